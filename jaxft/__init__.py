@@ -1,0 +1,1 @@
+"""Fine-tunes pretrained BERT and GPT-2 in JAX/Flax."""

@@ -1,0 +1,1 @@
+"""Sources, tokenization, packing and batches, in numpy."""

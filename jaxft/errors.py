@@ -1,0 +1,30 @@
+"""The one exception for a user's mistake, and the exit codes of every command."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+EXIT_USER_ERROR = 2  # bad input: one sentence on stderr, no stack trace
+EXIT_NON_FINITE = 3  # the loss became NaN or infinite; the last good checkpoint is kept
+EXIT_PREEMPTED = 75  # SIGTERM: state saved, start the same command again (EX_TEMPFAIL of sysexits.h)
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: the message says where, what was found and what to do."""
+
+
+class NonFiniteLoss(UserError):
+    """The loss of a step was NaN or infinite."""
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Turns a `UserError` into one line on stderr and an exit code, for use around a command's body."""
+    try:
+        yield
+    except NonFiniteLoss as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_NON_FINITE)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER_ERROR)

@@ -1,0 +1,1 @@
+"""Network code in flax.nnx: no config objects, no tasks, no data."""

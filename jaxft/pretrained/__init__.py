@@ -1,0 +1,1 @@
+"""Checkpoints in and out: addresses, tensors and the weight tables."""

@@ -1,0 +1,1 @@
+"""Tasks: what is encoded, predicted, lost and measured."""
