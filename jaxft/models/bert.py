@@ -1,0 +1,209 @@
+"""BERT (Devlin et al., 2019): post-norm transformer encoder over packed rows, its layers stacked."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.models import layers
+from jaxft.models.layers import ACTIVATIONS, DropoutSeed, Embedding, LayerNorm, Linear
+
+# Dropout sites: 0 for the embeddings, then three for each layer.
+SITES_PER_LAYER = 3
+
+REMAT_POLICIES = {
+    # Keeps the outputs of the dense products, computes norms, activations and attention weights again.
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Keeps each layer's input only.
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Embeddings(nnx.Module):
+    """Sum of word, position and token-type embeddings, normalized."""
+
+    def __init__(self, *, vocab_size, max_positions, type_vocab_size, size, epsilon, initializer_range, rngs):
+        options = {"initializer_range": initializer_range, "rngs": rngs}
+        self.word = Embedding(vocab_size, size, **options)
+        self.position = Embedding(max_positions, size, **options)
+        self.type = Embedding(type_vocab_size, size, **options)
+        self.norm = LayerNorm(size, epsilon=epsilon)
+
+    def __call__(self, input_ids: jax.Array, positions: jax.Array, token_type_ids: jax.Array) -> jax.Array:
+        """int32 ids of one shape `[...]` -> float32 `[..., D]`."""
+        return self.norm(self.word(input_ids) + self.type(token_type_ids) + self.position(positions))
+
+
+class SelfAttention(nnx.Module):
+    """Query, key and value projections, attention within segments, output projection."""
+
+    def __init__(self, size: int, *, num_heads: int, rate: float, initializer_range: float, rngs: nnx.Rngs):
+        options = {"initializer_range": initializer_range, "rngs": rngs}
+        self.query = Linear(size, size, **options)
+        self.key = Linear(size, size, **options)
+        self.value = Linear(size, size, **options)
+        self.output = Linear(size, size, **options)
+        self.num_heads = num_heads
+        self.rate = rate
+
+    def __call__(self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site) -> jax.Array:
+        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`."""
+        mixed = layers.attention(
+            self.query(x),
+            self.key(x),
+            self.value(x),
+            segment_ids,
+            num_heads=self.num_heads,
+            rate=self.rate,
+            seed=seed,
+            site=site,
+        )
+        return self.output(mixed)
+
+
+class MLP(nnx.Module):
+    """Two linear layers with an activation between."""
+
+    def __init__(self, size: int, inner: int, *, activation: str, initializer_range: float, rngs: nnx.Rngs):
+        self.up = Linear(size, inner, initializer_range=initializer_range, rngs=rngs)
+        self.down = Linear(inner, size, initializer_range=initializer_range, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D] -> [..., D]`."""
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+class Layer(nnx.Module):
+    """One encoder layer: attention and MLP, each with dropout, residual connection and a norm after it."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        num_heads,
+        inner,
+        activation,
+        epsilon,
+        hidden_dropout,
+        attention_dropout,
+        initializer_range,
+        rngs,
+    ):
+        options = {"initializer_range": initializer_range, "rngs": rngs}
+        self.attention = SelfAttention(size, num_heads=num_heads, rate=attention_dropout, **options)
+        self.attention_norm = LayerNorm(size, epsilon=epsilon)
+        self.mlp = MLP(size, inner, activation=activation, **options)
+        self.mlp_norm = LayerNorm(size, epsilon=epsilon)
+        self.rate = hidden_dropout
+
+    def __call__(self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site) -> jax.Array:
+        """x `[R * L, D]`, segment_ids int32 `[R, L]`; uses dropout sites `site` to `site + 2`."""
+        rows = segment_ids.shape[0]
+        update = self.attention(x, segment_ids, seed, site)
+        x = self.attention_norm(x + layers.dropout(update, self.rate, seed, site + 1, rows=rows))
+        update = self.mlp(x)
+        return self.mlp_norm(x + layers.dropout(update, self.rate, seed, site + 2, rows=rows))
+
+
+class Bert(nnx.Module):
+    """The encoder. Parameters are float32; the layers' are stacked, `[num_layers, ...]`, under `layers/`.
+
+    dtype: what activations and matrix products are computed in. remat: what the backward pass computes
+    again: "none", "dots" (all but the dense products' outputs) or "full" (all but each layer's input).
+    unroll: unrolls the scan over layers, which is quicker on CPU and slower to compile.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        intermediate_size: int,
+        max_positions: int,
+        type_vocab_size: int,
+        activation: str,
+        layer_norm_eps: float,
+        hidden_dropout: float,
+        attention_dropout: float,
+        initializer_range: float,
+        pooler: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        remat: str = "none",
+        unroll: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        if hidden_size % num_heads:
+            raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is none of {sorted(ACTIVATIONS)}")
+        if remat not in ("none", *REMAT_POLICIES):
+            raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
+        self.embeddings = Embeddings(
+            vocab_size=vocab_size,
+            max_positions=max_positions,
+            type_vocab_size=type_vocab_size,
+            size=hidden_size,
+            epsilon=layer_norm_eps,
+            initializer_range=initializer_range,
+            rngs=rngs,
+        )
+
+        @nnx.split_rngs(splits=num_layers)
+        @nnx.vmap
+        def stacked(rngs: nnx.Rngs) -> Layer:
+            return Layer(
+                hidden_size,
+                num_heads=num_heads,
+                inner=intermediate_size,
+                activation=activation,
+                epsilon=layer_norm_eps,
+                hidden_dropout=hidden_dropout,
+                attention_dropout=attention_dropout,
+                initializer_range=initializer_range,
+                rngs=rngs,
+            )
+
+        self.layers = stacked(rngs)
+        if pooler:
+            self.pooler = Linear(hidden_size, hidden_size, initializer_range=initializer_range, rngs=rngs)
+        self.num_layers = num_layers
+        self.hidden_dropout = hidden_dropout
+        self.dtype = jnp.dtype(dtype)
+        self.remat = remat
+        self.unroll = unroll
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        token_type_ids: jax.Array,
+        dropout: DropoutSeed | None = None,
+    ) -> jax.Array:
+        """All inputs int32 `[R, L]` -> hidden states `[R, L, D]` of `dtype`.
+
+        Attention stays within equal segment ids of a row; 0 is padding, whose output means nothing.
+        """
+        rows, length = input_ids.shape
+        # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
+        x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel())
+        x = layers.dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
+        graph, stack = nnx.split(self.layers)
+
+        def run_layer(x, layer):
+            parameters, index = layer
+            site = 1 + SITES_PER_LAYER * index
+            return nnx.merge(graph, parameters)(x, segment_ids, dropout, site), None
+
+        if self.remat != "none":
+            # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
+            policy = REMAT_POLICIES[self.remat]
+            run_layer = jax.checkpoint(run_layer, policy=policy, prevent_cse=self.unroll)
+        x, _ = jax.lax.scan(run_layer, x, (stack, jnp.arange(self.num_layers)), unroll=self.unroll)
+        return x.reshape(rows, length, -1)
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        """Hidden states of first tokens, `[..., D]` -> `[..., D]`: tanh of a linear layer."""
+        return jnp.tanh(self.pooler(x))

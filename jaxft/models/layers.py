@@ -1,0 +1,186 @@
+"""The parts that transformers are built of: linear, norm, embedding, activations, dropout, attention."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class DropoutSeed(NamedTuple):
+    """What a dropout mask depends on besides its site; None in its place means no dropout.
+
+    `seed` is a uint32 scalar, different for each step. `first_row` is an int32 scalar: the global index of
+    the batch's first row, so that a row keeps its masks however the batch is split into microbatches.
+    """
+
+    seed: jax.Array
+    first_row: jax.Array
+
+
+def _mix(h: jax.Array) -> jax.Array:
+    """Finalizer of MurmurHash3 (Appleby, 2016, fmix32): uint32 -> uint32, each bit depends on all bits."""
+    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+    return h ^ (h >> 16)
+
+
+def keep_mask(
+    shape: tuple[int, ...], rate: float, seed: DropoutSeed, site: int | jax.Array, rows: int
+) -> jax.Array:
+    """Boolean mask of `shape`, True with probability 1 - rate.
+
+    The leading axes hold `rows` rows in row-major order (`[R, ...]` or flat `[R * L, ...]`). An element's
+    value depends on (seed, site, global row, index within the row) only: a counter-based hash, cheap enough
+    to compute again in the backward pass, with no state and the same on any mesh.
+    """
+    *leading, last = shape
+    per_row = math.prod(leading) // rows
+    outer = jax.lax.iota(jnp.uint32, rows * per_row)
+    row = outer // jnp.uint32(per_row) + jnp.asarray(seed.first_row).astype(jnp.uint32)
+    # Odd constants with well-spread bits keep the fields apart; each is mixed before the next is added.
+    h = _mix(jnp.asarray(seed.seed).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
+    h = _mix(h + jnp.asarray(site).astype(jnp.uint32) * jnp.uint32(0x7FEB352D))
+    h = _mix(h + row * jnp.uint32(0x846CA68B))
+    h = _mix(h + (outer % jnp.uint32(per_row)) * jnp.uint32(0xC2B2AE3D))
+    inner = jax.lax.iota(jnp.uint32, last) * jnp.uint32(0x9E3779B9)
+    bits = _mix(h[:, None] + inner[None, :])
+    return (bits >= jnp.uint32(round(rate * 2**32))).reshape(shape)
+
+
+def dropout(
+    x: jax.Array, rate: float, seed: DropoutSeed | None, site: int | jax.Array, *, rows: int | None = None
+) -> jax.Array:
+    """Sets elements of `x` to zero with probability `rate` and divides the others by 1 - rate.
+
+    `x` is `[R, ...]`, or flat `[R * L, ...]` with `rows=R`. `site` numbers the place in the network; two
+    places with one number would share a mask. The mask is `keep_mask`'s; it is not kept for the backward
+    pass but hashed again there. Source: Srivastava et al., 2014.
+    """
+    if seed is None or rate == 0.0:
+        return x
+    return _dropout(x, seed, jnp.asarray(site), rate, x.shape[0] if rows is None else rows)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _dropout(x, seed, site, rate, rows):
+    mask = keep_mask(x.shape, rate, seed, site, rows)
+    return jnp.where(mask, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+def _dropout_forward(x, seed, site, rate, rows):
+    return _dropout(x, seed, site, rate, rows), (seed, site)
+
+
+def _dropout_backward(rate, rows, residuals, gradient):
+    seed, site = residuals
+    return _dropout(gradient, seed, site, rate, rows), None, None
+
+
+_dropout.defvjp(_dropout_forward, _dropout_backward)
+
+
+def _gelu_and_derivative(x: jax.Array, approximate: bool) -> tuple[jax.Array, jax.Array]:
+    """GELU and its derivative at `x`, both of x's dtype, computed in float32."""
+    z = x.astype(jnp.float32)
+    if approximate:
+        c = math.sqrt(2.0 / math.pi)
+        t = jnp.tanh(c * (z + 0.044715 * z**3))
+        cdf = 0.5 * (1.0 + t)
+        slope = 0.5 * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * z * z)
+    else:
+        cdf = 0.5 * (1.0 + jax.lax.erf(z * math.sqrt(0.5)))
+        slope = jnp.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
+    return (z * cdf).astype(x.dtype), (cdf + z * slope).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gelu(x: jax.Array, approximate: bool) -> jax.Array:
+    """GELU (Hendrycks & Gimpel, 2016): x Phi(x), or its tanh approximation. Any shape, dtype of `x`.
+
+    Saves its derivative instead of its input, so that the backward pass is one product.
+    """
+    return _gelu_and_derivative(x, approximate)[0]
+
+
+gelu.defvjp(_gelu_and_derivative, lambda approximate, derivative, gradient: (gradient * derivative,))
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: gelu(x, False),
+    "gelu_tanh": lambda x: gelu(x, True),
+    "relu": jax.nn.relu,
+}
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    *,
+    num_heads: int,
+    rate: float = 0.0,
+    seed: DropoutSeed | None = None,
+    site: int | jax.Array = 0,
+) -> jax.Array:
+    """Multi-head scaled dot-product attention within segments (Vaswani et al., 2017, equation 1).
+
+    q, k, v: flat `[R * L, D]`, heads side by side in D. segment_ids: int32 `[R, L]`. Gives `[R * L, D]` of
+    q's dtype; scores and softmax are float32. A position sees the positions of its row with the same
+    segment id. Padding, segment 0, sees padding: finite, and nothing else sees it. Dropout at `rate` is
+    applied to the weights, indexed `[R, H, L, L]` as (row, head, query, key).
+    """
+    rows, length = segment_ids.shape
+    width = q.shape[-1] // num_heads
+    q, k, v = (x.reshape(rows, length, num_heads, width) for x in (q, k, v))
+    scores = jnp.einsum("rqhd,rkhd->rhqk", q, k, preferred_element_type=jnp.float32) * width**-0.5
+    visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    # Every position sees at least itself, so the row's maximum is a real score and exp(min - max) is 0.
+    weights = jax.nn.softmax(jnp.where(visible, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    weights = dropout(weights.astype(q.dtype), rate, seed, site)
+    return jnp.einsum("rhqk,rkhd->rqhd", weights, v).reshape(rows * length, num_heads * width)
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`."""
+
+    def __init__(self, inputs: int, outputs: int, *, initializer_range: float, rngs: nnx.Rngs):
+        initializer = nnx.initializers.normal(initializer_range)
+        self.kernel = nnx.Param(initializer(rngs.params(), (inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalization (Ba et al., 2016) over the last axis, computed in float32, given in x's dtype."""
+
+    def __init__(self, size: int, *, epsilon: float):
+        self.scale = nnx.Param(jnp.ones((size,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((size,), jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        z = x.astype(jnp.float32)
+        centred = z - jnp.mean(z, axis=-1, keepdims=True)
+        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """A table `embedding [N, D]` of float32; looks up int32 ids of any shape, giving `[..., D]`.
+
+    An id outside [0, N) gives NaN, which stops a run; clamping it would train on the wrong vector.
+    """
+
+    def __init__(self, count: int, size: int, *, initializer_range: float, rngs: nnx.Rngs):
+        initializer = nnx.initializers.normal(initializer_range)
+        self.embedding = nnx.Param(initializer(rngs.params(), (count, size), jnp.float32))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return jnp.take(self.embedding[...], ids, axis=0, mode="fill", fill_value=jnp.nan)

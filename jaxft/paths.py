@@ -1,0 +1,96 @@
+"""Names parameters by slash-separated paths and matches them against ordered regex rules."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from jaxft.errors import UserError
+
+Value = TypeVar("Value")
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns nested dicts into one dict keyed `"a/b/c"`, in the tree's own order; empty dicts vanish.
+
+    Raises ValueError for a key that contains a slash, which `unflatten` could not give back.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if "/" in str(key):
+            raise ValueError(f"the key {key!r} contains a slash, the separator of paths")
+        if isinstance(value, Mapping):
+            flat.update({f"{key}/{path}": leaf for path, leaf in flatten(value).items()})
+        else:
+            flat[str(key)] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns a dict keyed `"a/b/c"` back into nested dicts: the inverse of `flatten`.
+
+    Raises ValueError where one path is a leaf and also a folder of another.
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *folders, name = path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"the path {path!r} passes through a leaf")
+        if name in node:
+            raise ValueError(f"the path {path!r} is a leaf and also a folder")
+        node[name] = leaf
+    return tree
+
+
+def first_match(
+    rules: Sequence[tuple[str, Value]],
+    names: Iterable[str],
+    *,
+    what: str,
+    require_cover: bool = False,
+    allow_unused: bool = False,
+) -> dict[str, Value]:
+    """Gives each name the value of the first rule whose regex is found in it (`re.search`).
+
+    So `"bias$"` matches any path ending in "bias" and `"^head/"` only paths that begin with "head/".
+    Names that no rule matches are left out. `what` says in messages what the rules are for.
+
+    Raises UserError for a regex that does not compile; for a rule that matches no name at all, unless
+    `allow_unused`; and for a name that no rule matches, if `require_cover`.
+    """
+    names = list(names)
+    compiled = []
+    for pattern, value in rules:
+        try:
+            compiled.append((re.compile(pattern), value))
+        except re.error as error:
+            raise UserError(f"{what}: the pattern {pattern!r} is not a regular expression: {error}") from None
+
+    if not allow_unused:
+        for regex, _ in compiled:
+            if not any(regex.search(name) for name in names):
+                raise UserError(
+                    f"{what}: the pattern {regex.pattern!r} matches nothing; the names are {_listing(names)}"
+                )
+
+    found: dict[str, Value] = {}
+    for name in names:
+        for regex, value in compiled:
+            if regex.search(name):
+                found[name] = value
+                break
+    uncovered = [name for name in names if name not in found]
+    if require_cover and uncovered:
+        patterns = [pattern for pattern, _ in rules]
+        raise UserError(
+            f"{what}: no pattern matches {_listing(uncovered)}; the patterns are {_listing(patterns)}"
+        )
+    return found
+
+
+def _listing(names: Sequence[str], limit: int = 40) -> str:
+    """Names for a message: quoted, and cut where a model of hundreds of parameters would flood it."""
+    shown = ", ".join(repr(name) for name in names[:limit]) or "(none)"
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
