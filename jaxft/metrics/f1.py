@@ -1,0 +1,24 @@
+"""Precision, recall and F1 from counts, 0 where a denominator is 0."""
+
+import numpy as np
+
+SCORES = ("precision", "recall", "f1")
+
+
+def divide(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
+    """The quotient in float64, of the broadcast shape; 0, and no warning, where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(np.float64(numerator), np.float64(denominator))
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+
+
+def precision_recall_f1(
+    correct: np.ndarray | float, predicted: np.ndarray | float, gold: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores in [0, 1] from counts of any one shape: c/p, c/g and 2c/(p+g), the harmonic mean of the two
+    (van Rijsbergen, Information Retrieval, 1979, with equal weights)."""
+    predicted, gold = np.float64(predicted), np.float64(gold)
+    return (
+        divide(correct, predicted),
+        divide(correct, gold),
+        divide(2 * np.float64(correct), predicted + gold),
+    )

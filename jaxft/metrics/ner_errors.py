@@ -1,0 +1,168 @@
+"""Sorts the mistakes of a named-entity tagger into boundary, type, missed and spurious, seen and unseen."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+
+from jaxft.metrics.entities import Span, strict_spans
+
+SIDES = ("false_negatives", "false_positives")
+CATEGORIES = {"boundary": SIDES, "type": SIDES, "missed": SIDES[:1], "spurious": SIDES[1:]}
+COLUMNS = (
+    "category",
+    "side",
+    "seen_in_training_as",
+    "sentence",
+    "words",
+    "type",
+    "text",
+    "other_type",
+    "other_text",
+    "context",
+)
+_CONTEXT = 8  # words shown on each side of an entity
+
+SeenEntities = dict[tuple[str, ...], set[str]]
+
+
+def seen_entities(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> SeenEntities:
+    """The entities of the training set, from its (words, IOB2 tags): words -> the types they have there."""
+    seen: SeenEntities = {}
+    for words, tags in sentences:
+        for kind, first, end in strict_spans(tags):
+            seen.setdefault(tuple(words[first:end]), set()).add(kind)
+    return seen
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EntityError:
+    """One false negative (a gold entity that was not predicted) or one false positive (the reverse)."""
+
+    category: str  # of CATEGORIES
+    side: str  # of SIDES: whether `span` is a gold or a predicted entity
+    sentence: int  # index in the data
+    span: Span  # type, first word, last word + 1
+    text: str  # the words of the span
+    seen_types: tuple[str, ...]  # types that these very words had as an entity of the training set
+    other: Span | None  # the entity of the other side that it was set against; None for missed and spurious
+    other_text: str
+    context: str  # the span in brackets among its neighbours
+
+    @property
+    def seen(self) -> bool:
+        """Whether these very words are an entity of the training set, of any type."""
+        return bool(self.seen_types)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ErrorAnalysis:
+    """All errors in the order of the text, and the numbers of gold and predicted entities seen and unseen."""
+
+    errors: list[EntityError]
+    gold: dict[str, int]  # "seen" / "unseen" -> count
+    predicted: dict[str, int]
+
+    def counts(self) -> dict:
+        """`{"gold": {"seen", "unseen"}, "predicted": ..., CATEGORY: {SIDE: {"seen", "unseen"}}}`.
+
+        Missed has only false negatives and spurious only false positives.
+        """
+        table: dict = {"gold": dict(self.gold), "predicted": dict(self.predicted)}
+        for category, sides in CATEGORIES.items():
+            table[category] = {side: {"seen": 0, "unseen": 0} for side in sides}
+        for error in self.errors:
+            table[error.category][error.side]["seen" if error.seen else "unseen"] += 1
+        return table
+
+
+def find_errors(
+    words: Sequence[Sequence[str]],
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    seen: SeenEntities,
+) -> ErrorAnalysis:
+    """Every false negative and every false positive of the strict reading, each in exactly one category.
+
+    The category of an error is found by looking at the entities of the other side (the predicted ones for a
+    false negative, the gold ones for a false positive):
+
+    - type: one has the same first and last word, and so another type;
+    - boundary: none has the same words, but one shares at least one word with it, whatever its type (`other`
+      is the one of the same type, then of the largest overlap, then the first, so both types can be read);
+    - missed: a false negative that shares no word with any predicted entity;
+    - spurious: a false positive that shares no word with any gold entity.
+
+    So a type mistake is one false negative and one false positive, both listed under type; a boundary mistake
+    is listed once for each entity in it, on either side. An error is "seen" if the words of its own entity,
+    exactly and in their case, are an entity of the training set under any type.
+
+    The inputs hold one list for each sentence, tags in IOB2; `ValueError` if their lengths differ.
+    """
+    analysis = ErrorAnalysis([], {"seen": 0, "unseen": 0}, {"seen": 0, "unseen": 0})
+    for index, (text, expected, found) in enumerate(zip(words, gold, predicted, strict=True)):
+        if not len(text) == len(expected) == len(found):
+            raise ValueError(
+                f"sentence {index}: {len(text)} words, {len(expected)} gold and {len(found)} predicted tags"
+            )
+        expected_spans, found_spans = strict_spans(expected), strict_spans(found)
+        for side, spans, others, totals in (
+            (SIDES[0], expected_spans, found_spans, analysis.gold),
+            (SIDES[1], found_spans, expected_spans, analysis.predicted),
+        ):
+            for span in spans:
+                seen_types = tuple(sorted(seen.get(tuple(text[span[1] : span[2]]), ())))
+                totals["seen" if seen_types else "unseen"] += 1
+                if span in others:
+                    continue
+                category, other = _categorise(span, others, "missed" if side == SIDES[0] else "spurious")
+                analysis.errors.append(
+                    EntityError(
+                        category=category,
+                        side=side,
+                        sentence=index,
+                        span=span,
+                        text=" ".join(text[span[1] : span[2]]),
+                        seen_types=seen_types,
+                        other=other,
+                        other_text=" ".join(text[other[1] : other[2]]) if other else "",
+                        context=_context(text, span),
+                    )
+                )
+    return analysis
+
+
+def _categorise(span: Span, others: list[Span], without_overlap: str) -> tuple[str, Span | None]:
+    kind, first, end = span
+    overlaps = {other: min(end, other[2]) - max(first, other[1]) for other in others}
+    touching = [other for other, shared in overlaps.items() if shared > 0]
+    if not touching:
+        return without_overlap, None
+    for other in touching:
+        if other[1:] == (first, end):
+            return "type", other
+    return "boundary", max(touching, key=lambda other: (other[0] == kind, overlaps[other]))
+
+
+def _context(words: Sequence[str], span: Span) -> str:
+    _, first, end = span
+    before = ["…"] * (first > _CONTEXT) + list(words[max(0, first - _CONTEXT) : first])
+    after = list(words[end : end + _CONTEXT]) + ["…"] * (end + _CONTEXT < len(words))
+    return " ".join([*before, "[" + " ".join(words[first:end]) + "]", *after])
+
+
+def error_rows(errors: Iterable[EntityError]) -> Iterator[tuple[str, ...]]:
+    """The error list as rows of text, the column names first; sentences and words are counted from 1."""
+    yield COLUMNS
+    for error in errors:
+        kind, first, end = error.span
+        yield (
+            error.category,
+            "gold" if error.side == SIDES[0] else "predicted",
+            ",".join(error.seen_types) or "-",
+            str(error.sentence + 1),
+            f"{first + 1}-{end}",
+            kind,
+            error.text,
+            error.other[0] if error.other else "-",
+            error.other_text or "-",
+            error.context,
+        )

@@ -1,0 +1,149 @@
+"""Writes what an evaluation of named-entity recognition found: a dict for JSON, a report, columns of text."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jaxft.metrics.entities import EntityState
+from jaxft.metrics.f1 import SCORES
+from jaxft.metrics.ner_errors import CATEGORIES, SIDES, ErrorAnalysis, error_rows
+
+# Every character that some reader takes for a column or line border (str.isspace, a byte order mark), and
+# lone surrogates, which UTF-8 cannot hold.
+_UNSAFE = re.compile(r"[\s\ufeff\ud800-\udfff]")
+
+
+def evaluation(
+    state: EntityState, *, data: str, intervals: dict | None = None, errors: ErrorAnalysis | None = None
+) -> dict:
+    """The content of `eval/dev.json`: plain JSON values with everything that `report` needs.
+
+    Keys: `data` (what was evaluated), `sentences`, `metrics` (flat, `EntityState.compute`), and, where given,
+    `intervals` (`EntityState.intervals`) and `errors` (`ErrorAnalysis.counts`). Non-finite numbers, which
+    JSON cannot hold, become None.
+    """
+    metrics = {name: value if math.isfinite(value) else None for name, value in state.compute().items()}
+    result = {"data": data, "sentences": state.sentences.total(), "metrics": metrics}
+    if intervals is not None:
+        result["intervals"] = intervals
+    if errors is not None:
+        result["errors"] = errors.counts()
+    return result
+
+
+def report(result: dict) -> RenderableType:
+    """The readable report of an `evaluation` dict, fresh or read back from JSON; print it with rich."""
+    metrics = result["metrics"]
+    summary = (
+        f"{result['data']}: {result['sentences']:,} sentences, {metrics['token_support']:,.0f} words, "
+        f"{metrics['entity_support']:,.0f} entities; token accuracy {_percent(metrics['token_accuracy'])}%"
+    )
+    if "loss" in metrics:
+        summary += "; loss " + ("not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}")
+    parts: list[RenderableType] = [
+        Text(summary),
+        _entity_table(metrics, "entity", "Entities, strict (seqeval IOB2), %"),
+    ]
+    if intervals := result.get("intervals"):
+        parts.append(Text(_interval_line(intervals)))
+    parts.append(_entity_table(metrics, "lenient", "Entities, lenient (conlleval), %"))
+    parts.append(_token_table(metrics))
+    if errors := result.get("errors"):
+        parts.append(_error_table(errors))
+    return Group(*parts)
+
+
+def conll_lines(
+    words: Iterable[Sequence[str]], gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]
+) -> Iterator[str]:
+    """Lines of `predictions/*.conll`: word, gold and predicted tag between tabs, an empty line after each
+    sentence, newlines included; write them as UTF-8 with `newline="\\n"`.
+
+    A character in a word that could be taken for a border of columns or lines is written as `␣`, and an empty
+    word as `␣`, so each line has three columns whether it is split at tabs or at any whitespace. The original
+    script scores such a file with `conlleval -d '\\t'`. `ValueError` if lengths differ.
+    """
+    for rows in zip(words, gold, predicted, strict=True):
+        for row in zip(*rows, strict=True):
+            yield "\t".join(_column(cell) for cell in row) + "\n"
+        yield "\n"
+
+
+def error_lines(errors: ErrorAnalysis) -> Iterator[str]:
+    """Lines of the error list, tab-separated with a header, newlines included: see `error_rows`."""
+    for row in error_rows(errors.errors):
+        yield "\t".join(" ".join(_column(part) for part in cell.split(" ")) for cell in row) + "\n"
+
+
+def _column(text: str) -> str:
+    return _UNSAFE.sub("␣", text) or "␣"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _names(metrics: dict, family: str) -> list[str]:
+    return [name.removeprefix(family) for name in metrics if name.startswith(family)]
+
+
+def _entity_table(metrics: dict, prefix: str, title: str) -> Table:
+    table = _table(title, "type", "precision", "recall", "F1", "gold", "predicted")
+    for kind in _names(metrics, f"{prefix}_support/"):
+        scores = [_percent(metrics[f"{prefix}_{name}/{kind}"]) for name in SCORES]
+        counts = [f"{metrics[f'{prefix}_{name}/{kind}']:,.0f}" for name in ("support", "predicted")]
+        table.add_row(Text(kind), *scores, *counts)  # Text: a type is a user's string, not rich's markup
+    table.add_section()
+    totals = [f"{metrics[f'{prefix}_{name}']:,.0f}" for name in ("support", "predicted")]
+    for label, suffix in (("micro", ""), ("macro", "_macro"), ("weighted", "_weighted")):
+        scores = [_percent(metrics[f"{prefix}_{name}{suffix}"]) for name in SCORES]
+        table.add_row(label, *scores, *totals, style="" if suffix else "bold")
+    return table
+
+
+def _interval_line(intervals: dict) -> str:
+    ranges = ", ".join(
+        f"{label} {_percent(intervals[f'entity_{name}'][0])}–{_percent(intervals[f'entity_{name}'][1])}"
+        for name, label in zip(SCORES, ("precision", "recall", "F1"), strict=True)
+    )
+    return (
+        f"{100 * intervals['confidence']:g}% intervals of the strict micro scores: {ranges} "
+        f"({intervals['method']}, {intervals['samples']:,} resamples of {intervals['sentences']:,})"
+    )
+
+
+def _token_table(metrics: dict) -> Table:
+    table = _table("Words by tag, %", "tag", "precision", "recall", "F1", "gold")
+    for tag in _names(metrics, "token_support/"):
+        scores = [_percent(metrics[f"token_{name}/{tag}"]) for name in SCORES]
+        table.add_row(Text(tag), *scores, f"{metrics[f'token_support/{tag}']:,.0f}")
+    return table
+
+
+def _error_table(errors: dict) -> Table:
+    table = _table(
+        "Errors (strict), by whether training had the entity",
+        "category",
+        *(f"{label}, {status}" for label in ("gold", "predicted") for status in ("seen", "unseen")),
+    )
+    for category in CATEGORIES:
+        counts = (errors[category].get(side, {}) for side in SIDES)
+        table.add_row(
+            category, *(f"{c[status]:,}" if c else "-" for c in counts for status in ("seen", "unseen"))
+        )
+    table.add_section()
+    totals = (errors[side][status] for side in ("gold", "predicted") for status in ("seen", "unseen"))
+    table.add_row("entities in all", *(f"{count:,}" for count in totals))
+    return table
