@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2, Tokens
 
 from jaxft.metrics import bootstrap
@@ -58,6 +57,9 @@ def _strict_run(run: tuple[str, ...]) -> list[Span]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _lenient_run(run: tuple[str, ...]) -> list[Span]:
+    # Imported here because it brings in scikit-learn: two seconds that no training step should wait for.
+    from seqeval.metrics.sequence_labeling import get_entities
+
     _require_iob2(run)
     return [(kind, first, last + 1) for kind, first, last in get_entities(list(run))]
 
