@@ -1,0 +1,132 @@
+"""What a Hugging Face BERT checkpoint means: its sizes, its names of tensors, its config for export."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxft.errors import UserError
+from jaxft.pretrained.mapping import Rule, Table
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+def _linear(ours: str, theirs: str) -> list[Rule]:
+    return [
+        Rule(f"{ours}/kernel", f"{theirs}.weight", "transpose"),
+        Rule(f"{ours}/bias", f"{theirs}.bias"),
+    ]
+
+
+def _norm(ours: str, theirs: str) -> list[Rule]:
+    return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
+
+
+_LAYER = "bert.encoder.layer.{layer}"
+
+# Of a `TokenClassifier` over a `Bert`: BertForTokenClassification, and any BERT without that head.
+TABLE = Table(
+    rules=[
+        Rule("body/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
+        Rule("body/embeddings/position/embedding", "bert.embeddings.position_embeddings.weight"),
+        Rule("body/embeddings/type/embedding", "bert.embeddings.token_type_embeddings.weight"),
+        *_norm("body/embeddings/norm", "bert.embeddings.LayerNorm"),
+        *_linear("body/layers/attention/query", f"{_LAYER}.attention.self.query"),
+        *_linear("body/layers/attention/key", f"{_LAYER}.attention.self.key"),
+        *_linear("body/layers/attention/value", f"{_LAYER}.attention.self.value"),
+        *_linear("body/layers/attention/output", f"{_LAYER}.attention.output.dense"),
+        *_norm("body/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
+        *_linear("body/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
+        *_linear("body/layers/mlp/down", f"{_LAYER}.output.dense"),
+        *_norm("body/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
+        *_linear("body/pooler", "bert.pooler.dense"),
+        *_linear("head", "classifier"),
+    ],
+    canonical=[
+        (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # saved from a bare BertModel
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # converted from TensorFlow by early versions
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+    ],
+    ignore=[
+        r"^bert\.embeddings\.(position_ids|token_type_ids)$",  # constants that early versions saved
+        r"^bert\.pooler\.dense\.(weight|bias)$",  # of no use where the task reads every token
+        r"^cls\.(predictions|seq_relationship)\.",  # heads of pretraining
+        r"^qa_outputs\.(weight|bias)$",  # head of question answering
+        r"^classifier\.(weight|bias)$",  # another label set's head
+    ],
+)
+
+
+def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `Bert` for a checkpoint's config.json; fields left out have BertConfig's defaults.
+
+    Raises UserError for another model_type and for options that would change what the weights mean.
+    """
+    found = hf_config.get("model_type")
+    if found != "bert":
+        raise UserError(
+            f"config.json: model_type is {found!r}, but only 'bert' is supported for this task; choose a "
+            'BERT checkpoint (for one so old that the field is missing, add "model_type": "bert")'
+        )
+    for key, supported in (
+        ("position_embedding_type", "absolute"),
+        ("is_decoder", False),
+        ("add_cross_attention", False),
+    ):
+        value = hf_config.get(key, supported)
+        if value != supported:
+            raise UserError(f"config.json: {key} is {value!r}, but only {supported!r} is supported")
+    activation = hf_config.get("hidden_act", "gelu")
+    if activation not in ACTIVATIONS:
+        raise UserError(
+            f"config.json: hidden_act is {activation!r}, but only {sorted(ACTIVATIONS)} are supported"
+        )
+    size, heads = hf_config.get("hidden_size", 768), hf_config.get("num_attention_heads", 12)
+    if size % heads:
+        raise UserError(
+            f"config.json: hidden_size {size} is not a multiple of num_attention_heads {heads}; heads of "
+            "equal width are expected"
+        )
+    return {
+        "vocab_size": hf_config.get("vocab_size", 30522),
+        "hidden_size": size,
+        "num_layers": hf_config.get("num_hidden_layers", 12),
+        "num_heads": heads,
+        "intermediate_size": hf_config.get("intermediate_size", 3072),
+        "max_positions": hf_config.get("max_position_embeddings", 512),
+        "type_vocab_size": hf_config.get("type_vocab_size", 2),
+        "activation": ACTIVATIONS[activation],
+        "layer_norm_eps": hf_config.get("layer_norm_eps", 1e-12),
+        "hidden_dropout": hf_config.get("hidden_dropout_prob", 0.1),
+        "attention_dropout": hf_config.get("attention_probs_dropout_prob", 0.1),
+        "initializer_range": hf_config.get("initializer_range", 0.02),
+    }
+
+
+def classifier_dropout(hf_config: Mapping[str, Any]) -> float:
+    """The dropout rate before a task's head: `classifier_dropout`, or if that is unset the body's rate."""
+    rate = hf_config.get("classifier_dropout")
+    return hf_config.get("hidden_dropout_prob", 0.1) if rate is None else rate
+
+
+def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The config.json of an exported token classifier: the checkpoint's own fields, and the labels.
+
+    `labels` are in the order of the head's outputs. Besides the fields on architecture and labels only a
+    recorded dtype can change: the exported tensors are float32, and a reader would round them to it.
+    """
+    config = dict(hf_config)
+    for key in ("dtype", "torch_dtype"):
+        if config.get(key) is not None:
+            config[key] = "float32"
+    if "num_labels" in config:
+        config["num_labels"] = len(labels)
+    config["architectures"] = ["BertForTokenClassification"]
+    config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+    config["label2id"] = {label: index for index, label in enumerate(labels)}
+    return config

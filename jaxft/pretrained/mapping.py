@@ -1,0 +1,182 @@
+"""Reads one table of parameter names in both directions: checkpoint to model and model to checkpoint."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from jaxft import paths
+from jaxft.errors import UserError
+
+# Each transform is its own inverse, so that one name serves import and export.
+TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One parameter of ours and its name in the checkpoint.
+
+    With `{layer}` in `theirs`, our parameter is the stack `[num_layers, ...]` of the layers' tensors.
+    """
+
+    ours: str
+    theirs: str
+    transform: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All rules of an architecture.
+
+    canonical: (regex, replacement) pairs, applied in order to a checkpoint's names before any rule, for
+        names of older versions and left-out prefixes.
+    ignore: regexes (`re.search`) of canonical names that may stay unused, such as other tasks' heads.
+    """
+
+    rules: Sequence[Rule]
+    canonical: Sequence[tuple[str, str]] = ()
+    ignore: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an import did: tensors `loaded` and `ignored` by their checkpoint names, paths left `new`."""
+
+    loaded: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = f"{len(self.loaded)} tensors loaded"
+        if self.ignored:
+            text += f"; not used: {', '.join(self.ignored)}"
+        if self.new:
+            text += f"; newly initialized: {', '.join(self.new)}"
+        return text
+
+
+def load(
+    table: Table,
+    tensors: Mapping[str, np.ndarray],
+    abstract: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    new: Sequence[str] = (),
+    source: str = "the checkpoint",
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Fills the parameters of `abstract`, keyed by path, from a checkpoint's tensors, keyed by name.
+
+    `new`: regexes of paths that are to be initialized, not loaded; they are absent from the result. Their
+    counterparts in the checkpoint, if any, count as ignored. Arrays have the abstract dtype.
+
+    Raises UserError, naming both sides, for a parameter without tensor, a tensor that neither the rules nor
+    the ignore list know, a tensor of the wrong shape, and two tensors that mean the same parameter.
+    """
+    fresh = paths.first_match([(pattern, True) for pattern in new], abstract, what="new parameters")
+    names = _canonical_names(table, tensors, source)
+    rules = {rule.ours: rule for rule in table.rules}
+    parameters: dict[str, np.ndarray] = {}
+    report = Report(new=list(fresh))
+    replaced: set[str] = set()
+    for path, wanted in abstract.items():
+        rule = _rule_for(rules, path)
+        theirs = _names_of(rule, wanted.shape)
+        if path in fresh:
+            replaced.update(theirs)
+            continue
+        missing = [name for name in theirs if name not in names]
+        if missing:
+            raise UserError(
+                f"{source} has no tensor {missing[0]!r}, which the parameter {path!r} {wanted.shape} "
+                f"is to be loaded from; {_nearby(missing[0], names)}"
+            )
+        layers = [_fitting(rule, path, wanted.shape, name, tensors[names[name]], source) for name in theirs]
+        whole = np.stack(layers) if "{layer}" in rule.theirs else layers[0]
+        parameters[path] = np.ascontiguousarray(whole, dtype=wanted.dtype)
+        report.loaded.extend(names[name] for name in theirs)
+
+    used = set(report.loaded)
+    for name, original in names.items():
+        if original in used:
+            continue
+        if name not in replaced and not any(re.search(pattern, name) for pattern in table.ignore):
+            raise UserError(
+                f"{source} has a tensor {original!r} {tuple(tensors[original].shape)} that the model has no "
+                f"parameter for; the model's sizes (config.json) and the weights do not belong together, "
+                f"or the checkpoint is of another architecture. {_nearby_rule(name, table)}"
+            )
+        report.ignored.append(original)
+    return parameters, report
+
+
+def save(table: Table, parameters: Mapping[str, np.ndarray | jax.Array]) -> dict[str, np.ndarray]:
+    """Gives the checkpoint's tensors, keyed by their canonical names, for parameters keyed by path.
+
+    The inverse of `load`, bit for bit. Raises UserError for a parameter that the table does not know.
+    """
+    rules = {rule.ours: rule for rule in table.rules}
+    tensors: dict[str, np.ndarray] = {}
+    for path, value in parameters.items():
+        rule = _rule_for(rules, path)
+        value = np.asarray(value)
+        transform = TRANSFORMS[rule.transform]
+        layers = value if "{layer}" in rule.theirs else [value]
+        for name, layer in zip(_names_of(rule, value.shape), layers, strict=True):
+            tensors[name] = np.ascontiguousarray(transform(layer))
+    return tensors
+
+
+def _rule_for(rules: Mapping[str, Rule], path: str) -> Rule:
+    if path not in rules:
+        raise UserError(f"the weight table has no rule for the parameter {path!r}; it knows {sorted(rules)}")
+    return rules[path]
+
+
+def _names_of(rule: Rule, shape: tuple[int, ...]) -> list[str]:
+    if "{layer}" not in rule.theirs:
+        return [rule.theirs]
+    return [rule.theirs.replace("{layer}", str(layer)) for layer in range(shape[0])]
+
+
+def _canonical_names(table: Table, tensors: Mapping[str, np.ndarray], source: str) -> dict[str, str]:
+    """Canonical name -> the checkpoint's own name."""
+    names: dict[str, str] = {}
+    for original in tensors:
+        name = original
+        for pattern, replacement in table.canonical:
+            name = re.sub(pattern, replacement, name)
+        if name in names:
+            raise UserError(f"{source} has both {names[name]!r} and {original!r}, which mean one parameter")
+        names[name] = original
+    return names
+
+
+def _fitting(
+    rule: Rule, path: str, shape: tuple[int, ...], name: str, tensor: np.ndarray, source: str
+) -> np.ndarray:
+    """The transformed tensor, once its shape is known to be right."""
+    expected = shape[1:] if "{layer}" in rule.theirs else shape
+    value = TRANSFORMS[rule.transform](tensor)
+    if value.shape != tuple(expected):
+        theirs = TRANSFORMS[rule.transform](np.empty(expected, np.bool_)).shape
+        raise UserError(
+            f"{source}: the tensor {name!r} has the shape {tuple(tensor.shape)}, but {theirs} is expected "
+            f"for the parameter {path!r} {tuple(shape)}; do config.json and the weights belong together?"
+        )
+    return value
+
+
+def _nearby(name: str, names: Mapping[str, str]) -> str:
+    """What the checkpoint has that ends like `name`, for a message."""
+    ending = ".".join(name.split(".")[-2:])
+    close = [original for canonical, original in names.items() if canonical.endswith(ending)][:3]
+    shown = close or list(names.values())[:3]
+    return f"it has {len(names)} tensors, such as {', '.join(map(repr, shown)) or '(none)'}"
+
+
+def _nearby_rule(name: str, table: Table) -> str:
+    ending = ".".join(name.split(".")[-2:])
+    close = [rule.theirs for rule in table.rules if rule.theirs.endswith(ending)][:3]
+    shown = close or [rule.theirs for rule in table.rules][:3]
+    return f"The table has {len(table.rules)} rules, such as {', '.join(map(repr, shown))}."
