@@ -1,0 +1,45 @@
+"""Named-entity recognition with BERT: `--config configs/ner.py[:offline|conll2003|wnut17]`.
+
+offline    MiniLM from a package on the generated corpus `demo:ner`; needs no hub. Synthetic: it shows
+           that the trainer works, not how good a model is.
+conll2003  bert-base-cased on CoNLL-2003 from the hub. Expected: entity F1 91-92 on test; the BERT paper
+           (Devlin et al. 2019, table 7) reports 92.4 with document context, best of a search over dev.
+wnut17     MiniLM on WNUT-17 from the hub.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import MINILM, base
+from jaxft.errors import UserError
+
+
+def get_config(arg: str = "offline") -> ConfigDict:
+    config = base()
+    config.optim.warmup = 0.1
+    if arg == "offline":
+        config.model.checkpoint = MINILM
+        config.data.train = "demo:ner/train"
+        config.data.dev = "demo:ner/dev"
+        config.data.test = "demo:ner/test"
+        config.train.epochs = 3.0
+        config.optim.lr = 1e-4
+    elif arg == "conll2003":
+        config.model.checkpoint = "google-bert/bert-base-cased"
+        config.data.train = "hub:eriktks/conll2003@refs/convert/parquet/train"
+        config.data.dev = "hub:eriktks/conll2003@refs/convert/parquet/validation"
+        config.data.test = "hub:eriktks/conll2003@refs/convert/parquet/test"
+        config.data.max_length = 256
+        config.data.context = True
+        config.batch.rows = 8
+        config.train.epochs = 4.0
+        config.optim.lr = 3e-5
+    elif arg == "wnut17":
+        config.model.checkpoint = MINILM
+        config.data.train = "hub:leondz/wnut_17@refs/convert/parquet/train"
+        config.data.dev = "hub:leondz/wnut_17@refs/convert/parquet/validation"
+        config.data.test = "hub:leondz/wnut_17@refs/convert/parquet/test"
+        config.train.epochs = 6.0
+        config.optim.lr = 1e-4
+    else:
+        raise UserError(f"configs/ner.py has no recipe {arg!r}; expected offline, conll2003 or wnut17")
+    return config

@@ -1,0 +1,192 @@
+"""Turns settings, task and checkpoint into what a run computes with: state, shardings, compiled steps."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from jaxft import optim, paths, sharding, step
+from jaxft.errors import UserError
+from jaxft.pretrained import bert, hub, mapping
+from jaxft.tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A pretrained checkpoint's folder, its config.json and its tokenizer."""
+
+    address: str
+    folder: Path
+    hf_config: dict[str, Any]
+    tokenizer: Any
+
+
+def open_checkpoint(config: ConfigDict) -> Checkpoint:
+    """The checkpoint of `config.model`, without its weights."""
+    address = config.model.checkpoint
+    folder = hub.resolve(address, config.model.revision)
+    checkpoint = Checkpoint(address, folder, hub.read_config(folder), hub.load_tokenizer(folder))
+    longest = body_sizes(config, checkpoint.hf_config)["max_positions"]
+    if config.data.max_length > longest:
+        raise UserError(
+            f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "
+            f"set it to {longest} or less, longer sentences are cut into windows and scored whole"
+        )
+    return checkpoint
+
+
+def body_sizes(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of the body: the checkpoint's sizes under the run's settings and this machine."""
+    model, on_cpu = config.model, jax.default_backend() == "cpu"
+    sizes = bert.sizes(hf_config)
+    if model.dropout is not None:
+        sizes |= {"hidden_dropout": model.dropout, "attention_dropout": model.dropout}
+    dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
+    unroll = on_cpu if model.unroll == "auto" else model.unroll == "yes"
+    return sizes | {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
+
+
+def head_dropout(config: ConfigDict, hf_config: Mapping[str, Any]) -> float:
+    """The dropout rate before a task's head."""
+    return bert.classifier_dropout(hf_config) if config.model.dropout is None else config.model.dropout
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A task's model in the abstract: structure, and the shape and place of every parameter by path."""
+
+    task: Task
+    graphdef: nnx.GraphDef
+    mesh: Mesh
+    abstract: dict[str, jax.ShapeDtypeStruct]  # with shardings
+    new_parameters: Any  # jitted: seed -> parameters
+
+    @functools.cached_property
+    def count(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in self.abstract.values())
+
+    def train_flops_per_token(self, length: int) -> float:
+        """Model FLOPs of forward and backward for a token in a row of `length`, without recomputation.
+
+        Six per weight of a matrix product, and 12 * layers * length * width for attention scores and their
+        weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
+        """
+        kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
+        dense = 6 * sum(leaf.size for leaf in kernels.values())
+        query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
+        return dense + 12 * query.shape[0] * length * query.shape[-1]
+
+
+def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
+    """The task's model over a body of `sizes`, laid over `mesh`. Computes nothing."""
+
+    def parameters(seed: jax.Array) -> dict[str, jax.Array]:
+        model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
+        return paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: task.build_model(sizes, nnx.Rngs(params=0))))
+    shapes = jax.eval_shape(parameters, jnp.uint32(0))
+    shardings = sharding.of_parameters(shapes, mesh)
+    abstract = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
+        for name, leaf in shapes.items()
+    }
+    return Network(task, graphdef, mesh, abstract, parameters)
+
+
+def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint) -> tuple[dict, str]:
+    """Parameters in their shardings, from the checkpoint or new, and a line that says which are which."""
+    loaded: dict[str, np.ndarray] = {}
+    said = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
+    if config.model.init == "pretrained":
+        tensors = hub.open_tensors(checkpoint.folder)
+        loaded, report = mapping.load(
+            bert.TABLE, tensors, net.abstract, new=[r"^head/"], source=str(checkpoint.folder)
+        )
+        said = str(report)
+    fresh = [name for name in net.abstract if name not in loaded]
+    # jit removes what is computed for parameters that are not asked for.
+    new = jax.jit(
+        lambda seed: {name: net.new_parameters(seed)[name] for name in fresh},
+        out_shardings={name: net.abstract[name].sharding for name in fresh},
+    )(jnp.uint32(config.seed))
+    placed = {name: jax.device_put(value, net.abstract[name].sharding) for name, value in loaded.items()}
+    return {name: new[name] if name in new else placed[name] for name in net.abstract}, said
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """The functions of a training run and the shapes of what they work on."""
+
+    net: Network
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    abstract: step.TrainState  # with shardings
+    train_step: Any  # jitted: (state, batch, seed) -> (state, metrics); the state is donated
+
+    def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
+        """The state at step 0."""
+        trainable = {name: parameters[name] for name in self.abstract.trainable}
+        frozen = {name: parameters[name] for name in self.abstract.frozen}
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
+        opt_state = jax.jit(self.optimizer.init, out_shardings=shardings)(trainable)
+        start = jax.device_put(np.int32(0), self.abstract.step.sharding)
+        return step.TrainState(start, trainable, frozen, opt_state)
+
+
+def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Trainer:
+    """The optimizer and train step of `config` for a run of `total` steps."""
+    names = list(net.abstract)
+    trainable, frozen = optim.split_frozen(config, names)
+    schedule = optim.make_schedule(config, total=total, warmup=warmup)
+    optimizer = optim.make_optimizer(config, schedule, trainable)
+    whole = NamedSharding(net.mesh, PartitionSpec())
+    parameters = {name: net.abstract[name] for name in trainable}
+    opt_state = jax.eval_shape(optimizer.init, parameters)
+    opt_state = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        opt_state,
+        sharding.of_state(opt_state, net.mesh),
+    )
+    abstract = step.TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),
+        parameters,
+        {name: net.abstract[name] for name in frozen},
+        opt_state,
+    )
+    function = functools.partial(
+        step.train_step,
+        task=net.task,
+        graphdef=net.graphdef,
+        optimizer=optimizer,
+        schedule=schedule,
+        accumulate=config.batch.accumulate,
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    train_step = jax.jit(function, donate_argnums=0, out_shardings=(shardings, whole))
+    return Trainer(net, schedule, optimizer, abstract, train_step)
+
+
+def abstract_batch(net: Network, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a host batch `arrays`, rows split over the mesh."""
+    place = NamedSharding(net.mesh, sharding.BATCH)
+    return {name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place) for name, a in arrays.items()}
+
+
+def compile_eval(net: Network, batches: Mapping[tuple[int, int], Mapping[str, np.ndarray]]) -> dict:
+    """Compiled `eval_step`s by batch shape, from an example batch of each."""
+    function = jax.jit(functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef))
+    return {
+        shape: function.lower(net.abstract, abstract_batch(net, arrays)).compile()
+        for shape, arrays in batches.items()
+    }

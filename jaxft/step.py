@@ -1,0 +1,107 @@
+"""TrainState and the pure functions that a run compiles: one optimizer step, one evaluation batch."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from jaxft import paths
+from jaxft.models.layers import DropoutSeed
+
+Parameters = dict[str, jax.Array]  # flat: {"body/embeddings/word/embedding": array, ...}
+Batch = dict[str, jax.Array]  # arrays of [rows, length]; see data/loader.py
+
+
+class Task(Protocol):
+    """What a step asks of a task; tasks/base.py has the rest."""
+
+    def loss(
+        self, model: nnx.Module, batch: Batch, dropout: DropoutSeed | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """(loss_sum, weight_sum) of a batch, float32 scalars."""
+
+    def predict(self, model: nnx.Module, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+        """Predictions of a batch, each [rows, ...], and its (loss_sum, weight_sum)."""
+
+
+class TrainState(NamedTuple):
+    """All that a step reads and writes. Leaves are arrays; `step` counts finished optimizer steps, int32."""
+
+    step: jax.Array
+    trainable: Parameters
+    frozen: Parameters
+    opt_state: Any
+
+
+def model_of(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
+    """The module with `parameters`, for use inside a traced function."""
+    return nnx.merge(graphdef, paths.unflatten(parameters))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    seed: jax.Array,
+    *,
+    task: Task,
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    accumulate: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
+
+    Loss sums and their gradients are added up over microbatches and divided once by the summed weight, and
+    dropout masks depend on (seed, step, row in the batch): the result does not depend on `accumulate`.
+
+    Args:
+      seed: uint32 scalar of the run.
+
+    Returns:
+      The next state and float32 scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr.
+    """
+    rows = batch["input_ids"].shape[0]
+    step_seed = seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
+
+    def loss_sum(trainable: Parameters, micro: Batch, first_row: jax.Array):
+        model = model_of(graphdef, trainable | state.frozen)
+        return task.loss(model, micro, DropoutSeed(step_seed, first_row))
+
+    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    if accumulate == 1:
+        (total, weight), gradients = gradient(state.trainable, batch, jnp.int32(0))
+    else:
+        micro_rows = rows // accumulate
+        cut = jax.tree.map(lambda x: x.reshape(accumulate, micro_rows, *x.shape[1:]), batch)
+
+        def body(carry, xs):
+            micro, index = xs
+            (total, weight), gradients = gradient(state.trainable, micro, index * micro_rows)
+            return jax.tree.map(jnp.add, carry, (total, weight, gradients)), None
+
+        zero = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, state.trainable))
+        (total, weight, gradients), _ = jax.lax.scan(
+            body, zero, (cut, jnp.arange(accumulate, dtype=jnp.int32))
+        )
+
+    scale = 1.0 / jnp.maximum(weight, 1e-6)
+    gradients = jax.tree.map(lambda g: g * scale, gradients)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
+    metrics = {
+        "loss": total * scale,
+        "weight": weight,
+        "grad_norm": optax.global_norm(gradients),
+        "lr": jnp.asarray(schedule(state.step), jnp.float32),
+    }
+    trainable = optax.apply_updates(state.trainable, updates)
+    return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
+
+
+def eval_step(
+    parameters: Parameters, batch: Batch, *, task: Task, graphdef: nnx.GraphDef
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Predictions, each [rows, ...], and {"loss_sum", "weight_sum"} of a batch, without dropout."""
+    outputs, loss_sum, weight_sum = task.predict(model_of(graphdef, parameters), batch)
+    return outputs, {"loss_sum": loss_sum, "weight_sum": weight_sum}

@@ -1,0 +1,198 @@
+"""Token classification: tags for words, read from the hidden state of each word's first subword."""
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerBase
+
+from jaxft import losses
+from jaxft.data import schemes, sources, tokenize
+from jaxft.data.loader import Batch, scatter_words
+from jaxft.data.sentence import Sentence
+from jaxft.errors import UserError
+from jaxft.metrics.entities import EntityState
+from jaxft.models.bert import Bert
+from jaxft.models.heads import TokenClassifier
+from jaxft.models.layers import DropoutSeed
+from jaxft.tasks.base import Split
+
+Say = Callable[[str], None]  # prints one line of the run's log
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Tags and their probabilities of one sentence, a word each."""
+
+    tags: list[str]
+    scores: np.ndarray  # float32 [words]
+
+
+class TokenClassification:
+    """Named entities and other labels of words, softmax over IOB2 tags."""
+
+    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
+        self.labels = labels
+        self.head_dropout = head_dropout
+        self.label_smoothing = config.loss.label_smoothing
+        self.class_weights = _class_weights(config, labels)
+
+    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
+        """`TokenClassifier` over a BERT body of `sizes`."""
+        body = Bert(**sizes, rngs=rngs)
+        return TokenClassifier(
+            body,
+            hidden_size=sizes["hidden_size"],
+            num_labels=len(self.labels),
+            dropout=self.head_dropout,
+            initializer_range=sizes["initializer_range"],
+            rngs=rngs,
+        )
+
+    def _loss(self, logits: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return losses.cross_entropy(
+            logits,
+            batch["labels"],
+            batch["weights"],
+            label_smoothing=self.label_smoothing,
+            class_weights=None if self.class_weights is None else jnp.asarray(self.class_weights),
+        )
+
+    def loss(self, model, batch, dropout: DropoutSeed | None):
+        """Cross-entropy summed over the labelled subwords; weight: how many there are."""
+        return self._loss(_logits(model, batch, dropout), batch)
+
+    def predict(self, model, batch):
+        """{"label": int32 [R, L], "score": float32 [R, L]} of the most probable label, and the loss."""
+        logits = _logits(model, batch, None)
+        outputs = {
+            "label": jnp.argmax(logits, axis=-1).astype(jnp.int32),
+            "score": jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1),
+        }
+        return outputs, *self._loss(logits, batch)
+
+    def collect(
+        self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]
+    ) -> list[Prediction]:
+        """One `Prediction` a sentence. Every word gets one, whatever the sentence's length."""
+        first = np.cumsum([0] + [len(sentence.words) for sentence in split.examples])
+        label = np.full(first[-1], -1, np.int32)  # of all words of the split, one after another
+        score = np.zeros(first[-1], np.float32)
+        for batch, arrays in outputs:
+            sentence, word, value = scatter_words(batch, split.windows, arrays["label"])
+            label[first[sentence] + word] = value
+            score[first[sentence] + word] = scatter_words(batch, split.windows, arrays["score"])[2]
+        if unscored := int((label < 0).sum()):
+            raise AssertionError(f"{unscored} words of {split.name} were not scored")
+        tags = np.array(self.labels)[label].tolist()
+        return [Prediction(tags[a:b], score[a:b]) for a, b in itertools.pairwise(first)]
+
+    def measure(
+        self, split: Split, predictions: list[Prediction], loss_sum: float, weight_sum: float
+    ) -> EntityState:
+        """Token and entity metrics of a split, per word."""
+        state = EntityState()
+        state.update(
+            [s.tags for s in split.examples],
+            [p.tags for p in predictions],
+            loss_sum=loss_sum,
+            weight_sum=weight_sum,
+        )
+        return state
+
+
+def _logits(model, batch, dropout):
+    return model(
+        batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"], dropout=dropout
+    )
+
+
+def _class_weights(config: ConfigDict, labels: list[str]) -> np.ndarray | None:
+    if not config.loss.class_weights:
+        return None
+    weights = np.ones(len(labels), np.float32)
+    for label, weight in config.loss.class_weights:
+        if label not in labels:
+            raise UserError(
+                f"config.loss.class_weights names {label!r}, which is no label of the training data; "
+                f"labels: {', '.join(labels)}"
+            )
+        weights[labels.index(label)] = weight
+    return weights
+
+
+def read_split(config: ConfigDict, name: str, source: str, say: Say) -> list[Sentence]:
+    """All sentences of `source`, tags in IOB2; says how many there are and where tags were invalid."""
+    data = config.data
+    sentences = list(
+        sources.read(source, format=data.format, word_column=data.word_column, tag_column=data.tag_column)
+    )
+    converted, conversion = schemes.convert(sentences, None if data.scheme == "auto" else data.scheme)
+    kinds = Counter(kind for s in converted for kind, _, _ in schemes.spans(s.tags))
+    entities = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
+    say(f"{name}: {source}: {conversion}; entities: {entities}")
+    if not kinds:
+        say(
+            f"warning: {name} ({source}) holds no entities; is config.data.tag_column={data.tag_column} right?"
+        )
+    return converted
+
+
+def label_set(sentences: Sequence) -> list[str]:
+    """IOB2 labels of the entity types in `sentences`: O first, then B- and I- of each type by name."""
+    kinds = sorted({tag[2:] for s in sentences for tag in s.tags if tag != "O"})
+    return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
+
+
+def encode(sentences: Sequence, tokenizer: PreTrainedTokenizerBase, labels: list[str], config: ConfigDict):
+    """`Windows` of sentences under the run's settings; see data/tokenize.py."""
+    data = config.data
+    return tokenize.encode(
+        sentences,
+        tokenizer,
+        {label: i for i, label in enumerate(labels)},
+        max_length=data.max_length,
+        label_subwords=data.label_subwords,
+        context=data.context,
+        stride=data.stride,
+        cache_dir=tokenize.cache_folder(data.cache_dir),
+    )
+
+
+def prepare(
+    config: ConfigDict, tokenizer: PreTrainedTokenizerBase, head_dropout: float, say: Say
+) -> tuple[TokenClassification, dict[str, Split]]:
+    """The task with the labels of the training data, and its splits: train, dev and, if given, test."""
+    if config.data.train is None:
+        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:ner/train")
+    files = {name: config.data[name] for name in ("train", "dev", "test") if config.data[name]}
+    read = {name: read_split(config, name, source, say) for name, source in files.items()}
+    if "dev" not in read:
+        fraction = config.data.dev_fraction
+        read["train"], read["dev"] = sources.split_dev(read["train"], fraction, config.seed)
+        files["dev"] = f"{fraction:.0%} of {files['train']}, seed {config.seed}"
+        say(f"dev: not given; split off {len(read['dev']):,} sentences: {files['dev']}")
+    labels = label_set(read["train"])
+    for name in [n for n in ("dev", "test") if n in read]:
+        unseen = Counter(t for s in read[name] for t in s.tags if t not in labels)
+        if unseen:
+            counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
+            say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
+        shared = sources.overlap(read["train"], read[name])
+        if shared:
+            say(
+                f"warning: {shared:,} of {len(read[name]):,} sentences of {name} stand word for word in train"
+            )
+    task = TokenClassification(labels, head_dropout=head_dropout, config=config)
+    splits = {
+        name: Split(name, files[name], read[name], encode(read[name], tokenizer, labels, config))
+        for name in ("train", "dev", "test")
+        if name in read
+    }
+    return task, splits
