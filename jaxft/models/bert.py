@@ -168,6 +168,7 @@ class Bert(nnx.Module):
         self.layers = stacked(rngs)
         if pooler:
             self.pooler = Linear(hidden_size, hidden_size, initializer_range=initializer_range, rngs=rngs)
+        self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.hidden_dropout = hidden_dropout
         self.dtype = jnp.dtype(dtype)

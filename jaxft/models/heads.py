@@ -12,20 +12,22 @@ HEAD_SITE = 1 << 16
 
 
 class TokenClassifier(nnx.Module):
-    """A body, dropout, and one linear layer `head` that scores each token for each label."""
+    """A body, dropout, and one linear layer `head` that scores each token for each label.
+
+    body: called like `Bert`, its width in `hidden_size`. dropout: the rate before the head.
+    """
 
     def __init__(
         self,
         body: nnx.Module,
         *,
-        hidden_size: int,
         num_labels: int,
         dropout: float,
         initializer_range: float,
         rngs: nnx.Rngs,
     ):
         self.body = body
-        self.head = Linear(hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
+        self.head = Linear(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
         self.rate = dropout
 
     def __call__(
