@@ -1,0 +1,95 @@
+"""Holds encoded windows as an Arrow record batch, and keeps them in a cache file that is whole or absent."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Encoded text, one window a row of an Arrow record batch (in memory, or mapped from the cache).
+
+    Columns: `input_ids`, `labels`, `word` (lists of int32, of equal length in a row) and `sentence` (int32).
+    The properties show them as flat numpy arrays without a copy; window w is `[offsets[w]:offsets[w + 1]]`.
+    """
+
+    rows: pa.RecordBatch
+
+    def __len__(self) -> int:
+        return self.rows.num_rows
+
+    def _flat(self, column: str) -> np.ndarray:
+        return self.rows.column(column).values.to_numpy(zero_copy_only=True)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Where each window begins in the flat arrays: int64 `[N + 1]`."""
+        return self.rows.column("input_ids").offsets.to_numpy()
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Subwords in each window, special tokens included: int32 `[N]`."""
+        return np.diff(self.offsets).astype(np.int32)
+
+    @cached_property
+    def input_ids(self) -> np.ndarray:
+        """Token ids, special tokens included: int32 `[tokens]`."""
+        return self._flat("input_ids")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Label ids, -100 where there is no loss: int32 `[tokens]`."""
+        return self._flat("labels")
+
+    @cached_property
+    def word(self) -> np.ndarray:
+        """At the token that scores a word, the word's index in its sentence, else -1: int32 `[tokens]`."""
+        return self._flat("word")
+
+    @cached_property
+    def sentence(self) -> np.ndarray:
+        """The index of each window's sentence among those encoded: int32 `[N]`."""
+        return self.rows.column("sentence").to_numpy(zero_copy_only=True)
+
+
+def load(path: pathlib.Path) -> Windows | None:
+    """The windows that `save` left at `path`, or None; a file that cannot be read is warned of."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            return Windows(pa.ipc.open_file(file).get_batch(0))
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException, ValueError) as error:
+        _log.warning("cache %s cannot be read, so the text is encoded again: %s", path, error)
+        return None
+
+
+def save(windows: Windows, path: pathlib.Path) -> None:
+    """Writes beside `path`, then renames: a file by that name is whole, whenever the process dies.
+
+    An error of the file system is logged as a warning, for the work can go on without a cache.
+    """
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
+            unfinished = pathlib.Path(file.name)
+            with pa.ipc.new_file(file, windows.rows.schema) as writer:
+                writer.write_batch(windows.rows)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
+        if unfinished is not None:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)

@@ -1,0 +1,260 @@
+"""Tests of windows: every word scored once, labels never shifted, context, bad input, and the cache."""
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft.data import tokenize
+from jaxft.data.sentence import Sentence
+from jaxft.data.tokenize import chunks, encode
+from jaxft.errors import UserError
+from tests.data.tiny_text import LABELS, VOCABULARY, corpora, minilm, plain, tokenizer
+
+CLS, SEP, UNK = 2, 3, 1
+
+
+def of(windows, index):
+    """(ids, labels, word, sentence) of one window as lists."""
+    piece = slice(*windows.offsets[index : index + 2])
+    columns = (windows.input_ids, windows.labels, windows.word)
+    return *(column[piece].tolist() for column in columns), int(windows.sentence[index])
+
+
+def subwords(word):
+    """What the tiny tokenizer makes of a word, worked out apart from it."""
+    kept = "".join(c for c in word if c not in "\u200b\x00\ud83d\u200d")
+    tokens = []
+    for part in kept.replace(".", " . ").split():
+        known = all(c in "abcdefgh" for c in part)
+        tokens += [VOCABULARY.index(("##" if i else "") + c) for i, c in enumerate(part)] if known else [UNK]
+    return tokens or [UNK]
+
+
+@settings(max_examples=150, deadline=None)
+@given(corpora(), st.integers(3, 40), st.booleans(), st.sampled_from(["first", "all"]), st.data())
+def test_each_word_scores_once_with_its_own_label(corpus, max_length, context, label_subwords, data):
+    stride = data.draw(st.none() | st.integers(0, max_length - 3))
+    windows = encode(
+        corpus,
+        tokenizer(),
+        LABELS,
+        max_length=max_length,
+        context=context,
+        stride=stride,
+        label_subwords=label_subwords,
+    )
+    seen = []
+    for index in range(len(windows)):
+        ids, labels, words, sentence = of(windows, index)
+        assert len(ids) == windows.lengths[index] <= max_length
+        assert ids[0] == CLS and ids[-1] == SEP
+        for place, (label, word) in enumerate(zip(labels, words, strict=True)):
+            if word < 0:
+                assert label == -100 or label_subwords == "all"
+                continue
+            seen.append((sentence, word))
+            tokens = subwords(corpus[sentence].words[word])[: max_length - 2]
+            assert ids[place : place + len(tokens)] == tokens
+            tags = corpus[sentence].tags
+            expected = LABELS.get(tags[word], -100) if tags else -100
+            assert label == expected
+            rest = {1: 2}.get(expected, expected) if label_subwords == "all" else -100
+            assert labels[place + 1 : place + len(tokens)] == [rest] * (len(tokens) - 1)
+    assert seen == [(s, w) for s, sentence in enumerate(corpus) for w in range(len(sentence.words))]
+
+
+def test_a_sentence_that_fits_is_encoded_as_the_tokenizer_would():
+    words = ["abc", "d", "a.b", "😀", "hgfe"]
+    windows = encode([Sentence(words, None, 0, "x")], tokenizer(), {}, max_length=32)
+    assert of(windows, 0)[0] == tokenizer()(words, is_split_into_words=True)["input_ids"]
+    assert len(windows) == 1
+
+
+def test_sentence_of_5000_words_is_tiled_with_context_on_both_sides():
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefgh"), n)) for n in rng.integers(1, 6, 5000)]
+    corpus = [Sentence(words, ["O"] * 5000, 0, "long:1")]
+    windows = encode(corpus, tokenizer(), LABELS, max_length=128)
+    scored = np.concatenate([[w for w in of(windows, i)[2] if w >= 0] for i in range(len(windows))])
+    assert scored.tolist() == list(range(5000))
+    for index in range(1, len(windows) - 1):
+        places = np.flatnonzero(np.array(of(windows, index)[2]) >= 0)
+        # A quarter of 126 is kept for context: half of it a side, less what whole words leave over.
+        assert places[0] - 1 >= 15 - 5 and 127 - places[-1] >= 15 - 5
+        assert windows.lengths[index] >= 128 - 2 * 5
+
+
+def test_a_word_longer_than_the_window_keeps_its_beginning():
+    corpus = plain("ab " + "c" * 500 + " de")
+    windows = encode(corpus, tokenizer(), LABELS, max_length=16)
+    ids, labels, word, _ = of(windows, 1)
+    assert len(windows) == 3 and len(ids) == 16
+    assert word == [-1, 1] + [-1] * 14 and labels == [-100, 0] + [-100] * 14
+
+
+def test_words_that_tokenize_to_nothing_become_unk_and_shift_no_label():
+    corpus = [Sentence(["\u200b", "ab", "", "\x00", "c"], ["B-X", "I-X", "O", "B-X", "O"], 0, "x:1")]
+    ids, labels, word, _ = of(encode(corpus, tokenizer(), LABELS, max_length=16), 0)
+    assert [VOCABULARY[i] for i in ids] == "[CLS] [UNK] a ##b [UNK] [UNK] c [SEP]".split()
+    assert labels == [-100, 1, 2, -100, 0, 1, 0, -100]
+    assert word == [-1, 0, 1, -1, 2, 3, 4, -1]
+
+
+def test_a_tokenizer_without_unk_names_the_word_and_its_place():
+    corpus = [Sentence(["ab", "\u200b"], None, 0, "tweets.conll:7")]
+    with pytest.raises(UserError, match=r"tweets.conll:7: the word '\\u200b' has no tokens.*no unk token"):
+        encode(corpus, tokenizer(unk=False), LABELS, max_length=16)
+    assert len(encode(corpus[:0] + plain("ab cd"), tokenizer(unk=False), LABELS, max_length=16)) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"max_length": 2}, "max_length=2 leaves no room for words beside 2 special tokens"),
+        ({"max_length": 16, "stride": 14}, r"stride=14 is outside 0\.\.13"),
+        ({"max_length": 16, "label_subwords": "last"}, "'last' is unknown; expected 'first' or 'all'"),
+    ],
+)
+def test_settings_that_cannot_work(setting, message):
+    with pytest.raises(UserError, match=message):
+        encode(plain("ab"), tokenizer(), LABELS, **setting)
+
+
+def test_context_fills_windows_from_the_same_document_only():
+    first = plain("ab cd", "ef gh a", "b c d e", "f g")
+    second = plain("hh hh hh", document=1)
+    windows = encode(first + second, tokenizer(), LABELS, max_length=10, context=True)
+    text = ["".join(VOCABULARY[i].strip("#") for i in of(windows, w)[0][1:-1]) for w in range(5)]
+    # Room for 8 letters, whole words only: beside "efgha" 1 is for the left, where "cd" is too long for it.
+    assert text == ["abcdefgh", "efghabcd", "abcdefg", "abcdefg", "hhhhhh"]
+    assert [sum(label >= 0 for label in of(windows, w)[1]) for w in range(5)] == [2, 3, 4, 2, 3]
+
+
+@settings(max_examples=100, deadline=None)
+@given(corpora(), st.integers(3, 20), st.integers(1, 60), st.booleans())
+def test_chunks_of_a_stream_encode_as_the_whole(corpus, max_length, max_words, context):
+    whole = encode(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
+    parts, done = [], 0
+    for chunk in chunks(iter(corpus), max_words, max_length if context else 0):
+        own = chunk.sentences[chunk.first : chunk.last]
+        assert all(a is b for a, b in zip(own, corpus[done:], strict=False))
+        assert len(own) == 1 or sum(len(s.words) for s in own) <= max_words
+        windows = encode(
+            chunk.sentences,
+            tokenizer(),
+            LABELS,
+            max_length=max_length,
+            context=context,
+            only=range(chunk.first, chunk.last),
+        )
+        for index in range(len(windows)):
+            *lists, sentence = of(windows, index)
+            parts.append((*lists, sentence - chunk.first + done))
+        done += len(own)
+    assert done == len(corpus)
+    assert parts == [of(whole, index) for index in range(len(whole))]
+
+
+def test_chunks_read_no_more_than_they_need():
+    read = []
+    stream = (read.append(i) or s for i, s in enumerate(plain(*["a b c d"] * 1000)))
+    for index, chunk in enumerate(itertools.islice(chunks(stream, 40, 20), 10)):
+        assert len(chunk.sentences) <= 10 + 5 + 6
+        assert len(read) <= (index + 1) * 10 + 6
+
+
+def boom(*_, **__):
+    raise AssertionError("encoded again")
+
+
+def same(one, other):
+    return one.rows.equals(other.rows)
+
+
+def test_cache_is_used_for_the_same_and_only_the_same(tmp_path, monkeypatch):
+    corpus = plain("ab cd", "ef " * 40)
+    settings = {"max_length": 16, "cache_dir": tmp_path}
+    fresh = encode(corpus, tokenizer(), LABELS, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenize, "_encode", boom)
+        assert same(encode(corpus, tokenizer(), LABELS, **settings), fresh)
+        changed_tag = [Sentence(corpus[0].words, ["O", "B-X"], 0, "x"), corpus[1]]
+        other = tokenizer().train_new_from_iterator([["abab cdcd"]], 40)
+        for arguments, more in [
+            ((changed_tag, tokenizer(), LABELS), {}),
+            ((corpus[:1], tokenizer(), LABELS), {}),
+            ((corpus, other, LABELS), {}),
+            ((corpus, tokenizer(), LABELS | {"B-Y": 3}), {}),
+            ((corpus, tokenizer(), LABELS), {"max_length": 17}),
+            ((corpus, tokenizer(), LABELS), {"label_subwords": "all"}),
+            ((corpus, tokenizer(), LABELS), {"context": True}),
+            ((corpus, tokenizer(), LABELS), {"stride": 5}),
+        ]:
+            with pytest.raises(AssertionError, match="encoded again"):
+                encode(*arguments, **(settings | more))
+    # A call that truncates leaves its mark in the tokenizer, which must not look like another tokenizer.
+    tokenizer()(["a b c"], truncation=True, max_length=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenize, "_encode", boom)
+        encode(corpus, tokenizer(), LABELS, **settings)
+
+
+def test_an_empty_corpus_is_cached_too(tmp_path):
+    for _ in range(2):
+        windows = encode([], tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
+        assert len(windows) == 0 and windows.input_ids.shape == (0,)
+
+
+def test_a_damaged_cache_is_encoded_again(tmp_path, caplog):
+    corpus = plain("ab cd", "ef " * 40)
+    fresh = encode(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:-1]):
+        file.write_bytes(damaged)
+        with caplog.at_level(logging.WARNING):
+            assert same(encode(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path), fresh)
+        assert "cannot be read, so the text is encoded again" in caplog.text
+        assert file.read_bytes() == whole
+        caplog.clear()
+
+
+def test_a_write_that_dies_leaves_no_cache(tmp_path, monkeypatch, caplog):
+    def die(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxft.data.windows.os.fsync", die)
+    assert len(encode(plain("ab"), tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert "is not cached" in caplog.text and "No space left" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    windows = encode(plain("ab"), tokenizer(), LABELS, max_length=16, cache_dir=tmp_path / "file" / "cache")
+    assert len(windows) == 1
+    assert "is not cached" in caplog.text
+
+
+def test_real_tokenizer_on_emoji_zero_width_and_control_characters():
+    words = [
+        "Zürich",
+        "👩‍👩‍👧",
+        "\u200b",
+        "\x07",
+        "don't",
+        "𝓑",
+        "\ud83d",
+        "[SEP]",
+        "",
+        "antidisestablishmentarianism",
+    ]
+    tags = ["B-X", "O", "I-X", "O", "B-X", "O", "B-X", "O", "I-X", "B-X"]
+    windows = encode([Sentence(words, tags, 0, "x:1")], minilm(), LABELS, max_length=64)
+    _, labels, word, _ = of(windows, 0)
+    assert [w for w in word if w >= 0] == list(range(len(words)))
+    assert [label for label in labels if label >= 0] == [LABELS[tag] for tag in tags]
