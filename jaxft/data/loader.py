@@ -1,0 +1,256 @@
+"""Serves batches of packed windows as numpy arrays, each a pure function of the seed and the step."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxft.data.packing import best_fit, bucket, default_edges, offsets_of, ranges
+from jaxft.data.windows import Windows
+
+
+class Batch(NamedTuple):
+    """One step's rows (R), L slots long, each of up to S segments; a segment is one window.
+
+    Attributes:
+      arrays: `[R, L]` each. int32: `input_ids`; `segment_ids`, 0 for padding, else 1, 2.. from the left;
+        `positions`, from 0 in each segment; `token_type_ids`, all 0; `labels`, 0 where there is no loss.
+        float32: `weights`, 1 where there is a label, else 0.
+      windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
+      starts: int32 `[R, S]`, the slot where it begins, 0 for none.
+      examples: how many windows the batch holds.
+      tokens: how many slots are not padding.
+    """
+
+    arrays: dict[str, np.ndarray]
+    windows: np.ndarray
+    starts: np.ndarray
+    examples: int
+    tokens: int
+
+
+class Loader:
+    """Random access to the batches of any epoch: `batch(step)`, epoch = step // steps_per_epoch.
+
+    How rows are made up in lengths, and so the number of steps, is fixed once. An epoch then draws which of
+    the windows of equal length goes where, and the order of rows: the same as to shuffle, then pack by best
+    fit, but without packing anew. Every window comes exactly once an epoch; empty rows fill the last step
+    (with buckets: each bucket's last).
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        rows: int,
+        max_length: int,
+        pack: bool = True,
+        seed: int = 0,
+        shuffle: bool = True,
+        pad_id: int,
+        buckets: Sequence[int] | None = None,
+    ):
+        """`buckets` are the rising row lengths for `pack=False`; default powers of two up to `max_length`.
+
+        Raises ValueError for a window longer than `max_length`, or buckets that end below a window's length.
+        """
+        self._source = windows
+        self._rows, self._seed, self._shuffle, self._pad_id = rows, seed, shuffle, pad_id
+        self._lengths = lengths = windows.lengths.astype(np.int64)
+        if pack:
+            edges = [max_length]
+            members = best_fit(lengths, max_length)
+            self._members = np.concatenate(members) if members else np.empty(0, np.int64)
+            self._first = offsets_of([len(row) for row in members])  # [rows + 1] into _members
+            row_bucket = np.zeros(len(members), np.int64)
+        else:
+            edges = list(buckets) if buckets is not None else default_edges(max_length)
+            self._members = np.arange(len(lengths))
+            self._first = np.arange(len(lengths) + 1)
+            row_bucket = bucket(lengths, edges)
+        in_row = np.diff(self._first)
+        self._segments = int(in_row.max(initial=1))
+        # Where each member begins in its row: its place among all tokens less the place of its row's first.
+        places = offsets_of(lengths[self._members])
+        self._starts = places[:-1] - np.repeat(places[self._first[:-1]], in_row)
+
+        used = np.unique(row_bucket)
+        self._bucket_rows = [np.flatnonzero(row_bucket == index) for index in used]
+        steps = [-(-len(members) // rows) for members in self._bucket_rows]
+        self._step_bucket = np.repeat(np.arange(len(used)), steps)
+        self._edges = [int(edges[index]) for index in used]
+        self.shapes: list[tuple[int, int]] = [(rows, edge) for edge in self._edges]
+        self.steps_per_epoch: int = sum(steps)
+        slots = sum(count * rows * edge for count, edge in zip(steps, self._edges, strict=True))
+        self.padding_fraction: float = 1 - lengths.sum() / slots if slots else 0.0
+        self._by_length = np.argsort(lengths, kind="stable")
+        self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def _epoch(self, epoch: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Epoch, window at each member `[N]`, rows of each step (-1: none) `[steps, R]`, and its bucket."""
+        plan = self._plan  # one read: another thread may be in another epoch
+        epoch = epoch if self._shuffle else 0
+        if plan is not None and plan[0] == epoch:
+            return plan
+        windows, orders = self._members, [np.arange(len(rows)) for rows in self._bucket_rows]
+        order = np.arange(self.steps_per_epoch)
+        if self._shuffle:
+            bits = np.random.PCG64(np.random.SeedSequence([self._seed, epoch]))
+            shuffled = _permutation(bits, len(self._lengths))
+            swap = np.empty_like(shuffled)
+            swap[self._by_length] = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
+            windows = swap[self._members]
+            orders = [_permutation(bits, len(rows)) for rows in self._bucket_rows]
+            if len(self._bucket_rows) > 1:
+                order = _permutation(bits, len(order))
+        steps = np.full((self.steps_per_epoch, self._rows), -1, np.int64)
+        start = 0
+        for rows, row_order in zip(self._bucket_rows, orders, strict=True):
+            steps[start:].reshape(-1)[: len(rows)] = rows[row_order]
+            start += -(-len(rows) // self._rows)
+        self._plan = (epoch, windows, steps[order], self._step_bucket[order])
+        return self._plan
+
+    def batch(self, step: int) -> Batch:
+        """The batch of any step from 0 on. Raises IndexError where there is none."""
+        if step < 0 or self.steps_per_epoch == 0:
+            raise IndexError(f"no batch {step}: {self.steps_per_epoch} steps an epoch")
+        epoch, index = divmod(step, self.steps_per_epoch)
+        _, window_at, steps, step_bucket = self._epoch(epoch)
+        length = self._edges[step_bucket[index]]
+        rows = steps[index]
+        slots = np.flatnonzero(rows >= 0)
+        rows = rows[slots]
+        counts = self._first[rows + 1] - self._first[rows]
+        members = ranges(self._first[rows], counts)
+        row, segment = np.repeat(slots, counts), ranges(0, counts)
+        window, start = window_at[members], self._starts[members]
+        size = self._lengths[window]
+
+        source = ranges(self._source.offsets[window], size)
+        position = ranges(0, size)
+        target = np.repeat(row * length + start, size) + position
+        labels = self._source.labels[source]
+        labelled = labels >= 0
+
+        def fill(values, dtype=np.int32, empty=0) -> np.ndarray:
+            flat = np.full(self._rows * length, empty, dtype)
+            flat[target] = values
+            return flat.reshape(self._rows, length)
+
+        windows = np.full((self._rows, self._segments), -1, np.int32)
+        windows[row, segment] = window
+        starts = np.zeros((self._rows, self._segments), np.int32)
+        starts[row, segment] = start
+        arrays = {
+            "input_ids": fill(self._source.input_ids[source], empty=self._pad_id),
+            "segment_ids": fill(np.repeat(segment + 1, size)),
+            "positions": fill(position),
+            "token_type_ids": np.zeros((self._rows, length), np.int32),
+            "labels": fill(np.where(labelled, labels, 0)),
+            "weights": fill(labelled, np.float32),
+        }
+        return Batch(arrays, windows, starts, len(window), len(target))
+
+
+def _permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:
+    """A random order; from raw bits, since numpy may change `permutation` from version to version."""
+    return np.argsort(bits.random_raw(count), kind="stable")
+
+
+def scatter_words(
+    batch: Batch, windows: Windows, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Picks what a model said at the tokens that score words.
+
+    Args:
+      values: `[R, L, ...]`, for instance predicted label ids or probabilities.
+
+    Returns:
+      sentence `[K]` int32, word in the sentence `[K]` int32, value `[K, ...]`. Over the steps of one epoch
+      each word of each encoded sentence comes exactly once, in no certain order.
+    """
+    row, segment = np.nonzero(batch.windows >= 0)
+    window = batch.windows[row, segment]
+    size = windows.lengths[window]
+    word = windows.word[ranges(windows.offsets[window], size)]
+    place = ranges(row * values.shape[1] + batch.starts[row, segment], size)
+    scored = word >= 0
+    flat = values.reshape(-1, *values.shape[2:])
+    return np.repeat(windows.sentence[window], size)[scored], word[scored], flat[place[scored]]
+
+
+class Prefetch:
+    """Iterates over (step, batch), batches being built ahead in a thread; see `prefetch`.
+
+    Attributes:
+      stall: seconds that the consumer has waited for batches so far.
+    """
+
+    def __init__(self, loader: Loader, start: int, stop: int, depth: int):
+        self.stall = 0.0
+        self._ready: queue.Queue = queue.Queue(depth)
+        self._closed = threading.Event()
+        # The thread holds no reference to this object, so that dropping the iterator ends the thread.
+        self._thread = threading.Thread(
+            target=_produce,
+            args=(loader, start, stop, self._ready, self._closed),
+            daemon=True,
+            name="prefetch",
+        )
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        return self
+
+    def __next__(self) -> tuple[int, Batch]:
+        if self._closed.is_set():
+            raise StopIteration
+        began = time.perf_counter()
+        item = self._ready.get()
+        self.stall += time.perf_counter() - began
+        if isinstance(item, tuple):
+            return item
+        self.close()
+        raise item
+
+    def close(self) -> None:
+        """Ends the thread; safe to call again, and called when the iterator ends or is dropped."""
+        self._closed.set()
+        while self._thread.is_alive():
+            while not self._ready.empty():  # a thread that waits for room goes on, and sees that it is closed
+                self._ready.get_nowait()
+            self._thread.join(0.01)
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _produce(loader: Loader, start: int, stop: int, ready: queue.Queue, closed: threading.Event) -> None:
+    try:
+        for step in range(start, stop):
+            item = (step, loader.batch(step))
+            if closed.is_set():
+                return
+            ready.put(item)
+        ready.put(StopIteration())
+    except BaseException as error:  # whatever it is, the consumer must hear of it
+        ready.put(error)
+
+
+def prefetch(loader: Loader, start: int, stop: int, depth: int = 2) -> Prefetch:
+    """Steps `start` up to `stop` (exclusive) with their batches, built in a thread up to `depth` ahead.
+
+    An error in building a batch is raised where the consumer asks for that batch. Close it (or use it in a
+    `with`) when leaving early.
+    """
+    return Prefetch(loader, start, stop, depth)

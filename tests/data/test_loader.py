@@ -1,0 +1,225 @@
+"""Tests of batches: a pure function of seed and step, every window once an epoch, every word once back."""
+
+import gc
+import pathlib
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft.data.conll import read_conll
+from jaxft.data.loader import Loader, prefetch, scatter_words
+from jaxft.data.tokenize import encode
+from tests.data.tiny_text import LABELS, corpora, minilm, plain, tokenizer
+
+WNUT17 = pathlib.Path(__file__).resolve().parents[2] / "../shared/data/wnut17"
+
+
+def corpus_of(lengths):
+    """One window for each length, special tokens included."""
+    return plain(*[" ".join(np.resize(list("abcdefgh"), n - 2)) for n in lengths])
+
+
+def loader_of(lengths, max_length=32, **settings):
+    windows = encode(corpus_of(lengths), tokenizer(), LABELS, max_length=max_length)
+    return Loader(windows, **({"rows": 4, "max_length": max_length, "pad_id": 0} | settings))
+
+
+def seen(batch):
+    return batch.windows[batch.windows >= 0].tolist()
+
+
+def equal(one, other):
+    return (
+        all(np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays)
+        and np.array_equal(one.windows, other.windows)
+        and np.array_equal(one.starts, other.starts)
+        and one[3:] == other[3:]
+    )
+
+
+LENGTHS = st.lists(st.integers(3, 32), min_size=1, max_size=60)
+SETTINGS = st.fixed_dictionaries(
+    {
+        "rows": st.integers(1, 6),
+        "pack": st.booleans(),
+        "shuffle": st.booleans(),
+        "seed": st.integers(0, 2**40),
+        "buckets": st.sampled_from([None, (8, 16, 32), (32,)]),
+    }
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(LENGTHS, SETTINGS, st.randoms(use_true_random=False))
+def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, setting, random):
+    loader = loader_of(lengths, **setting)
+    epochs = 3
+    batches = [loader.batch(step) for step in range(epochs * loader.steps_per_epoch)]
+    for epoch in range(epochs):
+        of_epoch = batches[epoch * loader.steps_per_epoch : (epoch + 1) * loader.steps_per_epoch]
+        assert sorted(w for batch in of_epoch for w in seen(batch)) == list(range(len(lengths)))
+    assert {batch.arrays["input_ids"].shape for batch in batches} == set(loader.shapes)
+    assert len({batch.windows.shape for batch in batches}) == 1
+    other = loader_of(lengths, **setting)
+    for step in random.choices(range(len(batches)), k=10):
+        assert equal(other.batch(step), batches[step])
+    slots = sum(batch.arrays["input_ids"].size for batch in batches)
+    assert np.isclose(loader.padding_fraction, 1 - sum(batch.tokens for batch in batches) / slots)
+
+
+@settings(max_examples=80, deadline=None)
+@given(corpora(), st.integers(3, 30), SETTINGS)
+def test_arrays_say_what_the_windows_say(corpus, max_length, setting):
+    windows = encode(corpus, tokenizer(), LABELS, max_length=max_length)
+    loader = Loader(windows, max_length=max_length, pad_id=7, **(setting | {"buckets": None}))
+    for step in range(loader.steps_per_epoch):
+        batch = loader.batch(step)
+        arrays = {name: array.copy() for name, array in batch.arrays.items()}
+        for name, array in arrays.items():
+            assert array.dtype == (np.float32 if name == "weights" else np.int32), name
+        for row, segment in np.argwhere(batch.windows >= 0):
+            window = batch.windows[row, segment]
+            start = batch.starts[row, segment]
+            piece = slice(*windows.offsets[window : window + 2])
+            slots = slice(start, start + windows.lengths[window])
+            labels = windows.labels[piece]
+            assert (arrays["input_ids"][row, slots] == windows.input_ids[piece]).all()
+            assert (arrays["segment_ids"][row, slots] == segment + 1).all()
+            assert (arrays["positions"][row, slots] == np.arange(windows.lengths[window])).all()
+            assert (arrays["labels"][row, slots] == np.maximum(labels, 0)).all()
+            assert (arrays["weights"][row, slots] == (labels >= 0)).all()
+            arrays["input_ids"][row, slots] = 7
+            for name in ("segment_ids", "positions", "labels", "weights"):
+                arrays[name][row, slots] = 0
+        # What no segment covers is padding, and nothing else is left.
+        assert (arrays.pop("input_ids") == 7).all()
+        assert all((array == 0).all() for array in arrays.values())
+        assert batch.tokens == (batch.arrays["segment_ids"] > 0).sum()
+        assert batch.examples == len(seen(batch))
+
+
+@settings(max_examples=80, deadline=None)
+@given(corpora(), st.integers(3, 30), SETTINGS, st.booleans())
+def test_every_word_comes_back_exactly_once(corpus, max_length, setting, context):
+    windows = encode(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
+    loader = Loader(windows, max_length=max_length, pad_id=0, **(setting | {"buckets": None}))
+    back = []
+    for step in range(loader.steps_per_epoch):
+        batch = loader.batch(step)
+        ids = batch.arrays["input_ids"]
+        two = np.stack([ids, batch.arrays["labels"]], -1)
+        sentence, word, value = scatter_words(batch, windows, two)
+        assert value.shape == (len(word), 2)
+        for s, w, (token, label) in zip(sentence.tolist(), word.tolist(), value.tolist(), strict=True):
+            first = tokenizer()([[corpus[s].words[w].replace("\ud83d", "")]], is_split_into_words=True)
+            assert token == (first["input_ids"][0] if len(first["input_ids"][0]) > 2 else [2, 1])[1]
+            assert label == (LABELS.get(corpus[s].tags[w], 0) if corpus[s].tags else 0)
+            back.append((s, w))
+    assert sorted(back) == [(s, w) for s, sentence in enumerate(corpus) for w in range(len(sentence.words))]
+
+
+def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
+    lengths = np.random.default_rng(1).integers(3, 33, 200)
+    loader, other = loader_of(lengths, seed=1), loader_of(lengths, seed=2)
+    n = loader.steps_per_epoch
+    epochs = [[seen(loader.batch(e * n + s)) for s in range(n)] for e in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != [seen(other.batch(s)) for s in range(n)]
+    # Not only the rows' order: which windows of equal length share a row changes too.
+    rows = [
+        {frozenset(r[r >= 0].tolist()) for s in range(n) for r in loader.batch(e * n + s).windows}
+        for e in range(2)
+    ]
+    assert len(rows[0] & rows[1]) < len(rows[0]) / 2
+    fixed = loader_of(lengths, shuffle=False)
+    assert [seen(fixed.batch(s)) for s in range(n)] == [seen(fixed.batch(n + s)) for s in range(n)]
+
+
+def test_the_order_is_that_of_every_version():
+    """Pinned: a changed order would break the resume of runs begun by an earlier version."""
+    loader = loader_of([3, 9, 9, 17, 17, 20, 30, 9, 9], rows=2, seed=5)
+    assert [seen(loader.batch(step)) for step in range(2 * loader.steps_per_epoch)] == PINNED
+
+
+PINNED = [[4, 2, 3, 8], [5, 7, 0, 1], [6], [2, 3, 1], [5, 7, 0, 4, 8], [6]]
+
+
+def test_a_single_sentence_makes_a_batch():
+    loader = loader_of([5])
+    assert loader.steps_per_epoch == 1 and loader.shapes == [(4, 32)]
+    assert loader.batch(3).examples == 1
+
+
+def test_no_windows_no_batches():
+    loader = loader_of([])
+    assert loader.steps_per_epoch == 0 and loader.shapes == []
+    with pytest.raises(IndexError, match="no batch 0"):
+        loader.batch(0)
+
+
+def test_prefetch_gives_the_same_batches():
+    loader = loader_of(np.resize(np.arange(3, 33), 100))
+    with prefetch(loader, 5, 40) as ahead:
+        for expected, (step, batch) in enumerate(ahead, 5):
+            assert step == expected
+            assert equal(batch, loader.batch(step))
+    assert step == 39
+    assert 0 <= ahead.stall < 5
+
+
+class Slow:
+    """A loader that fails at step 3, or waits."""
+
+    def batch(self, step):
+        time.sleep(0.05)
+        if step == 3:
+            raise RuntimeError("broken batch 3")
+        return step
+
+
+def test_prefetch_raises_the_error_at_its_step_and_counts_stall():
+    ahead = prefetch(Slow(), 0, 10)
+    assert [next(ahead)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="broken batch 3"):
+        next(ahead)
+    assert 0.1 < ahead.stall < 2
+    with pytest.raises(StopIteration):
+        next(ahead)
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def test_prefetch_ends_its_thread_when_left_early():
+    loader = loader_of([5, 6, 7])
+    with prefetch(loader, 0, 10**9) as ahead:
+        next(ahead)
+    assert threads() == []
+    for _ in prefetch(loader, 0, 10**9):
+        break
+    gc.collect()
+    assert threads() == []
+    assert len(list(prefetch(loader, 0, 3))) == 3
+    assert threads() == []
+
+
+@pytest.mark.skipif(not WNUT17.exists(), reason="needs ../shared/data/wnut17")
+def test_wnut17_packs_with_under_3_percent_waste_and_batches_are_quick():
+    corpus = list(read_conll(str(WNUT17 / "train.conll"), word_column=0, tag_column=-1))
+    labels = {tag: index for index, tag in enumerate(sorted({t for s in corpus for t in s.tags}))}
+    assert len(corpus) == 3394
+    windows = encode(corpus, minilm(), labels, max_length=128)
+    assert (windows.word >= 0).sum() == sum(len(s.words) for s in corpus)
+    loader = Loader(windows, rows=8, max_length=128, pad_id=0)
+    assert loader.padding_fraction < 0.03
+    took = []
+    for step in range(2 * loader.steps_per_epoch):
+        began = time.perf_counter()
+        loader.batch(step)
+        took.append(time.perf_counter() - began)
+    assert np.median(took) < 1e-3
