@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,16 @@ from jaxft import optim, paths, sharding, step
 from jaxft.errors import UserError
 from jaxft.pretrained import bert, hub, mapping
 from jaxft.tasks.base import Task
+
+# The arrays of a batch, each [rows, length]; see data/loader.py.
+BATCH_ARRAYS = {
+    "input_ids": jnp.int32,
+    "segment_ids": jnp.int32,
+    "positions": jnp.int32,
+    "token_type_ids": jnp.int32,
+    "labels": jnp.int32,
+    "weights": jnp.float32,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,16 +187,25 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
     return Trainer(net, schedule, optimizer, abstract, train_step)
 
 
-def abstract_batch(net: Network, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a host batch `arrays`, rows split over the mesh."""
+def abstract_batch(net: Network, shape: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of `shape` (rows, length), its rows split over the mesh."""
     place = NamedSharding(net.mesh, sharding.BATCH)
-    return {name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place) for name, a in arrays.items()}
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place) for name, dtype in BATCH_ARRAYS.items()}
 
 
-def compile_eval(net: Network, batches: Mapping[tuple[int, int], Mapping[str, np.ndarray]]) -> dict:
-    """Compiled `eval_step`s by batch shape, from an example batch of each."""
+def compile_eval(net: Network, shapes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+    """Compiled `eval_step`s by batch shape (rows, length)."""
     function = jax.jit(functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef))
-    return {
-        shape: function.lower(net.abstract, abstract_batch(net, arrays)).compile()
-        for shape, arrays in batches.items()
-    }
+    return {shape: function.lower(net.abstract, abstract_batch(net, shape)).compile() for shape in shapes}
+
+
+def predicted_bytes(compiled: Mapping[Any, Any]) -> int:
+    """Bytes a device that the largest of `compiled` steps takes: arguments, results and temporaries."""
+    sizes = [step.memory_analysis() for step in compiled.values()]
+    return max(
+        size.argument_size_in_bytes
+        + size.output_size_in_bytes
+        - size.alias_size_in_bytes
+        + size.temp_size_in_bytes
+        for size in sizes
+    )

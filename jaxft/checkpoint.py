@@ -1,7 +1,6 @@
 """Orbax checkpoints of a run: the last N train states, the best parameters, and how damage is found."""
 
 import functools
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +39,7 @@ class Checkpoints:
     A save that fails (a full disk) is said and skipped; earlier checkpoints stay.
     """
 
-    def __init__(self, folder: Path, *, keep: int, say: Say):
+    def __init__(self, folder: Path, *, keep: int | None, say: Say):
         self.folder, self.say = folder.absolute(), say
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, enable_async_checkpointing=True, cleanup_tmp_directories=True
@@ -51,6 +50,8 @@ class Checkpoints:
     def save(self, step: int, tree: Any, meta: dict) -> None:
         """Starts to save `tree` as step `step`; `tree` may be donated or changed once this returns."""
         self.wait()
+        if step in self.steps():  # of an earlier start that was killed after it
+            self._manager.delete(step)
         digests = [int(value) for value in jax.device_get(digest(tree))]
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave({**meta, "digests": digests})
@@ -74,7 +75,7 @@ class Checkpoints:
             self._saving = step
         except Exception as error:  # orbax and tensorstore raise many types for a failed write
             self._saving = None
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = _first_line(error)
             self.say(
                 f"warning: checkpoint {step} could not be saved in {self.folder} ({reason}); the run goes on, "
                 f"earlier checkpoints are kept: {self.steps() or 'none'}"
@@ -112,7 +113,7 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # damage shows as whatever the reader stumbles over
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = _first_line(error)
                 self.say(
                     f"warning: checkpoint {self.folder / str(step)} is damaged ({reason[:200]}); trying the one before"
                 )
@@ -125,11 +126,5 @@ class Checkpoints:
         return None
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file that a run wrote; `UserError` where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: {path.parent} is no finished jaxft run") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -137,6 +137,13 @@ def load(address: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config
 
 
+def recipe_name(address: str) -> str:
+    """A name for the runs of recipe `address`: "ner" or "ner-wnut17" for "configs/ner.py:wnut17"."""
+    stem, _, arg = address.rpartition("/")[2].partition(".")
+    arg = arg.partition(":")[2]
+    return f"{stem}-{arg}" if arg else stem
+
+
 def _is_file_address(address: str) -> bool:
     return re.fullmatch(r".*?\.(?:py|json)(?::.*)?", address) is not None
 

@@ -17,6 +17,10 @@ class NonFiniteLoss(UserError):
     """The loss of a step was NaN or infinite."""
 
 
+class Preempted(Exception):
+    """SIGTERM came and the state was saved; not a mistake."""
+
+
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turns a `UserError` into one line on stderr and an exit code, for use around a command's body."""

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,13 @@ def write_json(path: Path, values: Any) -> None:
     """Writes `values` as indented JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes `lines`, each with its newline, as UTF-8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
 
 
 def train_line(step: int, total: int, values: dict[str, float]) -> str:

@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
+from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from jaxft import losses
@@ -17,10 +19,12 @@ from jaxft.data import schemes, sources, tokenize
 from jaxft.data.loader import Batch, scatter_words
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.metrics import ner_errors, ner_report
 from jaxft.metrics.entities import EntityState
 from jaxft.models.bert import Bert
 from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed
+from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Split
 
 Say = Callable[[str], None]  # prints one line of the run's log
@@ -48,7 +52,6 @@ class TokenClassification:
         body = Bert(**sizes, rngs=rngs)
         return TokenClassifier(
             body,
-            hidden_size=sizes["hidden_size"],
             num_labels=len(self.labels),
             dropout=self.head_dropout,
             initializer_range=sizes["initializer_range"],
@@ -106,6 +109,45 @@ class TokenClassification:
         )
         return state
 
+    def summary(self, values: dict[str, float]) -> str:
+        """The metrics of a log line."""
+        return (
+            f"entity F1 {100 * values['entity_f1']:.2f} (precision {100 * values['entity_precision']:.2f}, "
+            f"recall {100 * values['entity_recall']:.2f}), token accuracy {100 * values['token_accuracy']:.2f}, "
+            f"loss {values.get('loss', float('nan')):.4f}"
+        )
+
+    def write_evaluation(
+        self,
+        folder: Path,
+        split: Split,
+        train: Split | None,
+        state: EntityState,
+        predictions: list[Prediction],
+        *,
+        samples: int,
+        seed: int,
+        console: Console,
+    ) -> dict[str, float]:
+        """Writes eval/NAME.json, predictions/NAME.conll and errors/NAME.tsv and prints the report.
+
+        train: where entities count as seen. samples: of the bootstrap. Returns the metrics.
+        """
+        words = [s.words for s in split.examples]
+        gold, predicted = [s.tags for s in split.examples], [p.tags for p in predictions]
+        seen = ner_errors.seen_entities((s.words, s.tags) for s in train.examples) if train else {}
+        errors = ner_errors.find_errors(words, gold, predicted, seen)
+        intervals = state.intervals(samples=samples, seed=seed) if samples else None
+        result = ner_report.evaluation(state, data=split.source, intervals=intervals, errors=errors)
+        write_json(folder / "eval" / f"{split.name}.json", result)
+        write_lines(
+            folder / "predictions" / f"{split.name}.conll", ner_report.conll_lines(words, gold, predicted)
+        )
+        write_lines(folder / "errors" / f"{split.name}.tsv", ner_report.error_lines(errors))
+        console.print(ner_report.report(result))
+        console.print(f"{split.name}: {sum(map(len, words)):,} words scored, 0 words unscored")
+        return result["metrics"]
+
 
 def _logits(model, batch, dropout):
     return model(
@@ -161,8 +203,15 @@ def encode(sentences: Sequence, tokenizer: PreTrainedTokenizerBase, labels: list
         label_subwords=data.label_subwords,
         context=data.context,
         stride=data.stride,
-        cache_dir=tokenize.cache_folder(data.cache_dir),
+        cache_dir=cache_folder(data.cache_dir),
     )
+
+
+def cache_folder(setting: str | None) -> Path | None:
+    """Where encoded data is kept: `config.data.cache_dir`, by default ~/.cache/jaxft/data; None for "none"."""
+    if setting == "none":
+        return None
+    return Path(setting) if setting else Path.home() / ".cache" / "jaxft" / "data"
 
 
 def prepare(

@@ -1,0 +1,49 @@
+"""Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner --config.optim.lr=3e-5`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+from jaxft import config as settings
+from jaxft import train
+from jaxft.errors import EXIT_PREEMPTED, Preempted, UserError, exit_on_user_error
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the flags, trains, and turns what went wrong into a sentence and an exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxft.main", description="Fine-tunes a pretrained transformer.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config", required=True, help="recipe, e.g. configs/ner.py:offline, or a config.json"
+    )
+    parser.add_argument("--workdir", help="folder of the run; default runs/NAME_OF_THE_RECIPE")
+    parser.epilog = "Any setting: --config.optim.lr=3e-5 (README.md lists them)."
+    flags, rest = parser.parse_known_args(argv)
+    with exit_on_user_error():
+        if unknown := [text for text in rest if not text.startswith("--config.")]:
+            raise UserError(f"{unknown[0]}: unknown flag; settings are given as --config.optim.lr=3e-5")
+        config = settings.load(flags.config, rest)
+        workdir = Path(flags.workdir or "runs") / (
+            "" if flags.workdir else settings.recipe_name(flags.config)
+        )
+        use_compilation_cache()
+        try:
+            train.run(config, workdir)
+        except Preempted as stopped:
+            print(stopped, file=sys.stderr, flush=True)
+            sys.exit(EXIT_PREEMPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""One run from settings to summary, told from top to bottom."""
+
+import collections
+import contextlib
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxft import build, evaluate, sharding
+from jaxft import config as settings
+from jaxft import workdir as folder
+from jaxft.checkpoint import Checkpoints, digest
+from jaxft.data.loader import Loader, prefetch
+from jaxft.errors import NonFiniteLoss, Preempted
+from jaxft.report import Clock, CompileCounter, Report, peak_flops, peak_rss_bytes, train_line, write_json
+from jaxft.tasks import TASKS
+
+QUEUED_STEPS = 2  # steps that the host may be ahead of the device
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains, evaluates and reports as `config` says; goes on where `workdir` holds an unfinished run of it.
+
+    Returns the content of `summary.json`.
+
+    Raises:
+      UserError: bad settings, data or checkpoint; a workdir of another run.
+      NonFiniteLoss: the loss was NaN or infinite; the batch is in `workdir`.
+      Preempted: SIGTERM came; the state is saved, and the same call goes on.
+    """
+    began = time.perf_counter()
+    compiles = CompileCounter()
+    folder.claim(workdir, config)
+    report = Report(
+        workdir, tensorboard=config.log.tensorboard, wandb=config.log.wandb, config=config.to_dict()
+    )
+    say = report.say
+
+    # ---------------------------------------------------------------- checkpoint, tokenizer and data
+    checkpoint = build.open_checkpoint(config)
+    task, splits = TASKS[config.task].prepare(
+        config, checkpoint.tokenizer, build.head_dropout(config, checkpoint.hf_config), say
+    )
+    length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
+    loaders = {
+        name: Loader(
+            split.windows,
+            rows=config.batch.rows if name == "train" else config.eval.rows,
+            max_length=length,
+            pack=config.data.pack,
+            seed=config.seed,
+            shuffle=name == "train",
+            pad_id=pad_id,
+        )
+        for name, split in splits.items()
+    }
+    loader = loaders["train"]
+    examples_per_step = len(splits["train"].windows) / loader.steps_per_epoch
+    scale = {"steps_per_epoch": loader.steps_per_epoch, "examples_per_step": examples_per_step}
+    total = settings.total_steps(config, **scale)
+    warmup = settings.duration(config.optim.warmup, "optim.warmup", total=total, **scale)
+    eval_every = config.eval.every_steps or loader.steps_per_epoch
+    save_every = config.checkpoint.every_steps or eval_every
+    say(
+        f"rows of {length}: {examples_per_step / config.batch.rows:.1f} windows a row, "
+        f"{loader.padding_fraction:.1%} padding; {loader.steps_per_epoch:,} steps an epoch, {total:,} in all, "
+        f"{warmup:,} of them warmup"
+    )
+
+    # ---------------------------------------------------------------- model, optimizer and initial state
+    mesh = sharding.make_mesh(config)
+    sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
+    sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
+    net = build.network(task, build.body_sizes(config, checkpoint.hf_config), mesh)
+    trainer = build.trainer(net, config, total=total, warmup=warmup)
+    identity = folder.identity(splits["train"].windows, task.labels, checkpoint.tokenizer)
+    last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
+    best = Checkpoints(workdir / "best", keep=1, say=say)
+    restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.abstract)
+    if restored:
+        step, state, meta = restored
+        progress = meta["progress"]
+        say(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
+    else:
+        step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}}
+        if config.init_from:
+            parameters, said = (
+                folder.load_best(Path(config.init_from), net.abstract, say),
+                f"weights: {config.init_from}",
+            )
+        else:
+            parameters, said = build.initial_parameters(net, config, checkpoint)
+        say(said)
+        state = trainer.new_state(parameters)
+        folder.save_model_files(workdir, checkpoint, task.labels)
+    say(
+        f"{net.count:,} parameters, {sum(v.size for v in trainer.abstract.trainable.values()):,} of them trained; "
+        f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
+    )
+
+    # ---------------------------------------------------------------- compilation, ahead of the loop
+    compile_began = time.perf_counter()
+    seed = jax.device_put(np.uint32(config.seed), trainer.abstract.step.sharding)
+    train_steps = {
+        shape: trainer.train_step.lower(trainer.abstract, build.abstract_batch(net, shape), seed).compile()
+        for shape in loader.shapes
+    }
+    eval_steps = build.compile_eval(
+        net, {shape for name, one in loaders.items() if name != "train" for shape in one.shapes}
+    )
+    jax.block_until_ready(digest(state))  # compiled here, so that saving does not compile in the loop
+    jax.block_until_ready(digest(state.trainable | state.frozen))
+    compile_s = time.perf_counter() - compile_began
+    flops_per_token = net.train_flops_per_token(length)
+    say(
+        f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
+        f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
+        f"{build.predicted_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
+    )
+
+    # ---------------------------------------------------------------- the loop
+    peak = peak_flops(jax.devices()[0])
+    pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
+    window = collections.Counter(progress["sums"])  # sums since the last log line
+    timed = collections.Counter()  # the same for what depends on the clock: this process only
+    totals = collections.Counter()
+    stop_asked = _on_sigterm()
+    report.start(step, total)
+    clock, mark, stall_mark = Clock(), 0.0, 0.0
+    compiled_before = compiles.count
+
+    def settle(keep: int) -> None:
+        """Reads the metrics of queued steps, all but the newest `keep`, and logs where a line is due."""
+        nonlocal mark, stall_mark
+        while len(pending) > keep:
+            at, batch, metrics = pending.popleft()
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+                path = folder.save_batch(workdir, at, batch)
+                raise NonFiniteLoss(
+                    f"step {at}: loss {values['loss']}, gradient norm {values['grad_norm']}; the batch is in {path}, "
+                    f"the last good checkpoint is {last.steps()[-1] if last.steps() else 'the start'} in "
+                    f"{last.folder}; lower config.optim.lr or raise config.optim.warmup"
+                )
+            window.update(
+                steps=1,
+                loss=values["loss"] * values["weight"],
+                weight=values["weight"],
+                grad_norm=values["grad_norm"],
+            )
+            slots = batch.arrays["input_ids"].size
+            for counter in (timed, totals):
+                counter.update(tokens=batch.tokens, slots=slots, examples=batch.examples, steps=1)
+            if at % config.log.every_steps == 0 or at == total:
+                now, stall = clock.seconds(), batches.stall
+                seconds = max(now - mark, 1e-9)
+                line = {
+                    "loss": window["loss"] / max(window["weight"], 1e-6),
+                    "grad_norm": window["grad_norm"] / window["steps"],
+                    "lr": values["lr"],
+                    "epoch": at / loader.steps_per_epoch,
+                    "real_tokens_per_s": timed["tokens"] / seconds,
+                    "padding_fraction": 1 - timed["tokens"] / timed["slots"],
+                    "input_stall_fraction": (stall - stall_mark) / seconds,
+                }
+                if peak:
+                    rate = flops_per_token * timed["tokens"] / seconds
+                    line["mfu"] = rate / (peak * jax.device_count())
+                say(train_line(at, total, line))
+                report.write(at, "train", line)
+                window.clear()
+                timed.clear()
+                mark, stall_mark = now, stall
+
+    def save() -> None:
+        with clock:
+            last.save(step, state, {"identity": identity, "progress": progress | {"sums": dict(window)}})
+
+    def parameters_now() -> dict[str, jax.Array]:
+        return {name: (state.trainable | state.frozen)[name] for name in net.abstract}
+
+    batches = prefetch(loader, step, total)
+    with contextlib.closing(report), batches, jax.transfer_guard("disallow"):
+        stopped_early = progress.get("stopped_early", False)
+        for _, batch in batches:
+            if stopped_early:
+                break
+            arrays = sharding.place(batch.arrays, mesh)
+            state, metrics = train_steps[batch.arrays["input_ids"].shape](state, arrays, seed)
+            step += 1
+            pending.append((step, batch, metrics))
+            settle(QUEUED_STEPS)
+            report.advance(step)
+
+            if step % eval_every == 0 or step == total:
+                settle(0)
+                with clock:
+                    measured, _ = evaluate.evaluate(
+                        net, eval_steps, parameters_now(), splits["dev"], loaders["dev"]
+                    )
+                    values = measured.compute()
+                    report.write(step, "dev", values)
+                    metric = folder.selection_metric(config, values)
+                    if folder.better(config, metric, progress["best"]):
+                        progress |= {"best": metric, "best_step": step, "worse": 0}
+                        best.save(step, parameters_now(), folder.best_meta(net.abstract, values))
+                    else:
+                        progress["worse"] += 1
+                    say(
+                        f"step {step}/{total}  dev: {task.summary(values)}"
+                        + ("  (best so far)" if progress["best_step"] == step else "")
+                    )
+                if config.eval.patience and progress["worse"] >= config.eval.patience:
+                    stopped_early = progress["stopped_early"] = True
+                    say(f"no better {config.eval.metric} in {progress['worse']} evaluations: stopping early")
+            if step % save_every == 0 or step == total or stopped_early or stop_asked():
+                settle(0)
+                save()
+            if stop_asked():
+                last.close()
+                best.close()
+                raise Preempted(
+                    f"SIGTERM at step {step}: saved in {last.folder}; the same command goes on from there"
+                )
+        settle(0)
+        train_s = clock.seconds()
+        stall_s = batches.stall
+    late_compiles = compiles.count - compiled_before
+    last.close()
+
+    # ---------------------------------------------------------------- the best weights, measured and kept
+    best.close()
+    parameters = parameters_now()
+    if progress["best_step"] != step:
+        parameters = folder.load_best(workdir, net.abstract, say)
+    summary = {
+        "steps": step,
+        "best_step": progress["best_step"],
+        "train_s": train_s,
+        "compile_s": compile_s,
+        "compiles": compiled_before,
+        "late_compiles": late_compiles,
+        "real_tokens_per_s": totals["tokens"] / train_s,
+        "padding_fraction": 1 - totals["tokens"] / totals["slots"]
+        if totals["slots"]
+        else loader.padding_fraction,
+        "input_stall_fraction": stall_s / train_s,
+        "steps_this_start": totals["steps"],
+    }
+    for name in [n for n in ("dev", "test") if n in splits]:
+        measured, predictions = evaluate.evaluate(net, eval_steps, parameters, splits[name], loaders[name])
+        summary[name] = task.write_evaluation(
+            workdir,
+            splits[name],
+            splits["train"],
+            measured,
+            predictions,
+            samples=config.eval.bootstrap,
+            seed=config.seed,
+            console=report.console,
+        )
+    summary["peak_rss_bytes"] = peak_rss_bytes()
+    write_json(workdir / "summary.json", summary)
+    say(
+        f"{step:,} steps in {train_s:.1f} s: {summary['real_tokens_per_s']:,.0f} tokens/s, "
+        f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
+        f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
+    )
+    return summary
+
+
+def _on_sigterm():
+    """Catches SIGTERM from now on; the result says whether it has come."""
+    came = []
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
+        signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    return lambda: bool(came)

@@ -1,0 +1,200 @@
+"""What a run's folder holds, and how it is claimed, checked and read again by the other commands."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxft import config as settings
+from jaxft.build import Checkpoint
+from jaxft.checkpoint import Checkpoints
+from jaxft.data.loader import Batch
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError
+from jaxft.pretrained import hub
+from jaxft.report import write_json
+
+# Settings that change no result: a run may go on with others.
+FREE = ("log.", "data.cache_dir", "checkpoint.keep")
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+)
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Makes `workdir` this run's, or finds that it is already.
+
+    Raises `UserError` where it cannot be written, or holds a run of other settings (which it names).
+    """
+    path = workdir / "config.json"
+    wanted = json.loads(json.dumps(config.to_dict()))
+    try:
+        if not path.exists():
+            if workdir.exists() and any(workdir.iterdir()):
+                raise UserError(
+                    f"--workdir {workdir} holds files but no jaxft run (no config.json); name a new or empty folder"
+                )
+            write_json(path, wanted)
+        else:  # a folder that was made read-only since must fail here, not hours later
+            with open(workdir / "metrics.jsonl", "a"):
+                pass
+    except OSError as error:
+        raise UserError(f"--workdir {workdir} cannot be written: {error}; name another folder") from None
+    found, wanted = settings.flat(read_json(path)), settings.flat(wanted)
+    changed = [
+        f"config.{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key) and not key.startswith(FREE)
+    ]
+    if changed:
+        raise UserError(
+            f"--workdir {workdir} holds a run of other settings: {'; '.join(changed)}. "
+            "Name a new folder, or give that run's settings to go on with it"
+        )
+
+
+def identity(windows: Windows, labels: list[str], tokenizer: Any) -> dict[str, Any]:
+    """What must be the same for a run to go on: training data, labels and tokenizer."""
+    data = hashlib.sha256()
+    for array in (windows.input_ids, windows.labels, windows.word, windows.sentence, windows.offsets):
+        data.update(np.ascontiguousarray(array).tobytes())
+    vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
+    return {"data": data.hexdigest(), "labels": labels, "tokenizer": vocabulary.hexdigest()}
+
+
+def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: Path) -> None:
+    """Raises `UserError` where a checkpoint's `meta` is of other data, labels or tokenizer."""
+    words = {"data": "training data", "labels": "set of labels", "tokenizer": "tokenizer"}
+    changed = [words[key] for key in wanted if meta["identity"][key] != wanted[key]]
+    if changed:
+        raise UserError(
+            f"--workdir {workdir}: the {' and the '.join(changed)} changed since its checkpoint was saved; "
+            "restore what it was, or name a new folder"
+        )
+
+
+def versions() -> dict[str, str]:
+    """The installed versions that results depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -> None:
+    """Keeps the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
+    folder = workdir / "model"
+    folder.mkdir(exist_ok=True)
+    checkpoint.tokenizer.save_pretrained(folder)
+    write_json(folder / "config.json", checkpoint.hf_config)
+    write_json(folder / "labels.json", labels)
+    write_json(workdir / "versions.json", versions())
+
+
+def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
+    """Writes the arrays of a batch that made the loss non-finite."""
+    path = workdir / f"non_finite_step_{step}.npz"
+    np.savez(path, windows=batch.windows, starts=batch.starts, **batch.arrays)
+    return path
+
+
+def selection_metric(config: ConfigDict, values: Mapping[str, float]) -> float:
+    """The value of `config.eval.metric`; `UserError` names what there is where it isn't there."""
+    name = config.eval.metric
+    if name not in values:
+        raise UserError(
+            f"config.eval.metric={name!r} was not measured; measured: {', '.join(sorted(values))}"
+        )
+    return values[name]
+
+
+def better(config: ConfigDict, value: float, best: float | None) -> bool:
+    """Whether `value` of `config.eval.metric` beats `best`: losses are minimised, other metrics maximised."""
+    sign = -1 if config.eval.metric.startswith("loss") else 1
+    return math.isfinite(value) and (best is None or sign * value > sign * best)
+
+
+def load_best(workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], say=print) -> dict[str, jax.Array]:
+    """The best parameters of the run in `workdir`, into the shapes and shardings of `abstract`."""
+    folder = workdir / "best"
+    if not folder.is_dir():
+        raise UserError(
+            f"{workdir} has no weights: there is no folder {folder}; is it a run that was evaluated?"
+        )
+    checkpoints = Checkpoints(folder, keep=None, say=say)
+
+    def fitting(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+        shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}
+        differing = sorted(
+            name
+            for name in shapes.keys() | meta["shapes"].keys()
+            if shapes.get(name) != meta["shapes"].get(name)
+        )
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{folder}: parameter {name!r} has shape {meta['shapes'].get(name)} there and "
+                f"{shapes.get(name)} in this model ({len(differing)} differ); start from a run of the same "
+                "checkpoint and labels"
+            )
+        return dict(abstract)
+
+    restored = checkpoints.restore(fitting)
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"{folder} holds no complete checkpoint; let the run reach its first evaluation")
+    return restored[1]
+
+
+def best_meta(parameters: Mapping[str, jax.Array], values: Mapping[str, float]) -> dict[str, Any]:
+    """What is kept beside the best parameters."""
+    return {"metrics": dict(values), "shapes": {name: list(p.shape) for name, p in parameters.items()}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished or running run, opened for reading."""
+
+    workdir: Path
+    config: ConfigDict
+    checkpoint: Checkpoint
+    labels: list[str]
+
+
+def open_run(workdir: Path) -> Run:
+    """The settings, tokenizer, sizes and labels of the run in `workdir`; needs neither its data nor a hub."""
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
+    config = settings.from_dict(read_json(workdir / "config.json"), str(workdir / "config.json"))
+    folder = workdir / "model"
+    labels = read_json(folder / "labels.json")
+    checkpoint = Checkpoint(
+        config.model.checkpoint, folder, hub.read_config(folder), hub.load_tokenizer(folder)
+    )
+    return Run(workdir, config, checkpoint, labels)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file that a run wrote; `UserError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: the run there has not started, or its folder is not whole"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
