@@ -1,0 +1,119 @@
+"""Tests of tagging schemes: detection, conversion to IOB2, and the places that break a scheme."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxft.data import schemes
+from jaxft.data.sentence import Sentence
+from jaxft.errors import UserError
+
+
+def write(entities, scheme):
+    """Tags of entities `(type or None, length)`, written out in a scheme from its definition."""
+    tags, previous = [], None
+    for kind, length in entities:
+        if kind is None:
+            tags += ["O"] * length
+        elif scheme == "io":
+            tags += [kind] * length
+        elif scheme == "iob1":
+            tags += [("B-" if previous == kind else "I-") + kind] + [f"I-{kind}"] * (length - 1)
+        elif scheme == "iob2":
+            tags += [f"B-{kind}"] + [f"I-{kind}"] * (length - 1)
+        else:
+            end, single = {"bioes": "ES", "bilou": "LU"}[scheme]
+            inside = [f"I-{kind}"] * (length - 2)
+            tags += [f"{single}-{kind}"] if length == 1 else [f"B-{kind}", *inside, f"{end}-{kind}"]
+        previous = kind
+    return tags
+
+
+ENTITIES = st.lists(
+    st.tuples(st.sampled_from([None, None, "PER", "creative-work"]), st.integers(1, 4)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(st.lists(ENTITIES, max_size=4), st.sampled_from(["iob1", "iob2", "bioes", "bilou"]))
+def test_every_scheme_comes_back_as_the_same_entities(corpus, scheme):
+    # Neighbours of one type, singles and long ones, so that a scheme can be told from the others.
+    corpus = [[("PER", 1), ("PER", 3), (None, 1), ("PER", 2)], *corpus]
+    assert schemes.detect(write(entities, scheme) for entities in corpus) == scheme
+    for entities in corpus:
+        expected = write(entities, "iob2")
+        assert schemes.to_iob2(write(entities, scheme), scheme) == (expected, [])
+        position, gold = 0, []
+        for kind, length in entities:
+            gold += [(kind, position, position + length)] if kind else []
+            position += length
+        assert schemes.spans(expected) == gold
+
+
+def test_io_joins_neighbours_of_one_type():
+    tags = ["PER", "PER", "ORG", "O", "PER"]
+    assert schemes.detect([tags]) == "io"
+    assert schemes.to_iob2(tags, "io") == (["B-PER", "I-PER", "B-ORG", "O", "B-PER"], [])
+
+
+def test_detection_survives_a_few_mistakes():
+    good = ["B-X", "I-X", "O"]
+    assert schemes.detect([good] * 5 + [["O", "I-X"]]) == "iob2"
+    assert schemes.detect([["I-X", "I-X", "O"]] * 5 + [["O", "B-X"]]) == "iob1"
+    assert schemes.detect([["O", "I-X"], ["I-Y", "I-Y"]]) == "iob1"
+    assert schemes.detect([["O"], []]) == "iob2"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags", "converted", "invalid"),
+    [
+        ("iob2", "I-X O B-X I-Y I-Y", "B-X O B-X B-Y I-Y", [0, 3]),
+        ("iob1", "O B-X I-X B-X I-Y", "O B-X I-X B-X B-Y", [1]),
+        ("bioes", "B-X O S-X I-X E-X", "B-X O B-X B-X I-X", [0, 3]),
+        ("bioes", "B-X I-X B-Y E-Y E-Y", "B-X I-X B-Y I-Y B-Y", [1, 4]),
+        ("bilou", "B-X I-X", "B-X I-X", [1]),
+        ("bilou", "L-X L-X U-X", "B-X B-X B-X", [0, 1]),
+    ],
+)
+def test_invalid_places_are_repaired_and_told(scheme, tags, converted, invalid):
+    assert schemes.to_iob2(tags.split(), scheme) == (converted.split(), invalid)
+
+
+@given(st.lists(st.sampled_from(["O", *(f"{p}-{t}" for p in "BIES" for t in "XY")]), max_size=9))
+def test_conversion_is_always_valid_iob2(tags):
+    converted, _ = schemes.to_iob2(tags, "bioes")
+    assert schemes.to_iob2(converted, "iob2") == (converted, [])
+    assert [tag[2:] for tag in converted] == [tag[2:] for tag in tags]
+
+
+def test_convert_counts_and_names_the_first_three_places():
+    sentences = [Sentence(["a", "b"], ["O", "I-X"], 0, f"f.conll:{line}") for line in (1, 4, 7, 10)]
+    sentences.append(Sentence(list("abc"), ["B-X", "I-X", "B-Y"], 0, "f.conll:13"))
+    converted, report = schemes.convert(sentences, "iob2")
+    assert [s.tags for s in converted[:4]] == [["O", "B-X"]] * 4
+    assert sentences[0].tags == ["O", "I-X"]  # what was read is left as it is
+    assert (report.sentences, report.words, report.invalid) == (5, 11, 4)
+    assert report.places == [f"'I-X' at word 2 ('b') of f.conll:{line}" for line in (1, 4, 7)]
+    assert str(report).startswith("5 sentences, 11 words, tags in IOB2, 4 invalid places, repaired: 'I-X' at")
+    assert schemes.convert(sentences[4:])[1].scheme == "iob2"
+
+
+@pytest.mark.parametrize(
+    ("tags", "scheme", "message"),
+    [
+        (
+            ["O", "S-X"],
+            "iob2",
+            r"word 2 of the sentence at f:3: the tag 'S-X' .* IOB2 .* \(O, B-TYPE, I-TYPE\)",
+        ),
+        (["PER"], "iob1", "the tag 'PER' is not one of the scheme IOB1"),
+        (["B-"], "bioes", "the tag 'B-' is not one"),
+        (["U-X"], "bioes", "B-TYPE, E-TYPE, I-TYPE, S-TYPE"),
+        (["B-X"], "io", r"the tag 'B-X' .* \(O or a type\)"),
+        (["O"], "iobes2", "tagging scheme 'iobes2' is unknown"),
+    ],
+)
+def test_a_tag_outside_the_scheme_is_named(tags, scheme, message):
+    with pytest.raises(UserError, match=message):
+        schemes.to_iob2(tags, scheme, "f:3")
