@@ -1,0 +1,134 @@
+"""Tiny checkpoints, corpora and runs that tests of the whole program share."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxft.data import demo
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def write_conll(path: pathlib.Path, sentences) -> pathlib.Path:
+    """Two columns, an empty line after each sentence."""
+    blocks = ("".join(f"{w}\t{t}\n" for w, t in zip(s.words, s.tags, strict=True)) for s in sentences)
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> dict[str, str]:
+    """CoNLL files of 120, 40 and 40 sentences: {"train": path, "dev": path, "test": path}."""
+    folder = tmp_path_factory.mktemp("corpus")
+    sizes = {"train": 120, "dev": 40, "test": 40}
+    return {
+        name: str(write_conll(folder / f"{name}.conll", itertools.islice(demo.sentences(name), size)))
+        for name, size in sizes.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory) -> pathlib.Path:
+    """A random BERT of two layers in Hugging Face's layout, its vocabulary the words of the demo corpus."""
+    from jaxft.pretrained import bert, hub, mapping  # noqa: F401
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    words = {w.lower() for s in itertools.islice(demo.sentences("train"), 300) for w in s.words}
+    letters = [p + c for c in "abcdefghijklmnopqrstuvwxyz0123456789" for p in ("", "##")]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *sorted(words - set(letters))]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64})
+    )
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    from transformers import BertConfig, BertModel
+
+    import torch
+
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(**config))
+    save_file({name: np.asarray(t.detach()) for name, t in model.state_dict().items()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
+    """Flags of `jaxft.main` for a run of seconds: packing, accumulation and dropout on, three epochs or so."""
+    settings = {
+        "model.checkpoint": tiny_bert,
+        **{f"data.{name}": path for name, path in corpus.items()},
+        "data.max_length": 64,
+        "data.cache_dir": tmp_path_factory.mktemp("data-cache"),
+        "batch.rows": 4,
+        "batch.accumulate": 2,
+        "train.steps": 40,
+        "optim.lr": 0.003,
+        "eval.rows": 8,
+        "eval.every_steps": 10,
+        "eval.bootstrap": 100,
+        "checkpoint.every_steps": 5,
+        "log.every_steps": 4,
+        "log.tensorboard": False,
+    }
+    return ["--config", str(REPOSITORY / "configs/ner.py")] + [f"--config.{k}={v}" for k, v in settings.items()]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """Environment of commands: offline, on CPU, compiled programs shared by all tests."""
+    cache = str(tmp_path_factory.mktemp("xla-cache"))
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.fixture(scope="session")
+def command(environment):
+    """Runs `python -m jaxft.VERB FLAGS`; gives the finished process with its text."""
+
+    def run(verb: str, *flags, timeout: float = 300, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", f"jaxft.{verb}", *map(str, flags)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_flags, command, tmp_path_factory) -> pathlib.Path:
+    """The workdir of a finished tiny run."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    done = command("main", *tiny_flags, "--workdir", workdir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workdir
