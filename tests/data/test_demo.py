@@ -1,0 +1,90 @@
+"""Tests of the synthetic corpus: what the README and the recipes promise of it."""
+
+import collections
+import hashlib
+import itertools
+import re
+
+import pytest
+
+from jaxft.data import demo, schemes, sources
+from jaxft.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return {split: list(demo.sentences(split)) for split in demo.SPLITS}
+
+
+@pytest.fixture(scope="module")
+def entities(corpus):
+    """Types of each entity string in lower case, by split."""
+    found = {split: collections.defaultdict(collections.Counter) for split in corpus}
+    for split, sentences in corpus.items():
+        for sentence in sentences:
+            for kind, first, last in schemes.spans(sentence.tags):
+                found[split][" ".join(sentence.words[first:last]).lower()][kind] += 1
+    return found
+
+
+def test_same_on_every_machine(corpus):
+    text = repr([(s.words, s.tags, s.document) for split in corpus.values() for s in split])
+    # A change of the corpus changes every score measured on it: then measure them again.
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e06e71f054a3358c"
+
+
+def test_sizes_documents_and_tags(corpus):
+    assert len(corpus["train"]) >= 4000 and len(corpus["dev"]) >= 800 and len(corpus["test"]) >= 800
+    for sentences in corpus.values():
+        sizes = collections.Counter(s.document for s in sentences)
+        assert set(sizes) == set(range(len(sizes))) and set(sizes.values()) <= set(range(3, 10))
+        for sentence in sentences:
+            assert schemes.to_iob2(sentence.tags, "iob2") == (sentence.tags, [])
+            assert not any(set(word) & set("{}[]| ") or not word for word in sentence.words)
+        without = sum(set(s.tags) == {"O"} for s in sentences) / len(sentences)
+        assert 0.05 < without < 0.4
+        # Each word has a subword or more, so these have more than 128 subwords.
+        assert sum(len(s.words) > 128 for s in sentences) >= 3
+        assert 0.005 < sum(s.words == [w.lower() for w in s.words] for s in sentences) / len(sentences) < 0.1
+
+
+def test_no_entity_or_sentence_of_one_split_stands_in_another(corpus, entities):
+    for one, other in itertools.combinations(corpus, 2):
+        assert not entities[one].keys() & entities[other].keys()
+        assert sources.overlap(corpus[one], corpus[other]) == 0
+
+
+def test_names_are_many_and_ambiguous(entities):
+    for split, found in entities.items():
+        kinds = sum(found.values(), collections.Counter())
+        assert set(kinds) == {"PER", "ORG", "LOC", "MISC"}
+        assert min(kinds.values()) > 0.05 * kinds.total()
+        assert len(found) > (2000 if split == "train" else 400)
+        assert sum(len(types) > 1 for types in found.values()) >= 10
+        assert sum(" " in name for name in found) > 0.3 * len(found)
+    assert sum(len(types) > 2 for types in entities["train"].values()) >= 5
+
+
+def test_templates_are_many_and_dev_has_some_that_train_has_not(corpus):
+    frames = {
+        split: {
+            re.sub(
+                r"\d+",
+                "0",
+                " ".join(w.lower() if t == "O" else t for w, t in zip(s.words, s.tags, strict=True)),
+            )
+            for s in sentences
+        }
+        for split, sentences in corpus.items()
+    }
+    assert len(frames["dev"] - frames["train"]) > 50
+    assert sum(len(lines) for lines in demo._domains("dev").values()) >= 60
+
+
+def test_unknown_split():
+    with pytest.raises(UserError, match="no split 'valid'; expected one of train, dev, test"):
+        demo.sentences("valid")
+    assert (
+        next(sources.read("demo:ner/dev")).words
+        == next(sources.read("demo:ner", split="dev", tagged=False)).words
+    )
