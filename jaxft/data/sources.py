@@ -1,0 +1,179 @@
+"""Finds out what a data source is, streams its sentences, and splits and compares sets of them."""
+
+import os
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from jaxft.data import conll, demo, records
+from jaxft.data.sentence import Sentence, split_words
+from jaxft.errors import UserError
+
+__all__ = ["FORMATS", "Sentence", "overlap", "read", "split_dev", "split_words"]
+
+FORMATS = ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub")
+
+_SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conll",
+    ".tsv": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".bio": "conll",
+}
+
+
+def read(
+    source: str,
+    *,
+    format: str = "auto",
+    word_column: int = 0,
+    tag_column: int = -1,
+    tagged: bool = True,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[Sentence]:
+    """Streams the sentences of a source, in its order and in constant memory.
+
+    Args:
+      source: a path; "-" for stdin; `demo:ner/train`, `/dev` or `/test`; or
+        `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
+      format: one of `FORMATS`. "auto" goes by the suffix; any other suffix, and stdin, is CoNLL if
+        `tagged`, and ".txt" and stdin are plain text if not.
+      word_column: column of the word in CoNLL files, from 0, or from the end if negative.
+      tag_column: column of the tag, likewise.
+      tagged: whether tags are asked for. If not, `tags` is None, and empty records and lines of text
+        come as sentences without words, so that predictions stay aligned with the input.
+      split: the split of a `demo:` or `hub:` source whose address does not name one.
+      columns: keys of records where they differ from `tokens`, `tags` (or `ner_tags`), `text`, `spans`:
+        a mapping from these to the keys of the data.
+
+    Raises:
+      UserError: at once for a source that is not there, and while reading for data that is not as it
+        should be or that holds no sentence; with file, line or row, and key.
+    """
+    columns = dict(columns or {})
+    if format not in FORMATS:
+        raise UserError(f"format {format!r} is unknown; expected one of {', '.join(FORMATS)}")
+    if unknown := columns.keys() - records.KEYS.keys():
+        raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(records.KEYS)}")
+
+    if source.startswith("demo:"):
+        sentences = demo.sentences(_demo_split(source, split))
+        return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
+    if source.startswith("hub:") or format == "hub":
+        address = source if source.startswith("hub:") else f"hub:{source}"
+        return _not_empty(records.read_hub(address, split=split, tagged=tagged, columns=columns), source)
+
+    _check_readable(source)
+    if format == "auto":
+        format = _guess(source, tagged)
+    if format == "text":
+        if tagged:
+            raise UserError(
+                f"{source}: plain text has no tags; give CoNLL columns, or text and spans as JSON lines"
+            )
+        sentences = conll.read_text(source, keep_empty=True)
+    elif format == "conll":
+        sentences = conll.read_conll(
+            source, word_column=word_column, tag_column=tag_column if tagged else None
+        )
+    elif format == "parquet":
+        if source == "-":
+            raise UserError("<stdin>: Parquet cannot be read from a pipe; name the file")
+        sentences = records.read_parquet(source, tagged=tagged, columns=columns)
+    else:
+        reader = {"jsonl": records.read_jsonl, "csv": records.read_csv}[format]
+        sentences = reader(source, tagged=tagged, columns=columns)
+    return _not_empty(sentences, source)
+
+
+def _demo_split(source: str, split: str | None) -> str:
+    name, _, named = source.removeprefix("demo:").partition("/")
+    split = named or split
+    if name != "ner" or split not in demo.SPLITS:
+        raise UserError(f"{source}: no such corpus; expected demo:ner/{', demo:ner/'.join(demo.SPLITS)}")
+    return split
+
+
+def _check_readable(source: str) -> None:
+    if source == "-":
+        return
+    if not os.path.exists(source):
+        raise UserError(
+            f"{source}: no such file (in {os.getcwd()}); "
+            "expected a path, demo:ner/train, or hub:NAME/SPLIT for a dataset of the Hugging Face hub"
+        )
+    if os.path.isdir(source):
+        raise UserError(f"{source}: a folder, where a data file was expected; name a file in it")
+    if not os.access(source, os.R_OK):
+        raise UserError(f"{source}: the file may not be read; check its permissions (`ls -l`)")
+
+
+def _guess(source: str, tagged: bool) -> str:
+    suffix = os.path.splitext(source)[1].lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if tagged:
+        return "conll"  # CoNLL-2003 itself comes as eng.train and train.txt
+    if source == "-" or suffix in (".txt", ".text"):
+        return "text"
+    raise UserError(
+        f"{source}: the suffix does not tell its format; set the format to conll, jsonl, csv, parquet or text"
+    )
+
+
+def _not_empty(sentences: Iterator[Sentence], source: str) -> Iterator[Sentence]:
+    empty = True
+    for sentence in sentences:
+        empty = False
+        yield sentence
+    if empty:
+        raise UserError(f"{conll.name_of(source)}: empty, it holds no sentence; name a source that has some")
+
+
+def split_dev(
+    sentences: Sequence[Sentence], fraction: float, seed: int
+) -> tuple[list[Sentence], list[Sentence]]:
+    """Splits off a development set of about `fraction` of the sentences: returns `(train, dev)`.
+
+    Both keep the order. If the sentences come from several documents, each document stays whole. The
+    split is a function of the sentences' documents, `fraction` and `seed` only.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"the dev fraction is {fraction}; expected a number between 0 and 1, such as 0.1")
+    if len(sentences) < 2:
+        raise UserError(
+            f"{len(sentences)} sentence in the training data: none can be split off for evaluation; "
+            "add data, or name a dev set"
+        )
+    documents = [sentence.document for sentence in sentences]
+    groups = documents if len(set(documents)) > 1 else list(range(len(sentences)))
+    sizes = {}
+    for group in groups:
+        sizes[group] = sizes.get(group, 0) + 1
+    order = sorted(sizes)
+    random.Random(seed).shuffle(order)
+
+    target, held, chosen = fraction * len(sentences), 0, set()
+    for group in order:
+        # Takes a document if that brings the size nearer to the target, so that a large one is passed over.
+        if len(chosen) < len(order) - 1 and abs(held + sizes[group] - target) < target - held:
+            chosen.add(group)
+            held += sizes[group]
+    if not chosen:
+        chosen = {min(order, key=sizes.get)}
+    train = [sentence for sentence, group in zip(sentences, groups, strict=True) if group not in chosen]
+    dev = [sentence for sentence, group in zip(sentences, groups, strict=True) if group in chosen]
+    return train, dev
+
+
+def overlap(train: Iterable[Sentence], dev: Iterable[Sentence]) -> int:
+    """The number of sentences in `dev` whose sequence of words also stands in `train`."""
+    seen = {tuple(sentence.words) for sentence in train}
+    return sum(1 for sentence in dev if sentence.words and tuple(sentence.words) in seen)
