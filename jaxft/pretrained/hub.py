@@ -29,7 +29,8 @@ PATTERNS = [
     "model-*-of-*.safetensors",
     INDEX,
     "tokenizer*.json",
-    "vocab.*",
+    "vocab.txt",
+    "vocab.json",
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -54,10 +55,9 @@ def resolve(address: str, revision: str | None = None, sha256: str | None = None
         distribution, _, inside = address.removeprefix("package:").partition("/")
         folder = _package_folder(address, distribution, inside)
         sha256 = sha256 or KNOWN_SHA256.get(distribution.lower().replace("_", "-"))
-    elif Path(address).expanduser().exists():
+    elif (folder := Path(os.path.expanduser(address))).exists():
         if revision is not None:
             raise UserError(f"checkpoint {address!r} is a local folder; a revision belongs to a hub id only")
-        folder = Path(address).expanduser()
         if not folder.is_dir():
             raise UserError(f"checkpoint {address!r} is a file; give the folder that holds config.json")
     else:

@@ -1,0 +1,116 @@
+"""Layers: dropout is a pure function of (seed, site, global row, index), and no mask gives a NaN."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft.models.layers import ACTIVATIONS, DropoutSeed, attention, dropout, keep_mask
+
+SHAPES = st.sampled_from([(8, 4, 6), (8, 2, 5, 5), (8 * 7, 6), (8, 129)])
+
+
+def seed_of(seed: int, first_row: int = 0) -> DropoutSeed:
+    return DropoutSeed(jnp.uint32(seed), jnp.int32(first_row))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    SHAPES, st.integers(0, 2**32 - 1), st.integers(0, 100), st.integers(0, 10**6), st.sampled_from([1, 2, 4])
+)
+def test_a_row_keeps_its_mask_however_the_batch_is_split(shape, seed, site, first_row, parts):
+    x = jnp.ones(shape)
+    whole = dropout(x, 0.3, seed_of(seed, first_row), site, rows=8)
+    split = [
+        dropout(part, 0.3, seed_of(seed, first_row + index * 8 // parts), site, rows=8 // parts)
+        for index, part in enumerate(jnp.split(x, parts))
+    ]
+    np.testing.assert_array_equal(whole, jnp.concatenate(split))
+
+
+def test_flat_and_unflat_activations_of_a_microbatch_split_under_jit_as_outside():
+    x = jnp.ones((4 * 7, 6))
+    inside = jax.jit(lambda x, seed, site: dropout(x, 0.5, seed, site, rows=4))(
+        x, seed_of(3, 2), jnp.int32(5)
+    )
+    np.testing.assert_array_equal(inside, dropout(x, 0.5, seed_of(3, 2), 5, rows=4))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
+def test_masks_have_their_rate_and_are_independent(rate):
+    """Over elements, rows, seeds and sites, and between neighbours of each kind, to 5 standard errors."""
+    rows, columns = 256, 384
+    mask = {
+        (seed, site): np.asarray(keep_mask((rows, columns), rate, seed_of(seed), site, rows))
+        for seed in (0, 1, 2**32 - 1)
+        for site in (0, 1, 2)
+    }
+    base = mask[0, 0]
+    error = np.sqrt(rate * (1 - rate) / base.size)
+    assert all(abs(m.mean() - (1 - rate)) < 5 * error for m in mask.values())
+    # Both axes: no row or column of the mask is fuller than chance makes it.
+    for axis in (0, 1):
+        per_line = np.sqrt(rate * (1 - rate) / base.shape[axis])
+        assert abs(base.mean(axis) - (1 - rate)).max() < 5 * per_line + 1e-9
+    neighbours = [base[1:, :], base[:, 1:], mask[1, 0], mask[0, 1], mask[2**32 - 1, 0], mask[1, 2]]
+    for other in neighbours:
+        here = base[: other.shape[0], : other.shape[1]]
+        assert abs(np.corrcoef(here.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(here.size)
+    one_element = [bool(keep_mask((1, 1), rate, seed_of(seed), 0, 1)[0, 0]) for seed in range(300)]
+    assert abs(np.mean(one_element) - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / 300)
+
+
+def test_dropout_scales_what_it_keeps_and_its_gradient_has_the_same_mask():
+    x = jax.random.normal(jax.random.key(0), (16, 64)) + 3.0
+    y, pull_back = jax.vjp(lambda x: dropout(x, 0.25, seed_of(7), 3), x)
+    kept = np.asarray(y) != 0
+    assert 0 < kept.sum() < kept.size
+    np.testing.assert_allclose(np.asarray(y)[kept], np.asarray(x)[kept] / 0.75, rtol=1e-6)
+    (gradient,) = pull_back(jnp.ones_like(y))
+    np.testing.assert_allclose(gradient, kept / 0.75, rtol=1e-6)
+
+
+def test_no_seed_or_no_rate_is_the_identity():
+    x = jnp.arange(6.0).reshape(2, 3)
+    assert dropout(x, 0.5, None, 0) is x
+    assert dropout(x, 0.0, seed_of(1), 0) is x
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("gelu", lambda x: jax.nn.gelu(x, approximate=False)),
+        ("gelu_tanh", lambda x: jax.nn.gelu(x, approximate=True)),
+        ("relu", jax.nn.relu),
+    ],
+)
+def test_activations_and_their_saved_derivatives(name, reference):
+    x = jnp.linspace(-9.0, 9.0, 1001) + 1e-3
+    np.testing.assert_allclose(ACTIVATIONS[name](x), reference(x), atol=1e-6)
+    ours, theirs = (jax.vmap(jax.grad(f))(x) for f in (ACTIVATIONS[name], reference))
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+    assert ACTIVATIONS[name](x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
+    """Scores far apart, a row that is all padding: outputs and gradients are finite, and nothing leaks."""
+    segment_ids = jnp.array([[1, 1, 1, 2, 2, 0], [0, 0, 0, 0, 0, 0]], jnp.int32)
+    keys = jax.random.split(jax.random.key(1), 3)
+    q, k, v = (100 * jax.random.normal(key, (12, 8), jnp.float32).astype(dtype) for key in keys)
+
+    def out(q, k, v):
+        return attention(q, k, v, segment_ids, num_heads=2).astype(jnp.float32)
+
+    def first_segment(q, k, v):
+        return out(q, k, v)[:3].sum()
+
+    assert np.isfinite(out(q, k, v)).all()
+    gradients = jax.grad(lambda *x: out(*x).sum(), argnums=(0, 1, 2))(q, k, v)
+    assert all(np.isfinite(np.asarray(g, np.float32)).all() for g in gradients)
+    for gradient in jax.grad(first_segment, argnums=(0, 1, 2))(q, k, v):
+        assert not np.asarray(gradient, np.float32)[3:].any()
+    poisoned = out(q, k.at[3:].set(1e4), v.at[3:].set(1e4))
+    np.testing.assert_array_equal(poisoned[:3], out(q, k, v)[:3])

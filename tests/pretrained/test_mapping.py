@@ -1,0 +1,96 @@
+"""The weight table's strictness: whatever does not fit is an error that names both sides."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft.errors import UserError
+from jaxft.pretrained.mapping import Rule, Table, load, save
+
+TABLE = Table(
+    rules=[
+        Rule("layers/up/kernel", "net.{layer}.up.weight", "transpose"),
+        Rule("layers/up/bias", "net.{layer}.up.bias"),
+        Rule("head/kernel", "out.weight", "transpose"),
+    ],
+    canonical=[(r"^model\.", "")],
+    ignore=[r"^out\.weight$", r"^old_head\."],
+)
+ABSTRACT = {
+    "layers/up/kernel": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32),
+    "layers/up/bias": jax.ShapeDtypeStruct((2, 4), jnp.float32),
+    "head/kernel": jax.ShapeDtypeStruct((3, 5), jnp.float32),
+}
+
+
+def checkpoint() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = {"out.weight": (5, 3)}
+    for layer in range(2):
+        shapes |= {f"net.{layer}.up.weight": (4, 3), f"net.{layer}.up.bias": (4,)}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_both_directions_are_one_table():
+    tensors = checkpoint()
+    parameters, report = load(TABLE, tensors, ABSTRACT)
+    assert {path: value.shape for path, value in parameters.items()} == {
+        p: a.shape for p, a in ABSTRACT.items()
+    }
+    np.testing.assert_array_equal(parameters["layers/up/kernel"][1], tensors["net.1.up.weight"].T)
+    assert sorted(report.loaded) == sorted(tensors)
+    back = save(TABLE, {path: jnp.asarray(value) for path, value in parameters.items()})
+    assert back.keys() == tensors.keys()
+    assert all(back[name].tobytes() == tensor.tobytes() for name, tensor in tensors.items())
+
+
+def test_a_missing_tensor_names_both_sides_and_what_is_there():
+    tensors = checkpoint()
+    del tensors["net.1.up.bias"]
+    message = (
+        r"^here has no tensor 'net\.1\.up\.bias', .* parameter 'layers/up/bias' \(2, 4\).*'net\.0\.up\.bias'"
+    )
+    with pytest.raises(UserError, match=message):
+        load(TABLE, tensors, ABSTRACT, source="here")
+
+
+@pytest.mark.parametrize("name", ["net.2.up.bias", "net.0.gate.weight"])
+def test_an_extra_tensor_names_both_sides(name):
+    tensors = checkpoint() | {name: np.zeros((4,), np.float32)}
+    with pytest.raises(UserError, match=rf"has a tensor '{name}' \(4,\) .*no parameter for.*such as 'net\."):
+        load(TABLE, tensors, ABSTRACT)
+
+
+def test_a_wrong_shape_names_both_sides_with_both_shapes():
+    tensors = checkpoint() | {"net.1.up.weight": np.zeros((3, 4), np.float32)}
+    message = (
+        r"'net\.1\.up\.weight' has the shape \(3, 4\), but \(4, 3\) is expected "
+        r"for the parameter 'layers/up/kernel' \(2, 3, 4\)"
+    )
+    with pytest.raises(UserError, match=message):
+        load(TABLE, tensors, ABSTRACT)
+
+
+def test_two_tensors_for_one_parameter_are_refused():
+    tensors = checkpoint() | {"model.out.weight": np.zeros((5, 3), np.float32)}
+    with pytest.raises(UserError, match=r"has both 'out\.weight' and 'model\.out\.weight'"):
+        load(TABLE, tensors, ABSTRACT)
+
+
+def test_a_parameter_without_a_rule_is_refused_in_both_directions():
+    extra = {"body/new/kernel": jax.ShapeDtypeStruct((1,), jnp.float32)}
+    with pytest.raises(UserError, match=r"no rule for the parameter 'body/new/kernel'"):
+        load(TABLE, checkpoint(), ABSTRACT | extra)
+    with pytest.raises(UserError, match=r"no rule for the parameter 'body/new/kernel'"):
+        save(TABLE, {"body/new/kernel": np.zeros(1)})
+
+
+def test_new_parameters_are_left_out_and_reported_and_a_useless_pattern_is_named():
+    parameters, report = load(
+        TABLE, checkpoint() | {"old_head.weight": np.zeros(2)}, ABSTRACT, new=["^head/"]
+    )
+    assert "head/kernel" not in parameters and report.new == ["head/kernel"]
+    assert sorted(report.ignored) == ["old_head.weight", "out.weight"]
+    with pytest.raises(UserError, match=r"new parameters: the pattern '\^heads/' matches nothing"):
+        load(TABLE, checkpoint(), ABSTRACT, new=["^heads/"])

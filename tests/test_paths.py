@@ -1,0 +1,49 @@
+"""Paths and first-match rules: what a user's pattern selects, and what a useless pattern says."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxft.errors import UserError
+from jaxft.paths import first_match, flatten, unflatten
+
+KEYS = st.text("abc01_", min_size=1, max_size=3)
+TREES = st.recursive(st.integers(), lambda node: st.dictionaries(KEYS, node, min_size=1, max_size=3))
+NAMES = ["body/layers/mlp/up/kernel", "body/layers/mlp/up/bias", "head/kernel", "head/bias"]
+
+
+@given(st.dictionaries(KEYS, TREES, max_size=4))
+def test_unflatten_gives_back_what_was_flattened(tree):
+    assert unflatten(flatten(tree)) == tree
+
+
+def test_paths_that_cannot_be_given_back_are_refused():
+    with pytest.raises(ValueError, match="contains a slash"):
+        flatten({"a/b": 1})
+    with pytest.raises(ValueError, match="leaf"):
+        unflatten({"a": 1, "a/b": 2})
+    with pytest.raises(ValueError, match="leaf"):
+        unflatten({"a/b": 2, "a": 1})
+
+
+def test_first_rule_wins_and_is_searched_anywhere_in_the_name():
+    found = first_match([("^head/", 10), ("kernel$", 1), ("head/bias", 99)], NAMES, what="rates")
+    assert found == {"body/layers/mlp/up/kernel": 1, "head/kernel": 10, "head/bias": 10}
+
+
+def test_a_rule_without_a_name_prints_both_sides():
+    with pytest.raises(UserError, match=r"freeze: the pattern 'encoder' matches nothing; .*'head/bias'"):
+        first_match([("encoder", 1)], NAMES, what="freeze")
+    assert first_match([("encoder", 1)], NAMES, what="freeze", allow_unused=True) == {}
+
+
+def test_a_name_without_a_rule_prints_both_sides():
+    with pytest.raises(
+        UserError, match=r"sharding: no pattern matches 'head/bias'; the patterns are 'kernel'"
+    ):
+        first_match([("kernel", 1), ("mlp", 2)], NAMES, what="sharding", require_cover=True)
+
+
+def test_a_broken_pattern_is_named():
+    with pytest.raises(UserError, match=r"freeze: the pattern '\(' is not a regular expression"):
+        first_match([("(", 1)], NAMES, what="freeze")
