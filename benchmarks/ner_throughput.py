@@ -1,0 +1,186 @@
+"""jaxft beside the Hugging Face Trainer on one NER corpus: speed in turns, F1 over seeds; prints JSON lines.
+
+    python benchmarks/ner_throughput.py --data DIR --peer hf_ner.py [--part speed|quality|start|all]
+
+DIR holds train.conll and dev.conll. The peer script takes --model, --train, --eval, --epochs, --max-steps,
+--lr, --seed, --group and prints a JSON line with real_tokens_per_s, peak_rss_mb and f1. Both sides see the same
+sentences a step on average: the peer takes 32, jaxft as many packed rows as hold 32. Speeds are of the training
+loop alone, without start-up, compilation and evaluation, over non-padding tokens.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jaxft.config import MINILM
+from jaxft.pretrained import hub
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
+
+
+def run_peer(flags, *extra) -> dict:
+    """One run of the peer script; the JSON line it prints."""
+    command = [sys.executable, flags.peer, "--model", str(hub.resolve(MINILM)), "--lr", "1e-4", "--bs", "32"]
+    command += ["--train", f"{flags.data}/train.conll", "--eval", f"{flags.data}/dev.conll", *map(str, extra)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def run_jaxft(flags, *extra) -> dict:
+    """One run of jaxft in a folder of its own; its summary.json, and the seconds the whole command took."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "model.checkpoint": MINILM,
+            "data.train": f"{flags.data}/train.conll",
+            "data.dev": f"{flags.data}/dev.conll",
+            "data.test": "none",
+            "batch.rows": flags.rows,
+            "optim.lr": 1e-4,
+            "log.tensorboard": False,
+            "checkpoint.every_steps": 10**6,  # at the end only; the peer saves nothing
+        }
+        command = [sys.executable, "-m", "jaxft.main", "--config", str(REPOSITORY / "configs/ner.py")]
+        command += [
+            "--workdir",
+            f"{folder}/run",
+            *(f"--config.{key}={value}" for key, value in settings.items()),
+        ]
+        began = time.perf_counter()
+        done = subprocess.run(
+            [*command, *extra], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        seconds = time.perf_counter() - began
+        summary = json.loads((Path(folder) / "run/summary.json").read_text())
+        first = next(line for line in done.stdout.splitlines() if " ready " in line)
+        return summary | {"command_s": seconds, "ready_s": float(first.split(" ready ")[1].split()[0])}
+
+
+def matmul_peak() -> float:
+    """FLOP/s of a float32 product of 4096 x 1536 x 1536 in XLA, the best of several."""
+    import jax
+    import jax.numpy as jnp
+
+    product = jax.jit(jnp.matmul)
+    a, b = jnp.ones((4096, 1536)), jnp.ones((1536, 1536))
+    product(a, b).block_until_ready()
+    seconds = []
+    for _ in range(15):
+        began = time.perf_counter()
+        product(a, b).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * 4096 * 1536 * 1536 / min(seconds)
+
+
+def show(**line) -> None:
+    """Prints one JSON line."""
+    print(json.dumps(line), flush=True)
+
+
+def speed(flags) -> None:
+    """Runs of --epochs-speed epochs in turn: jaxft, peer by default, peer with --group; medians and ratios."""
+    rates = {"jaxft": [], "peer": [], "peer_grouped": []}
+    memory = {"jaxft": [], "peer": [], "peer_grouped": []}
+    for repeat in range(flags.repeats):
+        ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs_speed}")
+        rates["jaxft"].append(ours["real_tokens_per_s"])
+        memory["jaxft"].append(ours["peak_rss_bytes"] / 2**20)
+        show(
+            run="jaxft",
+            repeat=repeat,
+            **{
+                k: ours[k]
+                for k in (
+                    "steps",
+                    "train_s",
+                    "real_tokens_per_s",
+                    "padding_fraction",
+                    "input_stall_fraction",
+                    "peak_rss_bytes",
+                    "late_compiles",
+                    "ready_s",
+                )
+            },
+        )
+        for name, extra in (("peer", []), ("peer_grouped", ["--group"])):
+            line = run_peer(flags, "--epochs", flags.epochs_speed, *extra)
+            rates[name].append(line["real_tokens_per_s"])
+            memory[name].append(line["peak_rss_mb"])
+            show(run=name, repeat=repeat, **line)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    peak = matmul_peak()
+    # Six FLOPs a weight of a matrix product: 6 layers of 4 * 384^2 + 2 * 384 * 1536.
+    share = medians["jaxft"] * 6 * 6 * (4 * 384**2 + 2 * 384 * 1536) / peak
+    show(
+        result="speed",
+        median_tokens_per_s={name: round(value) for name, value in medians.items()},
+        ratio_to_peer=[round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer"], strict=True)],
+        ratio_to_peer_grouped=[
+            round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer_grouped"], strict=True)
+        ],
+        median_ratio_to_peer=round(medians["jaxft"] / medians["peer"], 2),
+        median_ratio_to_peer_grouped=round(medians["jaxft"] / medians["peer_grouped"], 2),
+        median_peak_mb={name: round(statistics.median(values)) for name, values in memory.items()},
+        matmul_peak_gflops=round(peak / 1e9),
+        share_of_matmul_peak=round(share, 3),
+    )
+
+
+def quality(flags) -> None:
+    """Dev entity F1 after six epochs, both sides over the same number of seeds."""
+    scores = {"jaxft": [], "peer": []}
+    for seed in range(flags.seeds):
+        # Of the last step, as the peer's: an evaluation once, at the end.
+        ours = run_jaxft(
+            flags, "--config.train.epochs=6.0", f"--config.seed={seed}", "--config.eval.every_steps=1000000"
+        )
+        scores["jaxft"].append(100 * ours["dev"]["entity_f1"])
+        show(
+            run="jaxft",
+            seed=seed,
+            dev_f1=scores["jaxft"][-1],
+            lenient_f1=100 * ours["dev"]["lenient_f1"],
+            real_tokens_per_s=ours["real_tokens_per_s"],
+        )
+        line = run_peer(flags, "--epochs", 6, "--seed", seed)
+        scores["peer"].append(100 * line["f1"])
+        show(run="peer", seed=seed, **line)
+    means = {name: float(np.mean(values)) for name, values in scores.items()}
+    show(result="quality", dev_f1=scores, mean=means, difference=means["jaxft"] - means["peer"])
+
+
+def start(flags) -> None:
+    """Seconds from the command to the first step with the compilation cache filled."""
+    seconds = [run_jaxft(flags, "--config.train.steps=2")["ready_s"] for _ in range(flags.repeats + 1)][1:]
+    show(result="start", ready_s=seconds, median=statistics.median(seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--peer", required=True)
+    parser.add_argument("--part", choices=["speed", "quality", "start", "all"], default="all")
+    parser.add_argument(
+        "--rows", type=int, default=8, help="packed rows of 128 a step: 8 hold 32 WNUT sentences"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs-speed", type=float, default=1.0)
+    flags = parser.parse_args()
+    for name, part in (("start", start), ("speed", speed), ("quality", quality)):
+        if flags.part in (name, "all"):
+            part(flags)
+
+
+if __name__ == "__main__":
+    main()
