@@ -13,6 +13,8 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxft.errors import UserError
+
 # Peak of dense bfloat16 products of one chip, FLOP/s, by a part of `device_kind`. Sources: NVIDIA data
 # sheets of A100, H100 and H200 (without sparsity); Google Cloud TPU documentation of v4, v5e, v5p, v6e.
 PEAK_FLOPS = {
@@ -51,7 +53,7 @@ class Report:
     """Prints lines and writes a run's numbers; on a terminal with a progress bar, else plain lines.
 
     Files are opened on first use; lines of `metrics.jsonl` past `step` are dropped when a run goes on from
-    there, since they will be written again.
+    there, since they will be written again. A disk that is full costs lines, not the run.
     """
 
     def __init__(self, workdir: Path, *, tensorboard: bool, wandb: bool, config: dict):
@@ -76,10 +78,17 @@ class Report:
         if self._tensorboard_wanted:
             from tensorboardX import SummaryWriter  # slow to import
 
-            self._tensorboard = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=step + 1)
+            # Its thread dies where the disk is full, and then a queue that is full would wait for ever.
+            self._tensorboard = SummaryWriter(
+                str(self.workdir / "tensorboard"), purge_step=step + 1, max_queue=10_000, flush_secs=3600
+            )
         if self._wandb_wanted:
-            import wandb  # optional
-
+            try:
+                import wandb  # optional
+            except ModuleNotFoundError:
+                raise UserError(
+                    "config.log.wandb=True, but wandb is not installed: pip install wandb, or leave the setting out"
+                ) from None
             self._wandb = wandb.init(
                 dir=str(self.workdir), config=self._config, id=_run_id(self.workdir), resume="allow"
             )
@@ -101,12 +110,19 @@ class Report:
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Appends `values` ("train" or a split's) of `step` to the files."""
-        with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        try:
+            with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        except OSError as error:
+            self.say(f"warning: step {step} is missing from metrics.jsonl, the run goes on: {error}")
         if self._tensorboard:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
-            self._tensorboard.flush()
+            try:
+                for name, value in values.items():
+                    self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+                self._tensorboard.flush()
+            except OSError as error:
+                self.say(f"warning: TensorBoard events end before step {step}, the run goes on: {error}")
+                self._tensorboard = None
         if self._wandb:
             self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
