@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -18,6 +18,7 @@ from jaxft import losses
 from jaxft.data import schemes, sources, tokenize
 from jaxft.data.loader import Batch, scatter_words
 from jaxft.data.sentence import Sentence
+from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.metrics import ner_errors, ner_report
 from jaxft.metrics.entities import EntityState
@@ -71,9 +72,13 @@ class TokenClassification:
         """Cross-entropy summed over the labelled subwords; weight: how many there are."""
         return self._loss(_logits(model, batch, dropout), batch)
 
+    def logits(self, model, batch) -> jax.Array:
+        """Logits of every label at every subword, float32 [R, L, C], without dropout."""
+        return _logits(model, batch, None)
+
     def predict(self, model, batch):
         """{"label": int32 [R, L], "score": float32 [R, L]} of the most probable label, and the loss."""
-        logits = _logits(model, batch, None)
+        logits = self.logits(model, batch)
         outputs = {
             "label": jnp.argmax(logits, axis=-1).astype(jnp.int32),
             "score": jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1),
@@ -81,10 +86,18 @@ class TokenClassification:
         return outputs, *self._loss(logits, batch)
 
     def collect(
-        self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]
+        self,
+        split: Split,
+        outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]],
+        only: range | None = None,
     ) -> list[Prediction]:
-        """One `Prediction` a sentence. Every word gets one, whatever the sentence's length."""
-        first = np.cumsum([0] + [len(sentence.words) for sentence in split.examples])
+        """One `Prediction` a sentence. Every word gets one, whatever the sentence's length.
+
+        only: the sentences that have windows, the others being context; default all.
+        """
+        only = range(len(split.examples)) if only is None else only
+        words = [len(split.examples[index].words) for index in only]
+        first = np.concatenate((np.zeros(only.start, np.int64), [0], np.cumsum(words, dtype=np.int64)))
         label = np.full(first[-1], -1, np.int32)  # of all words of the split, one after another
         score = np.zeros(first[-1], np.float32)
         for batch, arrays in outputs:
@@ -94,7 +107,29 @@ class TokenClassification:
         if unscored := int((label < 0).sum()):
             raise AssertionError(f"{unscored} words of {split.name} were not scored")
         tags = np.array(self.labels)[label].tolist()
-        return [Prediction(tags[a:b], score[a:b]) for a, b in itertools.pairwise(first)]
+        return [Prediction(tags[a:b], score[a:b]) for a, b in itertools.pairwise(first[only.start :])]
+
+    def predict_stream(
+        self,
+        sentences: Iterable[Sentence],
+        tokenizer: PreTrainedTokenizerBase,
+        config: ConfigDict,
+        outputs: Callable[[Windows], Iterable[tuple[Batch, dict[str, np.ndarray]]]],
+        *,
+        max_words: int,
+    ) -> Iterator[list[tuple[Sentence, Prediction]]]:
+        """Predicts sentences as they come: yields them with their predictions, in order, a chunk at a time.
+
+        outputs: the model's, of all windows. max_words: of a chunk (or one sentence), and with
+        `config.data.context` as many of its neighbours as a window can show: all that is held in memory.
+        """
+        context_words = config.data.max_length if config.data.context else 0
+        for chunk in tokenize.chunks(sentences, max_words, context_words):
+            own = range(chunk.first, chunk.last)
+            windows = encode(chunk.sentences, tokenizer, self.labels, config, only=own, cached=False)
+            split = Split("input", "input", chunk.sentences, windows)
+            predictions = self.collect(split, outputs(windows), only=own)
+            yield list(zip(chunk.sentences[chunk.first : chunk.last], predictions, strict=True))
 
     def measure(
         self, split: Split, predictions: list[Prediction], loss_sum: float, weight_sum: float
@@ -192,8 +227,16 @@ def label_set(sentences: Sequence) -> list[str]:
     return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
 
 
-def encode(sentences: Sequence, tokenizer: PreTrainedTokenizerBase, labels: list[str], config: ConfigDict):
-    """`Windows` of sentences under the run's settings; see data/tokenize.py."""
+def encode(
+    sentences: Sequence[Sentence],
+    tokenizer: PreTrainedTokenizerBase,
+    labels: list[str],
+    config: ConfigDict,
+    *,
+    only: range | None = None,
+    cached: bool = True,
+) -> Windows:
+    """`Windows` of sentences (`only` some, if given) under the run's settings; see data/tokenize.py."""
     data = config.data
     return tokenize.encode(
         sentences,
@@ -203,7 +246,8 @@ def encode(sentences: Sequence, tokenizer: PreTrainedTokenizerBase, labels: list
         label_subwords=data.label_subwords,
         context=data.context,
         stride=data.stride,
-        cache_dir=cache_folder(data.cache_dir),
+        cache_dir=cache_folder(data.cache_dir) if cached else None,
+        only=only,
     )
 
 
@@ -214,34 +258,52 @@ def cache_folder(setting: str | None) -> Path | None:
     return Path(setting) if setting else Path.home() / ".cache" / "jaxft" / "data"
 
 
+def read_splits(
+    config: ConfigDict, say: Say, names: Sequence[str] = ("train", "dev", "test")
+) -> dict[str, tuple[str, list[Sentence]]]:
+    """The run's splits of these names that there are: name -> (what it is called, its sentences).
+
+    Without a dev set a seeded part of the training data is it, which is read for either of the two.
+    """
+    if config.data.train is None:
+        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:ner/train")
+    parts = {}
+    if config.data.dev is None and ("train" in names or "dev" in names):
+        source, fraction = config.data.train, config.data.dev_fraction
+        train, dev = sources.split_dev(read_split(config, "train", source, say), fraction, config.seed)
+        called = f"{fraction:.0%} of {source}, seed {config.seed}"
+        say(f"dev: not given; split off {len(dev):,} sentences: {called}")
+        parts = {"train": (source, train), "dev": (called, dev)}
+    for name in names:
+        if name not in parts and config.data[name] is not None:
+            parts[name] = config.data[name], read_split(config, name, config.data[name], say)
+    return {name: parts[name] for name in names if name in parts}
+
+
+def warn_of_unknown_labels(name: str, sentences: Sequence[Sentence], labels: list[str], say: Say) -> None:
+    """Says which labels of `sentences` the model cannot predict."""
+    unseen = Counter(t for s in sentences for t in s.tags if t not in labels)
+    if unseen:
+        counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
+        say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
+
+
 def prepare(
     config: ConfigDict, tokenizer: PreTrainedTokenizerBase, head_dropout: float, say: Say
 ) -> tuple[TokenClassification, dict[str, Split]]:
     """The task with the labels of the training data, and its splits: train, dev and, if given, test."""
-    if config.data.train is None:
-        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:ner/train")
-    files = {name: config.data[name] for name in ("train", "dev", "test") if config.data[name]}
-    read = {name: read_split(config, name, source, say) for name, source in files.items()}
-    if "dev" not in read:
-        fraction = config.data.dev_fraction
-        read["train"], read["dev"] = sources.split_dev(read["train"], fraction, config.seed)
-        files["dev"] = f"{fraction:.0%} of {files['train']}, seed {config.seed}"
-        say(f"dev: not given; split off {len(read['dev']):,} sentences: {files['dev']}")
-    labels = label_set(read["train"])
+    read = read_splits(config, say)
+    train = read["train"][1]
+    labels = label_set(train)
     for name in [n for n in ("dev", "test") if n in read]:
-        unseen = Counter(t for s in read[name] for t in s.tags if t not in labels)
-        if unseen:
-            counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
-            say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
-        shared = sources.overlap(read["train"], read[name])
+        sentences = read[name][1]
+        warn_of_unknown_labels(name, sentences, labels, say)
+        shared = sources.overlap(train, sentences)
         if shared:
-            say(
-                f"warning: {shared:,} of {len(read[name]):,} sentences of {name} stand word for word in train"
-            )
+            say(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
     task = TokenClassification(labels, head_dropout=head_dropout, config=config)
     splits = {
-        name: Split(name, files[name], read[name], encode(read[name], tokenizer, labels, config))
-        for name in ("train", "dev", "test")
-        if name in read
+        name: Split(name, source, sentences, encode(sentences, tokenizer, labels, config))
+        for name, (source, sentences) in read.items()
     }
     return task, splits
