@@ -1,42 +1,23 @@
 """Evaluates a model on a split; as a command, a run's best weights on any file: `python -m jaxft.evaluate`."""
 
-import collections
-from collections.abc import Iterator, Mapping
+import argparse
+import copy
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
 
-from jaxft import sharding
+from jaxft import inference, workdir
 from jaxft.build import Network
-from jaxft.data.loader import Batch, Loader
+from jaxft.data.loader import Loader
+from jaxft.data.sources import FORMATS
+from jaxft.errors import UserError
+from jaxft.tasks import token_classification
 from jaxft.tasks.base import Split
-
-QUEUED = 2  # batches on the device ahead of the one that the host reads
-
-
-def outputs(
-    net: Network, compiled: Mapping[tuple[int, int], Any], parameters: dict, loader: Loader
-) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
-    """Predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
-
-    compiled: `eval_step`s by batch shape. The device works ahead of the consumer by a bounded number of
-    batches, so memory does not grow with the data.
-    """
-    queue: collections.deque = collections.deque()
-    for step in range(loader.steps_per_epoch):
-        batch = loader.batch(step)
-        arrays = sharding.place(batch.arrays, net.mesh)
-        queue.append((batch, *compiled[batch.arrays["input_ids"].shape](parameters, arrays)))
-        if len(queue) > QUEUED:
-            yield _fetch(*queue.popleft())
-    while queue:
-        yield _fetch(*queue.popleft())
-
-
-def _fetch(batch, predictions, sums):
-    predictions, sums = jax.device_get((predictions, sums))
-    return batch, predictions, {name: float(value) for name, value in sums.items()}
 
 
 def evaluate(
@@ -46,10 +27,92 @@ def evaluate(
     totals = {"loss_sum": 0.0, "weight_sum": 0.0}
 
     def batches():
-        for batch, predictions, sums in outputs(net, compiled, parameters, loader):
+        for batch, predictions, sums in inference.outputs(net, compiled, parameters, loader):
             for name, value in sums.items():
                 totals[name] += value
             yield batch, predictions
 
     predictions = net.task.collect(split, batches())
     return net.task.measure(split, predictions, **totals), predictions
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the flags and evaluates."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxft.evaluate",
+        description="Measures a run's best weights on tagged data.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run", required=True, help="the --workdir of a run")
+    parser.add_argument("--data", required=True, help="file, -, demo:ner/SPLIT or hub:NAME/SPLIT, with tags")
+    parser.add_argument("--output", help="folder of what is found; default RUN/evaluations/NAME_OF_THE_DATA")
+    parser.add_argument("--format", choices=FORMATS, help="of the data; default the run's")
+    parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
+    parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")
+    with inference.command(parser, argv) as flags:
+        run_evaluate(flags)
+
+
+def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
+    """Writes metrics, predictions and errors, prints the report, and gives the metrics."""
+    run = workdir.open_run(Path(flags.run))
+    config = copy.deepcopy(run.config)
+    for name in ("format", "word_column", "tag_column"):
+        if getattr(flags, name) is not None:
+            config.data[name] = getattr(flags, name)
+    file = re.sub(r"[^\w.-]+", "-", flags.data.rstrip("/").removeprefix("./")).strip("-") or "stdin"
+    if ":" not in flags.data and flags.data != "-":
+        file = Path(flags.data).name
+    name = Path(file).stem
+    folder = Path(flags.output) if flags.output else run.workdir / "evaluations" / file
+    _check_folder(folder, name, flags.data)
+
+    sentences = token_classification.read_split(config, name, flags.data, print)
+    token_classification.warn_of_unknown_labels(name, sentences, run.labels, print)
+    train = _training_split(run.config)
+    windows = token_classification.encode(sentences, run.checkpoint.tokenizer, run.labels, config)
+    split = Split(name, flags.data, sentences, windows)
+    model = inference.open_model(run, print)
+    loader = model.loader(windows, pack=config.data.pack)
+    measured, predictions = evaluate(model.net, model.compile(loader.shapes), model.parameters, split, loader)
+    try:
+        metrics = model.task.write_evaluation(
+            folder,
+            split,
+            train,
+            measured,
+            predictions,
+            samples=config.eval.bootstrap,
+            seed=config.seed,
+            console=Console(soft_wrap=True, highlight=False),
+        )
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written: {error}") from None
+    print(f"everything is in {folder}")
+    return metrics
+
+
+def _check_folder(folder: Path, name: str, data: str) -> None:
+    """Raises `UserError` where another source's evaluation would be written over."""
+    path = folder / "eval" / f"{name}.json"
+    found = workdir.read_json(path).get("data") if path.exists() else data
+    if os.path.abspath(found) != os.path.abspath(data):
+        raise UserError(
+            f"{path} is the evaluation of {found}, not of {data}; name another folder with --output"
+        )
+
+
+def _training_split(config: ConfigDict) -> Split | None:
+    """The run's training data, against which entities count as seen; None, which is said, if it is gone."""
+    try:
+        source, sentences = token_classification.read_splits(config, print, ["train"])["train"]
+    except UserError as error:
+        print(f"warning: without the training data every entity counts as unseen ({error})")
+        return None
+    return Split("train", source, sentences, None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Runs a network over windows of text, opens a run's best weights to do so, and frames the verbs that use them.
+
+Its own file because evaluate, predict and export share it, and workdir.py, which reads and writes a run's
+folder, knows no compiled steps.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxft import build, sharding
+from jaxft import workdir as folder
+from jaxft.data.loader import Batch, Loader
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError, exit_on_user_error
+from jaxft.tasks.token_classification import TokenClassification
+
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+Say = Callable[[str], None]
+
+
+QUEUED = 2  # batches on the device ahead of the one that the host reads
+
+
+def outputs(
+    net: build.Network, compiled: Mapping[tuple[int, int], Any], parameters: dict, loader: Loader
+) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
+    """Predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
+
+    compiled: `eval_step`s by batch shape. The device works ahead of the consumer by a bounded number of
+    batches, so memory does not grow with the data.
+    """
+    queue: collections.deque = collections.deque()
+    for step in range(loader.steps_per_epoch):
+        batch = loader.batch(step)
+        arrays = sharding.place(batch.arrays, net.mesh)
+        queue.append((batch, *compiled[batch.arrays["input_ids"].shape](parameters, arrays)))
+        if len(queue) > QUEUED:
+            yield _fetch(*queue.popleft())
+    while queue:
+        yield _fetch(*queue.popleft())
+
+
+def _fetch(batch, predictions, sums):
+    predictions, sums = jax.device_get((predictions, sums))
+    return batch, predictions, {name: float(value) for name, value in sums.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A run's best weights on this machine's devices."""
+
+    run: folder.Run
+    task: TokenClassification
+    net: build.Network
+    parameters: dict[str, jax.Array]
+    rows: int  # of a batch: `config.eval.rows`, or the next multiple of the number of devices
+
+    def loader(self, windows: Windows, *, pack: bool) -> Loader:
+        """Batches of `windows` in fixed order; packed ones are all of one shape."""
+        return Loader(
+            windows,
+            rows=self.rows,
+            max_length=self.run.config.data.max_length,
+            pack=pack,
+            shuffle=False,
+            pad_id=self.run.checkpoint.tokenizer.pad_token_id,
+        )
+
+    def compile(self, shapes: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], Any]:
+        """Compiled evaluation steps by batch shape (rows, length)."""
+        return build.compile_eval(self.net, set(shapes))
+
+    def predictor(self) -> Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]:
+        """A function from windows to (batch, outputs); compiles once, here, for the one shape it uses."""
+        steps = self.compile([(self.rows, self.run.config.data.max_length)])
+
+        def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+            loader = self.loader(windows, pack=True)
+            for batch, arrays, _ in outputs(self.net, steps, self.parameters, loader):
+                yield batch, arrays
+
+        return predict
+
+
+def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
+    """The best weights of `run`, rows of batches going over all devices of this machine.
+
+    The run's mesh is left aside, for it may be another machine's: each device holds all parameters.
+    dtype: of the computation, default the run's.
+
+    Raises `UserError` where the run has no weights, or none that are whole.
+    """
+    config, checkpoint = run.config, run.checkpoint
+    task = TokenClassification(
+        run.labels, head_dropout=build.head_dropout(config, checkpoint.hf_config), config=config
+    )
+    devices = jax.devices()
+    mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), sharding.AXES)
+    sizes = build.body_sizes(config, checkpoint.hf_config)
+    net = build.network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
+    parameters = folder.load_best(run.workdir, net.abstract, say)
+    return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextlib.contextmanager
+def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
+    """The body of a verb: parsed flags in; user's errors, a reader that left and Ctrl-C as exit codes out."""
+    flags, rest = parser.parse_known_args(argv)
+    # As an exception, so that files that are half-written are taken away.
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with exit_on_user_error():
+            if rest:
+                raise UserError(f"{rest[0]}: unknown flag; --help lists those there are")
+            use_compilation_cache()
+            yield flags
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is said on exit
+        sys.exit(EXIT_BROKEN_PIPE)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
