@@ -1,0 +1,140 @@
+"""Writes a run's best weights as a folder for PyTorch: `python -m jaxft.export --run RUN --output DIR`."""
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxft import inference, model_card, step, workdir
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError
+from jaxft.pretrained import bert, hub, mapping
+from jaxft.tasks import token_classification
+
+TOLERANCE = 1e-4  # of logits, in float32
+VERIFIED = 256  # dev sentences compared
+TORCH_ROWS = 16
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the flags and exports."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxft.export",
+        description="Writes a run's best weights as a folder that transformers' AutoModel loads.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run", required=True, help="the --workdir of a run")
+    parser.add_argument("--output", required=True, help="new or empty folder")
+    parser.add_argument(
+        "--verify", action="store_true", help="reload in torch and compare logits on dev sentences"
+    )
+    with inference.command(parser, argv) as flags:
+        export(Path(flags.run), Path(flags.output), verify=flags.verify)
+
+
+def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
+    """Writes `output` with weights, config.json, tokenizer and model card, whole or not at all.
+
+    Raises `UserError` where there is no run, `output` is not empty or cannot be written, or with `verify`
+    torch is missing or its logits differ by more than `TOLERANCE`.
+    """
+    if verify and importlib.util.find_spec("torch") is None:
+        raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
+    run = workdir.open_run(run_folder)
+    # float32, since that is what torch will compute in.
+    model = inference.open_model(run, print, dtype="float32")
+    parameters = jax.device_get(model.parameters)
+    tensors = mapping.save(bert.TABLE, parameters)
+    config = bert.token_classifier_config(run.checkpoint.hf_config, run.labels)
+    windows = _dev_windows(model) if verify else None
+
+    def add_files(folder: Path) -> None:
+        run.checkpoint.tokenizer.save_pretrained(folder)
+        difference = None
+        if windows is not None:
+            difference = largest_difference(model, windows, folder)
+            sentences = len(np.unique(windows.sentence))
+            print(
+                f"largest difference of logits between jax and torch: {difference:.2e} "
+                f"({sentences} dev sentences, float32)"
+            )
+            if not difference <= TOLERANCE:
+                raise UserError(
+                    f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
+                    f"{output} was not written; please report this with the model's config.json"
+                )
+        (folder / "README.md").write_text(
+            model_card.write(run, model.net.count, difference), encoding="utf-8"
+        )
+
+    hub.write_folder(output, tensors, config, also=add_files)
+    print(f"{output}: {model.net.count:,} parameters, {len(run.labels)} labels, tokenizer, README.md")
+
+
+def _dev_windows(model: inference.Model) -> Windows:
+    """Windows of the first dev sentences."""
+    run = model.run
+    try:
+        _, sentences = token_classification.read_splits(run.config, print, ["dev"])["dev"]
+    except UserError as error:
+        raise UserError(
+            f"--verify compares on the run's dev sentences, which cannot be read: {error}"
+        ) from None
+    return token_classification.encode(
+        sentences[:VERIFIED], run.checkpoint.tokenizer, run.labels, run.config, cached=False
+    )
+
+
+def largest_difference(model: inference.Model, windows: Windows, folder: Path) -> float:
+    """The largest absolute difference of a logit between `model`, on packed rows, and `folder` in torch."""
+    reference = _torch_logits(folder, windows)
+
+    @jax.jit
+    def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
+        with jax.default_matmul_precision("highest"):  # on accelerators the default is less than float32
+            return model.task.logits(step.model_of(model.net.graphdef, parameters), batch)
+
+    loader = model.loader(windows, pack=True)
+    largest, compared = 0.0, 0
+    for index in range(loader.steps_per_epoch):
+        batch = loader.batch(index)
+        ours = np.asarray(logits(model.parameters, batch.arrays))  # [R, L, C]
+        for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
+            theirs = reference[batch.windows[row, segment]]  # [length of the window, C]
+            start = batch.starts[row, segment]
+            difference = np.abs(ours[row, start : start + len(theirs)] - theirs).max()
+            largest = max(largest, float(np.nan_to_num(difference, nan=np.inf)))
+            compared += 1
+    if compared != len(reference):
+        raise AssertionError(f"{compared} of {len(reference)} windows were compared")
+    return largest
+
+
+def _torch_logits(folder: Path, windows: Windows) -> Sequence[Any]:
+    """Logits `[length, C]` of each window, one a row, from the model that transformers finds in `folder`."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    network = AutoModelForTokenClassification.from_pretrained(folder, local_files_only=True).eval()
+    out = []
+    for first in range(0, len(windows), TORCH_ROWS):
+        ids = [
+            torch.tensor(windows.input_ids[windows.offsets[w] : windows.offsets[w + 1]]).long()
+            for w in range(first, min(first + TORCH_ROWS, len(windows)))
+        ]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(x) for x in ids], batch_first=True)
+        with torch.inference_mode():
+            logits = network(input_ids=padded, attention_mask=mask).logits
+        out += [logits[row, : len(x)].float().numpy() for row, x in enumerate(ids)]
+    return out
+
+
+if __name__ == "__main__":
+    main()
