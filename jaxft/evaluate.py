@@ -1,10 +1,11 @@
 """Evaluates a model on a split; as a command, a run's best weights on any file: `python -m jaxft.evaluate`."""
 
 import argparse
+import contextlib
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,12 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     train = _training_split(run.config)
     windows = token_classification.encode(sentences, run.checkpoint.tokenizer, run.labels, config)
     split = Split(name, flags.data, sentences, windows)
+    with _errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
     model = inference.open_model(run, print)
     loader = model.loader(windows, pack=config.data.pack)
     measured, predictions = evaluate(model.net, model.compile(loader.shapes), model.parameters, split, loader)
-    try:
+    with _errors_named(folder):
         metrics = model.task.write_evaluation(
             folder,
             split,
@@ -86,12 +89,18 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
             seed=config.seed,
             console=Console(soft_wrap=True, highlight=False),
         )
-    except BrokenPipeError:
+    print(f"everything is in {folder}")
+    return metrics
+
+
+@contextlib.contextmanager
+def _errors_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # of stdout
         raise
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written: {error}") from None
-    print(f"everything is in {folder}")
-    return metrics
 
 
 def _check_folder(folder: Path, name: str, data: str) -> None:

@@ -1,0 +1,137 @@
+"""Exports: torch loads them, says the same as we do, and the card tells what the run recorded."""
+
+import argparse
+import importlib.util
+import itertools
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxft import config as settings
+from jaxft import export, predict, train, workdir
+from jaxft.data import sources
+from jaxft.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run, command, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "new" / "model"
+    done = command("export", "--run", finished_run, "--output", folder, "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "largest difference of logits between jax and torch: " in done.stdout
+    return folder
+
+
+def test_the_folder_is_whole(exported, finished_run):
+    from transformers import AutoModelForTokenClassification
+
+    assert {path.name for path in exported.iterdir()} >= {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert [path.name for path in exported.parent.iterdir()] == ["model"]
+    model, report = AutoModelForTokenClassification.from_pretrained(exported, output_loading_info=True)
+    assert not any(report.values())
+    labels = json.loads((finished_run / "model/labels.json").read_text())
+    assert model.config.id2label == dict(enumerate(labels))
+    assert model.config.label2id == {label: index for index, label in enumerate(labels)}
+
+
+def test_the_tokenizer_gives_the_same_ids(exported, finished_run, corpus):
+    from transformers import AutoTokenizer
+
+    ours, theirs = (
+        workdir.open_run(finished_run).checkpoint.tokenizer,
+        AutoTokenizer.from_pretrained(exported),
+    )
+    sentences = [s.words for s in sources.read(corpus["train"])] + [
+        ["😀", "\u200b", "O'Brien", "naïve", "x" * 300]
+    ]
+    encoded = [tokenizer(sentences, is_split_into_words=True) for tokenizer in (ours, theirs)]
+    assert encoded[0]["input_ids"] == encoded[1]["input_ids"]
+    assert theirs.model_max_length == ours.model_max_length
+
+
+def test_the_pipeline_of_transformers_finds_what_predict_finds(exported, finished_run, corpus, tmp_path):
+    """On texts where both cut the same words."""
+    from transformers import pipeline
+
+    tag = pipeline("token-classification", model=str(exported), aggregation_strategy="first", device="cpu")
+    sentences = itertools.islice(sources.read(corpus["train"]), 80)
+    texts = [" ".join(w for w in s.words if w.isalnum()) for s in sentences if len(s.words) < 40]
+    (tmp_path / "in.txt").write_text("\n".join(texts))
+    flags = {"run": finished_run, "input": str(tmp_path / "in.txt"), "output": str(tmp_path / "out.jsonl")}
+    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    ours = [json.loads(line)["entities"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    theirs = tag(texts)
+    assert sum(map(len, ours)) > 20
+    for our, their in zip(ours, theirs, strict=True):
+        assert [(e["start"], e["end"], e["label"]) for e in our] == [
+            (e["start"], e["end"], e["entity_group"]) for e in their
+        ]
+        assert [e["score"] for e in our] == pytest.approx([e["score"] for e in their], abs=1e-4)
+
+
+def test_the_card_reads_as_one_and_tells_the_runs_scores(exported, finished_run, corpus):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(exported / "README.md")
+    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "token-classification"
+    summary = json.loads((finished_run / "summary.json").read_text())
+    found = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    for name, metric in itertools.product(("dev", "test"), ("f1", "precision", "recall")):
+        assert found[name, metric] == summary[name][f"entity_{metric}"]
+    low, high = json.loads((finished_run / "eval/test.json").read_text())["intervals"]["entity_f1"]
+    f1 = f"{100 * summary['test']['entity_f1']:.2f} ({100 * low:.1f}–{100 * high:.1f})"
+    assert f1 in card.text
+    assert "torch's logits differed from jaxft's by" in card.text
+    assert "optim.lr = 0.01" in card.text and "jax 0." in card.text
+    assert "`train.conll`" in card.text
+    assert str(finished_run.parent) not in card.content and corpus["train"] not in card.content
+
+
+def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):
+    """Import, a frozen body through two steps, a checkpoint, and export: every tensor as it was."""
+    short = {"optim.freeze": "('^body/',)", "train.steps": 2, "eval.every_steps": 2}
+    quick = {"model.unroll": "no", "batch.accumulate": 1}  # to compile
+    flags = [f"--config.{key}={value}" for key, value in (short | quick).items()]
+    train.run(settings.load(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")
+    export.export(tmp_path / "run", tmp_path / "out")
+    before, after = load_file(tiny_bert / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+    assert after.keys() == {f"bert.{n}" for n in before if not n.startswith("pooler.")} | {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    for name in [name for name in after if name.startswith("bert.")]:
+        np.testing.assert_array_equal(after[name], before[name.removeprefix("bert.")], strict=True)
+    assert np.abs(after["classifier.bias"]).max() > 0  # the head was trained
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    original = json.loads((tiny_bert / "config.json").read_text())
+    assert config | {"architectures": original["architectures"]} == original | {
+        name: config[name] for name in ("id2label", "label2id")
+    }
+
+
+def test_a_difference_is_told_and_nothing_is_left(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    with pytest.raises(UserError, match=r"torch's logits differ from ours by \d.*out was not written"):
+        export.export(finished_run, tmp_path / "out", verify=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_torch(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--verify needs torch, which is not installed: pip install torch"):
+        export.export(finished_run, tmp_path / "out", verify=True)
+
+
+def test_a_folder_in_use_is_refused(finished_run, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists already and is not an empty folder"):
+        export.export(finished_run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]

@@ -1,0 +1,312 @@
+"""Predictions: what goes in comes out in its order with predictions added, as a stream, or not at all."""
+
+import argparse
+import dataclasses
+import io
+import itertools
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from jaxft import inference, predict, workdir
+from jaxft.data import conll, schemes, sources
+from jaxft.data.sentence import Sentence
+from jaxft.errors import UserError
+from jaxft.report import CompileCounter
+from jaxft.tasks.token_classification import Prediction
+
+
+@pytest.fixture(scope="module")
+def model(finished_run):
+    return inference.open_model(workdir.open_run(finished_run), print)
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    return model.predictor()
+
+
+@pytest.fixture
+def tag(finished_run, model, predictor, monkeypatch, tmp_path):
+    """Runs predict on bytes, from a file or, without a name, from stdin; gives the bytes of the output file."""
+    monkeypatch.setattr(inference, "open_model", lambda run, say: model)
+    monkeypatch.setattr(inference.Model, "predictor", lambda self: predictor)
+
+    def run(content: bytes, name: str = "", format: str = "auto", word_column=None) -> bytes:
+        source = str(tmp_path / name) if name else "-"
+        if name:
+            (tmp_path / name).write_bytes(content)
+        else:
+            monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
+        output = tmp_path / "output"
+        flags = {"run": finished_run, "input": source, "output": str(output), "format": format}
+        predict.run_predict(argparse.Namespace(**flags, word_column=word_column))
+        return output.read_bytes()
+
+    return run
+
+
+def records(output: bytes) -> list[dict]:
+    return [json.loads(line) for line in output.decode().splitlines()]
+
+
+def test_tags_are_those_that_the_run_wrote(finished_run, corpus, tag):
+    with open(corpus["test"], "rb") as file:
+        output = tag(file.read(), "test.conll").decode()
+    expected = (finished_run / "predictions/test.conll").read_text(encoding="utf-8")
+    assert output.rstrip("\n") == expected.rstrip("\n")
+    predicted = [line.rpartition("\t")[2] for line in expected.splitlines()]
+    assert sum(tag.startswith("B-") for tag in predicted) > 10  # or there is nothing to compare
+
+
+ODD = (
+    "\ufeff# a comment before all\n"
+    "\n"
+    "-DOCSTART- -X- O\n"
+    "\n\n"
+    "Peter NNP B-PER\n"
+    "# NN O\n"  # a word
+    "left VBD O\n"
+    "   \n"
+    "# sent_id = 2\n"
+    "Anna Berg\tB-PER\r\n"  # a word with a space, CRLF, two columns
+    "\r\n"
+    "met\n"
+    "  \n"
+    "-DOCSTART-\n"
+    "\u200b\t\n"  # tokenizes to nothing; an empty column
+    "Oslo\t\n"
+    "\n"
+    "# the end is nigh"
+)
+WORDS = ["Peter NNP B-PER", "# NN O", "left VBD O", "Anna Berg\tB-PER", "met", "\u200b\t", "Oslo\t"]
+
+
+@pytest.mark.parametrize("name", ["odd.conll", ""])
+def test_conll_gets_a_column_and_keeps_all_else(tag, model, name):
+    output = tag(ODD.encode(), name, "conll").decode()
+    before, after = ODD.split("\n"), output.split("\n")
+    assert len(before) == len(after)
+    tagged = []
+    for old, new in zip(before, after, strict=True):
+        if old == new:
+            continue
+        body, end = (old[:-1], "\r") if old.endswith("\r") else (old, "")
+        assert new.startswith(body) and new.endswith(end)
+        divider = "\t" if "\t" in body or " " not in body else " "
+        found = new[len(body) :].removesuffix(end)
+        assert found[0] == divider and found[1:] in model.run.labels
+        tagged.append(body)
+    assert tagged == WORDS
+
+
+def test_word_column(tag):
+    plain, numbered = b"Peter\nleft\nOslo\n", b"1\tPeter\n2\tleft\n3\tOslo\n"
+    tags = [line.split(b"\t")[1] for line in tag(plain, "plain.conll").splitlines()]
+    output = tag(numbered, "numbered.conll", word_column=1)
+    assert [line.split(b"\t")[2] for line in output.splitlines()] == tags
+
+
+def test_records_keep_their_keys_and_places(tag):
+    lines = [
+        {"id": 7, "tokens": ["Peter", "left", "Oslo"], "tags": ["O", "O", "O"], "scores": [1]},
+        {"tokens": [], "nested": {"a": [1.5, None, "\ud83d"]}},
+        {"text": "", "entities": ["gold"]},
+        {"text": "Peter left Oslo"},
+    ]
+    content = "".join(json.dumps(line) + "\n" for line in lines).replace("\n", "\n\n", 1)
+    raw = tag(content.encode(), format="jsonl")
+    assert raw.decode().split("\n")[1] == ""  # the blank line
+    first, empty, text, last = [json.loads(line) for line in raw.decode().splitlines() if line]
+    for old, new in zip(lines, (first, empty, text, last), strict=True):
+        assert old.items() <= new.items()
+    assert first.keys() == {*lines[0], "predicted_tags", "predicted_scores"}
+    assert len(first["predicted_tags"]) == len(first["predicted_scores"]) == 3
+    assert empty["predicted_tags"] == empty["scores"] == []
+    assert text["predicted_entities"] == []
+    # The same words as text and as tokens: the entities follow from the tags.
+    spans = schemes.spans(first["predicted_tags"])
+    scores = [round(float(np.mean(first["predicted_scores"][a:b])), 5) for _, a, b in spans]
+    assert [e["label"] for e in last["entities"]] == [kind for kind, _, _ in spans]
+    assert [e["score"] for e in last["entities"]] == pytest.approx(scores, abs=2e-5)
+
+
+def test_text_gives_entities_with_offsets_line_by_line(tag, corpus):
+    sentences = list(itertools.islice(sources.read(corpus["train"]), 60))
+    lines = ["  " + "  ".join(s.words) + " 😀\u200b" for s in sentences]
+    lines[3] = lines[7] = ""
+    output = records(tag("\r\n".join(lines).encode(), "text.txt"))
+    assert [r["text"] for r in output] == lines
+    assert [r["text"] for r in records(tag("\n".join(lines).encode()))] == lines  # stdin is text
+    assert sum(len(r["entities"]) for r in output) > 20
+    for record in output:
+        end = 0
+        for entity in record["entities"]:
+            assert record["text"][entity["start"] : entity["end"]] == entity["text"] == entity["text"].strip()
+            assert end <= entity["start"] < entity["end"] and 0 < entity["score"] <= 1
+            end = entity["end"]
+
+
+def test_entities_are_read_as_conlleval_does_with_the_mean_score():
+    text = "Anna Berg, Oslo"
+    offsets = [(0, 4), (5, 9), (9, 10), (11, 15)]
+    sentence = Sentence([text[a:b] for a, b in offsets], None, 0, "x:1", text, offsets)
+    prediction = Prediction(["I-PER", "I-PER", "O", "I-LOC"], np.array([0.5, 0.75, 0.9, 1], np.float32))
+    assert predict.entities(sentence, prediction) == [
+        {"start": 0, "end": 9, "label": "PER", "text": "Anna Berg", "score": 0.625},
+        {"start": 11, "end": 15, "label": "LOC", "text": "Oslo", "score": 1.0},
+    ]
+    both = dataclasses.replace(prediction, tags=["B-PER", "B-PER", "O", "O"])
+    assert [e["text"] for e in predict.entities(sentence, both)] == ["Anna", "Berg"]
+
+
+def test_a_sentence_of_any_length_is_tagged_whole(tag):
+    words = [f"word{i}" if i % 7 else "Peter" for i in range(5000)] + ["x" * 3000, "Oslo"]
+    (record,) = records(tag(json.dumps({"tokens": words}).encode(), "long.jsonl"))
+    assert len(record["predicted_tags"]) == len(record["scores"]) == len(words)
+
+
+def test_a_stream_is_read_no_further_than_a_chunk(model):
+    """However long the input, what is held is a chunk: here the model is a stub, and what is read is counted."""
+    read = done = furthest = 0
+
+    def stream():
+        nonlocal read
+        for index in range(6_000):
+            read += 1
+            yield Sentence(["Peter", "left"] * (1 + index % 3), None, index // 10, f"x:{index}")
+
+    def outputs(windows):
+        loader = model.loader(windows, pack=True)
+        for step in range(loader.steps_per_epoch):
+            batch = loader.batch(step)
+            shape = batch.arrays["input_ids"].shape
+            yield batch, {"label": np.zeros(shape, np.int32), "score": np.ones(shape, np.float32)}
+
+    config = model.run.config.copy_and_resolve_references()
+    config.data.context = True
+    tokenizer = model.run.checkpoint.tokenizer
+    for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=500):
+        furthest = max(furthest, read - done)
+        for sentence, prediction in chunk:
+            assert sentence.origin == f"x:{done}" and len(prediction.tags) == len(sentence.words)
+            done += 1
+    assert done == read == 6_000
+    assert furthest <= 500  # sentences: 500 words, and a window of context behind them
+
+
+def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
+    """With document context too, which then comes from neighbouring chunks."""
+    config = model.run.config.copy_and_resolve_references()
+    config.data.context = True
+    sentences = [
+        dataclasses.replace(s, document=i // 8)
+        for i, s in enumerate(sources.read(corpus["train"], tagged=False))
+    ]
+    tokenizer = model.run.checkpoint.tokenizer
+
+    def predictions(max_words):
+        chunks = model.task.predict_stream(sentences, tokenizer, config, predictor, max_words=max_words)
+        return [prediction for chunk in chunks for _, prediction in chunk]
+
+    compiles = CompileCounter()
+    whole, parts = predictions(10**6), predictions(60)
+    assert compiles.count == 0
+    assert [p.tags for p in parts] == [p.tags for p in whole]
+    for part, one in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(part.scores, one.scores, atol=1e-5)
+    config.data.context = False
+    assert [p.scores.tolist() for p in predictions(60)] != [p.scores.tolist() for p in parts]
+
+
+def test_output_flows_while_input_still_comes(finished_run, environment):
+    """Through a pipe that stays open; and a reader that leaves early, as `head` does, is no error."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxft.predict", "--run", str(finished_run)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    line = b"Peter left Oslo for Bergen .\n"
+    process.stdin.write(line * 1500)  # 9,000 words; a chunk here is 2,048
+    process.stdin.flush()
+    for _ in range(600):
+        assert json.loads(process.stdout.readline())["text"] == line.decode().rstrip()
+    process.stdout.close()
+    try:
+        for _ in range(100):
+            process.stdin.write(line * 100)
+            process.stdin.flush()
+    except BrokenPipeError:
+        pass
+    stderr = process.stderr.read()
+    process.stderr.close()
+    try:
+        process.stdin.close()
+    except BrokenPipeError:
+        pass
+    assert process.wait(60) == inference.EXIT_BROKEN_PIPE
+    assert stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bad.conll", b"Peter\tO\n\nleft O\nOslo\n", r"bad.conll, line 4: 1 column"),
+        ("bad.jsonl", b'{"text": "Peter"}\n{"text": 5}\n', r"bad.jsonl, line 2, key 'text': a number"),
+        ("bad.jsonl", b'{"text": "Peter"}\n{"tex\n', r"bad.jsonl, line 2, column 6: not valid JSON"),
+        ("bad.txt", b"Peter\nK\xf6ln\n", r"bad.txt, line 2, byte 2 of the line: 0xf6 is not UTF-8"),
+        ("empty.txt", b"", r"empty.txt: empty"),
+        ("table.csv", b"tokens\nPeter\n", r"table.csv: predictions are for conll, jsonl, text, not csv"),
+        ("text.data", b"Peter\n", r"text.data: the suffix does not tell its format"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(tag, tmp_path, name, content, message):
+    with pytest.raises(UserError, match=message):
+        tag(content, name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"run": "nowhere"}, "--run nowhere: no jaxft run there"),
+        ({"input": "nowhere.txt"}, "nowhere.txt: no such file"),
+        ({"input": "demo:ner/dev"}, "demo:ner/dev: predictions are for files and stdin"),
+        ({"output": "nowhere/out.txt"}, "--output nowhere/out.txt: cannot be written: No such file"),
+        ({"output": "."}, "--output .: is a folder"),
+        ({"output": "/dev/full"}, "--output /dev/full: cannot be written: No space left"),
+    ],
+)
+def test_bad_names(finished_run, tag, tmp_path, monkeypatch, changed, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("Peter left\n")
+    flags = {"run": str(finished_run), "input": "in.txt", "output": "out", "format": "auto"}
+    with pytest.raises(UserError, match=message):
+        predict.run_predict(argparse.Namespace(**flags | changed, word_column=None))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_an_earlier_output_stays_until_the_new_one_is_whole(tag, tmp_path):
+    tag(b"Peter left\n", "good.txt")
+    kept = (tmp_path / "output").read_bytes()
+    with pytest.raises(UserError):
+        tag(b"Peter\n\xff", "bad.txt")
+    assert (tmp_path / "output").read_bytes() == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "good.txt", "output"]
+
+
+def test_the_input_may_be_its_own_output(tag, tmp_path):
+    assert tag(b"Peter\nleft\n", "output", "conll").count(b"\t") == 2
+
+
+def test_unknown_flag(command):
+    done = command("predict", "--run", "x", "--outptu", "y")
+    assert done.returncode == 2
+    assert done.stderr == "error: --outptu: unknown flag; --help lists those there are\n"
+    assert conll.name_of("-") == "<stdin>"  # what `Input` replaces in messages
