@@ -21,9 +21,9 @@ def write(run: workdir.Run, parameters: int, difference: float | None) -> str:
     Paths of this machine are reduced to their last part.
     """
     evaluations = _evaluations(run.workdir)
-    types = list(dict.fromkeys(label[2:] for label in run.labels if label != "O"))
     base = _public(run.config.model.checkpoint)
-    title = f"{base.rpartition('/')[2]} for token classification ({', '.join(types) or 'no types'})"
+    package = re.fullmatch(r"package:([^/]+).*", base)
+    title = f"{package[1] if package else base.rpartition('/')[2]} for token classification"
     sections = [
         f"---\n{_metadata(run, title, evaluations)}\n---",
         f"# {title}",
@@ -86,10 +86,12 @@ def _metadata(run: workdir.Run, title: str, evaluations: Mapping[str, dict]) -> 
 
 def _origin(run: workdir.Run, base: str, parameters: int) -> str:
     config, summary = run.config, run.workdir / "summary.json"
+    types = dict.fromkeys(label[2:] for label in run.labels if label != "O")
     lines = [
         f"A BERT with a linear layer over {len(run.labels)} IOB2 labels ({parameters:,} parameters, float32), "
         f"fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
+        f"- Types: {', '.join(types) or 'none'}",
         f"- Base checkpoint: `{base}`"
         + (f", revision `{config.model.revision}`" if config.model.revision else "")
         + (" (sizes and tokenizer only: weights from scratch)" if config.model.init == "scratch" else ""),
