@@ -12,14 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft import build, sharding
+from jaxft import build, sharding, startup
 from jaxft import workdir as folder
 from jaxft.data.loader import Batch, Loader
 from jaxft.data.windows import Windows
@@ -116,13 +115,6 @@ def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
 @contextlib.contextmanager
 def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
     """The body of a verb: parsed flags in; user's errors, a reader that left and Ctrl-C as exit codes out."""
@@ -134,7 +126,7 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
         with exit_on_user_error():
             if rest:
                 raise UserError(f"{rest[0]}: unknown flag; --help lists those there are")
-            use_compilation_cache()
+            startup.use_compilation_cache()
             yield flags
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough

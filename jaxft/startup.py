@@ -1,7 +1,8 @@
-"""Asks glibc for huge pages, since XLA:CPU allocates a step's temporaries anew at every step."""
+"""What a command sets up before it computes: huge pages and the cache of compiled programs."""
 
 import os
 import sys
+from pathlib import Path
 
 TUNABLE = "glibc.malloc.hugetlb=1"  # malloc marks its memory with madvise(MADV_HUGEPAGE); glibc 2.35 or newer
 
@@ -18,3 +19,12 @@ def use_huge_pages() -> None:
         return
     environment = os.environ | {"GLIBC_TUNABLES": f"{tunables}:{TUNABLE}".lstrip(":")}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
+    import jax  # here, for `use_huge_pages` comes before slow imports
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
