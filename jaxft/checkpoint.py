@@ -1,7 +1,9 @@
 """Orbax checkpoints of a run: the last N train states, the best parameters, and how damage is found."""
 
-import functools
+import hashlib
+import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import orbax.checkpoint as ocp
 from jaxft.errors import UserError
 
 Say = Callable[[str], None]
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every phase of every save
+# orbax tells every phase of every save, and a failed one with a trace from each thread; `Checkpoints` says it once.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @jax.jit
@@ -35,14 +38,22 @@ def digest(tree: Any) -> list[jax.Array]:
 class Checkpoints:
     """Checkpoints in one folder, a subfolder a step; saved in the background, each complete or not there.
 
-    A checkpoint holds a tree of arrays and a dict of plain values (`meta`), among them the arrays' digests.
-    A save that fails (a full disk) is said and skipped; earlier checkpoints stay.
+    A checkpoint holds a tree of arrays and a dict of plain values (`meta`), with digests of both. A save that
+    fails (a full disk) is said and skipped; earlier checkpoints stay. `read_only` leaves the folder as it is,
+    whatever is found there: another process may be saving into it.
     """
 
-    def __init__(self, folder: Path, *, keep: int | None, say: Say):
-        self.folder, self.say = folder.absolute(), say
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=True, cleanup_tmp_directories=True
+    def __init__(self, folder: Path, *, keep: int | None, say: Say, read_only: bool = False):
+        self.folder, self.say, self._read_only = folder.absolute(), say, read_only
+        options = (
+            ocp.CheckpointManagerOptions(read_only=True)
+            if read_only
+            else ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=True,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+            )
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._saving: int | None = None
@@ -50,19 +61,26 @@ class Checkpoints:
     def save(self, step: int, tree: Any, meta: dict) -> None:
         """Starts to save `tree` as step `step`; `tree` may be donated or changed once this returns."""
         self.wait()
-        if step in self.steps():  # of an earlier start that was killed after it
-            self._manager.delete(step)
+        self._remove_unfinished()  # writers of a save that failed may have gone on for a while
         digests = [int(value) for value in jax.device_get(digest(tree))]
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave({**meta, "digests": digests})
+            state=ocp.args.StandardSave(tree),
+            meta=ocp.args.JsonSave({"meta": meta, "digests": digests, "checksum": _checksum(meta, digests)}),
         )
-        self._attempt(step, functools.partial(self._manager.save, step, args=args, force=True))
+
+        def start() -> None:
+            if step in self.steps():  # of an earlier start that was killed after it
+                self._manager.delete(step)
+            self._manager.save(step, args=args, force=True)
+            self._saving = step
+
+        self._attempt(step, start)
 
     def wait(self) -> None:
         """Returns when the save under way is on disk or has failed (which is said)."""
         if self._saving is not None:
-            self._attempt(self._saving, self._manager.wait_until_finished)
-            self._saving = None
+            step, self._saving = self._saving, None
+            self._attempt(step, self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Finishes the save under way and ends the background threads."""
@@ -72,14 +90,17 @@ class Checkpoints:
     def _attempt(self, step: int, action: Callable[[], Any]) -> None:
         try:
             action()
-            self._saving = step
         except Exception as error:  # orbax and tensorstore raise many types for a failed write
-            self._saving = None
-            reason = _first_line(error)
+            self._remove_unfinished()  # it holds on to the room that the next save, and the log, need
+            self._manager.reload()  # it counts the failed one, and would drop good ones for it
             self.say(
-                f"warning: checkpoint {step} could not be saved in {self.folder} ({reason}); the run goes on, "
-                f"earlier checkpoints are kept: {self.steps() or 'none'}"
+                f"warning: checkpoint {step} could not be saved in {self.folder} ({_first_line(error)}); the run "
+                f"goes on, earlier checkpoints are kept: {self.steps() or 'none'}"
             )
+
+    def _remove_unfinished(self) -> None:
+        for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -88,42 +109,61 @@ class Checkpoints:
     def restore(self, abstract: Callable[[dict], Any]) -> tuple[int, Any, dict] | None:
         """The newest undamaged checkpoint as (step, tree, meta), or None where there is none.
 
+        Newer damaged ones are moved out of the way, into the folder's name + ".damaged".
+
         Args:
           abstract: gives the tree of `jax.ShapeDtypeStruct`s with shardings to restore into, from `meta`;
             raises `UserError` where that checkpoint does not fit this run.
 
         Raises:
-          UserError: checkpoints exist, but each is damaged.
+          UserError: checkpoints exist, but each is damaged; they stay where they are.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        damaged: list[int] = []
+        for step in reversed(self.steps()):
             try:
-                meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-                wanted = abstract(meta)
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-                tree = self._manager.restore(step, args=args).state
-                found = [int(value) for value in jax.device_get(digest(tree))]
-                if found != meta["digests"]:
-                    names = [
-                        jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)
-                    ]
-                    bad = [n for n, a, b in zip(names, found, meta["digests"], strict=True) if a != b]
-                    raise ValueError(f"wrong digest of {bad[0]}")
-                return step, tree, meta
+                tree, meta = self._read(step, abstract)
             except UserError:
                 raise
             except Exception as error:  # damage shows as whatever the reader stumbles over
-                reason = _first_line(error)
+                damaged.append(step)
+                reason = _first_line(error)[:200]
                 self.say(
-                    f"warning: checkpoint {self.folder / str(step)} is damaged ({reason[:200]}); trying the one before"
+                    f"warning: checkpoint {self.folder / str(step)} is damaged ({reason}); trying the one before"
                 )
-                self._manager.delete(step)
-        if steps:
+                continue
+            if damaged and not self._read_only:
+                aside = self.folder.with_name(self.folder.name + ".damaged")
+                aside.mkdir(exist_ok=True)
+                for bad in damaged:
+                    shutil.rmtree(aside / str(bad), ignore_errors=True)
+                    (self.folder / str(bad)).rename(aside / str(bad))
+                self._manager.reload()
+            return step, tree, meta
+        if damaged:
             raise UserError(
-                f"{self.folder}: every checkpoint is damaged ({', '.join(map(str, steps))}); "
+                f"{self.folder}: every checkpoint is damaged ({', '.join(map(str, reversed(damaged)))}); "
                 "remove the folder to start the run anew"
             )
         return None
+
+    def _read(self, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
+        """Tree and meta of checkpoint `step`; raises an exception of any type where it is damaged."""
+        told = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        meta, digests = told["meta"], told["digests"]
+        if told["checksum"] != _checksum(meta, digests):
+            raise ValueError("wrong checksum of its meta data")
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta)))
+        tree = self._manager.restore(step, args=args).state
+        found = [int(value) for value in jax.device_get(digest(tree))]
+        if found != digests:
+            names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+            bad = [name for name, a, b in zip(names, found, digests, strict=True) if a != b]
+            raise ValueError(f"wrong digest of {bad[0]}")
+        return tree, meta
+
+
+def _checksum(meta: dict, digests: list[int]) -> str:
+    return hashlib.sha256(json.dumps([meta, digests], sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:
