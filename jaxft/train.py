@@ -17,7 +17,7 @@ from jaxft import config as settings
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data.loader import Loader, prefetch
-from jaxft.errors import NonFiniteLoss, Preempted
+from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.report import Clock, CompileCounter, Report, peak_flops, peak_rss_bytes, train_line, write_json
 from jaxft.tasks import TASKS
 
@@ -36,6 +36,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     began = time.perf_counter()
     compiles = CompileCounter()
+    stop_asked = _on_sigterm()
     folder.claim(workdir, config)
     report = Report(
         workdir, tensorboard=config.log.tensorboard, wandb=config.log.wandb, config=config.to_dict()
@@ -87,8 +88,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         step, state, meta = restored
         progress = meta["progress"]
         say(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
+        if warning := folder.changed_versions(meta):
+            say(warning)
     else:
-        step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}}
+        step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}, "totals": {}}
         if config.init_from:
             parameters, said = (
                 folder.load_best(Path(config.init_from), net.abstract, say),
@@ -129,8 +132,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
     window = collections.Counter(progress["sums"])  # sums since the last log line
     timed = collections.Counter()  # the same for what depends on the clock: this process only
-    totals = collections.Counter()
-    stop_asked = _on_sigterm()
+    totals = collections.Counter(progress["totals"])  # of the whole run, over all its starts
+    earlier = {"seconds": totals["seconds"], "stall": totals["stall"]}
     report.start(step, total)
     clock, mark, stall_mark = Clock(), 0.0, 0.0
     compiled_before = compiles.count
@@ -143,6 +146,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
                 path = folder.save_batch(workdir, at, batch)
+                last.close()
+                best.close()
                 raise NonFiniteLoss(
                     f"step {at}: loss {values['loss']}, gradient norm {values['grad_norm']}; the batch is in {path}, "
                     f"the last good checkpoint is {last.steps()[-1] if last.steps() else 'the start'} in "
@@ -154,9 +159,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 weight=values["weight"],
                 grad_norm=values["grad_norm"],
             )
-            slots = batch.arrays["input_ids"].size
-            for counter in (timed, totals):
-                counter.update(tokens=batch.tokens, slots=slots, examples=batch.examples, steps=1)
+            for counter in (window, timed, totals):
+                counter.update(tokens=batch.tokens, slots=batch.arrays["input_ids"].size)
             if at % config.log.every_steps == 0 or at == total:
                 now, stall = clock.seconds(), batches.stall
                 seconds = max(now - mark, 1e-9)
@@ -166,7 +170,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                     "lr": values["lr"],
                     "epoch": at / loader.steps_per_epoch,
                     "real_tokens_per_s": timed["tokens"] / seconds,
-                    "padding_fraction": 1 - timed["tokens"] / timed["slots"],
+                    "padding_fraction": 1 - window["tokens"] / window["slots"],
                     "input_stall_fraction": (stall - stall_mark) / seconds,
                 }
                 if peak:
@@ -179,8 +183,21 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 mark, stall_mark = now, stall
 
     def save() -> None:
+        saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
         with clock:
-            last.save(step, state, {"identity": identity, "progress": progress | {"sums": dict(window)}})
+            last.save(step, state, {"identity": identity, "progress": saved, "versions": folder.versions()})
+
+    def spent() -> dict[str, float]:
+        return {"seconds": earlier["seconds"] + clock.seconds(), "stall": earlier["stall"] + batches.stall}
+
+    def preempted() -> Preempted:
+        last.close()
+        best.close()
+        kept = last.steps()[-1] if last.steps() else "none, so the start"
+        return Preempted(
+            f"SIGTERM at step {step}: the last checkpoint in {last.folder} is {kept}; "
+            "the same command goes on from there"
+        )
 
     def parameters_now() -> dict[str, jax.Array]:
         return {name: (state.trainable | state.frozen)[name] for name in net.abstract}
@@ -208,8 +225,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                     report.write(step, "dev", values)
                     metric = folder.selection_metric(config, values)
                     if folder.better(config, metric, progress["best"]):
-                        progress |= {"best": metric, "best_step": step, "worse": 0}
+                        progress["worse"] = 0
                         best.save(step, parameters_now(), folder.best_meta(net.abstract, values))
+                        best.wait()  # before a checkpoint of the run speaks of it
+                        if step in best.steps():
+                            progress |= {"best": metric, "best_step": step}
                     else:
                         progress["worse"] += 1
                     say(
@@ -223,38 +243,37 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 settle(0)
                 save()
             if stop_asked():
-                last.close()
-                best.close()
-                raise Preempted(
-                    f"SIGTERM at step {step}: saved in {last.folder}; the same command goes on from there"
-                )
+                raise preempted()
         settle(0)
-        train_s = clock.seconds()
-        stall_s = batches.stall
+        train_s, stall_s = spent().values()
     late_compiles = compiles.count - compiled_before
-    last.close()
+    last.wait()
 
     # ---------------------------------------------------------------- the best weights, measured and kept
+    parameters, best_step = parameters_now(), progress["best_step"]
+    if best_step != step:
+        try:
+            parameters = folder.load_best(workdir, net.abstract, say)
+        except UserError as error:  # hours of training are not lost for it
+            say(f"warning: {error}. The weights of the last step take their place")
+            best_step = step
+            best.save(step, parameters, folder.best_meta(net.abstract, {}))
     best.close()
-    parameters = parameters_now()
-    if progress["best_step"] != step:
-        parameters = folder.load_best(workdir, net.abstract, say)
     summary = {
         "steps": step,
-        "best_step": progress["best_step"],
+        "best_step": best_step,
         "train_s": train_s,
         "compile_s": compile_s,
         "compiles": compiled_before,
         "late_compiles": late_compiles,
         "real_tokens_per_s": totals["tokens"] / train_s,
-        "padding_fraction": 1 - totals["tokens"] / totals["slots"]
-        if totals["slots"]
-        else loader.padding_fraction,
+        "padding_fraction": 1 - totals["tokens"] / totals["slots"],
         "input_stall_fraction": stall_s / train_s,
-        "steps_this_start": totals["steps"],
     }
     for name in [n for n in ("dev", "test") if n in splits]:
         measured, predictions = evaluate.evaluate(net, eval_steps, parameters, splits[name], loaders[name])
+        if stop_asked():
+            raise preempted()
         summary[name] = task.write_evaluation(
             workdir,
             splits[name],
@@ -265,6 +284,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             seed=config.seed,
             console=report.console,
         )
+    last.close()
     summary["peak_rss_bytes"] = peak_rss_bytes()
     write_json(workdir / "summary.json", summary)
     say(
@@ -276,7 +296,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def _on_sigterm():
-    """Catches SIGTERM from now on; the result says whether it has come."""
+    """Catches SIGTERM from now on, so that steps end and are saved; the result says whether it has come."""
     came = []
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
         signal.signal(signal.SIGTERM, lambda *_: came.append(True))

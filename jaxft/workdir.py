@@ -47,7 +47,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     wanted = json.loads(json.dumps(config.to_dict()))
     try:
         if not path.exists():
-            if workdir.exists() and any(workdir.iterdir()):
+            if workdir.exists() and any(entry.name != "config.json.tmp" for entry in workdir.iterdir()):
                 raise UserError(
                     f"--workdir {workdir} holds files but no jaxft run (no config.json); name a new or empty folder"
                 )
@@ -95,6 +95,17 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+def changed_versions(meta: Mapping[str, Any]) -> str | None:
+    """A warning where a checkpoint's `meta` is of other package versions than are installed now."""
+    now = versions()
+    changed = [
+        f"{name} {old} -> {now.get(name)}" for name, old in meta["versions"].items() if now.get(name) != old
+    ]
+    if not changed:
+        return None
+    return f"warning: packages changed since the checkpoint, so results may differ slightly: {', '.join(changed)}"
+
+
 def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -> None:
     """Keeps the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
     folder = workdir / "model"
@@ -135,7 +146,7 @@ def load_best(workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], say=p
         raise UserError(
             f"{workdir} has no weights: there is no folder {folder}; is it a run that was evaluated?"
         )
-    checkpoints = Checkpoints(folder, keep=None, say=say)
+    checkpoints = Checkpoints(folder, keep=None, say=say, read_only=True)
 
     def fitting(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}
