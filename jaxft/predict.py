@@ -46,18 +46,17 @@ class Input:
             raise UserError(f"--input {source}: predictions are for files and stdin; save the text in a file")
         # Opens nothing, but knows why a source cannot be read.
         sources.read(source, format=format, tagged=False)
-        self.format = sources._guess(source, tagged=False) if format == "auto" else format
+        self.format = sources.guess_format(source, tagged=False) if format == "auto" else format
         if self.format not in FORMATS:
             raise UserError(
                 f"{source}: predictions are for {', '.join(FORMATS[1:])}, not {self.format}; "
                 "give the text in one of these"
             )
-        self._name = conll.name_of(source)
+        self.name = conll.name_of(source)
         self._stream = sys.stdin.buffer if source == "-" else open(source, "rb")
         self._lines: deque[bytes] = deque()
         self._taken = 0
         self._word_column = word_column
-        self.buffer = self  # see `sentences`
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._stream:
@@ -66,16 +65,10 @@ class Input:
 
     def sentences(self) -> Iterator[Sentence]:
         """The sentences, untagged; those without words too where they are lines of their own."""
-        # Sources read lines of a path or of stdin. Whatever the input is, it is made stdin here, so that the
-        # lines pass through our hands and the input, which may be a pipe, is opened once.
-        stdin, sys.stdin = sys.stdin, self
         try:
-            yield from sources.read("-", format=self.format, word_column=self._word_column, tagged=False)
-        except UserError as error:
-            raise UserError(str(error).replace(conll.name_of("-"), self._name)) from None
+            yield from sources.read(self, format=self.format, word_column=self._word_column, tagged=False)
         finally:
-            sys.stdin = stdin
-            if self._stream is not stdin.buffer:
+            if self._stream is not sys.stdin.buffer:
                 self._stream.close()
 
     def take(self, count: int) -> list[bytes]:

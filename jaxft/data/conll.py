@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from typing import Protocol
 
 from jaxft.data.sentence import Sentence, split_words
 from jaxft.errors import UserError
@@ -10,18 +11,30 @@ from jaxft.errors import UserError
 _DOCSTART = "-DOCSTART-"
 
 
-def name_of(source: str) -> str:
-    """How messages call a source: its path, or `<stdin>` for "-"."""
+class Stream(Protocol):
+    """An open input: lines of bytes, and the name that messages call it by."""
+
+    name: str
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The lines, each with its line end."""
+
+
+def name_of(source: str | Stream) -> str:
+    """How messages call a source: its path or name, or `<stdin>` for "-"."""
+    if not isinstance(source, str):
+        return source.name
     return "<stdin>" if source == "-" else source
 
 
-def lines(source: str) -> Iterator[tuple[int, str]]:
-    """Yields `(number from 1, line)` of a UTF-8 file or of stdin ("-"), line ends kept, BOM removed.
+def lines(source: str | Stream) -> Iterator[tuple[int, str]]:
+    """Yields `(number from 1, line)` of UTF-8: a file, stdin ("-") or a stream; line ends kept, BOM removed.
 
     Lines end at LF only: other characters that Unicode calls line ends may stand inside a word.
     Raises `UserError` with line and byte where the bytes are not UTF-8.
     """
-    stream = sys.stdin.buffer if source == "-" else open(source, "rb")
+    opened = open(source, "rb") if isinstance(source, str) and source != "-" else None
+    stream = opened or (sys.stdin.buffer if source == "-" else source)
     try:
         for number, raw in enumerate(stream, 1):
             try:
@@ -35,8 +48,8 @@ def lines(source: str) -> Iterator[tuple[int, str]]:
                 ) from None
             yield number, line.removeprefix("\ufeff") if number == 1 else line
     finally:
-        if source != "-":
-            stream.close()
+        if opened:
+            opened.close()
 
 
 def columns(line: str) -> list[str]:
@@ -46,7 +59,7 @@ def columns(line: str) -> list[str]:
     return [column for column in line.split(" ") if column]
 
 
-def read_text(source: str, *, keep_empty: bool) -> Iterator[Sentence]:
+def read_text(source: str | Stream, *, keep_empty: bool) -> Iterator[Sentence]:
     """One sentence a line, each a document; blank lines are sentences without words if `keep_empty`."""
     document = 0
     for number, line in lines(source):
@@ -58,7 +71,7 @@ def read_text(source: str, *, keep_empty: bool) -> Iterator[Sentence]:
             document += 1
 
 
-def read_conll(source: str, *, word_column: int, tag_column: int | None) -> Iterator[Sentence]:
+def read_conll(source: str | Stream, *, word_column: int, tag_column: int | None) -> Iterator[Sentence]:
     """Reads one word a line, sentences set apart by blank lines, documents by `-DOCSTART-`.
 
     Columns count from 0, or from the end if negative. `tag_column` None reads words only.
@@ -93,7 +106,7 @@ def read_conll(source: str, *, word_column: int, tag_column: int | None) -> Iter
         yield Sentence(words, tags, document, f"{name}:{rows[0][0]}")
 
 
-def _blocks(source: str) -> Iterator[list[tuple[int, str]]]:
+def _blocks(source: str | Stream) -> Iterator[list[tuple[int, str]]]:
     """Yields runs of lines between blank lines as `(number, line)`; a `-DOCSTART-` line is its own block."""
     block = []
     for number, line in lines(source):

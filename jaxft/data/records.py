@@ -16,7 +16,7 @@ KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), 
 _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
 
 
-def read_jsonl(source: str, *, tagged: bool, columns: Mapping[str, str]) -> Iterator[Sentence]:
+def read_jsonl(source: str | conll.Stream, *, tagged: bool, columns: Mapping[str, str]) -> Iterator[Sentence]:
     """One JSON object a line. Raises `UserError` with the line for what is not one."""
     name = conll.name_of(source)
 

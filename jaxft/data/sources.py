@@ -29,7 +29,7 @@ _SUFFIXES = {
 
 
 def read(
-    source: str,
+    source: str | conll.Stream,
     *,
     format: str = "auto",
     word_column: int = 0,
@@ -41,8 +41,8 @@ def read(
     """Streams the sentences of a source, in its order and in constant memory.
 
     Args:
-      source: a path; "-" for stdin; `demo:ner/train`, `/dev` or `/test`; or
-        `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
+      source: a path; "-" for stdin; an open stream (the format named, one that is read by lines);
+        `demo:ner/train`, `/dev` or `/test`; or `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
       format: one of `FORMATS`. "auto" goes by the suffix; any other suffix, and stdin, is CoNLL if
         `tagged`, and ".txt" and stdin are plain text if not.
       word_column: column of the word in CoNLL files, from 0, or from the end if negative.
@@ -66,13 +66,14 @@ def read(
     if source.startswith("demo:"):
         sentences = demo.sentences(_demo_split(source, split))
         return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
-    if source.startswith("hub:") or format == "hub":
+    if format == "hub" or (isinstance(source, str) and source.startswith("hub:")):
         address = source if source.startswith("hub:") else f"hub:{source}"
         return _not_empty(records.read_hub(address, split=split, tagged=tagged, columns=columns), source)
 
-    _check_readable(source)
+    if isinstance(source, str):
+        _check_readable(source)
     if format == "auto":
-        format = _guess(source, tagged)
+        format = guess_format(source, tagged)
     if format == "text":
         if tagged:
             raise UserError(
@@ -115,7 +116,8 @@ def _check_readable(source: str) -> None:
         raise UserError(f"{source}: the file may not be read; check its permissions (`ls -l`)")
 
 
-def _guess(source: str, tagged: bool) -> str:
+def guess_format(source: str, tagged: bool) -> str:
+    """The format of a path or of stdin, by its suffix; see `read`. `UserError` where that does not tell."""
     suffix = os.path.splitext(source)[1].lower()
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
