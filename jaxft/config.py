@@ -126,14 +126,20 @@ def load(address: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not path.is_file():
         raise UserError(f"--config {address}: no file {path}; expected a recipe such as configs/ner.py")
     if path.suffix == ".json":
-        config = from_dict(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: expected an object of settings, found {_type_name(type(values))}")
+        config = from_dict(values, where=str(path))
     elif path.suffix == ".py":
         config = _run_recipe(path, arg)
     else:
         raise UserError(f"--config {address}: expected a .py recipe or a config.json")
     for override in overrides:
         _override(config, override)
-    validate(config)
+    validate(config, where=str(path))
     return config
 
 
@@ -153,10 +159,15 @@ def _run_recipe(path: Path, arg: str | None) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.get_config(arg) if arg else module.get_config()
-    except (AttributeError, KeyError, TypeError, SyntaxError) as error:
+        config = module.get_config(arg) if arg else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's own code may raise
         text = str(error).strip("\"'").replace("\n", " ")
-        raise UserError(f"{path}: {text}") from error
+        raise UserError(f"{path}: {type(error).__name__}: {text}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config returned {_type_name(type(config))}, expected a ConfigDict")
+    return config
 
 
 def from_dict(values: dict, where: str) -> ConfigDict:
@@ -184,7 +195,8 @@ def unknown_key(key: str, where: str) -> UserError:
     leaf = {name.rsplit(".", 1)[-1]: name for name in known}
     near = difflib.get_close_matches(key, known, 1, 0.6)
     near = near or [leaf[n] for n in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), 1, 0.6)]
-    hint = f"did you mean config.{near[0]}?" if near else "known: " + ", ".join(known)
+    section = [name for name in known if name.startswith(key.rpartition(".")[0] + ".")]
+    hint = f"did you mean config.{near[0]}?" if near else "known: " + ", ".join(section or known)
     return UserError(f"{where}: there is no setting config.{key}; {hint}")
 
 
@@ -256,16 +268,16 @@ def _type_name(kind: type) -> str:
     return names.get(kind, kind.__name__)
 
 
-def validate(config: ConfigDict) -> None:
-    """Raises `UserError` for unknown keys, types, choices and ranges that no run can have."""
+def validate(config: ConfigDict, where: str = "config") -> None:
+    """Raises `UserError` for unknown keys, types, choices and ranges that no run can have; `where` they stand."""
     found, known = flat(config), flat(base())
     for key in found:
         if key not in known:
-            raise unknown_key(key, "config")
+            raise unknown_key(key, where)
     for key in known:
         if key not in found:
-            raise UserError(f"config.{key} is missing: build recipes on jaxft.config.base()")
-        _set(base(), key, found[key], "config")
+            raise UserError(f"{where}: config.{key} is missing: build recipes on jaxft.config.base()")
+        _set(base(), key, found[key], where)
     for key, choices in CHOICES.items():
         if found[key] not in choices:
             near = difflib.get_close_matches(str(found[key]), choices, 1)
@@ -292,6 +304,16 @@ def validate(config: ConfigDict) -> None:
     need("optim.lr", found["optim.lr"] > 0 and math.isfinite(found["optim.lr"]), "a positive number")
     for key in ("optim.clip", "optim.weight_decay", "eval.bootstrap"):
         need(key, found[key] >= 0, "0 or more")
+    duration(found["optim.warmup"], "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1)
+    for key, value, expected in (
+        ("optim.decay", bool, r"pairs such as (('kernel$', True), ('.', False))"),
+        ("optim.lr_multipliers", int | float, "pairs such as (('^head/', 10.0), ('.', 1.0))"),
+        ("loss.class_weights", int | float, "pairs such as (('O', 0.5),)"),
+    ):
+        need(key, all(_is_pair(item, value) for item in found[key]), expected)
+    need(
+        "optim.freeze", all(isinstance(item, str) for item in found["optim.freeze"]), "patterns, ('^body/',)"
+    )
     need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
     if found["model.dropout"] is not None:
         need("model.dropout", 0 <= found["model.dropout"] < 1, "0 or more and below 1")
@@ -300,6 +322,12 @@ def validate(config: ConfigDict) -> None:
             f"config.batch.rows={found['batch.rows']} is not a multiple of "
             f"config.batch.accumulate={found['batch.accumulate']}: rows are cut into equal microbatches"
         )
+
+
+def _is_pair(item: Any, kind: Any) -> bool:
+    return (
+        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], kind)
+    )
 
 
 _DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
@@ -323,6 +351,8 @@ def duration(value: Any, key: str, *, total: int, steps_per_epoch: int, examples
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     try:
         amount, unit = float(match[1]), match[2].rstrip("s")
+        if not 0 <= amount < math.inf:
+            raise ValueError
     except (TypeError, ValueError):
         raise UserError(
             f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "

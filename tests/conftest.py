@@ -29,11 +29,12 @@ def write_conll(path: pathlib.Path, sentences) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> dict[str, str]:
-    """CoNLL files of 120, 40 and 40 sentences: {"train": path, "dev": path, "test": path}."""
+    """CoNLL files of 300, 40 and 40 sentences, names shared: {"train": path, "dev": path, "test": path}."""
     folder = tmp_path_factory.mktemp("corpus")
-    sizes = {"train": 120, "dev": 40, "test": 40}
+    sentences = demo.sentences("train")
+    sizes = {"train": 300, "dev": 40, "test": 40}
     return {
-        name: str(write_conll(folder / f"{name}.conll", itertools.islice(demo.sentences(name), size)))
+        name: str(write_conll(folder / f"{name}.conll", itertools.islice(sentences, size)))
         for name, size in sizes.items()
     }
 
@@ -44,7 +45,7 @@ def tiny_bert(tmp_path_factory) -> pathlib.Path:
     from jaxft.pretrained import bert, hub, mapping  # noqa: F401
 
     folder = tmp_path_factory.mktemp("tiny-bert")
-    words = {w.lower() for s in itertools.islice(demo.sentences("train"), 300) for w in s.words}
+    words = {w.lower() for s in itertools.islice(demo.sentences("train"), 380) for w in s.words}
     letters = [p + c for c in "abcdefghijklmnopqrstuvwxyz0123456789" for p in ("", "##")]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *sorted(words - set(letters))]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
@@ -65,23 +66,24 @@ def tiny_bert(tmp_path_factory) -> pathlib.Path:
         "layer_norm_eps": 1e-12,
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
-        "initializer_range": 0.02,
+        "initializer_range": 0.1,  # so wide that so small a model learns in a hundred steps
         "pad_token_id": 0,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    from transformers import BertConfig, BertModel
-
     import torch
+    from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
     model = BertModel(BertConfig(**config))
-    save_file({name: np.asarray(t.detach()) for name, t in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: np.asarray(t.detach()) for name, t in model.state_dict().items()}, folder / "model.safetensors"
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
-    """Flags of `jaxft.main` for a run of seconds: packing, accumulation and dropout on, three epochs or so."""
+    """Flags of `jaxft.main` for a run of seconds: packing, accumulation and dropout on, five epochs."""
     settings = {
         "model.checkpoint": tiny_bert,
         **{f"data.{name}": path for name, path in corpus.items()},
@@ -89,16 +91,18 @@ def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
         "data.cache_dir": tmp_path_factory.mktemp("data-cache"),
         "batch.rows": 4,
         "batch.accumulate": 2,
-        "train.steps": 40,
-        "optim.lr": 0.003,
+        "train.steps": 100,
+        "optim.lr": 0.01,
         "eval.rows": 8,
-        "eval.every_steps": 10,
+        "eval.every_steps": 20,
         "eval.bootstrap": 100,
-        "checkpoint.every_steps": 5,
+        "checkpoint.every_steps": 7,  # not with each evaluation, so that what lies between is kept as well
         "log.every_steps": 4,
         "log.tensorboard": False,
     }
-    return ["--config", str(REPOSITORY / "configs/ner.py")] + [f"--config.{k}={v}" for k, v in settings.items()]
+    return ["--config", str(REPOSITORY / "configs/ner.py")] + [
+        f"--config.{k}={v}" for k, v in settings.items()
+    ]
 
 
 @pytest.fixture(scope="session")

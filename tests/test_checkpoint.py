@@ -1,0 +1,175 @@
+"""Checkpoints: what was saved comes back to the bit, damage anywhere is found, a full disk costs one save."""
+
+import contextlib
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft.checkpoint import Checkpoints, digest
+from jaxft.errors import UserError
+
+
+def tree(step: int, size: int = 2000) -> dict:
+    key = jax.random.key(step)
+    return {
+        "step": jnp.int32(step),
+        "body/kernel": jax.random.normal(key, (size, 3)),
+        "head/bias": jax.random.normal(key, (5,)).astype(jnp.bfloat16),
+    }
+
+
+def abstract(_=None, size: int = 2000) -> dict:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree(0, size))
+
+
+def same(a, b) -> bool:
+    return all(np.asarray(a[k]).tobytes() == np.asarray(b[k]).tobytes() for k in a) and a.keys() == b.keys()
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def saved(tmp_path, said):
+    """A folder with checkpoints 1 and 2."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, say=said.append)
+    for step in (1, 2):
+        checkpoints.save(step, tree(step), {"progress": {"best": 0.1 + 0.2, "labels": ["O", "B-X"]}})
+    checkpoints.close()
+    return checkpoints.folder
+
+
+def restore(folder, say, **options):
+    checkpoints = Checkpoints(folder, keep=2, say=say, **options)
+    try:
+        return checkpoints.restore(abstract)
+    finally:
+        checkpoints.close()
+
+
+def test_a_donated_state_is_saved_as_it_was(tmp_path, said):
+    step = jax.jit(lambda t: jax.tree.map(lambda x: x * 3 + 1, t), donate_argnums=0)
+    state = tree(1, size=100_000)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, say=said.append)
+    for number in (1, 2, 3):
+        want = jax.tree.map(lambda x: np.array(x, copy=True), state)
+        checkpoints.save(number, state, {"number": number, "x": float("nan")})
+        for _ in range(5):  # while the save is under way
+            state = step(state)
+    checkpoints.wait()
+    found, got, meta = checkpoints.restore(lambda _: abstract(size=100_000))
+    checkpoints.close()
+    assert (found, meta["number"]) == (3, 3) and same(got, want)
+    assert checkpoints.steps() == [2, 3] and said == []
+
+
+def test_any_flipped_bit_changes_the_digest():
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.int32):
+        x = np.array(jax.random.normal(jax.random.key(0), (300,)) * 100).astype(dtype)
+        before = int(digest([jnp.asarray(x)])[0])
+        bits = x.view(f"uint{8 * x.dtype.itemsize}")
+        for position in (0, 1, 17, 299):
+            for bit in range(8 * x.dtype.itemsize):
+                bits[position] ^= 1 << bit
+                assert int(digest([jnp.asarray(x)])[0]) != before
+                bits[position] ^= 1 << bit
+
+
+def test_damage_to_any_file_is_found_or_harmless(saved, tmp_path, said):
+    """A bit flipped in, or the end cut off, each file of the newest checkpoint: never a silently wrong state."""
+    _, _, meta = restore(saved, said.append)
+    used = set()
+    for path in sorted(p.relative_to(saved) for p in (saved / "2").rglob("*") if p.is_file()):
+        for damage in ("flip", "cut", "empty", "remove"):
+            copy = tmp_path / "copy"
+            shutil.copytree(saved, copy)
+            content = bytearray((copy / path).read_bytes())
+            if damage == "flip" and content:
+                content[len(content) // 2] ^= 4
+            (copy / path).write_bytes(content if damage == "flip" else content[: len(content) // 2])
+            if damage == "empty":
+                (copy / path).write_bytes(b"")
+            elif damage == "remove":
+                (copy / path).unlink()
+            said.clear()
+            found, got, other = restore(copy, said.append)
+            assert same(got, tree(found)) and other == meta, (path, damage)
+            if found == 1:
+                assert any(f"checkpoint {copy / '2'} is damaged" in line for line in said), (path, damage)
+                assert (tmp_path / "copy.damaged/2").is_dir()  # kept for whoever wants to look
+                used.add(path.parts[1])
+            for folder in (copy, tmp_path / "copy.damaged"):
+                shutil.rmtree(folder, ignore_errors=True)
+    assert used >= {"state", "meta"}
+
+
+def test_where_all_are_damaged_nothing_is_removed(saved, said):
+    for step in ("1", "2"):
+        for path in (saved / step).rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[:20])
+    files = sorted(saved.rglob("*"))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"every checkpoint is damaged \(1, 2\); remove the folder"):
+            restore(saved, said.append)
+    assert sorted(saved.rglob("*")) == files
+
+
+def test_a_checkpoint_of_another_run_is_refused_not_taken_for_damaged(saved, said):
+    def other(_):
+        raise UserError("other labels")
+
+    checkpoints = Checkpoints(saved, keep=2, say=said.append)
+    with pytest.raises(UserError, match="other labels"):
+        checkpoints.restore(other)
+    assert checkpoints.steps() == [1, 2] and said == []
+    checkpoints.close()
+
+
+def test_reading_leaves_a_save_under_way_alone(saved, said):
+    unfinished = saved / "3.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    assert restore(saved, said.append, read_only=True)[0] == 2
+    assert unfinished.is_dir()
+    assert restore(saved, said.append)[0] == 2
+    assert not unfinished.exists()  # left by a run that was killed
+
+
+@contextlib.contextmanager
+def no_room(file_bytes: int):
+    """No file of this process may grow past `file_bytes`, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
+    checkpoints = Checkpoints(saved, keep=2, say=said.append)
+    with no_room(4000):
+        for step in (3, 4, 5):
+            checkpoints.save(step, tree(step), {})
+            checkpoints.wait()
+            assert checkpoints.steps() == [1, 2]
+    assert len(said) == 3
+    for step, line in zip((3, 4, 5), said, strict=True):
+        assert line.startswith(f"warning: checkpoint {step} could not be saved in {saved} (")
+        assert (
+            "too large" in line and line.endswith("earlier checkpoints are kept: [1, 2]") and "\n" not in line
+        )
+    found, got, _ = checkpoints.restore(abstract)
+    assert found == 2 and same(got, tree(2))
+    for step in (6, 7):
+        checkpoints.save(step, tree(step), {})
+    checkpoints.close()
+    assert sorted(p.name for p in saved.iterdir()) == ["6", "7"]  # nothing half-written takes up room
+    assert len(said) == 3

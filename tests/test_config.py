@@ -1,0 +1,185 @@
+"""Settings: every mistake a user can type is answered with the key, what was found and what was expected."""
+
+import ast
+import json
+import pathlib
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxft import config as settings
+from jaxft.errors import UserError
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+NER = str(REPOSITORY / "configs/ner.py")
+RECIPES = [  # each name that a recipe's docstring lists
+    (path, name)
+    for path in sorted((REPOSITORY / "configs").glob("*.py"))
+    for name in re.findall(r"^(\w+) {2,}\w", ast.get_docstring(ast.parse(path.read_text())), re.MULTILINE)
+]
+
+
+def load(*overrides):
+    return settings.load(NER, [f"--config.{text}" for text in overrides])
+
+
+@pytest.mark.parametrize("path, name", RECIPES, ids=str)
+def test_every_recipe_loads_and_survives_its_config_json(path, name, tmp_path):
+    config = settings.load(f"{path}:{name}")
+    saved = tmp_path / "config.json"
+    saved.write_text(json.dumps(config.to_dict()))
+    assert settings.load(str(saved)).to_dict() == config.to_dict()
+
+
+def test_recipes_are_found_by_their_docstrings():
+    assert {name for _, name in RECIPES} >= {"offline", "conll2003", "wnut17"}
+    assert settings.load(NER).to_dict() == settings.load(NER + ":offline").to_dict()
+
+
+def test_names_that_users_type_take_values():
+    config = load(
+        "seed=3",
+        "optim.lr=3e-5",
+        "optim.lr=1",  # the last one counts, and 1 is a number
+        "train.steps=10",
+        "train.steps=none",
+        "data.pack=no",
+        "data.dev=x=y.conll",
+        "data.train=17",
+        "optim.warmup=10%",
+        "optim.freeze=('^body/',)",
+        "optim.lr_multipliers=(('^head/', 10), ('.', 1.0))",
+        "loss.class_weights=[['O', 0.5]]",
+        "mesh.fsdp=2",
+    )
+    assert (config.seed, config.optim.lr, config.train.steps, config.data.pack) == (3, 1.0, None, False)
+    assert (config.data.dev, config.data.train, config.optim.warmup) == ("x=y.conll", "17", "10%")
+    assert config.optim.lr_multipliers == (("^head/", 10), (".", 1.0))
+    assert (config.optim.freeze, config.loss.class_weights) == (("^body/",), (("O", 0.5),))
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("optim.learning_rate=1", r"no setting config\.optim\.learning_rate; known: optim\.b1, .*optim\.lr,"),
+        ("optim.l=1", r"there is no setting config\.optim\.l; did you mean config\.optim\.lr\?"),
+        ("batch.row=1", r"did you mean config\.batch\.rows\?"),
+        ("model.max_length=1", r"did you mean config\.data\.max_length\?"),
+        ("optim=1", r"no setting config\.optim"),
+        ("optim.lr", r"expected an override such as --config.optim.lr=3e-5"),
+        ("optim.lr=fast", r"config\.optim\.lr takes a number, found 'fast' \(text\)"),
+        ("optim.lr=nan", r"config\.optim\.lr takes a number"),
+        ("optim.lr=1e999", r"config\.optim\.lr=inf: expected a positive number"),
+        ("optim.lr=-1e-5", r"config\.optim\.lr=-1e-05: expected a positive number"),
+        ("batch.rows=8.5", r"config\.batch\.rows takes a whole number, found 8\.5"),
+        ("batch.rows=True", r"config\.batch\.rows takes a whole number, found True"),
+        ("batch.rows=none", r"config\.batch\.rows takes a whole number"),
+        ("batch.rows=0", r"config\.batch\.rows=0: expected 1 or more"),
+        ("batch.accumulate=3", r"rows=8 is not a multiple of config\.batch\.accumulate=3"),
+        ("data.pack=maybe", r"config\.data\.pack takes True or False, found 'maybe'"),
+        ("data.format=connl", r"config\.data\.format='connl': expected one of .*; did you mean conll\?"),
+        ("optim.schedule=cosin", r"did you mean cosine\?"),
+        ("optim.warmup=10 parsecs", r"config\.optim\.warmup='10 parsecs': expected a share of the run"),
+        ("optim.warmup=-5%", r"config\.optim\.warmup='-5%': expected a share"),
+        ("optim.warmup=-0.1", r"config\.optim\.warmup=-0\.1: expected a share"),
+        ("optim.warmup=1e999 steps", r"expected a share"),
+        ("optim.freeze=^body/", r"config\.optim\.freeze takes a tuple, found '\^body/'"),
+        ("optim.freeze=(1,)", r"config\.optim\.freeze=\(1,\): expected patterns"),
+        ("optim.lr_multipliers=('^head/', 10.0)", r"config\.optim\.lr_multipliers=.*expected pairs such as"),
+        (
+            "loss.class_weights=('O', 1)",
+            r"config\.loss\.class_weights=.*expected pairs such as \(\('O', 0\.5\),\)",
+        ),
+        ("loss.label_smoothing=1", r"expected 0 or more and below 1"),
+        ("model.dropout=1.5", r"config\.model\.dropout=1\.5"),
+        ("data.dev_fraction=1", r"expected a share between 0 and 1"),
+        ("eval.patience=0", r"config\.eval\.patience=0: expected 1 or more, or none"),
+    ],
+)
+def test_mistakes_are_named(override, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load(override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ("config.optim.lrr = 1", r"recipe\.py: .*lrr.*lr"),
+        ("config.optim.lr = 'fast'", r"recipe\.py: .*"),
+        ("config.modle = dict(a=1)", r"recipe\.py: .*modle.*model"),
+        (
+            "config.unlock(); config.optim.lrate = 1.0",
+            r"there is no setting config\.optim\.lrate; did you mean",
+        ),
+        ("config.optim.lr = undefined", r"recipe\.py: NameError: name 'undefined'"),
+        ("return None", r"recipe\.py: get_config returned NoneType, expected a ConfigDict"),
+        ("return (", r"recipe\.py: SyntaxError"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_named(tmp_path, body, message):
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        f"from jaxft.config import base\ndef get_config():\n    config = base()\n    {body}\n    return config\n"
+    )
+    with pytest.raises(UserError, match=message):
+        settings.load(str(path))
+
+
+def test_addresses_that_lead_nowhere_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*nerr\.py; expected a recipe such as configs/ner\.py"):
+        settings.load(NER.replace("ner.py", "nerr.py"))
+    with pytest.raises(UserError, match=r"has no recipe 'wnut'; expected offline, conll2003 or wnut17"):
+        settings.load(NER + ":wnut")
+    broken = tmp_path / "config.json"
+    for text, message in (
+        ('{"optim": {"lr"', "not JSON"),
+        ("[1]", "expected an object of settings"),
+        ('{"optim": {"lrr": 1}}', r"no setting config\.optim\.lrr; did you mean config\.optim\.lr\?"),
+        ('{"optim": {"lr": "x"}}', r"config\.optim\.lr takes a number"),
+    ):
+        broken.write_text(text)
+        with pytest.raises(UserError, match=message):
+            settings.load(str(broken))
+
+
+def steps(value, total=1000):
+    return settings.duration(value, "optim.warmup", total=total, steps_per_epoch=200, examples_per_step=32.0)
+
+
+def test_durations():
+    assert [steps(v) for v in (None, 0, 0.1, 100, "10%", "100 steps", "1 step")] == [
+        0,
+        0,
+        100,
+        100,
+        100,
+        100,
+        1,
+    ]
+    assert [steps(v) for v in ("0.5 epochs", "1epoch", "3200 examples", " 1e2 steps ")] == [
+        100,
+        200,
+        100,
+        100,
+    ]
+
+
+@given(st.one_of(st.text(), st.floats(), st.integers(), st.booleans(), st.lists(st.integers(), max_size=2)))
+def test_any_value_is_a_duration_or_refused(value):
+    try:
+        assert steps(value) >= 0
+    except UserError as error:
+        assert "config.optim.warmup=" in str(error)
+
+
+def test_total_steps_by_precedence():
+    def total(*overrides):
+        return settings.total_steps(load(*overrides), steps_per_epoch=200, examples_per_step=32.0)
+
+    assert total("train.epochs=2.5") == 500
+    assert total("train.epochs=0.0001") == 1
+    assert total("train.examples=65") == 3
+    assert total("train.examples=64", "train.steps=7") == 7
