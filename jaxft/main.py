@@ -1,22 +1,18 @@
 """Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner --config.optim.lr=3e-5`."""
 
+if __name__ == "__main__":  # before the slow imports, for it starts the process again
+    from jaxft import startup
+
+    startup.use_huge_pages()
+
 import argparse
-import os
+import errno
 import sys
 from pathlib import Path
 
-import jax
-
 from jaxft import config as settings
-from jaxft import train
+from jaxft import startup, train
 from jaxft.errors import EXIT_PREEMPTED, Preempted, UserError, exit_on_user_error
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,12 +33,18 @@ def main(argv: list[str] | None = None) -> None:
         workdir = Path(flags.workdir or "runs") / (
             "" if flags.workdir else settings.recipe_name(flags.config)
         )
-        use_compilation_cache()
+        startup.use_compilation_cache()
         try:
             train.run(config, workdir)
         except Preempted as stopped:
             print(stopped, file=sys.stderr, flush=True)
             sys.exit(EXIT_PREEMPTED)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise UserError(
+                f"--workdir {workdir}: {error}; make room, and the same command goes on from the last checkpoint"
+            ) from error
 
 
 if __name__ == "__main__":
