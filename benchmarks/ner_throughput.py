@@ -156,6 +156,7 @@ def start(flags) -> None:
 
 
 def main() -> None:
+    """Parses the flags and runs the parts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
