@@ -63,7 +63,7 @@ def read(
     if unknown := columns.keys() - records.KEYS.keys():
         raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(records.KEYS)}")
 
-    if source.startswith("demo:"):
+    if isinstance(source, str) and source.startswith("demo:"):
         sentences = demo.sentences(_demo_split(source, split))
         return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
     if format == "hub" or (isinstance(source, str) and source.startswith("hub:")):
