@@ -45,7 +45,10 @@ def open_checkpoint(config: ConfigDict) -> Checkpoint:
     address = config.model.checkpoint
     folder = hub.resolve(address, config.model.revision)
     checkpoint = Checkpoint(address, folder, hub.read_config(folder), hub.load_tokenizer(folder))
-    longest = body_sizes(config, checkpoint.hf_config)["max_positions"]
+    try:
+        longest = body_sizes(config, checkpoint.hf_config)["max_positions"]
+    except UserError as error:
+        raise UserError(f"checkpoint {address!r}: {error}") from None
     if config.data.max_length > longest:
         raise UserError(
             f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "

@@ -48,6 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     task, splits = TASKS[config.task].prepare(
         config, checkpoint.tokenizer, build.head_dropout(config, checkpoint.hf_config), say
     )
+    folder.selection_metric(config, dict.fromkeys(task.metric_names(splits["dev"]), 0.0))  # a typing mistake
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
     loaders = {
         name: Loader(

@@ -44,30 +44,39 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     Raises `UserError` where it cannot be written, or holds a run of other settings (which it names).
     """
     path = workdir / "config.json"
-    wanted = json.loads(json.dumps(config.to_dict()))
+    wanted_config = json.loads(json.dumps(config.to_dict()))
     try:
         if not path.exists():
             if workdir.exists() and any(entry.name != "config.json.tmp" for entry in workdir.iterdir()):
                 raise UserError(
                     f"--workdir {workdir} holds files but no jaxft run (no config.json); name a new or empty folder"
                 )
-            write_json(path, wanted)
+            write_json(path, wanted_config)
         else:  # a folder that was made read-only since must fail here, not hours later
             with open(workdir / "metrics.jsonl", "a"):
                 pass
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error}; name another folder") from None
-    found, wanted = settings.flat(read_json(path)), settings.flat(wanted)
+    found, wanted = settings.flat(read_json(path)), settings.flat(wanted_config)
     changed = [
         f"config.{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
         for key in sorted(found.keys() | wanted.keys())
         if found.get(key) != wanted.get(key) and not key.startswith(FREE)
     ]
-    if changed:
+    if changed and _trained(workdir):
         raise UserError(
             f"--workdir {workdir} holds a run of other settings: {'; '.join(changed)}. "
             "Name a new folder, or give that run's settings to go on with it"
         )
+    if changed:  # a start that failed, by a typing mistake say: nothing there depends on its settings
+        write_json(path, wanted_config)
+
+
+def _trained(workdir: Path) -> bool:
+    """Whether the run in `workdir` has got as far as numbers or checkpoints."""
+    metrics = workdir / "metrics.jsonl"
+    kept = [folder for name in ("checkpoints", "best") if (folder := workdir / name).is_dir()]
+    return (metrics.exists() and metrics.stat().st_size > 0) or any(any(f.iterdir()) for f in kept)
 
 
 def identity(windows: Windows, labels: list[str], tokenizer: Any) -> dict[str, Any]:

@@ -46,3 +46,6 @@ class Task(Protocol):
 
     def measure(self, split: Split, predictions: Any, loss_sum: float, weight_sum: float) -> Any:
         """The metric state of `predictions`; `.compute()` gives a flat dict."""
+
+    def metric_names(self, split: Split) -> list[str]:
+        """The names of what `measure` gives on `split`."""
