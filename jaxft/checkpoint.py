@@ -16,7 +16,8 @@ from jaxft.errors import UserError
 
 Say = Callable[[str], None]
 # orbax tells every phase of every save, and a failed one with a trace from each thread; `Checkpoints` says it once.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @jax.jit
@@ -69,6 +70,11 @@ class Checkpoints:
         )
 
         def start() -> None:
+            needed, disk = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(self.folder)
+            if 0 < disk.total and disk.free < needed:  # some file systems do not tell
+                raise OSError(
+                    f"it takes {needed / 2**20:,.1f} MiB, the disk has {disk.free / 2**20:,.1f} MiB left"
+                )
             if step in self.steps():  # of an earlier start that was killed after it
                 self._manager.delete(step)
             self._manager.save(step, args=args, force=True)
