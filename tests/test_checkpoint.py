@@ -153,6 +153,20 @@ def no_room(file_bytes: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_a_disk_without_room_is_not_filled(saved, said, monkeypatch):
+    disk = shutil.disk_usage(saved)
+    checkpoints = Checkpoints(saved, keep=2, say=said.append)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=20_000))
+    checkpoints.save(3, tree(3), {})
+    assert "checkpoint 3 could not be saved" in said[0] and "earlier checkpoints are kept: [1, 2]" in said[0]
+    assert "(it takes 0.0 MiB, the disk has 0.0 MiB left)" in said[0]
+    assert sorted(p.name for p in saved.iterdir()) == ["1", "2"]
+    monkeypatch.undo()
+    checkpoints.save(4, tree(4), {})
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 4] and len(said) == 1
+
+
 def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
     checkpoints = Checkpoints(saved, keep=2, say=said.append)
     with no_room(4000):

@@ -1,12 +1,107 @@
-"""A whole run on a tiny model: what it leaves behind, and that it can learn."""
+"""A whole run on a tiny model: what it leaves behind, that it learns, when it stops, and what it keeps."""
 
 import json
+import math
+
+import pytest
 
 
-def test_summary_has_what_users_read(finished_run):
+def rows(run, kind):
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def main(command, tiny_flags, tmp_path_factory):
+    """Runs the tiny run with further settings; gives its workdir and output."""
+
+    def run(**settings):
+        workdir = tmp_path_factory.mktemp("run")
+        flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in settings.items()]
+        done = command("main", *tiny_flags, "--workdir", workdir, *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return workdir, done.stdout
+
+    return run
+
+
+def test_a_run_leaves_what_users_read(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
     expected = "steps train_s compile_s compiles real_tokens_per_s padding_fraction input_stall_fraction peak_rss_bytes"
     assert set(expected.split()) <= summary.keys()
-    assert summary["steps"] == 40
+    assert summary["steps"] == 100 and summary["late_compiles"] == 0
+    for name in ("dev", "test"):
+        assert summary[name]["entity_f1"] > 0.15  # labels by chance: under 0.03
+        assert json.loads((finished_run / f"eval/{name}.json").read_text())["metrics"] == summary[name]
+        assert (finished_run / f"predictions/{name}.conll").stat().st_size > 1000
+    train, dev = rows(finished_run, "train"), rows(finished_run, "dev")
+    assert [row["step"] for row in train] == list(range(4, 101, 4))
+    assert [row["step"] for row in dev] == [20, 40, 60, 80, 100]
+    keys = {
+        "loss",
+        "grad_norm",
+        "lr",
+        "epoch",
+        "real_tokens_per_s",
+        "padding_fraction",
+        "input_stall_fraction",
+    }
+    assert all(keys <= row.keys() for row in train)
+    assert train[0]["loss"] > 1.2 > 0.9 > train[-1]["loss"]
+    assert max(row["lr"] for row in train) <= 0.01 and train[-1]["lr"] == pytest.approx(0.01 / 90, rel=1e-4)
+    # The best weights are those measured at the end.
+    best = max(dev, key=lambda row: row["entity_f1"])
+    assert summary["best_step"] == best["step"]
+    assert summary["dev"]["entity_f1"] == best["entity_f1"]
+    assert [p.name for p in (finished_run / "best").iterdir()] == [str(best["step"])]
+    assert sorted(p.name for p in (finished_run / "checkpoints").iterdir()) == ["100", "98"]
+
+
+def test_it_learns_what_can_be_learnt(main, tmp_path):
+    """Tags that follow from the word: a model that trains gets them right. Written to TensorBoard as well."""
+    words = {"ann": "B-PER", "york": "B-LOC", "lee": "I-PER", "the": "O", "of": "O", "to": "O", "in": "O"}
+    lines = {name: [] for name in ("train", "dev")}
+    names = list(words)
+    for number in range(160):
+        picked = [names[(number * 7 + i * (number % 5 + 1)) % 5 if i % 4 else number % 2] for i in range(8)]
+        picked = [w if w != "lee" or i and picked[i - 1] == "ann" else "the" for i, w in enumerate(picked)]
+        lines["train" if number < 120 else "dev"].append("".join(f"{w}\t{words[w]}\n" for w in picked))
+    files = {name: tmp_path / f"{name}.conll" for name in lines}
+    for name, path in files.items():
+        path.write_text("\n".join(lines[name]))
+    workdir, _ = main(
+        data__train=files["train"],
+        data__dev=files["dev"],
+        data__test="none",
+        log__tensorboard=True,
+        eval__every_steps=50,
+    )
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["dev"]["entity_f1"] > 0.95
+    assert sum(p.stat().st_size for p in (workdir / "tensorboard").iterdir()) > 5000
+
+
+def test_unpacked_rows_of_several_lengths_compile_ahead(main):
+    workdir, output = main(
+        data__pack=False, batch__rows=16, train__steps=30, eval__every_steps=10, eval__metric="loss"
+    )
+    summary = json.loads((workdir / "summary.json").read_text())
     assert summary["late_compiles"] == 0
-    assert 0 <= summary["dev"]["entity_f1"] <= 1 and 0 <= summary["test"]["entity_f1"] <= 1
+    assert summary["compiles"] > 8  # more than one shape of each step
+    assert "0 words unscored" in output
+    dev = rows(workdir, "dev")
+    assert summary["best_step"] == min(dev, key=lambda row: row["loss"])["step"]  # a loss is minimised
+    assert summary["dev"]["loss"] == pytest.approx(min(row["loss"] for row in dev))
+
+
+def test_a_run_without_progress_stops_early_and_keeps_its_best(main):
+    """With a rate that changes next to nothing, the first evaluation stays the best."""
+    workdir, output = main(
+        optim__lr=1e-12, eval__every_steps=5, eval__patience=3, checkpoint__every_steps=5, checkpoint__keep=3
+    )
+    assert "no better entity_f1 in 3 evaluations: stopping early" in output
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert (summary["steps"], summary["best_step"]) == (20, 5)
+    assert sorted(int(p.name) for p in (workdir / "checkpoints").iterdir()) == [10, 15, 20]
+    assert [p.name for p in (workdir / "best").iterdir()] == ["5"]
+    assert all(math.isfinite(row["loss"]) for row in rows(workdir, "train"))

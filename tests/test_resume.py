@@ -1,0 +1,222 @@
+"""A run that is killed, stopped or damaged and started again ends bit for bit as one that was not."""
+
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxft import config as settings
+from jaxft import train
+from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+
+TIMING = {"real_tokens_per_s", "input_stall_fraction"}
+
+
+def in_process(flags, workdir):
+    """The run of `flags`, up to the error that it is expected to raise before anything is compiled."""
+    return train.run(settings.load(flags[1], flags[2:]), workdir)
+
+
+def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of one checkpoint by path, read without the code under test."""
+    import jax
+
+    with ocp.CheckpointManager(
+        checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        state = manager.restore(int(checkpoint.name), args=args).state
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def newest(folder: pathlib.Path) -> pathlib.Path:
+    return max((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
+    """Parameters, optimizer state, best weights, measured numbers and predictions agree to the bit."""
+    for name in ("checkpoints", "best"):
+        assert newest(one / name).name == newest(other / name).name
+        a, b = arrays(newest(one / name)), arrays(newest(other / name))
+        assert a.keys() == b.keys()
+        assert [k for k in a if a[k].dtype != b[k].dtype or a[k].tobytes() != b[k].tobytes()] == []
+
+    def rows(run):
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
+
+    assert rows(one) == rows(other)
+    for name in ("eval/dev.json", "eval/test.json", "predictions/dev.conll", "predictions/test.conll"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+    for key in ("steps", "best_step", "padding_fraction", "dev", "test"):
+        assert summaries[0][key] == summaries[1][key]
+
+
+# The command, with a signal to itself where `when` says so, before or after a function's call: exact moments,
+# which watching from outside would miss on a quick or a busy machine.
+DRIVER = """
+import os, signal, sys
+from jaxft import inference, main
+from jaxft.checkpoint import Checkpoints
+from jaxft.data.loader import Loader
+from jaxft.report import Report
+from jaxft.tasks.token_classification import TokenClassification
+
+def on(owner, name, when, *, after=False, sent=signal.SIGKILL):
+    original = getattr(owner, name)
+    def watched(*args, **options):
+        if not after and when(*args):
+            os.kill(os.getpid(), sent)
+        result = original(*args, **options)
+        if after and when(*args):
+            os.kill(os.getpid(), sent)
+        return result
+    setattr(owner, name, watched)
+
+exec(sys.argv.pop(1))
+main.main(sys.argv[1:])
+"""
+
+SAVED = 'on(Checkpoints, "save", lambda self, step, *_: self.folder.name == "{}" and step == {}, after=True)'
+WRITTEN = 'on(Report, "write", lambda _, step, kind, *__: (step, kind) == (60, "dev"))'
+MOMENTS = (
+    ("after some steps, before the first checkpoint", 'on(Loader, "batch", lambda _, step: step == 5)'),
+    ("while a checkpoint is being saved", SAVED.format("checkpoints", 14)),
+    ("while the best weights are being saved", SAVED.format("best", 20)),
+    ("past the first epoch, between evaluation and its line", WRITTEN),
+    ("in an evaluation", 'on(inference, "_fetch", lambda *_: True)'),
+    ("when test is written", 'on(TokenClassification, "write_evaluation", lambda *a: a[2].name == "test")'),
+)
+
+
+@pytest.fixture(scope="session")
+def start(tiny_flags, environment):
+    """Starts the tiny run, which sends itself a signal at a moment; gives exit code and output."""
+
+    def run(workdir, moment="") -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", DRIVER, moment, *tiny_flags, "--workdir", str(workdir)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_killed_at_any_moment_a_run_ends_bit_identically(start, finished_run, tmp_path):
+    workdir = tmp_path / "run"
+    resumed_at = []
+    for name, moment in MOMENTS:
+        code, output = start(workdir, moment)
+        assert code == -signal.SIGKILL, (name, output)
+        resumed_at += map(int, re.findall(r"going on at step (\d+) of 100", output))
+    assert len(resumed_at) == len(MOMENTS) - 2  # the first two starts found nothing
+    assert resumed_at[0] in (7, 14) and all(40 < step < 60 for step in resumed_at[-2:])
+    code, output = start(workdir)
+    assert code == 0, output
+    assert_same_run(workdir, finished_run)
+
+
+def test_sigterm_saves_and_exits_with_its_own_code(start, finished_run, tmp_path):
+    workdir = tmp_path / "run"
+    code, output = start(workdir, 'on(Loader, "batch", lambda _, step: step == 45, sent=signal.SIGTERM)')
+    assert code == EXIT_PREEMPTED, output
+    assert "the same command goes on" in output and "Traceback" not in output
+    stopped = int(newest(workdir / "checkpoints").name)
+    assert 42 <= stopped <= 45
+    measuring = 'on(TokenClassification, "write_evaluation", lambda *_: True, sent=signal.SIGTERM)'
+    code, output = start(workdir, measuring)
+    assert f"going on at step {stopped} " in output
+    assert code == EXIT_PREEMPTED, output
+    code, output = start(workdir)
+    assert code == 0 and "going on at step 100 " in output
+    assert_same_run(workdir, finished_run)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["train_s"] > 0.1  # of all starts: the last one had nothing to train
+    assert 10 < summary["real_tokens_per_s"] < 1e6
+
+
+def test_damaged_checkpoints_are_named_and_the_one_before_is_used(start, finished_run, tmp_path, tiny_flags):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    for name in ("summary.json", "eval", "predictions"):
+        shutil.rmtree(workdir / name) if (workdir / name).is_dir() else (workdir / name).unlink()
+    good, bad = sorted(p for p in (workdir / "checkpoints").iterdir())[::-1]
+    assert (good.name, bad.name) == ("98", "100")
+    data = max(bad.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+    code, output = start(workdir)
+    assert code == 0, output
+    assert f"checkpoint {bad} is damaged" in output
+    assert "going on at step 98 " in output
+    assert_same_run(workdir, finished_run)
+
+    for checkpoint in (workdir / "checkpoints").iterdir():
+        data = max(checkpoint.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+        data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    for _ in range(2):  # the second start must not take the damaged ones' absence for a new run
+        with pytest.raises(UserError, match=r"every checkpoint is damaged \(98, 100\)"):
+            in_process(tiny_flags, workdir)
+
+
+def test_a_full_disk_costs_no_more_than_it_must(start, finished_run, tmp_path):
+    """Saves fail and are said; the run goes on, and once there is room the same command ends as it should."""
+    workdir = tmp_path / "run"
+    full = """
+import resource
+def fill(self, step, *_):
+    if self.folder.name == "checkpoints" and step == 7:
+        self.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({}, resource.RLIM_INFINITY))
+    return False
+on(Checkpoints, "save", fill, after=True)
+"""
+    code, output = start(workdir, full.format(4_000))  # not even the log has room
+    assert code == EXIT_USER_ERROR, output
+    assert "warning: step 40 is missing from metrics.jsonl, the run goes on" in output
+    assert "step 100/100  dev: entity F1" in output  # it did not stop before it had to
+    assert "make room, and the same command goes on from the last checkpoint" in output.splitlines()[-1]
+    assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["7"]
+
+    again = full.replace("step == 7", "step == 14")
+    code, output = start(workdir, again.format(100_000))  # only checkpoints have none
+    assert "going on at step 7 " in output
+    assert code == 0, output
+    assert "warning: checkpoint 56 could not be saved" in output and "kept: [7, 14]" in output
+    assert "The weights of the last step take their place" in output
+    summary = json.loads((workdir / "summary.json").read_text())
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    last = next(row for row in rows if (row["step"], row["kind"]) == (100, "dev"))
+    assert summary["best_step"] == 100 and summary["dev"]["entity_f1"] == last["entity_f1"]
+
+    code, output = start(workdir)
+    assert code == 0 and "going on at step 14 " in output, output
+    assert_same_run(workdir, finished_run)
+
+
+def test_another_config_or_other_data_is_refused(finished_run, tiny_flags, corpus, tmp_path):
+    with pytest.raises(UserError, match=r"config\.optim\.lr was 0\.01, is 0\.02; config\.seed was 0, is 1"):
+        in_process([*tiny_flags, "--config.optim.lr=0.02", "--config.seed=1"], finished_run)
+    path = pathlib.Path(corpus["train"])
+    text = path.read_text()
+    path.write_text("Peter\tB-PER\n\n" + text)
+    try:
+        with pytest.raises(UserError, match="the training data changed since its checkpoint was saved"):
+            in_process(tiny_flags, finished_run)
+    finally:
+        path.write_text(text)

@@ -1,0 +1,213 @@
+"""The train step: the same mathematics however a batch is packed, cut or spread; frozen means untouched."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft import build, losses, sharding, step
+from jaxft import config as settings
+from jaxft.models.layers import DropoutSeed
+from jaxft.tasks.token_classification import TokenClassification
+
+LABELS = ["O", "B-X", "I-X"]
+SIZES = dict(
+    vocab_size=50,
+    hidden_size=16,
+    num_layers=2,
+    num_heads=2,
+    intermediate_size=32,
+    max_positions=16,
+    type_vocab_size=2,
+    activation="gelu",
+    layer_norm_eps=1e-12,
+    hidden_dropout=0.2,
+    attention_dropout=0.2,
+    initializer_range=0.1,
+    dtype=jnp.dtype("float32"),
+    remat="none",
+    unroll=False,
+)
+ROWS, LENGTH = 8, 16
+# With the usual tiny eps Adam's first steps are the gradient's sign, and where the gradient is nothing but
+# rounding, as that of the keys' bias, so is the step.
+SMOOTH = {"optim.lr": 0.01, "optim.eps": 1e-3}
+
+
+def config_with(**values):
+    config = settings.base()
+    config.update_from_flattened_dict(values)
+    return config
+
+
+def network(config=None):
+    task = TokenClassification(LABELS, head_dropout=0.2, config=config or settings.base())
+    mesh = sharding.make_mesh(settings.base())
+    return build.network(task, SIZES, mesh)
+
+
+@functools.cache
+def _start() -> dict[str, np.ndarray]:
+    return jax.tree.map(np.array, jax.jit(network().new_parameters)(jnp.uint32(0)))
+
+
+def parameters_of(net) -> dict[str, jax.Array]:
+    """The same new parameters for every test."""
+    return {name: jnp.array(value) for name, value in _start().items()}
+
+
+def batch(seed: int, rows: int = ROWS) -> dict[str, np.ndarray]:
+    """Random rows of two segments and some padding; rows hold differing numbers of labelled tokens."""
+    rng = np.random.default_rng(seed)
+    cut, end = rng.integers(2, 8, rows), rng.integers(9, LENGTH + 1, rows)
+    place = np.arange(LENGTH)[None]
+    second = place >= cut[:, None]
+    segments = np.where(place < end[:, None], 1 + second, 0)
+    arrays = {
+        "input_ids": rng.integers(1, 50, (rows, LENGTH)) * (segments > 0),
+        "segment_ids": segments,
+        "positions": (place - second * cut[:, None]) * (segments > 0),
+        "token_type_ids": np.zeros((rows, LENGTH)),
+        "labels": rng.integers(0, 3, (rows, LENGTH)),
+    }
+    weights = (rng.random((rows, LENGTH)) < rng.random((rows, 1))) * (segments > 0)
+    return {k: v.astype(np.int32) for k, v in arrays.items()} | {"weights": weights.astype(np.float32)}
+
+
+def run(trainer, steps: int = 3):
+    """Metrics and the final state of a few steps."""
+    state = trainer.new_state(parameters_of(trainer.net))
+    metrics = []
+    for number in range(steps):
+        state, values = trainer.train_step(state, batch(number), jnp.uint32(7))
+        metrics.append({k: float(v) for k, v in values.items()})
+    return metrics, state
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A trainer without accumulation, compiled once."""
+    return build.trainer(network(), config_with(**SMOOTH), total=10, warmup=0)
+
+
+def test_microbatches_change_nothing(plain):
+    """With dropout on: masks are those of the row in the whole batch."""
+    config = config_with(**SMOOTH, **{"batch.accumulate": 4})
+    metrics, state = run(build.trainer(network(), config, total=10, warmup=0))
+    want, whole = run(plain)
+    for ours, theirs in zip(metrics, want, strict=True):
+        assert ours["weight"] == theirs["weight"] > 0
+        assert ours == pytest.approx(theirs, rel=2e-5)
+    for name, value in state.trainable.items():
+        np.testing.assert_allclose(value, whole.trainable[name], atol=2e-5, err_msg=name)
+
+
+def test_dropout_is_on_and_changes_with_row_and_seed():
+    net = network()
+    parameters = parameters_of(net)
+    loss = jax.jit(lambda seed: net.task.loss(step.model_of(net.graphdef, parameters), batch(0), seed))
+    values = {
+        float(loss(DropoutSeed(jnp.uint32(seed), jnp.int32(row)))[0]) for seed in (0, 1) for row in (0, 8)
+    }
+    assert len(values | {float(loss(None)[0])}) == 5
+
+
+def test_packed_and_unpacked_batches_have_one_loss_and_gradient():
+    net = network()
+    parameters = parameters_of(net)
+    packed = batch(3)
+    rows = []
+    for row in range(ROWS):
+        for segment in (1, 2):
+            slots = np.flatnonzero(packed["segment_ids"][row] == segment)
+            alone = {k: np.zeros(LENGTH, v.dtype) for k, v in packed.items()}
+            for name, value in packed.items():
+                alone[name][: len(slots)] = value[row, slots]
+            alone["segment_ids"][: len(slots)] = 1
+            rows.append(alone)
+    unpacked = {k: np.stack([r[k] for r in rows]) for k in packed}
+
+    def mean(parameters, arrays):
+        total, weight = net.task.loss(step.model_of(net.graphdef, parameters), arrays, None)
+        return total / weight
+
+    gradient = jax.jit(jax.value_and_grad(mean))
+    a, b = (gradient(parameters, arrays) for arrays in (packed, unpacked))
+    np.testing.assert_allclose(a[0], b[0], rtol=1e-5)
+    for name in parameters:
+        np.testing.assert_allclose(a[1][name], b[1][name], rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+def test_the_gradient_is_that_of_the_mean_over_labelled_tokens(plain):
+    """One step by hand: loss of the whole batch, its gradient, AdamW."""
+    net, (metrics, once) = plain.net, run(plain, steps=1)
+    parameters, arrays = parameters_of(net), batch(0)
+
+    def mean(parameters):
+        model = step.model_of(net.graphdef, parameters)
+        inputs = (arrays[k] for k in ("input_ids", "segment_ids", "positions", "token_type_ids"))
+        logits = model(*inputs, DropoutSeed(jnp.uint32(7), jnp.int32(0)))
+        log_probs = jax.nn.log_softmax(logits)
+        picked = jnp.take_along_axis(log_probs, jnp.asarray(arrays["labels"])[..., None], -1)[..., 0]
+        return -jnp.sum(picked * arrays["weights"]) / arrays["weights"].sum()
+
+    loss, gradient = jax.jit(jax.value_and_grad(mean))(parameters)
+    assert metrics[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    norm = float(jnp.sqrt(sum(jnp.sum(g * g) for g in gradient.values())))
+    assert metrics[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert metrics[0]["lr"] == pytest.approx(0.01)
+    optimizer = plain.optimizer
+    updates, _ = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p))(gradient, parameters)
+    moved = {name: parameters[name] + updates[name] for name in parameters}
+    for name, value in moved.items():
+        np.testing.assert_allclose(once.trainable[name], value, atol=1e-5, err_msg=name)
+
+
+def test_a_batch_without_labels_moves_nothing_but_decay(plain):
+    empty = {k: np.zeros_like(v) for k, v in batch(0).items()}
+    state, metrics = plain.train_step(plain.new_state(parameters_of(plain.net)), empty, jnp.uint32(0))
+    assert float(metrics["loss"]) == 0 and float(metrics["grad_norm"]) == 0
+    for name, value in state.trainable.items():
+        decay = 1 - 0.01 * 0.01 if name.endswith(("kernel", "embedding")) else 1
+        np.testing.assert_allclose(value, _start()[name] * decay, rtol=1e-6, err_msg=name)
+
+
+def test_frozen_parameters_have_no_gradient_no_state_and_do_not_move():
+    net = network()
+    frozen = {n for n in net.abstract if "embeddings" in n or "attention/" in n}
+    config = config_with(**SMOOTH, **{"optim.freeze": ("embeddings", "attention/")})
+    before = _start()
+    _, state = run(build.trainer(net, config, total=10, warmup=0))
+    assert set(state.frozen) == frozen and frozen.isdisjoint(state.trainable)
+    paths = {
+        entry.key
+        for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)
+        for entry in path
+        if isinstance(entry, jax.tree_util.DictKey)
+    }
+    assert paths == set(net.abstract) - frozen
+    for name in frozen:
+        assert np.array(state.frozen[name]).tobytes() == before[name].tobytes()
+    assert all(np.any(np.array(v) != before[name]) for name, v in state.trainable.items())
+
+
+def test_label_smoothing_and_class_weights_reach_the_loss():
+    arrays = batch(1)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(ROWS, LENGTH, 3)), jnp.float32)
+
+    def model(*_, **__):
+        return logits
+
+    for values in ({"loss.label_smoothing": 0.2}, {"loss.class_weights": (("O", 0.25), ("B-X", 3.0))}):
+        task = TokenClassification(LABELS, config=config_with(**values))
+        weights = np.array([0.25, 3.0, 1.0]) if "loss.class_weights" in values else None
+        want = losses.cross_entropy(
+            logits,
+            arrays["labels"],
+            arrays["weights"],
+            label_smoothing=values.get("loss.label_smoothing", 0.0),
+            class_weights=weights,
+        )
+        assert jnp.allclose(jnp.stack(task.loss(model, arrays, None)), jnp.stack(want), rtol=1e-6)
