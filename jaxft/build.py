@@ -54,6 +54,16 @@ def open_checkpoint(config: ConfigDict) -> Checkpoint:
             f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "
             f"set it to {longest} or less, longer sentences are cut into windows and scored whole"
         )
+    vocabulary = body_sizes(config, checkpoint.hf_config)["vocab_size"]
+    if len(checkpoint.tokenizer) > vocabulary:
+        raise UserError(
+            f"{address}: its tokenizer has {len(checkpoint.tokenizer)} tokens, but the model only {vocabulary}; "
+            "its tokenizer and config.json do not belong together"
+        )
+    if checkpoint.tokenizer.pad_token_id is None:
+        raise UserError(
+            f"{address}: its tokenizer has no padding token; set pad_token in tokenizer_config.json"
+        )
     return checkpoint
 
 
@@ -81,7 +91,7 @@ class Network:
     graphdef: nnx.GraphDef
     mesh: Mesh
     abstract: dict[str, jax.ShapeDtypeStruct]  # with shardings
-    new_parameters: Any  # jitted: seed -> parameters
+    new_parameters: Any  # uint32 seed -> parameters by path
 
     @functools.cached_property
     def count(self) -> int:
@@ -184,6 +194,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         optimizer=optimizer,
         schedule=schedule,
         accumulate=config.batch.accumulate,
+        microbatches=NamedSharding(net.mesh, PartitionSpec(None, *sharding.BATCH)),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     train_step = jax.jit(function, donate_argnums=0, out_shardings=(shardings, whole))

@@ -77,7 +77,9 @@ class Checkpoints:
                 )
             if step in self.steps():  # of an earlier start that was killed after it
                 self._manager.delete(step)
-            self._manager.save(step, args=args, force=True)
+            # Orbax copies to the host without saying so, which the training loop forbids on accelerators.
+            with jax.transfer_guard_device_to_host("allow"):
+                self._manager.save(step, args=args, force=True)
             self._saving = step
 
         self._attempt(step, start)
@@ -128,9 +130,11 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 tree, meta = self._read(step, abstract)
-            except UserError:
+            except (UserError, MemoryError):
                 raise
             except Exception as error:  # damage shows as whatever the reader stumbles over
+                if "RESOURCE_EXHAUSTED" in str(error):  # too little memory is no damage
+                    raise
                 damaged.append(step)
                 reason = _first_line(error)[:200]
                 self.say(
@@ -148,7 +152,7 @@ class Checkpoints:
         if damaged:
             raise UserError(
                 f"{self.folder}: every checkpoint is damaged ({', '.join(map(str, reversed(damaged)))}); "
-                "remove the folder to start the run anew"
+                + ("run its training anew" if self._read_only else "remove the folder to start the run anew")
             )
         return None
 

@@ -53,6 +53,7 @@ def base() -> ConfigDict:
                 format="auto",  # by the file's suffix
                 word_column=0,  # CoNLL columns, negative ones count from the end
                 tag_column=-1,
+                columns=(),  # keys of JSON, CSV, Parquet and hub records by role, e.g. (("tokens", "words"),)
                 scheme="auto",  # of the tags in the files; IOB2 inside
                 max_length=128,  # subwords in a row, special tokens included
                 pack=True,  # several sentences a row; False: one a row, in length buckets
@@ -60,7 +61,7 @@ def base() -> ConfigDict:
                 context=False,  # fill windows with the document's neighbouring sentences, unscored
                 stride=placeholder(int),  # subwords of context that windows of a long sentence share
                 dev_fraction=0.1,
-                cache_dir=placeholder(str),  # unset: ~/.cache/jaxft/data; "none": no cache
+                cache_dir=placeholder(str),  # unset: ~/.cache/jaxft/data; "off": no cache
             ),
             batch=dict(
                 rows=8,  # a step's rows over all devices and microbatches
@@ -298,7 +299,13 @@ def validate(config: ConfigDict, where: str = "config") -> None:
         "checkpoint.every_steps",
     ):
         need(key, found[key] is None or found[key] >= 1, "1 or more, or none")
-    need("train.epochs", found["train.epochs"] > 0, "more than 0")
+    need("seed", 0 <= found["seed"] < 2**32, "0 or more and below 2^32")
+    need("train.epochs", 0 < found["train.epochs"] < math.inf, "more than 0")
+    need("data.stride", found["data.stride"] is None or found["data.stride"] >= 0, "0 or more, or none")
+    need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
+    for key in ("optim.b1", "optim.b2"):
+        need(key, 0 <= found[key] < 1, "0 or more and below 1")
+    need("optim.eps", found["optim.eps"] > 0, "more than 0")
     need("data.max_length", found["data.max_length"] >= 8, "8 or more")
     need("data.dev_fraction", 0 < found["data.dev_fraction"] < 1, "a share between 0 and 1")
     need("optim.lr", found["optim.lr"] > 0 and math.isfinite(found["optim.lr"]), "a positive number")
@@ -309,11 +316,14 @@ def validate(config: ConfigDict, where: str = "config") -> None:
         ("optim.decay", bool, r"pairs such as (('kernel$', True), ('.', False))"),
         ("optim.lr_multipliers", int | float, "pairs such as (('^head/', 10.0), ('.', 1.0))"),
         ("loss.class_weights", int | float, "pairs such as (('O', 0.5),)"),
+        ("data.columns", str, "pairs such as (('tokens', 'words'),)"),
     ):
         need(key, all(_is_pair(item, value) for item in found[key]), expected)
     need(
         "optim.freeze", all(isinstance(item, str) for item in found["optim.freeze"]), "patterns, ('^body/',)"
     )
+    weights = [weight for _, weight in found["loss.class_weights"]]
+    need("loss.class_weights", all(0 < weight < math.inf for weight in weights), "weights above 0")
     need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
     if found["model.dropout"] is not None:
         need("model.dropout", 0 <= found["model.dropout"] < 1, "0 or more and below 1")
@@ -346,7 +356,12 @@ def duration(value: Any, key: str, *, total: int, steps_per_epoch: int, examples
         return 0
     if isinstance(value, float) and 0 <= value < 1:
         return round(value * total)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value == int(value):
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value < math.inf
+        and value % 1 == 0
+    ):
         return int(value)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     try:

@@ -22,11 +22,10 @@ from jaxft import build, sharding, startup
 from jaxft import workdir as folder
 from jaxft.data.loader import Batch, Loader
 from jaxft.data.windows import Windows
-from jaxft.errors import UserError, exit_on_user_error
+from jaxft.errors import EXIT_INTERRUPTED, UserError, exit_on_user_error
 from jaxft.tasks.token_classification import TokenClassification
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
-EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 Say = Callable[[str], None]
 
@@ -111,7 +110,7 @@ def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), sharding.AXES)
     sizes = build.body_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
-    parameters = folder.load_best(run.workdir, net.abstract, say)
+    parameters = folder.load_best(run.workdir, net.abstract, run.labels, say)
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))
 
 

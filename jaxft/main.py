@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxft import config as settings
 from jaxft import startup, train
-from jaxft.errors import EXIT_PREEMPTED, Preempted, UserError, exit_on_user_error
+from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError, exit_on_user_error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,6 +39,11 @@ def main(argv: list[str] | None = None) -> None:
         except Preempted as stopped:
             print(stopped, file=sys.stderr, flush=True)
             sys.exit(EXIT_PREEMPTED)
+        except KeyboardInterrupt:
+            print(
+                "interrupted: the same command goes on from the last checkpoint", file=sys.stderr, flush=True
+            )
+            sys.exit(EXIT_INTERRUPTED)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise

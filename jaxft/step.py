@@ -1,29 +1,19 @@
 """TrainState and the pure functions that a run compiles: one optimizer step, one evaluation batch."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from jaxft import paths
 from jaxft.models.layers import DropoutSeed
+from jaxft.tasks.base import Task
 
 Parameters = dict[str, jax.Array]  # flat: {"body/embeddings/word/embedding": array, ...}
 Batch = dict[str, jax.Array]  # arrays of [rows, length]; see data/loader.py
-
-
-class Task(Protocol):
-    """What a step asks of a task; tasks/base.py has the rest."""
-
-    def loss(
-        self, model: nnx.Module, batch: Batch, dropout: DropoutSeed | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """(loss_sum, weight_sum) of a batch, float32 scalars."""
-
-    def predict(self, model: nnx.Module, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-        """Predictions of a batch, each [rows, ...], and its (loss_sum, weight_sum)."""
 
 
 class TrainState(NamedTuple):
@@ -50,6 +40,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     accumulate: int,
+    microbatches: NamedSharding,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
 
@@ -58,6 +49,7 @@ def train_step(
 
     Args:
       seed: uint32 scalar of the run.
+      microbatches: of a batch's arrays cut into [accumulate, rows / accumulate, length].
 
     Returns:
       The next state and float32 scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr.
@@ -74,7 +66,11 @@ def train_step(
         (total, weight), gradients = gradient(state.trainable, batch, jnp.int32(0))
     else:
         micro_rows = rows // accumulate
-        cut = jax.tree.map(lambda x: x.reshape(accumulate, micro_rows, *x.shape[1:]), batch)
+        # Each microbatch over all devices: left to itself, XLA would give each device whole microbatches.
+        cut = jax.lax.with_sharding_constraint(
+            jax.tree.map(lambda x: x.reshape(accumulate, micro_rows, *x.shape[1:]), batch),
+            microbatches,
+        )
 
         def body(carry, xs):
             micro, index = xs

@@ -81,7 +81,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
     net = build.network(task, build.body_sizes(config, checkpoint.hf_config), mesh)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
-    identity = folder.identity(splits["train"].windows, task.labels, checkpoint.tokenizer)
+    identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer)
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
     restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.abstract)
@@ -95,7 +95,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}, "totals": {}}
         if config.init_from:
             parameters, said = (
-                folder.load_best(Path(config.init_from), net.abstract, say),
+                folder.load_best(Path(config.init_from), net.abstract, task.labels, say),
                 f"weights: {config.init_from}",
             )
         else:
@@ -227,7 +227,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                     metric = folder.selection_metric(config, values)
                     if folder.better(config, metric, progress["best"]):
                         progress["worse"] = 0
-                        best.save(step, parameters_now(), folder.best_meta(net.abstract, values))
+                        best.save(step, parameters_now(), folder.best_meta(net.abstract, task.labels, values))
                         best.wait()  # before a checkpoint of the run speaks of it
                         if step in best.steps():
                             progress |= {"best": metric, "best_step": step}
@@ -254,11 +254,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     parameters, best_step = parameters_now(), progress["best_step"]
     if best_step != step:
         try:
-            parameters = folder.load_best(workdir, net.abstract, say)
+            parameters = folder.load_best(workdir, net.abstract, task.labels, say)
         except UserError as error:  # hours of training are not lost for it
             say(f"warning: {error}. The weights of the last step take their place")
             best_step = step
-            best.save(step, parameters, folder.best_meta(net.abstract, {}))
+            best.save(step, parameters, folder.best_meta(net.abstract, task.labels, {}))
     best.close()
     summary = {
         "steps": step,

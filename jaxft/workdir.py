@@ -17,10 +17,10 @@ from jaxft import config as settings
 from jaxft.build import Checkpoint
 from jaxft.checkpoint import Checkpoints
 from jaxft.data.loader import Batch
-from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.pretrained import hub
 from jaxft.report import write_json
+from jaxft.tasks.base import Split
 
 # Settings that change no result: a run may go on with others.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
@@ -79,19 +79,38 @@ def _trained(workdir: Path) -> bool:
     return (metrics.exists() and metrics.stat().st_size > 0) or any(any(f.iterdir()) for f in kept)
 
 
-def identity(windows: Windows, labels: list[str], tokenizer: Any) -> dict[str, Any]:
-    """What must be the same for a run to go on: training data, labels and tokenizer."""
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """The settings that results depend on, flat, as JSON gives them back."""
+    values = settings.flat(json.loads(json.dumps(config.to_dict())))
+    return {key: value for key, value in values.items() if not key.startswith(FREE)}
+
+
+def identity(
+    config: ConfigDict, splits: Mapping[str, Split], labels: list[str], tokenizer: Any
+) -> dict[str, Any]:
+    """What must be the same for a run to go on: settings, data trained and selected on, labels, tokenizer."""
     data = hashlib.sha256()
-    for array in (windows.input_ids, windows.labels, windows.word, windows.sentence, windows.offsets):
-        data.update(np.ascontiguousarray(array).tobytes())
+    for windows in (splits["train"].windows, splits["dev"].windows):
+        for array in (windows.input_ids, windows.labels, windows.word, windows.sentence, windows.offsets):
+            data.update(np.ascontiguousarray(array).tobytes())
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    return {"data": data.hexdigest(), "labels": labels, "tokenizer": vocabulary.hexdigest()}
+    return {
+        "settings": _settings(config),
+        "data": data.hexdigest(),
+        "labels": labels,
+        "tokenizer": vocabulary.hexdigest(),
+    }
 
 
 def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: Path) -> None:
-    """Raises `UserError` where a checkpoint's `meta` is of other data, labels or tokenizer."""
-    words = {"data": "training data", "labels": "set of labels", "tokenizer": "tokenizer"}
-    changed = [words[key] for key in wanted if meta["identity"][key] != wanted[key]]
+    """Raises `UserError` where a checkpoint's `meta` is of other settings, data, labels or tokenizer."""
+    words = {
+        "settings": "settings",
+        "data": "training or dev data",
+        "labels": "set of labels",
+        "tokenizer": "tokenizer",
+    }
+    changed = [words[key] for key in wanted if meta["identity"].get(key) != wanted[key]]
     if changed:
         raise UserError(
             f"--workdir {workdir}: the {' and the '.join(changed)} changed since its checkpoint was saved; "
@@ -148,8 +167,13 @@ def better(config: ConfigDict, value: float, best: float | None) -> bool:
     return math.isfinite(value) and (best is None or sign * value > sign * best)
 
 
-def load_best(workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], say=print) -> dict[str, jax.Array]:
-    """The best parameters of the run in `workdir`, into the shapes and shardings of `abstract`."""
+def load_best(
+    workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], labels: list[str], say=print
+) -> dict[str, jax.Array]:
+    """The best parameters of the run in `workdir`, into the shapes and shardings of `abstract`.
+
+    Raises `UserError` where there are none, or they are of other shapes or of other `labels`.
+    """
     folder = workdir / "best"
     if not folder.is_dir():
         raise UserError(
@@ -171,6 +195,11 @@ def load_best(workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], say=p
                 f"{shapes.get(name)} in this model ({len(differing)} differ); start from a run of the same "
                 "checkpoint and labels"
             )
+        if meta["labels"] != labels:
+            raise UserError(
+                f"{folder}: its labels are {', '.join(meta['labels'])}; this run's are {', '.join(labels)}: the head "
+                "would mean something else; start from a run of the same labels"
+            )
         return dict(abstract)
 
     restored = checkpoints.restore(fitting)
@@ -180,9 +209,12 @@ def load_best(workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], say=p
     return restored[1]
 
 
-def best_meta(parameters: Mapping[str, jax.Array], values: Mapping[str, float]) -> dict[str, Any]:
+def best_meta(
+    parameters: Mapping[str, Any], labels: list[str], values: Mapping[str, float]
+) -> dict[str, Any]:
     """What is kept beside the best parameters."""
-    return {"metrics": dict(values), "shapes": {name: list(p.shape) for name, p in parameters.items()}}
+    shapes = {name: list(p.shape) for name, p in parameters.items()}
+    return {"metrics": dict(values), "labels": labels, "shapes": shapes}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -245,7 +245,7 @@ def _missing(record: dict, where: str, role: str, columns: Mapping[str, str]) ->
     renamed = f" (with columns {dict(columns)})" if columns else ""
     return (
         f"{where}: no {role} in keys {sorted(map(str, record))}{renamed}; expected `tokens` and `tags`, "
-        "or `text` and `spans`, or name the keys in the settings"
+        "or `text` and `spans`, or name the keys in config.data.columns"
     )
 
 

@@ -241,10 +241,11 @@ def _layer_norm_backward(epsilon, residuals, gradient):
     normal = (x.astype(jnp.float32) - mean) * inverse
     # Sums as matrix products: on CPU those use all cores, reductions do not.
     g_normal, ones = g * normal, jnp.ones((1, x.shape[0]), jnp.float32)
-    shift = (g @ scale)[:, None] / x.shape[-1]
-    slope = (g_normal @ scale)[:, None] / x.shape[-1]
+    dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    shift = dot(g, scale)[:, None] / x.shape[-1]
+    slope = dot(g_normal, scale)[:, None] / x.shape[-1]
     dx = (g * scale - shift - normal * slope) * inverse
-    return dx.astype(x.dtype), (ones @ g_normal)[0], (ones @ g)[0]
+    return dx.astype(x.dtype), dot(ones, g_normal)[0], dot(ones, g)[0]
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

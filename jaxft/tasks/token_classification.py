@@ -214,7 +214,13 @@ def read_split(config: ConfigDict, name: str, source: str, say: Say) -> list[Sen
     """All sentences of `source`, tags in IOB2; says how many there are and where tags were invalid."""
     data = config.data
     sentences = list(
-        sources.read(source, format=data.format, word_column=data.word_column, tag_column=data.tag_column)
+        sources.read(
+            source,
+            format=data.format,
+            word_column=data.word_column,
+            tag_column=data.tag_column,
+            columns=dict(data.columns),
+        )
     )
     converted, conversion = schemes.convert(sentences, None if data.scheme == "auto" else data.scheme)
     kinds = Counter(kind for s in converted for kind, _, _ in schemes.spans(s.tags))
@@ -258,8 +264,8 @@ def encode(
 
 
 def cache_folder(setting: str | None) -> Path | None:
-    """Where encoded data is kept: `config.data.cache_dir`, by default ~/.cache/jaxft/data; None for "none"."""
-    if setting == "none":
+    """Where encoded data is kept: `config.data.cache_dir`, by default ~/.cache/jaxft/data; None for "off"."""
+    if setting == "off":
         return None
     return Path(setting) if setting else Path.home() / ".cache" / "jaxft" / "data"
 
@@ -300,6 +306,8 @@ def prepare(
     """The task with the labels of the training data, and its splits: train, dev and, if given, test."""
     read = read_splits(config, say)
     train = read["train"][1]
+    if config.data.context and len({sentence.document for sentence in train}) == len(train):
+        say("warning: config.data.context=True, but each sentence of train is a document of its own")
     labels = label_set(train)
     for name in [n for n in ("dev", "test") if n in read]:
         sentences = read[name][1]
