@@ -1,11 +1,13 @@
 """Named-entity recognition with BERT: `--config configs/ner.py[:offline|conll2003|wnut17]`.
 
 offline    MiniLM from a package on the generated corpus `demo:ner`; needs no hub. Synthetic: it shows
-           that the trainer works, not how good a model is.
+           that the trainer works, not how good a model is. Measured, seed 0: entity F1 92.5 on dev, 90.5
+           on test.
 conll2003  bert-base-cased on CoNLL-2003 from the hub. Not measured here (no hub); for bert-base-cased the BERT
            paper (Devlin et al. 2019, table 7) reports entity F1 92.4 on test, with document context, which
            the hub's data set does not hold.
-wnut17     MiniLM on WNUT-17 from the hub.
+wnut17     MiniLM on WNUT-17 from the hub. Measured on the corpus's own files, seed 0, weights of the last
+           step: entity F1 58.6 on dev.
 """
 
 from ml_collections import ConfigDict

@@ -248,6 +248,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         settle(0)
         train_s, stall_s = spent().values()
     late_compiles = compiles.count - compiled_before
+    if late_compiles:
+        say(
+            f"warning: {late_compiles} compilations after the start; each made the devices wait, and is a bug"
+        )
     last.wait()
 
     # ---------------------------------------------------------------- the best weights, measured and kept
