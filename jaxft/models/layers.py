@@ -122,6 +122,7 @@ def attention(
     segment_ids: jax.Array,
     *,
     num_heads: int,
+    causal: bool = False,
     rate: float = 0.0,
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
@@ -130,12 +131,12 @@ def attention(
 
     q, k, v: flat `[R * L, D]`, heads side by side in D. segment_ids: int32 `[R, L]`. Gives `[R * L, D]` of
     q's dtype; scores and softmax are float32. A position sees the positions of its row with the same
-    segment id. Padding, segment 0, sees padding: finite, and nothing else sees it. Dropout at `rate` is
+    segment id, with `causal` those up to itself. Padding, segment 0, sees padding: finite, and nothing else sees it. Dropout at `rate` is
     applied to the weights, indexed `[R, H, L, L]` as (row, head, query, key).
     """
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
-    return _attention(q, k, v, segment_ids, seed, jnp.asarray(site), num_heads, rate)
+    return _attention(q, k, v, segment_ids, seed, jnp.asarray(site), num_heads, causal, rate)
 
 
 def _split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
@@ -160,18 +161,20 @@ def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Ar
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
-def _attention(q, k, v, segment_ids, seed, site, num_heads, rate):
-    return _attention_forward(q, k, v, segment_ids, seed, site, num_heads, rate)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
+def _attention(q, k, v, segment_ids, seed, site, num_heads, causal, rate):
+    return _attention_forward(q, k, v, segment_ids, seed, site, num_heads, causal, rate)[0]
 
 
-def _attention_forward(q, k, v, segment_ids, seed, site, num_heads, rate):
+def _attention_forward(q, k, v, segment_ids, seed, site, num_heads, causal, rate):
     rows, length = segment_ids.shape
     dtype = q.dtype
     scale = (q.shape[-1] // num_heads) ** -0.5
     q, k, v = (_split_heads(x, rows, num_heads) for x in (q * jnp.asarray(scale, dtype), k, v))
     scores = _batched_dot(q, k, 2, 2).reshape(rows, num_heads, length, length)
     visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    if causal:
+        visible &= jnp.tril(jnp.ones((length, length), bool))
     scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
     # Every position sees at least itself, so the row's maximum is a real score and exp(min - max) is 0.
     # The barriers keep XLA:CPU from computing the exponentials again for each of their uses.
@@ -188,7 +191,7 @@ def _attention_forward(q, k, v, segment_ids, seed, site, num_heads, rate):
     return mixed, (q, k, v, powers, kept, normalizer, mixed)
 
 
-def _attention_backward(num_heads, rate, residuals, gradient):
+def _attention_backward(num_heads, causal, rate, residuals, gradient):
     q, k, v, powers, kept, normalizer, mixed = residuals
     rows, dtype = q.shape[0] // num_heads, q.dtype
     # With p = powers * normalizer the weights and p' = kept * normalizer those after dropout:

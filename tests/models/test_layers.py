@@ -114,3 +114,30 @@ def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
         assert not np.asarray(gradient, np.float32)[3:].any()
     poisoned = out(q, k.at[3:].set(1e4), v.at[3:].set(1e4))
     np.testing.assert_array_equal(poisoned[:3], out(q, k, v)[:3])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_and_its_gradient_are_those_of_the_equation(causal):
+    """Written out plainly, dropout mask included, and differentiated by jax."""
+    rows, length, heads, width, rate = 2, 7, 2, 8, 0.3
+    segment_ids = jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], jnp.int32)
+    q, k, v, pull = (jax.random.normal(key, (14, width)) for key in jax.random.split(jax.random.key(2), 4))
+    kept = keep_mask((rows, heads, length, length), rate, seed_of(3), 5, rows) / (1 - rate)
+
+    def plain(q, k, v):
+        q, k, v = (x.reshape(rows, length, heads, -1) for x in (q, k, v))
+        scores = jnp.einsum("rqhd,rkhd->rhqk", q, k) / np.sqrt(width // heads)
+        seen = segment_ids[:, :, None] == segment_ids[:, None, :]
+        if causal:
+            seen &= jnp.arange(length)[:, None] >= jnp.arange(length)
+        weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf))
+        return jnp.einsum("rhqk,rkhd->rqhd", weights * kept, v).reshape(rows * length, width)
+
+    def ours(q, k, v):
+        options = {"num_heads": heads, "causal": causal, "rate": rate, "seed": seed_of(3), "site": 5}
+        return attention(q, k, v, segment_ids, **options)
+
+    (expected, back), (found, our_back) = jax.vjp(plain, q, k, v), jax.vjp(ours, q, k, v)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for ours_of, theirs_of in zip(our_back(pull), back(pull), strict=True):
+        np.testing.assert_allclose(ours_of, theirs_of, atol=1e-5)
