@@ -131,8 +131,9 @@ def attention(
 
     q, k, v: flat `[R * L, D]`, heads side by side in D. segment_ids: int32 `[R, L]`. Gives `[R * L, D]` of
     q's dtype; scores and softmax are float32. A position sees the positions of its row with the same
-    segment id, with `causal` those up to itself. Padding, segment 0, sees padding: finite, and nothing else sees it. Dropout at `rate` is
-    applied to the weights, indexed `[R, H, L, L]` as (row, head, query, key).
+    segment id, with `causal` only those up to itself. Padding, segment 0, sees padding: finite, and nothing
+    else sees it. Dropout at `rate` is applied to the weights, indexed `[R, H, L, L]` as (row, head, query,
+    key).
     """
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
