@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from jaxft.build import Network
 from jaxft.data.loader import Loader
 from jaxft.data.sources import FORMATS
 from jaxft.errors import UserError
-from jaxft.tasks import token_classification
+from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
 
 
@@ -35,6 +36,35 @@ def evaluate(
 
     predictions = net.task.collect(split, batches())
     return net.task.measure(split, predictions, **totals), predictions
+
+
+def write(
+    net: Network,
+    compiled: Mapping[tuple[int, int], Any],
+    parameters: dict,
+    split: Split,
+    loader: Loader,
+    *,
+    folder: Path,
+    train: Split | None,
+    config: ConfigDict,
+    console: Console,
+) -> dict[str, float]:
+    """Evaluates, writes what there is to read into `folder`, prints the report, and returns the metrics.
+
+    train: the training data, for tasks that compare with it.
+    """
+    measured, predictions = evaluate(net, compiled, parameters, split, loader)
+    return net.task.write_evaluation(
+        folder,
+        split,
+        train,
+        measured,
+        predictions,
+        samples=config.eval.bootstrap,
+        seed=config.seed,
+        console=console,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     """Writes metrics, predictions and errors, prints the report, and gives the metrics."""
     run = workdir.open_run(Path(flags.run))
-    config = copy.deepcopy(run.config)
+    original, config = run.config, copy.deepcopy(run.config)
     for name in ("format", "word_column", "tag_column"):
         if getattr(flags, name) is not None:
             config.data[name] = getattr(flags, name)
@@ -68,25 +98,27 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     folder = Path(flags.output) if flags.output else run.workdir / "evaluations" / file
     _check_folder(folder, name, flags.data)
 
-    sentences = token_classification.read_split(config, name, flags.data, print)
-    token_classification.warn_of_unknown_labels(name, sentences, run.labels, print)
-    train = _training_split(run.config)
-    windows = token_classification.encode(sentences, run.checkpoint.tokenizer, run.labels, config)
-    split = Split(name, flags.data, sentences, windows)
+    run = dataclasses.replace(run, config=config)
+    task = inference.task_of(run)
+    examples = task.read(config, name, flags.data, print)
+    train = _training_split(original) if task.compares_with_train else None
+    task.check(name, examples, train.examples if train else [], print)
+    split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
     model = inference.open_model(run, print)
-    loader = model.loader(windows, pack=config.data.pack)
-    measured, predictions = evaluate(model.net, model.compile(loader.shapes), model.parameters, split, loader)
+    loader = model.loader(split.windows, pack=config.data.pack)
+    compiled = model.compile(loader.shapes)
     with _errors_named(folder):
-        metrics = model.task.write_evaluation(
-            folder,
+        metrics = write(
+            model.net,
+            compiled,
+            model.parameters,
             split,
-            train,
-            measured,
-            predictions,
-            samples=config.eval.bootstrap,
-            seed=config.seed,
+            loader,
+            folder=folder,
+            train=train,
+            config=config,
             console=Console(soft_wrap=True, highlight=False),
         )
     print(f"everything is in {folder}")
@@ -116,11 +148,10 @@ def _check_folder(folder: Path, name: str, data: str) -> None:
 def _training_split(config: ConfigDict) -> Split | None:
     """The run's training data, against which entities count as seen; None, which is said, if it is gone."""
     try:
-        source, sentences = token_classification.read_splits(config, print, ["train"])["train"]
+        return splits.read(TASKS[config.task], config, print, ["train"])["train"]
     except UserError as error:
         print(f"warning: without the training data every entity counts as unseen ({error})")
         return None
-    return Split("train", source, sentences, None)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from jaxft import inference, model_card, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.pretrained import bert, hub, mapping
-from jaxft.tasks import token_classification
+from jaxft.tasks import TASKS, splits
 
 TOLERANCE = 1e-4  # of logits, in float32
 VERIFIED = 256  # dev sentences compared
@@ -79,14 +79,12 @@ def _dev_windows(model: inference.Model) -> Windows:
     """Windows of the first dev sentences."""
     run = model.run
     try:
-        _, sentences = token_classification.read_splits(run.config, print, ["dev"])["dev"]
+        dev = splits.read(TASKS[run.config.task], run.config, print, ["dev"])["dev"]
     except UserError as error:
         raise UserError(
             f"--verify compares on the run's dev sentences, which cannot be read: {error}"
         ) from None
-    return token_classification.encode(
-        sentences[:VERIFIED], run.checkpoint.tokenizer, run.labels, run.config, cached=False
-    )
+    return model.task.encode(dev.examples[:VERIFIED], run.checkpoint.tokenizer, run.config, cached=False)
 
 
 def largest_difference(model: inference.Model, windows: Windows, folder: Path) -> float:

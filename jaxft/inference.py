@@ -23,7 +23,7 @@ from jaxft import workdir as folder
 from jaxft.data.loader import Batch, Loader
 from jaxft.data.windows import Windows
 from jaxft.errors import EXIT_INTERRUPTED, UserError, exit_on_user_error
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks import TASKS, Task
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -62,7 +62,7 @@ class Model:
     """A run's best weights on this machine's devices."""
 
     run: folder.Run
-    task: TokenClassification
+    task: Task
     net: build.Network
     parameters: dict[str, jax.Array]
     rows: int  # of a batch: `config.eval.rows`, or the next multiple of the number of devices
@@ -94,6 +94,12 @@ class Model:
         return predict
 
 
+def task_of(run: folder.Run) -> Task:
+    """The task of `run`, its labels those that it was trained on."""
+    rate = build.head_dropout(run.config, run.checkpoint.hf_config)
+    return TASKS[run.config.task](run.labels, head_dropout=rate, config=run.config)
+
+
 def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     """The best weights of `run`, rows of batches going over all devices of this machine.
 
@@ -102,13 +108,10 @@ def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
 
     Raises `UserError` where the run has no weights, or none that are whole.
     """
-    config, checkpoint = run.config, run.checkpoint
-    task = TokenClassification(
-        run.labels, head_dropout=build.head_dropout(config, checkpoint.hf_config), config=config
-    )
+    config, task = run.config, task_of(run)
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), sharding.AXES)
-    sizes = build.body_sizes(config, checkpoint.hf_config)
+    sizes = build.body_sizes(config, run.checkpoint.hf_config)
     net = build.network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
     parameters = folder.load_best(run.workdir, net.abstract, run.labels, say)
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))

@@ -134,10 +134,9 @@ def _json_line(record: dict) -> bytes:
         return json.dumps(record).encode() + b"\n"
 
 
-WRITERS: dict[str, Callable[[Input, Sentence, Prediction], list[bytes]]] = {
-    "conll": to_conll,
-    "jsonl": to_jsonl,
-    "text": to_text,
+# By task and format of the input.
+WRITERS: dict[str, dict[str, Callable[[Input, Sentence, Prediction], list[bytes]]]] = {
+    "token_classification": {"conll": to_conll, "jsonl": to_jsonl, "text": to_text},
 }
 
 
@@ -213,9 +212,14 @@ def run_predict(flags: argparse.Namespace) -> None:
     Raises `UserError` for a bad run, input or output; what is wrong with the run or the names is found first.
     """
     run = workdir.open_run(Path(flags.run))
+    if run.config.task not in WRITERS:
+        raise UserError(
+            f"--run {flags.run}: its task is {run.config.task}, and predictions are for "
+            f"{', '.join(WRITERS)}; a language model's text is generated with python -m jaxft.generate"
+        )
     column = run.config.data.word_column if flags.word_column is None else flags.word_column
     lines = Input(flags.input, flags.format, column)
-    write = WRITERS[lines.format]
+    write = WRITERS[run.config.task][lines.format]
     with open_output(flags.output) as put:
         model = inference.open_model(run, _say)
         chunks = model.task.predict_stream(

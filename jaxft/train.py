@@ -20,6 +20,7 @@ from jaxft.data.loader import Loader, prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.report import Clock, CompileCounter, Report, peak_flops, peak_rss_bytes, train_line, write_json
 from jaxft.tasks import TASKS
+from jaxft.tasks import splits as data_splits
 
 QUEUED_STEPS = 2  # steps that the host may be ahead of the device
 
@@ -45,9 +46,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     # ---------------------------------------------------------------- checkpoint, tokenizer and data
     checkpoint = build.open_checkpoint(config)
-    task, splits = TASKS[config.task].prepare(
-        config, checkpoint.tokenizer, build.head_dropout(config, checkpoint.hf_config), say
-    )
+    kind = TASKS[config.task]
+    found = data_splits.read(kind, config, say)
+    labels = kind.label_set(found["train"].examples)
+    task = kind(labels, head_dropout=build.head_dropout(config, checkpoint.hf_config), config=config)
+    splits = data_splits.encode(task, found, checkpoint.tokenizer, config, say)
     folder.selection_metric(config, dict.fromkeys(task.metric_names(splits["dev"]), 0.0))  # a typing mistake
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
     loaders = {
@@ -264,6 +267,22 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             best_step = step
             best.save(step, parameters, folder.best_meta(net.abstract, task.labels, {}))
     best.close()
+    results = {}
+    for name in [n for n in ("dev", "test") if n in splits]:
+        if stop_asked():
+            raise preempted()
+        results[name] = evaluate.write(
+            net,
+            eval_steps,
+            parameters,
+            splits[name],
+            loaders[name],
+            folder=workdir,
+            train=splits["train"],
+            config=config,
+            console=report.console,
+        )
+    last.close()
     summary = {
         "steps": step,
         "best_step": best_step,
@@ -274,23 +293,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "real_tokens_per_s": totals["tokens"] / train_s,
         "padding_fraction": 1 - totals["tokens"] / totals["slots"],
         "input_stall_fraction": stall_s / train_s,
+        **results,
+        "peak_rss_bytes": peak_rss_bytes(),
     }
-    for name in [n for n in ("dev", "test") if n in splits]:
-        measured, predictions = evaluate.evaluate(net, eval_steps, parameters, splits[name], loaders[name])
-        if stop_asked():
-            raise preempted()
-        summary[name] = task.write_evaluation(
-            workdir,
-            splits[name],
-            splits["train"],
-            measured,
-            predictions,
-            samples=config.eval.bootstrap,
-            seed=config.seed,
-            console=report.console,
-        )
-    last.close()
-    summary["peak_rss_bytes"] = peak_rss_bytes()
     write_json(workdir / "summary.json", summary)
     say(
         f"{step:,} steps in {train_s:.1f} s: {summary['real_tokens_per_s']:,.0f} tokens/s, "

@@ -1,5 +1,6 @@
 """Tasks: what is encoded, predicted, lost and measured."""
 
-from jaxft.tasks import token_classification
+from jaxft.tasks.base import Task
+from jaxft.tasks.token_classification import TokenClassification
 
-TASKS = {"token_classification": token_classification}  # by config.task
+TASKS: dict[str, type[Task]] = {"token_classification": TokenClassification}  # by config.task

@@ -1,16 +1,21 @@
-"""What every task offers the trainer, and the splits of data it prepares."""
+"""What every task offers the trainer and the other verbs, and the splits of data that it prepares."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
 
 from jaxft.data.loader import Batch
-from jaxft.data.tokenize import Windows
+from jaxft.data.windows import Windows
 from jaxft.models.layers import DropoutSeed
+
+Say = Callable[[str], None]  # prints one line of the run's log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +25,46 @@ class Split:
     name: str  # "train", "dev", "test"
     source: str  # where it came from, for messages and reports
     examples: Sequence[Any]
-    windows: Windows
+    windows: Windows | None  # None where only the examples are asked for
 
 
 class Task(Protocol):
-    """Encodes examples, builds head and model, gives loss, predictions and metrics; knows no optimizer."""
+    """Reads and encodes examples, builds head and model, gives loss, predictions and metrics; knows no optimizer.
 
-    labels: list[str]
+    Static methods are what can be asked before the labels are known.
+    """
+
+    labels: list[str]  # of the head's outputs; empty where the vocabulary itself is predicted
+    compares_with_train: bool  # whether `write_evaluation` makes use of the training data
+
+    def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
+        """head_dropout: the rate before the head, for a task that has one."""
+
+    @staticmethod
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Any]:
+        """All examples of `source`, the data set called `name`; says what was found there."""
+
+    @staticmethod
+    def split_dev(examples: Sequence[Any], fraction: float, seed: int) -> tuple[list[Any], list[Any]]:
+        """(train, dev): a part of about `fraction` split off for evaluation."""
+
+    @staticmethod
+    def label_set(train: Sequence[Any]) -> list[str]:
+        """The labels that the training data determines."""
+
+    def check(self, name: str, examples: Sequence[Any], train: Sequence[Any], say: Say) -> None:
+        """Warns of what makes the data set `name` doubtful, beside the training examples."""
+
+    def encode(
+        self,
+        examples: Sequence[Any],
+        tokenizer: Any,
+        config: ConfigDict,
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """Windows of examples (`only` some, the others being context) under the settings."""
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """The module, body under `body`, from keyword arguments of the body."""
@@ -36,16 +74,43 @@ class Task(Protocol):
     ) -> tuple[jax.Array, jax.Array]:
         """(loss_sum, weight_sum), float32 scalars."""
 
+    def logits(self, model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
+        """Logits at every position, float32 [rows, length, classes], without dropout."""
+
     def predict(
         self, model: nnx.Module, batch: dict[str, jax.Array]
     ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
         """Predictions, each [rows, ...], and (loss_sum, weight_sum)."""
 
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Any:
-        """One prediction an example of `split`, from the predictions of all its batches."""
+        """The predictions of `split` in its own order, from those of all its batches."""
 
     def measure(self, split: Split, predictions: Any, loss_sum: float, weight_sum: float) -> Any:
         """The metric state of `predictions`; `.compute()` gives a flat dict."""
 
     def metric_names(self, split: Split) -> list[str]:
         """The names of what `measure` gives on `split`."""
+
+    def summary(self, values: dict[str, float]) -> str:
+        """The metrics of a log line."""
+
+    def write_evaluation(
+        self,
+        folder: Path,
+        split: Split,
+        train: Split | None,
+        state: Any,
+        predictions: Any,
+        *,
+        samples: int,
+        seed: int,
+        console: Console,
+    ) -> dict[str, float]:
+        """Writes eval/NAME.json and what else there is to read, prints the report, returns the metrics."""
+
+
+def cache_folder(setting: str | None) -> Path | None:
+    """Where encoded data is kept: `config.data.cache_dir`, by default ~/.cache/jaxft/data; None for "off"."""
+    if setting == "off":
+        return None
+    return Path(setting) if setting else Path.home() / ".cache" / "jaxft" / "data"

@@ -26,9 +26,7 @@ from jaxft.models.bert import Bert
 from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
-from jaxft.tasks.base import Split
-
-Say = Callable[[str], None]  # prints one line of the run's log
+from jaxft.tasks.base import Say, Split, cache_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +40,84 @@ class Prediction:
 class TokenClassification:
     """Named entities and other labels of words, softmax over IOB2 tags."""
 
+    compares_with_train = True  # entities count as seen or unseen
+
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
         self.labels = labels
         self.head_dropout = head_dropout
+        self.context = config.data.context
         self.label_smoothing = config.loss.label_smoothing
         self.class_weights = _class_weights(config, labels)
+
+    @staticmethod
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Sentence]:
+        """All sentences of `source`, tags in IOB2; says how many there are and where tags were invalid."""
+        data = config.data
+        sentences = list(
+            sources.read(
+                source,
+                format=data.format,
+                word_column=data.word_column,
+                tag_column=data.tag_column,
+                columns=dict(data.columns),
+            )
+        )
+        converted, conversion = schemes.convert(sentences, None if data.scheme == "auto" else data.scheme)
+        kinds = Counter(kind for s in converted for kind, _, _ in schemes.spans(s.tags))
+        entities = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
+        say(f"{name}: {source}: {conversion}; entities: {entities}")
+        if not kinds:
+            say(
+                f"warning: {name} ({source}) holds no entities; is config.data.tag_column={data.tag_column} right?"
+            )
+        return converted
+
+    @staticmethod
+    def split_dev(
+        sentences: Sequence[Sentence], fraction: float, seed: int
+    ) -> tuple[list[Sentence], list[Sentence]]:
+        """(train, dev) of sentences; documents stay whole."""
+        return sources.split_dev(sentences, fraction, seed)
+
+    @staticmethod
+    def label_set(train: Sequence[Sentence]) -> list[str]:
+        """IOB2 labels of the entity types in `train`: O first, then B- and I- of each type by name."""
+        kinds = sorted({tag[2:] for s in train for tag in s.tags if tag != "O"})
+        return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
+
+    def check(self, name: str, sentences: Sequence[Sentence], train: Sequence[Sentence], say: Say) -> None:
+        """Warns of labels that the model cannot predict, and of sentences that stand in `train` as well."""
+        unseen = Counter(t for s in sentences for t in s.tags if t not in self.labels)
+        if unseen:
+            counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
+            say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
+        if sentences is not train and (shared := sources.overlap(train, sentences)):
+            say(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
+        if sentences is train and self.context and len({s.document for s in train}) == len(train):
+            say("warning: config.data.context=True, but each sentence of train is a document of its own")
+
+    def encode(
+        self,
+        sentences: Sequence[Sentence],
+        tokenizer: PreTrainedTokenizerBase,
+        config: ConfigDict,
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """`Windows` of sentences (`only` some, if given) under the settings; see data/tokenize.py."""
+        data = config.data
+        return tokenize.encode(
+            sentences,
+            tokenizer,
+            {label: i for i, label in enumerate(self.labels)},
+            max_length=data.max_length,
+            label_subwords=data.label_subwords,
+            context=data.context,
+            stride=data.stride,
+            cache_dir=cache_folder(data.cache_dir) if cached else None,
+            only=only,
+        )
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`TokenClassifier` over a BERT body of `sizes`."""
@@ -126,7 +197,7 @@ class TokenClassification:
         context_words = config.data.max_length if config.data.context else 0
         for chunk in tokenize.chunks(sentences, max_words, context_words):
             own = range(chunk.first, chunk.last)
-            windows = encode(chunk.sentences, tokenizer, self.labels, config, only=own, cached=False)
+            windows = self.encode(chunk.sentences, tokenizer, config, only=own, cached=False)
             split = Split("input", "input", chunk.sentences, windows)
             predictions = self.collect(split, outputs(windows), only=own)
             yield list(zip(chunk.sentences[chunk.first : chunk.last], predictions, strict=True))
@@ -208,116 +279,3 @@ def _class_weights(config: ConfigDict, labels: list[str]) -> np.ndarray | None:
             )
         weights[labels.index(label)] = weight
     return weights
-
-
-def read_split(config: ConfigDict, name: str, source: str, say: Say) -> list[Sentence]:
-    """All sentences of `source`, tags in IOB2; says how many there are and where tags were invalid."""
-    data = config.data
-    sentences = list(
-        sources.read(
-            source,
-            format=data.format,
-            word_column=data.word_column,
-            tag_column=data.tag_column,
-            columns=dict(data.columns),
-        )
-    )
-    converted, conversion = schemes.convert(sentences, None if data.scheme == "auto" else data.scheme)
-    kinds = Counter(kind for s in converted for kind, _, _ in schemes.spans(s.tags))
-    entities = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
-    say(f"{name}: {source}: {conversion}; entities: {entities}")
-    if not kinds:
-        say(
-            f"warning: {name} ({source}) holds no entities; is config.data.tag_column={data.tag_column} right?"
-        )
-    return converted
-
-
-def label_set(sentences: Sequence) -> list[str]:
-    """IOB2 labels of the entity types in `sentences`: O first, then B- and I- of each type by name."""
-    kinds = sorted({tag[2:] for s in sentences for tag in s.tags if tag != "O"})
-    return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
-
-
-def encode(
-    sentences: Sequence[Sentence],
-    tokenizer: PreTrainedTokenizerBase,
-    labels: list[str],
-    config: ConfigDict,
-    *,
-    only: range | None = None,
-    cached: bool = True,
-) -> Windows:
-    """`Windows` of sentences (`only` some, if given) under the run's settings; see data/tokenize.py."""
-    data = config.data
-    return tokenize.encode(
-        sentences,
-        tokenizer,
-        {label: i for i, label in enumerate(labels)},
-        max_length=data.max_length,
-        label_subwords=data.label_subwords,
-        context=data.context,
-        stride=data.stride,
-        cache_dir=cache_folder(data.cache_dir) if cached else None,
-        only=only,
-    )
-
-
-def cache_folder(setting: str | None) -> Path | None:
-    """Where encoded data is kept: `config.data.cache_dir`, by default ~/.cache/jaxft/data; None for "off"."""
-    if setting == "off":
-        return None
-    return Path(setting) if setting else Path.home() / ".cache" / "jaxft" / "data"
-
-
-def read_splits(
-    config: ConfigDict, say: Say, names: Sequence[str] = ("train", "dev", "test")
-) -> dict[str, tuple[str, list[Sentence]]]:
-    """The run's splits of these names that there are: name -> (what it is called, its sentences).
-
-    Without a dev set a seeded part of the training data is it, which is read for either of the two.
-    """
-    if config.data.train is None:
-        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:ner/train")
-    parts = {}
-    if config.data.dev is None and ("train" in names or "dev" in names):
-        source, fraction = config.data.train, config.data.dev_fraction
-        train, dev = sources.split_dev(read_split(config, "train", source, say), fraction, config.seed)
-        called = f"{fraction:.0%} of {source}, seed {config.seed}"
-        say(f"dev: not given; split off {len(dev):,} sentences: {called}")
-        parts = {"train": (source, train), "dev": (called, dev)}
-    for name in names:
-        if name not in parts and config.data[name] is not None:
-            parts[name] = config.data[name], read_split(config, name, config.data[name], say)
-    return {name: parts[name] for name in names if name in parts}
-
-
-def warn_of_unknown_labels(name: str, sentences: Sequence[Sentence], labels: list[str], say: Say) -> None:
-    """Says which labels of `sentences` the model cannot predict."""
-    unseen = Counter(t for s in sentences for t in s.tags if t not in labels)
-    if unseen:
-        counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
-        say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
-
-
-def prepare(
-    config: ConfigDict, tokenizer: PreTrainedTokenizerBase, head_dropout: float, say: Say
-) -> tuple[TokenClassification, dict[str, Split]]:
-    """The task with the labels of the training data, and its splits: train, dev and, if given, test."""
-    read = read_splits(config, say)
-    train = read["train"][1]
-    if config.data.context and len({sentence.document for sentence in train}) == len(train):
-        say("warning: config.data.context=True, but each sentence of train is a document of its own")
-    labels = label_set(train)
-    for name in [n for n in ("dev", "test") if n in read]:
-        sentences = read[name][1]
-        warn_of_unknown_labels(name, sentences, labels, say)
-        shared = sources.overlap(train, sentences)
-        if shared:
-            say(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
-    task = TokenClassification(labels, head_dropout=head_dropout, config=config)
-    splits = {
-        name: Split(name, source, sentences, encode(sentences, tokenizer, labels, config))
-        for name, (source, sentences) in read.items()
-    }
-    return task, splits
