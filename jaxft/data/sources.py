@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from jaxft.data import conll, demo, records
+from jaxft.data import annotated, conll, demo
 from jaxft.data.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
@@ -60,15 +60,15 @@ def read(
     columns = dict(columns or {})
     if format not in FORMATS:
         raise UserError(f"format {format!r} is unknown; expected one of {', '.join(FORMATS)}")
-    if unknown := columns.keys() - records.KEYS.keys():
-        raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(records.KEYS)}")
+    if unknown := columns.keys() - annotated.KEYS.keys():
+        raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(annotated.KEYS)}")
 
     if isinstance(source, str) and source.startswith("demo:"):
         sentences = demo.sentences(_demo_split(source, split))
         return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
     if format == "hub" or (isinstance(source, str) and source.startswith("hub:")):
         address = source if source.startswith("hub:") else f"hub:{source}"
-        return _not_empty(records.read_hub(address, split=split, tagged=tagged, columns=columns), source)
+        return _not_empty(annotated.read_hub(address, split=split, tagged=tagged, columns=columns), source)
 
     if isinstance(source, str):
         _check_readable(source)
@@ -85,11 +85,9 @@ def read(
             source, word_column=word_column, tag_column=tag_column if tagged else None
         )
     elif format == "parquet":
-        if source == "-":
-            raise UserError("<stdin>: Parquet cannot be read from a pipe; name the file")
-        sentences = records.read_parquet(source, tagged=tagged, columns=columns)
+        sentences = annotated.read_parquet(source, tagged=tagged, columns=columns)
     else:
-        reader = {"jsonl": records.read_jsonl, "csv": records.read_csv}[format]
+        reader = {"jsonl": annotated.read_jsonl, "csv": annotated.read_csv}[format]
         sentences = reader(source, tagged=tagged, columns=columns)
     return _not_empty(sentences, source)
 

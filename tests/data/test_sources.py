@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data import sources
+from jaxft.data import records, sources
 from jaxft.data.schemes import spans, to_iob2
 from jaxft.data.sentence import from_spans
 from jaxft.errors import UserError
@@ -259,7 +259,7 @@ def test_hub_names_class_labels(monkeypatch):
     ],
 )
 def test_hub_addresses(address, split, expected):
-    assert sources.records.parse_hub(address, split) == expected
+    assert records.parse_hub(address, split) == expected
 
 
 def test_unreachable_hub_says_how_to_go_on():
