@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxft import optim, paths, sharding, step
 from jaxft.errors import UserError
-from jaxft.pretrained import bert, hub, mapping
+from jaxft.pretrained import bert, gpt2, hub, mapping
 from jaxft.tasks.base import Task
 
 # The arrays of a batch, each [rows, length]; see data/loader.py.
@@ -28,6 +29,9 @@ BATCH_ARRAYS = {
     "labels": jnp.int32,
     "weights": jnp.float32,
 }
+
+# What a checkpoint means, `sizes` and `TABLE`, by the `model_type` of its config.json.
+ARCHITECTURES = {"bert": bert, "gpt2": gpt2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +65,32 @@ def open_checkpoint(config: ConfigDict) -> Checkpoint:
             "its tokenizer and config.json do not belong together"
         )
     if checkpoint.tokenizer.pad_token_id is None:
+        # GPT-2's has none. Padding is never seen, so any token serves, and none has to be added.
+        checkpoint.tokenizer.pad_token = checkpoint.tokenizer.eos_token
+    if checkpoint.tokenizer.pad_token_id is None:
         raise UserError(
             f"{address}: its tokenizer has no padding token; set pad_token in tokenizer_config.json"
         )
     return checkpoint
 
 
+def architecture(hf_config: Mapping[str, Any]) -> ModuleType:
+    """The module of `ARCHITECTURES` for a config.json. Raises `UserError` for a model_type that isn't there."""
+    found = hf_config.get("model_type")
+    if found not in ARCHITECTURES:
+        raise UserError(
+            f"config.json: model_type is {found!r}, but only {sorted(ARCHITECTURES)} are supported; choose "
+            "another checkpoint (or add the field where an old config.json lacks it)"
+        )
+    return ARCHITECTURES[found]
+
+
 def body_sizes(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of the body: the checkpoint's sizes under the run's settings and this machine."""
     model, on_cpu = config.model, jax.default_backend() == "cpu"
-    sizes = bert.sizes(hf_config)
+    sizes = architecture(hf_config).sizes(hf_config)
     if model.dropout is not None:
-        sizes |= {"hidden_dropout": model.dropout, "attention_dropout": model.dropout}
+        sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
     unroll = on_cpu if model.unroll == "auto" else model.unroll == "yes"
     return sizes | {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
@@ -134,7 +152,11 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
     if config.model.init == "pretrained":
         tensors = hub.open_tensors(checkpoint.folder)
         loaded, report = mapping.load(
-            bert.TABLE, tensors, net.abstract, new=[r"^head/"], source=str(checkpoint.folder)
+            architecture(checkpoint.hf_config).TABLE,
+            tensors,
+            net.abstract,
+            new=[r"^head/"],
+            source=str(checkpoint.folder),
         )
         said = str(report)
     fresh = [name for name in net.abstract if name not in loaded]

@@ -19,11 +19,14 @@ class Rule:
     """One parameter of ours and its name in the checkpoint.
 
     With `{layer}` in `theirs`, our parameter is the stack `[num_layers, ...]` of the layers' tensors.
+    With `part` (index, count), it is one of `count` equal parts, side by side in the tensor's last axis;
+    the other parts have rules of their own.
     """
 
     ours: str
     theirs: str
     transform: str = "none"
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ def load(
     parameters: dict[str, np.ndarray] = {}
     report = Report(new=list(fresh))
     replaced: set[str] = set()
+    used: dict[str, None] = {}  # in the order of loading; parts of one tensor count once
     for path, wanted in abstract.items():
         rule = _rule_for(rules, path)
         theirs = _names_of(rule, wanted.shape)
@@ -94,9 +98,9 @@ def load(
         layers = [_fitting(rule, path, wanted.shape, name, tensors[names[name]], source) for name in theirs]
         whole = np.stack(layers) if "{layer}" in rule.theirs else layers[0]
         parameters[path] = np.ascontiguousarray(whole, dtype=wanted.dtype)
-        report.loaded.extend(names[name] for name in theirs)
+        used |= dict.fromkeys(names[name] for name in theirs)
 
-    used = set(report.loaded)
+    report.loaded.extend(used)
     for name, original in names.items():
         if original in used:
             continue
@@ -113,17 +117,32 @@ def load(
 def save(table: Table, parameters: Mapping[str, np.ndarray | jax.Array]) -> dict[str, np.ndarray]:
     """Gives the checkpoint's tensors, keyed by their canonical names, for parameters keyed by path.
 
-    The inverse of `load`, bit for bit. Raises UserError for a parameter that the table does not know.
+    The inverse of `load`, bit for bit. Raises UserError for a parameter that the table does not know, and
+    for a tensor of which only some parts are there.
     """
     rules = {rule.ours: rule for rule in table.rules}
     tensors: dict[str, np.ndarray] = {}
+    pieces: dict[str, dict[int, np.ndarray]] = {}
     for path, value in parameters.items():
         rule = _rule_for(rules, path)
         value = np.asarray(value)
         transform = TRANSFORMS[rule.transform]
         layers = value if "{layer}" in rule.theirs else [value]
         for name, layer in zip(_names_of(rule, value.shape), layers, strict=True):
-            tensors[name] = np.ascontiguousarray(transform(layer))
+            if rule.part is None:
+                tensors[name] = np.ascontiguousarray(transform(layer))
+                continue
+            index, count = rule.part
+            parts = pieces.setdefault(name, {})
+            parts[index] = transform(layer)
+            if len(parts) == count:
+                tensors[name] = np.concatenate([parts[i] for i in range(count)], axis=-1)
+                del pieces[name]
+    if pieces:
+        name, parts = next(iter(pieces.items()))
+        raise UserError(
+            f"the tensor {name!r} needs all its parts; only those numbered {sorted(parts)} are there"
+        )
     return tensors
 
 
@@ -155,16 +174,22 @@ def _canonical_names(table: Table, tensors: Mapping[str, np.ndarray], source: st
 def _fitting(
     rule: Rule, path: str, shape: tuple[int, ...], name: str, tensor: np.ndarray, source: str
 ) -> np.ndarray:
-    """The transformed tensor, once its shape is known to be right."""
+    """The transformed tensor, or the rule's part of it, once its shape is known to be right."""
     expected = shape[1:] if "{layer}" in rule.theirs else shape
-    value = TRANSFORMS[rule.transform](tensor)
-    if value.shape != tuple(expected):
-        theirs = TRANSFORMS[rule.transform](np.empty(expected, np.bool_)).shape
+    transform = TRANSFORMS[rule.transform]
+    theirs = transform(np.empty(expected, np.bool_)).shape
+    if rule.part is not None:
+        index, count = rule.part
+        width = theirs[-1]
+        theirs = (*theirs[:-1], width * count)
+    if tensor.shape != theirs:
         raise UserError(
             f"{source}: the tensor {name!r} has the shape {tuple(tensor.shape)}, but {theirs} is expected "
             f"for the parameter {path!r} {tuple(shape)}; do config.json and the weights belong together?"
         )
-    return value
+    if rule.part is None:
+        return transform(tensor)
+    return transform(tensor[..., index * width : (index + 1) * width])
 
 
 def _nearby(name: str, names: Mapping[str, str]) -> str:

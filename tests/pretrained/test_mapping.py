@@ -94,3 +94,27 @@ def test_new_parameters_are_left_out_and_reported_and_a_useless_pattern_is_named
     assert sorted(report.ignored) == ["old_head.weight", "out.weight"]
     with pytest.raises(UserError, match=r"new parameters: the pattern '\^heads/' matches nothing"):
         load(TABLE, checkpoint(), ABSTRACT, new=["^heads/"])
+
+
+def test_parts_of_one_tensor_are_split_and_joined():
+    table = Table(
+        rules=[
+            *(Rule(f"layers/{name}", "net.{layer}.joint", part=(i, 2)) for i, name in enumerate("ab")),
+            *(Rule(name, "turned", "transpose", part=(i, 2)) for i, name in enumerate("cd")),
+        ]
+    )
+    abstract = {f"layers/{name}": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32) for name in "ab"}
+    abstract |= {name: jax.ShapeDtypeStruct((4, 3), jnp.float32) for name in "cd"}
+    rng = np.random.default_rng(0)
+    shapes = {"net.0.joint": (3, 8), "net.1.joint": (3, 8), "turned": (3, 8)}
+    tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    parameters, report = load(table, tensors, abstract)
+    assert report.loaded == list(shapes)
+    np.testing.assert_array_equal(parameters["layers/b"][1], tensors["net.1.joint"][:, 4:])
+    np.testing.assert_array_equal(parameters["c"], tensors["turned"][:, :4].T)
+    back = save(table, dict(reversed(parameters.items())))
+    assert back.keys() == tensors.keys()
+    assert all(back[name].tobytes() == tensor.tobytes() for name, tensor in tensors.items())
+    del parameters["d"]
+    with pytest.raises(UserError, match=r"'turned' needs all its parts; only those numbered \[0\]"):
+        save(table, parameters)

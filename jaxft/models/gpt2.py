@@ -1,0 +1,237 @@
+"""GPT-2 (Radford et al., 2019): pre-norm causal transformer over packed rows, its layers stacked."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.models import layers
+from jaxft.models.bert import REMAT_POLICIES, SITES_PER_LAYER
+from jaxft.models.layers import ACTIVATIONS, DropoutSeed, Embedding, LayerNorm, Linear
+
+
+class Embeddings(nnx.Module):
+    """Sum of word and position embeddings."""
+
+    def __init__(self, *, vocab_size, max_positions, size, initializer_range, rngs):
+        self.word = Embedding(vocab_size, size, initializer_range=initializer_range, rngs=rngs)
+        self.position = Embedding(max_positions, size, initializer_range=initializer_range, rngs=rngs)
+
+    def __call__(self, input_ids: jax.Array, positions: jax.Array) -> jax.Array:
+        """int32 ids of one shape `[...]` -> float32 `[..., D]`."""
+        return self.word(input_ids) + self.position(positions)
+
+
+class CausalSelfAttention(nnx.Module):
+    """Query, key and value projections, causal attention within segments, output projection."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        num_heads: int,
+        rate: float,
+        scale_by_inverse_layer: bool,
+        initializer_range: float,
+        residual_range: float,
+        rngs: nnx.Rngs,
+    ):
+        self.query = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
+        self.key = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
+        self.value = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
+        self.output = Linear(size, size, initializer_range=residual_range, rngs=rngs)
+        self.num_heads = num_heads
+        self.rate = rate
+        self.scale_by_inverse_layer = scale_by_inverse_layer
+
+    def project(self, x: jax.Array, layer: int | jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`[..., D]` -> queries, keys and values, each `[..., D]`, of the layer numbered `layer` from 0."""
+        query = self.query(x)
+        if self.scale_by_inverse_layer:
+            query = query * (1.0 / (jnp.asarray(layer) + 1)).astype(x.dtype)
+        return query, self.key(x), self.value(x)
+
+    def __call__(
+        self, x: jax.Array, segment_ids: jax.Array, layer, seed: DropoutSeed | None, site
+    ) -> jax.Array:
+        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`."""
+        query, key, value = self.project(x, layer)
+        mixed = layers.attention(
+            query,
+            key,
+            value,
+            segment_ids,
+            num_heads=self.num_heads,
+            causal=True,
+            rate=self.rate,
+            seed=seed,
+            site=site,
+        )
+        return self.output(mixed)
+
+
+class MLP(nnx.Module):
+    """Two linear layers with an activation between."""
+
+    def __init__(
+        self, size: int, inner: int, *, activation: str, initializer_range: float, residual_range: float, rngs
+    ):
+        self.up = Linear(size, inner, initializer_range=initializer_range, rngs=rngs)
+        self.down = Linear(inner, size, initializer_range=residual_range, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D] -> [..., D]`."""
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+class Layer(nnx.Module):
+    """One decoder layer: attention and MLP, each with a norm before it, dropout and residual connection after."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        num_heads,
+        inner,
+        activation,
+        epsilon,
+        hidden_dropout,
+        attention_dropout,
+        scale_by_inverse_layer,
+        initializer_range,
+        residual_range,
+        rngs,
+    ):
+        ranges = {"initializer_range": initializer_range, "residual_range": residual_range, "rngs": rngs}
+        self.attention_norm = LayerNorm(size, epsilon=epsilon)
+        self.attention = CausalSelfAttention(
+            size,
+            num_heads=num_heads,
+            rate=attention_dropout,
+            scale_by_inverse_layer=scale_by_inverse_layer,
+            **ranges,
+        )
+        self.mlp_norm = LayerNorm(size, epsilon=epsilon)
+        self.mlp = MLP(size, inner, activation=activation, **ranges)
+        self.rate = hidden_dropout
+
+    def __call__(
+        self, x: jax.Array, segment_ids: jax.Array, layer, seed: DropoutSeed | None, site
+    ) -> jax.Array:
+        """x `[R * L, D]`, segment_ids int32 `[R, L]`, layer its number; uses dropout sites `site` to `site + 2`."""
+        rows = segment_ids.shape[0]
+        update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site)
+        x = x + layers.dropout(update, self.rate, seed, site + 1, rows=rows)
+        update = self.mlp(self.mlp_norm(x))
+        return x + layers.dropout(update, self.rate, seed, site + 2, rows=rows)
+
+
+class GPT2(nnx.Module):
+    """The decoder. Parameters are float32; the layers' are stacked, `[num_layers, ...]`, under `layers/`.
+
+    scale_by_inverse_layer: divides a layer's attention scores by its number, from 1. Scores and softmax are
+    float32 whatever `dtype` is, so `reorder_and_upcast_attn` of Hugging Face's config changes nothing here.
+    dtype, remat, unroll: as in `Bert`.
+
+    New weights are as in the paper, section 2.3: those that write into the residual stream start smaller by
+    the square root of the number of such layers, two for each of `num_layers`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        intermediate_size: int,
+        max_positions: int,
+        activation: str,
+        layer_norm_eps: float,
+        embedding_dropout: float,
+        hidden_dropout: float,
+        attention_dropout: float,
+        initializer_range: float,
+        scale_by_inverse_layer: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        remat: str = "none",
+        unroll: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        if hidden_size % num_heads:
+            raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is none of {sorted(ACTIVATIONS)}")
+        if remat not in ("none", *REMAT_POLICIES):
+            raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
+        self.embeddings = Embeddings(
+            vocab_size=vocab_size,
+            max_positions=max_positions,
+            size=hidden_size,
+            initializer_range=initializer_range,
+            rngs=rngs,
+        )
+
+        @nnx.split_rngs(splits=num_layers)
+        @nnx.vmap
+        def stacked(rngs: nnx.Rngs) -> Layer:
+            return Layer(
+                hidden_size,
+                num_heads=num_heads,
+                inner=intermediate_size,
+                activation=activation,
+                epsilon=layer_norm_eps,
+                hidden_dropout=hidden_dropout,
+                attention_dropout=attention_dropout,
+                scale_by_inverse_layer=scale_by_inverse_layer,
+                initializer_range=initializer_range,
+                residual_range=initializer_range / (2 * num_layers) ** 0.5,
+                rngs=rngs,
+            )
+
+        self.layers = stacked(rngs)
+        self.norm = LayerNorm(hidden_size, epsilon=layer_norm_eps)
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.max_positions = max_positions
+        self.embedding_dropout = embedding_dropout
+        self.dtype = jnp.dtype(dtype)
+        self.remat = remat
+        self.unroll = unroll
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        token_type_ids: jax.Array,
+        dropout: DropoutSeed | None = None,
+    ) -> jax.Array:
+        """All inputs int32 `[R, L]` -> hidden states after the final norm, `[R, L, D]` of `dtype`.
+
+        A position sees those of its own segment up to itself; segment 0 is padding, whose output means
+        nothing. `token_type_ids` are left aside: they are there so that one batch serves all bodies.
+        """
+        del token_type_ids
+        rows, length = input_ids.shape
+        x = self.embeddings(input_ids.ravel(), positions.ravel())
+        x = layers.dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
+        graph, stack = nnx.split(self.layers)
+
+        def run_layer(x, layer):
+            parameters, index = layer
+            site = 1 + SITES_PER_LAYER * index
+            return nnx.merge(graph, parameters)(x, segment_ids, index, dropout, site), None
+
+        if self.remat != "none":
+            # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
+            policy = REMAT_POLICIES[self.remat]
+            run_layer = jax.checkpoint(run_layer, policy=policy, prevent_cse=self.unroll)
+        x, _ = jax.lax.scan(run_layer, x, (stack, jnp.arange(self.num_layers)), unroll=self.unroll)
+        return self.norm(x).reshape(rows, length, -1)
+
+    def attend(self, hidden: jax.Array) -> jax.Array:
+        """Scores of the next token by the word embeddings (Press & Wolf, 2017): `[..., D]` -> float32 `[..., V]`."""
+        table = self.embeddings.word.embedding[...].astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
