@@ -1,5 +1,8 @@
 """Losses that return (sum, weight), so that sums over microbatches and devices are divided once."""
 
+import functools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -37,3 +40,144 @@ def cross_entropy(
     losses = -jnp.sum(smoothed * class_weights * log_probs, axis=-1)
     divisor = jnp.sum(target * class_weights, axis=-1)
     return jnp.sum(losses * weights), jnp.sum(divisor * weights)
+
+
+def chunked_cross_entropy(
+    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = 512
+) -> tuple[jax.Array, jax.Array]:
+    """`cross_entropy` of the logits `hidden @ embedding.T`, of which it only ever holds `[chunk, V]`.
+
+    Positions without weight are dropped first; the others go through in chunks, as many as they fill. With a
+    chunk's logits at hand its gradients are formed too, so that the backward pass is a product with a scalar and
+    no logits are computed twice. The gradient of `embedding` is summed in float32.
+
+    Args:
+      hidden: [T, D] of any float dtype, in which the products' operands are; they are summed in float32.
+      embedding: [V, D] float32.
+      labels: [T] int32 in [0, V); anything where there is no weight. One outside gives NaN, which stops a run.
+      weights: [T] float32; 0 leaves a position out of value and gradient, even where its hidden state is not
+        finite. Not differentiated.
+
+    Returns:
+      loss_sum, weight_sum: float32 scalars.
+    """
+    return _chunked(hidden, embedding, labels, weights, min(chunk, len(labels))), jnp.sum(weights)
+
+
+def chunked_scores(
+    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = 512
+) -> tuple[jax.Array, jax.Array]:
+    """Each position's loss, float32 [T], and whether its label has the highest logit, bool [T].
+
+    Arguments as in `chunked_cross_entropy`; 0 and False where there is no weight.
+    """
+    order, used = _weighted_first(weights, min(chunk, len(labels)))
+    table = embedding.astype(hidden.dtype)
+
+    def body(index, carry):
+        losses, correct = carry
+        one = _softmax_of_chunk(hidden, table, labels, weights, order[index])
+        weighted = one.weights > 0
+        return (
+            losses.at[order[index]].set(jnp.where(weighted, one.losses, 0.0), mode="drop"),
+            correct.at[order[index]].set(weighted & (one.best == one.labels), mode="drop"),
+        )
+
+    start = (jnp.zeros(len(labels), jnp.float32), jnp.zeros(len(labels), bool))
+    return jax.lax.fori_loop(0, used, body, start)
+
+
+class _Chunk(NamedTuple):
+    """The softmax over `[C, V]` logits, in parts: p[c, v] = others[c, v] / total[c], but for the label's."""
+
+    hidden: jax.Array  # [C, D], 0 where there is no weight
+    labels: jax.Array  # [C]
+    weights: jax.Array  # [C]
+    label_rows: jax.Array  # [C, D] float32: the labels' rows of the embedding
+    losses: jax.Array  # [C]
+    others: jax.Array  # [C, V] float32: exp(logit - max), 0 at the label
+    others_sum: jax.Array  # [C]
+    total: jax.Array  # [C]: others_sum and the label's share
+    best: jax.Array  # [C] int32: where the logit is highest
+
+
+def _softmax_of_chunk(hidden, table, labels, weights, picked) -> _Chunk:
+    """The softmax at positions `picked` [C]; an index past the end stands for a position without weight."""
+    take = functools.partial(jnp.take, indices=picked, axis=0, mode="fill", fill_value=0)
+    weights = take(weights)
+    weighted = weights > 0
+    hidden = jnp.where(weighted[:, None], take(hidden), 0)
+    labels = jnp.where(weighted, take(labels), 0)
+    known = (labels >= 0) & (labels < len(table))
+    label_rows = table[jnp.where(known, labels, 0)].astype(jnp.float32)
+    label_logits = jnp.sum(hidden.astype(jnp.float32) * label_rows, axis=-1)
+    label_logits = jnp.where(known, label_logits, jnp.nan)
+    logits = _product(hidden, table, 1, 1)
+    top = jnp.max(logits, axis=-1)
+    is_label = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) == labels[:, None]
+    others = jnp.where(is_label, 0.0, jnp.exp(logits - top[:, None]))
+    others_sum = jnp.sum(others, axis=-1)
+    total = others_sum + jnp.exp(label_logits - top)
+    losses = jnp.log(total) + top - label_logits
+    best = jnp.argmax(logits, axis=-1)
+    return _Chunk(hidden, labels, weights, label_rows, losses, others, others_sum, total, best)
+
+
+def _weighted_first(weights: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """Positions in chunks [T / chunk rounded up, chunk], those with weight first; and how many chunks hold any.
+
+    Filled up with T, an index past the end.
+    """
+    count = len(weights)
+    order = jnp.argsort(weights <= 0, stable=True)
+    order = jnp.pad(order, (0, -count % chunk), constant_values=count).reshape(-1, chunk)
+    return order, (jnp.sum(weights > 0) + chunk - 1) // chunk
+
+
+def _product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+    """Matrix product over the given axes, summed in float32."""
+    return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _chunked(hidden, embedding, labels, weights, chunk):
+    order, used = _weighted_first(weights, chunk)
+    table = embedding.astype(hidden.dtype)
+
+    def body(index, loss):
+        one = _softmax_of_chunk(hidden, table, labels, weights, order[index])
+        return loss + jnp.sum(one.losses * one.weights)
+
+    return jax.lax.fori_loop(0, used, body, jnp.float32(0))
+
+
+def _chunked_forward(hidden, embedding, labels, weights, chunk):
+    order, used = _weighted_first(weights, chunk)
+    table = embedding.astype(hidden.dtype)
+
+    def body(index, carry):
+        loss, d_hidden, d_embedding = carry
+        one = _softmax_of_chunk(hidden, table, labels, weights, order[index])
+        # d(loss) / d(logits) is weight / total * others, and -weight / total * others_sum at the label: two terms
+        # that are summed apart, so that no [C, V] is written for the second and nothing cancels.
+        scale = (one.weights / one.total)[:, None]
+        sums, others = one.others_sum[:, None], one.others.astype(hidden.dtype)
+        gradient = (_product(others, table, 1, 0) - sums * one.label_rows) * scale
+        d_hidden = d_hidden.at[order[index]].set(gradient.astype(d_hidden.dtype), mode="drop")
+        scaled = one.hidden * scale
+        d_embedding += _product(others, scaled.astype(others.dtype), 0, 0)
+        d_embedding = d_embedding.at[one.labels].add(-sums * scaled)
+        loss += jnp.sum(one.losses * one.weights)
+        return loss, d_hidden, d_embedding
+
+    start = (jnp.float32(0), jnp.zeros_like(hidden), jnp.zeros(embedding.shape, jnp.float32))
+    loss, d_hidden, d_embedding = jax.lax.fori_loop(0, used, body, start)
+    return loss, (d_hidden, d_embedding)
+
+
+def _chunked_backward(chunk, residuals, gradient):
+    d_hidden, d_embedding = residuals
+    return (d_hidden * gradient).astype(d_hidden.dtype), d_embedding * gradient, None, None
+
+
+_chunked.defvjp(_chunked_forward, _chunked_backward)
