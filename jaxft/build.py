@@ -215,6 +215,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         graphdef=net.graphdef,
         optimizer=optimizer,
         schedule=schedule,
+        clip=config.optim.clip,
         accumulate=config.batch.accumulate,
         microbatches=NamedSharding(net.mesh, PartitionSpec(None, *sharding.BATCH)),
     )

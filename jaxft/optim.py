@@ -42,8 +42,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) over flat parameters {path: array} with rules by path.
 
-    Clips the gradient by its global norm, decays what `config.optim.decay` says (matrices only by default)
-    and multiplies rates by `config.optim.lr_multipliers`.
+    Decays what `config.optim.decay` says (matrices only by default) and multiplies rates by
+    `config.optim.lr_multipliers`. Clipping is the train step's.
     """
     optim = config.optim
     decayed = paths.first_match(
@@ -52,8 +52,7 @@ def make_optimizer(
     multipliers = paths.first_match(
         optim.lr_multipliers, trainable, what="config.optim.lr_multipliers", require_cover=True
     )
-    steps = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
-    steps += [
+    steps = [
         optax.scale_by_adam(optim.b1, optim.b2, optim.eps),
         optax.add_decayed_weights(optim.weight_decay, mask=decayed),
     ]

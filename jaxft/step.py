@@ -30,6 +30,11 @@ def model_of(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
     return nnx.merge(graphdef, paths.unflatten(parameters))
 
 
+def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
+    """What gradients of global L2 `norm` are multiplied by so that it is at most `limit` (Pascanu et al. 2013)."""
+    return jnp.minimum(1.0, limit / norm)
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -39,6 +44,7 @@ def train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
+    clip: float,
     accumulate: int,
     microbatches: NamedSharding,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -49,6 +55,7 @@ def train_step(
 
     Args:
       seed: uint32 scalar of the run.
+      clip: the largest global norm of a gradient; 0 for no limit.
       microbatches: of a batch's arrays cut into [accumulate, rows / accumulate, length].
 
     Returns:
@@ -83,12 +90,15 @@ def train_step(
         )
 
     scale = 1.0 / jnp.maximum(weight, 1e-6)
-    gradients = jax.tree.map(lambda g: g * scale, gradients)
+    norm = optax.global_norm(gradients) * scale
+    # One factor divides and clips, so that no divided or clipped copy of the gradients is written out.
+    factor = scale * clip_factor(norm, clip) if clip else scale
+    gradients = jax.tree.map(lambda g: g * factor, gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     metrics = {
         "loss": total * scale,
         "weight": weight,
-        "grad_norm": optax.global_norm(gradients),
+        "grad_norm": norm,
         "lr": jnp.asarray(schedule(state.step), jnp.float32),
     }
     trainable = optax.apply_updates(state.trainable, updates)

@@ -283,4 +283,19 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """int32 `[...] -> [..., D]`."""
-        return jnp.take(self.embedding[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
+        return _lookup(self.embedding[...], ids)
+
+
+@jax.custom_vjp
+def _lookup(table, ids):
+    return jnp.take(table, ids, axis=0, mode="fill", fill_value=jnp.nan)
+
+
+def _lookup_backward(residuals, gradient):
+    table, ids = residuals
+    # The zeros hang on the gradient, or XLA would hold a second table from the start of the step on.
+    zero = gradient.reshape(-1)[0].astype(table.dtype) * 0
+    return jnp.full(table.shape, zero).at[ids].add(gradient.astype(table.dtype), mode="drop"), None
+
+
+_lookup.defvjp(lambda table, ids: (_lookup(table, ids), (table, ids)), _lookup_backward)
