@@ -141,16 +141,21 @@ def fingerprint(
     sentences: Sequence[Sentence], tokenizer, label_ids: Mapping[str, int], settings: list
 ) -> str:
     """A hash of all that windows depend on: words, tags, documents, the whole tokenizer, labels, settings."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())
-    # These two hold what the last call asked for, no property of the tokenizer.
-    model.pop("truncation", None)
-    model.pop("padding", None)
     digest = hashlib.blake2b(digest_size=16)
-    about = [_FORMAT, model, tokenizer.unk_token_id, sorted(label_ids.items()), settings]
+    about = [_FORMAT, model_of(tokenizer), tokenizer.unk_token_id, sorted(label_ids.items()), settings]
     digest.update(json.dumps(about, sort_keys=True).encode())
     for sentence in sentences:
         digest.update(repr((sentence.words, sentence.tags, sentence.document)).encode())
     return digest.hexdigest()
+
+
+def model_of(tokenizer) -> dict:
+    """All that a tokenizer's results depend on, as JSON."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())
+    # These two hold what the last call asked for, no property of the tokenizer.
+    model.pop("truncation", None)
+    model.pop("padding", None)
+    return model
 
 
 def _encode(

@@ -30,6 +30,10 @@ class Windows:
     def _flat(self, column: str) -> np.ndarray:
         return self.rows.column(column).values.to_numpy(zero_copy_only=True)
 
+    def column(self, name: str) -> np.ndarray:
+        """A column of one value a window, which only some encodings have: int32 `[N]`."""
+        return self.rows.column(name).to_numpy(zero_copy_only=True)
+
     @cached_property
     def offsets(self) -> np.ndarray:
         """Where each window begins in the flat arrays: int64 `[N + 1]`."""

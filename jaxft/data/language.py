@@ -1,0 +1,259 @@
+"""Turns texts into windows of tokens for a language model, so that each token is predicted exactly once.
+
+Labels are shifted: the label at a position is the token after it, so that inputs and labels of a window differ by
+one place and no text is lost between windows. The token at the end of a text is only ever a label.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from jaxft.data import tokenize, windows
+from jaxft.data.packing import offsets_of, ranges
+from jaxft.data.text import Text
+from jaxft.data.tokenize import IGNORED
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError
+
+LAYOUTS = ("documents", "blocks")
+_FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
+_TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
+
+
+class Special(NamedTuple):
+    """Tokens before and after a text; GPT-2 has one for both."""
+
+    start: int
+    end: int
+
+
+def special_tokens(tokenizer) -> Special:
+    """The tokenizer's tokens at a text's start and end. Raises `UserError` where it has none."""
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise UserError(
+            "the tokenizer has no end-of-text token, so no model can learn where a text ends; choose another "
+            "checkpoint, or set eos_token in its tokenizer_config.json"
+        )
+    return Special(end if tokenizer.bos_token_id is None else tokenizer.bos_token_id, end)
+
+
+def encode(
+    texts: Sequence[Text],
+    tokenizer,
+    *,
+    max_length: int,
+    layout: str = "documents",
+    stride: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> Windows:
+    """Windows of at most `max_length` tokens, with columns `text_words` and `text_bytes` (int32 `[N]`).
+
+    Those two count the words (between white space) and UTF-8 bytes of the text that a window predicts. The
+    column `word` is -1 throughout, `sentence` the index of the text, or of the block. Pairs have columns
+    `prompt_lost` and `target_lost`, the tokens that did not fit.
+
+    documents: each document begins with the start token, and its tokens and the end token are predicted once.
+    One longer than a window is cut into several; `stride` (default 0) tokens of context, predicted in the window
+    before, stand at the beginning of each but the first. Prompt and target are one window: the target's tokens
+    and the end token are predicted; where they don't fit the prompt is shortened, and where that isn't enough
+    the target, which then has no end. blocks: all documents, an end token after each, in a row, cut into blocks
+    of `max_length`; the rest that fills no block is dropped, and a block's first token is not predicted.
+    Source: `group_texts` of transformers' run_clm.py.
+
+    cache_dir: as in `tokenize.encode`.
+
+    Raises UserError for settings that cannot work.
+    """
+    special, pairs = special_tokens(tokenizer), bool(texts) and texts[0].prompt is not None
+    if layout == "blocks" and (pairs or stride is not None):
+        what = "config.data.template" if pairs else "config.data.stride"
+        raise UserError(f"config.data.layout='blocks' cuts text anywhere, so {what} does not go with it")
+    if stride is not None and not 0 <= stride < max_length:
+        raise UserError(f"config.data.stride={stride}: expected 0 to {max_length - 1}, less than max_length")
+    path = found = None
+    if cache_dir is not None:
+        path = pathlib.Path(cache_dir) / f"{_fingerprint(texts, tokenizer, max_length, layout, stride)}.arrow"
+        found = windows.load(path)
+    if found is None:
+        if pairs:
+            found = _pairs(texts, tokenizer, max_length, special)
+        elif layout == "blocks":
+            found = _blocks(texts, tokenizer, max_length, special)
+        else:
+            found = _documents(texts, tokenizer, max_length, stride or 0, special)
+        if path is not None:
+            windows.save(found, path)
+    return found
+
+
+def _fingerprint(texts, tokenizer, max_length, layout, stride) -> str:
+    about = [_FORMAT, tokenize.model_of(tokenizer), special_tokens(tokenizer), max_length, layout, stride]
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+    for text in texts:
+        digest.update(repr((text.prompt, text.cut, text.text)).encode())
+    return digest.hexdigest()
+
+
+def _encodings(texts: Sequence[str], tokenizer) -> Iterator:
+    for start in range(0, len(texts), _TOKENIZER_BATCH):
+        yield from tokenizer(
+            texts[start : start + _TOKENIZER_BATCH],
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+        ).encodings
+
+
+class _Stream(NamedTuple):
+    """Tokens of all texts, the end token after each, and what of the text each token stands for."""
+
+    ids: np.ndarray  # int32 [T]
+    words: np.ndarray  # int32 [T]: how many words begin in the token
+    bytes: np.ndarray  # int32 [T]
+    lengths: np.ndarray  # int64 [texts], end tokens included
+
+
+def _stream(texts: Sequence[Text], tokenizer, end: int) -> _Stream:
+    parts = []
+    for text, encoding in zip(texts, _encodings([t.text for t in texts], tokenizer), strict=True):
+        words, size = _sizes(text.text, encoding)
+        parts.append((np.array([*encoding.ids, end]), np.append(words, 0), np.append(size, 0)))
+    columns = [np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True)]
+    return _Stream(*columns, np.array([len(ids) for ids, _, _ in parts], np.int64))
+
+
+def _sizes(text: str, encoding) -> tuple[np.ndarray, np.ndarray]:
+    """Words and bytes of `text` that begin in each of its tokens: int64 `[tokens]`; they add up to the text's."""
+    if not encoding.ids:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    ends = np.maximum.accumulate(np.array(encoding.offsets, np.int64)[:, 1])
+    ends[-1] = len(text)  # what the tokenizer leaves out belongs to the token before it, or the last
+    starts_of_words = np.array([match.start() for match in re.finditer(r"\S+", text)], np.int64)
+    words = np.searchsorted(starts_of_words, ends)
+    size = ends if text.isascii() else _bytes_before(text)[ends]
+    return np.diff(words, prepend=0), np.diff(size, prepend=0)
+
+
+def _bytes_before(text: str) -> np.ndarray:
+    """UTF-8 bytes before each character of `text` and at its end: int64 `[characters + 1]`."""
+    code = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    size = 1 + (code >= 0x80).astype(np.int64) + (code >= 0x800) + (code >= 0x10000)
+    return offsets_of(size)
+
+
+def _documents(texts, tokenizer, max_length: int, stride: int, special: Special) -> Windows:
+    stream = _stream(texts, tokenizer, special.end)
+    first_of = offsets_of(stream.lengths)  # a text's first label; inputs are these shifted by one
+    inputs = np.empty_like(stream.ids)
+    inputs[1:] = stream.ids[:-1]
+    inputs[first_of[:-1]] = special.start
+    step = max_length - stride
+    # The first window predicts max_length tokens, each later one `step`.
+    count = 1 + -(-np.maximum(stream.lengths - max_length, 0) // step)
+    text = np.repeat(np.arange(len(texts)), count)
+    number = ranges(0, count)
+    scored = np.where(number == 0, 0, max_length + (number - 1) * step)
+    begin = np.where(number == 0, 0, scored - stride)
+    last = np.minimum(begin + max_length, stream.lengths[text])
+    begin, scored, last = (first_of[text] + place for place in (begin, scored, last))
+    return _windows(inputs, stream.ids, begin, scored, last, text, stream)
+
+
+def _blocks(texts, tokenizer, length: int, special: Special) -> Windows:
+    stream = _stream(texts, tokenizer, special.end)
+    count = len(stream.ids) // length
+    if not count:
+        raise UserError(
+            f"the text has {len(stream.ids)} tokens, fewer than one block of config.data.max_length={length}; "
+            "lower it, or use config.data.layout='documents'"
+        )
+    begin = np.arange(count) * length
+    labels = np.append(stream.ids[1:], IGNORED).astype(np.int32)
+    labels[begin + length - 1] = IGNORED
+    # A position's sizes are those of its label.
+    shifted = _Stream(
+        stream.ids, np.append(stream.words[1:], 0), np.append(stream.bytes[1:], 0), stream.lengths
+    )
+    return _windows(
+        stream.ids, labels, begin, begin, begin + length, np.arange(count), shifted, last_scored=-1
+    )
+
+
+def _windows(inputs, labels, begin, scored, last, sentence, stream, last_scored: int = 0) -> Windows:
+    """Windows `[begin, last)` of flat inputs and labels; labels count from `scored` on, up to `last + last_scored`."""
+    size = last - begin
+    source = ranges(begin, size)
+    window = np.repeat(np.arange(len(begin)), size)
+    predicted = (source >= scored[window]) & (source < last[window] + last_scored)
+    sums = [
+        np.bincount(window, np.where(predicted, column[source], 0), minlength=len(begin))
+        for column in (stream.words, stream.bytes)
+    ]
+    chosen = np.where(predicted, labels[source], IGNORED)
+    sums = dict(zip(("text_words", "text_bytes"), sums, strict=True))
+    return _make(offsets_of(size), inputs[source], chosen, sentence=sentence, **sums)
+
+
+def _make(offsets, input_ids, labels, **more) -> Windows:
+    """The record batch of windows whose flat columns are cut at `offsets` `[N + 1]`; `more` are a value a window."""
+    columns = {
+        name: pa.LargeListArray.from_arrays(offsets, pa.array(np.asarray(values, np.int32)))
+        for name, values in (
+            ("input_ids", input_ids),
+            ("labels", labels),
+            ("word", np.full(len(input_ids), -1, np.int32)),
+        )
+    }
+    columns |= {name: pa.array(np.asarray(values, np.int32)) for name, values in more.items()}
+    return Windows(pa.RecordBatch.from_pydict(columns))
+
+
+def _pairs(texts, tokenizer, max_length: int, special: Special) -> Windows:
+    prompts = _encodings([t.prompt for t in texts], tokenizer)
+    targets = _encodings([t.text for t in texts], tokenizer)
+    inputs, labels = [], []
+    counts = {name: [] for name in ("text_words", "text_bytes", "prompt_lost", "target_lost")}
+    for text, prompt, target in zip(texts, prompts, targets, strict=True):
+        before = _shortened(prompt, text.cut, max(max_length - len(target.ids), 1))
+        lost = len(prompt.ids) - len(before)
+        before = before or [special.start]
+        predicted = max_length - len(before) + 1  # at most
+        whole = [*before, *target.ids]
+        shift = [IGNORED] * (len(before) - 1) + [*target.ids, special.end]
+        inputs.append(np.array(whole[:max_length], np.int32))
+        labels.append(np.array(shift[:max_length], np.int32))
+        sizes = (int(column[:predicted].sum()) for column in _sizes(text.text, target))
+        values = (*sizes, lost, max(len(whole) - max_length, 0))
+        for column, value in zip(counts.values(), values, strict=True):
+            column.append(value)
+    offsets = offsets_of([len(part) for part in inputs])
+    flat = np.concatenate(inputs), np.concatenate(labels)
+    return _make(offsets, *flat, sentence=np.arange(len(texts)), **counts)
+
+
+def _shortened(encoding, cut: tuple[int, int], room: int) -> list[int]:
+    """At most `room` ids of a prompt: taken out at the end of its characters `cut`, then from its beginning."""
+    ids, excess = encoding.ids, len(encoding.ids) - room
+    if excess <= 0:
+        return ids
+    inside = [i for i, (start, end) in enumerate(encoding.offsets) if cut[0] <= start and end <= cut[1]]
+    gone = set(inside[-excess:] if inside else [])
+    kept = [token for i, token in enumerate(ids) if i not in gone]
+    return kept[len(kept) - room :] if len(kept) > room else kept
+
+
+def prompt_lengths(text_windows: Windows) -> np.ndarray:
+    """Tokens of the prompt in each window of prompt and target: int64 `[N]`."""
+    labelled = np.flatnonzero(text_windows.labels >= 0)
+    first = labelled[np.searchsorted(labelled, text_windows.offsets[:-1])]
+    return first - text_windows.offsets[:-1] + 1

@@ -1,0 +1,229 @@
+"""Reads what language models learn from: plain documents, and prompts with the targets that are to follow them."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxft.data import conll, demo, demo_text, records, sources
+from jaxft.errors import UserError
+
+FORMATS = ("auto", "text", "jsonl", "csv", "parquet", "hub")
+KEYS = {"text": "text"}  # what a record of plain text may hold, by role
+
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_FIELD = re.compile(r"\{([^{}\s][^{}]*)\}")
+# Records of `demo:NAME`, by split.
+_DEMOS = {
+    "text": (demo.SPLITS, lambda split: ({"text": text} for text in demo_text.documents(split))),
+    "headline": (demo_text.HEADLINES, demo_text.headlines),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One example: a document, or a prompt and the target that is to follow it."""
+
+    text: str  # what is predicted: the document, or the target
+    document: int  # 0, 1, 2, ...
+    origin: str  # "news.txt:17" (the first line) or "data.jsonl:3", for messages
+    prompt: str | None = None  # None for a document
+    cut: tuple[int, int] = (0, 0)  # characters of the prompt that may be shortened, end exclusive
+    references: tuple[str, ...] = ()  # all targets that are right, the first being `text`
+
+
+def read(
+    source: str,
+    *,
+    format: str = "auto",
+    documents: str = "line",
+    template: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[Text]:
+    """Streams the examples of a source, in its order.
+
+    Args:
+      source: a path; "-" for stdin; `demo:text/SPLIT` or `demo:headline/SPLIT`; or
+        `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`.
+      format: one of `FORMATS`. "auto" goes by the suffix, and what is no record format is text.
+      documents: what a document of a text file is: "line", "file", or the line that stands between
+        documents, for instance "<|endoftext|>"; "" for blank lines. Records are a document each.
+      template: makes prompts and targets of records; see `Template`. None for plain text.
+      columns: {"text": key} where a record's text is not under `text`.
+
+    Raises:
+      UserError: at once for a source that is not there, and while reading for data that is not as it
+        should be; with file, line or row, and key.
+    """
+    columns = dict(columns or {})
+    if format not in FORMATS:
+        raise UserError(f"config.data.format={format!r}: for text, expected one of {', '.join(FORMATS)}")
+    if unknown := columns.keys() - KEYS.keys():
+        raise UserError(
+            f"config.data.columns: {sorted(unknown)} unknown for text; expected {', '.join(KEYS)}"
+        )
+    rows = _records(source, format)
+    if rows is None:
+        if template is not None:
+            raise UserError(
+                f"{source}: plain text, but config.data.template asks for records; give JSON lines, CSV or Parquet"
+            )
+        return _not_empty(_documents(source, documents), source)
+    make = _plain(columns.get("text", KEYS["text"])) if template is None else Template(template).fill
+    return _not_empty((make(record, *place) for place, record in _numbered(rows)), source)
+
+
+def _records(source: str, format: str) -> Iterator[records.Record] | None:
+    """The records of a source; None for a text file."""
+    if source.startswith("demo:"):
+        return _demo(source)
+    if format == "hub" or source.startswith("hub:"):
+        return records.read_hub(source if source.startswith("hub:") else f"hub:{source}")[0]
+    if source != "-":
+        if not os.path.exists(source):
+            raise UserError(
+                f"{source}: no such file (in {os.getcwd()}); expected a path, demo:text/train, "
+                "demo:headline/train, or hub:NAME/SPLIT for a dataset of the Hugging Face hub"
+            )
+        if os.path.isdir(source):
+            raise UserError(f"{source}: a folder, where a data file was expected; name a file in it")
+        if not os.access(source, os.R_OK):
+            raise UserError(f"{source}: the file may not be read; check its permissions (`ls -l`)")
+    if format == "auto":
+        format = _SUFFIXES.get(os.path.splitext(source)[1].lower(), "text")
+    if format == "text":
+        return None
+    if format == "parquet":
+        return records.read_parquet(source)[0]
+    return {"jsonl": records.read_jsonl, "csv": records.read_csv}[format](source)
+
+
+def _demo(source: str) -> Iterator[records.Record]:
+    name, _, split = source.removeprefix("demo:").partition("/")
+    if name not in _DEMOS or split not in _DEMOS[name][0]:
+        known = [f"demo:{name}/{split}" for name, (splits, _) in _DEMOS.items() for split in splits]
+        raise UserError(f"{source}: no such corpus of text; expected {', '.join(known)}")
+    made = _DEMOS[name][1](split)
+    return ((f"{source}, row {row}", f"{source}:{row}", record) for row, record in enumerate(made, 1))
+
+
+def _numbered(rows: Iterator[records.Record]) -> Iterator[tuple[tuple[int, str, str], dict]]:
+    for document, (where, origin, record) in enumerate(rows):
+        yield (document, where, origin), record
+
+
+def _not_empty(examples: Iterator[Text], source: str) -> Iterator[Text]:
+    empty = True
+    for example in examples:
+        empty = False
+        yield example
+    if empty:
+        raise UserError(f"{conll.name_of(source)}: empty, it holds no text; name a source that has some")
+
+
+def _documents(source: str, documents: str) -> Iterator[Text]:
+    """Documents of a text file; line ends within them are kept, those at their end are not."""
+    name, count, first, lines = conll.name_of(source), 0, 1, []
+
+    def ended() -> Iterator[Text]:
+        nonlocal count
+        text = "".join(lines).rstrip("\r\n")
+        lines.clear()
+        if text.strip():
+            yield Text(text, count, f"{name}:{first}")
+            count += 1
+
+    for number, line in conll.lines(source):
+        bare = line.rstrip("\r\n")
+        if documents not in ("line", "file") and (bare.strip() if documents == "" else bare) == documents:
+            yield from ended()
+            continue
+        if not lines:
+            first = number
+        lines.append(line)
+        if documents == "line":
+            yield from ended()
+    yield from ended()
+
+
+def _plain(key: str):
+    def make(record: dict, document: int, where: str, origin: str) -> Text:
+        text = record.get(key)
+        if key not in record:
+            raise UserError(
+                f"{where}: no key {key!r} in {sorted(map(str, record))}; name the key that holds the text in "
+                "config.data.columns=(('text', KEY),), or give config.data.template for prompts and targets"
+            )
+        records.check_string(text, where, key)
+        return Text(text, document, origin)
+
+    return make
+
+
+class Template:
+    """Makes prompt and target of a record: "{article}\\nHeadline: {headline}".
+
+    Names in braces are keys of the record, `a.b` being key b of what is under a. The last one is the target,
+    with the space before it and whatever follows it; the rest is the prompt. A prompt that is too long for a
+    window is shortened in its longest field. Where the target is a list of texts the first is learnt, and all
+    count as right.
+    """
+
+    def __init__(self, template: str):
+        parts = _FIELD.split(template)  # text, key, text, key, ..., text
+        self._literals, self._keys = parts[::2], parts[1::2]
+        if len(self._keys) < 2:
+            raise UserError(
+                f"config.data.template={template!r}: expected at least two names in braces, the last being the "
+                "target, such as '{article}\\nHeadline: {headline}'"
+            )
+        last = self._literals[-2]
+        self._literals[-2] = last.rstrip(" ")
+        self._before_target = last[len(self._literals[-2]) :]
+
+    def fill(self, record: dict, document: int, where: str, origin: str) -> Text:
+        """The example of a record. Raises `UserError` for a key that it lacks, and values that are no text."""
+        prompt, fields = self._literals[0], []
+        for key, literal in zip(self._keys[:-1], self._literals[1:], strict=False):
+            value = _strings(record, key, where, several=False)[0]
+            fields.append((len(prompt), len(prompt) + len(value)))
+            prompt += value + literal
+        targets = _strings(record, self._keys[-1], where, several=True)
+        references = tuple(self._before_target + target + self._literals[-1] for target in targets)
+        longest = max(fields, key=lambda field: field[1] - field[0])
+        return Text(references[0], document, origin, prompt, longest, references)
+
+
+def _strings(record: dict, key: str, where: str, *, several: bool) -> Sequence[str]:
+    value: Any = record
+    for part in [key] if key in record else key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(
+                f"{where}: no key {key!r} in {sorted(map(str, record))}; config.data.template names it"
+            )
+        value = value[part]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    values = value if several and isinstance(value, list) and value else [value]
+    for value in values:
+        records.check_string(value, where, key)
+    return values
+
+
+def split_dev(texts: Sequence[Text], fraction: float, seed: int) -> tuple[list[Text], list[Text]]:
+    """Splits off a development set of about `fraction`: returns `(train, dev)`.
+
+    Of several examples a seeded choice; of a single document its end, from the line (or word) nearest to it.
+    """
+    if len(texts) > 1:
+        return sources.split_dev(texts, fraction, seed)
+    text, at = texts[0].text, round(len(texts[0].text) * (1 - fraction))
+    for border in ("\n", " ", ""):
+        cut = text.rfind(border, 0, at) + len(border)
+        if 0 < cut < len(text) and text[:cut].strip() and text[cut:].strip():
+            break
+    else:
+        raise UserError("the training data is a single short text: no dev set can be split off; name one")
+    whole = texts[0]
+    return [Text(text[:cut], 0, whole.origin)], [Text(text[cut:], 0, whole.origin)]

@@ -1,0 +1,166 @@
+"""Windows for language models: every token predicted exactly once, blocks as run_clm's, targets kept whole."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft.data import language
+from jaxft.data.text import Template, Text
+from jaxft.errors import UserError
+from jaxft.pretrained.scratch import train_tokenizer
+
+# Letters, characters of 2 to 4 bytes, white space of several kinds, and what looks like a special token.
+PIECES = st.sampled_from(
+    [*"abcde", "é", "雪", "😀", " ", "  ", "\n", "\t", "\u00a0", "<|endoftext|", "the cat"]
+)
+TEXTS = st.lists(st.lists(PIECES, min_size=1, max_size=40).map("".join), min_size=1, max_size=6)
+
+
+@functools.cache
+def tokenizer():
+    return train_tokenizer(["the cat sat on the mat and the cat ran", "abc abcd"] * 3, 300, 64)
+
+
+def documents(texts):
+    return [Text(text, index, f"random:{index}") for index, text in enumerate(texts)]
+
+
+def tokens(text):
+    return tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+
+def by_window(windows):
+    ends = zip(windows.offsets[:-1], windows.offsets[1:], strict=True)
+    return [(windows.input_ids[a:b].tolist(), windows.labels[a:b].tolist()) for a, b in ends]
+
+
+@settings(deadline=None)
+@given(texts=TEXTS, max_length=st.integers(8, 24), stride=st.none() | st.integers(0, 7))
+def test_every_token_of_a_document_is_predicted_once_from_what_stands_before_it(texts, max_length, stride):
+    end = tokenizer().eos_token_id
+    windows = language.encode(documents(texts), tokenizer(), max_length=max_length, stride=stride)
+    rows = by_window(windows)
+    assert max(len(ids) for ids, _ in rows) <= max_length
+    for index, text in enumerate(texts):
+        stream = [end, *tokens(text), end]
+        predicted = []
+        for number, window in enumerate(np.flatnonzero(windows.sentence == index)):
+            ids, labels = rows[window]
+            unscored = labels.count(-100)
+            assert all(label == -100 for label in labels[:unscored])
+            assert unscored == (0 if number == 0 else stride or 0)
+            at = len(predicted) - unscored  # where the window begins in the document
+            assert ids == stream[at : at + len(ids)]
+            predicted += labels[unscored:]
+        assert predicted == stream[1:]
+        own = windows.sentence == index
+        assert windows.column("text_words")[own].sum() == len(text.split())
+        assert windows.column("text_bytes")[own].sum() == len(text.encode())
+
+
+def group_texts(examples: dict[str, list[list[int]]], block_size: int) -> dict[str, list[list[int]]]:
+    """As in examples/pytorch/language-modeling/run_clm.py of transformers."""
+    concatenated = {k: list(itertools.chain(*examples[k])) for k in examples}
+    total_length = len(concatenated[next(iter(examples))])
+    total_length = (total_length // block_size) * block_size
+    return {
+        k: [t[i : i + block_size] for i in range(0, total_length, block_size)]
+        for k, t in concatenated.items()
+    }
+
+
+@settings(deadline=None)
+@given(texts=TEXTS, max_length=st.integers(8, 16))
+def test_blocks_are_those_of_run_clm(texts, max_length):
+    end = tokenizer().eos_token_id
+    streams = [[*tokens(text), end] for text in texts]
+    expected = group_texts({"input_ids": streams}, max_length)["input_ids"]
+    if not expected:
+        with pytest.raises(UserError, match="fewer than one block of config.data.max_length"):
+            language.encode(documents(texts), tokenizer(), max_length=max_length, layout="blocks")
+        return
+    windows = language.encode(documents(texts), tokenizer(), max_length=max_length, layout="blocks")
+    rows = by_window(windows)
+    assert [ids for ids, _ in rows] == expected
+    assert all(labels == [*ids[1:], -100] for ids, labels in rows)  # transformers shifts within the block
+    # Sizes are those of the predicted tokens: what is missing are first tokens of blocks, and the dropped rest.
+    sizes, starts = [], []
+    for text in texts:
+        offsets = tokenizer()(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        ends = np.maximum.accumulate([0, *(b for _, b in offsets)])
+        sizes += [len(text[a:b].encode()) for a, b in itertools.pairwise(ends)] + [0]
+        starts += [len(text[:b].split()) - len(text[:a].split()) for a, b in itertools.pairwise(ends)] + [0]
+    # A word cut by a token's end counts where it begins, so prefixes hold as many words as have begun in them.
+    for name, values in (("text_bytes", sizes), ("text_words", starts)):
+        blocks = np.array(values[: len(expected) * max_length]).reshape(-1, max_length)
+        assert windows.column(name).tolist() == blocks[:, 1:].sum(axis=1).tolist()
+
+
+WORDS = st.lists(st.sampled_from(["the", "cat", "mat", "a", "雪"]), min_size=1, max_size=12).map(" ".join)
+
+
+@settings(deadline=None)
+@given(pairs=st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=4), max_length=st.integers(16, 40))
+def test_a_prompt_is_shortened_so_that_its_target_is_kept(pairs, max_length):
+    template = Template("Q: {article} ({place})\nA: {headline}")
+    texts = [
+        template.fill({"article": a, "place": p, "headline": h}, i, "here", f"here:{i}")
+        for i, (a, p, h) in enumerate(pairs)
+    ]
+    end = tokenizer().eos_token_id
+    windows = language.encode(texts, tokenizer(), max_length=max_length)
+    prompt_lengths = language.prompt_lengths(windows)
+    for number, (text, (ids, labels)) in enumerate(zip(texts, by_window(windows), strict=True)):
+        prompt, target = tokens(text.prompt), tokens(text.text)
+        kept = ids[: prompt_lengths[number]]
+        learnt = [label for label in labels if label != -100]
+        lost = windows.column("prompt_lost")[number], windows.column("target_lost")[number]
+        assert len(ids) <= max_length and labels[len(kept) - 1 :] == learnt
+        assert learnt == [*target, end][: max_length - len(kept) + 1]
+        assert ids == [*kept, *target][:max_length]
+        assert lost == (len(prompt) - len(kept), len(target) - (len(ids) - len(kept)))
+        if len(prompt) + len(target) <= max_length:
+            assert kept == prompt and learnt[-1] == end
+        elif len(target) < max_length:  # the target is whole, and the prompt as long as that allows
+            assert learnt == [*target, end] and len(ids) == max_length
+            tail = tokens(text.prompt[text.cut[1] :]) if text.prompt[text.cut[1]] in "\n " else None
+            if tail and len(kept) > len(tail) + 4:  # the question's frame outlives its longest field
+                assert kept[-len(tail) :] == tail
+
+
+def test_what_cannot_be_encoded_is_said():
+    texts, pair = documents(["the cat sat"]), [Text(" mat", 0, "x:1", "the cat", (0, 7), (" mat",))]
+
+    def encode(texts, **changed):
+        return language.encode(texts, tokenizer(), **({"max_length": 16} | changed))
+
+    with pytest.raises(UserError, match="layout='blocks' cuts text anywhere, so config.data.template"):
+        encode(pair, layout="blocks")
+    with pytest.raises(UserError, match="so config.data.stride does not go with it"):
+        encode(texts, layout="blocks", stride=4)
+    with pytest.raises(UserError, match="config.data.stride=16: expected 0 to 15"):
+        encode(texts, stride=16)
+    without = train_tokenizer(["a"], 257, 8)
+    without.eos_token = None
+    with pytest.raises(UserError, match="the tokenizer has no end-of-text token"):
+        language.encode(texts, without, max_length=16)
+
+
+def test_windows_come_from_the_cache_until_something_changes(tmp_path, monkeypatch):
+    def encode(texts, **changed):
+        return language.encode(texts, tokenizer(), **({"max_length": 8, "cache_dir": tmp_path} | changed))
+
+    texts = documents(["the cat sat on the mat", "abc"])
+    first = encode(texts)
+    with monkeypatch.context() as patch:
+        patch.setattr(language, "_documents", None)
+        assert encode(texts).rows.equals(first.rows)
+        for changed in ({"max_length": 9}, {"stride": 2}):
+            with pytest.raises(TypeError):
+                encode(texts, **changed)
+        with pytest.raises(TypeError):
+            encode(texts[::-1])

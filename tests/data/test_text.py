@@ -1,0 +1,107 @@
+"""Text of every kind comes in as documents or pairs, and a mistake in it is told with its place."""
+
+import json
+
+import pandas
+import pytest
+
+from jaxft.data import text as sources
+from jaxft.data.text import Template, Text
+from jaxft.errors import UserError
+
+
+def texts(path, **options):
+    return [example.text for example in sources.read(str(path), **options)]
+
+
+@pytest.fixture
+def play(tmp_path):
+    path = tmp_path / "play.txt"
+    path.write_bytes("A:\r\nNo.\r\n \r\nB:\n  Yes\u2028 and\n\n\n<end>\nC".encode())
+    return path
+
+
+def test_what_a_document_is(play):
+    assert texts(play) == ["A:", "No.", "B:", "  Yes\u2028 and", "<end>", "C"]
+    assert texts(play, documents="file") == [play.read_bytes().decode()]
+    assert texts(play, documents="") == ["A:\r\nNo.", "B:\n  Yes\u2028 and", "<end>\nC"]
+    assert texts(play, documents="<end>") == ["A:\r\nNo.\r\n \r\nB:\n  Yes\u2028 and", "C"]
+    examples = list(sources.read(str(play), documents=""))
+    assert [e.origin.rpartition(":")[2] for e in examples] == ["1", "4", "8"]
+    assert [e.document for e in examples] == [0, 1, 2]
+
+
+def test_records_of_every_format(tmp_path):
+    rows = [{"body": "one, two\nthree", "n": 1}, {"body": "NA", "n": 2}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    frame = pandas.DataFrame(rows)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        assert texts(tmp_path / name, columns={"text": "body"}) == ["one, two\nthree", "NA"]
+        pair = list(sources.read(str(tmp_path / name), template="{n}) say: {body}!"))[0]
+        assert (pair.prompt, pair.text) == ("1) say:", " one, two\nthree!")
+
+
+def test_a_template_makes_prompt_target_and_references():
+    record = {"q": "Who {?}", "context": "Ann left.", "answers": {"text": ["Ann", "she"]}, "x.y": 3}
+    made = Template("{context}\nQ{x.y}: {q}\nA: {answers.text}\n").fill(record, 7, "row 1", "d:1")
+    assert made == Text(
+        " Ann\n", 7, "d:1", "Ann left.\nQ3: Who {?}\nA:", (0, 9), references=(" Ann\n", " she\n")
+    )
+
+
+def test_the_demo_corpora_are_the_same_everywhere_and_their_splits_apart():
+    splits = {name: list(sources.read(f"demo:text/{name}")) for name in ("train", "dev", "test")}
+    assert len(splits["train"]) > 800 and not {t.text for t in splits["train"]} & {
+        t.text for t in splits["dev"]
+    }
+    pairs = {
+        name: list(sources.read(f"demo:headline/{name}", template="{article}\n{headline}"))
+        for name in ("train", "dev", "test")
+    }
+    targets = {name: {pair.text for pair in found} for name, found in pairs.items()}
+    assert [len(found) for found in pairs.values()] == [3000, 200, 200]
+    assert not targets["dev"] & (targets["train"] | targets["test"])
+    assert pairs["dev"] == list(sources.read("demo:headline/dev", template="{article}\n{headline}"))
+
+
+def test_a_dev_set_is_split_off(play):
+    several = list(sources.read(str(play)))
+    train, dev = sources.split_dev(several, 0.3, seed=1)
+    assert sorted(t.text for t in train + dev) == sorted(t.text for t in several) and 1 <= len(dev) <= 2
+    [whole] = sources.read(str(play), documents="file")
+    (train,), (dev,) = sources.split_dev([whole], 0.3, seed=1)
+    assert train.text + dev.text == whole.text and train.text.endswith("\n")
+    with pytest.raises(UserError, match="a single short text: no dev set can be split off"):
+        sources.split_dev([Text("x", 0, "x:1")], 0.5, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("gone.txt", None, {}, "gone.txt: no such file"),
+        ("a.txt", " \n\n", {}, "a.txt: empty, it holds no text"),
+        ("a.txt", b"a\n\xff", {}, "a.txt, line 2, byte 1 of the line: 0xff is not UTF-8"),
+        ("a.txt", "x", {"template": "{a}{b}"}, "plain text, but config.data.template asks for records"),
+        ("a.txt", "x", {"format": "conll"}, "config.data.format='conll': for text, expected one of auto, text"),
+        ("a.txt", "x", {"columns": {"tokens": "t"}}, r"config.data.columns: \['tokens'\] unknown for text"),
+        ("a.jsonl", '{"a": "x"}', {}, r"a.jsonl, line 1: no key 'text' in \['a'\]; name the key"),
+        ("a.jsonl", '{"text": null}', {}, "line 1, key 'text': a null where a string was expected"),
+        ("a.jsonl", '{"a": "x"}', {"template": "{a}"}, "template='{a}': expected at least two names in braces"),
+        ("a.jsonl", '{"a": "x"}', {"template": "{a} {b}"}, r"line 1: no key 'b' in \['a'\]; config.data.templ"),
+        ("a.jsonl", '{"a": ["x"], "b": "y"}', {"template": "{a} {b}"}, "key 'a': a list where a string"),
+        ("a.jsonl", '{"a": "x", "b": true}', {"template": "{a} {b}"}, "key 'b': a boolean where a string"),
+        ("a.jsonl", '{"a": "x", "b": []}', {"template": "{a} {b}"}, "key 'b': a list where a string"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_with_their_place(tmp_path, name, content, options, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message):
+        texts(tmp_path / name, **options)
+
+
+def test_corpora_that_there_are_not():
+    with pytest.raises(UserError, match="demo:ner/train: no such corpus of text; expected demo:text/train"):
+        sources.read("demo:ner/train")
