@@ -82,6 +82,7 @@ def base() -> ConfigDict:
                 b1=0.9,
                 b2=0.999,
                 eps=1e-8,
+                ema=0.0,  # decay of the weights' average that is evaluated and exported, e.g. 0.999; 0: none
                 lr_multipliers=((r".", 1.0),),  # e.g. ((r"^head/", 10.0), (r".", 1.0))
                 freeze=(),  # path patterns of parameters that are not trained, e.g. (r"^body/embeddings/",)
             ),
@@ -303,7 +304,7 @@ def validate(config: ConfigDict, where: str = "config") -> None:
     need("train.epochs", 0 < found["train.epochs"] < math.inf, "more than 0")
     need("data.stride", found["data.stride"] is None or found["data.stride"] >= 0, "0 or more, or none")
     need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
-    for key in ("optim.b1", "optim.b2"):
+    for key in ("optim.b1", "optim.b2", "optim.ema"):
         need(key, 0 <= found[key] < 1, "0 or more and below 1")
     need("optim.eps", found["optim.eps"] > 0, "more than 0")
     need("data.max_length", found["data.max_length"] >= 8, "8 or more")

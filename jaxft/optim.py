@@ -1,5 +1,9 @@
 """Learning-rate schedules and the optax AdamW whose decay, rates and freezing follow rules of parameter paths."""
 
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -43,7 +47,8 @@ def make_optimizer(
     """AdamW (Loshchilov & Hutter 2019) over flat parameters {path: array} with rules by path.
 
     Decays what `config.optim.decay` says (matrices only by default) and multiplies rates by
-    `config.optim.lr_multipliers`. Clipping is the train step's.
+    `config.optim.lr_multipliers`; with `config.optim.ema` it also averages the parameters. Clipping is the train
+    step's.
     """
     optim = config.optim
     decayed = paths.first_match(
@@ -60,4 +65,41 @@ def make_optimizer(
         steps.append(
             optax.stateless(lambda updates, _: {name: u * multipliers[name] for name, u in updates.items()})
         )
-    return optax.chain(*steps, optax.scale_by_learning_rate(schedule))
+    steps.append(optax.scale_by_learning_rate(schedule))
+    if optim.ema:
+        steps.append(average_parameters(optim.ema))  # last: it has to see the updates that are applied
+    return optax.chain(*steps)
+
+
+class ParameterAverage(NamedTuple):
+    """State of `average_parameters`: finished steps, int32, and the average by path, float32."""
+
+    count: jax.Array
+    values: dict[str, jax.Array]
+
+
+def average_parameters(decay: float) -> optax.GradientTransformation:
+    """Keeps an exponential moving average of the parameters in the optimizer's state; changes no update.
+
+    After step t = 1, 2, ... it is d * average + (1 - d) * parameters with d = min(decay, (1 + t) / (10 + t)), so
+    that the start is soon forgotten. Source: Polyak & Juditsky 1992; d as in TensorFlow's
+    ExponentialMovingAverage with `num_updates`.
+    """
+
+    def init(parameters):
+        # A copy, for the step donates the parameters' own memory.
+        return ParameterAverage(jnp.int32(0), jax.tree.map(jnp.copy, parameters))
+
+    def update(updates, state, parameters):
+        count = state.count + 1
+        d = jnp.minimum(decay, (1 + count) / (10 + count)).astype(jnp.float32)
+        moved = optax.apply_updates(parameters, updates)
+        values = jax.tree.map(lambda old, new: d * old + (1 - d) * new, state.values, moved)
+        return updates, ParameterAverage(count, values)
+
+    return optax.GradientTransformation(init, update)
+
+
+def averaged(opt_state: optax.OptState) -> dict[str, jax.Array] | None:
+    """The averaged parameters by path; None where `config.optim.ema` is off."""
+    return next((part.values for part in opt_state if isinstance(part, ParameterAverage)), None)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import build, evaluate, sharding
+from jaxft import build, evaluate, optim, sharding
 from jaxft import config as settings
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
@@ -204,7 +204,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         )
 
     def parameters_now() -> dict[str, jax.Array]:
-        return {name: (state.trainable | state.frozen)[name] for name in net.abstract}
+        """What is measured and kept: the average, where there is one."""
+        trained = optim.averaged(state.opt_state) or state.trainable
+        return {name: (trained | state.frozen)[name] for name in net.abstract}
 
     batches = prefetch(loader, step, total)
     with contextlib.closing(report), batches, jax.transfer_guard("disallow"):

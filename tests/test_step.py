@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import build, losses, sharding, step
+from jaxft import build, losses, optim, sharding, step
 from jaxft import config as settings
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks.token_classification import TokenClassification
@@ -191,6 +191,30 @@ def test_frozen_parameters_have_no_gradient_no_state_and_do_not_move():
     for name in frozen:
         assert np.array(state.frozen[name]).tobytes() == before[name].tobytes()
     assert all(np.any(np.array(v) != before[name]) for name, v in state.trainable.items())
+
+
+def test_the_average_of_weights_is_the_one_kept_by_hand_and_changes_no_step(plain):
+    """Frozen parameters are not averaged; d is min(0.3, (1 + t) / (10 + t)) after step t."""
+    config = config_with(**SMOOTH, **{"optim.ema": 0.3, "optim.freeze": ("embeddings",)})
+    trainer = build.trainer(network(), config, total=10, warmup=0)
+    state = trainer.new_state(parameters_of(trainer.net))
+    by_hand = jax.tree.map(np.array, state.trainable)
+    for number, d in enumerate((2 / 11, 3 / 12, 0.3)):
+        state, _ = trainer.train_step(state, batch(number), jnp.uint32(7))
+        by_hand = {n: d * old + (1 - d) * np.array(state.trainable[n]) for n, old in by_hand.items()}
+    average = optim.averaged(state.opt_state)
+    assert average.keys() == state.trainable.keys() and optim.averaged(plain.abstract.opt_state) is None
+    for name, value in average.items():
+        np.testing.assert_allclose(value, by_hand[name], rtol=1e-5, atol=1e-7, err_msg=name)
+    _, without = run(
+        build.trainer(
+            network(), config_with(**SMOOTH, **{"optim.freeze": ("embeddings",)}), total=10, warmup=0
+        )
+    )
+    for name, value in without.trainable.items():
+        np.testing.assert_allclose(state.trainable[name], value, atol=1e-7, err_msg=name)
+        if name.endswith("kernel"):
+            assert np.abs(np.array(average[name]) - np.array(value)).max() > 1e-4
 
 
 def test_label_smoothing_and_class_weights_reach_the_loss():
