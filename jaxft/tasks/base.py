@@ -35,6 +35,8 @@ class Task(Protocol):
     """
 
     labels: list[str]  # of the head's outputs; empty where the vocabulary itself is predicted
+    architectures: tuple[str, ...]  # model types that it can be trained on
+    predicts_words: bool  # whether the word embeddings are the output layer too
     compares_with_train: bool  # whether `write_evaluation` makes use of the training data
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
@@ -52,8 +54,12 @@ class Task(Protocol):
     def label_set(train: Sequence[Any]) -> list[str]:
         """The labels that the training data determines."""
 
-    def check(self, name: str, examples: Sequence[Any], train: Sequence[Any], say: Say) -> None:
-        """Warns of what makes the data set `name` doubtful, beside the training examples."""
+    @staticmethod
+    def texts(train: Sequence[Any]) -> Iterable[str]:
+        """The text of the training data, for a new tokenizer."""
+
+    def check(self, split: Split, train: Sequence[Any], say: Say) -> None:
+        """Warns of what makes an encoded data set doubtful, beside the training examples."""
 
     def encode(
         self,

@@ -1,5 +1,6 @@
 """Reads the data sets that a run's settings name, for any task."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +18,13 @@ def read(
     Without a dev set a seeded part of the training data is it, which is read for either of the two.
     """
     if config.data.train is None:
-        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:ner/train")
+        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
     found = {}
     if config.data.dev is None and ("train" in names or "dev" in names):
         source, fraction = config.data.train, config.data.dev_fraction
         train, dev = task.split_dev(task.read(config, "train", source, say), fraction, config.seed)
         called = f"{fraction:.0%} of {source}, seed {config.seed}"
-        say(f"dev: not given; split off {len(dev):,} sentences: {called}")
+        say(f"dev: not given; split off {len(dev):,} examples: {called}")
         found = {"train": Split("train", source, train, None), "dev": Split("dev", called, dev, None)}
     for name in names:
         if name not in found and (source := config.data[name]) is not None:
@@ -35,10 +36,10 @@ def encode(
     task: Task, found: dict[str, Split], tokenizer: Any, config: ConfigDict, say: Say
 ) -> dict[str, Split]:
     """The splits that `read` found, checked and with windows; `train` is among them."""
-    train = found["train"].examples
-    for name, split in found.items():
-        task.check(name, split.examples, train, say)
-    return {
-        name: Split(name, split.source, split.examples, task.encode(split.examples, tokenizer, config))
+    encoded = {
+        name: dataclasses.replace(split, windows=task.encode(split.examples, tokenizer, config))
         for name, split in found.items()
     }
+    for split in encoded.values():
+        task.check(split, found["train"].examples, say)
+    return encoded

@@ -40,6 +40,8 @@ class Prediction:
 class TokenClassification:
     """Named entities and other labels of words, softmax over IOB2 tags."""
 
+    architectures = ("bert",)
+    predicts_words = False
     compares_with_train = True  # entities count as seen or unseen
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
@@ -85,8 +87,14 @@ class TokenClassification:
         kinds = sorted({tag[2:] for s in train for tag in s.tags if tag != "O"})
         return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
 
-    def check(self, name: str, sentences: Sequence[Sentence], train: Sequence[Sentence], say: Say) -> None:
+    @staticmethod
+    def texts(train: Sequence[Sentence]) -> Iterator[str]:
+        """The words of each sentence with spaces between."""
+        return (" ".join(sentence.words) for sentence in train)
+
+    def check(self, split: Split, train: Sequence[Sentence], say: Say) -> None:
         """Warns of labels that the model cannot predict, and of sentences that stand in `train` as well."""
+        name, sentences = split.name, split.examples
         unseen = Counter(t for s in sentences for t in s.tags if t not in self.labels)
         if unseen:
             counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))

@@ -1,0 +1,45 @@
+"""Causal language modelling with GPT-2: `--config configs/lm.py[:tiny|gpt2]`.
+
+tiny  A small GPT-2 from scratch with a tokenizer trained on the spot, by default on the generated corpus
+      `demo:text`; needs no hub. For text of your own: --config.data.train=FILE, and --config.data.documents
+      for what a document is ("line", "file", or the line between two). A part of it becomes the dev set.
+gpt2  gpt2 (124M) from the hub on WikiText-2 from the hub. Not measured here (no hub).
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import base
+from jaxft.errors import UserError
+
+
+def get_config(arg: str = "tiny") -> ConfigDict:
+    config = base()
+    config.task = "causal_lm"
+    config.eval.metric = "loss"
+    config.optim.warmup = 0.1
+    config.optim.schedule = "cosine"
+    if arg == "tiny":
+        config.model.checkpoint = "new:gpt2"
+        config.model.init = "scratch"
+        config.model.sizes = (("n_layer", 4), ("n_embd", 256), ("n_head", 4))
+        config.model.vocab_size = 2048
+        config.data.train = "demo:text/train"
+        config.data.max_length = 128
+        config.batch.rows = 16
+        config.train.epochs = 5.0
+        config.optim.lr = 1e-3
+        config.optim.b2 = 0.95
+        config.optim.weight_decay = 0.1
+    elif arg == "gpt2":
+        config.model.checkpoint = "openai-community/gpt2"
+        config.data.train = "hub:Salesforce/wikitext:wikitext-2-raw-v1/train"
+        config.data.dev = "hub:Salesforce/wikitext:wikitext-2-raw-v1/validation"
+        config.data.test = "hub:Salesforce/wikitext:wikitext-2-raw-v1/test"
+        config.data.layout = "blocks"
+        config.data.max_length = 1024
+        config.batch.rows = 8
+        config.train.epochs = 3.0
+        config.optim.lr = 5e-5
+    else:
+        raise UserError(f"configs/lm.py has no recipe {arg!r}; expected tiny or gpt2")
+    return config

@@ -1,0 +1,242 @@
+"""Causal language modelling: the next token of documents, or of targets that follow prompts."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from jaxft import losses
+from jaxft.data import language
+from jaxft.data import text as sources
+from jaxft.data.loader import Batch
+from jaxft.data.packing import ranges
+from jaxft.data.text import Text
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError
+from jaxft.metrics.language_model import LanguageModelState
+from jaxft.models.gpt2 import GPT2
+from jaxft.models.language_model import LanguageModel
+from jaxft.models.layers import DropoutSeed
+from jaxft.report import write_json
+from jaxft.tasks.base import Say, Split, cache_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How well each window of a split is predicted, summed over its labelled tokens."""
+
+    nll: np.ndarray  # float64 [N], nats
+    correct: np.ndarray  # int64 [N]: tokens whose label has the highest logit
+    tokens: np.ndarray  # int64 [N]
+
+
+class CausalLM:
+    """Next-token prediction by GPT-2, its output layer tied to the word embeddings."""
+
+    architectures = ("gpt2",)
+    predicts_words = True
+    compares_with_train = False
+
+    def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
+        if config.loss.label_smoothing or config.loss.class_weights:
+            raise UserError(
+                "config.loss.label_smoothing and config.loss.class_weights are not for config.task='causal_lm'; "
+                "leave them out"
+            )
+        self.labels = labels
+        self.method = _method(config)
+
+    @staticmethod
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Text]:
+        """All texts of `source` that are not empty; says how many there are, and how many were."""
+        data = config.data
+        found = list(
+            sources.read(
+                source,
+                format=data.format,
+                documents=data.documents,
+                template=data.template,
+                columns=dict(data.columns),
+            )
+        )
+        texts = [text for text in found if text.text.strip()]
+        what = "documents" if data.template is None else "targets of prompts"
+        if not texts:
+            raise UserError(
+                f"{name}: {source}: all {len(found)} {what} are empty; name a source that has some"
+            )
+        size = sum(len(text.text) for text in texts)
+        empty = f"; {len(found) - len(texts):,} empty ones left out" if len(texts) < len(found) else ""
+        say(f"{name}: {source}: {len(texts):,} {what}, {size:,} characters{empty}")
+        return texts
+
+    @staticmethod
+    def split_dev(texts: Sequence[Text], fraction: float, seed: int) -> tuple[list[Text], list[Text]]:
+        """(train, dev) of texts; a single one is cut in two."""
+        return sources.split_dev(texts, fraction, seed)
+
+    @staticmethod
+    def label_set(train: Sequence[Text]) -> list[str]:
+        """None: the vocabulary is the tokenizer's."""
+        return []
+
+    @staticmethod
+    def texts(train: Sequence[Text]) -> Iterator[str]:
+        """Prompts with their targets, or documents."""
+        return ((text.prompt or "") + text.text for text in train)
+
+    def check(self, split: Split, train: Sequence[Text], say: Say) -> None:
+        """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
+        name, texts, windows = split.name, split.examples, split.windows
+        if texts is not train:
+            seen = {(text.prompt, text.text) for text in train}
+            if shared := sum((text.prompt, text.text) in seen for text in texts):
+                say(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
+        if texts[0].prompt is not None:
+            for part, what in (("prompt", ""), ("target", "warning: ")):
+                if count := np.count_nonzero(lost := windows.column(f"{part}_lost")):
+                    say(
+                        f"{what}{name}: {count:,} of {len(texts):,} {part}s are shortened, by {lost.max()} tokens "
+                        "at most, to fit config.data.max_length"
+                    )
+
+    def encode(
+        self,
+        texts: Sequence[Text],
+        tokenizer: PreTrainedTokenizerBase,
+        config: ConfigDict,
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """`Windows` of texts (`only` some, if given) under the settings; see data/language.py."""
+        data = config.data
+        return language.encode(
+            texts if only is None else texts[only.start : only.stop],
+            tokenizer,
+            max_length=data.max_length,
+            layout=data.layout,
+            stride=data.stride,
+            cache_dir=cache_folder(data.cache_dir) if cached else None,
+        )
+
+    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
+        """`LanguageModel` over a GPT-2 body of `sizes`."""
+        return LanguageModel(GPT2(**sizes, rngs=rngs))
+
+    def loss(self, model, batch, dropout: DropoutSeed | None):
+        """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""
+        return losses.chunked_cross_entropy(*_flat(model, batch, dropout))
+
+    def logits(self, model, batch) -> jax.Array:
+        """Logits of every next token, float32 [R, L, V], without dropout."""
+        return model(batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"])
+
+    def predict(self, model, batch):
+        """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
+        shape = batch["labels"].shape
+        hidden, embedding, labels, weights = _flat(model, batch, None)
+        nll, correct = losses.chunked_scores(hidden, embedding, labels, weights)
+        outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
+        return outputs, jnp.sum(nll * weights), jnp.sum(weights)
+
+    def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Scores:
+        """`Scores` of the split's windows."""
+        count = len(split.windows)
+        nll, correct = np.zeros(count), np.zeros(count, np.int64)
+        for batch, arrays in outputs:
+            row, segment = np.nonzero(batch.windows >= 0)
+            window = batch.windows[row, segment]
+            size = split.windows.lengths[window]
+            place = ranges(row * arrays["nll"].shape[1] + batch.starts[row, segment], size)
+            owner = np.repeat(window, size)
+            nll += np.bincount(owner, arrays["nll"].ravel()[place].astype(np.float64), minlength=count)
+            correct += np.bincount(owner[arrays["correct"].ravel()[place]], minlength=count)
+        owner = np.repeat(np.arange(count), split.windows.lengths)
+        return Scores(nll, correct, np.bincount(owner[split.windows.labels >= 0], minlength=count))
+
+    def measure(self, split: Split, scores: Scores, loss_sum: float, weight_sum: float) -> LanguageModelState:
+        """Perplexities and accuracy of a split, from sums in float64."""
+        return _state(split, scores)
+
+    def metric_names(self, split: Split) -> list[str]:
+        """The names of what `measure` gives on `split`."""
+        one = np.ones(len(split.windows), np.int64)
+        return list(_state(split, Scores(one, one, one)).compute())
+
+    def summary(self, values: dict[str, float]) -> str:
+        """The metrics of a log line."""
+        return (
+            f"loss {values['loss']:.4f}, perplexity {values['perplexity']:.2f} a token, "
+            f"{values['bits_per_byte']:.3f} bits a byte, token accuracy {100 * values['token_accuracy']:.2f}"
+        )
+
+    def write_evaluation(
+        self,
+        folder: Path,
+        split: Split,
+        train: Split | None,
+        state: LanguageModelState,
+        scores: Scores,
+        *,
+        samples: int,
+        seed: int,
+        console: Console,
+    ) -> dict[str, float]:
+        """Writes eval/NAME.json and prints it. Returns the metrics."""
+        metrics = state.compute()
+        result = {
+            "data": split.source,
+            "texts": len(split.examples),
+            "method": self.method,
+            "metrics": metrics,
+        }
+        write_json(folder / "eval" / f"{split.name}.json", result)
+        console.print(f"{split.name} ({split.source}), {self.method}:")
+        for name, value in metrics.items():
+            console.print(f"  {name:<16} {value:,.4f}" if value % 1 else f"  {name:<16} {value:,.0f}")
+        return metrics
+
+
+def _method(config: ConfigDict) -> str:
+    """How a text is cut into what is measured, which its perplexity depends on."""
+    data = config.data
+    if data.template is not None:
+        return f"targets and their end given the prompt, in windows of {data.max_length} tokens"
+    if data.layout == "blocks":
+        return (
+            f"all documents in a row, in blocks of {data.max_length} tokens, the first of each not predicted "
+            "(as transformers' run_clm)"
+        )
+    context = f"sliding windows of {data.max_length} tokens, {data.stride} of them context"
+    plain = f"windows of {data.max_length} tokens without context from the window before"
+    return f"every token and the end of each document, longer ones in {context if data.stride else plain}"
+
+
+def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Hidden states [R * L, D], the output embedding, labels [R * L] and weights [R * L]."""
+    inputs = (batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids"))
+    hidden = model.body(*inputs, dropout)
+    return (
+        hidden.reshape(-1, hidden.shape[-1]),
+        model.body.embeddings.word.embedding[...],
+        batch["labels"].ravel(),
+        batch["weights"].ravel(),
+    )
+
+
+def _state(split: Split, scores: Scores) -> LanguageModelState:
+    return LanguageModelState(
+        nll=float(scores.nll.sum()),
+        tokens=int(scores.tokens.sum()),
+        correct=int(scores.correct.sum()),
+        words=int(split.windows.column("text_words").sum(dtype=np.int64)),
+        bytes=int(split.windows.column("text_bytes").sum(dtype=np.int64)),
+    )
