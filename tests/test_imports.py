@@ -11,7 +11,7 @@ LAYERS = (
     {"errors"},
     {"paths", "config", "startup"},
     {"models", "losses", "metrics", "data"},
-    {"report"},
+    {"report", "decoding"},
     {"pretrained", "tasks"},
     {"optim", "sharding", "step", "checkpoint"},
     {"build"},

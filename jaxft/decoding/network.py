@@ -1,0 +1,198 @@
+"""GPT-2 for decoding: prefill of prompts, then one token a row and step from cached keys and values.
+
+A computation of its own beside models/gpt2.py, with the same numbers, because a step of a few rows is bound by
+the reading of weights: on CPU a product `W [out, in] @ x [in, R]` reads them two to four times as fast as
+`x [R, in] @ W [in, out]`, so activations of a step are columns, `[D, R]`, and weights are turned once, beforehand.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.models import layers
+from jaxft.models.gpt2 import GPT2
+
+
+class Dense(NamedTuple):
+    """A linear layer's weight `[out, in]` and bias `[out]`."""
+
+    weight: jax.Array
+    bias: jax.Array
+
+
+class Norm(NamedTuple):
+    """A LayerNorm's scale and bias, both float32 `[D]`."""
+
+    scale: jax.Array
+    bias: jax.Array
+
+
+class Layer(NamedTuple):
+    """One layer's weights; `joint` holds query, key and value, one above the other."""
+
+    attention_norm: Norm
+    joint: Dense
+    output: Dense
+    mlp_norm: Norm
+    up: Dense
+    down: Dense
+
+
+class Weights(NamedTuple):
+    """What a decoder computes with, in its dtype; norms are float32."""
+
+    word: jax.Array  # [V, D], embeds tokens and scores them
+    position: jax.Array  # [max_positions, D]
+    layers: list[Layer]
+    norm: Norm
+
+
+class Sizes(NamedTuple):
+    """What of a network is not in its weights."""
+
+    num_heads: int
+    activation: str
+    epsilon: float
+    scale_by_inverse_layer: bool
+
+
+Cache = list[tuple[jax.Array, jax.Array]]  # keys and values of each layer, each [R, H, T, D / H]
+
+
+def prepare(body: GPT2) -> tuple[Weights, Sizes]:
+    """A decoder's weights, in `body.dtype`, and sizes."""
+    graph, state = nnx.split(body)
+    template = body.layers
+    sizes = Sizes(
+        body.num_heads, template.mlp.activation, body.norm.epsilon, template.attention.scale_by_inverse_layer
+    )
+
+    @jax.jit
+    def turned(state) -> Weights:
+        body = nnx.merge(graph, state)
+        stack = body.layers
+
+        def dense(index: int, *modules) -> Dense:
+            return Dense(
+                jnp.concatenate([m.kernel[...][index].T for m in modules]).astype(body.dtype),
+                jnp.concatenate([m.bias[...][index] for m in modules]).astype(body.dtype),
+            )
+
+        def norm(module, index=...) -> Norm:
+            return Norm(module.scale[...][index], module.bias[...][index])
+
+        return Weights(
+            body.embeddings.word.embedding[...].astype(body.dtype),
+            body.embeddings.position.embedding[...].astype(body.dtype),
+            [
+                Layer(
+                    norm(stack.attention_norm, i),
+                    dense(i, stack.attention.query, stack.attention.key, stack.attention.value),
+                    dense(i, stack.attention.output),
+                    norm(stack.mlp_norm, i),
+                    dense(i, stack.mlp.up),
+                    dense(i, stack.mlp.down),
+                )
+                for i in range(body.num_layers)
+            ],
+            norm(body.norm),
+        )
+
+    return turned(state), sizes
+
+
+def _norm(x: jax.Array, parameters: Norm, epsilon: float, axis: int) -> jax.Array:
+    """LayerNorm over `axis`, computed in float32."""
+    z = x.astype(jnp.float32)
+    z -= z.mean(axis=axis, keepdims=True)
+    z *= jax.lax.rsqrt(jnp.square(z).mean(axis=axis, keepdims=True) + epsilon)
+    scale, bias = (p[:, None] if axis == 0 else p for p in parameters)
+    return (z * scale + bias).astype(x.dtype)
+
+
+def _rows(dense: Dense, x: jax.Array) -> jax.Array:
+    """`[M, in] -> [M, out]`."""
+    return jax.lax.dot_general(x, dense.weight, (((1,), (1,)), ((), ()))) + dense.bias
+
+
+def _columns(dense: Dense, x: jax.Array) -> jax.Array:
+    """`[in, R] -> [out, R]`."""
+    return dense.weight @ x + dense.bias[:, None]
+
+
+def _scores(weights: Weights, x: jax.Array) -> jax.Array:
+    """Columns `[D, R]` -> logits float32 `[V, R]`."""
+    logits = jnp.matmul(weights.word, x, preferred_element_type=jnp.float32)
+    # Whoever transposes this must not turn the product around.
+    return jax.lax.optimization_barrier(logits)
+
+
+def prefill(
+    weights: Weights, sizes: Sizes, ids: jax.Array, start: jax.Array, capacity: int
+) -> tuple[jax.Array, Cache]:
+    """Reads prompts that end with the last column.
+
+    Args:
+      ids: int32 `[B, P]`, what is left of a prompt's first token is padding.
+      start: int32 `[B]`, the column of that token.
+      capacity: T, of the cache, at least P.
+
+    Returns:
+      Logits of the next token, float32 `[V, B]`, and the cache, filled up to column P.
+    """
+    rows, length = ids.shape
+    columns = jnp.arange(length)
+    positions = jnp.maximum(columns - start[:, None], 0)
+    segments = (columns >= start[:, None]).astype(jnp.int32)
+    x = (weights.word[ids] + weights.position[positions]).reshape(rows * length, -1)
+    cache = []
+    for index, layer in enumerate(weights.layers):
+        joint = _rows(layer.joint, _norm(x, layer.attention_norm, sizes.epsilon, 1))
+        query, key, value = jnp.split(joint, 3, axis=1)
+        if sizes.scale_by_inverse_layer:
+            query = query / (index + 1)
+        mixed = layers.attention(query, key, value, segments, num_heads=sizes.num_heads, causal=True)
+        x = x + _rows(layer.output, mixed)
+        inner = _rows(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 1))
+        x = x + _rows(layer.down, layers.ACTIVATIONS[sizes.activation](inner))
+        heads = (z.reshape(rows, length, sizes.num_heads, -1).swapaxes(1, 2) for z in (key, value))
+        room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
+        cache.append(tuple(jnp.pad(z, room) for z in heads))
+    last = x.reshape(rows, length, -1)[:, -1].T
+    return _scores(weights, _norm(last, weights.norm, sizes.epsilon, 0)), cache
+
+
+def step(
+    weights: Weights, sizes: Sizes, cache: Cache, ids: jax.Array, start: jax.Array, column: jax.Array
+) -> tuple[jax.Array, Cache]:
+    """Reads one token of each row.
+
+    Args:
+      ids: int32 `[R]`, the tokens at `column`, an int32 scalar below the cache's capacity.
+      start: int32 `[R]`, the column of each row's first token.
+
+    Returns:
+      Logits of the next token, float32 `[V, R]`, and the cache with `column` filled. Written in place where
+      `cache` is a loop's carry.
+    """
+    rows, capacity = len(ids), cache[0][0].shape[2]
+    columns = jnp.arange(capacity)
+    visible = ((columns >= start[:, None]) & (columns <= column))[:, None]  # [R, 1, T]
+    x = (weights.word[ids] + weights.position[column - start]).T
+    filled = []
+    for index, (layer, (keys, values)) in enumerate(zip(weights.layers, cache, strict=True)):
+        joint = _columns(layer.joint, _norm(x, layer.attention_norm, sizes.epsilon, 0))
+        query, key, value = joint.T.reshape(rows, 3, sizes.num_heads, -1).swapaxes(0, 1)  # each [R, H, d]
+        keys = jax.lax.dynamic_update_slice(keys, key[:, :, None], (0, 0, column, 0))
+        values = jax.lax.dynamic_update_slice(values, value[:, :, None], (0, 0, column, 0))
+        filled.append((keys, values))
+        scale = query.shape[-1] ** -0.5 / (index + 1 if sizes.scale_by_inverse_layer else 1)
+        scores = jnp.einsum("rhd,rhtd->rht", query * scale, keys, preferred_element_type=jnp.float32)
+        shares = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf)).astype(x.dtype)
+        mixed = jnp.einsum("rht,rhtd->rhd", shares, values)
+        x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
+        inner = _columns(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 0))
+        x = x + _columns(layer.down, layers.ACTIVATIONS[sizes.activation](inner))
+    return _scores(weights, _norm(x, weights.norm, sizes.epsilon, 0)), filled
