@@ -1,0 +1,205 @@
+"""jaxft beside the Hugging Face Trainer on GPT-2 from random weights: speed, memory, loss; and two layouts of text.
+
+    python benchmarks/lm_throughput.py --text FILE --peer hf_lm.py [--part small|large|layouts]
+
+The peer script takes --text, --layers, --width, --heads, --vocab, --block, --bs, --steps, --lr, --seed and prints a
+JSON line with real_tokens_per_s, peak_rss_mb and eval_loss. Both sides run in turn, a seed after the other: byte
+tokens in a vocabulary of 50,257, contiguous blocks of 128 from the first nine tenths of the text, 16 a step, AdamW
+as the Trainer sets it, dropout 0.1, loss over the first 64 blocks of the last tenth. Speeds are of the training
+loop alone, memory is the process's peak. layouts: documents (speeches between blank lines) packed, and contiguous
+blocks, the same steps each, both measured in both ways. Prints JSON lines.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPT2Config, PreTrainedTokenizerFast
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
+VOCABULARY, BLOCK, ROWS, LR = 50_257, 128, 16, 1e-3
+EVALUATED = 64  # blocks
+SIZES = {"small": (4, 256, 4), "large": (12, 768, 12)}  # layers, width, heads
+END = "<|endoftext|>"
+
+
+def make_model(folder: Path, size: str) -> Path:
+    """A folder with config.json and a tokenizer of the 256 bytes and the end of text; no weights."""
+    layers, width, heads = SIZES[size]
+    path = folder / size
+    GPT2Config(n_layer=layers, n_embd=width, n_head=heads, vocab_size=VOCABULARY).save_pretrained(path)
+    words = {character: i for i, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(words | {END: len(words)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, bos_token=END).save_pretrained(path)
+    return path
+
+
+def cut_text(text: Path, folder: Path) -> dict[str, Path]:
+    """The peer's split of `text` as files: {"train": ..., "dev": ...}."""
+    content = text.read_bytes()
+    cut = int(len(content) * 0.9)
+    parts = {"train": content[:cut], "dev": content[cut : cut + EVALUATED * BLOCK]}
+    for name, part in parts.items():
+        (folder / f"{name}.txt").write_bytes(part)
+    return {name: folder / f"{name}.txt" for name in parts}
+
+
+def run_jaxft(
+    model: Path, texts: dict[str, Path], workdir: Path, *, steps: int, seed: int, **settings
+) -> dict:
+    """One run of jaxft with the peer's settings, under `settings`; its summary.json, and the command's seconds."""
+    flags = {
+        "model.checkpoint": model,
+        "model.init": "scratch",
+        "data.train": texts["train"],
+        "data.dev": texts["dev"],
+        "data.documents": "file",
+        "data.layout": "blocks",
+        "data.max_length": BLOCK,
+        "batch.rows": ROWS,
+        "train.steps": steps,
+        "optim.lr": LR,
+        "optim.schedule": "linear",
+        "optim.b2": 0.999,
+        "optim.weight_decay": 0.01,
+        "eval.rows": ROWS,
+        "eval.every_steps": 10**6,  # at the end only, as the peer
+        "checkpoint.every_steps": 10**6,  # at the end only; the peer saves nothing
+        "log.tensorboard": False,
+        "seed": seed,
+    } | {key.replace("__", "."): value for key, value in settings.items()}
+    command = [sys.executable, "-m", "jaxft.main", "--config", str(REPOSITORY / "configs/lm.py")]
+    command += ["--workdir", str(workdir), *(f"--config.{key}={value}" for key, value in flags.items())]
+    began = time.perf_counter()
+    run(command)
+    summary = json.loads((workdir / "summary.json").read_text())
+    return summary | {"command_s": time.perf_counter() - began}
+
+
+def run_peer(flags, size: str, *, steps: int, seed: int) -> dict:
+    """One run of the peer script; the JSON line it prints."""
+    layers, width, heads = SIZES[size]
+    options = {"text": flags.text, "layers": layers, "width": width, "heads": heads, "vocab": VOCABULARY}
+    options |= {"block": BLOCK, "bs": ROWS, "steps": steps, "lr": LR, "seed": seed}
+    command = [sys.executable, flags.peer, *(part for k, v in options.items() for part in (f"--{k}", str(v)))]
+    return json.loads(run(command).strip().splitlines()[-1])
+
+
+def run(command: list[str]) -> str:
+    """What the command prints; its errors are shown if it fails."""
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def show(**line) -> None:
+    """Prints one JSON line."""
+    print(json.dumps(line), flush=True)
+
+
+def side_by_side(flags, size: str) -> None:
+    """Both sides in turn, once a seed: tokens/s, peak memory and evaluation loss, their medians and ratios."""
+    steps = flags.steps if size == "small" else flags.steps_large
+    sides = {"jaxft": [], "peer": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, texts = make_model(folder, size), cut_text(Path(flags.text), folder)
+        for seed in flags.seeds:
+            ours = run_jaxft(model, texts, folder / f"run{seed}", steps=steps, seed=seed)
+            sides["jaxft"].append(
+                {
+                    "tokens_per_s": ours["real_tokens_per_s"],
+                    "peak_mb": ours["peak_rss_bytes"] / 2**20,
+                    "eval_loss": ours["dev"]["loss"],
+                }
+            )
+            show(
+                run="jaxft",
+                size=size,
+                seed=seed,
+                steps=steps,
+                **sides["jaxft"][-1],
+                command_s=ours["command_s"],
+            )
+            theirs = run_peer(flags, size, steps=steps, seed=seed)
+            names = {"tokens_per_s": "real_tokens_per_s", "peak_mb": "peak_rss_mb", "eval_loss": "eval_loss"}
+            sides["peer"].append({ours: theirs[key] for ours, key in names.items()})
+            show(run="peer", size=size, seed=seed, steps=steps, **sides["peer"][-1])
+
+    def column(side: str, key: str) -> list[float]:
+        return [line[key] for line in sides[side]]
+
+    medians = {k: {s: statistics.median(column(s, k)) for s in sides} for k in ("tokens_per_s", "peak_mb")}
+    pairs = zip(column("jaxft", "tokens_per_s"), column("peer", "tokens_per_s"), strict=True)
+    show(
+        result=size,
+        median_tokens_per_s=medians["tokens_per_s"],
+        ratios=[round(a / b, 2) for a, b in pairs],
+        median_ratio=round(medians["tokens_per_s"]["jaxft"] / medians["tokens_per_s"]["peer"], 2),
+        median_peak_mb=medians["peak_mb"],
+        memory_ratio=round(medians["peak_mb"]["jaxft"] / medians["peak_mb"]["peer"], 2),
+        eval_loss={
+            s: {"mean": statistics.mean(v), "values": v} for s in sides for v in [column(s, "eval_loss")]
+        },
+    )
+
+
+def layouts(flags) -> None:
+    """Trains on documents packed and on contiguous blocks, the same steps; measures both models in both ways."""
+    ways = {
+        "packed": {"documents": "", "layout": "documents"},
+        "blocks": {"documents": "file", "layout": "blocks"},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, texts = make_model(folder, "small"), cut_text(Path(flags.text), folder)
+        for seed in flags.seeds:
+            for way, data in ways.items():
+                workdir = folder / f"{way}{seed}"
+                settings = {f"data__{key}": value for key, value in data.items()}
+                ours = run_jaxft(model, texts, workdir, steps=flags.steps_layouts, seed=seed, **settings)
+                line = {key: ours[key] for key in ("real_tokens_per_s", "padding_fraction")}
+                for measured, other in ways.items():
+                    # A run that starts from these weights and stays there: its first evaluation measures them.
+                    settings = {f"data__{key}": value for key, value in other.items()}
+                    settings |= {"init_from": workdir, "optim__lr": 1e-20, "optim__weight_decay": 0.0}
+                    again = run_jaxft(
+                        model, texts, folder / f"{way}{seed}{measured}", steps=1, seed=seed, **settings
+                    )
+                    line[f"dev_{measured}"] = {k: again["dev"][k] for k in ("loss", "bits_per_byte")}
+                show(run=f"layout {way}", seed=seed, steps=flags.steps_layouts, **line)
+
+
+def main() -> None:
+    """Parses the flags and runs the parts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--peer", required=True)
+    parser.add_argument("--part", choices=[*SIZES, "layouts", "all"], default="all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=30, help="of the 4 layers")
+    parser.add_argument("--steps-large", type=int, default=5, help="of the 12 layers")
+    parser.add_argument("--steps-layouts", type=int, default=200)
+    flags = parser.parse_args()
+    for size in SIZES:
+        if flags.part in (size, "all"):
+            side_by_side(flags, size)
+    if flags.part in ("layouts", "all"):
+        layouts(flags)
+
+
+if __name__ == "__main__":
+    main()
