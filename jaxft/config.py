@@ -357,6 +357,12 @@ def validate(config: ConfigDict, where: str = "config") -> None:
     weights = [weight for _, weight in found["loss.class_weights"]]
     need("loss.class_weights", all(0 < weight < math.inf for weight in weights), "weights above 0")
     need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
+    if found["data.template"] is not None and found["eval.generate"]:
+        need(
+            "eval.max_new_tokens",
+            found["eval.max_new_tokens"] < found["data.max_length"],
+            "less than max_length",
+        )
     if found["model.dropout"] is not None:
         need("model.dropout", 0 <= found["model.dropout"] < 1, "0 or more and below 1")
     if found["batch.rows"] % found["batch.accumulate"]:

@@ -1,4 +1,4 @@
-"""Evaluates a model on a split; as a command, a run's best weights on any file: `python -m jaxft.evaluate`."""
+"""Evaluates a model on a split; as a command, a run's best weights on any data: `python -m jaxft.evaluate`."""
 
 import argparse
 import contextlib
@@ -15,9 +15,13 @@ from rich.console import Console
 
 from jaxft import inference, workdir
 from jaxft.build import Network
+from jaxft.data.language import LAYOUTS
 from jaxft.data.loader import Loader
 from jaxft.data.sources import FORMATS
+from jaxft.decoding.generator import Generator
+from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.step import model_of
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
 
@@ -47,14 +51,19 @@ def write(
     *,
     folder: Path,
     train: Split | None,
+    tokenizer: Any,
     config: ConfigDict,
     console: Console,
 ) -> dict[str, float]:
     """Evaluates, writes what there is to read into `folder`, prints the report, and returns the metrics.
 
-    train: the training data, for tasks that compare with it.
+    train: the training data, for tasks that compare with it. Targets of prompts are generated too, as
+    `config.eval.generate` says.
     """
     measured, predictions = evaluate(net, compiled, parameters, split, loader)
+    if prompts := net.task.prompts(split.examples[: config.eval.generate], tokenizer, config):
+        texts = generate(net, parameters, prompts, tokenizer, config)
+        predictions = dataclasses.replace(predictions, generated=texts)
     return net.task.write_evaluation(
         folder,
         split,
@@ -67,19 +76,35 @@ def write(
     )
 
 
+def generate(
+    net: Network, parameters: dict, prompts: list[list[int]], tokenizer: Any, config: ConfigDict
+) -> list[str]:
+    """The text that follows each prompt of token ids, up to its end: greedy, or the best of `config.eval.beams`."""
+    options = Options(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
+    generator = Generator(model_of(net.graphdef, parameters).body, eos=tokenizer.eos_token_id)
+    texts = []
+    for first in range(0, len(prompts), config.eval.rows):
+        batch = prompts[first : first + config.eval.rows]
+        for [output] in generator.generate(batch, options, first=first):
+            texts.append(tokenizer.decode(output.ids, skip_special_tokens=True))
+    return texts
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and evaluates."""
     parser = argparse.ArgumentParser(
         prog="python -m jaxft.evaluate",
-        description="Measures a run's best weights on tagged data.",
+        description="Measures a run's best weights on data of the kind that it was trained on.",
         allow_abbrev=False,
     )
     parser.add_argument("--run", required=True, help="the --workdir of a run")
-    parser.add_argument("--data", required=True, help="file, -, demo:ner/SPLIT or hub:NAME/SPLIT, with tags")
+    parser.add_argument("--data", required=True, help="file, -, demo:NAME/SPLIT or hub:NAME/SPLIT")
     parser.add_argument("--output", help="folder of what is found; default RUN/evaluations/NAME_OF_THE_DATA")
     parser.add_argument("--format", choices=FORMATS, help="of the data; default the run's")
     parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")
+    parser.add_argument("--layout", choices=LAYOUTS, help="of a language model's text; default the run's")
+    parser.add_argument("--stride", type=int, help="tokens of context that windows share; default the run's")
     with inference.command(parser, argv) as flags:
         run_evaluate(flags)
 
@@ -88,7 +113,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     """Writes metrics, predictions and errors, prints the report, and gives the metrics."""
     run = workdir.open_run(Path(flags.run))
     original, config = run.config, copy.deepcopy(run.config)
-    for name in ("format", "word_column", "tag_column"):
+    for name in ("format", "word_column", "tag_column", "layout", "stride"):
         if getattr(flags, name) is not None:
             config.data[name] = getattr(flags, name)
     file = re.sub(r"[^\w.-]+", "-", flags.data.rstrip("/").removeprefix("./")).strip("-") or "stdin"
@@ -118,6 +143,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
             loader,
             folder=folder,
             train=train,
+            tokenizer=run.checkpoint.tokenizer,
             config=config,
             console=Console(soft_wrap=True, highlight=False),
         )

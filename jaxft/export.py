@@ -8,16 +8,25 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow as pa
 
-from jaxft import inference, model_card, step, workdir
+from jaxft import build, inference, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
-from jaxft.pretrained import bert, hub, mapping
+from jaxft.model_card import card
+from jaxft.pretrained import bert, gpt2, hub, mapping
+from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
 
 TOLERANCE = 1e-4  # of logits, in float32
-VERIFIED = 256  # dev sentences compared
+VERIFIED = 256  # dev examples compared, or as many as this many logits are of
+VERIFIED_LOGITS = 1 << 27
 TORCH_ROWS = 16
+# The class of transformers that loads an export, by task.
+TORCH_CLASSES = {
+    "token_classification": "AutoModelForTokenClassification",
+    "causal_lm": "AutoModelForCausalLM",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="the --workdir of a run")
     parser.add_argument("--output", required=True, help="new or empty folder")
     parser.add_argument(
-        "--verify", action="store_true", help="reload in torch and compare logits on dev sentences"
+        "--verify", action="store_true", help="reload in torch and compare logits on dev data"
     )
     with inference.command(parser, argv) as flags:
         export(Path(flags.run), Path(flags.output), verify=flags.verify)
@@ -48,55 +57,70 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     # float32, since that is what torch will compute in.
     model = inference.open_model(run, print, dtype="float32")
     parameters = jax.device_get(model.parameters)
-    tensors = mapping.save(bert.TABLE, parameters)
-    config = bert.token_classifier_config(run.checkpoint.hf_config, run.labels)
+    tensors = mapping.save(build.architecture(run.checkpoint.hf_config).TABLE, parameters)
+    config = CONFIGS[run.config.task](run)
     windows = _dev_windows(model) if verify else None
 
     def add_files(folder: Path) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
+        if model.task.predicts_words:
+            write_json(folder / "generation_config.json", gpt2.generation_config(run.checkpoint.tokenizer))
         difference = None
         if windows is not None:
             difference = largest_difference(model, windows, folder)
-            sentences = len(np.unique(windows.sentence))
             print(
                 f"largest difference of logits between jax and torch: {difference:.2e} "
-                f"({sentences} dev sentences, float32)"
+                f"({len(windows)} windows of dev, float32)"
             )
             if not difference <= TOLERANCE:
                 raise UserError(
                     f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
                     f"{output} was not written; please report this with the model's config.json"
                 )
-        (folder / "README.md").write_text(
-            model_card.write(run, model.net.count, difference), encoding="utf-8"
-        )
+        (folder / "README.md").write_text(card.write(run, model.net.count, difference), encoding="utf-8")
 
     hub.write_folder(output, tensors, config, also=add_files)
-    print(f"{output}: {model.net.count:,} parameters, {len(run.labels)} labels, tokenizer, README.md")
+    labels = f"{len(run.labels)} labels, " if run.labels else ""
+    print(f"{output}: {model.net.count:,} parameters, {labels}tokenizer, README.md")
+
+
+def _token_classifier(run: workdir.Run) -> dict[str, Any]:
+    return bert.token_classifier_config(run.checkpoint.hf_config, run.labels)
+
+
+def _causal_lm(run: workdir.Run) -> dict[str, Any]:
+    return gpt2.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
+
+
+# The config.json of an export, by task.
+CONFIGS = {"token_classification": _token_classifier, "causal_lm": _causal_lm}
 
 
 def _dev_windows(model: inference.Model) -> Windows:
-    """Windows of the first dev sentences."""
+    """Windows of the first dev examples, as many as their logits have room for."""
     run = model.run
     try:
         dev = splits.read(TASKS[run.config.task], run.config, print, ["dev"])["dev"]
     except UserError as error:
-        raise UserError(
-            f"--verify compares on the run's dev sentences, which cannot be read: {error}"
-        ) from None
-    return model.task.encode(dev.examples[:VERIFIED], run.checkpoint.tokenizer, run.config, cached=False)
+        raise UserError(f"--verify compares on the run's dev data, which cannot be read: {error}") from None
+    windows = model.task.encode(dev.examples[:VERIFIED], run.checkpoint.tokenizer, run.config, cached=False)
+    classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
+    count = np.searchsorted(windows.offsets, VERIFIED_LOGITS // classes, side="right") - 1
+    return Windows(windows.rows.take(pa.array(np.arange(max(count, 1)))))  # a slice would keep its offsets
 
 
 def largest_difference(model: inference.Model, windows: Windows, folder: Path) -> float:
     """The largest absolute difference of a logit between `model`, on packed rows, and `folder` in torch."""
-    reference = _torch_logits(folder, windows)
+    reference = _torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task])
 
     @jax.jit
     def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
         with jax.default_matmul_precision("highest"):  # on accelerators the default is less than float32
             return model.task.logits(step.model_of(model.net.graphdef, parameters), batch)
 
-    loader = model.loader(windows, pack=True)
+    loader = model.loader(
+        windows, pack=True, rows=len(jax.devices())
+    )  # few: logits of a vocabulary are large
     largest, compared = 0.0, 0
     for index in range(loader.steps_per_epoch):
         batch = loader.batch(index)
@@ -112,14 +136,13 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
     return largest
 
 
-def _torch_logits(folder: Path, windows: Windows) -> Sequence[Any]:
-    """Logits `[length, C]` of each window, one a row, from the model that transformers finds in `folder`."""
+def _torch_logits(folder: Path, windows: Windows, name: str) -> Sequence[Any]:
+    """Logits `[length, C]` of each window, one a row, from the class `name` of transformers on `folder`."""
     import torch
-    from transformers import AutoModelForTokenClassification
-    from transformers.utils import logging
+    import transformers
 
-    logging.disable_progress_bar()
-    network = AutoModelForTokenClassification.from_pretrained(folder, local_files_only=True).eval()
+    transformers.utils.logging.disable_progress_bar()
+    network = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
     out = []
     for first in range(0, len(windows), TORCH_ROWS):
         ids = [

@@ -67,11 +67,11 @@ class Model:
     parameters: dict[str, jax.Array]
     rows: int  # of a batch: `config.eval.rows`, or the next multiple of the number of devices
 
-    def loader(self, windows: Windows, *, pack: bool) -> Loader:
-        """Batches of `windows` in fixed order; packed ones are all of one shape."""
+    def loader(self, windows: Windows, *, pack: bool, rows: int | None = None) -> Loader:
+        """Batches of `windows` in fixed order, of `rows` (default the run's); packed ones are all of one shape."""
         return Loader(
             windows,
-            rows=self.rows,
+            rows=rows or self.rows,
             max_length=self.run.config.data.max_length,
             pack=pack,
             shuffle=False,

@@ -281,6 +281,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             loaders[name],
             folder=workdir,
             train=splits["train"],
+            tokenizer=checkpoint.tokenizer,
             config=config,
             console=report.console,
         )

@@ -11,7 +11,8 @@ from jaxft.errors import UserError
 
 
 def run(folder, data, **changed):
-    flags = {"output": None, "format": None, "word_column": None, "tag_column": None}
+    names = ("output", "format", "word_column", "tag_column", "layout", "stride")
+    flags = dict.fromkeys(names)
     return evaluate.run_evaluate(argparse.Namespace(run=folder, data=str(data), **flags | changed))
 
 

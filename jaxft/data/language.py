@@ -252,8 +252,7 @@ def _shortened(encoding, cut: tuple[int, int], room: int) -> list[int]:
     return kept[len(kept) - room :] if len(kept) > room else kept
 
 
-def prompt_lengths(text_windows: Windows) -> np.ndarray:
-    """Tokens of the prompt in each window of prompt and target: int64 `[N]`."""
-    labelled = np.flatnonzero(text_windows.labels >= 0)
-    first = labelled[np.searchsorted(labelled, text_windows.offsets[:-1])]
-    return first - text_windows.offsets[:-1] + 1
+def prompts(texts: Sequence[Text], tokenizer, room: int) -> list[list[int]]:
+    """Token ids of the prompts, shortened to `room`, whatever their targets."""
+    start, encodings = special_tokens(tokenizer).start, _encodings([t.prompt for t in texts], tokenizer)
+    return [_shortened(one, text.cut, room) or [start] for text, one in zip(texts, encodings, strict=True)]

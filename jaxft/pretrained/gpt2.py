@@ -109,3 +109,12 @@ def causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str,
     config["architectures"] = ["GPT2LMHeadModel"]
     config["vocab_size"] = vocab_size
     return config
+
+
+def generation_config(tokenizer: Any) -> dict[str, Any]:
+    """The generation_config.json of an exported GPT-2: where a text begins and ends, and what fills up a batch."""
+    return {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }

@@ -88,6 +88,9 @@ class Task(Protocol):
     ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
         """Predictions, each [rows, ...], and (loss_sum, weight_sum)."""
 
+    def prompts(self, examples: Sequence[Any], tokenizer: Any, config: ConfigDict) -> list[list[int]]:
+        """Token ids of what is to be continued for each example; empty where nothing is."""
+
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Any:
         """The predictions of `split` in its own order, from those of all its batches."""
 

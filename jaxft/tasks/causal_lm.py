@@ -1,6 +1,7 @@
 """Causal language modelling: the next token of documents, or of targets that follow prompts."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from jaxft.data.packing import ranges
 from jaxft.data.text import Text
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
+from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models.gpt2 import GPT2
 from jaxft.models.language_model import LanguageModel
 from jaxft.models.layers import DropoutSeed
-from jaxft.report import write_json
+from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, cache_folder
+
+SHOWN = 3  # generated targets that are printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Scores:
     nll: np.ndarray  # float64 [N], nats
     correct: np.ndarray  # int64 [N]: tokens whose label has the highest logit
     tokens: np.ndarray  # int64 [N]
+    generated: list[str] = dataclasses.field(default_factory=list)  # targets, of the first pairs
 
 
 class CausalLM:
@@ -147,6 +152,13 @@ class CausalLM:
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
+    def prompts(self, texts: Sequence[Text], tokenizer, config: ConfigDict) -> list[list[int]]:
+        """Token ids of the prompts, shortened so that `config.eval.max_new_tokens` have room; none of documents."""
+        if config.data.template is None:
+            return []
+        room = config.data.max_length - config.eval.max_new_tokens
+        return language.prompts(texts, tokenizer, room)
+
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Scores:
         """`Scores` of the split's windows."""
         count = len(split.windows)
@@ -190,8 +202,14 @@ class CausalLM:
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes eval/NAME.json and prints it. Returns the metrics."""
+        """Writes eval/NAME.json, generated targets to predictions/NAME.jsonl, prints both. Returns the metrics."""
         metrics = state.compute()
+        pairs = list(zip(split.examples, scores.generated, strict=False))
+        if pairs:
+            made = GeneratedTextState()
+            for text, target in pairs:
+                made.update(target, text.references)
+            metrics |= made.compute()
         result = {
             "data": split.source,
             "texts": len(split.examples),
@@ -202,6 +220,16 @@ class CausalLM:
         console.print(f"{split.name} ({split.source}), {self.method}:")
         for name, value in metrics.items():
             console.print(f"  {name:<16} {value:,.4f}" if value % 1 else f"  {name:<16} {value:,.0f}")
+        lines = [
+            {"prompt": text.prompt, "references": text.references, "prediction": target}
+            for text, target in pairs
+        ]
+        if lines:
+            path = folder / "predictions" / f"{split.name}.jsonl"
+            write_lines(path, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            for line in lines[:SHOWN]:
+                for name, text in (("generated", line["prediction"]), ("reference", line["references"][0])):
+                    console.print(f"  {name}: {text.strip()}", markup=False)
         return metrics
 
 

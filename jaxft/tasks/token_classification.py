@@ -164,6 +164,10 @@ class TokenClassification:
         }
         return outputs, *self._loss(logits, batch)
 
+    def prompts(self, sentences, tokenizer, config) -> list[list[int]]:
+        """None: tags are no text."""
+        return []
+
     def collect(
         self,
         split: Split,

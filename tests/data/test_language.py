@@ -113,10 +113,9 @@ def test_a_prompt_is_shortened_so_that_its_target_is_kept(pairs, max_length):
     ]
     end = tokenizer().eos_token_id
     windows = language.encode(texts, tokenizer(), max_length=max_length)
-    prompt_lengths = language.prompt_lengths(windows)
     for number, (text, (ids, labels)) in enumerate(zip(texts, by_window(windows), strict=True)):
         prompt, target = tokens(text.prompt), tokens(text.text)
-        kept = ids[: prompt_lengths[number]]
+        kept = ids[: labels.count(-100) + 1]
         learnt = [label for label in labels if label != -100]
         lost = windows.column("prompt_lost")[number], windows.column("target_lost")[number]
         assert len(ids) <= max_length and labels[len(kept) - 1 :] == learnt

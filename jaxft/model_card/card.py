@@ -8,10 +8,11 @@ from typing import Any
 from jaxft import config as settings
 from jaxft import workdir
 from jaxft.errors import UserError
+from jaxft.model_card import causal_lm, token_classification
 
+PARTS = {"token_classification": token_classification, "causal_lm": causal_lm}  # by task
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
-SCORES = {"f1": "entity_f1", "precision": "entity_precision", "recall": "entity_recall"}
 
 
 def write(run: workdir.Run, parameters: int, difference: float | None) -> str:
@@ -22,16 +23,22 @@ def write(run: workdir.Run, parameters: int, difference: float | None) -> str:
     """
     evaluations = _evaluations(run.workdir)
     base = _public(run.config.model.checkpoint)
-    package = re.fullmatch(r"package:([^/]+).*", base)
-    title = f"{package[1] if package else base.rpartition('/')[2]} for token classification"
+    named = re.fullmatch(r"(?:package|new):([^/]+).*", base)
+    part = PARTS[run.config.task]
+    title = f"{named[1] if named else base.rpartition('/')[2]} for {part.TASK.replace('-', ' ')}"
+    compared = (
+        "Torch's logits were not compared with jaxft's at export (`--verify` does)."
+        if difference is None
+        else f"At export torch's logits differed from jaxft's by {difference:.1e} at most on dev data."
+    )
     sections = [
         f"---\n{_metadata(run, title, evaluations)}\n---",
         f"# {title}",
         _origin(run, base, parameters),
         "## Scores",
-        _scores(evaluations),
+        part.scores(evaluations, _public) if evaluations else "None: the run was not evaluated.",
         "## Use",
-        _usage(run, difference),
+        f"{part.usage(run)} {compared}",
         "## Settings",
         _settings(run),
         "## Versions",
@@ -56,29 +63,31 @@ def _evaluations(folder: Path) -> dict[str, dict]:
 def _metadata(run: workdir.Run, title: str, evaluations: Mapping[str, dict]) -> str:
     from huggingface_hub import EvalResult, ModelCardData  # slow to import
 
+    part = PARTS[run.config.task]
     results = [
         EvalResult(
-            task_type="token-classification",
+            task_type=part.TASK,
             dataset_type=_public(found["data"]),
             dataset_name=_public(found["data"]),
             dataset_split=name,
             metric_type=metric,
-            metric_name=f"entity {metric}, strict",
+            metric_name=text,
             metric_value=found["metrics"][key],
         )
         for name, found in evaluations.items()
-        for metric, key in SCORES.items()
+        for metric, (key, text) in part.METRICS.items()
+        if key in found["metrics"]
     ]
     checkpoint, train = run.config.model.checkpoint, run.config.data.train
     on_hub = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@.*)?", checkpoint) and not Path(checkpoint).exists()
     dataset = re.fullmatch(r"hub:([^@:]+?)(?:[@:].*|/(?:train|validation|test)\b.*)?", train)
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="token-classification",
-        tags=["token-classification", "named-entity-recognition", "jaxft"],
+        pipeline_tag=part.TASK,
+        tags=[*part.TAGS, "jaxft"],
         base_model=checkpoint.partition("@")[0] if on_hub else None,
         datasets=[dataset[1]] if dataset else None,
-        metrics=list(SCORES),
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or list(part.METRICS),
         model_name=title,
         eval_results=results or None,
     ).to_yaml()
@@ -86,12 +95,8 @@ def _metadata(run: workdir.Run, title: str, evaluations: Mapping[str, dict]) -> 
 
 def _origin(run: workdir.Run, base: str, parameters: int) -> str:
     config, summary = run.config, run.workdir / "summary.json"
-    types = dict.fromkeys(label[2:] for label in run.labels if label != "O")
     lines = [
-        f"A BERT with a linear layer over {len(run.labels)} IOB2 labels ({parameters:,} parameters, float32), "
-        f"fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
-        "",
-        f"- Types: {', '.join(types) or 'none'}",
+        *PARTS[config.task].origin(run, parameters),
         f"- Base checkpoint: `{base}`"
         + (f", revision `{config.model.revision}`" if config.model.revision else "")
         + (" (sizes and tokenizer only: weights from scratch)" if config.model.init == "scratch" else ""),
@@ -115,52 +120,6 @@ def _origin(run: workdir.Run, base: str, parameters: int) -> str:
         lines.append("- Training had not finished when this was exported.")
     lines.append("- License: not recorded by the run; that of the base checkpoint and of the data applies.")
     return "\n".join(lines)
-
-
-def _scores(evaluations: Mapping[str, dict]) -> str:
-    if not evaluations:
-        return "None: the run was not evaluated."
-    rows = ["| set | sentences | entities | precision | recall | F1 | F1, lenient |", "|---|" + "--:|" * 6]
-    for name, found in evaluations.items():
-        metrics, intervals = found["metrics"], found.get("intervals") or {}
-        cells = [f"{name} (`{_public(found['data'])}`)", f"{found['sentences']:,}"]
-        cells.append(f"{metrics['entity_support']:,.0f}")
-        for key in ("entity_precision", "entity_recall", "entity_f1", "lenient_f1"):
-            between = f" ({'–'.join(f'{100 * x:.1f}' for x in intervals[key])})" if key in intervals else ""
-            cells.append(f"{100 * metrics[key]:.2f}{between}")
-        rows.append(f"| {' | '.join(cells)} |")
-    note = (
-        "Entities in percent, micro average: strict as seqeval in IOB2 mode, lenient as conlleval. "
-        "Scored per word, sentences of any length whole."
-    )
-    if any("intervals" in found for found in evaluations.values()):
-        note += " In brackets: 95% bootstrap intervals over sentences; they don't cover the choice of seed."
-    if "dev" in evaluations:
-        note += " Dev chose the weights, so its scores are optimistic."
-    kinds = sorted({k for e in evaluations.values() for k in e["metrics"] if k.startswith("entity_f1/")})
-    if kinds:
-        rows += ["", f"| F1 by type | {' | '.join(evaluations)} |", "|---|" + "--:|" * len(evaluations)]
-        for kind in kinds:
-            values = (e["metrics"].get(kind) for e in evaluations.values())
-            cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-            rows.append(f"| {kind.partition('/')[2]} | {' | '.join(cells)} |")
-    return "\n".join([*rows, "", note])
-
-
-def _usage(run: workdir.Run, difference: float | None) -> str:
-    compared = (
-        "Torch's logits were not compared with jaxft's at export (`--verify` does)."
-        if difference is None
-        else f"At export torch's logits differed from jaxft's by {difference:.1e} at most on dev sentences."
-    )
-    return (
-        "```python\nfrom transformers import pipeline\n\n"
-        'tag = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first")\n'
-        'tag("...")\n```\n\n'
-        "A word's label is that of its first subword, hence `first`. The pipeline cuts text into words by the "
-        f"tokenizer's rules; words were those of the data in training, in windows of {run.config.data.max_length} "
-        f"subwords. {compared}"
-    )
 
 
 def _settings(run: workdir.Run) -> str:
