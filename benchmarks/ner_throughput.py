@@ -41,6 +41,7 @@ def run_jaxft(flags, *extra) -> dict:
             "data.train": f"{flags.data}/train.conll",
             "data.dev": f"{flags.data}/dev.conll",
             "data.test": "none",
+            "data.max_length": flags.length,
             "batch.rows": flags.rows,
             "optim.lr": 1e-4,
             "log.tensorboard": False,
@@ -164,8 +165,9 @@ def main() -> None:
     parser.add_argument("--peer", required=True)
     parser.add_argument("--part", choices=["speed", "quality", "start", "all"], default="all")
     parser.add_argument(
-        "--rows", type=int, default=8, help="packed rows of 128 a step: 8 hold 32 WNUT sentences"
+        "--length", type=int, default=64, help="of a packed row; longer sentences are cut in two"
     )
+    parser.add_argument("--rows", type=int, default=16, help="of a step: 16 of 64 hold 32 WNUT sentences")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
