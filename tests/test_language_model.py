@@ -1,0 +1,308 @@
+"""Language models from text to export: they learn, resume to the bit, score what they generate, and torch agrees."""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxft import build, evaluate, export, predict, sharding, step, train
+from jaxft import config as settings
+from jaxft.data.language import encode
+from jaxft.data.loader import Loader
+from jaxft.data.text import Text
+from jaxft.errors import Preempted, UserError
+from jaxft.pretrained.scratch import train_tokenizer
+from jaxft.tasks.causal_lm import CausalLM
+
+SHAPES = {"ann": "round", "bob": "square", "cleo": "flat", "dan": "long", "eve": "bent", "fay": "thin"}
+
+
+def config_for(folder, **changed):
+    config = settings.base()
+    config.update_from_flattened_dict(
+        {
+            "task": "causal_lm",
+            "model.checkpoint": "new:gpt2",
+            "model.init": "scratch",
+            "model.sizes": (("n_layer", 2), ("n_embd", 32), ("n_head", 2)),
+            "model.vocab_size": 300,
+            "model.unroll": "no",  # quick to compile
+            "data.train": str(folder / "train.txt"),
+            "data.cache_dir": "off",
+            "data.max_length": 32,
+            "train.steps": 60,
+            "optim.lr": 0.01,
+            "optim.warmup": 5,
+            "eval.metric": "loss",
+            "eval.rows": 8,
+            "log.tensorboard": False,
+        }
+        | {key.replace("__", "."): value for key, value in changed.items()}
+    )
+    settings.validate(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Text that counts: after each word there is one that must follow; and pairs of names and shapes."""
+    folder = tmp_path_factory.mktemp("text")
+    rng = random.Random(0)
+    words = "zero one two three four five six seven eight nine".split()
+    lines = []
+    for _ in range(300):
+        start, count = rng.randrange(10), rng.randint(2, 60)
+        lines.append(" ".join(words[(start + i) % 10] for i in range(count)))
+    (folder / "train.txt").write_text("\n".join(lines) + "\n")
+    for name, count in (("train", 400), ("dev", 20)):
+        with open(folder / f"{name}.jsonl", "w") as file:
+            for _ in range(count):
+                who, other = rng.sample(list(SHAPES), 2)
+                asked = rng.choice((who, other))
+                record = {"who": f"{who} and {other}", "asked": asked, "shape": SHAPES[asked]}
+                file.write(json.dumps(record) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_run(folder, tmp_path_factory):
+    """A run on documents with packing, accumulation, rematerialization and dropout; (workdir, config, summary)."""
+    workdir = tmp_path_factory.mktemp("runs") / "text"
+    options = {"batch__accumulate": 2, "model__remat": "full", "checkpoint__every_steps": 20}
+    config = config_for(folder, eval__every_steps=20, data__stride=8, **options)
+    return workdir, config, train.run(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def pair_run(folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "pairs"
+    config = config_for(
+        folder,
+        data__train=str(folder / "train.jsonl"),
+        data__dev=str(folder / "dev.jsonl"),
+        data__template="{who}? {asked}: {shape}",
+        train__steps=150,
+        eval__every_steps=150,
+        eval__max_new_tokens=8,
+        model__dropout=0.0,
+    )
+    return workdir, config, train.run(config, workdir)
+
+
+def test_a_run_on_text_learns_and_leaves_what_users_read(text_run):
+    workdir, _, summary = text_run
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert losses[0] > 2 > 1 > losses[-1]
+    dev = summary["dev"]
+    assert summary["late_compiles"] == 0
+    assert dev["token_accuracy"] > 0.6  # a uniform choice of ten words, each of one token: about 0.1
+    assert dev["perplexity"] == pytest.approx(np.exp(dev["loss"]))
+    saved = json.loads((workdir / "eval/dev.json").read_text())
+    assert saved["metrics"] == dev
+    assert saved["method"].endswith("longer ones in sliding windows of 32 tokens, 8 of them context")
+    # Words and bytes are those of the split's own text, whatever its windows.
+    assert dev["bits_per_byte"] == pytest.approx(np.log2(dev["byte_perplexity"]))
+    assert dev["loss"] * dev["tokens"] / np.log(dev["word_perplexity"]) == pytest.approx(
+        dev["loss"] * dev["tokens"] / np.log(dev["byte_perplexity"]) * _words_a_byte(text_run)
+    )
+
+
+def _words_a_byte(text_run):
+    from jaxft.tasks import splits
+
+    texts = splits.read(CausalLM, text_run[1], lambda line: None, ["dev"])["dev"].examples
+    return sum(len(t.text.split()) for t in texts) / sum(len(t.text.encode()) for t in texts)
+
+
+def arrays(checkpoint):
+    with ocp.CheckpointManager(
+        checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        state = manager.restore(int(checkpoint.name), args=args).state
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
+    """Its tokenizer is trained anew at the second start, and must be the same one."""
+    whole, config, summary = text_run
+    original = Loader.batch
+
+    def stopping(self, number):
+        if number == 30 and self._shuffle:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "batch", stopping)
+        with pytest.raises(Preempted, match="the same command goes on from there"):
+            train.run(config, tmp_path / "run")
+    again = train.run(config, tmp_path / "run")
+    assert again["dev"] == summary["dev"] and again["best_step"] == summary["best_step"]
+    one, other = (arrays(run / "checkpoints/60") for run in (whole, tmp_path / "run"))
+    assert one.keys() == other.keys()
+    assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
+
+
+def run_evaluate(run, data, output, **changed):
+    names = ("format", "word_column", "tag_column", "layout", "stride")
+    flags = dict.fromkeys(names) | changed
+    return evaluate.run_evaluate(argparse.Namespace(run=run, data=str(data), output=str(output), **flags))
+
+
+def test_evaluation_says_how_it_cuts_text_and_context_helps(text_run, folder, tmp_path):
+    measured = {}
+    for name, options in (
+        ("blocks", {"layout": "blocks", "stride": None}),
+        ("apart", {"stride": 0}),
+        ("sliding", {"stride": 16}),
+    ):
+        run = text_run[0]
+        if name == "blocks":  # of a run without context, which blocks have none of
+            run = shutil.copytree(run, tmp_path / "run")
+            values = json.loads((run / "config.json").read_text())
+            values["data"]["stride"] = None
+            (run / "config.json").write_text(json.dumps(values))
+        measured[name] = run_evaluate(run, folder / "train.txt", tmp_path / name, **options)
+        method = json.loads((tmp_path / name / "eval/train.json").read_text())["method"]
+        assert {"blocks": "in blocks of 32", "apart": "without context", "sliding": "16 of them context"}[
+            name
+        ] in method
+    assert measured["sliding"]["loss"] < measured["apart"]["loss"]
+    assert measured["sliding"]["tokens"] == measured["apart"]["tokens"]
+    assert measured["blocks"]["tokens"] == measured["apart"]["tokens"] // 32 * 31
+
+
+def test_a_run_on_pairs_learns_targets_and_generates_them(pair_run, folder):
+    workdir, _, summary = pair_run
+    assert summary["dev"]["exact_match"] > 0.9  # by chance: 1 in 6
+    assert summary["dev"]["rougeL"] > 0.9 and summary["dev"]["texts"] == 20
+    lines = [json.loads(line) for line in (workdir / "predictions/dev.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (folder / "dev.jsonl").read_text().splitlines()]
+    for line, record in zip(lines, records, strict=True):
+        assert line["prompt"] == f"{record['who']}? {record['asked']}:"
+        assert line["references"] == [f" {record['shape']}"]
+    # Only targets and their ends count: a shape and the end, whose tokens are counted here by the run's tokenizer.
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(workdir / "model")
+    assert summary["dev"]["tokens"] == sum(len(tokenizer(f" {r['shape']}")["input_ids"]) + 1 for r in records)
+
+
+def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = pair_run[0]
+    export.export(run, tmp_path / "model", verify=True)
+    assert "torch's logits differed from jaxft's by" in (tmp_path / "model/README.md").read_text()
+    model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not any(report.values()) and type(model).__name__ == "GPT2LMHeadModel"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    lines = [json.loads(line) for line in (run / "predictions/dev.jsonl").read_text().splitlines()]
+    for line in lines[:5]:
+        ids = tokenizer(line["prompt"], return_tensors="pt").input_ids
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+        assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True) == line["prediction"]
+
+    # The export is a checkpoint; added words begin as the mean of the others.
+    config = config_for(
+        folder,
+        model__checkpoint=str(tmp_path / "model"),
+        model__init="pretrained",
+        data__added_tokens=("<name>", "<shape>"),
+    )
+    checkpoint = build.open_checkpoint(config, list)
+    sizes = build.body_sizes(config, checkpoint.hf_config)
+    assert checkpoint.tokenizer("<shape>")["input_ids"] == [sizes["vocab_size"] - 1]
+    task = CausalLM([], head_dropout=0.0, config=config)
+    net = build.network(task, sizes, sharding.make_mesh(config))
+    parameters, said = build.initial_parameters(net, config, checkpoint)
+    words, known = np.asarray(parameters[build.WORDS]), model.transformer.wte.weight.detach().numpy()
+    assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in said
+    np.testing.assert_array_equal(words[:-2], known)
+    np.testing.assert_allclose(words[-2:], np.stack([known.mean(axis=0)] * 2), atol=1e-6)
+    assert export.CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))["vocab_size"] == len(words)
+
+
+def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
+    config = config_for(folder)
+    tokenizer = train_tokenizer([(folder / "train.txt").read_text()], 300, 32)
+    lines = (folder / "train.txt").read_text().splitlines()
+    texts = [Text(line, i, f"x:{i}") for i, line in enumerate(lines[:30])]
+    windows = encode(texts, tokenizer, max_length=32, stride=4)
+    task = CausalLM([], head_dropout=0.0, config=config)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
+    hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
+    net = build.network(task, build.body_sizes(config, hf_config), sharding.make_mesh(config))
+    parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
+    gradient = jax.jit(
+        jax.value_and_grad(
+            lambda p, batch: task.loss(step.model_of(net.graphdef, p), batch, None), has_aux=True
+        )
+    )
+    found = []
+    for pack in (True, False):
+        loader = Loader(windows, rows=8, max_length=32, pack=pack, shuffle=False, pad_id=0)
+        parts = [gradient(parameters, loader.batch(i).arrays) for i in range(loader.steps_per_epoch)]
+        found.append(jax.tree.map(lambda *leaves: sum(leaves), *parts))
+    (packed, packed_gradient), (plain, plain_gradient) = found
+    assert packed[1] == plain[1] == sum(len(tokenizer(t.text)["input_ids"]) + 1 for t in texts)
+    assert float(packed[0]) == pytest.approx(float(plain[0]), rel=1e-5)
+    for name, leaf in packed_gradient.items():
+        np.testing.assert_allclose(leaf, plain_gradient[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model__init": "pretrained"}, "a new model is 'new:gpt2' with init 'scratch'"),
+        ({"model__checkpoint": "new:bert"}, "'new:bert', .*: a new model is 'new:gpt2'"),
+        ({"model__sizes": (("layers", 2),)}, r"config.model.sizes: \['layers'\] unknown; expected some of n_po"),
+        ({"model__vocab_size": 100}, "vocab_size=100: a byte-level tokenizer has 256 bytes"),
+        ({"model__sizes": (("n_positions", 16),)}, "max_length=32, but new:gpt2 has 16 positions"),
+        ({"loss__label_smoothing": 0.1}, "label_smoothing and config.loss.class_weights are not for config.task"),
+        ({"eval__metric": "f1"}, "metric='f1' was not measured; measured: bits_per_byte, byte_perplexity, loss"),
+        ({"data__layout": "blocks", "data__stride": 2}, "so config.data.stride does not go with it"),
+        ({"data__train": "demo:ner/train"}, "demo:ner/train: no such corpus of text"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_before_training(folder, tmp_path, changed, message):
+    with pytest.raises(UserError, match=message):
+        train.run(config_for(folder, **changed), tmp_path / "run")
+
+
+def test_checkpoints_of_another_task(folder, tmp_path, tiny_bert):
+    with pytest.raises(UserError, match="model_type is 'bert', but config.task='causal_lm' is for gpt2"):
+        train.run(
+            config_for(folder, model__checkpoint=str(tiny_bert), model__init="pretrained"), tmp_path / "run"
+        )
+
+
+def test_settings_that_leave_no_room_for_a_prompt(folder):
+    with pytest.raises(UserError, match="config.eval.max_new_tokens=32: expected less than max_length"):
+        config_for(folder, data__template="{a}{b}", eval__max_new_tokens=32)
+
+
+def test_predict_is_for_taggers(text_run):
+    with pytest.raises(UserError, match="its task is causal_lm, .*generated with python -m jaxft.generate"):
+        predict.run_predict(argparse.Namespace(run=text_run[0], input="-", output="-"))
+
+
+def test_the_same_text_gives_the_same_tokenizer(folder):
+    texts = (folder / "train.txt").read_text().splitlines()
+    one, other = (train_tokenizer(iter(texts), 320, 32) for _ in range(2))
+    assert one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
+    odd = "".join(map(chr, itertools.chain(range(32, 1000), range(0x1F600, 0x1F640)))) + " \n\t  <|endoftext"
+    assert one.decode(one(odd)["input_ids"]) == odd
