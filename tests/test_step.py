@@ -42,10 +42,10 @@ def config_with(**values):
     return config
 
 
-def network(config=None):
+def network(config=None, **sizes):
     task = TokenClassification(LABELS, head_dropout=0.2, config=config or settings.base())
     mesh = sharding.make_mesh(settings.base())
-    return build.network(task, SIZES, mesh)
+    return build.network(task, SIZES | sizes, mesh)
 
 
 @functools.cache
@@ -102,6 +102,30 @@ def test_microbatches_change_nothing(plain):
         assert ours == pytest.approx(theirs, rel=2e-5)
     for name, value in state.trainable.items():
         np.testing.assert_allclose(value, whole.trainable[name], atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"remat": "dots"}, {"remat": "full", "unroll": "yes"}, {"unroll": "yes"}, {"dtype": "bfloat16"}],
+)
+def test_settings_of_the_computation_change_no_result(plain, values):
+    """By rounding only, and far less where all is float32; parameters and their state are float32 always."""
+    config = config_with(**SMOOTH, **{f"model.{key}": value for key, value in values.items()})
+    hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2}
+    hf_config |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}
+    sizes = build.body_sizes(config, hf_config)
+    settings = {key: sizes[key] for key in ("remat", "unroll", "dtype")}
+    assert {key: settings[key] for key in values} == values | ({"unroll": True} if "unroll" in values else {})
+    metrics, state = run(build.trainer(network(**settings), config, total=10, warmup=0))
+    want, whole = run(plain)
+    for ours, theirs in zip(metrics, want, strict=True):
+        assert ours == pytest.approx(theirs, rel=0.03 if "dtype" in values else 1e-5)
+    leaves = jax.tree.leaves((state.trainable, state.opt_state))
+    assert {leaf.dtype.name for leaf in leaves if leaf.ndim} == {"float32"}
+    for name, value in state.trainable.items():
+        np.testing.assert_allclose(
+            value, whole.trainable[name], atol=5e-3 if "dtype" in values else 1e-5, err_msg=name
+        )
 
 
 def test_dropout_is_on_and_changes_with_row_and_seed():

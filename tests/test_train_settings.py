@@ -1,0 +1,129 @@
+"""Settings that change how a run begins, what it learns from and what it moves, each through a whole run."""
+
+import json
+import re
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxft import config as settings
+from jaxft import sharding, train
+from jaxft.data.loader import Loader
+
+SHORT = {"train.steps": 8, "eval.every_steps": 8, "checkpoint.every_steps": 8, "eval.bootstrap": 0}
+
+
+@pytest.fixture
+def run(tiny_flags, environment, tmp_path, monkeypatch, capsys):
+    """A short tiny run in this process with further settings: (summary, rows of metrics.jsonl, output)."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", environment["JAX_COMPILATION_CACHE_DIR"])
+
+    def start(name="run", **values):
+        values = SHORT | {key.replace("__", "."): value for key, value in values.items()}
+        flags = [f"--config.{key}={value}" for key, value in values.items()]
+        summary = train.run(settings.load(tiny_flags[1], [*tiny_flags[2:], *flags]), tmp_path / name)
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert summary["late_compiles"] == 0
+        return summary, rows, capsys.readouterr().out
+
+    return start
+
+
+def weights(folder) -> dict[str, np.ndarray]:
+    """The best parameters of a run by path, read without the code under test."""
+    with ocp.CheckpointManager(folder / "best", options=ocp.CheckpointManagerOptions(read_only=True)) as best:
+        state = best.restore(
+            best.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        ).state
+    return {name: np.asarray(value) for name, value in state.items()}
+
+
+def test_from_scratch_with_the_start_told_and_the_share_of_the_peak(run, monkeypatch, tmp_path):
+    """On a device whose peak is known the share is model FLOPs a second over it."""
+    monkeypatch.setattr(train, "peak_flops", lambda device: 1e12)
+    summary, rows, output = run(model__init="scratch")
+    assert re.search(r"all \d+ parameters newly initialized \(config.model.init=scratch\)", output)
+    assert re.search(
+        r"compiled in .* s; a step of 4 x 64: .* GFLOP, [\d,]+ MiB; ready [\d.]+ s after start", output
+    )
+    new = weights(tmp_path / "run")
+    flops = 6 * sum(value.size for name, value in new.items() if name.endswith("kernel")) + 12 * 2 * 64 * 32
+    for row in (row for row in rows if row["kind"] == "train"):
+        assert row["mfu"] == pytest.approx(flops * row["real_tokens_per_s"] / 1e12)
+    assert re.search(r"step 8/8  loss .*  MFU \d+\.\d%", output)
+    assert new["body/embeddings/word/embedding"].std() == pytest.approx(
+        0.1, rel=0.1
+    )  # the checkpoint's initializer_range, not its weights
+
+
+def test_from_another_runs_best_weights(run, finished_run):
+    """With a rate that changes nothing, the first evaluation is that run's."""
+    summary, _, output = run(init_from=finished_run, optim__lr=1e-20)
+    assert f"weights: {finished_run}" in output
+    want = json.loads((finished_run / "summary.json").read_text())
+    for name in ("dev", "test"):
+        assert summary[name]["entity_f1"] == want[name]["entity_f1"]
+        assert summary[name]["loss"] == pytest.approx(want[name]["loss"], rel=1e-6)
+
+
+def test_all_subwords_labelled_and_rates_by_path(run, monkeypatch, tmp_path):
+    """More positions are learnt from, words are scored as ever, and a rate of 0 leaves parameters as they were."""
+    learnt = {}
+
+    def place(arrays, mesh, original=sharding.place):
+        learnt[case] += int(arrays["weights"].sum())
+        return original(arrays, mesh)
+
+    monkeypatch.setattr(sharding, "place", place)
+    words, multipliers = {}, "(('^body/embeddings/', 0.0), ('.', 1.0))"
+    for case in ("first", "all"):
+        learnt[case] = 0
+        summary, _, output = run(
+            case, data__label_subwords=case, data__test="none", optim__lr_multipliers=multipliers
+        )
+        words[case] = summary["dev"]["token_support"]
+        assert "dev: " in output and ", 0 words unscored" in output
+    assert learnt["all"] > 1.05 * learnt["first"] > 0
+    assert words["all"] == words["first"]
+    one, other = weights(tmp_path / "first"), weights(tmp_path / "all")
+    for name in one:
+        assert np.array_equal(one[name], other[name]) == name.startswith("body/embeddings/"), name
+
+
+def test_frozen_and_averaged_weights_go_on_to_the_same_end(run, monkeypatch, tmp_path):
+    """A run that breaks off and goes on equals one that does not: the average is part of what is saved."""
+    options = {
+        "optim__freeze": "('^body/embeddings/', '^body/layers/attention/')",
+        "optim__ema": 0.9,
+        "eval__every_steps": 2,
+        "checkpoint__every_steps": 3,
+    }
+    whole, rows, output = run("whole", **options)
+    trained = int(re.search(r"parameters, ([\d,]+) of them trained", output)[1].replace(",", ""))
+    best = weights(tmp_path / "whole")
+    frozen = [name for name in best if re.match(r"body/embeddings/|body/layers/attention/", name)]
+    assert trained == sum(value.size for name, value in best.items() if name not in frozen)
+
+    def broken(self, step, original=Loader.batch):
+        if step == 5:
+            raise RuntimeError("broken off")
+        return original(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loader, "batch", broken)
+        with pytest.raises(RuntimeError, match="broken off"):
+            run("broken", **options)
+    resumed, again, output = run("broken", **options)
+    assert "going on at step 3 of 8" in output
+    clocks = {"real_tokens_per_s", "input_stall_fraction"}
+    assert [{k: v for k, v in row.items() if k not in clocks} for row in again] == [
+        {k: v for k, v in row.items() if k not in clocks} for row in rows
+    ]
+    assert (resumed["dev"], resumed["test"]) == (whole["dev"], whole["test"])
+    other = weights(tmp_path / "broken")
+    assert [name for name in best if best[name].tobytes() != other[name].tobytes()] == []
+    plain, _, _ = run("plain", **options | {"optim__ema": 0.0})
+    moved = weights(tmp_path / "plain")
+    assert plain["dev"]["loss"] != whole["dev"]["loss"]  # the average is what is measured
+    assert [name for name in best if np.array_equal(best[name], moved[name])] == frozen
