@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxft import config as settings
 from jaxft import workdir
+from jaxft.build import NEW
 from jaxft.errors import UserError
 from jaxft.model_card import causal_lm, token_classification
 
@@ -95,12 +96,14 @@ def _metadata(run: workdir.Run, title: str, evaluations: Mapping[str, dict]) -> 
 
 def _origin(run: workdir.Run, base: str, parameters: int) -> str:
     config, summary = run.config, run.workdir / "summary.json"
-    lines = [
-        *PARTS[config.task].origin(run, parameters),
-        f"- Base checkpoint: `{base}`"
-        + (f", revision `{config.model.revision}`" if config.model.revision else "")
-        + (" (sizes and tokenizer only: weights from scratch)" if config.model.init == "scratch" else ""),
-    ]
+    start = f"- Base checkpoint: `{base}`"
+    if base.startswith(NEW):
+        start = "- Base checkpoint: none; weights and tokenizer are from scratch"
+    elif config.model.init == "scratch":
+        start += " (sizes and tokenizer only: weights from scratch)"
+    elif config.model.revision:
+        start += f", revision `{config.model.revision}`"
+    lines = [*PARTS[config.task].origin(run, parameters), start]
     if config.init_from:
         lines.append(f"- Weights at the start: the best of the run `{_public(config.init_from)}`")
     for name in ("train", "dev", "test"):
