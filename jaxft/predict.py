@@ -15,9 +15,7 @@ entity the mean over its words.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import sys
 import time
 from collections import deque
@@ -140,50 +138,6 @@ WRITERS: dict[str, dict[str, Callable[[Input, Sentence, Prediction], list[bytes]
 }
 
 
-@contextlib.contextmanager
-def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
-    """Gives a function that writes to stdout ("-") or a file, at once.
-
-    A file gets its name when the body ends without an error, and so is whole or not there; what can't be
-    renamed (a device, a named pipe) is written directly. Raises `UserError` where it cannot be written.
-    """
-    path = Path(name)
-    if path.is_dir():
-        raise UserError(f"--output {name}: is a folder; give a file's name, or - for stdout")
-    direct = name == "-" or (path.exists() and not path.is_file())
-    unfinished = path if direct else path.with_name(f".{path.name}.unfinished-{os.getpid()}")
-
-    @contextlib.contextmanager
-    def errors_named() -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UserError(f"--output {name}: cannot be written: {error.strerror or error}") from None
-
-    def write(pieces: list[bytes]) -> None:
-        with errors_named():
-            file.write(b"".join(pieces))
-            file.flush()
-
-    with errors_named():
-        file = sys.stdout.buffer if name == "-" else open(unfinished, "wb")
-    try:
-        yield write
-        if name != "-":
-            with errors_named():
-                file.close()
-                if not direct:
-                    unfinished.replace(path)
-    finally:
-        if name != "-":
-            with contextlib.suppress(OSError):  # of what could not be written, as was said
-                file.close()
-        if not direct:
-            unfinished.unlink(missing_ok=True)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and predicts; messages go to stderr, since stdout may be the output."""
     parser = argparse.ArgumentParser(
@@ -220,7 +174,7 @@ def run_predict(flags: argparse.Namespace) -> None:
     column = run.config.data.word_column if flags.word_column is None else flags.word_column
     lines = Input(flags.input, flags.format, column)
     write = WRITERS[run.config.task][lines.format]
-    with open_output(flags.output) as put:
+    with inference.open_output(flags.output) as put:
         model = inference.open_model(run, _say)
         chunks = model.task.predict_stream(
             lines.sentences(),

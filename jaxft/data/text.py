@@ -184,15 +184,24 @@ class Template:
 
     def fill(self, record: dict, document: int, where: str, origin: str) -> Text:
         """The example of a record. Raises `UserError` for a key that it lacks, and values that are no text."""
+        prompt, cut = self.prompt(record, where)
+        targets = _strings(record, self._keys[-1], where, several=True)
+        references = tuple(self._before_target + target + self._literals[-1] for target in targets)
+        return Text(references[0], document, origin, prompt, cut, references)
+
+    @property
+    def prompt_keys(self) -> list[str]:
+        """The keys that the prompt is made of."""
+        return self._keys[:-1]
+
+    def prompt(self, record: dict, where: str) -> tuple[str, tuple[int, int]]:
+        """The prompt of a record, and its characters that may be shortened; raises as `fill` does."""
         prompt, fields = self._literals[0], []
         for key, literal in zip(self._keys[:-1], self._literals[1:], strict=False):
             value = _strings(record, key, where, several=False)[0]
             fields.append((len(prompt), len(prompt) + len(value)))
             prompt += value + literal
-        targets = _strings(record, self._keys[-1], where, several=True)
-        references = tuple(self._before_target + target + self._literals[-1] for target in targets)
-        longest = max(fields, key=lambda field: field[1] - field[0])
-        return Text(references[0], document, origin, prompt, longest, references)
+        return prompt, max(fields, key=lambda field: field[1] - field[0])
 
 
 def _strings(record: dict, key: str, where: str, *, several: bool) -> Sequence[str]:

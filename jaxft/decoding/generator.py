@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxft.decoding import beam, network, sampling
 from jaxft.decoding.options import Options
@@ -42,6 +42,9 @@ class Generator:
     """
 
     def __init__(self, body: GPT2, *, eos: int | None):
+        graph, state = nnx.split(body)
+        # A run's parameters may lie on every device of a mesh.
+        body = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
         self._weights, self._sizes = network.prepare(body)
         self._eos = -1 if eos is None else eos
         self.max_positions = body.max_positions
@@ -97,17 +100,21 @@ class Generator:
         recipe = dataclasses.replace(options, max_new_tokens=1, seed=0)
         static = {"sizes": self._sizes, "options": recipe, "eos": self._eos}
         most = options.max_new_tokens
+        ids, start = jax.device_put((ids, start))
         if options.beams > 1:
-            found = beam.search(self._weights, ids, start, jnp.int32(most), capacity=capacity, **static)
+            limit = jax.device_put(np.int32(most))
+            found = beam.search(self._weights, ids, start, limit, capacity=capacity, **static)
             yield self._best(len(prompts), options.samples, stop, *jax.device_get(found))
             return
-        numbers = np.arange(first, first + rows, dtype=np.int32)
-        seed = jnp.uint32(options.seed)
+        numbers, seed = jax.device_put(
+            (np.arange(first, first + rows, dtype=np.int32), np.uint32(options.seed))
+        )
         state = sampling.begin(self._weights, ids, start, numbers, seed, capacity=capacity, **static)
         outputs = [Output([], False)] * (len(prompts) * options.samples)
         until = 1 if every else most
         while True:
-            state = sampling.extend(self._weights, state, jnp.int32(until), length=length, **static)
+            limit = jax.device_put(np.int32(until))
+            state = sampling.extend(self._weights, state, limit, length=length, **static)
             tokens, done, end = jax.device_get((state.tokens, state.done, state.end))
             outputs = [
                 output if output.ended else self._output(row[length:end].tolist(), stop, len(output.ids))
@@ -118,7 +125,7 @@ class Generator:
             done[: len(outputs)] = [output.ended for output in outputs]  # by a stop too
             if until == most or done.all():
                 return
-            state = state._replace(done=jnp.asarray(done))
+            state = state._replace(done=jax.device_put(done))
             until = min(until + every, most)
 
     def _output(self, ids: list[int], stop: Stop | None, seen: int, score: float | None = None) -> Output:

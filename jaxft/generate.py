@@ -1,0 +1,302 @@
+"""Continues text with a run's best weights or a checkpoint's: `python -m jaxft.generate --run RUN --prompt TEXT`.
+
+`--prompt` prints what follows as it is made; `--input` takes a prompt a line, or JSON lines or CSV with a key
+`prompt`, and gives JSON lines: the record, and `generated`, a text, or with `--samples` a list of them. A run
+trained on pairs fills its template, so that a prompt is the value of its field (records have one key a field).
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jaxft import inference, paths, step, workdir
+from jaxft.data import conll, language, records, text
+from jaxft.decoding.generator import Generator, Output
+from jaxft.decoding.options import Options
+from jaxft.errors import UserError
+from jaxft.models.gpt2 import GPT2
+from jaxft.pretrained import gpt2, hub, mapping
+from jaxft.tasks.causal_lm import LanguageModel
+
+ROWS = 8  # prompts of a batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """A text that follows a prompt; `ended` says whether by itself or a stop, `score` is that of a beam."""
+
+    text: str
+    ended: bool
+    score: float | None
+
+
+class StopStrings:
+    """Finds the first of `strings` in generated text; a `Stop` of decoding/generator.py."""
+
+    def __init__(self, tokenizer: Any, strings: Sequence[str]):
+        if not all(strings):
+            raise UserError("a stop string is empty; give the text to stop at")
+        self._decode, self._strings = _decoder(tokenizer), strings
+
+    def __call__(self, ids: list[int], seen: int) -> int | None:
+        """The number of tokens until a string is complete, None where there is none."""
+        if self.cut(self._decode(ids)) is None:
+            return None
+        return next(n for n in range(1, len(ids) + 1) if self.cut(self._decode(ids[:n])) is not None)
+
+    def cut(self, found: str) -> str | None:
+        """The text before the first string, None where there is none."""
+        places = [found.index(string) for string in self._strings if string in found]
+        return found[: min(places)] if places else None
+
+    def held(self, found: str) -> int:
+        """How many of the last characters may be the beginning of a string."""
+        return max((n for s in self._strings for n in range(1, len(s)) if found.endswith(s[:n])), default=0)
+
+
+def _decoder(tokenizer: Any):
+    return lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+class Writer:
+    """A language model with its tokenizer, from prompts to texts.
+
+    template: of a run trained on pairs; prompts are then records, shortened to `room` tokens where they must be.
+    start: what is put before each prompt, as texts begin in the run's training.
+    """
+
+    def __init__(
+        self,
+        body: GPT2,
+        tokenizer: Any,
+        *,
+        template: str | None = None,
+        start: Sequence[int] = (),
+        room: int | None = None,
+    ):
+        self.special = language.special_tokens(tokenizer)
+        self.tokenizer = tokenizer
+        self.template = text.Template(template) if template else None
+        self._generator = Generator(body, eos=self.special.end)
+        self._start, self._room = list(start), room
+        self._decode = _decoder(tokenizer)
+
+    def encode(
+        self, prompts: Sequence[str | dict], options: Options, *, where: str = "prompt"
+    ) -> list[list[int]]:
+        """Token ids of prompts: texts, or records of the template's keys (a text is the value of its only one)."""
+        if self.template is None:
+            ids = self.tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
+            return [self._start + one or [self.special.start] for one in ids]
+        filled = []
+        for number, prompt in enumerate(prompts, 1):
+            keys = self.template.prompt_keys
+            if isinstance(prompt, str) and len(keys) > 1:
+                raise UserError(
+                    f"the run's template has the fields {', '.join(keys)}; give them as JSON lines with --input"
+                )
+            record = {keys[0]: prompt} if isinstance(prompt, str) else prompt
+            whole, cut = self.template.prompt(record, f"{where} {number}")
+            filled.append(text.Text("", number, "", whole, cut))
+        room = min(self._room or self._generator.max_positions, self._generator.max_positions)
+        if room <= options.max_new_tokens:
+            raise UserError(
+                f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt in the {room} positions "
+                "that the run was trained on; ask for fewer"
+            )
+        return language.prompts(filled, self.tokenizer, room - options.max_new_tokens)
+
+    def generate(
+        self,
+        prompts: Iterable[str | dict],
+        options: Options,
+        *,
+        stop: Sequence[str] = (),
+        rows: int = ROWS,
+    ) -> Iterator[list[Generated]]:
+        """`options.samples` texts for each prompt, in order, `rows` prompts at a time; without the stop string.
+
+        A sample depends on the prompt's number among `prompts`, not on `rows`.
+        """
+        stops = StopStrings(self.tokenizer, stop) if stop else None
+        prompts, first = iter(prompts), 0
+        while batch := list(itertools.islice(prompts, rows)):
+            ids = self.encode(batch, options, where=f"after prompt {first}, prompt")
+            for outputs in self._generator.generate(ids, options, first=first, stop=stops):
+                yield [self._finished(output, stops) for output in outputs]
+            first += len(batch)
+
+    def stream(self, prompt: str | dict, options: Options, *, stop: Sequence[str] = ()) -> Iterator[str]:
+        """Pieces of the one text that follows a prompt, as they are made; beam search gives it at the end."""
+        if options.samples != 1:
+            raise UserError(f"samples is {options.samples}, but only one text can be streamed")
+        stops = StopStrings(self.tokenizer, stop) if stop else None
+        ids, given = self.encode([prompt], options), 0
+        found = ""
+        for [[output]] in self._generator.stream(ids, options, stop=stops):
+            found = self._finished(output, stops).text
+            # Bytes of a character that is not whole yet, and what may become a stop, wait.
+            sure = found.rstrip("\N{REPLACEMENT CHARACTER}")
+            sure = sure[: len(sure) - (stops.held(sure) if stops and not output.ended else 0)]
+            if len(sure) > given:
+                yield sure[given:]
+                given = len(sure)
+        if len(found) > given:
+            yield found[given:]
+
+    def _finished(self, output: Output, stops: StopStrings | None) -> Generated:
+        found = self._decode(output.ids)
+        cut = stops.cut(found) if stops else None
+        return Generated(found if cut is None else cut, output.ended, output.score)
+
+
+def from_run(folder: Path) -> Writer:
+    """The best weights of a run. Raises `UserError` where it is no run of a language model."""
+    run = workdir.open_run(folder)
+    if run.config.task != "causal_lm":
+        raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
+    model = inference.open_model(run, _say)
+    template = run.config.data.template
+    tokenizer = run.checkpoint.tokenizer
+    return Writer(
+        step.model_of(model.net.graphdef, model.parameters).body,
+        tokenizer,
+        template=template,
+        start=[] if template else [language.special_tokens(tokenizer).start],
+        room=run.config.data.max_length,
+    )
+
+
+def from_checkpoint(address: str) -> Writer:
+    """A pretrained checkpoint, `address` as in config.model.checkpoint; computes in float32 on CPU, else bfloat16."""
+    folder = hub.resolve(address)
+    dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    sizes = gpt2.sizes(hub.read_config(folder)) | {"dtype": dtype}
+    tokenizer = hub.load_tokenizer(folder)
+    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    abstract = paths.flatten(nnx.to_pure_dict(state))
+    parameters, _ = mapping.load(gpt2.TABLE, hub.open_tensors(folder), abstract, source=str(folder))
+    return Writer(nnx.merge(graph, paths.unflatten(parameters)).body, tokenizer)
+
+
+def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict]]:
+    """(record, prompt) of each line of text, `{"prompt": LINE}`, or of each record of JSON lines or CSV.
+
+    Raises `UserError` with the line where a record lacks what the prompt is made of.
+    """
+    reader = records.read_csv if source.endswith(".csv") else records.read_jsonl
+    if not source.endswith((".jsonl", ".ndjson", ".json", ".csv")):
+        for _, line in conll.lines(source):
+            if line := line.rstrip("\r\n"):
+                yield {"prompt": line}, line
+        return
+    for where, _, record in reader(source):
+        if writer.template is not None:
+            writer.template.prompt(record, where)
+            yield record, record
+            continue
+        if "prompt" not in record:
+            raise UserError(
+                f"{where}: no key 'prompt' in {sorted(map(str, record))}; it holds what is to be continued"
+            )
+        records.check_string(record["prompt"], where, "prompt")
+        yield record, record["prompt"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the flags and generates; messages go to stderr, since stdout may be the output."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxft.generate",
+        description="Continues text with a run's best weights, or with a checkpoint's.",
+        allow_abbrev=False,
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", help="the --workdir of a run")
+    model.add_argument("--checkpoint", help="folder, hub id or package:NAME/path of a GPT-2")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", help="the text to be continued")
+    source.add_argument("--input", help="file of prompts (text, .jsonl, .csv), or - for lines of stdin")
+    parser.add_argument(
+        "--output", default="-", help="JSON lines of --input: a file, or - for stdout (default)"
+    )
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"prompts of a batch; default {ROWS}")
+    parser.add_argument("--stop", action="append", default=[], help="text to stop before; may be repeated")
+    for field in dataclasses.fields(Options):
+        flag = "--" + field.name.replace("_", "-")
+        if field.type is bool:
+            parser.add_argument(flag, action="store_true", help=HELP[field.name])
+        else:
+            help = f"{HELP[field.name]}; default {field.default}"
+            parser.add_argument(flag, type=field.type, default=field.default, help=help)
+    with inference.command(parser, argv) as flags:
+        run_generate(flags)
+
+
+HELP = {
+    "max_new_tokens": "most tokens of a text",
+    "temperature": "0: the likeliest token; above 0: tokens are drawn, their scores divided by it",
+    "top_k": "draw from so many of the likeliest tokens, 0 for all",
+    "top_p": "draw from the likeliest tokens that have this probability together",
+    "min_p": "draw from tokens at least this fraction as likely as the likeliest",
+    "repetition_penalty": "divides the scores of tokens that were there, 1 for none",
+    "no_repeat_ngram": "no n-gram of this many tokens occurs twice, 0 for no limit",
+    "beams": "texts that are followed in beam search",
+    "length_penalty": "a beam's score is divided by its length to this power",
+    "early_stopping": "end beam search with as many finished texts as beams",
+    "samples": "texts a prompt",
+    "seed": "of chance; the same seed draws the same",
+}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def run_generate(flags: argparse.Namespace) -> None:
+    """Generates for the flags. Raises `UserError` for a bad model, prompt or option."""
+    options = Options(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(Options)})
+    if flags.rows < 1:
+        raise UserError(f"--rows {flags.rows}: expected 1 or more")
+    writer = from_run(Path(flags.run)) if flags.run else from_checkpoint(flags.checkpoint)
+    if flags.prompt is not None:
+        _print(writer, flags, options)
+        return
+    began, count = time.perf_counter(), 0
+    with inference.open_output(flags.output) as put:
+        rows, again = itertools.tee(read_prompts(flags.input, writer))
+        prompts = (prompt for _, prompt in again)
+        texts = writer.generate(prompts, options, stop=flags.stop, rows=flags.rows)
+        for (record, _), generated in zip(rows, texts, strict=True):
+            found = [one.text for one in generated]
+            value = found if options.samples > 1 else found[0]
+            put([json.dumps(record | {"generated": value}, ensure_ascii=False).encode() + b"\n"])
+            count += 1
+    _say(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
+
+
+def _print(writer: Writer, flags: argparse.Namespace, options: Options) -> None:
+    """Prints what follows `--prompt`: one text as it is made, several with a line between them."""
+    if flags.output != "-":
+        raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")
+    if options.samples == 1:
+        with contextlib.closing(writer.stream(flags.prompt, options, stop=flags.stop)) as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+        print()
+        return
+    for [*texts] in writer.generate([flags.prompt], options, stop=flags.stop):
+        print("\n----\n".join(one.text for one in texts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""`jaxft.generate`: text in, text out, from checkpoints and runs; streams, stops, templates and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from jaxft import generate
+from jaxft.decoding.generator import Output
+from jaxft.decoding.options import Options
+from jaxft.errors import UserError
+
+END = "<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random GPT-2 with a tokenizer of bytes and a few joined ones."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(["the cat and the hat"] * 9, vocab_size=270, special_tokens=[END])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token=END, eos_token=END)
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(fast), n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3,
+        bos_token_id=fast.bos_token_id, eos_token_id=fast.eos_token_id,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    save_file(
+        {n: np.asarray(t.detach()).copy() for n, t in model.named_parameters()}, folder / "model.safetensors"
+    )
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def writer(folder):
+    return generate.from_checkpoint(str(folder))
+
+
+PROMPTS = ["the cat", "a", "and thé hat"]
+
+
+def theirs(folder, prompt, **options) -> str:
+    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    found = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        pad_token_id=0,
+        do_sample=False,
+        tokenizer=tokenizer,
+        **options,
+    )
+    return tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_a_checkpoint_continues_text_as_torch_does_by_the_batch_and_streamed(folder, writer):
+    options = Options(max_new_tokens=30, no_repeat_ngram=2)
+    texts = [text for [text] in writer.generate(PROMPTS, options, rows=2)]
+    expected = [theirs(folder, p, max_new_tokens=30, no_repeat_ngram_size=2) for p in PROMPTS]
+    assert [text.text for text in texts] == expected
+    for prompt, whole in zip(PROMPTS, expected, strict=True):
+        pieces = list(writer.stream(prompt, options))
+        assert "".join(pieces) == whole and len(pieces) > 5
+
+
+def test_streaming_waits_for_whole_characters_and_for_what_may_be_a_stop(writer, monkeypatch):
+    ids = writer.tokenizer("né€ab")["input_ids"]
+    assert len(ids) == 8
+
+    def stream(prompts, options, *, stop):
+        for count in range(1, len(ids) + 1):
+            yield [[Output(ids[:count], False)]]
+
+    monkeypatch.setattr(writer._generator, "stream", stream)
+    assert list(writer.stream("", Options())) == ["n", "é", "€", "a", "b"]
+    assert list(writer.stream("", Options(), stop=["€ax"])) == ["n", "é", "€ab"]
+
+
+def test_text_ends_before_a_stop_string_wherever_the_tokens_lie(folder, writer):
+    options = Options(max_new_tokens=30, no_repeat_ngram=2)
+    [[plain]] = writer.generate(PROMPTS[:1], options)
+    stop = plain.text[7:10]  # of several tokens
+    [[text]] = writer.generate(PROMPTS[:1], options, stop=["not there", stop])
+    assert text.ended and text.text == plain.text[: plain.text.index(stop)]
+    with_stop = theirs(folder, PROMPTS[0], max_new_tokens=30, no_repeat_ngram_size=2, stop_strings=[stop])
+    assert with_stop.startswith(text.text + stop)
+    assert "".join(writer.stream(PROMPTS[0], options, stop=[stop])) == text.text
+
+
+def test_samples_do_not_depend_on_the_size_of_batches(writer):
+    options = Options(max_new_tokens=8, temperature=1.0, samples=2, seed=3)
+    texts, others = (list(writer.generate(PROMPTS, options, rows=rows)) for rows in (3, 2))
+    assert texts == others
+    assert len({one.text for samples in texts for one in samples}) == 6
+
+
+def test_the_command_answers_a_prompt_and_files_and_repeats_itself(folder, command, tmp_path):
+    flags = ["--checkpoint", folder, "--max-new-tokens", "12", "--temperature", "0.8", "--seed", "5"]
+    once, again = (command("generate", *flags, "--prompt", "the cat") for _ in range(2))
+    assert once.returncode == 0, once.stderr
+    assert once.stdout == again.stdout and once.stdout.strip()
+    (tmp_path / "in.jsonl").write_text('{"prompt": "the cat", "id": 7}\n{"prompt": "", "id": 8}\n')
+    done = command("generate", *flags, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["prompt"]) for row in rows] == [(7, "the cat"), (8, "")]
+    assert rows[0]["generated"] + "\n" == once.stdout
+
+
+def test_what_the_command_cannot_do_is_said_in_a_line(folder, writer, command, finished_run, tmp_path):
+    refused = command("generate", "--run", finished_run, "--prompt", "x")
+    assert refused.returncode == 2 and "token_classification; only language models" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    (tmp_path / "in.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
+    with pytest.raises(UserError, match=r"in.jsonl, line 2: no key 'prompt' in \['text'\]"):
+        list(generate.read_prompts(str(tmp_path / "in.jsonl"), writer))
+    with pytest.raises(UserError, match="a stop string is empty"):
+        next(writer.generate(["a"], Options(), stop=[""]))
+    with pytest.raises(UserError, match="only one text can be streamed"):
+        next(writer.stream("a", Options(temperature=1.0, samples=2)))
+    with pytest.raises(UserError, match="prompt 1 has 60 tokens"):
+        next(writer.generate(["a" * 60], Options()))
+
+
+def test_a_template_is_filled_and_what_is_too_long_shortened(folder, monkeypatch):
+    made = {}
+
+    def init(self, body, *, eos):
+        made["eos"], self.max_positions = eos, 64
+
+    monkeypatch.setattr(generate.Generator, "__init__", init)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    writer = generate.Writer(None, tokenizer, template="{article} =>{headline}", room=20)
+    assert made["eos"] == tokenizer.eos_token_id
+    short, long = writer.encode(["the cat", {"article": "z" * 30}], Options(max_new_tokens=10))
+    assert tokenizer.decode(short) == "the cat =>"
+    assert tokenizer.decode(long) == "z" * 7 + " =>" and len(long) == 10
+    with pytest.raises(UserError, match="leaves no room for a prompt in the 20 positions"):
+        writer.encode(["the cat"], Options(max_new_tokens=20))
+    with pytest.raises(UserError, match=r"prompt 1: no key 'article' in \['text'\]"):
+        writer.encode([{"text": "x"}], Options(max_new_tokens=10))
+    two = generate.Writer(None, tokenizer, template="{question} {context} =>{answer}")
+    with pytest.raises(UserError, match="fields question, context; give them as JSON lines"):
+        two.encode(["the cat"], Options())
+    plain = generate.Writer(None, tokenizer, start=[3])
+    assert [plain.encode([p], Options())[0][0] for p in ("the", "")] == [3, 3]
+    assert generate.Writer(None, tokenizer).encode([""], Options()) == [[tokenizer.bos_token_id]]
