@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ class Checkpoints:
         )
 
         def start() -> None:
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass  # fails here where the folder is read-only: orbax would wait for its own threads for ever
             needed, disk = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(self.folder)
             if 0 < disk.total and disk.free < needed:  # some file systems do not tell
                 raise OSError(

@@ -14,6 +14,11 @@ from jaxft import config as settings
 from jaxft import startup, train
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError, exit_on_user_error
 
+# What to do about a folder that could be written when the run began, and cannot any more.
+REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), "make it writable again"
+)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags, trains, and turns what went wrong into a sentence and an exit code."""
@@ -45,10 +50,11 @@ def main(argv: list[str] | None = None) -> None:
             )
             sys.exit(EXIT_INTERRUPTED)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in REMEDIES:
                 raise
             raise UserError(
-                f"--workdir {workdir}: {error}; make room, and the same command goes on from the last checkpoint"
+                f"--workdir {workdir}: {error}; {REMEDIES[error.errno]}, and the same command goes on from the "
+                "last checkpoint"
             ) from error
 
 

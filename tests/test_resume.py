@@ -1,5 +1,6 @@
 """A run that is killed, stopped or damaged and started again ends bit for bit as one that was not."""
 
+import ctypes
 import json
 import pathlib
 import re
@@ -97,6 +98,13 @@ MOMENTS = (
 )
 
 
+def _heed_permissions() -> None:
+    """Takes from root, in the program that is started, the right to write where permissions forbid it."""
+    if sys.platform == "linux":
+        drop_from_bounding_set, dac_override = 24, 1  # of prctl(2); without effect for other users
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
+
+
 @pytest.fixture(scope="session")
 def start(tiny_flags, environment):
     """Starts the tiny run, which sends itself a signal at a moment; gives exit code and output."""
@@ -105,6 +113,7 @@ def start(tiny_flags, environment):
         done = subprocess.run(
             [sys.executable, "-c", DRIVER, moment, *tiny_flags, "--workdir", str(workdir)],
             env=environment,
+            preexec_fn=_heed_permissions,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -206,6 +215,36 @@ on(Checkpoints, "save", fill, after=True)
     last = next(row for row in rows if (row["step"], row["kind"]) == (100, "dev"))
     assert summary["best_step"] == 100 and summary["dev"]["entity_f1"] == last["entity_f1"]
 
+    code, output = start(workdir)
+    assert code == 0 and "going on at step 14 " in output, output
+    assert_same_run(workdir, finished_run)
+
+
+def test_a_folder_that_becomes_read_only_costs_no_more_than_it_must(start, finished_run, tmp_path):
+    """As a full disk does: what cannot be written is said, and once it can the same command ends as it should."""
+    workdir = tmp_path / "run"
+    lock = """
+import pathlib
+def lock(self, step, *_):
+    if self.folder.name == "checkpoints" and step == 14:
+        self.wait()
+        for path in [self.folder.parent, *self.folder.parent.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    return False
+on(Checkpoints, "save", lock, after=True)
+"""
+    code, output = start(workdir, lock)
+    assert code == EXIT_USER_ERROR, output
+    assert "warning: step 40 is missing from metrics.jsonl, the run goes on" in output
+    assert "warning: checkpoint 21 could not be saved" in output
+    assert "step 100/100  dev: entity F1" in output  # it did not stop before it had to
+    assert re.search(r"^error: --workdir .*Permission denied.*; make it writable again", output, re.M)
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["14", "7"]
+    code, output = start(workdir)  # what is still read-only is said at once
+    assert code == EXIT_USER_ERROR and re.search(r"^error: --workdir .* cannot be written", output, re.M)
+
+    for path in [workdir, *workdir.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
     code, output = start(workdir)
     assert code == 0 and "going on at step 14 " in output, output
     assert_same_run(workdir, finished_run)
