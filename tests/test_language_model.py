@@ -14,12 +14,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import build, evaluate, export, predict, sharding, step, train
+from jaxft import build, evaluate, export, predict, sharding, step, train, workdir
 from jaxft import config as settings
 from jaxft.data.language import encode
 from jaxft.data.loader import Loader
 from jaxft.data.text import Text
 from jaxft.errors import Preempted, UserError
+from jaxft.model_card import card
 from jaxft.pretrained.scratch import train_tokenizer
 from jaxft.tasks.causal_lm import CausalLM
 
@@ -75,16 +76,16 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text_run(folder, tmp_path_factory):
-    """A run on documents with packing, accumulation, rematerialization and dropout; (workdir, config, summary)."""
-    workdir = tmp_path_factory.mktemp("runs") / "text"
+    """A run on documents with packing, accumulation, rematerialization and dropout; (folder, config, summary)."""
+    run = tmp_path_factory.mktemp("runs") / "text"
     options = {"batch__accumulate": 2, "model__remat": "full", "checkpoint__every_steps": 20}
     config = config_for(folder, eval__every_steps=20, data__stride=8, **options)
-    return workdir, config, train.run(config, workdir)
+    return run, config, train.run(config, run)
 
 
 @pytest.fixture(scope="module")
 def pair_run(folder, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "pairs"
+    run = tmp_path_factory.mktemp("runs") / "pairs"
     config = config_for(
         folder,
         data__train=str(folder / "train.jsonl"),
@@ -95,19 +96,19 @@ def pair_run(folder, tmp_path_factory):
         eval__max_new_tokens=8,
         model__dropout=0.0,
     )
-    return workdir, config, train.run(config, workdir)
+    return run, config, train.run(config, run)
 
 
 def test_a_run_on_text_learns_and_leaves_what_users_read(text_run):
-    workdir, _, summary = text_run
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    run, _, summary = text_run
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     assert losses[0] > 2 > 1 > losses[-1]
     dev = summary["dev"]
     assert summary["late_compiles"] == 0
     assert dev["token_accuracy"] > 0.6  # a uniform choice of ten words, each of one token: about 0.1
     assert dev["perplexity"] == pytest.approx(np.exp(dev["loss"]))
-    saved = json.loads((workdir / "eval/dev.json").read_text())
+    saved = json.loads((run / "eval/dev.json").read_text())
     assert saved["metrics"] == dev
     assert saved["method"].endswith("longer ones in sliding windows of 32 tokens, 8 of them context")
     # Words and bytes are those of the split's own text, whatever its windows.
@@ -184,10 +185,10 @@ def test_evaluation_says_how_it_cuts_text_and_context_helps(text_run, folder, tm
 
 
 def test_a_run_on_pairs_learns_targets_and_generates_them(pair_run, folder):
-    workdir, _, summary = pair_run
+    run, _, summary = pair_run
     assert summary["dev"]["exact_match"] > 0.9  # by chance: 1 in 6
     assert summary["dev"]["rougeL"] > 0.9 and summary["dev"]["texts"] == 20
-    lines = [json.loads(line) for line in (workdir / "predictions/dev.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "predictions/dev.jsonl").read_text().splitlines()]
     records = [json.loads(line) for line in (folder / "dev.jsonl").read_text().splitlines()]
     for line, record in zip(lines, records, strict=True):
         assert line["prompt"] == f"{record['who']}? {record['asked']}:"
@@ -195,7 +196,7 @@ def test_a_run_on_pairs_learns_targets_and_generates_them(pair_run, folder):
     # Only targets and their ends count: a shape and the end, whose tokens are counted here by the run's tokenizer.
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(workdir / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
     assert summary["dev"]["tokens"] == sum(len(tokenizer(f" {r['shape']}")["input_ids"]) + 1 for r in records)
 
 
@@ -234,6 +235,13 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
     np.testing.assert_array_equal(words[:-2], known)
     np.testing.assert_allclose(words[-2:], np.stack([known.mean(axis=0)] * 2), atol=1e-6)
     assert export.CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))["vocab_size"] == len(words)
+
+
+def test_the_card_names_no_folder_of_this_machine(text_run):
+    run = text_run[0]
+    text = card.write(workdir.open_run(run), 1, None)
+    assert "`10% of train.txt, seed 0`" in text and str(run.parent.parent) not in text
+    assert "sliding windows of 32 tokens, 8 of them context" in text
 
 
 def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):

@@ -52,6 +52,8 @@ def _public(value: Any) -> Any:
     """A source or address without folders of the machine it was used on."""
     if not isinstance(value, str):
         return value
+    if split_off := re.fullmatch(r"(\d+% of )(.*)(, seed \d+)", value):
+        return split_off[1] + _public(split_off[2]) + split_off[3]
     path = Path(value).expanduser()
     return path.name if path.is_absolute() or path.exists() else value
 

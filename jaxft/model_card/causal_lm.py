@@ -37,8 +37,9 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
     rows = [f"| metric | {' | '.join(heads)} |"]
     rows.append("|---|" + "--:|" * len(evaluations))
     for name in names:
-        values = (found["metrics"].get(name) for found in evaluations.values())
-        rows.append(f"| {name} | {' | '.join('-' if v is None else f'{v:,.4g}' for v in values)} |")
+        values = [found["metrics"].get(name) for found in evaluations.values()]
+        cells = ("-" if v is None else f"{v:,.0f}" if v >= 1000 else f"{v:,.4g}" for v in values)
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     methods = dict.fromkeys(found["method"] for found in evaluations.values())
     note = f"Measured on {'; '.join(methods)}. `loss` is in nats a token; `perplexity` is of a token."
     if "dev" in evaluations:
