@@ -1,5 +1,6 @@
-"""What a command sets up before it computes: huge pages and the cache of compiled programs."""
+"""What a command sets up before it computes: huge pages, the cache of compiled programs, and memory given back."""
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -28,3 +29,13 @@ def use_compilation_cache() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def release_compilers_memory() -> None:
+    """Gives back what the compiler has freed but malloc keeps (170 of 1,458 MiB after a small GPT-2's step).
+
+    To be called after compilation. Does nothing where glibc isn't the allocator.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)

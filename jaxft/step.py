@@ -90,7 +90,7 @@ def train_step(
         )
 
     scale = 1.0 / jnp.maximum(weight, 1e-6)
-    norm = optax.global_norm(gradients) * scale
+    norm = optax.tree.norm(gradients) * scale
     # One factor divides and clips, so that no divided or clipped copy of the gradients is written out.
     factor = scale * clip_factor(norm, clip) if clip else scale
     gradients = jax.tree.map(lambda g: g * factor, gradients)

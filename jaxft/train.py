@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import build, evaluate, optim, sharding
+from jaxft import build, evaluate, optim, sharding, startup
 from jaxft import config as settings
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
@@ -124,6 +124,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     jax.block_until_ready(digest(state))  # compiled here, so that saving does not compile in the loop
     jax.block_until_ready(digest(state.trainable | state.frozen))
     compile_s = time.perf_counter() - compile_began
+    startup.release_compilers_memory()
     flops_per_token = net.train_flops_per_token(length)
     say(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
