@@ -151,8 +151,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
                 path = folder.save_batch(workdir, at, batch)
-                last.close()
-                best.close()
+                last.wait()
                 raise NonFiniteLoss(
                     f"step {at}: loss {values['loss']}, gradient norm {values['grad_norm']}; the batch is in {path}, "
                     f"the last good checkpoint is {last.steps()[-1] if last.steps() else 'the start'} in "
@@ -196,8 +195,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return {"seconds": earlier["seconds"] + clock.seconds(), "stall": earlier["stall"] + batches.stall}
 
     def preempted() -> Preempted:
-        last.close()
-        best.close()
+        last.wait()
         kept = last.steps()[-1] if last.steps() else "none, so the start"
         return Preempted(
             f"SIGTERM at step {step}: the last checkpoint in {last.folder} is {kept}; "
@@ -210,7 +208,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return {name: (trained | state.frozen)[name] for name in net.abstract}
 
     batches = prefetch(loader, step, total)
-    with contextlib.closing(report), batches, jax.transfer_guard("disallow"):
+    with contextlib.closing(report), batches, _close_on_error(last, best), jax.transfer_guard("disallow"):
         stopped_early = progress.get("stopped_early", False)
         for _, batch in batches:
             if stopped_early:
@@ -307,6 +305,17 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
     )
     return summary
+
+
+@contextlib.contextmanager
+def _close_on_error(*checkpoints: Checkpoints):
+    """Finishes the saves under way where the block fails, by whatever it fails."""
+    try:
+        yield
+    except BaseException:
+        for one in checkpoints:
+            one.close()
+        raise
 
 
 def _on_sigterm():
