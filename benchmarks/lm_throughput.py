@@ -1,13 +1,15 @@
 """jaxft beside the Hugging Face Trainer on GPT-2 from random weights: speed, memory, loss; and two layouts of text.
 
     python benchmarks/lm_throughput.py --text FILE --peer hf_lm.py [--part small|large|layouts]
+    python benchmarks/lm_throughput.py --part memory
 
 The peer script takes --text, --layers, --width, --heads, --vocab, --block, --bs, --steps, --lr, --seed and prints a
 JSON line with real_tokens_per_s, peak_rss_mb and eval_loss. Both sides run in turn, a seed after the other: byte
 tokens in a vocabulary of 50,257, contiguous blocks of 128 from the first nine tenths of the text, 16 a step, AdamW
 as the Trainer sets it, dropout 0.1, loss over the first 64 blocks of the last tenth. Speeds are of the training
 loop alone, memory is the process's peak. layouts: documents (speeches between blank lines) packed, and contiguous
-blocks, the same steps each, both measured in both ways. Prints JSON lines.
+blocks, the same steps each, both measured in both ways. memory: what value and gradient need besides parameters
+and batch with all logits at once and in chunks, by the compiler's word: nothing is computed. Prints JSON lines.
 """
 
 import argparse
@@ -181,24 +183,65 @@ def layouts(flags) -> None:
                 show(run=f"layout {way}", seed=seed, steps=flags.steps_layouts, **line)
 
 
+def memory() -> None:
+    """MiB of temporaries at GPT-2 small and 8 rows of 1,024, float32: of the loss alone, and of a step with remat."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from jaxft import losses
+    from jaxft.models.gpt2 import GPT2
+    from jaxft.models.language_model import LanguageModel
+    from jaxft.pretrained import gpt2
+
+    sizes = gpt2.sizes({"model_type": "gpt2"}) | {"remat": "full"}
+    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    ids = jax.ShapeDtypeStruct((8, 1024), jnp.int32)
+    labels, weights = jax.ShapeDtypeStruct((8192,), jnp.int32), jax.ShapeDtypeStruct((8192,), jnp.float32)
+    hidden, table = (jax.ShapeDtypeStruct((n, sizes["hidden_size"]), jnp.float32) for n in (8192, VOCABULARY))
+
+    def whole(hidden, table, labels, weights):
+        return losses.cross_entropy(hidden @ table.T, labels, weights)[0]
+
+    def chunked(hidden, table, labels, weights):
+        return losses.chunked_cross_entropy(hidden, table, labels, weights)[0]
+
+    for name, loss in (("whole", whole), ("chunked", chunked)):
+
+        def step(state, ids, labels, weights, loss=loss):
+            body = nnx.merge(graph, state).body
+            states = body(ids, jnp.ones_like(ids), jnp.broadcast_to(jnp.arange(1024), ids.shape), ids)
+            table = body.embeddings.word.embedding[...]
+            return loss(states.reshape(len(labels), -1), table, labels, weights)
+
+        alone = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(hidden, table, labels, weights)
+        step = jax.jit(jax.value_and_grad(step)).lower(state, ids, labels, weights)
+        mib = [one.compile().memory_analysis().temp_size_in_bytes / 2**20 for one in (alone, step)]
+        show(result="memory", logits=name, loss_mib=round(mib[0]), step_mib=round(mib[1]))
+
+
 def main() -> None:
     """Parses the flags and runs the parts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--text", required=True)
-    parser.add_argument("--peer", required=True)
-    parser.add_argument("--part", choices=[*SIZES, "layouts", "all"], default="all")
+    parser.add_argument("--text", help="needed by all parts but memory")
+    parser.add_argument("--peer", help="needed by small and large")
+    parser.add_argument("--part", choices=[*SIZES, "layouts", "memory", "all"], default="all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=30, help="of the 4 layers")
     parser.add_argument("--steps-large", type=int, default=5, help="of the 12 layers")
     parser.add_argument("--steps-layouts", type=int, default=200)
     flags = parser.parse_args()
+    if flags.part != "memory" and not flags.text or flags.part in (*SIZES, "all") and not flags.peer:
+        parser.error(f"--part {flags.part} needs --text and --peer (layouts: --text)")
     for size in SIZES:
         if flags.part in (size, "all"):
             side_by_side(flags, size)
     if flags.part in ("layouts", "all"):
         layouts(flags)
+    if flags.part in ("memory", "all"):
+        memory()
 
 
 if __name__ == "__main__":

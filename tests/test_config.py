@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft import config as settings
+from jaxft import durations
 from jaxft.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -146,7 +147,7 @@ def test_addresses_that_lead_nowhere_are_named(tmp_path):
 
 
 def steps(value, total=1000):
-    return settings.duration(value, "optim.warmup", total=total, steps_per_epoch=200, examples_per_step=32.0)
+    return durations.duration(value, "optim.warmup", total=total, steps_per_epoch=200, examples_per_step=32.0)
 
 
 def test_durations():
@@ -177,7 +178,7 @@ def test_any_value_is_a_duration_or_refused(value):
 
 def test_total_steps_by_precedence():
     def total(*overrides):
-        return settings.total_steps(load(*overrides), steps_per_epoch=200, examples_per_step=32.0)
+        return durations.total_steps(load(*overrides), steps_per_epoch=200, examples_per_step=32.0)
 
     assert total("train.epochs=2.5") == 500
     assert total("train.epochs=0.0001") == 1

@@ -118,6 +118,18 @@ def test_a_run_on_text_learns_and_leaves_what_users_read(text_run):
     )
 
 
+def test_generate_gives_what_the_runs_own_evaluation_gave(pair_run, folder, command, tmp_path):
+    """Through the command, from records to texts by the run's template."""
+    flags = ["--input", folder / "dev.jsonl", "--output", tmp_path / "out.jsonl", "--max-new-tokens", 8]
+    command("generate", "--run", pair_run[0], *flags)
+    given, evaluated = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (tmp_path / "out.jsonl", pair_run[0] / "predictions/dev.jsonl")
+    )
+    assert [line["generated"] for line in given] == [line["prediction"] for line in evaluated]
+    assert len(given) == 20 and {"who", "asked", "shape"} < given[0].keys()
+
+
 def _words_a_byte(text_run):
     from jaxft.tasks import splits
 

@@ -11,6 +11,9 @@ from jaxft.errors import UserError
 
 Record = tuple[str, str, dict]  # where it stands, for messages; its origin, "data.jsonl:3"; keys and values
 
+# Formats by suffix.
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+
 _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
 
 

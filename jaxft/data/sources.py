@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from jaxft.data import annotated, conll, demo
+from jaxft.data import annotated, conll, demo, records
 from jaxft.data.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
@@ -13,12 +13,7 @@ __all__ = ["FORMATS", "Sentence", "overlap", "read", "split_dev", "split_words"]
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub")
 
-_SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
+_SUFFIXES = records.SUFFIXES | {
     ".conll": "conll",
     ".conllu": "conll",
     ".tsv": "conll",
@@ -68,10 +63,11 @@ def read(
         return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
     if format == "hub" or (isinstance(source, str) and source.startswith("hub:")):
         address = source if source.startswith("hub:") else f"hub:{source}"
-        return _not_empty(annotated.read_hub(address, split=split, tagged=tagged, columns=columns), source)
+        sentences = annotated.read_hub(address, split=split, tagged=tagged, columns=columns)
+        return not_empty(sentences, source, "sentence")
 
     if isinstance(source, str):
-        _check_readable(source)
+        check_readable(source, "demo:ner/train")
     if format == "auto":
         format = guess_format(source, tagged)
     if format == "text":
@@ -89,7 +85,7 @@ def read(
     else:
         reader = {"jsonl": annotated.read_jsonl, "csv": annotated.read_csv}[format]
         sentences = reader(source, tagged=tagged, columns=columns)
-    return _not_empty(sentences, source)
+    return not_empty(sentences, source, "sentence")
 
 
 def _demo_split(source: str, split: str | None) -> str:
@@ -100,13 +96,14 @@ def _demo_split(source: str, split: str | None) -> str:
     return split
 
 
-def _check_readable(source: str) -> None:
+def check_readable(source: str, demo: str) -> None:
+    """Raises `UserError` where `source` is no file that can be read, nor "-"; `demo` is named as another choice."""
     if source == "-":
         return
     if not os.path.exists(source):
         raise UserError(
             f"{source}: no such file (in {os.getcwd()}); "
-            "expected a path, demo:ner/train, or hub:NAME/SPLIT for a dataset of the Hugging Face hub"
+            f"expected a path, {demo}, or hub:NAME/SPLIT for a dataset of the Hugging Face hub"
         )
     if os.path.isdir(source):
         raise UserError(f"{source}: a folder, where a data file was expected; name a file in it")
@@ -128,13 +125,14 @@ def guess_format(source: str, tagged: bool) -> str:
     )
 
 
-def _not_empty(sentences: Iterator[Sentence], source: str) -> Iterator[Sentence]:
+def not_empty(examples: Iterator, source: str | conll.Stream, what: str) -> Iterator:
+    """The examples as they are. Raises `UserError` at the end where there was none; `what` they are."""
     empty = True
-    for sentence in sentences:
+    for example in examples:
         empty = False
-        yield sentence
+        yield example
     if empty:
-        raise UserError(f"{conll.name_of(source)}: empty, it holds no sentence; name a source that has some")
+        raise UserError(f"{conll.name_of(source)}: empty, it holds no {what}; name a source that has some")
 
 
 def split_dev(

@@ -12,7 +12,6 @@ from jaxft.errors import UserError
 FORMATS = ("auto", "text", "jsonl", "csv", "parquet", "hub")
 KEYS = {"text": "text"}  # what a record of plain text may hold, by role
 
-_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _FIELD = re.compile(r"\{([^{}\s][^{}]*)\}")
 # Records of `demo:NAME`, by split.
 _DEMOS = {
@@ -69,9 +68,10 @@ def read(
             raise UserError(
                 f"{source}: plain text, but config.data.template asks for records; give JSON lines, CSV or Parquet"
             )
-        return _not_empty(_documents(source, documents), source)
+        return sources.not_empty(_documents(source, documents), source, "text")
     make = _plain(columns.get("text", KEYS["text"])) if template is None else Template(template).fill
-    return _not_empty((make(record, *place) for place, record in _numbered(rows)), source)
+    examples = (make(record, *place) for place, record in _numbered(rows))
+    return sources.not_empty(examples, source, "text")
 
 
 def _records(source: str, format: str) -> Iterator[records.Record] | None:
@@ -80,18 +80,9 @@ def _records(source: str, format: str) -> Iterator[records.Record] | None:
         return _demo(source)
     if format == "hub" or source.startswith("hub:"):
         return records.read_hub(source if source.startswith("hub:") else f"hub:{source}")[0]
-    if source != "-":
-        if not os.path.exists(source):
-            raise UserError(
-                f"{source}: no such file (in {os.getcwd()}); expected a path, demo:text/train, "
-                "demo:headline/train, or hub:NAME/SPLIT for a dataset of the Hugging Face hub"
-            )
-        if os.path.isdir(source):
-            raise UserError(f"{source}: a folder, where a data file was expected; name a file in it")
-        if not os.access(source, os.R_OK):
-            raise UserError(f"{source}: the file may not be read; check its permissions (`ls -l`)")
+    sources.check_readable(source, "demo:text/train, demo:headline/train")
     if format == "auto":
-        format = _SUFFIXES.get(os.path.splitext(source)[1].lower(), "text")
+        format = records.SUFFIXES.get(os.path.splitext(source)[1].lower(), "text")
     if format == "text":
         return None
     if format == "parquet":
@@ -111,15 +102,6 @@ def _demo(source: str) -> Iterator[records.Record]:
 def _numbered(rows: Iterator[records.Record]) -> Iterator[tuple[tuple[int, str, str], dict]]:
     for document, (where, origin, record) in enumerate(rows):
         yield (document, where, origin), record
-
-
-def _not_empty(examples: Iterator[Text], source: str) -> Iterator[Text]:
-    empty = True
-    for example in examples:
-        empty = False
-        yield example
-    if empty:
-        raise UserError(f"{conll.name_of(source)}: empty, it holds no text; name a source that has some")
 
 
 def _documents(source: str, documents: str) -> Iterator[Text]:

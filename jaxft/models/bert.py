@@ -4,18 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models import layers
-from jaxft.models.layers import ACTIVATIONS, DropoutSeed, Embedding, LayerNorm, Linear
-
-# Dropout sites: 0 for the embeddings, then three for each layer.
-SITES_PER_LAYER = 3
-
-REMAT_POLICIES = {
-    # Keeps the outputs of the dense products, computes norms, activations and attention weights again.
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    # Keeps each layer's input only.
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+from jaxft.models import layers, stack
+from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
+from jaxft.models.stack import MLP
 
 
 class Embeddings(nnx.Module):
@@ -60,19 +51,6 @@ class SelfAttention(nnx.Module):
         return self.output(mixed)
 
 
-class MLP(nnx.Module):
-    """Two linear layers with an activation between."""
-
-    def __init__(self, size: int, inner: int, *, activation: str, initializer_range: float, rngs: nnx.Rngs):
-        self.up = Linear(size, inner, initializer_range=initializer_range, rngs=rngs)
-        self.down = Linear(inner, size, initializer_range=initializer_range, rngs=rngs)
-        self.activation = activation
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D] -> [..., D]`."""
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
-
-
 class Layer(nnx.Module):
     """One encoder layer: attention and MLP, each with dropout, residual connection and a norm after it."""
 
@@ -92,7 +70,7 @@ class Layer(nnx.Module):
         options = {"initializer_range": initializer_range, "rngs": rngs}
         self.attention = SelfAttention(size, num_heads=num_heads, rate=attention_dropout, **options)
         self.attention_norm = LayerNorm(size, epsilon=epsilon)
-        self.mlp = MLP(size, inner, activation=activation, **options)
+        self.mlp = MLP(size, inner, activation=activation, output_range=initializer_range, **options)
         self.mlp_norm = LayerNorm(size, epsilon=epsilon)
         self.rate = hidden_dropout
 
@@ -108,9 +86,8 @@ class Layer(nnx.Module):
 class Bert(nnx.Module):
     """The encoder. Parameters are float32; the layers' are stacked, `[num_layers, ...]`, under `layers/`.
 
-    dtype: what activations and matrix products are computed in. remat: what the backward pass computes
-    again: "none", "dots" (all but the dense products' outputs) or "full" (all but each layer's input).
-    unroll: unrolls the scan over layers, which is quicker on CPU and slower to compile.
+    dtype: what activations and matrix products are computed in. remat: see `stack.run`. unroll: unrolls the
+    scan over layers, which is quicker on CPU and slower to compile.
     """
 
     def __init__(
@@ -134,12 +111,7 @@ class Bert(nnx.Module):
         unroll: bool = False,
         rngs: nnx.Rngs,
     ):
-        if hidden_size % num_heads:
-            raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation {activation!r} is none of {sorted(ACTIVATIONS)}")
-        if remat not in ("none", *REMAT_POLICIES):
-            raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
+        stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
         self.embeddings = Embeddings(
             vocab_size=vocab_size,
             max_positions=max_positions,
@@ -150,9 +122,7 @@ class Bert(nnx.Module):
             rngs=rngs,
         )
 
-        @nnx.split_rngs(splits=num_layers)
-        @nnx.vmap
-        def stacked(rngs: nnx.Rngs) -> Layer:
+        def layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
                 hidden_size,
                 num_heads=num_heads,
@@ -165,7 +135,7 @@ class Bert(nnx.Module):
                 rngs=rngs,
             )
 
-        self.layers = stacked(rngs)
+        self.layers = stack.stacked(layer, num_layers, rngs)
         if pooler:
             self.pooler = Linear(hidden_size, hidden_size, initializer_range=initializer_range, rngs=rngs)
         self.hidden_size = hidden_size
@@ -191,18 +161,14 @@ class Bert(nnx.Module):
         # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
         x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel())
         x = layers.dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
-        graph, stack = nnx.split(self.layers)
-
-        def run_layer(x, layer):
-            parameters, index = layer
-            site = 1 + SITES_PER_LAYER * index
-            return nnx.merge(graph, parameters)(x, segment_ids, dropout, site), None
-
-        if self.remat != "none":
-            # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
-            policy = REMAT_POLICIES[self.remat]
-            run_layer = jax.checkpoint(run_layer, policy=policy, prevent_cse=self.unroll)
-        x, _ = jax.lax.scan(run_layer, x, (stack, jnp.arange(self.num_layers)), unroll=self.unroll)
+        x = stack.run(
+            self.layers,
+            x,
+            lambda layer, x, _, site: layer(x, segment_ids, dropout, site),
+            count=self.num_layers,
+            remat=self.remat,
+            unroll=self.unroll,
+        )
         return x.reshape(rows, length, -1)
 
     def pool(self, x: jax.Array) -> jax.Array:

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models import layers
-from jaxft.models.bert import REMAT_POLICIES, SITES_PER_LAYER
-from jaxft.models.layers import ACTIVATIONS, DropoutSeed, Embedding, LayerNorm, Linear
+from jaxft.models import layers, stack
+from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
+from jaxft.models.stack import MLP
 
 
 class Embeddings(nnx.Module):
@@ -32,13 +32,13 @@ class CausalSelfAttention(nnx.Module):
         rate: float,
         scale_by_inverse_layer: bool,
         initializer_range: float,
-        residual_range: float,
+        output_range: float,
         rngs: nnx.Rngs,
     ):
         self.query = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
         self.key = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
         self.value = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
-        self.output = Linear(size, size, initializer_range=residual_range, rngs=rngs)
+        self.output = Linear(size, size, initializer_range=output_range, rngs=rngs)
         self.num_heads = num_heads
         self.rate = rate
         self.scale_by_inverse_layer = scale_by_inverse_layer
@@ -69,21 +69,6 @@ class CausalSelfAttention(nnx.Module):
         return self.output(mixed)
 
 
-class MLP(nnx.Module):
-    """Two linear layers with an activation between."""
-
-    def __init__(
-        self, size: int, inner: int, *, activation: str, initializer_range: float, residual_range: float, rngs
-    ):
-        self.up = Linear(size, inner, initializer_range=initializer_range, rngs=rngs)
-        self.down = Linear(inner, size, initializer_range=residual_range, rngs=rngs)
-        self.activation = activation
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D] -> [..., D]`."""
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
-
-
 class Layer(nnx.Module):
     """One decoder layer: attention and MLP, each with a norm before it, dropout and residual connection after."""
 
@@ -99,10 +84,10 @@ class Layer(nnx.Module):
         attention_dropout,
         scale_by_inverse_layer,
         initializer_range,
-        residual_range,
+        output_range,
         rngs,
     ):
-        ranges = {"initializer_range": initializer_range, "residual_range": residual_range, "rngs": rngs}
+        ranges = {"initializer_range": initializer_range, "output_range": output_range, "rngs": rngs}
         self.attention_norm = LayerNorm(size, epsilon=epsilon)
         self.attention = CausalSelfAttention(
             size,
@@ -158,12 +143,7 @@ class GPT2(nnx.Module):
         unroll: bool = False,
         rngs: nnx.Rngs,
     ):
-        if hidden_size % num_heads:
-            raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation {activation!r} is none of {sorted(ACTIVATIONS)}")
-        if remat not in ("none", *REMAT_POLICIES):
-            raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
+        stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
         self.embeddings = Embeddings(
             vocab_size=vocab_size,
             max_positions=max_positions,
@@ -172,9 +152,7 @@ class GPT2(nnx.Module):
             rngs=rngs,
         )
 
-        @nnx.split_rngs(splits=num_layers)
-        @nnx.vmap
-        def stacked(rngs: nnx.Rngs) -> Layer:
+        def layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
                 hidden_size,
                 num_heads=num_heads,
@@ -185,11 +163,11 @@ class GPT2(nnx.Module):
                 attention_dropout=attention_dropout,
                 scale_by_inverse_layer=scale_by_inverse_layer,
                 initializer_range=initializer_range,
-                residual_range=initializer_range / (2 * num_layers) ** 0.5,
+                output_range=initializer_range / (2 * num_layers) ** 0.5,
                 rngs=rngs,
             )
 
-        self.layers = stacked(rngs)
+        self.layers = stack.stacked(layer, num_layers, rngs)
         self.norm = LayerNorm(hidden_size, epsilon=layer_norm_eps)
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -217,18 +195,14 @@ class GPT2(nnx.Module):
         rows, length = input_ids.shape
         x = self.embeddings(input_ids.ravel(), positions.ravel())
         x = layers.dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
-        graph, stack = nnx.split(self.layers)
-
-        def run_layer(x, layer):
-            parameters, index = layer
-            site = 1 + SITES_PER_LAYER * index
-            return nnx.merge(graph, parameters)(x, segment_ids, index, dropout, site), None
-
-        if self.remat != "none":
-            # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
-            policy = REMAT_POLICIES[self.remat]
-            run_layer = jax.checkpoint(run_layer, policy=policy, prevent_cse=self.unroll)
-        x, _ = jax.lax.scan(run_layer, x, (stack, jnp.arange(self.num_layers)), unroll=self.unroll)
+        x = stack.run(
+            self.layers,
+            x,
+            lambda layer, x, index, site: layer(x, segment_ids, index, dropout, site),
+            count=self.num_layers,
+            remat=self.remat,
+            unroll=self.unroll,
+        )
         return self.norm(x).reshape(rows, length, -1)
 
     def attend(self, hidden: jax.Array) -> jax.Array:

@@ -3,17 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxft.errors import UserError
-from jaxft.pretrained.mapping import Rule, Table
-
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
+from jaxft.pretrained import fields
+from jaxft.pretrained.mapping import Rule, Table, norm
 
 
 def _linear(ours: str, theirs: str) -> list[Rule]:
@@ -21,10 +12,6 @@ def _linear(ours: str, theirs: str) -> list[Rule]:
         Rule(f"{ours}/kernel", f"{theirs}.weight", "transpose"),
         Rule(f"{ours}/bias", f"{theirs}.bias"),
     ]
-
-
-def _norm(ours: str, theirs: str) -> list[Rule]:
-    return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
 
 
 _LAYER = "bert.encoder.layer.{layer}"
@@ -35,15 +22,15 @@ TABLE = Table(
         Rule("body/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
         Rule("body/embeddings/position/embedding", "bert.embeddings.position_embeddings.weight"),
         Rule("body/embeddings/type/embedding", "bert.embeddings.token_type_embeddings.weight"),
-        *_norm("body/embeddings/norm", "bert.embeddings.LayerNorm"),
+        *norm("body/embeddings/norm", "bert.embeddings.LayerNorm"),
         *_linear("body/layers/attention/query", f"{_LAYER}.attention.self.query"),
         *_linear("body/layers/attention/key", f"{_LAYER}.attention.self.key"),
         *_linear("body/layers/attention/value", f"{_LAYER}.attention.self.value"),
         *_linear("body/layers/attention/output", f"{_LAYER}.attention.output.dense"),
-        *_norm("body/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
+        *norm("body/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
         *_linear("body/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
         *_linear("body/layers/mlp/down", f"{_LAYER}.output.dense"),
-        *_norm("body/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
+        *norm("body/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
         *_linear("body/pooler", "bert.pooler.dense"),
         *_linear("head", "classifier"),
     ],
@@ -67,31 +54,12 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for another model_type and for options that would change what the weights mean.
     """
-    found = hf_config.get("model_type")
-    if found != "bert":
-        raise UserError(
-            f"config.json: model_type is {found!r}, but only 'bert' is supported for this task; choose a "
-            'BERT checkpoint (for one so old that the field is missing, add "model_type": "bert")'
-        )
-    for key, supported in (
-        ("position_embedding_type", "absolute"),
-        ("is_decoder", False),
-        ("add_cross_attention", False),
-    ):
-        value = hf_config.get(key, supported)
-        if value != supported:
-            raise UserError(f"config.json: {key} is {value!r}, but only {supported!r} is supported")
-    activation = hf_config.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        raise UserError(
-            f"config.json: hidden_act is {activation!r}, but only {sorted(ACTIVATIONS)} are supported"
-        )
-    size, heads = hf_config.get("hidden_size", 768), hf_config.get("num_attention_heads", 12)
-    if size % heads:
-        raise UserError(
-            f"config.json: hidden_size {size} is not a multiple of num_attention_heads {heads}; heads of "
-            "equal width are expected"
-        )
+    fields.check_model_type(hf_config, "bert")
+    fields.check_values(
+        hf_config,
+        {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
+    )
+    size, heads = fields.width_and_heads(hf_config, "hidden_size", "num_attention_heads")
     return {
         "vocab_size": hf_config.get("vocab_size", 30522),
         "hidden_size": size,
@@ -100,7 +68,7 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": hf_config.get("intermediate_size", 3072),
         "max_positions": hf_config.get("max_position_embeddings", 512),
         "type_vocab_size": hf_config.get("type_vocab_size", 2),
-        "activation": ACTIVATIONS[activation],
+        "activation": fields.activation(hf_config, "hidden_act", "gelu"),
         "layer_norm_eps": hf_config.get("layer_norm_eps", 1e-12),
         "hidden_dropout": hf_config.get("hidden_dropout_prob", 0.1),
         "attention_dropout": hf_config.get("attention_probs_dropout_prob", 0.1),
@@ -117,16 +85,11 @@ def classifier_dropout(hf_config: Mapping[str, Any]) -> float:
 def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """The config.json of an exported token classifier: the checkpoint's own fields, and the labels.
 
-    `labels` are in the order of the head's outputs. Besides the fields on architecture and labels only a
-    recorded dtype can change: the exported tensors are float32, and a reader would round them to it.
+    `labels` are in the order of the head's outputs; see `fields.exported` for what else can change.
     """
-    config = dict(hf_config)
-    for key in ("dtype", "torch_dtype"):
-        if config.get(key) is not None:
-            config[key] = "float32"
+    config = fields.exported(hf_config, "BertForTokenClassification")
     if "num_labels" in config:
         config["num_labels"] = len(labels)
-    config["architectures"] = ["BertForTokenClassification"]
     config["id2label"] = {str(index): label for index, label in enumerate(labels)}
     config["label2id"] = {label: index for index, label in enumerate(labels)}
     return config

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxft.errors import UserError
-from jaxft.pretrained.bert import ACTIVATIONS
-from jaxft.pretrained.mapping import Rule, Table
+from jaxft.pretrained import fields
+from jaxft.pretrained.mapping import Rule, Table, norm
 
 
 def _linear(ours: str, theirs: str, part: tuple[int, int] | None = None) -> list[Rule]:
@@ -16,10 +15,6 @@ def _linear(ours: str, theirs: str, part: tuple[int, int] | None = None) -> list
     ]
 
 
-def _norm(ours: str, theirs: str) -> list[Rule]:
-    return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
-
-
 _LAYER = "transformer.h.{layer}"
 
 # Of a model with a `GPT2` under `body`: GPT2LMHeadModel, and a GPT-2 with another head or none.
@@ -27,16 +22,16 @@ TABLE = Table(
     rules=[
         Rule("body/embeddings/word/embedding", "transformer.wte.weight"),
         Rule("body/embeddings/position/embedding", "transformer.wpe.weight"),
-        *_norm("body/layers/attention_norm", f"{_LAYER}.ln_1"),
+        *norm("body/layers/attention_norm", f"{_LAYER}.ln_1"),
         # Query, key and value stand side by side in one tensor, [in, 3 * out].
         *_linear("body/layers/attention/query", f"{_LAYER}.attn.c_attn", part=(0, 3)),
         *_linear("body/layers/attention/key", f"{_LAYER}.attn.c_attn", part=(1, 3)),
         *_linear("body/layers/attention/value", f"{_LAYER}.attn.c_attn", part=(2, 3)),
         *_linear("body/layers/attention/output", f"{_LAYER}.attn.c_proj"),
-        *_norm("body/layers/mlp_norm", f"{_LAYER}.ln_2"),
+        *norm("body/layers/mlp_norm", f"{_LAYER}.ln_2"),
         *_linear("body/layers/mlp/up", f"{_LAYER}.mlp.c_fc"),
         *_linear("body/layers/mlp/down", f"{_LAYER}.mlp.c_proj"),
-        *_norm("body/norm", "transformer.ln_f"),
+        *norm("body/norm", "transformer.ln_f"),
     ],
     canonical=[(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")],  # saved from a bare GPT2Model
     ignore=[
@@ -54,30 +49,11 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for another model_type and for options that would change what the weights mean.
     """
-    found = hf_config.get("model_type")
-    if found != "gpt2":
-        raise UserError(
-            f"config.json: model_type is {found!r}, but only 'gpt2' is supported for this task; choose a "
-            'GPT-2 checkpoint (for one so old that the field is missing, add "model_type": "gpt2")'
-        )
-    for key, supported in (
-        ("scale_attn_weights", True),
-        ("add_cross_attention", False),
-        ("tie_word_embeddings", True),
-    ):
-        value = hf_config.get(key, supported)
-        if value != supported:
-            raise UserError(f"config.json: {key} is {value!r}, but only {supported!r} is supported")
-    activation = hf_config.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
-        raise UserError(
-            f"config.json: activation_function is {activation!r}, but only {sorted(ACTIVATIONS)} are supported"
-        )
-    size, heads = hf_config.get("n_embd", 768), hf_config.get("n_head", 12)
-    if size % heads:
-        raise UserError(
-            f"config.json: n_embd {size} is not a multiple of n_head {heads}; heads of equal width are expected"
-        )
+    fields.check_model_type(hf_config, "gpt2")
+    fields.check_values(
+        hf_config, {"scale_attn_weights": True, "add_cross_attention": False, "tie_word_embeddings": True}
+    )
+    size, heads = fields.width_and_heads(hf_config, "n_embd", "n_head")
     inner = hf_config.get("n_inner")
     return {
         "vocab_size": hf_config.get("vocab_size", 50257),
@@ -86,7 +62,7 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
         "num_heads": heads,
         "intermediate_size": 4 * size if inner is None else inner,
         "max_positions": hf_config.get("n_positions", 1024),
-        "activation": ACTIVATIONS[activation],
+        "activation": fields.activation(hf_config, "activation_function", "gelu_new"),
         "layer_norm_eps": hf_config.get("layer_norm_epsilon", 1e-5),
         "embedding_dropout": hf_config.get("embd_pdrop", 0.1),
         "hidden_dropout": hf_config.get("resid_pdrop", 0.1),
@@ -97,18 +73,8 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """The config.json of an exported GPT2LMHeadModel: the checkpoint's own fields.
-
-    Besides the architecture's name and the number of words, which grows where tokens were added, only a
-    recorded dtype can change: the exported tensors are float32, and a reader would round them to it.
-    """
-    config = dict(hf_config)
-    for key in ("dtype", "torch_dtype"):
-        if config.get(key) is not None:
-            config[key] = "float32"
-    config["architectures"] = ["GPT2LMHeadModel"]
-    config["vocab_size"] = vocab_size
-    return config
+    """The config.json of an exported GPT2LMHeadModel; the number of words grows where tokens were added."""
+    return fields.exported(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}
 
 
 def generation_config(tokenizer: Any) -> dict[str, Any]:

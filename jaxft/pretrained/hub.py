@@ -262,9 +262,8 @@ def write_folder(
         save_file(dict(tensors), unfinished / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (unfinished / "config.json").write_text(text, encoding="utf-8")
-        shutil.copymode(
-            unfinished / "config.json", unfinished / WEIGHTS
-        )  # safetensors leaves it to the owner
+        # safetensors leaves the file to its owner.
+        shutil.copymode(unfinished / "config.json", unfinished / WEIGHTS)
         if also is not None:
             also(unfinished)
         unfinished.replace(folder)

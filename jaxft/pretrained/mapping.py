@@ -29,6 +29,11 @@ class Rule:
     part: tuple[int, int] | None = None
 
 
+def norm(ours: str, theirs: str) -> list[Rule]:
+    """The rules of a LayerNorm."""
+    return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """All rules of an architecture.

@@ -14,11 +14,19 @@ from jaxft import paths
 from jaxft.models.bert import Bert
 from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed, dropout
+from tests.models.bodies import (
+    LABELS,
+    LENGTH,
+    SEGMENTS,
+    VOCABULARY,
+    assert_bfloat16_is_close,
+    assert_packed_is_unpacked,
+    assert_scan_and_remat_agree,
+    random_batch,
+)
 
-LENGTH = 12
-LABELS = 5
 SIZES = {
-    "vocab_size": 31,
+    "vocab_size": VOCABULARY,
     "hidden_size": 24,
     "num_layers": 2,
     "num_heads": 4,
@@ -71,82 +79,15 @@ def forward(**options):
     return jax.jit(logits)
 
 
-def random_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Rows of two segments and some padding."""
-    rng = np.random.default_rng(seed)
-    border, end = rng.integers(2, 6, (rows, 1)), rng.integers(7, LENGTH + 1, (rows, 1))
-    place = np.arange(LENGTH)[None, :]
-    return {
-        "input_ids": rng.integers(0, SIZES["vocab_size"], (rows, LENGTH)).astype(np.int32),
-        "segment_ids": np.where(place < border, 1, np.where(place < end, 2, 0)).astype(np.int32),
-        "positions": np.where(place < border, place, place - border).astype(np.int32),
-        "token_type_ids": rng.integers(0, 2, (rows, LENGTH)).astype(np.int32),
-        "labels": rng.integers(0, LABELS, (rows, LENGTH)).astype(np.int32),
-    }
-
-
-def assert_same(ours, theirs, rtol=2e-4, atol=2e-5):
-    for path, value in paths.flatten(theirs).items():
-        scale = np.abs(np.asarray(value)).max()
-        np.testing.assert_allclose(
-            paths.flatten(ours)[path], value, atol=atol + rtol * scale, rtol=0, err_msg=path
-        )
-
-
-SEGMENTS = st.lists(st.integers(1, LENGTH), min_size=0, max_size=4).filter(lambda x: sum(x) <= LENGTH)
-
-
 @settings(max_examples=12, deadline=None)
 @given(st.tuples(SEGMENTS, SEGMENTS), st.integers(0, 10**6))
 def test_packed_is_unpacked_in_logits_and_gradients(rows, seed):
-    rng = np.random.default_rng(seed)
-    names = ("input_ids", "segment_ids", "positions", "token_type_ids", "labels")
-    packed = {name: np.zeros((2, LENGTH), np.int32) for name in names}
-    alone = {name: np.zeros((8, LENGTH), np.int32) for name in names}
-    where = []
-    for row, lengths in enumerate(rows):
-        start = 0
-        for segment, length in enumerate(lengths, start=1):
-            values = {
-                "input_ids": rng.integers(0, SIZES["vocab_size"], length),
-                "positions": np.arange(length),
-                "token_type_ids": rng.integers(0, 2, length),
-                "labels": rng.integers(0, LABELS, length),
-            }
-            for name, value in values.items():
-                packed[name][row, start : start + length] = value
-                alone[name][len(where), :length] = value
-            packed["segment_ids"][row, start : start + length] = segment
-            alone["segment_ids"][len(where), :length] = 1
-            where.append((row, start, length))
-            start += length
-    _, parameters = split()
-    packed_gradients, packed_logits = compiled()(parameters, packed, None)
-    alone_gradients, alone_logits = compiled()(parameters, alone, None)
-    for index, (row, start, length) in enumerate(where):
-        np.testing.assert_allclose(
-            packed_logits[row, start : start + length], alone_logits[index, :length], atol=2e-5
-        )
-    assert np.isfinite(packed_logits).all()
-    assert_same(packed_gradients, alone_gradients)
+    assert_packed_is_unpacked(compiled(), split()[1], rows, seed, atol=2e-5)
 
 
 def test_scan_unrolled_and_every_remat_policy_agree_and_remat_saves_memory():
     """With dropout on: the masks computed again in the backward pass must be the forward pass's."""
-    _, parameters = split()
-    batch, seed = random_batch(64), DropoutSeed(jnp.uint32(5), jnp.int32(0))
-
-    def compute(**options):
-        executable = compiled(**options).lower(parameters, batch, seed).compile()
-        return *executable(parameters, batch, seed), executable.memory_analysis().temp_size_in_bytes
-
-    plain_gradients, plain_logits, plain_memory = compute()
-    memory = {}
-    for remat, unroll in [("none", True), ("dots", False), ("full", False), ("full", True)]:
-        gradients, logits, memory[remat, unroll] = compute(remat=remat, unroll=unroll)
-        np.testing.assert_allclose(logits, plain_logits, atol=2e-5)
-        assert_same(gradients, plain_gradients)
-    assert memory["full", False] < memory["dots", False] < plain_memory
+    assert_scan_and_remat_agree(compiled, split()[1], atol=2e-5)
 
 
 def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
@@ -182,13 +123,7 @@ def test_a_row_has_the_same_dropout_in_any_microbatch():
 
 
 def test_bfloat16_computes_close_to_float32():
-    _, parameters = split()
-    batch, seed = random_batch(8), DropoutSeed(jnp.uint32(9), jnp.int32(0))
-    exact = forward()(parameters, batch, seed)
-    logits = forward(dtype=jnp.bfloat16)(parameters, batch, seed)
-    assert logits.dtype == jnp.float32
-    error = np.abs(logits - exact)[batch["segment_ids"] > 0].max()
-    assert 0 < error < 0.05 * np.abs(exact).max()
+    assert_bfloat16_is_close(forward, split()[1], DropoutSeed(jnp.uint32(9), jnp.int32(0)))
 
 
 def test_abstract_state_has_the_shapes_of_the_real_one_without_making_it():

@@ -10,13 +10,20 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft import paths
 from jaxft.models.gpt2 import GPT2
 from jaxft.models.layers import DropoutSeed
+from tests.models.bodies import (
+    LENGTH,
+    SEGMENTS,
+    VOCABULARY,
+    assert_bfloat16_is_close,
+    assert_packed_is_unpacked,
+    assert_scan_and_remat_agree,
+    random_batch,
+)
 
-LENGTH = 12
 SIZES = {
-    "vocab_size": 31,
+    "vocab_size": VOCABULARY,
     "hidden_size": 24,
     "num_layers": 2,
     "num_heads": 4,
@@ -66,57 +73,10 @@ def forward(**options):
     return jax.jit(logits)
 
 
-def random_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Rows of two segments and some padding."""
-    rng = np.random.default_rng(seed)
-    border, end = rng.integers(2, 6, (rows, 1)), rng.integers(7, LENGTH + 1, (rows, 1))
-    place = np.arange(LENGTH)[None, :]
-    return {
-        "input_ids": rng.integers(0, SIZES["vocab_size"], (rows, LENGTH)).astype(np.int32),
-        "segment_ids": np.where(place < border, 1, np.where(place < end, 2, 0)).astype(np.int32),
-        "positions": np.where(place < border, place, place - border).astype(np.int32),
-    }
-
-
-def assert_same(ours, theirs, rtol=2e-4, atol=2e-5):
-    for path, value in paths.flatten(theirs).items():
-        scale = np.abs(np.asarray(value)).max()
-        np.testing.assert_allclose(
-            paths.flatten(ours)[path], value, atol=atol + rtol * scale, rtol=0, err_msg=path
-        )
-
-
-SEGMENTS = st.lists(st.integers(1, LENGTH), min_size=0, max_size=4).filter(lambda x: sum(x) <= LENGTH)
-
-
 @settings(max_examples=12, deadline=None)
 @given(st.tuples(SEGMENTS, SEGMENTS), st.integers(0, 10**6))
 def test_packed_is_unpacked_in_logits_and_gradients(rows, seed):
-    rng = np.random.default_rng(seed)
-    names = ("input_ids", "segment_ids", "positions")
-    packed = {name: np.zeros((2, LENGTH), np.int32) for name in names}
-    alone = {name: np.zeros((8, LENGTH), np.int32) for name in names}
-    where = []
-    for row, lengths in enumerate(rows):
-        start = 0
-        for segment, length in enumerate(lengths, start=1):
-            ids = rng.integers(0, SIZES["vocab_size"], length)
-            for name, value in (("input_ids", ids), ("positions", np.arange(length))):
-                packed[name][row, start : start + length] = value
-                alone[name][len(where), :length] = value
-            packed["segment_ids"][row, start : start + length] = segment
-            alone["segment_ids"][len(where), :length] = 1
-            where.append((row, start, length))
-            start += length
-    _, parameters = split()
-    packed_gradients, packed_logits = compiled()(parameters, packed, None)
-    alone_gradients, alone_logits = compiled()(parameters, alone, None)
-    for index, (row, start, length) in enumerate(where):
-        np.testing.assert_allclose(
-            packed_logits[row, start : start + length], alone_logits[index, :length], atol=5e-5
-        )
-    assert np.isfinite(packed_logits).all()
-    assert_same(packed_gradients, alone_gradients)
+    assert_packed_is_unpacked(compiled(), split()[1], rows, seed, atol=5e-5)
 
 
 def test_a_position_knows_nothing_of_later_ones():
@@ -131,20 +91,7 @@ def test_a_position_knows_nothing_of_later_ones():
 
 def test_scan_unrolled_and_every_remat_policy_agree_and_remat_saves_memory():
     """With dropout on: the masks computed again in the backward pass must be the forward pass's."""
-    _, parameters = split()
-    batch, seed = random_batch(64), DropoutSeed(jnp.uint32(5), jnp.int32(0))
-
-    def compute(**options):
-        executable = compiled(**options).lower(parameters, batch, seed).compile()
-        return *executable(parameters, batch, seed), executable.memory_analysis().temp_size_in_bytes
-
-    plain_gradients, plain_logits, plain_memory = compute()
-    memory = {}
-    for remat, unroll in [("none", True), ("dots", False), ("full", False), ("full", True)]:
-        gradients, logits, memory[remat, unroll] = compute(remat=remat, unroll=unroll)
-        np.testing.assert_allclose(logits, plain_logits, atol=5e-5)
-        assert_same(gradients, plain_gradients)
-    assert memory["full", False] < memory["dots", False] < plain_memory
+    assert_scan_and_remat_agree(compiled, split()[1], atol=5e-5)
 
 
 @pytest.mark.parametrize("site", ["embedding_dropout", "hidden_dropout", "attention_dropout"])
@@ -159,13 +106,7 @@ def test_each_dropout_has_its_rate_and_a_row_keeps_its_masks_in_any_microbatch(s
 
 
 def test_bfloat16_computes_close_to_float32():
-    _, parameters = split()
-    batch = random_batch(8)
-    exact = forward()(parameters, batch, None)
-    logits = forward(dtype=jnp.bfloat16)(parameters, batch, None)
-    assert logits.dtype == jnp.float32
-    error = np.abs(logits - exact)[batch["segment_ids"] > 0].max()
-    assert 0 < error < 0.05 * np.abs(exact).max()
+    assert_bfloat16_is_close(forward, split()[1], None)
 
 
 def test_new_weights_into_the_residual_stream_start_smaller_with_depth():

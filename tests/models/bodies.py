@@ -1,0 +1,96 @@
+"""What every body has to pass, given its logits and gradients as functions of (parameters, batch, seed)."""
+
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import strategies as st
+
+from jaxft import paths
+from jaxft.models.layers import DropoutSeed
+
+LENGTH, VOCABULARY, LABELS = 12, 31, 5
+
+
+def random_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows of two segments and some padding."""
+    rng = np.random.default_rng(seed)
+    border, end = rng.integers(2, 6, (rows, 1)), rng.integers(7, LENGTH + 1, (rows, 1))
+    place = np.arange(LENGTH)[None, :]
+    return {
+        "input_ids": rng.integers(0, VOCABULARY, (rows, LENGTH)).astype(np.int32),
+        "segment_ids": np.where(place < border, 1, np.where(place < end, 2, 0)).astype(np.int32),
+        "positions": np.where(place < border, place, place - border).astype(np.int32),
+        "token_type_ids": rng.integers(0, 2, (rows, LENGTH)).astype(np.int32),
+        "labels": rng.integers(0, LABELS, (rows, LENGTH)).astype(np.int32),
+    }
+
+
+def assert_same(ours, theirs, rtol=2e-4, atol=2e-5):
+    for path, value in paths.flatten(theirs).items():
+        scale = np.abs(np.asarray(value)).max()
+        np.testing.assert_allclose(
+            paths.flatten(ours)[path], value, atol=atol + rtol * scale, rtol=0, err_msg=path
+        )
+
+
+# Lengths of a row's segments.
+SEGMENTS = st.lists(st.integers(1, LENGTH), min_size=0, max_size=4).filter(lambda x: sum(x) <= LENGTH)
+
+
+def assert_packed_is_unpacked(gradients, parameters, rows, seed, *, atol):
+    """In logits and gradients, for two rows of segments. gradients: gives (gradients, logits)."""
+    rng = np.random.default_rng(seed)
+    names = random_batch(1)
+    packed = {name: np.zeros((2, LENGTH), np.int32) for name in names}
+    alone = {name: np.zeros((8, LENGTH), np.int32) for name in names}
+    where = []
+    for row, lengths in enumerate(rows):
+        start = 0
+        for segment, length in enumerate(lengths, start=1):
+            values = {
+                "input_ids": rng.integers(0, VOCABULARY, length),
+                "positions": np.arange(length),
+                "token_type_ids": rng.integers(0, 2, length),
+                "labels": rng.integers(0, LABELS, length),
+            }
+            for name, value in values.items():
+                packed[name][row, start : start + length] = value
+                alone[name][len(where), :length] = value
+            packed["segment_ids"][row, start : start + length] = segment
+            alone["segment_ids"][len(where), :length] = 1
+            where.append((row, start, length))
+            start += length
+    packed_gradients, packed_logits = gradients(parameters, packed, None)
+    alone_gradients, alone_logits = gradients(parameters, alone, None)
+    for index, (row, start, length) in enumerate(where):
+        np.testing.assert_allclose(
+            packed_logits[row, start : start + length], alone_logits[index, :length], atol=atol
+        )
+    assert np.isfinite(packed_logits).all()
+    assert_same(packed_gradients, alone_gradients)
+
+
+def assert_scan_and_remat_agree(compiled, parameters, *, atol):
+    """Unrolled and under every policy, with dropout on; and remat saves memory. compiled: options -> gradients."""
+    batch, seed = random_batch(64), DropoutSeed(jnp.uint32(5), jnp.int32(0))
+
+    def compute(**options):
+        executable = compiled(**options).lower(parameters, batch, seed).compile()
+        return *executable(parameters, batch, seed), executable.memory_analysis().temp_size_in_bytes
+
+    plain_gradients, plain_logits, plain_memory = compute()
+    memory = {}
+    for remat, unroll in [("none", True), ("dots", False), ("full", False), ("full", True)]:
+        gradients, logits, memory[remat, unroll] = compute(remat=remat, unroll=unroll)
+        np.testing.assert_allclose(logits, plain_logits, atol=atol)
+        assert_same(gradients, plain_gradients)
+    assert memory["full", False] < memory["dots", False] < plain_memory
+
+
+def assert_bfloat16_is_close(forward, parameters, seed):
+    """Logits computed in bfloat16 are float32, and near the exact ones. forward: options -> logits."""
+    batch = random_batch(8)
+    exact = forward()(parameters, batch, seed)
+    logits = forward(dtype=jnp.bfloat16)(parameters, batch, seed)
+    assert logits.dtype == jnp.float32
+    error = np.abs(logits - exact)[batch["segment_ids"] > 0].max()
+    assert 0 < error < 0.05 * np.abs(exact).max()
