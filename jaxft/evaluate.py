@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import inference, workdir
+from jaxft import inference, startup, workdir
 from jaxft.build import Network
 from jaxft.data.language import LAYOUTS
 from jaxft.data.loader import Loader
@@ -181,4 +181,5 @@ def _training_split(config: ConfigDict) -> Split | None:
 
 
 if __name__ == "__main__":
+    startup.leave_torch_out()
     main()

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft import inference, paths, step, workdir
+from jaxft import inference, paths, startup, step, workdir
 from jaxft.data import conll, language, records, text
 from jaxft.decoding.generator import Generator, Output
 from jaxft.decoding.options import Options
@@ -299,4 +299,5 @@ def _print(writer: Writer, flags: argparse.Namespace, options: Options) -> None:
 
 
 if __name__ == "__main__":
+    startup.leave_torch_out()
     main()

@@ -4,6 +4,7 @@ if __name__ == "__main__":  # before the slow imports, for it starts the process
     from jaxft import startup
 
     startup.use_huge_pages()
+    startup.leave_torch_out()
 
 import argparse
 import errno

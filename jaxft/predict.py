@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jaxft import inference, workdir
+from jaxft import inference, startup, workdir
 from jaxft.data import conll, schemes, sources
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
@@ -199,4 +199,5 @@ def run_predict(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    startup.leave_torch_out()
     main()

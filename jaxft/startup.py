@@ -1,4 +1,4 @@
-"""What a command sets up before it computes: huge pages, the cache of compiled programs, and memory given back."""
+"""What a command sets up before it computes: huge pages, no torch, the cache of programs, memory given back."""
 
 import ctypes
 import os
@@ -20,6 +20,21 @@ def use_huge_pages() -> None:
         return
     environment = os.environ | {"GLIBC_TUNABLES": f"{tunables}:{TUNABLE}".lstrip(":")}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def leave_torch_out() -> None:
+    """Imports transformers' tokenizers without torch, which they would load wherever it is installed.
+
+    To be called by a command that needs no torch, before other code imports transformers. It saves 180 MiB
+    and two seconds. Does nothing once torch is imported.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that models won't be available
+    if "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None
+    import transformers.models.auto.tokenization_auto  # noqa: F401  transformers remembers what it found
+
+    del sys.modules["torch"]
 
 
 def use_compilation_cache() -> None:

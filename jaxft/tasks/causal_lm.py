@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,6 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
 from jaxft import losses
 from jaxft.data import language
@@ -28,6 +28,9 @@ from jaxft.models.language_model import LanguageModel
 from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHOWN = 3  # generated targets that are printed
 
@@ -115,7 +118,7 @@ class CausalLM:
     def encode(
         self,
         texts: Sequence[Text],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         config: ConfigDict,
         *,
         only: range | None = None,

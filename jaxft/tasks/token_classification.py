@@ -5,6 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
 from jaxft import losses
 from jaxft.data import schemes, sources, tokenize
@@ -27,6 +27,9 @@ from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +110,7 @@ class TokenClassification:
     def encode(
         self,
         sentences: Sequence[Sentence],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         config: ConfigDict,
         *,
         only: range | None = None,
@@ -195,7 +198,7 @@ class TokenClassification:
     def predict_stream(
         self,
         sentences: Iterable[Sentence],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         config: ConfigDict,
         outputs: Callable[[Windows], Iterable[tuple[Batch, dict[str, np.ndarray]]]],
         *,
