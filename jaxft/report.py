@@ -54,12 +54,14 @@ class Report:
     """Prints lines and writes a run's numbers; on a terminal with a progress bar, else plain lines.
 
     Files are opened on first use; lines of `metrics.jsonl` past `step` are dropped when a run goes on from
-    there, since they will be written again. A disk that is full costs lines, not the run.
+    there, since they will be written again. A disk that is full costs lines, not the run. Raises `UserError`
+    where `wandb` is asked for and not installed.
     """
 
     def __init__(self, workdir: Path, *, tensorboard: bool, wandb: bool, config: dict):
         self.workdir = workdir
-        self._tensorboard_wanted, self._wandb_wanted, self._config = tensorboard, wandb, config
+        self._tensorboard_wanted, self._config = tensorboard, config
+        self._wandb_module = _import_wandb() if wandb else None
         self._tensorboard = self._wandb = self._progress = self._task = None
         self.console = Console(soft_wrap=True, highlight=False)
 
@@ -83,14 +85,8 @@ class Report:
             self._tensorboard = SummaryWriter(
                 str(self.workdir / "tensorboard"), purge_step=step + 1, max_queue=10_000, flush_secs=3600
             )
-        if self._wandb_wanted:
-            try:
-                import wandb  # optional
-            except ModuleNotFoundError:
-                raise UserError(
-                    "config.log.wandb=True, but wandb is not installed: pip install wandb, or leave the setting out"
-                ) from None
-            self._wandb = wandb.init(
+        if self._wandb_module:
+            self._wandb = self._wandb_module.init(
                 dir=str(self.workdir), config=self._config, id=_run_id(self.workdir), resume="allow"
             )
         if self.console.is_terminal:
@@ -136,6 +132,16 @@ class Report:
             self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
+
+
+def _import_wandb():
+    try:
+        import wandb  # optional
+    except ModuleNotFoundError:
+        raise UserError(
+            "config.log.wandb=True, but wandb is not installed: pip install wandb, or leave the setting out"
+        ) from None
+    return wandb
 
 
 def _step_of(line: str) -> float:

@@ -1,13 +1,15 @@
 """What a run's folder holds, and how it is claimed, checked and read again by the other commands."""
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -41,10 +43,15 @@ PACKAGES = (
 )
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this run's, or finds that it is already.
+# Open lock files by folder: a lock is this process's until it ends.
+_LOCKS: dict[Path, IO] = {}
 
-    Raises `UserError` where it cannot be written, or holds a run of other settings (which it names).
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Makes `workdir` this run's, or finds that it is already; no other process can claim it until this one ends.
+
+    Raises `UserError` where it cannot be written, another process trains in it, or it holds a run of other
+    settings (which it names).
     """
     path = workdir / "config.json"
     wanted_config = json.loads(json.dumps(config.to_dict()))
@@ -71,8 +78,25 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             f"--workdir {workdir} holds a run of other settings: {'; '.join(changed)}. "
             "Name a new folder, or give that run's settings to go on with it"
         )
+    _lock(workdir)
     if changed:  # a start that failed, by a typing mistake say: nothing there depends on its settings
         write_json(path, wanted_config)
+
+
+def _lock(workdir: Path) -> None:
+    if (key := workdir.resolve()) in _LOCKS:
+        return
+    file = open(workdir / "lock", "a")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.close()
+            raise UserError(
+                f"--workdir {workdir}: another process trains in it; wait for its end, or name another folder"
+            ) from None
+        # A file system without locks: nothing is guarded there, as before.
+    _LOCKS[key] = file
 
 
 def _trained(workdir: Path) -> bool:

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,6 +139,19 @@ def test_workdirs(fails, tmp_path, finished_run):
     assert f"--workdir {tmp_path} holds files but no jaxft run" in fails(workdir=tmp_path)
     line = fails("optim.lr=0.5", "batch.rows=8", workdir=finished_run)
     assert "config.batch.rows was 4, is 8; config.optim.lr was 0.01, is 0.5. Name a new folder" in line
+
+
+def test_a_workdir_where_another_process_trains(fails, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    written(run, "{}", "config.json")
+    holds = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
+    program = [sys.executable, "-c", holds, str(run / "lock")]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        line = fails()
+        assert f"--workdir {run}: another process trains in it; wait for its end" in line
+        other.stdin.close()
 
 
 def test_a_workdir_whose_claim_was_cut_short_is_taken(fails, tmp_path):

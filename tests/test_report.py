@@ -59,7 +59,7 @@ def test_wandb_that_is_missing_is_a_mistake_with_a_remedy(monkeypatch, tmp_path)
     with pytest.raises(
         UserError, match="wandb is not installed: pip install wandb, or leave the setting out"
     ):
-        Report(tmp_path, tensorboard=False, wandb=True, config={}).start(0, 10)
+        Report(tmp_path, tensorboard=False, wandb=True, config={})
 
 
 @pytest.mark.parametrize("terminal", [True, False])

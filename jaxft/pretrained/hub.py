@@ -1,5 +1,6 @@
 """Finds a checkpoint's folder by its address, reads what is in it, and writes such a folder."""
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -111,6 +112,11 @@ def _hub_folder(address: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise UserError(f"checkpoint {address!r} is not a hub id: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:  # every error of connections, and of the offline mode
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"checkpoint {address!r}: no room to download it ({error.strerror}); make room in the hub's "
+                "cache, or set HF_HOME to a folder on another disk"
+            ) from None
         raise UserError(
             f"checkpoint {address!r}: no such local folder, it is not in the hub's cache, and the hub cannot "
             f"be reached ({_first_line(error)}). To go on offline: run `hf download {name}` on a connected "

@@ -1,5 +1,6 @@
 """Addresses and folders: what is found, and what a user reads when it is not."""
 
+import errno
 import hashlib
 import json
 from unittest import mock
@@ -88,6 +89,8 @@ def test_what_the_hub_answers_is_told_apart(monkeypatch):
     def answer(error):
         def snapshot_download(name, **options):
             calls.append((name, options))
+            if isinstance(error, OSError):
+                raise error
             if error:
                 raise error("404 for this", response=mock.MagicMock())
             return "/the/folder"
@@ -100,6 +103,9 @@ def test_what_the_hub_answers_is_told_apart(monkeypatch):
     answer(RevisionNotFoundError)
     with pytest.raises(UserError, match="the hub has 'org/name' but no revision 'v9'"):
         hub.resolve("org/name@v9")
+    answer(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(UserError, match="no room to download it .No space left on device.; make room"):
+        hub.resolve("org/name")
     answer(None)
     assert str(hub.resolve("bert-base-cased", revision="abc")) == "/the/folder"
     name, options = calls[-1]

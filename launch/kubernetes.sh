@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Trains on Kubernetes as a JobSet (jobset.x-k8s.io must be installed in the cluster): a pod for each host.
+#
+#   launch/kubernetes.sh [OPTIONS] apply|logs|delete [-- ARGUMENTS OF jaxft.main]
+#
+# --name NAME     of the job (needed)              --hosts N        how many pods, default 1
+# --image IMAGE   with jaxft installed (apply)     --claim NAME     a PersistentVolumeClaim (ReadWriteMany), mounted at
+# --gpus N        of a pod; or                                      /mnt/jaxft: the place for --workdir (apply)
+# --tpu TYPE:TOPOLOGY:CHIPS  e.g. tpu-v5-lite-podslice:4x4:4, CHIPS being those of a host
+# --secret NAME   a Secret whose keys become environment variables (HF_TOKEN, WANDB_API_KEY)
+# --dry-run       prints the manifest and what would be run
+#
+# A pod that is evicted or preempted brings the whole job up again, which goes on from its last checkpoint.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=launch/lib.sh
+source "$here/lib.sh"
+
+name='' hosts=1 image='' claim='' gpus='' tpu='' secret=jaxft verb=''
+while (($#)); do
+  case $1 in
+    --name | --hosts | --image | --claim | --gpus | --tpu | --secret)
+      (($# > 1)) || die "$1 needs a value"
+      printf -v "${1#--}" '%s' "$2"
+      shift
+      ;;
+    --dry-run) dry_run=yes ;;
+    --help) help "$0" ;;
+    --) shift && break ;;
+    apply | logs | delete) verb=$1 ;;
+    *) die "$1: unknown; --help lists verbs and options" ;;
+  esac
+  shift
+done
+needs "a verb" "$verb"
+needs --name "$name"
+
+manifest() {
+  local text arguments tpu_type tpu_topology tpu_chips kind=gpu
+  [[ $tpu ]] && kind=tpu
+  text=$(<"$here/jobset_$kind.yaml")
+  IFS=: read -r tpu_type tpu_topology tpu_chips <<<"$tpu"
+  arguments=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:])[1:-1])' "$@")
+  text=${text//@NAME@/"$name"}
+  text=${text//@IMAGE@/"$image"}
+  text=${text//@HOSTS@/"$hosts"}
+  text=${text//@CLAIM@/"$claim"}
+  text=${text//@SECRET@/"$secret"}
+  text=${text//@GPUS@/"$gpus"}
+  text=${text//@TPU_TYPE@/"$tpu_type"}
+  text=${text//@TPU_TOPOLOGY@/"$tpu_topology"}
+  text=${text//@TPU_CHIPS@/"$tpu_chips"}
+  printf '%s\n' "${text//@ARGUMENTS@/"$arguments"}"
+}
+
+case $verb in
+  apply)
+    needs --image "$image"
+    needs --claim "$claim"
+    [[ $gpus || $tpu ]] || die "neither --gpus nor --tpu is given"
+    [[ ! $tpu || $tpu =~ ^[^:]+:[0-9x]+:[0-9]+$ ]] || die "--tpu $tpu: expected TYPE:TOPOLOGY:CHIPS"
+    (($#)) || die "no arguments of jaxft.main after --"
+    if [[ $dry_run ]]; then
+      manifest "$@"
+      run kubectl apply -f -
+    else
+      manifest "$@" | run kubectl apply -f -
+    fi
+    ;;
+  logs) run kubectl logs --follow --selector "jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0" ;;
+  delete) run kubectl delete jobset "$name" ;;
+esac

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU slice, all of its hosts at once.
+#
+#   launch/tpu_vm.sh [OPTIONS] create|wait|install|run|logs|delete|keep [-- ARGUMENTS OF jaxft.main]
+#
+# create   asks for the slice as a queued resource      wait   until it is there
+# install  copies this commit to all hosts, installs    run    starts training on all hosts, in the background
+# logs     follows the first host's log                 delete gives the slice back
+# keep     all of it: creates, waits, installs, runs; begins again whenever the slice is taken away; deletes at the end
+#
+# --name NAME     of the slice (needed)            --zone ZONE      (needed)
+# --type TYPE     e.g. v5litepod-16 (create)       --project ID     default: gcloud's
+# --runtime VER   e.g. v2-alpha-tpuv5-lite (create)
+# --nfs HOST:/DIR a file share, mounted at /mnt/jaxft on all hosts: the place for --workdir, which must outlive them
+# --spot          preemptible                      --poll SECONDS   between looks at the state, default 30
+# --dry-run       prints what would be run
+#
+# Secrets stay off command lines: put a hub token into ~/.cache/huggingface/token on the share or the hosts.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=launch/lib.sh
+source "$here/lib.sh"
+
+name='' zone='' type='' project='' runtime='' nfs='' spot='' poll=30 verb=''
+while (($#)); do
+  case $1 in
+    --name | --zone | --type | --project | --runtime | --nfs | --poll)
+      (($# > 1)) || die "$1 needs a value"
+      printf -v "${1#--}" '%s' "$2"
+      shift
+      ;;
+    --spot) spot=yes ;;
+    --dry-run) dry_run=yes ;;
+    --help) help "$0" ;;
+    --) shift && break ;;
+    create | wait | install | run | logs | delete | keep) verb=$1 ;;
+    *) die "$1: unknown; --help lists verbs and options" ;;
+  esac
+  shift
+done
+needs "a verb" "$verb"
+needs --name "$name"
+needs --zone "$zone"
+place=(--zone "$zone")
+[[ $project ]] && place+=(--project "$project")
+
+tpus() { run gcloud compute tpus "$@" "${place[@]}"; }
+on_all() { tpus tpu-vm ssh "$name" --worker=all --command "$1"; }
+
+create() {
+  needs --type "$type"
+  needs --runtime "$runtime"
+  tpus queued-resources create "$name" --node-id "$name" --accelerator-type "$type" \
+    --runtime-version "$runtime" ${spot:+--spot}
+}
+
+state() { tpus queued-resources describe "$name" --format 'value(state.state)'; }
+
+await() {
+  if [[ $dry_run ]]; then
+    state
+    return
+  fi
+  local now
+  until now=$(state) && [[ $now == ACTIVE ]]; do
+    case $now in FAILED | SUSPENDED) die "the queued resource $name is $now; delete it and create it again" ;; esac
+    sleep "$poll"
+  done
+}
+
+install() {
+  local archive=jaxft.tar.gz
+  run git -C "$here/.." archive --format tar.gz -o "$here/../$archive" HEAD
+  tpus tpu-vm scp "$here/../$archive" "$name:" --worker=all
+  run rm "$here/../$archive"
+  local steps="rm -rf jaxft && mkdir jaxft && tar -xzf $archive -C jaxft && cd jaxft && python3 -m venv .venv"
+  steps+=" && .venv/bin/python -m pip install -q -c constraints.txt -e '.[tpu]'"
+  if [[ $nfs ]]; then
+    steps+=" && sudo apt-get install -qy nfs-common && sudo mkdir -p /mnt/jaxft"
+    steps+=" && (mountpoint -q /mnt/jaxft || sudo mount -t nfs $(printf %q "$nfs") /mnt/jaxft)"
+  fi
+  on_all "$steps"
+}
+
+# Each host notes its exit code when it is done, for `keep`.
+train() {
+  (($#)) || die "no arguments of jaxft.main after --"
+  local command
+  command=$(printf ' %q' .venv/bin/python -m jaxft.main "$@")
+  on_all "cd jaxft && rm -f ../jaxft.exit && nohup bash -c '${command//\'/\'\\\'\'}; echo \$? > ../jaxft.exit' > ../jaxft.log 2>&1 < /dev/null &"
+}
+
+delete() { tpus queued-resources delete "$name" --force --quiet; }
+
+# The first host's exit code, or nothing while it trains or where the host has gone.
+ended() { gcloud compute tpus tpu-vm ssh "$name" --worker=0 --command "cat jaxft.exit" "${place[@]}" 2>/dev/null || true; }
+
+keep() {
+  while true; do
+    create
+    await
+    install
+    train "$@"
+    if [[ $dry_run ]]; then
+      delete
+      return
+    fi
+    local code=''
+    while code=$(ended) && [[ ! $code ]] && [[ $(state) == ACTIVE ]]; do sleep "$poll"; done
+    delete
+    case $code in
+      0) return ;;
+      2 | 3) die "the run ended with code $code; a restart would not mend that, see its log in the workdir" ;;
+    esac
+    echo "the slice was taken away or the run was stopped (code ${code:-none}): again, from the last checkpoint" >&2
+  done
+}
+
+case $verb in
+  create) create ;;
+  wait) await ;;
+  install) install ;;
+  run) train "$@" ;;
+  logs) tpus tpu-vm ssh "$name" --worker=0 --command "tail -n +1 -f jaxft.log" ;;
+  delete) delete ;;
+  keep) keep "$@" ;;
+esac

@@ -1,0 +1,216 @@
+"""The launch scripts against stand-ins of gcloud, sbatch and kubectl that record what they are told."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from jaxft.errors import EXIT_NON_FINITE, EXIT_PREEMPTED, EXIT_USER_ERROR
+
+LAUNCH = pathlib.Path(__file__).resolve().parents[1] / "launch"
+RUN = ["--config", "configs/ner.py", "--workdir", "/mnt/jaxft/it's", '--config.data.template={a} "q" & $x\nb']
+TPU = ["--name", "my", "--zone", "z", "--type", "v5litepod-16", "--runtime", "v2", "--spot", "--poll", "0"]
+
+STAND_IN = """#!{python}
+import json, os, sys
+with open({record!r}, "a") as file:
+    stdin = sys.stdin.read() if "-" in sys.argv else None
+    file.write(json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], stdin]) + "\\n")
+answers = json.load(open({answers!r}))
+for number, (words, lines) in enumerate(answers):
+    if all(word in sys.argv for word in words):
+        print(lines.pop(0) if len(lines) > 1 else lines[0])
+        json.dump(answers, open({answers!r}, "w"))
+        break
+"""
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """Stand-ins on PATH: `start(script, *flags, answers=)` gives the process and what the tools were told."""
+    bin, record, answers = tmp_path / "bin", tmp_path / "record", tmp_path / "answers.json"
+    bin.mkdir()
+    for name in ("gcloud", "sbatch", "kubectl", "scontrol", "srun"):
+        text = STAND_IN.format(python=sys.executable, record=str(record), answers=str(answers))
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+
+    def start(script, *flags, answered=(), **variables):
+        record.write_text("")
+        answers.write_text(json.dumps(answered))
+        done = subprocess.run(
+            [LAUNCH / script, *flags],
+            env=os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"} | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done, [json.loads(line) for line in record.read_text().splitlines()]
+
+    return start
+
+
+def test_scripts_pass_shellcheck():
+    scripts = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
+    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=LAUNCH.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert len(scripts) == 5
+
+
+@pytest.mark.parametrize(
+    "script, flags",
+    [
+        ("tpu_vm.sh", [*TPU, "create"]),
+        ("tpu_vm.sh", [*TPU, "run", "--", *RUN]),
+        ("tpu_vm.sh", [*TPU, "--project", "p", "logs"]),
+        ("tpu_vm.sh", [*TPU, "delete"]),
+        ("slurm.sh", ["--nodes", "2", "--gpus", "8", "--time", "1:00:00", "--", *RUN]),
+        ("kubernetes.sh", ["--name", "ner", "logs"]),
+        ("kubernetes.sh", ["--name", "ner", "delete"]),
+    ],
+)
+def test_a_dry_run_prints_exactly_what_would_be_run(tools, script, flags):
+    _, told = tools(script, *flags)
+    dry, nothing = tools(script, "--dry-run", *flags)
+    assert told and not nothing
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {dry.stdout}"], capture_output=True, text=True
+    ).stdout
+    assert [[name, *arguments] for name, arguments, _ in told] == [words.split("\0")[:-1]]
+
+
+def test_a_tpu_host_runs_the_arguments_as_they_were_given(tools, tmp_path):
+    _, [[_, arguments, _]] = tools("tpu_vm.sh", *TPU, "run", "--", *RUN)
+    home = tmp_path / "home"
+    python = home / "jaxft/.venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f"#!{sys.executable}\nimport json, sys\njson.dump(sys.argv[1:], open('told', 'w'))\nsys.exit(75)\n"
+    )
+    python.chmod(0o755)
+    remote = arguments[arguments.index("--command") + 1]
+    subprocess.run(["bash", "-c", f"{remote} wait"], cwd=home, check=True, timeout=60)
+    assert json.loads((home / "jaxft/told").read_text()) == ["-m", "jaxft.main", *RUN]
+    assert (home / "jaxft.exit").read_text() == "75\n"
+
+
+def test_a_slice_that_is_taken_away_is_asked_for_again(tools):
+    states = [["describe"], ["WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "ACTIVE", "ACTIVE"]]
+    codes = [["--worker=0"], ["", "0"]]  # nothing yet, then done
+    done, told = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=[states, codes])
+    assert done.returncode == 0, done.stderr
+    verbs = [arguments[3] for _, arguments, _ in told if arguments[2] == "queued-resources"]
+    assert [v for v in verbs if v != "describe"] == ["create", "delete", "create", "delete"]
+    assert "again, from the last checkpoint" in done.stderr
+
+
+def test_a_mistake_is_not_tried_again(tools):
+    answered = [[["describe"], ["ACTIVE"]], [["--worker=0"], [str(EXIT_USER_ERROR)]]]
+    done, told = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=answered)
+    assert done.returncode != 0 and "a restart would not mend that" in done.stderr
+    assert [arguments[3] for _, arguments, _ in told if arguments[2] == "queued-resources"][-1] == "delete"
+
+
+def test_the_slurm_job_starts_a_process_for_each_gpu_and_is_queued_again(tools, tmp_path):
+    _, [[name, arguments, _]] = tools("slurm.sh", "--nodes", "2", "--gpus", "4", "--", *RUN)
+    assert name == "sbatch"
+    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(arguments)
+    job = arguments[arguments.index(str(LAUNCH / "slurm.sbatch")) + 1 :]
+    assert job == [".venv/bin/python", *RUN]
+    text = (LAUNCH / "slurm.sbatch").read_text()
+    assert "#SBATCH --requeue" in text and "#SBATCH --signal=TERM@" in text
+    for code, again in ((0, False), (EXIT_PREEMPTED, True), (EXIT_USER_ERROR, False)):
+        failing = tmp_path / f"bin{code}"
+        failing.mkdir()
+        (failing / "srun").write_text(f"#!/bin/sh\nexit {code}\n")
+        (failing / "srun").chmod(0o755)
+        path = f"{failing}:{tmp_path / 'bin'}:{os.environ['PATH']}"
+        done, told = tools("slurm.sbatch", *job, PATH=path, SLURM_JOB_ID="17")
+        assert done.returncode == code
+        assert told == ([["scontrol", ["requeue", "17"], None]] if again else [])
+
+
+@pytest.mark.parametrize("kind", ["gpu", "tpu"])
+def test_the_jobset_is_valid_and_carries_the_arguments(tools, kind):
+    chips = ["--gpus", "8"] if kind == "gpu" else ["--tpu", "tpu-v5-lite-podslice:4x4:4"]
+    flags = ["--name", "ner", "--image", "repo/jaxft:1", "--claim", "runs", "--hosts", "4", *chips, "apply"]
+    done, [[name, arguments, manifest]] = tools("kubernetes.sh", *flags, "--", *RUN)
+    assert (done.returncode, name, arguments) == (0, "kubectl", ["apply", "-f", "-"])
+    dry, nothing = tools("kubernetes.sh", "--dry-run", *flags, "--", *RUN)
+    assert not nothing and dry.stdout == manifest + "kubectl apply -f -\n"
+    document = yaml.safe_load(manifest)
+    assert (document["apiVersion"], document["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    [workers] = document["spec"]["replicatedJobs"]
+    job = workers["template"]["spec"]
+    assert (job["parallelism"], job["completions"], job["completionMode"]) == (4, 4, "Indexed")
+    [rule] = job["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == (
+        "FailJob",
+        [EXIT_USER_ERROR, EXIT_NON_FINITE],
+    )
+    pod = job["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["name"] == rule["onExitCodes"]["containerName"]
+    assert container["args"][-len(RUN) :] == RUN
+    limits = container["resources"]["limits"]
+    if kind == "gpu":
+        assert limits == {"nvidia.com/gpu": 8}
+        assert container["args"][: -len(RUN)] == [
+            *("--coordinator", "ner-workers-0-0.ner:5557", "--num_processes", "4"),
+            *("--process_id", "$(JOB_COMPLETION_INDEX)"),
+        ]
+    else:
+        assert limits == {"google.com/tpu": 4} and container["args"] == RUN
+        assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_the_skypilot_task_recovers_and_names_each_process(tmp_path):
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    assert task["resources"]["use_spot"] and task["resources"]["job_recovery"]
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    nodes = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "1", "ARGUMENTS": "--config x"}
+    for count, processes in (
+        ("2", " --coordinator 10.0.0.1:5557 --num_processes 2 --process_id 1"),
+        ("1", ""),
+    ):
+        environment = os.environ | nodes | {"SKYPILOT_NUM_NODES": count}
+        done = subprocess.run(
+            ["bash", "-c", task["run"]], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.stdout == f"-m jaxft.main{processes} --config x\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "script, flags, message",
+    [
+        ("tpu_vm.sh", ["--name", "my", "create"], "--zone is not given"),
+        ("tpu_vm.sh", ["--name", "my", "--zone", "z", "create"], "--type is not given"),
+        ("tpu_vm.sh", [*TPU, "run"], "no arguments of jaxft.main after --"),
+        ("tpu_vm.sh", [*TPU, "stop"], "stop: unknown; --help lists"),
+        ("slurm.sh", ["--nodes"], "--nodes needs a value"),
+        ("slurm.sh", [], "no arguments of jaxft.main after --"),
+        (
+            "kubernetes.sh",
+            ["--name", "n", "--image", "i", "--claim", "c", "apply"],
+            "neither --gpus nor --tpu",
+        ),
+        (
+            "kubernetes.sh",
+            ["--name", "n", "--image", "i", "--claim", "c", "--tpu", "v5", "apply"],
+            "--tpu v5: expected TYPE:TOPOLOGY:CHIPS",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(tools, script, flags, message):
+    done, told = tools(script, *flags)
+    assert done.returncode == 2 and not told
+    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1

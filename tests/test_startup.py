@@ -1,0 +1,27 @@
+"""What commands set up before they compute."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Does what `python -m jaxft.predict` does, then says whether torch came with it.
+VERB = """
+import runpy, sys
+sys.argv[0] = "predict"
+runpy.run_module("jaxft.predict", run_name="__main__")
+print("torch" in sys.modules)
+"""
+
+
+def test_a_command_that_needs_no_torch_does_not_load_it(finished_run, environment, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "in.txt").write_text("Maria Keller met nobody .\n")
+    flags = ["--run", finished_run, "--input", tmp_path / "in.txt", "--output", tmp_path / "out.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-c", VERB, *map(str, flags)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+    assert (tmp_path / "out.jsonl").read_text()
+    assert "PyTorch" not in done.stderr  # transformers' advice on models, which nobody here needs
