@@ -8,6 +8,7 @@ if __name__ == "__main__":  # before the slow imports, for it starts the process
 
 import argparse
 import errno
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def main(argv: list[str] | None = None) -> None:
         "--config", required=True, help="recipe, e.g. configs/ner.py:offline, or a config.json"
     )
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME_OF_THE_RECIPE")
+    parser.add_argument(
+        "--profile_steps",
+        metavar="FROM:TO",
+        help="trace these steps (counted from 0, TO excluded) into WORKDIR/profile, for XProf and Perfetto",
+    )
     parser.epilog = "Any setting: --config.optim.lr=3e-5 (README.md lists them)."
     flags, rest = parser.parse_known_args(argv)
     with exit_on_user_error():
@@ -41,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         startup.use_compilation_cache()
         try:
-            train.run(config, workdir)
+            train.run(config, workdir, _steps(flags.profile_steps))
         except Preempted as stopped:
             print(stopped, file=sys.stderr, flush=True)
             sys.exit(EXIT_PREEMPTED)
@@ -57,6 +63,16 @@ def main(argv: list[str] | None = None) -> None:
                 f"--workdir {workdir}: {error}; {REMEDIES[error.errno]}, and the same command goes on from the "
                 "last checkpoint"
             ) from error
+
+
+def _steps(text: str | None) -> range:
+    """`FROM:TO` as a range; None is no steps. Raises `UserError` for anything else."""
+    if text is None:
+        return range(0)
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if not found or not (steps := range(int(found[1]), int(found[2]))):
+        raise UserError(f"--profile_steps {text}: expected FROM:TO with FROM below TO, such as 20:25")
+    return steps
 
 
 if __name__ == "__main__":

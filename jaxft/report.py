@@ -134,6 +134,26 @@ class Report:
             self._wandb.finish()
 
 
+class Profile:
+    """A trace of some steps of a run, for TensorBoard's profile plugin, XProf and Perfetto."""
+
+    def __init__(self, folder: Path, steps: range):
+        self._folder, self._steps, self._running = folder, steps, False
+
+    def due(self, step: int) -> bool:
+        """Whether the trace begins or ends before `step`."""
+        return bool(self._steps) and step == (self._steps.stop if self._running else self._steps.start)
+
+    def toggle(self) -> str:
+        """Begins or ends the trace; what is to be said of it."""
+        self._running = not self._running
+        if self._running:
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            return f"profile: steps {self._steps.start} to {self._steps.stop - 1} into {self._folder}"
+        jax.profiler.stop_trace()
+        return f"profile: open {self._folder} in XProf, or its perfetto_trace.json.gz at ui.perfetto.dev"
+
+
 def _import_wandb():
     try:
         import wandb  # optional

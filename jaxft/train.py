@@ -17,17 +17,26 @@ from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data.loader import Loader, prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
-from jaxft.report import Clock, CompileCounter, Report, peak_flops, peak_rss_bytes, train_line, write_json
+from jaxft.report import (
+    Clock,
+    CompileCounter,
+    Profile,
+    Report,
+    peak_flops,
+    peak_rss_bytes,
+    train_line,
+    write_json,
+)
 from jaxft.tasks import TASKS
 from jaxft.tasks import splits as data_splits
 
 QUEUED_STEPS = 2  # steps that the host may be ahead of the device
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
     """Trains, evaluates and reports as `config` says; goes on where `workdir` holds an unfinished run of it.
 
-    Returns the content of `summary.json`.
+    profile_steps: those that `workdir`/profile gets a trace of. Returns the content of `summary.json`.
 
     Raises:
       UserError: bad settings, data or checkpoint; a workdir of another run.
@@ -109,6 +118,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         f"{net.count:,} parameters, {sum(v.size for v in trainer.abstract.trainable.values()):,} of them trained; "
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
     )
+
+    if profile_steps and not step <= profile_steps.start < profile_steps.stop < total:
+        raise UserError(
+            f"--profile_steps {profile_steps.start}:{profile_steps.stop}: the run goes from step {step} to {total}; "
+            "name steps between them"
+        )
+    profile = Profile(workdir / "profile", profile_steps)
 
     # ---------------------------------------------------------------- compilation, ahead of the loop
     compile_began = time.perf_counter()
@@ -212,6 +228,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         for _, batch in batches:
             if stopped_early:
                 break
+            if profile.due(step):
+                settle(0)
+                with clock:
+                    say(profile.toggle())
             arrays = sharding.place(batch.arrays, mesh)
             state, metrics = train_steps[batch.arrays["input_ids"].shape](state, arrays, seed)
             step += 1

@@ -1,5 +1,6 @@
 """A whole run on a tiny model: what it leaves behind, that it learns, when it stops, and what it keeps."""
 
+import gzip
 import json
 import math
 
@@ -55,6 +56,24 @@ def test_a_run_leaves_what_users_read(finished_run):
     assert summary["dev"]["entity_f1"] == best["entity_f1"]
     assert [p.name for p in (finished_run / "best").iterdir()] == [str(best["step"])]
     assert sorted(p.name for p in (finished_run / "checkpoints").iterdir()) == ["100", "98"]
+
+
+def test_a_profile_of_some_steps(command, tiny_flags, tmp_path):
+    short = [*tiny_flags, "--workdir", tmp_path / "run", "--config.train.steps=8", "--config.data.test=none"]
+    for steps, message in (
+        ("5", "expected FROM:TO with FROM below TO, such as 20:25"),
+        ("6:9", "the run goes from step 0 to 8; name steps between them"),
+    ):
+        done = command("main", *short, "--profile_steps", steps)
+        assert done.returncode == 2 and f"error: --profile_steps {steps}: {message}" in done.stderr
+    done = command("main", *short, "--profile_steps", "3:6")
+    assert done.returncode == 0 and "profile: steps 3 to 5 into" in done.stdout, done.stderr
+    [trace] = (tmp_path / "run/profile").glob("plugins/profile/*/*.xplane.pb")
+    [events] = (tmp_path / "run/profile").glob("plugins/profile/*/perfetto_trace.json.gz")
+    names = {
+        event.get("name", "") for event in json.loads(gzip.decompress(events.read_bytes()))["traceEvents"]
+    }
+    assert trace.stat().st_size > 10_000 and any("fusion" in name for name in names)
 
 
 def test_it_learns_what_can_be_learnt(main, tmp_path):
