@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxft import optim, paths, sharding, step
 from jaxft.errors import UserError
+from jaxft.models import attention
 from jaxft.pretrained import bert, gpt2, hub, mapping, scratch
 from jaxft.tasks import TASKS, Task
 
@@ -34,6 +36,9 @@ BATCH_ARRAYS = {
 ARCHITECTURES = {"bert": bert, "gpt2": gpt2}
 NEW = "new:"  # the address of a model that has no checkpoint: "new:gpt2"
 WORDS = "body/embeddings/word/embedding"
+
+KERNEL_OF = {"tpu": "splash", "gpu": "cudnn"}  # of attention, by platform
+LONG_ROW = 512  # the length from which attention's scores, which grow with its square, are worth a kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +66,7 @@ def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
         folder = hub.resolve(address, config.model.revision)
         checkpoint = Checkpoint(address, folder, hub.read_config(folder), hub.load_tokenizer(folder))
     try:
-        longest = body_sizes(config, checkpoint.hf_config)["max_positions"]
+        longest = architecture(checkpoint.hf_config).sizes(checkpoint.hf_config)["max_positions"]
     except UserError as error:
         raise UserError(f"checkpoint {address!r}: {error}") from None
     if (found := checkpoint.hf_config["model_type"]) not in supported:
@@ -115,15 +120,51 @@ def architecture(hf_config: Mapping[str, Any]) -> ModuleType:
     return ARCHITECTURES[found]
 
 
-def body_sizes(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of the body: the checkpoint's sizes under the run's settings and this machine."""
-    model, on_cpu = config.model, jax.default_backend() == "cpu"
+def body_sizes(
+    config: ConfigDict, hf_config: Mapping[str, Any], platform: str | None = None
+) -> dict[str, Any]:
+    """What `network` makes the body from: the checkpoint's sizes under the run's settings, for `platform`.
+
+    platform: "cpu", "gpu" or "tpu", default this machine's. The result has the body's keyword arguments, and under
+    "attention" the name of its implementation.
+    """
+    platform = platform or jax.default_backend()
+    model, on_cpu = config.model, platform == "cpu"
     sizes = architecture(hf_config).sizes(hf_config)
     if model.dropout is not None:
         sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
     unroll = on_cpu if model.unroll == "auto" else model.unroll == "yes"
-    return sizes | {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
+    sizes |= {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
+    return sizes | {"attention": _attention(config, sizes, platform)}
+
+
+def _attention(config: ConfigDict, sizes: Mapping[str, Any], platform: str) -> str:
+    """The implementation of attention that `config.model.attention` means, in training and evaluation.
+
+    "auto" is the platform's kernel for rows of `LONG_ROW` and more that it can compute, and else dense. Raises
+    `UserError` for a kernel that is asked for and cannot be had.
+    """
+    asked, length = config.model.attention, config.data.max_length
+    auto = asked == "auto"
+    name = KERNEL_OF.get(platform, "dense") if auto else asked
+    if name == "dense" or (auto and length < LONG_ROW):
+        return "dense"
+    head_width = sizes["hidden_size"] // sizes["num_heads"]
+    obstacle = attention.obstacle(name, length=length, head_width=head_width, dtype=sizes["dtype"])
+    if KERNEL_OF.get(platform) != name or (name == "cudnn" and not _gpu_has_flash_attention()):
+        obstacle = f"cannot run on this {platform}"
+    elif rate := sizes["attention_dropout"]:
+        obstacle = f"has no dropout of attention weights, here {rate}; set config.model.dropout=0.0"
+    if obstacle and not auto:
+        raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")
+    return "dense" if obstacle else name
+
+
+def _gpu_has_flash_attention() -> bool:
+    """Whether this machine's GPU is NVIDIA's, of compute capability 8.0 (Ampere) or later; AMD's has a name there."""
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0
 
 
 def head_dropout(config: ConfigDict, hf_config: Mapping[str, Any]) -> float:
@@ -161,7 +202,9 @@ class Network:
 
 
 def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
-    """The task's model over a body of `sizes`, laid over `mesh`. Computes nothing."""
+    """The task's model over a body of `sizes`, as `body_sizes` gives them, laid over `mesh`. Computes nothing."""
+    sizes = dict(sizes)
+    sizes["attention_function"] = sharding.attention_function(sizes.pop("attention", "dense"), mesh)
 
     def parameters(seed: jax.Array) -> dict[str, jax.Array]:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))

@@ -31,6 +31,7 @@ def base() -> ConfigDict:
                 init="pretrained",  # or "scratch": the checkpoint's sizes and tokenizer, random weights
                 dtype="auto",  # of the computation: bfloat16 on GPU and TPU, float32 on CPU
                 remat="none",  # what the backward pass recomputes: none | dots (keep products) | full
+                attention="auto",  # dense | splash (TPU) | cudnn (GPU); the last two need dropout=0.0
                 unroll="auto",  # layers: a Python loop ("yes", quicker on CPU) or a scan ("no")
                 dropout=placeholder(float),  # unset: the checkpoint's rates
                 sizes=(),  # of a new model: fields of its config.json, e.g. (("n_layer", 4), ("n_embd", 256))

@@ -104,12 +104,14 @@ def task_of(run: folder.Run) -> Task:
 def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     """The best weights of `run`, rows of batches going over all devices of this machine.
 
-    The run's mesh is left aside, for it may be another machine's: each device holds all parameters.
+    The run's mesh and attention are left aside, for they may be another machine's: each device holds all
+    parameters, and attention is what "auto" means here.
     dtype: of the computation, default the run's.
 
     Raises `UserError` where the run has no weights, or none that are whole.
     """
-    config, task = run.config, task_of(run)
+    config, task = run.config.copy_and_resolve_references(), task_of(run)
+    config.model.attention = "auto"
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), sharding.AXES)
     sizes = build.body_sizes(config, run.checkpoint.hf_config)

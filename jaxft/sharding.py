@@ -1,5 +1,6 @@
 """The device mesh, and which rule of parameter paths says how an array is laid over it."""
 
+import functools
 import re
 
 import jax
@@ -8,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxft.errors import UserError
+from jaxft.models import attention
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))  # rows of a batch
@@ -75,6 +77,34 @@ def of_state(abstract, mesh: Mesh):
         return NamedSharding(mesh, spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(leaf_sharding, abstract)
+
+
+def attention_function(name: str, mesh: Mesh) -> attention.Attention:
+    """Attention over `mesh`: "dense", which XLA splits, or a kernel of `attention.KERNELS`.
+
+    A kernel gets each device's own rows, and its own heads where they divide over `tensor` (if not, all heads).
+    What it cannot compute, such as the short rows of a batch in length buckets, is computed by `dense`.
+    """
+    if name == "dense":
+        return attention.dense
+    kernel, ways = attention.KERNELS[name], mesh.shape["tensor"]
+
+    def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
+        if rate and seed is not None:
+            raise ValueError(f"{name} has no dropout of attention weights")
+        shape = {"length": segment_ids.shape[1], "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
+        if attention.obstacle(name, **shape):
+            return attention.dense(q, k, v, segment_ids, num_heads=num_heads, causal=causal)
+        split = num_heads % ways == 0
+        local = functools.partial(kernel, num_heads=num_heads // ways if split else num_heads, causal=causal)
+        spec = PartitionSpec(*BATCH, "tensor" if split else None)
+        # Pallas kernels do not say over which axes their results vary, so that it cannot be checked.
+        sharded = jax.shard_map(
+            local, mesh=mesh, in_specs=(spec, spec, spec, BATCH), out_specs=spec, check_vma=False
+        )
+        return sharded(q, k, v, segment_ids)
+
+    return attend
 
 
 def place(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

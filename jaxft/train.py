@@ -90,7 +90,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     mesh = sharding.make_mesh(config)
     sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
     sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
-    net = build.network(task, build.body_sizes(config, checkpoint.hf_config), mesh)
+    sizes = build.body_sizes(config, checkpoint.hf_config)
+    net = build.network(task, sizes, mesh)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
     identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer)
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
@@ -117,6 +118,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     say(
         f"{net.count:,} parameters, {sum(v.size for v in trainer.abstract.trainable.values()):,} of them trained; "
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
+        f"; attention: {sizes['attention']}"
     )
 
     if profile_steps and not step <= profile_steps.start < profile_steps.stop < total:

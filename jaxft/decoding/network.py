@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models import layers
+from jaxft.models import attention, layers
 from jaxft.models.gpt2 import GPT2
 
 
@@ -153,7 +153,7 @@ def prefill(
         query, key, value = jnp.split(joint, 3, axis=1)
         if sizes.scale_by_inverse_layer:
             query = query / (index + 1)
-        mixed = layers.attention(query, key, value, segments, num_heads=sizes.num_heads, causal=True)
+        mixed = attention.dense(query, key, value, segments, num_heads=sizes.num_heads, causal=True)
         x = x + _rows(layer.output, mixed)
         inner = _rows(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 1))
         x = x + _rows(layer.down, layers.ACTIVATIONS[sizes.activation](inner))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models import layers, stack
+from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
 from jaxft.models.stack import MLP
 
@@ -27,7 +27,16 @@ class Embeddings(nnx.Module):
 class SelfAttention(nnx.Module):
     """Query, key and value projections, attention within segments, output projection."""
 
-    def __init__(self, size: int, *, num_heads: int, rate: float, initializer_range: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        size: int,
+        *,
+        num_heads: int,
+        rate: float,
+        attention_function: attention.Attention,
+        initializer_range: float,
+        rngs: nnx.Rngs,
+    ):
         options = {"initializer_range": initializer_range, "rngs": rngs}
         self.query = Linear(size, size, **options)
         self.key = Linear(size, size, **options)
@@ -35,10 +44,11 @@ class SelfAttention(nnx.Module):
         self.output = Linear(size, size, **options)
         self.num_heads = num_heads
         self.rate = rate
+        self.attention_function = attention_function
 
     def __call__(self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site) -> jax.Array:
         """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`."""
-        mixed = layers.attention(
+        mixed = self.attention_function(
             self.query(x),
             self.key(x),
             self.value(x),
@@ -64,11 +74,18 @@ class Layer(nnx.Module):
         epsilon,
         hidden_dropout,
         attention_dropout,
+        attention_function,
         initializer_range,
         rngs,
     ):
         options = {"initializer_range": initializer_range, "rngs": rngs}
-        self.attention = SelfAttention(size, num_heads=num_heads, rate=attention_dropout, **options)
+        self.attention = SelfAttention(
+            size,
+            num_heads=num_heads,
+            rate=attention_dropout,
+            attention_function=attention_function,
+            **options,
+        )
         self.attention_norm = LayerNorm(size, epsilon=epsilon)
         self.mlp = MLP(size, inner, activation=activation, output_range=initializer_range, **options)
         self.mlp_norm = LayerNorm(size, epsilon=epsilon)
@@ -86,8 +103,9 @@ class Layer(nnx.Module):
 class Bert(nnx.Module):
     """The encoder. Parameters are float32; the layers' are stacked, `[num_layers, ...]`, under `layers/`.
 
-    dtype: what activations and matrix products are computed in. remat: see `stack.run`. unroll: unrolls the
-    scan over layers, which is quicker on CPU and slower to compile.
+    dtype: what activations and matrix products are computed in. attention_function: computes what
+    `attention.dense` does. remat: see `stack.run`. unroll: unrolls the scan over layers, which is quicker on CPU
+    and slower to compile.
     """
 
     def __init__(
@@ -107,6 +125,7 @@ class Bert(nnx.Module):
         initializer_range: float,
         pooler: bool = False,
         dtype: jnp.dtype = jnp.float32,
+        attention_function: attention.Attention = attention.dense,
         remat: str = "none",
         unroll: bool = False,
         rngs: nnx.Rngs,
@@ -131,6 +150,7 @@ class Bert(nnx.Module):
                 epsilon=layer_norm_eps,
                 hidden_dropout=hidden_dropout,
                 attention_dropout=attention_dropout,
+                attention_function=attention_function,
                 initializer_range=initializer_range,
                 rngs=rngs,
             )

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models import layers, stack
+from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
 from jaxft.models.stack import MLP
 
@@ -30,6 +30,7 @@ class CausalSelfAttention(nnx.Module):
         *,
         num_heads: int,
         rate: float,
+        attention_function: attention.Attention,
         scale_by_inverse_layer: bool,
         initializer_range: float,
         output_range: float,
@@ -41,6 +42,7 @@ class CausalSelfAttention(nnx.Module):
         self.output = Linear(size, size, initializer_range=output_range, rngs=rngs)
         self.num_heads = num_heads
         self.rate = rate
+        self.attention_function = attention_function
         self.scale_by_inverse_layer = scale_by_inverse_layer
 
     def project(self, x: jax.Array, layer: int | jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -55,7 +57,7 @@ class CausalSelfAttention(nnx.Module):
     ) -> jax.Array:
         """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`."""
         query, key, value = self.project(x, layer)
-        mixed = layers.attention(
+        mixed = self.attention_function(
             query,
             key,
             value,
@@ -82,6 +84,7 @@ class Layer(nnx.Module):
         epsilon,
         hidden_dropout,
         attention_dropout,
+        attention_function,
         scale_by_inverse_layer,
         initializer_range,
         output_range,
@@ -93,6 +96,7 @@ class Layer(nnx.Module):
             size,
             num_heads=num_heads,
             rate=attention_dropout,
+            attention_function=attention_function,
             scale_by_inverse_layer=scale_by_inverse_layer,
             **ranges,
         )
@@ -116,7 +120,7 @@ class GPT2(nnx.Module):
 
     scale_by_inverse_layer: divides a layer's attention scores by its number, from 1. Scores and softmax are
     float32 whatever `dtype` is, so `reorder_and_upcast_attn` of Hugging Face's config changes nothing here.
-    dtype, remat, unroll: as in `Bert`.
+    dtype, attention_function, remat, unroll: as in `Bert`.
 
     New weights are as in the paper, section 2.3: those that write into the residual stream start smaller by
     the square root of the number of such layers, two for each of `num_layers`.
@@ -139,6 +143,7 @@ class GPT2(nnx.Module):
         initializer_range: float,
         scale_by_inverse_layer: bool = False,
         dtype: jnp.dtype = jnp.float32,
+        attention_function: attention.Attention = attention.dense,
         remat: str = "none",
         unroll: bool = False,
         rngs: nnx.Rngs,
@@ -161,6 +166,7 @@ class GPT2(nnx.Module):
                 epsilon=layer_norm_eps,
                 hidden_dropout=hidden_dropout,
                 attention_dropout=attention_dropout,
+                attention_function=attention_function,
                 scale_by_inverse_layer=scale_by_inverse_layer,
                 initializer_range=initializer_range,
                 output_range=initializer_range / (2 * num_layers) ** 0.5,

@@ -1,4 +1,4 @@
-"""The parts that transformers are built of: linear, norm, embedding, activations, dropout, attention."""
+"""The parts that transformers are built of beside attention: linear, norm, embedding, activations, dropout."""
 
 import functools
 import math
@@ -113,104 +113,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": lambda x: gelu(x, True),
     "relu": jax.nn.relu,
 }
-
-
-def attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    segment_ids: jax.Array,
-    *,
-    num_heads: int,
-    causal: bool = False,
-    rate: float = 0.0,
-    seed: DropoutSeed | None = None,
-    site: int | jax.Array = 0,
-) -> jax.Array:
-    """Multi-head scaled dot-product attention within segments (Vaswani et al., 2017, equation 1).
-
-    q, k, v: flat `[R * L, D]`, heads side by side in D. segment_ids: int32 `[R, L]`. Gives `[R * L, D]` of
-    q's dtype; scores and softmax are float32. A position sees the positions of its row with the same
-    segment id, with `causal` only those up to itself. Padding, segment 0, sees padding: finite, and nothing
-    else sees it. Dropout at `rate` is applied to the weights, indexed `[R, H, L, L]` as (row, head, query,
-    key).
-    """
-    if seed is None or rate == 0.0:
-        rate, seed = 0.0, None
-    return _attention(q, k, v, segment_ids, seed, jnp.asarray(site), num_heads, causal, rate)
-
-
-def _split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
-    """`[R * L, H * d]` -> `[R * H, L, d]`."""
-    return (
-        x.reshape(rows, -1, num_heads, x.shape[-1] // num_heads)
-        .swapaxes(1, 2)
-        .reshape(rows * num_heads, x.shape[0] // rows, -1)
-    )
-
-
-def _merge_heads(x: jax.Array, rows: int) -> jax.Array:
-    """`[R * H, L, d]` -> `[R * L, H * d]`."""
-    heads = x.reshape(rows, x.shape[0] // rows, *x.shape[1:])
-    return heads.swapaxes(1, 2).reshape(rows * x.shape[1], -1)
-
-
-def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
-    """Product over two axes, batched over axis 0, accumulated in float32."""
-    return jax.lax.dot_general(
-        a, b, (((a_axis,), (b_axis,)), ((0,), (0,))), preferred_element_type=jnp.float32
-    )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
-def _attention(q, k, v, segment_ids, seed, site, num_heads, causal, rate):
-    return _attention_forward(q, k, v, segment_ids, seed, site, num_heads, causal, rate)[0]
-
-
-def _attention_forward(q, k, v, segment_ids, seed, site, num_heads, causal, rate):
-    rows, length = segment_ids.shape
-    dtype = q.dtype
-    scale = (q.shape[-1] // num_heads) ** -0.5
-    q, k, v = (_split_heads(x, rows, num_heads) for x in (q * jnp.asarray(scale, dtype), k, v))
-    scores = _batched_dot(q, k, 2, 2).reshape(rows, num_heads, length, length)
-    visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    if causal:
-        visible &= jnp.tril(jnp.ones((length, length), bool))
-    scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
-    # Every position sees at least itself, so the row's maximum is a real score and exp(min - max) is 0.
-    # The barriers keep XLA:CPU from computing the exponentials again for each of their uses.
-    powers = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-    normalizer = 1.0 / powers.sum(axis=-1).reshape(rows * num_heads, length, 1)
-    powers = jax.lax.optimization_barrier(powers.astype(dtype))
-    kept = powers
-    if seed is not None:
-        mask = keep_mask(powers.shape, rate, seed, site, rows)
-        kept = jnp.where(mask, powers * jnp.asarray(1.0 / (1.0 - rate), dtype), jnp.zeros((), dtype))
-        kept = jax.lax.optimization_barrier(kept)
-    powers, kept = (x.reshape(rows * num_heads, length, length) for x in (powers, kept))
-    mixed = _merge_heads((_batched_dot(kept, v, 2, 1) * normalizer).astype(dtype), rows)
-    return mixed, (q, k, v, powers, kept, normalizer, mixed)
-
-
-def _attention_backward(num_heads, causal, rate, residuals, gradient):
-    q, k, v, powers, kept, normalizer, mixed = residuals
-    rows, dtype = q.shape[0] // num_heads, q.dtype
-    # With p = powers * normalizer the weights and p' = kept * normalizer those after dropout:
-    # dv = p'^T g and d(scores) = p' * (g v^T) - p * sum(g * mixed), the sum over a head's width.
-    inner = _split_heads((gradient.astype(jnp.float32) * mixed), rows, num_heads).sum(axis=-1, keepdims=True)
-    scaled = _split_heads(gradient, rows, num_heads) * normalizer
-    scaled = jax.lax.optimization_barrier(scaled.astype(dtype))
-    scores = kept * _batched_dot(scaled, v, 2, 2) - powers * (inner * normalizer)
-    scores = jax.lax.optimization_barrier(scores.astype(dtype))
-    width = q.shape[-1]
-    dq = _batched_dot(scores, k, 2, 1) * width**-0.5
-    # These two come out transposed, [R * H, d, L]: on CPU twice as fast as the direct products.
-    dk, dv = _batched_dot(q, scores, 1, 1), _batched_dot(scaled, kept, 1, 1)
-    dk, dv = dk.swapaxes(1, 2), dv.swapaxes(1, 2)
-    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), None, None, None
-
-
-_attention.defvjp(_attention_forward, _attention_backward)
 
 
 class Linear(nnx.Module):

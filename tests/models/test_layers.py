@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.models.layers import ACTIVATIONS, DropoutSeed, attention, dropout, keep_mask
+from jaxft.models.layers import ACTIVATIONS, DropoutSeed, dropout, keep_mask
 
 SHAPES = st.sampled_from([(8, 4, 6), (8, 2, 5, 5), (8 * 7, 6), (8, 129)])
 
@@ -92,52 +92,3 @@ def test_activations_and_their_saved_derivatives(name, reference):
     ours, theirs = (jax.vmap(jax.grad(f))(x) for f in (ACTIVATIONS[name], reference))
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
     assert ACTIVATIONS[name](x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
-    """Scores far apart, a row that is all padding: outputs and gradients are finite, and nothing leaks."""
-    segment_ids = jnp.array([[1, 1, 1, 2, 2, 0], [0, 0, 0, 0, 0, 0]], jnp.int32)
-    keys = jax.random.split(jax.random.key(1), 3)
-    q, k, v = (100 * jax.random.normal(key, (12, 8), jnp.float32).astype(dtype) for key in keys)
-
-    def out(q, k, v):
-        return attention(q, k, v, segment_ids, num_heads=2).astype(jnp.float32)
-
-    def first_segment(q, k, v):
-        return out(q, k, v)[:3].sum()
-
-    assert np.isfinite(out(q, k, v)).all()
-    gradients = jax.grad(lambda *x: out(*x).sum(), argnums=(0, 1, 2))(q, k, v)
-    assert all(np.isfinite(np.asarray(g, np.float32)).all() for g in gradients)
-    for gradient in jax.grad(first_segment, argnums=(0, 1, 2))(q, k, v):
-        assert not np.asarray(gradient, np.float32)[3:].any()
-    poisoned = out(q, k.at[3:].set(1e4), v.at[3:].set(1e4))
-    np.testing.assert_array_equal(poisoned[:3], out(q, k, v)[:3])
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention_and_its_gradient_are_those_of_the_equation(causal):
-    """Written out plainly, dropout mask included, and differentiated by jax."""
-    rows, length, heads, width, rate = 2, 7, 2, 8, 0.3
-    segment_ids = jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], jnp.int32)
-    q, k, v, pull = (jax.random.normal(key, (14, width)) for key in jax.random.split(jax.random.key(2), 4))
-    kept = keep_mask((rows, heads, length, length), rate, seed_of(3), 5, rows) / (1 - rate)
-
-    def plain(q, k, v):
-        q, k, v = (x.reshape(rows, length, heads, -1) for x in (q, k, v))
-        scores = jnp.einsum("rqhd,rkhd->rhqk", q, k) / np.sqrt(width // heads)
-        seen = segment_ids[:, :, None] == segment_ids[:, None, :]
-        if causal:
-            seen &= jnp.arange(length)[:, None] >= jnp.arange(length)
-        weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf))
-        return jnp.einsum("rhqk,rkhd->rqhd", weights * kept, v).reshape(rows * length, width)
-
-    def ours(q, k, v):
-        options = {"num_heads": heads, "causal": causal, "rate": rate, "seed": seed_of(3), "site": 5}
-        return attention(q, k, v, segment_ids, **options)
-
-    (expected, back), (found, our_back) = jax.vjp(plain, q, k, v), jax.vjp(ours, q, k, v)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    for ours_of, theirs_of in zip(our_back(pull), back(pull), strict=True):
-        np.testing.assert_allclose(ours_of, theirs_of, atol=1e-5)
