@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from jaxft.models import layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
@@ -87,7 +88,7 @@ class Bert(nnx.Module):
     """The encoder. Parameters are float32; the layers' are stacked, `[num_layers, ...]`, under `layers/`.
 
     dtype: what activations and matrix products are computed in. remat: see `stack.run`. unroll: unrolls the
-    scan over layers, which is quicker on CPU and slower to compile.
+    scan over layers, which is quicker on CPU and slower to compile. activations: how `[R * L, D]` lies over devices.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Bert(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
         unroll: bool = False,
+        activations: NamedSharding | None = None,
         rngs: nnx.Rngs,
     ):
         stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
@@ -144,6 +146,7 @@ class Bert(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.remat = remat
         self.unroll = unroll
+        self.activations = activations
 
     def __call__(
         self,
@@ -168,6 +171,7 @@ class Bert(nnx.Module):
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,
+            activations=self.activations,
         )
         return x.reshape(rows, length, -1)
 
