@@ -59,27 +59,13 @@ def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
 
     texts: gives the training text, for the tokenizer of a new model.
     """
-    address, supported = config.model.checkpoint, TASKS[config.task].architectures
+    address = config.model.checkpoint
     if address.startswith(NEW):
         checkpoint = _new_checkpoint(config, texts)
     else:
         folder = hub.resolve(address, config.model.revision)
         checkpoint = Checkpoint(address, folder, hub.read_config(folder), hub.load_tokenizer(folder))
-    try:
-        longest = architecture(checkpoint.hf_config).sizes(checkpoint.hf_config)["max_positions"]
-    except UserError as error:
-        raise UserError(f"checkpoint {address!r}: {error}") from None
-    if (found := checkpoint.hf_config["model_type"]) not in supported:
-        raise UserError(
-            f"checkpoint {address!r}: model_type is {found!r}, but config.task={config.task!r} is for "
-            f"{', '.join(supported)}; choose another checkpoint or task"
-        )
-    if config.data.max_length > longest:
-        raise UserError(
-            f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "
-            f"set it to {longest} or less, longer sentences are cut into windows and scored whole"
-        )
-    vocabulary = body_sizes(config, checkpoint.hf_config)["vocab_size"]
+    vocabulary = check_model(config, checkpoint.hf_config)["vocab_size"]
     if len(checkpoint.tokenizer) > vocabulary:
         raise UserError(
             f"{address}: its tokenizer has {len(checkpoint.tokenizer)} tokens, but the model only {vocabulary}; "
@@ -97,6 +83,44 @@ def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
     return checkpoint
 
 
+def check_model(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes that a config.json means. Raises `UserError` where it doesn't go with the task or its rows."""
+    address, supported = config.model.checkpoint, TASKS[config.task].architectures
+    try:
+        sizes = architecture(hf_config).sizes(hf_config)
+    except UserError as error:
+        raise UserError(f"checkpoint {address!r}: {error}") from None
+    if (found := hf_config["model_type"]) not in supported:
+        raise UserError(
+            f"checkpoint {address!r}: model_type is {found!r}, but config.task={config.task!r} is for "
+            f"{', '.join(supported)}; choose another checkpoint or task"
+        )
+    if config.data.max_length > (longest := sizes["max_positions"]):
+        raise UserError(
+            f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "
+            f"set it to {longest} or less, longer sentences are cut into windows and scored whole"
+        )
+    return sizes
+
+
+def describe_model(config: ConfigDict) -> dict[str, Any]:
+    """The config.json of the model that `config` trains, without its weights, its tokenizer or its data.
+
+    Of a new model only as many words can be told as its tokenizer has at most. A "new:bert" is told too, though
+    none can be trained yet: BertConfig's defaults, which are BERT-base, under `config.model.sizes`.
+    """
+    model = config.model
+    if model.checkpoint.startswith(NEW):
+        kind = model.checkpoint.removeprefix(NEW)
+        hf_config = scratch.new_config(kind, dict(model.sizes), max_length=config.data.max_length)
+        if kind == "gpt2":
+            hf_config["vocab_size"] = model.vocab_size
+    else:
+        hf_config = dict(hub.read_config(hub.resolve(model.checkpoint, model.revision, weights=False)))
+    sizes = check_model(config, hf_config)
+    return hf_config | {"vocab_size": sizes["vocab_size"] + len(config.data.added_tokens)}
+
+
 def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> Checkpoint:
     model, length = config.model, config.data.max_length
     if model.checkpoint != f"{NEW}gpt2" or model.init != "scratch":
@@ -105,7 +129,11 @@ def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
             f"'{NEW}gpt2' with init 'scratch'"
         )
     tokenizer = scratch.train_tokenizer(texts(), model.vocab_size, length)
-    hf_config = scratch.gpt2_config(dict(model.sizes), tokenizer, length)
+    hf_config = scratch.new_config("gpt2", dict(model.sizes), max_length=length) | {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     return Checkpoint(model.checkpoint, None, hf_config, tokenizer)
 
 
@@ -205,6 +233,7 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
     """The task's model over a body of `sizes`, as `body_sizes` gives them, laid over `mesh`. Computes nothing."""
     sizes = dict(sizes)
     sizes["attention_function"] = sharding.attention_function(sizes.pop("attention", "dense"), mesh)
+    sizes["activations"] = NamedSharding(mesh, sharding.BATCH) if mesh.size > 1 else None
 
     def parameters(seed: jax.Array) -> dict[str, jax.Array]:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
@@ -300,6 +329,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         clip=config.optim.clip,
         accumulate=config.batch.accumulate,
         microbatches=NamedSharding(net.mesh, PartitionSpec(None, *sharding.BATCH)),
+        places={name: leaf.sharding for name, leaf in parameters.items()},
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     train_step = jax.jit(function, donate_argnums=0, out_shardings=(shardings, whole))

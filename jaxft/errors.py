@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 EXIT_USER_ERROR = 2  # bad input: one sentence on stderr, no stack trace
 EXIT_NON_FINITE = 3  # the loss became NaN or infinite; the last good checkpoint is kept
+EXIT_DOES_NOT_FIT = 4  # a plan found that the step needs more memory than the devices have
 EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
 EXIT_PREEMPTED = 75  # SIGTERM: state saved, start the same command again (EX_TEMPFAIL of sysexits.h)
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+CHUNK = 512  # positions whose logits over a vocabulary are held at once
+
 
 def cross_entropy(
     logits: jax.Array,
@@ -43,7 +45,7 @@ def cross_entropy(
 
 
 def chunked_cross_entropy(
-    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = 512
+    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = CHUNK
 ) -> tuple[jax.Array, jax.Array]:
     """`cross_entropy` of the logits `hidden @ embedding.T`, of which it only ever holds `[chunk, V]`.
 
@@ -65,7 +67,7 @@ def chunked_cross_entropy(
 
 
 def chunked_scores(
-    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = 512
+    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = CHUNK
 ) -> tuple[jax.Array, jax.Array]:
     """Each position's loss, float32 [T], and whether its label has the highest logit, bool [T].
 

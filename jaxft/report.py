@@ -13,25 +13,14 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxft import chips
 from jaxft.errors import UserError
-
-# Peak of dense bfloat16 products of one chip, FLOP/s, by the first of these in `device_kind`. Sources: NVIDIA data
-# sheets of A100, H100 and H200 (without sparsity); Google Cloud TPU documentation of v4, v5e, v5p, v6e.
-PEAK_FLOPS = {
-    "A100": 312e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,  # v5p; jax names it so
-    "TPU v6 lite": 918e12,
-}
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Peak FLOP/s of `device`, None where it isn't known (CPUs among them)."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device.device_kind), None)
+    """Peak bfloat16 FLOP/s of `device`, None where it isn't known (CPUs among them)."""
+    chip = chips.of_device(device.device_kind)
+    return chip and chip.flops
 
 
 class CompileCounter:

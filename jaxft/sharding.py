@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -25,10 +26,13 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
-    """The mesh of `config.mesh`, at most one axis of which is -1 (whatever devices are left)."""
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of `config.mesh`, at most one axis of which is -1 (whatever devices are left).
+
+    devices: those to lay it over, default all there are.
+    """
     sizes = [config.mesh[axis] for axis in AXES]
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"config.mesh={dict(config.mesh)}: expected sizes of 1 or more and at most one -1")
     known = int(np.prod([size for size in sizes if size > 0]))

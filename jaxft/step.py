@@ -47,6 +47,7 @@ def train_step(
     clip: float,
     accumulate: int,
     microbatches: NamedSharding,
+    places: dict[str, NamedSharding],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
 
@@ -57,6 +58,8 @@ def train_step(
       seed: uint32 scalar of the run.
       clip: the largest global norm of a gradient; 0 for no limit.
       microbatches: of a batch's arrays cut into [accumulate, rows / accumulate, length].
+      places: of the trainable parameters, and of each microbatch's gradients: where those are split, gradients are
+        reduce-scattered, and no device ever holds them all.
 
     Returns:
       The next state and float32 scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr.
@@ -68,7 +71,10 @@ def train_step(
         model = model_of(graphdef, trainable | state.frozen)
         return task.loss(model, micro, DropoutSeed(step_seed, first_row))
 
-    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    def gradient(trainable: Parameters, micro: Batch, first_row: jax.Array):
+        sums, gradients = jax.value_and_grad(loss_sum, has_aux=True)(trainable, micro, first_row)
+        return sums, jax.lax.with_sharding_constraint(gradients, places)
+
     if accumulate == 1:
         (total, weight), gradients = gradient(state.trainable, batch, jnp.int32(0))
     else:

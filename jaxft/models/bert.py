@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
@@ -105,7 +106,7 @@ class Bert(nnx.Module):
 
     dtype: what activations and matrix products are computed in. attention_function: computes what
     `attention.dense` does. remat: see `stack.run`. unroll: unrolls the scan over layers, which is quicker on CPU
-    and slower to compile.
+    and slower to compile. activations: how `[R * L, D]` lies over devices.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Bert(nnx.Module):
         attention_function: attention.Attention = attention.dense,
         remat: str = "none",
         unroll: bool = False,
+        activations: NamedSharding | None = None,
         rngs: nnx.Rngs,
     ):
         stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
@@ -164,6 +166,7 @@ class Bert(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.remat = remat
         self.unroll = unroll
+        self.activations = activations
 
     def __call__(
         self,
@@ -188,6 +191,7 @@ class Bert(nnx.Module):
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,
+            activations=self.activations,
         )
         return x.reshape(rows, length, -1)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
@@ -120,7 +121,7 @@ class GPT2(nnx.Module):
 
     scale_by_inverse_layer: divides a layer's attention scores by its number, from 1. Scores and softmax are
     float32 whatever `dtype` is, so `reorder_and_upcast_attn` of Hugging Face's config changes nothing here.
-    dtype, attention_function, remat, unroll: as in `Bert`.
+    dtype, attention_function, remat, unroll, activations: as in `Bert`.
 
     New weights are as in the paper, section 2.3: those that write into the residual stream start smaller by
     the square root of the number of such layers, two for each of `num_layers`.
@@ -146,6 +147,7 @@ class GPT2(nnx.Module):
         attention_function: attention.Attention = attention.dense,
         remat: str = "none",
         unroll: bool = False,
+        activations: NamedSharding | None = None,
         rngs: nnx.Rngs,
     ):
         stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
@@ -183,6 +185,7 @@ class GPT2(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.remat = remat
         self.unroll = unroll
+        self.activations = activations
 
     def __call__(
         self,
@@ -208,6 +211,7 @@ class GPT2(nnx.Module):
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,
+            activations=self.activations,
         )
         return self.norm(x).reshape(rows, length, -1)
 

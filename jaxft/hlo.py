@@ -1,0 +1,352 @@
+"""Reads what one device does in a compiled XLA program's text: collectives, FLOPs and memory traffic.
+
+A computation counts as often as it runs, a loop's body once for each trip, unlike in XLA's own cost analysis, which
+counts a loop's body once. Source of the format: openxla.org/xla/operation_semantics and xla/hlo/parser.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+# Instructions that move no data themselves; what the loops and calls among them run is counted where it stands.
+FREE = frozenset(
+    "parameter constant tuple get-tuple-element bitcast while call conditional after-all partition-id replica-id "
+    "opt-barrier optimization-barrier async-start async-update async-done".split()
+)
+# Their results are as small as what they read of their first operand.
+SLICES = frozenset({"dynamic-slice", "slice", "gather"})
+
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?")
+_HEADER = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
+_OPCODE = re.compile(r"\s*([\w\-]+)\(")
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition|\w+_computations?)=(?:\{([^}]*)\}|([\w.%\-]+))")
+
+
+class Array(NamedTuple):
+    """Shape of one array; `on_chip` where it lies in fast memory beside the core, not in the device's memory."""
+
+    dtype: str
+    dims: tuple[int, ...]
+    on_chip: bool
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        bits = 8 if self.dtype == "pred" else int((re.search(r"\d+", self.dtype) or ["0"])[0])
+        return math.prod(self.dims) * bits // 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    opcode: str
+    arrays: list[Array]  # of its result, several for a tuple
+    operands: list[str]
+    attributes: str
+    root: bool
+
+    @property
+    def bytes(self) -> int:
+        """Size of its result outside the chip."""
+        return sum(array.bytes for array in self.arrays if not array.on_chip)
+
+    @functools.cached_property
+    def called(self) -> dict[str, list[str]]:
+        """Names of the computations that it runs, by attribute."""
+        found = {}
+        for attribute, several, single in _CALLED.findall(self.attributes):
+            found[attribute] = [name.strip(" %") for name in (several or single).split(",")]
+        return found
+
+
+class Computation(dict):
+    """Instructions by name, in their order."""
+
+    @functools.cached_property
+    def users(self) -> dict[str, list[Instruction]]:
+        """Who reads an instruction's result."""
+        found = collections.defaultdict(list)
+        for one in self.values():
+            for name in one.operands:
+                found[name].append(one)
+        return found
+
+    def operands(self, one: Instruction) -> list[Instruction]:
+        """The instructions that `one` reads."""
+        return [self[name] for name in one.operands if name in self]
+
+    @property
+    def root(self) -> Instruction:
+        """The instruction whose result is the computation's."""
+        return next((one for one in self.values() if one.root), list(self.values())[-1])
+
+
+class Collective(NamedTuple):
+    """One collective operation, and how often it runs in a step."""
+
+    kind: str  # one of `KINDS`
+    count: int
+    size: int  # bytes of its largest side on one device: an all-gather's result, a reduce-scatter's operand
+    group: int  # devices that take part together
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a device sends in all its runs, by ring algorithms (Thakur et al. 2005)."""
+        share = (self.group - 1) / self.group
+        factor = {"all-reduce": 2 * share, "collective-permute": 1, "collective-broadcast": 1}.get(
+            self.kind, share
+        )
+        return self.count * self.size * factor
+
+
+class Program:
+    """A compiled program's computations, and how often each runs.
+
+    unknown_trips: how often a loop runs whose number of trips the text doesn't tell.
+    """
+
+    def __init__(self, text: str, unknown_trips: int = 1):
+        self.computations, self.entry = _parse(text)
+        self.devices = int((re.search(r"num_partitions=(\d+)", text) or [0, 1])[1])
+        self.devices *= int((re.search(r"replica_count=(\d+)", text) or [0, 1])[1])
+        self.unknown_trips, self.unknown_loops = unknown_trips, 0
+        self.runs: collections.Counter = collections.Counter()
+        self.fused: set[str] = set()
+        self._count(self.entry, 1)
+
+    def _count(self, name: str, times: int) -> None:
+        self.runs[name] += times
+        for one in self.computations[name].values():
+            if one.opcode == "while":
+                inner = times * self._trips(one)
+            elif one.opcode in ("fusion", "call", "conditional", "async-start"):
+                inner = times
+            else:
+                continue  # what reductions, sorts and scatters do to single elements
+            for called in (c for names in one.called.values() for c in names if c in self.computations):
+                if one.opcode == "fusion" or name in self.fused:
+                    self.fused.add(called)
+                self._count(called, inner)
+
+    def _trips(self, loop: Instruction) -> int:
+        if known := re.search(r"known_trip_count\D+(\d+)", loop.attributes):
+            return int(known[1])
+        # A counter from 0 that is compared with the condition's only constant.
+        condition = list(self._with_fused(loop.called["condition"][0]))
+        limits = [
+            int(one.attributes) for one in condition if one.opcode == "constant" and one.attributes.isdigit()
+        ]
+        if len(limits) == 1 and any("direction=LT" in one.attributes for one in condition):
+            return limits[0]
+        self.unknown_loops += 1
+        return self.unknown_trips
+
+    def _with_fused(self, name: str) -> Iterator[Instruction]:
+        for one in self.computations[name].values():
+            yield one
+            if one.opcode == "fusion":
+                yield from self._with_fused(one.called["calls"][0])
+
+    def collectives(self) -> list[Collective]:
+        """Every collective among more than one device."""
+        found, chains = [], set()
+        for name, times in self.runs.items():
+            computation = self.computations[name]
+            for one in computation.values():
+                kind = one.opcode.removesuffix("-start").removeprefix("ragged-")
+                if kind not in KINDS or (group := self._group(one)) == 1:
+                    continue
+                if (
+                    "chain_id=" in one.attributes
+                ):  # TPU: one operation, named again in each fusion that it overlaps
+                    channel = re.search(r"channel_id=\d+", one.attributes)[0]
+                    if channel in chains:
+                        continue
+                    chains.add(channel)
+                size = sum(array.bytes for operand in computation.operands(one) for array in operand.arrays)
+                users = computation.users[one.name]
+                if kind == "all-gather":
+                    size *= group
+                elif kind == "all-reduce" and name in self.fused and _only(users, "dynamic-slice"):
+                    kind = "reduce-scatter"  # as TPU's compiler writes it
+                found.append(Collective(kind, times, size, group))
+        return found
+
+    def _group(self, one: Instruction) -> int:
+        if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", one.attributes):
+            return listed[1].count(",") + 1
+        if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]", one.attributes):
+            return int(tiled[1])
+        if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", one.attributes):
+            sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+            # Of an axis, or of a part of it as "'axis':(devices before)devices".
+            axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
+            return math.prod(int(part or sizes[axis]) for axis, part in axes)
+        return self.devices
+
+    def flops(self) -> int:
+        """FLOPs of matrix products and convolutions on one device, two for a multiplication with its addition."""
+        total = 0
+        for name, times in self.runs.items():
+            computation = self.computations[name]
+            for one in computation.values():
+                if one.opcode == "dot":
+                    total += times * _dot_flops(one, *(i.arrays[0].dims for i in computation.operands(one)))
+                elif one.opcode == "convolution":
+                    total += times * _convolution_flops(
+                        one, *(i.arrays[0].dims for i in computation.operands(one))
+                    )
+        return total
+
+    def traffic(self) -> int:
+        """Bytes that one device reads from and writes to its memory: operands and results of what is not fused."""
+        total = 0
+        for name, times in self.runs.items():
+            if name not in self.fused:
+                computation = self.computations[name]
+                total += times * sum(self._traffic(computation, one) for one in computation.values())
+        return total
+
+    def _traffic(self, computation: Computation, one: Instruction) -> int:
+        if one.opcode in FREE or one.opcode.endswith("-done"):
+            return 0
+        sizes = [operand.bytes for operand in computation.operands(one)]
+        if one.opcode in SLICES:
+            return 2 * one.bytes
+        if one.opcode in ("dynamic-update-slice", "scatter"):
+            return 2 * sizes[-1 if one.opcode == "scatter" else 1]
+        if one.opcode.endswith("-start"):  # its result names the operands again
+            return 2 * sum(sizes)
+        if one.opcode != "fusion":
+            return sum(sizes) + one.bytes
+        fused = self.computations[one.called["calls"][0]]
+        parameters = [i for i in fused.values() if i.opcode == "parameter"]
+        parameters.sort(key=lambda i: int(i.attributes))
+        read = (_read(fused, inner, outer) for inner, outer in zip(parameters, sizes, strict=False))
+        return sum(read) + _written(fused, one)
+
+
+def _only(users: list[Instruction], *opcodes: str) -> bool:
+    return bool(users) and all(one.opcode in opcodes for one in users)
+
+
+def _read(fused: Computation, parameter: Instruction, size: int) -> int:
+    """Bytes that a fusion reads of an operand of `size` bytes: of one that is only sliced, the slices."""
+    users = fused.users[parameter.name]
+    if (
+        size
+        and _only(users, *SLICES, "dynamic-update-slice")
+        and all(u.operands[0] == parameter.name for u in users)
+    ):
+        return min(size, sum(sum(a.bytes for a in u.arrays) for u in users if u.opcode in SLICES))
+    return size
+
+
+def _written(fused: Computation, fusion: Instruction) -> int:
+    """Bytes that a fusion writes: of an array that is updated in place, the update."""
+    root = fused.root
+    roots = fused.operands(root) if root.opcode == "tuple" else [root]
+    total = 0
+    for one, array in zip(roots, fusion.arrays, strict=False):
+        if one.opcode == "dynamic-update-slice" and len(updated := fused.operands(one)) > 1:
+            total += 0 if array.on_chip else sum(a.bytes for a in updated[1].arrays)
+        else:
+            total += 0 if array.on_chip else array.bytes
+    return total
+
+
+def _numbers(pattern: str, text: str) -> list[int]:
+    found = re.search(pattern, text)
+    return [int(n) for n in found[1].split(",")] if found and found[1] else []
+
+
+def _dot_flops(one: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    contracted = _numbers(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
+    return 2 * math.prod(one.arrays[0].dims) * math.prod(left[axis] for axis in contracted)
+
+
+def _convolution_flops(one: Instruction, data: tuple[int, ...], kernel: tuple[int, ...]) -> int:
+    """As TPU's compiler writes matrix products too: a batched one is a strided, dilated convolution over its batch.
+
+    Only places where the kernel meets data count, as in XLA's HloCostAnalysis.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
+    data_labels, kernel_labels, result_labels = labels[1], labels[2], labels[3]
+    result = one.arrays[0].dims
+    groups = _numbers(r"batch_group_count=(\d+)", one.attributes) or [1]
+    total = 2 * kernel[kernel_labels.index("i")] * result[result_labels.index("f")]
+    total *= data[data_labels.index("b")] // groups[0]
+    window = dict(
+        re.findall(r"(\w+)=([\d_x\-]+)", (re.search(r"window=\{([^}]*)\}", one.attributes) or ["", ""])[1])
+    )
+    for axis, label in enumerate(sorted(set(data_labels) - set("bf"))):
+
+        def setting(name: str, default: str, axis: int = axis) -> str:
+            return window[name].split("x")[axis] if name in window else default
+
+        out = np.arange(result[result_labels.index(label)])[:, None] * int(setting("stride", "1"))
+        taps = np.arange(kernel[kernel_labels.index(label)])[None] * int(setting("rhs_dilate", "1"))
+        place = out + taps - int(setting("pad", "0_0").split("_")[0])
+        dilation = int(setting("lhs_dilate", "1"))
+        end = (data[data_labels.index(label)] - 1) * dilation
+        total *= int(((place >= 0) & (place <= end) & (place % dilation == 0)).sum())
+    return total
+
+
+def _parse(text: str) -> tuple[dict[str, Computation], str]:
+    """Computations by name, and the name of the one that the program begins with."""
+    computations: dict[str, Computation] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        if found := _INSTRUCTION.match(line):
+            if current is not None and (one := _instruction(*found.groups())):
+                current[one.name] = one
+        elif line[:1] not in ("", " ", "}") and (header := _HEADER.match(line)):
+            current = computations[header[1]] = Computation()
+            if line.startswith("ENTRY"):
+                entry = header[1]
+    return computations, entry
+
+
+def _instruction(root: str | None, name: str, rest: str) -> Instruction | None:
+    end = _closing(rest) if rest.startswith("(") else rest.find(" ")
+    opcode = _OPCODE.match(rest, end)
+    if not opcode:
+        return None
+    close = _closing(rest, opcode.end() - 1)
+    inside, attributes = rest[opcode.end() : close - 1], rest[close:]
+    arrays = [
+        Array(dtype, tuple(int(n.strip("<=")) for n in dims.split(",") if n), "S(" in layout)
+        for dtype, dims, layout in _ARRAY.findall(rest[:end])
+    ]
+    # Of parameters and constants what stands in parentheses is the number.
+    operands = [] if opcode[1] in ("parameter", "constant") else re.findall(r"%([\w.\-]+)", inside)
+    attributes = inside if opcode[1] in ("parameter", "constant") else attributes
+    return Instruction(name, opcode[1], arrays, operands, attributes, bool(root))
+
+
+def _closing(text: str, start: int = 0) -> int:
+    """Where the parenthesis that opens at `start` has closed."""
+    depth = 0
+    for match in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if match[0] == "(" else -1
+        if not depth:
+            return match.end()
+    return len(text)
