@@ -275,8 +275,8 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
     new = jax.jit(
         lambda seed: {name: net.new_parameters(seed)[name] for name in fresh},
         out_shardings={name: net.abstract[name].sharding for name in fresh},
-    )(jnp.uint32(config.seed))
-    placed = {name: jax.device_put(value, net.abstract[name].sharding) for name, value in loaded.items()}
+    )(np.uint32(config.seed))
+    placed = {name: sharding.put(value, net.abstract[name].sharding) for name, value in loaded.items()}
     return {name: new[name] if name in new else placed[name] for name in net.abstract}, said
 
 
@@ -296,7 +296,7 @@ class Trainer:
         frozen = {name: parameters[name] for name in self.abstract.frozen}
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
         opt_state = jax.jit(self.optimizer.init, out_shardings=shardings)(trainable)
-        start = jax.device_put(np.int32(0), self.abstract.step.sharding)
+        start = sharding.put(np.int32(0), self.abstract.step.sharding)
         return step.TrainState(start, trainable, frozen, opt_state)
 
 
@@ -343,8 +343,11 @@ def abstract_batch(net: Network, shape: tuple[int, int]) -> dict[str, jax.ShapeD
 
 
 def compile_eval(net: Network, shapes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Any]:
-    """Compiled `eval_step`s by batch shape (rows, length)."""
-    function = jax.jit(functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef))
+    """Compiled `eval_step`s by batch shape (rows, length); each device, and so each process, gets all results."""
+    whole = NamedSharding(net.mesh, PartitionSpec())
+    function = jax.jit(
+        functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef), out_shardings=whole
+    )
     return {shape: function.lower(net.abstract, abstract_batch(net, shape)).compile() for shape in shapes}
 
 

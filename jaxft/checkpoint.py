@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from jaxft import distributed
 from jaxft.errors import UserError
 
 Say = Callable[[str], None]
@@ -42,7 +43,10 @@ class Checkpoints:
 
     A checkpoint holds a tree of arrays and a dict of plain values (`meta`), with digests of both. A save that
     fails (a full disk) is said and skipped; earlier checkpoints stay. `read_only` leaves the folder as it is,
-    whatever is found there: another process may be saving into it.
+    whatever is found there: another run may be saving into it.
+
+    Several processes call each method together. All write their parts into the one folder, which they must
+    share; process 0 looks what is there, and takes away. Any number of processes may restore.
     """
 
     def __init__(self, folder: Path, *, keep: int | None, say: Say, read_only: bool = False):
@@ -64,13 +68,14 @@ class Checkpoints:
         """Starts to save `tree` as step `step`; `tree` may be donated or changed once this returns."""
         self.wait()
         self._remove_unfinished()  # writers of a save that failed may have gone on for a while
+        known = self.steps()
         digests = [int(value) for value in jax.device_get(digest(tree))]
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(tree),
             meta=ocp.args.JsonSave({"meta": meta, "digests": digests, "checksum": _checksum(meta, digests)}),
         )
 
-        def start() -> None:
+        def check_room() -> None:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass  # fails here where the folder is read-only: orbax would wait for its own threads for ever
             needed, disk = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(self.folder)
@@ -78,7 +83,10 @@ class Checkpoints:
                 raise OSError(
                     f"it takes {needed / 2**20:,.1f} MiB, the disk has {disk.free / 2**20:,.1f} MiB left"
                 )
-            if step in self.steps():  # of an earlier start that was killed after it
+
+        def start() -> None:
+            distributed.together(check_room)
+            if step in known:  # of an earlier start that was killed after it
                 self._manager.delete(step)
             # Orbax copies to the host without saying so, which the training loop forbids on accelerators.
             with jax.transfer_guard_device_to_host("allow"):
@@ -100,7 +108,7 @@ class Checkpoints:
 
     def _attempt(self, step: int, action: Callable[[], Any]) -> None:
         try:
-            action()
+            distributed.together(action)
         except Exception as error:  # orbax and tensorstore raise many types for a failed write
             self._remove_unfinished()  # it holds on to the room that the next save, and the log, need
             self._manager.reload()  # it counts the failed one, and would drop good ones for it
@@ -110,12 +118,15 @@ class Checkpoints:
             )
 
     def _remove_unfinished(self) -> None:
+        if not distributed.is_first():
+            return
         for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
-        return sorted(ocp.utils.checkpoint_steps(self.folder)) if self.folder.exists() else []
+        found = ocp.utils.checkpoint_steps(self.folder) if self.folder.exists() else []
+        return distributed.first(sorted(map(int, found)))
 
     def restore(self, abstract: Callable[[dict], Any]) -> tuple[int, Any, dict] | None:
         """The newest undamaged checkpoint as (step, tree, meta), or None where there is none.
@@ -145,11 +156,7 @@ class Checkpoints:
                 )
                 continue
             if damaged and not self._read_only:
-                aside = self.folder.with_name(self.folder.name + ".damaged")
-                aside.mkdir(exist_ok=True)
-                for bad in damaged:
-                    shutil.rmtree(aside / str(bad), ignore_errors=True)
-                    (self.folder / str(bad)).rename(aside / str(bad))
+                distributed.together(lambda: self._put_aside(damaged) if distributed.is_first() else None)
                 self._manager.reload()
             return step, tree, meta
         if damaged:
@@ -159,14 +166,24 @@ class Checkpoints:
             )
         return None
 
+    def _put_aside(self, damaged: list[int]) -> None:
+        aside = self.folder.with_name(self.folder.name + ".damaged")
+        aside.mkdir(exist_ok=True)
+        for bad in damaged:
+            shutil.rmtree(aside / str(bad), ignore_errors=True)
+            (self.folder / str(bad)).rename(aside / str(bad))
+
     def _read(self, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
         """Tree and meta of checkpoint `step`; raises an exception of any type where it is damaged."""
-        told = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        restore = self._manager.restore
+        told = distributed.together(
+            lambda: restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        )
         meta, digests = told["meta"], told["digests"]
         if told["checksum"] != _checksum(meta, digests):
             raise ValueError("wrong checksum of its meta data")
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta)))
-        tree = self._manager.restore(step, args=args).state
+        tree = distributed.together(lambda: restore(step, args=args).state)
         found = [int(value) for value in jax.device_get(digest(tree))]
         if found != digests:
             names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]

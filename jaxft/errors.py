@@ -24,13 +24,16 @@ class Preempted(Exception):
 
 
 @contextlib.contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Turns a `UserError` into one line on stderr and an exit code, for use around a command's body."""
+def exit_on_user_error(who: str = "") -> Iterator[None]:
+    """Turns a `UserError` into one line on stderr and an exit code, for use around a command's body.
+
+    who: what the line says before the error, such as "process 1: ".
+    """
     try:
         yield
     except NonFiniteLoss as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {who}{error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_NON_FINITE)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {who}{error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_USER_ERROR)

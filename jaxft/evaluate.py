@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import inference, startup, workdir
+from jaxft import distributed, inference, sharding, startup, workdir
 from jaxft.build import Network
 from jaxft.data.language import LAYOUTS
 from jaxft.data.loader import Loader
@@ -57,6 +58,8 @@ def write(
 ) -> dict[str, float]:
     """Evaluates, writes what there is to read into `folder`, prints the report, and returns the metrics.
 
+    Of several processes the first writes and prints.
+
     train: the training data, for tasks that compare with it. Targets of prompts are generated too, as
     `config.eval.generate` says.
     """
@@ -64,6 +67,8 @@ def write(
     if prompts := net.task.prompts(split.examples[: config.eval.generate], tokenizer, config):
         texts = generate(net, parameters, prompts, tokenizer, config)
         predictions = dataclasses.replace(predictions, generated=texts)
+    if not distributed.is_first():
+        return measured.compute()
     return net.task.write_evaluation(
         folder,
         split,
@@ -81,13 +86,15 @@ def generate(
 ) -> list[str]:
     """The text that follows each prompt of token ids, up to its end: greedy, or the best of `config.eval.beams`."""
     options = Options(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
-    generator = Generator(model_of(net.graphdef, parameters).body, eos=tokenizer.eos_token_id)
-    texts = []
-    for first in range(0, len(prompts), config.eval.rows):
-        batch = prompts[first : first + config.eval.rows]
-        for [output] in generator.generate(batch, options, first=first):
-            texts.append(tokenizer.decode(output.ids, skip_special_tokens=True))
-    return texts
+    here = sharding.whole_here(parameters, net.mesh)
+    generator = Generator(model_of(net.graphdef, here).body, eos=tokenizer.eos_token_id)
+    rows = config.eval.rows
+    texts = []  # of each batch; the processes take turns
+    for first in range(distributed.index() * rows, len(prompts), distributed.count() * rows):
+        outputs = generator.generate(prompts[first : first + rows], options, first=first)
+        texts.append([tokenizer.decode(output.ids, skip_special_tokens=True) for [output] in outputs])
+    dealt = itertools.chain.from_iterable(itertools.zip_longest(*distributed.gather(texts), fillvalue=()))
+    return list(itertools.chain.from_iterable(dealt))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -125,13 +132,14 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
 
     run = dataclasses.replace(run, config=config)
     task = inference.task_of(run)
-    examples = task.read(config, name, flags.data, print)
+    examples = task.read(config, name, flags.data, distributed.say)
     train = _training_split(original) if task.compares_with_train else None
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
-    task.check(split, train.examples if train else [], print)
+    task.check(split, train.examples if train else [], distributed.say)
+    distributed.agree({"data": workdir.fingerprint(split.windows)} | sharding.local_devices())
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
-    model = inference.open_model(run, print)
+    model = inference.open_model(run, distributed.say)
     loader = model.loader(split.windows, pack=config.data.pack)
     compiled = model.compile(loader.shapes)
     with _errors_named(folder):
@@ -145,9 +153,9 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
             train=train,
             tokenizer=run.checkpoint.tokenizer,
             config=config,
-            console=Console(soft_wrap=True, highlight=False),
+            console=Console(soft_wrap=True, highlight=False, quiet=not distributed.is_first()),
         )
-    print(f"everything is in {folder}")
+    distributed.say(f"everything is in {folder}")
     return metrics
 
 
@@ -174,9 +182,9 @@ def _check_folder(folder: Path, name: str, data: str) -> None:
 def _training_split(config: ConfigDict) -> Split | None:
     """The run's training data, against which entities count as seen; None, which is said, if it is gone."""
     try:
-        return splits.read(TASKS[config.task], config, print, ["train"])["train"]
+        return splits.read(TASKS[config.task], config, distributed.say, ["train"])["train"]
     except UserError as error:
-        print(f"warning: without the training data every entity counts as unseen ({error})")
+        distributed.say(f"warning: without the training data every entity counts as unseen ({error})")
         return None
 
 

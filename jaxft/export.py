@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from jaxft import build, inference, step, workdir
+from jaxft import build, distributed, inference, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.model_card import card
@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         "--verify", action="store_true", help="reload in torch and compare logits on dev data"
     )
     with inference.command(parser, argv) as flags:
+        if distributed.count() > 1:
+            raise UserError("an export is written by one process: start it once, without --coordinator")
         export(Path(flags.run), Path(flags.output), verify=flags.verify)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft import inference, paths, startup, step, workdir
+from jaxft import distributed, inference, paths, sharding, startup, step, workdir
 from jaxft.data import conll, language, records, text
 from jaxft.decoding.generator import Generator, Output
 from jaxft.decoding.options import Options
@@ -126,14 +126,18 @@ class Writer:
     ) -> Iterator[list[Generated]]:
         """`options.samples` texts for each prompt, in order, `rows` prompts at a time; without the stop string.
 
-        A sample depends on the prompt's number among `prompts`, not on `rows`.
+        A sample depends on the prompt's number among `prompts`, not on `rows`. Several processes each make a
+        part of the texts, and all get all.
         """
         stops = StopStrings(self.tokenizer, stop) if stop else None
         prompts, first = iter(prompts), 0
-        while batch := list(itertools.islice(prompts, rows)):
-            ids = self.encode(batch, options, where=f"after prompt {first}, prompt")
-            for outputs in self._generator.generate(ids, options, first=first, stop=stops):
-                yield [self._finished(output, stops) for output in outputs]
+        while batch := list(itertools.islice(prompts, rows * distributed.count())):
+            own = distributed.index() * rows
+            ids = self.encode(batch, options, where=f"after prompt {first}, prompt")[own : own + rows]
+            outputs = self._generator.generate(ids, options, first=first + own, stop=stops) if ids else []
+            made = [[dataclasses.astuple(self._finished(one, stops)) for one in texts] for texts in outputs]
+            for texts in itertools.chain.from_iterable(distributed.gather(made)):
+                yield [Generated(*one) for one in texts]
             first += len(batch)
 
     def stream(self, prompt: str | dict, options: Options, *, stop: Sequence[str] = ()) -> Iterator[str]:
@@ -169,7 +173,7 @@ def from_run(folder: Path) -> Writer:
     template = run.config.data.template
     tokenizer = run.checkpoint.tokenizer
     return Writer(
-        step.model_of(model.net.graphdef, model.parameters).body,
+        step.model_of(model.net.graphdef, sharding.whole_here(model.parameters, model.net.mesh)).body,
         tokenizer,
         template=template,
         start=[] if template else [language.special_tokens(tokenizer).start],
@@ -259,7 +263,8 @@ HELP = {
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if distributed.is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def run_generate(flags: argparse.Namespace) -> None:
@@ -289,13 +294,15 @@ def _print(writer: Writer, flags: argparse.Namespace, options: Options) -> None:
     if flags.output != "-":
         raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")
     if options.samples == 1:
+        if not distributed.is_first():
+            return
         with contextlib.closing(writer.stream(flags.prompt, options, stop=flags.stop)) as pieces:
             for piece in pieces:
                 print(piece, end="", flush=True)
         print()
         return
     for [*texts] in writer.generate([flags.prompt], options, stop=flags.stop):
-        print("\n----\n".join(one.text for one in texts))
+        distributed.say("\n----\n".join(one.text for one in texts))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft import build, sharding, startup
+from jaxft import build, cluster, distributed, sharding, startup
 from jaxft import workdir as folder
 from jaxft.data.loader import Batch, Loader
 from jaxft.data.windows import Windows
-from jaxft.errors import EXIT_INTERRUPTED, UserError, exit_on_user_error
+from jaxft.errors import EXIT_INTERRUPTED, UserError
 from jaxft.tasks import TASKS, Task
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -46,7 +46,7 @@ def outputs(
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
         arrays = sharding.place(batch.arrays, net.mesh)
-        queue.append((batch, *compiled[batch.arrays["input_ids"].shape](parameters, arrays)))
+        queue.append((batch, *compiled[batch.shape](parameters, arrays)))
         if len(queue) > QUEUED:
             yield _fetch(*queue.popleft())
     while queue:
@@ -70,9 +70,11 @@ class Model:
 
     def loader(self, windows: Windows, *, pack: bool, rows: int | None = None) -> Loader:
         """Batches of `windows` in fixed order, of `rows` (default the run's); packed ones are all of one shape."""
+        rows = rows or self.rows
         return Loader(
             windows,
-            rows=rows or self.rows,
+            rows=rows,
+            only=sharding.rows_here(self.net.mesh, rows),
             max_length=self.run.config.data.max_length,
             pack=pack,
             shuffle=False,
@@ -130,6 +132,9 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
     path = Path(name)
     if path.is_dir():
         raise UserError(f"--output {name}: is a folder; give a file's name, or - for stdout")
+    if not distributed.is_first():
+        yield lambda pieces: None  # process 0 writes
+        return
     direct = name == "-" or (path.exists() and not path.is_file())
     unfinished = path if direct else path.with_name(f".{path.name}.unfinished-{os.getpid()}")
 
@@ -167,14 +172,20 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
 @contextlib.contextmanager
 def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
     """The body of a verb: parsed flags in; user's errors, a reader that left and Ctrl-C as exit codes out."""
+    cluster.add_flags(parser)
     flags, rest = parser.parse_known_args(argv)
     # As an exception, so that files that are half-written are taken away.
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with exit_on_user_error():
+        with cluster.command(flags):
             if rest:
                 raise UserError(f"{rest[0]}: unknown flag; --help lists those there are")
+            if distributed.count() > 1 and "-" in (
+                getattr(flags, "data", None),
+                getattr(flags, "input", None),
+            ):
+                raise UserError("stdin is one process's; give all processes a file that they share")
             startup.use_compilation_cache()
             yield flags
             sys.stdout.flush()

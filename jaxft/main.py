@@ -12,9 +12,9 @@ import re
 import sys
 from pathlib import Path
 
+from jaxft import cluster, startup, train
 from jaxft import config as settings
-from jaxft import startup, train
-from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError, exit_on_user_error
+from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 
 # What to do about a folder that could be written when the run began, and cannot any more.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
@@ -36,9 +36,10 @@ def main(argv: list[str] | None = None) -> None:
         metavar="FROM:TO",
         help="trace these steps (counted from 0, TO excluded) into WORKDIR/profile, for XProf and Perfetto",
     )
+    cluster.add_flags(parser)
     parser.epilog = "Any setting: --config.optim.lr=3e-5 (README.md lists them)."
     flags, rest = parser.parse_known_args(argv)
-    with exit_on_user_error():
+    with cluster.command(flags):
         if unknown := [text for text in rest if not text.startswith("--config.")]:
             raise UserError(f"{unknown[0]}: unknown flag; settings are given as --config.optim.lr=3e-5")
         config = settings.load(flags.config, rest)

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jaxft import inference, startup, workdir
+from jaxft import distributed, inference, startup, workdir
 from jaxft.data import conll, schemes, sources
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
@@ -157,7 +157,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if distributed.is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def run_predict(flags: argparse.Namespace) -> None:

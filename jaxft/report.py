@@ -43,19 +43,21 @@ class Report:
     """Prints lines and writes a run's numbers; on a terminal with a progress bar, else plain lines.
 
     Files are opened on first use; lines of `metrics.jsonl` past `step` are dropped when a run goes on from
-    there, since they will be written again. A disk that is full costs lines, not the run. Raises `UserError`
-    where `wandb` is asked for and not installed.
+    there, since they will be written again. A disk that is full costs lines, not the run. `quiet`: says and
+    writes nothing, for another process does. Raises `UserError` where `wandb` is asked for and not installed.
     """
 
-    def __init__(self, workdir: Path, *, tensorboard: bool, wandb: bool, config: dict):
-        self.workdir = workdir
+    def __init__(self, workdir: Path, *, tensorboard: bool, wandb: bool, config: dict, quiet: bool = False):
+        self.workdir, self._quiet = workdir, quiet
         self._tensorboard_wanted, self._config = tensorboard, config
-        self._wandb_module = _import_wandb() if wandb else None
+        self._wandb_module = _import_wandb() if wandb and not quiet else None
         self._tensorboard = self._wandb = self._progress = self._task = None
-        self.console = Console(soft_wrap=True, highlight=False)
+        self.console = Console(soft_wrap=True, highlight=False, quiet=quiet)
 
     def say(self, line: str) -> None:
         """One line of the log."""
+        if self._quiet:
+            return
         if self._progress:
             self._progress.console.print(line, markup=False, soft_wrap=True, highlight=False)
         else:
@@ -63,6 +65,8 @@ class Report:
 
     def start(self, step: int, total: int) -> None:
         """Begins the run's numbers at `step` of `total`."""
+        if self._quiet:
+            return
         path = self.workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
@@ -96,6 +100,8 @@ class Report:
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Appends `values` ("train" or a split's) of `step` to the files."""
+        if self._quiet:
+            return
         try:
             with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")

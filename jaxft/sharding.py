@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,6 +45,12 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
             "set one axis to -1 to use them all"
         )
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+def local_devices() -> dict[str, str]:
+    """How many devices of which kind this process has, by what they are called in a message."""
+    found = jax.local_devices()
+    return {"devices": f"{len(found)} x {found[0].device_kind}"}
 
 
 def check_rows(mesh: Mesh, rows: int, key: str) -> None:
@@ -111,6 +118,28 @@ def attention_function(name: str, mesh: Mesh) -> attention.Attention:
     return attend
 
 
+def rows_here(mesh: Mesh, rows: int) -> np.ndarray:
+    """Which of a batch's `rows` this process's devices hold, ascending: all of them where there is one process."""
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
+
+
 def place(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """A host batch on the devices, its rows split over the mesh."""
-    return jax.device_put(arrays, NamedSharding(mesh, BATCH))
+    """A host batch on the devices, its rows split over the mesh; each process gives those that are `rows_here`."""
+    with jax.transfer_guard_host_to_device("allow"):  # the training loop forbids those that are not meant
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH), arrays)
+
+
+def put(value: np.ndarray, place: NamedSharding) -> jax.Array:
+    """A host array that all processes have, in the parts that `place` gives their devices."""
+    if place.is_fully_addressable:
+        return jax.device_put(value, place)
+    return jax.make_array_from_callback(value.shape, place, lambda part: value[part])
+
+
+def whole_here(tree: Any, mesh: Mesh) -> Any:
+    """`tree` of arrays whole on a device of this process; to be called in all of them."""
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+        return tree
+    whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)

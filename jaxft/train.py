@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import math
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import build, durations, evaluate, optim, sharding, startup
+from jaxft import build, distributed, durations, evaluate, optim, sharding, startup, watch
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data.loader import Loader, prefetch
@@ -36,7 +35,10 @@ QUEUED_STEPS = 2  # steps that the host may be ahead of the device
 def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
     """Trains, evaluates and reports as `config` says; goes on where `workdir` holds an unfinished run of it.
 
-    profile_steps: those that `workdir`/profile gets a trace of. Returns the content of `summary.json`.
+    Several processes each call it, and feed a part of every batch; process 0 reports. profile_steps: those that
+    `workdir`/profile gets a trace of.
+
+    Returns the content of `summary.json`.
 
     Raises:
       UserError: bad settings, data or checkpoint; a workdir of another run.
@@ -45,10 +47,14 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     """
     began = time.perf_counter()
     compiles = CompileCounter()
-    stop_asked = _on_sigterm()
+    stop_asked = watch.on_sigterm()
     folder.claim(workdir, config)
     report = Report(
-        workdir, tensorboard=config.log.tensorboard, wandb=config.log.wandb, config=config.to_dict()
+        workdir,
+        tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
+        config=config.to_dict(),
+        quiet=not distributed.is_first(),
     )
     say = report.say
 
@@ -61,10 +67,15 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     splits = data_splits.encode(task, found, checkpoint.tokenizer, config, say)
     folder.selection_metric(config, dict.fromkeys(task.metric_names(splits["dev"]), 0.0))  # a typing mistake
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
+    mesh = sharding.make_mesh(config)
+    sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
+    sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
+    rows = {name: config.batch.rows if name == "train" else config.eval.rows for name in splits}
     loaders = {
         name: Loader(
             split.windows,
-            rows=config.batch.rows if name == "train" else config.eval.rows,
+            rows=rows[name],
+            only=sharding.rows_here(mesh, rows[name]),
             max_length=length,
             pack=config.data.pack,
             seed=config.seed,
@@ -87,13 +98,11 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     )
 
     # ---------------------------------------------------------------- model, optimizer and initial state
-    mesh = sharding.make_mesh(config)
-    sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
-    sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
     sizes = build.body_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes, mesh)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
     identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer)
+    distributed.agree(identity | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
     restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.abstract)
@@ -130,7 +139,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
 
     # ---------------------------------------------------------------- compilation, ahead of the loop
     compile_began = time.perf_counter()
-    seed = jax.device_put(np.uint32(config.seed), trainer.abstract.step.sharding)
+    seed = sharding.put(np.uint32(config.seed), trainer.abstract.step.sharding)
     train_steps = {
         shape: trainer.train_step.lower(trainer.abstract, build.abstract_batch(net, shape), seed).compile()
         for shape in loader.shapes
@@ -181,7 +190,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 grad_norm=values["grad_norm"],
             )
             for counter in (window, timed, totals):
-                counter.update(tokens=batch.tokens, slots=batch.arrays["input_ids"].size)
+                counter.update(tokens=batch.tokens, slots=math.prod(batch.shape))
             if at % config.log.every_steps == 0 or at == total:
                 now, stall = clock.seconds(), batches.stall
                 seconds = max(now - mark, 1e-9)
@@ -235,7 +244,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 with clock:
                     say(profile.toggle())
             arrays = sharding.place(batch.arrays, mesh)
-            state, metrics = train_steps[batch.arrays["input_ids"].shape](state, arrays, seed)
+            state, metrics = train_steps[batch.shape](state, arrays, seed)
             step += 1
             pending.append((step, batch, metrics))
             settle(QUEUED_STEPS)
@@ -247,7 +256,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                     measured, _ = evaluate.evaluate(
                         net, eval_steps, parameters_now(), splits["dev"], loaders["dev"]
                     )
-                    values = measured.compute()
+                    values = distributed.first(measured.compute())
                     report.write(step, "dev", values)
                     metric = folder.selection_metric(config, values)
                     if folder.better(config, metric, progress["best"]):
@@ -265,10 +274,11 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 if config.eval.patience and progress["worse"] >= config.eval.patience:
                     stopped_early = progress["stopped_early"] = True
                     say(f"no better {config.eval.metric} in {progress['worse']} evaluations: stopping early")
-            if step % save_every == 0 or step == total or stopped_early or stop_asked():
+            stopping = stop_asked()
+            if step % save_every == 0 or step == total or stopped_early or stopping:
                 settle(0)
                 save()
-            if stop_asked():
+            if stopping:
                 raise preempted()
         settle(0)
         train_s, stall_s = spent().values()
@@ -319,7 +329,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
     }
-    write_json(workdir / "summary.json", summary)
+    if distributed.is_first():
+        write_json(workdir / "summary.json", summary)
     say(
         f"{step:,} steps in {train_s:.1f} s: {summary['real_tokens_per_s']:,.0f} tokens/s, "
         f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
@@ -333,15 +344,8 @@ def _close_on_error(*checkpoints: Checkpoints):
     """Finishes the saves under way where the block fails, by whatever it fails."""
     try:
         yield
-    except BaseException:
-        for one in checkpoints:
-            one.close()
+    except BaseException as error:
+        if not distributed.fails_alone(error):
+            for one in checkpoints:
+                one.close()
         raise
-
-
-def _on_sigterm():
-    """Catches SIGTERM from now on, so that steps end and are saved; the result says whether it has come."""
-    came = []
-    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
-        signal.signal(signal.SIGTERM, lambda *_: came.append(True))
-    return lambda: bool(came)

@@ -16,9 +16,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import config as settings
+from jaxft import distributed
 from jaxft.build import Checkpoint
 from jaxft.checkpoint import Checkpoints
 from jaxft.data.loader import Batch
+from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.pretrained import hub
 from jaxft.report import write_json
@@ -48,11 +50,24 @@ _LOCKS: dict[Path, IO] = {}
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this run's, or finds that it is already; no other process can claim it until this one ends.
+    """Makes `workdir` this run's, or finds that it is already; process 0 does so for all, until it ends.
 
-    Raises `UserError` where it cannot be written, another process trains in it, or it holds a run of other
-    settings (which it names).
+    Raises `UserError` where it cannot be written, another run trains in it, or it holds a run of other settings
+    (which it names); where processes have other settings or packages, or don't share the folder.
     """
+    distributed.agree({f"config.{key}": value for key, value in _settings(config).items()} | versions())
+    if distributed.is_first():
+        _claim(workdir, config)
+    distributed.first(None)  # it is claimed
+    seen = distributed.gather((workdir / "config.json").is_file())
+    if not all(seen):
+        raise UserError(
+            f"--workdir {workdir}: process {seen.index(False)} doesn't see what process 0 has written there; all "
+            "processes save into one folder: name one that they share"
+        )
+
+
+def _claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     wanted_config = json.loads(json.dumps(config.to_dict()))
     try:
@@ -116,17 +131,22 @@ def identity(
     config: ConfigDict, splits: Mapping[str, Split], labels: list[str], tokenizer: Any
 ) -> dict[str, Any]:
     """What must be the same for a run to go on: settings, data trained and selected on, labels, tokenizer."""
-    data = hashlib.sha256()
-    for windows in (splits["train"].windows, splits["dev"].windows):
-        for array in (windows.input_ids, windows.labels, windows.word, windows.sentence, windows.offsets):
-            data.update(np.ascontiguousarray(array).tobytes())
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
         "settings": _settings(config),
-        "data": data.hexdigest(),
+        "data": fingerprint(splits["train"].windows, splits["dev"].windows),
         "labels": labels,
         "tokenizer": vocabulary.hexdigest(),
     }
+
+
+def fingerprint(*encoded: Windows) -> str:
+    """A hash of all that windows hold."""
+    data = hashlib.sha256()
+    for windows in encoded:
+        for array in (windows.input_ids, windows.labels, windows.word, windows.sentence, windows.offsets):
+            data.update(np.ascontiguousarray(array).tobytes())
+    return data.hexdigest()
 
 
 def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: Path) -> None:
@@ -163,6 +183,8 @@ def changed_versions(meta: Mapping[str, Any]) -> str | None:
 
 def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -> None:
     """Keeps the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
+    if not distributed.is_first():
+        return
     folder = workdir / "model"
     folder.mkdir(exist_ok=True)
     checkpoint.tokenizer.save_pretrained(folder)
@@ -172,8 +194,9 @@ def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -
 
 
 def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
-    """Writes the arrays of a batch that made the loss non-finite."""
-    path = workdir / f"non_finite_step_{step}.npz"
+    """Writes the arrays of a batch that made the loss non-finite, each process the rows that it fed."""
+    process = f".process_{distributed.index()}" if distributed.count() > 1 else ""
+    path = workdir / f"non_finite_step_{step}{process}.npz"
     np.savez(path, windows=batch.windows, starts=batch.starts, **batch.arrays)
     return path
 
@@ -259,6 +282,7 @@ def open_run(workdir: Path) -> Run:
     if not (workdir / "config.json").is_file():
         raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
     config = settings.from_dict(read_json(workdir / "config.json"), str(workdir / "config.json"))
+    distributed.agree({f"config.{key}": value for key, value in _settings(config).items()} | versions())
     folder = workdir / "model"
     labels = read_json(folder / "labels.json")
     checkpoint = Checkpoint(

@@ -16,13 +16,15 @@ class Batch(NamedTuple):
     """One step's rows (R), L slots long, each of up to S segments; a segment is one window.
 
     Attributes:
-      arrays: `[R, L]` each. int32: `input_ids`; `segment_ids`, 0 for padding, else 1, 2.. from the left;
+      arrays: `[R, L]` each, or fewer rows where the loader builds `only` some.
+        int32: `input_ids`; `segment_ids`, 0 for padding, else 1, 2.. from the left;
         `positions`, from 0 in each segment; `token_type_ids`, all 0; `labels`, 0 where there is no loss.
         float32: `weights`, 1 where there is a label, else 0.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
       tokens: how many slots are not padding.
+      shape: (R, L).
     """
 
     arrays: dict[str, np.ndarray]
@@ -30,6 +32,7 @@ class Batch(NamedTuple):
     starts: np.ndarray
     examples: int
     tokens: int
+    shape: tuple[int, int]
 
 
 class Loader:
@@ -52,13 +55,21 @@ class Loader:
         shuffle: bool = True,
         pad_id: int,
         buckets: Sequence[int] | None = None,
+        only: np.ndarray | None = None,
     ):
         """`buckets` are the rising row lengths for `pack=False`; default powers of two up to `max_length`.
+
+        `only`, rising, are those of a batch's `rows` whose arrays are built, the others being another process's.
+        All else, `windows` and `starts` too, is of the whole batch.
 
         Raises ValueError for a window longer than `max_length`, or buckets that end below a window's length.
         """
         self._source = windows
         self._rows, self._seed, self._shuffle, self._pad_id = rows, seed, shuffle, pad_id
+        only = np.arange(rows) if only is None else only
+        self._built = len(only)
+        self._place = np.full(rows, -1)  # of each row of a batch among those built
+        self._place[only] = np.arange(self._built)
         self._lengths = lengths = windows.lengths.astype(np.int64)
         if pack:
             edges = [max_length]
@@ -129,17 +140,19 @@ class Loader:
         row, segment = np.repeat(slots, counts), ranges(0, counts)
         window, start = window_at[members], self._starts[members]
         size = self._lengths[window]
+        here = np.flatnonzero(self._place[row] >= 0)
+        length_here = size[here]
 
-        source = ranges(self._source.offsets[window], size)
-        position = ranges(0, size)
-        target = np.repeat(row * length + start, size) + position
+        source = ranges(self._source.offsets[window[here]], length_here)
+        position = ranges(0, length_here)
+        target = np.repeat(self._place[row[here]] * length + start[here], length_here) + position
         labels = self._source.labels[source]
         labelled = labels >= 0
 
         def fill(values, dtype=np.int32, empty=0) -> np.ndarray:
-            flat = np.full(self._rows * length, empty, dtype)
+            flat = np.full(self._built * length, empty, dtype)
             flat[target] = values
-            return flat.reshape(self._rows, length)
+            return flat.reshape(self._built, length)
 
         windows = np.full((self._rows, self._segments), -1, np.int32)
         windows[row, segment] = window
@@ -147,13 +160,13 @@ class Loader:
         starts[row, segment] = start
         arrays = {
             "input_ids": fill(self._source.input_ids[source], empty=self._pad_id),
-            "segment_ids": fill(np.repeat(segment + 1, size)),
+            "segment_ids": fill(np.repeat(segment[here] + 1, length_here)),
             "positions": fill(position),
-            "token_type_ids": np.zeros((self._rows, length), np.int32),
+            "token_type_ids": np.zeros((self._built, length), np.int32),
             "labels": fill(np.where(labelled, labels, 0)),
             "weights": fill(labelled, np.float32),
         }
-        return Batch(arrays, windows, starts, len(window), len(target))
+        return Batch(arrays, windows, starts, len(window), int(size.sum()), (self._rows, length))
 
 
 def _permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:

@@ -71,6 +71,23 @@ def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, 
     assert np.isclose(loader.padding_fraction, 1 - sum(batch.tokens for batch in batches) / slots)
 
 
+@settings(max_examples=30, deadline=None)
+@given(LENGTHS, SETTINGS, st.randoms(use_true_random=False))
+def test_processes_build_their_rows_of_the_same_batches(lengths, setting, random):
+    """The rows dealt to two loaders make up those of one that builds all; the rest of a batch is the same."""
+    rows = setting["rows"]
+    whole = loader_of(lengths, **setting)
+    mine = np.array(sorted(random.sample(range(rows), random.randint(0, rows))), np.int64)
+    others = np.setdiff1d(np.arange(rows), mine)
+    for only in (mine, others):
+        part = loader_of(lengths, **setting, only=only)
+        for step in range(whole.steps_per_epoch):
+            all_rows, some = whole.batch(step), part.batch(step)
+            cut = {name: array[only] for name, array in all_rows.arrays.items()}
+            assert equal(all_rows._replace(arrays=cut), some)
+            assert all(array.dtype == all_rows.arrays[name].dtype for name, array in some.arrays.items())
+
+
 @settings(max_examples=80, deadline=None)
 @given(corpora(), st.integers(3, 30), SETTINGS)
 def test_arrays_say_what_the_windows_say(corpus, max_length, setting):

@@ -1,0 +1,155 @@
+"""Starts a command as one of several processes, and ends it with them."""
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+
+import jax
+
+from jaxft import distributed, rendezvous, watch
+from jaxft.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NON_FINITE,
+    EXIT_PREEMPTED,
+    UserError,
+    exit_on_user_error,
+)
+
+EXPLICIT = ("coordinator", "num_processes", "process_id")
+# Kubernetes tells every pod that it is there; these tell of an indexed job and of a TPU slice.
+JOBS = {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags by which a command becomes one of several processes."""
+    group = parser.add_argument_group(
+        "several processes",
+        "the same command on each host; TPU slices, Slurm and Kubernetes jobs are recognised without flags",
+    )
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port there"
+    )
+    group.add_argument("--num_processes", metavar="N", type=int, help="how many there are")
+    group.add_argument("--process_id", metavar="I", type=int, help="which this is, from 0")
+    seconds = {"metavar": "SECONDS", "type": int}
+    group.add_argument(
+        "--start_timeout", **seconds, default=300, help="to wait for all to start; default 300"
+    )
+    group.add_argument(
+        "--peer_timeout",
+        **seconds,
+        default=60,
+        help="without a sign of life, after which a process counts as lost and the others stop; default 60",
+    )
+
+
+@contextlib.contextmanager
+def command(flags: argparse.Namespace) -> Iterator[None]:
+    """The body of a command: joins the other processes, turns errors into exit codes, and ends with the others.
+
+    An error of one process is printed there, with its number, and ends the others, which say whose it was.
+    """
+    with exit_on_user_error():
+        _join(flags)
+    if distributed.count() == 1:
+        with exit_on_user_error():
+            yield
+        return
+    beside = watch.start(flags.peer_timeout)
+    try:
+        with exit_on_user_error(f"process {distributed.index()}: "):
+            yield
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if code not in (0, EXIT_PREEMPTED, EXIT_NON_FINITE):  # these all processes end with
+            beside.leave(code, str(error.__context__ or "") or f"exit code {code}")
+        _end(beside)
+        raise
+    except KeyboardInterrupt:
+        beside.leave(EXIT_INTERRUPTED, "interrupted")
+    except BaseException as error:
+        print(f"process {distributed.index()}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            beside.await_verdict()  # what all compute together fails in those that are left
+        beside.leave(1, f"{type(error).__name__}: {_first_line(error)}")
+    else:
+        _end(beside)
+
+
+def _end(beside: watch.Watch) -> None:
+    """Waits until all processes have come to their end, however long another one writes its files."""
+    distributed.gather(None)
+    beside.close()
+    jax.distributed.shutdown()
+
+
+def _join(flags: argparse.Namespace) -> None:
+    """Starts jax's coordination service and waits for all processes; does nothing where there is only one.
+
+    Raises `UserError` for flags that cannot be, or where a process is missing, which it names. (In a cluster that
+    jax has recognised, whose own scheduler starts processes, jax waits for them, and aborts.)
+    """
+    explicit = _check(flags)
+    lone_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not JOBS & os.environ.keys()
+    if flags.num_processes == 1 or (lone_pod and not explicit):
+        return
+    if explicit:
+        rendezvous.meet(flags.coordinator, flags.num_processes, flags.process_id, flags.start_timeout)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would catch SIGTERM, which watch.py carries.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator_address=flags.coordinator,
+            num_processes=flags.num_processes,
+            process_id=flags.process_id,
+            local_device_ids=None if explicit else _all_gpus_of_slurm(),
+            cluster_detection_method="deactivate" if explicit else None,
+            initialization_timeout=flags.start_timeout,
+            # watch.py comes first, for it names the process that is lost.
+            heartbeat_timeout_seconds=2 * flags.peer_timeout,
+        )
+    except (ValueError, RuntimeError) as error:
+        # One process, for there is no cluster that jax knows, or another's command is run within it.
+        if explicit or not re.search("coordinator_address|must be called before", str(error)):
+            raise
+
+
+def _all_gpus_of_slurm() -> list[int] | None:
+    """All GPUs of the node where Slurm has one task there, of which jax would take the first only; else None."""
+    tasks, gpus = os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""), os.environ.get("SLURM_GPUS_ON_NODE", "")
+    return list(range(int(gpus))) if re.fullmatch(r"1(\(x\d+\))?", tasks) and gpus.isdecimal() else None
+
+
+def _check(flags: argparse.Namespace) -> bool:
+    """Whether the flags say which process this is. Raises `UserError` where they do so in part or wrongly."""
+    for name in ("start_timeout", "peer_timeout"):
+        if getattr(flags, name) < 1:
+            raise UserError(f"--{name} {getattr(flags, name)}: expected 1 second or more")
+    missing = [f"--{name}" for name in EXPLICIT if getattr(flags, name) is None]
+    if len(missing) == len(EXPLICIT):
+        return False
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)} missing: give --coordinator, --num_processes and --process_id together, or "
+            "none of them where a TPU slice, Slurm or Kubernetes says what they are"
+        )
+    host, _, port = flags.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(
+            f"--coordinator {flags.coordinator}: expected HOST:PORT, the host that process 0 runs on"
+        )
+    if flags.num_processes < 1 or not 0 <= flags.process_id < flags.num_processes:
+        raise UserError(
+            f"--process_id {flags.process_id} of --num_processes {flags.num_processes}: expected numbers from 0 to "
+            f"{max(flags.num_processes - 1, 0)}, each once"
+        )
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300]

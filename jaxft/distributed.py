@@ -1,0 +1,134 @@
+"""Several processes as one run: which of them this is, what they tell each other, and what they must agree on.
+
+Every process runs the same program and calls the functions here in the same order. They talk through the
+key-value store of jax's coordination service, which process 0 keeps: unlike collectives it works before there are
+devices, has timeouts, compiles nothing and is safe in a thread. jax has no public name for its client.
+With one process each function is the trivial one. cluster.py starts processes, watch.py sees to their end.
+"""
+
+import itertools
+import json
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from jax._src.distributed import global_state
+
+from jaxft.errors import NonFiniteLoss, Preempted, UserError
+
+Result = TypeVar("Result")
+
+PATIENCE_MS = 24 * 3600 * 1000  # one may read data for hours; that it lives is what watch.py sees to
+_numbers = itertools.count()  # of exchanges: the same in all processes
+
+
+def index() -> int:
+    """Which process this is, from 0."""
+    return global_state.process_id
+
+
+def count() -> int:
+    """How many processes there are."""
+    return global_state.num_processes
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes what is one for all."""
+    return index() == 0
+
+
+def say(line: str) -> None:
+    """Prints a line in process 0."""
+    if is_first():
+        print(line, flush=True)
+
+
+def first(value: Any) -> Any:
+    """Process 0's `value`, a JSON value, in all processes."""
+    if count() == 1:
+        return value
+    key = f"jaxft/first/{next(_numbers)}"
+    if is_first():
+        global_state.client.key_value_set(key, json.dumps(value))
+    return json.loads(global_state.client.blocking_key_value_get(key, PATIENCE_MS))
+
+
+def gather(value: Any) -> list[Any]:
+    """Each process's `value`, a JSON value, in their order."""
+    if count() == 1:
+        return [value]
+    folder = f"jaxft/gather/{next(_numbers)}"
+    put(f"{folder}/{index()}", value)
+    global_state.client.wait_at_barrier(folder, PATIENCE_MS)
+    return [value for _, value in sorted(read(folder).items())]
+
+
+def together(action: Callable[[], Result]) -> Result:
+    """The result of `action`; where it fails in one process it raises an exception in all."""
+    if count() == 1:
+        return action()
+    result = caught = None
+    try:
+        result = action()
+    except Exception as error:
+        caught = error
+    failures = gather(None if caught is None else f"{type(caught).__name__}: {caught}")
+    if caught is not None:
+        raise caught
+    for process, failure in enumerate(failures):
+        if failure is not None:
+            raise RuntimeError(f"in process {process}: {failure}")
+    return result
+
+
+def agree(facts: Mapping[str, Any]) -> None:
+    """Raises `UserError` in all processes where one has other `facts`, JSON values by name, than process 0."""
+    if count() == 1:
+        return
+    mine, host = json.loads(json.dumps(facts)), socket.gethostname()
+    wanted, its_host = first([mine, host])
+    differing = [
+        f"{name} is {mine.get(name)!r}, not {wanted.get(name)!r}"
+        for name in sorted(mine.keys() | wanted.keys())
+        if mine.get(name) != wanted.get(name)
+    ]
+    others = [
+        f"process {process} ({host}) differs from process 0 ({its_host}): {'; '.join(differing)}; start it with: "
+        f"{start_command(process)}"
+        for process, (differing, host) in enumerate(gather([differing[:4], host]))
+        if differing
+    ]
+    if others:
+        raise UserError(
+            "; ".join(others[:4])
+            + "; all processes need the same settings, packages, data and kind of device"
+        )
+
+
+def start_command(process: int) -> str:
+    """This command as `process` would be started; without flags it is the same on every host."""
+    words = list(sys.orig_argv)
+    for place, word in enumerate(words):
+        if word == "--process_id":
+            words[place + 1] = str(process)
+        elif word.startswith("--process_id="):
+            words[place] = f"--process_id={process}"
+    return shlex.join(words)
+
+
+def fails_alone(error: BaseException) -> bool:
+    """Whether `error` may be this process's only, so that nothing can be finished with the others any more."""
+    return count() > 1 and not isinstance(error, Preempted | NonFiniteLoss)
+
+
+def put(key: str, value: Any) -> None:
+    """Sets a key of the store, new or not, to a JSON value."""
+    global_state.client.key_value_set(key, json.dumps(value), allow_overwrite=True)
+
+
+def read(folder: str) -> dict[int, Any]:
+    """Values under `folder` by the process that their keys end with."""
+    pairs = global_state.client.key_value_dir_get(folder + "/")
+    return {int(key.rpartition("/")[2]): json.loads(value) for key, value in pairs}

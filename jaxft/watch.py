@@ -1,0 +1,160 @@
+"""A thread beside the run: tells the other processes that this one lives, stops it if one is lost, carries SIGTERM."""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jax._src.distributed import global_state
+
+from jaxft import distributed
+from jaxft.errors import EXIT_PREEMPTED
+
+_watch: "Watch | None" = None
+
+
+def start(timeout: float) -> "Watch":
+    """Starts the thread of this process; `timeout` in seconds, as the flag --peer_timeout."""
+    global _watch
+    _watch = Watch(timeout)
+    return _watch
+
+
+def on_sigterm() -> Callable[[], bool]:
+    """Catches SIGTERM from now on. The result, called once a step, says whether any process has had one.
+
+    It becomes true at the same call in all processes. To be called in the main thread.
+    """
+    came: list[bool] = []  # in a handler no lock may be waited for
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
+        signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    return (lambda: bool(came)) if _watch is None else _watch.stop_asked_by(came)
+
+
+def exit_now(code: int) -> NoReturn:
+    """Ends this process at once: at the exit of Python jax would wait for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Watch:
+    """See the module. `timeout`: seconds without a sign of life after which a process counts as lost.
+
+    SIGTERM: a process that has had one says so; then each says how often it has asked whether to stop, and holds
+    its next question back until all have said; all stop at the question after the highest number. This is jax's
+    `reached_preemption_sync_point`, whose count of steps orbax, which asks it too, sets wrong.
+    """
+
+    def __init__(self, timeout: float):
+        self._timeout, self._interval = timeout, min(timeout / 5, 1.0)
+        self._hosts = distributed.gather(socket.gethostname())
+        self._ended, self._leaving, self._wake = threading.Event(), threading.Event(), threading.Event()
+        self._asking, self._asked, self._stop_at = threading.Lock(), 0, None
+        self._sigterm: list[bool] = []
+        self._threads = [
+            threading.Thread(target=target, daemon=True, name="watch") for target in (self._run, self._hold)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop_asked_by(self, came: list[bool]) -> Callable[[], bool]:
+        """The question of `on_sigterm`; `came` tells of this process's signal."""
+        self._sigterm = came
+
+        def asked() -> bool:
+            if came and self._stop_at is None:
+                self._wake.set()
+            with self._asking:
+                self._asked += 1
+                return self._stop_at is not None and self._asked >= self._stop_at
+
+        return asked
+
+    def close(self) -> None:
+        """Ends the threads; to be called in all processes."""
+        self._ended.set()
+        self._wake.set()
+        if distributed.is_first():
+            distributed.put("jaxft/over", True)
+        for thread in self._threads:
+            thread.join()
+
+    def await_verdict(self) -> None:
+        """Gives the thread the time to find out which other process is lost; returns where none is."""
+        time.sleep(self._timeout + 3 * self._interval)
+
+    def leave(self, code: int, reason: str) -> NoReturn:
+        """Ends this process, and tells the others `reason`, which ends them."""
+        self._leaving.set()
+        with contextlib.suppress(Exception):  # process 0 may be gone
+            distributed.put(f"jaxft/failed/{distributed.index()}", [code, reason])
+        if distributed.is_first():
+            time.sleep(3 * self._interval)  # the others read it from here
+        exit_now(code)
+
+    def _run(self) -> None:
+        beats: dict[int, tuple[Any, float]] = {}  # of each process, its last beat and when it was new
+        for beat in itertools.count():
+            try:
+                self._look(beat, beats)
+            except Exception as error:  # of the store: process 0 is gone, or the run is over
+                reason = str(error).strip().partition("\n")[0][:200]
+                self._lost(f"process 0 ({self._hosts[0]}) cannot be reached ({reason})")
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            if self._ended.is_set():
+                return
+
+    def _hold(self) -> None:
+        """Holds a line to process 0: it breaks at once where that ends. (jax then aborts, and may be quicker.)"""
+        try:
+            global_state.client.blocking_key_value_get("jaxft/over", distributed.PATIENCE_MS)
+        except Exception:
+            self._lost(f"process 0 ({self._hosts[0]}) has ended")
+
+    def _look(self, beat: int, beats: dict[int, tuple[Any, float]]) -> None:
+        distributed.put(f"jaxft/beat/{distributed.index()}", beat)
+        for process, (code, reason) in distributed.read("jaxft/failed").items():
+            if process != distributed.index():
+                self._stop(code, f"process {process} ({self._hosts[process]}) failed: {reason}")
+        now, found = time.monotonic(), distributed.read("jaxft/beat")
+        for process in range(distributed.count()):
+            if process not in beats or beats[process][0] != found.get(process):
+                beats[process] = found.get(process), now
+            elif now - beats[process][1] > self._timeout:
+                silence = f"gave no sign of life for {self._timeout:.0f} s"
+                self._lost(f"process {process} ({self._hosts[process]}) {silence}")
+        if self._stop_at is None and self._sigterm:
+            distributed.put(f"jaxft/sigterm/{distributed.index()}", True)
+        if self._stop_at is None and distributed.read("jaxft/sigterm"):
+            self._agree_where_to_stop()
+
+    def _agree_where_to_stop(self) -> None:
+        with self._asking:
+            distributed.put(f"jaxft/asked/{distributed.index()}", self._asked)
+            try:
+                global_state.client.wait_at_barrier("jaxft/asked", int(1000 * self._timeout))
+            except Exception:
+                silent = set(range(distributed.count())) - distributed.read("jaxft/asked").keys()
+                self._lost(f"process {', '.join(map(str, sorted(silent)))} did not answer to SIGTERM")
+            self._stop_at = max(distributed.read("jaxft/asked").values()) + 1
+
+    def _lost(self, who: str) -> None:
+        """Ends this process for another one that is lost."""
+        again = "the same command in every process goes on from the last checkpoint"
+        self._stop(EXIT_PREEMPTED, f"{who} and counts as lost; {again}")
+
+    def _stop(self, code: int, sentence: str) -> None:
+        if self._ended.is_set() or self._leaving.is_set():
+            return
+        print(f"error: process {distributed.index()} stops: {sentence}", file=sys.stderr, flush=True)
+        if distributed.is_first():
+            time.sleep(2 * self._interval)  # the others see it for themselves, in the store that is here
+        exit_now(code)

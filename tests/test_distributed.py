@@ -1,0 +1,297 @@
+"""Several real processes on CPU as one run: the numbers of one process; what is said where one is missing or lost."""
+
+import argparse
+import json
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxft import cluster
+from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
+from tests.test_resume import assert_same_run, newest
+
+PEER_TIMEOUT = 5
+STEPS = 21
+
+# `jaxft.main`, which keeps which windows it fed at which step, and sends itself a signal at one of them.
+DRIVER = """
+import json, os, sys
+from jaxft import main
+from jaxft.data.loader import Loader
+
+fed = open(sys.argv.pop(1), "w")
+at, sent = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+build = Loader.batch
+
+def batch(self, step):
+    made = build(self, step)
+    if self._shuffle:
+        rows = made.windows[self._place >= 0]
+        json.dump([step, rows[rows >= 0].tolist(), made.arrays["input_ids"].shape[0]], fed)
+        print(file=fed, flush=True)
+        if step == at:
+            os.kill(os.getpid(), sent)
+    return made
+
+Loader.batch = batch
+main.main(sys.argv[1:])
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def processes(environment):
+    """Runs commands, one a process of a run, each on one thread; gives [(exit code, stdout, stderr)], seconds."""
+
+    def run(commands: list[list[str]], folders=None) -> tuple[list[tuple[int, str, str]], float]:
+        address = f"127.0.0.1:{free_port()}"
+        began, threads = time.monotonic(), "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        started = [
+            subprocess.Popen(
+                [sys.executable, *command, "--coordinator", address, "--num_processes", str(len(commands))]
+                + ["--process_id", str(index), "--peer_timeout", str(PEER_TIMEOUT)],
+                env=environment
+                | {"XLA_FLAGS": threads, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "0"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=folders and folders[index],
+            )
+            for index, command in enumerate(commands)
+            if command
+        ]
+        try:
+            texts = [one.communicate(timeout=240) for one in started]
+        finally:
+            for one in started:
+                one.kill()
+        ends = [(one.returncode, *text) for one, text in zip(started, texts, strict=True)]
+        return ends, time.monotonic() - began
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_flags) -> list[str]:
+    """Packing, dropout and accumulation on, two epochs."""
+    settings = {
+        "train.steps": STEPS,
+        "batch.rows": 8,
+        "optim.lr": 1e-3,
+        "log.every_steps": 1,
+        "eval.every_steps": 10,
+        "checkpoint.every_steps": 6,
+    }
+    return [*tiny_flags, *(f"--config.{key}={value}" for key, value in settings.items())]
+
+
+@pytest.fixture(scope="module")
+def train(processes, flags, tmp_path_factory):
+    """A run of `count` processes, the last of which sends itself a signal when it builds batch `at`."""
+    driver = tmp_path_factory.mktemp("driver") / "driver.py"
+    driver.write_text(DRIVER)
+
+    def run(workdir: pathlib.Path, count=2, *, at=-1, sent=0, more=(), differing=(), folders=None):
+        fed = workdir.parent / f"{workdir.name}-fed"
+        fed.mkdir(parents=True, exist_ok=True)
+        commands = [
+            [str(driver), str(fed / f"{index}.jsonl"), str(at if index == count - 1 else -1), str(int(sent))]
+            + [*flags, "--workdir", str(workdir), *more]
+            for index in range(count)
+        ]
+        commands[-1] += differing
+        return processes(commands, folders)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train, tmp_path_factory) -> pathlib.Path:
+    """The workdir of a finished run of two processes."""
+    workdir = tmp_path_factory.mktemp("several") / "undisturbed"
+    ends, _ = train(workdir)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert "everything is in" in ends[0][1] and ends[1][1] == ""  # process 0 alone tells
+    assert [stderr for *_, stderr in ends] == ["", ""]
+    return workdir
+
+
+def losses(workdir: pathlib.Path) -> dict[int, float]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}
+
+
+def test_two_processes_train_and_evaluate_as_one_does(undisturbed, command, flags, corpus, tmp_path):
+    done = command("main", *flags, "--workdir", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path / "one"), losses(undisturbed)
+    assert list(one) == list(two) == list(range(1, STEPS + 1))
+    assert max(abs(one[step] - two[step]) for step in one) < 1e-5
+    alone, together = (
+        json.loads((run / "summary.json").read_text()) for run in (tmp_path / "one", undisturbed)
+    )
+    for key in ("steps", "best_step", "padding_fraction"):
+        assert alone[key] == together[key], key
+    assert together["late_compiles"] == 0
+
+    # What two processes saved and measured, one restores and measures: 40 sentences, whose last batch isn't full.
+    out = tmp_path / "out"
+    done = command("evaluate", "--run", undisturbed, "--data", corpus["test"], "--output", out)
+    assert done.returncode == 0, done.stderr
+    found, wanted = (json.loads((folder / "eval/test.json").read_text()) for folder in (out, undisturbed))
+    loss = [result["metrics"].pop("loss") for result in (found, wanted)]
+    assert loss[0] == pytest.approx(loss[1], rel=1e-6)
+    assert found == wanted and found["metrics"]["entity_predicted"] > 10
+    assert (out / "predictions/test.conll").read_bytes() == (
+        undisturbed / "predictions/test.conll"
+    ).read_bytes()
+
+
+def test_each_example_is_fed_by_one_process_once_an_epoch(undisturbed):
+    fed = [
+        [json.loads(line) for line in (undisturbed.parent / "undisturbed-fed" / f"{index}.jsonl").open()]
+        for index in range(2)
+    ]
+    steps = json.loads((undisturbed / "metrics.jsonl").read_text().splitlines()[0])
+    epoch = round(steps["step"] / steps["epoch"])
+    assert {rows for process in fed for _, _, rows in process} == {4}  # of 8: each builds what it feeds
+    seen = [{step: windows for step, windows, _ in process} for process in fed]
+    for first in range(0, STEPS - epoch + 1, epoch):
+        ids = [window for step in range(first, first + epoch) for process in seen for window in process[step]]
+        assert len(ids) > 250 and sorted(ids) == list(range(len(ids)))
+
+
+def test_after_a_kill_and_a_sigterm_a_run_ends_bit_identically(train, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    ends, seconds = train(workdir, at=14, sent=signal.SIGKILL)
+    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED, -signal.SIGKILL], ends
+    sentence = (
+        rf"^error: process 0 stops: process 1 \(.+\) gave no sign of life for {PEER_TIMEOUT} s and counts"
+    )
+    assert re.search(sentence + " as lost; the same command in every process goes on", ends[0][2], re.M)
+    assert seconds < 60
+
+    ends, _ = train(workdir, at=17, sent=signal.SIGTERM)
+    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED, EXIT_PREEMPTED], ends
+    assert re.search("going on at step (6|12) of 21", ends[0][1])
+    stopped = int(newest(workdir / "checkpoints").name)
+    assert 12 <= stopped < STEPS and stopped % 6
+    assert all(f"SIGTERM at step {stopped}" in stderr for *_, stderr in ends)
+
+    ends, _ = train(workdir)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert f"going on at step {stopped} of 21" in ends[0][1]
+    assert_same_run(workdir, undisturbed)
+
+
+def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_path):
+    """Settings first; then data, which each reads from a folder of its own."""
+    ends, _ = train(tmp_path / "settings", differing=["--config.optim.lr=0.02"])
+    for index, (code, _, stderr) in enumerate(ends):
+        assert code == EXIT_USER_ERROR
+        said = rf"error: process {index}: process 1 \(.+\) differs from process 0 \(.+\): config.optim.lr is 0.02, "
+        assert re.search(said + r"not 0.001; start it with: .* --process_id 1 ", stderr), stderr
+    assert not (tmp_path / "settings").exists()
+
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+        text = pathlib.Path(corpus["train"]).read_text()
+        (tmp_path / str(index) / "train.conll").write_text(text + "\nPeter\tB-PER\n" * index)
+    folders = [tmp_path / "0", tmp_path / "1"]
+    more = ["--config.data.train=train.conll"]
+    ends, _ = train(tmp_path / "data", more=more, folders=folders)
+    for code, _, stderr in ends:
+        assert code == EXIT_USER_ERROR and re.search(
+            r"process 1 \(.+\) differs from .*: data is '\w{64}', not '", stderr
+        )
+
+    (tmp_path / "1" / "train.conll").unlink()
+    ends, seconds = train(tmp_path / "missing", more=more, folders=folders)
+    assert [code for code, _, _ in ends] == [EXIT_USER_ERROR, EXIT_USER_ERROR]
+    assert re.match(r"error: process 1: train.conll", ends[1][2]), ends[1][2]
+    assert re.match(r"error: process 0 stops: process 1 \(.+\) failed: train.conll", ends[0][2]), ends[0][2]
+    assert seconds < 60
+
+
+def test_a_process_that_does_not_start_is_named(processes):
+    command = ["-m", "jaxft.main", "--config", "configs/ner.py", "--start_timeout", "4"]
+    ends, _ = processes([command, []])
+    [(code, _, stderr)] = ends
+    assert code == EXIT_USER_ERROR
+    assert re.search(
+        r"^error: process 0: after 4 s 1 of 2 processes are missing \(1\); see that they", stderr, re.M
+    )
+    assert re.search(r"with: process 1: \S+ -m jaxft.main --config configs/ner.py .* --process_id 1 ", stderr)
+    assert "Traceback" not in stderr
+    ends, _ = processes([[], command])
+    [(code, _, stderr)] = ends
+    assert code == EXIT_USER_ERROR
+    assert re.search(r"^error: process 1: after 4 s process 0 is not there at 127.0.0.1:", stderr, re.M)
+    assert "it is started there with: " in stderr and " --process_id 0 " in stderr
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    cluster.add_flags(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--coordinator", "a:1"],
+            "--num_processes and --process_id missing: give .* together, or none of them",
+        ),
+        (["--process_id", "0", "--num_processes", "2"], "--coordinator missing"),
+        (["--coordinator", "a", "--num_processes", "2", "--process_id", "0"], "expected HOST:PORT"),
+        (
+            ["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"],
+            "expected numbers from 0 to 1, each",
+        ),
+        (["--peer_timeout", "0"], "--peer_timeout 0: expected 1 second or more"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(words, message, capsys):
+    with pytest.raises(SystemExit) as ended, cluster.command(parsed(*words)):
+        pass
+    assert ended.value.code == EXIT_USER_ERROR
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_port_that_is_taken_is_named(capsys):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        flags = parsed("--coordinator", f"localhost:{port}", "--num_processes", "2", "--process_id", "0")
+        with pytest.raises(SystemExit), cluster.command(flags):
+            pass
+    assert f"port {port} cannot be had here (Address already in use)" in capsys.readouterr().err
+
+
+def test_what_slurm_says_starts_a_process(monkeypatch):
+    """jax reads who is who; of several GPUs on a node with one task jax itself would take only the first."""
+    given = {}
+    monkeypatch.setattr(cluster.jax.distributed, "initialize", lambda **options: given.update(options))
+    for name, value in {"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    with cluster.command(parsed("--peer_timeout", "7")):
+        pass
+    assert given["coordinator_address"] is None and given["cluster_detection_method"] is None
+    assert given["local_device_ids"] == list(range(8)) and given["heartbeat_timeout_seconds"] == 14
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4)")
+    with cluster.command(parsed()):
+        pass
+    assert given["local_device_ids"] is None
