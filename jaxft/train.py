@@ -61,6 +61,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             seed=config.seed,
             shuffle=name == "train",
             pad_id=pad_id,
+            arrays=task.arrays,
+            segments=task.segments,
         )
         for name, split in splits.items()
     }
@@ -282,7 +284,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             tokenizer=checkpoint.tokenizer,
             config=config,
             console=report.console,
+            tune=name == "dev",
         )
+    folder.save_tuned(workdir, task.tuned)
     last.close()
     summary = {
         "steps": step,

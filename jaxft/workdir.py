@@ -26,7 +26,7 @@ from jaxft.tasks.base import Split
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
 
 # Endings of metrics that are the better the smaller they are.
-MINIMISED = ("loss", "perplexity", "bits_per_byte")
+MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
 
 PACKAGES = (
     "jax",
@@ -94,7 +94,7 @@ def identity(
     """What must be the same for a run to go on: settings, data trained and selected on, labels, tokenizer."""
     data = hashlib.sha256()
     for windows in (splits["train"].windows, splits["dev"].windows):
-        for array in (windows.input_ids, windows.labels, windows.word, windows.sentence, windows.offsets):
+        for array in (windows.offsets, *map(windows.column, windows.rows.schema.names)):
             data.update(np.ascontiguousarray(array).tobytes())
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
@@ -145,6 +145,12 @@ def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -
     write_json(folder / "config.json", checkpoint.hf_config)
     write_json(folder / "labels.json", labels)
     write_json(workdir / "versions.json", versions())
+
+
+def save_tuned(workdir: Path, tuned: Mapping[str, Any]) -> None:
+    """Keeps what a task chose on the dev split, with the weights that it chose it for."""
+    if tuned:
+        write_json(workdir / "model" / "tuned.json", dict(tuned))
 
 
 def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
@@ -228,6 +234,7 @@ class Run:
     config: ConfigDict
     checkpoint: Checkpoint
     labels: list[str]
+    tuned: dict[str, Any]  # what the task chose on the dev split; empty until the run has ended
 
 
 def open_run(workdir: Path) -> Run:
@@ -240,7 +247,8 @@ def open_run(workdir: Path) -> Run:
     checkpoint = Checkpoint(
         config.model.checkpoint, folder, hub.read_config(folder), hub.load_tokenizer(folder)
     )
-    return Run(workdir, config, checkpoint, labels)
+    tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
+    return Run(workdir, config, checkpoint, labels, tuned)
 
 
 def read_json(path: Path) -> Any:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +12,41 @@ from jaxft.data.packing import best_fit, bucket, default_edges, offsets_of, rang
 from jaxft.data.windows import Windows
 
 
+class ArraySpec(NamedTuple):
+    """What one array of a batch is: `[R, L]`, a value a slot, or `[R, S, *shape]`, a value or more a segment."""
+
+    dtype: type
+    of_segment: bool = False
+    shape: tuple[int, ...] = ()
+
+    def shape_in(self, rows: int, length: int, segments: int | None) -> tuple[int, ...]:
+        """Of the whole array."""
+        return (rows, segments, *self.shape) if self.of_segment else (rows, length)
+
+
+INPUTS = dict.fromkeys(("input_ids", "segment_ids", "positions", "token_type_ids"), ArraySpec(np.int32))
+# Of tasks that label tokens, and of tasks that label segments, which read them at `starts`.
+TOKEN_LABELS = INPUTS | {"labels": ArraySpec(np.int32), "weights": ArraySpec(np.float32)}
+
+
+def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArraySpec]:
+    """The arrays of a batch whose segments have labels of `dtype`, each of `shape`."""
+    return INPUTS | {
+        "starts": ArraySpec(np.int32, True),
+        "labels": ArraySpec(dtype, True, shape),
+        "weights": ArraySpec(np.float32, True),
+    }
+
+
 class Batch(NamedTuple):
     """One step's rows (R), L slots long, each of up to S segments; a segment is one window.
 
     Attributes:
-      arrays: `[R, L]` each. int32: `input_ids`; `segment_ids`, 0 for padding, else 1, 2.. from the left;
-        `positions`, from 0 in each segment; `token_type_ids`, all 0; `labels`, 0 where there is no loss.
-        float32: `weights`, 1 where there is a label, else 0.
+      arrays: int32 `[R, L]`: `input_ids`; `segment_ids`, 0 for padding, else 1, 2.. from the left; `positions`,
+        from 0 in each segment; `token_type_ids`, the windows' own or 0. Where tokens are labelled also int32
+        `labels`, 0 where there is no loss, and float32 `weights`, 1 where there is a label, else 0. Where
+        segments are labelled: `starts` as below, and the windows' columns `labels` and `weights`, `[R, S, ...]`,
+        0 where there is no segment.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
@@ -52,8 +80,13 @@ class Loader:
         shuffle: bool = True,
         pad_id: int,
         buckets: Sequence[int] | None = None,
+        arrays: Mapping[str, ArraySpec] = TOKEN_LABELS,
+        segments: int | None = None,
     ):
-        """`buckets` are the rising row lengths for `pack=False`; default powers of two up to `max_length`.
+        """Makes up the rows.
+
+        buckets: the rising row lengths for `pack=False`; default powers of two up to `max_length`. arrays: those
+        of a batch. segments: windows that a row holds at most, which S then is; default as many as fit.
 
         Raises ValueError for a window longer than `max_length`, or buckets that end below a window's length.
         """
@@ -62,7 +95,7 @@ class Loader:
         self._lengths = lengths = windows.lengths.astype(np.int64)
         if pack:
             edges = [max_length]
-            members = best_fit(lengths, max_length)
+            members = best_fit(lengths, max_length, segments)
             self._members = np.concatenate(members) if members else np.empty(0, np.int64)
             self._first = offsets_of([len(row) for row in members])  # [rows + 1] into _members
             row_bucket = np.zeros(len(members), np.int64)
@@ -72,7 +105,8 @@ class Loader:
             self._first = np.arange(len(lengths) + 1)
             row_bucket = bucket(lengths, edges)
         in_row = np.diff(self._first)
-        self._segments = int(in_row.max(initial=1))
+        self._segments = segments or int(in_row.max(initial=1))
+        self._arrays = arrays
         # Where each member begins in its row: its place among all tokens less the place of its row's first.
         places = offsets_of(lengths[self._members])
         self._starts = places[:-1] - np.repeat(places[self._first[:-1]], in_row)
@@ -133,8 +167,6 @@ class Loader:
         source = ranges(self._source.offsets[window], size)
         position = ranges(0, size)
         target = np.repeat(row * length + start, size) + position
-        labels = self._source.labels[source]
-        labelled = labels >= 0
 
         def fill(values, dtype=np.int32, empty=0) -> np.ndarray:
             flat = np.full(self._rows * length, empty, dtype)
@@ -149,10 +181,20 @@ class Loader:
             "input_ids": fill(self._source.input_ids[source], empty=self._pad_id),
             "segment_ids": fill(np.repeat(segment + 1, size)),
             "positions": fill(position),
-            "token_type_ids": np.zeros((self._rows, length), np.int32),
-            "labels": fill(np.where(labelled, labels, 0)),
-            "weights": fill(labelled, np.float32),
+            "token_type_ids": fill(self._source.column("token_type_ids")[source])
+            if self._source.has("token_type_ids")
+            else np.zeros((self._rows, length), np.int32),
         }
+        if not self._arrays["labels"].of_segment:
+            labels = self._source.labels[source]
+            labelled = labels >= 0
+            arrays["labels"] = fill(np.where(labelled, labels, 0))
+            arrays["weights"] = fill(labelled, np.float32)
+        for name, spec in self._arrays.items():
+            if spec.of_segment:
+                values = start if name == "starts" else self._source.column(name)[window]
+                arrays[name] = np.zeros(spec.shape_in(self._rows, length, self._segments), spec.dtype)
+                arrays[name][row, segment] = values
         return Batch(arrays, windows, starts, len(window), len(target))
 
 
