@@ -22,16 +22,6 @@ from jaxft.models import attention
 from jaxft.pretrained import bert, gpt2, hub, mapping, scratch
 from jaxft.tasks import TASKS, Task
 
-# The arrays of a batch, each [rows, length]; see data/loader.py.
-BATCH_ARRAYS = {
-    "input_ids": jnp.int32,
-    "segment_ids": jnp.int32,
-    "positions": jnp.int32,
-    "token_type_ids": jnp.int32,
-    "labels": jnp.int32,
-    "weights": jnp.float32,
-}
-
 # What a checkpoint means, `sizes` and `TABLE`, by the `model_type` of its config.json.
 ARCHITECTURES = {"bert": bert, "gpt2": gpt2}
 NEW = "new:"  # the address of a model that has no checkpoint: "new:gpt2"
@@ -258,11 +248,14 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
         known = architecture(checkpoint.hf_config).sizes(hub.read_config(folder))["vocab_size"]
         added = abstract[WORDS].shape[0] - known
         abstract[WORDS] = jax.ShapeDtypeStruct((known, abstract[WORDS].shape[1]), abstract[WORDS].dtype)
+        tensors = hub.open_tensors(folder)
+        # Checkpoints of other tasks have no pooler, and no task's head is another's.
+        new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "body/pooler/")
         loaded, report = mapping.load(
             architecture(checkpoint.hf_config).TABLE,
-            hub.open_tensors(folder),
+            tensors,
             abstract,
-            new=[name for name in abstract if name.startswith("head/")],
+            new=[name for name in abstract if name.startswith(new)],
             source=str(folder),
         )
         said = str(report)
@@ -339,7 +332,10 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
 def abstract_batch(net: Network, shape: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of `shape` (rows, length), its rows split over the mesh."""
     place = NamedSharding(net.mesh, sharding.BATCH)
-    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place) for name, dtype in BATCH_ARRAYS.items()}
+    return {
+        name: jax.ShapeDtypeStruct(spec.shape_in(*shape, net.task.segments), spec.dtype, sharding=place)
+        for name, spec in net.task.arrays.items()
+    }
 
 
 def compile_eval(net: Network, shapes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Any]:

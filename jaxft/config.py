@@ -34,6 +34,9 @@ def base() -> ConfigDict:
                 attention="auto",  # dense | splash (TPU) | cudnn (GPU); the last two need dropout=0.0
                 unroll="auto",  # layers: a Python loop ("yes", quicker on CPU) or a scan ("no")
                 dropout=placeholder(float),  # unset: the checkpoint's rates
+                # Of texts with labels, in transformers' words: or multi_label_classification, regression.
+                problem_type="single_label_classification",
+                pool="pooler",  # what of a text's hidden states the head reads: pooler | cls | mean | max
                 sizes=(),  # of a new model: fields of its config.json, e.g. (("n_layer", 4), ("n_embd", 256))
                 vocab_size=8192,  # of a new model's tokenizer, which is trained on the training text
             ),
@@ -45,6 +48,13 @@ def base() -> ConfigDict:
                 word_column=0,  # CoNLL columns, negative ones count from the end
                 tag_column=-1,
                 columns=(),  # keys of JSON, CSV, Parquet and hub records by role, e.g. (("tokens", "words"),)
+                text="text",  # keys of records of texts with labels
+                text_pair=placeholder(str),  # of a second text
+                label="label",
+                label_separator=",",  # between the labels of one text, where they are not a list
+                label_range=(),  # of numbers to predict, e.g. (0.0, 5.0): learnt as 0 to 1; (): as they are
+                truncation="head",  # what is read of a text that is too long: head | tail | head+tail | windows
+                max_segments=placeholder(int),  # labelled texts in a row at most; unset: max_length // 8
                 scheme="auto",  # of the tags in the files; IOB2 inside
                 max_length=128,  # subwords in a row, special tokens included
                 pack=True,  # several sentences a row; False: one a row, in length buckets
@@ -85,6 +95,7 @@ def base() -> ConfigDict:
             ),
             loss=dict(
                 label_smoothing=0.0,
+                focal_gamma=0.0,  # of the focal loss, e.g. 2.0; 0: plain cross-entropy
                 class_weights=(),  # pairs, e.g. (("O", 0.5),); labels not named weigh 1
             ),
             eval=dict(
@@ -96,6 +107,7 @@ def base() -> ConfigDict:
                 generate=200,  # pairs of a set, from its beginning, whose targets are generated and scored
                 max_new_tokens=64,  # of a generated target
                 beams=1,  # of the search for it; 1: greedy
+                thresholds="one",  # for several labels a text, tuned on dev: one, one a "label", "none": 0.5
             ),
             checkpoint=dict(
                 every_steps=placeholder(int),  # unset: with each evaluation

@@ -18,10 +18,10 @@ from jaxft import distributed, inference, sharding, startup, workdir
 from jaxft.build import Network
 from jaxft.data.language import LAYOUTS
 from jaxft.data.loader import Loader
-from jaxft.data.sources import FORMATS
 from jaxft.decoding.generator import Generator
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.ranges import CHOICES
 from jaxft.step import model_of
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
@@ -55,15 +55,18 @@ def write(
     tokenizer: Any,
     config: ConfigDict,
     console: Console,
+    tune: bool = False,
 ) -> dict[str, float]:
     """Evaluates, writes what there is to read into `folder`, prints the report, and returns the metrics.
 
     Of several processes the first writes and prints.
 
     train: the training data, for tasks that compare with it. Targets of prompts are generated too, as
-    `config.eval.generate` says.
+    `config.eval.generate` says. tune: lets the task choose on this split what it does not learn.
     """
     measured, predictions = evaluate(net, compiled, parameters, split, loader)
+    if tune:
+        net.task.tune(split, predictions)
     if prompts := net.task.prompts(split.examples[: config.eval.generate], tokenizer, config):
         texts = generate(net, parameters, prompts, tokenizer, config)
         predictions = dataclasses.replace(predictions, generated=texts)
@@ -107,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="the --workdir of a run")
     parser.add_argument("--data", required=True, help="file, -, demo:NAME/SPLIT or hub:NAME/SPLIT")
     parser.add_argument("--output", help="folder of what is found; default RUN/evaluations/NAME_OF_THE_DATA")
-    parser.add_argument("--format", choices=FORMATS, help="of the data; default the run's")
+    parser.add_argument("--format", choices=CHOICES["data.format"], help="of the data; default the run's")
     parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--layout", choices=LAYOUTS, help="of a language model's text; default the run's")

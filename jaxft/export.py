@@ -26,6 +26,7 @@ TORCH_ROWS = 16
 TORCH_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
     "causal_lm": "AutoModelForCausalLM",
+    "sequence_classification": "AutoModelForSequenceClassification",
 }
 
 
@@ -58,7 +59,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     run = workdir.open_run(run_folder)
     # float32, since that is what torch will compute in.
     model = inference.open_model(run, print, dtype="float32")
-    parameters = jax.device_get(model.parameters)
+    parameters = model.task.exported(jax.device_get(model.parameters))
     tensors = mapping.save(build.architecture(run.checkpoint.hf_config).TABLE, parameters)
     config = CONFIGS[run.config.task](run)
     windows = _dev_windows(model) if verify else None
@@ -94,8 +95,22 @@ def _causal_lm(run: workdir.Run) -> dict[str, Any]:
     return gpt2.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
 
 
+def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
+    if run.config.model.pool != "pooler":
+        raise UserError(
+            f"--run {run.workdir}: config.model.pool={run.config.model.pool!r}, but transformers has no class that "
+            "pools so: its BertForSequenceClassification has 'pooler'; train with that to export"
+        )
+    problem = run.config.model.problem_type
+    return bert.sequence_classifier_config(run.checkpoint.hf_config, run.labels, problem, run.tuned)
+
+
 # The config.json of an export, by task.
-CONFIGS = {"token_classification": _token_classifier, "causal_lm": _causal_lm}
+CONFIGS = {
+    "token_classification": _token_classifier,
+    "causal_lm": _causal_lm,
+    "sequence_classification": _sequence_classifier,
+}
 
 
 def _dev_windows(model: inference.Model) -> Windows:
@@ -125,11 +140,14 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
     largest, compared = 0.0, 0
     for index in range(loader.steps_per_epoch):
         batch = loader.batch(index)
-        ours = np.asarray(logits(model.parameters, batch.arrays))  # [R, L, C]
+        ours = np.asarray(logits(model.parameters, batch.arrays))  # [R, L, C], or of segments [R, S, C]
         for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
-            theirs = reference[batch.windows[row, segment]]  # [length of the window, C]
+            theirs = reference[batch.windows[row, segment]]  # [length of the window, C], or [C]
             start = batch.starts[row, segment]
-            difference = np.abs(ours[row, start : start + len(theirs)] - theirs).max()
+            if model.task.segments is None:
+                difference = np.abs(ours[row, start : start + len(theirs)] - theirs).max()
+            else:
+                difference = np.abs(ours[row, segment] - theirs).max()
             largest = max(largest, float(np.nan_to_num(difference, nan=np.inf)))
             compared += 1
     if compared != len(reference):
@@ -138,7 +156,7 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
 
 
 def _torch_logits(folder: Path, windows: Windows, name: str) -> Sequence[Any]:
-    """Logits `[length, C]` of each window, one a row, from the class `name` of transformers on `folder`."""
+    """Logits of each window, `[length, C]` or `[C]`, one a row, from the class `name` of transformers on `folder`."""
     import torch
     import transformers
 
@@ -146,15 +164,24 @@ def _torch_logits(folder: Path, windows: Windows, name: str) -> Sequence[Any]:
     network = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
     out = []
     for first in range(0, len(windows), TORCH_ROWS):
-        ids = [
-            torch.tensor(windows.input_ids[windows.offsets[w] : windows.offsets[w + 1]]).long()
-            for w in range(first, min(first + TORCH_ROWS, len(windows)))
+        pieces = [
+            slice(*windows.offsets[w : w + 2]) for w in range(first, min(first + TORCH_ROWS, len(windows)))
         ]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(x) for x in ids], batch_first=True)
+
+        def padded(values: np.ndarray, pieces=pieces) -> torch.Tensor:
+            rows = [torch.tensor(values[piece]).long() for piece in pieces]
+            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+        inputs = {
+            "input_ids": padded(windows.input_ids),
+            "attention_mask": padded(np.ones_like(windows.input_ids)),
+        }
+        if windows.has("token_type_ids"):
+            inputs["token_type_ids"] = padded(windows.column("token_type_ids"))
         with torch.inference_mode():
-            logits = network(input_ids=padded, attention_mask=mask).logits
-        out += [logits[row, : len(x)].float().numpy() for row, x in enumerate(ids)]
+            logits = network(**inputs).logits.float().numpy()
+        of_tokens = logits.ndim == 3
+        out += [one[: p.stop - p.start] if of_tokens else one for one, p in zip(logits, pieces, strict=True)]
     return out
 
 

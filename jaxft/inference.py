@@ -79,6 +79,8 @@ class Model:
             pack=pack,
             shuffle=False,
             pad_id=self.run.checkpoint.tokenizer.pad_token_id,
+            arrays=self.task.arrays,
+            segments=self.task.segments,
         )
 
     def compile(self, shapes: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], Any]:
@@ -98,9 +100,11 @@ class Model:
 
 
 def task_of(run: folder.Run) -> Task:
-    """The task of `run`, its labels those that it was trained on."""
+    """The task of `run`, with the labels that it was trained on and what it tuned."""
     rate = build.head_dropout(run.config, run.checkpoint.hf_config)
-    return TASKS[run.config.task](run.labels, head_dropout=rate, config=run.config)
+    task = TASKS[run.config.task](run.labels, head_dropout=rate, config=run.config)
+    task.tuned = run.tuned
+    return task
 
 
 def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:

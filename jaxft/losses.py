@@ -16,6 +16,7 @@ def cross_entropy(
     *,
     label_smoothing: float = 0.0,
     class_weights: jax.Array | None = None,
+    focal_gamma: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Weighted softmax cross-entropy; sum / weight equals torch's `CrossEntropyLoss(reduction="mean")`.
 
@@ -27,6 +28,8 @@ def cross_entropy(
       label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
       class_weights: [C] float32 by gold class; as in torch, the smoothed part is weighted by each class's
         own weight and the divisor by the gold's.
+      focal_gamma: each class's term is multiplied by (1 - its probability) ** focal_gamma (Lin et al. 2017,
+        equation 4); the divisor stays.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
@@ -39,9 +42,60 @@ def cross_entropy(
     if class_weights is None:
         class_weights = jnp.ones(num_classes, jnp.float32)
     smoothed = (1 - label_smoothing) * target + label_smoothing / num_classes
-    losses = -jnp.sum(smoothed * class_weights * log_probs, axis=-1)
+    terms = smoothed * class_weights * log_probs
+    if focal_gamma:
+        terms *= _missing(log_probs) ** focal_gamma
     divisor = jnp.sum(target * class_weights, axis=-1)
-    return jnp.sum(losses * weights), jnp.sum(divisor * weights)
+    return jnp.sum(-jnp.sum(terms, axis=-1) * weights), jnp.sum(divisor * weights)
+
+
+def _missing(log_probs: jax.Array) -> jax.Array:
+    """1 - p, away from 0, where the gradient of a power below 1 is infinite."""
+    return jnp.maximum(-jnp.expm1(log_probs), 1e-7)
+
+
+def binary_cross_entropy(
+    logits: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: jax.Array | None = None,
+    focal_gamma: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Sigmoid cross-entropy of each of C labels; sum / weight equals the mean of torch's `BCEWithLogitsLoss`.
+
+    Args:
+      logits: [..., C] of any float dtype; computed in float32.
+      targets: [..., C] float32, 1 where a label applies, else 0.
+      weights: [...] float32; 0 leaves a position out of value and gradient.
+      label_smoothing: targets move towards a half by this share.
+      class_weights: [C] float32, of a label's positive cases, as torch's `pos_weight`; the divisor stays.
+      focal_gamma: as in `cross_entropy`, over the two outcomes of each label.
+
+    Returns:
+      loss_sum, weight_sum: float32 scalars; the weight counts each of the C labels.
+    """
+    logits = jnp.where((weights > 0)[..., None], logits.astype(jnp.float32), 0.0)
+    targets = targets * (1 - label_smoothing) + label_smoothing / 2
+    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive, negative = targets * yes, (1 - targets) * no
+    if class_weights is not None:
+        positive *= class_weights
+    if focal_gamma:
+        positive, negative = positive * _missing(yes) ** focal_gamma, negative * _missing(no) ** focal_gamma
+    losses = -jnp.sum(positive + negative, axis=-1)
+    return jnp.sum(losses * weights), jnp.sum(weights) * logits.shape[-1]
+
+
+def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Squared difference; sum / weight equals torch's `MSELoss`. All [...], computed in float32.
+
+    Returns:
+      loss_sum, weight_sum: float32 scalars.
+    """
+    difference = jnp.where(weights > 0, logits.astype(jnp.float32) - targets, 0.0)
+    return jnp.sum(jnp.square(difference) * weights), jnp.sum(weights)
 
 
 def chunked_cross_entropy(

@@ -9,16 +9,20 @@ from jaxft import durations
 from jaxft.errors import UserError
 
 CHOICES = {
-    "task": ("token_classification", "causal_lm"),
+    "task": ("token_classification", "causal_lm", "sequence_classification"),
+    "model.pool": ("pooler", "cls", "mean", "max"),
+    "model.problem_type": ("single_label_classification", "multi_label_classification", "regression"),
     "model.init": ("pretrained", "scratch"),
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
     "model.attention": ("auto", "dense", "splash", "cudnn"),
     "model.unroll": ("auto", "yes", "no"),
-    "data.format": ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub"),
+    "data.format": ("auto", "conll", "jsonl", "csv", "tsv", "parquet", "text", "hub"),
     "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io"),
     "data.label_subwords": ("first", "all"),
     "data.layout": ("documents", "blocks"),
+    "data.truncation": ("head", "tail", "head+tail", "windows"),
+    "eval.thresholds": ("one", "label", "none"),
     "optim.schedule": ("linear", "cosine", "constant"),
 }
 
@@ -55,13 +59,14 @@ def check(found: Mapping[str, Any]) -> None:
         "eval.every_steps",
         "eval.patience",
         "checkpoint.every_steps",
+        "data.max_segments",
     ):
         need(key, found[key] is None or found[key] >= 1, "1 or more, or none")
     need("seed", 0 <= found["seed"] < 2**32, "0 or more and below 2^32")
     need("train.epochs", 0 < found["train.epochs"] < math.inf, "more than 0")
     need("data.stride", found["data.stride"] is None or found["data.stride"] >= 0, "0 or more, or none")
-    if found["task"] == "token_classification":
-        need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
+    if found["task"] != "causal_lm":
+        need("data.format", found["data.format"] != "text", "a format with labels; plain text has none")
     for key in ("optim.b1", "optim.b2", "optim.ema"):
         need(key, 0 <= found[key] < 1, "0 or more and below 1")
     need("optim.eps", found["optim.eps"] > 0, "more than 0")
@@ -91,6 +96,15 @@ def check(found: Mapping[str, Any]) -> None:
     weights = [weight for _, weight in found["loss.class_weights"]]
     need("loss.class_weights", all(0 < weight < math.inf for weight in weights), "weights above 0")
     need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
+    need("loss.focal_gamma", 0 <= found["loss.focal_gamma"] < math.inf, "0 or more")
+    bounds = found["data.label_range"]
+    need(
+        "data.label_range",
+        not bounds
+        or (len(bounds) == 2 and all(isinstance(b, int | float) for b in bounds) and bounds[0] < bounds[1]),
+        "two numbers, the smaller first, such as (0.0, 5.0), or ()",
+    )
+    need("data.label_separator", bool(found["data.label_separator"]), "one or more characters")
     if found["data.template"] is not None and found["eval.generate"]:
         need(
             "eval.max_new_tokens",

@@ -81,6 +81,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             seed=config.seed,
             shuffle=name == "train",
             pad_id=pad_id,
+            arrays=task.arrays,
+            segments=task.segments,
         )
         for name, split in splits.items()
     }
@@ -314,7 +316,9 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             tokenizer=checkpoint.tokenizer,
             config=config,
             console=report.console,
+            tune=name == "dev",
         )
+    folder.save_tuned(workdir, task.tuned)
     last.close()
     summary = {
         "steps": step,

@@ -30,7 +30,7 @@ from jaxft.tasks.base import Split
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
 
 # Endings of metrics that are the better the smaller they are.
-MINIMISED = ("loss", "perplexity", "bits_per_byte")
+MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
 
 PACKAGES = (
     "jax",
@@ -144,7 +144,7 @@ def fingerprint(*encoded: Windows) -> str:
     """A hash of all that windows hold."""
     data = hashlib.sha256()
     for windows in encoded:
-        for array in (windows.input_ids, windows.labels, windows.word, windows.sentence, windows.offsets):
+        for array in (windows.offsets, *map(windows.column, windows.rows.schema.names)):
             data.update(np.ascontiguousarray(array).tobytes())
     return data.hexdigest()
 
@@ -191,6 +191,12 @@ def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -
     write_json(folder / "config.json", checkpoint.hf_config)
     write_json(folder / "labels.json", labels)
     write_json(workdir / "versions.json", versions())
+
+
+def save_tuned(workdir: Path, tuned: Mapping[str, Any]) -> None:
+    """Keeps what a task chose on the dev split, with the weights that it chose it for."""
+    if tuned:
+        write_json(workdir / "model" / "tuned.json", dict(tuned))
 
 
 def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
@@ -275,6 +281,7 @@ class Run:
     config: ConfigDict
     checkpoint: Checkpoint
     labels: list[str]
+    tuned: dict[str, Any]  # what the task chose on the dev split; empty until the run has ended
 
 
 def open_run(workdir: Path) -> Run:
@@ -288,7 +295,8 @@ def open_run(workdir: Path) -> Run:
     checkpoint = Checkpoint(
         config.model.checkpoint, folder, hub.read_config(folder), hub.load_tokenizer(folder)
     )
-    return Run(workdir, config, checkpoint, labels)
+    tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
+    return Run(workdir, config, checkpoint, labels, tuned)
 
 
 def read_json(path: Path) -> Any:

@@ -18,7 +18,7 @@ LAYERS = (
     {"optim", "sharding", "step", "checkpoint"},
     {"build"},
     {"workdir", "estimate"},
-    {"inference", "model_card"},
+    {"inference", "model_card", "predictions"},
     {"evaluate", "predict", "export", "generate", "plan", "serve"},
     {"train"},
     {"main"},

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.losses import chunked_cross_entropy, chunked_scores, cross_entropy
+from jaxft.losses import (
+    binary_cross_entropy,
+    chunked_cross_entropy,
+    chunked_scores,
+    cross_entropy,
+    squared_error,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -37,6 +43,77 @@ def test_value_and_gradient_are_those_of_torch(seed, classes, smoothing, weighte
     theirs.backward()
     np.testing.assert_allclose(value, theirs.item(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_losses_of_several_labels_and_of_numbers_are_torchs(seed, weighted):
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(size=(5, 4)) * 10 ** rng.uniform(-2, 1.5)).astype(np.float32)
+    targets = (rng.random((5, 4)) < 0.5).astype(np.float32)
+    scored = np.array([1, 1, 0, 1, 0], np.float32)
+    positive = rng.uniform(0.1, 3, 4).astype(np.float32) if weighted else None
+    numbers = rng.normal(size=5).astype(np.float32)
+
+    def binary(x):
+        total, weight = binary_cross_entropy(x, targets, scored, class_weights=positive)
+        return total / weight
+
+    def squared(x):
+        total, weight = squared_error(x[:, 0], numbers, scored)
+        return total / weight
+
+    x = torch.tensor(logits, requires_grad=True)
+    kept = torch.tensor(scored > 0)
+    weights = None if positive is None else torch.tensor(positive)
+    for ours, theirs in (
+        (binary, torch.nn.BCEWithLogitsLoss(pos_weight=weights)(x[kept], torch.tensor(targets)[kept])),
+        (squared, torch.nn.MSELoss()(x[kept][:, 0], torch.tensor(numbers)[kept])),
+    ):
+        x.grad = None
+        theirs.backward()
+        value, gradient = jax.value_and_grad(ours)(jnp.asarray(logits))
+        np.testing.assert_allclose(value, theirs.item(), rtol=1e-5)
+        np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_the_focal_loss_is_its_formula_and_smooth_where_all_is_certain(gamma):
+    """Lin et al. 2017, equation 4, and its gradient by differences in float64."""
+    logits = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3]])
+    labels, ones = np.array([0, 2]), jnp.ones(2)
+
+    def by_hand(x):
+        p = (np.exp(x) / np.exp(x).sum(-1, keepdims=True))[[0, 1], labels]
+        return float(-((1 - p) ** gamma * np.log(p)).sum())
+
+    def ours(x):
+        return cross_entropy(x, labels, ones, focal_gamma=gamma)[0]
+
+    value, gradient = jax.value_and_grad(ours)(jnp.asarray(logits, jnp.float32))
+    assert float(value) == pytest.approx(by_hand(logits), rel=1e-5)
+    moved = [(by_hand(logits + d) - by_hand(logits - d)) / 2e-5 for d in 1e-5 * np.eye(6).reshape(6, 2, 3)]
+    np.testing.assert_allclose(np.ravel(gradient), moved, rtol=1e-3)
+    targets = jnp.asarray([[1.0, 0, 1], [0, 0, 1]])
+    p = 1 / (1 + np.exp(-logits))
+    right = np.where(targets > 0, p, 1 - p)
+    value = binary_cross_entropy(jnp.asarray(logits, jnp.float32), targets, ones, focal_gamma=gamma)[0]
+    assert float(value) == pytest.approx(-((1 - right) ** gamma * np.log(right)).sum(), rel=1e-5)
+    certain = jnp.asarray([[90.0, -90.0, -90.0]] * 2)
+    for loss, gold in (
+        (cross_entropy, jnp.zeros(2, int)),
+        (binary_cross_entropy, jnp.eye(3)[:1].repeat(2, 0)),
+    ):
+        gradient = jax.grad(lambda x, f=loss, y=gold: f(x, y, ones, focal_gamma=gamma)[0])(certain)
+        assert np.isfinite(gradient).all()
+
+
+def test_smoothed_targets_of_several_labels_move_towards_a_half():
+    logits, targets, one = jnp.asarray([[0.3, -2.0]]), jnp.asarray([[1.0, 0.0]]), jnp.ones(1)
+    smoothed = binary_cross_entropy(logits, targets, one, label_smoothing=0.2)[0]
+    assert float(smoothed) == pytest.approx(
+        float(binary_cross_entropy(logits, jnp.asarray([[0.9, 0.1]]), one)[0]), rel=1e-6
+    )
 
 
 def test_without_weight_even_nan_contributes_nothing():

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +12,41 @@ from jaxft.data.packing import best_fit, bucket, default_edges, offsets_of, rang
 from jaxft.data.windows import Windows
 
 
+class ArraySpec(NamedTuple):
+    """What one array of a batch is: `[R, L]`, a value a slot, or `[R, S, *shape]`, a value or more a segment."""
+
+    dtype: type
+    of_segment: bool = False
+    shape: tuple[int, ...] = ()
+
+    def shape_in(self, rows: int, length: int, segments: int | None) -> tuple[int, ...]:
+        """Of the whole array."""
+        return (rows, segments, *self.shape) if self.of_segment else (rows, length)
+
+
+INPUTS = dict.fromkeys(("input_ids", "segment_ids", "positions", "token_type_ids"), ArraySpec(np.int32))
+# Of tasks that label tokens, and of tasks that label segments, which read them at `starts`.
+TOKEN_LABELS = INPUTS | {"labels": ArraySpec(np.int32), "weights": ArraySpec(np.float32)}
+
+
+def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArraySpec]:
+    """The arrays of a batch whose segments have labels of `dtype`, each of `shape`."""
+    return INPUTS | {
+        "starts": ArraySpec(np.int32, True),
+        "labels": ArraySpec(dtype, True, shape),
+        "weights": ArraySpec(np.float32, True),
+    }
+
+
 class Batch(NamedTuple):
     """One step's rows (R), L slots long, each of up to S segments; a segment is one window.
 
     Attributes:
-      arrays: `[R, L]` each, or fewer rows where the loader builds `only` some.
-        int32: `input_ids`; `segment_ids`, 0 for padding, else 1, 2.. from the left;
-        `positions`, from 0 in each segment; `token_type_ids`, all 0; `labels`, 0 where there is no loss.
-        float32: `weights`, 1 where there is a label, else 0.
+      arrays: of all rows, or of those that the loader builds `only`. int32 `[R, L]`: `input_ids`; `segment_ids`, 0
+        for padding, else 1, 2.. from the left; `positions`, from 0 in each segment; `token_type_ids`, the windows'
+        own or 0. Where tokens are labelled also int32 `labels`, 0 where there is no loss, and float32 `weights`, 1
+        where there is a label, else 0. Where segments are labelled: `starts` as below, and the windows' columns
+        `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
@@ -55,12 +82,16 @@ class Loader:
         shuffle: bool = True,
         pad_id: int,
         buckets: Sequence[int] | None = None,
+        arrays: Mapping[str, ArraySpec] = TOKEN_LABELS,
+        segments: int | None = None,
         only: np.ndarray | None = None,
     ):
-        """`buckets` are the rising row lengths for `pack=False`; default powers of two up to `max_length`.
+        """Makes up the rows.
 
-        `only`, rising, are those of a batch's `rows` whose arrays are built, the others being another process's.
-        All else, `windows` and `starts` too, is of the whole batch.
+        buckets: the rising row lengths for `pack=False`; default powers of two up to `max_length`. arrays: those
+        of a batch. segments: windows that a row holds at most, which S then is; default as many as fit. only:
+        those of a batch's `rows`, rising, whose arrays are built, the others being another process's; all else,
+        `windows` and `starts` too, is of the whole batch.
 
         Raises ValueError for a window longer than `max_length`, or buckets that end below a window's length.
         """
@@ -73,7 +104,7 @@ class Loader:
         self._lengths = lengths = windows.lengths.astype(np.int64)
         if pack:
             edges = [max_length]
-            members = best_fit(lengths, max_length)
+            members = best_fit(lengths, max_length, segments)
             self._members = np.concatenate(members) if members else np.empty(0, np.int64)
             self._first = offsets_of([len(row) for row in members])  # [rows + 1] into _members
             row_bucket = np.zeros(len(members), np.int64)
@@ -83,7 +114,8 @@ class Loader:
             self._first = np.arange(len(lengths) + 1)
             row_bucket = bucket(lengths, edges)
         in_row = np.diff(self._first)
-        self._segments = int(in_row.max(initial=1))
+        self._segments = segments or int(in_row.max(initial=1))
+        self._arrays = arrays
         # Where each member begins in its row: its place among all tokens less the place of its row's first.
         places = offsets_of(lengths[self._members])
         self._starts = places[:-1] - np.repeat(places[self._first[:-1]], in_row)
@@ -143,11 +175,11 @@ class Loader:
         here = np.flatnonzero(self._place[row] >= 0)
         length_here = size[here]
 
+        built = self._place[row[here]]
+
         source = ranges(self._source.offsets[window[here]], length_here)
         position = ranges(0, length_here)
-        target = np.repeat(self._place[row[here]] * length + start[here], length_here) + position
-        labels = self._source.labels[source]
-        labelled = labels >= 0
+        target = np.repeat(built * length + start[here], length_here) + position
 
         def fill(values, dtype=np.int32, empty=0) -> np.ndarray:
             flat = np.full(self._built * length, empty, dtype)
@@ -162,10 +194,20 @@ class Loader:
             "input_ids": fill(self._source.input_ids[source], empty=self._pad_id),
             "segment_ids": fill(np.repeat(segment[here] + 1, length_here)),
             "positions": fill(position),
-            "token_type_ids": np.zeros((self._built, length), np.int32),
-            "labels": fill(np.where(labelled, labels, 0)),
-            "weights": fill(labelled, np.float32),
+            "token_type_ids": fill(self._source.column("token_type_ids")[source])
+            if self._source.has("token_type_ids")
+            else np.zeros((self._built, length), np.int32),
         }
+        if not self._arrays["labels"].of_segment:
+            labels = self._source.labels[source]
+            labelled = labels >= 0
+            arrays["labels"] = fill(np.where(labelled, labels, 0))
+            arrays["weights"] = fill(labelled, np.float32)
+        for name, spec in self._arrays.items():
+            if spec.of_segment:
+                values = start if name == "starts" else self._source.column(name)[window]
+                arrays[name] = np.zeros(spec.shape_in(self._built, length, self._segments), spec.dtype)
+                arrays[name][built, segment[here]] = values[here]
         return Batch(arrays, windows, starts, len(window), int(size.sum()), (self._rows, length))
 
 

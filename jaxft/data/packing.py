@@ -21,13 +21,13 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 
 
-def best_fit(lengths: np.ndarray, capacity: int) -> list[np.ndarray]:
+def best_fit(lengths: np.ndarray, capacity: int, most: int | None = None) -> list[np.ndarray]:
     """Packs pieces into rows by best-fit-decreasing: each row is an array of indices into `lengths`.
 
-    Longest first, each piece goes to the row whose free room is the smallest that holds it. Rows are kept in
-    stacks by their free room, and a bitmask says which stacks are not empty, so that n pieces take O(n) for a
-    given capacity. How the rows are made up in lengths depends only on the multiset of lengths; among equal
-    lengths the order given decides.
+    Longest first, each piece goes to the row whose free room is the smallest that holds it. A row that holds
+    `most` pieces takes no more. Rows are kept in stacks by their free room, and a bitmask says which stacks are
+    not empty, so that n pieces take O(n) for a given capacity. How the rows are made up in lengths depends only
+    on the multiset of lengths; among equal lengths the order given decides.
 
     Raises ValueError for a length below 1 or above `capacity`.
     """
@@ -39,7 +39,7 @@ def best_fit(lengths: np.ndarray, capacity: int) -> list[np.ndarray]:
     order = np.argsort(-lengths, kind="stable")
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     open_rooms = 0  # bit r is set when a row with r free slots is open
-    count = 0
+    pieces: list[int] = []  # in each row
     row_of = []
     for length in lengths[order].tolist():
         fitting = open_rooms >> length
@@ -49,9 +49,10 @@ def best_fit(lengths: np.ndarray, capacity: int) -> list[np.ndarray]:
             if not by_room[room]:
                 open_rooms ^= 1 << room
         else:
-            room, row = capacity, count
-            count += 1
-        if room > length:
+            room, row = capacity, len(pieces)
+            pieces.append(0)
+        pieces[row] += 1
+        if room > length and pieces[row] != most:
             by_room[room - length].append(row)
             open_rooms |= 1 << (room - length)
         row_of.append(row)

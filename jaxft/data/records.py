@@ -43,14 +43,21 @@ def read_jsonl(source: str | conll.Stream) -> Iterator[Record]:
         yield where, f"{name}:{number}", record
 
 
-def read_csv(source: str) -> Iterator[Record]:
-    """Comma-separated, with a header; every value is a string.
+# How tables are cut, by format: tab-separated values have no quotes (as IANA defines them, and as in GLUE's files).
+DIALECTS: dict[str, dict[str, Any]] = {
+    "csv": {"delimiter": ",", "strict": True},
+    "tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
+}
+
+
+def read_csv(source: str | conll.Stream, format: str = "csv") -> Iterator[Record]:
+    """Separated by commas, or tabs ("tsv"), with a header; every value is a string.
 
     Read with the `csv` module, not pandas, which would turn the word "NA" into a missing value.
     """
     name = conll.name_of(source)
     csv.field_size_limit(1 << 30)  # the default refuses texts over 131,072 characters
-    reader = csv.reader((line for _, line in conll.lines(source)), strict=True)
+    reader = csv.reader((line for _, line in conll.lines(source)), **DIALECTS[format])
     header, first = None, 1
     try:
         for row in reader:
@@ -64,7 +71,11 @@ def read_csv(source: str) -> Iterator[Record]:
             if len(row) != len(header):
                 raise UserError(
                     f"{where}: {len(row)} fields where the header has {len(header)}; "
-                    'put a field that holds commas between double quotes ("...")'
+                    + (
+                        'put a field that holds commas between double quotes ("...")'
+                        if format == "csv"
+                        else "fields are divided by single tabs"
+                    )
                 )
             yield where, origin, dict(zip(header, row, strict=True))
     except csv.Error as error:

@@ -18,7 +18,8 @@ _log = logging.getLogger(__name__)
 class Windows:
     """Encoded text, one window a row of an Arrow record batch (in memory, or mapped from the cache).
 
-    Columns: `input_ids`, `labels`, `word` (lists of int32, of equal length in a row) and `sentence` (int32).
+    Columns: `input_ids` (a list of int32) and `sentence` (int32) always. Where tokens are labelled, `labels` and
+    `word` (lists of the same length); where windows are, `labels` and `weights` (a value or vector a window).
     The properties show them as flat numpy arrays without a copy; window w is `[offsets[w]:offsets[w + 1]]`.
     """
 
@@ -31,8 +32,17 @@ class Windows:
         return self.rows.column(column).values.to_numpy(zero_copy_only=True)
 
     def column(self, name: str) -> np.ndarray:
-        """A column of one value a window, which only some encodings have: int32 `[N]`."""
-        return self.rows.column(name).to_numpy(zero_copy_only=True)
+        """A column that only some encodings have: of one value a window `[N]`, of C `[N, C]`, of tokens `[tokens]`."""
+        column = self.rows.column(name)
+        if pa.types.is_fixed_size_list(column.type):
+            return column.values.to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
+        if pa.types.is_large_list(column.type):
+            return self._flat(name)
+        return column.to_numpy(zero_copy_only=True)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column."""
+        return name in self.rows.schema.names
 
     @cached_property
     def offsets(self) -> np.ndarray:

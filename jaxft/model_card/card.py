@@ -9,9 +9,13 @@ from jaxft import config as settings
 from jaxft import workdir
 from jaxft.build import NEW
 from jaxft.errors import UserError
-from jaxft.model_card import causal_lm, token_classification
+from jaxft.model_card import causal_lm, sequence_classification, token_classification
 
-PARTS = {"token_classification": token_classification, "causal_lm": causal_lm}  # by task
+PARTS = {  # by task
+    "token_classification": token_classification,
+    "causal_lm": causal_lm,
+    "sequence_classification": sequence_classification,
+}
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 

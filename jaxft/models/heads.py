@@ -43,3 +43,64 @@ class TokenClassifier(nnx.Module):
         rows, length, size = x.shape
         x = layers.dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
+
+
+POOLS = ("pooler", "cls", "mean", "max")
+
+
+class SequenceClassifier(nnx.Module):
+    """A body, the pooled states of each segment, dropout, and one linear layer `head` that scores the segment.
+
+    pool: "pooler", the body's tanh layer over a segment's first state, as transformers'
+    BertForSequenceClassification; "cls", that state itself; "mean" or "max" over a segment's states, those of
+    special tokens included. Otherwise as `TokenClassifier`.
+    """
+
+    def __init__(
+        self,
+        body: nnx.Module,
+        *,
+        num_labels: int,
+        pool: str,
+        dropout: float,
+        initializer_range: float,
+        rngs: nnx.Rngs,
+    ):
+        if pool not in POOLS:
+            raise ValueError(f"pool {pool!r} is none of {POOLS}")
+        self.body = body
+        self.head = Linear(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
+        self.pool = pool
+        self.rate = dropout
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        token_type_ids: jax.Array,
+        starts: jax.Array,
+        dropout: DropoutSeed | None = None,
+    ) -> jax.Array:
+        """Inputs int32 `[R, L]` (see `Bert.__call__`), starts int32 `[R, S]` -> logits float32 `[R, S, C]`.
+
+        starts: the slot where segment k + 1 begins; where there is no such segment the logits mean nothing.
+        """
+        inputs = (input_ids, segment_ids, positions, token_type_ids, dropout)
+        rows, segments = starts.shape
+        if self.pool in ("pooler", "cls"):
+            x = self.body(*inputs)
+            x = jnp.take_along_axis(x, starts[..., None], axis=1)
+            x = self.body.pool(x) if self.pool == "pooler" else x
+        else:
+            x = self.body(*inputs)
+            member = segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
+            if self.pool == "mean":
+                weights = member / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)
+                x = jnp.einsum("rsl,rld->rsd", weights.astype(x.dtype), x)
+            else:
+                lowest = jnp.finfo(x.dtype).min
+                x = jnp.max(jnp.where(member[..., None], x[:, None], lowest), axis=2)
+                x = jnp.where(member.any(axis=-1)[..., None], x, 0)
+        x = layers.dropout(x.reshape(rows * segments, -1), self.rate, dropout, HEAD_SITE, rows=rows)
+        return self.head(x.astype(jnp.float32)).reshape(rows, segments, -1)

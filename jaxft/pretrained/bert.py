@@ -16,7 +16,8 @@ def _linear(ours: str, theirs: str) -> list[Rule]:
 
 _LAYER = "bert.encoder.layer.{layer}"
 
-# Of a `TokenClassifier` over a `Bert`: BertForTokenClassification, and any BERT without that head.
+# Of a `TokenClassifier` or a `SequenceClassifier` over a `Bert`: the classes of these names in transformers, and
+# any BERT without their head.
 TABLE = Table(
     rules=[
         Rule("body/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
@@ -87,7 +88,22 @@ def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str])
 
     `labels` are in the order of the head's outputs; see `fields.exported` for what else can change.
     """
-    config = fields.exported(hf_config, "BertForTokenClassification")
+    return _labelled(fields.exported(hf_config, "BertForTokenClassification"), labels)
+
+
+def sequence_classifier_config(
+    hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The config.json of an exported sequence classifier; like `token_classifier_config`.
+
+    problem_type: as transformers names it. tuned: what else belongs to the model's answers, such as thresholds,
+    which transformers carries along and does not read.
+    """
+    config = fields.exported(hf_config, "BertForSequenceClassification")
+    return _labelled(config, labels) | {"problem_type": problem_type, **tuned}
+
+
+def _labelled(config: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     if "num_labels" in config:
         config["num_labels"] = len(labels)
     config["id2label"] = {str(index): label for index, label in enumerate(labels)}

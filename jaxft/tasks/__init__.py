@@ -2,9 +2,11 @@
 
 from jaxft.tasks.base import Task
 from jaxft.tasks.causal_lm import CausalLM
+from jaxft.tasks.sequence_classification import SequenceClassification
 from jaxft.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {  # by config.task
     "token_classification": TokenClassification,
     "causal_lm": CausalLM,
+    "sequence_classification": SequenceClassification,
 }

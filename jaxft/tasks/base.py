@@ -1,7 +1,7 @@
 """What every task offers the trainer and the other verbs, and the splits of data that it prepares."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +11,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft.data.loader import Batch
+from jaxft.data.loader import ArraySpec, Batch
 from jaxft.data.windows import Windows
+from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
 
 Say = Callable[[str], None]  # prints one line of the run's log
@@ -38,6 +39,9 @@ class Task(Protocol):
     architectures: tuple[str, ...]  # model types that it can be trained on
     predicts_words: bool  # whether the word embeddings are the output layer too
     compares_with_train: bool  # whether `write_evaluation` makes use of the training data
+    arrays: Mapping[str, ArraySpec]  # of a batch
+    segments: int | None  # windows that a row holds at most, where those are labelled; None where tokens are
+    tuned: dict[str, Any]  # JSON of what `tune` found, kept with the run; set again when the run is opened
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
         """head_dropout: the rate before the head, for a task that has one."""
@@ -81,7 +85,10 @@ class Task(Protocol):
         """(loss_sum, weight_sum), float32 scalars."""
 
     def logits(self, model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
-        """Logits at every position, float32 [rows, length, classes], without dropout."""
+        """Logits without dropout, float32: of every position [rows, length, classes], or of every segment."""
+
+    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Parameters by path for a class of transformers, whose logits are then those of `logits`."""
 
     def predict(
         self, model: nnx.Module, batch: dict[str, jax.Array]
@@ -93,6 +100,9 @@ class Task(Protocol):
 
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Any:
         """The predictions of `split` in its own order, from those of all its batches."""
+
+    def tune(self, split: Split, predictions: Any) -> None:
+        """Chooses on the dev split, with the best weights, what is not learnt, such as thresholds; fills `tuned`."""
 
     def measure(self, split: Split, predictions: Any, loss_sum: float, weight_sum: float) -> Any:
         """The metric state of `predictions`; `.compute()` gives a flat dict."""
@@ -116,6 +126,21 @@ class Task(Protocol):
         console: Console,
     ) -> dict[str, float]:
         """Writes eval/NAME.json and what else there is to read, prints the report, returns the metrics."""
+
+
+def class_weights(config: ConfigDict, labels: Sequence[str]) -> np.ndarray | None:
+    """float32 [C] of `config.loss.class_weights`, None where there are none; `UserError` for an unknown label."""
+    if not config.loss.class_weights:
+        return None
+    weights = np.ones(len(labels), np.float32)
+    for label, weight in config.loss.class_weights:
+        if label not in labels:
+            raise UserError(
+                f"config.loss.class_weights names {label!r}, which is no label of the training data; "
+                f"labels: {', '.join(labels)}"
+            )
+        weights[labels.index(label)] = weight
+    return weights
 
 
 def cache_folder(setting: str | None) -> Path | None:

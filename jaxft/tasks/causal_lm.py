@@ -16,7 +16,7 @@ from rich.console import Console
 from jaxft import losses
 from jaxft.data import language
 from jaxft.data import text as sources
-from jaxft.data.loader import Batch
+from jaxft.data.loader import TOKEN_LABELS, Batch
 from jaxft.data.packing import ranges
 from jaxft.data.text import Text
 from jaxft.data.windows import Windows
@@ -50,15 +50,18 @@ class CausalLM:
 
     architectures = ("gpt2",)
     predicts_words = True
+    arrays = TOKEN_LABELS
+    segments = None
     compares_with_train = False
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
-        if config.loss.label_smoothing or config.loss.class_weights:
+        if config.loss.label_smoothing or config.loss.class_weights or config.loss.focal_gamma:
             raise UserError(
-                "config.loss.label_smoothing and config.loss.class_weights are not for config.task='causal_lm'; "
+                "config.loss.label_smoothing, .class_weights and .focal_gamma are not for config.task='causal_lm'; "
                 "leave them out"
             )
         self.labels = labels
+        self.tuned = {}
         self.method = _method(config)
 
     @staticmethod
@@ -147,6 +150,10 @@ class CausalLM:
         """Logits of every next token, float32 [R, L, V], without dropout."""
         return model(batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"])
 
+    def exported(self, parameters):
+        """As they are."""
+        return parameters
+
     def predict(self, model, batch):
         """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
         shape = batch["labels"].shape
@@ -176,6 +183,9 @@ class CausalLM:
             correct += np.bincount(owner[arrays["correct"].ravel()[place]], minlength=count)
         owner = np.repeat(np.arange(count), split.windows.lengths)
         return Scores(nll, correct, np.bincount(owner[split.windows.labels >= 0], minlength=count))
+
+    def tune(self, split: Split, predictions) -> None:
+        """Nothing is tuned."""
 
     def measure(self, split: Split, scores: Scores, loss_sum: float, weight_sum: float) -> LanguageModelState:
         """Perplexities and accuracy of a split, from sums in float64."""

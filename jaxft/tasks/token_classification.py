@@ -16,17 +16,16 @@ from rich.console import Console
 
 from jaxft import losses
 from jaxft.data import schemes, sources, tokenize
-from jaxft.data.loader import Batch, scatter_words
+from jaxft.data.loader import TOKEN_LABELS, Batch, scatter_words
 from jaxft.data.sentence import Sentence
 from jaxft.data.windows import Windows
-from jaxft.errors import UserError
 from jaxft.metrics import ner_errors, ner_report
 from jaxft.metrics.entities import EntityState
 from jaxft.models.bert import Bert
 from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
-from jaxft.tasks.base import Say, Split, cache_folder
+from jaxft.tasks.base import Say, Split, cache_folder, class_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,14 +44,18 @@ class TokenClassification:
 
     architectures = ("bert",)
     predicts_words = False
+    arrays = TOKEN_LABELS
+    segments = None
     compares_with_train = True  # entities count as seen or unseen
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
         self.labels = labels
+        self.tuned = {}
         self.head_dropout = head_dropout
         self.context = config.data.context
         self.label_smoothing = config.loss.label_smoothing
-        self.class_weights = _class_weights(config, labels)
+        self.focal_gamma = config.loss.focal_gamma
+        self.class_weights = class_weights(config, labels)
 
     @staticmethod
     def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Sentence]:
@@ -147,6 +150,7 @@ class TokenClassification:
             batch["labels"],
             batch["weights"],
             label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
             class_weights=None if self.class_weights is None else jnp.asarray(self.class_weights),
         )
 
@@ -157,6 +161,10 @@ class TokenClassification:
     def logits(self, model, batch) -> jax.Array:
         """Logits of every label at every subword, float32 [R, L, C], without dropout."""
         return _logits(model, batch, None)
+
+    def exported(self, parameters):
+        """As they are."""
+        return parameters
 
     def predict(self, model, batch):
         """{"label": int32 [R, L], "score": float32 [R, L]} of the most probable label, and the loss."""
@@ -216,6 +224,9 @@ class TokenClassification:
             split = Split("input", "input", chunk.sentences, windows)
             predictions = self.collect(split, outputs(windows), only=own)
             yield list(zip(chunk.sentences[chunk.first : chunk.last], predictions, strict=True))
+
+    def tune(self, split: Split, predictions) -> None:
+        """Nothing is tuned."""
 
     def measure(
         self, split: Split, predictions: list[Prediction], loss_sum: float, weight_sum: float
@@ -280,17 +291,3 @@ def _logits(model, batch, dropout):
     return model(
         batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"], dropout=dropout
     )
-
-
-def _class_weights(config: ConfigDict, labels: list[str]) -> np.ndarray | None:
-    if not config.loss.class_weights:
-        return None
-    weights = np.ones(len(labels), np.float32)
-    for label, weight in config.loss.class_weights:
-        if label not in labels:
-            raise UserError(
-                f"config.loss.class_weights names {label!r}, which is no label of the training data; "
-                f"labels: {', '.join(labels)}"
-            )
-        weights[labels.index(label)] = weight
-    return weights

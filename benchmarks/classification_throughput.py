@@ -1,0 +1,171 @@
+"""jaxft beside the Hugging Face Trainer on labelled texts: speed in turns, accuracy over seeds; prints JSON lines.
+
+    python benchmarks/classification_throughput.py --data DIR --peer hf_cls.py [--part speed|quality]
+
+DIR holds train.csv and test.csv with columns text and category, as Banking77 does. The peer script takes --model,
+--train, --eval, --label, --epochs, --lr, --bs, --seed, --group and prints a JSON line with real_tokens_per_s,
+peak_rss_mb and accuracy. Both sides see the same texts a step on average: the peer takes 32, jaxft as many packed
+rows as hold 32. Speeds are of the training loop alone, without start-up, compilation and evaluation, over
+non-padding tokens. The peer's share of padding is computed from its batches' lengths, drawn anew.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxft.config import MINILM
+from jaxft.pretrained import hub
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
+TEXTS = 32  # a step
+KEPT = ("steps", "train_s", "real_tokens_per_s", "padding_fraction", "input_stall_fraction", "peak_rss_bytes")
+
+
+def run_peer(flags, *extra) -> dict:
+    """One run of the peer script; the JSON line it prints."""
+    command = [
+        sys.executable,
+        flags.peer,
+        "--model",
+        str(hub.resolve(MINILM)),
+        "--lr",
+        "1e-4",
+        "--bs",
+        str(TEXTS),
+    ]
+    command += ["--train", f"{flags.data}/train.csv", "--eval", f"{flags.data}/test.csv", *map(str, extra)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def run_jaxft(flags, *extra) -> dict:
+    """One run of jaxft in a folder of its own, evaluated once, at the end, on the test set; its summary.json."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "data.train": f"{flags.data}/train.csv",
+            "data.dev": f"{flags.data}/test.csv",  # the peer trains on all of train and chooses nothing
+            "data.test": "none",
+            "data.max_length": flags.length,
+            "batch.rows": flags.rows,
+            "eval.every_steps": 10**6,
+            "eval.bootstrap": 0,
+            "log.tensorboard": False,
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "jaxft.main",
+            "--config",
+            f"{REPOSITORY}/configs/intent.py:banking77",
+        ]
+        command += ["--workdir", f"{folder}/run", *(f"--config.{k}={v}" for k, v in settings.items()), *extra]
+        subprocess.run(command, env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        return json.loads((Path(folder) / "run/summary.json").read_text())
+
+
+def peer_padding(flags) -> float:
+    """Share of padding in batches of 32 texts in random order, each filled up to its longest."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(hub.resolve(MINILM))
+    with open(f"{flags.data}/train.csv", encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    lengths = np.array([len(ids) for ids in tokenizer(texts, truncation=False, padding=False)["input_ids"]])
+    order = np.random.default_rng(0).permutation(len(lengths))
+    batches = [lengths[order[first : first + TEXTS]] for first in range(0, len(order), TEXTS)]
+    return 1 - lengths.sum() / sum(batch.max() * len(batch) for batch in batches)
+
+
+def show(**line) -> None:
+    """Prints one JSON line."""
+    print(json.dumps(line), flush=True)
+
+
+def speed(flags) -> None:
+    """Runs of --epochs-speed epochs in turn: jaxft, peer by default, peer with --group; medians and ratios."""
+    padding = peer_padding(flags)
+    rates = {"jaxft": [], "peer": [], "peer_grouped": []}
+    for repeat in range(flags.repeats):
+        ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs_speed}")
+        rates["jaxft"].append(ours["real_tokens_per_s"])
+        show(
+            run="jaxft",
+            repeat=repeat,
+            **{key: ours[key] for key in KEPT},
+            late_compiles=ours["late_compiles"],
+        )
+        for name, extra in (("peer", []), ("peer_grouped", ["--group"])):
+            if name == "peer_grouped" and not flags.grouped:
+                continue
+            line = run_peer(flags, "--label", flags.label, "--epochs", flags.epochs_speed, *extra)
+            rates[name].append(line["real_tokens_per_s"])
+            show(run=name, repeat=repeat, **line)
+    show(
+        result="speed",
+        median_tokens_per_s={name: round(statistics.median(v)) for name, v in rates.items() if v},
+        ratio_to_peer=[round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer"], strict=True)],
+        ratio_to_peer_grouped=[
+            round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer_grouped"], strict=False)
+        ],
+        padding={"jaxft": round(ours["padding_fraction"], 4), "peer": round(padding, 4)},
+    )
+
+
+def quality(flags) -> None:
+    """Test accuracy of the last step after --epochs epochs over the same seeds; --side runs one side alone."""
+    found = {"jaxft": [], "peer": []}
+    for seed in flags.seeds:
+        if flags.side != "peer":
+            ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs}", f"--config.seed={seed}")
+            found["jaxft"].append(ours["dev"]["accuracy"])
+            scores = {name: ours["dev"][name] for name in ("accuracy", "f1_macro")}
+            show(
+                run="jaxft",
+                seed=seed,
+                steps=ours["steps"],
+                real_tokens_per_s=ours["real_tokens_per_s"],
+                **scores,
+            )
+        if flags.side != "jaxft":
+            line = run_peer(flags, "--label", flags.label, "--epochs", flags.epochs, "--seed", seed)
+            found["peer"].append(line["accuracy"])
+            show(run="peer", seed=seed, **line)
+    show(result="quality", mean_accuracy={k: round(statistics.mean(v), 4) for k, v in found.items() if v})
+
+
+def main() -> None:
+    """Parses the flags and runs the parts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--peer", required=True)
+    parser.add_argument("--part", choices=["speed", "quality", "all"], default="all")
+    parser.add_argument("--label", default="category", help="the peer's column of labels")
+    parser.add_argument("--length", type=int, default=64, help="of a packed row")
+    parser.add_argument("--rows", type=int, default=8, help="of a step: 8 of 64 hold 31 of Banking77's texts")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--grouped", action="store_true", help="also the peer with batches of like lengths")
+    parser.add_argument("--epochs-speed", type=float, default=1.0)
+    parser.add_argument("--epochs", type=float, default=5.0, help="of the quality part")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--side", choices=["jaxft", "peer", "both"], default="both", help="of the quality part"
+    )
+    flags = parser.parse_args()
+    for name, part in (("speed", speed), ("quality", quality)):
+        if flags.part in (name, "all"):
+            part(flags)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Writes what an evaluation of labelled texts found: a dict for JSON, a report, lines of predictions and errors."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jaxft.metrics.f1 import SCORES
+
+WORST = 20  # labels that the report shows where there are more
+CONFUSIONS = 10
+
+
+def evaluation(
+    metrics: Mapping[str, float], *, data: str, method: str, details: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of `eval/dev.json`: plain JSON values with everything that `report` needs.
+
+    Keys: `data` (what was evaluated), `method` (what is read of long texts), `examples`, `metrics` (flat), and what
+    `details` has: `intervals`, `thresholds`, `confusion` (`labels`, and `counts` by gold and predicted). Numbers
+    that are not finite, which JSON cannot hold, become None.
+    """
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    return {
+        "data": data,
+        "method": method,
+        "examples": int(metrics["examples"]),
+        "metrics": finite,
+        **details,
+    }
+
+
+def report(result: Mapping[str, Any]) -> RenderableType:
+    """The readable report of an `evaluation` dict, fresh or read back from JSON; print it with rich."""
+    metrics = result["metrics"]
+    parts: list[RenderableType] = [
+        Text(f"{result['data']}: {result['examples']:,} texts; read: {result['method']}")
+    ]
+    averages = [name for name in ("micro", "macro", "weighted") if f"f1_{name}" in metrics]
+    families = {"examples"} | {f"{score}_{average}" for score in SCORES for average in averages}
+    overall = _table("All", "score", "value")
+    for name, value in metrics.items():
+        if "/" not in name and name not in families:
+            overall.add_row(name, "-" if value is None else f"{value:.4f}")
+    parts.append(overall)
+    if intervals := result.get("intervals"):
+        shown = ", ".join(
+            f"{name} {100 * low:.2f}–{100 * high:.2f}"
+            for name, (low, high) in ((n, v) for n, v in intervals.items() if isinstance(v, list))
+        )
+        parts.append(
+            Text(
+                f"{100 * intervals['confidence']:g}% intervals: {shown} ({intervals['method']}, "
+                f"{intervals['samples']:,} resamples)"
+            )
+        )
+    if averages:
+        parts.append(_label_table(metrics, averages))
+    if confusion := result.get("confusion"):
+        parts.append(_confusions(confusion))
+    return Group(*parts)
+
+
+def _label_table(metrics: Mapping[str, float], averages: Sequence[str]) -> Table:
+    labels = [name.removeprefix("f1/") for name in metrics if name.startswith("f1/")]
+    title = "Labels, %"
+    if len(labels) > WORST:
+        title = f"The {WORST} labels of {len(labels)} with the lowest F1, %"
+        labels = sorted(labels, key=lambda label: metrics[f"f1/{label}"])[:WORST]
+    tuned = any(name.startswith("threshold/") for name in metrics)
+    table = _table(title, "label", "precision", "recall", "F1", "gold", *(["threshold"] if tuned else []))
+    for label in labels:
+        cells = [f"{100 * metrics[f'{score}/{label}']:.2f}" for score in SCORES]
+        cells.append(f"{metrics[f'support/{label}']:,.0f}")
+        if tuned:
+            threshold = metrics.get(f"threshold/{label}")
+            cells.append("-" if threshold is None else f"{threshold:.3f}")
+        table.add_row(Text(label), *cells)  # Text: a label is a user's string, not rich's markup
+    table.add_section()
+    for average in averages:
+        table.add_row(average, *(f"{100 * metrics[f'{score}_{average}']:.2f}" for score in SCORES), "")
+    return table
+
+
+def _confusions(confusion: Mapping[str, Any]) -> RenderableType:
+    names = confusion["labels"]
+    wrong = [
+        (count, names[gold], names[predicted])
+        for gold, row in enumerate(confusion["counts"])
+        for predicted, count in enumerate(row)
+        if count and gold != predicted
+    ]
+    if not wrong:
+        return Text("No confusions.")
+    table = _table(f"The most frequent confusions, of {len(wrong):,}", "gold", "predicted", "texts")
+    for count, gold, predicted in sorted(wrong, key=lambda item: -item[0])[:CONFUSIONS]:
+        table.add_row(Text(gold), Text(predicted), f"{count:,}")
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+def prediction_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """JSON lines: texts, gold labels and predictions."""
+    for record in records:
+        yield json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def error_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
+    """The error list, tab-separated with a header; white space within a cell becomes one space."""
+    yield "\t".join(columns) + "\n"
+    for row in rows:
+        yield "\t".join(" ".join(str(row[name]).split()) for name in columns) + "\n"

@@ -1,0 +1,1 @@
+"""What `jaxft.predict` reads and writes, by task."""

@@ -1,0 +1,304 @@
+"""Text classification: a label, several labels or a number for each text or pair, read from its pooled states."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from jaxft.data import labelled, labelled_windows
+from jaxft.data.labelled import LabelledText
+from jaxft.data.loader import Batch
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError
+from jaxft.metrics import classification_report as report
+from jaxft.models.bert import Bert
+from jaxft.models.heads import SequenceClassifier
+from jaxft.models.layers import DropoutSeed
+from jaxft.report import write_json, write_lines
+from jaxft.tasks import problems
+from jaxft.tasks.base import Say, Split, cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SHOWN = 12  # labels that the log counts
+
+
+class SequenceClassification:
+    """Labels of whole texts, by `config.model.problem_type`; see `problems`.
+
+    Predictions are scores, float64 [N, C]. A document in several windows has the mean of their logits.
+    """
+
+    architectures = ("bert",)
+    predicts_words = False
+    compares_with_train = False
+
+    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
+        self.labels = labels
+        self.tuned: dict[str, Any] = {}
+        self.head_dropout = head_dropout
+        self.pool = config.model.pool
+        self.problem: problems.Problem = problems.PROBLEMS[config.model.problem_type](labels, config)
+        self.arrays = self.problem.arrays
+        self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
+        self.method = _method(config)
+
+    @staticmethod
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[LabelledText]:
+        """All examples of `source`; says how many there are, of which labels, and which are empty."""
+        data = config.data
+        columns = labelled.Columns(data.text, data.text_pair, data.label)
+        examples = list(
+            labelled.read(
+                source,
+                columns=columns,
+                problem=config.model.problem_type,
+                separator=data.label_separator,
+                format=data.format,
+            )
+        )
+        say(
+            f"{name}: {source}: {len(examples):,} {'pairs' if data.text_pair else 'texts'}; {_labels(examples)}"
+        )
+        empty = [e for e in examples if not e.text.strip() and not (e.pair or "").strip()]
+        if len(empty) == len(examples):
+            raise UserError(
+                f"{name}: {source}: all {len(empty):,} texts are empty; is config.data.text={data.text!r} right?"
+            )
+        if empty:
+            say(
+                f"warning: {name}: {len(empty):,} of {len(examples):,} texts are empty, and stay in; the first: "
+                f"{empty[0].origin}"
+            )
+        return examples
+
+    @staticmethod
+    def split_dev(
+        examples: Sequence[LabelledText], fraction: float, seed: int
+    ) -> tuple[list[LabelledText], list[LabelledText]]:
+        """(train, dev) of examples; single labels keep their shares."""
+        return labelled.split_dev(examples, fraction, seed)
+
+    @staticmethod
+    def label_set(train: Sequence[LabelledText]) -> list[str]:
+        """See `problems.label_set`."""
+        return problems.label_set(train)
+
+    @staticmethod
+    def texts(train: Sequence[LabelledText]) -> Iterator[str]:
+        """Texts and their pairs."""
+        return (text for e in train for text in (e.text, e.pair) if text is not None)
+
+    def check(self, split: Split, train: Sequence[LabelledText], say: Say) -> None:
+        """Warns of labels that the model cannot predict, texts that stand in `train` as well, and shortened ones."""
+        name, examples = split.name, split.examples
+        self.problem.check(name, examples, say)
+        if examples is train and len(self.labels) > max(len(examples) // 2, 2):
+            say(
+                f"warning: {len(self.labels):,} labels for {len(examples):,} texts; is config.data.label right?"
+            )
+        if examples is not train and (shared := labelled.overlap(train, examples)):
+            say(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
+        if count := np.count_nonzero(lost := split.windows.column("lost")):
+            say(
+                f"{name}: {count:,} of {len(examples):,} texts are shortened, by {lost.max():,} tokens at most, to "
+                "fit config.data.max_length (config.data.truncation='windows' reads all)"
+            )
+        if (extra := len(split.windows) - len(examples)) > 0:
+            say(f"{name}: long texts have {extra:,} more windows, each with its text's label")
+
+    def encode(
+        self,
+        examples: Sequence[LabelledText],
+        tokenizer: "PreTrainedTokenizerBase",
+        config: ConfigDict,
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """`Windows` of examples (`only` some, if given) under the settings; see data/labelled_windows.py."""
+        examples = examples if only is None else examples[only.start : only.stop]
+        labels, known = self.problem.targets(examples)
+        return labelled_windows.encode(
+            examples,
+            labels,
+            known,
+            tokenizer,
+            max_length=config.data.max_length,
+            truncation=config.data.truncation,
+            stride=config.data.stride,
+            cache_dir=cache_folder(config.data.cache_dir) if cached else None,
+        )
+
+    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
+        """`SequenceClassifier` over a BERT body of `sizes`."""
+        return SequenceClassifier(
+            Bert(**sizes, pooler=self.pool == "pooler", rngs=rngs),
+            num_labels=len(self.labels),
+            pool=self.pool,
+            dropout=self.head_dropout,
+            initializer_range=sizes["initializer_range"],
+            rngs=rngs,
+        )
+
+    def loss(self, model, batch, dropout: DropoutSeed | None):
+        """The problem's loss summed over windows by their weights; weight: their sum."""
+        return self.problem.loss(_logits(model, batch, dropout), batch["labels"], batch["weights"])
+
+    def logits(self, model, batch) -> jax.Array:
+        """Outputs for every segment, float32 [R, S, C], numbers in the data's units, without dropout."""
+        logits = _logits(model, batch, None)
+        return self.problem.scores(logits) if self.labels == [problems.VALUE] else logits
+
+    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Parameters whose head gives numbers in the data's units."""
+        if self.labels != [problems.VALUE]:
+            return parameters
+        offset, scale = self.problem.offset, self.problem.scale
+        head = {"head/kernel": parameters["head/kernel"] * scale}
+        return parameters | head | {"head/bias": parameters["head/bias"] * scale + offset}
+
+    def predict(self, model, batch):
+        """{"logits": float32 [R, S, C]}, and the loss."""
+        logits = _logits(model, batch, None)
+        return {"logits": logits}, *self.problem.loss(logits, batch["labels"], batch["weights"])
+
+    def prompts(self, examples, tokenizer, config) -> list[list[int]]:
+        """None: labels are no text."""
+        return []
+
+    def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> np.ndarray:
+        """Scores of each example, float64 [N, C]."""
+        sums = np.zeros((len(split.examples), len(self.labels)))
+        counts = np.zeros(len(split.examples), np.int64)
+        for batch, arrays in outputs:
+            row, segment = np.nonzero(batch.windows >= 0)
+            owner = split.windows.sentence[batch.windows[row, segment]]
+            np.add.at(sums, owner, arrays["logits"][row, segment])
+            np.add.at(counts, owner, 1)
+        if unread := int((counts == 0).sum()):
+            raise AssertionError(f"{unread} texts of {split.name} were not scored")
+        return self.problem.scores(sums / counts[:, None])
+
+    def predict_stream(
+        self,
+        examples: Iterable[LabelledText],
+        tokenizer: "PreTrainedTokenizerBase",
+        config: ConfigDict,
+        outputs: Callable[[Windows], Iterable[tuple[Batch, dict[str, np.ndarray]]]],
+        *,
+        max_words: int,
+    ) -> Iterator[list[tuple[LabelledText, dict[str, Any]]]]:
+        """Predicts examples as they come: yields them with what is said of them, in order, a chunk at a time.
+
+        outputs: the model's, of all windows. max_words: of a chunk (or one example): all that is held in memory.
+        """
+        for chunk in _chunks(examples, max_words):
+            windows = self.encode(chunk, tokenizer, config, cached=False)
+            scores = self.collect(Split("input", "input", chunk, windows), outputs(windows))
+            yield list(zip(chunk, self.problem.answers(scores, self.tuned), strict=True))
+
+    def tune(self, split: Split, scores: np.ndarray) -> None:
+        """Thresholds, where a text may have several labels."""
+        self.tuned = self.problem.tune(self.problem.state(split.examples, scores, {}))
+
+    def measure(self, split: Split, scores: np.ndarray, loss_sum: float, weight_sum: float) -> Any:
+        """The metric state of a split; see `Problem.state`."""
+        state = self.problem.state(split.examples, scores, self.tuned)
+        state.loss_sums.append(loss_sum)
+        state.weight_sums.append(weight_sum)
+        return state
+
+    def metric_names(self, split: Split) -> list[str]:
+        """The names of what `measure` gives on `split`."""
+        scores = np.zeros((len(split.examples), len(self.labels)))
+        return list(self.measure(split, scores, 0.0, 1.0).compute())
+
+    def summary(self, values: dict[str, float]) -> str:
+        """The metrics of a log line."""
+        return self.problem.summary(values)
+
+    def write_evaluation(
+        self,
+        folder: Path,
+        split: Split,
+        train: Split | None,
+        state: Any,
+        scores: np.ndarray,
+        *,
+        samples: int,
+        seed: int,
+        console: Console,
+    ) -> dict[str, float]:
+        """Writes eval/NAME.json, predictions/NAME.jsonl and errors/NAME.tsv, prints the report, returns the metrics.
+
+        samples: of the bootstrap, for single labels.
+        """
+        metrics = state.compute()
+        details = self.problem.details(state, samples, seed)
+        result = report.evaluation(metrics, data=split.source, method=self.method, details=details)
+        write_json(folder / "eval" / f"{split.name}.json", result)
+        answers = list(self.problem.answers(scores, self.problem.tune(state)))
+        records = [_record(e) | a for e, a in zip(split.examples, answers, strict=True)]
+        write_lines(folder / "predictions" / f"{split.name}.jsonl", report.prediction_lines(records))
+        errors = self.problem.errors([example.label for example in split.examples], answers)
+        texts = list(_record(split.examples[0]))[:-1]
+        rows = [row | records[row["index"]] for row in errors]
+        lines = report.error_lines(rows, (*self.problem.error_columns, *texts))
+        write_lines(folder / "errors" / f"{split.name}.tsv", lines)
+        console.print(report.report(result))
+        console.print(f"{split.name}: {len(records):,} texts scored, 0 unscored")
+        return metrics
+
+
+def _record(example: LabelledText) -> dict[str, Any]:
+    texts = (
+        {"text": example.text} if example.pair is None else {"text": example.text, "text_pair": example.pair}
+    )
+    return texts | {"label": example.label}
+
+
+def _logits(model, batch, dropout) -> jax.Array:
+    inputs = ("input_ids", "segment_ids", "positions", "token_type_ids", "starts")
+    return model(*(batch[name] for name in inputs), dropout=dropout)
+
+
+def _chunks(examples: Iterable[LabelledText], max_words: int) -> Iterator[list[LabelledText]]:
+    """Examples in groups of at most `max_words` words, or one example."""
+    chunk: list[LabelledText] = []
+    words = 0
+    for example in examples:
+        size = 1 + len(example.text.split()) + len((example.pair or "").split())
+        if chunk and words + size > max_words:
+            yield chunk
+            chunk, words = [], 0
+        chunk.append(example)
+        words += size
+    if chunk:
+        yield chunk
+
+
+def _labels(examples: Sequence[LabelledText]) -> str:
+    """What is said of the labels of a data set."""
+    if isinstance(examples[0].label, float):
+        values = [example.label for example in examples]
+        return f"numbers from {min(values):g} to {max(values):g}, mean {sum(values) / len(values):.4g}"
+    counts = Counter(name for e in examples for name in ([e.label] if isinstance(e.label, str) else e.label))
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(SHOWN))
+    return f"{len(counts)} labels: {shown}{', ...' if len(counts) > SHOWN else ''}"
+
+
+def _method(config: ConfigDict) -> str:
+    """What is read of a text that is too long."""
+    length = config.data.max_length
+    if config.data.truncation == "windows":
+        return f"texts whole, long ones by the mean of the logits of their windows of {length} tokens"
+    part = {"head": "beginning", "tail": "end", "head+tail": "beginning and end"}[config.data.truncation]
+    return f"the {part} of each text that is longer than {length} tokens"

@@ -1,0 +1,153 @@
+"""Windows of texts: framed and shortened as transformers does, or read whole; packed with what belongs to each."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft.data.labelled import LabelledText
+from jaxft.data.labelled_windows import encode
+from jaxft.data.loader import Loader, segment_labels
+from jaxft.errors import UserError
+from tests.data.tiny_text import minilm, tokenizer
+
+TEXTS = st.lists(st.sampled_from("abcdefgh"), max_size=40).map(" ".join)
+
+
+def windows_of(pairs, max_length=16, tokenizer=tokenizer, labels=None, **options):
+    """Of (text, second text or None) pairs; labels by default their numbers."""
+    examples = [LabelledText(text, pair, None, f"x:{i}") for i, (text, pair) in enumerate(pairs)]
+    labels = np.arange(len(examples), dtype=np.int32) if labels is None else labels
+    known = np.ones(len(examples), bool)
+    return encode(examples, labels, known, tokenizer(), max_length=max_length, **options)
+
+
+def pieces(windows, name="input_ids"):
+    return [a.tolist() for a in np.split(windows.column(name), windows.offsets[1:-1])]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.booleans(), st.integers(8, 40))
+def test_head_is_what_transformers_truncation_gives(pairs, paired, max_length):
+    texts, seconds = zip(*pairs, strict=True)
+    seconds = list(seconds) if paired else None
+    options = {"truncation": True, "max_length": max_length, "return_token_type_ids": True}
+    theirs = tokenizer()(list(texts), seconds, **options)
+    windows = windows_of([(a, b if paired else None) for a, b in pairs], max_length)
+    assert pieces(windows) == theirs["input_ids"]
+    if paired:
+        assert pieces(windows, "token_type_ids") == theirs["token_type_ids"]
+    full = tokenizer()(list(texts), seconds)["input_ids"]
+    assert windows.column("lost").tolist() == [max(len(ids) - max_length, 0) for ids in full]
+
+
+def test_tail_and_head_with_tail():
+    text = "a b c d e f g h a b c d"
+    ids = tokenizer()(text)["input_ids"][1:-1]
+    [tail] = pieces(windows_of([(text, None)], 10, truncation="tail"))
+    assert tail[1:-1] == ids[-8:]
+    [both] = pieces(windows_of([(text, None)], 10, truncation="head+tail"))
+    assert both[1:-1] == ids[:2] + ids[-6:]
+    [pair] = pieces(windows_of([(text, "a b")], 13, truncation="tail"))
+    assert pair[1:-1] == [*ids[-8:], 3, *ids[:2]]
+
+
+@settings(max_examples=80, deadline=None)
+@given(TEXTS, st.none() | TEXTS, st.integers(10, 24), st.integers(0, 2))
+def test_windows_hold_all_of_the_longer_text(text, pair, max_length, stride):
+    """Of one length, as few as can be, overlapping by the stride at least, weighing 1 together."""
+    windows = windows_of([(text, pair)], max_length, truncation="windows", stride=stride)
+    found = pieces(windows)
+    assert windows.column("weights").sum() == pytest.approx(1)
+    assert windows.column("labels").tolist() == windows.sentence.tolist() == [0] * len(found)
+    assert max(map(len, found)) <= max_length and len({len(ids) for ids in found}) == 1
+    longer = max(text, pair or "", key=lambda t: len(t.split()))
+    if len(text.split()) == len((pair or "").split()):
+        longer = text
+    whole = tokenizer()(longer)["input_ids"][1:-1]
+    ids = [one[1:-1] for one in found]
+    if pair is not None:
+        parts = [(one[: one.index(3)], one[one.index(3) + 1 :]) for one in ids]
+        ids = [part[longer is not text] for part in parts]
+        assert len({tuple(part[longer is text]) for part in parts}) == 1
+    covered = len(ids[0])
+    place = 0
+    for before, one in zip(ids[:-1], ids[1:], strict=True):
+        # Where it can stand: the farthest place that leaves no gap and the stride.
+        place = max(
+            p for p in range(place, place + len(before) - stride + 1) if whole[p : p + len(one)] == one
+        )
+        covered = place + len(one)
+    assert covered >= len(whole) or len(found) == 1 and ids[0] == whole
+    if len(found) > 1:
+        size = max_length - 2 if pair is None else len(ids[0])
+        assert len(found) <= -(-(len(whole) - stride) // max(size - stride, 1))
+
+
+def test_the_real_tokenizers_frame():
+    """MiniLM's own file pads to 128 and cuts there; neither may reach us."""
+    text, pair = "The cat sat. " * 90, "A dog?"
+    windows = windows_of([(text, pair)], 200, minilm, truncation="head")
+    theirs = minilm()(text, pair, truncation=True, max_length=200)
+    assert pieces(windows) == [theirs["input_ids"]]
+    assert pieces(windows, "token_type_ids") == [theirs["token_type_ids"]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=12), st.integers(1, 6), st.booleans())
+def test_a_batch_holds_for_each_segment_what_belongs_to_its_window(pairs, segments, vector):
+    labels = np.random.default_rng(0).random((len(pairs), 3) if vector else len(pairs)).astype(np.float32)
+    windows = windows_of(pairs, 24, labels=labels)
+    arrays = segment_labels(np.float32, (3,) if vector else ())
+    loader = Loader(windows, rows=3, max_length=32, pad_id=0, arrays=arrays, segments=segments)
+    seen = []
+    for step in range(loader.steps_per_epoch):
+        batch = loader.batch(step)
+        assert batch.arrays.keys() == arrays.keys()
+        for name, spec in arrays.items():
+            assert batch.arrays[name].shape == spec.shape_in(3, 32, segments), name
+            assert batch.arrays[name].dtype == spec.dtype, name
+        used = batch.windows >= 0
+        assert (batch.arrays["weights"][~used] == 0).all() and (batch.arrays["labels"][~used] == 0).all()
+        for row, segment in np.argwhere(used):
+            window, start = batch.windows[row, segment], batch.arrays["starts"][row, segment]
+            slots = slice(start, start + windows.lengths[window])
+            assert (batch.arrays["segment_ids"][row, slots] == segment + 1).all()
+            assert batch.arrays["input_ids"][row, slots].tolist() == pieces(windows)[window]
+            types = batch.arrays["token_type_ids"][row, slots].tolist()
+            assert types == pieces(windows, "token_type_ids")[window]
+            np.testing.assert_array_equal(batch.arrays["labels"][row, segment], labels[window])
+            assert batch.arrays["weights"][row, segment] == 1
+            seen.append(window)
+    assert sorted(seen) == list(range(len(pairs)))
+
+
+def test_the_cache_tells_labels_texts_and_settings_apart(tmp_path):
+    def ids(*arguments, **options):
+        windows = windows_of(*arguments, cache_dir=tmp_path, **options)
+        return pieces(windows), windows.column("labels").tolist()
+
+    text = "a b c d e f g h"
+    assert ids([(text, None)]) == ids([(text, None)])
+    assert len(list(tmp_path.iterdir())) == 1
+    variants = [
+        ids([(text, "a")]),
+        ids([(text, None)], 8),
+        ids([(text, None)], 8, truncation="tail"),
+        ids([(text, None)], labels=np.array([5], np.int32)),
+        ids([(text, None)], labels=np.array([[1, 0]], np.float32)),
+    ]
+    assert len({str(v) for v in variants}) == 5 and len(list(tmp_path.iterdir())) == 6
+
+
+def test_settings_that_cannot_work():
+    with pytest.raises(
+        UserError, match=r"config.data.stride=14: expected 0 to 13 with config.data.max_length=16"
+    ):
+        windows_of([("a", None)], truncation="windows", stride=14)
+    with pytest.raises(UserError, match=r"config.data.stride=6: expected 0 to 5 with"):
+        windows_of([("a", "b")], truncation="windows", stride=6)
+    with pytest.raises(
+        UserError, match="config.data.max_length=4 leaves no room for text beside 3 special tokens"
+    ):
+        windows_of([("a", "b")], 4)

@@ -1,0 +1,266 @@
+"""Text classification from text on: torch's loss and gradients, the same packed and unpacked, documents read whole."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from jaxft import build, config, inference, sharding, step
+from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText
+from jaxft.data.loader import Loader
+from jaxft.errors import UserError
+from jaxft.models.layers import DropoutSeed
+from jaxft.pretrained import bert, mapping
+from jaxft.tasks.base import Split
+from jaxft.tasks.sequence_classification import SequenceClassification
+from tests.data.tiny_text import VOCABULARY, tokenizer
+from tests.pretrained.parity import assert_gradients_are_torchs, randomize
+
+LENGTH = 16
+HF = BertConfig(
+    vocab_size=len(VOCABULARY),
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=40,
+    max_position_embeddings=LENGTH,
+    initializer_range=0.2,
+    hidden_dropout_prob=0.2,
+    attention_probs_dropout_prob=0.2,
+)
+LABELS = {SINGLE: ["x", "y", "z"], MULTI: ["x", "y", "z"], NUMBER: ["value"]}
+
+
+def settings(problem=SINGLE, pair=False, **changed):
+    values = config.base()
+    values.update_from_flattened_dict(
+        {
+            "task": "sequence_classification",
+            "model.problem_type": problem,
+            "data.text_pair": "pair" if pair else None,
+            "data.max_length": LENGTH,
+            "data.max_segments": 4,
+        }
+        | {key.replace("__", "."): value for key, value in changed.items()}
+    )
+    config.validate(values)
+    return values
+
+
+def network(values):
+    task = SequenceClassification(LABELS[values.model.problem_type], head_dropout=0.2, config=values)
+    sizes = bert.sizes(HF.to_dict()) | {"unroll": False}
+    return build.network(task, sizes, sharding.make_mesh(values))
+
+
+def examples(problem, pair, count=11, longest=20):
+    rng = np.random.default_rng(3)
+
+    def text():
+        return " ".join(rng.choice(list("abcdefgh"), rng.integers(1, longest)))
+
+    labels = {
+        SINGLE: lambda: str(rng.choice(["x", "y", "z"])),
+        MULTI: lambda: tuple(label for label in "xyz" if rng.random() < 0.5),
+        NUMBER: lambda: float(rng.normal()),
+    }
+    return [LabelledText(text(), text() if pair else None, labels[problem](), f"x:{i}") for i in range(count)]
+
+
+def mean_loss(net, parameters, windows, *, pack=True):
+    """(loss, its gradient) over all windows, without dropout, from batches of one shape of the loader."""
+    task = net.task
+    rows = 2 if pack else len(windows)
+    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.segments}
+    loader = Loader(windows, rows=rows, max_length=LENGTH, pad_id=0, **options)
+
+    @jax.jit
+    def gradient(parameters, batch):
+        def loss(parameters):
+            return task.loss(step.model_of(net.graphdef, parameters), batch, None)
+
+        return jax.value_and_grad(loss, has_aux=True)(parameters)
+
+    found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
+    total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
+    return total / weight, jax.tree.map(lambda *g: np.asarray(sum(g)) / weight, *(f[1] for f in found))
+
+
+@functools.cache
+def parameters_of(pool):
+    net = network(settings(model__pool=pool))
+    return jax.tree.map(np.array, jax.jit(net.new_parameters)(jnp.uint32(0)))
+
+
+@pytest.mark.parametrize(
+    ("problem", "pair"), [(SINGLE, False), (SINGLE, True), (MULTI, False), (NUMBER, True)]
+)
+def test_loss_and_gradients_are_torchs_from_text_on(problem, pair):
+    """Special tokens, token types, truncation, packing, pooler, head and loss, all at once."""
+    values = settings(problem, pair)
+    net, found = network(values), examples(problem, pair)
+    theirs = BertForSequenceClassification(HF_with(problem)).eval()
+    randomize(theirs, 1)
+    tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
+    parameters, report = mapping.load(bert.TABLE, tensors, net.abstract)
+    assert not report.new and not report.ignored
+
+    encoded = tokenizer()(
+        [e.text for e in found],
+        [e.pair for e in found] if pair else None,
+        truncation=True,
+        max_length=LENGTH,
+        padding=True,
+        return_token_type_ids=True,
+        return_tensors="pt",
+    )
+    labels = torch.tensor(net.task.problem.targets(found)[0])
+    wanted = theirs(**encoded, labels=labels.long() if problem == SINGLE else labels)
+    wanted.loss.backward()
+    gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
+
+    windows = net.task.encode(found, tokenizer(), values, cached=False)
+    loss, ours = mean_loss(net, parameters, windows)
+    assert loss == pytest.approx(wanted.loss.item(), rel=1e-5)
+    padding = gradients["bert.embeddings.word_embeddings.weight"][0]
+    assert not padding.any()  # torch gives the padding token none, and no text of ours holds it
+    assert_gradients_are_torchs(bert.TABLE, ours, gradients, net.abstract)
+
+    split = Split("dev", "dev", found, windows)
+    scores = net.task.problem.scores(wanted.logits.detach().numpy().astype(np.float64))
+    np.testing.assert_allclose(collected(net, parameters, split), scores, atol=1e-5)
+
+
+def HF_with(problem):
+    names = {"id2label": dict(enumerate(LABELS[problem])), "label2id": {}}
+    return BertConfig(**HF.to_dict() | {"problem_type": problem} | names)
+
+
+def collected(net, parameters, split):
+    """What the task collects of the predictions of a split, through the compiled step of every verb."""
+    task = net.task
+    loader = Loader(
+        split.windows,
+        rows=2,
+        max_length=LENGTH,
+        shuffle=False,
+        pad_id=0,
+        arrays=task.arrays,
+        segments=task.segments,
+    )
+    steps = build.compile_eval(net, set(loader.shapes))
+    placed = {name: jnp.asarray(value) for name, value in parameters.items()}
+    return task.collect(split, ((b, a) for b, a, _ in inference.outputs(net, steps, placed, loader)))
+
+
+@pytest.mark.parametrize("pool", ["pooler", "cls", "mean", "max"])
+def test_packed_and_unpacked_have_one_loss_and_gradient(pool):
+    values = settings(MULTI, True, model__pool=pool)
+    net, parameters = network(values), parameters_of(pool)
+    windows = net.task.encode(examples(MULTI, True, longest=6), tokenizer(), values, cached=False)
+    packed, alone = (mean_loss(net, parameters, windows, pack=pack) for pack in (True, False))
+    np.testing.assert_allclose(packed[0], alone[0], rtol=1e-5)
+    for name in parameters:
+        scale = np.abs(alone[1][name]).max()
+        np.testing.assert_allclose(packed[1][name], alone[1][name], atol=1e-3 * scale + 1e-6, err_msg=name)
+
+
+def test_pools_read_their_own_segment_only():
+    """By hand from the body's states: first, mean and largest of each segment; zeros of one that isn't there."""
+    values = {pool: settings(model__pool=pool) for pool in ("cls", "mean", "max")}
+    nets = {pool: network(v) for pool, v in values.items()}
+    net = nets["cls"]
+    windows = net.task.encode(examples(SINGLE, False, 3, 4), tokenizer(), values["cls"], cached=False)
+    loader = Loader(windows, rows=1, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
+    batch = loader.batch(0).arrays
+    parameters = parameters_of("cls")
+    inputs = [batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids")]
+    states = np.asarray(step.model_of(net.graphdef, parameters).body(*inputs))[0]
+    head = [parameters["head/kernel"], parameters["head/bias"]]
+    pools = {"cls": lambda x: x[0], "mean": lambda x: x.mean(0), "max": lambda x: x.max(0)}
+    for pool, pooled in pools.items():
+        logits = nets[pool].task.logits(step.model_of(nets[pool].graphdef, parameters), batch)[0]
+        for segment in range(batch["segment_ids"].max()):
+            own = states[batch["segment_ids"][0] == segment + 1]
+            np.testing.assert_allclose(logits[segment], pooled(own) @ head[0] + head[1], atol=1e-5)
+        assert np.isfinite(logits).all()
+
+
+def test_dropout_is_on_before_the_head_too():
+    values = settings()
+    net = network(values)
+    parameters = parameters_of("pooler")
+    windows = net.task.encode(examples(SINGLE, False), tokenizer(), values, cached=False)
+    batch = (
+        Loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
+        .batch(0)
+        .arrays
+    )
+
+    def loss(task, seed, **rates):
+        sizes = bert.sizes(HF.to_dict()) | {"unroll": False} | rates
+        graph = build.network(task, sizes, sharding.make_mesh(values)).graphdef
+        seed = DropoutSeed(jnp.uint32(seed), jnp.int32(0))
+        return float(task.loss(step.model_of(graph, parameters), batch, seed)[0])
+
+    none = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+    only_head = SequenceClassification(LABELS[SINGLE], head_dropout=0.5, config=values)
+    without = SequenceClassification(LABELS[SINGLE], head_dropout=0.0, config=values)
+    assert len({loss(only_head, s, **none) for s in range(3)}) == 3
+    assert len({loss(without, s, **none) for s in range(3)}) == 1
+
+
+def test_a_document_has_the_mean_of_its_windows_logits():
+    values = settings(data__truncation="windows")
+    net, parameters = network(values), parameters_of("pooler")
+    long, short = "a b c d e f g h " * 5, "a b"
+    documents = [LabelledText(text, None, "x", "x:1") for text in (long, short)]
+    windows = net.task.encode(documents, tokenizer(), values, cached=False)
+    assert windows.sentence.tolist() == [0, 0, 0, 1]
+    whole = collected(net, parameters, Split("dev", "dev", documents, windows))
+    words = long.split()
+    cut = [(0, 14), (13, 27), (26, 40)]  # 40 words in windows of 14: three of 14, evenly spread
+    parts = [LabelledText(" ".join(words[a:b]), None, "x", "x:1") for a, b in cut]
+    alone = net.task.encode(parts, tokenizer(), values, cached=False)
+    assert windows.input_ids[: alone.offsets[-1]].tolist() == alone.input_ids.tolist()
+    logits = np.log(collected(net, parameters, Split("dev", "dev", parts, alone)))
+    np.testing.assert_allclose(whole[0], net.task.problem.scores(logits.mean(0, keepdims=True))[0], atol=1e-5)
+
+
+def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3)), jnp.float32)
+    weights = jnp.ones((2, 3))
+    for problem, labels in ((SINGLE, jnp.ones((2, 3), jnp.int32)), (MULTI, jnp.ones((2, 3, 3)))):
+        losses = {
+            float(network(settings(problem, **changed)).task.problem.loss(logits, labels, weights)[0])
+            for changed in ({}, {"loss__label_smoothing": 0.1}, {"loss__focal_gamma": 2.0},
+                            {"loss__class_weights": (("y", 3.0),)})
+        }  # fmt: skip
+        assert len(losses) == 4
+    number = network(settings(NUMBER, data__label_range=(10.0, 20.0))).task
+    targets, _ = number.problem.targets([LabelledText("a", None, 12.5, "x:1")])
+    assert targets.tolist() == [0.25]
+    assert number.problem.scores(np.array([[0.25]])).tolist() == [[12.5]]
+    head = number.exported({"head/kernel": np.array([[2.0]]), "head/bias": np.array([0.5])})
+    assert (head["head/kernel"], head["head/bias"]) == (20, 15)
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels", "changed", "message"),
+    [
+        (SINGLE, ["a"] * 3, {}, "the training data has 1 label: 'a'; two or more are needed"),
+        (MULTI, [(), ()], {}, "the training data has 0 labels; two or more"),
+        (NUMBER, [1.5] * 3, {}, "all 3 labels of the training data are 1.5: there is nothing to learn"),
+        (SINGLE, ["a", "b"], {"loss__class_weights": (("c", 2.0),)}, "class_weights names 'c', which is no label"),
+        (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.problem"),
+    ],
+)  # fmt: skip
+def test_labels_that_teach_nothing(problem, labels, changed, message):
+    found = [LabelledText("a", None, label, "x:1") for label in labels]
+    with pytest.raises(UserError, match=message):
+        names = SequenceClassification.label_set(found)
+        SequenceClassification(names, config=settings(problem, **changed))

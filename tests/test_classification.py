@@ -1,0 +1,414 @@
+"""Text classification as a user runs it: it learns, resumes to the bit, predicts line by line, and torch agrees."""
+
+import argparse
+import csv
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxft import config as settings
+from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft.data.labelled import LabelledText
+from jaxft.data.loader import Loader
+from jaxft.errors import Preempted, UserError
+from jaxft.model_card import card
+from tests.test_language_model import arrays
+
+MULTI, NUMBER = "multi_label_classification", "regression"
+FILLERS = "a b c d e f g h i j".split()
+
+
+def words(rng, *markers):
+    """A few letters with markers among them."""
+    found = [rng.choice(FILLERS) for _ in range(rng.randint(3, 9))]
+    for marker in markers:
+        found.insert(rng.randint(0, len(found)), marker)
+    return " ".join(found)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Kept between the runs of this file, several of which are of one shape."""
+    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in options]
+    for name, value in zip(options, (str(tmp_path_factory.mktemp("xla-cache")), 0.0), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in zip(options, before, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One of three digits to be found (CSV), any of four (JSON lines), or two to be added up (TSV, pairs)."""
+    folder = tmp_path_factory.mktemp("texts")
+    rng = random.Random(0)
+    for name, count in (("train", 400), ("dev", 60), ("test", 60)):
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "review", "stars"])
+            for index in range(count):
+                star = rng.choice("123")
+                writer.writerow([index, words(rng, star).replace("j", ',"\n'), star])
+        with open(folder / f"{name}.jsonl", "w") as file:
+            for _ in range(count):
+                labels = [label for label in "pqrs" if rng.random() < 0.4]
+                file.write(json.dumps({"text": words(rng, *labels), "label": labels}) + "\n")
+        with open(folder / f"{name}.tsv", "w") as file:
+            file.write("first\tsecond\tscore\n")
+            for _ in range(count):
+                one, other = rng.choice("024"), rng.choice("01")
+                file.write(f"{words(rng, one)}\t{words(rng, other)}\t{10 * (int(one) + int(other))}\n")
+    return folder
+
+
+def config_for(folder, tiny_bert, suffix="csv", **changed):
+    config = settings.base()
+    config.update_from_flattened_dict(
+        {
+            "task": "sequence_classification",
+            "model.checkpoint": str(tiny_bert),
+            "model.unroll": "no",  # quick to compile
+            **{f"data.{name}": str(folder / f"{name}.{suffix}") for name in ("train", "dev", "test")},
+            "data.cache_dir": "off",
+            "data.max_length": 48,
+            "batch.rows": 8,
+            "train.steps": 80,
+            "optim.lr": 0.01,
+            "optim.warmup": 5,
+            "eval.metric": "accuracy",
+            "eval.every_steps": 40,
+            "eval.rows": 8,
+            "eval.bootstrap": 50,
+            "log.tensorboard": False,
+        }
+        | {key.replace("__", "."): value for key, value in changed.items()}
+    )
+    settings.validate(config)
+    return config
+
+
+def trained(folder, tmp_path_factory, tiny_bert, name, suffix, **changed):
+    run = tmp_path_factory.mktemp("runs") / name
+    config = config_for(folder, tiny_bert, suffix, **changed)
+    return run, config, train.run(config, run)
+
+
+@pytest.fixture(scope="module")
+def single(folder, tmp_path_factory, tiny_bert):
+    """With accumulation, dropout and windows over long texts; (folder, config, summary)."""
+    options = {"batch__accumulate": 2, "checkpoint__every_steps": 20, "data__truncation": "windows"}
+    columns = {"data__text": "review", "data__label": "stars"}
+    return trained(folder, tmp_path_factory, tiny_bert, "single", "csv", **options, **columns)
+
+
+@pytest.fixture(scope="module")
+def several(folder, tmp_path_factory, tiny_bert):
+    options = {"model__problem_type": MULTI, "eval__metric": "f1_micro", "eval__thresholds": "label"}
+    return trained(folder, tmp_path_factory, tiny_bert, "several", "jsonl", train__steps=120, **options)
+
+
+@pytest.fixture(scope="module")
+def number(folder, tmp_path_factory, tiny_bert):
+    options = {"model__problem_type": NUMBER, "eval__metric": "spearman", "data__label_range": (0.0, 50.0)}
+    columns = {"data__text": "first", "data__text_pair": "second", "data__label": "score"}
+    return trained(
+        folder, tmp_path_factory, tiny_bert, "number", "tsv", train__steps=160, **options, **columns
+    )
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_label_is_learnt_and_told(single):
+    run, _, summary = single
+    assert summary["test"]["accuracy"] > 0.9  # by chance: a third
+    assert summary["late_compiles"] == 0 and summary["padding_fraction"] < 0.1
+    found = read_json(run / "eval/test.json")
+    assert found["metrics"] == summary["test"] and found["examples"] == 60
+    assert found["method"] == "texts whole, long ones by the mean of the logits of their windows of 48 tokens"
+    low, high = found["intervals"]["accuracy"]
+    assert low <= summary["test"]["accuracy"] <= high
+    counts = np.array(found["confusion"]["counts"])
+    assert found["confusion"]["labels"] == ["1", "2", "3"] and counts.sum() == 60
+    assert counts.trace() / 60 == pytest.approx(summary["test"]["accuracy"])
+    lines = read_lines(run / "predictions/test.jsonl")
+    assert [line.keys() for line in lines] == [{"text", "label", "predicted_label", "score"}] * 60
+    wrong = [line for line in lines if line["label"] != line["predicted_label"]]
+    errors = (run / "errors/test.tsv").read_text().splitlines()
+    assert errors[0] == "gold\tpredicted\tscore\ttext" and len(errors) == 1 + len(wrong)
+
+
+def test_several_labels_are_learnt_at_thresholds_of_dev(several):
+    run, _, summary = several
+    assert (
+        summary["test"]["f1_micro"] > 0.9 and summary["test"]["subset_accuracy"] > 0.6
+    )  # by chance: 0.4 and 0.07
+    thresholds = read_json(run / "model/tuned.json")["thresholds"]
+    assert thresholds.keys() == set("pqrs")
+    for name in ("dev", "test"):
+        assert read_json(run / f"eval/{name}.json")["thresholds"] == thresholds
+        for line in read_lines(run / f"predictions/{name}.jsonl"):
+            assert line["predicted_labels"] == list(line["scores"])
+            assert all(score >= round(thresholds[label], 6) for label, score in line["scores"].items())
+    # Those of each label that are best on dev, not the plain 0.5.
+    assert summary["dev"]["f1_macro"] >= summary["test"]["f1_macro"] - 0.1
+    assert set(thresholds.values()) != {0.5}
+
+
+def test_numbers_are_learnt_in_their_own_scale(number):
+    run, _, summary = number
+    assert summary["test"]["pearson"] > 0.9
+    lines = read_lines(run / "predictions/test.jsonl")
+    gold, ours = np.array([(line["label"], line["predicted_value"]) for line in lines]).T
+    assert gold.max() == 50 and np.abs(gold - ours).mean() < 8
+    assert summary["test"]["mse"] == pytest.approx(np.mean((gold - ours) ** 2), rel=1e-4)
+    assert summary["test"]["mse"] / 50**2 == pytest.approx(summary["test"]["loss"], rel=1e-4)
+
+
+def test_a_stopped_run_ends_bit_identically(single, tmp_path, monkeypatch):
+    whole, config, summary = single
+    original = Loader.batch
+
+    def stopping(self, number):
+        if number == 45 and self._shuffle:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "batch", stopping)
+        with pytest.raises(Preempted):
+            train.run(config, tmp_path / "run")
+    again = train.run(config, tmp_path / "run")
+    assert again["test"] == summary["test"] and again["best_step"] == summary["best_step"]
+    one, other = (arrays(run / "checkpoints/80") for run in (whole, tmp_path / "run"))
+    assert one.keys() == other.keys()
+    assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
+
+
+def run_evaluate(run, data, output):
+    names = ("format", "word_column", "tag_column", "layout", "stride")
+    flags = argparse.Namespace(run=run, data=str(data), output=str(output), **dict.fromkeys(names))
+    return evaluate.run_evaluate(flags)
+
+
+def test_evaluation_gives_the_runs_own_numbers(several, folder, tmp_path):
+    """On test at the thresholds of dev, which the run's folder keeps."""
+    metrics = run_evaluate(several[0], folder / "test.jsonl", tmp_path / "out")
+    assert metrics == pytest.approx(several[2]["test"], rel=1e-5)
+    assert read_lines(tmp_path / "out/predictions/test.jsonl") == read_lines(
+        several[0] / "predictions/test.jsonl"
+    )
+
+
+def test_labels_that_train_lacks_are_told_and_count_as_wrong(single, several, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("review,stars\na b 1,1\na b 1,9\n")
+    metrics = run_evaluate(single[0], tmp_path / "a.csv", tmp_path / "one")
+    assert metrics["accuracy"] == 0.5 and metrics["support/9"] == 1
+    assert "warning: a has labels that train has not; they count as wrong: 9 1" in capsys.readouterr().out
+    (tmp_path / "b.jsonl").write_text('{"text": "a p", "label": ["p", "z"]}\n')
+    metrics = run_evaluate(several[0], tmp_path / "b.jsonl", tmp_path / "two")
+    assert metrics["subset_accuracy"] == 0 and metrics["recall/z"] == 0
+    assert "they count as missed: z 1" in capsys.readouterr().out
+
+
+@pytest.fixture
+def predicted(monkeypatch, tmp_path):
+    """Runs predict on bytes, from a file or, without a name, from stdin; gives the output."""
+    opened = {}
+    original = inference.open_model
+    monkeypatch.setattr(
+        inference, "open_model", lambda run, say: opened.setdefault(run.workdir, original(run, say))
+    )
+
+    def run(folder, content: bytes, name: str = "", format: str = "auto") -> bytes:
+        source = str(tmp_path / name) if name else "-"
+        if name:
+            (tmp_path / name).write_bytes(content)
+        else:
+            monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
+        flags = {"run": folder, "input": source, "output": str(tmp_path / "output"), "format": format}
+        predict.run_predict(argparse.Namespace(**flags, word_column=None))
+        return (tmp_path / "output").read_bytes()
+
+    return run
+
+
+def test_predictions_of_tables_are_those_of_the_run(single, folder, predicted):
+    """Line for line: fields with quotes and line ends, blank lines, a header with a BOM, a column of our name."""
+    expected = read_lines(single[0] / "predictions/test.jsonl")
+    content = (folder / "test.csv").read_bytes()
+    output = predicted(single[0], b"\xef\xbb\xbf\n" + content.replace(b"id,", b"score,", 1) + b"\n", "in.csv")
+    assert output.startswith(b"\xef\xbb\xbf\nscore,review,stars,predicted_label,predicted_score\r\n")
+    assert output.endswith(b"\n\n")
+    rows = list(csv.DictReader(io.StringIO(output.decode("utf-8-sig").lstrip("\n"), newline="")))
+    assert [row["review"] for row in rows] == [line["text"] for line in expected]
+    assert [row["predicted_label"] for row in rows] == [line["predicted_label"] for line in expected]
+    scores = [float(row["predicted_score"]) for row in rows]
+    assert scores == pytest.approx([line["score"] for line in expected], abs=1e-5)
+    original = io.StringIO(content.decode(), newline="")
+    assert [row["score"] for row in rows] == [row["id"] for row in csv.DictReader(original)]
+
+
+def test_predictions_of_records_and_of_plain_text(several, number, folder, predicted):
+    expected = read_lines(several[0] / "predictions/test.jsonl")
+    content = (folder / "test.jsonl").read_bytes()
+    lines = predicted(several[0], content.replace(b"\n", b"\n\n"), "in.jsonl").split(b"\n")
+    assert lines[1::2] == [b""] * 60
+    found = [json.loads(line) for line in lines[:-1:2]]
+    assert [line["predicted_labels"] for line in found] == [line["predicted_labels"] for line in expected]
+    assert [line["label"] for line in found] == [line["label"] for line in expected]
+    text = "".join(line["text"] + "\n" for line in expected[:5]) + "\n"
+    plain = [json.loads(line) for line in predicted(several[0], text.encode()).splitlines()]
+    assert [line["text"] for line in plain] == text.splitlines()
+    assert [p["predicted_labels"] for p in plain[:5]] == [e["predicted_labels"] for e in expected[:5]]
+    output = predicted(number[0], (folder / "test.tsv").read_bytes(), "in.tsv").decode().splitlines()
+    assert output[0] == "first\tsecond\tscore\tpredicted_value"
+    values = [float(line.split("\t")[3]) for line in output[1:]]
+    expected = [line["predicted_value"] for line in read_lines(number[0] / "predictions/test.jsonl")]
+    assert values == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "message"),
+    [
+        ("single", "a.csv", b"text\nhello\n", "a.csv, line 2: no key 'review' in .* config.data.text"),
+        ("single", "a.conll", b"a\n", "the suffix does not tell its format"),
+        ("single", "a.parquet", b"a\n", "predictions are for jsonl, csv, tsv, text, not parquet"),
+        ("single", "a.csv", b"review,id\na,1,2\n", "3 fields where the header has 2"),
+        ("number", "", b"a\n", "<stdin>: plain text has no second texts"),
+    ],
+)
+def test_bad_input_of_predictions(kind, name, content, message, predicted, request, tmp_path):
+    with pytest.raises(UserError, match=message):
+        predicted(request.getfixturevalue(kind)[0], content, name)
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_stream_is_read_no_further_than_a_chunk(single):
+    model = inference.open_model(workdir.open_run(single[0]), print)
+    read = done = furthest = 0
+
+    def stream():
+        nonlocal read
+        for index in range(2_000):
+            read += 1
+            yield LabelledText("a b c", None, None, f"x:{index}")
+
+    def outputs(windows):
+        loader = model.loader(windows, pack=True)
+        for step in range(loader.steps_per_epoch):
+            batch = loader.batch(step)
+            yield batch, {"logits": np.zeros((*batch.windows.shape, 3), np.float32)}
+
+    tokenizer, config = model.run.checkpoint.tokenizer, model.run.config
+    for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=400):
+        furthest = max(furthest, read - done)
+        for example, _ in chunk:
+            assert example.origin == f"x:{done}"
+            done += 1
+    assert done == read == 2_000 and furthest <= 101
+
+
+@pytest.mark.parametrize("kind", ["single", "several", "number"])
+def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder, tmp_path):
+    from transformers import AutoModelForSequenceClassification, pipeline
+
+    run, config, _ = request.getfixturevalue(kind)
+    export.export(run, tmp_path / "model", verify=True)
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "model", output_loading_info=True
+    )
+    assert not any(report.values())
+    assert model.config.problem_type == config.model.problem_type
+    assert list(model.config.id2label.values()) == read_json(run / "model/labels.json")
+    lines = read_lines(run / "predictions/test.jsonl")[:20]
+    classify = pipeline("text-classification", model=str(tmp_path / "model"), device="cpu")
+    texts = [
+        {"text": line["text"]} | ({"text_pair": line["text_pair"]} if "text_pair" in line else {})
+        for line in lines
+    ]
+    for line, answers in zip(lines, classify(texts, top_k=None), strict=True):
+        scores = {answer["label"]: answer["score"] for answer in answers}
+        if kind == "single":
+            assert max(scores, key=scores.get) == line["predicted_label"]
+            assert scores[line["predicted_label"]] == pytest.approx(line["score"], abs=1e-4)
+        elif kind == "several":
+            given = {label for label, score in scores.items() if score >= model.config.thresholds[label]}
+            assert given == set(line["predicted_labels"])
+        else:
+            assert scores["value"] == pytest.approx(line["predicted_value"], abs=1e-2)
+    text = (tmp_path / "model/README.md").read_text()
+    assert "torch's logits differed from jaxft's by" in text and "pipeline_tag: text-classification" in text
+    assert str(folder) not in text
+    if kind == "several":
+        assert f"p {model.config.thresholds['p']:.3f}" in text
+    assert card.PARTS["sequence_classification"].origin(workdir.open_run(run), 7)
+
+
+def test_a_pool_that_transformers_lacks_is_not_exported(single, tmp_path):
+    run = shutil.copytree(single[0], tmp_path / "run")
+    values = read_json(run / "config.json")
+    values["model"]["pool"] = "mean"
+    (run / "config.json").write_text(json.dumps(values))
+    with pytest.raises(
+        UserError, match="config.model.pool='mean', but transformers has no class that pools so"
+    ):
+        export._sequence_classifier(workdir.open_run(run))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data__label": "category"}, r"train.csv, line 2: no key 'category' in \['id', 'review', 'stars'\]"),
+        ({"eval__metric": "f1"}, "config.eval.metric='f1' was not measured; measured: accuracy, .*f1_macro"),
+        ({"eval__metric": "roc_auc"}, "config.eval.metric='roc_auc' was not measured"),  # of three labels
+        (
+            {"data__text": "id", "data__label": "review", "model__problem_type": NUMBER},
+            "is not a finite number",
+        ),
+        ({"data__stride": 46}, "config.data.stride=46: expected 0 to 45"),
+    ],
+)
+def test_bad_settings(folder, tiny_bert, tmp_path, changed, message):
+    columns = {"data__text": "review", "data__label": "stars"}
+    with pytest.raises(UserError, match=message):
+        train.run(config_for(folder, tiny_bert, **columns | changed), tmp_path / "run")
+
+
+def test_odd_data_is_told(folder, tiny_bert, tmp_path, capsys):
+    """Empty texts, texts of train in dev, shortened texts, as many labels as texts; and texts that are all empty."""
+    (tmp_path / "train.csv").write_text("text,label\n,a\na b,b\n" + "x " * 90 + ",c\nd,e\n")
+    (tmp_path / "dev.csv").write_text("text,label\na b,a\n")
+    options = {"train__steps": 1, "eval__every_steps": 1, "data__test": None, "eval__metric": "accuracy"}
+    config = config_for(tmp_path, tiny_bert, **options)
+    train.run(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    for line in (
+        "train.csv: 4 texts; 4 labels: a 1, b 1, c 1, e 1",
+        f"warning: train: 1 of 4 texts are empty, and stay in; the first: {tmp_path}/train.csv:2",
+        "warning: 4 labels for 4 texts; is config.data.label right?",
+        "warning: 1 of 1 texts of dev stand word for word in train",
+        "train: 1 of 4 texts are shortened, by 44 tokens at most, to fit config.data.max_length",
+    ):
+        assert line in said
+    (tmp_path / "train.csv").write_text("text,label\n,a\n ,b\n")
+    with pytest.raises(UserError, match="all 2 texts are empty; is config.data.text='text' right?"):
+        train.run(config, tmp_path / "other")
