@@ -33,6 +33,7 @@ def base() -> ConfigDict:
                 remat="none",  # what the backward pass recomputes: none | dots (keep products) | full
                 unroll="auto",  # layers: a Python loop ("yes", quicker on CPU) or a scan ("no")
                 dropout=placeholder(float),  # unset: the checkpoint's rates
+                constraints=True,  # of crf_tagging: only label sequences that IOB2 allows, no I-X but after B-X or I-X
                 sizes=(),  # of a new model: fields of its config.json, e.g. (("n_layer", 4), ("n_embd", 256))
                 vocab_size=8192,  # of a new model's tokenizer, which is trained on the training text
             ),
@@ -44,7 +45,7 @@ def base() -> ConfigDict:
                 word_column=0,  # CoNLL columns, negative ones count from the end
                 tag_column=-1,
                 columns=(),  # keys of JSON, CSV, Parquet and hub records by role, e.g. (("tokens", "words"),)
-                scheme="auto",  # of the tags in the files; IOB2 inside
+                scheme="auto",  # of the tags in the files, IOB2 inside; "none": plain labels, which form no entities
                 max_length=128,  # subwords in a row, special tokens included
                 pack=True,  # several sentences a row; False: one a row, in length buckets
                 label_subwords="first",  # which subwords of a word carry its label in training
@@ -88,7 +89,9 @@ def base() -> ConfigDict:
             ),
             eval=dict(
                 every_steps=placeholder(int),  # unset: once an epoch
-                metric="entity_f1",  # what "best" means; losses, perplexities and bits_per_byte are minimised
+                # What "best" means; losses, perplexities and bits_per_byte are minimised. "auto": entity_f1, of labels
+                # without entities token_accuracy, of a language model loss.
+                metric="auto",
                 patience=placeholder(int),  # evaluations without a better one before the run stops
                 rows=32,
                 bootstrap=1000,  # resamples of the test set for the 95% intervals; 0: none

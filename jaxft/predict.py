@@ -10,8 +10,9 @@ What comes out is what came in, line for line, with predictions added:
 
 A record that has a key `scores` or `entities` already keeps it; ours is then `predicted_scores` or
 `predicted_entities`. Tags are the model's own, IOB2; an I- tag that continues no entity begins one, as in
-conlleval and in transformers' pipeline. The score of a word is the probability of its tag, the score of an
-entity the mean over its words.
+conlleval and in transformers' pipeline. Labels that form no entities, such as parts of speech, come as `words`
+in the place of `entities`, each word one. The score of a word is the probability of its tag (with a CRF given
+the whole sentence), the score of an entity the mean over its words.
 """
 
 import argparse
@@ -83,15 +84,19 @@ class Input:
         return self.take(len(self._lines))
 
 
-def entities(sentence: Sentence, prediction: Prediction) -> list[dict]:
-    """Entities of a sentence that comes from text: character offsets, label, text and score."""
+def labelled(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]]:
+    """{"entities": [...]} of a sentence that comes from text, or {"words": [...]} where labels form no entities.
+
+    Each has character offsets, label, text and score.
+    """
     found = []
-    for label, first, last in schemes.spans(prediction.tags):
+    plain = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
+    for label, first, last in schemes.spans(prediction.tags) if prediction.entities else plain:
         start, end = sentence.offsets[first][0], sentence.offsets[last - 1][1]
         score = float(prediction.scores[first:last].mean(dtype=float))
         text = sentence.text[start:end]
         found.append({"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)})
-    return found
+    return {"entities" if prediction.entities else "words": found}
 
 
 def to_conll(lines: Input, sentence: Sentence, prediction: Prediction) -> list[bytes]:
@@ -113,7 +118,7 @@ def to_jsonl(lines: Input, sentence: Sentence, prediction: Prediction) -> list[b
             "scores": [round(float(score), 6) for score in prediction.scores],
         }
     else:
-        new = {"entities": entities(sentence, prediction)}
+        new = labelled(sentence, prediction)
     for key, value in new.items():
         record[f"predicted_{key}" if key in record and not key.startswith("predicted_") else key] = value
     return [_json_line(record)]
@@ -122,7 +127,7 @@ def to_jsonl(lines: Input, sentence: Sentence, prediction: Prediction) -> list[b
 def to_text(lines: Input, sentence: Sentence, prediction: Prediction) -> list[bytes]:
     """A record of the line."""
     lines.take(1)
-    return [_json_line({"text": sentence.text, "entities": entities(sentence, prediction)})]
+    return [_json_line({"text": sentence.text, **labelled(sentence, prediction)})]
 
 
 def _json_line(record: dict) -> bytes:
@@ -132,9 +137,11 @@ def _json_line(record: dict) -> bytes:
         return json.dumps(record).encode() + b"\n"
 
 
+_TAG_WRITERS = {"conll": to_conll, "jsonl": to_jsonl, "text": to_text}
 # By task and format of the input.
 WRITERS: dict[str, dict[str, Callable[[Input, Sentence, Prediction], list[bytes]]]] = {
-    "token_classification": {"conll": to_conll, "jsonl": to_jsonl, "text": to_text},
+    "token_classification": _TAG_WRITERS,
+    "crf_tagging": _TAG_WRITERS,
 }
 
 

@@ -9,13 +9,13 @@ from jaxft import durations
 from jaxft.errors import UserError
 
 CHOICES = {
-    "task": ("token_classification", "causal_lm"),
+    "task": ("token_classification", "crf_tagging", "causal_lm"),
     "model.init": ("pretrained", "scratch"),
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
     "model.unroll": ("auto", "yes", "no"),
     "data.format": ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub"),
-    "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io"),
+    "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),
     "data.label_subwords": ("first", "all"),
     "data.layout": ("documents", "blocks"),
     "optim.schedule": ("linear", "cosine", "constant"),
@@ -59,7 +59,7 @@ def check(found: Mapping[str, Any]) -> None:
     need("seed", 0 <= found["seed"] < 2**32, "0 or more and below 2^32")
     need("train.epochs", 0 < found["train.epochs"] < math.inf, "more than 0")
     need("data.stride", found["data.stride"] is None or found["data.stride"] >= 0, "0 or more, or none")
-    if found["task"] == "token_classification":
+    if found["task"] in ("token_classification", "crf_tagging"):
         need("data.format", found["data.format"] != "text", "a format with tags; plain text has none")
     for key in ("optim.b1", "optim.b2", "optim.ema"):
         need(key, 0 <= found[key] < 1, "0 or more and below 1")

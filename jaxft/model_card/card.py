@@ -9,9 +9,13 @@ from jaxft import config as settings
 from jaxft import workdir
 from jaxft.build import NEW
 from jaxft.errors import UserError
-from jaxft.model_card import causal_lm, token_classification
+from jaxft.model_card import causal_lm, crf_tagging, token_classification
 
-PARTS = {"token_classification": token_classification, "causal_lm": causal_lm}  # by task
+PARTS = {  # by task
+    "token_classification": token_classification,
+    "crf_tagging": crf_tagging,
+    "causal_lm": causal_lm,
+}
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 
@@ -119,7 +123,7 @@ def _origin(run: workdir.Run, base: str, parameters: int) -> str:
         found = workdir.read_json(summary)
         lines.append(
             f"- Training: {found['steps']:,} steps in {found['train_s']:,.0f} s; these are the weights of step "
-            f"{found['best_step']:,}, the best by `{config.eval.metric}` on dev"
+            f"{found['best_step']:,}, the best by `{found['selected_by']}` on dev"
         )
     else:
         lines.append("- Training had not finished when this was exported.")

@@ -38,6 +38,7 @@ class Task(Protocol):
     architectures: tuple[str, ...]  # model types that it can be trained on
     predicts_words: bool  # whether the word embeddings are the output layer too
     compares_with_train: bool  # whether `write_evaluation` makes use of the training data
+    selection_metric: str  # what "best" means where config.eval.metric is "auto"
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
         """head_dropout: the rate before the head, for a task that has one."""
@@ -83,10 +84,13 @@ class Task(Protocol):
     def logits(self, model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
         """Logits at every position, float32 [rows, length, classes], without dropout."""
 
+    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Parameters by path for a class of transformers, whose logits are then those of `logits`."""
+
     def predict(
         self, model: nnx.Module, batch: dict[str, jax.Array]
     ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-        """Predictions, each [rows, ...], and (loss_sum, weight_sum)."""
+        """Predictions, each [rows, ...] or alike for all rows, and (loss_sum, weight_sum)."""
 
     def prompts(self, examples: Sequence[Any], tokenizer: Any, config: ConfigDict) -> list[list[int]]:
         """Token ids of what is to be continued for each example; empty where nothing is."""

@@ -51,6 +51,7 @@ class CausalLM:
     architectures = ("gpt2",)
     predicts_words = True
     compares_with_train = False
+    selection_metric = "loss"
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
         if config.loss.label_smoothing or config.loss.class_weights:
@@ -146,6 +147,10 @@ class CausalLM:
     def logits(self, model, batch) -> jax.Array:
         """Logits of every next token, float32 [R, L, V], without dropout."""
         return model(batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"])
+
+    def exported(self, parameters):
+        """As they are."""
+        return parameters
 
     def predict(self, model, batch):
         """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
