@@ -50,7 +50,8 @@ class TokenClassification:
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
         self.labels = labels
-        self.entities = config.data.scheme != schemes.NONE and schemes.is_iob2(labels)
+        self.scheme = config.data.scheme
+        self.entities = self.scheme != schemes.NONE and schemes.is_iob2(labels)
         self.compares_with_train = self.entities  # which count as seen or unseen
         self.selection_metric = "entity_f1" if self.entities else "token_accuracy"
         self.head_dropout = head_dropout
@@ -108,11 +109,11 @@ class TokenClassification:
     def check(self, split: Split, train: Sequence[Sentence], say: Say) -> None:
         """Warns of labels that the model cannot predict, and of sentences that stand in `train` as well.
 
-        Raises `UserError` where labels of no scheme meet those of a scheme.
+        Raises `UserError` where labels of no scheme were found in one of them, and entities in the other.
         """
         name, sentences = split.name, split.examples
         unseen = Counter(t for s in sentences for t in s.tags if t not in self.labels)
-        if unseen and schemes.is_iob2(self.labels) != schemes.is_iob2(unseen):
+        if unseen and self.scheme == "auto" and schemes.is_iob2(unseen) != self.entities:
             raise UserError(
                 f"{name} ({split.source}): tags such as {next(iter(unseen))!r}, but the model's labels are "
                 f"{', '.join(self.labels[:4])}...: entities and labels of no scheme do not mix; set config.data.scheme "
