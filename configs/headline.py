@@ -18,7 +18,6 @@ from jaxft.errors import UserError
 def get_config(arg: str = "offline") -> ConfigDict:
     config = base()
     config.task = "causal_lm"
-    config.eval.metric = "loss"
     config.optim.warmup = 0.1
     if arg == "offline":
         config.model.checkpoint = "new:gpt2"

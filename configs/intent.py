@@ -16,7 +16,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
     config = base()
     config.task = "sequence_classification"
     config.model.checkpoint = MINILM
-    config.eval.metric = "accuracy"
     config.optim.warmup = 0.1
     config.optim.lr = 1e-4
     config.data.max_length = 64  # requests of Banking77 have 16 tokens on average: four a row

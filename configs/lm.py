@@ -16,7 +16,6 @@ from jaxft.errors import UserError
 def get_config(arg: str = "tiny") -> ConfigDict:
     config = base()
     config.task = "causal_lm"
-    config.eval.metric = "loss"
     config.optim.warmup = 0.1
     config.optim.schedule = "cosine"
     if arg == "tiny":

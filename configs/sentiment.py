@@ -21,7 +21,6 @@ from jaxft.errors import UserError
 def get_config(arg: str = "offline") -> ConfigDict:
     config = base()
     config.task = "sequence_classification"
-    config.eval.metric = "accuracy"
     config.optim.warmup = 0.1
     if arg == "offline":
         config.model.checkpoint = MINILM

@@ -37,6 +37,7 @@ def base() -> ConfigDict:
                 # Of texts with labels, in transformers' words: or multi_label_classification, regression.
                 problem_type="single_label_classification",
                 pool="pooler",  # what of a text's hidden states the head reads: pooler | cls | mean | max
+                constraints=True,  # of crf_tagging: only label sequences that IOB2 allows, no I-X but after B-X or I-X
                 sizes=(),  # of a new model: fields of its config.json, e.g. (("n_layer", 4), ("n_embd", 256))
                 vocab_size=8192,  # of a new model's tokenizer, which is trained on the training text
             ),
@@ -55,7 +56,7 @@ def base() -> ConfigDict:
                 label_range=(),  # of numbers to predict, e.g. (0.0, 5.0): learnt as 0 to 1; (): as they are
                 truncation="head",  # what is read of a text that is too long: head | tail | head+tail | windows
                 max_segments=placeholder(int),  # labelled texts in a row at most; unset: max_length // 8
-                scheme="auto",  # of the tags in the files; IOB2 inside
+                scheme="auto",  # of the tags in the files, IOB2 inside; "none": plain labels, which form no entities
                 max_length=128,  # subwords in a row, special tokens included
                 pack=True,  # several sentences a row; False: one a row, in length buckets
                 label_subwords="first",  # which subwords of a word carry its label in training
@@ -100,7 +101,9 @@ def base() -> ConfigDict:
             ),
             eval=dict(
                 every_steps=placeholder(int),  # unset: once an epoch
-                metric="entity_f1",  # what "best" means; losses, perplexities and bits_per_byte are minimised
+                # What "best" means; losses, perplexities and bits_per_byte are minimised. "auto": entity_f1, of labels
+                # without entities token_accuracy, of a language model loss.
+                metric="auto",
                 patience=placeholder(int),  # evaluations without a better one before the run stops
                 rows=32,
                 bootstrap=1000,  # resamples of the test set for the 95% intervals; 0: none

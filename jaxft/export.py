@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pyarrow as pa
+from safetensors.numpy import save_file
 
 from jaxft import build, distributed, inference, step, workdir
 from jaxft.data.windows import Windows
@@ -17,14 +19,20 @@ from jaxft.model_card import card
 from jaxft.pretrained import bert, gpt2, hub, mapping
 from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
+from jaxft.tasks.base import Split
 
 TOLERANCE = 1e-4  # of logits, in float32
 VERIFIED = 256  # dev examples compared, or as many as this many logits are of
 VERIFIED_LOGITS = 1 << 27
 TORCH_ROWS = 16
+CRF_SCORES = "crf.safetensors"
+CRF_LOADER = (
+    Path(__file__).parent / "pretrained" / "crf_loader.py"
+)  # goes into the folder, and runs there only
 # The class of transformers that loads an export, by task.
 TORCH_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
+    "crf_tagging": "AutoModelForTokenClassification",
     "causal_lm": "AutoModelForCausalLM",
     "sequence_classification": "AutoModelForSequenceClassification",
 }
@@ -51,8 +59,10 @@ def main(argv: list[str] | None = None) -> None:
 def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     """Writes `output` with weights, config.json, tokenizer and model card, whole or not at all.
 
+    What transformers has no class for, the scores of a CRF, comes as a file beside, with a loader for torch.
+
     Raises `UserError` where there is no run, `output` is not empty or cannot be written, or with `verify`
-    torch is missing or its logits differ by more than `TOLERANCE`.
+    torch is missing, its logits differ by more than `TOLERANCE`, or its tags by a CRF differ.
     """
     if verify and importlib.util.find_spec("torch") is None:
         raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
@@ -62,24 +72,32 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     parameters = model.task.exported(jax.device_get(model.parameters))
     tensors = mapping.save(build.architecture(run.checkpoint.hf_config).TABLE, parameters)
     config = CONFIGS[run.config.task](run)
-    windows = _dev_windows(model) if verify else None
+    dev = _dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
         if model.task.predicts_words:
             write_json(folder / "generation_config.json", gpt2.generation_config(run.checkpoint.tokenizer))
+        if run.config.task == "crf_tagging":
+            chain = model.task.chain(step.model_of(model.net.graphdef, model.parameters))
+            save_file(
+                {name: np.asarray(scores) for name, scores in chain._asdict().items()}, folder / CRF_SCORES
+            )
+            shutil.copyfile(CRF_LOADER, folder / CRF_LOADER.name)
         difference = None
-        if windows is not None:
-            difference = largest_difference(model, windows, folder)
+        if dev is not None:
+            difference = largest_difference(model, dev.windows, folder)
             print(
                 f"largest difference of logits between jax and torch: {difference:.2e} "
-                f"({len(windows)} windows of dev, float32)"
+                f"({len(dev.windows)} windows of dev, float32)"
             )
             if not difference <= TOLERANCE:
                 raise UserError(
                     f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
                     f"{output} was not written; please report this with the model's config.json"
                 )
+            if run.config.task == "crf_tagging":
+                _check_tags(model, dev, folder, output)
         (folder / "README.md").write_text(card.write(run, model.net.count, difference), encoding="utf-8")
 
     hub.write_folder(output, tensors, config, also=add_files)
@@ -108,22 +126,25 @@ def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
 # The config.json of an export, by task.
 CONFIGS = {
     "token_classification": _token_classifier,
+    "crf_tagging": _token_classifier,
     "causal_lm": _causal_lm,
     "sequence_classification": _sequence_classifier,
 }
 
 
-def _dev_windows(model: inference.Model) -> Windows:
-    """Windows of the first dev examples, as many as their logits have room for."""
+def _dev_split(model: inference.Model) -> Split:
+    """The first dev examples, and as many of their windows as there is room for logits."""
     run = model.run
     try:
         dev = splits.read(TASKS[run.config.task], run.config, print, ["dev"])["dev"]
     except UserError as error:
         raise UserError(f"--verify compares on the run's dev data, which cannot be read: {error}") from None
-    windows = model.task.encode(dev.examples[:VERIFIED], run.checkpoint.tokenizer, run.config, cached=False)
+    examples = dev.examples[:VERIFIED]
+    windows = model.task.encode(examples, run.checkpoint.tokenizer, run.config, cached=False)
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
     count = np.searchsorted(windows.offsets, VERIFIED_LOGITS // classes, side="right") - 1
-    return Windows(windows.rows.take(pa.array(np.arange(max(count, 1)))))  # a slice would keep its offsets
+    windows = Windows(windows.rows.take(pa.array(np.arange(max(count, 1)))))  # a slice would keep its offsets
+    return Split("dev", dev.source, examples, windows)
 
 
 def largest_difference(model: inference.Model, windows: Windows, folder: Path) -> float:
@@ -183,6 +204,30 @@ def _torch_logits(folder: Path, windows: Windows, name: str) -> Sequence[Any]:
         of_tokens = logits.ndim == 3
         out += [one[: p.stop - p.start] if of_tokens else one for one, p in zip(logits, pieces, strict=True)]
     return out
+
+
+def _check_tags(model: inference.Model, dev: Split, folder: Path, output: Path) -> None:
+    """Raises `UserError` where the loader in `folder`, on torch's logits, finds other tags than `model` does."""
+    spec = importlib.util.spec_from_file_location(CRF_LOADER.stem, folder / CRF_LOADER.name)
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    chain, windows = loader.load_chain(folder), dev.windows
+    logits = np.concatenate(_torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task]))
+    scored = windows.word >= 0
+    sentence, word = np.repeat(windows.sentence, windows.lengths)[scored], windows.word[scored]
+    order = np.lexsort((word, sentence))  # words of a long sentence come from several windows
+    emissions = np.split(logits[scored][order], np.flatnonzero(np.diff(sentence[order])) + 1)
+    theirs = [model.run.labels[label] for part in emissions for label in loader.best_path(part, chain)]
+    with jax.default_matmul_precision("highest"):
+        predict = model.predictor()
+    ours = [tag for found in model.task.collect(dev, predict(windows)) for tag in found.tags]
+    differing = sum(a != b for a, b in zip(ours, theirs, strict=True))
+    print(f"tags by {CRF_LOADER.name} on torch's logits: {differing} of {len(ours):,} words of dev differ")
+    if differing:
+        raise UserError(
+            f"{CRF_LOADER.name} finds other tags on torch's logits than jaxft, at {differing} of {len(ours)} words: "
+            f"{output} was not written; please report this with the model's config.json"
+        )
 
 
 if __name__ == "__main__":

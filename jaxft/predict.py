@@ -36,6 +36,7 @@ class Output(Protocol):
 # By task; made of the run and the flags.
 OUTPUTS: dict[str, Callable[[workdir.Run, argparse.Namespace], Output]] = {
     "token_classification": TaggedOutput,
+    "crf_tagging": TaggedOutput,
     "sequence_classification": LabelledOutput,
 }
 

@@ -9,7 +9,7 @@ from jaxft import durations
 from jaxft.errors import UserError
 
 CHOICES = {
-    "task": ("token_classification", "causal_lm", "sequence_classification"),
+    "task": ("token_classification", "crf_tagging", "causal_lm", "sequence_classification"),
     "model.pool": ("pooler", "cls", "mean", "max"),
     "model.problem_type": ("single_label_classification", "multi_label_classification", "regression"),
     "model.init": ("pretrained", "scratch"),
@@ -18,7 +18,7 @@ CHOICES = {
     "model.attention": ("auto", "dense", "splash", "cudnn"),
     "model.unroll": ("auto", "yes", "no"),
     "data.format": ("auto", "conll", "jsonl", "csv", "tsv", "parquet", "text", "hub"),
-    "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io"),
+    "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),
     "data.label_subwords": ("first", "all"),
     "data.layout": ("documents", "blocks"),
     "data.truncation": ("head", "tail", "head+tail", "windows"),

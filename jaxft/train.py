@@ -65,7 +65,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     labels = kind.label_set(found["train"].examples)
     task = kind(labels, head_dropout=build.head_dropout(config, checkpoint.hf_config), config=config)
     splits = data_splits.encode(task, found, checkpoint.tokenizer, config, say)
-    folder.selection_metric(config, dict.fromkeys(task.metric_names(splits["dev"]), 0.0))  # a typing mistake
+    selected_by = folder.selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
     mesh = sharding.make_mesh(config)
     sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
@@ -260,8 +260,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                     )
                     values = distributed.first(measured.compute())
                     report.write(step, "dev", values)
-                    metric = folder.selection_metric(config, values)
-                    if folder.better(config, metric, progress["best"]):
+                    metric = values[selected_by]
+                    if folder.better(selected_by, metric, progress["best"]):
                         progress["worse"] = 0
                         best.save(step, parameters_now(), folder.best_meta(net.abstract, task.labels, values))
                         best.wait()  # before a checkpoint of the run speaks of it
@@ -275,7 +275,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                     )
                 if config.eval.patience and progress["worse"] >= config.eval.patience:
                     stopped_early = progress["stopped_early"] = True
-                    say(f"no better {config.eval.metric} in {progress['worse']} evaluations: stopping early")
+                    say(f"no better {selected_by} in {progress['worse']} evaluations: stopping early")
             stopping = stop_asked()
             if step % save_every == 0 or step == total or stopped_early or stopping:
                 settle(0)
@@ -323,6 +323,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     summary = {
         "steps": step,
         "best_step": best_step,
+        "selected_by": selected_by,
         "train_s": train_s,
         "compile_s": compile_s,
         "compiles": compiled_before,

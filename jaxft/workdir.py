@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,7 @@ from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.pretrained import hub
 from jaxft.report import write_json
-from jaxft.tasks.base import Split
+from jaxft.tasks.base import Split, Task
 
 # Settings that change no result: a run may go on with others.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
@@ -207,19 +207,19 @@ def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
     return path
 
 
-def selection_metric(config: ConfigDict, values: Mapping[str, float]) -> float:
-    """The value of `config.eval.metric`; `UserError` names what there is where it isn't there."""
-    name = config.eval.metric
-    if name not in values:
+def selection_metric(config: ConfigDict, task: Task, measured: Collection[str]) -> str:
+    """The name of the metric that chooses weights; `UserError` names what was `measured` where it isn't among that."""
+    name = task.selection_metric if config.eval.metric == "auto" else config.eval.metric
+    if name not in measured:
         raise UserError(
-            f"config.eval.metric={name!r} was not measured; measured: {', '.join(sorted(values))}"
+            f"config.eval.metric={name!r} was not measured; measured: {', '.join(sorted(measured))}"
         )
-    return values[name]
+    return name
 
 
-def better(config: ConfigDict, value: float, best: float | None) -> bool:
-    """Whether `value` of `config.eval.metric` beats `best`: losses and the like are minimised, others maximised."""
-    sign = -1 if config.eval.metric.endswith(MINIMISED) else 1
+def better(metric: str, value: float, best: float | None) -> bool:
+    """Whether `value` of `metric` beats `best`: losses and the like are minimised, others maximised."""
+    sign = -1 if metric.endswith(MINIMISED) else 1
     return math.isfinite(value) and (best is None or sign * value > sign * best)
 
 

@@ -10,6 +10,7 @@ import pytest
 from jaxft import build, losses, optim, sharding, step
 from jaxft import config as settings
 from jaxft.models.layers import DropoutSeed
+from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
 from jaxft.tasks.token_classification import TokenClassification
 
 LABELS = ["O", "B-X", "I-X"]
@@ -42,8 +43,8 @@ def config_with(**values):
     return config
 
 
-def network(config=None, **sizes):
-    task = TokenClassification(LABELS, head_dropout=0.2, config=config or settings.base())
+def network(config=None, kind=TokenClassification, **sizes):
+    task = kind(LABELS, head_dropout=0.2, config=config or settings.base())
     mesh = sharding.make_mesh(settings.base())
     return build.network(task, SIZES | sizes, mesh)
 
@@ -138,9 +139,12 @@ def test_dropout_is_on_and_changes_with_row_and_seed():
     assert len(values | {float(loss(None)[0])}) == 5
 
 
-def test_packed_and_unpacked_batches_have_one_loss_and_gradient():
-    net = network()
-    parameters = parameters_of(net)
+@pytest.mark.parametrize("kind", [TokenClassification, CRFTagging])
+def test_packed_and_unpacked_batches_have_one_loss_and_gradient(kind):
+    net = network(kind=kind)
+    rng = np.random.default_rng(0)
+    chain = {name: rng.normal(size=leaf.shape) for name, leaf in net.abstract.items() if name in CHAIN}
+    parameters = {name: jnp.array(value, jnp.float32) for name, value in (_start() | chain).items()}
     packed = batch(3)
     rows = []
     for row in range(ROWS):

@@ -1,13 +1,16 @@
-"""Reads the tagging schemes IO, IOB1, IOB2, BIOES and BILOU and converts them to IOB2."""
+"""Reads the tagging schemes IO, IOB1, IOB2, BIOES and BILOU and converts them to IOB2; tells labels of no scheme."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
 
 # Prefixes of each scheme. In "io" a tag is the bare type.
 SCHEMES = {"io": "", "iob1": "IB", "iob2": "BI", "bioes": "BIOES", "bilou": "BILOU"}
+NONE = "none"  # labels that form no entities, such as parts of speech: they stay as they are
 _PREFIXES = frozenset("BIESLU")
 
 
@@ -21,14 +24,14 @@ def _parse(tag: str) -> tuple[str, str]:
 
 
 def detect(sequences: Iterable[Sequence[str]]) -> str:
-    """Returns the scheme of tag sequences, a key of `SCHEMES`.
+    """Returns the scheme of tag sequences, a key of `SCHEMES` or `NONE`.
 
-    E- or S- tell BIOES, L- or U- tell BILOU, tags without prefix tell IO. With B- and I- alone it is the
-    scheme of IOB1 and IOB2 that fewer tags break: in IOB2 each entity begins with B-, in IOB1 only one
-    that follows another of its type. Sequences with nothing but O are called IOB2.
+    E- or S- tell BIOES, L- or U- tell BILOU; tags without prefix tell IO if there is an O, and `NONE` if not.
+    With B- and I- alone it is the scheme of IOB1 and IOB2 that fewer tags break: in IOB2 each entity begins with
+    B-, in IOB1 only one that follows another of its type. Sequences with nothing but O are called IOB2.
     """
     counts = dict.fromkeys("BIESLU", 0)
-    bare = breaks_iob1 = breaks_iob2 = 0
+    bare = outside = breaks_iob1 = breaks_iob2 = 0
     for tags in sequences:
         previous = ""
         for tag in tags:
@@ -39,12 +42,16 @@ def detect(sequences: Iterable[Sequence[str]]) -> str:
                 breaks_iob2 += prefix == "I" and previous != kind
             elif not prefix:
                 bare += 1
+            else:
+                outside += 1
             previous = kind
     if counts["E"] + counts["S"] + counts["L"] + counts["U"]:
         return "bioes" if counts["E"] + counts["S"] >= counts["L"] + counts["U"] else "bilou"
     if counts["B"] + counts["I"]:
         return "iob2" if breaks_iob2 <= breaks_iob1 else "iob1"
-    return "io" if bare else "iob2"
+    if not bare:
+        return "iob2"
+    return "io" if outside else NONE
 
 
 def to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> tuple[list[str], list[int]]:
@@ -112,7 +119,8 @@ class Conversion:
 
     def __str__(self) -> str:
         """One line for the terminal."""
-        line = f"{self.sentences} sentences, {self.words} words, tags in {self.scheme.upper()}"
+        line = f"{self.sentences} sentences, {self.words} words, "
+        line += "labels of no scheme" if self.scheme == NONE else f"tags in {self.scheme.upper()}"
         if self.invalid:
             more = ", ..." if self.invalid > len(self.places) else ""
             line += f", {self.invalid} invalid places, repaired: {'; '.join(self.places)}{more}"
@@ -120,13 +128,18 @@ class Conversion:
 
 
 def convert(sentences: Iterable[Sentence], scheme: str | None = None) -> tuple[list[Sentence], Conversion]:
-    """Sentences with their tags in IOB2, and the report. Without `scheme` it is detected."""
+    """Sentences with their tags in IOB2 (or as they are, if they are of `NONE`), and the report.
+
+    Without `scheme` it is detected. Raises `UserError` for a tag that is not of the scheme.
+    """
     sentences = list(sentences)
     if scheme is None:
         scheme = detect(sentence.tags for sentence in sentences)
     converted, words, count, places = [], 0, 0, []
     for sentence in sentences:
-        tags, invalid = to_iob2(sentence.tags, scheme, sentence.origin)
+        tags, invalid = (
+            _as_they_are(sentence) if scheme == NONE else to_iob2(sentence.tags, scheme, sentence.origin)
+        )
         converted.append(replace(sentence, tags=tags))
         words += len(tags)
         count += len(invalid)
@@ -134,6 +147,31 @@ def convert(sentences: Iterable[Sentence], scheme: str | None = None) -> tuple[l
             word = sentence.words[index]
             places.append(f"{sentence.tags[index]!r} at word {index + 1} ({word!r}) of {sentence.origin}")
     return converted, Conversion(scheme, len(sentences), words, count, places)
+
+
+def _as_they_are(sentence: Sentence) -> tuple[list[str], list[int]]:
+    if "" in sentence.tags:
+        raise UserError(
+            f"word {sentence.tags.index('') + 1} of the sentence at {sentence.origin}: the label is empty; write one, "
+            "or name the tag column if this is not it"
+        )
+    return list(sentence.tags), []
+
+
+def is_iob2(tags: Iterable[str]) -> bool:
+    """Whether all tags are O, B-TYPE or I-TYPE."""
+    return all(tag == "O" or _parse(tag)[0] in ("B", "I") for tag in tags)
+
+
+def allowed(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Which IOB2 labels may begin a sentence, bool [C], and which may follow which, bool [C, C] (from, to).
+
+    All may, but for I-X, which only follows B-X and I-X.
+    """
+    parsed = [_parse(label) for label in labels]
+    start = np.array([prefix != "I" for prefix, _ in parsed])
+    follows = np.array([[kind == before for _, kind in parsed] for _, before in parsed])
+    return start, start | follows
 
 
 def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:

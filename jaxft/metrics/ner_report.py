@@ -1,4 +1,4 @@
-"""Writes what an evaluation of named-entity recognition found: a dict for JSON, a report, columns of text."""
+"""Writes what an evaluation of a tagger found: a dict for JSON, a report, columns of text."""
 
 import math
 import re
@@ -11,6 +11,7 @@ from rich.text import Text
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.f1 import SCORES
 from jaxft.metrics.ner_errors import CATEGORIES, SIDES, ErrorAnalysis, error_rows
+from jaxft.metrics.tokens import LabelState
 
 # Every character that some reader takes for a column or line border (str.isspace, a byte order mark), and
 # lone surrogates, which UTF-8 cannot hold.
@@ -18,12 +19,16 @@ _UNSAFE = re.compile(r"[\s\ufeff\ud800-\udfff]")
 
 
 def evaluation(
-    state: EntityState, *, data: str, intervals: dict | None = None, errors: ErrorAnalysis | None = None
+    state: EntityState | LabelState,
+    *,
+    data: str,
+    intervals: dict | None = None,
+    errors: ErrorAnalysis | None = None,
 ) -> dict:
     """The content of `eval/dev.json`: plain JSON values with everything that `report` needs.
 
-    Keys: `data` (what was evaluated), `sentences`, `metrics` (flat, `EntityState.compute`), and, where given,
-    `intervals` (`EntityState.intervals`) and `errors` (`ErrorAnalysis.counts`). Non-finite numbers, which
+    Keys: `data` (what was evaluated), `sentences`, `metrics` (flat, `state.compute`), and, where given,
+    `intervals` (`state.intervals`) and `errors` (`ErrorAnalysis.counts`). Non-finite numbers, which
     JSON cannot hold, become None.
     """
     metrics = {name: value if math.isfinite(value) else None for name, value in state.compute().items()}
@@ -37,20 +42,21 @@ def evaluation(
 
 def report(result: dict) -> RenderableType:
     """The readable report of an `evaluation` dict, fresh or read back from JSON; print it with rich."""
-    metrics = result["metrics"]
+    metrics, intervals = result["metrics"], result.get("intervals")
+    entities = f", {metrics['entity_support']:,.0f} entities" if "entity_support" in metrics else ""
     summary = (
-        f"{result['data']}: {result['sentences']:,} sentences, {metrics['token_support']:,.0f} words, "
-        f"{metrics['entity_support']:,.0f} entities; token accuracy {_percent(metrics['token_accuracy'])}%"
+        f"{result['data']}: {result['sentences']:,} sentences, {metrics['token_support']:,.0f} words{entities}; "
+        f"token accuracy {_percent(metrics['token_accuracy'])}%"
     )
     if "loss" in metrics:
         summary += "; loss " + ("not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}")
-    parts: list[RenderableType] = [
-        Text(summary),
-        _entity_table(metrics, "entity", "Entities, strict (seqeval IOB2), %"),
-    ]
-    if intervals := result.get("intervals"):
+    parts: list[RenderableType] = [Text(summary)]
+    if entities:
+        parts.append(_entity_table(metrics, "entity", "Entities, strict (seqeval IOB2), %"))
+    if intervals:
         parts.append(Text(_interval_line(intervals)))
-    parts.append(_entity_table(metrics, "lenient", "Entities, lenient (conlleval), %"))
+    if entities:
+        parts.append(_entity_table(metrics, "lenient", "Entities, lenient (conlleval), %"))
     parts.append(_token_table(metrics))
     if errors := result.get("errors"):
         parts.append(_error_table(errors))
@@ -113,13 +119,22 @@ def _entity_table(metrics: dict, prefix: str, title: str) -> Table:
     return table
 
 
+INTERVALS = {  # what they are of, by their names in the dict
+    "entity_precision": "strict micro precision",
+    "entity_recall": "recall",
+    "entity_f1": "F1",
+    "token_accuracy": "token accuracy",
+}
+
+
 def _interval_line(intervals: dict) -> str:
     ranges = ", ".join(
-        f"{label} {_percent(intervals[f'entity_{name}'][0])}–{_percent(intervals[f'entity_{name}'][1])}"
-        for name, label in zip(SCORES, ("precision", "recall", "F1"), strict=True)
+        f"{label} {_percent(intervals[name][0])}–{_percent(intervals[name][1])}"
+        for name, label in INTERVALS.items()
+        if name in intervals
     )
     return (
-        f"{100 * intervals['confidence']:g}% intervals of the strict micro scores: {ranges} "
+        f"{100 * intervals['confidence']:g}% intervals: {ranges} "
         f"({intervals['method']}, {intervals['samples']:,} resamples of {intervals['sentences']:,})"
     )
 
@@ -129,6 +144,10 @@ def _token_table(metrics: dict) -> Table:
     for tag in _names(metrics, "token_support/"):
         scores = [_percent(metrics[f"token_{name}/{tag}"]) for name in SCORES]
         table.add_row(Text(tag), *scores, f"{metrics[f'token_support/{tag}']:,.0f}")
+    table.add_section()
+    for average in ("macro", "weighted"):
+        scores = [_percent(metrics[f"token_{name}_{average}"]) for name in SCORES]
+        table.add_row(average, *scores, f"{metrics['token_support']:,.0f}")
     return table
 
 

@@ -1,11 +1,13 @@
-"""Word-level accuracy and per-class precision, recall and F1 of a tagger, as a mergeable state."""
+"""Word-level accuracy and per-class precision, recall and F1 of a tagger, as mergeable states."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from jaxft.metrics import bootstrap
 from jaxft.metrics.f1 import SCORES, divide, precision_recall_f1
 
 
@@ -24,8 +26,9 @@ class TokenState:
         self.confusion.update(other.confusion)
 
     def compute(self) -> dict[str, float]:
-        """`token_accuracy`, `token_support` (words) and `token_{precision,recall,f1,support}/TAG` for every
-        tag that occurs in gold or prediction, `O` included; scores in [0, 1], 0 where undefined."""
+        """`token_accuracy`, `token_support` (words), `token_{precision,recall,f1}` with `_macro` and `_weighted` (by
+        gold support), and `token_{precision,recall,f1,support}/TAG` for every tag that occurs in gold or prediction,
+        `O` included; scores in [0, 1], 0 where undefined, as scikit-learn's with `zero_division=0`."""
         tags = sorted({tag for pair in self.confusion for tag in pair})
         index = {tag: i for i, tag in enumerate(tags)}
         matrix = np.zeros((len(tags), len(tags)), np.int64)  # [gold, predicted]
@@ -38,9 +41,64 @@ class TokenState:
             "token_accuracy": float(divide(correct.sum(), matrix.sum())),
             "token_support": float(matrix.sum()),
         }
+        for name, values in zip(SCORES, scores, strict=True):
+            metrics[f"token_{name}_macro"] = float(divide(values.sum(), len(tags)))
+            metrics[f"token_{name}_weighted"] = float(divide((values * support).sum(), support.sum()))
         for i, tag in enumerate(tags):
             metrics |= {
                 f"token_{name}/{tag}": float(values[i]) for name, values in zip(SCORES, scores, strict=True)
             }
             metrics[f"token_support/{tag}"] = float(support[i])
         return metrics
+
+
+@dataclasses.dataclass(slots=True)
+class LabelState:
+    """Everything measured about a tagger whose labels form no entities, in counts that merge in any order."""
+
+    tokens: TokenState = dataclasses.field(default_factory=TokenState)
+    # (correct words, words) of a sentence -> number of sentences with these counts
+    sentences: Counter[tuple[int, int]] = dataclasses.field(default_factory=Counter)
+    loss_sums: list[float] = dataclasses.field(default_factory=list)
+    weight_sums: list[float] = dataclasses.field(default_factory=list)
+
+    def update(
+        self,
+        gold: Sequence[Sequence[str]],
+        predicted: Sequence[Sequence[str]],
+        loss_sum: float = 0.0,
+        weight_sum: float = 0.0,
+    ) -> None:
+        """Adds whole sentences, as one label for each word, and the loss of a batch as sum and weight.
+
+        Gold labels that the model does not know are legal: they count as wrong. Raises `ValueError` where the
+        sides differ in length.
+        """
+        new = LabelState(loss_sums=[float(loss_sum)], weight_sums=[float(weight_sum)])
+        for expected, found in zip(gold, predicted, strict=True):
+            new.tokens.update(expected, found)
+            new.sentences[sum(a == b for a, b in zip(expected, found, strict=True)), len(expected)] += 1
+        self.merge(new)
+
+    def merge(self, other: "LabelState") -> None:
+        """Adds another state to this one."""
+        self.tokens.merge(other.tokens)
+        self.sentences.update(other.sentences)
+        self.loss_sums += other.loss_sums
+        self.weight_sums += other.weight_sums
+
+    def compute(self) -> dict[str, float]:
+        """Flat names: `loss` (if any weight was given) and `token_*`; see `TokenState.compute`."""
+        metrics = {}
+        if weight := math.fsum(self.weight_sums):
+            metrics["loss"] = math.fsum(self.loss_sums) / weight
+        return metrics | self.tokens.compute()
+
+    def intervals(self, *, samples: int = 10_000, seed: int = 0) -> dict:
+        """95% bootstrap interval of `token_accuracy`, with the method: see `bootstrap.percentile_intervals`."""
+        # Each word is one prediction and one gold label, so that precision, recall and F1 are all the accuracy.
+        triples = Counter({(correct, words, words): n for (correct, words), n in self.sentences.items()})
+        found = bootstrap.percentile_intervals(triples, prefix="token", samples=samples, seed=seed)
+        accuracy = found.pop("token_f1")
+        del found["token_precision"], found["token_recall"]
+        return found | {"token_accuracy": accuracy}

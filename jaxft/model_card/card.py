@@ -9,10 +9,11 @@ from jaxft import config as settings
 from jaxft import workdir
 from jaxft.build import NEW
 from jaxft.errors import UserError
-from jaxft.model_card import causal_lm, sequence_classification, token_classification
+from jaxft.model_card import causal_lm, crf_tagging, sequence_classification, token_classification
 
 PARTS = {  # by task
     "token_classification": token_classification,
+    "crf_tagging": crf_tagging,
     "causal_lm": causal_lm,
     "sequence_classification": sequence_classification,
 }
@@ -123,7 +124,7 @@ def _origin(run: workdir.Run, base: str, parameters: int) -> str:
         found = workdir.read_json(summary)
         lines.append(
             f"- Training: {found['steps']:,} steps in {found['train_s']:,.0f} s; these are the weights of step "
-            f"{found['best_step']:,}, the best by `{config.eval.metric}` on dev"
+            f"{found['best_step']:,}, the best by `{found['selected_by']}` on dev"
         )
     else:
         lines.append("- Training had not finished when this was exported.")

@@ -3,51 +3,86 @@
 from collections.abc import Callable, Mapping
 
 from jaxft import workdir
+from jaxft.data import schemes
 
 TASK = "token-classification"  # the hub's name
 TAGS = ["token-classification", "named-entity-recognition"]
 # Metrics in the card's metadata, by their names there: key of the evaluation, and text.
 METRICS = {name: (f"entity_{name}", f"entity {name}, strict") for name in ("f1", "precision", "recall")}
+METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
 
 
-def origin(run: workdir.Run, parameters: int) -> list[str]:
+def origin(run: workdir.Run, parameters: int, head: str = "a linear layer") -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
-    types = dict.fromkeys(label[2:] for label in run.labels if label != "O")
+    entities = run.config.data.scheme != schemes.NONE and schemes.is_iob2(run.labels)
+    kind = "IOB2 labels" if entities else "labels"
+    types = dict.fromkeys(label[2:] for label in run.labels if label != "O") if entities else run.labels
     return [
-        f"A BERT with a linear layer over {len(run.labels)} IOB2 labels ({parameters:,} parameters, float32), "
+        f"A BERT with {head} over {len(run.labels)} {kind} ({parameters:,} parameters, float32), "
         f"fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
-        f"- Types: {', '.join(types) or 'none'}",
+        f"- {'Types' if entities else 'Labels'}: {', '.join(types) or 'none'}",
     ]
 
 
 def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str:
-    """Tables of entity scores, of all types and by type."""
+    """Tables of entity scores, of all types and by type; of labels without entities, of accuracy and F1 by label."""
+    if not any("entity_f1" in found["metrics"] for found in evaluations.values()):
+        return _label_scores(evaluations, public)
     rows = ["| set | sentences | entities | precision | recall | F1 | F1, lenient |", "|---|" + "--:|" * 6]
     for name, found in evaluations.items():
         metrics, intervals = found["metrics"], found.get("intervals") or {}
         cells = [f"{name} (`{public(found['data'])}`)", f"{found['sentences']:,}"]
         cells.append(f"{metrics['entity_support']:,.0f}")
         for key in ("entity_precision", "entity_recall", "entity_f1", "lenient_f1"):
-            between = f" ({'–'.join(f'{100 * x:.1f}' for x in intervals[key])})" if key in intervals else ""
-            cells.append(f"{100 * metrics[key]:.2f}{between}")
+            cells.append(_percent(metrics, intervals, key))
         rows.append(f"| {' | '.join(cells)} |")
     note = (
         "Entities in percent, micro average: strict as seqeval in IOB2 mode, lenient as conlleval. "
         "Scored per word, sentences of any length whole."
     )
+    rows += _by_kind(evaluations, "entity_f1/", "type")
+    return "\n".join([*rows, "", note + _caveats(evaluations)])
+
+
+def _label_scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str:
+    rows = ["| set | sentences | words | accuracy | macro F1 | weighted F1 |", "|---|" + "--:|" * 5]
+    for name, found in evaluations.items():
+        metrics, intervals = found["metrics"], found.get("intervals") or {}
+        cells = [f"{name} (`{public(found['data'])}`)", f"{found['sentences']:,}"]
+        cells.append(f"{metrics['token_support']:,.0f}")
+        for key in ("token_accuracy", "token_f1_macro", "token_f1_weighted"):
+            cells.append(_percent(metrics, intervals, key))
+        rows.append(f"| {' | '.join(cells)} |")
+    rows += _by_kind(evaluations, "token_f1/", "label")
+    return "\n".join([*rows, "", "In percent, of words." + _caveats(evaluations)])
+
+
+def _percent(metrics: dict, intervals: dict, key: str) -> str:
+    between = f" ({'–'.join(f'{100 * x:.1f}' for x in intervals[key])})" if key in intervals else ""
+    return f"{100 * metrics[key]:.2f}{between}"
+
+
+def _caveats(evaluations: Mapping[str, dict]) -> str:
+    note = ""
     if any("intervals" in found for found in evaluations.values()):
         note += " In brackets: 95% bootstrap intervals over sentences; they don't cover the choice of seed."
     if "dev" in evaluations:
         note += " Dev chose the weights, so its scores are optimistic."
-    kinds = sorted({k for e in evaluations.values() for k in e["metrics"] if k.startswith("entity_f1/")})
-    if kinds:
-        rows += ["", f"| F1 by type | {' | '.join(evaluations)} |", "|---|" + "--:|" * len(evaluations)]
-        for kind in kinds:
-            values = (e["metrics"].get(kind) for e in evaluations.values())
-            cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-            rows.append(f"| {kind.partition('/')[2]} | {' | '.join(cells)} |")
-    return "\n".join([*rows, "", note])
+    return note
+
+
+def _by_kind(evaluations: Mapping[str, dict], prefix: str, what: str) -> list[str]:
+    """Lines of a table of the metrics that begin with `prefix`, none where there are none."""
+    kinds = sorted({k for e in evaluations.values() for k in e["metrics"] if k.startswith(prefix)})
+    if not kinds:
+        return []
+    rows = ["", f"| F1 by {what} | {' | '.join(evaluations)} |", "|---|" + "--:|" * len(evaluations)]
+    for kind in kinds:
+        values = (e["metrics"].get(kind) for e in evaluations.values())
+        cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
+        rows.append(f"| {kind.partition('/')[2]} | {' | '.join(cells)} |")
+    return rows
 
 
 def usage(run: workdir.Run) -> str:

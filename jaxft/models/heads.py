@@ -14,7 +14,7 @@ HEAD_SITE = 1 << 16
 class TokenClassifier(nnx.Module):
     """A body, dropout, and one linear layer `head` that scores each token for each label.
 
-    body: called like `Bert`, its width in `hidden_size`. dropout: the rate before the head.
+    body: called like `Bert`, its width in `hidden_size`. dropout: the rate before the head. head: its class.
     """
 
     def __init__(
@@ -25,9 +25,10 @@ class TokenClassifier(nnx.Module):
         dropout: float,
         initializer_range: float,
         rngs: nnx.Rngs,
+        head: type[Linear] = Linear,
     ):
         self.body = body
-        self.head = Linear(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
+        self.head = head(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
         self.rate = dropout
 
     def __call__(

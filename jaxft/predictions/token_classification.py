@@ -7,7 +7,9 @@
 - Plain text: `{"text", "entities"}`, one JSON object a line.
 
 Tags are the model's own, IOB2; an I- tag that continues no entity begins one, as in conlleval and in transformers'
-pipeline. The score of a word is the probability of its tag, the score of an entity the mean over its words.
+pipeline. Labels that form no entities, such as parts of speech, come as `words` in the place of `entities`, each
+word one. The score of a word is the probability of its tag (with a CRF given the whole sentence), the score of an
+entity the mean over its words.
 """
 
 import argparse
@@ -52,9 +54,9 @@ class TaggedOutput:
             return before + self._conll(sentence, prediction)
         [line] = self.lines.take(1)
         if self._format == "text":
-            return [*before, json_line({"text": sentence.text, "entities": entities(sentence, prediction)})]
+            return [*before, json_line({"text": sentence.text, **labelled(sentence, prediction)})]
         if sentence.text is not None:
-            return [*before, extended_json(line, {"entities": entities(sentence, prediction)})]
+            return [*before, extended_json(line, labelled(sentence, prediction))]
         scores = [round(float(score), 6) for score in prediction.scores]
         return [*before, extended_json(line, {"predicted_tags": prediction.tags, "scores": scores})]
 
@@ -68,12 +70,16 @@ class TaggedOutput:
         return out
 
 
-def entities(sentence: Sentence, prediction: Prediction) -> list[dict]:
-    """Entities of a sentence that comes from text: character offsets, label, text and score."""
+def labelled(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]]:
+    """{"entities": [...]} of a sentence that comes from text, or {"words": [...]} where labels form no entities.
+
+    Each has character offsets, label, text and score.
+    """
     found = []
-    for label, first, last in schemes.spans(prediction.tags):
+    plain = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
+    for label, first, last in schemes.spans(prediction.tags) if prediction.entities else plain:
         start, end = sentence.offsets[first][0], sentence.offsets[last - 1][1]
         score = float(prediction.scores[first:last].mean(dtype=float))
         text = sentence.text[start:end]
         found.append({"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)})
-    return found
+    return {"entities" if prediction.entities else "words": found}

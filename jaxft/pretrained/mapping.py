@@ -89,11 +89,12 @@ def load(
     replaced: set[str] = set()
     used: dict[str, None] = {}  # in the order of loading; parts of one tensor count once
     for path, wanted in abstract.items():
+        if path in fresh:
+            if path in rules:  # another head may stand in its place
+                replaced.update(_names_of(rules[path], wanted.shape))
+            continue
         rule = _rule_for(rules, path)
         theirs = _names_of(rule, wanted.shape)
-        if path in fresh:
-            replaced.update(theirs)
-            continue
         missing = [name for name in theirs if name not in names]
         if missing:
             raise UserError(

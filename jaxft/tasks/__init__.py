@@ -2,11 +2,13 @@
 
 from jaxft.tasks.base import Task
 from jaxft.tasks.causal_lm import CausalLM
+from jaxft.tasks.crf_tagging import CRFTagging
 from jaxft.tasks.sequence_classification import SequenceClassification
 from jaxft.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {  # by config.task
     "token_classification": TokenClassification,
+    "crf_tagging": CRFTagging,
     "causal_lm": CausalLM,
     "sequence_classification": SequenceClassification,
 }

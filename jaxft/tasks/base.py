@@ -39,6 +39,7 @@ class Task(Protocol):
     architectures: tuple[str, ...]  # model types that it can be trained on
     predicts_words: bool  # whether the word embeddings are the output layer too
     compares_with_train: bool  # whether `write_evaluation` makes use of the training data
+    selection_metric: str  # what "best" means where config.eval.metric is "auto"
     arrays: Mapping[str, ArraySpec]  # of a batch
     segments: int | None  # windows that a row holds at most, where those are labelled; None where tokens are
     tuned: dict[str, Any]  # JSON of what `tune` found, kept with the run; set again when the run is opened
@@ -93,7 +94,7 @@ class Task(Protocol):
     def predict(
         self, model: nnx.Module, batch: dict[str, jax.Array]
     ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-        """Predictions, each [rows, ...], and (loss_sum, weight_sum)."""
+        """Predictions, each [rows, ...] or alike for all rows, and (loss_sum, weight_sum)."""
 
     def prompts(self, examples: Sequence[Any], tokenizer: Any, config: ConfigDict) -> list[list[int]]:
         """Token ids of what is to be continued for each example; empty where nothing is."""

@@ -53,6 +53,7 @@ class CausalLM:
     arrays = TOKEN_LABELS
     segments = None
     compares_with_train = False
+    selection_metric = "loss"
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
         if config.loss.label_smoothing or config.loss.class_weights or config.loss.focal_gamma:

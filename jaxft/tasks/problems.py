@@ -26,6 +26,7 @@ class Problem(Protocol):
     """What depends on the kind of label. `scores` are what is measured and answered from, float64 [N, C]."""
 
     arrays: Mapping[str, ArraySpec]  # of a batch
+    selection_metric: str  # what "best" means where config.eval.metric is "auto"
 
     def targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
         """Labels [N] or [N, C] for the loss, and which examples have one: bool [N]."""
@@ -63,6 +64,7 @@ class Problem(Protocol):
 class SingleLabel:
     """One of C labels: softmax cross-entropy. Scores are probabilities."""
 
+    selection_metric = "accuracy"
     error_columns = ("gold", "predicted", "score")
 
     def __init__(self, labels: list[str], config: ConfigDict):
@@ -129,6 +131,7 @@ class SingleLabel:
 class MultiLabel:
     """Any of C labels: sigmoid cross-entropy of each. Scores are probabilities, given from thresholds on."""
 
+    selection_metric = "f1_micro"
     error_columns = ("missed", "spurious")
 
     def __init__(self, labels: list[str], config: ConfigDict):
@@ -210,6 +213,7 @@ class MultiLabel:
 class Number:
     """A number: squared error of the label, scaled from `config.data.label_range` to 0..1. Scores are unscaled."""
 
+    selection_metric = "pearson"
     error_columns = ("gold", "predicted", "difference")
 
     def __init__(self, labels: list[str], config: ConfigDict):

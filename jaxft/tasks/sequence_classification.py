@@ -47,6 +47,7 @@ class SequenceClassification:
         self.pool = config.model.pool
         self.problem: problems.Problem = problems.PROBLEMS[config.model.problem_type](labels, config)
         self.arrays = self.problem.arrays
+        self.selection_metric = self.problem.selection_metric
         self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
         self.method = _method(config)
 

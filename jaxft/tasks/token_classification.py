@@ -19,12 +19,13 @@ from jaxft.data import schemes, sources, tokenize
 from jaxft.data.loader import TOKEN_LABELS, Batch, scatter_words
 from jaxft.data.sentence import Sentence
 from jaxft.data.windows import Windows
-from jaxft.metrics import ner_errors, ner_report
+from jaxft.errors import UserError
 from jaxft.metrics.entities import EntityState
+from jaxft.metrics.tokens import LabelState
 from jaxft.models.bert import Bert
 from jaxft.models.heads import TokenClassifier
-from jaxft.models.layers import DropoutSeed
-from jaxft.report import write_json, write_lines
+from jaxft.models.layers import DropoutSeed, Linear
+from jaxft.tasks import tagging_report
 from jaxft.tasks.base import Say, Split, cache_folder, class_weights
 
 if TYPE_CHECKING:
@@ -37,20 +38,25 @@ class Prediction:
 
     tags: list[str]
     scores: np.ndarray  # float32 [words]
+    entities: bool = True  # whether the tags are IOB2, so that words join into entities
 
 
 class TokenClassification:
-    """Named entities and other labels of words, softmax over IOB2 tags."""
+    """Named entities and other labels of words, softmax over IOB2 tags or, without entities, over plain labels."""
 
     architectures = ("bert",)
     predicts_words = False
     arrays = TOKEN_LABELS
     segments = None
-    compares_with_train = True  # entities count as seen or unseen
+    head: type[Linear] = Linear
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
         self.labels = labels
         self.tuned = {}
+        self.scheme = config.data.scheme
+        self.entities = self.scheme != schemes.NONE and schemes.is_iob2(labels)
+        self.compares_with_train = self.entities  # which count as seen or unseen
+        self.selection_metric = "entity_f1" if self.entities else "token_accuracy"
         self.head_dropout = head_dropout
         self.context = config.data.context
         self.label_smoothing = config.loss.label_smoothing
@@ -59,7 +65,7 @@ class TokenClassification:
 
     @staticmethod
     def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Sentence]:
-        """All sentences of `source`, tags in IOB2; says how many there are and where tags were invalid."""
+        """All sentences of `source`, tags in IOB2 or plain labels; says how many and where tags were invalid."""
         data = config.data
         sentences = list(
             sources.read(
@@ -71,9 +77,12 @@ class TokenClassification:
             )
         )
         converted, conversion = schemes.convert(sentences, None if data.scheme == "auto" else data.scheme)
+        plain = conversion.scheme == schemes.NONE
         kinds = Counter(kind for s in converted for kind, _, _ in schemes.spans(s.tags))
-        entities = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
-        say(f"{name}: {source}: {conversion}; entities: {entities}")
+        if plain:
+            kinds = Counter(tag for s in converted for tag in s.tags)
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
+        say(f"{name}: {source}: {conversion}; {'labels' if plain else 'entities'}: {counts}")
         if not kinds:
             say(
                 f"warning: {name} ({source}) holds no entities; is config.data.tag_column={data.tag_column} right?"
@@ -89,8 +98,11 @@ class TokenClassification:
 
     @staticmethod
     def label_set(train: Sequence[Sentence]) -> list[str]:
-        """IOB2 labels of the entity types in `train`: O first, then B- and I- of each type by name."""
-        kinds = sorted({tag[2:] for s in train for tag in s.tags if tag != "O"})
+        """IOB2 labels of the entity types in `train`: O first, then B- and I- of each type; or plain labels by name."""
+        tags = {tag for s in train for tag in s.tags}
+        if not schemes.is_iob2(tags):
+            return sorted(tags)
+        kinds = sorted({tag[2:] for tag in tags if tag != "O"})
         return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
 
     @staticmethod
@@ -99,9 +111,18 @@ class TokenClassification:
         return (" ".join(sentence.words) for sentence in train)
 
     def check(self, split: Split, train: Sequence[Sentence], say: Say) -> None:
-        """Warns of labels that the model cannot predict, and of sentences that stand in `train` as well."""
+        """Warns of labels that the model cannot predict, and of sentences that stand in `train` as well.
+
+        Raises `UserError` where labels of no scheme were found in one of them, and entities in the other.
+        """
         name, sentences = split.name, split.examples
         unseen = Counter(t for s in sentences for t in s.tags if t not in self.labels)
+        if unseen and self.scheme == "auto" and schemes.is_iob2(unseen) != self.entities:
+            raise UserError(
+                f"{name} ({split.source}): tags such as {next(iter(unseen))!r}, but the model's labels are "
+                f"{', '.join(self.labels[:4])}...: entities and labels of no scheme do not mix; set config.data.scheme "
+                "to the data's scheme, or to none for labels that are to stay as they are"
+            )
         if unseen:
             counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
             say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
@@ -142,9 +163,12 @@ class TokenClassification:
             dropout=self.head_dropout,
             initializer_range=sizes["initializer_range"],
             rngs=rngs,
+            head=self.head,
         )
 
-    def _loss(self, logits: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def _loss(
+        self, model: nnx.Module, logits: jax.Array, batch: dict[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         return losses.cross_entropy(
             logits,
             batch["labels"],
@@ -156,7 +180,7 @@ class TokenClassification:
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy summed over the labelled subwords; weight: how many there are."""
-        return self._loss(_logits(model, batch, dropout), batch)
+        return self._loss(model, _logits(model, batch, dropout), batch)
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every label at every subword, float32 [R, L, C], without dropout."""
@@ -167,13 +191,16 @@ class TokenClassification:
         return parameters
 
     def predict(self, model, batch):
-        """{"label": int32 [R, L], "score": float32 [R, L]} of the most probable label, and the loss."""
+        """What `collect` takes, and the loss."""
         logits = self.logits(model, batch)
-        outputs = {
+        return self._outputs(model, logits), *self._loss(model, logits, batch)
+
+    def _outputs(self, model: nnx.Module, logits: jax.Array) -> dict[str, jax.Array]:
+        """{"label": int32 [R, L], "score": float32 [R, L]} of the most probable label."""
+        return {
             "label": jnp.argmax(logits, axis=-1).astype(jnp.int32),
             "score": jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1),
         }
-        return outputs, *self._loss(logits, batch)
 
     def prompts(self, sentences, tokenizer, config) -> list[list[int]]:
         """None: tags are no text."""
@@ -192,16 +219,29 @@ class TokenClassification:
         only = range(len(split.examples)) if only is None else only
         words = [len(split.examples[index].words) for index in only]
         first = np.concatenate((np.zeros(only.start, np.int64), [0], np.cumsum(words, dtype=np.int64)))
-        label = np.full(first[-1], -1, np.int32)  # of all words of the split, one after another
+        label, score = self._decide(split, outputs, first)
+        if unscored := int((label < 0).sum()):
+            raise AssertionError(f"{unscored} words of {split.name} were not scored")
+        tags = np.array(self.labels)[label].tolist()
+        return [
+            Prediction(tags[a:b], score[a:b], self.entities)
+            for a, b in itertools.pairwise(first[only.start :])
+        ]
+
+    def _decide(
+        self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], first: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of all words, one sentence after another: label id, int32 (-1 for none), and its probability, float32.
+
+        first: int64 [S + 1], where each sentence begins among them and the last ends.
+        """
+        label = np.full(first[-1], -1, np.int32)
         score = np.zeros(first[-1], np.float32)
         for batch, arrays in outputs:
             sentence, word, value = scatter_words(batch, split.windows, arrays["label"])
             label[first[sentence] + word] = value
             score[first[sentence] + word] = scatter_words(batch, split.windows, arrays["score"])[2]
-        if unscored := int((label < 0).sum()):
-            raise AssertionError(f"{unscored} words of {split.name} were not scored")
-        tags = np.array(self.labels)[label].tolist()
-        return [Prediction(tags[a:b], score[a:b]) for a, b in itertools.pairwise(first[only.start :])]
+        return label, score
 
     def predict_stream(
         self,
@@ -230,61 +270,40 @@ class TokenClassification:
 
     def measure(
         self, split: Split, predictions: list[Prediction], loss_sum: float, weight_sum: float
-    ) -> EntityState:
-        """Token and entity metrics of a split, per word."""
-        state = EntityState()
-        state.update(
-            [s.tags for s in split.examples],
-            [p.tags for p in predictions],
-            loss_sum=loss_sum,
-            weight_sum=weight_sum,
-        )
-        return state
+    ) -> EntityState | LabelState:
+        """Metrics of a split per word, and of entities where there are such."""
+        tags = [p.tags for p in predictions]
+        return tagging_report.state(self.entities, split, tags, loss_sum, weight_sum)
 
     def metric_names(self, split: Split) -> list[str]:
         """The names of what `measure` gives on `split`."""
-        gold, state = [s.tags for s in split.examples], EntityState()
-        state.update(gold, gold, loss_sum=0.0, weight_sum=1.0)
-        return list(state.compute())
+        weight = float((split.windows.labels >= 0).any())
+        gold = [s.tags for s in split.examples]
+        return list(tagging_report.state(self.entities, split, gold, 0.0, weight).compute())
 
     def summary(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
-        return (
-            f"entity F1 {100 * values['entity_f1']:.2f} (precision {100 * values['entity_precision']:.2f}, "
-            f"recall {100 * values['entity_recall']:.2f}), token accuracy {100 * values['token_accuracy']:.2f}, "
-            f"loss {values.get('loss', float('nan')):.4f}"
-        )
+        return tagging_report.summary(values)
 
     def write_evaluation(
         self,
         folder: Path,
         split: Split,
         train: Split | None,
-        state: EntityState,
+        state: EntityState | LabelState,
         predictions: list[Prediction],
         *,
         samples: int,
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes eval/NAME.json, predictions/NAME.conll and errors/NAME.tsv and prints the report.
+        """Writes eval/NAME.json, predictions/NAME.conll and, of entities, errors/NAME.tsv, and prints the report.
 
         train: where entities count as seen. samples: of the bootstrap. Returns the metrics.
         """
-        words = [s.words for s in split.examples]
-        gold, predicted = [s.tags for s in split.examples], [p.tags for p in predictions]
-        seen = ner_errors.seen_entities((s.words, s.tags) for s in train.examples) if train else {}
-        errors = ner_errors.find_errors(words, gold, predicted, seen)
+        tags = [p.tags for p in predictions]
         intervals = state.intervals(samples=samples, seed=seed) if samples else None
-        result = ner_report.evaluation(state, data=split.source, intervals=intervals, errors=errors)
-        write_json(folder / "eval" / f"{split.name}.json", result)
-        write_lines(
-            folder / "predictions" / f"{split.name}.conll", ner_report.conll_lines(words, gold, predicted)
-        )
-        write_lines(folder / "errors" / f"{split.name}.tsv", ner_report.error_lines(errors))
-        console.print(ner_report.report(result))
-        console.print(f"{split.name}: {sum(map(len, words)):,} words scored, 0 words unscored")
-        return result["metrics"]
+        return tagging_report.write(folder, split, train, state, tags, intervals, console)
 
 
 def _logits(model, batch, dropout):

@@ -57,6 +57,24 @@ def test_io_joins_neighbours_of_one_type():
     assert schemes.to_iob2(tags, "io") == (["B-PER", "I-PER", "B-ORG", "O", "B-PER"], [])
 
 
+def test_labels_without_prefix_and_without_o_are_of_no_scheme():
+    tags = ["NOUN", "VERB", "NOUN"]
+    assert schemes.detect([tags]) == schemes.NONE
+    converted, report = schemes.convert([Sentence(list("abc"), tags, 0, "f:1")])
+    assert converted[0].tags == tags and "labels of no scheme" in str(report)
+    with pytest.raises(UserError, match="word 2 of the sentence at f:1: the label is empty"):
+        schemes.convert([Sentence(list("ab"), ["NOUN", ""], 0, "f:1")])
+
+
+@given(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"]), min_size=1, max_size=8))
+def test_what_is_allowed_is_what_breaks_no_iob2(tags):
+    labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
+    start, follows = schemes.allowed(labels)
+    path = [labels.index(tag) for tag in tags]
+    valid = start[path[0]] and all(follows[a, b] for a, b in zip(path[:-1], path[1:], strict=True))
+    assert valid == (schemes.to_iob2(tags, "iob2")[1] == [])
+
+
 def test_detection_survives_a_few_mistakes():
     good = ["B-X", "I-X", "O"]
     assert schemes.detect([good] * 5 + [["O", "I-X"]]) == "iob2"

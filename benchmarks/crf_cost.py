@@ -1,0 +1,122 @@
+"""What a CRF costs: train steps with it and with the softmax head, in turns in one process; prints JSON lines.
+
+    python benchmarks/crf_cost.py [--shapes 16x64 8x128] [--turns 15]
+
+MiniLM in float32 on CPU, packed rows of `demo:ner`. A turn is one step of either, the order changing from turn to
+turn; `ratio` is the median over turns of the CRF's seconds by the other's. Beside it the losses alone, value and
+gradient by logits, and how many words a second are decoded on the host.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft import build, config, losses, sharding
+from jaxft.data import schemes
+from jaxft.data.loader import Loader
+from jaxft.models import crf
+from jaxft.tasks import TASKS
+
+STEPS = 1000  # of the schedule
+
+
+def in_turns(actions: dict[str, Callable], turns: int) -> dict:
+    """Median milliseconds of each of two actions and the median, least and largest ratio of the second to the first."""
+    seconds = {name: [] for name in actions}
+    for action in actions.values():
+        action()  # compiled, memory touched
+    for turn in range(turns):
+        for name in list(actions)[:: 1 if turn % 2 else -1]:
+            began = time.perf_counter()
+            actions[name]()
+            seconds[name].append(time.perf_counter() - began)
+    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    medians = {f"{name}_ms": round(1000 * statistics.median(values), 2) for name, values in seconds.items()}
+    spread = {"least": round(min(ratios), 3), "largest": round(max(ratios), 3)}
+    return medians | {"ratio": round(statistics.median(ratios), 3), **spread}
+
+
+def measure(rows: int, length: int, turns: int) -> None:
+    """Prints the lines of one shape."""
+    settings = config.base()
+    settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
+    checkpoint = build.open_checkpoint(settings, lambda: [])
+    mesh = sharding.make_mesh(settings)
+    sentences = TASKS["token_classification"].read(settings, "train", "demo:ner/train", lambda line: None)[
+        :800
+    ]
+    labels = TASKS["token_classification"].label_set(sentences)
+    actions = {}
+    for name, kind in (("softmax", "token_classification"), ("crf", "crf_tagging")):
+        task = TASKS[kind](labels, head_dropout=0.1, config=settings)
+        windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
+        loader = Loader(windows, rows=rows, max_length=length, pad_id=0)
+        batch = sharding.place(loader.batch(0).arrays, mesh)
+        net = build.network(task, build.body_sizes(settings, checkpoint.hf_config), mesh)
+        trainer = build.trainer(net, settings, total=STEPS, warmup=0)
+        parameters, _ = build.initial_parameters(net, settings, checkpoint)
+        held = [trainer.new_state(parameters)]
+
+        def step(held=held, trainer=trainer, batch=batch):
+            held[0], metrics = trainer.train_step(held[0], batch, jnp.uint32(0))
+            jax.block_until_ready((held[0], metrics))
+
+        actions[name] = step
+    shape = {"rows": rows, "length": length, "labels": len(labels)}
+    print(json.dumps({"measured": "train step", **shape, **in_turns(actions, turns)}), flush=True)
+
+    logits = jax.random.normal(jax.random.key(0), (rows, length, len(labels)))
+    chain = crf.Chain(jnp.zeros((len(labels), len(labels))), jnp.zeros(len(labels)), jnp.zeros(len(labels)))
+
+    def softmax(logits, chain):
+        return losses.cross_entropy(logits, batch["labels"], batch["weights"])[0]
+
+    def with_chain(logits, chain):
+        arrays = (batch["labels"], batch["weights"], batch["segment_ids"])
+        return crf.negative_log_likelihood(logits, *arrays, chain)[0]
+
+    compiled = {"softmax": softmax, "crf": with_chain}
+    compiled = {name: jax.jit(jax.value_and_grad(loss, (0, 1))) for name, loss in compiled.items()}
+    alone = {name: lambda f=f: jax.block_until_ready(f(logits, chain)) for name, f in compiled.items()}
+    print(json.dumps({"measured": "loss and gradient alone", **shape, **in_turns(alone, turns)}), flush=True)
+
+
+def decoding(turns: int) -> None:
+    """Prints words a second of `best_paths`, on random emissions for 2,000 sentences of 20 words."""
+    for kinds in (2, 6, 18):
+        labels = ["O"] + [f"{prefix}-{kind}" for kind in range(kinds) for prefix in "BI"]
+        start, transitions = schemes.allowed(labels)
+        chain = crf.Chain(
+            np.where(transitions, 0, -np.inf), np.where(start, 0, -np.inf), np.zeros(len(labels))
+        )
+        emissions = np.random.default_rng(0).normal(size=(40_000, len(labels))).astype(np.float32)
+        seconds = []
+        for _ in range(max(turns // 5, 1)):
+            began = time.perf_counter()
+            crf.best_paths(emissions, np.arange(0, 40_001, 20), chain)
+            seconds.append(time.perf_counter() - began)
+        rate = round(40_000 / statistics.median(seconds))
+        print(json.dumps({"measured": "decoding", "labels": len(labels), "words_per_s": rate}), flush=True)
+
+
+def main() -> None:
+    """Parses the flags and measures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shapes", nargs="+", default=["16x64", "8x128"])
+    parser.add_argument("--turns", type=int, default=15)
+    flags = parser.parse_args()
+    for shape in flags.shapes:
+        measure(*map(int, shape.split("x")), flags.turns)
+    decoding(flags.turns)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""What the model card says of a model that labels words with a CRF."""
+
+from jaxft import workdir
+from jaxft.model_card import token_classification
+from jaxft.model_card.token_classification import METRICS, TAGS, TASK, scores
+
+__all__ = ["METRICS", "TAGS", "TASK", "origin", "scores", "usage"]
+
+
+def origin(run: workdir.Run, parameters: int) -> list[str]:
+    """What the model is, in a paragraph and the first lines of a list."""
+    return token_classification.origin(run, parameters, head="a linear layer and a linear-chain CRF")
+
+
+def usage(run: workdir.Run) -> str:
+    """How sentences are tagged in torch."""
+    return (
+        "transformers has no class for a CRF. `AutoModelForTokenClassification` loads this folder and gives the "
+        "emissions; `crf.safetensors` has the scores of neighbouring labels, and `crf_loader.py`, which needs torch, "
+        "transformers and safetensors, finds the best path:\n\n"
+        "```python\nfrom crf_loader import Tagger  # from this folder\n\n"
+        'tag = Tagger("PATH_OF_THIS_FOLDER")\n'
+        'tag(["Anna", "lives", "in", "Oslo", "."])\n```\n\n'
+        "Its words are those of the data in training, and the tag of a word is read at its first subword. In training "
+        f"windows had {run.config.data.max_length} subwords. transformers' pipeline works, but leaves the CRF out."
+    )

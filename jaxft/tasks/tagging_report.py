@@ -1,0 +1,61 @@
+"""Measures tags of words, as entities or as labels by themselves, and writes what a user reads of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from jaxft.metrics import ner_errors, ner_report
+from jaxft.metrics.entities import EntityState
+from jaxft.metrics.tokens import LabelState
+from jaxft.report import write_json, write_lines
+from jaxft.tasks.base import Split
+
+
+def state(
+    entities: bool, split: Split, tags: Sequence[Sequence[str]], loss_sum: float, weight_sum: float
+) -> EntityState | LabelState:
+    """The metric state of predicted `tags`, of which `entities` says whether they are IOB2."""
+    found = EntityState() if entities else LabelState()
+    found.update([s.tags for s in split.examples], tags, loss_sum=loss_sum, weight_sum=weight_sum)
+    return found
+
+
+def summary(values: dict[str, float]) -> str:
+    """The metrics of a log line."""
+    percent = {name: f"{100 * value:.2f}" for name, value in values.items()}
+    score = f"macro F1 {percent['token_f1_macro']}"
+    if "entity_f1" in values:
+        score = (
+            f"entity F1 {percent['entity_f1']} (precision {percent['entity_precision']}, "
+            f"recall {percent['entity_recall']})"
+        )
+    return f"{score}, token accuracy {percent['token_accuracy']}, loss {values.get('loss', float('nan')):.4f}"
+
+
+def write(
+    folder: Path,
+    split: Split,
+    train: Split | None,
+    measured: EntityState | LabelState,
+    tags: Sequence[Sequence[str]],
+    intervals: dict | None,
+    console: Console,
+) -> dict[str, float]:
+    """Writes eval/NAME.json, predictions/NAME.conll and, of entities, errors/NAME.tsv, and prints the report.
+
+    train: where entities count as seen. tags: predicted. Returns the metrics.
+    """
+    words, gold = [s.words for s in split.examples], [s.tags for s in split.examples]
+    errors = None
+    if isinstance(measured, EntityState):
+        seen = ner_errors.seen_entities((s.words, s.tags) for s in train.examples) if train else {}
+        errors = ner_errors.find_errors(words, gold, tags, seen)
+        write_lines(folder / "errors" / f"{split.name}.tsv", ner_report.error_lines(errors))
+    result = ner_report.evaluation(measured, data=split.source, intervals=intervals, errors=errors)
+    write_json(folder / "eval" / f"{split.name}.json", result)
+    lines = ner_report.conll_lines(words, gold, tags)
+    write_lines(folder / "predictions" / f"{split.name}.conll", lines)
+    console.print(ner_report.report(result))
+    console.print(f"{split.name}: {sum(map(len, words)):,} words scored, 0 words unscored")
+    return result["metrics"]

@@ -1,0 +1,201 @@
+"""The CRF's likelihood, gradient, best paths and probabilities are those of all label sequences, written out."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft.data import schemes
+from jaxft.losses import cross_entropy
+from jaxft.models.crf import Chain, best_paths, negative_log_likelihood
+
+LENGTH = 9
+SEEDS = st.integers(0, 2**32 - 1)
+# One compilation a shape: [R, 9, C].
+loss_and_gradients = jax.jit(
+    jax.value_and_grad(
+        lambda emissions, chain, labels, weights, segments: negative_log_likelihood(
+            emissions, labels, weights, segments, chain
+        )[0],
+        (0, 1),
+    )
+)
+
+
+def random_chain(rng, num_labels: int) -> Chain:
+    shapes = ((num_labels, num_labels), (num_labels,), (num_labels,))
+    return Chain(*(rng.normal(size=shape).astype(np.float32) * 2 for shape in shapes))
+
+
+def packed(rng, num_labels: int, rows: int = 2):
+    """Rows of a few segments with gaps before, between and after their words, and where each segment's words are."""
+    weights, segments = np.zeros((rows, LENGTH), np.float32), np.zeros((rows, LENGTH), np.int32)
+    chains = []
+    for row in range(rows):
+        cuts = np.sort(rng.choice(LENGTH + 1, 3, replace=False))
+        for number, (a, b) in enumerate(itertools.pairwise([0, *cuts[:-1], cuts[-1]]), 1):
+            segments[row, a:b] = number
+            slots = a + np.flatnonzero(rng.random(b - a) < 0.6)
+            weights[row, slots] = 1
+            if len(slots):
+                chains.append((row, slots))
+    emissions = (rng.normal(size=(rows, LENGTH, num_labels)) * 3).astype(np.float32)
+    labels = rng.integers(0, num_labels, (rows, LENGTH)).astype(np.int32)
+    return emissions, labels, weights, segments, chains
+
+
+def path_scores(emissions, chain) -> tuple[np.ndarray, np.ndarray]:
+    """All label sequences [P, n] for emissions [n, C], and their scores [P], in float64."""
+    count, num_labels = emissions.shape
+    paths = np.array(list(itertools.product(range(num_labels), repeat=count)))
+    scores = emissions.astype(np.float64)[np.arange(count), paths].sum(axis=1)
+    scores += np.float64(chain.start)[paths[:, 0]] + np.float64(chain.end)[paths[:, -1]]
+    scores += np.float64(chain.transitions)[paths[:, :-1], paths[:, 1:]].sum(axis=1)
+    return paths, scores
+
+
+@settings(deadline=None, max_examples=40)
+@given(SEEDS, st.sampled_from([2, 3]))
+def test_likelihood_and_gradient_are_those_of_all_paths(seed, num_labels):
+    """The gradient: expected minus observed counts of emissions, transitions, starts and ends."""
+    rng = np.random.default_rng(seed)
+    emissions, labels, weights, segments, chains = packed(rng, num_labels)
+    chain = random_chain(rng, num_labels)
+    want, d_emissions = 0.0, np.zeros(emissions.shape)
+    d_chain = Chain(*(np.zeros(scores.shape) for scores in chain))
+    for row, slots in chains:
+        paths, scores = path_scores(emissions[row, slots], chain)
+        gold = labels[row, slots]
+        probability = np.exp(scores - np.logaddexp.reduce(scores))
+        probability[(paths == gold).all(axis=1)] -= 1
+        want += np.logaddexp.reduce(scores) - scores[(paths == gold).all(axis=1)][0]
+        np.add.at(d_emissions[row], (slots, paths), probability[:, None])
+        np.add.at(d_chain.start, paths[:, 0], probability)
+        np.add.at(d_chain.end, paths[:, -1], probability)
+        np.add.at(d_chain.transitions, (paths[:, :-1], paths[:, 1:]), probability[:, None])
+    loss, gradients = loss_and_gradients(emissions, chain, labels, weights, segments)
+    np.testing.assert_allclose(loss, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradients[0], d_emissions, atol=1e-5)
+    for found, expected in zip(gradients[1], d_chain, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SEEDS, st.lists(st.integers(0, 5), min_size=1, max_size=5), st.booleans())
+def test_best_paths_and_probabilities_are_those_of_all_paths(seed, lengths, constrained):
+    rng = np.random.default_rng(seed)
+    labels = ["O", "B-X", "I-X"]
+    chain = random_chain(rng, 3)
+    if constrained:
+        start, transitions = schemes.allowed(labels)
+        chain = chain._replace(
+            start=np.where(start, chain.start, -np.inf),
+            transitions=np.where(transitions, chain.transitions, -np.inf),
+        )
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    emissions = (rng.normal(size=(offsets[-1], 3)) * 3).astype(np.float32)
+    found, probabilities = best_paths(emissions, offsets, chain)
+    assert found.dtype == np.int32 and probabilities.dtype == np.float32
+    for first, last in itertools.pairwise(offsets):
+        if first == last:
+            continue
+        paths, scores = path_scores(emissions[first:last], chain)
+        best = paths[scores.argmax()]
+        assert found[first:last].tolist() == best.tolist()
+        share = np.exp(scores - np.logaddexp.reduce(scores))
+        want = [(share * (paths[:, at] == best[at])).sum() for at in range(last - first)]
+        np.testing.assert_allclose(probabilities[first:last], want, atol=1e-5)
+
+
+def test_more_sentences_than_a_block_and_long_ones(monkeypatch):
+    """Blocks change nothing, and constraints hold however strongly emissions are against them."""
+    rng = np.random.default_rng(0)
+    labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
+    start, transitions = schemes.allowed(labels)
+    chain = Chain(np.where(transitions, 0.0, -np.inf), np.where(start, 0.0, -np.inf), np.zeros(5))
+    lengths = rng.integers(0, 40, 50)
+    lengths[7] = 3000
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    emissions = rng.normal(size=(offsets[-1], 5)).astype(np.float32)
+    emissions[:, [2, 4]] += 500 * (rng.random((offsets[-1], 2)) < 0.5)
+    whole = best_paths(emissions, offsets, chain)
+    monkeypatch.setattr("jaxft.models.crf._BLOCK", 7)
+    for a, b in zip(whole, best_paths(emissions, offsets, chain), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert ((whole[1] >= 0) & (whole[1] <= 1)).all()
+    for first, last in itertools.pairwise(offsets):
+        path = [labels[i] for i in whole[0][first:last]]
+        assert schemes.to_iob2(path, "iob2") == (path, [])
+    assert (np.isin(whole[0], [2, 4])).mean() > 0.3
+
+
+def test_packing_padding_and_what_has_no_weight_change_nothing():
+    """Each chain alone in a row, other labels and broken numbers where no words are: one loss, one gradient."""
+    rng = np.random.default_rng(3)
+    emissions, labels, weights, segments, chains = packed(rng, 4, rows=6)
+    chain = random_chain(rng, 4)
+    loss, gradients = loss_and_gradients(emissions, chain, labels, weights, segments)
+
+    alone = [
+        np.zeros((len(chains), LENGTH, *a.shape[2:]), a.dtype) for a in (emissions, labels, weights, segments)
+    ]
+    for index, (row, slots) in enumerate(chains):
+        for array, source in zip(alone, (emissions, labels, weights, segments), strict=True):
+            array[index, 2 : 2 + len(slots)] = source[row, slots]
+    alone[0][alone[2] == 0] = np.array([np.nan, np.inf, -np.inf, 1e30], np.float32)
+    alone[1][alone[2] == 0] = 3
+    other, other_gradients = loss_and_gradients(alone[0], chain, *alone[1:])
+    np.testing.assert_allclose(loss, other, rtol=1e-6)
+    for a, b in zip(gradients[1], other_gradients[1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert not np.asarray(other_gradients[0])[alone[2] == 0].any()
+    for index, (row, slots) in enumerate(chains):
+        np.testing.assert_allclose(
+            gradients[0][row, slots], other_gradients[0][index, 2 : 2 + len(slots)], atol=1e-5
+        )
+    empty = negative_log_likelihood(emissions, labels, 0 * weights, segments, chain)
+    assert (float(empty[0]), float(empty[1])) == (0, 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_without_chain_scores_it_is_the_softmax(dtype):
+    rng = np.random.default_rng(1)
+    emissions, labels, weights, segments, _ = packed(rng, 4, rows=6)
+    emissions = jnp.asarray(emissions, dtype)
+    zero = Chain(jnp.zeros((4, 4)), jnp.zeros(4), jnp.zeros(4))
+    ours = negative_log_likelihood(emissions, labels, weights, segments, zero)
+    theirs = cross_entropy(emissions, labels, weights)
+    assert ours[0].dtype == jnp.float32
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    flat = np.asarray(emissions, np.float32).reshape(-1, 4)
+    best, probability = best_paths(flat, np.array([0, 20, len(flat)]), Chain(*map(np.asarray, zero)))
+    softmax = np.asarray(jax.nn.softmax(flat))
+    assert best.tolist() == flat.argmax(axis=1).tolist()
+    np.testing.assert_allclose(probability, softmax.max(axis=1), rtol=1e-5)
+
+
+def test_long_chains_keep_their_precision():
+    """512 words, scores in the hundreds: against float64."""
+    rng = np.random.default_rng(2)
+    count = 512
+    emissions = (rng.normal(size=(1, count, 5)) * 30 + 200).astype(np.float32)
+    chain = random_chain(rng, 5)
+    labels = emissions.argmax(axis=-1).astype(np.int32)
+    ones = np.ones((1, count))
+    loss, _ = jax.jit(negative_log_likelihood)(
+        emissions, labels, ones.astype(np.float32), ones.astype(np.int32), chain
+    )
+    alpha = chain.start.astype(np.float64) + emissions[0, 0]
+    path = alpha[labels[0, 0]]
+    for at in range(1, count):
+        alpha = np.logaddexp.reduce(alpha[:, None] + chain.transitions, axis=0) + emissions[0, at]
+        path += chain.transitions[labels[0, at - 1], labels[0, at]] + np.float64(
+            emissions[0, at, labels[0, at]]
+        )
+    want = np.logaddexp.reduce(alpha + chain.end) - path - chain.end[labels[0, -1]]
+    assert want > 1
+    np.testing.assert_allclose(loss, want, rtol=1e-4)

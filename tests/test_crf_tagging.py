@@ -1,0 +1,212 @@
+"""CRF tagging through whole runs: what only a chain can learn, sentences of many windows, resume, predict, export."""
+
+import argparse
+import importlib.util
+import json
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from safetensors.numpy import load_file, save_file
+
+from jaxft import config as settings
+from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft.data.loader import Loader
+from jaxft.data.schemes import to_iob2
+from jaxft.data.sentence import Sentence
+from jaxft.errors import UserError
+from jaxft.models.crf import Chain
+from jaxft.tasks.base import Split
+from tests.conftest import REPOSITORY, write_conll
+
+CYCLE = ("B-X", "I-X", "O")
+SETTINGS = {
+    "data.max_length": 16,  # 14 words at most; longer sentences are cut
+    "data.test": "none",
+    "batch.rows": 16,
+    "train.steps": 40,
+    "optim.freeze": ("^body/",),
+    "eval.every_steps": 20,
+    "checkpoint.every_steps": 15,
+    "model.unroll": "no",
+    "log.tensorboard": False,
+}
+
+
+def cycle(length: int) -> list[str]:
+    return [CYCLE[i % 3] for i in range(length)]
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_bert, tmp_path_factory):
+    """Sentences of one word over and over, to a model that sees no positions: only the tag before tells the next."""
+    folder = tmp_path_factory.mktemp("chain")
+    checkpoint = shutil.copytree(tiny_bert, folder / "bert")
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["embeddings.position_embeddings.weight"][:] = 0
+    save_file(tensors, checkpoint / "model.safetensors")
+    lengths = {"train": [1 + i % 12 for i in range(150)] + [40] * 2, "dev": [5, 9, 12, 1, 40, 3, 90]}
+    data = {
+        name: write_conll(folder / f"{name}.conll", [Sentence(["x"] * n, cycle(n), 0, "") for n in values])
+        for name, values in lengths.items()
+    }
+    values = SETTINGS | {"model.checkpoint": checkpoint, "data.cache_dir": "off", "optim.lr": 0.01}
+    values |= {f"data.{name}": path for name, path in data.items()}
+    return {key: f"--config.{key}={value}" for key, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """Compiled programs are kept for the runs of this file."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield
+
+
+@pytest.fixture(scope="module")
+def start(flags, programs):
+    def run(workdir, recipe="ner_crf", **changed):
+        changed = {key: f"--config.{key}={value}" for key, value in changed.items()}
+        config = settings.load(str(REPOSITORY / f"configs/{recipe}.py"), list((flags | changed).values()))
+        return train.run(config, workdir)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(start, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("crf") / "run"
+    return workdir, start(workdir)
+
+
+def test_it_learns_from_the_chain_what_a_softmax_cannot(finished, start, tmp_path):
+    """In dev sentences of seven windows too: the chain goes on where a window ends."""
+    workdir, summary = finished
+    assert summary["dev"]["entity_f1"] == 1 and summary["dev"]["token_accuracy"] == 1
+    assert summary["late_compiles"] == 0 and summary["selected_by"] == "entity_f1"
+    without = start(tmp_path / "softmax", "ner", **{"train.steps": 15, "eval.every_steps": 15})
+    assert without["dev"]["entity_f1"] < 0.5 and without["dev"]["token_accuracy"] < 0.5
+
+
+def test_predict_and_evaluate(finished, flags, tmp_path):
+    workdir, summary = finished
+    (tmp_path / "in.jsonl").write_text(
+        "".join(json.dumps({"tokens": ["x"] * n}) + "\n" for n in (7, 0, 200, 1))
+    )
+    names = {"run": workdir, "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
+    predict.run_predict(argparse.Namespace(**names, format="auto", word_column=None))
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [r["predicted_tags"] for r in records] == [cycle(n) for n in (7, 0, 200, 1)]
+    assert all(0 < score <= 1 for r in records for score in r["scores"])
+    assert np.mean(records[0]["scores"]) > 0.5
+    names = dict.fromkeys(("format", "word_column", "tag_column", "layout", "stride"))
+    data = flags["data.dev"].partition("=")[2]
+    metrics = evaluate.run_evaluate(
+        argparse.Namespace(run=workdir, data=data, output=str(tmp_path / "evaluated"), **names)
+    )
+    assert metrics == pytest.approx(summary["dev"], rel=1e-5)
+
+
+def test_a_run_that_breaks_off_goes_on_to_the_same_end(finished, start, tmp_path, monkeypatch):
+    def broken(self, step, original=Loader.batch):
+        if step == 22:
+            raise RuntimeError("broken off")
+        return original(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loader, "batch", broken)
+        with pytest.raises(RuntimeError, match="broken off"):
+            start(tmp_path / "run")
+    workdir, summary = finished
+    again = start(tmp_path / "run")
+    assert again["dev"] == summary["dev"] and again["best_step"] == summary["best_step"]
+
+
+def test_exported_to_torch_it_finds_the_same_tags(finished, tmp_path, capsys):
+    from transformers import AutoModelForTokenClassification
+
+    folder = tmp_path / "exported"
+    export.export(finished[0], folder, verify=True)
+    output = capsys.readouterr().out
+    assert "tags by crf_loader.py on torch's logits: 0 of 160 words of dev differ" in output
+    _, report = AutoModelForTokenClassification.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    scores = load_file(folder / "crf.safetensors")
+    assert {name: value.shape for name, value in scores.items()} == {
+        "transitions": (3, 3),
+        "start": (3,),
+        "end": (3,),
+    }
+    assert np.isneginf(scores["start"][2]) and np.isneginf(
+        scores["transitions"][0, 2]
+    )  # I-X at first, and after O
+    card = (folder / "README.md").read_text()
+    assert "from crf_loader import Tagger" in card and "linear-chain CRF over 3 IOB2 labels" in card
+    spec = importlib.util.spec_from_file_location("crf_loader", folder / "crf_loader.py")
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    tag = loader.Tagger(folder)
+    assert [tag(["x"] * n) for n in (0, 1, 11)] == [cycle(n) for n in (0, 1, 11)]
+    with pytest.raises(ValueError, match="102 subwords are too many for the model"):
+        tag(["x"] * 100)
+    with pytest.raises(ValueError, match="has no subword"):
+        tag(["x", "\u200b"])
+
+
+def test_other_tags_in_torch_are_told_and_nothing_is_left(finished, tmp_path, monkeypatch):
+    def wrong(tensors, path):
+        save_file({name: np.zeros_like(value) for name, value in tensors.items()}, path)
+
+    monkeypatch.setattr(export, "save_file", wrong)
+    with pytest.raises(
+        UserError, match=r"other tags on torch's logits than jaxft, at \d+ of 160 words: .*out was not"
+    ):
+        export.export(finished[0], tmp_path / "out", verify=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("constraints", [True, False])
+def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished, constraints):
+    """Random emissions for the words of whole sentences, though these come from several windows."""
+    run = workdir.open_run(finished[0])
+    run.config.model.constraints = constraints
+    task, rng = inference.task_of(run), np.random.default_rng(0)
+    sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]
+    windows = task.encode(sentences, run.checkpoint.tokenizer, run.config, cached=False)
+    loader = Loader(windows, rows=4, max_length=16, shuffle=False, pad_id=0)
+    model = types.SimpleNamespace(
+        head=types.SimpleNamespace(chain=lambda: Chain(*map(np.zeros, ((3, 3), 3, 3))))
+    )
+    outputs = []
+    for step in range(loader.steps_per_epoch):
+        emissions = rng.normal(size=(4, 16, 3)).astype(np.float32)
+        outputs.append((loader.batch(step), jax.device_get(task._outputs(model, emissions))))
+    found = task.collect(Split("input", "input", sentences, windows), outputs)
+    assert [len(p.tags) for p in found] == [50, 3, 1, 30]
+    assert any(to_iob2(p.tags, "iob2")[1] for p in found) != constraints
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (
+            {"loss.label_smoothing": 0.1},
+            "config.loss.label_smoothing, .class_weights and .focal_gamma are not for",
+        ),
+        ({"data.label_subwords": "all"}, "config.data.label_subwords='all': .* over words, expected 'first'"),
+    ],
+)
+def test_settings_that_a_chain_cannot_have(start, tmp_path, changed, message):
+    with pytest.raises(UserError, match=message):
+        start(tmp_path / "run", **changed)
