@@ -88,6 +88,11 @@ class Computation(dict):
                 found[name].append(one)
         return found
 
+    def readers(self, one: Instruction) -> list[Instruction]:
+        """Who reads its result, or an element of it."""
+        direct = self.users[one.name]
+        return [r for u in direct for r in (self.users[u.name] if u.opcode == "get-tuple-element" else [u])]
+
     def operands(self, one: Instruction) -> list[Instruction]:
         """The instructions that `one` reads."""
         return [self[name] for name in one.operands if name in self]
@@ -181,10 +186,13 @@ class Program:
                         continue
                     chains.add(channel)
                 size = sum(array.bytes for operand in computation.operands(one) for array in operand.arrays)
-                users = computation.users[one.name]
                 if kind == "all-gather":
                     size *= group
-                elif kind == "all-reduce" and name in self.fused and _only(users, "dynamic-slice"):
+                elif (
+                    kind == "all-reduce"
+                    and name in self.fused
+                    and _only(computation.readers(one), "dynamic-slice")
+                ):
                     kind = "reduce-scatter"  # as TPU's compiler writes it
                 found.append(Collective(kind, times, size, group))
         return found
