@@ -142,8 +142,8 @@ def splash(
     with L and not with its square. Blocks above the diagonal are left out where `causal`. Those between two
     segments are not: time grows with the square of L however a row is packed.
 
-    L is a multiple of 128. Heads may have any width, but a TPU moves and multiplies them in lanes of 128: heads
-    of 64 take the time of heads of 128. interpret: computes it anywhere, slowly, for tests.
+    L is a multiple of 128. Heads may have any width in jax 0.10.2, but a TPU holds and multiplies them in lanes of
+    128: heads of 64 take the memory and time of heads of 128. interpret: computes it anywhere, slowly, for tests.
     """
     # Here, for it is slow to import and needed on TPUs only.
     from jax.experimental.pallas.ops.tpu import splash_attention as library

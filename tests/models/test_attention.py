@@ -1,6 +1,7 @@
 """Attention: dense is the equation and stays inside segments; each kernel gives dense's values and gradients."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,33 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, causal):
 
     for ours, theirs in zip(compute(STAND_INS[kernel]), compute(dense), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "platform", "calls"),
+    [
+        # Forward, then the gradients of queries and of keys and values.
+        (splash, "tpu", ["tpu_custom_call"] * 3),
+        (cudnn, "cuda", ["__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward"]),
+    ],
+)
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, calls, causal, monkeypatch):
+    """As far as that goes without the platform: heads of 32, as MiniLM's, and no scores of all heads."""
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91900)
+
+    def total(*x):
+        return kernel(*x, num_heads=12, causal=causal).astype(jnp.float32).sum()
+
+    x = jax.ShapeDtypeStruct((2 * 512, 12 * 32), jnp.bfloat16)
+    traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(
+        x, x, x, jax.ShapeDtypeStruct((2, 512), jnp.int32)
+    )
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert sorted(re.findall(r"custom_call @(tpu_custom_call|__cudnn[$\w]+)", text)) == calls
+    if platform == "cuda":
+        assert text.count("mask_type\\22: \\22" + ("CAUSAL" if causal else "NO_MASK")) == 2
+    assert "x12x512x512x" not in text
 
 
 @pytest.mark.parametrize(
