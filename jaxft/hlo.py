@@ -159,9 +159,20 @@ class Program:
             int(one.attributes) for one in condition if one.opcode == "constant" and one.attributes.isdigit()
         ]
         if len(limits) == 1 and any("direction=LT" in one.attributes for one in condition):
-            return limits[0]
+            return -(-limits[0] // self._stride(loop, condition))
         self.unknown_loops += 1
         return self.unknown_trips
+
+    def _stride(self, loop: Instruction, condition: list[Instruction]) -> int:
+        """What the body adds to the counter: more than 1 where the compiler has put several trips into one."""
+        body = self.computations[loop.called["body"][0]]
+        read = [one for one in condition if one.opcode == "get-tuple-element"]
+        index = int(re.search(r"index=(\d+)", read[0].attributes)[1]) if len(read) == 1 else None
+        if index is None or body.root.opcode != "tuple":
+            return 1
+        added = body[body.root.operands[index]]
+        steps = [int(one.attributes) for one in body.operands(added) if one.opcode == "constant"]
+        return steps[0] if added.opcode == "add" and len(steps) == 1 else 1
 
     def _with_fused(self, name: str) -> Iterator[Instruction]:
         for one in self.computations[name].values():

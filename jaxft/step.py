@@ -58,8 +58,8 @@ def train_step(
       seed: uint32 scalar of the run.
       clip: the largest global norm of a gradient; 0 for no limit.
       microbatches: of a batch's arrays cut into [accumulate, rows / accumulate, length].
-      places: of the trainable parameters, and of each microbatch's gradients: where those are split, gradients are
-        reduce-scattered, and no device ever holds them all.
+      places: of the trainable parameters, and so of each microbatch's gradients: of parameters that are split no
+        device holds the whole gradient.
 
     Returns:
       The next state and float32 scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr.

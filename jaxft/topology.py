@@ -9,6 +9,13 @@ import jax
 from jaxft.errors import UserError
 
 CPU = re.compile(r"cpu:([1-9]\d*)")
+# What libtpu would look for to learn which TPU it runs on: in vain, at length and aloud. It describes any other alike.
+NOT_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # beside a process that computes
+}
 
 
 def prepare(names: Sequence[str]) -> None:
@@ -16,8 +23,8 @@ def prepare(names: Sequence[str]) -> None:
 
     Nothing is computed, so the process itself stays on its CPU, and a TPU that is there is left alone.
     """
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu would look for the machine's metadata, in vain
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for variable, value in NOT_HERE.items():
+        os.environ.setdefault(variable, value)
     try:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update(
@@ -43,8 +50,10 @@ def devices(name: str) -> list[jax.Device]:
         raise UserError(f"--topology {name}: expected cpu:N with a number of virtual devices, such as cpu:8")
     from jax.experimental import topologies
 
+    # Both cores of a v4 chip as one device, as JAX has them on the chip itself.
+    options = {"chip_config_name": "megacore"} if name.startswith("v4") else {}
     try:
-        return list(topologies.get_topology_desc(name, "tpu").devices)
+        return list(topologies.get_topology_desc(name, "tpu", **options).devices)
     except Exception as error:  # libtpu raises several kinds
         first = str(error).strip().splitlines()[0]
         if "not installed" in first:

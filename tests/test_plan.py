@@ -283,15 +283,18 @@ TPU_TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=8
   %x = f32[64,32]{1,0:T(8,128)} get-tuple-element(%t), index=1
   %w = bf16[4,16,8]{2,1,0:T(8,128)(2,1)S(1)} get-tuple-element(%t), index=2
   %scattered = f32[8,32]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
-  %start = (f32[8,32]{1,0}, f32[16,32]{1,0}) all-gather-start(%scattered), replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}
+  %start = (f32[8,32]{1,0}, f32[16,32]{1,0}) all-gather-start(%scattered), replica_groups=mesh['a'=4,'b'=2] {'b'}, dimensions={0}
   %done = f32[16,32]{1,0} all-gather-done(%start)
   %batched = bf16[4,16,16]{2,1,0} convolution(%w, %w), window={size=4 stride=3 pad=0_0 lhs_dilate=4}, dim_labels=0bf_0oi->0bf
-  ROOT %r = (s32[], f32[64,32]{1,0}, bf16[4,16,8]{2,1,0}) tuple(%t, %x, %w)
+  %k = s32[]{:T(128)} get-tuple-element(%t), index=0
+  %two = s32[]{:T(128)} constant(2)
+  %next = s32[]{:T(128)} add(%k, %two)
+  ROOT %r = (s32[], f32[64,32]{1,0}, bf16[4,16,8]{2,1,0}) tuple(%next, %x, %w)
 }
 
 %condition (t: (s32[], f32[64,32], bf16[4,16,8])) -> pred[] {
   %t = (s32[], f32[64,32]{1,0}, bf16[4,16,8]{2,1,0}) parameter(0)
-  %n = s32[]{:T(128)} constant(5)
+  %n = s32[]{:T(128)} constant(10)
   %k = s32[]{:T(128)} get-tuple-element(%t), index=0
   ROOT %c = pred[] compare(%k, %n), direction=LT
 }
@@ -304,7 +307,10 @@ ENTRY %main (a: (s32[], f32[64,32], bf16[4,16,8])) -> (s32[], f32[64,32], bf16[4
 
 
 def test_collectives_as_tpus_compiler_writes_them():
-    """An all-reduce that a fusion slices is a reduce-scatter; what starts and ends apart counts once."""
+    """An all-reduce that a fusion slices is a reduce-scatter; what starts and ends apart counts once.
+
+    The loop counts to ten by twos.
+    """
     program = hlo.Program(TPU_TEXT)
     assert sorted(program.collectives()) == [
         hlo.Collective("all-gather", 5, 2 * 8 * 32 * 4, 2),
@@ -329,15 +335,20 @@ needs_libtpu = pytest.mark.skipif(
 
 @needs_libtpu
 def test_a_slice_of_tpus(plans):
-    fsdp = ["--config.mesh.data=1", "--config.mesh.fsdp=-1", "--json"]
+    fsdp = ["--config.mesh.data=1", "--config.mesh.fsdp=-1", "--json", "--rows_per_device", 16]
+    fsdp += [
+        "--config.model.sizes=(('hidden_size', 256), ('num_hidden_layers', 4), ('num_attention_heads', 4),"
+    ]
+    fsdp[-1] += " ('intermediate_size', 1024), ('vocab_size', 1000), ('max_position_embeddings', 64))"
     done = plans(["--topology", "v5e:2x2", *fsdp], ["--topology", "v5e:4x4", *fsdp])
     four, sixteen = (json.loads(one["out"]) for one in done)
     assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
     for one in (four, sixteen):
-        assert one["flops_per_step"] == pytest.approx(one["model_flops_per_step"], rel=0.02)
+        assert one["flops_per_step"] == pytest.approx(one["model_flops_per_step"], rel=0.05)
         assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]
-        assert one["collectives"]["reduce-scatter"]["bytes"] > 10 * one["collectives"]["all-reduce"]["bytes"]
+        assert one["collectives"]["all-reduce"]["bytes"] < 0.1 * one["collective_bytes_per_device"]
+    assert four["collectives"]["all-gather"]["largest_bytes"] <= 2 * 256 * 1024  # of one kernel in bfloat16
 
 
 def test_recommendation_prefers_what_fits():
