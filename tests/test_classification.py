@@ -38,16 +38,19 @@ def words(rng, *markers):
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs(tmp_path_factory):
-    """Kept between the runs of this file, several of which are of one shape."""
-    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in options]
-    for name, value in zip(options, (str(tmp_path_factory.mktemp("xla-cache")), 0.0), strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in zip(options, before, strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    """Compiled in a hurry, and kept between the runs of this file, several of which are of one shape."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla-cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +400,7 @@ def test_odd_data_is_told(folder, tiny_bert, tmp_path, capsys):
     """Empty texts, texts of train in dev, shortened texts, as many labels as texts; and texts that are all empty."""
     (tmp_path / "train.csv").write_text("text,label\n,a\na b,b\n" + "x " * 90 + ",c\nd,e\n")
     (tmp_path / "dev.csv").write_text("text,label\na b,a\n")
-    options = {"train__steps": 1, "eval__every_steps": 1, "data__test": None, "eval__metric": "accuracy"}
+    options = {"train__steps": 1, "eval__every_steps": 1, "data__test": None, "optim__warmup": None}
     config = config_for(tmp_path, tiny_bert, **options)
     train.run(config, tmp_path / "run")
     said = capsys.readouterr().out

@@ -21,6 +21,7 @@ from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
 LENGTH = 16
+QUICK = {"xla_backend_optimization_level": 0}  # to compile
 HF = BertConfig(
     vocab_size=len(VOCABULARY),
     hidden_size=24,
@@ -51,10 +52,13 @@ def settings(problem=SINGLE, pair=False, **changed):
     return values
 
 
+def task_of(values):
+    return SequenceClassification(LABELS[values.model.problem_type], head_dropout=0.2, config=values)
+
+
 def network(values):
-    task = SequenceClassification(LABELS[values.model.problem_type], head_dropout=0.2, config=values)
     sizes = bert.sizes(HF.to_dict()) | {"unroll": False}
-    return build.network(task, sizes, sharding.make_mesh(values))
+    return build.network(task_of(values), sizes, sharding.make_mesh(values))
 
 
 def examples(problem, pair, count=11, longest=20):
@@ -71,20 +75,24 @@ def examples(problem, pair, count=11, longest=20):
     return [LabelledText(text(), text() if pair else None, labels[problem](), f"x:{i}") for i in range(count)]
 
 
-def mean_loss(net, parameters, windows, *, pack=True):
-    """(loss, its gradient) over all windows, without dropout, from batches of one shape of the loader."""
-    task = net.task
-    rows = 2 if pack else len(windows)
-    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.segments}
-    loader = Loader(windows, rows=rows, max_length=LENGTH, pad_id=0, **options)
+def gradient_of(net):
+    """Compiled: (parameters, batch) -> ((loss sum, weight), gradients), without dropout."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient(parameters, batch):
         def loss(parameters):
-            return task.loss(step.model_of(net.graphdef, parameters), batch, None)
+            return net.task.loss(step.model_of(net.graphdef, parameters), batch, None)
 
         return jax.value_and_grad(loss, has_aux=True)(parameters)
 
+    return gradient
+
+
+def mean_loss(net, gradient, parameters, windows, *, pack=True):
+    """(loss, its gradient) over all windows, from batches of one shape of the loader."""
+    task = net.task
+    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.segments}
+    loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
     return total / weight, jax.tree.map(lambda *g: np.asarray(sum(g)) / weight, *(f[1] for f in found))
@@ -124,7 +132,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(problem, pair):
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
     windows = net.task.encode(found, tokenizer(), values, cached=False)
-    loss, ours = mean_loss(net, parameters, windows)
+    loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(wanted.loss.item(), rel=1e-5)
     padding = gradients["bert.embeddings.word_embeddings.weight"][0]
     assert not padding.any()  # torch gives the padding token none, and no text of ours holds it
@@ -162,7 +170,8 @@ def test_packed_and_unpacked_have_one_loss_and_gradient(pool):
     values = settings(MULTI, True, model__pool=pool)
     net, parameters = network(values), parameters_of(pool)
     windows = net.task.encode(examples(MULTI, True, longest=6), tokenizer(), values, cached=False)
-    packed, alone = (mean_loss(net, parameters, windows, pack=pack) for pack in (True, False))
+    gradient = gradient_of(net)
+    packed, alone = (mean_loss(net, gradient, parameters, windows, pack=pack) for pack in (True, False))
     np.testing.assert_allclose(packed[0], alone[0], rtol=1e-5)
     for name in parameters:
         scale = np.abs(alone[1][name]).max()
@@ -179,11 +188,19 @@ def test_pools_read_their_own_segment_only():
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
     inputs = [batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids")]
-    states = np.asarray(step.model_of(net.graphdef, parameters).body(*inputs))[0]
+    states = jax.jit(lambda p: step.model_of(net.graphdef, p).body(*inputs), compiler_options=QUICK)(
+        parameters
+    )[0]
+    states = np.asarray(states)
     head = [parameters["head/kernel"], parameters["head/bias"]]
     pools = {"cls": lambda x: x[0], "mean": lambda x: x.mean(0), "max": lambda x: x.max(0)}
     for pool, pooled in pools.items():
-        logits = nets[pool].task.logits(step.model_of(nets[pool].graphdef, parameters), batch)[0]
+        one = nets[pool]
+
+        def logits_of(p, one=one):
+            return one.task.logits(step.model_of(one.graphdef, p), batch)
+
+        logits = jax.jit(logits_of, compiler_options=QUICK)(parameters)[0]
         for segment in range(batch["segment_ids"].max()):
             own = states[batch["segment_ids"][0] == segment + 1]
             np.testing.assert_allclose(logits[segment], pooled(own) @ head[0] + head[1], atol=1e-5)
@@ -192,8 +209,7 @@ def test_pools_read_their_own_segment_only():
 
 def test_dropout_is_on_before_the_head_too():
     values = settings()
-    net = network(values)
-    parameters = parameters_of("pooler")
+    net, parameters = network(values), parameters_of("pooler")
     windows = net.task.encode(examples(SINGLE, False), tokenizer(), values, cached=False)
     batch = (
         Loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
@@ -201,17 +217,16 @@ def test_dropout_is_on_before_the_head_too():
         .arrays
     )
 
-    def loss(task, seed, **rates):
-        sizes = bert.sizes(HF.to_dict()) | {"unroll": False} | rates
+    sizes = bert.sizes(HF.to_dict()) | {"unroll": False, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    for rate, distinct in ((0.5, 3), (0.0, 1)):
+        task = SequenceClassification(LABELS[SINGLE], head_dropout=rate, config=values)
         graph = build.network(task, sizes, sharding.make_mesh(values)).graphdef
-        seed = DropoutSeed(jnp.uint32(seed), jnp.int32(0))
-        return float(task.loss(step.model_of(graph, parameters), batch, seed)[0])
 
-    none = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-    only_head = SequenceClassification(LABELS[SINGLE], head_dropout=0.5, config=values)
-    without = SequenceClassification(LABELS[SINGLE], head_dropout=0.0, config=values)
-    assert len({loss(only_head, s, **none) for s in range(3)}) == 3
-    assert len({loss(without, s, **none) for s in range(3)}) == 1
+        def loss(seed, task=task, graph=graph):
+            return task.loss(step.model_of(graph, parameters), batch, DropoutSeed(seed, jnp.int32(0)))[0]
+
+        compiled = jax.jit(loss, compiler_options=QUICK)
+        assert len({float(compiled(jnp.uint32(seed))) for seed in range(3)}) == distinct
 
 
 def test_a_document_has_the_mean_of_its_windows_logits():
@@ -236,12 +251,12 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
     weights = jnp.ones((2, 3))
     for problem, labels in ((SINGLE, jnp.ones((2, 3), jnp.int32)), (MULTI, jnp.ones((2, 3, 3)))):
         losses = {
-            float(network(settings(problem, **changed)).task.problem.loss(logits, labels, weights)[0])
+            float(task_of(settings(problem, **changed)).problem.loss(logits, labels, weights)[0])
             for changed in ({}, {"loss__label_smoothing": 0.1}, {"loss__focal_gamma": 2.0},
                             {"loss__class_weights": (("y", 3.0),)})
         }  # fmt: skip
         assert len(losses) == 4
-    number = network(settings(NUMBER, data__label_range=(10.0, 20.0))).task
+    number = task_of(settings(NUMBER, data__label_range=(10.0, 20.0)))
     targets, _ = number.problem.targets([LabelledText("a", None, 12.5, "x:1")])
     assert targets.tolist() == [0.25]
     assert number.problem.scores(np.array([[0.25]])).tolist() == [[12.5]]
