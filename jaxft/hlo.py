@@ -136,16 +136,20 @@ class Program:
         return found
 
     def _group(self, one: Instruction) -> int:
-        if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", one.attributes):
+        """How many devices a collective's groups have. Raises ValueError where the text isn't understood."""
+        groups = re.search(r"replica_groups=(.*)", one.attributes)
+        if not groups or groups[1].startswith("{}"):
+            return self.devices
+        if listed := re.match(r"\{\{([\d,]+)\}", groups[1]):
             return listed[1].count(",") + 1
-        if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]", one.attributes):
+        if tiled := re.match(r"\[\d+,(\d+)\]", groups[1]):
             return int(tiled[1])
-        if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", one.attributes):
+        if named := re.match(r"mesh\[([^\]]*)\][^{]*\{([^}]*)\}", groups[1]):
             sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
             # Of an axis, or of a part of it as "'axis':(devices before)devices".
             axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
             return math.prod(int(part or sizes[axis]) for axis, part in axes)
-        return self.devices
+        raise ValueError(f"{one.name}: {groups[0][:80]}: not a form of replica groups that is known")
 
     def flops(self) -> int:
         """FLOPs of matrix products and convolutions on one device, two for a multiplication with its addition."""
