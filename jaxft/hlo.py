@@ -1,18 +1,17 @@
 """Reads what one device does in a compiled XLA program's text: collectives, FLOPs and memory traffic.
 
-A computation counts as often as it runs, a loop's body once for each trip, unlike in XLA's own cost analysis, which
-counts a loop's body once. Source of the format: openxla.org/xla/operation_semantics and xla/hlo/parser.
+A computation counts as often as it runs: a loop's body once for each trip. (XLA's own cost analysis counts it once.)
 """
 
 import collections
-import dataclasses
-import functools
 import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxft.hlo_text import Computation, Instruction, parse
 
 KINDS = (
     "all-gather",
@@ -29,78 +28,6 @@ FREE = frozenset(
 )
 # Their results are as small as what they read of their first operand.
 SLICES = frozenset({"dynamic-slice", "slice", "gather"})
-
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?")
-_HEADER = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
-_OPCODE = re.compile(r"\s*([\w\-]+)\(")
-_CALLED = re.compile(r"\b(calls|to_apply|body|condition|\w+_computations?)=(?:\{([^}]*)\}|([\w.%\-]+))")
-
-
-class Array(NamedTuple):
-    """Shape of one array; `on_chip` where it lies in fast memory beside the core, not in the device's memory."""
-
-    dtype: str
-    dims: tuple[int, ...]
-    on_chip: bool
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-        bits = 8 if self.dtype == "pred" else int((re.search(r"\d+", self.dtype) or ["0"])[0])
-        return math.prod(self.dims) * bits // 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One line of a computation."""
-
-    name: str
-    opcode: str
-    arrays: list[Array]  # of its result, several for a tuple
-    operands: list[str]
-    attributes: str
-    root: bool
-
-    @property
-    def bytes(self) -> int:
-        """Size of its result outside the chip."""
-        return sum(array.bytes for array in self.arrays if not array.on_chip)
-
-    @functools.cached_property
-    def called(self) -> dict[str, list[str]]:
-        """Names of the computations that it runs, by attribute."""
-        found = {}
-        for attribute, several, single in _CALLED.findall(self.attributes):
-            found[attribute] = [name.strip(" %") for name in (several or single).split(",")]
-        return found
-
-
-class Computation(dict):
-    """Instructions by name, in their order."""
-
-    @functools.cached_property
-    def users(self) -> dict[str, list[Instruction]]:
-        """Who reads an instruction's result."""
-        found = collections.defaultdict(list)
-        for one in self.values():
-            for name in one.operands:
-                found[name].append(one)
-        return found
-
-    def readers(self, one: Instruction) -> list[Instruction]:
-        """Who reads its result, or an element of it."""
-        direct = self.users[one.name]
-        return [r for u in direct for r in (self.users[u.name] if u.opcode == "get-tuple-element" else [u])]
-
-    def operands(self, one: Instruction) -> list[Instruction]:
-        """The instructions that `one` reads."""
-        return [self[name] for name in one.operands if name in self]
-
-    @property
-    def root(self) -> Instruction:
-        """The instruction whose result is the computation's."""
-        return next((one for one in self.values() if one.root), list(self.values())[-1])
 
 
 class Collective(NamedTuple):
@@ -128,7 +55,7 @@ class Program:
     """
 
     def __init__(self, text: str, unknown_trips: int = 1):
-        self.computations, self.entry = _parse(text)
+        self.computations, self.entry = parse(text)
         self.devices = int((re.search(r"num_partitions=(\d+)", text) or [0, 1])[1])
         self.devices *= int((re.search(r"replica_count=(\d+)", text) or [0, 1])[1])
         self.unknown_trips, self.unknown_loops = unknown_trips, 0
@@ -209,16 +136,20 @@ class Program:
         return found
 
     def _group(self, one: Instruction) -> int:
-        if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", one.attributes):
+        """How many devices a collective's groups have. Raises ValueError where the text isn't understood."""
+        groups = re.search(r"replica_groups=(.*)", one.attributes)
+        if not groups or groups[1].startswith("{}"):
+            return self.devices
+        if listed := re.match(r"\{\{([\d,]+)\}", groups[1]):
             return listed[1].count(",") + 1
-        if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]", one.attributes):
+        if tiled := re.match(r"\[\d+,(\d+)\]", groups[1]):
             return int(tiled[1])
-        if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", one.attributes):
+        if named := re.match(r"mesh\[([^\]]*)\][^{]*\{([^}]*)\}", groups[1]):
             sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
             # Of an axis, or of a part of it as "'axis':(devices before)devices".
             axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
             return math.prod(int(part or sizes[axis]) for axis, part in axes)
-        return self.devices
+        raise ValueError(f"{one.name}: {groups[0][:80]}: not a form of replica groups that is known")
 
     def flops(self) -> int:
         """FLOPs of matrix products and convolutions on one device, two for a multiplication with its addition."""
@@ -327,45 +258,3 @@ def _convolution_flops(one: Instruction, data: tuple[int, ...], kernel: tuple[in
         end = (data[data_labels.index(label)] - 1) * dilation
         total *= int(((place >= 0) & (place <= end) & (place % dilation == 0)).sum())
     return total
-
-
-def _parse(text: str) -> tuple[dict[str, Computation], str]:
-    """Computations by name, and the name of the one that the program begins with."""
-    computations: dict[str, Computation] = {}
-    entry, current = "", None
-    for line in text.splitlines():
-        if found := _INSTRUCTION.match(line):
-            if current is not None and (one := _instruction(*found.groups())):
-                current[one.name] = one
-        elif line[:1] not in ("", " ", "}") and (header := _HEADER.match(line)):
-            current = computations[header[1]] = Computation()
-            if line.startswith("ENTRY"):
-                entry = header[1]
-    return computations, entry
-
-
-def _instruction(root: str | None, name: str, rest: str) -> Instruction | None:
-    end = _closing(rest) if rest.startswith("(") else rest.find(" ")
-    opcode = _OPCODE.match(rest, end)
-    if not opcode:
-        return None
-    close = _closing(rest, opcode.end() - 1)
-    inside, attributes = rest[opcode.end() : close - 1], rest[close:]
-    arrays = [
-        Array(dtype, tuple(int(n.strip("<=")) for n in dims.split(",") if n), "S(" in layout)
-        for dtype, dims, layout in _ARRAY.findall(rest[:end])
-    ]
-    # Of parameters and constants what stands in parentheses is the number.
-    operands = [] if opcode[1] in ("parameter", "constant") else re.findall(r"%([\w.\-]+)", inside)
-    attributes = inside if opcode[1] in ("parameter", "constant") else attributes
-    return Instruction(name, opcode[1], arrays, operands, attributes, bool(root))
-
-
-def _closing(text: str, start: int = 0) -> int:
-    """Where the parenthesis that opens at `start` has closed."""
-    depth = 0
-    for match in re.compile(r"[()]").finditer(text, start):
-        depth += 1 if match[0] == "(" else -1
-        if not depth:
-            return match.end()
-    return len(text)

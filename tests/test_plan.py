@@ -283,7 +283,7 @@ TPU_TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=8
   %x = f32[64,32]{1,0:T(8,128)} get-tuple-element(%t), index=1
   %w = bf16[4,16,8]{2,1,0:T(8,128)(2,1)S(1)} get-tuple-element(%t), index=2
   %scattered = f32[8,32]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
-  %start = (f32[8,32]{1,0}, f32[16,32]{1,0}) all-gather-start(%scattered), replica_groups=mesh['a'=4,'b'=2] {'b'}, dimensions={0}
+  %start = (f32[8,32]{1,0}, f32[16,32]{1,0}) all-gather-start(%scattered), replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}, dimensions={0}
   %done = f32[16,32]{1,0} all-gather-done(%start)
   %batched = bf16[4,16,16]{2,1,0} convolution(%w, %w), window={size=4 stride=3 pad=0_0 lhs_dilate=4}, dim_labels=0bf_0oi->0bf
   %k = s32[]{:T(128)} get-tuple-element(%t), index=0
@@ -319,6 +319,16 @@ def test_collectives_as_tpus_compiler_writes_them():
     assert [round(one.sent) for one in sorted(program.collectives())] == [5 * 1024, 5 * 7168]
     assert program.flops() == 5 * 2 * 4 * 16 * 16 * 8  # a batched product, not a convolution of all with all
     assert program.unknown_loops == 0
+    for groups, size in (
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("[2,4]<=[8]", 4),
+        ("{}", 8),
+        ("mesh['a'=8] {'a':(2)4}", 4),
+    ):
+        other = hlo.Program(TPU_TEXT.replace("[1,8]<=[8]", groups)).collectives()
+        assert [one.group for one in other if one.kind == "reduce-scatter"] == [size]
+    with pytest.raises(ValueError, match="not a form of replica groups that is known"):
+        hlo.Program(TPU_TEXT.replace("[1,8]<=[8]", "<<8>>")).collectives()
 
 
 def test_the_table_of_chips_is_what_training_reckons_by():
