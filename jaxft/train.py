@@ -195,7 +195,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     def save() -> None:
         saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
-        with clock:
+        with clock, compiles.ignored():
             last.save(step, state, {"identity": identity, "progress": saved, "versions": folder.versions()})
 
     def spent() -> dict[str, float]:
@@ -238,7 +238,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                     metric = folder.selection_metric(config, values)
                     if folder.better(config, metric, progress["best"]):
                         progress["worse"] = 0
-                        best.save(step, parameters_now(), folder.best_meta(net.abstract, task.labels, values))
+                        with compiles.ignored():
+                            best.save(
+                                step, parameters_now(), folder.best_meta(net.abstract, task.labels, values)
+                            )
                         best.wait()  # before a checkpoint of the run speaks of it
                         if step in best.steps():
                             progress |= {"best": metric, "best_step": step}
