@@ -244,6 +244,31 @@ def test_a_process_that_does_not_start_is_named(processes):
     assert "it is started there with: " in stderr and " --process_id 0 " in stderr
 
 
+DYING = """
+import argparse, os, signal, time
+
+from jaxft import cluster, distributed
+
+parser = argparse.ArgumentParser()
+cluster.add_flags(parser)
+with cluster.command(parser.parse_args()):
+    if distributed.is_first():
+        time.sleep(2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(100)
+"""
+
+
+def test_the_loss_of_process_0_ends_the_others_at_once(processes, tmp_path):
+    """Of this jax tells too, and then aborts: which of the two is first is not certain."""
+    (tmp_path / "script.py").write_text(DYING)
+    ends, seconds = processes([[str(tmp_path / "script.py")]] * 2)
+    assert ends[0][0] == -signal.SIGKILL and seconds < 60
+    assert ends[1][0] in (EXIT_PREEMPTED, -signal.SIGABRT)
+    ours = r"error: process 1 stops: process 0 \(.+\) .* counts as lost; the same command in every process goes on"
+    assert re.search(f"{ours}|indicates that another task died", ends[1][2])
+
+
 # What several processes save, parts of it in each, others restore: `save` or `restore` in a folder.
 CHECKPOINT = """
 import argparse
