@@ -86,10 +86,10 @@ class Checkpoints:
 
         def start() -> None:
             distributed.together(check_room)
-            if step in known:  # of an earlier start that was killed after it
-                self._manager.delete(step)
             # Orbax copies to the host without saying so, which the training loop forbids on accelerators.
             with jax.transfer_guard_device_to_host("allow"):
+                if step in known:  # of an earlier start that was killed after it
+                    self._manager.delete(step)
                 self._manager.save(step, args=args, force=True)
             self._saving = step
 

@@ -72,9 +72,12 @@ def command(flags: argparse.Namespace) -> Iterator[None]:
     except KeyboardInterrupt:
         beside.leave(EXIT_INTERRUPTED, "interrupted")
     except BaseException as error:
-        print(f"process {distributed.index()}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+        who = f"process {distributed.index()}"
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            beside.await_verdict()  # what all compute together fails in those that are left
+            # What all compute together fails in those that are left when one is lost.
+            print(f"{who}: {_first_line(error)}; waiting to hear whether a process is lost", file=sys.stderr)
+            beside.await_verdict()
+        print(f"{who}: {traceback.format_exc()}", file=sys.stderr, flush=True)
         beside.leave(1, f"{type(error).__name__}: {_first_line(error)}")
     else:
         _end(beside)
@@ -111,7 +114,7 @@ def _join(flags: argparse.Namespace) -> None:
             cluster_detection_method="deactivate" if explicit else None,
             initialization_timeout=flags.start_timeout,
             # watch.py comes first, for it names the process that is lost.
-            heartbeat_timeout_seconds=2 * flags.peer_timeout,
+            heartbeat_timeout_seconds=flags.peer_timeout + 30,
         )
     except (ValueError, RuntimeError) as error:
         # One process, for there is no cluster that jax knows, or another's command is run within it.

@@ -1,6 +1,7 @@
 """Waits until all processes of a run have started, and says who is missing, where jax would abort."""
 
 import json
+import os
 import socket
 import time
 
@@ -29,8 +30,8 @@ def _receive(address: str, port: int, count: int, timeout: float, until: float) 
         listener = socket.create_server(("", port), backlog=count, **both)
     except OSError as error:
         raise UserError(
-            f"--coordinator {address}: port {port} cannot be had here ({error.strerror}); if another run has it, "
-            "name another port in all processes"
+            f"--coordinator {address}: port {port} cannot be had here ({os.strerror(error.errno)}); if another run "
+            "has it, name another port in all processes"
         ) from None
     came: dict[int, tuple[socket.socket, str]] = {}
     problem = None

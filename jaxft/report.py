@@ -1,11 +1,12 @@
 """What a run tells: log lines, progress, metrics.jsonl, TensorBoard, W&B, and where its time went."""
 
+import contextlib
 import json
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ class CompileCounter:
     def __init__(self) -> None:
         self.count, self.seconds = 0, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    @contextlib.contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Doesn't count what the block compiles: in a save orbax cuts arrays that several devices hold, once."""
+        before = self.count, self.seconds
+        yield
+        self.count, self.seconds = before
 
     def _listen(self, event: str, seconds: float, **_: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":

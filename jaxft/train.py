@@ -216,7 +216,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
 
     def save() -> None:
         saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
-        with clock:
+        with clock, compiles.ignored():
             last.save(step, state, {"identity": identity, "progress": saved, "versions": folder.versions()})
 
     def spent() -> dict[str, float]:
@@ -263,7 +263,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                     metric = values[selected_by]
                     if folder.better(selected_by, metric, progress["best"]):
                         progress["worse"] = 0
-                        best.save(step, parameters_now(), folder.best_meta(net.abstract, task.labels, values))
+                        with compiles.ignored():
+                            best.save(
+                                step, parameters_now(), folder.best_meta(net.abstract, task.labels, values)
+                            )
                         best.wait()  # before a checkpoint of the run speaks of it
                         if step in best.steps():
                             progress |= {"best": metric, "best_step": step}
