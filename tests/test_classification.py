@@ -44,7 +44,7 @@ def compiled_programs(tmp_path_factory):
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_disable_most_optimizations": True,
     }
-    before = {name: getattr(jax.config, name) for name in options}
+    before = {name: jax.config.values[name] for name in options}
     for values in (options, before):
         for name, value in values.items():
             jax.config.update(name, value)
