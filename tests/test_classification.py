@@ -42,9 +42,9 @@ def compiled_programs(tmp_path_factory):
     options = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla-cache")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
     }
     before = {name: getattr(jax.config, name) for name in options}
+    options["jax_disable_most_optimizations"], before["jax_disable_most_optimizations"] = True, False
     for values in (options, before):
         for name, value in values.items():
             jax.config.update(name, value)
