@@ -96,6 +96,7 @@ def base() -> ConfigDict:
             ),
             loss=dict(
                 label_smoothing=0.0,
+                r_drop=0.0,  # for texts: weight of the divergence of two passes under other dropout masks, e.g. 1.0
                 focal_gamma=0.0,  # of the focal loss, e.g. 2.0; 0: plain cross-entropy
                 class_weights=(),  # pairs, e.g. (("O", 0.5),); labels not named weigh 1
             ),

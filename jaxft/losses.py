@@ -88,6 +88,22 @@ def binary_cross_entropy(
     return jnp.sum(losses * weights), jnp.sum(weights) * logits.shape[-1]
 
 
+def divergence(a: jax.Array, b: jax.Array, weights: jax.Array, *, exclusive: bool = True) -> jax.Array:
+    """Half the sum of both Kullback-Leibler divergences of two distributions, summed over positions by weight.
+
+    Source: R-Drop (Liang et al. 2021, equation 2), where a and b come from one input under two dropout masks.
+
+    Args:
+      a, b: logits [..., C] of any float dtype; computed in float32.
+      weights: [...] float32; 0 leaves a position out.
+      exclusive: whether the C classes are one softmax; if not each is a sigmoid of its own.
+    """
+    log = jax.nn.log_softmax if exclusive else lambda x: x  # a sigmoid's two log-odds differ by its logit
+    share = jax.nn.softmax if exclusive else jax.nn.sigmoid
+    a, b = (jnp.where((weights > 0)[..., None], x.astype(jnp.float32), 0.0) for x in (a, b))
+    return jnp.sum(0.5 * jnp.sum((share(a) - share(b)) * (log(a) - log(b)), axis=-1) * weights)
+
+
 def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Squared difference; sum / weight equals torch's `MSELoss`. All [...], computed in float32.
 

@@ -96,7 +96,12 @@ def check(found: Mapping[str, Any]) -> None:
     weights = [weight for _, weight in found["loss.class_weights"]]
     need("loss.class_weights", all(0 < weight < math.inf for weight in weights), "weights above 0")
     need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
-    need("loss.focal_gamma", 0 <= found["loss.focal_gamma"] < math.inf, "0 or more")
+    for key in ("loss.focal_gamma", "loss.r_drop"):
+        need(key, 0 <= found[key] < math.inf, "0 or more")
+    if found["task"] != "sequence_classification":
+        need(
+            "loss.r_drop", not found["loss.r_drop"], "0, for it is for config.task='sequence_classification'"
+        )
     bounds = found["data.label_range"]
     need(
         "data.label_range",

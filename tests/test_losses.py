@@ -12,6 +12,7 @@ from jaxft.losses import (
     chunked_cross_entropy,
     chunked_scores,
     cross_entropy,
+    divergence,
     squared_error,
 )
 
@@ -106,6 +107,22 @@ def test_the_focal_loss_is_its_formula_and_smooth_where_all_is_certain(gamma):
     ):
         gradient = jax.grad(lambda x, f=loss, y=gold: f(x, y, ones, focal_gamma=gamma)[0])(certain)
         assert np.isfinite(gradient).all()
+
+
+def test_the_divergence_is_the_mean_of_both_directions():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 3, 4)).astype(np.float32)
+    weights = np.array([1.0, 0.0, 0.5], np.float32)
+    kl = torch.nn.functional.kl_div
+    for exclusive in (True, False):
+        if exclusive:
+            p, q = (torch.tensor(x).log_softmax(-1) for x in (a, b))
+        else:  # two outcomes of each class
+            p, q = (torch.nn.functional.logsigmoid(torch.tensor(np.stack([x, -x], -1))) for x in (a, b))
+        both = (kl(p, q, reduction="none", log_target=True) + kl(q, p, reduction="none", log_target=True)) / 2
+        want = (both.reshape(3, -1).sum(-1) * torch.tensor(weights)).sum()
+        ours = divergence(jnp.asarray(a), jnp.asarray(b), jnp.asarray(weights), exclusive=exclusive)
+        assert float(ours) == pytest.approx(want.item(), rel=1e-4)
 
 
 def test_smoothed_targets_of_several_labels_move_towards_a_half():

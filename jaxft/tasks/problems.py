@@ -34,6 +34,9 @@ class Problem(Protocol):
     def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(loss_sum, weight_sum) of logits [R, S, C]."""
 
+    def divergence(self, a: jax.Array, b: jax.Array, weights: jax.Array) -> jax.Array:
+        """How far two passes' logits [R, S, C] are apart, summed by weight."""
+
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Scores of logits, both [N, C]."""
 
@@ -81,6 +84,10 @@ class SingleLabel:
     def loss(self, logits, labels, weights):
         """See `losses.cross_entropy`."""
         return losses.cross_entropy(logits, labels, weights, **self._options)
+
+    def divergence(self, a, b, weights):
+        """See `losses.divergence`."""
+        return losses.divergence(a, b, weights)
 
     def scores(self, logits):
         """Softmax."""
@@ -151,6 +158,10 @@ class MultiLabel:
     def loss(self, logits, labels, weights):
         """See `losses.binary_cross_entropy`."""
         return losses.binary_cross_entropy(logits, labels, weights, **self._options)
+
+    def divergence(self, a, b, weights):
+        """See `losses.divergence`."""
+        return losses.divergence(a, b, weights, exclusive=False)
 
     def scores(self, logits):
         """Sigmoid."""
@@ -235,6 +246,10 @@ class Number:
     def loss(self, logits, labels, weights):
         """See `losses.squared_error`."""
         return losses.squared_error(logits[..., 0], labels, weights)
+
+    def divergence(self, a, b, weights):
+        """The squared difference, which is that of normal distributions of variance 1."""
+        return losses.squared_error(a[..., 0], b[..., 0], weights)[0] / 2
 
     def scores(self, logits):
         """In the data's units."""

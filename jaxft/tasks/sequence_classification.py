@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHOWN = 12  # labels that the log counts
+OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
 
 
 class SequenceClassification:
@@ -49,6 +50,7 @@ class SequenceClassification:
         self.arrays = self.problem.arrays
         self.selection_metric = self.problem.selection_metric
         self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
+        self.r_drop = config.loss.r_drop
         self.method = _method(config)
 
     @staticmethod
@@ -150,8 +152,17 @@ class SequenceClassification:
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """The problem's loss summed over windows by their weights; weight: their sum."""
-        return self.problem.loss(_logits(model, batch, dropout), batch["labels"], batch["weights"])
+        """The problem's loss summed over windows by their weights; weight: their sum.
+
+        With `config.loss.r_drop` the mean of two passes' under other dropout masks, and so much of their divergence.
+        """
+        logits, labels, weights = _logits(model, batch, dropout), batch["labels"], batch["weights"]
+        total, weight = self.problem.loss(logits, labels, weights)
+        if not self.r_drop or dropout is None:
+            return total, weight
+        again = _logits(model, batch, dropout._replace(seed=dropout.seed ^ OTHER_MASKS))
+        total = (total + self.problem.loss(again, labels, weights)[0]) / 2
+        return total + self.r_drop * self.problem.divergence(logits, again, weights), weight
 
     def logits(self, model, batch) -> jax.Array:
         """Outputs for every segment, float32 [R, S, C], numbers in the data's units, without dropout."""

@@ -229,6 +229,33 @@ def test_dropout_is_on_before_the_head_too():
         assert len({float(compiled(jnp.uint32(seed))) for seed in range(3)}) == distinct
 
 
+@pytest.mark.parametrize("problem", [SINGLE, MULTI, NUMBER])
+def test_r_drop_is_the_mean_of_two_passes_and_their_divergence(problem):
+    """Of a stand-in whose logits are the seed's; without dropout, as in evaluation, one pass."""
+    values = settings(problem, loss__r_drop=0.7)
+    task, rng = task_of(values), np.random.default_rng(0)
+    labels, _ = task.problem.targets(examples(problem, False, 6))
+    batch = {
+        "labels": jnp.asarray(labels.reshape(2, 3, *labels.shape[1:])),
+        "weights": jnp.asarray(rng.random((2, 3)), jnp.float32),
+    } | dict.fromkeys(("input_ids", "segment_ids", "positions", "token_type_ids", "starts"))
+    logits = {}
+
+    def model(*_, dropout):
+        key = None if dropout is None else int(dropout.seed)
+        size = (2, 3, len(task.labels))
+        return logits.setdefault(key, jnp.asarray(rng.normal(size=size), jnp.float32))
+
+    total, weight = task.loss(model, batch, DropoutSeed(jnp.uint32(1), jnp.int32(0)))
+    (one, other), problem = logits.values(), task.problem
+    losses = [problem.loss(x, batch["labels"], batch["weights"]) for x in (one, other)]
+    want = (losses[0][0] + losses[1][0]) / 2 + 0.7 * problem.divergence(one, other, batch["weights"])
+    assert float(total) == pytest.approx(float(want)) and weight == losses[0][1]
+    assert float(want) != pytest.approx(float((losses[0][0] + losses[1][0]) / 2))
+    task.loss(model, batch, None)
+    assert len(logits) == 3
+
+
 def test_a_document_has_the_mean_of_its_windows_logits():
     values = settings(data__truncation="windows")
     net, parameters = network(values), parameters_of("pooler")
