@@ -114,10 +114,14 @@ class Watch:
 
     def _hold(self) -> None:
         """Holds a line to process 0: it breaks at once where that ends. (jax then aborts, and may be quicker.)"""
-        try:
-            global_state.client.blocking_key_value_get("jaxft/over", distributed.PATIENCE_MS)
-        except Exception:
-            self._lost(f"process 0 ({self._hosts[0]}) has ended")
+        while True:
+            try:
+                global_state.client.blocking_key_value_get("jaxft/over", distributed.PATIENCE_MS)
+                return
+            except Exception as error:
+                if not str(error).startswith("DEADLINE_EXCEEDED"):  # a run may be longer than one wait
+                    self._lost(f"process 0 ({self._hosts[0]}) has ended")
+                    return
 
     def _look(self, beat: int, beats: dict[int, tuple[Any, float]]) -> None:
         distributed.put(f"jaxft/beat/{distributed.index()}", beat)

@@ -377,3 +377,32 @@ def test_what_slurm_says_starts_a_process(monkeypatch):
     with cluster.command(parsed()):
         pass
     assert given["local_device_ids"] is None
+
+
+def test_a_run_longer_than_one_wait_goes_on():
+    """The error that ends a wait, as jax's client raises it, is no loss of process 0; any other is."""
+    program = """
+import jax, jax._src.distributed as d
+from jaxft import distributed, watch
+jax.distributed.initialize("localhost:{port}", 1, 0)
+lost, waits = [], []
+client = d.global_state.client
+class Client:
+    def blocking_key_value_get(self, key, patience):
+        waits.append(patience)
+        if len(waits) == 2:
+            raise RuntimeError("UNAVAILABLE: the socket is closed")
+        return client.blocking_key_value_get("never set", 50)
+watch.global_state = type("State", (), {{"client": Client()}})
+one = object.__new__(watch.Watch)
+one._hosts, one._lost = ["here"], lost.append
+one._hold()
+print(len(waits), lost)
+"""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(port=port)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "2 ['process 0 (here) has ended']", done.stdout + done.stderr
