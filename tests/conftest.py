@@ -130,6 +130,25 @@ def command(environment):
 
 
 @pytest.fixture(scope="session")
+def on_eight_devices(environment):
+    """Runs a Python script on eight virtual CPU devices, this folder its argument; the JSON of its last line."""
+
+    def run(script: str):
+        flags = environment["XLA_FLAGS"] + " " if "XLA_FLAGS" in environment else ""
+        done = subprocess.run(
+            [sys.executable, "-c", script, os.path.dirname(__file__)],
+            env=environment | {"XLA_FLAGS": flags + "--xla_force_host_platform_device_count=8"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def finished_run(tiny_flags, command, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished tiny run."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"

@@ -1,9 +1,5 @@
 """Which attention a run computes with, and that kernels over a mesh train as dense attention on one device does."""
 
-import json
-import os
-import subprocess
-import sys
 import types
 
 import jax
@@ -122,19 +118,10 @@ print(json.dumps({"errors": errors, **losses}))
 """
 
 
-def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(environment):
+def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
     """Splash, interpreted, with rows and heads of its own on each device; and a train step, hidden dropout on, by
     cuDNN's call, computed by XLA, where two heads do not divide over four devices."""
-    flags = environment["XLA_FLAGS"] + " " if "XLA_FLAGS" in environment else ""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, os.path.dirname(__file__)],
-        env=environment | {"XLA_FLAGS": flags + "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = on_eight_devices(SCRIPT)
     assert max(found["errors"]) < 1e-5
     for ours, theirs in zip(found["cudnn"], found["dense"], strict=True):
         assert ours[0] == pytest.approx(theirs[0], abs=1e-5)

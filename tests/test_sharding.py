@@ -1,10 +1,5 @@
 """Meshes: eight virtual devices, laid out in several ways, train as one does; settings that cannot be are refused."""
 
-import json
-import os
-import subprocess
-import sys
-
 import jax
 import pytest
 
@@ -51,18 +46,9 @@ print(json.dumps(losses))
 """
 
 
-def test_eight_devices_train_as_one_does(environment):
+def test_eight_devices_train_as_one_does(on_eight_devices):
     """Losses and gradient norms of several steps, with dropout and accumulation on; fsdp splits the state."""
-    flags = environment["XLA_FLAGS"] + " " if "XLA_FLAGS" in environment else ""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, os.path.dirname(__file__)],
-        env=environment | {"XLA_FLAGS": flags + "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = on_eight_devices(SCRIPT)
     for mesh in ("8x1x1", "1x8x1", "2x2x2"):
         for ours, theirs in zip(found[mesh], found["1x1x1"], strict=True):
             assert ours[0] == pytest.approx(theirs[0], abs=1e-5), mesh
