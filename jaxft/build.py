@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxft import optim, paths, sharding, step
+from jaxft.data.packing import Shape
 from jaxft.errors import UserError
 from jaxft.models import attention
 from jaxft.pretrained import bert, gpt2, hub, mapping, scratch
@@ -195,7 +196,8 @@ class Network:
     """A task's model in the abstract: structure, and the shape and place of every parameter by path."""
 
     task: Task
-    graphdef: nnx.GraphDef
+    graphdef: nnx.GraphDef  # for batches of which nothing is known
+    graphdef_for: Callable[[Shape], nnx.GraphDef]  # for those of a shape
     mesh: Mesh
     abstract: dict[str, jax.ShapeDtypeStruct]  # with shardings
     new_parameters: Any  # uint32 seed -> parameters by path
@@ -222,21 +224,26 @@ class Network:
 def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
     """The task's model over a body of `sizes`, as `body_sizes` gives them, laid over `mesh`. Computes nothing."""
     sizes = dict(sizes)
-    sizes["attention_function"] = sharding.attention_function(sizes.pop("attention", "dense"), mesh)
+    attend = functools.partial(sharding.attention_function, sizes.pop("attention", "dense"), mesh)
+    sizes["attention_function"] = attend()
     sizes["activations"] = NamedSharding(mesh, sharding.BATCH) if mesh.size > 1 else None
 
     def parameters(seed: jax.Array) -> dict[str, jax.Array]:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
         return paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: task.build_model(sizes, nnx.Rngs(params=0))))
+    @functools.cache
+    def graphdef(block: int, every: int) -> nnx.GraphDef:
+        known = sizes | {"attention_function": attend(block=block, every=every)}
+        return nnx.split(nnx.eval_shape(lambda: task.build_model(known, nnx.Rngs(params=0))))[0]
+
     shapes = jax.eval_shape(parameters, jnp.uint32(0))
     shardings = sharding.of_parameters(shapes, mesh)
     abstract = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
         for name, leaf in shapes.items()
     }
-    return Network(task, graphdef, mesh, abstract, parameters)
+    return Network(task, graphdef(0, 0), lambda shape: graphdef(*shape[2:]), mesh, abstract, parameters)
 
 
 def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint) -> tuple[dict, str]:
@@ -283,6 +290,13 @@ class Trainer:
     abstract: step.TrainState  # with shardings
     train_step: Any  # jitted: (state, batch, seed) -> (state, metrics); the state is donated
 
+    def compile(self, shape: Shape) -> Any:
+        """`train_step` compiled for batches of `shape`."""
+        seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.abstract.step.sharding)
+        batch = abstract_batch(self.net, shape)
+        graphdef = self.net.graphdef_for(shape)
+        return self.train_step.lower(self.abstract, batch, seed, graphdef=graphdef).compile()
+
     def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
         """The state at step 0."""
         trainable = {name: parameters[name] for name in self.abstract.trainable}
@@ -325,26 +339,33 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         places={name: leaf.sharding for name, leaf in parameters.items()},
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    train_step = jax.jit(function, donate_argnums=0, out_shardings=(shardings, whole))
+    train_step = jax.jit(
+        function, donate_argnums=0, out_shardings=(shardings, whole), static_argnames="graphdef"
+    )
     return Trainer(net, schedule, optimizer, abstract, train_step)
 
 
-def abstract_batch(net: Network, shape: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch of `shape` (rows, length), its rows split over the mesh."""
+def abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of `shape`, its rows split over the mesh."""
     place = NamedSharding(net.mesh, sharding.BATCH)
+    rows, length = shape.rows, shape.length
     return {
-        name: jax.ShapeDtypeStruct(spec.shape_in(*shape, net.task.segments), spec.dtype, sharding=place)
+        name: jax.ShapeDtypeStruct(spec.shape_in(rows, length, net.task.segments), spec.dtype, sharding=place)
         for name, spec in net.task.arrays.items()
     }
 
 
-def compile_eval(net: Network, shapes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Any]:
-    """Compiled `eval_step`s by batch shape (rows, length); each device, and so each process, gets all results."""
-    whole = NamedSharding(net.mesh, PartitionSpec())
-    function = jax.jit(
-        functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef), out_shardings=whole
-    )
-    return {shape: function.lower(net.abstract, abstract_batch(net, shape)).compile() for shape in shapes}
+def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
+    """Compiled `eval_step`s by batch shape; each device, and so each process, gets all results."""
+
+    def compiled(shape: Shape) -> Any:
+        function = functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef_for(shape))
+        whole = NamedSharding(net.mesh, PartitionSpec())
+        return (
+            jax.jit(function, out_shardings=whole).lower(net.abstract, abstract_batch(net, shape)).compile()
+        )
+
+    return {shape: compiled(shape) for shape in shapes}
 
 
 def predicted_bytes(compiled: Mapping[Any, Any]) -> int:

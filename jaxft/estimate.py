@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxft import build, hlo, losses, sharding, step
 from jaxft.chips import Chip
+from jaxft.data.packing import Shape
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks import TASKS
 
@@ -90,8 +91,6 @@ def estimate(
     sizes = build.body_sizes(config, hf_config, devices[0].platform)
     net = build.network(_task(config, hf_config, assumptions.labels), sizes, mesh)
     trainer = build.trainer(net, config, total=1000, warmup=0)
-    batch = build.abstract_batch(net, (rows, length))
-    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=trainer.abstract.step.sharding)
     memory = assumptions.memory or (chip and chip.memory)
     state = trainer.abstract
     known = {
@@ -116,7 +115,7 @@ def estimate(
     }
     began = time.perf_counter()
     try:
-        compiled = trainer.train_step.lower(state, batch, seed).compile()
+        compiled = trainer.compile(Shape(rows, length))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
             raise
@@ -177,7 +176,7 @@ def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, len
         loss = functools.partial(_loss, net, frozen, batch, seed)
         return jax.vjp(loss, trainable)[1]
 
-    batch = build.abstract_batch(net, (rows, length))
+    batch = build.abstract_batch(net, Shape(rows, length))
     kept = jax.tree.leaves(jax.eval_shape(pullback, state.trainable, state.frozen, batch))
     own = {leaf.shape for leaf in net.abstract.values()}
     total = sum(x.size * x.dtype.itemsize for x in kept if x.shape not in own)

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from jaxft import build, cluster, distributed, sharding, startup
 from jaxft import workdir as folder
 from jaxft.data.loader import Batch, Loader
+from jaxft.data.packing import Shape
 from jaxft.data.windows import Windows
 from jaxft.errors import EXIT_INTERRUPTED, UserError
 from jaxft.tasks import TASKS, Task
@@ -35,7 +36,7 @@ QUEUED = 2  # batches on the device ahead of the one that the host reads
 
 
 def outputs(
-    net: build.Network, compiled: Mapping[tuple[int, int], Any], parameters: dict, loader: Loader
+    net: build.Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Loader
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
     """Predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
 
@@ -68,8 +69,11 @@ class Model:
     parameters: dict[str, jax.Array]
     rows: int  # of a batch: `config.eval.rows`, or the next multiple of the number of devices
 
-    def loader(self, windows: Windows, *, pack: bool, rows: int | None = None) -> Loader:
-        """Batches of `windows` in fixed order, of `rows` (default the run's); packed ones are all of one shape."""
+    def loader(self, windows: Windows, *, pack: bool, rows: int | None = None, blocks: bool = True) -> Loader:
+        """Batches of `windows` in fixed order, of `rows` (default the run's).
+
+        Packed ones are all of one shape, without `blocks` of the same for all windows.
+        """
         rows = rows or self.rows
         return Loader(
             windows,
@@ -81,18 +85,19 @@ class Model:
             pad_id=self.run.checkpoint.tokenizer.pad_token_id,
             arrays=self.task.arrays,
             segments=self.task.segments,
+            blocks=blocks,
         )
 
-    def compile(self, shapes: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], Any]:
-        """Compiled evaluation steps by batch shape (rows, length)."""
+    def compile(self, shapes: Sequence[Shape]) -> Mapping[Shape, Any]:
+        """Compiled evaluation steps by batch shape."""
         return build.compile_eval(self.net, set(shapes))
 
     def predictor(self) -> Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]:
         """A function from windows to (batch, outputs); compiles once, here, for the one shape it uses."""
-        steps = self.compile([(self.rows, self.run.config.data.max_length)])
+        steps = self.compile([Shape(self.rows, self.run.config.data.max_length)])
 
         def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-            loader = self.loader(windows, pack=True)
+            loader = self.loader(windows, pack=True, blocks=False)
             for batch, arrays, _ in outputs(self.net, steps, self.parameters, loader):
                 yield batch, arrays
 

@@ -90,14 +90,18 @@ def of_state(abstract, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(leaf_sharding, abstract)
 
 
-def attention_function(name: str, mesh: Mesh) -> attention.Attention:
+def attention_function(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> attention.Attention:
     """Attention over `mesh`: "dense", which XLA splits, or a kernel of `attention.KERNELS`.
+
+    block, every: what is known of segments, see `packing.Shape`. It serves dense attention on one device; over
+    several, whose rows XLA would move, the same is computed without it.
 
     A kernel gets each device's own rows, and its own heads where they divide over `tensor` (if not, all heads).
     What it cannot compute, such as the short rows of a batch in length buckets, is computed by `dense`.
     """
     if name == "dense":
-        return attention.dense
+        known = block and mesh.size == 1
+        return functools.partial(attention.in_blocks, block=block, every=every) if known else attention.dense
     kernel, ways = attention.KERNELS[name], mesh.shape["tensor"]
 
     def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):

@@ -142,10 +142,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- compilation, ahead of the loop
     compile_began = time.perf_counter()
     seed = sharding.put(np.uint32(config.seed), trainer.abstract.step.sharding)
-    train_steps = {
-        shape: trainer.train_step.lower(trainer.abstract, build.abstract_batch(net, shape), seed).compile()
-        for shape in loader.shapes
-    }
+    train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
     eval_steps = build.compile_eval(
         net, {shape for name, one in loaders.items() if name != "train" for shape in one.shapes}
     )
@@ -192,7 +189,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 grad_norm=values["grad_norm"],
             )
             for counter in (window, timed, totals):
-                counter.update(tokens=batch.tokens, slots=math.prod(batch.shape))
+                counter.update(tokens=batch.tokens, slots=batch.shape.slots)
             if at % config.log.every_steps == 0 or at == total:
                 now, stall = clock.seconds(), batches.stall
                 seconds = max(now - mark, 1e-9)

@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxft.data.packing import best_fit, bucket, default_edges, offsets_of, ranges
+from jaxft.data.packing import (
+    Shape,
+    bucket,
+    choose_block,
+    default_edges,
+    every_fitting,
+    pack_rows,
+    ranges,
+)
 from jaxft.data.windows import Windows
 
 
@@ -51,7 +59,7 @@ class Batch(NamedTuple):
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
       tokens: how many slots are not padding.
-      shape: (R, L).
+      shape: R and L, and what is known of where segments lie.
     """
 
     arrays: dict[str, np.ndarray]
@@ -59,7 +67,7 @@ class Batch(NamedTuple):
     starts: np.ndarray
     examples: int
     tokens: int
-    shape: tuple[int, int]
+    shape: Shape
 
 
 class Loader:
@@ -68,7 +76,7 @@ class Loader:
     How rows are made up in lengths, and so the number of steps, is fixed once. An epoch then draws which of
     the windows of equal length goes where, and the order of rows: the same as to shuffle, then pack by best
     fit, but without packing anew. Every window comes exactly once an epoch; empty rows fill the last step
-    (with buckets: each bucket's last).
+    (with buckets: each bucket's last). Packed rows are made up of blocks where attention gains by it, see `Shape`.
     """
 
     def __init__(
@@ -84,12 +92,14 @@ class Loader:
         buckets: Sequence[int] | None = None,
         arrays: Mapping[str, ArraySpec] = TOKEN_LABELS,
         segments: int | None = None,
+        blocks: bool = True,
         only: np.ndarray | None = None,
     ):
         """Makes up the rows.
 
         buckets: the rising row lengths for `pack=False`; default powers of two up to `max_length`. arrays: those
-        of a batch. segments: windows that a row holds at most, which S then is; default as many as fit. only:
+        of a batch. segments: windows that a row holds at most, which S then is; default as many as fit. blocks: whether
+        rows may be made of blocks (if not, all batches have one shape, whatever the windows are). only:
         those of a batch's `rows`, rising, whose arrays are built, the others being another process's; all else,
         `windows` and `starts` too, is of the whole batch.
 
@@ -103,31 +113,26 @@ class Loader:
         self._place[only] = np.arange(self._built)
         self._lengths = lengths = windows.lengths.astype(np.int64)
         if pack:
-            edges = [max_length]
-            members = best_fit(lengths, max_length, segments)
-            self._members = np.concatenate(members) if members else np.empty(0, np.int64)
-            self._first = offsets_of([len(row) for row in members])  # [rows + 1] into _members
-            row_bucket = np.zeros(len(members), np.int64)
+            block = choose_block(lengths, rows, max_length, segments) if blocks else 0
+            packed = pack_rows(lengths, Shape(rows, max_length, block), segments)
+            self._members, self._starts, self._first, self._whole = packed
+            count = len(self._first) - 1
+            known = (block, every_fitting(self._whole, count, rows)) if block else (0, 0)
+            edges, row_bucket = [max_length], np.zeros(count, np.int64)
         else:
             edges = list(buckets) if buckets is not None else default_edges(max_length)
-            self._members = np.arange(len(lengths))
-            self._first = np.arange(len(lengths) + 1)
+            self._members, self._starts = np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
+            self._first, self._whole, known = np.arange(len(lengths) + 1), 0, (0, 0)
             row_bucket = bucket(lengths, edges)
-        in_row = np.diff(self._first)
-        self._segments = segments or int(in_row.max(initial=1))
+        self._segments = segments or int(np.diff(self._first).max(initial=1))
         self._arrays = arrays
-        # Where each member begins in its row: its place among all tokens less the place of its row's first.
-        places = offsets_of(lengths[self._members])
-        self._starts = places[:-1] - np.repeat(places[self._first[:-1]], in_row)
-
         used = np.unique(row_bucket)
         self._bucket_rows = [np.flatnonzero(row_bucket == index) for index in used]
         steps = [-(-len(members) // rows) for members in self._bucket_rows]
         self._step_bucket = np.repeat(np.arange(len(used)), steps)
-        self._edges = [int(edges[index]) for index in used]
-        self.shapes: list[tuple[int, int]] = [(rows, edge) for edge in self._edges]
+        self.shapes: list[Shape] = [Shape(rows, int(edges[index]), *known) for index in used]
         self.steps_per_epoch: int = sum(steps)
-        slots = sum(count * rows * edge for count, edge in zip(steps, self._edges, strict=True))
+        slots = sum(count * shape.slots for count, shape in zip(steps, self.shapes, strict=True))
         self.padding_fraction: float = 1 - lengths.sum() / slots if slots else 0.0
         self._by_length = np.argsort(lengths, kind="stable")
         self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
@@ -140,6 +145,10 @@ class Loader:
             return plan
         windows, orders = self._members, [np.arange(len(rows)) for rows in self._bucket_rows]
         order = np.arange(self.steps_per_epoch)
+        every = self.shapes[0].every if self.shapes else 0
+        places = (
+            np.arange(0, len(orders[0]), every) if every else np.empty(0, np.int64)
+        )  # of rows not in blocks
         if self._shuffle:
             bits = np.random.PCG64(np.random.SeedSequence([self._seed, epoch]))
             shuffled = _permutation(bits, len(self._lengths))
@@ -149,6 +158,14 @@ class Loader:
             orders = [_permutation(bits, len(rows)) for rows in self._bucket_rows]
             if len(self._bucket_rows) > 1:
                 order = _permutation(bits, len(order))
+            places = places[_permutation(bits, len(places))]
+        if every > 1:
+            rows = orders[0]
+            whole = rows < self._whole
+            at_place = np.zeros(len(rows), bool)
+            at_place[places[: self._whole]] = True
+            orders = [np.empty_like(rows)]
+            orders[0][at_place], orders[0][~at_place] = rows[whole], rows[~whole]
         steps = np.full((self.steps_per_epoch, self._rows), -1, np.int64)
         start = 0
         for rows, row_order in zip(self._bucket_rows, orders, strict=True):
@@ -163,7 +180,8 @@ class Loader:
             raise IndexError(f"no batch {step}: {self.steps_per_epoch} steps an epoch")
         epoch, index = divmod(step, self.steps_per_epoch)
         _, window_at, steps, step_bucket = self._epoch(epoch)
-        length = self._edges[step_bucket[index]]
+        shape = self.shapes[step_bucket[index]]
+        length = shape.length
         rows = steps[index]
         slots = np.flatnonzero(rows >= 0)
         rows = rows[slots]
@@ -208,7 +226,7 @@ class Loader:
                 values = start if name == "starts" else self._source.column(name)[window]
                 arrays[name] = np.zeros(spec.shape_in(self._built, length, self._segments), spec.dtype)
                 arrays[name][built, segment[here]] = values[here]
-        return Batch(arrays, windows, starts, len(window), int(size.sum()), (self._rows, length))
+        return Batch(arrays, windows, starts, len(window), int(size.sum()), shape)
 
 
 def _permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:

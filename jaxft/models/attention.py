@@ -1,12 +1,14 @@
 """Multi-head attention within segments: dense, which runs everywhere, and kernels of TPUs and NVIDIA's GPUs."""
 
 import functools
-from typing import Protocol
+import math
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxft.models.layers import DropoutSeed, keep_mask
+from jaxft.models.layers import DropoutSeed, keep_mask_at
 
 
 class Attention(Protocol):
@@ -48,9 +50,85 @@ def dense(
     else sees it. Dropout at `rate` is applied to the weights, indexed `[R, H, L, L]` as (row, head, query,
     key).
     """
+    places = Places.of_rows(*segment_ids.shape)
+    return _at_places(q, k, v, segment_ids, places, num_heads, causal, rate, seed, site)
+
+
+def in_blocks(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    *,
+    block: int,
+    every: int,
+    num_heads: int,
+    causal: bool = False,
+    rate: float = 0.0,
+    seed: DropoutSeed | None = None,
+    site: int | jax.Array = 0,
+) -> jax.Array:
+    """`dense` where segments cross multiples of `block` in each `every`-th row only, from the first on (0: in none).
+
+    The same numbers, dropout included, from `block / L` of the scores. Where rows are some of those that `every`
+    counts (microbatches), there may be more that are computed whole.
+    """
+    rows, length = segment_ids.shape
+    places = Places.of_rows(rows, length)
+    period = math.gcd(every, rows) if every else 0
+    options = (num_heads, causal, rate, seed, site)
+    if period == 1:
+        return _at_places(q, k, v, segment_ids, places, *options)
+    if period == 0:
+        return _at_places(q, k, v, segment_ids.reshape(-1, block), places.in_blocks(block), *options)
+
+    def cut(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+        """[rows * size, ...] -> its every `period`-th row, and the others, flat."""
+        x = x.reshape(-1, period, size, *x.shape[1:])
+        return x[:, 0].reshape(-1, *x.shape[3:]), x[:, 1:].reshape(-1, *x.shape[3:])
+
+    (q, others_q), (k, others_k), (v, others_v) = (cut(x, length) for x in (q, k, v))
+    ids, others_ids = cut(segment_ids.reshape(-1), length)
+    whole, others = places.cut(period)
+    mixed = _at_places(q, k, v, ids.reshape(-1, length), whole, *options)
+    others = _at_places(
+        others_q, others_k, others_v, others_ids.reshape(-1, block), others.in_blocks(block), *options
+    )
+    mixed, others = (x.reshape(rows // period, -1, x.shape[-1]) for x in (mixed, others))
+    return jnp.concatenate([mixed, others], axis=1).reshape(rows * length, -1)
+
+
+class Places(NamedTuple):
+    """Where pieces of rows lie: which row they are of, where they begin in it, and how long it is."""
+
+    row: np.ndarray  # uint32 [N]
+    first: np.ndarray  # uint32 [N]
+    length: int
+
+    @classmethod
+    def of_rows(cls, rows: int, length: int) -> "Places":
+        """Of whole rows."""
+        return cls(np.arange(rows, dtype=np.uint32), np.zeros(rows, np.uint32), length)
+
+    def in_blocks(self, block: int) -> "Places":
+        """Of each row's blocks."""
+        count = self.length // block
+        first = np.tile(np.arange(count, dtype=np.uint32) * block, len(self.row))
+        return Places(np.repeat(self.row, count), first.astype(np.uint32), self.length)
+
+    def cut(self, period: int) -> tuple["Places", "Places"]:
+        """Every `period`-th row, and the others."""
+        others = np.arange(len(self.row)) % period > 0
+        return tuple(Places(self.row[some], self.first[some], self.length) for some in (~others, others))
+
+
+def _at_places(q, k, v, segment_ids, places: Places, num_heads, causal, rate, seed, site):
+    """`dense` of pieces of rows, segment_ids `[N, L]`."""
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
-    return _dense(q, k, v, segment_ids, seed, jnp.asarray(site), num_heads, causal, rate)
+    row, first = (jnp.asarray(x) for x in places[:2])
+    site = jnp.asarray(site)
+    return _dense(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, places.length)
 
 
 def _split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
@@ -75,12 +153,14 @@ def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Ar
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
-def _dense(q, k, v, segment_ids, seed, site, num_heads, causal, rate):
-    return _dense_forward(q, k, v, segment_ids, seed, site, num_heads, causal, rate)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(8, 9, 10, 11))
+def _dense(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length):
+    return _dense_forward(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length)[
+        0
+    ]
 
 
-def _dense_forward(q, k, v, segment_ids, seed, site, num_heads, causal, rate):
+def _dense_forward(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length):
     rows, length = segment_ids.shape
     dtype = q.dtype
     scale = (q.shape[-1] // num_heads) ** -0.5
@@ -97,15 +177,22 @@ def _dense_forward(q, k, v, segment_ids, seed, site, num_heads, causal, rate):
     powers = jax.lax.optimization_barrier(powers.astype(dtype))
     kept = powers
     if seed is not None:
-        mask = keep_mask(powers.shape, rate, seed, site, rows)
-        kept = jnp.where(mask, powers * jnp.asarray(1.0 / (1.0 - rate), dtype), jnp.zeros((), dtype))
+        # Of the weights [R, H, L, L] of whole rows, whatever pieces of them are computed here.
+        shape = (rows, num_heads, length)
+        head, query = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (1, 2))
+        index = head * jnp.uint32(row_length) + query + first[:, None, None]
+        row, first = (jnp.broadcast_to(x[:, None, None], shape).reshape(-1) for x in (row, first))
+        mask = keep_mask_at(row, index.reshape(-1), first, length, rate, seed, site)
+        kept = jnp.where(
+            mask.reshape(powers.shape), powers * jnp.asarray(1.0 / (1.0 - rate), dtype), jnp.zeros((), dtype)
+        )
         kept = jax.lax.optimization_barrier(kept)
     powers, kept = (x.reshape(rows * num_heads, length, length) for x in (powers, kept))
     mixed = _merge_heads((_batched_dot(kept, v, 2, 1) * normalizer).astype(dtype), rows)
     return mixed, (q, k, v, powers, kept, normalizer, mixed)
 
 
-def _dense_backward(num_heads, causal, rate, residuals, gradient):
+def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
     q, k, v, powers, kept, normalizer, mixed = residuals
     rows, dtype = q.shape[0] // num_heads, q.dtype
     # With p = powers * normalizer the weights and p' = kept * normalizer those after dropout:
@@ -120,7 +207,7 @@ def _dense_backward(num_heads, causal, rate, residuals, gradient):
     # These two come out transposed, [R * H, d, L]: on CPU twice as fast as the direct products.
     dk, dv = _batched_dot(q, scores, 1, 1), _batched_dot(scaled, kept, 1, 1)
     dk, dv = dk.swapaxes(1, 2), dv.swapaxes(1, 2)
-    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), None, None, None
+    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), *[None] * 5
 
 
 _dense.defvjp(_dense_forward, _dense_backward)

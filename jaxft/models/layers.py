@@ -40,15 +40,27 @@ def keep_mask(
     *leading, last = shape
     per_row = math.prod(leading) // rows
     outer = jax.lax.iota(jnp.uint32, rows * per_row)
-    row = outer // jnp.uint32(per_row) + jnp.asarray(seed.first_row).astype(jnp.uint32)
+    row, index = outer // jnp.uint32(per_row), outer % jnp.uint32(per_row)
+    return keep_mask_at(row, index, jnp.uint32(0), last, rate, seed, site).reshape(shape)
+
+
+def keep_mask_at(
+    row: jax.Array, index: jax.Array, first: jax.Array, last: int, rate: float, seed: DropoutSeed, site
+) -> jax.Array:
+    """`keep_mask` of vectors that lie anywhere: boolean `[N, last]`.
+
+    row: uint32 `[N]`, of the batch. index: uint32 `[N]`, of the vector within its row. first: uint32 `[N]` or a
+    scalar, where what is asked for begins in its vector.
+    """
+    row = row + jnp.asarray(seed.first_row).astype(jnp.uint32)
     # Odd constants with well-spread bits keep the fields apart; each is mixed before the next is added.
     h = _mix(jnp.asarray(seed.seed).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
     h = _mix(h + jnp.asarray(site).astype(jnp.uint32) * jnp.uint32(0x7FEB352D))
     h = _mix(h + row * jnp.uint32(0x846CA68B))
-    h = _mix(h + (outer % jnp.uint32(per_row)) * jnp.uint32(0xC2B2AE3D))
+    h = _mix(h + index * jnp.uint32(0xC2B2AE3D)) + first * jnp.uint32(0x9E3779B9)
     inner = jax.lax.iota(jnp.uint32, last) * jnp.uint32(0x9E3779B9)
     bits = _mix(h[:, None] + inner[None, :])
-    return (bits >= jnp.uint32(round(rate * 2**32))).reshape(shape)
+    return bits >= jnp.uint32(round(rate * 2**32))
 
 
 def dropout(

@@ -62,13 +62,36 @@ def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, 
     for epoch in range(epochs):
         of_epoch = batches[epoch * loader.steps_per_epoch : (epoch + 1) * loader.steps_per_epoch]
         assert sorted(w for batch in of_epoch for w in seen(batch)) == list(range(len(lengths)))
-    assert {batch.arrays["input_ids"].shape for batch in batches} == set(loader.shapes)
+    assert {batch.arrays["input_ids"].shape for batch in batches} == {shape[:2] for shape in loader.shapes}
     assert len({batch.windows.shape for batch in batches}) == 1
     other = loader_of(lengths, **setting)
     for step in random.choices(range(len(batches)), k=10):
         assert equal(other.batch(step), batches[step])
     slots = sum(batch.arrays["input_ids"].size for batch in batches)
     assert np.isclose(loader.padding_fraction, 1 - sum(batch.tokens for batch in batches) / slots)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(3, 40), min_size=1, max_size=200),
+    st.lists(st.integers(3, 128), max_size=12),
+    st.integers(1, 6),
+    st.booleans(),
+    st.sampled_from([None, 3, 20]),
+)
+def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, shuffle, most):
+    loader = loader_of(short + long, 128, rows=rows, shuffle=shuffle, segments=most)
+    [shape] = loader.shapes
+    assert shape.block in (0, 32, 64) and (shape.every == 0 or rows % shape.every == 0)
+    if len(short) > 150 and not long and most != 3:
+        assert shape.block  # it is made use of
+    for step in range(2 * loader.steps_per_epoch):
+        batch = loader.batch(step)
+        for row, segment in np.argwhere(batch.windows >= 0):
+            first, size = batch.starts[row, segment], loader._lengths[batch.windows[row, segment]]
+            assert first + size <= 128
+            if shape.block and (shape.every == 0 or row % shape.every):
+                assert first // shape.block == (first + size - 1) // shape.block
 
 
 @settings(max_examples=30, deadline=None)
@@ -167,7 +190,7 @@ PINNED = [[4, 2, 3, 8], [5, 7, 0, 1], [6], [2, 3, 1], [5, 7, 0, 4, 8], [6]]
 
 def test_a_single_sentence_makes_a_batch():
     loader = loader_of([5])
-    assert loader.steps_per_epoch == 1 and loader.shapes == [(4, 32)]
+    assert loader.steps_per_epoch == 1 and loader.shapes == [(4, 32, 0, 0)]
     assert loader.batch(3).examples == 1
 
 

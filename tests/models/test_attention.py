@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.models.attention import cudnn, dense, obstacle, splash
+from jaxft.models.attention import cudnn, dense, in_blocks, obstacle, splash
 from jaxft.models.layers import DropoutSeed, keep_mask
 
 
@@ -60,6 +60,29 @@ def test_attention_and_its_gradient_are_those_of_the_equation(causal):
     np.testing.assert_allclose(found, expected, atol=1e-5)
     for ours_of, theirs_of in zip(our_back(pull), back(pull), strict=True):
         np.testing.assert_allclose(ours_of, theirs_of, atol=1e-5)
+
+
+@pytest.mark.parametrize(("every", "rows"), [(0, 4), (4, 4), (2, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(every, rows, causal):
+    """Also of a microbatch, whose rows are fewer than those that `every` counts."""
+    length, block, heads, width = 12, 4, 2, 8
+    crossing = [1] * 3 + [2] * 7 + [0] * 2
+    inside = [1, 1, 2, 0, 3, 3, 3, 3, 4, 5, 5, 5]
+    segment_ids = jnp.array([crossing if every and row % every == 0 else inside for row in range(rows)])
+    keys = jax.random.split(jax.random.key(3), 4)
+    q, k, v, pull = (jax.random.normal(key, (rows * length, width)) for key in keys)
+    pull = jnp.where(segment_ids.reshape(-1, 1) > 0, pull, 0)  # what padding gives means nothing
+    seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
+    options = {"num_heads": heads, "causal": causal, "rate": 0.3, "seed": seed, "site": 2}
+    expected, back = jax.vjp(lambda *x: dense(*x, segment_ids, **options), q, k, v)
+    found, our_back = jax.vjp(
+        lambda *x: in_blocks(*x, segment_ids, block=block, every=every, **options), q, k, v
+    )
+    real = np.asarray(segment_ids).ravel() > 0
+    np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
+    for ours, theirs in zip(our_back(pull), back(pull), strict=True):
+        np.testing.assert_allclose(ours[real], theirs[real], atol=1e-5)
 
 
 # What computes each kernel's call where there is no TPU and no GPU.
