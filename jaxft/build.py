@@ -55,7 +55,8 @@ def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
         checkpoint = _new_checkpoint(config, texts)
     else:
         folder = hub.resolve(address, config.model.revision)
-        checkpoint = Checkpoint(address, folder, hub.read_config(folder), hub.load_tokenizer(folder))
+        tokenizer = hub.load_tokenizer(folder, of_words=TASKS[config.task].of_words)
+        checkpoint = Checkpoint(address, folder, hub.read_config(folder), tokenizer)
     vocabulary = check_model(config, checkpoint.hf_config)["vocab_size"]
     if len(checkpoint.tokenizer) > vocabulary:
         raise UserError(
@@ -144,8 +145,8 @@ def body_sizes(
 ) -> dict[str, Any]:
     """What `network` makes the body from: the checkpoint's sizes under the run's settings, for `platform`.
 
-    platform: "cpu", "gpu" or "tpu", default this machine's. The result has the body's keyword arguments, and under
-    "attention" the name of its implementation.
+    platform: "cpu", "gpu" or "tpu", default this machine's. The result has the body's keyword arguments, its
+    "architecture", and under "attention" the name of its implementation.
     """
     platform = platform or jax.default_backend()
     model, on_cpu = config.model, platform == "cpu"
@@ -155,7 +156,8 @@ def body_sizes(
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
     unroll = on_cpu if model.unroll == "auto" else model.unroll == "yes"
     sizes |= {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
-    return sizes | {"attention": _attention(config, sizes, platform)}
+    architecture_of = {"architecture": hf_config["model_type"]}
+    return sizes | architecture_of | {"attention": _attention(config, sizes, platform)}
 
 
 def _attention(config: ConfigDict, sizes: Mapping[str, Any], platform: str) -> str:
@@ -188,7 +190,9 @@ def _gpu_has_flash_attention() -> bool:
 
 def head_dropout(config: ConfigDict, hf_config: Mapping[str, Any]) -> float:
     """The dropout rate before a task's head."""
-    return bert.classifier_dropout(hf_config) if config.model.dropout is None else config.model.dropout
+    if config.model.dropout is not None:
+        return config.model.dropout
+    return architecture(hf_config).classifier_dropout(hf_config)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,8 @@ def base() -> ConfigDict:
                 dropout=placeholder(float),  # unset: the checkpoint's rates
                 # Of texts with labels, in transformers' words: or multi_label_classification, regression.
                 problem_type="single_label_classification",
-                pool="pooler",  # what of a text's hidden states the head reads: pooler | cls | mean | max
+                # What the head reads: pooler | cls | last | mean | max; auto is a BERT's pooler, a GPT-2's last token.
+                pool="auto",
                 constraints=True,  # of crf_tagging: only label sequences that IOB2 allows, no I-X but after B-X or I-X
                 sizes=(),  # of a new model: fields of its config.json, e.g. (("n_layer", 4), ("n_embd", 256))
                 vocab_size=8192,  # of a new model's tokenizer, which is trained on the training text
@@ -59,7 +60,7 @@ def base() -> ConfigDict:
                 scheme="auto",  # of the tags in the files, IOB2 inside; "none": plain labels, which form no entities
                 max_length=128,  # subwords in a row, special tokens included
                 pack=True,  # several sentences a row; False: one a row, in length buckets
-                label_subwords="first",  # which subwords of a word carry its label in training
+                label_subwords="first",  # of a word, which carry its label in training: first | last | all
                 context=False,  # fill windows with the document's neighbouring sentences, unscored
                 # Tokens of context that windows of a long sentence or document share.
                 stride=placeholder(int),

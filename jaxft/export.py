@@ -16,10 +16,11 @@ from jaxft import build, distributed, inference, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.model_card import card
-from jaxft.pretrained import bert, gpt2, hub, mapping
+from jaxft.pretrained import gpt2, hub, mapping
 from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
+from jaxft.tasks.sequence_classification import AUTO_POOL
 
 TOLERANCE = 1e-4  # of logits, in float32
 VERIFIED = 256  # dev examples compared, or as many as this many logits are of
@@ -106,7 +107,8 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
 
 
 def _token_classifier(run: workdir.Run) -> dict[str, Any]:
-    return bert.token_classifier_config(run.checkpoint.hf_config, run.labels)
+    checkpoint = run.checkpoint
+    return build.architecture(checkpoint.hf_config).token_classifier_config(checkpoint.hf_config, run.labels)
 
 
 def _causal_lm(run: workdir.Run) -> dict[str, Any]:
@@ -114,13 +116,15 @@ def _causal_lm(run: workdir.Run) -> dict[str, Any]:
 
 
 def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
-    if run.config.model.pool != "pooler":
+    hf_config, pool = run.checkpoint.hf_config, run.config.model.pool
+    if pool not in ("auto", theirs := AUTO_POOL[hf_config["model_type"]]):
         raise UserError(
-            f"--run {run.workdir}: config.model.pool={run.config.model.pool!r}, but transformers has no class that "
-            "pools so: its BertForSequenceClassification has 'pooler'; train with that to export"
+            f"--run {run.workdir}: config.model.pool={pool!r}, but transformers has no class that pools so: its "
+            f"{hf_config['model_type']} for sequence classification has {theirs!r}; train with that to export"
         )
-    problem = run.config.model.problem_type
-    return bert.sequence_classifier_config(run.checkpoint.hf_config, run.labels, problem, run.tuned)
+    return build.architecture(hf_config).sequence_classifier_config(
+        hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
+    )
 
 
 # The config.json of an export, by task.
@@ -149,7 +153,8 @@ def _dev_split(model: inference.Model) -> Split:
 
 def largest_difference(model: inference.Model, windows: Windows, folder: Path) -> float:
     """The largest absolute difference of a logit between `model`, on packed rows, and `folder` in torch."""
-    reference = _torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task])
+    pad = model.run.checkpoint.tokenizer.pad_token_id
+    reference = _torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task], pad)
 
     @jax.jit
     def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
@@ -176,8 +181,11 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
     return largest
 
 
-def _torch_logits(folder: Path, windows: Windows, name: str) -> Sequence[Any]:
-    """Logits of each window, `[length, C]` or `[C]`, one a row, from the class `name` of transformers on `folder`."""
+def _torch_logits(folder: Path, windows: Windows, name: str, pad: int) -> Sequence[Any]:
+    """Logits of each window, `[length, C]` or `[C]`, one a row, from the class `name` of transformers on `folder`.
+
+    pad: the token that fills rows up.
+    """
     import torch
     import transformers
 
@@ -189,15 +197,17 @@ def _torch_logits(folder: Path, windows: Windows, name: str) -> Sequence[Any]:
             slice(*windows.offsets[w : w + 2]) for w in range(first, min(first + TORCH_ROWS, len(windows)))
         ]
 
-        def padded(values: np.ndarray, pieces=pieces) -> torch.Tensor:
+        def padded(values: np.ndarray, filler: int = 0, pieces=pieces) -> torch.Tensor:
             rows = [torch.tensor(values[piece]).long() for piece in pieces]
-            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler)
 
         inputs = {
-            "input_ids": padded(windows.input_ids),
+            "input_ids": padded(windows.input_ids, pad),
             "attention_mask": padded(np.ones_like(windows.input_ids)),
         }
-        if windows.has("token_type_ids"):
+        if (
+            windows.has("token_type_ids") and network.config.model_type == "bert"
+        ):  # a GPT-2 would add them as words
             inputs["token_type_ids"] = padded(windows.column("token_type_ids"))
         with torch.inference_mode():
             logits = network(**inputs).logits.float().numpy()
@@ -212,7 +222,8 @@ def _check_tags(model: inference.Model, dev: Split, folder: Path, output: Path) 
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
     chain, windows = loader.load_chain(folder), dev.windows
-    logits = np.concatenate(_torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task]))
+    pad = model.run.checkpoint.tokenizer.pad_token_id
+    logits = np.concatenate(_torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task], pad))
     scored = windows.word >= 0
     sentence, word = np.repeat(windows.sentence, windows.lengths)[scored], windows.word[scored]
     order = np.lexsort((word, sentence))  # words of a long sentence come from several windows

@@ -10,7 +10,7 @@ from jaxft.errors import UserError
 
 CHOICES = {
     "task": ("token_classification", "crf_tagging", "causal_lm", "sequence_classification"),
-    "model.pool": ("pooler", "cls", "mean", "max"),
+    "model.pool": ("auto", "pooler", "cls", "last", "mean", "max"),
     "model.problem_type": ("single_label_classification", "multi_label_classification", "regression"),
     "model.init": ("pretrained", "scratch"),
     "model.dtype": ("auto", "float32", "bfloat16"),
@@ -19,7 +19,7 @@ CHOICES = {
     "model.unroll": ("auto", "yes", "no"),
     "data.format": ("auto", "conll", "jsonl", "csv", "tsv", "parquet", "text", "hub"),
     "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),
-    "data.label_subwords": ("first", "all"),
+    "data.label_subwords": ("first", "last", "all"),
     "data.layout": ("documents", "blocks"),
     "data.truncation": ("head", "tail", "head+tail", "windows"),
     "eval.thresholds": ("one", "label", "none"),

@@ -283,6 +283,11 @@ class Run:
     labels: list[str]
     tuned: dict[str, Any]  # what the task chose on the dev split; empty until the run has ended
 
+    @property
+    def body(self) -> str:
+        """The network's name, for people."""
+        return {"bert": "BERT", "gpt2": "GPT-2"}[self.checkpoint.hf_config["model_type"]]
+
 
 def open_run(workdir: Path) -> Run:
     """The settings, tokenizer, sizes and labels of the run in `workdir`; needs neither its data nor a hub."""

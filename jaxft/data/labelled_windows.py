@@ -37,9 +37,7 @@ class Frame(NamedTuple):
 
 def frame(tokenizer, pair: bool) -> Frame:
     """What a fast Hugging Face tokenizer puts around one text, or around a text and its pair."""
-    [encoding] = tokenizer(
-        [["a"]], [["a"]] if pair else None, is_split_into_words=True, truncation=False, padding=False
-    ).encodings
+    [encoding] = tokenizer(["a"], ["a"] if pair else None, truncation=False, padding=False).encodings
     ids, types, of = encoding.ids, encoding.type_ids, encoding.sequence_ids
     first = [index for index, text in enumerate(of) if text == 0]
     second = [index for index, text in enumerate(of) if text == 1] or [len(ids)]
@@ -120,6 +118,8 @@ def _encode(examples, labels, known, tokenizer, around, room, truncation, stride
     lengths, owners, weights, losses = [], [], [], []
     pair = bool(examples) and examples[0].pair is not None
     for owner, (first, second) in enumerate(_tokens(examples, tokenizer)):
+        if not around.size + len(first) + len(second):  # an empty text, and no special tokens either
+            first = [tokenizer.eos_token_id]
         pieces = _pieces(first, second, room, truncation, stride)
         kept = sum(map(len, pieces[0]))
         lost = 0 if len(pieces) > 1 else len(first) + len(second) - kept

@@ -92,7 +92,8 @@ def encode(
     Args:
       sentences: tags are in IOB2, or None; a tag that `label_ids` lacks has no loss but is scored.
       label_ids: tag -> id.
-      label_subwords: "first" puts the label on a word's first subword; "all" on each, B-X going on as I-X.
+      label_subwords: "first" puts the label on a word's first subword; "last" on its last one, which of a causal model
+        is the first to see the whole word; "all" on each, B-X going on as I-X.
       stride: subwords of a long sentence's window that are kept free for context; default a quarter.
       cache_dir: where windows are kept, one Arrow file a fingerprint. Where it cannot be read or written the
         reason is logged as a warning, and the work is done without it.
@@ -110,8 +111,8 @@ def encode(
         )
     if not 0 <= stride < room:
         raise UserError(f"stride={stride} is outside 0..{room - 1}, what max_length={max_length} allows")
-    if label_subwords not in ("first", "all"):
-        raise UserError(f"label_subwords={label_subwords!r} is unknown; expected 'first' or 'all'")
+    if label_subwords not in ("first", "last", "all"):
+        raise UserError(f"label_subwords={label_subwords!r} is unknown; expected 'first', 'last' or 'all'")
     only = range(len(sentences)) if only is None else only
 
     path = windows = None
@@ -120,9 +121,10 @@ def encode(
         path = pathlib.Path(cache_dir) / f"{fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
         windows = load(path)
     if windows is None:
-        label_all = label_subwords == "all"
         special = (prefix, suffix)
-        windows = _encode(sentences, tokenizer, label_ids, special, room, label_all, context, stride, only)
+        windows = _encode(
+            sentences, tokenizer, label_ids, special, room, label_subwords, context, stride, only
+        )
         if path is not None:
             save(windows, path)
     return windows
@@ -159,7 +161,7 @@ def model_of(tokenizer) -> dict:
 
 
 def _encode(
-    sentences, tokenizer, label_ids, special, room, label_all, context, stride, only: range
+    sentences, tokenizer, label_ids, special, room, label_subwords, context, stride, only: range
 ) -> Windows:
     prefix, suffix = special
     words_of = offsets_of([len(s.words) for s in sentences])  # [S + 1] sentence -> its first word
@@ -183,7 +185,7 @@ def _encode(
     right = np.minimum(right, free - (tokens_of[first] - begin))
     end = tokens_of[np.searchsorted(tokens_of, tokens_of[last] + right, side="right") - 1]
 
-    labels, word = _targets(sentences, label_ids, words_of, tokens_of, label_all)
+    labels, word = _targets(sentences, label_ids, words_of, tokens_of, label_subwords)
     offsets = offsets_of(end - begin + len(prefix) + len(suffix))
     input_ids = np.empty(offsets[-1], np.int32)
     for index, token in enumerate(prefix):
@@ -276,15 +278,15 @@ def _cores(words_of, tokens_of, room, stride, only: range) -> tuple[np.ndarray, 
     return first[order], last[order], sentence[order]
 
 
-def _targets(sentences, label_ids, words_of, tokens_of, label_all) -> tuple[np.ndarray, np.ndarray]:
+def _targets(sentences, label_ids, words_of, tokens_of, label_subwords) -> tuple[np.ndarray, np.ndarray]:
     """At each token: its label id or -100, and the index of the word it scores or -1; int32 `[T]` each."""
     tags = itertools.chain.from_iterable(
         s.tags if s.tags is not None else itertools.repeat(None, len(s.words)) for s in sentences
     )
     tags = list(tags)
     label = np.fromiter((label_ids.get(tag, IGNORED) for tag in tags), np.int32, len(tags))
-    starts = tokens_of[:-1]
-    if label_all:
+    scored = tokens_of[1:] - 1 if label_subwords == "last" else tokens_of[:-1]
+    if label_subwords == "all":
         inner = {
             tag: label_ids.get("I-" + tag[2:], id) if tag[:2] == "B-" else id for tag, id in label_ids.items()
         }
@@ -292,7 +294,7 @@ def _targets(sentences, label_ids, words_of, tokens_of, label_all) -> tuple[np.n
         labels = np.repeat(rest, np.diff(tokens_of))
     else:
         labels = np.full(tokens_of[-1], IGNORED, np.int32)
-    labels[starts] = label
+    labels[scored] = label
     word = np.full(tokens_of[-1], -1, np.int32)
-    word[starts] = ranges(0, np.diff(words_of))
+    word[scored] = ranges(0, np.diff(words_of))
     return labels, word

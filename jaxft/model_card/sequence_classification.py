@@ -27,9 +27,10 @@ def origin(run: workdir.Run, parameters: int) -> list[str]:
         if problem == NUMBER
         else f"{'any of' if problem == MULTI else 'one of'} {len(run.labels)} labels"
     )
+    text = "pair of texts" if run.config.data.text_pair else "text"
     lines = [
-        f"A BERT with a pooled linear layer that gives each {'pair of texts' if run.config.data.text_pair else 'text'} "
-        f"{what} ({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's "
+        f"A {run.body} with a pooled linear layer that gives each {text} {what} "
+        f"({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's "
         "layout.",
         "",
     ]

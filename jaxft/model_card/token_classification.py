@@ -18,7 +18,7 @@ def origin(run: workdir.Run, parameters: int, head: str = "a linear layer") -> l
     kind = "IOB2 labels" if entities else "labels"
     types = dict.fromkeys(label[2:] for label in run.labels if label != "O") if entities else run.labels
     return [
-        f"A BERT with {head} over {len(run.labels)} {kind} ({parameters:,} parameters, float32), "
+        f"A {run.body} with {head} over {len(run.labels)} {kind} ({parameters:,} parameters, float32), "
         f"fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
         f"- {'Types' if entities else 'Labels'}: {', '.join(types) or 'none'}",

@@ -46,15 +46,27 @@ class TokenClassifier(nnx.Module):
         return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
 
 
-POOLS = ("pooler", "cls", "mean", "max")
+POOLS = ("pooler", "cls", "last", "mean", "max")
+
+
+class Score(nnx.Module):
+    """A linear layer `score` without bias, as in transformers' GPT2ForSequenceClassification."""
+
+    def __init__(self, inputs: int, outputs: int, *, initializer_range: float, rngs: nnx.Rngs):
+        self.score = Linear(inputs, outputs, initializer_range=initializer_range, use_bias=False, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D] -> [..., C]`."""
+        return self.score(x)
 
 
 class SequenceClassifier(nnx.Module):
     """A body, the pooled states of each segment, dropout, and one linear layer `head` that scores the segment.
 
     pool: "pooler", the body's tanh layer over a segment's first state, as transformers'
-    BertForSequenceClassification; "cls", that state itself; "mean" or "max" over a segment's states, those of
-    special tokens included. Otherwise as `TokenClassifier`.
+    BertForSequenceClassification; "cls", that state itself; "last", the segment's last state, which of a causal body
+    is the only one to have seen all of it; "mean" or "max" over a segment's states, those of special tokens included.
+    Otherwise as `TokenClassifier`.
     """
 
     def __init__(
@@ -66,11 +78,12 @@ class SequenceClassifier(nnx.Module):
         dropout: float,
         initializer_range: float,
         rngs: nnx.Rngs,
+        head: type[nnx.Module] = Linear,
     ):
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {POOLS}")
         self.body = body
-        self.head = Linear(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
+        self.head = head(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
         self.pool = pool
         self.rate = dropout
 
@@ -89,13 +102,15 @@ class SequenceClassifier(nnx.Module):
         """
         inputs = (input_ids, segment_ids, positions, token_type_ids, dropout)
         rows, segments = starts.shape
-        if self.pool in ("pooler", "cls"):
-            x = self.body(*inputs)
-            x = jnp.take_along_axis(x, starts[..., None], axis=1)
+        x = self.body(*inputs)
+        member = segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
+        if self.pool in ("pooler", "cls", "last"):
+            slots = starts
+            if self.pool == "last":
+                slots = starts + jnp.maximum(member.sum(axis=-1), 1) - 1
+            x = jnp.take_along_axis(x, slots[..., None], axis=1)
             x = self.body.pool(x) if self.pool == "pooler" else x
         else:
-            x = self.body(*inputs)
-            member = segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
             if self.pool == "mean":
                 weights = member / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)
                 x = jnp.einsum("rsl,rld->rsd", weights.astype(x.dtype), x)

@@ -130,14 +130,19 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class Linear(nnx.Module):
     """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`."""
 
-    def __init__(self, inputs: int, outputs: int, *, initializer_range: float, rngs: nnx.Rngs):
+    def __init__(
+        self, inputs: int, outputs: int, *, initializer_range: float, rngs: nnx.Rngs, use_bias: bool = True
+    ):
         initializer = nnx.initializers.normal(initializer_range)
         self.kernel = nnx.Param(initializer(rngs.params(), (inputs, outputs), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.use_bias = use_bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., in] -> [..., out]`."""
-        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        product = x @ self.kernel[...].astype(x.dtype)
+        return product + self.bias[...].astype(x.dtype) if self.use_bias else product
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -88,24 +88,16 @@ def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str])
 
     `labels` are in the order of the head's outputs; see `fields.exported` for what else can change.
     """
-    return _labelled(fields.exported(hf_config, "BertForTokenClassification"), labels)
+    return fields.labelled(fields.exported(hf_config, "BertForTokenClassification"), labels)
 
 
 def sequence_classifier_config(
-    hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any]
+    hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any], pad: int
 ) -> dict[str, Any]:
     """The config.json of an exported sequence classifier; like `token_classifier_config`.
 
     problem_type: as transformers names it. tuned: what else belongs to the model's answers, such as thresholds,
-    which transformers carries along and does not read.
+    which transformers carries along and does not read. pad: the token that fills up a batch.
     """
     config = fields.exported(hf_config, "BertForSequenceClassification")
-    return _labelled(config, labels) | {"problem_type": problem_type, **tuned}
-
-
-def _labelled(config: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    if "num_labels" in config:
-        config["num_labels"] = len(labels)
-    config["id2label"] = {str(index): label for index, label in enumerate(labels)}
-    config["label2id"] = {label: index for index, label in enumerate(labels)}
-    return config
+    return fields.labelled(config, labels) | {"problem_type": problem_type, "pad_token_id": pad, **tuned}

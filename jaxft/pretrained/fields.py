@@ -1,6 +1,6 @@
 """Reads and checks the fields that the config.json of every Hugging Face checkpoint has in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.errors import UserError
@@ -62,3 +62,11 @@ def exported(hf_config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
         if config.get(key) is not None:
             config[key] = "float32"
     return config | {"architectures": [architecture]}
+
+
+def labelled(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """A config.json with `labels`, in the order of the head's outputs."""
+    count = {"num_labels": len(labels)} if "num_labels" in config else {}
+    names = {str(index): label for index, label in enumerate(labels)}
+    ids = {label: index for index, label in enumerate(labels)}
+    return {**config, **count, "id2label": names, "label2id": ids}

@@ -1,6 +1,6 @@
 """What a Hugging Face GPT-2 checkpoint means: its sizes, its names of tensors, its config for export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.pretrained import fields
@@ -17,7 +17,8 @@ def _linear(ours: str, theirs: str, part: tuple[int, int] | None = None) -> list
 
 _LAYER = "transformer.h.{layer}"
 
-# Of a model with a `GPT2` under `body`: GPT2LMHeadModel, and a GPT-2 with another head or none.
+# Of a model with a `GPT2` under `body`: GPT2LMHeadModel, and a GPT-2 with another head or none. Heads are those of
+# GPT2ForTokenClassification and, without bias, GPT2ForSequenceClassification.
 TABLE = Table(
     rules=[
         Rule("body/embeddings/word/embedding", "transformer.wte.weight"),
@@ -32,6 +33,9 @@ TABLE = Table(
         *_linear("body/layers/mlp/up", f"{_LAYER}.mlp.c_fc"),
         *_linear("body/layers/mlp/down", f"{_LAYER}.mlp.c_proj"),
         *norm("body/norm", "transformer.ln_f"),
+        Rule("head/kernel", "classifier.weight", "transpose"),
+        Rule("head/bias", "classifier.bias"),
+        Rule("head/score/kernel", "score.weight", "transpose"),
     ],
     canonical=[(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")],  # saved from a bare GPT2Model
     ignore=[
@@ -70,6 +74,25 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
         "initializer_range": hf_config.get("initializer_range", 0.02),
         "scale_by_inverse_layer": hf_config.get("scale_attn_by_inverse_layer_idx", False),
     }
+
+
+def classifier_dropout(hf_config: Mapping[str, Any]) -> float:
+    """The dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 where nothing is said."""
+    rates = (hf_config.get(key) for key in ("classifier_dropout", "hidden_dropout"))
+    return next((rate for rate in rates if rate is not None), 0.1)
+
+
+def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The config.json of an exported token classifier: the checkpoint's own fields, and the labels."""
+    return fields.labelled(fields.exported(hf_config, "GPT2ForTokenClassification"), labels)
+
+
+def sequence_classifier_config(
+    hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any], pad: int
+) -> dict[str, Any]:
+    """The config.json of an exported sequence classifier; `pad` is the token after which a text has ended."""
+    config = fields.labelled(fields.exported(hf_config, "GPT2ForSequenceClassification"), labels)
+    return config | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
 
 
 def causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:

@@ -163,8 +163,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+def load_tokenizer(folder: Path, *, of_words: bool = False) -> "PreTrainedTokenizerBase":
     """The checkpoint's tokenizer, a fast one: only those give each token's characters.
+
+    of_words: whether texts come cut into words. A byte-level tokenizer, such as GPT-2's, then takes each word as if
+    a space stood before it.
 
     Raises UserError where the files are missing or hold no vocabulary, or the tokenizer is not fast.
     """
@@ -176,7 +179,10 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         raise UserError(f"{folder}: has no tokenizer; expected one of {', '.join(vocabularies)}")
     try:
         # Code that a checkpoint carries is never run, and nobody is asked whether it should be.
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        options = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+        if of_words and getattr(tokenizer, "add_prefix_space", True) is False:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), **options, add_prefix_space=True)
     except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot read
         raise UserError(f"{folder}: its tokenizer cannot be read: {_first_line(error)}") from error
     if not tokenizer.is_fast:

@@ -37,6 +37,7 @@ class Task(Protocol):
 
     labels: list[str]  # of the head's outputs; empty where the vocabulary itself is predicted
     architectures: tuple[str, ...]  # model types that it can be trained on
+    of_words: bool  # whether texts come cut into words
     predicts_words: bool  # whether the word embeddings are the output layer too
     compares_with_train: bool  # whether `write_evaluation` makes use of the training data
     selection_metric: str  # what "best" means where config.eval.metric is "auto"

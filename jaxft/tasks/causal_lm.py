@@ -23,7 +23,7 @@ from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
-from jaxft.models.gpt2 import GPT2
+from jaxft.models import bodies
 from jaxft.models.language_model import LanguageModel
 from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
@@ -49,6 +49,7 @@ class CausalLM:
     """Next-token prediction by GPT-2, its output layer tied to the word embeddings."""
 
     architectures = ("gpt2",)
+    of_words = False
     predicts_words = True
     arrays = TOKEN_LABELS
     segments = None
@@ -141,7 +142,7 @@ class CausalLM:
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`LanguageModel` over a GPT-2 body of `sizes`."""
-        return LanguageModel(GPT2(**sizes, rngs=rngs))
+        return LanguageModel(bodies.make(sizes, rngs=rngs))
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""

@@ -39,10 +39,10 @@ class CRFTagging(TokenClassification):
                 "config.loss.label_smoothing, .class_weights and .focal_gamma are not for config.task='crf_tagging', "
                 "whose loss is of whole sequences; leave them out"
             )
-        if config.data.label_subwords != "first":
+        if config.data.label_subwords == "all":
             raise UserError(
                 f"config.data.label_subwords={config.data.label_subwords!r}: with config.task='crf_tagging' the chain "
-                "goes over words, expected 'first'"
+                "goes over words, expected 'first' or 'last'"
             )
         self.allowed = schemes.allowed(labels) if config.model.constraints and self.entities else None
 

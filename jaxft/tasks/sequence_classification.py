@@ -17,9 +17,9 @@ from jaxft.data.loader import Batch
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.metrics import classification_report as report
-from jaxft.models.bert import Bert
-from jaxft.models.heads import SequenceClassifier
-from jaxft.models.layers import DropoutSeed
+from jaxft.models import bodies
+from jaxft.models.heads import Score, SequenceClassifier
+from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import problems
 from jaxft.tasks.base import Say, Split, cache_folder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHOWN = 12  # labels that the log counts
+AUTO_POOL = {"bert": "pooler", "gpt2": "last"}  # of what `config.model.pool` means, by architecture
 OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
 
 
@@ -37,7 +38,8 @@ class SequenceClassification:
     Predictions are scores, float64 [N, C]. A document in several windows has the mean of their logits.
     """
 
-    architectures = ("bert",)
+    architectures = ("bert", "gpt2")
+    of_words = False
     predicts_words = False
     compares_with_train = False
 
@@ -141,14 +143,22 @@ class SequenceClassification:
         )
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`SequenceClassifier` over a BERT body of `sizes`."""
+        """`SequenceClassifier` over a body of `sizes`. Raises `UserError` where it has nothing to pool so."""
+        causal = bodies.is_causal(sizes)
+        pool = AUTO_POOL[sizes.get("architecture", "bert")] if self.pool == "auto" else self.pool
+        if causal and pool in ("pooler", "cls"):
+            raise UserError(
+                f"config.model.pool={pool!r}: the first token of a GPT-2 sees only itself, and there is no pooler; "
+                "expected 'last' (which 'auto' means), 'mean' or 'max'"
+            )
         return SequenceClassifier(
-            Bert(**sizes, pooler=self.pool == "pooler", rngs=rngs),
+            bodies.make(sizes, rngs=rngs, **({"pooler": True} if pool == "pooler" else {})),
             num_labels=len(self.labels),
-            pool=self.pool,
+            pool=pool,
             dropout=self.head_dropout,
             initializer_range=sizes["initializer_range"],
             rngs=rngs,
+            head=Score if causal else Linear,
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
@@ -173,6 +183,11 @@ class SequenceClassification:
         """Parameters whose head gives numbers in the data's units."""
         if self.labels != [problems.VALUE]:
             return parameters
+        if "head/kernel" not in parameters:
+            raise UserError(
+                "transformers' GPT2ForSequenceClassification has no bias, which numbers in the data's units need: "
+                "export is for labels, or for numbers by a BERT"
+            )
         offset, scale = self.problem.offset, self.problem.scale
         head = {"head/kernel": parameters["head/kernel"] * scale}
         return parameters | head | {"head/bias": parameters["head/bias"] * scale + offset}

@@ -22,7 +22,7 @@ from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
-from jaxft.models.bert import Bert
+from jaxft.models import bodies
 from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.tasks import tagging_report
@@ -44,7 +44,8 @@ class Prediction:
 class TokenClassification:
     """Named entities and other labels of words, softmax over IOB2 tags or, without entities, over plain labels."""
 
-    architectures = ("bert",)
+    architectures = ("bert", "gpt2")
+    of_words = True
     predicts_words = False
     arrays = TOKEN_LABELS
     segments = None
@@ -155,8 +156,8 @@ class TokenClassification:
         )
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`TokenClassifier` over a BERT body of `sizes`."""
-        body = Bert(**sizes, rngs=rngs)
+        """`TokenClassifier` over a body of `sizes`."""
+        body = bodies.make(sizes, rngs=rngs)
         return TokenClassifier(
             body,
             num_labels=len(self.labels),

@@ -116,7 +116,10 @@ def test_a_tokenizer_without_unk_names_the_word_and_its_place():
     [
         ({"max_length": 2}, "max_length=2 leaves no room for words beside 2 special tokens"),
         ({"max_length": 16, "stride": 14}, r"stride=14 is outside 0\.\.13"),
-        ({"max_length": 16, "label_subwords": "last"}, "'last' is unknown; expected 'first' or 'all'"),
+        (
+            {"max_length": 16, "label_subwords": "some"},
+            "'some' is unknown; expected 'first', 'last' or 'all'",
+        ),
     ],
 )
 def test_settings_that_cannot_work(setting, message):

@@ -1,0 +1,163 @@
+"""GPT-2 under the heads that label texts and words: torch's loss and gradients, runs that learn and are exported."""
+
+import json
+import random
+import re
+
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2ForTokenClassification
+
+from jaxft import build, config, export, sharding, train
+from jaxft.data.labelled import LabelledText
+from jaxft.data.sentence import Sentence
+from jaxft.errors import UserError
+from jaxft.pretrained import gpt2, hub, mapping
+from jaxft.tasks import TASKS
+from tests.conftest import write_conll
+from tests.pretrained.parity import assert_gradients_are_torchs, randomize
+from tests.tasks.test_sequence_classification import gradient_of, mean_loss
+
+END, LENGTH = "<|endoftext|>", 16
+LETTERS = list("abcdefgh")
+WORDS = {"token_classification": ["B-X", "I-X", "O"], "sequence_classification": ["x", "y", "z"]}
+CLASSES = {
+    "token_classification": GPT2ForTokenClassification,
+    "sequence_classification": GPT2ForSequenceClassification,
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A random GPT-2 as Hugging Face's: a byte-level tokenizer that puts no space before a text, no padding token."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(["ab cd abcd ef gh " * 9], vocab_size=300, special_tokens=[END])
+    tokenizer.save_model(str(folder))
+    about = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
+    ends = {f"{kind}_token": END for kind in ("bos", "eos", "unk")}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about | ends))
+    model = GPT2ForTokenClassification(
+        GPT2Config(
+            vocab_size=tokenizer.get_vocab_size(), n_positions=48, n_embd=24, n_layer=2, n_head=3,
+            initializer_range=0.2, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+    model.save_pretrained(folder)
+    return folder
+
+
+def settings(checkpoint, task, **changed):
+    values = config.base()
+    values.update_from_flattened_dict(
+        {
+            "task": task,
+            "model.checkpoint": str(checkpoint),
+            "model.unroll": "no",  # quick to compile
+            "data.max_length": LENGTH,
+            "data.cache_dir": "off",
+            "log.tensorboard": False,
+        }
+        | {key.replace("__", "."): value for key, value in changed.items()}
+    )
+    config.validate(values)
+    return values
+
+
+@pytest.mark.parametrize("kind", list(CLASSES))
+def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
+    """Words as after a space, texts as they are; packed here, a text a row there; the last real token is read."""
+    values = settings(checkpoint, kind, data__label_subwords="last", data__max_segments=4)
+    opened = build.open_checkpoint(values, lambda: [])
+    labels, tokenizer = WORDS[kind], opened.tokenizer
+    of_words = kind == "token_classification"
+    task = TASKS[kind](labels, head_dropout=0.1, config=values)
+    net = build.network(task, build.body_sizes(values, opened.hf_config), sharding.make_mesh(values))
+    theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
+    randomize(theirs, 1)
+    tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
+    parameters, report = mapping.load(gpt2.TABLE, tensors, net.abstract)
+    assert not report.new and not report.ignored
+    assert bool(tokenizer.add_prefix_space) == of_words
+
+    rng = random.Random(2)
+    texts = [rng.choices(["ab", "cd", "abcd", "ef"], k=rng.randint(1, 6)) for _ in range(7)]
+    tags = [[rng.choice(labels) for _ in words] for words in texts]
+    if of_words:
+        examples = [Sentence(w, t, 0, "x") for w, t in zip(texts, tags, strict=True)]
+        encoded = tokenizer(texts, is_split_into_words=True, padding=True, return_tensors="pt")
+        wanted = torch.full(encoded["input_ids"].shape, -100)
+        for row, sentence in enumerate(tags):
+            ids = encoded.word_ids(row)
+            for slot, word in enumerate(ids):
+                if word is not None and word not in ids[slot + 1 :]:
+                    wanted[row, slot] = labels.index(sentence[word])
+    else:
+        examples = [
+            LabelledText(" ".join(w), None, t[0].lower()[0], "x") for w, t in zip(texts, tags, strict=True)
+        ]
+        encoded = tokenizer([e.text for e in examples], padding=True, return_tensors="pt")
+        wanted = torch.tensor([labels.index(e.label) for e in examples])
+    output = theirs(
+        input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], labels=wanted.long()
+    )
+    output.loss.backward()
+    gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
+
+    windows = task.encode(examples, tokenizer, values, cached=False)
+    loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
+    assert loss == pytest.approx(output.loss.item(), rel=1e-5)
+    assert_gradients_are_torchs(gpt2.TABLE, ours, gradients, net.abstract)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Texts named after the one word that is doubled; sentences whose word after "ab" is an entity."""
+    folder, rng = tmp_path_factory.mktemp("data"), random.Random(0)
+    for name, count in (("train", 300), ("dev", 40), ("test", 40)):
+        sentences = [rng.choices(["ab", "cd", "ef", "gh"], k=rng.randint(2, 7)) for _ in range(count)]
+        write_conll(
+            folder / f"{name}.conll",
+            [
+                Sentence(w, ["B-X" if before == "ab" else "O" for before in ["", *w[:-1]]], 0, "x")
+                for w in sentences
+            ],
+        )
+        lines = [json.dumps({"text": " ".join(w), "label": w[0]}) for w in sentences]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "metric", "reached"),
+    [
+        ("token_classification", "conll", "entity_f1", 0.9),
+        ("sequence_classification", "jsonl", "accuracy", 0.9),
+    ],
+)
+def test_it_learns_what_stands_before_and_torch_agrees(
+    checkpoint, data, tmp_path, capsys, kind, suffix, metric, reached
+):
+    options = {f"data__{name}": str(data / f"{name}.{suffix}") for name in ("train", "dev", "test")}
+    options |= {"batch__rows": 8, "train__steps": 60, "optim__lr": 0.01, "optim__warmup": 5, "eval__rows": 8}
+    values = settings(checkpoint, kind, eval__bootstrap=0, data__max_length=48, **options)
+    summary = train.run(values, tmp_path / "run")
+    assert summary["test"][metric] > reached
+    export.export(tmp_path / "run", tmp_path / "out", verify=True)
+    assert float(re.search(r"between jax and torch: (\S+) ", capsys.readouterr().out)[1]) < 1e-4
+    assert "GPT-2" in (tmp_path / "out/README.md").read_text()
+    loaded = CLASSES[kind].from_pretrained(tmp_path / "out")
+    assert loaded.config.id2label == dict(
+        enumerate(sorted(loaded.config.label2id, key=loaded.config.label2id.get))
+    )
+    assert hub.load_tokenizer(tmp_path / "out").pad_token_id is not None
+
+
+@pytest.mark.parametrize("pool", ["pooler", "cls"])
+def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
+    values = settings(checkpoint, "sequence_classification", model__pool=pool)
+    task = TASKS["sequence_classification"](["x", "y"], config=values)
+    sizes = build.body_sizes(values, hub.read_config(checkpoint))
+    with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
+        build.network(task, sizes, sharding.make_mesh(values))
