@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxft import startup
 from jaxft.data import demo
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -113,12 +114,32 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def command(environment):
-    """Runs `python -m jaxft.VERB FLAGS`; gives the finished process with its text."""
+def python(environment, tmp_path_factory):
+    """The words that start a Python which has imported already what commands import, half of a short run's time."""
+    script, path = (
+        pathlib.Path(__file__).parent / "warm_python.py",
+        tmp_path_factory.mktemp("python") / "socket",
+    )
+    # Set, as a command sets it by starting itself again; and one thread, for threads do not survive a fork.
+    settings = {"GLIBC_TUNABLES": startup.TUNABLE, "OPENBLAS_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, script, path],
+        env=environment | settings,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with server:  # which ends with its stdin
+        assert server.stdout.readline() == b"ready\n"
+        yield [sys.executable, "-I", "-S", str(script), str(path)]
 
-    def run(verb: str, *flags, timeout: float = 300, **options) -> subprocess.CompletedProcess:
+
+@pytest.fixture(scope="session")
+def command(environment, python):
+    """Runs `python -m jaxft.VERB FLAGS`; gives the finished process with its text. `cold`: in a Python of its own."""
+
+    def run(verb: str, *flags, timeout: float = 300, cold=False, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", f"jaxft.{verb}", *map(str, flags)],
+            [*([sys.executable] if cold else python), "-m", f"jaxft.{verb}", *map(str, flags)],
             env=environment,
             capture_output=True,
             text=True,
@@ -130,13 +151,13 @@ def command(environment):
 
 
 @pytest.fixture(scope="session")
-def on_eight_devices(environment):
+def on_eight_devices(environment, python):
     """Runs a Python script on eight virtual CPU devices, this folder its argument; the JSON of its last line."""
 
     def run(script: str):
         flags = environment["XLA_FLAGS"] + " " if "XLA_FLAGS" in environment else ""
         done = subprocess.run(
-            [sys.executable, "-c", script, os.path.dirname(__file__)],
+            [*python, "-c", script, os.path.dirname(__file__)],
             env=environment | {"XLA_FLAGS": flags + "--xla_force_host_platform_device_count=8"},
             capture_output=True,
             text=True,
@@ -152,6 +173,6 @@ def on_eight_devices(environment):
 def finished_run(tiny_flags, command, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished tiny run."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    done = command("main", *tiny_flags, "--workdir", workdir)
+    done = command("main", *tiny_flags, "--workdir", workdir, cold=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir

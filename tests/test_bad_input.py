@@ -42,7 +42,8 @@ def written(folder: pathlib.Path, text: str | bytes, name="data.conll") -> pathl
 
 def test_the_command_itself_fails_with_one_line(command, tiny_flags, tmp_path):
     """Once through a process of its own: exit code, nothing but the line on stderr, no trace of a stack."""
-    done = command("main", *tiny_flags, "--workdir", tmp_path / "run", "--config.data.train=nowhere.conll")
+    flags = [*tiny_flags, "--workdir", tmp_path / "run", "--config.data.train=nowhere.conll"]
+    done = command("main", *flags, cold=True)
     assert done.returncode == EXIT_USER_ERROR
     assert done.stderr.startswith("error: nowhere.conll: no such file (in ") and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout
