@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Half of the time to compile is LLVM's third level of optimization; XLA_FLAGS= python -m pytest tests with it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import itertools
 import json
@@ -18,7 +20,17 @@ from safetensors.numpy import save_file
 from jaxft import startup
 from jaxft.data import demo
 
+# Files of minutes: they come first, so that at the end no process is left with one while the other waits.
+LONG = "distributed resume language_model train train_settings step predict classification".split()
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items) -> None:
+    def rank(item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=rank)
 
 
 def write_conll(path: pathlib.Path, sentences) -> pathlib.Path:
@@ -106,11 +118,21 @@ def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory) -> str:
+    """The folder that keeps what tests compile, in this process and in commands, for the tests that follow."""
+    import jax
+
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla-cache"))
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return cache
+
+
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory) -> dict[str, str]:
+def environment(compiled_programs) -> dict[str, str]:
     """Environment of commands: offline, on CPU, compiled programs shared by all tests."""
-    cache = str(tmp_path_factory.mktemp("xla-cache"))
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(REPOSITORY)}
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": compiled_programs, "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture(scope="session")
@@ -155,10 +177,10 @@ def on_eight_devices(environment, python):
     """Runs a Python script on eight virtual CPU devices, this folder its argument; the JSON of its last line."""
 
     def run(script: str):
-        flags = environment["XLA_FLAGS"] + " " if "XLA_FLAGS" in environment else ""
         done = subprocess.run(
             [*python, "-c", script, os.path.dirname(__file__)],
-            env=environment | {"XLA_FLAGS": flags + "--xla_force_host_platform_device_count=8"},
+            env=environment
+            | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"},
             capture_output=True,
             text=True,
             timeout=300,

@@ -16,12 +16,11 @@ from jaxft.errors import EXIT_NON_FINITE, EXIT_USER_ERROR
 
 
 @pytest.fixture
-def fails(tiny_flags, environment, tmp_path, capsys, monkeypatch):
+def fails(tiny_flags, tmp_path, capsys):
     """Runs `jaxft.main` in this process with further flags; checks the exit, gives the line on stderr.
 
     All in one workdir: a start that failed before it trained must not stand in the way of the next.
     """
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", environment["JAX_COMPILATION_CACHE_DIR"])
 
     def run(*flags, workdir=tmp_path / "run", code=EXIT_USER_ERROR) -> str:
         with pytest.raises(SystemExit) as exit:

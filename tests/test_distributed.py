@@ -58,6 +58,7 @@ def processes(environment, python):
         address = f"127.0.0.1:{free_port()}"
         interpreter = python if warm else [sys.executable]
         began, threads = time.monotonic(), "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        threads = f"{environment['XLA_FLAGS']} {threads}"
         started = [
             subprocess.Popen(
                 [*interpreter, *command, "--coordinator", address, "--num_processes", str(len(commands))]
@@ -230,19 +231,19 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_pa
 
 
 def test_a_process_that_does_not_start_is_named(processes):
-    command = ["-m", "jaxft.main", "--config", "configs/ner.py", "--start_timeout", "4"]
+    command = ["-m", "jaxft.main", "--config", "configs/ner.py", "--start_timeout", "1"]
     ends, _ = processes([command, []])
     [(code, _, stderr)] = ends
     assert code == EXIT_USER_ERROR
     assert re.search(
-        r"^error: process 0: after 4 s 1 of 2 processes are missing \(1\); see that they", stderr, re.M
+        r"^error: process 0: after 1 s 1 of 2 processes are missing \(1\); see that they", stderr, re.M
     )
     assert re.search(r"with: process 1: \S+ -m jaxft.main --config configs/ner.py .* --process_id 1 ", stderr)
     assert "Traceback" not in stderr
     ends, _ = processes([[], command])
     [(code, _, stderr)] = ends
     assert code == EXIT_USER_ERROR
-    assert re.search(r"^error: process 1: after 4 s process 0 is not there at 127.0.0.1:", stderr, re.M)
+    assert re.search(r"^error: process 1: after 1 s process 0 is not there at 127.0.0.1:", stderr, re.M)
     assert "it is started there with: " in stderr and " --process_id 0 " in stderr
 
 
