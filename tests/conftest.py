@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Half of the time to compile is LLVM's third level of optimization; XLA_FLAGS= python -m pytest tests with it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import itertools
 import json
@@ -15,9 +17,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxft import startup
 from jaxft.data import demo
 
+# Files of minutes: they come first, so that at the end no process is left with one while the other waits.
+LONG = "distributed resume language_model train train_settings step predict classification".split()
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items) -> None:
+    def rank(item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=rank)
 
 
 def write_conll(path: pathlib.Path, sentences) -> pathlib.Path:
@@ -105,20 +118,50 @@ def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory) -> str:
+    """The folder that keeps what tests compile, in this process and in commands, for the tests that follow."""
+    import jax
+
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla-cache"))
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return cache
+
+
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory) -> dict[str, str]:
+def environment(compiled_programs) -> dict[str, str]:
     """Environment of commands: offline, on CPU, compiled programs shared by all tests."""
-    cache = str(tmp_path_factory.mktemp("xla-cache"))
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(REPOSITORY)}
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": compiled_programs, "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture(scope="session")
-def command(environment):
-    """Runs `python -m jaxft.VERB FLAGS`; gives the finished process with its text."""
+def python(environment, tmp_path_factory):
+    """The words that start a Python which has imported already what commands import, half of a short run's time."""
+    script, path = (
+        pathlib.Path(__file__).parent / "warm_python.py",
+        tmp_path_factory.mktemp("python") / "socket",
+    )
+    # Set, as a command sets it by starting itself again; and one thread, for threads do not survive a fork.
+    settings = {"GLIBC_TUNABLES": startup.TUNABLE, "OPENBLAS_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, script, path],
+        env=environment | settings,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with server:  # which ends with its stdin
+        assert server.stdout.readline() == b"ready\n"
+        yield [sys.executable, "-I", "-S", str(script), str(path)]
 
-    def run(verb: str, *flags, timeout: float = 300, **options) -> subprocess.CompletedProcess:
+
+@pytest.fixture(scope="session")
+def command(environment, python):
+    """Runs `python -m jaxft.VERB FLAGS`; gives the finished process with its text. `cold`: in a Python of its own."""
+
+    def run(verb: str, *flags, timeout: float = 300, cold=False, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", f"jaxft.{verb}", *map(str, flags)],
+            [*([sys.executable] if cold else python), "-m", f"jaxft.{verb}", *map(str, flags)],
             env=environment,
             capture_output=True,
             text=True,
@@ -130,14 +173,14 @@ def command(environment):
 
 
 @pytest.fixture(scope="session")
-def on_eight_devices(environment):
+def on_eight_devices(environment, python):
     """Runs a Python script on eight virtual CPU devices, this folder its argument; the JSON of its last line."""
 
     def run(script: str):
-        flags = environment["XLA_FLAGS"] + " " if "XLA_FLAGS" in environment else ""
         done = subprocess.run(
-            [sys.executable, "-c", script, os.path.dirname(__file__)],
-            env=environment | {"XLA_FLAGS": flags + "--xla_force_host_platform_device_count=8"},
+            [*python, "-c", script, os.path.dirname(__file__)],
+            env=environment
+            | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"},
             capture_output=True,
             text=True,
             timeout=300,
@@ -152,6 +195,6 @@ def on_eight_devices(environment):
 def finished_run(tiny_flags, command, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished tiny run."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    done = command("main", *tiny_flags, "--workdir", workdir)
+    done = command("main", *tiny_flags, "--workdir", workdir, cold=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir

@@ -16,12 +16,11 @@ from jaxft.errors import EXIT_NON_FINITE, EXIT_USER_ERROR
 
 
 @pytest.fixture
-def fails(tiny_flags, environment, tmp_path, capsys, monkeypatch):
+def fails(tiny_flags, tmp_path, capsys):
     """Runs `jaxft.main` in this process with further flags; checks the exit, gives the line on stderr.
 
     All in one workdir: a start that failed before it trained must not stand in the way of the next.
     """
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", environment["JAX_COMPILATION_CACHE_DIR"])
 
     def run(*flags, workdir=tmp_path / "run", code=EXIT_USER_ERROR) -> str:
         with pytest.raises(SystemExit) as exit:
@@ -42,7 +41,8 @@ def written(folder: pathlib.Path, text: str | bytes, name="data.conll") -> pathl
 
 def test_the_command_itself_fails_with_one_line(command, tiny_flags, tmp_path):
     """Once through a process of its own: exit code, nothing but the line on stderr, no trace of a stack."""
-    done = command("main", *tiny_flags, "--workdir", tmp_path / "run", "--config.data.train=nowhere.conll")
+    flags = [*tiny_flags, "--workdir", tmp_path / "run", "--config.data.train=nowhere.conll"]
+    done = command("main", *flags, cold=True)
     assert done.returncode == EXIT_USER_ERROR
     assert done.stderr.startswith("error: nowhere.conll: no such file (in ") and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout

@@ -9,7 +9,6 @@ import types
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load_file, save_file
 
 from jaxft import config as settings
@@ -59,23 +58,7 @@ def flags(tiny_bert, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """Compiled programs are kept for the runs of this file."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for values in (options, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is options:
-            yield
-
-
-@pytest.fixture(scope="module")
-def start(flags, programs):
+def start(flags):
     def run(workdir, recipe="ner_crf", **changed):
         changed = {key: f"--config.{key}={value}" for key, value in changed.items()}
         config = settings.load(str(REPOSITORY / f"configs/{recipe}.py"), list((flags | changed).values()))

@@ -51,15 +51,17 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def processes(environment):
+def processes(environment, python):
     """Runs commands, one a process of a run, each on one thread; gives [(exit code, stdout, stderr)], seconds."""
 
-    def run(commands: list[list[str]], folders=None) -> tuple[list[tuple[int, str, str]], float]:
+    def run(commands: list[list[str]], folders=None, warm=True) -> tuple[list[tuple[int, str, str]], float]:
         address = f"127.0.0.1:{free_port()}"
+        interpreter = python if warm else [sys.executable]
         began, threads = time.monotonic(), "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        threads = f"{environment['XLA_FLAGS']} {threads}"
         started = [
             subprocess.Popen(
-                [sys.executable, *command, "--coordinator", address, "--num_processes", str(len(commands))]
+                [*interpreter, *command, "--coordinator", address, "--num_processes", str(len(commands))]
                 + ["--process_id", str(index), "--peer_timeout", str(PEER_TIMEOUT)],
                 env=environment
                 | {"XLA_FLAGS": threads, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "0"},
@@ -102,7 +104,7 @@ def train(processes, flags, tmp_path_factory):
     driver = tmp_path_factory.mktemp("driver") / "driver.py"
     driver.write_text(DRIVER)
 
-    def run(workdir: pathlib.Path, count=2, *, at=-1, sent=0, more=(), differing=(), folders=None):
+    def run(workdir: pathlib.Path, count=2, *, at=-1, sent=0, more=(), differing=(), **options):
         fed = workdir.parent / f"{workdir.name}-fed"
         fed.mkdir(parents=True, exist_ok=True)
         commands = [
@@ -111,7 +113,7 @@ def train(processes, flags, tmp_path_factory):
             for index in range(count)
         ]
         commands[-1] += differing
-        return processes(commands, folders)
+        return processes(commands, **options)
 
     return run
 
@@ -120,7 +122,7 @@ def train(processes, flags, tmp_path_factory):
 def undisturbed(train, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished run of two processes."""
     workdir = tmp_path_factory.mktemp("several") / "undisturbed"
-    ends, _ = train(workdir)
+    ends, _ = train(workdir, warm=False)
     assert [code for code, _, _ in ends] == [0, 0], ends
     told = [
         re.sub(r"^\[Gloo\].*\n", "", stdout, flags=re.M) for _, stdout, _ in ends
@@ -177,13 +179,14 @@ def test_each_example_is_fed_by_one_process_once_an_epoch(undisturbed):
 
 def test_after_a_kill_and_a_sigterm_a_run_ends_bit_identically(train, undisturbed, tmp_path):
     workdir = tmp_path / "run"
-    ends, seconds = train(workdir, at=14, sent=signal.SIGKILL)
+    ends, _ = train(workdir, at=14, sent=signal.SIGKILL)
+    seconds = time.time() - (tmp_path / "run-fed/1.jsonl").stat().st_mtime  # since the signal
     assert [code for code, _, _ in ends] == [EXIT_PREEMPTED, -signal.SIGKILL], ends
     sentence = (
         rf"^error: process 0 stops: process 1 \(.+\) gave no sign of life for {PEER_TIMEOUT} s and counts"
     )
     assert re.search(sentence + " as lost; the same command in every process goes on", ends[0][2], re.M)
-    assert seconds < 60
+    assert PEER_TIMEOUT <= seconds < PEER_TIMEOUT + 30
 
     ends, _ = train(workdir, at=17, sent=signal.SIGTERM)
     assert [code for code, _, _ in ends] == [EXIT_PREEMPTED, EXIT_PREEMPTED], ends
@@ -228,19 +231,19 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_pa
 
 
 def test_a_process_that_does_not_start_is_named(processes):
-    command = ["-m", "jaxft.main", "--config", "configs/ner.py", "--start_timeout", "4"]
+    command = ["-m", "jaxft.main", "--config", "configs/ner.py", "--start_timeout", "1"]
     ends, _ = processes([command, []])
     [(code, _, stderr)] = ends
     assert code == EXIT_USER_ERROR
     assert re.search(
-        r"^error: process 0: after 4 s 1 of 2 processes are missing \(1\); see that they", stderr, re.M
+        r"^error: process 0: after 1 s 1 of 2 processes are missing \(1\); see that they", stderr, re.M
     )
     assert re.search(r"with: process 1: \S+ -m jaxft.main --config configs/ner.py .* --process_id 1 ", stderr)
     assert "Traceback" not in stderr
     ends, _ = processes([[], command])
     [(code, _, stderr)] = ends
     assert code == EXIT_USER_ERROR
-    assert re.search(r"^error: process 1: after 4 s process 0 is not there at 127.0.0.1:", stderr, re.M)
+    assert re.search(r"^error: process 1: after 1 s process 0 is not there at 127.0.0.1:", stderr, re.M)
     assert "it is started there with: " in stderr and " --process_id 0 " in stderr
 
 
@@ -307,7 +310,9 @@ with cluster.command(flags):
 """
 
 
-def test_what_four_processes_save_one_restores_on_one_device_and_on_eight(processes, environment, tmp_path):
+def test_what_four_processes_save_one_restores_on_one_device_and_on_eight(
+    processes, environment, python, tmp_path
+):
     script = tmp_path / "script.py"
     script.write_text(CHECKPOINT)
     ends, _ = processes([[str(script), str(tmp_path / "saved"), "save"]] * 4)
@@ -315,7 +320,7 @@ def test_what_four_processes_save_one_restores_on_one_device_and_on_eight(proces
     for devices in (1, 8):
         flag = f"--xla_force_host_platform_device_count={devices}"
         done = subprocess.run(
-            [sys.executable, script, tmp_path / "saved", str(devices)],
+            [*python, script, tmp_path / "saved", str(devices)],
             env=environment | {"XLA_FLAGS": flag},
             capture_output=True,
             text=True,
@@ -379,7 +384,7 @@ def test_what_slurm_says_starts_a_process(monkeypatch):
     assert given["local_device_ids"] is None
 
 
-def test_a_run_longer_than_one_wait_goes_on():
+def test_a_run_longer_than_one_wait_goes_on(python):
     """The error that ends a wait, as jax's client raises it, is no loss of process 0; any other is."""
     program = """
 import jax, jax._src.distributed as d
@@ -403,6 +408,6 @@ print(len(waits), lost)
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     done = subprocess.run(
-        [sys.executable, "-c", program.format(port=port)], capture_output=True, text=True, timeout=120
+        [*python, "-c", program.format(port=port)], capture_output=True, text=True, timeout=120
     )
     assert done.stdout.splitlines()[-1] == "2 ['process 0 (here) has ended']", done.stdout + done.stderr

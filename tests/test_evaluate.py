@@ -24,7 +24,8 @@ def copied_run(finished_run, tmp_path):
 
 def test_the_runs_own_numbers_come_out_again(finished_run, corpus, command, tmp_path):
     folder = tmp_path / "out"
-    done = command("evaluate", "--run", finished_run, "--data", corpus["test"], "--output", folder)
+    flags = ["--run", finished_run, "--data", corpus["test"], "--output", folder]
+    done = command("evaluate", *flags, cold=True)
     assert done.returncode == 0, done.stderr
     assert "0 words unscored" in done.stdout and "Entities, strict" in done.stdout
     assert done.stderr == ""

@@ -18,7 +18,7 @@ from jaxft.errors import UserError
 @pytest.fixture(scope="module")
 def exported(finished_run, command, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports") / "new" / "model"
-    done = command("export", "--run", finished_run, "--output", folder, "--verify")
+    done = command("export", "--run", finished_run, "--output", folder, "--verify", cold=True)
     assert done.returncode == 0, done.stderr
     assert "largest difference of logits between jax and torch: " in done.stdout
     return folder

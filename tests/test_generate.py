@@ -104,7 +104,7 @@ def test_samples_do_not_depend_on_the_size_of_batches(writer):
 
 def test_the_command_answers_a_prompt_and_files_and_repeats_itself(folder, command, tmp_path):
     flags = ["--checkpoint", folder, "--max-new-tokens", "12", "--temperature", "0.8", "--seed", "5"]
-    once, again = (command("generate", *flags, "--prompt", "the cat") for _ in range(2))
+    once, again = (command("generate", *flags, "--prompt", "the cat", cold=cold) for cold in (True, False))
     assert once.returncode == 0, once.stderr
     assert once.stdout == again.stdout and once.stdout.strip()
     (tmp_path / "in.jsonl").write_text('{"prompt": "the cat", "id": 7}\n{"prompt": "", "id": 8}\n')

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import re
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -60,13 +59,13 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plans(recipe, environment):
+def plans(recipe, environment, python):
     """Makes plans in one process; gives {"code", "out", "err"} of each."""
 
     def make(*several: list[str]) -> list[dict]:
         flags = [["--config", recipe, *map(str, one)] for one in several]
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT],
+            [*python, "-c", SCRIPT],
             input=json.dumps(flags),
             env=environment | {"XLA_FLAGS": QUICK},
             capture_output=True,

@@ -1,13 +1,11 @@
 """A run that is killed, stopped or damaged and started again ends bit for bit as one that was not."""
 
-import ctypes
 import json
 import pathlib
 import re
 import shutil
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -64,7 +62,7 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
 # The command, with a signal to itself where `when` says so, before or after a function's call: exact moments,
 # which watching from outside would miss on a quick or a busy machine.
 DRIVER = """
-import os, signal, sys
+import ctypes, os, signal, sys
 from jaxft import inference, main
 from jaxft.checkpoint import Checkpoints
 from jaxft.data.loader import Loader
@@ -82,6 +80,15 @@ def on(owner, name, when, *, after=False, sent=signal.SIGKILL):
         return result
     setattr(owner, name, watched)
 
+def heed_permissions():  # takes from root the right to write where permissions forbid it
+    if sys.platform == "linux":
+        version_3, libc, sets = 0x20080522, ctypes.CDLL(None), (ctypes.c_uint32 * 6)()
+        this_thread = (ctypes.c_uint32 * 2)(version_3, 0)
+        libc.capget(this_thread, sets)
+        sets[0] &= ~(1 << 1)  # of the effective ones CAP_DAC_OVERRIDE
+        libc.capset(this_thread, sets)
+
+heed_permissions()
 exec(sys.argv.pop(1))
 main.main(sys.argv[1:])
 """
@@ -98,22 +105,14 @@ MOMENTS = (
 )
 
 
-def _heed_permissions() -> None:
-    """Takes from root, in the program that is started, the right to write where permissions forbid it."""
-    if sys.platform == "linux":
-        drop_from_bounding_set, dac_override = 24, 1  # of prctl(2); without effect for other users
-        ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
-
-
 @pytest.fixture(scope="session")
-def start(tiny_flags, environment):
+def start(tiny_flags, environment, python):
     """Starts the tiny run, which sends itself a signal at a moment; gives exit code and output."""
 
     def run(workdir, moment="") -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER, moment, *tiny_flags, "--workdir", str(workdir)],
+            [*python, "-c", DRIVER, moment, *tiny_flags, "--workdir", str(workdir)],
             env=environment,
-            preexec_fn=_heed_permissions,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

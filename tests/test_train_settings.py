@@ -15,9 +15,8 @@ SHORT = {"train.steps": 8, "eval.every_steps": 8, "checkpoint.every_steps": 8, "
 
 
 @pytest.fixture
-def run(tiny_flags, environment, tmp_path, monkeypatch, capsys):
+def run(tiny_flags, tmp_path, capsys):
     """A short tiny run in this process with further settings: (summary, rows of metrics.jsonl, output)."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", environment["JAX_COMPILATION_CACHE_DIR"])
 
     def start(name="run", **values):
         values = SHORT | {key.replace("__", "."): value for key, value in values.items()}

@@ -57,11 +57,16 @@ def _strict_run(run: tuple[str, ...]) -> list[Span]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _lenient_run(run: tuple[str, ...]) -> list[Span]:
-    # Imported here because it brings in scikit-learn: two seconds that no training step should wait for.
-    from seqeval.metrics.sequence_labeling import get_entities
-
+    # Not by seqeval's `get_entities`, which brings in scikit-learn, scipy and pandas: seconds of a start.
     _require_iob2(run)
-    return [(kind, first, last + 1) for kind, first, last in get_entities(list(run))]
+    spans: list[Span] = []
+    for place, tag in enumerate(run):
+        kind = tag[2:] or "_"
+        if tag[0] == "I" and spans and spans[-1][0] == kind:
+            spans[-1] = (kind, spans[-1][1], place + 1)
+        else:
+            spans.append((kind, place, place + 1))
+    return spans
 
 
 def _require_iob2(tags: tuple[str, ...]) -> None:

@@ -1,0 +1,140 @@
+"""A Python that has imported everything already: `warm_python.py SOCKET -m jaxft.main ...` in a tenth of a second.
+
+`warm_python.py SOCKET` serves: it imports what commands import and, for each client, forks a process that runs the
+client's arguments as `python` would, in the client's folder and environment and on its stdin, stdout and stderr. The
+client ends as that process does, and takes it along where it is killed. The fork has no backend of JAX, which starts
+no threads before; it shares with its siblings the seed of `hash`, and settings that are read during imports.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+
+MESSAGE = 1 << 20  # bytes, at most
+MODULES = (
+    *(f"jaxft.{verb}" for verb in ("main", "evaluate", "predict", "generate", "export", "plan")),
+    "jaxlib.mlir.dialects.mhlo",
+    "rich._emoji_codes",
+    "seqeval.metrics",
+    "sklearn.metrics",
+    "tensorboardX",
+    "transformers.models.bert.tokenization_bert",
+    "transformers.models.gpt2.tokenization_gpt2",
+)
+
+
+def ask(path: str, arguments: list[str]) -> None:
+    """Has the server run the arguments; ends as they end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.connect(path)
+        request = [arguments, os.getcwd(), dict(os.environ)]
+        socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
+        status = int(server.recv(MESSAGE) or 0x7F00)
+    if os.WIFSIGNALED(status):
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    sys.exit(os.WEXITSTATUS(status))
+
+
+def serve(path: str) -> list[str]:
+    """Forks for each client until stdin ends. Returns in a fork only: the arguments that it is to run."""
+    import contextlib
+    import select
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:  # those that have ended
+                    pass
+            if sys.stdin in ready:
+                os._exit(0)
+            client, _ = listener.accept()
+            if not fork():
+                break
+            client.close()
+    message, streams, *_ = socket.recv_fds(client, MESSAGE, 3)
+    if pid := fork():
+        watch(client, pid)
+    arguments, folder, environment = json.loads(message)
+    client.close()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(folder)
+    tunables = {"GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]}  # of the process, so of its forks
+    os.environ.clear()
+    os.environ.update(environment | tunables)
+    return arguments
+
+
+def watch(client: socket.socket, pid: int) -> None:
+    """Tells the client how the process ended, or ends it with the client."""
+    import select
+
+    for stream in range(3):
+        os.close(stream)
+    process = os.pidfd_open(pid)
+    ready, _, _ = select.select([process, client], [], [])
+    if process not in ready:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if process in ready:
+        client.send(str(status).encode())
+    os._exit(0)
+
+
+def fork() -> int:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX's: that it may run threads
+        return os.fork()
+
+
+def import_all() -> None:
+    """What commands import, at their start or on their way, but torch."""
+    import gc
+    import importlib
+
+    from jaxft import startup
+
+    startup.leave_torch_out()
+    for name in MODULES:
+        importlib.import_module(name)
+    gc.freeze()  # else its first run would touch, and so copy, all of it
+
+
+def become(arguments: list[str]) -> None:
+    """Runs the arguments as `python` does."""
+    import runpy
+    import types
+
+    sys.orig_argv = [sys.executable, *arguments]
+    first, *rest = arguments
+    if first == "-m":
+        sys.argv = rest
+        sys.path[0] = os.getcwd()
+        sys.modules.pop(rest[0], None)
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        sys.path[0] = ""
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(rest[0], vars(sys.modules["__main__"]))
+    else:
+        sys.argv = arguments
+        sys.path[0] = os.path.dirname(os.path.abspath(first))
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        ask(sys.argv[1], sys.argv[2:])
+    else:
+        import_all()
+        become(serve(sys.argv[1]))
