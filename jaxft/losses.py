@@ -108,7 +108,8 @@ def span_cross_entropy(
     logits: jax.Array, segment_ids: jax.Array, spans: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of each segment's first and last token of an answer; sum / weight equals torch's loss of
-    `BertForQuestionAnswering`, where a segment is a row: the mean of both softmaxes over the segment's own tokens.
+    `BertForQuestionAnswering` on a segment without padding (which torch's softmax would be over too): the mean of both
+    softmaxes over the segment's own tokens.
 
     Args:
       logits: [R, L, 2] of any float dtype, of being first and of being last; computed in float32.
