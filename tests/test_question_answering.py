@@ -89,10 +89,10 @@ def config_for(folder, tiny_bert, **changed):
             "data.max_length": 40,
             "data.stride": 8,
             "batch.rows": 8,
-            "train.steps": 160,
+            "train.steps": 100,
             "optim.lr": 0.005,
             "optim.warmup": 5,
-            "eval.every_steps": 80,
+            "eval.every_steps": 50,
             "eval.rows": 8,
             "eval.bootstrap": 50,
             "log.tensorboard": False,
@@ -107,7 +107,7 @@ def config_for(folder, tiny_bert, **changed):
 def trained(folder, tmp_path_factory, tiny_bert):
     """With accumulation and dropout; (folder, config, summary)."""
     run = tmp_path_factory.mktemp("runs") / "qa"
-    config = config_for(folder, tiny_bert, batch__accumulate=2, checkpoint__every_steps=40)
+    config = config_for(folder, tiny_bert, batch__accumulate=2, checkpoint__every_steps=25)
     return run, config, train.run(config, run)
 
 
@@ -161,7 +161,7 @@ def test_a_stopped_run_ends_bit_identically(trained, tmp_path, monkeypatch):
     original = Loader.batch
 
     def stopping(self, number):
-        if number == 85 and self._shuffle:
+        if number == 70 and self._shuffle:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, number)
 
@@ -171,7 +171,7 @@ def test_a_stopped_run_ends_bit_identically(trained, tmp_path, monkeypatch):
             train.run(config, tmp_path / "run")
     again = train.run(config, tmp_path / "run")
     assert again["test"] == summary["test"] and again["best_step"] == summary["best_step"]
-    one, other = (arrays(run / "checkpoints/160") for run in (whole, tmp_path / "run"))
+    one, other = (arrays(run / "checkpoints/100") for run in (whole, tmp_path / "run"))
     assert one.keys() == other.keys()
     assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
 
@@ -302,50 +302,6 @@ def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, t
             assert names["answer"](one["question"], one["context"]) == line["predicted_answer"]
             compared += 1
     assert compared > 50
-
-
-def test_without_questions_that_have_no_answer_there_is_no_threshold(folder, tiny_bert, tmp_path, capsys):
-    """And what else is odd in the data is told: answers that no window holds, long ones, contexts and ids twice."""
-    one = {"id": "a", "question": "which number?", "context": "a b 1 c"}
-    answered = one | {"answers": [{"text": "1", "answer_start": 4}]}
-    long = " ".join("abcdefgh" * 12)
-    spanning = {
-        "id": "b",
-        "question": "all?",
-        "context": long,
-        "answers": [{"text": long[20:160], "answer_start": 20}],
-    }
-    lengthy = {
-        "id": "c",
-        "question": "most?",
-        "context": long[:60],
-        "answers": [{"text": long[:40], "answer_start": 0}],
-    }
-    wordy = answered | {"id": "d", "question": "which " * 30}
-    for name, records in (
-        ("train", [answered, answered, spanning, lengthy, wordy]),
-        ("dev", [answered, spanning]),
-    ):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    changed = {"data__train": str(tmp_path / "train.jsonl"), "data__test": None, "eval__max_answer": 10}
-    options = {"train__steps": 1, "eval__every_steps": 1, "optim__warmup": None}
-    config = config_for(tmp_path, tiny_bert, **changed, **options)
-    summary = train.run(config, tmp_path / "run")
-    assert read_json(tmp_path / "run/model/tuned.json") == {"null_threshold": None}
-    assert set(summary["dev"]) == {"loss", "exact_match", "f1", "examples"}
-    assert all(line["predicted_answer"] for line in read_lines(tmp_path / "run/predictions/dev.jsonl"))
-    said = capsys.readouterr().out
-    for line in (
-        "train.jsonl: 5 questions about 3 contexts, 0 of them without an answer",
-        "warning: train: 1 questions have another one's id",
-        "warning: 2 of 2 questions of dev are about contexts of train",
-        "warning: train: 1 of 5 questions have answers that no window holds whole; they are not trained on (a larger "
-        f"config.data.stride or max_length helps); the first: {tmp_path}/train.jsonl:3",
-        "warning: dev: 1 of 2 questions have answers that no window holds whole; they are scored, but can hardly",
-        "train: 1 of 5 questions have answers of more than 10 tokens, which are not predicted (config.eval.max_answer)",
-        "train: 1 of 5 questions are shortened, by 12 tokens at most, to half of config.data.max_length",
-    ):
-        assert line in said
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Question answering from text on: torch's loss and gradients, the same packed and unpacked, run_qa's answers."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -292,3 +293,60 @@ def test_settings_of_labels_are_refused():
     for key in ("n_best", "max_answer"):
         with pytest.raises(UserError, match=f"config.eval.{key}=0: expected 1 or more"):
             values_of(**{f"eval__{key}": 0})
+
+
+def test_what_cannot_be_learnt_or_found_is_told(tmp_path):
+    """Answers that no window holds, long answers, long questions, contexts of train in dev, ids that stand twice."""
+    letters = " ".join("abcdefgh" * 6)
+    one = {"id": "1", "question": "a", "context": "a b c", "answers": [{"text": "b", "answer_start": 2}]}
+    spanning = {
+        "question": "b",
+        "context": letters,
+        "answers": [{"text": letters[20:80], "answer_start": 20}],
+    }
+    lengthy = {"question": "c", "context": letters, "answers": [{"text": letters[:13], "answer_start": 0}]}
+    wordy = one | {"id": "2", "question": "a " * 30}
+    for name, records in (("train", [one, one, spanning, lengthy, wordy]), ("dev", [one, spanning])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    values, said = values_of(eval__max_answer=5), []
+    task, train = task_of(values), None
+    for name in ("train", "dev"):
+        source = str(tmp_path / f"{name}.jsonl")
+        found = task.read(values, name, source, said.append)
+        split = Split(name, source, found, task.encode(found, tokenizer(), values, cached=False))
+        train = train or found
+        task.check(split, train, said.append)
+    said = "\n".join(said)
+    for line in (
+        "train.jsonl: 5 questions about 2 contexts, 0 of them without an answer",
+        "warning: train: 1 questions have another one's id",
+        "warning: 2 of 2 questions of dev are about contexts of train",
+        "warning: train: 1 of 5 questions have answers that no window holds whole; they are not trained on (a larger "
+        f"config.data.stride or max_length helps); the first: {tmp_path}/train.jsonl:3",
+        "warning: dev: 1 of 2 questions have answers that no window holds whole; they are scored, but can hardly",
+        "train: 1 of 5 questions have answers of more than 5 tokens, which are not predicted (config.eval.max_answer)",
+        "train: 1 of 5 questions are shortened, by 20 tokens at most, to half of config.data.max_length",
+    ):
+        assert line in said
+
+
+def test_thresholds_are_tuned_where_dev_has_questions_without_answers():
+    """Until then an evaluation takes the best one for itself; afterwards all take dev's, which may be none."""
+    task = task_of(values_of())
+    some = [Question(str(i), "a", "b c", (Answer("b", 0),) if i else (), "x") for i in range(3)]
+    found = [Found([Candidate(0, 1, 1.0)], null) for null in (2.0, 0.5, 0.0)]  # odds 1, -0.5, -1
+    split = Split("dev", "x", some, None)
+    assert task.measure(split, found, 0.0, 1.0).compute()["f1"] == 1
+    task.tune(split, found)
+    assert task.tuned == {"null_threshold": 0.25}
+    other = [Found([Candidate(0, 1, 1.0)], 1.5)] * 3
+    assert task.measure(split, other, 0.0, 1.0).compute()["has_answer_f1"] == 0
+    answered = Split("dev", "x", some[1:], None)
+    task.tune(answered, found[1:])
+    assert task.tuned == {"null_threshold": None}
+    values = task.measure(split, other, 0.0, 1.0).compute()
+    assert values["has_answer_f1"] == 1 and values["no_answer_f1"] == 0
+    assert task.metric_names(split) == list(values)
+    assert "exact match 66.67, F1 66.67, with an answer 100.00, without 0.00, loss 0.0000" == task.summary(
+        values
+    )
