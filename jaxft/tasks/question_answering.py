@@ -26,7 +26,7 @@ from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Found
-from jaxft.tasks.base import Say, Split, cache_folder
+from jaxft.tasks.base import Say, Split, cache_folder, chunks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -213,7 +213,7 @@ class QuestionAnswering:
 
         outputs: the model's, of all windows. max_words: of a chunk (or one question): all that is held in memory.
         """
-        for chunk in _chunks(questions, max_words):
+        for chunk in chunks(questions, _words, max_words):
             windows = self.encode(chunk, tokenizer, config, cached=False)
             found = self.collect(Split("input", "input", chunk, windows), outputs(windows))
             yield list(zip(chunk, self._answers(chunk, found, self.tuned.get(THRESHOLD)), strict=True))
@@ -308,16 +308,5 @@ def _loss(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
     return losses.span_cross_entropy(logits, batch["segment_ids"], spans, batch["weights"])
 
 
-def _chunks(questions: Iterable[Question], max_words: int) -> Iterator[list[Question]]:
-    """Questions in groups of at most `max_words` words with their contexts, or one question."""
-    chunk: list[Question] = []
-    words = 0
-    for one in questions:
-        size = len(one.question.split()) + len(one.context.split())
-        if chunk and words + size > max_words:
-            yield chunk
-            chunk, words = [], 0
-        chunk.append(one)
-        words += size
-    if chunk:
-        yield chunk
+def _words(question: Question) -> int:
+    return len(question.question.split()) + len(question.context.split())
