@@ -56,13 +56,15 @@ def base() -> ConfigDict:
                 label_separator=",",  # between the labels of one text, where they are not a list
                 label_range=(),  # of numbers to predict, e.g. (0.0, 5.0): learnt as 0 to 1; (): as they are
                 truncation="head",  # what is read of a text that is too long: head | tail | head+tail | windows
-                max_segments=placeholder(int),  # labelled texts in a row at most; unset: max_length // 8
+                max_segments=placeholder(
+                    int
+                ),  # labelled texts or questions in a row at most; unset: max_length // 8
                 scheme="auto",  # of the tags in the files, IOB2 inside; "none": plain labels, which form no entities
                 max_length=128,  # subwords in a row, special tokens included
                 pack=True,  # several sentences a row; False: one a row, in length buckets
                 label_subwords="first",  # of a word, which carry its label in training: first | last | all
                 context=False,  # fill windows with the document's neighbouring sentences, unscored
-                # Tokens of context that windows of a long sentence or document share.
+                # Tokens of context that windows of a long sentence or document share; of a question's context too.
                 stride=placeholder(int),
                 documents="line",  # what a text file's are: "line", "file", or the line between two ("": blank)
                 # Makes prompt and target of records: "{article}\nHeadline: {headline}".
@@ -104,7 +106,7 @@ def base() -> ConfigDict:
             eval=dict(
                 every_steps=placeholder(int),  # unset: once an epoch
                 # What "best" means; losses, perplexities and bits_per_byte are minimised. "auto": entity_f1, of labels
-                # without entities token_accuracy, of a language model loss.
+                # without entities token_accuracy, of a language model loss, of answers f1.
                 metric="auto",
                 patience=placeholder(int),  # evaluations without a better one before the run stops
                 rows=32,
@@ -112,6 +114,8 @@ def base() -> ConfigDict:
                 generate=200,  # pairs of a set, from its beginning, whose targets are generated and scored
                 max_new_tokens=64,  # of a generated target
                 beams=1,  # of the search for it; 1: greedy
+                n_best=20,  # answers to a question that are kept; as many first and last tokens are combined
+                max_answer=30,  # tokens of a predicted answer at most
                 thresholds="one",  # for several labels a text, tuned on dev: one, one a "label", "none": 0.5
             ),
             checkpoint=dict(

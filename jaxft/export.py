@@ -16,7 +16,7 @@ from jaxft import build, distributed, inference, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.model_card import card
-from jaxft.pretrained import gpt2, hub, mapping
+from jaxft.pretrained import bert, gpt2, hub, mapping
 from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
@@ -36,6 +36,7 @@ TORCH_CLASSES = {
     "crf_tagging": "AutoModelForTokenClassification",
     "causal_lm": "AutoModelForCausalLM",
     "sequence_classification": "AutoModelForSequenceClassification",
+    "question_answering": "AutoModelForQuestionAnswering",
 }
 
 
@@ -127,12 +128,17 @@ def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
     )
 
 
+def _question_answering(run: workdir.Run) -> dict[str, Any]:
+    return bert.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
+
+
 # The config.json of an export, by task.
 CONFIGS = {
     "token_classification": _token_classifier,
     "crf_tagging": _token_classifier,
     "causal_lm": _causal_lm,
     "sequence_classification": _sequence_classifier,
+    "question_answering": _question_answering,
 }
 
 
@@ -170,7 +176,7 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
         for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
             theirs = reference[batch.windows[row, segment]]  # [length of the window, C], or [C]
             start = batch.starts[row, segment]
-            if model.task.segments is None:
+            if theirs.ndim == 2:
                 difference = np.abs(ours[row, start : start + len(theirs)] - theirs).max()
             else:
                 difference = np.abs(ours[row, segment] - theirs).max()
@@ -210,7 +216,11 @@ def _torch_logits(folder: Path, windows: Windows, name: str, pad: int) -> Sequen
         ):  # a GPT-2 would add them as words
             inputs["token_type_ids"] = padded(windows.column("token_type_ids"))
         with torch.inference_mode():
-            logits = network(**inputs).logits.float().numpy()
+            found = network(**inputs)
+        if "start_logits" in found:
+            logits = torch.stack([found.start_logits, found.end_logits], dim=-1).float().numpy()
+        else:
+            logits = found.logits.float().numpy()
         of_tokens = logits.ndim == 3
         out += [one[: p.stop - p.start] if of_tokens else one for one, p in zip(logits, pieces, strict=True)]
     return out

@@ -104,6 +104,33 @@ def divergence(a: jax.Array, b: jax.Array, weights: jax.Array, *, exclusive: boo
     return jnp.sum(0.5 * jnp.sum((share(a) - share(b)) * (log(a) - log(b)), axis=-1) * weights)
 
 
+def span_cross_entropy(
+    logits: jax.Array, segment_ids: jax.Array, spans: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of each segment's first and last token of an answer; sum / weight equals torch's loss of
+    `BertForQuestionAnswering` on a segment without padding (which torch's softmax would be over too): the mean of both
+    softmaxes over the segment's own tokens.
+
+    Args:
+      logits: [R, L, 2] of any float dtype, of being first and of being last; computed in float32.
+      segment_ids: [R, L] int32, k + 1 at the tokens of segment k.
+      spans: [R, S, 2] int32, the slots in the row of segment k's first and last token of its answer.
+      weights: [R, S] float32; 0 leaves a segment out of value and gradient, even where its logits are not finite.
+
+    Returns:
+      loss_sum, weight_sum: float32 scalars.
+    """
+    used = weights > 0  # [R, S]
+    segments = jnp.arange(1, weights.shape[1] + 1)
+    member = (segment_ids[:, None] == segments[None, :, None]) & used[..., None]  # [R, S, L]
+    logits = jnp.where(member.any(axis=1)[..., None], logits.astype(jnp.float32), 0.0)
+    own = jnp.where(member[..., None], logits[:, None], jnp.finfo(jnp.float32).min)  # [R, S, L, 2]
+    total = jax.nn.logsumexp(own, axis=2)  # [R, S, 2]
+    chosen = jnp.take_along_axis(logits, spans, axis=1)  # [R, S, 2]
+    losses = jnp.where(used[..., None], total - chosen, 0.0)
+    return jnp.sum(jnp.mean(losses, axis=-1) * weights), jnp.sum(weights)
+
+
 def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Squared difference; sum / weight equals torch's `MSELoss`. All [...], computed in float32.
 

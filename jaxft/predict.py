@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from jaxft import distributed, inference, startup, workdir
 from jaxft.errors import UserError
 from jaxft.predictions.lines import Lines
+from jaxft.predictions.question_answering import AnsweredOutput
 from jaxft.predictions.sequence_classification import LabelledOutput
 from jaxft.predictions.token_classification import TaggedOutput
 
-FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "text")
+FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "squad", "text")
 CHUNK_BATCHES = 4  # of as many words as a batch has slots; at 1.5 subwords a word it is six batches
 
 
@@ -38,6 +39,7 @@ OUTPUTS: dict[str, Callable[[workdir.Run, argparse.Namespace], Output]] = {
     "token_classification": TaggedOutput,
     "crf_tagging": TaggedOutput,
     "sequence_classification": LabelledOutput,
+    "question_answering": AnsweredOutput,
 }
 
 
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parses the flags and predicts; messages go to stderr, since stdout may be the output."""
     parser = argparse.ArgumentParser(
         prog="python -m jaxft.predict",
-        description="Tags or classifies text with a run's best weights.",
+        description="Tags or classifies text, or answers questions, with a run's best weights.",
         allow_abbrev=False,
     )
     parser.add_argument("--run", required=True, help="the --workdir of a run")

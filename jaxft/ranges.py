@@ -9,7 +9,13 @@ from jaxft import durations
 from jaxft.errors import UserError
 
 CHOICES = {
-    "task": ("token_classification", "crf_tagging", "causal_lm", "sequence_classification"),
+    "task": (
+        "token_classification",
+        "crf_tagging",
+        "causal_lm",
+        "sequence_classification",
+        "question_answering",
+    ),
     "model.pool": ("auto", "pooler", "cls", "last", "mean", "max"),
     "model.problem_type": ("single_label_classification", "multi_label_classification", "regression"),
     "model.init": ("pretrained", "scratch"),
@@ -17,7 +23,7 @@ CHOICES = {
     "model.remat": ("none", "dots", "full"),
     "model.attention": ("auto", "dense", "splash", "cudnn"),
     "model.unroll": ("auto", "yes", "no"),
-    "data.format": ("auto", "conll", "jsonl", "csv", "tsv", "parquet", "text", "hub"),
+    "data.format": ("auto", "conll", "jsonl", "csv", "tsv", "parquet", "squad", "text", "hub"),
     "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),
     "data.label_subwords": ("first", "last", "all"),
     "data.layout": ("documents", "blocks"),
@@ -48,6 +54,8 @@ def check(found: Mapping[str, Any]) -> None:
         "eval.rows",
         "eval.max_new_tokens",
         "eval.beams",
+        "eval.n_best",
+        "eval.max_answer",
         "log.every_steps",
         "checkpoint.keep",
         "model.vocab_size",

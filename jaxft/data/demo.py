@@ -16,7 +16,7 @@ _SEED = 20240611
 _LONG = 0.01  # share of documents that end with a very long sentence
 _RESTYLED = 0.04  # share of sentences in lower case or as a headline
 _AMBIGUOUS = 0.3  # share of the plain names that are ambiguous ones
-_DEAL = ("train", "dev", "train", "test", "train")
+DEAL = ("train", "dev", "train", "test", "train")
 _UNSEEN = 0.25  # share of the templates that train does not have
 
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -38,7 +38,7 @@ def sentences(split: str) -> Iterator[Sentence]:
 
 def _generate(split: str) -> Iterator[Sentence]:
     rng = random.Random(f"{_SEED}/{split}")
-    pools = _pools()[split]
+    pools = name_pools()[split]
     domains = _domains(split)
     subjects = [domain for domain in domains if domain not in ("general", "plain")]
     seen = set()
@@ -80,14 +80,14 @@ def _domains(split: str) -> dict[str, list[str]]:
         lines = re.sub(r"\n +", " ", text.strip()).splitlines()
         rng.shuffle(lines)
         if domain == "plain":
-            domains[domain] = [line for i, line in enumerate(lines) if _DEAL[i % len(_DEAL)] == split]
+            domains[domain] = [line for i, line in enumerate(lines) if DEAL[i % len(DEAL)] == split]
         else:
             domains[domain] = lines[round(_UNSEEN * len(lines)) :] if split == "train" else lines
     return domains
 
 
 @functools.cache
-def _pools() -> dict[str, dict[str, list[str]]]:
+def name_pools() -> dict[str, dict[str, list[str]]]:
     """Deals every name to one split: 60% to train, 20% each to dev and test.
 
     A name in several lists goes to one split in all of them. Pool `KIND` has the names of one meaning,
@@ -134,7 +134,7 @@ def _pools() -> dict[str, dict[str, list[str]]]:
             ]
             rng.shuffle(dealt)
             for index, name in enumerate(dealt):
-                split_of[name] = _DEAL[index % len(_DEAL)]
+                split_of[name] = DEAL[index % len(DEAL)]
 
     pools = {split: {} for split in SPLITS}
     for kind, members in kinds.items():

@@ -9,13 +9,20 @@ from jaxft import config as settings
 from jaxft import workdir
 from jaxft.build import NEW
 from jaxft.errors import UserError
-from jaxft.model_card import causal_lm, crf_tagging, sequence_classification, token_classification
+from jaxft.model_card import (
+    causal_lm,
+    crf_tagging,
+    question_answering,
+    sequence_classification,
+    token_classification,
+)
 
 PARTS = {  # by task
     "token_classification": token_classification,
     "crf_tagging": crf_tagging,
     "causal_lm": causal_lm,
     "sequence_classification": sequence_classification,
+    "question_answering": question_answering,
 }
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")

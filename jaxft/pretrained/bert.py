@@ -17,7 +17,7 @@ def _linear(ours: str, theirs: str) -> list[Rule]:
 _LAYER = "bert.encoder.layer.{layer}"
 
 # Of a `TokenClassifier` or a `SequenceClassifier` over a `Bert`: the classes of these names in transformers, and
-# any BERT without their head.
+# any BERT without their head. `qa_outputs` is what question answering exports its head as.
 TABLE = Table(
     rules=[
         Rule("body/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
@@ -34,6 +34,7 @@ TABLE = Table(
         *norm("body/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
         *_linear("body/pooler", "bert.pooler.dense"),
         *_linear("head", "classifier"),
+        *_linear("qa_outputs", "qa_outputs"),
     ],
     canonical=[
         (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # saved from a bare BertModel
@@ -101,3 +102,10 @@ def sequence_classifier_config(
     """
     config = fields.exported(hf_config, "BertForSequenceClassification")
     return fields.labelled(config, labels) | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
+
+
+def question_answering_config(
+    hf_config: Mapping[str, Any], labels: Sequence[str], tuned: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The config.json of an exported model that finds answers; like `sequence_classifier_config`."""
+    return fields.labelled(fields.exported(hf_config, "BertForQuestionAnswering"), labels) | dict(tuned)

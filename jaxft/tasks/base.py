@@ -1,7 +1,7 @@
 """What every task offers the trainer and the other verbs, and the splits of data that it prepares."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,6 +143,21 @@ def class_weights(config: ConfigDict, labels: Sequence[str]) -> np.ndarray | Non
             )
         weights[labels.index(label)] = weight
     return weights
+
+
+def chunks(examples: Iterable[Any], words: Callable[[Any], int], most: int) -> Iterator[list[Any]]:
+    """Examples in groups of at most `most` words, which `words` counts, or one example; reads one ahead."""
+    chunk: list[Any] = []
+    held = 0
+    for example in examples:
+        size = words(example)
+        if chunk and held + size > most:
+            yield chunk
+            chunk, held = [], 0
+        chunk.append(example)
+        held += size
+    if chunk:
+        yield chunk
 
 
 def cache_folder(setting: str | None) -> Path | None:

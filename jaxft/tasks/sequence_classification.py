@@ -22,7 +22,7 @@ from jaxft.models.heads import Score, SequenceClassifier
 from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import problems
-from jaxft.tasks.base import Say, Split, cache_folder
+from jaxft.tasks.base import Say, Split, cache_folder, chunks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -227,7 +227,7 @@ class SequenceClassification:
 
         outputs: the model's, of all windows. max_words: of a chunk (or one example): all that is held in memory.
         """
-        for chunk in _chunks(examples, max_words):
+        for chunk in chunks(examples, _words, max_words):
             windows = self.encode(chunk, tokenizer, config, cached=False)
             scores = self.collect(Split("input", "input", chunk, windows), outputs(windows))
             yield list(zip(chunk, self.problem.answers(scores, self.tuned), strict=True))
@@ -297,19 +297,8 @@ def _logits(model, batch, dropout) -> jax.Array:
     return model(*(batch[name] for name in inputs), dropout=dropout)
 
 
-def _chunks(examples: Iterable[LabelledText], max_words: int) -> Iterator[list[LabelledText]]:
-    """Examples in groups of at most `max_words` words, or one example."""
-    chunk: list[LabelledText] = []
-    words = 0
-    for example in examples:
-        size = 1 + len(example.text.split()) + len((example.pair or "").split())
-        if chunk and words + size > max_words:
-            yield chunk
-            chunk, words = [], 0
-        chunk.append(example)
-        words += size
-    if chunk:
-        yield chunk
+def _words(example: LabelledText) -> int:
+    return 1 + len(example.text.split()) + len((example.pair or "").split())
 
 
 def _labels(examples: Sequence[LabelledText]) -> str:

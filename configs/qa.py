@@ -1,0 +1,43 @@
+"""Extractive question answering with BERT: `--config configs/qa.py[:offline|squad|squad_v2]`.
+
+offline   MiniLM from a package on the generated corpus `demo:qa`; needs no hub. Synthetic: paragraphs and questions
+          from templates. It shows that the trainer works, not how good a model is.
+squad     bert-base-uncased on SQuAD 1.1 from the hub. Not measured here (no hub); the BERT paper (Devlin et al. 2019,
+          table 2) reports exact match 80.8 and F1 88.5 on dev.
+squad_v2  the same on SQuAD 2.0, where a third of the questions have no answer. Not measured here.
+
+Questions of your own: --config.data.train=FILE, SQuAD's JSON or JSON lines with question, context and answers.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import MINILM, base
+from jaxft.errors import UserError
+
+
+def get_config(arg: str = "offline") -> ConfigDict:
+    config = base()
+    config.task = "question_answering"
+    config.optim.warmup = 0.1
+    if arg == "offline":
+        config.model.checkpoint = MINILM
+        config.data.train = "demo:qa/train"
+        config.data.dev = "demo:qa/dev"
+        config.data.test = "demo:qa/test"
+        config.data.max_length = 192
+        config.data.stride = 48
+        config.batch.rows = 6
+        config.train.epochs = 2.0
+        config.optim.lr = 2e-4
+    elif arg in ("squad", "squad_v2"):
+        config.model.checkpoint = "google-bert/bert-base-uncased"
+        config.data.train = f"hub:rajpurkar/{arg}/train"
+        config.data.dev = f"hub:rajpurkar/{arg}/validation"
+        config.data.max_length = 384
+        config.data.stride = 128
+        config.batch.rows = 16
+        config.train.epochs = 2.0
+        config.optim.lr = 3e-5
+    else:
+        raise UserError(f"configs/qa.py has no recipe {arg!r}; expected offline, squad or squad_v2")
+    return config

@@ -1,0 +1,47 @@
+"""Reads questions about contexts and writes them with what answers them.
+
+- JSON lines with `question` and `context` (or the keys of the training data): all keys stay, and are followed by
+  `predicted_answer` ("" where there is none), `start` and `end`, its characters in the context (`end` exclusive; null
+  for none), `score`, its probability among the best, and `n_best`, a list of these as `text`, `start`, `end`, `score`.
+- SQuAD's JSON: the same keys after `id`, one JSON object a line.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from jaxft import workdir
+from jaxft.data import sources, squad
+from jaxft.data.squad import Question
+from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
+
+FORMATS = ("jsonl", "squad")
+
+
+class AnsweredOutput:
+    """Questions of an input, and the input with their answers."""
+
+    def __init__(self, run: workdir.Run, flags: argparse.Namespace):
+        """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
+        source, guessed = flags.input, flags.format
+        if not source.startswith(("demo:", "hub:")):
+            sources.check_readable(source, "- for stdin")
+            guessed = squad.guess_format(source) if flags.format == "auto" else flags.format
+        self._format = choose_format(source, flags.format, guessed, FORMATS)
+        self._columns = dict(run.config.data.columns)
+        self.lines = Lines(source)
+
+    def examples(self) -> Iterator[Question]:
+        """The questions, whose answers, if there are any, are not looked at."""
+        try:
+            yield from squad.read(self.lines, format=self._format, answered=False, columns=self._columns)
+        finally:
+            self.lines.close()
+
+    def write(self, question: Question, answer: dict[str, Any]) -> list[bytes]:
+        """What is written for a question, with the lines before it."""
+        if self._format == "squad":  # one document, which is not written again
+            self.lines.take_rest()
+            return [json_line({"id": question.id} | answer)]
+        before = self.lines.take_until(question.origin)
+        return [*before, extended_json(self.lines.take(1)[0], answer)]

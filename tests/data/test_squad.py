@@ -1,0 +1,216 @@
+"""Reading questions: SQuAD's JSON, JSON lines and tables give the same examples, and what is wrong in them is said."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxft.data import demo, demo_questions, squad
+from jaxft.data.squad import Answer, Question
+from jaxft.errors import UserError
+
+CONTEXT = "Mr Café lives in Oslo. He came from Rome 😀 in 1999."
+
+
+def qa(**changed):
+    answers = [{"text": "Oslo", "answer_start": 17}, {"text": "in Oslo", "answer_start": 14}]
+    return {"id": "q1", "question": "Where does he live?", "answers": answers} | changed
+
+
+def document(*qas, context=CONTEXT):
+    return {
+        "version": "1.1",
+        "data": [{"title": "T", "paragraphs": [{"context": context, "qas": list(qas)}]}],
+    }
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Writes a value, or text as it is, to a file of this name and reads that."""
+
+    def run(content, name="train.json", **options):
+        path = tmp_path / name
+        path.write_text(
+            content if isinstance(content, str) else json.dumps(content, indent=1), encoding="utf-8"
+        )
+        return [one for one in squad.read(str(path), **options)]
+
+    return run
+
+
+def test_both_versions_and_all_formats_give_the_same(read, tmp_path):
+    none = {
+        "id": "q2",
+        "question": "Who is he?",
+        "is_impossible": True,
+        "plausible_answers": [],
+        "answers": [],
+    }
+    first, second = found = read(document(qa(is_impossible=False), none))
+    assert first.answers == (Answer("Oslo", 17), Answer("in Oslo", 14)) and second.answers == ()
+    assert (first.id, first.question, first.context) == ("q1", "Where does he live?", CONTEXT)
+    assert second.origin == f"{tmp_path}/train.json:data[0].paragraphs[0].qas[1]"
+    flat = [{"context": CONTEXT} | qa(), {"context": CONTEXT} | none]
+    columns = {"text": ["Oslo", "in Oslo"], "answer_start": [17, 14]}  # as `datasets` has them
+    table = [{**flat[0], "answers": columns}, {**flat[1], "answers": {"text": [], "answer_start": []}}]
+    for records, name in ((flat, "a.jsonl"), (table, "b.jsonl"), (flat, "lines.json")):
+        lines = read("\n\n".join(map(json.dumps, records)), name)
+        assert [(q.id, q.question, q.context, q.answers) for q in lines] == [
+            (q.id, q.question, q.context, q.answers) for q in found
+        ]
+        assert lines[1].origin == f"{tmp_path}/{name}:3"
+    one_line = read(json.dumps(document(qa())), "one.json")
+    assert one_line[0].answers == first.answers
+
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table[:1]), tmp_path / "c.parquet")
+    assert next(squad.read(str(tmp_path / "c.parquet"))).answers == first.answers
+
+
+def test_other_keys_and_what_may_be_missing(read, tmp_path):
+    line = json.dumps({"q": "Where?", "passage": CONTEXT, "answers": [{"text": "Rome", "answer_start": 36}]})
+    [one] = read(line, "a.jsonl", columns={"question": "q", "context": "passage"})
+    assert one.question == "Where?" and one.id == f"{tmp_path}/a.jsonl:1"  # without an id of its own
+    [one] = read(
+        '{"id": 7, "question": "Where?", "context": "x", "answers": "not looked at"}',
+        "b.jsonl",
+        answered=False,
+    )
+    assert one.answers is None and one.id == "7"
+    [one] = read(document({"id": "a", "question": "Who?"}), answered=False)
+    assert one.answers is None
+    stream = io.BytesIO(b'{"question": "Where?", "context": "here"}\n')
+    stream.name = "<stdin>"
+    assert [q.context for q in squad.read(stream, format="jsonl", answered=False)] == ["here"]
+
+
+PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"data": [\n  {"title" "x"}]}',
+            r"train\.json, line 2, column 12: not valid JSON \(Expecting ':' delimiter\)",
+        ),
+        ("[1]", r"train\.json: a JSON list where an object was expected; SQuAD's JSON is data > paragraphs"),
+        (
+            {"version": "1", "dataset": []},
+            r"train\.json: no key 'data' in \['dataset', 'version'\]",
+        ),
+        ({"data": {}}, r"train\.json, key 'data': a JSON object where a list was expected"),
+        ({"data": []}, r"train\.json: empty, it holds no question; name a source that has some"),
+        ({"data": [{"title": "x"}]}, r"train\.json, data\[0\]: no key 'paragraphs' in \['title'\]"),
+        (document({"id": "a"}), PLACE + r"\.qas\[0\]: no key 'question' in \['context', 'id'\]"),
+        (
+            document(qa(question=" ")),
+            PLACE + r"\.qas\[0\], key 'question': an empty question; leave this question out",
+        ),
+        (document(qa(), context="\n"), r"key 'context': an empty context"),
+        (document(qa(context=5)), r"qas\[0\], key 'context': a number where a string was expected"),
+        (document(qa(id=["a"])), r"key 'id': a list where a string was expected"),
+        (
+            document({"id": "a", "question": "b"}),
+            r"no key 'answers' in .* a question without an answer has \"answers\": \[\]",
+        ),
+        (document(qa(answers="Oslo")), r"key 'answers': a string where a list of answers was expected"),
+        (document(qa(answers=["Oslo"])), r"item 0: a string where an object with text and answer_start"),
+        (
+            document(qa(answers=[{"text": "Oslo"}])),
+            r"item 0: no key 'answer_start' in \['text'\]; an answer has text",
+        ),
+        (
+            document(qa(answers=[{"text": "", "answer_start": 0}])),
+            r"item 0: an empty text; a question without",
+        ),
+        (document(qa(answers=[{"text": "Oslo", "answer_start": "17"}])), r"answer_start is a string"),
+        (
+            document(qa(answers=[{"text": "Oslo", "answer_start": 18}])),
+            PLACE
+            + r"\.qas\[0\], key 'answers', item 0: at answer_start 18 the context has 'slo\.', not 'Oslo'; "
+            r"it first stands at 17 \(characters are counted from 0, not bytes\)",
+        ),
+        (
+            document(qa(answers=[{"text": "Bern", "answer_start": -1}])),
+            "not 'Bern'; the context does not hold it",
+        ),
+        (document(qa(is_impossible=True)), "is_impossible is true, but there are answers"),
+        (document(qa(is_impossible=False, answers=[])), "is_impossible is false, but there are no answers"),
+        (document(qa(answers={"text": ["a"], "answer_start": []})), "expected two lists of one length"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(read, content, message):
+    with pytest.raises(UserError, match=message):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "options", "message"),
+    [
+        (
+            "{}",
+            "a.jsonl",
+            {},
+            r"a\.jsonl, line 1: no key 'question' in \[\]; name .* config.data.columns, \(\('question'",
+        ),
+        ("{", "a.jsonl", {}, r"a\.jsonl, line 1, column 2: not valid JSON"),
+        ("", "a.jsonl", {}, r"a\.jsonl: empty, it holds no question"),
+        ("", "a.txt", {}, r"the suffix does not tell its format; set the format to squad, jsonl or parquet"),
+        ("", "a.csv", {"format": "csv"}, r"format 'csv' is not for questions; expected auto, squad, jsonl"),
+        (
+            "",
+            "a.jsonl",
+            {"columns": {"text": "x"}},
+            r"config.data.columns: text unknown; expected id, question",
+        ),
+    ],
+)
+def test_what_is_wrong_with_records_is_said(read, content, name, options, message):
+    with pytest.raises(UserError, match=message):
+        read(content, name, **options)
+
+
+def test_sources_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"no such file .*expected a path, demo:qa/train, or hub:"):
+        squad.read(str(tmp_path / "none.json"))
+    with pytest.raises(UserError, match="demo:qa/valid: no such corpus of questions; expected demo:qa/train"):
+        squad.read("demo:qa/valid")
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(0, 5))
+def test_a_dev_set_shares_no_context_with_train(contexts, seed):
+    questions = [Question(str(i), "q", f"c{c}", (), "x") for i, c in enumerate(contexts)]
+    train, dev = squad.split_dev(questions, 0.2, seed)
+    assert train and dev
+    assert sorted(train + dev, key=lambda q: int(q.id)) == questions
+    if len(set(contexts)) > 1:
+        assert squad.overlap(train, dev) == 0
+
+
+def test_one_question_cannot_be_split():
+    with pytest.raises(UserError, match="1 question in the training data: none can be split off"):
+        squad.split_dev([Question("1", "q", "c", (), "x")], 0.1, 0)
+
+
+def test_the_generated_corpus():
+    """Right answers; no answer of one split in another; contexts longer than a window; questions without an answer."""
+    found = {split: list(squad.read(f"demo:qa/{split}")) for split in demo_questions.SIZES}
+    answers = {split: {a.text.lower() for q in found[split] for a in q.answers} for split in found}
+    for split, questions in found.items():
+        assert len(questions) == demo_questions.SIZES[split]
+        assert (
+            len({q.id for q in questions})
+            == len({(q.question, q.context) for q in questions})
+            == len(questions)
+        )
+        assert 0.15 < sum(not q.answers for q in questions) / len(questions) < 0.35
+        assert sum(len(q.context.split()) > 192 for q in questions) >= 10 or split != "train"
+        assert not any(set("{}") & set(q.context + q.question) for q in questions)
+        for other in answers.keys() - {split}:
+            assert not answers[split] & answers[other]
+    assert found["train"] == list(squad.read("demo:qa/train"))
+    assert set(demo.SPLITS) == set(found)

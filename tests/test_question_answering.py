@@ -1,0 +1,336 @@
+"""Question answering as a user runs it: it learns, resumes to the bit, answers line by line, and torch agrees."""
+
+import argparse
+import csv
+import io
+import json
+import os
+import random
+import re
+import signal
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxft import config as settings
+from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft.data.loader import Loader
+from jaxft.data.squad import Question
+from jaxft.errors import Preempted, UserError
+from tests.test_language_model import arrays
+
+FILLERS = "a b c d e f g h i j".split()
+NUMBERS = "1 2 3 4".split()
+
+
+def example(rng, index, longest=12):
+    """A number among letters, which the question asks for, or in a quarter of them none."""
+    words = [rng.choice(FILLERS) for _ in range(rng.randint(4, longest))]
+    if rng.random() < 0.75:
+        words.insert(rng.randint(0, len(words)), rng.choice(NUMBERS))
+    context = " ".join(words)
+    answers = [{"text": word, "answer_start": context.index(word)} for word in words if word in NUMBERS]
+    return {"id": f"q{index}", "question": "which number?", "context": context, "answers": answers}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Compiled in a hurry, and kept between the runs of this file, several of which are of one shape."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla-cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """SQuAD 2.0's JSON to train on; JSON lines for dev and test, every tenth context longer than a window."""
+    folder = tmp_path_factory.mktemp("questions")
+    rng = random.Random(0)
+    for name, count in (("train", 400), ("dev", 60), ("test", 60)):
+        found = [example(rng, i, 70 if i % 10 == 0 else 12) for i in range(count)]
+        if name != "train":
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in found))
+            continue
+        paragraphs = []
+        for one in found:
+            qa = {key: one[key] for key in ("id", "question", "answers")} | {
+                "is_impossible": not one["answers"]
+            }
+            paragraphs.append({"context": one["context"], "qas": [qa]})
+        data = {"version": "v2.0", "data": [{"title": "letters", "paragraphs": paragraphs}]}
+        (folder / "train.json").write_text(json.dumps(data))
+    return folder
+
+
+def config_for(folder, tiny_bert, **changed):
+    config = settings.base()
+    config.update_from_flattened_dict(
+        {
+            "task": "question_answering",
+            "model.checkpoint": str(tiny_bert),
+            "model.unroll": "no",  # quick to compile
+            "data.train": str(folder / "train.json"),
+            "data.dev": str(folder / "dev.jsonl"),
+            "data.test": str(folder / "test.jsonl"),
+            "data.cache_dir": "off",
+            "data.max_length": 40,
+            "data.stride": 8,
+            "batch.rows": 8,
+            "train.steps": 100,
+            "optim.lr": 0.005,
+            "optim.warmup": 5,
+            "eval.every_steps": 50,
+            "eval.rows": 8,
+            "eval.bootstrap": 50,
+            "log.tensorboard": False,
+        }
+        | {key.replace("__", "."): value for key, value in changed.items()}
+    )
+    settings.validate(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory, tiny_bert):
+    """With accumulation and dropout; (folder, config, summary)."""
+    run = tmp_path_factory.mktemp("runs") / "qa"
+    config = config_for(folder, tiny_bert, batch__accumulate=2, checkpoint__every_steps=25)
+    return run, config, train.run(config, run)
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_it_learns_and_tells_what_it_found(trained, folder):
+    run, _, summary = trained
+    test = summary["test"]
+    # By chance an eighth of the answers; by saying that there is none, a quarter of all.
+    assert test["exact_match"] > 0.8 and test["no_answer_f1"] > 0.6 and test["has_answer_f1"] > 0.8
+    assert summary["selected_by"] == "f1" and summary["late_compiles"] == 0
+    found = read_json(run / "eval/test.json")
+    assert found["metrics"] == test and found["examples"] == 60
+    assert found["method"] == "contexts whole, long ones in windows of 40 tokens"
+    low, high = found["intervals"]["f1"]
+    assert low <= test["f1"] <= high
+    threshold = read_json(run / "model/tuned.json")["null_threshold"]
+    assert all(
+        read_json(run / f"eval/{name}.json")["null_threshold"] == threshold for name in ("dev", "test")
+    )
+    gold = read_lines(folder / "test.jsonl")
+    lines = read_lines(run / "predictions/test.jsonl")
+    right = 0
+    for one, line in zip(gold, lines, strict=True):
+        texts = [answer["text"] for answer in one["answers"]]
+        assert (line["id"], line["question"], line["answers"]) == (one["id"], one["question"], texts)
+        said = line["predicted_answer"]
+        right += said in texts if texts else said == ""
+        if said:
+            assert one["context"][line["start"] : line["end"]] == said
+        else:
+            assert line["start"] is line["end"] is None
+        assert 1 < len(line["n_best"]) <= 21 and line["score"] in [other["score"] for other in line["n_best"]]
+        assert sum(other["score"] for other in line["n_best"]) == pytest.approx(1, abs=1e-4)
+    assert right / 60 == pytest.approx(test["exact_match"])
+    assert read_json(run / "predictions/test.json") == {
+        line["id"]: line["predicted_answer"] for line in lines
+    }
+    errors = list(csv.DictReader(open(run / "errors/test.tsv"), delimiter="\t"))
+    assert len(errors) == 60 - right == sum(found["errors"].values())
+
+
+def test_a_stopped_run_ends_bit_identically(trained, tmp_path, monkeypatch):
+    whole, config, summary = trained
+    original = Loader.batch
+
+    def stopping(self, number):
+        if number == 70 and self._shuffle:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "batch", stopping)
+        with pytest.raises(Preempted):
+            train.run(config, tmp_path / "run")
+    again = train.run(config, tmp_path / "run")
+    assert again["test"] == summary["test"] and again["best_step"] == summary["best_step"]
+    one, other = (arrays(run / "checkpoints/100") for run in (whole, tmp_path / "run"))
+    assert one.keys() == other.keys()
+    assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
+
+
+def test_evaluation_gives_the_runs_own_numbers(trained, folder, tmp_path):
+    """On test at the threshold of dev, which the run's folder keeps."""
+    names = ("format", "word_column", "tag_column", "layout", "stride")
+    flags = {"run": trained[0], "data": str(folder / "test.jsonl"), "output": str(tmp_path / "out")}
+    metrics = evaluate.run_evaluate(argparse.Namespace(**flags, **dict.fromkeys(names)))
+    assert metrics == pytest.approx(trained[2]["test"], rel=1e-5)
+    one, other = (read_json(path / "predictions/test.json") for path in (tmp_path / "out", trained[0]))
+    assert one == other
+
+
+@pytest.fixture
+def predicted(monkeypatch, tmp_path):
+    """Runs predict on bytes, from a file or, without a name, from stdin; gives the output."""
+    opened = {}
+    original = inference.open_model
+    monkeypatch.setattr(
+        inference, "open_model", lambda run, say: opened.setdefault(run.workdir, original(run, say))
+    )
+
+    def run(folder, content: bytes, name: str = "", format: str = "auto") -> bytes:
+        source = str(tmp_path / name) if name else "-"
+        if name:
+            (tmp_path / name).write_bytes(content)
+        else:
+            monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
+        flags = {"run": folder, "input": source, "output": str(tmp_path / "output"), "format": format}
+        predict.run_predict(argparse.Namespace(**flags, word_column=None))
+        return (tmp_path / "output").read_bytes()
+
+    return run
+
+
+def test_answers_of_lines_and_of_documents_are_those_of_the_run(trained, folder, predicted):
+    """Line for line from stdin, whatever else a line holds; and of SQuAD's JSON, with its ids."""
+    expected = read_lines(trained[0] / "predictions/test.jsonl")
+    content = (folder / "test.jsonl").read_bytes()
+    lines = predicted(trained[0], content.replace(b"\n", b"\n\n").replace(b'"answers"', b'"score"')).split(
+        b"\n"
+    )
+    assert lines[1::2] == [b""] * 60
+    keys = ("predicted_answer", "start", "end")
+    for line, wanted, given in zip(lines[::2], expected, read_lines(folder / "test.jsonl"), strict=False):
+        found = json.loads(line)
+        assert [found[key] for key in keys] == [wanted[key] for key in keys]
+        assert found["predicted_score"] == pytest.approx(wanted["score"], abs=1e-4)
+        assert found["score"] == given["answers"] and found["context"] == given["context"]
+    paragraphs = [{"context": one["context"], "qas": [one]} for one in map(json.loads, content.splitlines())]
+    output = predicted(trained[0], json.dumps({"data": [{"paragraphs": paragraphs}]}).encode(), "in.json")
+    found = [json.loads(line) for line in output.splitlines()]
+    assert {one["id"]: one["predicted_answer"] for one in found} == read_json(
+        trained[0] / "predictions/test.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl",
+            b'{"question": "which?"}\n',
+            "a.jsonl, line 1: no key 'context' in .*config.data.columns",
+        ),
+        ("a.jsonl", b'{"question": "which?", "context": " "}\n', "line 1, key 'context': an empty context"),
+        ("", b'{"question": "", "context": "a"}\n', "<stdin>, line 1, key 'question': an empty question"),
+        ("", b"which number?\n", "<stdin>, line 1, column 1: not valid JSON"),
+        ("a.json", b'{"data": [{}]}', r"a.json, data\[0\]: no key 'paragraphs'"),
+        ("a.parquet", b"", "predictions are for jsonl, squad, not parquet"),
+        ("a.txt", b"a\n", "the suffix does not tell its format; set the format to squad, jsonl or parquet"),
+    ],
+)
+def test_bad_input_of_predictions(name, content, message, predicted, trained, tmp_path):
+    with pytest.raises(UserError, match=message):
+        predicted(trained[0], content, name)
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_stream_is_read_no_further_than_a_chunk(trained):
+    model = inference.open_model(workdir.open_run(trained[0]), print)
+    read = done = furthest = 0
+
+    def stream():
+        nonlocal read
+        for index in range(600):
+            read += 1
+            yield Question(str(index), "which number?", "a b 1 c", None, f"x:{index}")
+
+    def outputs(windows):
+        loader = model.loader(windows, pack=True)
+        for step in range(loader.steps_per_epoch):
+            batch = loader.batch(step)
+            yield batch, {"logits": np.zeros((*batch.shape, 2), np.float32)}
+
+    tokenizer, config = model.run.checkpoint.tokenizer, model.run.config
+    for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=300):
+        furthest = max(furthest, read - done)
+        for example, _ in chunk:
+            assert example.origin == f"x:{done}"
+            done += 1
+    assert done == read == 600 and furthest <= 51
+
+
+def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, tmp_path):
+    """Its logits, checked by --verify; and the answers of the code in its card, which has no windows."""
+    from transformers import AutoModelForQuestionAnswering
+
+    run, _, _ = trained
+    export.export(run, tmp_path / "model", verify=True)
+    model, report = AutoModelForQuestionAnswering.from_pretrained(
+        tmp_path / "model", output_loading_info=True
+    )
+    assert not any(report.values()) and model.config.architectures == ["BertForQuestionAnswering"]
+    assert model.config.null_threshold == read_json(run / "model/tuned.json")["null_threshold"]
+    text = (tmp_path / "model/README.md").read_text()
+    assert "torch's logits differed from jaxft's by" in text and "pipeline_tag: question-answering" in text
+    assert str(folder) not in text
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(code.replace("PATH_OF_THIS_FOLDER", str(tmp_path / "model")), names)
+    given = {one["id"]: one for one in read_lines(folder / "test.jsonl")}
+    compared = 0
+    for line in read_lines(run / "predictions/test.jsonl"):
+        one = given[line["id"]]
+        if len(one["context"].split()) < 30:
+            assert names["answer"](one["question"], one["context"]) == line["predicted_answer"]
+            compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        (
+            "train",
+            {},
+            "train: .*train.jsonl: none of 1 questions has an answer, so there is nothing to learn; is it",
+        ),
+        (
+            "dev",
+            {},
+            "dev: .*dev.jsonl: none of 1 questions has an answer, so there is nothing to choose weights by",
+        ),
+        ("", {"data__stride": 30}, "config.data.stride=30: expected 0 to 18 with config.data.max_length=40"),
+        (
+            "",
+            {"eval__metric": "accuracy"},
+            "config.eval.metric='accuracy' was not measured; measured: exact_match, ",
+        ),
+        ("", {"data__format": "tsv"}, "format 'tsv' is not for questions"),
+        ("", {"loss__r_drop": 1.0}, "config.loss.r_drop=1.0: expected 0"),
+    ],
+)
+def test_bad_data_and_settings(folder, tiny_bert, tmp_path, name, changed, message):
+    if name:
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text('{"question": "which number?", "context": "a b", "answers": []}\n')
+        changed = {f"data__{name}": str(path)}
+    with pytest.raises(UserError, match=message):
+        train.run(config_for(folder, tiny_bert, **changed), tmp_path / "run")
