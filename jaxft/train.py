@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from jaxft import build, distributed, durations, evaluate, optim, sharding, startup, watch
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
-from jaxft.data.loader import Loader, prefetch
+from jaxft.data import mixing
+from jaxft.data.loader import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.report import (
     Clock,
@@ -72,7 +73,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
     rows = {name: config.batch.rows if name == "train" else config.eval.rows for name in splits}
     loaders = {
-        name: Loader(
+        name: mixing.loader(
+            config,
             split.windows,
             rows=rows[name],
             only=sharding.rows_here(mesh, rows[name]),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxft.data.joint import step_scales
 from jaxft.data.packing import best_fit, bucket, default_edges, offsets_of, ranges
 from jaxft.data.windows import Windows
 
@@ -46,7 +47,9 @@ class Batch(NamedTuple):
         for padding, else 1, 2.. from the left; `positions`, from 0 in each segment; `token_type_ids`, the windows'
         own or 0. Where tokens are labelled also int32 `labels`, 0 where there is no loss, and float32 `weights`, 1
         where there is a label, else 0. Where segments are labelled: `starts` as below, and the windows' columns
-        `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment.
+        `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment. Of several tasks each has its own,
+        `NAME/labels` and `NAME/weights`, and there are `scales`; see
+        `joint.step_scales`.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
@@ -104,7 +107,7 @@ class Loader:
         self._lengths = lengths = windows.lengths.astype(np.int64)
         if pack:
             edges = [max_length]
-            members = best_fit(lengths, max_length, segments)
+            members = self._pack(lengths, max_length, segments)
             self._members = np.concatenate(members) if members else np.empty(0, np.int64)
             self._first = offsets_of([len(row) for row in members])  # [rows + 1] into _members
             row_bucket = np.zeros(len(members), np.int64)
@@ -132,6 +135,10 @@ class Loader:
         self._by_length = np.argsort(lengths, kind="stable")
         self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 
+    def _pack(self, lengths: np.ndarray, max_length: int, segments: int | None) -> list[np.ndarray]:
+        """The windows of each row, of which only the lengths matter."""
+        return best_fit(lengths, max_length, segments)
+
     def _epoch(self, epoch: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """Epoch, window at each member `[N]`, rows of each step (-1: none) `[steps, R]`, and its bucket."""
         plan = self._plan  # one read: another thread may be in another epoch
@@ -142,13 +149,13 @@ class Loader:
         order = np.arange(self.steps_per_epoch)
         if self._shuffle:
             bits = np.random.PCG64(np.random.SeedSequence([self._seed, epoch]))
-            shuffled = _permutation(bits, len(self._lengths))
+            shuffled = permutation(bits, len(self._lengths))
             swap = np.empty_like(shuffled)
             swap[self._by_length] = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
             windows = swap[self._members]
-            orders = [_permutation(bits, len(rows)) for rows in self._bucket_rows]
+            orders = [permutation(bits, len(rows)) for rows in self._bucket_rows]
             if len(self._bucket_rows) > 1:
-                order = _permutation(bits, len(order))
+                order = permutation(bits, len(order))
         steps = np.full((self.steps_per_epoch, self._rows), -1, np.int64)
         start = 0
         for rows, row_order in zip(self._bucket_rows, orders, strict=True):
@@ -198,20 +205,25 @@ class Loader:
             if self._source.has("token_type_ids")
             else np.zeros((self._built, length), np.int32),
         }
-        if not self._arrays["labels"].of_segment:
-            labels = self._source.labels[source]
-            labelled = labels >= 0
-            arrays["labels"] = fill(np.where(labelled, labels, 0))
-            arrays["weights"] = fill(labelled, np.float32)
         for name, spec in self._arrays.items():
-            if spec.of_segment:
-                values = start if name == "starts" else self._source.column(name)[window]
+            if not spec.of_segment and name.endswith("labels"):
+                labels = self._source.column(name)[source]
+                labelled = labels >= 0
+                arrays[name] = fill(np.where(labelled, labels, 0))
+                arrays[name.removesuffix("labels") + "weights"] = fill(labelled, np.float32)
+            elif spec.of_segment:
+                if name == "starts":
+                    values = start
+                elif name == "scales":
+                    values = step_scales(self._source.column("task_weights")[window])
+                else:
+                    values = self._source.column(name)[window]
                 arrays[name] = np.zeros(spec.shape_in(self._built, length, self._segments), spec.dtype)
                 arrays[name][built, segment[here]] = values[here]
         return Batch(arrays, windows, starts, len(window), int(size.sum()), (self._rows, length))
 
 
-def _permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:
+def permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:
     """A random order; from raw bits, since numpy may change `permutation` from version to version."""
     return np.argsort(bits.random_raw(count), kind="stable")
 
