@@ -71,11 +71,13 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     mesh = sharding.make_mesh(config)
     sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
     sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
+    data = config.data
+    mix = mixing.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
     rows = {name: config.batch.rows if name == "train" else config.eval.rows for name in splits}
     loaders = {
         name: mixing.loader(
-            config,
             split.windows,
+            mix,
             rows=rows[name],
             only=sharding.rows_here(mesh, rows[name]),
             max_length=length,

@@ -1,7 +1,8 @@
 """How often each of several data sets comes in training, and whether a step's rows are of one or of all."""
 
+from typing import NamedTuple
+
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxft.data.loader import Loader, permutation
 from jaxft.data.packing import best_fit, ranges
@@ -9,14 +10,23 @@ from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 
 
-def loader(config: ConfigDict, windows: Windows, *, shuffle: bool, **options) -> Loader:
-    """Batches of `windows` as `config.data.mix` and `config.batch.by_task` say; without `shuffle` each window once.
+class Mix(NamedTuple):
+    """How data sets are mixed; see `MixedLoader`."""
+
+    kind: str = "size"  # or "temperature", "weights"
+    temperature: float = 1.0
+    weights: tuple[float, ...] = ()  # one a data set
+    by_task: bool = False  # whether a step's rows are of one data set
+
+
+def loader(windows: Windows, mix: Mix, *, shuffle: bool, **options) -> Loader:
+    """Batches of `windows` in the proportions of `mix`; without `shuffle` each window once, in fixed order.
 
     options: of `Loader`.
     """
-    if not shuffle or (config.data.mix == "size" and not config.batch.by_task):
+    if not shuffle or (mix.kind == "size" and not mix.by_task):
         return Loader(windows, shuffle=shuffle, **options)
-    return MixedLoader(windows, config, **options)
+    return MixedLoader(windows, mix, **options)
 
 
 class MixedLoader(Loader):
@@ -24,21 +34,19 @@ class MixedLoader(Loader):
 
     An epoch is as many rows as all data sets have together. Each data set goes through its own passes, in which every
     window comes exactly once, at its own pace: where an epoch ends in the middle of a pass the next one goes on with
-    it. With `config.batch.by_task` a step's rows are of one data set.
+    it. By task a step's rows are of one data set.
 
     A data set of n windows is drawn, window by window, in proportion to n ("size"), n ** (1 / T) ("temperature";
-    T = 1 is "size", infinite T all alike; Devlin 2019's multilingual BERT has T = 1 / 0.7) or `mix_weights`. Its share
+    T = 1 is "size", infinite T all alike; Devlin 2019's multilingual BERT has T = 1 / 0.7) or given weights. Its share
     of rows follows from how many windows its rows hold. Each comes at least once an epoch, as a row or step.
     """
 
-    def __init__(
-        self, windows: Windows, config: ConfigDict, *, max_length: int, pack: bool = True, **options
-    ):
+    def __init__(self, windows: Windows, mix: Mix, *, max_length: int, pack: bool = True, **options):
         self._set_of = windows.column("data_set")
         sets = int(self._set_of.max()) + 1
-        if len(config.data.mix_weights) not in (0, sets):
+        if len(mix.weights) not in (0, sets):
             raise UserError(
-                f"config.data.mix_weights={config.data.mix_weights} has {len(config.data.mix_weights)} numbers for "
+                f"config.data.mix_weights={mix.weights} has {len(mix.weights)} numbers for "
                 f"{sets} data sets; give one for each, in the order in which config.data.train names them"
             )
         buckets = None if pack else [max_length]  # of one length, so that any rows can share a step
@@ -52,11 +60,11 @@ class MixedLoader(Loader):
             )
         wanted = {
             "size": count,
-            "temperature": count ** (1 / config.data.mix_temperature),
-            "weights": np.array(config.data.mix_weights or count, float),
-        }[config.data.mix]
+            "temperature": count ** (1 / mix.temperature),
+            "weights": np.array(mix.weights or count, float),
+        }[mix.kind]
         steps, size = self.steps_per_epoch, self._rows
-        self._by_task = config.batch.by_task
+        self._by_task = mix.by_task
         places = steps if self._by_task else steps * size
         if places < sets:
             raise UserError(

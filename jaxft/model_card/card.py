@@ -9,13 +9,20 @@ from jaxft import config as settings
 from jaxft import workdir
 from jaxft.build import NEW
 from jaxft.errors import UserError
-from jaxft.model_card import causal_lm, crf_tagging, sequence_classification, token_classification
+from jaxft.model_card import (
+    causal_lm,
+    crf_tagging,
+    multi_task,
+    sequence_classification,
+    token_classification,
+)
 
 PARTS = {  # by task
     "token_classification": token_classification,
     "crf_tagging": crf_tagging,
     "causal_lm": causal_lm,
     "sequence_classification": sequence_classification,
+    "multi_task": multi_task,
 }
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
@@ -57,6 +64,7 @@ def _public(value: Any) -> Any:
     """A source or address without folders of the machine it was used on."""
     if not isinstance(value, str):
         return value
+    value = re.sub(r"(?<=[=;])/[^;]*/", "", value)  # of several files
     if split_off := re.fullmatch(r"(\d+% of )(.*)(, seed \d+)", value):
         return split_off[1] + _public(split_off[2]) + split_off[3]
     path = Path(value).expanduser()

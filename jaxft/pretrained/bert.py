@@ -103,6 +103,11 @@ def sequence_classifier_config(
     return _labelled(config, labels) | {"problem_type": problem_type, **tuned}
 
 
+def body_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of an exported body without a head."""
+    return fields.exported(hf_config, "BertModel")
+
+
 def _labelled(config: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     if "num_labels" in config:
         config["num_labels"] = len(labels)
