@@ -63,17 +63,19 @@ def folder(tmp_path_factory):
                     label = "one" if word == "1" else "other"
                     spans.append({"start": len(text), "end": len(text) + len(word), "label": label})
                 text += word + " "
-            record = {"text": text, "intents": intents, "spans": spans, "fold": index % 10}
+            record = {"text": text, "intents": intents, "spans": spans, "fold": index % 10, "id": index}
             file.write(json.dumps(record) + "\n")
     with open(folder / "pairs.tsv", "w") as file:
         file.write("first\tsecond\tscore\n")
         for _ in range(60):
             one, other = rng.choice("024"), rng.choice("01")
             file.write(f"a {one}\t{other} b\t{10 * (int(one) + int(other))}\n")
-    with open(folder / "tags.conll", "w") as file:
-        for _ in range(100):
-            words = rng.choices([*FILLERS, "1", "2"], k=rng.choice([3, 5, 40]))
+    for name, count in (("tags", 100), ("few", 9)):
+        sentences = [rng.choices([*FILLERS, "1", "2"], k=[3, 5, 60][i % 3]) for i in range(count)]
+        file = (folder / f"{name}.conll").open("w")
+        for words in sentences:
             file.write("".join(f"{word}\t{'B-digit' if word.isdigit() else 'O'}\n" for word in words) + "\n")
+        file.close()
     return folder
 
 
@@ -83,7 +85,7 @@ def config_for(folder, tiny_bert, **changed):
     config.update_from_flattened_dict(
         {
             "task": "multi_task",
-            "tasks": (("intents", INTENTS), ("slots", SLOTS)),
+            "tasks": (("intents", (*INTENTS, ("loss.weight", 3.0))), ("slots", SLOTS)),
             "model.checkpoint": str(tiny_bert),
             "model.unroll": "no",  # quick to compile
             "data.train": f"{both}?fold=0-7",
@@ -92,11 +94,11 @@ def config_for(folder, tiny_bert, **changed):
             "data.cache_dir": "off",
             "data.max_length": 48,
             "batch.rows": 8,
-            "train.steps": 100,
+            "train.steps": 120,
             "optim.lr": 0.01,
             "optim.warmup": 5,
             "eval.metric": "intents/f1_micro+slots/entity_f1",
-            "eval.every_steps": 50,
+            "eval.every_steps": 60,
             "eval.rows": 8,
             "eval.bootstrap": 50,
             "log.tensorboard": False,
@@ -149,7 +151,7 @@ def test_both_tasks_are_learnt_in_one_pass(joint):
     assert summary["selected_by"] == "intents/f1_micro+slots/entity_f1"
     mean = (test["intents/f1_micro"] + test["slots/entity_f1"]) / 2
     assert test[summary["selected_by"]] == pytest.approx(mean)
-    assert test["loss"] == pytest.approx(test["intents/loss"] + test["slots/loss"])
+    assert test["loss"] == pytest.approx(3 * test["intents/loss"] + test["slots/loss"])
     assert json.loads((run / "eval/test.json").read_text())["metrics"] == test
     own = json.loads((run / "eval/test-slots.json").read_text())
     assert own["metrics"]["entity_f1"] == test["slots/entity_f1"] and own["sentences"] == 50
@@ -231,7 +233,8 @@ def network(folder, tiny_bert):
     """Makes of settings: task, network, parameters, and batches of the training windows under loader options."""
 
     def make(**changed):
-        config = config_for(folder, tiny_bert, model__dropout=0.0, **changed)
+        files = {"data__train": f"{folder}/both.jsonl?id=0-59", "data__dev": f"{folder}/both.jsonl?id=60"}
+        config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
         checkpoint = build.open_checkpoint(config, lambda: [])
         kind = TASKS[config.task]
         found = splits.read(kind, config, lambda _: None, ["train"])
@@ -289,14 +292,14 @@ def test_the_loss_is_the_sum_of_each_tasks_mean(network):
 
 def test_packing_changes_no_gradient(network, folder):
     """All windows in one step, packed and one a row: texts of two tasks, of one, long ones, and pairs."""
-    files = f"intents,slots={folder}/both.jsonl?fold=0;intents={folder}/both.jsonl?fold=1;"
-    files += f"slots={folder}/both.jsonl?fold=2;score={folder}/pairs.tsv;chain={folder}/tags.conll"
-    tasks = (("intents", INTENTS), ("slots", SLOTS), ("score", SCORE), ("chain", CHAIN))
-    task, net, parameters, batches = network(tasks=tasks, data__train=files, data__dev=None)
+    files = f"intents,slots={folder}/both.jsonl?id=0-19;intents={folder}/both.jsonl?id=20-29;"
+    files += f"slots={folder}/both.jsonl?id=30-39;chain={folder}/few.conll"
+    tasks = (("intents", (*INTENTS, ("model.pool", "mean"))), ("slots", SLOTS), ("chain", CHAIN))
+    task, net, parameters, batches = network(tasks=tasks, data__train=files)
     step = jax.jit(jax.value_and_grad(lambda p, a: sums(task, net, p, a)[0]))
 
     def gradient(**options):
-        [batch] = batches(rows=400, **options)
+        [batch] = batches(rows=90, **options)
         rows = (batch.windows >= 0).any(axis=1)
         arrays = {name: values[rows] for name, values in batch.arrays.items()}
         return len(arrays["starts"]), step(parameters, arrays)
@@ -311,7 +314,9 @@ def test_packing_changes_no_gradient(network, folder):
 
 
 def test_uncertainty_weighs_by_learned_variances(network):
-    task, net, parameters, batches = network(loss__balance="uncertainty")
+    task, net, parameters, batches = network(
+        loss__balance="uncertainty", tasks=(("intents", INTENTS), ("slots", SLOTS))
+    )
     s = np.array([0.3, -0.7])
 
     @jax.jit
