@@ -14,7 +14,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft.data import joint, labelled_windows
+from jaxft.data import joint
 from jaxft.data.joint import MultiText
 from jaxft.data.labelled import LabelledText
 from jaxft.data.loader import INPUTS, ArraySpec, Batch
@@ -24,8 +24,8 @@ from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
 from jaxft.models.multi_head import MultiHead, Shared
 from jaxft.report import write_json
-from jaxft.tasks import own_settings
-from jaxft.tasks.base import Say, Split, Task, cache_folder
+from jaxft.tasks import joint_encoding, own_settings
+from jaxft.tasks.base import Say, Split, Task
 from jaxft.tasks.composed_state import ComposedState, compose
 from jaxft.tasks.problems import VALUE
 from jaxft.tasks.token_classification import TokenClassification
@@ -161,59 +161,9 @@ class MultiTask:
         only: range | None = None,
         cached: bool = True,
     ) -> Windows:
-        """`Windows` of examples (`only` some, if given), of all tasks together; see `joint.together`."""
+        """`Windows` of examples (`only` some, if given), of all tasks together; see `joint_encoding`."""
         examples = examples if only is None else examples[only.start : only.stop]
-        own = own_settings.of_tasks(config)
-        readings: dict[tuple, list[int]] = {}
-        for index, example in enumerate(examples):
-            taggers = tuple(
-                name for name in self.taggers if name in example.parts and example.parts[name].words
-            )
-            pair = any(joint.text_of(part)[1] is not None for part in example.parts.values())
-            if taggers or any(isinstance(part, LabelledText) for part in example.parts.values()):
-                readings.setdefault((taggers, pair), []).append(index)
-        encodings = []
-        for (taggers, _), members in readings.items():
-            some = [examples[index] for index in members]
-            if taggers:
-                found = {
-                    name: self.tasks[name].encode(
-                        [e.parts[name] for e in some], tokenizer, own[name], cached=cached
-                    )
-                    for name in taggers
-                }
-                windows = found[taggers[0]]
-                share = 1 / np.bincount(windows.sentence)[windows.sentence]
-                labels, word = {name: one.labels for name, one in found.items()}, windows.word
-                lost = np.zeros(len(windows), np.int32)
-            else:
-                texts = [next(p for p in e.parts.values() if isinstance(p, LabelledText)) for e in some]
-                windows = labelled_windows.encode(
-                    texts,
-                    np.zeros(len(texts), np.int32),
-                    np.ones(len(texts), bool),
-                    tokenizer,
-                    max_length=config.data.max_length,
-                    truncation=config.data.truncation,
-                    stride=config.data.stride,
-                    cache_dir=cache_folder(config.data.cache_dir) if cached else None,
-                )
-                labels, word = {}, None
-                share, lost = windows.column("weights"), windows.column("lost")
-            owner = np.array(members, np.int32)[windows.sentence]
-            encodings.append(joint.Encoding(owner, windows, word, labels, share, lost))
-        targets = {name: self._targets(name, examples) for name in self.tasks if name not in self.taggers}
-        data_sets = np.array([example.data_set for example in examples], np.int32)
-        return joint.together(encodings, data_sets, self.taggers, targets, list(self.tasks))
-
-    def _targets(self, name: str, examples: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels [N, ...] of a task that labels texts, and which of all examples have one."""
-        member = np.array([name in example.parts for example in examples], bool)
-        found, has = self.tasks[name].problem.targets(_examples(examples, name))
-        labels = np.zeros((len(examples), *found.shape[1:]), found.dtype)
-        known = np.zeros(len(examples), bool)
-        labels[member], known[member] = found, has
-        return labels, known
+        return joint_encoding.encode(self.tasks, examples, tokenizer, config, cached=cached)
 
     def _parts(self, split: Split) -> dict[str, tuple[Split, np.ndarray]]:
         """For each task that has examples in `split`: its part, and each window's number in it, -1 for none."""
