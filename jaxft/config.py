@@ -23,6 +23,8 @@ def base() -> ConfigDict:
     return ConfigDict(
         dict(
             task="token_classification",
+            # Of multi_task: names, and what differs for each, e.g. (("slots", (("task", "token_classification"),)),).
+            tasks=(),
             seed=0,  # of the order of data, dropout, new parameters and splits
             init_from=placeholder(str),  # another run's workdir, whose best weights this run starts from
             model=dict(
@@ -49,6 +51,10 @@ def base() -> ConfigDict:
                 format="auto",  # by the file's suffix
                 word_column=0,  # CoNLL columns, negative ones count from the end
                 tag_column=-1,
+                overlaps="error",  # spans of characters that overlap: an error, or the "longest" counts
+                mix="size",  # how often data sets of multi_task come: by "size", "temperature" or "weights"
+                mix_temperature=1.0,  # T of size ** (1 / T)
+                mix_weights=(),  # a number a data set, as data.train names them, e.g. (1.0, 3.0)
                 columns=(),  # keys of JSON, CSV, Parquet and hub records by role, e.g. (("tokens", "words"),)
                 text="text",  # keys of records of texts with labels
                 text_pair=placeholder(str),  # of a second text
@@ -76,6 +82,7 @@ def base() -> ConfigDict:
             ),
             batch=dict(
                 rows=8,  # a step's rows over all devices and microbatches
+                by_task=False,  # of multi_task: a step's rows are of one data set; False: of all
                 accumulate=1,  # microbatches that a step's rows are cut into; results do not change
             ),
             train=dict(
@@ -98,6 +105,8 @@ def base() -> ConfigDict:
                 freeze=(),  # path patterns of parameters that are not trained, e.g. (r"^body/embeddings/",)
             ),
             loss=dict(
+                weight=1.0,  # of one of several tasks, set in `tasks`
+                balance="weights",  # of several tasks' losses: those weights, or learned "uncertainty"
                 label_smoothing=0.0,
                 r_drop=0.0,  # for texts: weight of the divergence of two passes under other dropout masks, e.g. 1.0
                 focal_gamma=0.0,  # of the focal loss, e.g. 2.0; 0: plain cross-entropy

@@ -158,6 +158,8 @@ def _task(config: ConfigDict, hf_config: dict[str, Any], count: int):
     """The task with `count` labels, those that the settings name among them."""
     named = [label for label, _ in config.loss.class_weights]
     labels = named + [f"label {i}" for i in range(count - len(named))]
+    if config.tasks:
+        labels = [f"{name}/{label}" for name, _ in config.tasks for label in labels]
     rate = build.head_dropout(config, hf_config)
     return TASKS[config.task](labels, head_dropout=rate, config=config)
 

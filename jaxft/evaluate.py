@@ -126,8 +126,11 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     for name in ("format", "word_column", "tag_column", "layout", "stride"):
         if getattr(flags, name) is not None:
             config.data[name] = getattr(flags, name)
-    file = re.sub(r"[^\w.-]+", "-", flags.data.rstrip("/").removeprefix("./")).strip("-") or "stdin"
-    if ":" not in flags.data and flags.data != "-":
+    address = flags.data.rstrip("/").removeprefix("./")
+    if ":" not in address:
+        address = re.sub(r"[^;=]*/", "", address)  # of each of several files
+    file = re.sub(r"[^\w.-]+", "-", address).strip("-") or "stdin"
+    if not set(":?;=") & set(flags.data) and flags.data != "-":
         file = Path(flags.data).name
     name = Path(file).stem
     folder = Path(flags.output) if flags.output else run.workdir / "evaluations" / file

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save_file
 
-from jaxft import build, distributed, inference, step, workdir
+from jaxft import build, distributed, export_heads, inference, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.model_card import card
@@ -37,6 +37,7 @@ TORCH_CLASSES = {
     "causal_lm": "AutoModelForCausalLM",
     "sequence_classification": "AutoModelForSequenceClassification",
     "question_answering": "AutoModelForQuestionAnswering",
+    "multi_task": None,  # has a loader of its own; see export_heads
 }
 
 
@@ -61,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
 def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     """Writes `output` with weights, config.json, tokenizer and model card, whole or not at all.
 
-    What transformers has no class for, the scores of a CRF, comes as a file beside, with a loader for torch.
+    What transformers has no class for, the scores of a CRF or several heads, comes as a file beside, with a loader
+    for torch.
 
     Raises `UserError` where there is no run, `output` is not empty or cannot be written, or with `verify`
     torch is missing, its logits differ by more than `TOLERANCE`, or its tags by a CRF differ.
@@ -86,6 +88,8 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                 {name: np.asarray(scores) for name, scores in chain._asdict().items()}, folder / CRF_SCORES
             )
             shutil.copyfile(CRF_LOADER, folder / CRF_LOADER.name)
+        if run.config.task == "multi_task":
+            export_heads.write(model, folder)
         difference = None
         if dev is not None:
             difference = largest_difference(model, dev.windows, folder)
@@ -100,6 +104,8 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                 )
             if run.config.task == "crf_tagging":
                 _check_tags(model, dev, folder, output)
+            if run.config.task == "multi_task":
+                export_heads.check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(card.write(run, model.net.count, difference), encoding="utf-8")
 
     hub.write_folder(output, tensors, config, also=add_files)
@@ -132,6 +138,10 @@ def _question_answering(run: workdir.Run) -> dict[str, Any]:
     return bert.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
 
 
+def _body(run: workdir.Run) -> dict[str, Any]:
+    return bert.body_config(run.checkpoint.hf_config)
+
+
 # The config.json of an export, by task.
 CONFIGS = {
     "token_classification": _token_classifier,
@@ -139,6 +149,7 @@ CONFIGS = {
     "causal_lm": _causal_lm,
     "sequence_classification": _sequence_classifier,
     "question_answering": _question_answering,
+    "multi_task": _body,
 }
 
 
@@ -159,11 +170,10 @@ def _dev_split(model: inference.Model) -> Split:
 
 def largest_difference(model: inference.Model, windows: Windows, folder: Path) -> float:
     """The largest absolute difference of a logit between `model`, on packed rows, and `folder` in torch."""
-    pad = model.run.checkpoint.tokenizer.pad_token_id
-    reference = _torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task], pad)
+    references = _torch_logits(model, windows, folder)
 
     @jax.jit
-    def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
+    def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> Any:
         with jax.default_matmul_precision("highest"):  # on accelerators the default is less than float32
             return model.task.logits(step.model_of(model.net.graphdef, parameters), batch)
 
@@ -172,32 +182,43 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
     largest, compared = 0.0, 0
     for index in range(loader.steps_per_epoch):
         batch = loader.batch(index)
-        ours = np.asarray(logits(model.parameters, batch.arrays))  # [R, L, C], or of segments [R, S, C]
-        for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
-            theirs = reference[batch.windows[row, segment]]  # [length of the window, C], or [C]
-            start = batch.starts[row, segment]
-            if theirs.ndim == 2:
-                difference = np.abs(ours[row, start : start + len(theirs)] - theirs).max()
-            else:
-                difference = np.abs(ours[row, segment] - theirs).max()
-            largest = max(largest, float(np.nan_to_num(difference, nan=np.inf)))
-            compared += 1
-    if compared != len(reference):
-        raise AssertionError(f"{compared} of {len(reference)} windows were compared")
+        outputs = logits(model.parameters, batch.arrays)
+        for name, head in (outputs if isinstance(outputs, dict) else {None: outputs}).items():
+            ours, reference = np.asarray(head), references[name]  # [R, L, C], or of segments [R, S, C]
+            for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
+                theirs = reference[batch.windows[row, segment]]  # [length of the window, C], or [C]
+                start = batch.starts[row, segment]
+                one = ours[row, segment] if theirs.ndim == 1 else ours[row, start : start + len(theirs)]
+                largest = max(largest, float(np.nan_to_num(np.abs(one - theirs).max(), nan=np.inf)))
+                compared += 1
+    if compared != (total := sum(map(len, references.values()))):
+        raise AssertionError(f"{compared} of {total} windows were compared")
     return largest
 
 
-def _torch_logits(folder: Path, windows: Windows, name: str, pad: int) -> Sequence[Any]:
-    """Logits of each window, `[length, C]` or `[C]`, one a row, from the class `name` of transformers on `folder`.
+def _torch_logits(model: inference.Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
+    """Logits of each window, `[length, C]` or `[C]`, one a row, from transformers' class for the task on `folder`.
 
-    pad: the token that fills rows up.
+    They come under None, and where transformers has no class by task, from the loader in `folder`.
     """
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    network = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
-    out = []
+    name = TORCH_CLASSES[model.run.config.task]
+    pad = model.run.checkpoint.tokenizer.pad_token_id
+    if name is None:
+        network = export_heads.load(folder).logits
+    else:
+        classifier = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
+
+        def network(**inputs):
+            found = classifier(**inputs)
+            if "start_logits" in found:
+                return {None: torch.stack([found.start_logits, found.end_logits], dim=-1).float().numpy()}
+            return {None: found.logits.float().numpy()}
+
+    out: dict[str | None, list[Any]] = {}
     for first in range(0, len(windows), TORCH_ROWS):
         pieces = [
             slice(*windows.offsets[w : w + 2]) for w in range(first, min(first + TORCH_ROWS, len(windows)))
@@ -211,18 +232,15 @@ def _torch_logits(folder: Path, windows: Windows, name: str, pad: int) -> Sequen
             "input_ids": padded(windows.input_ids, pad),
             "attention_mask": padded(np.ones_like(windows.input_ids)),
         }
-        if (
-            windows.has("token_type_ids") and network.config.model_type == "bert"
-        ):  # a GPT-2 would add them as words
+        # A GPT-2 would add them to the words.
+        if windows.has("token_type_ids") and model.run.checkpoint.hf_config["model_type"] == "bert":
             inputs["token_type_ids"] = padded(windows.column("token_type_ids"))
         with torch.inference_mode():
             found = network(**inputs)
-        if "start_logits" in found:
-            logits = torch.stack([found.start_logits, found.end_logits], dim=-1).float().numpy()
-        else:
-            logits = found.logits.float().numpy()
-        of_tokens = logits.ndim == 3
-        out += [one[: p.stop - p.start] if of_tokens else one for one, p in zip(logits, pieces, strict=True)]
+        for head, logits in found.items():
+            cut = logits.ndim == 3
+            rows = (one[: p.stop - p.start] if cut else one for one, p in zip(logits, pieces, strict=True))
+            out.setdefault(head, []).extend(rows)
     return out
 
 
@@ -232,8 +250,7 @@ def _check_tags(model: inference.Model, dev: Split, folder: Path, output: Path) 
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
     chain, windows = loader.load_chain(folder), dev.windows
-    pad = model.run.checkpoint.tokenizer.pad_token_id
-    logits = np.concatenate(_torch_logits(folder, windows, TORCH_CLASSES[model.run.config.task], pad))
+    logits = np.concatenate(_torch_logits(model, windows, folder)[None])
     scored = windows.word >= 0
     sentence, word = np.repeat(windows.sentence, windows.lengths)[scored], windows.word[scored]
     order = np.lexsort((word, sentence))  # words of a long sentence come from several windows

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from jaxft import distributed, inference, startup, workdir
 from jaxft.errors import UserError
 from jaxft.predictions.lines import Lines
+from jaxft.predictions.multi_task import MultiOutput
 from jaxft.predictions.question_answering import AnsweredOutput
 from jaxft.predictions.sequence_classification import LabelledOutput
 from jaxft.predictions.token_classification import TaggedOutput
@@ -40,6 +41,7 @@ OUTPUTS: dict[str, Callable[[workdir.Run, argparse.Namespace], Output]] = {
     "crf_tagging": TaggedOutput,
     "sequence_classification": LabelledOutput,
     "question_answering": AnsweredOutput,
+    "multi_task": MultiOutput,
 }
 
 

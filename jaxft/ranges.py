@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxft import durations
@@ -15,6 +16,7 @@ CHOICES = {
         "causal_lm",
         "sequence_classification",
         "question_answering",
+        "multi_task",
     ),
     "model.pool": ("auto", "pooler", "cls", "last", "mean", "max"),
     "model.problem_type": ("single_label_classification", "multi_label_classification", "regression"),
@@ -28,6 +30,9 @@ CHOICES = {
     "data.label_subwords": ("first", "last", "all"),
     "data.layout": ("documents", "blocks"),
     "data.truncation": ("head", "tail", "head+tail", "windows"),
+    "data.overlaps": ("error", "longest"),
+    "data.mix": ("size", "temperature", "weights"),
+    "loss.balance": ("weights", "uncertainty"),
     "eval.thresholds": ("one", "label", "none"),
     "optim.schedule": ("linear", "cosine", "constant"),
 }
@@ -110,6 +115,7 @@ def check(found: Mapping[str, Any]) -> None:
         need(
             "loss.r_drop", not found["loss.r_drop"], "0, for it is for config.task='sequence_classification'"
         )
+    _check_tasks(found, need)
     bounds = found["data.label_range"]
     need(
         "data.label_range",
@@ -131,6 +137,38 @@ def check(found: Mapping[str, Any]) -> None:
             f"config.batch.rows={found['batch.rows']} is not a multiple of "
             f"config.batch.accumulate={found['batch.accumulate']}: rows are cut into equal microbatches"
         )
+
+
+def _check_tasks(found: Mapping[str, Any], need: Callable[[str, bool, str], None]) -> None:
+    several, tasks = found["task"] == "multi_task", found["tasks"]
+    example = '(("intents", (("task", "sequence_classification"),)), ("slots", (("task", "token_classification"),)))'
+    need(
+        "tasks",
+        bool(tasks) == several,
+        f"pairs {example}" if several else "(), without config.task='multi_task'",
+    )
+    fits = all(_is_pair(task, tuple) and all(_is_pair(item, object) for item in task[1]) for task in tasks)
+    need("tasks", fits, f"pairs of a name and pairs of settings that differ, such as {example}")
+    names = [name for name, _ in tasks]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z]\w*", name) or name == "uncertainty" or names.count(name) > 1:
+            raise UserError(
+                f"config.tasks: {name!r} cannot be a task's name; expected different ones of letters, digits and _, "
+                "not 'uncertainty'"
+            )
+    for key, default in (("data.mix", "size"), ("batch.by_task", False), ("loss.balance", "weights")):
+        need(key, several or found[key] == default, f"{default!r}, for config.task is {found['task']!r}")
+    if several:
+        need("data.context", not found["data.context"], "False with config.task='multi_task'")
+    need("loss.weight", 0 < found["loss.weight"] < math.inf, "more than 0")
+    need("data.mix_temperature", found["data.mix_temperature"] >= 1, "1 or more")
+    weights = found["data.mix_weights"]
+    need(
+        "data.mix_weights",
+        bool(weights) == (found["data.mix"] == "weights")
+        and all(isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights),
+        "numbers above 0, one a data set, with config.data.mix='weights', and else ()",
+    )
 
 
 def _is_pair(item: Any, kind: Any) -> bool:

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from jaxft import build, distributed, durations, evaluate, optim, sharding, startup, watch
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
-from jaxft.data.loader import Loader, prefetch
+from jaxft.data import mixing
+from jaxft.data.loader import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.report import (
     Clock,
@@ -70,10 +71,13 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     mesh = sharding.make_mesh(config)
     sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
     sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
+    data = config.data
+    mix = mixing.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
     rows = {name: config.batch.rows if name == "train" else config.eval.rows for name in splits}
     loaders = {
-        name: Loader(
+        name: mixing.loader(
             split.windows,
+            mix,
             rows=rows[name],
             only=sharding.rows_here(mesh, rows[name]),
             max_length=length,

@@ -19,6 +19,7 @@ LAYERS = (
     {"build"},
     {"workdir", "estimate"},
     {"inference", "model_card", "predictions"},
+    {"export_heads"},
     {"evaluate", "predict", "export", "generate", "plan", "serve"},
     {"train"},
     {"main"},

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data import conll, records
-from jaxft.data.sentence import Sentence, from_spans, split_words
+from jaxft.data.sentence import Sentence, from_spans, longest, split_words
 from jaxft.errors import UserError
 
 # What a record may hold, and the keys it is looked for under, in this order.
 KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), "spans": ("spans",)}
 
 
-def read_jsonl(source: str | conll.Stream, *, tagged: bool, columns: Mapping[str, str]) -> Iterator[Sentence]:
-    """Sentences of JSON lines."""
-    return _sentences(records.read_jsonl(source), tagged=tagged, columns=columns, names=None)
+def read_jsonl(source: str | conll.Stream, **options: Any) -> Iterator[Sentence]:
+    """Sentences of JSON lines; options as of `sentences`."""
+    return sentences(records.read_jsonl(source), **options)
 
 
-def read_csv(source: str, *, tagged: bool, columns: Mapping[str, str]) -> Iterator[Sentence]:
+def read_csv(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
     """Sentences of a CSV file; lists are JSON lists or divided by spaces, spans are JSON."""
     lists = {columns.get(role, key) for role in ("tokens", "tags", "spans") for key in KEYS[role]}
 
@@ -27,21 +27,21 @@ def read_csv(source: str, *, tagged: bool, columns: Mapping[str, str]) -> Iterat
             parsed = {key: _csv_list(record[key], where, key) for key in lists & record.keys()}
             yield where, origin, record | parsed
 
-    return _sentences(rows(), tagged=tagged, columns=columns, names=None)
+    return sentences(rows(), columns=columns, **options)
 
 
-def read_parquet(source: str, *, tagged: bool, columns: Mapping[str, str]) -> Iterator[Sentence]:
+def read_parquet(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
     """Sentences of a Parquet file; names of integer tags come from the schema that `datasets` writes."""
     rows, features = records.read_parquet(source)
-    return _sentences(rows, tagged=tagged, columns=columns, names=_class_names(features, columns))
+    return sentences(rows, columns=columns, names=_class_names(features, columns), **options)
 
 
 def read_hub(
-    address: str, *, split: str | None, tagged: bool, columns: Mapping[str, str]
+    address: str, *, split: str | None, columns: Mapping[str, str], **options: Any
 ) -> Iterator[Sentence]:
     """Sentences of a dataset of the Hugging Face hub; see `records.read_hub`."""
     rows, features = records.read_hub(address, split=split)
-    return _sentences(rows, tagged=tagged, columns=columns, names=_class_names(features, columns))
+    return sentences(rows, columns=columns, names=_class_names(features, columns), **options)
 
 
 def _csv_list(cell: str, where: str, key: str) -> list:
@@ -67,27 +67,37 @@ def _class_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> lis
     return None
 
 
-def _sentences(
+def sentences(
     rows: Iterator[records.Record],
     *,
     tagged: bool,
     columns: Mapping[str, str],
-    names: list[str] | None,
+    names: list[str] | None = None,
+    choice: str = "",
+    overlaps: str = "error",
 ) -> Iterator[Sentence]:
     """Turns records into sentences, each its own document.
 
-    An empty record is dropped if tags are asked for, and otherwise kept, so that predictions stay aligned.
+    An empty record is dropped if tags are asked for, and otherwise kept, so that predictions stay aligned. names: of
+    integer tags. choice: see `records.chosen`. overlaps: see `sources.read`.
     """
     document = 0
-    for where, origin, record in rows:
-        sentence = _sentence(record, where, origin, document, tagged=tagged, columns=columns, names=names)
+    for where, origin, record in records.chosen(rows, choice):
+        sentence = _sentence(record, where, origin, document, tagged, columns, names, overlaps)
         if sentence.words or not tagged:
             yield sentence
             document += 1
 
 
 def _sentence(
-    record: dict, where: str, origin: str, document: int, *, tagged: bool, columns: Mapping[str, str], names
+    record: dict,
+    where: str,
+    origin: str,
+    document: int,
+    tagged: bool,
+    columns: Mapping[str, str],
+    names: list[str] | None,
+    overlaps: str,
 ) -> Sentence:
     keys = {}
     for role, usual in KEYS.items():
@@ -116,7 +126,10 @@ def _sentence(
     if not tagged:
         offsets, tags = split_words(text), None
     elif keys["spans"]:
-        offsets, tags = from_spans(text, _spans(record[keys["spans"]], where, keys["spans"]), where)
+        spans = _spans(record[keys["spans"]], where, keys["spans"])
+        if overlaps == "longest":
+            spans = longest(spans)
+        offsets, tags = from_spans(text, spans, where)
     else:
         raise UserError(_missing(record, where, "spans", columns))
     return Sentence([text[start:end] for start, end in offsets], tags, document, origin, text, offsets)

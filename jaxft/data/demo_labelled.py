@@ -14,7 +14,7 @@ _SEED = 20241105
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 
-_WORDS = {
+WORDS = {
     "thing": "phone,film,book,hotel,meal,lamp,coat,app,train ride,concert,course,sofa,camera,garden tour,bike",
     "part": "sound,price,story,staff,colour,battery,view,ending,service,manual,design,handling,delivery,music",
     "good": "great,lovely,splendid,clever,charming,solid,excellent,delightful,superb,reliable",
@@ -46,7 +46,7 @@ _REVIEWS = {
         "Hardly anything about the {thing} is {good}, and the {part} is simply {bad}.",
     ),
 }
-_REQUESTS = {
+REQUESTS = {
     "card_arrival": (
         "[When|How soon] will my [new|] card [arrive|get here]?",
         "I ordered a card {when} and it [is not here|has not come] yet.",
@@ -98,7 +98,7 @@ _REQUESTS = {
         "[Since {when} I|I] need no account with you any more.",
     ),
 }
-_TEMPLATES = {"sentiment": _REVIEWS, "intent": _REQUESTS}
+_TEMPLATES = {"sentiment": _REVIEWS, "intent": REQUESTS}
 
 
 def records(source: str) -> Iterator[Record]:
@@ -115,7 +115,7 @@ def _records(name: str, split: str) -> Iterator[Record]:
     templates, seen = _TEMPLATES[name], set()
     for number in range(1, SIZES[split] + 1):
         text = None
-        while text is None or text in seen or _split_of(text) != split:
+        while text is None or text in seen or split_of(text) != split:
             label = rng.choice(list(templates))
             text = _write(rng, rng.choice(templates[label]))
             if rng.random() < 0.5:  # templates with few choices are written in several ways
@@ -131,13 +131,18 @@ _OPENINGS = {
 }
 
 
-def _write(rng: random.Random, template: str) -> str:
+def choose(rng: random.Random, template: str) -> str:
+    """A template with one of each `[choice|another]`, its slots `{name}` still to be filled."""
     text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template)
-    text = _SLOT.sub(lambda match: rng.choice(_WORDS[match[1]].split(",")), text)
-    text = re.sub(r" +", " ", text).replace(" ?", "?").strip()
+    return re.sub(r" +", " ", text).replace(" ?", "?").strip()
+
+
+def _write(rng: random.Random, template: str) -> str:
+    text = _SLOT.sub(lambda match: rng.choice(WORDS[match[1]].split(",")), choose(rng, template))
     return text[0].upper() + text[1:]
 
 
-def _split_of(text: str) -> str:
+def split_of(text: str) -> str:
+    """The split that a text belongs to: by its hash, so that none stands in two."""
     share = hashlib.sha256(text.lower().encode()).digest()[0] / 256
     return "train" if share < 0.7 else "dev" if share < 0.85 else "test"

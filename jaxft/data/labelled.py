@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxft.data import conll, demo_labelled, records, sources
+from jaxft.data import conll, demo_labelled, demo_requests, records, sources
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "hub")
@@ -52,7 +52,8 @@ def read(
 
     Args:
       source: a path; "-" for stdin; an open stream (the format named, one that is read by lines);
-        `demo:sentiment/SPLIT` or `demo:intent/SPLIT`; or `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`.
+        `demo:sentiment/SPLIT`, `demo:intent/SPLIT` or `demo:requests/SPLIT`; or
+        `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`; with a choice of records, `data.jsonl?fold=0-3`, if wanted.
       problem: what a label is: `SINGLE` a name (numbers and true and false become names), `MULTI` a list of
         names or a string of them with `separator` between, `NUMBER` a number.
       format: one of `FORMATS`. "auto" goes by the suffix. Tables have a header. "text", one text a line, has
@@ -62,9 +63,10 @@ def read(
       UserError: at once for a source that is not there, and while reading for data that is not as it
         should be; with file, line or row, and key.
     """
-    rows, features = _records(source, format, columns)
+    address, choice = records.split_choice(source) if isinstance(source, str) else (source, "")
+    rows, features = _records(address, format, columns)
     names = _class_names(features.get(columns.label))
-    examples = (_example(*row, columns, problem, separator, names) for row in rows)
+    examples = (example(*row, columns, problem, separator, names) for row in records.chosen(rows, choice))
     return sources.not_empty(examples, source, "text")
 
 
@@ -84,7 +86,9 @@ def _records(source, format: str, columns: Columns) -> tuple[Iterator[records.Re
         raise UserError(f"format {format!r} is not for texts with labels; expected {', '.join(FORMATS)}")
     if isinstance(source, str):
         if source.startswith("demo:"):
-            return demo_labelled.records(source), {}
+            return demo_requests.records(source) if demo_requests.has(source) else demo_labelled.records(
+                source
+            ), {}
         if format == "hub" or source.startswith("hub:"):
             return records.read_hub(source if source.startswith("hub:") else f"hub:{source}")
         sources.check_readable(source, "demo:sentiment/train, demo:intent/train")
@@ -113,9 +117,16 @@ def _class_names(feature: Any) -> list[str] | None:
     return list(names) if names else None
 
 
-def _example(
-    where: str, origin: str, record: dict, columns: Columns, problem: str, separator: str, names
+def example(
+    where: str,
+    origin: str,
+    record: dict,
+    columns: Columns,
+    problem: str = SINGLE,
+    separator: str = ",",
+    names=None,
 ) -> LabelledText:
+    """The example of one record; arguments as in `read`, names of integer labels by number."""
     texts = []
     for setting, key in (("text", columns.text), ("text_pair", columns.pair)):
         if key is not None:

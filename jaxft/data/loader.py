@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxft.data.joint import step_scales
 from jaxft.data.packing import (
+    Packed,
     Shape,
     bucket,
     choose_block,
@@ -54,7 +56,9 @@ class Batch(NamedTuple):
         for padding, else 1, 2.. from the left; `positions`, from 0 in each segment; `token_type_ids`, the windows'
         own or 0. Where tokens are labelled also int32 `labels`, 0 where there is no loss, and float32 `weights`, 1
         where there is a label, else 0. Where segments are labelled: `starts` as below, and the windows' columns
-        `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment.
+        `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment. Of several tasks each has its own,
+        `NAME/labels` and `NAME/weights`, and there are `scales`; see
+        `joint.step_scales`.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
@@ -113,12 +117,10 @@ class Loader:
         self._place[only] = np.arange(self._built)
         self._lengths = lengths = windows.lengths.astype(np.int64)
         if pack:
-            block = choose_block(lengths, rows, max_length, segments) if blocks else 0
-            packed = pack_rows(lengths, Shape(rows, max_length, block), segments)
+            packed, shape = self._pack(lengths, Shape(rows, max_length), segments, blocks)
             self._members, self._starts, self._first, self._whole = packed
-            count = len(self._first) - 1
-            known = (block, every_fitting(self._whole, count, rows)) if block else (0, 0)
-            edges, row_bucket = [max_length], np.zeros(count, np.int64)
+            known = shape[2:]
+            edges, row_bucket = [max_length], np.zeros(len(self._first) - 1, np.int64)
         else:
             edges = list(buckets) if buckets is not None else default_edges(max_length)
             self._members, self._starts = np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
@@ -137,6 +139,18 @@ class Loader:
         self._by_length = np.argsort(lengths, kind="stable")
         self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 
+    def _pack(
+        self, lengths: np.ndarray, shape: Shape, segments: int | None, blocks: bool
+    ) -> tuple[Packed, Shape]:
+        """Rows, and what is known of them."""
+        block = choose_block(lengths, shape.rows, shape.length, segments) if blocks else 0
+        packed = pack_rows(lengths, shape._replace(block=block), segments)
+        if not block:
+            return packed, shape
+        return packed, shape._replace(
+            block=block, every=every_fitting(packed.whole, len(packed.first) - 1, shape.rows)
+        )
+
     def _epoch(self, epoch: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """Epoch, window at each member `[N]`, rows of each step (-1: none) `[steps, R]`, and its bucket."""
         plan = self._plan  # one read: another thread may be in another epoch
@@ -146,19 +160,18 @@ class Loader:
         windows, orders = self._members, [np.arange(len(rows)) for rows in self._bucket_rows]
         order = np.arange(self.steps_per_epoch)
         every = self.shapes[0].every if self.shapes else 0
-        places = (
-            np.arange(0, len(orders[0]), every) if every else np.empty(0, np.int64)
-        )  # of rows not in blocks
+        # Of rows that aren't in blocks.
+        places = np.arange(0, len(orders[0]), every) if every else np.empty(0, np.int64)
         if self._shuffle:
             bits = np.random.PCG64(np.random.SeedSequence([self._seed, epoch]))
-            shuffled = _permutation(bits, len(self._lengths))
+            shuffled = permutation(bits, len(self._lengths))
             swap = np.empty_like(shuffled)
             swap[self._by_length] = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
             windows = swap[self._members]
-            orders = [_permutation(bits, len(rows)) for rows in self._bucket_rows]
+            orders = [permutation(bits, len(rows)) for rows in self._bucket_rows]
             if len(self._bucket_rows) > 1:
-                order = _permutation(bits, len(order))
-            places = places[_permutation(bits, len(places))]
+                order = permutation(bits, len(order))
+            places = places[permutation(bits, len(places))]
         if every > 1:
             rows = orders[0]
             whole = rows < self._whole
@@ -216,20 +229,25 @@ class Loader:
             if self._source.has("token_type_ids")
             else np.zeros((self._built, length), np.int32),
         }
-        if not self._arrays["labels"].of_segment:
-            labels = self._source.labels[source]
-            labelled = labels >= 0
-            arrays["labels"] = fill(np.where(labelled, labels, 0))
-            arrays["weights"] = fill(labelled, np.float32)
         for name, spec in self._arrays.items():
-            if spec.of_segment:
-                values = start if name == "starts" else self._source.column(name)[window]
+            if not spec.of_segment and name.endswith("labels"):
+                labels = self._source.column(name)[source]
+                labelled = labels >= 0
+                arrays[name] = fill(np.where(labelled, labels, 0))
+                arrays[name.removesuffix("labels") + "weights"] = fill(labelled, np.float32)
+            elif spec.of_segment:
+                if name == "starts":
+                    values = start
+                elif name == "scales":
+                    values = step_scales(self._source.column("task_weights")[window])
+                else:
+                    values = self._source.column(name)[window]
                 arrays[name] = np.zeros(spec.shape_in(self._built, length, self._segments), spec.dtype)
                 arrays[name][built, segment[here]] = values[here]
         return Batch(arrays, windows, starts, len(window), int(size.sum()), shape)
 
 
-def _permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:
+def permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:
     """A random order; from raw bits, since numpy may change `permutation` from version to version."""
     return np.argsort(bits.random_raw(count), kind="stable")
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +15,46 @@ Record = tuple[str, str, dict]  # where it stands, for messages; its origin, "da
 # Formats by suffix.
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
+_CONDITION = re.compile(r"(?P<key>[^=!]+)(?P<not>!?)=(?P<values>.+)")
 _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
+
+
+def split_choice(source: str) -> tuple[str, str]:
+    """A source and the choice of its records: ("data.jsonl", "fold!=3") of "data.jsonl?fold!=3"; "" for all."""
+    path, mark, choice = source.rpartition("?")
+    return (path, choice) if mark and not os.path.exists(source) else (source, "")
+
+
+def chosen(rows: Iterator[Record], choice: str) -> Iterator[Record]:
+    """The records that meet all conditions of `choice`: "fold=0-3,7" or "fold!=4", with "&" between several.
+
+    Values are compared as text; "0-3" stands for whole numbers. Raises `UserError` for what is no condition, and for
+    a record without the key.
+    """
+    conditions = []
+    for part in choice.split("&") if choice else []:
+        match = _CONDITION.fullmatch(part)
+        if not match:
+            raise UserError(
+                f"the choice of records ?{choice}: {part!r} is no condition; expected KEY=VALUES or KEY!=VALUES, "
+                "values with commas between and 0-3 for whole numbers, such as ?fold=0-3,7"
+            )
+        values: set[str] = set()
+        for value in match["values"].split(","):
+            bounds = re.fullmatch(r"(\d+)-(\d+)", value)
+            values.update(map(str, range(int(bounds[1]), int(bounds[2]) + 1)) if bounds else [value])
+        conditions.append((match["key"], match["not"] == "", values))
+    for where, origin, record in rows:
+        for key, wanted, values in conditions:
+            if key not in record:
+                raise UserError(
+                    f"{where}: no key {key!r} in {sorted(map(str, record))}; ?{choice} chooses by it"
+                )
+            value = record[key]
+            if ((json.dumps(value) if isinstance(value, bool) else str(value)) in values) != wanted:
+                break
+        else:
+            yield where, origin, record
 
 
 def read_jsonl(source: str | conll.Stream) -> Iterator[Record]:

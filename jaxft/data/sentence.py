@@ -69,6 +69,15 @@ def split_words(text: str) -> list[tuple[int, int]]:
     return words
 
 
+def longest(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Spans `(start, end, label)` without those that overlap a longer one (of equal ones, an earlier one)."""
+    kept: list[tuple[int, int, str]] = []
+    for start, end, label in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
+        if all(end <= other[0] or other[1] <= start for other in kept):
+            kept.append((start, end, label))
+    return kept
+
+
 def from_spans(
     text: str, spans: Sequence[tuple[int, int, str]], where: str
 ) -> tuple[list[tuple[int, int]], list[str]]:
@@ -90,7 +99,7 @@ def from_spans(
         if start < last[1]:
             raise UserError(
                 f"{where}: spans {last[0]}..{last[1]} ({last[2]}) and {start}..{end} ({label}) overlap; "
-                "a character can have one label only, so remove one of them"
+                "a character can have one label only, so remove one of them, or set config.data.overlaps='longest'"
             )
         if not text[start:end].strip():
             raise UserError(f"{where}: span {start}..{end} ({label}) holds whitespace only; remove it")

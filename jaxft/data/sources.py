@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from jaxft.data import annotated, conll, demo, records
+from jaxft.data import annotated, conll, demo, demo_requests, records
 from jaxft.data.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
@@ -32,12 +32,14 @@ def read(
     tagged: bool = True,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
+    overlaps: str = "error",
 ) -> Iterator[Sentence]:
     """Streams the sentences of a source, in its order and in constant memory.
 
     Args:
       source: a path; "-" for stdin; an open stream (the format named, one that is read by lines);
-        `demo:ner/train`, `/dev` or `/test`; or `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
+        `demo:ner/train`, `/dev` or `/test`, or `demo:requests/train` and so on; or
+        `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`. Of records some can be chosen: `data.jsonl?fold=0-3`.
       format: one of `FORMATS`. "auto" goes by the suffix; any other suffix, and stdin, is CoNLL if
         `tagged`, and ".txt" and stdin are plain text if not.
       word_column: column of the word in CoNLL files, from 0, or from the end if negative.
@@ -47,6 +49,7 @@ def read(
       split: the split of a `demo:` or `hub:` source whose address does not name one.
       columns: keys of records where they differ from `tokens`, `tags` (or `ner_tags`), `text`, `spans`:
         a mapping from these to the keys of the data.
+      overlaps: of spans of characters: an "error", or the "longest" counts.
 
     Raises:
       UserError: at once for a source that is not there, and while reading for data that is not as it
@@ -58,18 +61,24 @@ def read(
     if unknown := columns.keys() - annotated.KEYS.keys():
         raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(annotated.KEYS)}")
 
+    address, choice = records.split_choice(source) if isinstance(source, str) else (source, "")
+    options = {"tagged": tagged, "columns": columns, "choice": choice, "overlaps": overlaps}
+    if isinstance(source, str) and demo_requests.has(source):
+        return not_empty(annotated.sentences(demo_requests.records(address), **options), source, "sentence")
     if isinstance(source, str) and source.startswith("demo:"):
         sentences = demo.sentences(_demo_split(source, split))
         return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
     if format == "hub" or (isinstance(source, str) and source.startswith("hub:")):
-        address = source if source.startswith("hub:") else f"hub:{source}"
-        sentences = annotated.read_hub(address, split=split, tagged=tagged, columns=columns)
+        address = address if address.startswith("hub:") else f"hub:{address}"
+        sentences = annotated.read_hub(address, split=split, **options)
         return not_empty(sentences, source, "sentence")
 
     if isinstance(source, str):
-        check_readable(source, "demo:ner/train")
+        check_readable(address, "demo:ner/train")
     if format == "auto":
-        format = guess_format(source, tagged)
+        format = guess_format(address, tagged)
+    if choice and format in ("text", "conll"):
+        raise UserError(f"{source}: ?{choice} chooses records by a key, which {format} has none of")
     if format == "text":
         if tagged:
             raise UserError(
@@ -81,10 +90,10 @@ def read(
             source, word_column=word_column, tag_column=tag_column if tagged else None
         )
     elif format == "parquet":
-        sentences = annotated.read_parquet(source, tagged=tagged, columns=columns)
+        sentences = annotated.read_parquet(address, **options)
     else:
         reader = {"jsonl": annotated.read_jsonl, "csv": annotated.read_csv}[format]
-        sentences = reader(source, tagged=tagged, columns=columns)
+        sentences = reader(address, **options)
     return not_empty(sentences, source, "sentence")
 
 

@@ -12,6 +12,7 @@ from jaxft.errors import UserError
 from jaxft.model_card import (
     causal_lm,
     crf_tagging,
+    multi_task,
     question_answering,
     sequence_classification,
     token_classification,
@@ -23,6 +24,7 @@ PARTS = {  # by task
     "causal_lm": causal_lm,
     "sequence_classification": sequence_classification,
     "question_answering": question_answering,
+    "multi_task": multi_task,
 }
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
@@ -64,6 +66,7 @@ def _public(value: Any) -> Any:
     """A source or address without folders of the machine it was used on."""
     if not isinstance(value, str):
         return value
+    value = re.sub(r"(?<=[=;])/[^;]*/", "", value)  # of several files
     if split_off := re.fullmatch(r"(\d+% of )(.*)(, seed \d+)", value):
         return split_off[1] + _public(split_off[2]) + split_off[3]
     path = Path(value).expanduser()

@@ -109,3 +109,8 @@ def question_answering_config(
 ) -> dict[str, Any]:
     """The config.json of an exported model that finds answers; like `sequence_classifier_config`."""
     return fields.labelled(fields.exported(hf_config, "BertForQuestionAnswering"), labels) | dict(tuned)
+
+
+def body_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of an exported body without a head."""
+    return fields.exported(hf_config, "BertModel")

@@ -3,6 +3,7 @@
 from jaxft.tasks.base import Task
 from jaxft.tasks.causal_lm import CausalLM
 from jaxft.tasks.crf_tagging import CRFTagging
+from jaxft.tasks.multi_task import MultiTask
 from jaxft.tasks.question_answering import QuestionAnswering
 from jaxft.tasks.sequence_classification import SequenceClassification
 from jaxft.tasks.token_classification import TokenClassification
@@ -13,4 +14,5 @@ TASKS: dict[str, type[Task]] = {  # by config.task
     "causal_lm": CausalLM,
     "sequence_classification": SequenceClassification,
     "question_answering": QuestionAnswering,
+    "multi_task": MultiTask,
 }

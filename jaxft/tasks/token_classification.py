@@ -75,6 +75,7 @@ class TokenClassification:
                 word_column=data.word_column,
                 tag_column=data.tag_column,
                 columns=dict(data.columns),
+                overlaps=data.overlaps,
             )
         )
         converted, conversion = schemes.convert(sentences, None if data.scheme == "auto" else data.scheme)

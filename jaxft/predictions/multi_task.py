@@ -1,0 +1,81 @@
+"""Reads texts for several tasks and writes them with each task's answer, under the task's name.
+
+- JSON lines: all keys stay; for each task NAME, or `predicted_NAME` where the record has that key, is added.
+- Plain text: `{"text", NAME, ...}`, one JSON object a line.
+
+A task that labels texts answers `{"predicted_labels", "scores"}` or what else `sequence_classification` writes; one
+that labels words `{"entities": [...]}` (or `words`) of a text, `{"predicted_tags", "scores"}` of tokens.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from jaxft import workdir
+from jaxft.data import annotated, joint, labelled, records, sources
+from jaxft.data.joint import MultiText
+from jaxft.data.sentence import Sentence
+from jaxft.predictions import token_classification
+from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
+from jaxft.tasks import own_settings
+
+FORMATS = ("jsonl", "text")
+
+
+class MultiOutput:
+    """Texts of an input, and the input with what was predicted."""
+
+    def __init__(self, run: workdir.Run, flags: argparse.Namespace):
+        """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
+        source, guessed = flags.input, flags.format
+        if not source.startswith(("demo:", "hub:")):
+            sources.check_readable(source, "- for stdin")
+            guessed = labelled.guess_format(source) if flags.format == "auto" else flags.format
+        self._format = choose_format(source, flags.format, guessed, FORMATS)
+        self._own = own_settings.of_tasks(run.config)
+        self._kinds = {name: own_settings.KINDS[own.task] for name, own in self._own.items()}
+        self.lines = Lines(source)
+
+    def examples(self) -> Iterator[MultiText]:
+        """The texts, without labels; empty ones too. Raises `UserError` for a record without a task's text."""
+        try:
+            for where, origin, record in self._records():
+                parts = {name: self._part(name, where, origin, record) for name in self._own}
+                yield MultiText(origin, 0, parts, self._kinds)
+        finally:
+            self.lines.close()
+
+    def _records(self) -> Iterator[records.Record]:
+        if self._format == "jsonl":
+            return records.read_jsonl(self.lines)
+        keys = {own.data.text for own in self._own.values()} | {"text"}
+        return (
+            (text.origin, text.origin, dict.fromkeys(keys, text.text))
+            for text in labelled.read(self.lines, columns=labelled.Columns("text", None, None), format="text")
+        )
+
+    def _part(self, name: str, where: str, origin: str, record: dict) -> Any:
+        data = self._own[name].data
+        if self._own[name].task == "sequence_classification":
+            return labelled.example(where, origin, record, labelled.Columns(data.text, data.text_pair, None))
+        columns = {} if self._format == "text" else dict(data.columns)
+        [sentence] = annotated.sentences(iter([(where, origin, record)]), tagged=False, columns=columns)
+        return sentence
+
+    def write(self, example: MultiText, answers: dict[str, Any]) -> list[bytes]:
+        """What is written for a text, with the lines before it."""
+        before = self.lines.take_until(example.origin)
+        [line] = self.lines.take(1)
+        said = {name: _said(example.parts[name], answer) for name, answer in answers.items()}
+        if self._format == "jsonl":
+            return [*before, extended_json(line, said)]
+        text, _ = joint.text_of(next(iter(example.parts.values())))
+        return [*before, json_line({"text": text} | said)]
+
+
+def _said(part: Any, answer: Any) -> dict[str, Any]:
+    if not isinstance(part, Sentence):
+        return answer
+    if part.text is not None:
+        return token_classification.labelled(part, answer)
+    return {"predicted_tags": answer.tags, "scores": [round(float(score), 6) for score in answer.scores]}

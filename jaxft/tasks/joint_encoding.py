@@ -1,0 +1,87 @@
+"""Encodes texts for several tasks at once: one reading for all that a text has labels for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxft.data import joint, labelled_windows
+from jaxft.data.joint import Encoding, MultiText
+from jaxft.data.labelled import LabelledText
+from jaxft.data.windows import Windows
+from jaxft.tasks import own_settings
+from jaxft.tasks.base import Task, cache_folder
+from jaxft.tasks.token_classification import TokenClassification
+
+
+def encode(
+    tasks: Mapping[str, Task],
+    examples: Sequence[MultiText],
+    tokenizer: Any,
+    config: ConfigDict,
+    *,
+    cached: bool,
+) -> Windows:
+    """Windows of all examples for all tasks; see `joint.together` for their columns.
+
+    A text that some task labels the words of is read as these words, whole, in as many windows as it takes; its labels
+    as a text then weigh 1 over that number in each. Other texts are read as `config.data.truncation` says.
+    """
+    taggers = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]
+    readings: dict[
+        tuple, list[int]
+    ] = {}  # texts that are read alike: by tasks of their words, and whether in pairs
+    for index, example in enumerate(examples):
+        own = tuple(name for name in taggers if name in example.parts and example.parts[name].words)
+        pair = any(joint.text_of(part)[1] is not None for part in example.parts.values())
+        if own or any(isinstance(part, LabelledText) for part in example.parts.values()):
+            readings.setdefault((own, pair), []).append(index)
+    encodings = []
+    for (own, _), members in readings.items():
+        some = [examples[index] for index in members]
+        if own:
+            owner, *rest = _as_words(tasks, own, some, tokenizer, config, cached)
+        else:
+            owner, *rest = _as_texts(some, tokenizer, config, cached)
+        encodings.append(Encoding(np.array(members, np.int32)[owner], *rest))
+    targets = {name: _targets(task, name, examples) for name, task in tasks.items() if name not in taggers}
+    data_sets = np.array([example.data_set for example in examples], np.int32)
+    return joint.together(encodings, data_sets, taggers, targets, list(tasks))
+
+
+def _as_words(tasks, names: tuple[str, ...], examples: Sequence[MultiText], tokenizer, config, cached: bool):
+    settings = own_settings.of_tasks(config)
+    found = {
+        name: tasks[name].encode([e.parts[name] for e in examples], tokenizer, settings[name], cached=cached)
+        for name in names
+    }
+    windows = found[names[0]]  # the others' differ in labels only
+    share = 1 / np.bincount(windows.sentence)[windows.sentence]
+    labels = {name: one.labels for name, one in found.items()}
+    return windows.sentence, windows, windows.word, labels, share, np.zeros(len(windows), np.int32)
+
+
+def _as_texts(examples: Sequence[MultiText], tokenizer, config: ConfigDict, cached: bool):
+    texts = [next(part for part in e.parts.values() if isinstance(part, LabelledText)) for e in examples]
+    windows = labelled_windows.encode(
+        texts,
+        np.zeros(len(texts), np.int32),  # the tasks' labels are put in later
+        np.ones(len(texts), bool),
+        tokenizer,
+        max_length=config.data.max_length,
+        truncation=config.data.truncation,
+        stride=config.data.stride,
+        cache_dir=cache_folder(config.data.cache_dir) if cached else None,
+    )
+    return windows.sentence, windows, None, {}, windows.column("weights"), windows.column("lost")
+
+
+def _targets(task: Any, name: str, examples: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N, ...] of a task that labels texts, and which of all examples have one, bool [N]."""
+    member = np.array([name in example.parts for example in examples], bool)
+    found, has = task.problem.targets([e.parts[name] for e in examples if name in e.parts])
+    labels = np.zeros((len(examples), *found.shape[1:]), found.dtype)
+    known = np.zeros(len(examples), bool)
+    labels[member], known[member] = found, has
+    return labels, known

@@ -1,0 +1,356 @@
+"""Several tasks on one body: each its own head, labels, loss and metrics, texts that they share encoded once."""
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from jaxft.data import joint
+from jaxft.data.joint import MultiText
+from jaxft.data.labelled import LabelledText
+from jaxft.data.loader import INPUTS, ArraySpec, Batch
+from jaxft.data.sentence import Sentence
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError
+from jaxft.models.layers import DropoutSeed
+from jaxft.models.multi_head import MultiHead, Shared
+from jaxft.report import write_json
+from jaxft.tasks import joint_encoding, own_settings
+from jaxft.tasks.base import Say, Split, Task
+from jaxft.tasks.composed_state import ComposedState, compose
+from jaxft.tasks.problems import VALUE
+from jaxft.tasks.token_classification import TokenClassification
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What `collect` of each task gave, and its loss as (sum, weight)."""
+
+    of: dict[str, Any]
+    losses: dict[str, tuple[float, float]]
+
+
+class MultiTask:
+    """Tasks of `config.tasks` over one body.
+
+    Texts that several tasks have from one source are encoded once, as words if one of the tasks labels words (then
+    whole, in windows), and all heads read the same hidden states in the same pass. A text has no part in the loss of
+    a task that it has no labels for.
+
+    A step's loss is the sum over tasks of weight * share * mean: `loss.weight` of the task, the share of the step's
+    windows that have labels for it, and its own mean loss over their labels (class weights don't change that
+    divisor). With `config.loss.balance="uncertainty"` learned log variances s take the place of weights:
+    share * (exp(-s) * mean + s / 2), half of exp(-s) for numbers (Kendall et al. 2018, equation 10).
+    """
+
+    architectures = ("bert",)
+    of_words = False
+    predicts_words = False
+
+    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
+        self.labels = labels
+        own = own_settings.of_tasks(config)
+        self.tasks: dict[str, Task] = {}
+        for name, one in own.items():
+            its = [label.partition("/")[2] for label in labels if label.partition("/")[0] == name]
+            self.tasks[name] = own_settings.KINDS[one.task](its, head_dropout=head_dropout, config=one)
+        self.taggers = [name for name, task in self.tasks.items() if isinstance(task, TokenClassification)]
+        self.weights = {name: one.loss.weight for name, one in own.items()}
+        self.uncertainty = config.loss.balance == "uncertainty"
+        if self.uncertainty and set(self.weights.values()) != {1.0}:
+            raise UserError(
+                "config.loss.balance='uncertainty' learns the weights of tasks; leave out loss.weight"
+            )
+        self.compares_with_train = any(task.compares_with_train for task in self.tasks.values())
+        best = [f"{name}/{task.selection_metric}" for name, task in self.tasks.items()]
+        self.selection_metric = "+".join(best)
+        self.asked = self.selection_metric if config.eval.metric == "auto" else config.eval.metric
+        self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
+        self.arrays = INPUTS | {"starts": ArraySpec(np.int32, True)}
+        for name, task in self.tasks.items():
+            self.arrays |= {f"{name}/{key}": task.arrays[key] for key in ("labels", "weights")}
+        self.arrays["scales"] = ArraySpec(np.float32, True, (len(self.tasks) + 1,))
+
+    @property
+    def tuned(self) -> dict[str, Any]:
+        """By task, of those that tuned something."""
+        return {name: task.tuned for name, task in self.tasks.items() if task.tuned}
+
+    @tuned.setter
+    def tuned(self, values: Mapping[str, Any]) -> None:
+        for name, task in self.tasks.items():
+            task.tuned = values.get(name, {})
+
+    # ---------------------------------------------------------------- examples
+
+    @staticmethod
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[MultiText]:
+        """All texts of the data sets that `source` names; see `joint.sources`."""
+        own = own_settings.of_tasks(config)
+        kinds = {task: own_settings.KINDS[one.task] for task, one in own.items()}
+        found: list[MultiText] = []
+        for index, (tasks, address) in enumerate(joint.sources(source, list(own))):
+            parts = {t: kinds[t].read(own[t], f"{name}-{t}", address, say) for t in tasks}
+            found += joint.join(parts, index, kinds)
+        counts = ", ".join(f"{sum(t in e.parts for e in found):,} for {t}" for t in own)
+        say(f"{name}: {len(found):,} texts, with labels {counts}")
+        return found
+
+    @staticmethod
+    def split_dev(
+        examples: Sequence[MultiText], fraction: float, seed: int
+    ) -> tuple[list[MultiText], list[MultiText]]:
+        """(train, dev): of each data set a part of its texts, one at least."""
+        taken: set[int] = set()
+        for data_set in sorted({example.data_set for example in examples}):
+            own = [index for index, example in enumerate(examples) if example.data_set == data_set]
+            if len(own) < 2:
+                raise UserError(
+                    f"{len(own)} text in data set {data_set + 1} of the training data: none can be split off for "
+                    "evaluation; add data, or name a dev set"
+                )
+            taken.update(random.Random(seed).sample(own, max(1, round(fraction * len(own)))))
+        parts = ([], [])
+        for index, example in enumerate(examples):
+            parts[index in taken].append(example)
+        return parts
+
+    @staticmethod
+    def label_set(train: Sequence[MultiText]) -> list[str]:
+        """Labels of each task, as NAME/LABEL."""
+        found = []
+        for name, kind in train[0].kinds.items():
+            own = [example.parts[name] for example in train if name in example.parts]
+            if not own:
+                raise UserError(
+                    f"the training data has no text for the task {name}; name one in config.data.train"
+                )
+            found += [f"{name}/{label}" for label in kind.label_set(own)]
+        return found
+
+    @staticmethod
+    def texts(train: Sequence[MultiText]) -> Iterator[str]:
+        """Texts, each once, and their pairs."""
+        return (
+            text for e in train for text in joint.text_of(next(iter(e.parts.values()))) if text is not None
+        )
+
+    def check(self, split: Split, train: Sequence[MultiText], say: Say) -> None:
+        """What each task says of its part."""
+        for name, (part, _) in self._parts(split).items():
+            known = part.examples if split.examples is train else _examples(train, name)
+            self.tasks[name].check(part, known, say)
+
+    def encode(
+        self,
+        examples: Sequence[MultiText],
+        tokenizer: "PreTrainedTokenizerBase",
+        config: ConfigDict,
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """`Windows` of examples (`only` some, if given), of all tasks together; see `joint_encoding`."""
+        examples = examples if only is None else examples[only.start : only.stop]
+        return joint_encoding.encode(self.tasks, examples, tokenizer, config, cached=cached)
+
+    def _parts(self, split: Split) -> dict[str, tuple[Split, np.ndarray]]:
+        """For each task that has examples in `split`: its part, and each window's number in it, -1 for none."""
+        found = {}
+        for name in self.tasks:
+            if own := _examples(split.examples, name):
+                member = np.array([name in example.parts for example in split.examples], bool)
+                windows, number = joint.apart(split.windows, name, member)
+                found[name] = Split(f"{split.name}-{name}", split.source, own, windows), number
+        return found
+
+    # ---------------------------------------------------------------- model
+
+    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
+        """`MultiHead` over a body of `sizes`."""
+        models = {name: task.build_model(sizes, rngs) for name, task in self.tasks.items()}
+        return MultiHead(models, uncertainty=self.uncertainty)
+
+    def _views(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Iterator[tuple[str, Task, Any, dict]]:
+        """Each task with its model, all over the same hidden states, and its batch."""
+        body = Shared(model.body)
+        for name, task in self.tasks.items():
+            own = {key: batch[f"{name}/{key}"] for key in ("labels", "weights")}
+            yield name, task, model.reader(name, body), batch | own
+
+    def loss(self, model, batch, dropout: DropoutSeed | None):
+        """The sum over tasks, see the class; weight: the share of the step's windows that the batch holds."""
+        total, each = jnp.float32(0), batch["scales"][..., -1]
+        for index, (name, task, own, view) in enumerate(self._views(model, batch)):
+            scales = batch["scales"][..., index]
+            # A label's weight counts for each of the classes that are told apart by themselves.
+            loss = task.loss(own, view, dropout)[0] * jnp.max(scales) / math.prod(task.arrays["labels"].shape)
+            if self.uncertainty:
+                variance = model.head["uncertainty"][index]
+                factor = 0.5 if task.labels == [VALUE] else 1.0
+                total += factor * jnp.exp(-variance) * loss + variance / 2 * jnp.sum((scales > 0) * each)
+            else:
+                total += self.weights[name] * loss
+        return total, jnp.sum(each)
+
+    def logits(self, model, batch) -> dict[str, jax.Array]:
+        """By task; see their `logits`."""
+        return {name: task.logits(own, view) for name, task, own, view in self._views(model, batch)}
+
+    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The body's."""
+        return {name: value for name, value in parameters.items() if name.startswith("body/")}
+
+    def predict(self, model, batch):
+        """Each task's predictions as NAME/KEY, its loss as NAME/loss [2] (sum, weight), and the sum of all."""
+        outputs, sums = {}, []
+        for name, task, own, view in self._views(model, batch):
+            found, total, weight = task.predict(own, view)
+            sums.append(jnp.stack([total, weight]))
+            outputs |= {f"{name}/{key}": value for key, value in found.items()} | {f"{name}/loss": sums[-1]}
+        return outputs, *sum(sums)
+
+    def prompts(self, examples, tokenizer, config) -> list[list[int]]:
+        """None: labels are no text."""
+        return []
+
+    # ---------------------------------------------------------------- evaluation
+
+    def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Predictions:
+        """Each task's predictions, of those that have examples in `split`."""
+        kept = [(batch._replace(arrays={}), arrays) for batch, arrays in outputs]
+        of, losses = {}, {}
+        for name, (part, number) in self._parts(split).items():
+            prefix = f"{name}/"
+            own = (
+                (
+                    batch._replace(windows=np.where(batch.windows >= 0, number[batch.windows], -1)),
+                    {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
+                )
+                for batch, arrays in kept
+            )
+            of[name] = self.tasks[name].collect(part, own)
+            losses[name] = tuple(
+                np.sum([arrays[f"{name}/loss"] for _, arrays in kept], axis=0, dtype=np.float64)
+            )
+        return Predictions(of, losses)
+
+    def predict_stream(
+        self,
+        examples: Iterable[MultiText],
+        tokenizer: "PreTrainedTokenizerBase",
+        config: ConfigDict,
+        outputs: Callable[[Windows], Iterable[tuple[Batch, dict[str, np.ndarray]]]],
+        *,
+        max_words: int,
+    ) -> Iterator[list[tuple[MultiText, dict[str, Any]]]]:
+        """Predicts texts as they come: yields them with each task's answer, in order, a chunk at a time.
+
+        An answer is a `Prediction` for words, and for texts what `Problem.answers` gives. outputs: the model's, of
+        all windows. max_words: of a chunk (or one text): all that is held in memory.
+        """
+        for chunk in _chunks(examples, max_words):
+            windows = self.encode(chunk, tokenizer, config, cached=False)
+            split = Split("input", "input", chunk, windows)
+            answers: list[dict[str, Any]] = [{} for _ in chunk]
+            for name, found in self.collect(split, outputs(windows)).of.items():
+                task = self.tasks[name]
+                said = found if name in self.taggers else task.problem.answers(found, task.tuned)
+                own = (one for one, example in zip(answers, chunk, strict=True) if name in example.parts)
+                for one, answer in zip(own, said, strict=True):
+                    one[name] = answer
+            yield list(zip(chunk, answers, strict=True))
+
+    def tune(self, split: Split, predictions: Predictions) -> None:
+        """As each task does."""
+        for name, (part, _) in self._parts(split).items():
+            self.tasks[name].tune(part, predictions.of[name])
+
+    def measure(
+        self, split: Split, predictions: Predictions, loss_sum: float, weight_sum: float
+    ) -> ComposedState:
+        """The states of all tasks."""
+        of = {
+            name: self.tasks[name].measure(part, predictions.of[name], *predictions.losses[name])
+            for name, (part, _) in self._parts(split).items()
+        }
+        return ComposedState(of, self.weights, self.asked)
+
+    def metric_names(self, split: Split) -> list[str]:
+        """The names of what `measure` gives on `split`."""
+        names = ["loss"]
+        for name, (part, _) in self._parts(split).items():
+            names += [f"{name}/{key}" for key in self.tasks[name].metric_names(part)]
+        return names + list(compose(self.asked, dict.fromkeys(names, 0.0)))
+
+    def summary(self, values: dict[str, float]) -> str:
+        """The metrics of a log line."""
+        said = []
+        for name, task in self.tasks.items():
+            own = {k.removeprefix(f"{name}/"): v for k, v in values.items() if k.startswith(f"{name}/")}
+            said += [f"{name}: {task.summary(own)}"] if own else []
+        return "; ".join(said)
+
+    def write_evaluation(
+        self,
+        folder: Path,
+        split: Split,
+        train: Split | None,
+        state: ComposedState,
+        predictions: Predictions,
+        *,
+        samples: int,
+        seed: int,
+        console: Console,
+    ) -> dict[str, float]:
+        """Writes what each task writes, as of a split NAME-TASK, and eval/NAME.json with all metrics; returns them."""
+        for name, (part, _) in self._parts(split).items():
+            known = None
+            if train is not None and (own := _examples(train.examples, name)):
+                known = Split(f"{train.name}-{name}", train.source, own, None)
+            self.tasks[name].write_evaluation(
+                folder,
+                part,
+                known,
+                state.of[name],
+                predictions.of[name],
+                samples=samples,
+                seed=seed,
+                console=console,
+            )
+        metrics = state.compute()
+        write_json(folder / "eval" / f"{split.name}.json", {"data": split.source, "metrics": metrics})
+        return metrics
+
+
+def _examples(examples: Sequence[MultiText], name: str) -> list[Sentence | LabelledText]:
+    return [example.parts[name] for example in examples if name in example.parts]
+
+
+def _chunks(examples: Iterable[MultiText], max_words: int) -> Iterator[list[MultiText]]:
+    """Texts in groups of at most `max_words` words, or one text."""
+    chunk: list[MultiText] = []
+    words = 0
+    for example in examples:
+        size = 1 + max(
+            len(" ".join(filter(None, joint.text_of(part))).split()) for part in example.parts.values()
+        )
+        if chunk and words + size > max_words:
+            yield chunk
+            chunk, words = [], 0
+        chunk.append(example)
+        words += size
+    if chunk:
+        yield chunk

@@ -1,0 +1,111 @@
+"""Mixed data sets: each goes through whole passes at its own pace, in the proportions that were asked for."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft.data.joint import step_scales
+from jaxft.data.loader import INPUTS, Loader
+from jaxft.data.mixing import Mix, MixedLoader, loader
+from jaxft.data.windows import Windows
+from jaxft.errors import UserError
+
+
+def windows_of(lengths: list[list[int]]) -> Windows:
+    """Windows of several data sets, whose tokens tell which window they are of."""
+    flat = np.array([length for own in lengths for length in own])
+    offsets = np.concatenate(([0], np.cumsum(flat)))
+    columns = {
+        "input_ids": pa.LargeListArray.from_arrays(
+            offsets, pa.array(np.repeat(np.arange(len(flat)), flat).astype(np.int32))
+        ),
+        "sentence": pa.array(np.arange(len(flat), dtype=np.int32)),
+        "data_set": pa.array(np.repeat(np.arange(len(lengths)), list(map(len, lengths))).astype(np.int32)),
+    }
+    return Windows(pa.RecordBatch.from_pydict(columns))
+
+
+OPTIONS = {"max_length": 16, "pad_id": 0, "seed": 3, "shuffle": True, "arrays": INPUTS}
+SETS = st.lists(st.lists(st.integers(1, 16), min_size=1, max_size=40), min_size=1, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    SETS, st.integers(1, 4), st.booleans(), st.booleans(), st.sampled_from(["size", "temperature", "weights"])
+)
+def test_every_data_set_goes_through_whole_passes(lengths, rows, by_task, pack, kind):
+    weights = tuple(float(index + 1) for index in range(len(lengths))) if kind == "weights" else ()
+    windows, mix = windows_of(lengths), Mix(kind, 5.0, weights, by_task)
+    options = OPTIONS | {"rows": rows, "segments": 4, "pack": pack}
+    try:
+        found = MixedLoader(windows, mix, **options)
+    except UserError as error:
+        assert "an epoch has" in str(error)
+        return
+    assert found.shapes == [(rows, 16)]
+    data_set, seen = windows.column("data_set"), [[] for _ in lengths]
+    steps = 3 * found.steps_per_epoch
+    for step in range(steps):
+        batch = found.batch(step)
+        own = [data_set[row[row >= 0]] for row in batch.windows]
+        assert all(len(set(row)) == 1 for row in own)  # a row is of one, and none is empty
+        if by_task:
+            assert len({int(row[0]) for row in own}) == 1
+        for row in batch.windows:
+            for window in row[row >= 0]:
+                seen[data_set[window]].append(int(window))
+        for row, start, ids in zip(batch.windows, batch.starts, batch.arrays["input_ids"], strict=True):
+            for window, first in zip(row[row >= 0], start, strict=False):
+                size = windows.lengths[window]
+                assert (ids[first : first + size] == window).all()
+    for index, own in enumerate(seen):
+        counts = Counter(own)
+        # In the middle of a pass a window may be one ahead of another.
+        assert max(counts.values()) - min(counts[w] for w in np.flatnonzero(data_set == index)) <= 1
+    again = MixedLoader(windows, mix, **options)
+    last = again.batch(steps - 1)
+    assert (last.windows == found.batch(steps - 1).windows).all()
+
+
+@pytest.mark.parametrize(
+    ("mix", "share"),
+    [
+        (Mix("size", by_task=True), 0.9),
+        (Mix("temperature", temperature=2.0), 0.75),
+        (Mix("weights", weights=(1.0, 3.0)), 0.25),
+        (Mix("weights", weights=(1.0, 3.0), by_task=True), 0.25),
+    ],
+)
+def test_proportions_are_of_windows(mix, share):
+    """Whatever their lengths: 900 short ones, of which a row holds four, and 100 that fill a row."""
+    windows = windows_of([[4] * 900, [16] * 100])
+    found = loader(windows, mix, rows=4, **OPTIONS)
+    counts = np.zeros(2)
+    for step in range(found.steps_per_epoch):
+        drawn = found.batch(step).windows
+        counts += np.bincount(windows.column("data_set")[drawn[drawn >= 0]], minlength=2)
+    assert counts[0] / counts.sum() == pytest.approx(share, abs=0.03)
+    assert found.padding_fraction == pytest.approx(0)
+
+
+def test_only_training_is_mixed():
+    windows = windows_of([[4] * 9, [16] * 5])
+    assert type(loader(windows, Mix("temperature", 2.0), rows=2, **OPTIONS | {"shuffle": False})) is Loader
+    assert type(loader(windows, Mix(), rows=2, **OPTIONS)) is Loader
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
+def test_scales_make_means_of_sums(weights):
+    """A loss of v a label comes to v times the share of windows with labels, however windows lie in microbatches."""
+    weights = np.array(weights, np.float32)
+    scales = step_scales(weights)
+    for task in range(2):
+        labelled = weights[:, task] > 0
+        assert (7.0 * weights[:, task] * scales[:, task]).sum() == pytest.approx(7.0 * labelled.mean())
+        assert len(set(scales[labelled, task])) <= 1
+    assert scales[:, 2].sum() == pytest.approx(1)
