@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -145,7 +146,7 @@ class CausalLM:
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""
-        return losses.chunked_cross_entropy(*_flat(model, batch, dropout))
+        return losses.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every next token, float32 [R, L, V], without dropout."""
@@ -159,7 +160,7 @@ class CausalLM:
         """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
         shape = batch["labels"].shape
         hidden, embedding, labels, weights = _flat(model, batch, None)
-        nll, correct = losses.chunked_scores(hidden, embedding, labels, weights)
+        nll, correct = losses.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
@@ -272,6 +273,11 @@ def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.A
         batch["labels"].ravel(),
         batch["weights"].ravel(),
     )
+
+
+def _mesh(model) -> Mesh | None:
+    """The devices that the body lays its activations over; None for one."""
+    return model.body.activations and model.body.activations.mesh
 
 
 def _state(split: Split, scores: Scores) -> LanguageModelState:
