@@ -137,12 +137,12 @@ def command(environment):
 
 @pytest.fixture(scope="session")
 def on_eight_devices(environment):
-    """Runs a Python script on eight virtual CPU devices, this folder its argument; the JSON of its last line."""
+    """Runs a Python script on eight virtual CPU devices, this folder and `more` its arguments; its last line's JSON."""
 
-    def run(script: str):
+    def run(script: str, *more: str):
         flags = f"{environment.get('XLA_FLAGS', '')} {SOON_COMPILED} "
         done = subprocess.run(
-            [sys.executable, "-c", script, os.path.dirname(__file__)],
+            [sys.executable, "-c", script, os.path.dirname(__file__), *map(str, more)],
             env=environment | {"XLA_FLAGS": flags + "--xla_force_host_platform_device_count=8"},
             capture_output=True,
             text=True,

@@ -1,5 +1,7 @@
 """Meshes: eight virtual devices, laid out in several ways, train as one does; settings that cannot be are refused."""
 
+import re
+
 import jax
 import pytest
 
@@ -88,6 +90,69 @@ def test_eight_devices_train_as_one_does(on_eight_devices):
     assert found["token_classification"]["8x1x1"]["share"] == 1
 
 
+# One run after the other: undisturbed, and moved from mesh to mesh each time that it is told to stop.
+MOVES = """
+import contextlib
+import io
+import json
+import pathlib
+import sys
+
+import jax
+
+from jaxft import config as settings
+from jaxft import sharding, train
+from jaxft.errors import Preempted
+
+make_mesh = sharding.make_mesh
+sharding.make_mesh = lambda config: make_mesh(config, jax.devices()[: 8 if -1 in config.mesh.values() else 1])
+folder, recipe, *overrides = sys.argv[2:]
+output = io.StringIO()
+
+
+def run(name, steps, **mesh):
+    asked = iter(range(1, 1000))
+    train.watch.on_sigterm = lambda: lambda: next(asked) == steps
+    config = settings.load(recipe, overrides)
+    config.mesh.update(dict(data=1, fsdp=1, tensor=1) | mesh)
+    with contextlib.suppress(Preempted), contextlib.redirect_stdout(output):
+        train.run(config, pathlib.Path(folder) / name)
+
+
+def losses(name):
+    rows = map(json.loads, (pathlib.Path(folder) / name / "metrics.jsonl").read_text().splitlines())
+    return [row["loss"] for row in rows]
+
+
+run("still", None)
+for mesh in ({}, {"fsdp": -1}, {"data": -1, "tensor": 4}, {}):
+    run("moved", 3, **mesh)
+print(json.dumps({"still": losses("still"), "moved": losses("moved"), "said": output.getvalue()}))
+"""
+
+
+def test_a_run_goes_on_over_another_mesh(on_eight_devices, tiny_flags, tmp_path):
+    """From one device to eight that split parameters, to others by tensor axis, and back: losses and dev's agree."""
+    values = {
+        "batch.rows": 16,
+        "train.steps": 11,
+        "optim.lr": 1e-3,
+        "data.test": "none",
+        "log.every_steps": 1,
+    }
+    values |= {"eval.every_steps": 11, "checkpoint.every_steps": 11, "model.unroll": "no"}
+    flags = [*tiny_flags[1:], *(f"--config.{key}={value}" for key, value in values.items())]
+    found = on_eight_devices(MOVES, tmp_path, *flags)
+    assert len(found["still"]) == 12
+    assert found["moved"] == pytest.approx(found["still"], abs=1e-5)
+    for step, mesh in ((3, "data 1, fsdp 8"), (6, "data 2, fsdp 1, tensor 4"), (9, "data 1, fsdp 1")):
+        assert re.search(rf"going on at step {step} of 11.*\n(.*\n)?.*devices: {mesh}", found["said"]), found[
+            "said"
+        ]
+    told, *_ = re.findall(r"not split along that axis of the mesh: (.*)", found["said"])
+    assert "fsdp 8 doesn't divide 2 of body/embeddings/type/embedding" in told.replace("\n", " ")
+
+
 def mesh_of(**sizes):
     config = settings.base()
     config.mesh.update(sizes)
@@ -126,3 +191,13 @@ def test_layout_of_parameters_follows_the_rules():
         ("head/kernel", (8, 9), spec("fsdp", None)),
     ):
         assert sharding.spec(name, shape, mesh) == want, name
+
+
+def test_what_a_mesh_does_not_divide_is_told():
+    shapes = {"head/kernel": (8, 9), "body/embeddings/word/embedding": (101, 8), "body/norm/scale": (7,)}
+    shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
+    mesh = jax.sharding.AbstractMesh((3, 2, 2), sharding.AXES)
+    assert sharding.left_whole(shapes, mesh) == (
+        "not split along that axis of the mesh: tensor 2 doesn't divide 101 of body/embeddings/word/embedding"
+    )
+    assert sharding.left_whole(shapes, jax.sharding.AbstractMesh((4, 1, 1), sharding.AXES)) is None
