@@ -147,7 +147,7 @@ def fingerprint(*encoded: Windows) -> str:
     data = hashlib.sha256()
     for windows in encoded:
         for array in (windows.offsets, *map(windows.column, windows.rows.schema.names)):
-            data.update(np.ascontiguousarray(array).tobytes())
+            data.update(np.ascontiguousarray(array))
     return data.hexdigest()
 
 
