@@ -4,18 +4,20 @@
 
 For each size, in a process of its own: a synthetic corpus (lines of `demo:text`, words drawn anew), a tokenizer trained
 on its beginning, then what a run of `configs/lm.py` does before and beside its steps: all documents are read, encoded
-into the cache, rows made up, and every batch of an epoch built. Tokens a second of each, and the peak of memory so far.
-A second line is of a process that finds the cache filled. Memory is flat where the peak does not grow with the size.
+into the cache, rows made up, and every batch of an epoch built. Tokens a second of each, and the peak of memory so far:
+of anonymous memory, for what is mapped from files the system takes back when it needs it. A second line is of a process
+that finds the cache filled. Memory is flat where the peak does not grow with the size.
 """
 
 import argparse
 import itertools
 import json
 import pathlib
-import resource
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -25,8 +27,6 @@ from jaxft.data import demo_text
 from jaxft.data.loader import Loader
 from jaxft.pretrained import scratch
 from jaxft.tasks.causal_lm import CausalLM
-
-MIB = 2**20
 
 
 def write_corpus(path: pathlib.Path, megabytes: int) -> None:
@@ -48,12 +48,13 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     with open(path, encoding="utf-8") as file:
         tokenizer = scratch.train_tokenizer(list(itertools.islice(file, 500)), flags.vocabulary, flags.length)
     task = CausalLM([], head_dropout=0.0, config=settings)
-    found = {"megabytes": path.stat().st_size / 1e6, "start_mib": peak_mib()}
+    memory = Peak()
+    found = {"megabytes": path.stat().st_size / 1e6, "start_mib": memory.mib()}
 
     def timed(name: str, action):
         began = time.perf_counter()
         result = action()
-        found[f"{name}_s"], found[f"{name}_peak_mib"] = time.perf_counter() - began, peak_mib()
+        found[f"{name}_s"], found[f"{name}_peak_mib"] = time.perf_counter() - began, memory.mib()
         return result
 
     texts = timed("read", lambda: task.read(settings, "train", str(path), lambda line: None))
@@ -68,9 +69,26 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     return {name: round(value, 1) if isinstance(value, float) else value for name, value in found.items()}
 
 
-def peak_mib() -> int:
-    """The largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // MIB
+class Peak:
+    """Watches this process's anonymous memory, of which Linux keeps no peak of its own."""
+
+    def __init__(self):
+        self._most = 0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self._look()
+            time.sleep(0.02)
+
+    def _look(self) -> None:
+        status = pathlib.Path("/proc/self/status").read_text()
+        self._most = max(self._most, int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) // 1024)
+
+    def mib(self) -> int:
+        """The most MiB so far."""
+        self._look()
+        return self._most
 
 
 def main() -> None:

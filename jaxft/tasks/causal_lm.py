@@ -19,7 +19,9 @@ from jaxft.data import language
 from jaxft.data import text as sources
 from jaxft.data.loader import TOKEN_LABELS, Batch
 from jaxft.data.packing import ranges
+from jaxft.data.sources import choose_dev
 from jaxft.data.text import Text
+from jaxft.data.texts import Texts, hashes
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.metrics.generated_text import GeneratedTextState
@@ -67,33 +69,36 @@ class CausalLM:
         self.method = _method(config)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Text]:
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> Texts:
         """All texts of `source` that are not empty; says how many there are, and how many were."""
-        data = config.data
-        found = list(
-            sources.read(
-                source,
-                format=data.format,
-                documents=data.documents,
-                template=data.template,
-                columns=dict(data.columns),
-            )
-        )
-        texts = [text for text in found if text.text.strip()]
+        data, sizes, empty = config.data, 0, 0
+
+        def kept() -> Iterator[Text]:
+            nonlocal sizes, empty
+            options = {"format": data.format, "documents": data.documents, "template": data.template}
+            for text in sources.read(source, columns=dict(data.columns), **options):
+                if text.text.strip():
+                    sizes += len(text.text)
+                    yield text
+                else:
+                    empty += 1
+
+        texts = Texts.of(kept())
         what = "documents" if data.template is None else "targets of prompts"
         if not texts:
-            raise UserError(
-                f"{name}: {source}: all {len(found)} {what} are empty; name a source that has some"
-            )
-        size = sum(len(text.text) for text in texts)
-        empty = f"; {len(found) - len(texts):,} empty ones left out" if len(texts) < len(found) else ""
-        say(f"{name}: {source}: {len(texts):,} {what}, {size:,} characters{empty}")
+            raise UserError(f"{name}: {source}: all {empty} {what} are empty; name a source that has some")
+        left_out = f"; {empty:,} empty ones left out" if empty else ""
+        say(f"{name}: {source}: {len(texts):,} {what}, {sizes:,} characters{left_out}")
         return texts
 
     @staticmethod
-    def split_dev(texts: Sequence[Text], fraction: float, seed: int) -> tuple[list[Text], list[Text]]:
+    def split_dev(texts: Texts, fraction: float, seed: int) -> tuple[Sequence[Text], Sequence[Text]]:
         """(train, dev) of texts; a single one is cut in two."""
-        return sources.split_dev(texts, fraction, seed)
+        if len(texts) == 1:
+            train, dev = sources.cut_dev(texts[0], fraction)
+            return [train], [dev]
+        chosen = np.array(choose_dev(texts.documents, fraction, seed))
+        return texts.picked(~chosen), texts.picked(chosen)
 
     @staticmethod
     def label_set(train: Sequence[Text]) -> list[str]:
@@ -109,8 +114,7 @@ class CausalLM:
         """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
-            seen = {(text.prompt, text.text) for text in train}
-            if shared := sum((text.prompt, text.text) in seen for text in texts):
+            if shared := np.count_nonzero(np.isin(hashes(texts), hashes(train))):
                 say(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for part, what in (("prompt", ""), ("target", "warning: ")):
