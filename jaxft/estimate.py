@@ -129,8 +129,9 @@ def estimate(
         return Estimate(**known | unknown | {"compile_s": time.perf_counter() - began}), None
     compile_s = time.perf_counter() - began
     text = compiled.as_text()
-    # The loss over a vocabulary runs over as many chunks as have labels: all of them, in text.
-    chunks = -(-rows // accumulate * length // losses.CHUNK) if net.task.predicts_words else 1
+    # The loss over a vocabulary runs over as many chunks of a device's positions as have labels: all, in text.
+    positions = rows // accumulate * length // mesh.size
+    chunks = -(-positions // losses.CHUNK) if net.task.predicts_words else 1
     program = hlo.Program(text, unknown_trips=chunks)
     peak = build.predicted_bytes({"train": compiled})
     collectives = _by_kind(program.collectives())

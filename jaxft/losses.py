@@ -1,12 +1,16 @@
 """Losses that return (sum, weight), so that sums over microbatches and devices are divided once."""
 
 import functools
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 CHUNK = 512  # positions whose logits over a vocabulary are held at once
+SPLIT_TABLE = "fsdp"  # the axis of a mesh that a vocabulary's embedding is split over, by columns
 
 
 def cross_entropy(
@@ -142,7 +146,13 @@ def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> 
 
 
 def chunked_cross_entropy(
-    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = CHUNK
+    hidden: jax.Array,
+    embedding: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    *,
+    chunk: int = CHUNK,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """`cross_entropy` of the logits `hidden @ embedding.T`, of which it only ever holds `[chunk, V]`.
 
@@ -156,34 +166,66 @@ def chunked_cross_entropy(
       labels: [T] int32 in [0, V); anything where there is no weight. One outside gives NaN, which stops a run.
       weights: [T] float32; 0 leaves a position out of value and gradient, even where its hidden state is not
         finite. Not differentiated.
+      mesh: that positions are split over, all its axes: each device drops and cuts its own, with all of the
+        embedding, which is gathered in hidden's dtype.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
     """
-    return _chunked(hidden, embedding, labels, weights, min(chunk, len(labels))), jnp.sum(weights)
+    return _chunked(hidden, embedding, labels, weights, chunk, mesh), jnp.sum(weights)
 
 
 def chunked_scores(
-    hidden: jax.Array, embedding: jax.Array, labels: jax.Array, weights: jax.Array, *, chunk: int = CHUNK
+    hidden: jax.Array,
+    embedding: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    *,
+    chunk: int = CHUNK,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Each position's loss, float32 [T], and whether its label has the highest logit, bool [T].
 
     Arguments as in `chunked_cross_entropy`; 0 and False where there is no weight.
     """
-    order, used = _weighted_first(weights, min(chunk, len(labels)))
-    table = embedding.astype(hidden.dtype)
+    scores = functools.partial(_scores_of_all, chunk=chunk)
+    return _on_each_device(scores, mesh, hidden.shape, "pp")(
+        hidden, embedding.astype(hidden.dtype), labels, weights
+    )
 
-    def body(index, carry):
-        losses, correct = carry
-        one = _softmax_of_chunk(hidden, table, labels, weights, order[index])
-        weighted = one.weights > 0
-        return (
-            losses.at[order[index]].set(jnp.where(weighted, one.losses, 0.0), mode="drop"),
-            correct.at[order[index]].set(weighted & (one.best == one.labels), mode="drop"),
-        )
 
-    start = (jnp.zeros(len(labels), jnp.float32), jnp.zeros(len(labels), bool))
-    return jax.lax.fori_loop(0, used, body, start)
+def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int], results: str):
+    """`function` (hidden, table, labels, weights) of each device's own positions, its results put together.
+
+    shape: hidden's. results: a letter for each, "p" of a value a position, "s" of a sum over positions, "t" of a
+    table's gradient.
+    """
+    axes = () if mesh is None else mesh.axis_names
+    while shape[0] % math.prod(mesh.shape[axis] for axis in axes):
+        axes = axes[:-1]
+    if not axes:
+        return function
+    columns = SPLIT_TABLE if SPLIT_TABLE in axes and shape[1] % mesh.shape[SPLIT_TABLE] == 0 else None
+
+    def own(hidden, table, labels, weights):
+        if columns:
+            table = jax.lax.all_gather(table, columns, axis=1, tiled=True)
+        return tuple(map(together, function(hidden, table, labels, weights), results))
+
+    def together(result, kind):
+        if kind == "t" and columns:
+            result = jax.lax.psum_scatter(result, columns, scatter_dimension=1, tiled=True)
+            return jax.lax.psum(result, [axis for axis in axes if axis != columns])
+        return result if kind == "p" else jax.lax.psum(result, axes)
+
+    specs = {"p": PartitionSpec(axes), "s": PartitionSpec(), "t": PartitionSpec(None, columns)}
+    return jax.shard_map(
+        own,
+        mesh=mesh,
+        in_specs=(specs["p"], specs["t"], specs["p"], specs["p"]),
+        out_specs=tuple(map(specs.get, results)),
+        check_vma=False,  # a device's loop has as many trips as its labels take, which the check doesn't allow
+    )
 
 
 class _Chunk(NamedTuple):
@@ -228,6 +270,7 @@ def _weighted_first(weights: jax.Array, chunk: int) -> tuple[jax.Array, jax.Arra
     Filled up with T, an index past the end.
     """
     count = len(weights)
+    chunk = min(chunk, count)
     order = jnp.argsort(weights <= 0, stable=True)
     order = jnp.pad(order, (0, -count % chunk), constant_values=count).reshape(-1, chunk)
     return order, (jnp.sum(weights > 0) + chunk - 1) // chunk
@@ -238,24 +281,40 @@ def _product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
     return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _chunked(hidden, embedding, labels, weights, chunk):
+def _scores_of_all(hidden, table, labels, weights, *, chunk):
+    """As `chunked_scores`, on one device."""
     order, used = _weighted_first(weights, chunk)
-    table = embedding.astype(hidden.dtype)
+
+    def body(index, carry):
+        losses, correct = carry
+        one = _softmax_of_chunk(hidden, table, labels, weights, order[index])
+        weighted = one.weights > 0
+        return (
+            losses.at[order[index]].set(jnp.where(weighted, one.losses, 0.0), mode="drop"),
+            correct.at[order[index]].set(weighted & (one.best == one.labels), mode="drop"),
+        )
+
+    start = (jnp.zeros(len(labels), jnp.float32), jnp.zeros(len(labels), bool))
+    return jax.lax.fori_loop(0, used, body, start)
+
+
+def _loss_of_all(hidden, table, labels, weights, *, chunk):
+    """The loss summed, on one device, as a tuple of one."""
+    order, used = _weighted_first(weights, chunk)
 
     def body(index, loss):
         one = _softmax_of_chunk(hidden, table, labels, weights, order[index])
         return loss + jnp.sum(one.losses * one.weights)
 
-    return jax.lax.fori_loop(0, used, body, jnp.float32(0))
+    return (jax.lax.fori_loop(0, used, body, jnp.float32(0)),)
 
 
-def _chunked_forward(hidden, embedding, labels, weights, chunk):
+def _gradients_of_all(hidden, table, labels, weights, *, chunk):
+    """The loss summed and its gradients by hidden (in its dtype) and table (float32), on one device."""
     order, used = _weighted_first(weights, chunk)
-    table = embedding.astype(hidden.dtype)
 
     def body(index, carry):
-        loss, d_hidden, d_embedding = carry
+        loss, d_hidden, d_table = carry
         one = _softmax_of_chunk(hidden, table, labels, weights, order[index])
         # d(loss) / d(logits) is weight / total * others, and -weight / total * others_sum at the label: two terms
         # that are summed apart, so that no [C, V] is written for the second and nothing cancels.
@@ -264,17 +323,30 @@ def _chunked_forward(hidden, embedding, labels, weights, chunk):
         gradient = (_product(others, table, 1, 0) - sums * one.label_rows) * scale
         d_hidden = d_hidden.at[order[index]].set(gradient.astype(d_hidden.dtype), mode="drop")
         scaled = one.hidden * scale
-        d_embedding += _product(others, scaled.astype(others.dtype), 0, 0)
-        d_embedding = d_embedding.at[one.labels].add(-sums * scaled)
+        d_table += _product(others, scaled.astype(others.dtype), 0, 0)
+        d_table = d_table.at[one.labels].add(-sums * scaled)
         loss += jnp.sum(one.losses * one.weights)
-        return loss, d_hidden, d_embedding
+        return loss, d_hidden, d_table
 
-    start = (jnp.float32(0), jnp.zeros_like(hidden), jnp.zeros(embedding.shape, jnp.float32))
-    loss, d_hidden, d_embedding = jax.lax.fori_loop(0, used, body, start)
-    return loss, (d_hidden, d_embedding)
+    start = (jnp.float32(0), jnp.zeros_like(hidden), jnp.zeros(table.shape, jnp.float32))
+    return jax.lax.fori_loop(0, used, body, start)
 
 
-def _chunked_backward(chunk, residuals, gradient):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _chunked(hidden, embedding, labels, weights, chunk, mesh):
+    loss = functools.partial(_loss_of_all, chunk=chunk)
+    arrays = hidden, embedding.astype(hidden.dtype), labels, weights
+    return _on_each_device(loss, mesh, hidden.shape, "s")(*arrays)[0]
+
+
+def _chunked_forward(hidden, embedding, labels, weights, chunk, mesh):
+    both = functools.partial(_gradients_of_all, chunk=chunk)
+    arrays = hidden, embedding.astype(hidden.dtype), labels, weights
+    loss, *gradients = _on_each_device(both, mesh, hidden.shape, "spt")(*arrays)
+    return loss, tuple(gradients)
+
+
+def _chunked_backward(chunk, mesh, residuals, gradient):
     d_hidden, d_embedding = residuals
     return (d_hidden * gradient).astype(d_hidden.dtype), d_embedding * gradient, None, None
 

@@ -64,15 +64,30 @@ def check_rows(mesh: Mesh, rows: int, key: str) -> None:
 
 def spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """How parameter `name` is split; axes of the mesh that do not divide a dimension are left out."""
-    axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
-    axes = axes[-len(shape) :] if shape else ()
-    axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
     return PartitionSpec(
         *(
             axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(axes, shape, strict=True)
+            for axis, size in zip(_rule(name, shape), shape, strict=True)
         )
     )
+
+
+def _rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    """The axis that each dimension is split by, wherever that can be."""
+    axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
+    axes = axes[-len(shape) :] if shape else ()
+    return (None,) * (len(shape) - len(axes)) + tuple(axes)
+
+
+def left_whole(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> str | None:
+    """Says which parameters the mesh doesn't split as `RULES` would, for it doesn't divide them; None where it does."""
+    found = [
+        f"{axis} {mesh.shape[axis]} doesn't divide {size:,} of {name}"
+        for name, leaf in abstract.items()
+        for axis, size in zip(_rule(name, leaf.shape), leaf.shape, strict=True)
+        if axis and size % mesh.shape[axis]
+    ]
+    return f"not split along that axis of the mesh: {'; '.join(found)}" if found else None
 
 
 def of_parameters(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:

@@ -26,8 +26,10 @@ from jaxft.pretrained import hub
 from jaxft.report import write_json
 from jaxft.tasks.base import Split, Task
 
-# Settings that change no result: a run may go on with others.
+# Settings that change no result: processes may have different ones, and a run may go on with others.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
+# Those of where and by what kernels it is computed, which change results by rounding only: a run may go on with others.
+MOVABLE = ("mesh.", "model.attention")
 
 # Endings of metrics that are the better the smaller they are.
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
@@ -86,7 +88,7 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
     changed = [
         f"config.{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
         for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key) and not key.startswith(FREE)
+        if found.get(key) != wanted.get(key) and not key.startswith(FREE + MOVABLE)
     ]
     if changed and _trained(workdir):
         raise UserError(
@@ -121,10 +123,10 @@ def _trained(workdir: Path) -> bool:
     return (metrics.exists() and metrics.stat().st_size > 0) or any(any(f.iterdir()) for f in kept)
 
 
-def _settings(config: ConfigDict) -> dict[str, Any]:
-    """The settings that results depend on, flat, as JSON gives them back."""
+def _settings(config: ConfigDict, without: tuple[str, ...] = FREE) -> dict[str, Any]:
+    """The settings, flat, as JSON gives them back, `without` those whose keys begin so."""
     values = settings.flat(json.loads(json.dumps(config.to_dict())))
-    return {key: value for key, value in values.items() if not key.startswith(FREE)}
+    return {key: value for key, value in values.items() if not key.startswith(without)}
 
 
 def identity(
@@ -133,7 +135,7 @@ def identity(
     """What must be the same for a run to go on: settings, data trained and selected on, labels, tokenizer."""
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
-        "settings": _settings(config),
+        "settings": _settings(config, FREE + MOVABLE),
         "data": fingerprint(splits["train"].windows, splits["dev"].windows),
         "labels": labels,
         "tokenizer": vocabulary.hexdigest(),
@@ -145,7 +147,7 @@ def fingerprint(*encoded: Windows) -> str:
     data = hashlib.sha256()
     for windows in encoded:
         for array in (windows.offsets, *map(windows.column, windows.rows.schema.names)):
-            data.update(np.ascontiguousarray(array).tobytes())
+            data.update(np.ascontiguousarray(array))
     return data.hexdigest()
 
 

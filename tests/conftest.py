@@ -24,6 +24,12 @@ from jaxft.data import demo
 LONG = "distributed resume language_model train train_settings step predict classification".split()
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
+# Programs of a few tiny steps: most of their time is the compiler's, of which these leave out two thirds and more.
+SOON_COMPILED = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2"
+)
+
 
 def pytest_collection_modifyitems(items) -> None:
     def rank(item) -> int:
@@ -174,16 +180,16 @@ def command(environment, python):
 
 @pytest.fixture(scope="session")
 def on_eight_devices(environment, python):
-    """Runs a Python script on eight virtual CPU devices, this folder its argument; the JSON of its last line."""
+    """Runs a Python script on eight virtual CPU devices, this folder and `more` its arguments; its last line's JSON."""
 
-    def run(script: str):
+    def run(script: str, *more: str):
+        flags = f"{environment['XLA_FLAGS']} {SOON_COMPILED} --xla_force_host_platform_device_count=8"
         done = subprocess.run(
-            [*python, "-c", script, os.path.dirname(__file__)],
-            env=environment
-            | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"},
+            [*python, "-c", script, os.path.dirname(__file__), *map(str, more)],
+            env=environment | {"XLA_FLAGS": flags},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])

@@ -1,12 +1,16 @@
 """Meshes: eight virtual devices, laid out in several ways, train as one does; settings that cannot be are refused."""
 
+import re
+
 import jax
 import pytest
 
 from jaxft import config as settings
 from jaxft import sharding
 from jaxft.errors import UserError
+from jaxft.tasks import TASKS
 
+# Four tasks over several meshes, in the same steps; with what each device then holds of the state.
 SCRIPT = """
 import json
 import sys
@@ -19,43 +23,134 @@ sys.path.insert(0, sys.argv[1])
 import test_step
 
 from jaxft import build, sharding
+from jaxft.tasks import TASKS
 
 assert jax.device_count() == 8
-losses = {}
-for sizes in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
+ROWS, SEGMENTS = 16, 2
+GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 51, "initializer_range": 0.1}
+
+
+def network(name, config, mesh):
+    task = TASKS[name](test_step.LABELS, head_dropout=0.2, config=config)
+    sizes = test_step.SIZES
+    if name == "causal_lm":
+        gpt2 = build.body_sizes(config, GPT2 | {"model_type": "gpt2"})
+        sizes = gpt2 | {key: sizes[key] for key in ("hidden_dropout", "attention_dropout")}
+    return build.network(task, sizes, mesh)
+
+
+def batch(name, number):
+    arrays = test_step.batch(number, ROWS)
+    if name == "sequence_classification":  # of the labels of the segments' first tokens
+        starts = np.zeros((ROWS, SEGMENTS), np.int32)
+        starts[:, 1] = (arrays["segment_ids"] == 2).argmax(1)
+        arrays |= {key: np.take_along_axis(arrays[key], starts, 1) for key in ("labels", "weights")}
+        arrays |= {"starts": starts}
+    return arrays
+
+
+def train(name, sizes):
     devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
     mesh = jax.sharding.Mesh(devices, sharding.AXES)
-    config = test_step.config_with(**test_step.SMOOTH, **{"batch.accumulate": 2})
-    rows = 16
-    net = build.network(test_step.network().task, test_step.SIZES, mesh)
-    trainer = build.trainer(net, config, total=10, warmup=0)
-    state = trainer.new_state(
-        {n: jax.device_put(v, net.abstract[n].sharding) for n, v in test_step.parameters_of(net).items()}
-    )
-    seed = jax.device_put(np.uint32(7), trainer.abstract.step.sharding)
-    out = []
-    for number in range(4):
-        arrays = sharding.place(test_step.batch(number, rows), mesh)
-        state, metrics = trainer.train_step(state, arrays, seed)
-        out.append([float(metrics["loss"]), float(metrics["grad_norm"])])
-    losses["x".join(map(str, sizes))] = out
-    whole = sum(x.nbytes for x in jax.tree.leaves((state.trainable, state.opt_state)))
-    one = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.trainable, state.opt_state)))
-    losses["share " + "x".join(map(str, sizes))] = one / whole
-print(json.dumps(losses))
+    values = test_step.SMOOTH | {"batch.accumulate": 2, "data.max_length": 16, "model.unroll": "no"}
+    config = test_step.config_with(**values)
+    net = network(name, config, mesh)
+    trainer = build.trainer(net, config, total=20, warmup=0)
+    start = jax.jit(net.new_parameters)(np.uint32(0))
+    state = trainer.new_state({n: sharding.put(np.asarray(v), net.abstract[n].sharding) for n, v in start.items()})
+    seed = sharding.put(np.uint32(7), trainer.abstract.step.sharding)
+    steps = []
+    for number in range(20):
+        state, metrics = trainer.train_step(state, sharding.place(batch(name, number), mesh), seed)
+        steps.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+    held = jax.tree.leaves((state.trainable, state.opt_state))
+    share = sum(x.addressable_shards[0].data.nbytes for x in held) / sum(x.nbytes for x in held)
+    return {"steps": steps, "share": share}
+
+
+MESHES = {name: [(1, 1, 1), (2, 2, 2)] for name in TASKS}
+MESHES["token_classification"] += [(8, 1, 1), (1, 8, 1), (1, 1, 8)]
+MESHES["causal_lm"] += [(1, 8, 1)]
+print(json.dumps({n: {"x".join(map(str, m)): train(n, m) for m in meshes} for n, meshes in MESHES.items()}))
 """
 
 
 def test_eight_devices_train_as_one_does(on_eight_devices):
-    """Losses and gradient norms of several steps, with dropout and accumulation on; fsdp splits the state."""
+    """Losses and gradient norms of 20 steps, with packing, dropout and accumulation on; fsdp splits the state."""
     found = on_eight_devices(SCRIPT)
-    for mesh in ("8x1x1", "1x8x1", "2x2x2"):
-        for ours, theirs in zip(found[mesh], found["1x1x1"], strict=True):
-            assert ours[0] == pytest.approx(theirs[0], abs=1e-5), mesh
-            assert ours[1] == pytest.approx(theirs[1], rel=1e-4), mesh
-    assert found["share 8x1x1"] == 1
-    assert found["share 1x8x1"] < 0.25
-    assert found["share 2x2x2"] < 0.5
+    assert found.keys() == TASKS.keys()
+    for task, meshes in found.items():
+        one = meshes["1x1x1"]["steps"]
+        for mesh, run in meshes.items():
+            for ours, theirs in zip(run["steps"], one, strict=True):
+                assert ours[0] == pytest.approx(theirs[0], abs=1e-5, rel=1e-6), (task, mesh)
+                assert ours[1] == pytest.approx(theirs[1], rel=1e-4), (task, mesh)
+        assert meshes["2x2x2"]["share"] < 0.5, task
+        assert meshes.get("1x8x1", {"share": 0})["share"] < 0.25, task
+    assert found["token_classification"]["8x1x1"]["share"] == 1
+
+
+# One run after the other: undisturbed, and moved from mesh to mesh each time that it is told to stop.
+MOVES = """
+import contextlib
+import io
+import json
+import pathlib
+import sys
+
+import jax
+
+from jaxft import config as settings
+from jaxft import sharding, train
+from jaxft.errors import Preempted
+
+make_mesh = sharding.make_mesh
+sharding.make_mesh = lambda config: make_mesh(config, jax.devices()[: 8 if -1 in config.mesh.values() else 1])
+folder, recipe, *overrides = sys.argv[2:]
+output = io.StringIO()
+
+
+def run(name, steps, **mesh):
+    asked = iter(range(1, 1000))
+    train.watch.on_sigterm = lambda: lambda: next(asked) == steps
+    config = settings.load(recipe, overrides)
+    config.mesh.update(dict(data=1, fsdp=1, tensor=1) | mesh)
+    with contextlib.suppress(Preempted), contextlib.redirect_stdout(output):
+        train.run(config, pathlib.Path(folder) / name)
+
+
+def losses(name):
+    rows = map(json.loads, (pathlib.Path(folder) / name / "metrics.jsonl").read_text().splitlines())
+    return [row["loss"] for row in rows]
+
+
+run("still", None)
+for mesh in ({}, {"fsdp": -1}, {"data": -1, "tensor": 4}, {}):
+    run("moved", 3, **mesh)
+print(json.dumps({"still": losses("still"), "moved": losses("moved"), "said": output.getvalue()}))
+"""
+
+
+def test_a_run_goes_on_over_another_mesh(on_eight_devices, tiny_flags, tmp_path):
+    """From one device to eight that split parameters, to others by tensor axis, and back: losses and dev's agree."""
+    values = {
+        "batch.rows": 16,
+        "train.steps": 11,
+        "optim.lr": 1e-3,
+        "data.test": "none",
+        "log.every_steps": 1,
+    }
+    values |= {"eval.every_steps": 11, "checkpoint.every_steps": 11, "model.unroll": "no"}
+    flags = [*tiny_flags[1:], *(f"--config.{key}={value}" for key, value in values.items())]
+    found = on_eight_devices(MOVES, tmp_path, *flags)
+    assert len(found["still"]) == 12
+    assert found["moved"] == pytest.approx(found["still"], abs=1e-5)
+    for step, mesh in ((3, "data 1, fsdp 8"), (6, "data 2, fsdp 1, tensor 4"), (9, "data 1, fsdp 1")):
+        assert re.search(rf"going on at step {step} of 11.*\n(.*\n)?.*devices: {mesh}", found["said"]), found[
+            "said"
+        ]
+    told, *_ = re.findall(r"not split along that axis of the mesh: (.*)", found["said"])
+    assert "fsdp 8 doesn't divide 2 of body/embeddings/type/embedding" in told.replace("\n", " ")
 
 
 def mesh_of(**sizes):
@@ -96,3 +191,13 @@ def test_layout_of_parameters_follows_the_rules():
         ("head/kernel", (8, 9), spec("fsdp", None)),
     ):
         assert sharding.spec(name, shape, mesh) == want, name
+
+
+def test_what_a_mesh_does_not_divide_is_told():
+    shapes = {"head/kernel": (8, 9), "body/embeddings/word/embedding": (101, 8), "body/norm/scale": (7,)}
+    shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
+    mesh = jax.sharding.AbstractMesh((3, 2, 2), sharding.AXES)
+    assert sharding.left_whole(shapes, mesh) == (
+        "not split along that axis of the mesh: tensor 2 doesn't divide 101 of body/embeddings/word/embedding"
+    )
+    assert sharding.left_whole(shapes, jax.sharding.AbstractMesh((4, 1, 1), sharding.AXES)) is None

@@ -25,6 +25,7 @@ from jaxft.errors import UserError
 LAYOUTS = ("documents", "blocks")
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
+_GROUP = 1 << 21  # characters that are encoded before what they gave is written: bounds memory
 
 
 class Special(NamedTuple):
@@ -82,16 +83,36 @@ def encode(
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(texts, tokenizer, max_length, layout, stride)}.arrow"
         found = windows.load(path)
+    if found is None and path is not None:
+        windows.save_parts(_parts(texts, tokenizer, max_length, layout, stride or 0, special), path)
+        found = windows.load(path)
     if found is None:
-        if pairs:
-            found = _pairs(texts, tokenizer, max_length, special)
-        elif layout == "blocks":
-            found = _blocks(texts, tokenizer, max_length, special)
-        else:
-            found = _documents(texts, tokenizer, max_length, stride or 0, special)
-        if path is not None:
-            windows.save(found, path)
+        found = windows.joined(list(_parts(texts, tokenizer, max_length, layout, stride or 0, special)))
     return found
+
+
+def _parts(
+    texts, tokenizer, max_length: int, layout: str, stride: int, special: Special
+) -> Iterator[Windows]:
+    """The windows of a group of texts after the other."""
+    if layout == "blocks":
+        yield from _blocks(texts, tokenizer, max_length, special)
+        return
+    for first, group in _groups(texts):
+        if group[0].prompt is not None:
+            yield _pairs(group, first, tokenizer, max_length, special)
+        else:
+            yield _documents(group, first, tokenizer, max_length, stride, special)
+
+
+def _groups(texts: Sequence[Text]) -> Iterator[tuple[int, Sequence[Text]]]:
+    """Texts of about `_GROUP` characters together, and which is the first."""
+    first = size = 0
+    for end, text in enumerate(texts, 1):
+        size += len(text.prompt or "") + len(text.text)
+        if size >= _GROUP or end == len(texts):
+            yield first, texts[first:end]
+            first, size = end, 0
 
 
 def _fingerprint(texts, tokenizer, max_length, layout, stride) -> str:
@@ -151,7 +172,8 @@ def _bytes_before(text: str) -> np.ndarray:
     return offsets_of(size)
 
 
-def _documents(texts, tokenizer, max_length: int, stride: int, special: Special) -> Windows:
+def _documents(texts, first: int, tokenizer, max_length: int, stride: int, special: Special) -> Windows:
+    """`first` is the number of the first text."""
     stream = _stream(texts, tokenizer, special.end)
     first_of = offsets_of(stream.lengths)  # a text's first label; inputs are these shifted by one
     inputs = np.empty_like(stream.ids)
@@ -166,27 +188,36 @@ def _documents(texts, tokenizer, max_length: int, stride: int, special: Special)
     begin = np.where(number == 0, 0, scored - stride)
     last = np.minimum(begin + max_length, stream.lengths[text])
     begin, scored, last = (first_of[text] + place for place in (begin, scored, last))
-    return _windows(inputs, stream.ids, begin, scored, last, text, stream)
+    return _windows(inputs, stream.ids, begin, scored, last, first + text, stream)
 
 
-def _blocks(texts, tokenizer, length: int, special: Special) -> Windows:
-    stream = _stream(texts, tokenizer, special.end)
-    count = len(stream.ids) // length
-    if not count:
+def _blocks(texts, tokenizer, length: int, special: Special) -> Iterator[Windows]:
+    """Groups of whole blocks; what fills none goes with the next group."""
+    rest, done = None, 0
+    for _, group in _groups(texts):
+        stream = _stream(group, tokenizer, special.end)
+        columns = [stream.ids, stream.words, stream.bytes]
+        if rest is not None:
+            columns = [np.concatenate(pair) for pair in zip(rest, columns, strict=True)]
+        count = len(columns[0]) // length
+        rest = [column[count * length :] for column in columns]
+        if not count:
+            continue
+        ids, words, size = (column[: count * length] for column in columns)
+        begin = np.arange(count) * length
+        labels = np.append(ids[1:], IGNORED).astype(np.int32)
+        labels[begin + length - 1] = IGNORED
+        # A position's sizes are those of its label.
+        shifted = _Stream(ids, np.append(words[1:], 0), np.append(size[1:], 0), stream.lengths)
+        yield _windows(
+            ids, labels, begin, begin, begin + length, done + np.arange(count), shifted, last_scored=-1
+        )
+        done += count
+    if not done:
         raise UserError(
-            f"the text has {len(stream.ids)} tokens, fewer than one block of config.data.max_length={length}; "
+            f"the text has {len(rest[0])} tokens, fewer than one block of config.data.max_length={length}; "
             "lower it, or use config.data.layout='documents'"
         )
-    begin = np.arange(count) * length
-    labels = np.append(stream.ids[1:], IGNORED).astype(np.int32)
-    labels[begin + length - 1] = IGNORED
-    # A position's sizes are those of its label.
-    shifted = _Stream(
-        stream.ids, np.append(stream.words[1:], 0), np.append(stream.bytes[1:], 0), stream.lengths
-    )
-    return _windows(
-        stream.ids, labels, begin, begin, begin + length, np.arange(count), shifted, last_scored=-1
-    )
 
 
 def _windows(inputs, labels, begin, scored, last, sentence, stream, last_scored: int = 0) -> Windows:
@@ -218,7 +249,8 @@ def _make(offsets, input_ids, labels, **more) -> Windows:
     return Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _pairs(texts, tokenizer, max_length: int, special: Special) -> Windows:
+def _pairs(texts, first: int, tokenizer, max_length: int, special: Special) -> Windows:
+    """`first` is the number of the first text."""
     prompts = _encodings([t.prompt for t in texts], tokenizer)
     targets = _encodings([t.text for t in texts], tokenizer)
     inputs, labels = [], []
@@ -238,7 +270,7 @@ def _pairs(texts, tokenizer, max_length: int, special: Special) -> Windows:
             column.append(value)
     offsets = offsets_of([len(part) for part in inputs])
     flat = np.concatenate(inputs), np.concatenate(labels)
-    return _make(offsets, *flat, sentence=np.arange(len(texts)), **counts)
+    return _make(offsets, *flat, sentence=first + np.arange(len(texts)), **counts)
 
 
 def _shortened(encoding, cut: tuple[int, int], room: int) -> list[int]:

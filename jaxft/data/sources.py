@@ -147,27 +147,34 @@ def not_empty(examples: Iterator, source: str | conll.Stream, what: str) -> Iter
 def split_dev(
     sentences: Sequence[Sentence], fraction: float, seed: int
 ) -> tuple[list[Sentence], list[Sentence]]:
-    """Splits off a development set of about `fraction` of the sentences: returns `(train, dev)`.
+    """Splits off a development set of about `fraction` of the sentences: returns `(train, dev)`; see `choose_dev`."""
+    chosen = choose_dev([sentence.document for sentence in sentences], fraction, seed)
+    train = [sentence for sentence, is_dev in zip(sentences, chosen, strict=True) if not is_dev]
+    dev = [sentence for sentence, is_dev in zip(sentences, chosen, strict=True) if is_dev]
+    return train, dev
 
-    Both keep the order. If the sentences come from several documents, each document stays whole. The
-    split is a function of the sentences' documents, `fraction` and `seed` only.
+
+def choose_dev(documents: Sequence[int], fraction: float, seed: int) -> list[bool]:
+    """Which of the sentences, of whose documents the numbers are given, make a development set of about `fraction`.
+
+    If the sentences come from several documents, each document stays whole. The choice is a function of the
+    sentences' documents, `fraction` and `seed` only.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the dev fraction is {fraction}; expected a number between 0 and 1, such as 0.1")
-    if len(sentences) < 2:
+    if len(documents) < 2:
         raise UserError(
-            f"{len(sentences)} sentence in the training data: none can be split off for evaluation; "
+            f"{len(documents)} sentence in the training data: none can be split off for evaluation; "
             "add data, or name a dev set"
         )
-    documents = [sentence.document for sentence in sentences]
-    groups = documents if len(set(documents)) > 1 else list(range(len(sentences)))
+    groups = documents if len(set(documents)) > 1 else list(range(len(documents)))
     sizes = {}
     for group in groups:
         sizes[group] = sizes.get(group, 0) + 1
     order = sorted(sizes)
     random.Random(seed).shuffle(order)
 
-    target, held, chosen = fraction * len(sentences), 0, set()
+    target, held, chosen = fraction * len(documents), 0, set()
     for group in order:
         # Takes a document if that brings the size nearer to the target, so that a large one is passed over.
         if len(chosen) < len(order) - 1 and abs(held + sizes[group] - target) < target - held:
@@ -175,9 +182,7 @@ def split_dev(
             held += sizes[group]
     if not chosen:
         chosen = {min(order, key=sizes.get)}
-    train = [sentence for sentence, group in zip(sentences, groups, strict=True) if group not in chosen]
-    dev = [sentence for sentence, group in zip(sentences, groups, strict=True) if group in chosen]
-    return train, dev
+    return [group in chosen for group in groups]
 
 
 def overlap(train: Iterable[Sentence], dev: Iterable[Sentence]) -> int:

@@ -1,5 +1,7 @@
 """Reads what language models learn from: plain documents, and prompts with the targets that are to follow them."""
 
+import dataclasses
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +45,8 @@ def read(
     """Streams the examples of a source, in its order.
 
     Args:
-      source: a path; "-" for stdin; `demo:text/SPLIT` or `demo:headline/SPLIT`; or
+      source: a path, or a pattern such as "part-*.txt" for all files that match, in the order of their names; "-"
+        for stdin; `demo:text/SPLIT` or `demo:headline/SPLIT`; or
         `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`.
       format: one of `FORMATS`. "auto" goes by the suffix, and what is no record format is text.
       documents: what a document of a text file is: "line", "file", or the line that stands between
@@ -62,6 +65,9 @@ def read(
         raise UserError(
             f"config.data.columns: {sorted(unknown)} unknown for text; expected {', '.join(KEYS)}"
         )
+    if "*" in source or "?" in source:
+        options = {"format": format, "documents": documents, "template": template, "columns": columns}
+        return _of_all(_matching(source), options)
     rows = _records(source, format)
     if rows is None:
         if template is not None:
@@ -72,6 +78,18 @@ def read(
     make = _plain(columns.get("text", KEYS["text"])) if template is None else Template(template).fill
     examples = (make(record, *place) for place, record in _numbered(rows))
     return sources.not_empty(examples, source, "text")
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that a pattern means. Raises `UserError` where there is none."""
+    if found := sorted(name for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)):
+        return found
+    raise UserError(f"{pattern}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt")
+
+
+def _of_all(files: Sequence[str], options: Mapping[str, Any]) -> Iterator[Text]:
+    examples = (text for name in files for text in read(name, **options))
+    return (dataclasses.replace(text, document=number) for number, text in enumerate(examples))
 
 
 def _records(source: str, format: str) -> Iterator[records.Record] | None:
@@ -202,19 +220,13 @@ def _strings(record: dict, key: str, where: str, *, several: bool) -> Sequence[s
     return values
 
 
-def split_dev(texts: Sequence[Text], fraction: float, seed: int) -> tuple[list[Text], list[Text]]:
-    """Splits off a development set of about `fraction`: returns `(train, dev)`.
-
-    Of several examples a seeded choice; of a single document its end, from the line (or word) nearest to it.
-    """
-    if len(texts) > 1:
-        return sources.split_dev(texts, fraction, seed)
-    text, at = texts[0].text, round(len(texts[0].text) * (1 - fraction))
+def cut_dev(whole: Text, fraction: float) -> tuple[Text, Text]:
+    """A document without its end, and its end, from the line (or word) nearest to `fraction` of it: `(train, dev)`."""
+    text, at = whole.text, round(len(whole.text) * (1 - fraction))
     for border in ("\n", " ", ""):
         cut = text.rfind(border, 0, at) + len(border)
         if 0 < cut < len(text) and text[:cut].strip() and text[cut:].strip():
             break
     else:
         raise UserError("the training data is a single short text: no dev set can be split off; name one")
-    whole = texts[0]
-    return [Text(text[:cut], 0, whole.origin)], [Text(text[cut:], 0, whole.origin)]
+    return Text(text[:cut], 0, whole.origin), Text(text[cut:], 0, whole.origin)

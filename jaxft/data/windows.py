@@ -5,11 +5,14 @@ import logging
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+
+from jaxft.data.packing import offsets_of
 
 _log = logging.getLogger(__name__)
 
@@ -107,3 +110,42 @@ def save(windows: Windows, path: pathlib.Path) -> None:
         if unfinished is not None:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+
+
+def joined(parts: Sequence[Windows]) -> Windows:
+    """The windows of `parts`, one after the other, in memory."""
+    return Windows(pa.Table.from_batches([part.rows for part in parts]).combine_chunks().to_batches()[0])
+
+
+def save_parts(parts: Iterable[Windows], path: pathlib.Path) -> None:
+    """As `save` of what `joined` gives, but with one part in memory at a time: the others lie in files beside `path`.
+
+    Columns are numbers, or lists of them as long as `input_ids`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, suffix=".unfinished") as folder:
+            save(_spooled(parts, pathlib.Path(folder)), path)
+    except OSError as error:
+        _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
+
+
+def _spooled(parts: Iterable[Windows], folder: pathlib.Path) -> Windows:
+    """The windows of `parts` in a file of `folder` for each column, mapped into memory."""
+    lengths, columns = [], {}
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            lengths.append(part.lengths)
+            for name in part.rows.schema.names:
+                column = part.rows.column(name)
+                is_list = isinstance(column, pa.LargeListArray)
+                values = (column.values if is_list else column).to_numpy()
+                if name not in columns:
+                    file = stack.enter_context(open(folder / name, "wb"))
+                    columns[name] = (file, values.dtype, is_list)
+                values.tofile(columns[name][0])
+    offsets, arrays = offsets_of(np.concatenate(lengths)), {}
+    for name, (file, dtype, is_list) in columns.items():
+        values = pa.array(np.memmap(file.name, dtype, "r"))
+        arrays[name] = pa.LargeListArray.from_arrays(offsets, values) if is_list else values
+    return Windows(pa.RecordBatch.from_pydict(arrays))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -18,7 +19,9 @@ from jaxft.data import language
 from jaxft.data import text as sources
 from jaxft.data.loader import TOKEN_LABELS, Batch
 from jaxft.data.packing import ranges
+from jaxft.data.sources import choose_dev
 from jaxft.data.text import Text
+from jaxft.data.texts import Texts, hashes
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.metrics.generated_text import GeneratedTextState
@@ -67,33 +70,36 @@ class CausalLM:
         self.method = _method(config)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Text]:
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> Texts:
         """All texts of `source` that are not empty; says how many there are, and how many were."""
-        data = config.data
-        found = list(
-            sources.read(
-                source,
-                format=data.format,
-                documents=data.documents,
-                template=data.template,
-                columns=dict(data.columns),
-            )
-        )
-        texts = [text for text in found if text.text.strip()]
+        data, sizes, empty = config.data, 0, 0
+
+        def kept() -> Iterator[Text]:
+            nonlocal sizes, empty
+            options = {"format": data.format, "documents": data.documents, "template": data.template}
+            for text in sources.read(source, columns=dict(data.columns), **options):
+                if text.text.strip():
+                    sizes += len(text.text)
+                    yield text
+                else:
+                    empty += 1
+
+        texts = Texts.of(kept())
         what = "documents" if data.template is None else "targets of prompts"
         if not texts:
-            raise UserError(
-                f"{name}: {source}: all {len(found)} {what} are empty; name a source that has some"
-            )
-        size = sum(len(text.text) for text in texts)
-        empty = f"; {len(found) - len(texts):,} empty ones left out" if len(texts) < len(found) else ""
-        say(f"{name}: {source}: {len(texts):,} {what}, {size:,} characters{empty}")
+            raise UserError(f"{name}: {source}: all {empty} {what} are empty; name a source that has some")
+        left_out = f"; {empty:,} empty ones left out" if empty else ""
+        say(f"{name}: {source}: {len(texts):,} {what}, {sizes:,} characters{left_out}")
         return texts
 
     @staticmethod
-    def split_dev(texts: Sequence[Text], fraction: float, seed: int) -> tuple[list[Text], list[Text]]:
+    def split_dev(texts: Texts, fraction: float, seed: int) -> tuple[Sequence[Text], Sequence[Text]]:
         """(train, dev) of texts; a single one is cut in two."""
-        return sources.split_dev(texts, fraction, seed)
+        if len(texts) == 1:
+            train, dev = sources.cut_dev(texts[0], fraction)
+            return [train], [dev]
+        chosen = np.array(choose_dev(texts.documents, fraction, seed))
+        return texts.picked(~chosen), texts.picked(chosen)
 
     @staticmethod
     def label_set(train: Sequence[Text]) -> list[str]:
@@ -109,8 +115,7 @@ class CausalLM:
         """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
-            seen = {(text.prompt, text.text) for text in train}
-            if shared := sum((text.prompt, text.text) in seen for text in texts):
+            if shared := np.count_nonzero(np.isin(hashes(texts), hashes(train))):
                 say(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for part, what in (("prompt", ""), ("target", "warning: ")):
@@ -146,7 +151,7 @@ class CausalLM:
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""
-        return losses.chunked_cross_entropy(*_flat(model, batch, dropout))
+        return losses.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every next token, float32 [R, L, V], without dropout."""
@@ -160,7 +165,7 @@ class CausalLM:
         """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
         shape = batch["labels"].shape
         hidden, embedding, labels, weights = _flat(model, batch, None)
-        nll, correct = losses.chunked_scores(hidden, embedding, labels, weights)
+        nll, correct = losses.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
@@ -273,6 +278,11 @@ def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.A
         batch["labels"].ravel(),
         batch["weights"].ravel(),
     )
+
+
+def _mesh(model) -> Mesh | None:
+    """The devices that the body lays its activations over; None for one."""
+    return model.body.activations and model.body.activations.mesh
 
 
 def _state(split: Split, scores: Scores) -> LanguageModelState:

@@ -163,3 +163,21 @@ def test_windows_come_from_the_cache_until_something_changes(tmp_path, monkeypat
                 encode(texts, **changed)
         with pytest.raises(TypeError):
             encode(texts[::-1])
+
+
+@pytest.mark.parametrize("layout", ["documents", "blocks", "pairs"])
+def test_windows_do_not_depend_on_how_much_is_encoded_at_once(layout, tmp_path, monkeypatch):
+    """Text by text, in groups or all together; written part by part, or joined in memory."""
+    lines = ["the cat sat on the mat", "abc", "雪 é", "the cat ran and ran and ran", "a", "the mat"] * 5
+    texts = documents(lines)
+    if layout == "pairs":
+        texts = [Text(f" {t.text}", t.document, t.origin, "the cat", (0, 7)) for t in texts]
+    options = {"max_length": 12, "layout": "blocks" if layout == "blocks" else "documents"}
+    whole = language.encode(texts, tokenizer(), **options)
+    for characters in (1, 40, 10**6):
+        monkeypatch.setattr(language, "_GROUP", characters)
+        cached = {"cache_dir": tmp_path / str(characters)}
+        for more in ({}, cached, cached):
+            assert language.encode(texts, tokenizer(), **options, **more).rows.equals(whole.rows)
+        (kept,) = cached["cache_dir"].iterdir()
+        assert kept.suffix == ".arrow"

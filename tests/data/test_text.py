@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pandas
 import pytest
 
 from jaxft.data import text as sources
+from jaxft.data import texts as store
 from jaxft.data.text import Template, Text
 from jaxft.errors import UserError
 
@@ -67,14 +69,43 @@ def test_the_demo_corpora_are_the_same_everywhere_and_their_splits_apart():
 
 
 def test_a_dev_set_is_split_off(play):
-    several = list(sources.read(str(play)))
-    train, dev = sources.split_dev(several, 0.3, seed=1)
-    assert sorted(t.text for t in train + dev) == sorted(t.text for t in several) and 1 <= len(dev) <= 2
     [whole] = sources.read(str(play), documents="file")
-    (train,), (dev,) = sources.split_dev([whole], 0.3, seed=1)
+    train, dev = sources.cut_dev(whole, 0.3)
     assert train.text + dev.text == whole.text and train.text.endswith("\n")
     with pytest.raises(UserError, match="a single short text: no dev set can be split off"):
-        sources.split_dev([Text("x", 0, "x:1")], 0.5, seed=1)
+        sources.cut_dev(Text("x", 0, "x:1"), 0.5)
+
+
+def test_a_pattern_is_all_files_that_match_in_the_order_of_their_names(tmp_path):
+    for name, content in (
+        ("b-2.txt", "three\nfour\n"),
+        ("b-10.txt", "one\ntwo\n"),
+        ("c.jsonl", '{"text": "five"}'),
+    ):
+        (tmp_path / name).write_text(content)
+    found = list(sources.read(str(tmp_path / "*")))
+    assert [text.text for text in found] == ["one", "two", "three", "four", "five"]
+    assert [text.document for text in found] == [0, 1, 2, 3, 4]
+    assert found[3].origin.endswith("b-2.txt:2")
+    with pytest.raises(UserError, match=r"x-\*.txt: no file matches"):
+        sources.read(str(tmp_path / "x-*.txt"))
+
+
+def test_texts_kept_in_a_file_are_those_that_were_read(monkeypatch):
+    pairs = list(sources.read("demo:headline/dev", template="{article}\n{headline}"))
+    plain = list(sources.read("demo:text/dev"))[:300]
+    monkeypatch.setattr(store, "_BATCH", 64)  # several batches
+    for wanted in (pairs, plain):
+        kept = store.Texts.of(wanted)
+        assert list(kept) == wanted and len(kept) == len(wanted)
+        assert kept[70] == wanted[70] and kept[60:130] == wanted[60:130] and kept[-1] == wanted[-1]
+        assert kept.documents.tolist() == [text.document for text in wanted]
+        odd = np.arange(len(wanted)) % 2 == 1
+        assert list(kept.picked(odd)) == wanted[1::2] and kept.picked(odd)[3:5] == wanted[7:11:2]
+        assert np.isin(store.hashes(kept), store.hashes(wanted[:40])).sum() == 40
+    monkeypatch.setattr(store.tempfile, "tempdir", "/no/such/folder")
+    with pytest.raises(UserError, match="/no/such/folder: temporary files cannot be written .* TMPDIR"):
+        store.Texts.of(plain)
 
 
 @pytest.mark.parametrize(
