@@ -28,6 +28,7 @@ from jaxft.tasks import joint_encoding, own_settings
 from jaxft.tasks.base import Say, Split, Task
 from jaxft.tasks.composed_state import ComposedState, compose
 from jaxft.tasks.problems import VALUE
+from jaxft.tasks.sequence_classification import SequenceClassification
 from jaxft.tasks.token_classification import TokenClassification
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class MultiTask:
             its = [label.partition("/")[2] for label in labels if label.partition("/")[0] == name]
             self.tasks[name] = own_settings.KINDS[one.task](its, head_dropout=head_dropout, config=one)
         self.taggers = [name for name, task in self.tasks.items() if isinstance(task, TokenClassification)]
+        if self.taggers:  # whose texts are read as words, whatever config.data.truncation
+            for task in self.tasks.values():
+                if isinstance(task, SequenceClassification):
+                    task.method = f"texts whole where they are read as words; of others {task.method}"
         self.weights = {name: one.loss.weight for name, one in own.items()}
         self.uncertainty = config.loss.balance == "uncertainty"
         if self.uncertainty and set(self.weights.values()) != {1.0}:
