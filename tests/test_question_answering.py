@@ -266,7 +266,7 @@ def test_a_stream_is_read_no_further_than_a_chunk(trained):
         loader = model.loader(windows, pack=True)
         for step in range(loader.steps_per_epoch):
             batch = loader.batch(step)
-            yield batch, {"logits": np.zeros((*batch.shape, 2), np.float32)}
+            yield batch, {"logits": np.zeros((*batch.shape[:2], 2), np.float32)}
 
     tokenizer, config = model.run.checkpoint.tokenizer, model.run.config
     for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=300):
