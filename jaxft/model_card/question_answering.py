@@ -61,7 +61,7 @@ def answer(question, context, longest={config.eval.max_answer}):
     scores = first[:, None] + last[None]
     inside = torch.tensor([part == 1 for part in text.sequence_ids(0)])
     scores[~inside] = scores[:, ~inside] = -torch.inf
-    scores = scores.triu().tril(longest - 1).where(torch.ones_like(scores).triu().tril(longest - 1) > 0, -torch.inf)
+    scores = scores.where(torch.ones_like(scores).triu().tril(longest - 1) > 0, -torch.inf)
     start, end = divmod(int(scores.argmax()), len(offsets))
 """
     if threshold is not None:

@@ -1,5 +1,6 @@
 """Reading questions: SQuAD's JSON, JSON lines and tables give the same examples, and what is wrong in them is said."""
 
+import hashlib
 import io
 import json
 
@@ -212,5 +213,9 @@ def test_the_generated_corpus():
         assert not any(set("{}") & set(q.context + q.question) for q in questions)
         for other in answers.keys() - {split}:
             assert not answers[split] & answers[other]
-    assert found["train"] == list(squad.read("demo:qa/train"))
+    text = repr(
+        [(q.question, q.context, q.answers) for split in ("train", "dev", "test") for q in found[split]]
+    )
+    # A change of the corpus changes every score measured on it: then measure them again.
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "f2c6c99df5a0f506"
     assert set(demo.SPLITS) == set(found)
