@@ -1,0 +1,143 @@
+"""Two tasks on one body beside a run of each, on NLU++; prints JSON lines.
+
+    python benchmarks/multi_task.py --data DIR [--domain hotels] [--part steps quality] [--epochs 10] [--seeds 0]
+
+DIR has banking.jsonl and hotels.jsonl (`text`, `intents`, `spans`, `fold`). Every run is `configs/nlupp.py`, the single
+ones with one of its two tasks, so that losses, weights, clipping and the rows of a step are the same. Fold k of the
+paper's large setting (Casanueva et al. 2022) tests on folds 2k and 2k + 1; here the next two are dev, and training has
+the other 16.
+
+steps    seconds of a train step on the same texts, in turns in one process: medians, and of each turn the joint step's
+         by the sum of the two single ones.
+quality  whole runs: scores on test, seconds of training and real tokens.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+from jaxft import build, config, sharding
+from jaxft.data.loader import Loader
+from jaxft.tasks import TASKS, splits
+
+RECIPE = pathlib.Path(__file__).resolve().parents[1] / "configs" / "nlupp.py"
+METRICS = {"intents": "intents/f1_micro", "slots": "slots/entity_f1"}
+RUNS = {"joint": ("intents", "slots"), "intents": ("intents",), "slots": ("slots",)}
+
+
+def flags_for(flags: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+    """Overrides of the recipe for a run of some of its tasks."""
+    tests = (2 * flags.fold, 2 * flags.fold + 1)
+    devs = tuple((fold + 2) % 20 for fold in tests)
+    trains = [fold for fold in range(20) if fold not in tests + devs]
+    domains = ("banking", "hotels") if flags.domain == "all" else (flags.domain,)
+    tasks = tuple(task for task in config.load(f"{RECIPE}:{flags.domain}").tasks if task[0] in names)
+    values = {"tasks": tasks, "eval.metric": "+".join(METRICS[name] for name in names)}
+    for name, folds in (("train", trains), ("dev", devs), ("test", tests)):
+        chosen = ",".join(map(str, folds))
+        values[f"data.{name}"] = ";".join(f"{flags.data}/{domain}.jsonl?fold={chosen}" for domain in domains)
+    return [f"--config.{key}={value}" for key, value in values.items()] + flags.overrides
+
+
+def steps(flags: argparse.Namespace) -> None:
+    """Prints milliseconds of a step of each run, in turns."""
+    run = {}
+    for name, tasks in RUNS.items():
+        settings = config.load(f"{RECIPE}:{flags.domain}", flags_for(flags, tasks))
+        kind = TASKS[settings.task]
+        checkpoint = build.open_checkpoint(settings, lambda: [])
+        found = splits.read(kind, settings, lambda line: None, ["train"])
+        rate = build.head_dropout(settings, checkpoint.hf_config)
+        task = kind(kind.label_set(found["train"].examples), head_dropout=rate, config=settings)
+        windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
+        mesh = sharding.make_mesh(settings)
+        net = build.network(task, build.body_sizes(settings, checkpoint.hf_config), mesh)
+        trainer = build.trainer(net, settings, total=1000, warmup=0)
+        rows, length = settings.batch.rows, settings.data.max_length
+        loader = Loader(
+            windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.segments
+        )
+        batch = sharding.place(loader.batch(0).arrays, mesh)
+        seed = np.uint32(0)
+        step = trainer.train_step.lower(
+            trainer.abstract, build.abstract_batch(net, (rows, length)), seed
+        ).compile()
+        state = trainer.new_state(build.initial_parameters(net, settings, checkpoint)[0])
+        run[name] = [step, state, batch]
+
+    def once(name: str) -> float:
+        step, state, batch = run[name]
+        began = time.perf_counter()
+        run[name][1], metrics = step(state, batch, np.uint32(0))
+        jax.block_until_ready(metrics)
+        return time.perf_counter() - began
+
+    seconds = {name: [] for name in run}
+    for turn in range(flags.turns + 1):
+        for name in list(run)[:: 1 if turn % 2 else -1]:
+            seconds[name].append(once(name))
+    seconds = {
+        name: values[1:] for name, values in seconds.items()
+    }  # without the first, which touches memory
+    ratios = [a / (b + c) for a, b, c in zip(*seconds.values(), strict=True)]
+    medians = {f"{name}_ms": round(1000 * statistics.median(values), 1) for name, values in seconds.items()}
+    spread = {"least": round(min(ratios), 3), "largest": round(max(ratios), 3)}
+    line = {"part": "steps", "domain": flags.domain, "turns": flags.turns, **medians}
+    print(json.dumps(line | {"ratio": round(statistics.median(ratios), 3), **spread}), flush=True)
+
+
+def quality(flags: argparse.Namespace, seed: int) -> None:
+    """Prints scores and costs of a run of each kind."""
+    for name, tasks in RUNS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            overrides = [
+                *flags_for(flags, tasks),
+                f"--config.seed={seed}",
+                f"--config.train.epochs={flags.epochs}",
+                "--config.log.tensorboard=False",
+            ]
+            command = [
+                "-m",
+                "jaxft.main",
+                "--config",
+                f"{RECIPE}:{flags.domain}",
+                "--workdir",
+                f"{folder}/run",
+            ]
+            subprocess.run([sys.executable, *command, *overrides], check=True, stdout=sys.stderr)
+            found = json.loads(pathlib.Path(folder, "run", "summary.json").read_text())
+        line = {"part": "quality", "domain": flags.domain, "run": name, "seed": seed, "steps": found["steps"]}
+        line |= {"train_s": round(found["train_s"], 1)}
+        line |= {"real_tokens": round(found["real_tokens_per_s"] * found["train_s"])}
+        line |= {METRICS[task]: round(100 * found["test"][METRICS[task]], 2) for task in tasks}
+        print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    """Parses the flags and measures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", required=True, help="folder of banking.jsonl and hotels.jsonl")
+    parser.add_argument("--domain", default="hotels", choices=("banking", "hotels", "all"))
+    parser.add_argument("--part", nargs="+", default=["steps", "quality"], choices=("steps", "quality"))
+    parser.add_argument("--fold", type=int, default=0, choices=range(10), help="of the paper's large setting")
+    parser.add_argument("--epochs", type=float, default=20.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--turns", type=int, default=9)
+    flags, flags.overrides = parser.parse_known_args()
+    if "steps" in flags.part:
+        steps(flags)
+    if "quality" in flags.part:
+        for seed in flags.seeds:
+            quality(flags, seed)
+
+
+if __name__ == "__main__":
+    main()
