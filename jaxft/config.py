@@ -45,7 +45,9 @@ def base() -> ConfigDict:
                 vocab_size=8192,  # of a new model's tokenizer, which is trained on the training text
             ),
             data=dict(
-                train=placeholder(str),
+                train=placeholder(
+                    str
+                ),  # of plain text also a pattern of files, e.g. "shards/*.txt"; dev and test too
                 dev=placeholder(str),  # unset: `dev_fraction` of train, by seed
                 test=placeholder(str),
                 format="auto",  # by the file's suffix
@@ -131,7 +133,9 @@ def base() -> ConfigDict:
                 every_steps=placeholder(int),  # unset: with each evaluation
                 keep=2,
             ),
-            mesh=dict(data=-1, fsdp=1, tensor=1),  # devices an axis; -1: all that are left
+            mesh=dict(
+                data=-1, fsdp=1, tensor=1
+            ),  # devices an axis; -1: all that are left; a run may go on with others
             log=dict(every_steps=20, tensorboard=True, wandb=False),
         ),
         convert_dict=True,
