@@ -18,6 +18,7 @@ from jaxft import distributed, inference, sharding, startup, workdir
 from jaxft.build import Network
 from jaxft.data.language import LAYOUTS
 from jaxft.data.loader import Loader
+from jaxft.data.packing import Shape
 from jaxft.decoding.generator import Generator
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
@@ -28,7 +29,7 @@ from jaxft.tasks.base import Split
 
 
 def evaluate(
-    net: Network, compiled: Mapping[tuple[int, int], Any], parameters: dict, split: Split, loader: Loader
+    net: Network, compiled: Mapping[Shape, Any], parameters: dict, split: Split, loader: Loader
 ) -> tuple[Any, Any]:
     """(metric state, predictions) of a whole split; see `Task.measure` and `Task.collect`."""
     totals = {"loss_sum": 0.0, "weight_sum": 0.0}
@@ -45,7 +46,7 @@ def evaluate(
 
 def write(
     net: Network,
-    compiled: Mapping[tuple[int, int], Any],
+    compiled: Mapping[Shape, Any],
     parameters: dict,
     split: Split,
     loader: Loader,
