@@ -10,7 +10,7 @@ from jaxft import sharding
 from jaxft.errors import UserError
 from jaxft.tasks import TASKS
 
-# Four tasks over several meshes, in the same steps; with what each device then holds of the state.
+# All tasks over several meshes, in the same steps; with what each device then holds of the state.
 SCRIPT = """
 import json
 import sys
@@ -23,6 +23,7 @@ sys.path.insert(0, sys.argv[1])
 import test_step
 
 from jaxft import build, sharding
+from jaxft.data.joint import step_scales
 from jaxft.tasks import TASKS
 
 assert jax.device_count() == 8
@@ -30,8 +31,14 @@ ROWS, SEGMENTS = 16, 2
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 51, "initializer_range": 0.1}
 
 
+PARTS = {"words": "token_classification", "texts": "sequence_classification"}  # of multi_task
+
+
 def network(name, config, mesh):
-    task = TASKS[name](test_step.LABELS, head_dropout=0.2, config=config)
+    labels = test_step.LABELS
+    if name == "multi_task":
+        labels = [f"{part}/{label}" for part in PARTS for label in labels]
+    task = TASKS[name](labels, head_dropout=0.2, config=config)
     sizes = test_step.SIZES
     if name == "causal_lm":
         gpt2 = build.body_sizes(config, GPT2 | {"model_type": "gpt2"})
@@ -41,11 +48,22 @@ def network(name, config, mesh):
 
 def batch(name, number):
     arrays = test_step.batch(number, ROWS)
-    if name == "sequence_classification":  # of the labels of the segments' first tokens
-        starts = np.zeros((ROWS, SEGMENTS), np.int32)
-        starts[:, 1] = (arrays["segment_ids"] == 2).argmax(1)
-        arrays |= {key: np.take_along_axis(arrays[key], starts, 1) for key in ("labels", "weights")}
-        arrays |= {"starts": starts}
+    starts = np.zeros((ROWS, SEGMENTS), np.int32)
+    starts[:, 1] = (arrays["segment_ids"] == 2).argmax(1)
+    # Of the segments' first tokens.
+    texts = {key: np.take_along_axis(arrays[key], starts, 1) for key in ("labels", "weights")}
+    if name == "sequence_classification":
+        return arrays | texts | {"starts": starts}
+    if name == "question_answering":  # the first two tokens of each segment
+        spans = np.zeros((ROWS, SEGMENTS, 2), np.int32) + np.arange(2, dtype=np.int32)
+        return arrays | {"labels": spans, "weights": texts["weights"], "starts": starts}
+    if name == "multi_task":
+        words = {key: arrays.pop(key) for key in ("labels", "weights")}
+        of = [(words["weights"] * (arrays["segment_ids"] == k + 1)).sum(1) for k in range(SEGMENTS)]
+        scales = step_scales(np.stack([np.stack(of, 1), texts["weights"]], -1).reshape(-1, 2))
+        arrays |= {"starts": starts, "scales": scales.reshape(ROWS, SEGMENTS, 3).astype(np.float32)}
+        for part, labelled in (("words", words), ("texts", texts)):
+            arrays |= {f"{part}/{key}": value for key, value in labelled.items()}
     return arrays
 
 
@@ -53,6 +71,8 @@ def train(name, sizes):
     devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
     mesh = jax.sharding.Mesh(devices, sharding.AXES)
     values = test_step.SMOOTH | {"batch.accumulate": 2, "data.max_length": 16, "model.unroll": "no"}
+    if name == "multi_task":
+        values["tasks"] = tuple((part, (("task", kind),)) for part, kind in PARTS.items())
     config = test_step.config_with(**values)
     net = network(name, config, mesh)
     trainer = build.trainer(net, config, total=20, warmup=0)
