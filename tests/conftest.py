@@ -4,8 +4,13 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Half of the time to compile is LLVM's third level of optimization; XLA_FLAGS= python -m pytest tests with it.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Programs of tiny steps: most of their time is the compiler's, of which these leave out half and more.
+# XLA_FLAGS= python -m pytest tests what users compile.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2",
+)
 
 import itertools
 import json
@@ -23,12 +28,6 @@ from jaxft.data import demo
 # Files of minutes: they come first, so that at the end no process is left with one while the other waits.
 LONG = "distributed resume language_model train train_settings step predict classification".split()
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-
-# Programs of a few tiny steps: most of their time is the compiler's, of which these leave out two thirds and more.
-SOON_COMPILED = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2"
-)
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -183,7 +182,7 @@ def on_eight_devices(environment, python):
     """Runs a Python script on eight virtual CPU devices, this folder and `more` its arguments; its last line's JSON."""
 
     def run(script: str, *more: str):
-        flags = f"{environment['XLA_FLAGS']} {SOON_COMPILED} --xla_force_host_platform_device_count=8"
+        flags = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
         done = subprocess.run(
             [*python, "-c", script, os.path.dirname(__file__), *map(str, more)],
             env=environment | {"XLA_FLAGS": flags},
