@@ -26,7 +26,7 @@ from jaxft import startup
 from jaxft.data import demo
 
 # Files of minutes: they come first, so that at the end no process is left with one while the other waits.
-LONG = "distributed resume language_model train train_settings step predict classification".split()
+LONG = "distributed resume sharding language_model train train_settings step predict classification".split()
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
