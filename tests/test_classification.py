@@ -11,10 +11,8 @@ import signal
 import sys
 import types
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxft import config as settings
 from jaxft import evaluate, export, inference, predict, train, workdir
@@ -34,23 +32,6 @@ def words(rng, *markers):
     for marker in markers:
         found.insert(rng.randint(0, len(found)), marker)
     return " ".join(found)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """Compiled in a hurry, and kept between the runs of this file, several of which are of one shape."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla-cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in options}
-    for values in (options, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is options:
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxft import build, evaluate, export, predict, sharding, train, workdir
 from jaxft import config as settings
@@ -27,23 +26,6 @@ SCORE = (("task", "sequence_classification"), ("model.problem_type", "regression
 SCORE += (("data.text", "first"), ("data.text_pair", "second"), ("data.label", "score"))
 SCORE += (("data.label_range", (0.0, 50.0)),)
 CHAIN = (("task", "crf_tagging"), ("loss.weight", 2.0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """Compiled in a hurry, and kept between the runs of this file."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla-cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in options}
-    for values in (options, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is options:
-            yield
 
 
 @pytest.fixture(scope="module")
