@@ -57,8 +57,7 @@ class Batch(NamedTuple):
         own or 0. Where tokens are labelled also int32 `labels`, 0 where there is no loss, and float32 `weights`, 1
         where there is a label, else 0. Where segments are labelled: `starts` as below, and the windows' columns
         `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment. Of several tasks each has its own,
-        `NAME/labels` and `NAME/weights`, and there are `scales`; see
-        `joint.step_scales`.
+        `NAME/labels` and `NAME/weights`, and there are `scales`; see `joint.step_scales`.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.

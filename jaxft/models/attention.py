@@ -155,9 +155,8 @@ def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Ar
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(8, 9, 10, 11))
 def _dense(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length):
-    return _dense_forward(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length)[
-        0
-    ]
+    options = (num_heads, causal, rate, row_length)
+    return _dense_forward(q, k, v, segment_ids, seed, site, row, first, *options)[0]
 
 
 def _dense_forward(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length):
