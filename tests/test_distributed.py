@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -90,6 +91,7 @@ def flags(tiny_flags) -> list[str]:
     settings = {
         "train.steps": STEPS,
         "batch.rows": 8,
+        "model.unroll": "no",  # compiled sooner
         "optim.lr": 1e-3,
         "log.every_steps": 1,
         "eval.every_steps": 10,
@@ -137,17 +139,22 @@ def losses(workdir: pathlib.Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}
 
 
-def test_two_processes_train_and_evaluate_as_one_does(undisturbed, command, flags, corpus, tmp_path):
-    done = command("main", *flags, "--workdir", tmp_path / "one")
+@pytest.fixture(scope="module")
+def alone(command, flags, tmp_path_factory) -> pathlib.Path:
+    """The workdir of the same run in one process."""
+    workdir = tmp_path_factory.mktemp("one") / "alone"
+    done = command("main", *flags, "--workdir", workdir)
     assert done.returncode == 0, done.stderr
-    one, two = losses(tmp_path / "one"), losses(undisturbed)
+    return workdir
+
+
+def test_two_processes_train_and_evaluate_as_one_does(undisturbed, alone, command, corpus, tmp_path):
+    one, two = losses(alone), losses(undisturbed)
     assert list(one) == list(two) == list(range(1, STEPS + 1))
     assert max(abs(one[step] - two[step]) for step in one) < 1e-5
-    alone, together = (
-        json.loads((run / "summary.json").read_text()) for run in (tmp_path / "one", undisturbed)
-    )
+    separate, together = (json.loads((run / "summary.json").read_text()) for run in (alone, undisturbed))
     for key in ("steps", "best_step", "padding_fraction"):
-        assert alone[key] == together[key], key
+        assert separate[key] == together[key], key
     assert together["late_compiles"] == 0
 
     # What two processes saved and measured, one restores and measures: 40 sentences, whose last batch isn't full.
@@ -177,7 +184,7 @@ def test_each_example_is_fed_by_one_process_once_an_epoch(undisturbed):
         assert len(ids) > 250 and sorted(ids) == list(range(len(ids)))
 
 
-def test_after_a_kill_and_a_sigterm_a_run_ends_bit_identically(train, undisturbed, tmp_path):
+def test_after_a_kill_a_run_ends_bit_identically(train, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     ends, _ = train(workdir, at=14, sent=signal.SIGKILL)
     seconds = time.time() - (tmp_path / "run-fed/1.jsonl").stat().st_mtime  # since the signal
@@ -188,17 +195,41 @@ def test_after_a_kill_and_a_sigterm_a_run_ends_bit_identically(train, undisturbe
     assert re.search(sentence + " as lost; the same command in every process goes on", ends[0][2], re.M)
     assert PEER_TIMEOUT <= seconds < PEER_TIMEOUT + 30
 
-    ends, _ = train(workdir, at=17, sent=signal.SIGTERM)
-    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED, EXIT_PREEMPTED], ends
+    ends, _ = train(workdir)
+    assert [code for code, _, _ in ends] == [0, 0], ends
     assert re.search("going on at step (7|14) of 21", ends[0][1])
+    assert_same_run(workdir, undisturbed)
+
+
+def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
+    train, alone, flags, environment, python, tmp_path
+):
+    """Parameters and optimizer state split over four processes, which all stop for the SIGTERM that one gets."""
+    workdir = tmp_path / "four"
+    ends, _ = train(
+        workdir, 4, at=17, sent=signal.SIGTERM, more=["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
+    )
+    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * 4, ends
+    assert "devices: data 1, fsdp 4" in " ".join(ends[0][1].split())
     stopped = int(newest(workdir / "checkpoints").name)
     assert 14 < stopped < STEPS  # saved for the signal: 14 and 21 would have been without
     assert all(f"SIGTERM at step {stopped}" in stderr for *_, stderr in ends)
 
-    ends, _ = train(workdir)
-    assert [code for code, _, _ in ends] == [0, 0], ends
-    assert f"going on at step {stopped} of 21" in ends[0][1]
-    assert_same_run(workdir, undisturbed)
+    one, meshes = losses(alone), {1: {}, 8: {"data": 2, "fsdp": 2, "tensor": 2}}
+    for devices, mesh in meshes.items():
+        folder = shutil.copytree(workdir, tmp_path / str(devices))
+        done = subprocess.run(
+            [*python, "-m", "jaxft.main", *flags, "--workdir", folder]
+            + [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()],
+            env=environment
+            | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and f"going on at step {stopped} of {STEPS}" in done.stdout, done
+        found = losses(folder)  # of four processes, then of this one
+        assert list(found) == list(one)
+        assert max(abs(found[step] - one[step]) for step in one) < 1e-5
 
 
 def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_path):
@@ -270,62 +301,6 @@ def test_the_loss_of_process_0_ends_the_others_at_once(processes, tmp_path):
     assert ends[1][0] in (EXIT_PREEMPTED, -signal.SIGABRT)
     ours = r"error: process 1 stops: process 0 \(.+\) .* counts as lost; the same command in every process goes on"
     assert re.search(f"{ours}|indicates that another task died", ends[1][2])
-
-
-# What several processes save, parts of it in each, others restore: `save` or `restore` in a folder.
-CHECKPOINT = """
-import argparse
-import pathlib
-
-import jax
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-
-from jaxft import cluster, config, sharding
-from jaxft.checkpoint import Checkpoints
-
-parser = argparse.ArgumentParser()
-parser.add_argument("folder", type=pathlib.Path)
-parser.add_argument("action")
-cluster.add_flags(parser)
-flags = parser.parse_args()
-with cluster.command(flags):
-    settings = config.base()
-    settings.mesh.update(data=1, fsdp=-1)
-    mesh = sharding.make_mesh(settings)
-    values = {"split": np.arange(320, dtype=np.float32).reshape(64, 5) / 7, "whole": np.arange(3)}
-    specs = {"split": PartitionSpec("fsdp"), "whole": PartitionSpec()}
-    tree = {name: sharding.put(value, NamedSharding(mesh, specs[name])) for name, value in values.items()}
-    checkpoints = Checkpoints(flags.folder, keep=1, say=print)
-    if flags.action == "save":
-        assert not tree["split"].is_fully_addressable
-        checkpoints.save(3, tree, {"number": 3})
-    else:
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-        step, found, meta = checkpoints.restore(lambda _: abstract)
-        assert (step, meta) == (3, {"number": 3}) and jax.device_count() == int(flags.action)
-        assert all(np.array_equal(found[name], values[name]) for name in values)
-        print("restored")
-    checkpoints.close()
-"""
-
-
-def test_what_four_processes_save_one_restores_on_one_device_and_on_eight(
-    processes, environment, python, tmp_path
-):
-    script = tmp_path / "script.py"
-    script.write_text(CHECKPOINT)
-    ends, _ = processes([[str(script), str(tmp_path / "saved"), "save"]] * 4)
-    assert [code for code, _, _ in ends] == [0] * 4, ends
-    for devices in (1, 8):
-        flag = f"--xla_force_host_platform_device_count={devices}"
-        done = subprocess.run(
-            [*python, script, tmp_path / "saved", str(devices)],
-            env=environment | {"XLA_FLAGS": flag},
-            capture_output=True,
-            text=True,
-        )
-        assert done.stdout == "restored\n", done.stderr
 
 
 def parsed(*words: str) -> argparse.Namespace:
