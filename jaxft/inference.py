@@ -8,6 +8,7 @@ import argparse
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import os
 import signal
 import sys
@@ -178,6 +179,16 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
             unfinished.unlink(missing_ok=True)
 
 
+def _meant(flags: argparse.Namespace) -> dict[str, Any]:
+    """What `flags` ask for, which no two processes may differ in: where files lie may differ, the input itself not."""
+    own = ("process_id", "coordinator", "start_timeout", "peer_timeout", "run", "data", "input", "output")
+    facts = {f"--{name.replace('_', '-')}": value for name, value in vars(flags).items() if name not in own}
+    if (source := getattr(flags, "input", None)) and Path(source).is_file():
+        with contextlib.suppress(OSError), open(source, "rb") as file:  # which is said where it is read
+            facts["SHA-256 of --input"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return facts
+
+
 @contextlib.contextmanager
 def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
     """The body of a verb: parsed flags in; user's errors, a reader that left and Ctrl-C as exit codes out."""
@@ -190,11 +201,10 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
         with cluster.command(flags):
             if rest:
                 raise UserError(f"{rest[0]}: unknown flag; --help lists those there are")
-            if distributed.count() > 1 and "-" in (
-                getattr(flags, "data", None),
-                getattr(flags, "input", None),
-            ):
-                raise UserError("stdin is one process's; give all processes a file that they share")
+            if distributed.count() > 1:
+                if "-" in (getattr(flags, "data", None), getattr(flags, "input", None)):
+                    raise UserError("stdin is one process's; give all processes a file that they share")
+                distributed.agree(_meant(flags) | folder.versions())
             startup.use_compilation_cache()
             yield flags
             sys.stdout.flush()

@@ -100,6 +100,31 @@ def tiny_bert(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory) -> pathlib.Path:
+    """A random GPT-2 of two layers in Hugging Face's layout, with a tokenizer of bytes and a few joined ones."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    folder, end = tmp_path_factory.mktemp("tiny-gpt2"), "<|endoftext|>"
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(["the cat and the hat"] * 9, vocab_size=270, special_tokens=[end])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token=end, eos_token=end)
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(fast), n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3,
+        bos_token_id=fast.bos_token_id, eos_token_id=fast.eos_token_id,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    save_file(
+        {n: np.asarray(t.detach()).copy() for n, t in model.named_parameters()}, folder / "model.safetensors"
+    )
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
     """Flags of `jaxft.main` for a run of seconds: packing, accumulation and dropout on, five epochs."""
     settings = {

@@ -261,6 +261,23 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_pa
     assert seconds < 60
 
 
+def test_two_processes_generate_what_one_does(processes, command, tiny_gpt2, tmp_path):
+    """Three prompts, so that the last batch isn't full; process 0 writes. Who is asked for something else is told."""
+    (tmp_path / "in.txt").write_text("the cat\na\nand a hat\n")
+    flags = ["--checkpoint", str(tiny_gpt2), "--input", str(tmp_path / "in.txt"), "--rows", "1"]
+    flags += ["--max-new-tokens", "5", "--temperature", "0.9"]
+    done = command("generate", *flags, "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    both = [["-m", "jaxft.generate", *flags, "--output", str(tmp_path / f"{i}.jsonl")] for i in range(2)]
+    ends, _ = processes([words + ["--seed", "3"] for words in both])
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert (tmp_path / "0.jsonl").read_text() == done.stdout and done.stdout.count('"generated"') == 3
+    assert not (tmp_path / "1.jsonl").exists() and ends[1][2] == ""
+    ends, _ = processes([[*words, "--seed", seed] for words, seed in zip(both, "34", strict=True)])
+    assert [code for code, _, _ in ends] == [EXIT_USER_ERROR] * 2, ends
+    assert re.search(r"process 1 \(.+\) differs from process 0 \(.+\): --seed is 4, not 3; start", ends[0][2])
+
+
 def test_a_process_that_does_not_start_is_named(processes):
     command = ["-m", "jaxft.main", "--config", "configs/ner.py", "--start_timeout", "1"]
     ends, _ = processes([command, []])

@@ -2,53 +2,27 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
-from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from jaxft import generate
 from jaxft.decoding.generator import Output
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
 
-END = "<|endoftext|>"
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A random GPT-2 with a tokenizer of bytes and a few joined ones."""
-    folder = tmp_path_factory.mktemp("gpt2")
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(["the cat and the hat"] * 9, vocab_size=270, special_tokens=[END])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token=END, eos_token=END)
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(fast), n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3,
-        bos_token_id=fast.bos_token_id, eos_token_id=fast.eos_token_id,
-    )  # fmt: skip
-    model = GPT2LMHeadModel(config)
-    save_file(
-        {n: np.asarray(t.detach()).copy() for n, t in model.named_parameters()}, folder / "model.safetensors"
-    )
-    (folder / "config.json").write_text(json.dumps(config.to_dict()))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def writer(folder):
-    return generate.from_checkpoint(str(folder))
+def writer(tiny_gpt2):
+    return generate.from_checkpoint(str(tiny_gpt2))
 
 
 PROMPTS = ["the cat", "a", "and thé hat"]
 
 
-def theirs(folder, prompt, **options) -> str:
-    model = GPT2LMHeadModel.from_pretrained(folder).eval()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+def theirs(tiny_gpt2, prompt, **options) -> str:
+    model = GPT2LMHeadModel.from_pretrained(tiny_gpt2).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_gpt2)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     found = model.generate(
         ids,
@@ -61,10 +35,10 @@ def theirs(folder, prompt, **options) -> str:
     return tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_a_checkpoint_continues_text_as_torch_does_by_the_batch_and_streamed(folder, writer):
+def test_a_checkpoint_continues_text_as_torch_does_by_the_batch_and_streamed(tiny_gpt2, writer):
     options = Options(max_new_tokens=30, no_repeat_ngram=2)
     texts = [text for [text] in writer.generate(PROMPTS, options, rows=2)]
-    expected = [theirs(folder, p, max_new_tokens=30, no_repeat_ngram_size=2) for p in PROMPTS]
+    expected = [theirs(tiny_gpt2, p, max_new_tokens=30, no_repeat_ngram_size=2) for p in PROMPTS]
     assert [text.text for text in texts] == expected
     for prompt, whole in zip(PROMPTS, expected, strict=True):
         pieces = list(writer.stream(prompt, options))
@@ -84,13 +58,13 @@ def test_streaming_waits_for_whole_characters_and_for_what_may_be_a_stop(writer,
     assert list(writer.stream("", Options(), stop=["€ax"])) == ["n", "é", "€ab"]
 
 
-def test_text_ends_before_a_stop_string_wherever_the_tokens_lie(folder, writer):
+def test_text_ends_before_a_stop_string_wherever_the_tokens_lie(tiny_gpt2, writer):
     options = Options(max_new_tokens=30, no_repeat_ngram=2)
     [[plain]] = writer.generate(PROMPTS[:1], options)
     stop = plain.text[7:10]  # of several tokens
     [[text]] = writer.generate(PROMPTS[:1], options, stop=["not there", stop])
     assert text.ended and text.text == plain.text[: plain.text.index(stop)]
-    with_stop = theirs(folder, PROMPTS[0], max_new_tokens=30, no_repeat_ngram_size=2, stop_strings=[stop])
+    with_stop = theirs(tiny_gpt2, PROMPTS[0], max_new_tokens=30, no_repeat_ngram_size=2, stop_strings=[stop])
     assert with_stop.startswith(text.text + stop)
     assert "".join(writer.stream(PROMPTS[0], options, stop=[stop])) == text.text
 
@@ -102,8 +76,8 @@ def test_samples_do_not_depend_on_the_size_of_batches(writer):
     assert len({one.text for samples in texts for one in samples}) == 6
 
 
-def test_the_command_answers_a_prompt_and_files_and_repeats_itself(folder, command, tmp_path):
-    flags = ["--checkpoint", folder, "--max-new-tokens", "12", "--temperature", "0.8", "--seed", "5"]
+def test_the_command_answers_a_prompt_and_files_and_repeats_itself(tiny_gpt2, command, tmp_path):
+    flags = ["--checkpoint", tiny_gpt2, "--max-new-tokens", "12", "--temperature", "0.8", "--seed", "5"]
     once, again = (command("generate", *flags, "--prompt", "the cat", cold=cold) for cold in (True, False))
     assert once.returncode == 0, once.stderr
     assert once.stdout == again.stdout and once.stdout.strip()
@@ -115,7 +89,7 @@ def test_the_command_answers_a_prompt_and_files_and_repeats_itself(folder, comma
     assert rows[0]["generated"] + "\n" == once.stdout
 
 
-def test_what_the_command_cannot_do_is_said_in_a_line(folder, writer, command, finished_run, tmp_path):
+def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command, finished_run, tmp_path):
     refused = command("generate", "--run", finished_run, "--prompt", "x")
     assert refused.returncode == 2 and "token_classification; only language models" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -130,14 +104,14 @@ def test_what_the_command_cannot_do_is_said_in_a_line(folder, writer, command, f
         next(writer.generate(["a" * 60], Options()))
 
 
-def test_a_template_is_filled_and_what_is_too_long_shortened(folder, monkeypatch):
+def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypatch):
     made = {}
 
     def init(self, body, *, eos):
         made["eos"], self.max_positions = eos, 64
 
     monkeypatch.setattr(generate.Generator, "__init__", init)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_gpt2)
     writer = generate.Writer(None, tokenizer, template="{article} =>{headline}", room=20)
     assert made["eos"] == tokenizer.eos_token_id
     short, long = writer.encode(["the cat", {"article": "z" * 30}], Options(max_new_tokens=10))
