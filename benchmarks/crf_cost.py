@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import build, config, losses, sharding
+from jaxft import base_model, build, config, losses, sharding
 from jaxft.data import schemes
 from jaxft.data.loader import Loader
 from jaxft.models import crf
@@ -46,7 +46,7 @@ def measure(rows: int, length: int, turns: int) -> None:
     """Prints the lines of one shape."""
     settings = config.base()
     settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
-    checkpoint = build.open_checkpoint(settings, lambda: [])
+    checkpoint = base_model.open_checkpoint(settings, lambda: [])
     mesh = sharding.make_mesh(settings)
     sentences = TASKS["token_classification"].read(settings, "train", "demo:ner/train", lambda line: None)[
         :800
@@ -58,7 +58,7 @@ def measure(rows: int, length: int, turns: int) -> None:
         windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
         loader = Loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = sharding.place(loader.batch(0).arrays, mesh)
-        net = build.network(task, build.body_sizes(settings, checkpoint.hf_config), mesh)
+        net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
         trainer = build.trainer(net, settings, total=STEPS, warmup=0)
         parameters, _ = build.initial_parameters(net, settings, checkpoint)
         held = [trainer.new_state(parameters)]

@@ -24,7 +24,7 @@ import time
 import jax
 import numpy as np
 
-from jaxft import build, config, sharding
+from jaxft import base_model, build, config, sharding
 from jaxft.data.loader import Loader
 from jaxft.tasks import TASKS, splits
 
@@ -53,13 +53,13 @@ def steps(flags: argparse.Namespace) -> None:
     for name, tasks in RUNS.items():
         settings = config.load(f"{RECIPE}:{flags.domain}", flags_for(flags, tasks))
         kind = TASKS[settings.task]
-        checkpoint = build.open_checkpoint(settings, lambda: [])
+        checkpoint = base_model.open_checkpoint(settings, lambda: [])
         found = splits.read(kind, settings, lambda line: None, ["train"])
-        rate = build.head_dropout(settings, checkpoint.hf_config)
+        rate = base_model.head_dropout(settings, checkpoint.hf_config)
         task = kind(kind.label_set(found["train"].examples), head_dropout=rate, config=settings)
         windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
         mesh = sharding.make_mesh(settings)
-        net = build.network(task, build.body_sizes(settings, checkpoint.hf_config), mesh)
+        net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
         trainer = build.trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
         loader = Loader(

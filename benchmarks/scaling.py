@@ -22,7 +22,7 @@ import tempfile
 
 import jax
 
-from jaxft import build, config, sharding
+from jaxft import base_model, build, config, sharding
 from jaxft.data import demo
 from jaxft.tasks import TASKS
 
@@ -48,10 +48,10 @@ def write_corpus(folder: pathlib.Path) -> dict[str, str]:
 def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """What a device of the mesh holds."""
     settings = config.load(RECIPE, flags_of(values))
-    checkpoint = build.open_checkpoint(settings, lambda: [])
+    checkpoint = base_model.open_checkpoint(settings, lambda: [])
     task = TASKS[settings.task](demo_labels(), head_dropout=0.1, config=settings)
     mesh = jax.sharding.AbstractMesh(tuple(sizes.get(axis, 1) for axis in sharding.AXES), sharding.AXES)
-    net = build.network(task, build.body_sizes(settings, checkpoint.hf_config), mesh)
+    net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
     state = build.trainer(net, settings, total=10, warmup=0).abstract
 
     def held(tree) -> int:

@@ -1,11 +1,8 @@
-"""Turns settings, task and checkpoint into what a run computes with: state, shardings, compiled steps."""
+"""Builds what a run computes with: the network over a mesh, its first parameters, compiled steps."""
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,182 +14,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxft import optim, paths, sharding, step
+from jaxft.base_model import Checkpoint, architecture
 from jaxft.data.packing import Shape
-from jaxft.errors import UserError
-from jaxft.models import attention
-from jaxft.pretrained import bert, gpt2, hub, mapping, scratch
-from jaxft.tasks import TASKS, Task
+from jaxft.pretrained import hub, mapping
+from jaxft.tasks import Task
 
-# What a checkpoint means, `sizes` and `TABLE`, by the `model_type` of its config.json.
-ARCHITECTURES = {"bert": bert, "gpt2": gpt2}
-NEW = "new:"  # the address of a model that has no checkpoint: "new:gpt2"
 WORDS = "body/embeddings/word/embedding"
-
-KERNEL_OF = {"tpu": "splash", "gpu": "cudnn"}  # of attention, by platform
-LONG_ROW = 512  # the length from which attention's scores, which grow with its square, are worth a kernel
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A pretrained checkpoint's folder, its config.json and its tokenizer.
-
-    Of a new model there is no folder. Where tokens were added the config.json counts them, the weights don't.
-    """
-
-    address: str
-    folder: Path | None
-    hf_config: dict[str, Any]
-    tokenizer: Any
-
-
-def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> Checkpoint:
-    """The checkpoint of `config.model`, without its weights, and with `config.data.added_tokens`.
-
-    texts: gives the training text, for the tokenizer of a new model.
-    """
-    address = config.model.checkpoint
-    if address.startswith(NEW):
-        checkpoint = _new_checkpoint(config, texts)
-    else:
-        folder = hub.resolve(address, config.model.revision)
-        tokenizer = hub.load_tokenizer(folder, of_words=TASKS[config.task].of_words)
-        checkpoint = Checkpoint(address, folder, hub.read_config(folder), tokenizer)
-    vocabulary = check_model(config, checkpoint.hf_config)["vocab_size"]
-    if len(checkpoint.tokenizer) > vocabulary:
-        raise UserError(
-            f"{address}: its tokenizer has {len(checkpoint.tokenizer)} tokens, but the model only {vocabulary}; "
-            "its tokenizer and config.json do not belong together"
-        )
-    if config.data.added_tokens and checkpoint.tokenizer.add_tokens(list(config.data.added_tokens)):
-        checkpoint.hf_config["vocab_size"] = max(vocabulary, len(checkpoint.tokenizer))
-    if checkpoint.tokenizer.pad_token_id is None:
-        # GPT-2's has none. Padding is never seen, so any token serves, and none has to be added.
-        checkpoint.tokenizer.pad_token = checkpoint.tokenizer.eos_token
-    if checkpoint.tokenizer.pad_token_id is None:
-        raise UserError(
-            f"{address}: its tokenizer has no padding token; set pad_token in tokenizer_config.json"
-        )
-    return checkpoint
-
-
-def check_model(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes that a config.json means. Raises `UserError` where it doesn't go with the task or its rows."""
-    address, supported = config.model.checkpoint, TASKS[config.task].architectures
-    try:
-        sizes = architecture(hf_config).sizes(hf_config)
-    except UserError as error:
-        raise UserError(f"checkpoint {address!r}: {error}") from None
-    if (found := hf_config["model_type"]) not in supported:
-        raise UserError(
-            f"checkpoint {address!r}: model_type is {found!r}, but config.task={config.task!r} is for "
-            f"{', '.join(supported)}; choose another checkpoint or task"
-        )
-    if config.data.max_length > (longest := sizes["max_positions"]):
-        raise UserError(
-            f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "
-            f"set it to {longest} or less, longer sentences are cut into windows and scored whole"
-        )
-    return sizes
-
-
-def describe_model(config: ConfigDict) -> dict[str, Any]:
-    """The config.json of the model that `config` trains, without its weights, its tokenizer or its data.
-
-    Of a new model only as many words can be told as its tokenizer has at most. A "new:bert" is told too, though
-    none can be trained yet: BertConfig's defaults, which are BERT-base, under `config.model.sizes`.
-    """
-    model = config.model
-    if model.checkpoint.startswith(NEW):
-        kind = model.checkpoint.removeprefix(NEW)
-        hf_config = scratch.new_config(kind, dict(model.sizes), max_length=config.data.max_length)
-        if kind == "gpt2":
-            hf_config["vocab_size"] = model.vocab_size
-    else:
-        hf_config = dict(hub.read_config(hub.resolve(model.checkpoint, model.revision, weights=False)))
-    sizes = check_model(config, hf_config)
-    return hf_config | {"vocab_size": sizes["vocab_size"] + len(config.data.added_tokens)}
-
-
-def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> Checkpoint:
-    model, length = config.model, config.data.max_length
-    if model.checkpoint != f"{NEW}gpt2" or model.init != "scratch":
-        raise UserError(
-            f"config.model.checkpoint={model.checkpoint!r}, config.model.init={model.init!r}: a new model is "
-            f"'{NEW}gpt2' with init 'scratch'"
-        )
-    tokenizer = scratch.train_tokenizer(texts(), model.vocab_size, length)
-    hf_config = scratch.new_config("gpt2", dict(model.sizes), max_length=length) | {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    return Checkpoint(model.checkpoint, None, hf_config, tokenizer)
-
-
-def architecture(hf_config: Mapping[str, Any]) -> ModuleType:
-    """The module of `ARCHITECTURES` for a config.json. Raises `UserError` for a model_type that isn't there."""
-    found = hf_config.get("model_type")
-    if found not in ARCHITECTURES:
-        raise UserError(
-            f"config.json: model_type is {found!r}, but only {sorted(ARCHITECTURES)} are supported; choose "
-            "another checkpoint (or add the field where an old config.json lacks it)"
-        )
-    return ARCHITECTURES[found]
-
-
-def body_sizes(
-    config: ConfigDict, hf_config: Mapping[str, Any], platform: str | None = None
-) -> dict[str, Any]:
-    """What `network` makes the body from: the checkpoint's sizes under the run's settings, for `platform`.
-
-    platform: "cpu", "gpu" or "tpu", default this machine's. The result has the body's keyword arguments, its
-    "architecture", and under "attention" the name of its implementation.
-    """
-    platform = platform or jax.default_backend()
-    model, on_cpu = config.model, platform == "cpu"
-    sizes = architecture(hf_config).sizes(hf_config)
-    if model.dropout is not None:
-        sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
-    dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
-    unroll = on_cpu if model.unroll == "auto" else model.unroll == "yes"
-    sizes |= {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
-    architecture_of = {"architecture": hf_config["model_type"]}
-    return sizes | architecture_of | {"attention": _attention(config, sizes, platform)}
-
-
-def _attention(config: ConfigDict, sizes: Mapping[str, Any], platform: str) -> str:
-    """The implementation of attention that `config.model.attention` means, in training and evaluation.
-
-    "auto" is the platform's kernel for rows of `LONG_ROW` and more that it can compute, and else dense. Raises
-    `UserError` for a kernel that is asked for and cannot be had.
-    """
-    asked, length = config.model.attention, config.data.max_length
-    auto = asked == "auto"
-    name = KERNEL_OF.get(platform, "dense") if auto else asked
-    if name == "dense" or (auto and length < LONG_ROW):
-        return "dense"
-    head_width = sizes["hidden_size"] // sizes["num_heads"]
-    obstacle = attention.obstacle(name, length=length, head_width=head_width, dtype=sizes["dtype"])
-    if KERNEL_OF.get(platform) != name or (name == "cudnn" and not _gpu_has_flash_attention()):
-        obstacle = f"cannot run on this {platform}"
-    elif rate := sizes["attention_dropout"]:
-        obstacle = f"has no dropout of attention weights, here {rate}; set config.model.dropout=0.0"
-    if obstacle and not auto:
-        raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")
-    return "dense" if obstacle else name
-
-
-def _gpu_has_flash_attention() -> bool:
-    """Whether this machine's GPU is NVIDIA's, of compute capability 8.0 (Ampere) or later; AMD's has a name there."""
-    capability = getattr(jax.devices()[0], "compute_capability", "")
-    return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0
-
-
-def head_dropout(config: ConfigDict, hf_config: Mapping[str, Any]) -> float:
-    """The dropout rate before a task's head."""
-    if config.model.dropout is not None:
-        return config.model.dropout
-    return architecture(hf_config).classifier_dropout(hf_config)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxft import build, hlo, losses, sharding, step
+from jaxft import base_model, build, hlo, losses, sharding, step
 from jaxft.chips import Chip
 from jaxft.data.packing import Shape
 from jaxft.models.layers import DropoutSeed
@@ -87,8 +87,8 @@ def estimate(
     rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
     mesh = sharding.make_mesh(config, devices)
     sharding.check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
-    hf_config = build.describe_model(config)
-    sizes = build.body_sizes(config, hf_config, devices[0].platform)
+    hf_config = base_model.describe_model(config)
+    sizes = base_model.body_sizes(config, hf_config, devices[0].platform)
     net = build.network(_task(config, hf_config, assumptions.labels), sizes, mesh)
     trainer = build.trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (chip and chip.memory)
@@ -161,7 +161,7 @@ def _task(config: ConfigDict, hf_config: dict[str, Any], count: int):
     labels = named + [f"label {i}" for i in range(count - len(named))]
     if config.tasks:
         labels = [f"{name}/{label}" for name, _ in config.tasks for label in labels]
-    rate = build.head_dropout(config, hf_config)
+    rate = base_model.head_dropout(config, hf_config)
     return TASKS[config.task](labels, head_dropout=rate, config=config)
 
 

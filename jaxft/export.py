@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save_file
 
-from jaxft import build, distributed, export_heads, inference, step, workdir
+from jaxft import base_model, distributed, export_heads, inference, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.model_card import card
@@ -74,7 +74,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     # float32, since that is what torch will compute in.
     model = inference.open_model(run, print, dtype="float32")
     parameters = model.task.exported(jax.device_get(model.parameters))
-    tensors = mapping.save(build.architecture(run.checkpoint.hf_config).TABLE, parameters)
+    tensors = mapping.save(base_model.architecture(run.checkpoint.hf_config).TABLE, parameters)
     config = CONFIGS[run.config.task](run)
     dev = _dev_split(model) if verify else None
 
@@ -115,7 +115,9 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
 
 def _token_classifier(run: workdir.Run) -> dict[str, Any]:
     checkpoint = run.checkpoint
-    return build.architecture(checkpoint.hf_config).token_classifier_config(checkpoint.hf_config, run.labels)
+    return base_model.architecture(checkpoint.hf_config).token_classifier_config(
+        checkpoint.hf_config, run.labels
+    )
 
 
 def _causal_lm(run: workdir.Run) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
             f"--run {run.workdir}: config.model.pool={pool!r}, but transformers has no class that pools so: its "
             f"{hf_config['model_type']} for sequence classification has {theirs!r}; train with that to export"
         )
-    return build.architecture(hf_config).sequence_classifier_config(
+    return base_model.architecture(hf_config).sequence_classifier_config(
         hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
     )
 

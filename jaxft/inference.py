@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft import build, cluster, distributed, sharding, startup
+from jaxft import base_model, build, cluster, distributed, sharding, startup
 from jaxft import workdir as folder
 from jaxft.data.loader import Batch, Loader
 from jaxft.data.packing import Shape
@@ -107,7 +107,7 @@ class Model:
 
 def task_of(run: folder.Run) -> Task:
     """The task of `run`, with the labels that it was trained on and what it tuned."""
-    rate = build.head_dropout(run.config, run.checkpoint.hf_config)
+    rate = base_model.head_dropout(run.config, run.checkpoint.hf_config)
     task = TASKS[run.config.task](run.labels, head_dropout=rate, config=run.config)
     task.tuned = run.tuned
     return task
@@ -126,7 +126,7 @@ def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     config.model.attention = "auto"
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), sharding.AXES)
-    sizes = build.body_sizes(config, run.checkpoint.hf_config)
+    sizes = base_model.body_sizes(config, run.checkpoint.hf_config)
     net = build.network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
     parameters = folder.load_best(run.workdir, net.abstract, run.labels, say)
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))

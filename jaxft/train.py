@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import build, distributed, durations, evaluate, optim, sharding, startup, watch
+from jaxft import base_model, build, distributed, durations, evaluate, optim, sharding, startup, watch
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data import mixing
@@ -62,9 +62,9 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]
     found = data_splits.read(kind, config, say)
-    checkpoint = build.open_checkpoint(config, lambda: kind.texts(found["train"].examples))
+    checkpoint = base_model.open_checkpoint(config, lambda: kind.texts(found["train"].examples))
     labels = kind.label_set(found["train"].examples)
-    task = kind(labels, head_dropout=build.head_dropout(config, checkpoint.hf_config), config=config)
+    task = kind(labels, head_dropout=base_model.head_dropout(config, checkpoint.hf_config), config=config)
     splits = data_splits.encode(task, found, checkpoint.tokenizer, config, say)
     selected_by = folder.selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
@@ -104,7 +104,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     )
 
     # ---------------------------------------------------------------- model, optimizer and initial state
-    sizes = build.body_sizes(config, checkpoint.hf_config)
+    sizes = base_model.body_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes, mesh)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
     identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxft import config as settings
 from jaxft import distributed
-from jaxft.build import Checkpoint
+from jaxft.base_model import Checkpoint
 from jaxft.checkpoint import Checkpoints
 from jaxft.data.loader import Batch
 from jaxft.data.windows import Windows

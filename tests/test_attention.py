@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from jaxft import build
+from jaxft import base_model
 from jaxft.errors import UserError
 from tests import test_step
 
@@ -15,7 +15,7 @@ BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
 def chosen(platform: str, hf_config=BERT, **values) -> str:
     defaults = {"model.dropout": 0.0, "data.max_length": 512}
     config = test_step.config_with(**(defaults | {key.replace("__", "."): v for key, v in values.items()}))
-    return build.body_sizes(config, hf_config, platform)["attention"]
+    return base_model.body_sizes(config, hf_config, platform)["attention"]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 import test_step
 
-from jaxft import build, sharding
+from jaxft import base_model, build, sharding
 from jaxft.models import attention
 
 attention.KERNELS["splash"] = functools.partial(attention.splash, interpret=True)

@@ -16,6 +16,7 @@ LAYERS = (
     {"report", "decoding", "cluster"},
     {"pretrained", "tasks"},
     {"optim", "sharding", "step", "checkpoint"},
+    {"base_model"},
     {"build"},
     {"workdir", "estimate"},
     {"inference", "model_card", "predictions"},

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import build, evaluate, export, predict, sharding, step, train, workdir
+from jaxft import base_model, build, evaluate, export, predict, sharding, step, train, workdir
 from jaxft import config as settings
 from jaxft.data.language import encode
 from jaxft.data.loader import Loader
@@ -236,8 +236,8 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         model__init="pretrained",
         data__added_tokens=("<name>", "<shape>"),
     )
-    checkpoint = build.open_checkpoint(config, list)
-    sizes = build.body_sizes(config, checkpoint.hf_config)
+    checkpoint = base_model.open_checkpoint(config, list)
+    sizes = base_model.body_sizes(config, checkpoint.hf_config)
     assert checkpoint.tokenizer("<shape>")["input_ids"] == [sizes["vocab_size"] - 1]
     task = CausalLM([], head_dropout=0.0, config=config)
     net = build.network(task, sizes, sharding.make_mesh(config))
@@ -265,7 +265,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     task = CausalLM([], head_dropout=0.0, config=config)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
-    net = build.network(task, build.body_sizes(config, hf_config), sharding.make_mesh(config))
+    net = build.network(task, base_model.body_sizes(config, hf_config), sharding.make_mesh(config))
     parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
     gradient = jax.jit(
         jax.value_and_grad(

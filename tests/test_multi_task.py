@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import build, evaluate, export, predict, sharding, train, workdir
+from jaxft import base_model, build, evaluate, export, predict, sharding, train, workdir
 from jaxft import config as settings
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
@@ -217,13 +217,13 @@ def network(folder, tiny_bert):
     def make(**changed):
         files = {"data__train": f"{folder}/both.jsonl?id=0-59", "data__dev": f"{folder}/both.jsonl?id=60"}
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
-        checkpoint = build.open_checkpoint(config, lambda: [])
+        checkpoint = base_model.open_checkpoint(config, lambda: [])
         kind = TASKS[config.task]
         found = splits.read(kind, config, lambda _: None, ["train"])
         task = kind(kind.label_set(found["train"].examples), head_dropout=0.0, config=config)
         encoded = splits.encode(task, found, checkpoint.tokenizer, config, lambda _: None)["train"]
         mesh = sharding.make_mesh(config, jax.devices()[:1])
-        net = build.network(task, build.body_sizes(config, checkpoint.hf_config), mesh)
+        net = build.network(task, base_model.body_sizes(config, checkpoint.hf_config), mesh)
         parameters, _ = build.initial_parameters(net, config, checkpoint)
 
         def batches(**options):

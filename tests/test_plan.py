@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxft import build, chips, errors, hlo, plan, report, sharding
+from jaxft import base_model, build, chips, errors, hlo, plan, report, sharding
 from jaxft import config as settings
 from jaxft.estimate import Estimate
 from jaxft.tasks.token_classification import TokenClassification
@@ -99,7 +99,7 @@ def found(plans, tmp_path_factory):
 def test_fsdp_splits_parameters_and_their_state(found):
     config = tiny_config()
     task = TokenClassification([f"label {i}" for i in range(9)], config=config)
-    sizes = build.body_sizes(config, build.describe_model(config))
+    sizes = base_model.body_sizes(config, base_model.describe_model(config))
     net = build.network(task, sizes, sharding.make_mesh(config))
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding")) and "/type/" not in name]
     split = sum(net.abstract[name].size for name in names)  # the table of two token types doesn't divide by 8

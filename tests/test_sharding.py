@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 import test_step
 
-from jaxft import build, sharding
+from jaxft import base_model, build, sharding
 from jaxft.data.joint import step_scales
 from jaxft.tasks import TASKS
 
@@ -41,7 +41,7 @@ def network(name, config, mesh):
     task = TASKS[name](labels, head_dropout=0.2, config=config)
     sizes = test_step.SIZES
     if name == "causal_lm":
-        gpt2 = build.body_sizes(config, GPT2 | {"model_type": "gpt2"})
+        gpt2 = base_model.body_sizes(config, GPT2 | {"model_type": "gpt2"})
         sizes = gpt2 | {key: sizes[key] for key in ("hidden_dropout", "attention_dropout")}
     return build.network(task, sizes, mesh)
 

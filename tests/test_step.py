@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import build, losses, optim, sharding, step
+from jaxft import base_model, build, losses, optim, sharding, step
 from jaxft import config as settings
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
@@ -114,7 +114,7 @@ def test_settings_of_the_computation_change_no_result(plain, values):
     config = config_with(**SMOOTH, **{f"model.{key}": value for key, value in values.items()})
     hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2}
     hf_config |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}
-    sizes = build.body_sizes(config, hf_config)
+    sizes = base_model.body_sizes(config, hf_config)
     settings = {key: sizes[key] for key in ("remat", "unroll", "dtype")}
     assert {key: settings[key] for key in values} == values | ({"unroll": True} if "unroll" in values else {})
     metrics, state = run(build.trainer(network(**settings), config, total=10, warmup=0))

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxft import config as settings
 from jaxft import workdir
-from jaxft.build import NEW
+from jaxft.base_model import NEW
 from jaxft.errors import UserError
 from jaxft.model_card import (
     causal_lm,

@@ -9,7 +9,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2ForTokenClassification
 
-from jaxft import build, config, export, sharding, train
+from jaxft import base_model, build, config, export, sharding, train
 from jaxft.data.labelled import LabelledText
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
@@ -69,11 +69,11 @@ def settings(checkpoint, task, **changed):
 def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     """Words as after a space, texts as they are; packed here, a text a row there; the last real token is read."""
     values = settings(checkpoint, kind, data__label_subwords="last", data__max_segments=4)
-    opened = build.open_checkpoint(values, lambda: [])
+    opened = base_model.open_checkpoint(values, lambda: [])
     labels, tokenizer = WORDS[kind], opened.tokenizer
     of_words = kind == "token_classification"
     task = TASKS[kind](labels, head_dropout=0.1, config=values)
-    net = build.network(task, build.body_sizes(values, opened.hf_config), sharding.make_mesh(values))
+    net = build.network(task, base_model.body_sizes(values, opened.hf_config), sharding.make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
@@ -158,6 +158,6 @@ def test_it_learns_what_stands_before_and_torch_agrees(
 def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
     task = TASKS["sequence_classification"](["x", "y"], config=values)
-    sizes = build.body_sizes(values, hub.read_config(checkpoint))
+    sizes = base_model.body_sizes(values, hub.read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
         build.network(task, sizes, sharding.make_mesh(values))
