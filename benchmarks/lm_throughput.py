@@ -189,7 +189,7 @@ def memory() -> None:
     import jax.numpy as jnp
     from flax import nnx
 
-    from jaxft import losses
+    from jaxft import chunked_loss, losses
     from jaxft.models.gpt2 import GPT2
     from jaxft.models.language_model import LanguageModel
     from jaxft.pretrained import gpt2
@@ -204,7 +204,7 @@ def memory() -> None:
         return losses.cross_entropy(hidden @ table.T, labels, weights)[0]
 
     def chunked(hidden, table, labels, weights):
-        return losses.chunked_cross_entropy(hidden, table, labels, weights)[0]
+        return chunked_loss.chunked_cross_entropy(hidden, table, labels, weights)[0]
 
     for name, loss in (("whole", whole), ("chunked", chunked)):
 

@@ -12,7 +12,7 @@ LAYERS = (
     {"durations", "hlo"},
     {"ranges"},
     {"paths", "config", "startup", "topology", "distributed"},
-    {"models", "losses", "metrics", "data", "watch", "rendezvous"},
+    {"models", "losses", "chunked_loss", "metrics", "data", "watch", "rendezvous"},
     {"report", "decoding", "cluster"},
     {"pretrained", "tasks"},
     {"optim", "sharding", "step", "checkpoint"},

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import losses
+from jaxft import chunked_loss
 from jaxft.data import language
 from jaxft.data import text as sources
 from jaxft.data.loader import TOKEN_LABELS, Batch
@@ -151,7 +151,7 @@ class CausalLM:
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""
-        return losses.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
+        return chunked_loss.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every next token, float32 [R, L, V], without dropout."""
@@ -165,7 +165,7 @@ class CausalLM:
         """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
         shape = batch["labels"].shape
         hidden, embedding, labels, weights = _flat(model, batch, None)
-        nll, correct = losses.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
+        nll, correct = chunked_loss.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
