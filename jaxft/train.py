@@ -15,7 +15,7 @@ from jaxft import base_model, build, distributed, durations, evaluate, optim, sh
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data import mixing
-from jaxft.data.loader import prefetch
+from jaxft.data.prefetch import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.report import (
     Clock,
