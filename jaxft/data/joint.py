@@ -1,6 +1,7 @@
 """Texts that several tasks read: joined where they are the same, encoded once, and taken apart again by task."""
 
 import os
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,25 @@ def join(
                     )
             one.parts[name] = example
     return list(found.values())
+
+
+def split_dev(
+    examples: Sequence[MultiText], fraction: float, seed: int
+) -> tuple[list[MultiText], list[MultiText]]:
+    """(train, dev): of each data set a part of its texts, one at least."""
+    taken: set[int] = set()
+    for data_set in sorted({example.data_set for example in examples}):
+        own = [index for index, example in enumerate(examples) if example.data_set == data_set]
+        if len(own) < 2:
+            raise UserError(
+                f"{len(own)} text in data set {data_set + 1} of the training data: none can be split off for "
+                "evaluation; add data, or name a dev set"
+            )
+        taken.update(random.Random(seed).sample(own, max(1, round(fraction * len(own)))))
+    parts = ([], [])
+    for index, example in enumerate(examples):
+        parts[index in taken].append(example)
+    return parts
 
 
 @dataclass

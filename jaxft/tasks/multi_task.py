@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from jaxft.models.layers import DropoutSeed
 from jaxft.models.multi_head import MultiHead, Shared
 from jaxft.report import write_json
 from jaxft.tasks import joint_encoding, own_settings
-from jaxft.tasks.base import Say, Split, Task
+from jaxft.tasks.base import Say, Split, Task, chunks
 from jaxft.tasks.composed_state import ComposedState, compose
 from jaxft.tasks.problems import VALUE
 from jaxft.tasks.sequence_classification import SequenceClassification
@@ -117,20 +116,8 @@ class MultiTask:
     def split_dev(
         examples: Sequence[MultiText], fraction: float, seed: int
     ) -> tuple[list[MultiText], list[MultiText]]:
-        """(train, dev): of each data set a part of its texts, one at least."""
-        taken: set[int] = set()
-        for data_set in sorted({example.data_set for example in examples}):
-            own = [index for index, example in enumerate(examples) if example.data_set == data_set]
-            if len(own) < 2:
-                raise UserError(
-                    f"{len(own)} text in data set {data_set + 1} of the training data: none can be split off for "
-                    "evaluation; add data, or name a dev set"
-                )
-            taken.update(random.Random(seed).sample(own, max(1, round(fraction * len(own)))))
-        parts = ([], [])
-        for index, example in enumerate(examples):
-            parts[index in taken].append(example)
-        return parts
+        """See `joint.split_dev`."""
+        return joint.split_dev(examples, fraction, seed)
 
     @staticmethod
     def label_set(train: Sequence[MultiText]) -> list[str]:
@@ -266,7 +253,7 @@ class MultiTask:
         An answer is a `Prediction` for words, and for texts what `Problem.answers` gives. outputs: the model's, of
         all windows. max_words: of a chunk (or one text): all that is held in memory.
         """
-        for chunk in _chunks(examples, max_words):
+        for chunk in chunks(examples, _words, max_words):
             windows = self.encode(chunk, tokenizer, config, cached=False)
             split = Split("input", "input", chunk, windows)
             answers: list[dict[str, Any]] = [{} for _ in chunk]
@@ -344,18 +331,7 @@ def _examples(examples: Sequence[MultiText], name: str) -> list[Sentence | Label
     return [example.parts[name] for example in examples if name in example.parts]
 
 
-def _chunks(examples: Iterable[MultiText], max_words: int) -> Iterator[list[MultiText]]:
-    """Texts in groups of at most `max_words` words, or one text."""
-    chunk: list[MultiText] = []
-    words = 0
-    for example in examples:
-        size = 1 + max(
-            len(" ".join(filter(None, joint.text_of(part))).split()) for part in example.parts.values()
-        )
-        if chunk and words + size > max_words:
-            yield chunk
-            chunk, words = [], 0
-        chunk.append(example)
-        words += size
-    if chunk:
-        yield chunk
+def _words(example: MultiText) -> int:
+    return 1 + max(
+        len(" ".join(filter(None, joint.text_of(part))).split()) for part in example.parts.values()
+    )
