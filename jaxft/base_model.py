@@ -20,8 +20,9 @@ from jaxft.tasks import TASKS
 ARCHITECTURES = {"bert": bert, "gpt2": gpt2}
 NEW = "new:"  # the address of a model that has no checkpoint: "new:gpt2"
 
-KERNEL_OF = {"tpu": "splash", "gpu": "cudnn"}  # of attention, by platform
-LONG_ROW = 512  # the length from which attention's scores, which grow with its square, are worth a kernel
+KERNEL_OF = {"tpu": "splash", "gpu": "flash"}  # of attention, by platform
+# The row's length from which it is worth while: flash's measured (H100, rows of 64 to 1,024), splash's a guess.
+WORTH_FROM = {"splash": 512, "flash": 16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,7 @@ def body_sizes(
     if model.dropout is not None:
         sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
-    unroll = on_cpu if model.unroll == "auto" else model.unroll == "yes"
+    unroll = platform != "tpu" if model.unroll == "auto" else model.unroll == "yes"
     sizes |= {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
     architecture_of = {"architecture": hf_config["model_type"]}
     return sizes | architecture_of | {"attention": _attention(config, sizes, platform)}
@@ -155,26 +156,26 @@ def body_sizes(
 def _attention(config: ConfigDict, sizes: Mapping[str, Any], platform: str) -> str:
     """The implementation of attention that `config.model.attention` means, in training and evaluation.
 
-    "auto" is the platform's kernel for rows of `LONG_ROW` and more that it can compute, and else dense. Raises
+    "auto" is the platform's kernel for rows of `WORTH_FROM` and more that it can compute, and else dense. Raises
     `UserError` for a kernel that is asked for and cannot be had.
     """
     asked, length = config.model.attention, config.data.max_length
     auto = asked == "auto"
     name = KERNEL_OF.get(platform, "dense") if auto else asked
-    if name == "dense" or (auto and length < LONG_ROW):
+    if name == "dense" or (auto and length < WORTH_FROM[name]):
         return "dense"
     head_width = sizes["hidden_size"] // sizes["num_heads"]
     obstacle = attention.obstacle(name, length=length, head_width=head_width, dtype=sizes["dtype"])
-    if KERNEL_OF.get(platform) != name or (name == "cudnn" and not _gpu_has_flash_attention()):
+    if KERNEL_OF.get(platform) != name or (name == "flash" and not _gpu_takes_flash()):
         obstacle = f"cannot run on this {platform}"
-    elif rate := sizes["attention_dropout"]:
+    elif (rate := sizes["attention_dropout"]) and name not in attention.WITH_DROPOUT:
         obstacle = f"has no dropout of attention weights, here {rate}; set config.model.dropout=0.0"
     if obstacle and not auto:
         raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")
     return "dense" if obstacle else name
 
 
-def _gpu_has_flash_attention() -> bool:
+def _gpu_takes_flash() -> bool:
     """Whether this machine's GPU is NVIDIA's, of compute capability 8.0 (Ampere) or later; AMD's has a name there."""
     capability = getattr(jax.devices()[0], "compute_capability", "")
     return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0

@@ -33,8 +33,8 @@ def base() -> ConfigDict:
                 init="pretrained",  # or "scratch": the checkpoint's sizes and tokenizer, random weights
                 dtype="auto",  # of the computation: bfloat16 on GPU and TPU, float32 on CPU
                 remat="none",  # what the backward pass recomputes: none | dots (keep products) | full
-                attention="auto",  # dense | splash (TPU) | cudnn (GPU); the last two need dropout=0.0
-                unroll="auto",  # layers: a Python loop ("yes", quicker on CPU) or a scan ("no")
+                attention="auto",  # dense | splash (TPU, needs dropout=0.0) | flash (GPU)
+                unroll="auto",  # layers: a Python loop ("yes", quicker on CPU and GPU) or a scan ("no")
                 dropout=placeholder(float),  # unset: the checkpoint's rates
                 # Of texts with labels, in transformers' words: or multi_label_classification, regression.
                 problem_type="single_label_classification",

@@ -23,7 +23,7 @@ CHOICES = {
     "model.init": ("pretrained", "scratch"),
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
-    "model.attention": ("auto", "dense", "splash", "cudnn"),
+    "model.attention": ("auto", "dense", "splash", "flash"),
     "model.unroll": ("auto", "yes", "no"),
     "data.format": ("auto", "conll", "jsonl", "csv", "tsv", "parquet", "squad", "text", "hub"),
     "data.scheme": ("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),

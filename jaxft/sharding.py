@@ -120,19 +120,26 @@ def attention_function(name: str, mesh: Mesh, *, block: int = 0, every: int = 0)
     kernel, ways = attention.KERNELS[name], mesh.shape["tensor"]
 
     def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
-        if rate and seed is not None:
+        dropped = rate > 0 and seed is not None
+        if dropped and name not in attention.WITH_DROPOUT:
             raise ValueError(f"{name} has no dropout of attention weights")
-        shape = {"length": segment_ids.shape[1], "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
+        rows, length = segment_ids.shape
+        shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
         if attention.obstacle(name, **shape):
-            return attention.dense(q, k, v, segment_ids, num_heads=num_heads, causal=causal)
+            options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
+            return attention.dense(q, k, v, segment_ids, **options)
         split = num_heads % ways == 0
         local = functools.partial(kernel, num_heads=num_heads // ways if split else num_heads, causal=causal)
         spec = PartitionSpec(*BATCH, "tensor" if split else None)
+        arrays, specs = [q, k, v, segment_ids], [spec, spec, spec, BATCH]
+        if dropped:
+            # Of all rows and heads: a device's own have the masks that they have on one device.
+            arrays.append(attention.weight_hashes(rows, num_heads, length, seed, site))
+            specs.append(spec)
+            local = functools.partial(local, rate=rate)
         # Pallas kernels do not say over which axes their results vary, so that it cannot be checked.
-        sharded = jax.shard_map(
-            local, mesh=mesh, in_specs=(spec, spec, spec, BATCH), out_specs=spec, check_vma=False
-        )
-        return sharded(q, k, v, segment_ids)
+        sharded = jax.shard_map(local, mesh=mesh, in_specs=tuple(specs), out_specs=spec, check_vma=False)
+        return sharded(*arrays)
 
     return attend
 

@@ -26,16 +26,17 @@ def gpu(monkeypatch):
     )
 
 
-def test_auto_takes_a_kernel_for_long_rows_without_dropout_where_it_can(gpu):
+def test_auto_takes_a_kernel_where_it_can(gpu):
     gpu("8.0")
     assert chosen("cpu") == "dense"
     assert chosen("tpu") == "splash"
-    assert chosen("gpu") == "cudnn"
+    assert chosen("gpu") == "flash"
+    assert chosen("gpu", data__max_length=64, model__dropout=None) == "flash"  # BERT's own rate
+    assert chosen("tpu", data__max_length=256) == "dense"
+    assert chosen("tpu", model__dropout=None) == "dense"
     for platform in ("tpu", "gpu"):
-        assert chosen(platform, data__max_length=256) == "dense"
-        assert chosen(platform, model__dropout=0.1) == "dense"
-        assert chosen(platform, model__dropout=None) == "dense"  # BERT's own rate
         assert chosen(platform, model__attention="dense") == "dense"
+    assert chosen("gpu", data__max_length=100) == "dense"
     assert chosen("tpu", data__max_length=1000) == "dense"
     assert chosen("tpu", model__attention="splash", data__max_length=128) == "splash"
     assert chosen("gpu", model__dtype="float32") == "dense"
@@ -48,7 +49,7 @@ def test_auto_takes_a_kernel_for_long_rows_without_dropout_where_it_can(gpu):
     ("platform", "values", "message"),
     [
         ("cpu", {}, "'splash' cannot run on this cpu; 'dense' computes the same"),
-        ("tpu", {"model__attention": "cudnn"}, "'cudnn' cannot run on this tpu"),
+        ("tpu", {"model__attention": "flash"}, "'flash' cannot run on this tpu"),
         (
             "tpu",
             {"model__dropout": 0.1},
@@ -75,11 +76,11 @@ sys.path.insert(0, sys.argv[1])
 import test_step
 
 from jaxft import base_model, build, sharding
-from jaxft.models import attention
+from jaxft.models import attention, flash
 
 attention.KERNELS["splash"] = functools.partial(attention.splash, interpret=True)
-# In float32 too, in which cuDNN does not compute.
-attention.KERNELS["cudnn"] = functools.partial(attention.cudnn, implementation="xla")
+# In float32 too, in which it is not used.
+attention.KERNELS["flash"] = functools.partial(flash.flash, interpret=True)
 attention.obstacle = lambda kernel, *, length, **_: "too short" if length < 128 else None
 rows, length, heads, width = 4, 128, 2, 8
 
@@ -104,25 +105,28 @@ assert all(x.sharding.is_equivalent_to(place, 2) for x in found)
 errors = [float(abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
 
 test_step.LENGTH, losses = length, {}
-for name, mesh in ("dense", mesh_of(1, 1, 1)), ("cudnn", mesh_of(2, 1, 4)):
-    body = test_step.SIZES | {"max_positions": length, "attention_dropout": 0.0, "attention": name}
+for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("flash", mesh_of(1, 1, 4)):
+    body = test_step.SIZES | {"max_positions": length, "attention": name}
     net = build.network(test_step.network().task, body, mesh)
     trainer = build.trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
     parameters = jax.jit(net.new_parameters, out_shardings={n: v.sharding for n, v in net.abstract.items()})
-    state, losses[name] = trainer.new_state(parameters(np.uint32(0))), []
+    state, found = trainer.new_state(parameters(np.uint32(0))), []
     for number in range(2):
         batch = sharding.place(test_step.batch(number, rows), mesh)
         state, metrics = trainer.train_step(state, batch, np.uint32(7))
-        losses[name].append([float(metrics["loss"]), float(metrics["grad_norm"])])
-print(json.dumps({"errors": errors, **losses}))
+        found.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+    losses[f"{name} {tuple(mesh.shape.values())}"] = found
+print(json.dumps({"errors": errors, "losses": losses}))
 """
 
 
 def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
-    """Splash, interpreted, with rows and heads of its own on each device; and a train step, hidden dropout on, by
-    cuDNN's call, computed by XLA, where two heads do not divide over four devices."""
+    """Splash with rows and heads of its own on each device; and train steps, all dropout on, by flash, where heads
+    divide over `tensor` and where they don't. Both are interpreted."""
     found = on_eight_devices(SCRIPT)
     assert max(found["errors"]) < 1e-5
-    for ours, theirs in zip(found["cudnn"], found["dense"], strict=True):
+    expected, *losses = found["losses"].values()
+    assert len(losses) == 2
+    for ours, theirs in zip(sum(losses, []), expected * 2, strict=True):
         assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
         assert ours[1] == pytest.approx(theirs[1], rel=1e-4)

@@ -1,4 +1,4 @@
-"""Multi-head attention within segments: dense, which runs everywhere, and kernels of TPUs and NVIDIA's GPUs."""
+"""Multi-head attention within segments: dense, which runs everywhere, and kernels for TPUs and NVIDIA's GPUs."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.models.layers import DropoutSeed, keep_mask_at
+from jaxft.models.layers import DropoutSeed, keep_mask_at, vector_hashes
 
 
 class Attention(Protocol):
@@ -257,45 +257,48 @@ def splash(
     return mixed.swapaxes(1, 2).reshape(rows * length, -1)
 
 
-def cudnn(
+def flash(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     segment_ids: jax.Array,
+    hashes: jax.Array | None = None,
     *,
     num_heads: int,
     causal: bool = False,
-    implementation: str = "cudnn",
+    rate: float = 0.0,
 ) -> jax.Array:
-    """`dense` without dropout by cuDNN's flash attention, for one NVIDIA GPU of Ampere's generation or later.
+    """`dense` by our own kernels for one NVIDIA GPU, dropout included; see `jaxft.models.flash`."""
+    # Here, for it is slow to import and needed on GPUs only.
+    from jaxft.models import flash as kernels
 
-    q, k, v are bfloat16. `jax.nn.dot_product_attention` has no segment ids: cuDNN gets them as a bias
-    `[R, 1, L, L]`, the same for all heads, and gives its gradient, which nobody reads. So memory still grows with
-    the square of L, but not with the number of heads or layers. implementation: "xla" computes the same call
-    anywhere and in any dtype, for tests.
-    """
-    rows, length = segment_ids.shape
-    q, k, v = (x.reshape(rows, length, num_heads, -1) for x in (q, k, v))
-    visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    mixed = jax.nn.dot_product_attention(
-        q, k, v, mask=visible, is_causal=causal, implementation=implementation
+    return kernels.flash(q, k, v, segment_ids, hashes, num_heads=num_heads, causal=causal, rate=rate)
+
+
+def weight_hashes(
+    rows: int, num_heads: int, length: int, seed: DropoutSeed, site: int | jax.Array
+) -> jax.Array:
+    """uint32 `[R, H, L]`: what the dropout masks of each query's weights are drawn from, as `dense` does."""
+    row, head, query = (
+        jax.lax.broadcasted_iota(jnp.uint32, (rows, num_heads, length), axis) for axis in range(3)
     )
-    return mixed.reshape(rows * length, -1)
+    return vector_hashes(row, head * jnp.uint32(length) + query, seed, site)
 
 
-KERNELS = {"splash": splash, "cudnn": cudnn}
+KERNELS = {"splash": splash, "flash": flash}
+WITH_DROPOUT = ("flash",)
 LANES = 128  # of a TPU's vector registers
 
 
 def obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> str | None:
     """What keeps a kernel of `KERNELS` from rows of `length` and heads of `head_width` in `dtype`; None: nothing.
 
-    Sources: the checks of jax 0.10.2 in splash_attention_kernel.py and cudnn/fused_attention_stablehlo.py.
+    Source for splash: the checks of jax 0.10.2 in splash_attention_kernel.py.
     """
     if kernel == "splash":
         return f"takes rows of a multiple of {LANES}, not {length}" if length % LANES else None
     if dtype != jnp.bfloat16:
         return f"computes in bfloat16, not {jnp.dtype(dtype).name}"
-    if head_width % 8 or head_width > 128:
-        return f"takes heads of a multiple of 8 and at most 128, not {head_width}"
-    return f"takes rows of an even length, not {length}" if length % 2 else None
+    if head_width not in (16, 32, 64, 128):
+        return f"takes heads of 16, 32, 64 or 128, not {head_width}"
+    return f"takes rows of a multiple of 16, not {length}" if length % 16 else None

@@ -106,7 +106,7 @@ class Bert(nnx.Module):
 
     dtype: what activations and matrix products are computed in. attention_function: computes what
     `attention.dense` does. remat: see `stack.run`. unroll: unrolls the scan over layers, which is quicker on CPU
-    and slower to compile. activations: how `[R * L, D]` lies over devices.
+    and GPU and slower to compile. activations: how `[R * L, D]` lies over devices.
     """
 
     def __init__(

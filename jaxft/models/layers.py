@@ -52,15 +52,23 @@ def keep_mask_at(
     row: uint32 `[N]`, of the batch. index: uint32 `[N]`, of the vector within its row. first: uint32 `[N]` or a
     scalar, where what is asked for begins in its vector.
     """
+    hashes = vector_hashes(row, index, seed, site) + first * jnp.uint32(0x9E3779B9)
+    return kept(hashes[:, None], jax.lax.iota(jnp.uint32, last)[None, :], rate)
+
+
+def vector_hashes(row: jax.Array, index: jax.Array, seed: DropoutSeed, site: int | jax.Array) -> jax.Array:
+    """uint32, of the shape that `row` and `index` broadcast to: what `kept` draws a vector's mask from."""
     row = row + jnp.asarray(seed.first_row).astype(jnp.uint32)
     # Odd constants with well-spread bits keep the fields apart; each is mixed before the next is added.
     h = _mix(jnp.asarray(seed.seed).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
     h = _mix(h + jnp.asarray(site).astype(jnp.uint32) * jnp.uint32(0x7FEB352D))
     h = _mix(h + row * jnp.uint32(0x846CA68B))
-    h = _mix(h + index * jnp.uint32(0xC2B2AE3D)) + first * jnp.uint32(0x9E3779B9)
-    inner = jax.lax.iota(jnp.uint32, last) * jnp.uint32(0x9E3779B9)
-    bits = _mix(h[:, None] + inner[None, :])
-    return bits >= jnp.uint32(round(rate * 2**32))
+    return _mix(h + index * jnp.uint32(0xC2B2AE3D))
+
+
+def kept(hashes: jax.Array, place: jax.Array, rate: float) -> jax.Array:
+    """Boolean, of the shape that `hashes` and `place`, both uint32, broadcast to; place: that in the vector."""
+    return _mix(hashes + place * jnp.uint32(0x9E3779B9)) >= jnp.uint32(round(rate * 2**32))
 
 
 def dropout(
@@ -127,6 +135,28 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def _column_sums(x: jax.Array) -> jax.Array:
+    """`[N, D]` of any float dtype -> float32 `[D]`, summed in float32."""
+    return jax.lax.platform_dependent(
+        x.astype(jnp.float32),
+        # Products use all cores there, reductions do not.
+        cpu=lambda x: jnp.matmul(jnp.ones((1, x.shape[0])), x, precision=jax.lax.Precision.HIGHEST)[0],
+        default=lambda x: x.sum(axis=0),
+    )
+
+
+@jax.custom_vjp
+def _add_bias(x, bias):
+    return x + bias.astype(x.dtype)
+
+
+# By itself the gradient of bfloat16 activations would be summed in bfloat16, row by row.
+_add_bias.defvjp(
+    lambda x, bias: (_add_bias(x, bias), None),
+    lambda _, gradient: (gradient, _column_sums(gradient.reshape(-1, gradient.shape[-1]))),
+)
+
+
 class Linear(nnx.Module):
     """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`."""
 
@@ -142,7 +172,7 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., in] -> [..., out]`."""
         product = x @ self.kernel[...].astype(x.dtype)
-        return product + self.bias[...].astype(x.dtype) if self.use_bias else product
+        return _add_bias(product, self.bias[...]) if self.use_bias else product
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -162,13 +192,13 @@ def _layer_norm_backward(epsilon, residuals, gradient):
     x, mean, inverse, scale = residuals
     g = gradient.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) * inverse
-    # Sums as matrix products: on CPU those use all cores, reductions do not.
-    g_normal, ones = g * normal, jnp.ones((1, x.shape[0]), jnp.float32)
+    # Rows' sums as products too, for the same reason as `_column_sums`.
     dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    g_normal = g * normal
     shift = dot(g, scale)[:, None] / x.shape[-1]
     slope = dot(g_normal, scale)[:, None] / x.shape[-1]
     dx = (g * scale - shift - normal * slope) * inverse
-    return dx.astype(x.dtype), dot(ones, g_normal)[0], dot(ones, g)[0]
+    return dx.astype(x.dtype), _column_sums(g_normal), _column_sums(g)
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.models.attention import cudnn, dense, in_blocks, obstacle, splash
+from jaxft.models import attention, flash
+from jaxft.models.attention import dense, in_blocks, obstacle, splash, weight_hashes
 from jaxft.models.layers import DropoutSeed, keep_mask
 
 
@@ -85,17 +86,20 @@ def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(every, rows, causal
         np.testing.assert_allclose(ours[real], theirs[real], atol=1e-5)
 
 
-# What computes each kernel's call where there is no TPU and no GPU.
+# The kernels where there is no TPU and no GPU.
 STAND_INS = {
     "splash": functools.partial(splash, interpret=True),
-    "cudnn": functools.partial(cudnn, implementation="xla"),
+    "flash": functools.partial(flash.flash, interpret=True),
 }
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("kernel", list(STAND_INS))
-def test_a_kernel_is_dense_in_value_and_gradient(kernel, causal):
-    """Rows of several blocks: segments that end inside and across blocks, padding, a row that is all padding."""
+@pytest.mark.parametrize(("kernel", "rate"), [("splash", 0.0), ("flash", 0.0), ("flash", 0.3)])
+def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
+    """Rows of several blocks: segments that end inside and across blocks, padding, a row that is all padding.
+
+    Weights are dropped as dense drops them, of rows whose place in the batch is not their place here.
+    """
     rows, length, heads, width = 3, 384, 2, 32
     place = np.arange(length)
     segment_ids = np.stack(
@@ -108,42 +112,53 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, causal):
     segment_ids = jnp.asarray(segment_ids, jnp.int32)
     keys = jax.random.split(jax.random.key(0), 4)
     q, k, v, pull = (2 * jax.random.normal(key, (rows * length, heads * width)) for key in keys)
+    options, drawn = (
+        {"num_heads": heads, "causal": causal},
+        {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7},
+    )
+    given = [weight_hashes(rows, heads, length, **drawn)] if rate else []
+    drawn |= {"rate": rate}
 
     def compute(function):
-        out, back = jax.vjp(
-            jax.jit(lambda *x: function(*x, segment_ids, num_heads=heads, causal=causal)), q, k, v
-        )
+        out, back = jax.vjp(jax.jit(function), q, k, v)
         return out, *back(pull)
 
-    for ours, theirs in zip(compute(STAND_INS[kernel]), compute(dense), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=5e-5)
+    expected = compute(lambda *x: dense(*x, segment_ids, **options, **drawn))
+    if rate:
+        options |= {"rate": rate}
+    found = compute(lambda *x: STAND_INS[kernel](*x, segment_ids, *given, **options))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "platform", "calls"),
-    [
-        # Forward, then the gradients of queries and of keys and values.
-        (splash, "tpu", ["tpu_custom_call"] * 3),
-        (cudnn, "cuda", ["__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward"]),
-    ],
-)
+@pytest.mark.parametrize(("kernel", "platform"), [(splash, "tpu"), (attention.flash, "cuda")])
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, calls, causal, monkeypatch):
+def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, causal):
     """As far as that goes without the platform: heads of 32, as MiniLM's, and no scores of all heads."""
-    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91900)
+    hashes = [jax.ShapeDtypeStruct((2, 12, 512), jnp.uint32)] if platform == "cuda" else []
+    rate = {"rate": 0.1} if hashes else {}
 
     def total(*x):
-        return kernel(*x, num_heads=12, causal=causal).astype(jnp.float32).sum()
+        return kernel(*x, num_heads=12, causal=causal, **rate).astype(jnp.float32).sum()
 
     x = jax.ShapeDtypeStruct((2 * 512, 12 * 32), jnp.bfloat16)
-    traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(
-        x, x, x, jax.ShapeDtypeStruct((2, 512), jnp.int32)
-    )
+    segment_ids = jax.ShapeDtypeStruct((2, 512), jnp.int32)
+    traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(x, x, x, segment_ids, *hashes)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert sorted(re.findall(r"custom_call @(tpu_custom_call|__cudnn[$\w]+)", text)) == calls
-    if platform == "cuda":
-        assert text.count("mask_type\\22: \\22" + ("CAUSAL" if causal else "NO_MASK")) == 2
+    # Forward, then the gradients of queries and of keys and values.
+    assert len(re.findall(r"custom_call @(tpu_custom_call|__gpu\$xla\.gpu\.triton)", text)) == 3
     assert "x12x512x512x" not in text
+
+
+def test_flash_sees_no_block_that_no_segment_is_common_to():
+    """Blocks by the ids that they hold; the padding of a row's end is one more segment, after all others."""
+    place = np.arange(256)
+    ids = np.stack([np.select([place < 64, place < 70, place < 130], [1, 2, 3]), np.ones(256), np.zeros(256)])
+    ids = jnp.asarray(ids, jnp.int32)
+    x = jnp.zeros((3 * 256, 32))
+    found = [flash._Call(x, ids, 1, causal, 0.0, False).ranges(over_keys=True) for causal in (False, True)]
+    assert found[0].tolist() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
+    assert found[1].tolist() == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
 
 
 @pytest.mark.parametrize(
@@ -152,11 +167,10 @@ def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, call
         ("splash", {}, None),
         ("splash", {"length": 640, "head_width": 80, "dtype": jnp.float32}, None),
         ("splash", {"length": 500}, "rows of a multiple of 128, not 500"),
-        ("cudnn", {}, None),
-        ("cudnn", {"length": 511}, "rows of an even length, not 511"),
-        ("cudnn", {"dtype": jnp.float32}, "computes in bfloat16, not float32"),
-        ("cudnn", {"head_width": 20}, "heads of a multiple of 8 and at most 128, not 20"),
-        ("cudnn", {"head_width": 256}, "at most 128, not 256"),
+        ("flash", {}, None),
+        ("flash", {"length": 520}, "rows of a multiple of 16, not 520"),
+        ("flash", {"dtype": jnp.float32}, "computes in bfloat16, not float32"),
+        ("flash", {"head_width": 80}, "heads of 16, 32, 64 or 128, not 80"),
     ],
 )
 def test_what_a_kernel_cannot_compute_is_said(kernel, change, message):
