@@ -131,7 +131,7 @@ def estimate(
     text = compiled.as_text()
     # The loss over a vocabulary runs over as many chunks of a device's positions as have labels: all, in text.
     positions = rows // accumulate * length // mesh.size
-    chunks = -(-positions // chunked_loss.CHUNK) if net.task.predicts_words else 1
+    chunks = -(-positions // chunked_loss.chunk_on(net.mesh)) if net.task.predicts_words else 1
     program = hlo.Program(text, unknown_trips=chunks)
     peak = build.predicted_bytes({"train": compiled})
     collectives = _by_kind(program.collectives())
