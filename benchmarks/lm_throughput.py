@@ -5,8 +5,8 @@
 
 The peer script takes --text, --layers, --width, --heads, --vocab, --block, --bs, --steps, --lr, --seed and prints a
 JSON line with real_tokens_per_s, peak_rss_mb and eval_loss. Both sides run in turn, a seed after the other: byte
-tokens in a vocabulary of 50,257, contiguous blocks of 128 from the first nine tenths of the text, 16 a step, AdamW
-as the Trainer sets it, dropout 0.1, loss over the first 64 blocks of the last tenth. Speeds are of the training
+tokens in a vocabulary of 50,257, contiguous blocks of --block from the first nine tenths of the text, --rows a step,
+AdamW as the Trainer sets it, dropout 0.1, loss over the first 64 blocks of the last tenth. Speeds are of the training
 loop alone, memory is the process's peak. layouts: documents (speeches between blank lines) packed, and contiguous
 blocks, the same steps each, both measured in both ways. memory: what value and gradient need besides parameters
 and batch with all logits at once and in chunks, by the compiler's word: nothing is computed. Prints JSON lines.
@@ -27,7 +27,7 @@ from transformers import GPT2Config, PreTrainedTokenizerFast
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
-VOCABULARY, BLOCK, ROWS, LR = 50_257, 128, 16, 1e-3
+VOCABULARY, LR = 50_257, 1e-3
 EVALUATED = 64  # blocks
 SIZES = {"small": (4, 256, 4), "large": (12, 768, 12)}  # layers, width, heads
 END = "<|endoftext|>"
@@ -46,42 +46,42 @@ def make_model(folder: Path, size: str) -> Path:
     return path
 
 
-def cut_text(text: Path, folder: Path) -> dict[str, Path]:
-    """The peer's split of `text` as files: {"train": ..., "dev": ...}."""
-    content = text.read_bytes()
+def cut_text(flags, folder: Path) -> dict[str, Path]:
+    """The peer's split of the text as files: {"train": ..., "dev": ...}."""
+    content = Path(flags.text).read_bytes()
     cut = int(len(content) * 0.9)
-    parts = {"train": content[:cut], "dev": content[cut : cut + EVALUATED * BLOCK]}
+    parts = {"train": content[:cut], "dev": content[cut : cut + EVALUATED * flags.block]}
     for name, part in parts.items():
         (folder / f"{name}.txt").write_bytes(part)
     return {name: folder / f"{name}.txt" for name in parts}
 
 
 def run_jaxft(
-    model: Path, texts: dict[str, Path], workdir: Path, *, steps: int, seed: int, **settings
+    flags, model: Path, texts: dict[str, Path], workdir: Path, *, steps: int, seed: int, **settings
 ) -> dict:
     """One run of jaxft with the peer's settings, under `settings`; its summary.json, and the command's seconds."""
-    flags = {
+    values = {
         "model.checkpoint": model,
         "model.init": "scratch",
         "data.train": texts["train"],
         "data.dev": texts["dev"],
         "data.documents": "file",
         "data.layout": "blocks",
-        "data.max_length": BLOCK,
-        "batch.rows": ROWS,
+        "data.max_length": flags.block,
+        "batch.rows": flags.rows,
         "train.steps": steps,
         "optim.lr": LR,
         "optim.schedule": "linear",
         "optim.b2": 0.999,
         "optim.weight_decay": 0.01,
-        "eval.rows": ROWS,
+        "eval.rows": flags.rows,
         "eval.every_steps": 10**6,  # at the end only, as the peer
         "checkpoint.every_steps": 10**6,  # at the end only; the peer saves nothing
         "log.tensorboard": False,
         "seed": seed,
     } | {key.replace("__", "."): value for key, value in settings.items()}
     command = [sys.executable, "-m", "jaxft.main", "--config", str(REPOSITORY / "configs/lm.py")]
-    command += ["--workdir", str(workdir), *(f"--config.{key}={value}" for key, value in flags.items())]
+    command += ["--workdir", str(workdir), *(f"--config.{key}={value}" for key, value in values.items())]
     began = time.perf_counter()
     run(command)
     summary = json.loads((workdir / "summary.json").read_text())
@@ -92,7 +92,7 @@ def run_peer(flags, size: str, *, steps: int, seed: int) -> dict:
     """One run of the peer script; the JSON line it prints."""
     layers, width, heads = SIZES[size]
     options = {"text": flags.text, "layers": layers, "width": width, "heads": heads, "vocab": VOCABULARY}
-    options |= {"block": BLOCK, "bs": ROWS, "steps": steps, "lr": LR, "seed": seed}
+    options |= {"block": flags.block, "bs": flags.rows, "steps": steps, "lr": LR, "seed": seed}
     command = [sys.executable, flags.peer, *(part for k, v in options.items() for part in (f"--{k}", str(v)))]
     return json.loads(run(command).strip().splitlines()[-1])
 
@@ -116,9 +116,9 @@ def side_by_side(flags, size: str) -> None:
     sides = {"jaxft": [], "peer": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, texts = make_model(folder, size), cut_text(Path(flags.text), folder)
+        model, texts = make_model(folder, size), cut_text(flags, folder)
         for seed in flags.seeds:
-            ours = run_jaxft(model, texts, folder / f"run{seed}", steps=steps, seed=seed)
+            ours = run_jaxft(flags, model, texts, folder / f"run{seed}", steps=steps, seed=seed)
             sides["jaxft"].append(
                 {
                     "tokens_per_s": ours["real_tokens_per_s"],
@@ -165,19 +165,21 @@ def layouts(flags) -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, texts = make_model(folder, "small"), cut_text(Path(flags.text), folder)
+        model, texts = make_model(folder, "small"), cut_text(flags, folder)
         for seed in flags.seeds:
             for way, data in ways.items():
                 workdir = folder / f"{way}{seed}"
                 settings = {f"data__{key}": value for key, value in data.items()}
-                ours = run_jaxft(model, texts, workdir, steps=flags.steps_layouts, seed=seed, **settings)
+                ours = run_jaxft(
+                    flags, model, texts, workdir, steps=flags.steps_layouts, seed=seed, **settings
+                )
                 line = {key: ours[key] for key in ("real_tokens_per_s", "padding_fraction")}
                 for measured, other in ways.items():
                     # A run that starts from these weights and stays there: its first evaluation measures them.
                     settings = {f"data__{key}": value for key, value in other.items()}
                     settings |= {"init_from": workdir, "optim__lr": 1e-20, "optim__weight_decay": 0.0}
                     again = run_jaxft(
-                        model, texts, folder / f"{way}{seed}{measured}", steps=1, seed=seed, **settings
+                        flags, model, texts, folder / f"{way}{seed}{measured}", steps=1, seed=seed, **settings
                     )
                     line[f"dev_{measured}"] = {k: again["dev"][k] for k in ("loss", "bits_per_byte")}
                 show(run=f"layout {way}", seed=seed, steps=flags.steps_layouts, **line)
@@ -229,6 +231,8 @@ def main() -> None:
     parser.add_argument("--peer", help="needed by small and large")
     parser.add_argument("--part", choices=[*SIZES, "layouts", "memory", "all"], default="all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--block", type=int, default=128, help="tokens of a row")
+    parser.add_argument("--rows", type=int, default=16, help="of a step")
     parser.add_argument("--steps", type=int, default=30, help="of the 4 layers")
     parser.add_argument("--steps-large", type=int, default=5, help="of the 12 layers")
     parser.add_argument("--steps-layouts", type=int, default=200)

@@ -4,8 +4,8 @@
 
 DIR holds train.conll and dev.conll. The peer script takes --model, --train, --eval, --epochs, --max-steps,
 --lr, --seed, --group and prints a JSON line with real_tokens_per_s, peak_rss_mb and f1. Both sides see the same
-sentences a step on average: the peer takes 32, jaxft as many packed rows as hold 32. Speeds are of the training
-loop alone, without start-up, compilation and evaluation, over non-padding tokens.
+sentences a step on average: the peer takes --batch, jaxft as many packed rows as hold as many. Speeds are of the
+training loop alone, without start-up, compilation and evaluation, over non-padding tokens.
 """
 
 import argparse
@@ -27,7 +27,8 @@ ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 def run_peer(flags, *extra) -> dict:
     """One run of the peer script; the JSON line it prints."""
-    command = [sys.executable, flags.peer, "--model", str(hub.resolve(MINILM)), "--lr", "1e-4", "--bs", "32"]
+    command = [sys.executable, flags.peer, "--model", str(hub.resolve(flags.model)), "--lr", "1e-4"]
+    command += ["--bs", str(flags.batch)]
     command += ["--train", f"{flags.data}/train.conll", "--eval", f"{flags.data}/dev.conll", *map(str, extra)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -37,7 +38,7 @@ def run_jaxft(flags, *extra) -> dict:
     """One run of jaxft in a folder of its own; its summary.json, and the seconds the whole command took."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
-            "model.checkpoint": MINILM,
+            "model.checkpoint": flags.model,
             "data.train": f"{flags.data}/train.conll",
             "data.dev": f"{flags.data}/dev.conll",
             "data.test": "none",
@@ -64,19 +65,29 @@ def run_jaxft(flags, *extra) -> dict:
 
 
 def matmul_peak() -> float:
-    """FLOP/s of a float32 product of 4096 x 1536 x 1536 in XLA, the best of several."""
+    """FLOP/s of a product as the models', in the dtype they compute in, the best of several."""
     import jax
     import jax.numpy as jnp
 
+    rows, width, dtype = (
+        (4096, 1536, "float32") if jax.default_backend() == "cpu" else (8192, 8192, "bfloat16")
+    )
     product = jax.jit(jnp.matmul)
-    a, b = jnp.ones((4096, 1536)), jnp.ones((1536, 1536))
+    a, b = (jax.random.normal(jax.random.key(0), (n, width), dtype) for n in (rows, width))
     product(a, b).block_until_ready()
     seconds = []
     for _ in range(15):
         began = time.perf_counter()
         product(a, b).block_until_ready()
         seconds.append(time.perf_counter() - began)
-    return 2 * 4096 * 1536 * 1536 / min(seconds)
+    return 2 * rows * width**2 / min(seconds)
+
+
+def weights_of_products(model: str) -> int:
+    """Of a BERT's layers."""
+    sizes = hub.read_config(hub.resolve(model))
+    width = sizes["hidden_size"]
+    return sizes["num_hidden_layers"] * (4 * width**2 + 2 * width * sizes["intermediate_size"])
 
 
 def show(**line) -> None:
@@ -116,8 +127,8 @@ def speed(flags) -> None:
             show(run=name, repeat=repeat, **line)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     peak = matmul_peak()
-    # Six FLOPs a weight of a matrix product: 6 layers of 4 * 384^2 + 2 * 384 * 1536.
-    share = medians["jaxft"] * 6 * 6 * (4 * 384**2 + 2 * 384 * 1536) / peak
+    # Six FLOPs a weight of a matrix product.
+    share = medians["jaxft"] * 6 * weights_of_products(flags.model) / peak
     show(
         result="speed",
         median_tokens_per_s={name: round(value) for name, value in medians.items()},
@@ -163,6 +174,8 @@ def main() -> None:
     )
     parser.add_argument("--data", required=True)
     parser.add_argument("--peer", required=True)
+    parser.add_argument("--model", default=MINILM, help="a BERT's address")
+    parser.add_argument("--batch", type=int, default=32, help="sentences of a step of the peer")
     parser.add_argument("--part", choices=["speed", "quality", "start", "all"], default="all")
     parser.add_argument(
         "--length", type=int, default=64, help="of a packed row; longer sentences are cut in two"

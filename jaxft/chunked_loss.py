@@ -73,12 +73,12 @@ def chunk_on(mesh: Mesh | None) -> int:
 
 
 def _table(embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The embedding in `dtype`, [V, D], or where that takes a copy anyway filled up to a multiple of `LANES` words.
+    """The embedding in `dtype`, [V, D], filled up to a multiple of `LANES` words where it isn't float32, as on CPU.
 
     On an H100 the products with GPT-2's 50,257 words took GPT-2's step from 23.6 to 27.2 ms: unaligned, and filled up
     for each chunk.
     """
-    if embedding.dtype == dtype:
+    if dtype == jnp.float32:
         return embedding
     return jnp.pad(embedding.astype(dtype), ((0, -len(embedding) % LANES), (0, 0)))
 

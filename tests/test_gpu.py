@@ -1,0 +1,65 @@
+"""What only a GPU shows, skipped where there is none: `JAX_PLATFORMS=cuda python -m pytest tests/test_gpu.py`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft import build
+from jaxft.models import attention
+from jaxft.models.layers import DropoutSeed
+from tests import test_step
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize(("length", "width", "causal"), [(1024, 64, True), (128, 32, False), (48, 16, False)])
+def test_flash_is_dense_in_value_and_gradient(length, width, causal, rate):
+    """In bfloat16, against dense in float32: to the rounding of the operands, and no further off than dense."""
+    rows, heads = 4, 3
+    options, drawn = (
+        {"num_heads": heads, "causal": causal},
+        {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7},
+    )
+    ids = np.sort(np.random.default_rng(0).integers(1, 6, (rows, length)), axis=1)
+    ids[0, -length // 8 :] = 0
+    real, ids = ids.ravel() > 0, jnp.asarray(ids, jnp.int32)
+    keys = jax.random.split(jax.random.key(0), 4)
+    arrays = [jax.random.normal(key, (rows * length, heads * width), jnp.bfloat16) for key in keys]
+    arrays[3] = jnp.where(real[:, None], arrays[3], 0)
+    hashes = attention.weight_hashes(rows, heads, length, **drawn) if rate else None
+
+    def error(function, dtype):
+        def compute(q, k, v, pull):
+            out, back = jax.vjp(function, q, k, v)
+            return out, *back(pull)
+
+        found = jax.jit(compute)(*(x.astype(dtype) for x in arrays))
+        return [np.asarray(x, np.float64)[real] for x in found]
+
+    def dense(q, k, v):
+        return attention.dense(q, k, v, ids, **options, **drawn, rate=rate)
+
+    with jax.default_matmul_precision("highest"):
+        exact = error(dense, jnp.float32)
+    flash = error(lambda *x: attention.flash(*x, ids, hashes, **options, rate=rate), jnp.bfloat16)
+    for name, ours, other, truth in zip(
+        "out dq dk dv".split(), flash, error(dense, jnp.bfloat16), exact, strict=True
+    ):
+        off, off_dense = (np.linalg.norm(x - truth) / np.linalg.norm(truth) for x in (ours, other))
+        assert off < 5e-3 and off < 1.2 * off_dense, name
+
+
+def test_steps_of_a_run_are_the_same_to_the_bit_when_run_again():
+    """Gradients of embeddings are sums in an order of their own, were it left to the GPU's atomic additions."""
+    net = test_step.network(num_heads=1, attention="flash", dtype=jnp.dtype("bfloat16"), unroll=True)
+    trainer = build.trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
+    ends = []
+    for _ in range(2):
+        state = trainer.new_state(test_step.parameters_of(net))
+        for number in range(5):
+            state, _ = trainer.train_step(state, test_step.batch(number, 64), np.uint32(7))
+        ends.append(jax.tree.map(np.asarray, state))
+    for name, one in ends[0].trainable.items():
+        assert one.tobytes() == ends[1].trainable[name].tobytes(), name
