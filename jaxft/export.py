@@ -20,7 +20,6 @@ from jaxft.pretrained import bert, gpt2, hub, mapping
 from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
-from jaxft.tasks.sequence_classification import AUTO_POOL
 
 TOLERANCE = 1e-4  # of logits, in float32
 VERIFIED = 256  # dev examples compared, or as many as this many logits are of
@@ -30,14 +29,13 @@ CRF_SCORES = "crf.safetensors"
 CRF_LOADER = (
     Path(__file__).parent / "pretrained" / "crf_loader.py"
 )  # goes into the folder, and runs there only
-# The class of transformers that loads an export, by task.
+# The class of transformers that loads an export, by task, but of those that `export_heads.are_needed` for.
 TORCH_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
     "crf_tagging": "AutoModelForTokenClassification",
     "causal_lm": "AutoModelForCausalLM",
     "sequence_classification": "AutoModelForSequenceClassification",
     "question_answering": "AutoModelForQuestionAnswering",
-    "multi_task": None,  # has a loader of its own; see export_heads
 }
 
 
@@ -74,8 +72,13 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     # float32, since that is what torch will compute in.
     model = inference.open_model(run, print, dtype="float32")
     parameters = model.task.exported(jax.device_get(model.parameters))
-    tensors = mapping.save(base_model.architecture(run.checkpoint.hf_config).TABLE, parameters)
-    config = CONFIGS[run.config.task](run)
+    architecture = base_model.architecture(run.checkpoint.hf_config)
+    if export_heads.are_needed(run):
+        parameters = {name: value for name, value in parameters.items() if name.startswith("body/")}
+        config = architecture.body_config(run.checkpoint.hf_config)
+    else:
+        config = CONFIGS[run.config.task](run)
+    tensors = mapping.save(architecture.TABLE, parameters)
     dev = _dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:
@@ -88,7 +91,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                 {name: np.asarray(scores) for name, scores in chain._asdict().items()}, folder / CRF_SCORES
             )
             shutil.copyfile(CRF_LOADER, folder / CRF_LOADER.name)
-        if run.config.task == "multi_task":
+        if export_heads.are_written(run):
             export_heads.write(model, folder)
         difference = None
         if dev is not None:
@@ -104,7 +107,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                 )
             if run.config.task == "crf_tagging":
                 _check_tags(model, dev, folder, output)
-            if run.config.task == "multi_task":
+            if export_heads.are_written(run):
                 export_heads.check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(card.write(run, model.net.count, difference), encoding="utf-8")
 
@@ -125,12 +128,7 @@ def _causal_lm(run: workdir.Run) -> dict[str, Any]:
 
 
 def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
-    hf_config, pool = run.checkpoint.hf_config, run.config.model.pool
-    if pool not in ("auto", theirs := AUTO_POOL[hf_config["model_type"]]):
-        raise UserError(
-            f"--run {run.workdir}: config.model.pool={pool!r}, but transformers has no class that pools so: its "
-            f"{hf_config['model_type']} for sequence classification has {theirs!r}; train with that to export"
-        )
+    hf_config = run.checkpoint.hf_config
     return base_model.architecture(hf_config).sequence_classifier_config(
         hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
     )
@@ -140,18 +138,13 @@ def _question_answering(run: workdir.Run) -> dict[str, Any]:
     return bert.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
 
 
-def _body(run: workdir.Run) -> dict[str, Any]:
-    return bert.body_config(run.checkpoint.hf_config)
-
-
-# The config.json of an export, by task.
+# The config.json of an export that has a class of transformers, by task.
 CONFIGS = {
     "token_classification": _token_classifier,
     "crf_tagging": _token_classifier,
     "causal_lm": _causal_lm,
     "sequence_classification": _sequence_classifier,
     "question_answering": _question_answering,
-    "multi_task": _body,
 }
 
 
@@ -201,17 +194,21 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
 def _torch_logits(model: inference.Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
     """Logits of each window, `[length, C]` or `[C]`, one a row, from transformers' class for the task on `folder`.
 
-    They come under None, and where transformers has no class by task, from the loader in `folder`.
+    Where transformers has none they are the loader's in `folder`. They come under None, of several tasks by name.
     """
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    name = TORCH_CLASSES[model.run.config.task]
     pad = model.run.checkpoint.tokenizer.pad_token_id
-    if name is None:
-        network = export_heads.load(folder).logits
+    if export_heads.are_needed(model.run):
+        ask = export_heads.load(folder).logits
+
+        def network(**inputs):
+            found = ask(**inputs)
+            return found if model.run.config.task == "multi_task" else {None: next(iter(found.values()))}
     else:
+        name = TORCH_CLASSES[model.run.config.task]
         classifier = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
 
         def network(**inputs):

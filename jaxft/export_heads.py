@@ -1,4 +1,4 @@
-"""What an export of several tasks has beside the body: their heads, a loader for torch, and the check of both."""
+"""What an export has beside the body where transformers has no class: heads, a loader for torch, the check of both."""
 
 import importlib.util
 import shutil
@@ -7,52 +7,84 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from jaxft import inference, step, workdir
+from jaxft.data import labelled_windows
+from jaxft.data.labelled import LabelledText
 from jaxft.errors import UserError
 from jaxft.report import write_json
-from jaxft.tasks import own_settings
+from jaxft.tasks import Task, own_settings
 from jaxft.tasks.base import Split
 from jaxft.tasks.crf_tagging import CRFTagging
-from jaxft.tasks.sequence_classification import AUTO_POOL
+from jaxft.tasks.sequence_classification import has_transformers_class, pool_of
 
-LOADER = (
-    Path(__file__).parent / "pretrained" / "multi_task_loader.py"
-)  # goes into the folder, and runs there only
+# Goes into the folder, and runs there only.
+LOADER = Path(__file__).parent / "pretrained" / "heads_loader.py"
 ANSWERED = 64  # texts of dev whose answers are compared
+
+
+def are_needed(run: workdir.Run) -> bool:
+    """Whether transformers has no class for the model of `run`, so that its export is the body and heads."""
+    if run.config.task == "sequence_classification":
+        return not has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
+    return run.config.task == "multi_task"
+
+
+def are_written(run: workdir.Run) -> bool:
+    """Whether an export has heads and loader: also beside transformers' class, where it doesn't read long texts so."""
+    reads = run.config.task == "sequence_classification" and run.config.data.truncation != "head"
+    return reads or are_needed(run)
+
+
+def _tasks(run: workdir.Run, task: Any) -> dict[str, tuple[ConfigDict, Task]]:
+    """Settings and task of each head; a task by itself is called by the name of its labels."""
+    if run.config.task == "multi_task":
+        return {name: (own, task.tasks[name]) for name, own in own_settings.of_tasks(run.config).items()}
+    return {run.config.data.label: (run.config, task)}
 
 
 def write(model: inference.Model, folder: Path) -> None:
     """Writes heads.safetensors, heads.json and the loader, which says what they hold, into `folder`."""
     network = step.model_of(model.net.graphdef, model.parameters)
     tensors: dict[str, np.ndarray] = {}
-    for name, task in model.task.tasks.items():
-        prefix = f"head/{name}/"
+    for name, (_, task) in _tasks(model.run, model.task).items():
+        prefix = f"head/{name}/" if model.run.config.task == "multi_task" else "head/"
         own = {
             f"head/{k.removeprefix(prefix)}": v for k, v in model.parameters.items() if k.startswith(prefix)
         }
         linear = task.exported(jax.device_get(own))
-        tensors[f"{name}.weight"] = np.ascontiguousarray(linear["head/kernel"].T)
-        tensors[f"{name}.bias"] = linear["head/bias"]
+        [kernel] = (value for key, value in linear.items() if key.endswith("kernel"))
+        tensors[f"{name}.weight"] = np.ascontiguousarray(kernel.T)
+        tensors[f"{name}.bias"] = linear.get("head/bias", np.zeros(kernel.shape[-1], kernel.dtype))
         if isinstance(task, CRFTagging):
             chain = task.chain(network.readers[name])._asdict()
             tensors |= {f"{name}.{key}": np.asarray(value) for key, value in chain.items()}
     save_file(tensors, folder / "heads.safetensors")
-    write_json(folder / "heads.json", _heads(model.run, model.task))
+    write_json(
+        folder / "heads.json", {"tasks": _heads(model.run, model.task), "reading": _reading(model.run)}
+    )
     shutil.copyfile(LOADER, folder / LOADER.name)
 
 
 def _heads(run: workdir.Run, task: Any) -> dict[str, dict[str, Any]]:
     found = {}
-    for name, own in own_settings.of_tasks(run.config).items():
-        found[name] = {"task": own.task, "labels": task.tasks[name].labels}
+    for name, (own, one) in _tasks(run, task).items():
+        found[name] = {"task": own.task, "labels": one.labels}
         if own.task == "sequence_classification":
-            found[name] |= {
-                "problem_type": own.model.problem_type,
-                "pool": AUTO_POOL["bert"] if own.model.pool == "auto" else own.model.pool,
-                **task.tasks[name].tuned,
-            }
+            pool = pool_of(own, run.checkpoint.hf_config["model_type"])
+            found[name] |= {"problem_type": own.model.problem_type, "pool": pool, **one.tuned}
+    return found
+
+
+def _reading(run: workdir.Run) -> dict[str, Any]:
+    """How texts, and texts in pairs, become windows; see `labelled_windows.encode`."""
+    data = run.config.data
+    found = {"max_length": data.max_length, "truncation": data.truncation, "stride": data.stride or 0}
+    for name in ("text", "pair"):
+        around = labelled_windows.frame(run.checkpoint.tokenizer, name == "pair")
+        found[name] = {"ids": [around.before, around.between, around.after], "types": list(around.types)}
     return found
 
 
@@ -61,27 +93,31 @@ def load(folder: Path) -> Any:
     spec = importlib.util.spec_from_file_location(LOADER.stem, folder / LOADER.name)
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
-    return loader.MultiTask(folder)
+    return loader.Model(folder)
 
 
 def check_answers(model: inference.Model, dev: Split, folder: Path, output: Path) -> None:
     """Raises `UserError` where the loader in `folder` gives a text of dev another answer than `model` does."""
-    once = np.bincount(dev.windows.sentence, minlength=len(dev.examples)) == 1  # the loader reads one window
-    examples = [dev.examples[index] for index in np.flatnonzero(once)[:ANSWERED]]
+    run = model.run
+    taggers = getattr(model.task, "taggers", [])
+    windows = np.bincount(dev.windows.sentence, minlength=len(dev.examples))
+    read = (windows == 1) if taggers else (windows > 0)  # of words the loader reads one window
+    examples = [dev.examples[index] for index in np.flatnonzero(read)[:ANSWERED]]
     with jax.default_matmul_precision("highest"):
         predict = model.predictor()
-    run, ask = model.run, load(folder)
+    ask = load(folder)
     chunks = model.task.predict_stream(
         examples, run.checkpoint.tokenizer, run.config, predict, max_words=1 << 16
     )
     compared = differing = 0
     for example, ours in (pair for chunk in chunks for pair in chunk):
-        tagged = next((name for name in model.task.taggers if name in ours), None)
-        if tagged is None:
-            part = next(iter(example.parts.values()))
-            theirs = {} if model.task.taggers else ask(part.text, part.pair)
-        else:
+        if isinstance(example, LabelledText):
+            theirs, ours = ask(example.text, example.pair), {run.config.data.label: ours}
+        elif tagged := next((name for name in taggers if name in ours), None):
             theirs = ask(example.parts[tagged].words)
+        else:
+            part = next(iter(example.parts.values()))
+            theirs = {} if taggers else ask(part.text, part.pair)
         for name in ours.keys() & theirs.keys():
             compared += 1
             differing += not _same(ours[name], theirs[name])

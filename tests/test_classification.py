@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -13,13 +14,17 @@ import types
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxft import config as settings
 from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft.data import labelled_windows
 from jaxft.data.labelled import LabelledText
 from jaxft.data.loader import Loader
 from jaxft.errors import Preempted, UserError
 from jaxft.model_card import card
+from jaxft.pretrained import heads_loader
 from tests.test_language_model import arrays
 
 MULTI, NUMBER = "multi_label_classification", "regression"
@@ -342,20 +347,61 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
     text = (tmp_path / "model/README.md").read_text()
     assert "torch's logits differed from jaxft's by" in text and "pipeline_tag: text-classification" in text
     assert str(folder) not in text
+    # The pipeline doesn't read long texts as this run did.
+    assert (tmp_path / "model/heads_loader.py").exists() == ("heads_loader" in text) == (kind == "single")
     if kind == "several":
         assert f"p {model.config.thresholds['p']:.3f}" in text
     assert card.PARTS["sequence_classification"].origin(workdir.open_run(run), 7)
 
 
-def test_a_pool_that_transformers_lacks_is_not_exported(single, tmp_path):
-    run = shutil.copytree(single[0], tmp_path / "run")
+@pytest.fixture(scope="module")
+def pooled(folder, tmp_path_factory, tiny_bert):
+    """Pairs whose longer text goes over several windows, pooled as no class of transformers does; a single step."""
+    columns = {"data__text": "first", "data__text_pair": "second", "data__label": "score"}
+    windows = {"data__max_length": 16, "data__truncation": "windows", "data__stride": 2, "data__test": None}
+    options = {
+        "model__problem_type": NUMBER,
+        "eval__metric": "mse",
+        "train__steps": 1,
+        "eval__every_steps": 1,
+    }
+    more = {"model__pool": "mean", "optim__warmup": None} | columns | windows
+    return trained(folder, tmp_path_factory, tiny_bert, "pooled", "tsv", **options, **more)[0]
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, folder, pool, tmp_path, capsys):
+    """--verify compares logits of each window, and answers of whole texts, by the loader that is exported."""
+    run = shutil.copytree(pooled, tmp_path / "run")
     values = read_json(run / "config.json")
-    values["model"]["pool"] = "mean"
+    values["model"]["pool"] = pool
     (run / "config.json").write_text(json.dumps(values))
-    with pytest.raises(
-        UserError, match="config.model.pool='mean', but transformers has no class that pools so"
-    ):
-        export._sequence_classifier(workdir.open_run(run))
+    export.export(run, tmp_path / "model", verify=True)
+    said = capsys.readouterr().out
+    difference, count = re.search(r"between jax and torch: (\S+) \((\d+) windows of dev", said).groups()
+    assert float(difference) < 1e-4 and int(count) > 90  # of 60 texts
+    assert "answers by heads_loader.py in torch: 0 of 60 of dev differ" in said
+    assert read_json(tmp_path / "model/config.json")["architectures"] == ["BertModel"]
+    ask = export.export_heads.load(tmp_path / "model")
+    assert ask.heads["score"]["pool"] == pool
+    if pool == "mean":  # what the run itself has written
+        for line in read_lines(pooled / "predictions/dev.jsonl")[:5]:
+            answer = ask(line["text"], line["text_pair"])["score"]
+            assert answer == pytest.approx(line["predicted_value"], abs=1e-3)
+    assert 'ask("...", "...")' in (tmp_path / "model/README.md").read_text()
+
+
+@given(
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.integers(4, 20),
+    st.sampled_from(["head", "tail", "head+tail", "windows"]),
+    st.integers(0, 1),
+)
+def test_the_loader_cuts_texts_as_training_does(first, second, room, truncation, stride):
+    texts = list(range(first)), list(range(100, 100 + second))
+    ours = labelled_windows._pieces(*texts, room, truncation, stride)
+    assert heads_loader.pieces(*texts, room, truncation, stride) == ours
 
 
 @pytest.mark.parametrize(

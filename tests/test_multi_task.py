@@ -190,7 +190,7 @@ def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     run, _ = request.getfixturevalue(kind)
     export.export(run, tmp_path / "model", verify=True)
     said = capsys.readouterr().out
-    assert "answers by multi_task_loader.py in torch: 0 of " in said
+    assert "answers by heads_loader.py in torch: 0 of " in said
     loader = export.export_heads.load(tmp_path / "model")
     if kind == "joint":
         assert loader("a p 3 4 b".split()) == {
@@ -202,7 +202,7 @@ def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
         with pytest.raises(ValueError, match="the task slots labels words: give a list"):
             loader("a p")
     text = (tmp_path / "model/README.md").read_text()
-    assert "from multi_task_loader import MultiTask" in text and str(run.parent) not in text
+    assert "from heads_loader import Model" in text and str(run.parent) not in text
     assert ("`slots`, token classification: O, B-one" in text) == (kind == "joint")
     assert card.PARTS["multi_task"].origin(workdir.open_run(run), 7)
 

@@ -51,10 +51,10 @@ def usage(run: workdir.Run) -> str:
     text = '["Anna", "lives", "in", "Oslo", "."]' if words else '"..."'
     return (
         "transformers has no class for several heads. `AutoModel` loads the body; `heads.safetensors` has the linear "
-        "layers, and `multi_task_loader.py`, which says how they are laid out and needs torch, transformers and "
+        "layers, and `heads_loader.py`, which says how they are laid out and needs torch, transformers and "
         "safetensors, answers for all tasks:\n\n"
-        "```python\nfrom multi_task_loader import MultiTask  # from this folder\n\n"
-        'ask = MultiTask("PATH_OF_THIS_FOLDER")\n'
+        "```python\nfrom heads_loader import Model  # from this folder\n\n"
+        'ask = Model("PATH_OF_THIS_FOLDER")\n'
         f"ask({text})\n```\n\n"
         + ("Its words are those of the data in training. " if words else "")
         + f"In training windows had {run.config.data.max_length} subwords."

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from jaxft import workdir
 from jaxft.data.labelled import MULTI, NUMBER
+from jaxft.tasks.sequence_classification import has_transformers_class
 
 TASK = "text-classification"  # the hub's name
 TAGS = ["text-classification"]
@@ -65,23 +66,33 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
 
 
 def usage(run: workdir.Run) -> str:
-    """How transformers is told to classify text."""
+    """How transformers, or the loader beside, is told to classify text."""
     data = run.config.data
     text = '{"text": "...", "text_pair": "..."}' if data.text_pair else '"..."'
+    has_class = has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
     said = (
         "```python\nfrom transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER", truncation=True, max_length='
         f"{data.max_length})\nclassify({text})\n```\n\n"
     )
+    if not has_class:
+        said = (
+            "transformers has no class that computes this. `AutoModel` loads the body, `heads.safetensors` has the "
+            "linear layer over it:\n\n"
+        )
+    if not has_class or data.truncation != "head":
+        pair = ', "..."' if data.text_pair else ""
+        loader = (
+            "`heads_loader.py`, which says how they are laid out and needs torch, transformers and safetensors, reads "
+            f"texts as training did (config.data.truncation={data.truncation!r}, {data.max_length} tokens a window)"
+            f":\n\n```python\nfrom heads_loader import Model  # from this folder\n\n"
+            f'ask = Model("PATH_OF_THIS_FOLDER")\nask("..."{pair})\n```\n\n'
+        )
+        said += f"The pipeline reads the beginning of long texts. {loader}" if has_class else loader
     if run.tuned.get("thresholds"):
         shown = ", ".join(f"{label} {value:.3f}" for label, value in run.tuned["thresholds"].items())
-        said += (
-            "A label is given from its probability's threshold on (`top_k=None` shows all probabilities; the "
-            f"thresholds stand in config.json too): {shown}. "
-        )
-    if data.truncation != "head":
-        said += (
-            f"In training long texts were read by config.data.truncation={data.truncation!r}; the pipeline reads "
-            "their beginning. "
-        )
+        where = "`top_k=None` shows all probabilities; the thresholds stand in config.json too"
+        if not has_class:
+            where = "they stand in heads.json too"
+        said += f"A label is given from its probability's threshold on ({where}): {shown}. "
     return said.rstrip(" ")

@@ -95,6 +95,11 @@ def sequence_classifier_config(
     return config | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
 
 
+def body_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of an exported body without a head."""
+    return fields.exported(hf_config, "GPT2Model")
+
+
 def causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """The config.json of an exported GPT2LMHeadModel; the number of words grows where tokens were added."""
     return fields.exported(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}

@@ -28,8 +28,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHOWN = 12  # labels that the log counts
-AUTO_POOL = {"bert": "pooler", "gpt2": "last"}  # of what `config.model.pool` means, by architecture
+AUTO_POOL = {
+    "bert": "pooler",
+    "gpt2": "last",
+}  # of what `config.model.pool` means, by architecture; transformers'
 OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
+
+
+def pool_of(config: ConfigDict, model_type: str) -> str:
+    """What the head reads of an architecture: `config.model.pool`, or what "auto" means."""
+    return AUTO_POOL[model_type] if config.model.pool == "auto" else config.model.pool
+
+
+def has_transformers_class(config: ConfigDict, model_type: str) -> bool:
+    """Whether transformers' class for sequence classification computes what a model of `config` does with a window.
+
+    It pools in one way, and a GPT-2's has no bias, which numbers in the data's units need.
+    """
+    numbers = model_type == "gpt2" and config.model.problem_type == labelled.NUMBER
+    return pool_of(config, model_type) == AUTO_POOL[model_type] and not numbers
 
 
 class SequenceClassification:
@@ -47,7 +64,7 @@ class SequenceClassification:
         self.labels = labels
         self.tuned: dict[str, Any] = {}
         self.head_dropout = head_dropout
-        self.pool = config.model.pool
+        self.config = config
         self.problem: problems.Problem = problems.PROBLEMS[config.model.problem_type](labels, config)
         self.arrays = self.problem.arrays
         self.selection_metric = self.problem.selection_metric
@@ -145,7 +162,7 @@ class SequenceClassification:
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`SequenceClassifier` over a body of `sizes`. Raises `UserError` where it has nothing to pool so."""
         causal = bodies.is_causal(sizes)
-        pool = AUTO_POOL[sizes.get("architecture", "bert")] if self.pool == "auto" else self.pool
+        pool = pool_of(self.config, sizes.get("architecture", "bert"))
         if causal and pool in ("pooler", "cls"):
             raise UserError(
                 f"config.model.pool={pool!r}: the first token of a GPT-2 sees only itself, and there is no pooler; "
@@ -183,14 +200,10 @@ class SequenceClassification:
         """Parameters whose head gives numbers in the data's units."""
         if self.labels != [problems.VALUE]:
             return parameters
-        if "head/kernel" not in parameters:
-            raise UserError(
-                "transformers' GPT2ForSequenceClassification has no bias, which numbers in the data's units need: "
-                "export is for labels, or for numbers by a BERT"
-            )
         offset, scale = self.problem.offset, self.problem.scale
-        head = {"head/kernel": parameters["head/kernel"] * scale}
-        return parameters | head | {"head/bias": parameters["head/bias"] * scale + offset}
+        [kernel] = parameters.keys() & {"head/kernel", "head/score/kernel"}  # a GPT-2's has no bias beside
+        bias = parameters.get("head/bias", np.zeros(1, np.float32)) * scale + offset
+        return parameters | {kernel: parameters[kernel] * scale, "head/bias": bias}
 
     def predict(self, model, batch):
         """{"logits": float32 [R, S, C]}, and the loss."""

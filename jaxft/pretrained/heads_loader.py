@@ -1,0 +1,184 @@
+"""Answers of an exported model for which transformers has no class, in torch; needs torch, transformers, safetensors.
+
+A copy of this file lies in the exported folder, of several tasks on one body, of texts whose states are pooled as no
+class of transformers pools them, and of texts that are read in several windows:
+
+    from heads_loader import Model
+    ask = Model("PATH_OF_THE_FOLDER")
+    ask("Wake me at seven")                # -> {"intent": "alarm"}
+    ask(["Wake", "me", "at", "seven"])     # -> {"intent": "alarm", "slots": ["O", "O", "O", "B-time"]}
+
+model.safetensors has the body, for transformers' AutoModel. heads.safetensors has for each task NAME of heads.json
+`NAME.weight` [C, D] and `NAME.bias` [C] of a linear layer over hidden states, and of a CRF also `NAME.transitions`
+[C, C] (from, to), `NAME.start` [C] and `NAME.end` [C], -inf where the tagging scheme forbids. heads.json has under
+`tasks` the kind of each, its labels, and for texts `problem_type`, `pool` and `thresholds`; and under `reading` how
+texts become windows: `max_length`, `truncation`, `stride`, and the `ids` before, between and after a text and its
+pair, with the token `types` of all five parts.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+
+def best_path(emissions: np.ndarray, chain: dict[str, np.ndarray]) -> list[int]:
+    """The label sequence of highest score (Viterbi) for emissions [words, C]."""
+    score = chain["start"] + emissions[0]
+    pointers = []
+    for emission in emissions[1:]:
+        through = score[:, None] + chain["transitions"]
+        pointers.append(through.argmax(axis=0))
+        score = through.max(axis=0) + emission
+    path = [int((score + chain["end"]).argmax())]
+    for pointer in reversed(pointers):
+        path.append(int(pointer[path[-1]]))
+    return path[::-1]
+
+
+def pieces(first: list, second: list, room: int, truncation: str, stride: int) -> list[tuple[list, list]]:
+    """The tokens of a text and of its pair that each window holds, `room` at most, as they were cut in training.
+
+    A text that is too long keeps its "head", its "tail", or a quarter of its room from the head and the rest from
+    the tail; with "windows" the longer one is cut into windows of equal length that share `stride` tokens.
+    """
+    if len(first) + len(second) <= room:
+        return [(first, second)]
+    short = min(len(first), len(second))
+    sizes = (short, room - short) if short <= room // 2 else (room // 2, room - room // 2)
+    keep = sizes if len(first) <= len(second) else sizes[::-1]
+    if truncation != "windows":
+        kept = []
+        for ids, size in zip((first, second), keep, strict=True):
+            head = {"head": size, "tail": 0, "head+tail": size // 4}[truncation]
+            kept.append(ids if len(ids) <= size else ids[:head] + ids[len(ids) - (size - head) :])
+        return [tuple(kept)]
+    which = int(len(second) > len(first))
+    long, other = (first, second)[which], (first, second)[1 - which][: keep[1 - which]]
+    size = keep[which]
+    count = max(1, -(-(len(long) - stride) // (size - stride)))
+    size = -(-(len(long) + (count - 1) * stride) // count)
+    starts = [index * (len(long) - size) // max(count - 1, 1) for index in range(count)]
+    cut = [long[start : start + size] for start in starts]
+    return [(other, piece) if which else (piece, other) for piece in cut]
+
+
+class Model:
+    """All tasks of one text: `model(words)`, or `model(text, pair)` where no task labels words."""
+
+    def __init__(self, folder: str | Path):
+        from transformers import AutoModel, AutoTokenizer
+
+        about = json.loads((Path(folder) / "heads.json").read_text("utf-8"))
+        self.heads: dict[str, dict[str, Any]] = about["tasks"]
+        self.reading: dict[str, Any] = about["reading"]
+        self.tensors = load_file(Path(folder) / "heads.safetensors")
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        pooler = any(head.get("pool") == "pooler" for head in self.heads.values())
+        is_bert = json.loads((Path(folder) / "config.json").read_text("utf-8"))["model_type"] == "bert"
+        self.body = AutoModel.from_pretrained(
+            folder, **({"add_pooling_layer": pooler} if is_bert else {})
+        ).eval()
+
+    def logits(self, **inputs: Any) -> dict[str, np.ndarray]:
+        """Each task's logits for torch tensors as the tokenizer gives them: [B, L, C], or of texts [B, C].
+
+        Rows are filled up on the right.
+        """
+        outputs = self.body(**inputs)
+        hidden = outputs.last_hidden_state.detach().numpy()
+        mask = inputs["attention_mask"].numpy()[..., None]
+        found = {}
+        for name, head in self.heads.items():
+            x = hidden
+            if (pool := head.get("pool")) == "pooler":
+                x = outputs.pooler_output.detach().numpy()
+            elif pool == "cls":
+                x = hidden[:, 0]
+            elif pool == "last":
+                x = hidden[np.arange(len(hidden)), mask[..., 0].sum(axis=1) - 1]
+            elif pool == "mean":
+                x = (hidden * mask).sum(axis=1) / mask.sum(axis=1)
+            elif pool == "max":
+                x = np.where(mask > 0, hidden, -np.inf).max(axis=1)
+            found[name] = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
+        return found
+
+    def __call__(self, text: str | Sequence[str], pair: str | None = None) -> dict[str, Any]:
+        """By task: tags of the words; or of the text a label, a list of labels, or a number.
+
+        Raises ValueError where there are too many words for the model, or one of them has no subword.
+        """
+        if isinstance(text, str):
+            return self._of_text(text, pair)
+        encoded = self.tokenizer(list(text), is_split_into_words=True, return_tensors="pt")
+        length = encoded["input_ids"].shape[1]
+        if length > self.body.config.max_position_embeddings:
+            raise ValueError(f"{length} subwords are too many for the model: cut the text")
+        first: dict[int, int] = {}
+        for place, word in enumerate(encoded.word_ids(0)):
+            if word is not None:
+                first.setdefault(word, place)
+        if len(first) < len(text):
+            lost = next(word for index, word in enumerate(text) if index not in first)
+            raise ValueError(f"the word {lost!r} has no subword: leave it out")
+        places = [first[index] for index in range(len(text))]
+        return {
+            name: self._answer(head, logits[0]) if "pool" in head else self._tags(name, logits[0][places])
+            for (name, head), logits in zip(self.heads.items(), self.logits(**encoded).values(), strict=True)
+        }
+
+    def _of_text(self, text: str, pair: str | None) -> dict[str, Any]:
+        """The answers from the mean of the logits of the text's windows."""
+        for name, head in self.heads.items():
+            if "pool" not in head:
+                raise ValueError(f"the task {name} labels words: give a list of them")
+        logits = self.logits(**self._windows(text, pair))
+        return {name: self._answer(head, logits[name].mean(axis=0)) for name, head in self.heads.items()}
+
+    def _windows(self, text: str, pair: str | None) -> Any:
+        """A row a window, all of one length."""
+        from transformers import BatchEncoding
+
+        reading = self.reading
+        frame = reading["text" if pair is None else "pair"]
+        first, second = (
+            [] if one is None else self.tokenizer(one, add_special_tokens=False, verbose=False)["input_ids"]
+            for one in (text, pair)
+        )
+        before, between, after = frame["ids"]
+        size = len(before) + len(between) + len(after)
+        if not size + len(first) + len(second):
+            first = [self.tokenizer.eos_token_id]
+        cut = pieces(first, second, reading["max_length"] - size, reading["truncation"], reading["stride"])
+        ids = [[*before, *one, *between, *other, *after] for one, other in cut]
+        inputs = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+        if self.body.config.model_type == "bert":  # a GPT-2 would add them to the words
+            a, b, c, d, e = frame["types"]
+            kinds = [[*a, *[b] * len(one), *c, *[d] * len(other), *e] for one, other in cut]
+            inputs["token_type_ids"] = kinds
+        return BatchEncoding(inputs, tensor_type="pt")
+
+    def _answer(self, head: dict[str, Any], scores: np.ndarray) -> Any:
+        if head["problem_type"] == "regression":
+            return float(scores[0])
+        if head["problem_type"] == "single_label_classification":
+            return head["labels"][int(scores.argmax())]
+        thresholds = head.get("thresholds") or {}
+        likely = 1 / (1 + np.exp(-scores))
+        return [
+            label for label, p in zip(head["labels"], likely, strict=True) if p >= thresholds.get(label, 0.5)
+        ]
+
+    def _tags(self, name: str, scores: np.ndarray) -> list[str]:
+        if not len(scores):
+            return []
+        path = scores.argmax(axis=-1)
+        if f"{name}.transitions" in self.tensors:
+            path = best_path(
+                scores, {k: self.tensors[f"{name}.{k}"] for k in ("transitions", "start", "end")}
+            )
+        return [self.heads[name]["labels"][index] for index in path]
