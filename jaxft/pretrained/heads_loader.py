@@ -136,14 +136,12 @@ class Model:
         for name, head in self.heads.items():
             if "pool" not in head:
                 raise ValueError(f"the task {name} labels words: give a list of them")
-        windows = [self.logits(**inputs) for inputs in self._windows(text, pair)]
-        return {
-            name: self._answer(head, np.mean([one[name][0] for one in windows], axis=0))
-            for name, head in self.heads.items()
-        }
+        logits = self.logits(**self._windows(text, pair))
+        return {name: self._answer(head, logits[name].mean(axis=0)) for name, head in self.heads.items()}
 
-    def _windows(self, text: str, pair: str | None) -> list[dict[str, Any]]:
-        import torch
+    def _windows(self, text: str, pair: str | None) -> Any:
+        """A row a window, all of one length."""
+        from transformers import BatchEncoding
 
         reading = self.reading
         frame = reading["text" if pair is None else "pair"]
@@ -156,15 +154,13 @@ class Model:
         if not size + len(first) + len(second):
             first = [self.tokenizer.eos_token_id]
         cut = pieces(first, second, reading["max_length"] - size, reading["truncation"], reading["stride"])
-        windows = []
-        for one, other in cut:
+        ids = [[*before, *one, *between, *other, *after] for one, other in cut]
+        inputs = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+        if self.body.config.model_type == "bert":  # a GPT-2 would add them to the words
             a, b, c, d, e = frame["types"]
-            ids = torch.tensor([[*before, *one, *between, *other, *after]])
-            windows.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-            if self.body.config.model_type == "bert":  # a GPT-2 would add them to the words
-                kinds = [*a, *[b] * len(one), *c, *[d] * len(other), *e]
-                windows[-1]["token_type_ids"] = torch.tensor([kinds])
-        return windows
+            kinds = [[*a, *[b] * len(one), *c, *[d] * len(other), *e] for one, other in cut]
+            inputs["token_type_ids"] = kinds
+        return BatchEncoding(inputs, tensor_type="pt")
 
     def _answer(self, head: dict[str, Any], scores: np.ndarray) -> Any:
         if head["problem_type"] == "regression":

@@ -289,6 +289,8 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
     assert number.problem.scores(np.array([[0.25]])).tolist() == [[12.5]]
     head = number.exported({"head/kernel": np.array([[2.0]]), "head/bias": np.array([0.5])})
     assert (head["head/kernel"], head["head/bias"]) == (20, 15)
+    head = number.exported({"head/score/kernel": np.array([[2.0]])})  # a GPT-2's, without bias
+    assert (head["head/score/kernel"], head["head/bias"]) == (20, 10)
 
 
 @pytest.mark.parametrize(
