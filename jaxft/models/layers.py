@@ -213,7 +213,7 @@ def _lookup(table, ids):
 def _lookup_backward(residuals, gradient):
     table, ids = residuals
     # The zeros hang on the gradient, or XLA would hold a second table from the start of the step on.
-    zero = gradient.reshape(-1)[0].astype(table.dtype) * 0
+    zero = gradient[(0,) * gradient.ndim].astype(table.dtype) * 0
     return jnp.full(table.shape, zero).at[ids].add(gradient.astype(table.dtype), mode="drop"), None
 
 
