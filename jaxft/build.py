@@ -168,6 +168,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         accumulate=config.batch.accumulate,
         microbatches=NamedSharding(net.mesh, PartitionSpec(None, *sharding.BATCH)),
         places={name: leaf.sharding for name, leaf in parameters.items()},
+        gradient_dtype=jnp.dtype(config.optim.gradients),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     train_step = jax.jit(

@@ -29,11 +29,11 @@ def chunked_cross_entropy(
 
     Positions without weight are dropped first; the others go through in chunks, as many as they fill. With a
     chunk's logits at hand its gradients are formed too, so that the backward pass is a product with a scalar and
-    no logits are computed twice. The gradient of `embedding` is summed in float32.
+    no logits are computed twice. The gradient of `embedding` is summed in float32, over devices in its dtype.
 
     Args:
       hidden: [T, D] of any float dtype, in which the products' operands are; they are summed in float32.
-      embedding: [V, D] float32.
+      embedding: [V, D] of any float dtype.
       labels: [T] int32 in [0, V); anything where there is no weight. One outside gives NaN, which stops a run.
       weights: [T] float32; 0 leaves a position out of value and gradient, even where its hidden state is not
         finite. Not differentiated.
@@ -79,7 +79,7 @@ def _table(embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
     for each chunk.
     """
     if dtype == jnp.float32:
-        return embedding
+        return embedding.astype(dtype)
     return jnp.pad(embedding.astype(dtype), ((0, -len(embedding) % LANES), (0, 0)))
 
 
@@ -204,8 +204,8 @@ def _loss_of_all(hidden, table, labels, weights, *, chunk, words):
     return (jax.lax.fori_loop(0, used, body, jnp.float32(0)),)
 
 
-def _gradients_of_all(hidden, table, labels, weights, *, chunk, words):
-    """The loss summed and its gradients by hidden (in its dtype) and table (float32), on one device."""
+def _gradients_of_all(hidden, table, labels, weights, *, chunk, words, dtype):
+    """The loss summed and its gradients by hidden (in its dtype) and table (in `dtype`), on one device."""
     order, used = _weighted_first(weights, chunk)
 
     def body(index, carry):
@@ -224,7 +224,8 @@ def _gradients_of_all(hidden, table, labels, weights, *, chunk, words):
         return loss, d_hidden, d_table
 
     start = (jnp.float32(0), jnp.zeros_like(hidden), jnp.zeros(table.shape, jnp.float32))
-    return jax.lax.fori_loop(0, used, body, start)
+    loss, d_hidden, d_table = jax.lax.fori_loop(0, used, body, start)
+    return loss, d_hidden, d_table.astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -235,7 +236,7 @@ def _chunked(hidden, embedding, labels, weights, chunk, mesh):
 
 
 def _chunked_forward(hidden, embedding, labels, weights, chunk, mesh):
-    both = functools.partial(_gradients_of_all, chunk=chunk, words=len(embedding))
+    both = functools.partial(_gradients_of_all, chunk=chunk, words=len(embedding), dtype=embedding.dtype)
     arrays = hidden, _table(embedding, hidden.dtype), labels, weights
     loss, d_hidden, d_table = _on_each_device(both, mesh, hidden.shape, "spt")(*arrays)
     return loss, (d_hidden, d_table[: len(embedding)])
@@ -243,7 +244,8 @@ def _chunked_forward(hidden, embedding, labels, weights, chunk, mesh):
 
 def _chunked_backward(chunk, mesh, residuals, gradient):
     d_hidden, d_embedding = residuals
-    return (d_hidden * gradient).astype(d_hidden.dtype), d_embedding * gradient, None, None
+    d_hidden, d_embedding = ((x * gradient).astype(x.dtype) for x in (d_hidden, d_embedding))
+    return d_hidden, d_embedding, None, None
 
 
 _chunked.defvjp(_chunked_forward, _chunked_backward)

@@ -99,6 +99,7 @@ def base() -> ConfigDict:
                 weight_decay=0.01,
                 decay=((r"(kernel|embedding)$", True), (r".", False)),  # first match wins
                 clip=1.0,  # global norm of the gradient; 0: no clipping
+                gradients="float32",  # or "bfloat16": of matrices, as devices make and exchange them
                 b1=0.9,
                 b2=0.999,
                 eps=1e-8,

@@ -110,7 +110,12 @@ def estimate(
         "activation_bytes_per_device": _activation_bytes(net, state, rows // accumulate, length),
         "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
         "collective_bytes_needed": needed_bytes(
-            net, state, sizes["dtype"].itemsize, rows * length, accumulate
+            net,
+            state,
+            sizes["dtype"].itemsize,
+            jnp.dtype(config.optim.gradients).itemsize,
+            rows * length,
+            accumulate,
         ),
     }
     began = time.perf_counter()
@@ -191,15 +196,16 @@ def _loss(net, frozen, batch, seed, trainable):
 
 
 def needed_bytes(
-    net: build.Network, state: step.TrainState, itemsize: int, slots: int, accumulate: int
+    net: build.Network, state: step.TrainState, itemsize: int, gradients: int, slots: int, accumulate: int
 ) -> int | None:
     """Bytes that a device must send in a step of data parallelism and FSDP; None with a tensor axis.
 
     A parameter split over fsdp is gathered for the forward and again for the backward pass of each microbatch, in
-    the dtype of the computation (`itemsize`), and its gradient reduce-scattered in it; where there is a data axis too
-    the float32 shard is all-reduced over it, and so is the gradient of a parameter that each device holds whole. Of
-    a table of embeddings, instead, what was looked up (and its gradient) may change from columns to rows, in
-    float32. Source: Rajbhandari et al. 2020 (ZeRO), section 7.
+    the dtype of the computation (of `itemsize` bytes), and its gradient reduce-scattered in it; where there is a data
+    axis too the shard of the gradient is all-reduced over it, in the gradients' dtype (`gradients` bytes a number of
+    a matrix, 4 of a vector), and so is the gradient of a parameter that each device holds whole. Of a table of
+    embeddings, instead, what was looked up (and its gradient) may change from columns to rows, in float32. Source:
+    Rajbhandari et al. 2020 (ZeRO), section 7.
     """
     data, fsdp, tensor = (net.mesh.shape[axis] for axis in sharding.AXES)
     if tensor > 1:
@@ -208,15 +214,16 @@ def needed_bytes(
     for name, leaf in (state.trainable | state.frozen).items():
         split = fsdp > 1 and leaf.size > math.prod(leaf.sharding.shard_shape(leaf.shape))
         trained = name in state.trainable
+        width = gradients if name.endswith(step.MATRICES) else 4
         is_output = net.task.predicts_words and name == build.WORDS
         if split and name.endswith("embedding") and not is_output:
             looked_up = slots // (data * fsdp) * leaf.shape[-1] * (4 + 4 * trained)
-            whole = leaf.size * (itemsize + 4 * trained) * accumulate
+            whole = leaf.size * (itemsize + width * trained) * accumulate
             total += min(looked_up, whole) * (fsdp - 1) / fsdp
         elif split:
             total += leaf.size * itemsize * accumulate * (2 + trained) * (fsdp - 1) / fsdp
         if trained:
-            ways, size = (data, leaf.size * 4 / fsdp) if split else (data * fsdp, leaf.size * 4)
+            ways, size = (data, leaf.size * width / fsdp) if split else (data * fsdp, leaf.size * width)
             total += 2 * size * (ways - 1) / ways
     return round(total)
 

@@ -35,6 +35,7 @@ CHOICES = {
     "loss.balance": ("weights", "uncertainty"),
     "eval.thresholds": ("one", "label", "none"),
     "optim.schedule": ("linear", "cosine", "constant"),
+    "optim.gradients": ("float32", "bfloat16"),
 }
 
 

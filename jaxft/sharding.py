@@ -22,7 +22,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(output|down)/kernel$", ("tensor", "fsdp")),
     (r"(query|key|value|up)/bias$", ("tensor",)),
     (r"word/embedding$", ("tensor", "fsdp")),
-    (r"(kernel|embedding)$", ("fsdp", None)),
+    (r"embedding$", (None, "fsdp")),
+    (r"kernel$", ("fsdp", None)),
     (r".", ()),
 )
 

@@ -14,6 +14,7 @@ from jaxft.tasks.base import Task
 
 Parameters = dict[str, jax.Array]  # flat: {"body/embeddings/word/embedding": array, ...}
 Batch = dict[str, jax.Array]  # arrays of [rows, length]; see data/loader.py
+MATRICES = ("kernel", "embedding")  # what the names of parameters that are matrices end with
 
 
 class TrainState(NamedTuple):
@@ -48,6 +49,7 @@ def train_step(
     accumulate: int,
     microbatches: NamedSharding,
     places: dict[str, NamedSharding],
+    gradient_dtype: jnp.dtype = jnp.float32,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
 
@@ -60,6 +62,7 @@ def train_step(
       microbatches: of a batch's arrays cut into [accumulate, rows / accumulate, length].
       places: of the trainable parameters, and so of each microbatch's gradients: of parameters that are split no
         device holds the whole gradient.
+      gradient_dtype: of matrices' gradients, until microbatches are added up or the norm is taken, in float32.
 
     Returns:
       The next state and float32 scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr.
@@ -72,11 +75,18 @@ def train_step(
         return task.loss(model, micro, DropoutSeed(step_seed, first_row))
 
     def gradient(trainable: Parameters, micro: Batch, first_row: jax.Array):
-        sums, gradients = jax.value_and_grad(loss_sum, has_aux=True)(trainable, micro, first_row)
+        # By copies of the gradient's dtype: with it devices' gradients are summed and held. Vectors stay float32:
+        # they are few, and in a copy of a norm's scale, which is near 1, small updates would not be seen.
+        copies = {
+            name: value.astype(gradient_dtype) if name.endswith(MATRICES) else value
+            for name, value in trainable.items()
+        }
+        sums, gradients = jax.value_and_grad(loss_sum, has_aux=True)(copies, micro, first_row)
         return sums, jax.lax.with_sharding_constraint(gradients, places)
 
     if accumulate == 1:
         (total, weight), gradients = gradient(state.trainable, batch, jnp.int32(0))
+        gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
     else:
         micro_rows = rows // accumulate
         # Each microbatch over all devices: left to itself, XLA would give each device whole microbatches.

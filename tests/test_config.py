@@ -80,6 +80,7 @@ def test_names_that_users_type_take_values():
         ("batch.rows=0", r"config\.batch\.rows=0: expected 1 or more"),
         ("batch.accumulate=3", r"rows=8 is not a multiple of config\.batch\.accumulate=3"),
         ("data.pack=maybe", r"config\.data\.pack takes True or False, found 'maybe'"),
+        ("optim.gradients=float16", r"config\.optim\.gradients='float16': expected one of float32, bfloat16"),
         ("data.format=connl", r"config\.data\.format='connl': expected one of .*; did you mean conll\?"),
         ("optim.schedule=cosin", r"did you mean cosine\?"),
         ("optim.warmup=10 parsecs", r"config\.optim\.warmup='10 parsecs': expected a share of the run"),

@@ -1,15 +1,18 @@
 """The train step: the same mathematics however a batch is packed, cut or spread; frozen means untouched."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxft import base_model, build, losses, optim, sharding, step
 from jaxft import config as settings
-from jaxft.models.layers import DropoutSeed
+from jaxft.models import layers
+from jaxft.models.layers import DropoutSeed, Embedding
 from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
 from jaxft.tasks.token_classification import TokenClassification
 
@@ -127,6 +130,32 @@ def test_settings_of_the_computation_change_no_result(plain, values):
         np.testing.assert_allclose(
             value, whole.trainable[name], atol=5e-3 if "dtype" in values else 1e-5, err_msg=name
         )
+
+
+def test_gradients_in_bfloat16(plain):
+    """The matrices' are, before devices or microbatches are added up; parameters and their state stay float32."""
+    config = config_with(**SMOOTH, **{"optim.gradients": "bfloat16", "batch.accumulate": 2})
+    trainer = build.trainer(network(), config, total=10, warmup=0)
+    program = str(trainer.train_step.trace(trainer.abstract, batch(0), jnp.uint32(7)).jaxpr)
+    held = re.findall(r":(\w+)\[[\d,]*\] = sharding_constraint\[", program)
+    assert held.count("bf16") == sum(name.endswith(step.MATRICES) for name in trainer.abstract.trainable)
+    metrics, state = run(trainer)
+    want, whole = run(plain)
+    for ours, theirs in zip(metrics, want, strict=True):
+        assert ours == pytest.approx(theirs, rel=0.01)
+    leaves = jax.tree.leaves((state.trainable, state.opt_state))
+    assert {leaf.dtype.name for leaf in leaves if leaf.ndim} == {"float32"}
+    for name, value in state.trainable.items():
+        np.testing.assert_allclose(value, whole.trainable[name], atol=5e-3, err_msg=name)
+
+
+def test_a_table_of_bfloat16_adds_its_gradient_up_in_float32():
+    """A word that comes 4,096 times: in bfloat16 the sum would stay at 256."""
+    table = (
+        Embedding(2, 8, initializer_range=1.0, rngs=nnx.Rngs(params=0)).embedding[...].astype(jnp.bfloat16)
+    )
+    gradient = jax.grad(lambda table: layers._lookup(table, jnp.zeros(4096, int)).astype(float).sum())(table)
+    np.testing.assert_array_equal(gradient.astype(float), [[4096.0] * 8, [0.0] * 8])
 
 
 def test_dropout_is_on_and_changes_with_row_and_seed():

@@ -20,9 +20,16 @@ class Embeddings(nnx.Module):
         self.type = Embedding(type_vocab_size, size, **options)
         self.norm = LayerNorm(size, epsilon=epsilon)
 
-    def __call__(self, input_ids: jax.Array, positions: jax.Array, token_type_ids: jax.Array) -> jax.Array:
-        """int32 ids of one shape `[...]` -> float32 `[..., D]`."""
-        return self.norm(self.word(input_ids) + self.type(token_type_ids) + self.position(positions))
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        positions: jax.Array,
+        token_type_ids: jax.Array,
+        activations: NamedSharding | None,
+    ) -> jax.Array:
+        """int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says."""
+        looked_up = (self.word, input_ids), (self.type, token_type_ids), (self.position, positions)
+        return self.norm(stack.embed(*looked_up, activations=activations))
 
 
 class SelfAttention(nnx.Module):
@@ -182,7 +189,7 @@ class Bert(nnx.Module):
         """
         rows, length = input_ids.shape
         # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
-        x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel())
+        x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel(), self.activations)
         x = layers.dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
         x = stack.run(
             self.layers,

@@ -17,9 +17,11 @@ class Embeddings(nnx.Module):
         self.word = Embedding(vocab_size, size, initializer_range=initializer_range, rngs=rngs)
         self.position = Embedding(max_positions, size, initializer_range=initializer_range, rngs=rngs)
 
-    def __call__(self, input_ids: jax.Array, positions: jax.Array) -> jax.Array:
-        """int32 ids of one shape `[...]` -> float32 `[..., D]`."""
-        return self.word(input_ids) + self.position(positions)
+    def __call__(
+        self, input_ids: jax.Array, positions: jax.Array, activations: NamedSharding | None
+    ) -> jax.Array:
+        """int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says."""
+        return stack.embed((self.word, input_ids), (self.position, positions), activations=activations)
 
 
 class CausalSelfAttention(nnx.Module):
@@ -202,7 +204,7 @@ class GPT2(nnx.Module):
         """
         del token_type_ids
         rows, length = input_ids.shape
-        x = self.embeddings(input_ids.ravel(), positions.ravel())
+        x = self.embeddings(input_ids.ravel(), positions.ravel(), self.activations)
         x = layers.dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
         x = stack.run(
             self.layers,

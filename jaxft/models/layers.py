@@ -221,7 +221,7 @@ class LayerNorm(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """A table `embedding [N, D]` of float32; looks up int32 ids of any shape, giving `[..., D]`.
+    """A table `embedding [N, D]`; looks up int32 ids of any shape, giving float32 `[..., D]`.
 
     An id outside [0, N) gives NaN, which stops a run; clamping it would train on the wrong vector.
     """
@@ -231,8 +231,8 @@ class Embedding(nnx.Module):
         self.embedding = nnx.Param(initializer(rngs.params(), (count, size), jnp.float32))
 
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """int32 `[...] -> [..., D]`."""
-        return _lookup(self.embedding[...], ids)
+        """int32 `[...]` -> float32 `[..., D]`."""
+        return _lookup(self.embedding[...], ids).astype(jnp.float32)
 
 
 @jax.custom_vjp
@@ -242,9 +242,10 @@ def _lookup(table, ids):
 
 def _lookup_backward(residuals, gradient):
     table, ids = residuals
+    gradient = gradient.astype(jnp.float32)  # in which a word's many are added up, whatever the table's dtype
     # The zeros hang on the gradient, or XLA would hold a second table from the start of the step on.
-    zero = gradient.reshape(-1)[0].astype(table.dtype) * 0
-    return jnp.full(table.shape, zero).at[ids].add(gradient.astype(table.dtype), mode="drop"), None
+    zero = gradient[(0,) * gradient.ndim] * 0
+    return jnp.full(table.shape, zero).at[ids].add(gradient, mode="drop").astype(table.dtype), None
 
 
 _lookup.defvjp(lambda table, ids: (_lookup(table, ids), (table, ids)), _lookup_backward)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxft.models.layers import ACTIVATIONS, Linear
+from jaxft.models.layers import ACTIVATIONS, Embedding, Linear
 
 # Dropout sites: 0 for the embeddings, then three for each layer.
 SITES_PER_LAYER = 3
@@ -45,6 +45,22 @@ def check_options(*, hidden_size: int, num_heads: int, activation: str, remat: s
         raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
 
 
+def embed(*looked_up: tuple[Embedding, jax.Array], activations: NamedSharding | None) -> jax.Array:
+    """Sum of embeddings, each of a table and int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says.
+
+    Tables are split by columns over the last of the axes that rows are split over. A device looks up its own
+    columns for all rows of the devices that share a table; then columns are exchanged for rows, so that neither
+    a table nor its gradient travels whole.
+    """
+    if activations is None:
+        return sum(table(ids) for table, ids in looked_up)
+    *others, last = activations.spec[0]
+    rows = NamedSharding(activations.mesh, PartitionSpec(tuple(others)))
+    columns = NamedSharding(activations.mesh, PartitionSpec(tuple(others), last))
+    x = sum(place(table(place(ids, rows)), columns) for table, ids in looked_up)
+    return place(place(x, columns), activations)
+
+
 def stacked(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
     """`count` layers as one module, their parameters `[count, ...]`, each new by its own random numbers."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make))(rngs)
@@ -79,12 +95,16 @@ def run(
     return jax.lax.scan(body, place(x, activations), (stack, jnp.arange(count)), unroll=unroll)[0]
 
 
-def place(x: jax.Array, activations: NamedSharding | None) -> jax.Array:
-    """x, and in the backward pass its gradient, laid over the devices as `activations` says.
+def place(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    """x, and in the backward pass its gradient, laid over the devices as `sharding` says.
 
     Left to itself, XLA may split activations by the axis that parameters are split by: instead of each layer's
-    parameters it would gather and reduce activations. An x whose rows don't divide stays as it is.
+    parameters it would gather and reduce activations. An x that doesn't divide stays as it is.
     """
-    if activations is None or x.shape[0] % activations.num_devices:
+    if sharding is None:
         return x
-    return jax.lax.with_sharding_constraint(x, activations)
+    try:
+        sharding.shard_shape(x.shape)
+    except ValueError:
+        return x
+    return jax.lax.with_sharding_constraint(x, sharding)
