@@ -171,8 +171,17 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         gradient_dtype=jnp.dtype(config.optim.gradients),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    on_gpu = net.mesh.devices.flat[0].platform == "gpu"
+    # Left to itself XLA adds up the gradients of embeddings there by atomic additions.
+    fixed_order = (
+        {"xla_gpu_exclude_nondeterministic_ops": True} if on_gpu and config.train.deterministic else None
+    )
     train_step = jax.jit(
-        function, donate_argnums=0, out_shardings=(shardings, whole), static_argnames="graphdef"
+        function,
+        donate_argnums=0,
+        out_shardings=(shardings, whole),
+        static_argnames="graphdef",
+        compiler_options=fixed_order,
     )
     return Trainer(net, schedule, optimizer, abstract, train_step)
 

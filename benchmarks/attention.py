@@ -1,0 +1,100 @@
+"""Attention's implementations beside each other on this machine's GPU, forward and backward; prints JSON lines.
+
+    python benchmarks/attention.py [--turns 20]
+
+bfloat16, 12 heads of 64, random segments. cuDNN's, by jax.nn.dot_product_attention, gets segments as a mask and has
+no dropout here. `error` is the largest relative L2 distance of output and gradients from dense in float32.
+"""
+
+import argparse
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.models import attention
+from jaxft.models.layers import DropoutSeed
+
+HEADS, WIDTH = 12, 64
+SHAPES = [
+    (8, 1024, True, 1),
+    (8, 1024, True, 10),
+    (8, 512, False, 4),
+    (32, 128, False, 6),
+    (16, 64, False, 3),
+]
+SEED = {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(0)), "site": 3}
+
+
+def cudnn(q, k, v, segment_ids, causal):
+    """Flat `[R * L, D]`, as `attention.dense`."""
+    rows, length = segment_ids.shape
+    q, k, v = (x.reshape(rows, length, HEADS, -1) for x in (q, k, v))
+    visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    options = {"mask": visible, "is_causal": causal, "implementation": "cudnn"}
+    return jax.nn.dot_product_attention(q, k, v, **options).reshape(rows * length, -1)
+
+
+def measure(rows: int, length: int, causal: bool, segments: int, rate: float, turns: int) -> None:
+    """Prints a line for each implementation."""
+    drawn = np.random.default_rng(0).integers(1, segments + 1, (rows, length))
+    ids = jnp.asarray(np.sort(drawn, axis=1), jnp.int32)
+    keys = jax.random.split(jax.random.key(1), 4)
+    arrays = [jax.random.normal(key, (rows * length, HEADS * WIDTH), jnp.bfloat16) for key in keys]
+    options = {"num_heads": HEADS, "causal": causal, "rate": rate}
+
+    def dense(q, k, v):
+        return attention.dense(q, k, v, ids, **options, **SEED)
+
+    def flash(q, k, v):
+        hashes = attention.weight_hashes(rows, HEADS, length, **SEED) if rate else None
+        return attention.flash(q, k, v, ids, hashes, **options)
+
+    def with_gradients(function):
+        def both(q, k, v, pull):
+            out, back = jax.vjp(function, q, k, v)
+            return out, *back(pull)
+
+        return jax.jit(both)
+
+    with jax.default_matmul_precision("highest"):
+        exact = with_gradients(dense)(*(x.astype(jnp.float32) for x in arrays))
+    functions = {"dense": dense, "flash": flash}
+    if not rate:
+        functions["cudnn"] = lambda q, k, v: cudnn(q, k, v, ids, causal)
+    for name, function in functions.items():
+        compiled = with_gradients(function)
+        found = jax.block_until_ready(compiled(*arrays))
+        error = max(
+            float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(found, exact, strict=True)
+        )
+        seconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            for _ in range(turns):
+                found = compiled(*arrays)
+            jax.block_until_ready(found)
+            seconds.append((time.perf_counter() - began) / turns)
+        line = {"rows": rows, "length": length, "causal": causal, "segments": segments, "dropout": rate}
+        line |= {"attention": name, "ms": round(1e3 * min(seconds), 3), "error": round(error, 5)}
+        print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    """Parses the flags and measures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=20)
+    flags = parser.parse_args()
+    if jax.default_backend() != "gpu":
+        parser.error(f"needs a GPU; jax computes on {jax.default_backend()} here")
+    for shape in SHAPES:
+        for rate in (0.0, 0.1):
+            measure(*shape, rate, flags.turns)
+
+
+if __name__ == "__main__":
+    main()
