@@ -99,7 +99,7 @@ def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
 
     def loop(sites):
         x = model.body.embeddings(
-            *(batch[name].ravel() for name in ("input_ids", "positions", "token_type_ids"))
+            *(batch[name].ravel() for name in ("input_ids", "positions", "token_type_ids")), None
         )
         x = dropout(x, SIZES["hidden_dropout"], seed, 0, rows=2)
         for index, site in enumerate(sites):
