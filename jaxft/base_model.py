@@ -22,7 +22,7 @@ NEW = "new:"  # the address of a model that has no checkpoint: "new:gpt2"
 
 KERNEL_OF = {"tpu": "splash", "gpu": "flash"}  # of attention, by platform
 # The row's length from which it is worth while: flash's measured (H100, rows of 64 to 1,024), splash's a guess.
-WORTH_FROM = {"splash": 512, "flash": 16}
+WORTH_FROM = {"splash": 512, "flash": 64}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -172,10 +172,8 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     on_gpu = net.mesh.devices.flat[0].platform == "gpu"
-    # Left to itself XLA adds up the gradients of embeddings there by atomic additions.
-    fixed_order = (
-        {"xla_gpu_exclude_nondeterministic_ops": True} if on_gpu and config.train.deterministic else None
-    )
+    # Left to itself XLA adds up gradients of embeddings there by atomic additions, and times kernels to choose some.
+    fixed_order = {"xla_gpu_deterministic_ops": True} if on_gpu and config.train.deterministic else None
     train_step = jax.jit(
         function,
         donate_argnums=0,

@@ -181,7 +181,8 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
 
 def _meant(flags: argparse.Namespace) -> dict[str, Any]:
     """What `flags` ask for, which no two processes may differ in: where files lie may differ, the input itself not."""
-    own = ("process_id", "coordinator", "start_timeout", "peer_timeout", "run", "data", "input", "output")
+    own = ("process_id", "coordinator", "start_timeout", "peer_timeout")
+    own += ("run", "checkpoint", "data", "input", "output")
     facts = {f"--{name.replace('_', '-')}": value for name, value in vars(flags).items() if name not in own}
     if (source := getattr(flags, "input", None)) and Path(source).is_file():
         with contextlib.suppress(OSError), open(source, "rb") as file:  # which is said where it is read

@@ -29,7 +29,7 @@ from jaxft.tasks.base import Split, Task
 # Settings that change no result: processes may have different ones, and a run may go on with others.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
 # Those of where and by what kernels it is computed, which change results by rounding only: a run may go on with others.
-MOVABLE = ("mesh.", "model.attention")
+MOVABLE = ("mesh.", "model.attention", "train.deterministic")
 
 # Endings of metrics that are the better the smaller they are.
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
@@ -84,7 +84,11 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
                 pass
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error}; name another folder") from None
-    found, wanted = settings.flat(read_json(path)), settings.flat(wanted_config)
+    # A setting that is newer than the run had what is now its default.
+    found, wanted = (
+        _settings(settings.base(), ()) | settings.flat(read_json(path)),
+        settings.flat(wanted_config),
+    )
     changed = [
         f"config.{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
         for key in sorted(found.keys() | wanted.keys())
@@ -159,7 +163,9 @@ def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: 
         "labels": "set of labels",
         "tokenizer": "tokenizer",
     }
-    changed = [words[key] for key in wanted if meta["identity"].get(key) != wanted[key]]
+    found = dict(meta["identity"])
+    found["settings"] = _settings(settings.base(), FREE + MOVABLE) | found["settings"]
+    changed = [words[key] for key in wanted if found.get(key) != wanted[key]]
     if changed:
         raise UserError(
             f"--workdir {workdir}: the {' and the '.join(changed)} changed since its checkpoint was saved; "

@@ -1,6 +1,7 @@
 """Checkpoints: what was saved comes back to the bit, damage anywhere is found, a full disk costs one save."""
 
 import contextlib
+import json
 import resource
 import shutil
 
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxft import config as settings
+from jaxft import workdir as runs
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.errors import UserError
 
@@ -187,3 +190,23 @@ def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
     checkpoints.close()
     assert sorted(p.name for p in saved.iterdir()) == ["6", "7"]  # nothing half-written takes up room
     assert len(said) == 3
+
+
+def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
+    """In the folder's config.json, and in what its checkpoints hold of the settings."""
+    config = settings.base()
+    runs.claim(tmp_path, config)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")  # it has trained
+    older = json.loads((tmp_path / "config.json").read_text())
+    del older["optim"]["gradients"], older["train"]["deterministic"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    runs.claim(tmp_path, config)
+    wanted = {"settings": runs._settings(config, runs.FREE + runs.MOVABLE), "labels": ["O"]}
+    kept = {key: value for key, value in wanted["settings"].items() if key != "optim.gradients"}
+    runs.check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
+    config.optim.gradients = "bfloat16"
+    with pytest.raises(UserError, match="config.optim.gradients was 'float32', is 'bfloat16'"):
+        runs.claim(tmp_path, config)
+    wanted["settings"]["optim.gradients"] = "bfloat16"
+    with pytest.raises(UserError, match="the settings changed since its checkpoint was saved"):
+        runs.check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)

@@ -288,6 +288,7 @@ def weight_hashes(
 KERNELS = {"splash": splash, "flash": flash}
 WITH_DROPOUT = ("flash",)
 LANES = 128  # of a TPU's vector registers
+FLASH_BLOCK = 64  # queries and keys that flash takes at a time: the quickest of 32, 64 and 128 on an H100
 
 
 def obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> str | None:
@@ -301,4 +302,4 @@ def obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> 
         return f"computes in bfloat16, not {jnp.dtype(dtype).name}"
     if head_width not in (16, 32, 64, 128):
         return f"takes heads of 16, 32, 64 or 128, not {head_width}"
-    return f"takes rows of a multiple of 16, not {length}" if length % 16 else None
+    return f"takes rows of a multiple of {FLASH_BLOCK}, not {length}" if length % FLASH_BLOCK else None

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from jaxft.models.attention import FLASH_BLOCK
 from jaxft.models.layers import kept
 
 HIDDEN = -1e30  # a score that no weight is left of
-BLOCK = 64  # queries and keys at a time, at most: the quickest of 32, 64 and 128 on an H100
 
 
 def flash(
@@ -33,7 +33,7 @@ def flash(
     square of the row's. Forward and backward as Dao, 2023 (FlashAttention-2), written here because cuDNN and jax's
     own kernels go through all blocks and cannot draw this mask.
 
-    q, k, v: flat `[R * L, D]`, heads side by side in D, L a multiple of 16 and heads a power of two wide.
+    q, k, v: flat `[R * L, D]`, heads side by side in D, L a multiple of `FLASH_BLOCK` and heads a power of two wide.
     segment_ids: int32 `[R, L]`. hashes: uint32 `[R, H, L]`, `layers.vector_hashes` of the weights' rows, where
     weights are dropped at `rate`; None for no dropout. interpret: computes it anywhere, slowly, for tests.
     """
@@ -93,9 +93,8 @@ class _Call:
         self.rows, self.length = segment_ids.shape
         self.segment_ids, self.causal, self.rate, self.interpret = segment_ids, causal, rate, interpret
         self.num_heads, self.width = num_heads, q.shape[-1] // num_heads
-        self.block = min(self.length & -self.length, BLOCK)  # a power of two that divides the length
-        self.grid = (self.length // self.block, num_heads, self.rows)
-        length, block, width = self.length, self.block, self.width
+        length, block, width = self.length, FLASH_BLOCK, self.width
+        self.grid = (length // block, num_heads, self.rows)
         flat, of_head = (self.rows, length, num_heads * width), (self.rows, num_heads, length)
         # kind: shape of the array, that of what a program sees, and which of those it is.
         self.kinds = {
@@ -129,7 +128,7 @@ class _Call:
         """int32 `[R, L / block, 2]`: the first block that a block may see, or be seen by, and one past the last."""
         # Padding comes after all segments, so that a row's ids ascend.
         ids = jnp.where(self.segment_ids > 0, self.segment_ids, jnp.iinfo(jnp.int32).max)
-        ids = ids.reshape(self.rows, -1, self.block)
+        ids = ids.reshape(self.rows, -1, FLASH_BLOCK)
         least, largest = ids.min(axis=-1), ids.max(axis=-1)
         common = (least[:, :, None] <= largest[:, None, :]) & (least[:, None, :] <= largest[:, :, None])
         if self.causal:
@@ -148,14 +147,13 @@ class _Call:
         """Boolean `[queries, keys]`."""
         seen = query_ids[:, None] == key_ids[None, :]
         if self.causal:
-            seen &= (first_query + jnp.arange(self.block))[:, None] >= first_key + jnp.arange(self.block)[
-                None, :
-            ]
+            place = jnp.arange(FLASH_BLOCK)
+            seen &= (first_query + place)[:, None] >= (first_key + place)[None, :]
         return seen
 
     def kept(self, hashes, first_key) -> jax.Array:
         """What weights are multiplied by, `[queries, keys]`: 0 where they are dropped."""
-        keys = (first_key + jnp.arange(self.block)).astype(jnp.uint32)
+        keys = (first_key + jnp.arange(FLASH_BLOCK)).astype(jnp.uint32)
         return jnp.where(kept(hashes[:, None], keys[None, :], self.rate), 1.0 / (1.0 - self.rate), 0.0)
 
 
@@ -165,7 +163,7 @@ def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
 
 def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, call: _Call):
     *hash_ref, out_ref, log_total_ref = refs
-    block = call.block
+    block = FLASH_BLOCK
     first_query = pl.program_id(0) * block
     q, query_ids = q_ref[...], ids_ref[pl.ds(first_query, block)]
     hashes = hash_ref[0][...] if hash_ref else None
@@ -199,7 +197,7 @@ def _queries_kernel(
     range_ref, q_ref, k_ref, v_ref, ids_ref, out_ref, gradient_ref, log_total_ref, *refs, call: _Call
 ):
     *hash_ref, dq_ref, inner_ref = refs
-    block = call.block
+    block = FLASH_BLOCK
     first_query = pl.program_id(0) * block
     q, gradient, log_total = q_ref[...], gradient_ref[...], log_total_ref[...]
     query_ids = ids_ref[pl.ds(first_query, block)]
@@ -227,7 +225,7 @@ def _keys_kernel(
     range_ref, k_ref, v_ref, q_ref, gradient_ref, ids_ref, log_total_ref, inner_ref, *refs, call: _Call
 ):
     *hash_ref, dk_ref, dv_ref = refs
-    block = call.block
+    block = FLASH_BLOCK
     first_key = pl.program_id(0) * block
     k, v, key_ids = k_ref[...], v_ref[...], ids_ref[pl.ds(first_key, block)]
 

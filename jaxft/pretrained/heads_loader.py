@@ -59,6 +59,10 @@ def pieces(first: list, second: list, room: int, truncation: str, stride: int) -
     which = int(len(second) > len(first))
     long, other = (first, second)[which], (first, second)[1 - which][: keep[1 - which]]
     size = keep[which]
+    if size <= stride:
+        raise ValueError(
+            f"the pair leaves windows of {size} tokens, of which {stride} are shared: give shorter texts"
+        )
     count = max(1, -(-(len(long) - stride) // (size - stride)))
     size = -(-(len(long) + (count - 1) * stride) // count)
     starts = [index * (len(long) - size) // max(count - 1, 1) for index in range(count)]
@@ -82,6 +86,7 @@ class Model:
         self.body = AutoModel.from_pretrained(
             folder, **({"add_pooling_layer": pooler} if is_bert else {})
         ).eval()
+        self.body.requires_grad_(False)  # or all windows' activations would be kept
 
     def logits(self, **inputs: Any) -> dict[str, np.ndarray]:
         """Each task's logits for torch tensors as the tokenizer gives them: [B, L, C], or of texts [B, C].
@@ -89,13 +94,13 @@ class Model:
         Rows are filled up on the right.
         """
         outputs = self.body(**inputs)
-        hidden = outputs.last_hidden_state.detach().numpy()
+        hidden = outputs.last_hidden_state.numpy()
         mask = inputs["attention_mask"].numpy()[..., None]
         found = {}
         for name, head in self.heads.items():
             x = hidden
             if (pool := head.get("pool")) == "pooler":
-                x = outputs.pooler_output.detach().numpy()
+                x = outputs.pooler_output.numpy()
             elif pool == "cls":
                 x = hidden[:, 0]
             elif pool == "last":

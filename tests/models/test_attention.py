@@ -168,7 +168,7 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
         ("splash", {"length": 640, "head_width": 80, "dtype": jnp.float32}, None),
         ("splash", {"length": 500}, "rows of a multiple of 128, not 500"),
         ("flash", {}, None),
-        ("flash", {"length": 520}, "rows of a multiple of 16, not 520"),
+        ("flash", {"length": 520}, "rows of a multiple of 64, not 520"),
         ("flash", {"dtype": jnp.float32}, "computes in bfloat16, not float32"),
         ("flash", {"head_width": 80}, "heads of 16, 32, 64 or 128, not 80"),
     ],
