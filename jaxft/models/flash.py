@@ -47,28 +47,21 @@ def _flash(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
 
 def _forward(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
     call = _Call(q, segment_ids, num_heads, causal, rate, interpret)
-    inputs = [
-        ("range", call.ranges(over_keys=True)),
-        ("part", q),
-        ("row", k),
-        ("row", v),
-        ("ids", segment_ids),
-    ]
-    inputs.append(("values", hashes))
+    inputs = [*_of_queries(call, q, k, v), ("values", hashes)]
     out, log_total = call(_forward_kernel, inputs, [("part", q.dtype), ("values", jnp.float32)])
     return out, (q, k, v, segment_ids, hashes, out, log_total)
+
+
+def _of_queries(call: "_Call", q, k, v) -> list:
+    """What both kernels that go through the keys of a block of queries are given first."""
+    keys = [("row", k), ("row", v), ("ids", call.segment_ids)]
+    return [("range", call.ranges(over_keys=True)), ("part", q), *keys]
 
 
 def _backward(num_heads, causal, rate, interpret, residuals, gradient):
     q, k, v, segment_ids, hashes, out, log_total = residuals
     call = _Call(q, segment_ids, num_heads, causal, rate, interpret)
-    inputs = [
-        ("range", call.ranges(over_keys=True)),
-        ("part", q),
-        ("row", k),
-        ("row", v),
-        ("ids", segment_ids),
-    ]
+    inputs = _of_queries(call, q, k, v)
     inputs += [("part", out), ("part", gradient), ("values", log_total), ("values", hashes)]
     dq, inner = call(_queries_kernel, inputs, [("part", q.dtype), ("values", jnp.float32)])
     inputs = [
