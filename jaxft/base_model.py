@@ -147,7 +147,13 @@ def body_sizes(
     if model.dropout is not None:
         sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
-    unroll = platform != "tpu" if model.unroll == "auto" else model.unroll == "yes"
+    # XLA for CPUs computes nothing again where it sees that it has been computed: outside of a loop, all.
+    undone = on_cpu and model.remat != "none"
+    if undone and model.unroll == "yes":
+        raise UserError(
+            f"config.model.remat={model.remat} saves no memory on a CPU with config.model.unroll=yes; use unroll=auto"
+        )
+    unroll = platform != "tpu" and not undone if model.unroll == "auto" else model.unroll == "yes"
     sizes |= {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
     architecture_of = {"architecture": hf_config["model_type"]}
     return sizes | architecture_of | {"attention": _attention(config, sizes, platform)}

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jaxft import optim, paths, sharding, step
+from jaxft import optim, paths, sharding, stacks, step
 from jaxft.base_model import Checkpoint, architecture
 from jaxft.data.packing import Shape
 from jaxft.pretrained import hub, mapping
@@ -32,6 +32,7 @@ class Network:
     mesh: Mesh
     abstract: dict[str, jax.ShapeDtypeStruct]  # with shardings
     new_parameters: Any  # uint32 seed -> parameters by path
+    layers_apart: bool  # in train states: on a CPU an unrolled step would copy each layer out of its stack
 
     @functools.cached_property
     def count(self) -> int:
@@ -74,7 +75,10 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
         for name, leaf in shapes.items()
     }
-    return Network(task, graphdef(0, 0), lambda shape: graphdef(*shape[2:]), mesh, abstract, parameters)
+    apart = sizes["unroll"] and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    return Network(
+        task, graphdef(0, 0), lambda shape: graphdef(*shape[2:]), mesh, abstract, parameters, apart
+    )
 
 
 def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint) -> tuple[dict, str]:
@@ -118,8 +122,13 @@ class Trainer:
     net: Network
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    abstract: step.TrainState  # with shardings
+    forms: dict[bool, step.TrainState]  # abstract states with shardings, by whether layers lie apart
     train_step: Any  # jitted: (state, batch, seed) -> (state, metrics); the state is donated
+
+    @property
+    def abstract(self) -> step.TrainState:
+        """The form that `train_step` takes."""
+        return self.forms[self.net.layers_apart]
 
     def compile(self, shape: Shape) -> Any:
         """`train_step` compiled for batches of `shape`."""
@@ -129,13 +138,22 @@ class Trainer:
         return self.train_step.lower(self.abstract, batch, seed, graphdef=graphdef).compile()
 
     def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
-        """The state at step 0."""
+        """The state at step 0, as `train_step` takes it."""
+        if self.net.layers_apart:
+            parameters = stacks.apart(parameters)
         trainable = {name: parameters[name] for name in self.abstract.trainable}
         frozen = {name: parameters[name] for name in self.abstract.frozen}
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
         opt_state = jax.jit(self.optimizer.init, out_shardings=shardings)(trainable)
         start = sharding.put(np.int32(0), self.abstract.step.sharding)
         return step.TrainState(start, trainable, frozen, opt_state)
+
+    def in_own_form(self, state: step.TrainState, *, apart: bool) -> step.TrainState:
+        """A state whose layers lie `apart`, or not, as `train_step` takes it."""
+        if apart == self.net.layers_apart:
+            return state
+        change = functools.partial(stacks.of_state, stacks.together if apart else stacks.apart)
+        return jax.jit(change, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.abstract))(state)
 
 
 def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Trainer:
@@ -146,18 +164,15 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
     optimizer = optim.make_optimizer(config, schedule, trainable)
     whole = NamedSharding(net.mesh, PartitionSpec())
     parameters = {name: net.abstract[name] for name in trainable}
-    opt_state = jax.eval_shape(optimizer.init, parameters)
-    opt_state = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        opt_state,
-        sharding.of_state(opt_state, net.mesh),
-    )
-    abstract = step.TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),
+    stacked = step.TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32),
         parameters,
         {name: net.abstract[name] for name in frozen},
-        opt_state,
+        jax.eval_shape(optimizer.init, parameters),
     )
+    cut = jax.eval_shape(functools.partial(stacks.of_state, stacks.apart), stacked)
+    forms = {False: sharding.placed(stacked, net.mesh), True: sharding.placed(cut, net.mesh)}
+    abstract = forms[net.layers_apart]
     function = functools.partial(
         step.train_step,
         task=net.task,
@@ -167,7 +182,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         clip=config.optim.clip,
         accumulate=config.batch.accumulate,
         microbatches=NamedSharding(net.mesh, PartitionSpec(None, *sharding.BATCH)),
-        places={name: leaf.sharding for name, leaf in parameters.items()},
+        places=jax.tree.map(lambda leaf: leaf.sharding, abstract.trainable),
         gradient_dtype=jnp.dtype(config.optim.gradients),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -181,7 +196,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         static_argnames="graphdef",
         compiler_options=fixed_order,
     )
-    return Trainer(net, schedule, optimizer, abstract, train_step)
+    return Trainer(net, schedule, optimizer, forms, train_step)
 
 
 def abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:

@@ -34,7 +34,8 @@ def base() -> ConfigDict:
                 dtype="auto",  # of the computation: bfloat16 on GPU and TPU, float32 on CPU
                 remat="none",  # what the backward pass recomputes: none | dots (keep products) | full
                 attention="auto",  # dense | splash (TPU, needs dropout=0.0) | flash (GPU)
-                unroll="auto",  # layers: a Python loop ("yes", quicker on CPU and GPU) or a scan ("no")
+                # Layers: a Python loop ("yes", quicker on CPU and GPU) or a scan ("no", for TPU and CPU with remat).
+                unroll="auto",
                 dropout=placeholder(float),  # unset: the checkpoint's rates
                 # Of texts with labels, in transformers' words: or multi_label_classification, regression.
                 problem_type="single_label_classification",

@@ -186,7 +186,7 @@ def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, len
 
     batch = build.abstract_batch(net, Shape(rows, length))
     kept = jax.tree.leaves(jax.eval_shape(pullback, state.trainable, state.frozen, batch))
-    own = {leaf.shape for leaf in net.abstract.values()}
+    own = {leaf.shape for leaf in jax.tree.leaves((net.abstract, state.trainable, state.frozen))}
     total = sum(x.size * x.dtype.itemsize for x in kept if x.shape not in own)
     return total // (net.mesh.shape["data"] * net.mesh.shape["fsdp"])
 
@@ -211,7 +211,7 @@ def needed_bytes(
     if tensor > 1:
         return None
     total = 0.0
-    for name, leaf in (state.trainable | state.frozen).items():
+    for name, leaf in net.abstract.items():
         split = fsdp > 1 and leaf.size > math.prod(leaf.sharding.shard_shape(leaf.shape))
         trained = name in state.trainable
         width = gradients if name.endswith(step.MATRICES) else 4

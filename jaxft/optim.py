@@ -63,7 +63,11 @@ def make_optimizer(
     ]
     if any(value != 1.0 for value in multipliers.values()):
         steps.append(
-            optax.stateless(lambda updates, _: {name: u * multipliers[name] for name, u in updates.items()})
+            optax.stateless(
+                lambda updates, _: {
+                    name: optax.tree.scale(multipliers[name], u) for name, u in updates.items()
+                }
+            )
         )
     steps.append(optax.scale_by_learning_rate(schedule))
     if optim.ema:

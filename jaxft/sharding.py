@@ -96,14 +96,15 @@ def of_parameters(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict
     return {name: NamedSharding(mesh, spec(name, leaf.shape, mesh)) for name, leaf in abstract.items()}
 
 
-def of_state(abstract, mesh: Mesh):
-    """Shardings of a train state: a leaf under a parameter's path goes as the parameter, others are whole."""
+def placed(abstract: Any, mesh: Mesh) -> Any:
+    """An abstract train state with shardings: a leaf under a parameter's path goes as the parameter, others whole."""
 
-    def leaf_sharding(path, leaf):
+    def place_leaf(path, leaf):
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        return NamedSharding(mesh, spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec())
+        where = NamedSharding(mesh, spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec())
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
-    return jax.tree_util.tree_map_with_path(leaf_sharding, abstract)
+    return jax.tree_util.tree_map_with_path(place_leaf, abstract)
 
 
 def attention_function(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> attention.Attention:

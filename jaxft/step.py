@@ -8,11 +8,13 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft import paths
+from jaxft import paths, stacks
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks.base import Task
 
-Parameters = dict[str, jax.Array]  # flat: {"body/embeddings/word/embedding": array, ...}
+Parameters = dict[
+    str, Any
+]  # flat: {"body/embeddings/word/embedding": array, ...}; tuples as of `stacks.apart`
 Batch = dict[str, jax.Array]  # arrays of [rows, length]; see data/loader.py
 MATRICES = ("kernel", "embedding")  # what the names of parameters that are matrices end with
 
@@ -28,7 +30,7 @@ class TrainState(NamedTuple):
 
 def model_of(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
     """The module with `parameters`, for use inside a traced function."""
-    return nnx.merge(graphdef, paths.unflatten(parameters))
+    return nnx.merge(graphdef, paths.unflatten(stacks.together(parameters)))
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
@@ -78,7 +80,7 @@ def train_step(
         # By copies of the gradient's dtype: with it devices' gradients are summed and held. Vectors stay float32:
         # they are few, and in a copy of a norm's scale, which is near 1, small updates would not be seen.
         copies = {
-            name: value.astype(gradient_dtype) if name.endswith(MATRICES) else value
+            name: optax.tree.cast(value, gradient_dtype) if name.endswith(MATRICES) else value
             for name, value in trainable.items()
         }
         sums, gradients = jax.value_and_grad(loss_sum, has_aux=True)(copies, micro, first_row)

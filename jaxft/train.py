@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, distributed, durations, evaluate, optim, sharding, startup, watch
+from jaxft import base_model, build, distributed, durations, evaluate, optim, sharding, stacks, startup, watch
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data import mixing
@@ -111,9 +111,12 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     distributed.agree(identity | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
-    restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.abstract)
+    restored = last.restore(
+        lambda meta: folder.check_identity(meta, identity, workdir) or trainer.forms[meta["layers_apart"]]
+    )
     if restored:
         step, state, meta = restored
+        state = trainer.in_own_form(state, apart=meta["layers_apart"])
         progress = meta["progress"]
         say(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
         if warning := folder.changed_versions(meta):
@@ -129,9 +132,11 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             parameters, said = build.initial_parameters(net, config, checkpoint)
         say(said)
         state = trainer.new_state(parameters)
+        del parameters  # memory: the state may have copies
         folder.save_model_files(workdir, checkpoint, task.labels)
+    trained = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.trainable))
     say(
-        f"{net.count:,} parameters, {sum(v.size for v in trainer.abstract.trainable.values()):,} of them trained; "
+        f"{net.count:,} parameters, {trained:,} of them trained; "
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
         f"; attention: {sizes['attention']}"
     )
@@ -153,7 +158,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         net, {shape for name, one in loaders.items() if name != "train" for shape in one.shapes}
     )
     jax.block_until_ready(digest(state))  # compiled here, so that saving does not compile in the loop
-    jax.block_until_ready(digest(state.trainable | state.frozen))
+    jax.block_until_ready(digest(stacks.together(state.trainable | state.frozen)))
     compile_s = time.perf_counter() - compile_began
     startup.release_compilers_memory()
     flops_per_token = net.train_flops_per_token(length)
@@ -220,7 +225,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     def save() -> None:
         saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
         with clock, compiles.ignored():
-            last.save(step, state, {"identity": identity, "progress": saved, "versions": folder.versions()})
+            meta = {"identity": identity, "progress": saved, "versions": folder.versions()}
+            last.save(step, state, meta | {"layers_apart": net.layers_apart})
 
     def spent() -> dict[str, float]:
         return {"seconds": earlier["seconds"] + clock.seconds(), "stall": earlier["stall"] + batches.stall}
@@ -236,7 +242,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     def parameters_now() -> dict[str, jax.Array]:
         """What is measured and kept: the average, where there is one."""
         trained = optim.averaged(state.opt_state) or state.trainable
-        return {name: (trained | state.frozen)[name] for name in net.abstract}
+        return stacks.together({name: (trained | state.frozen)[name] for name in net.abstract})
 
     batches = prefetch(loader, step, total)
     with contextlib.closing(report), batches, _close_on_error(last, best), jax.transfer_guard("disallow"):

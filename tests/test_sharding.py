@@ -160,7 +160,8 @@ def test_a_run_goes_on_over_another_mesh(on_eight_devices, tiny_flags, tmp_path)
         "data.test": "none",
         "log.every_steps": 1,
     }
-    values |= {"eval.every_steps": 11, "checkpoint.every_steps": 11, "model.unroll": "no"}
+    # Unrolled, states of one device have their layers apart, those of eight stacked.
+    values |= {"eval.every_steps": 11, "checkpoint.every_steps": 11, "model.unroll": "yes"}
     flags = [*tiny_flags[1:], *(f"--config.{key}={value}" for key, value in values.items())]
     found = on_eight_devices(MOVES, tmp_path, *flags)
     assert len(found["still"]) == 12

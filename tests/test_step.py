@@ -11,6 +11,8 @@ from flax import nnx
 
 from jaxft import base_model, build, losses, optim, sharding, step
 from jaxft import config as settings
+from jaxft.data.packing import Shape
+from jaxft.errors import UserError
 from jaxft.models import layers
 from jaxft.models.layers import DropoutSeed, Embedding
 from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
@@ -110,7 +112,7 @@ def test_microbatches_change_nothing(plain):
 
 @pytest.mark.parametrize(
     "values",
-    [{"remat": "dots"}, {"remat": "full", "unroll": "yes"}, {"dtype": "bfloat16"}],
+    [{"remat": "dots"}, {"remat": "full"}, {"unroll": "yes"}, {"dtype": "bfloat16"}],
 )
 def test_settings_of_the_computation_change_no_result(plain, values):
     """By rounding only, and far less where all is float32; parameters and their state are float32 always."""
@@ -119,6 +121,7 @@ def test_settings_of_the_computation_change_no_result(plain, values):
     hf_config |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}
     sizes = base_model.body_sizes(config, hf_config)
     settings = {key: sizes[key] for key in ("remat", "unroll", "dtype")}
+    assert settings["unroll"] == ("remat" not in values)  # by "auto" too
     assert {key: settings[key] for key in values} == values | ({"unroll": True} if "unroll" in values else {})
     metrics, state = run(build.trainer(network(**settings), config, total=10, warmup=0))
     want, whole = run(plain)
@@ -130,6 +133,48 @@ def test_settings_of_the_computation_change_no_result(plain, values):
         np.testing.assert_allclose(
             value, whole.trainable[name], atol=5e-3 if "dtype" in values else 1e-5, err_msg=name
         )
+
+
+def test_recomputing_saves_memory():
+    """The compiler's temporaries shrink: XLA for CPUs would undo all of it in unrolled layers."""
+
+    def temporaries(remat: str) -> int:
+        config = config_with(**{"model.remat": remat})
+        hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4}
+        hf_config |= {"num_attention_heads": 2, "intermediate_size": 128, "max_position_embeddings": 64}
+        sizes = base_model.body_sizes(config, hf_config)
+        net = network(**{key: sizes[key] for key in SIZES})
+        compiled = build.trainer(net, config, total=10, warmup=0).compile(Shape(16, 64))
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    none, dots, full = map(temporaries, ("none", "dots", "full"))
+    assert none > 1.3 * dots > 1.3 * 1.3 * full
+    with pytest.raises(
+        UserError, match="remat=dots saves no memory on a CPU with config.model.unroll=yes; use"
+    ):
+        base_model.body_sizes(
+            config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"}
+        )
+
+
+def test_a_state_with_its_layers_apart_is_the_same_state():
+    """Steps from it agree with those from a stacked one, and it is stacked and taken apart without a change."""
+    stacked, apart = (
+        build.trainer(network(unroll=unroll), config_with(**SMOOTH), total=10, warmup=0)
+        for unroll in (False, True)
+    )
+    assert not stacked.net.layers_apart and apart.net.layers_apart
+    _, state = run(apart)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, apart.abstract)
+    name = "body/layers/mlp/up/kernel"
+    assert isinstance(state.trainable[name], tuple) and isinstance(state.opt_state[0].mu[name], tuple)
+    as_stacked = stacked.in_own_form(state, apart=True)
+    assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, stacked.abstract)
+    back = apart.in_own_form(as_stacked, apart=False)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert stacked.in_own_form(as_stacked, apart=False) is as_stacked
 
 
 def test_gradients_in_bfloat16(plain):
