@@ -1,6 +1,6 @@
 """Two tasks on one body beside a run of each, on NLU++; prints JSON lines.
 
-    python benchmarks/multi_task.py --data DIR [--domain hotels] [--part steps quality] [--epochs 10] [--seeds 0]
+    python benchmarks/multi_task.py --data DIR [--domain hotels] [--part steps quality] [--epochs 30] [--seeds 0]
 
 DIR has banking.jsonl and hotels.jsonl (`text`, `intents`, `spans`, `fold`). Every run is `configs/nlupp.py`, the single
 ones with one of its two tasks, so that losses, weights, clipping and the rows of a step are the same. Fold k of the
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--domain", default="hotels", choices=("banking", "hotels", "all"))
     parser.add_argument("--part", nargs="+", default=["steps", "quality"], choices=("steps", "quality"))
     parser.add_argument("--fold", type=int, default=0, choices=range(10), help="of the paper's large setting")
-    parser.add_argument("--epochs", type=float, default=20.0)
+    parser.add_argument("--epochs", type=float, default=30.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--turns", type=int, default=9)
     flags, flags.overrides = parser.parse_known_args()

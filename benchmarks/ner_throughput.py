@@ -22,6 +22,7 @@ from jaxft.config import MINILM
 from jaxft.pretrained import hub
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SIDES = {"peer": [], "peer_grouped": ["--group"]}  # flags of the peer script
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 
@@ -96,9 +97,9 @@ def show(**line) -> None:
 
 
 def speed(flags) -> None:
-    """Runs of --epochs-speed epochs in turn: jaxft, peer by default, peer with --group; medians and ratios."""
-    rates = {"jaxft": [], "peer": [], "peer_grouped": []}
-    memory = {"jaxft": [], "peer": [], "peer_grouped": []}
+    """Runs of --epochs-speed epochs in turn: jaxft and each of --sides; medians and ratios."""
+    rates = {name: [] for name in ("jaxft", *flags.sides)}
+    memory = {name: [] for name in rates}
     for repeat in range(flags.repeats):
         ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs_speed}")
         rates["jaxft"].append(ours["real_tokens_per_s"])
@@ -120,8 +121,8 @@ def speed(flags) -> None:
                 )
             },
         )
-        for name, extra in (("peer", []), ("peer_grouped", ["--group"])):
-            line = run_peer(flags, "--epochs", flags.epochs_speed, *extra)
+        for name in flags.sides:
+            line = run_peer(flags, "--epochs", flags.epochs_speed, *SIDES[name])
             rates[name].append(line["real_tokens_per_s"])
             memory[name].append(line["peak_rss_mb"])
             show(run=name, repeat=repeat, **line)
@@ -132,12 +133,14 @@ def speed(flags) -> None:
     show(
         result="speed",
         median_tokens_per_s={name: round(value) for name, value in medians.items()},
-        ratio_to_peer=[round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer"], strict=True)],
-        ratio_to_peer_grouped=[
-            round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer_grouped"], strict=True)
-        ],
-        median_ratio_to_peer=round(medians["jaxft"] / medians["peer"], 2),
-        median_ratio_to_peer_grouped=round(medians["jaxft"] / medians["peer_grouped"], 2),
+        ratios={
+            name: [round(a / b, 2) for a, b in zip(rates["jaxft"], rates[name], strict=True)]
+            for name in flags.sides
+        },
+        median_ratios={
+            name: round(statistics.median(a / b for a, b in zip(rates["jaxft"], rates[name], strict=True)), 2)
+            for name in flags.sides
+        },
         median_peak_mb={name: round(statistics.median(values)) for name, values in memory.items()},
         matmul_peak_gflops=round(peak / 1e9),
         share_of_matmul_peak=round(share, 3),
@@ -182,6 +185,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=16, help="of a step: 16 of 64 hold 32 WNUT sentences")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="peers of the speed part"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--side", choices=["jaxft", "peer", "both"], default="both", help="of the quality part"

@@ -5,8 +5,8 @@ offline  MiniLM from a package on the generated corpus `demo:requests`; needs no
          intents 78.2 micro F1, slots 92.7 entity F1 on dev.
 banking, hotels, all
          NLU++ (Casanueva et al. 2022), one domain or both with the same heads, from JSON lines with `text`, `intents`,
-         `spans` and `fold`, which you give: --config.data.train=..., with ?fold= to choose folds. Measured on hotels
-         after 10 epochs only, seed 0: intents 76.7 micro F1, slots 57.4 entity F1 on test.
+         `spans` and `fold`, which you give: --config.data.train=..., with ?fold= to choose folds. Measured on hotels,
+         seed 0, 30 epochs: intents 87.1 micro F1, slots 66.7 entity F1 on test.
 
 Both tasks read the same records, which are encoded once and pass the body once.
 """
@@ -49,7 +49,7 @@ def get_config(arg: str = "offline") -> ConfigDict:
         files = ["banking.jsonl", "hotels.jsonl"] if arg == "all" else [f"{arg}.jsonl"]
         for name, folds in (("train", "4-19"), ("dev", "2,3"), ("test", "0,1")):
             config.data[name] = ";".join(f"{file}?fold={folds}" for file in files)
-        config.train.epochs = 20.0
+        config.train.epochs = 30.0
     else:
         raise UserError(f"configs/nlupp.py has no recipe {arg!r}; expected offline, banking, hotels or all")
     return config

@@ -122,13 +122,9 @@ class Trainer:
     net: Network
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    forms: dict[bool, step.TrainState]  # abstract states with shardings, by whether layers lie apart
+    abstract: step.TrainState  # with shardings; what the train step takes
+    stacked: step.TrainState  # the same with each parameter's layers in one array, as checkpoints hold it
     train_step: Any  # jitted: (state, batch, seed) -> (state, metrics); the state is donated
-
-    @property
-    def abstract(self) -> step.TrainState:
-        """The form that `train_step` takes."""
-        return self.forms[self.net.layers_apart]
 
     def compile(self, shape: Shape) -> Any:
         """`train_step` compiled for batches of `shape`."""
@@ -148,12 +144,9 @@ class Trainer:
         start = sharding.put(np.int32(0), self.abstract.step.sharding)
         return step.TrainState(start, trainable, frozen, opt_state)
 
-    def in_own_form(self, state: step.TrainState, *, apart: bool) -> step.TrainState:
-        """A state whose layers lie `apart`, or not, as `train_step` takes it."""
-        if apart == self.net.layers_apart:
-            return state
-        change = functools.partial(stacks.of_state, stacks.together if apart else stacks.apart)
-        return jax.jit(change, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.abstract))(state)
+    def restored_state(self, stacked: step.TrainState) -> step.TrainState:
+        """A state from a checkpoint, as `train_step` takes it."""
+        return stacks.of_state(stacks.apart, stacked) if self.net.layers_apart else stacked
 
 
 def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Trainer:
@@ -171,8 +164,8 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         jax.eval_shape(optimizer.init, parameters),
     )
     cut = jax.eval_shape(functools.partial(stacks.of_state, stacks.apart), stacked)
-    forms = {False: sharding.placed(stacked, net.mesh), True: sharding.placed(cut, net.mesh)}
-    abstract = forms[net.layers_apart]
+    stacked = sharding.placed(stacked, net.mesh)
+    abstract = sharding.placed(cut, net.mesh) if net.layers_apart else stacked
     function = functools.partial(
         step.train_step,
         task=net.task,
@@ -196,7 +189,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         static_argnames="graphdef",
         compiler_options=fixed_order,
     )
-    return Trainer(net, schedule, optimizer, forms, train_step)
+    return Trainer(net, schedule, optimizer, abstract, stacked, train_step)
 
 
 def abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:

@@ -111,12 +111,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     distributed.agree(identity | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
-    restored = last.restore(
-        lambda meta: folder.check_identity(meta, identity, workdir) or trainer.forms[meta["layers_apart"]]
-    )
+    restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.stacked)
     if restored:
         step, state, meta = restored
-        state = trainer.in_own_form(state, apart=meta["layers_apart"])
+        state = trainer.restored_state(state)
         progress = meta["progress"]
         say(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
         if warning := folder.changed_versions(meta):
@@ -157,7 +155,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     eval_steps = build.compile_eval(
         net, {shape for name, one in loaders.items() if name != "train" for shape in one.shapes}
     )
-    jax.block_until_ready(digest(state))  # compiled here, so that saving does not compile in the loop
+    # Compiled here, so that saving does not compile in the loop.
+    jax.block_until_ready(digest(stacks.of_state(stacks.together, state)))
     jax.block_until_ready(digest(stacks.together(state.trainable | state.frozen)))
     compile_s = time.perf_counter() - compile_began
     startup.release_compilers_memory()
@@ -226,7 +225,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
         with clock, compiles.ignored():
             meta = {"identity": identity, "progress": saved, "versions": folder.versions()}
-            last.save(step, state, meta | {"layers_apart": net.layers_apart})
+            last.save(step, stacks.of_state(stacks.together, state), meta)
 
     def spent() -> dict[str, float]:
         return {"seconds": earlier["seconds"] + clock.seconds(), "stall": earlier["stall"] + batches.stall}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxft import base_model, build, losses, optim, sharding, step
+from jaxft import base_model, build, losses, optim, sharding, stacks, step
 from jaxft import config as settings
 from jaxft.data.packing import Shape
 from jaxft.errors import UserError
@@ -168,13 +168,14 @@ def test_a_state_with_its_layers_apart_is_the_same_state():
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, apart.abstract)
     name = "body/layers/mlp/up/kernel"
     assert isinstance(state.trainable[name], tuple) and isinstance(state.opt_state[0].mu[name], tuple)
-    as_stacked = stacked.in_own_form(state, apart=True)
+    as_stacked = stacks.of_state(stacks.together, state)
     assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, stacked.abstract)
-    back = apart.in_own_form(as_stacked, apart=False)
+    assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, apart.stacked)
+    back = apart.restored_state(as_stacked)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert stacked.in_own_form(as_stacked, apart=False) is as_stacked
+    assert stacked.restored_state(as_stacked) is as_stacked
 
 
 def test_gradients_in_bfloat16(plain):
