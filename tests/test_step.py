@@ -158,7 +158,7 @@ def test_recomputing_saves_memory():
 
 
 def test_a_state_with_its_layers_apart_is_the_same_state():
-    """Steps from it agree with those from a stacked one, and it is stacked and taken apart without a change."""
+    """A state after some steps is stacked, as checkpoints hold it, and taken apart again without a change."""
     stacked, apart = (
         build.trainer(network(unroll=unroll), config_with(**SMOOTH), total=10, warmup=0)
         for unroll in (False, True)
