@@ -147,7 +147,7 @@ def body_sizes(
     if model.dropout is not None:
         sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
-    # XLA for CPUs computes nothing again where it sees that it has been computed: outside of a loop, all.
+    # XLA for CPUs merges what is computed twice, but not in a loop's body: there alone recomputing saves memory.
     undone = on_cpu and model.remat != "none"
     if undone and model.unroll == "yes":
         raise UserError(

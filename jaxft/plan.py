@@ -176,7 +176,10 @@ def remedies(config: ConfigDict, found: Estimate, plan: Plan) -> Iterator[tuple[
     fsdp: list[Changes] = []
     if found.mesh["data"] > 1:
         fsdp = [{"mesh.data": 1, "mesh.fsdp": ways, "mesh.tensor": found.mesh["tensor"]}]
-    remat = [{"model.remat": name} for name in REMATS[REMATS.index(found.remat) + 1 :]]
+    looped = (
+        {"model.unroll": "auto"} if config.model.unroll == "yes" else {}
+    )  # a CPU takes remat in a loop only
+    remat = [{"model.remat": name} | looped for name in REMATS[REMATS.index(found.remat) + 1 :]]
     accumulate, times = [], 2 * found.accumulate
     while found.rows % (times * ways) == 0:
         accumulate.append({"batch.accumulate": times})

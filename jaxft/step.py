@@ -12,9 +12,8 @@ from jaxft import paths, stacks
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks.base import Task
 
-Parameters = dict[
-    str, Any
-]  # flat: {"body/embeddings/word/embedding": array, ...}; tuples as of `stacks.apart`
+# Flat: {"body/embeddings/word/embedding": array, ...}, with tuples of arrays where `stacks.apart` made them.
+Parameters = dict[str, Any]
 Batch = dict[str, jax.Array]  # arrays of [rows, length]; see data/loader.py
 MATRICES = ("kernel", "embedding")  # what the names of parameters that are matrices end with
 

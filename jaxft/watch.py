@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import jax
 from jax._src.distributed import global_state
 
 from jaxft import distributed
@@ -145,7 +146,7 @@ class Watch:
             distributed.put(f"jaxft/asked/{distributed.index()}", self._asked)
             try:
                 global_state.client.wait_at_barrier("jaxft/asked", int(1000 * self._timeout))
-            except Exception:
+            except jax.errors.JaxRuntimeError:
                 silent = set(range(distributed.count())) - distributed.read("jaxft/asked").keys()
                 self._lost(f"process {', '.join(map(str, sorted(silent)))} did not answer to SIGTERM")
             self._stop_at = max(distributed.read("jaxft/asked").values()) + 1

@@ -176,6 +176,19 @@ def test_advice_holds_when_it_is_followed(plans, found):
     assert json.loads(again["out"])["peak_bytes_per_device"] == remedies[0]["peak_bytes_per_device"]
 
 
+def test_recomputing_is_tried_in_a_loop(found):
+    """Unrolled layers, asked for, would refuse it on a CPU."""
+    config = tiny_config()
+    config.model.unroll = "yes"
+    tight = dataclasses.replace(estimate_of(found["data"]), fits=False)
+
+    def made(config):
+        return dataclasses.replace(tight, fits=config.model.remat == "full"), None
+
+    ((changes, _),) = plan.remedies(config, tight, made)
+    assert changes == {"model.remat": "full", "model.unroll": "auto"}
+
+
 def test_combinations_are_tried_where_no_single_change_is_enough(found):
     config = tiny_config()
     tight = dataclasses.replace(estimate_of(found["data"]), fits=False, hbm_bytes_per_device=2**20)
