@@ -1,5 +1,6 @@
 """Tiny checkpoints, corpora and runs that tests of the whole program share."""
 
+import importlib.metadata
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
@@ -8,8 +9,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA_FLAGS= python -m pytest tests what users compile.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_max_isa=SSE4_2"
+    # Newer ones end at a flag that they don't know.
+    + " --xla_cpu_use_fusion_emitters=false" * (importlib.metadata.version("jaxlib") < "0.11"),
 )
 
 import itertools

@@ -1,4 +1,11 @@
-"""What only a GPU shows, skipped where there is none: `JAX_PLATFORMS=cuda python -m pytest tests/test_gpu.py`."""
+"""What only a GPU shows, skipped where there is none. Where there is one:
+
+XLA_PYTHON_CLIENT_PREALLOCATE=false JAX_PLATFORMS=cuda XLA_FLAGS= python -m pytest -n 0 tests/test_gpu.py
+"""
+
+import re
+import signal
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +15,7 @@ import pytest
 from jaxft import build
 from jaxft.models import attention
 from jaxft.models.layers import DropoutSeed
-from tests import test_step
+from tests import test_resume, test_step
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
 
@@ -67,3 +74,25 @@ def test_steps_of_a_run_are_the_same_to_the_bit_when_run_again():
         ends.append(jax.tree.map(np.asarray, state))
     for name, one in ends[0].trainable.items():
         assert one.tobytes() == ends[1].trainable[name].tobytes(), name
+
+
+def test_a_killed_run_ends_bit_identically(tiny_flags, environment, python, tmp_path):
+    """With config.train.deterministic; each start compiles by itself, as on another machine."""
+    kill = 'on(Loader, "batch", lambda _, step: step == 45)'
+
+    def start(workdir, moment=""):
+        flags = [*tiny_flags, "--config.train.deterministic=True", "--workdir", str(workdir)]
+        return subprocess.run(
+            [*python, "-c", test_resume.DRIVER, moment, *flags],
+            env=environment | {"JAX_ENABLE_COMPILATION_CACHE": "0"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for workdir, moment, code in ((whole, "", 0), (killed, kill, -signal.SIGKILL), (killed, "", 0)):
+        done = start(workdir, moment)
+        assert done.returncode == code, done.stdout + done.stderr
+    assert re.search(r"going on at step [234]\d of 100", done.stdout)
+    test_resume.assert_same_run(whole, killed)

@@ -15,7 +15,7 @@ from jaxft import config as settings
 from jaxft import train
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 
-TIMING = {"real_tokens_per_s", "input_stall_fraction"}
+TIMING = {"real_tokens_per_s", "input_stall_fraction", "mfu"}
 
 
 def in_process(flags, workdir):
