@@ -5,8 +5,9 @@ offline  MiniLM from a package on the generated corpus `demo:requests`; needs no
          intents 78.2 micro F1, slots 92.7 entity F1 on dev.
 banking, hotels, all
          NLU++ (Casanueva et al. 2022), one domain or both with the same heads, from JSON lines with `text`, `intents`,
-         `spans` and `fold`, which you give: --config.data.train=..., with ?fold= to choose folds. Measured on hotels,
-         seed 0, 30 epochs: intents 87.1 micro F1, slots 66.7 entity F1 on test.
+         `spans` and `fold`, which you give: --config.data.train=..., with ?fold= to choose folds. Measured, 30
+         epochs, seed 0, test of ten folds in the mean: hotels intents 84.6 micro F1 and slots 75.6 entity F1, banking
+         93.1 and 80.6; both domains, four folds, 91.0 and 80.7.
 
 Both tasks read the same records, which are encoded once and pass the body once.
 """
