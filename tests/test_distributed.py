@@ -79,7 +79,10 @@ def processes(environment, python):
         finally:
             for one in started:
                 one.kill()
-        ends = [(one.returncode, *text) for one, text in zip(started, texts, strict=True)]
+        told = [
+            re.sub(r"^\[Gloo\].*\n", "", stdout, flags=re.M) for stdout, _ in texts
+        ]  # gloo's own, of any process
+        ends = [(one.returncode, out, text[1]) for one, out, text in zip(started, told, texts, strict=True)]
         return ends, time.monotonic() - began
 
     return run
@@ -126,10 +129,7 @@ def undisturbed(train, tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("several") / "undisturbed"
     ends, _ = train(workdir, warm=False)
     assert [code for code, _, _ in ends] == [0, 0], ends
-    told = [
-        re.sub(r"^\[Gloo\].*\n", "", stdout, flags=re.M) for _, stdout, _ in ends
-    ]  # gloo's own, of any process
-    assert "everything is in" in told[0] and told[1] == ""
+    assert "everything is in" in ends[0][1] and ends[1][1] == ""
     assert [stderr for *_, stderr in ends] == ["", ""]
     return workdir
 
@@ -184,11 +184,18 @@ def test_each_example_is_fed_by_one_process_once_an_epoch(undisturbed):
         assert len(ids) > 250 and sorted(ids) == list(range(len(ids)))
 
 
-def test_after_a_kill_a_run_ends_bit_identically(train, undisturbed, tmp_path):
+def test_after_a_sigterm_and_a_kill_a_run_ends_bit_identically(train, undisturbed, tmp_path):
+    """The signals come to the second of two processes."""
     workdir = tmp_path / "run"
+    ends, _ = train(workdir, at=4, sent=signal.SIGTERM)
+    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * 2, ends
+    stopped = int(newest(workdir / "checkpoints").name)
+    assert 1 <= stopped < 7  # saved for the signal: 7 would have been without
+
     ends, _ = train(workdir, at=14, sent=signal.SIGKILL)
     seconds = time.time() - (tmp_path / "run-fed/1.jsonl").stat().st_mtime  # since the signal
     assert [code for code, _, _ in ends] == [EXIT_PREEMPTED, -signal.SIGKILL], ends
+    assert f"going on at step {stopped} of 21" in ends[0][1]
     sentence = (
         rf"^error: process 0 stops: process 1 \(.+\) gave no sign of life for {PEER_TIMEOUT} s and counts"
     )
@@ -199,6 +206,29 @@ def test_after_a_kill_a_run_ends_bit_identically(train, undisturbed, tmp_path):
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert re.search("going on at step (7|14) of 21", ends[0][1])
     assert_same_run(workdir, undisturbed)
+
+
+def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, command, corpus, tmp_path):
+    """Process 0 writes."""
+    flags = ["--run", str(undisturbed)]
+    evaluate = ["-m", "jaxft.evaluate", *flags, "--data", corpus["test"], "--output", str(tmp_path / "out")]
+    ends, _ = processes([evaluate, evaluate])
+    assert [code for code, _, _ in ends] == [0, 0] and ends[1][1] == "", ends
+    predicted = (tmp_path / "out/predictions/test.conll").read_bytes()
+    assert predicted == (undisturbed / "predictions/test.conll").read_bytes()
+    found, wanted = (
+        json.loads((folder / "eval/test.json").read_text()) for folder in (tmp_path / "out", undisturbed)
+    )
+    assert found == wanted
+
+    flags += ["--input", corpus["test"]]
+    done = command("predict", *flags)
+    assert done.returncode == 0 and done.stdout.count("\n") > 300, done.stderr
+    predict = [["-m", "jaxft.predict", *flags, "--output", str(tmp_path / f"{i}.conll")] for i in range(2)]
+    ends, _ = processes(predict)
+    assert [code for code, _, _ in ends] == [0, 0] and ends[1][2] == "", ends
+    assert (tmp_path / "0.conll").read_text() == done.stdout
+    assert not (tmp_path / "1.conll").exists()
 
 
 def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
