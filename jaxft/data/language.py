@@ -5,10 +5,10 @@ one place and no text is lost between windows. The token at the end of a text is
 """
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from jaxft.errors import UserError
 LAYOUTS = ("documents", "blocks")
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
+_WHITE = np.array([chr(code).isspace() for code in range(0x3002)])  # none is beyond
 _GROUP = 1 << 21  # characters that are encoded before what they gave is written: bounds memory
 
 
@@ -123,16 +124,26 @@ def _fingerprint(texts, tokenizer, max_length, layout, stride) -> str:
     return digest.hexdigest()
 
 
-def _encodings(texts: Sequence[str], tokenizer) -> Iterator:
+def _batches(texts: Sequence[str], tokenizer) -> Iterator[tuple[Sequence[str], list]]:
+    """Some texts and their encodings after the other."""
     for start in range(0, len(texts), _TOKENIZER_BATCH):
-        yield from tokenizer(
-            texts[start : start + _TOKENIZER_BATCH],
-            add_special_tokens=False,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            verbose=False,
-        ).encodings
+        some = texts[start : start + _TOKENIZER_BATCH]
+        yield (
+            some,
+            tokenizer(
+                some,
+                add_special_tokens=False,
+                truncation=False,
+                padding=False,
+                return_attention_mask=False,
+                verbose=False,
+            ).encodings,
+        )
+
+
+def _encodings(texts: Sequence[str], tokenizer) -> Iterator:
+    for _, encodings in _batches(texts, tokenizer):
+        yield from encodings
 
 
 class _Stream(NamedTuple):
@@ -146,30 +157,39 @@ class _Stream(NamedTuple):
 
 def _stream(texts: Sequence[Text], tokenizer, end: int) -> _Stream:
     parts = []
-    for text, encoding in zip(texts, _encodings([t.text for t in texts], tokenizer), strict=True):
-        words, size = _sizes(text.text, encoding)
-        parts.append((np.array([*encoding.ids, end]), np.append(words, 0), np.append(size, 0)))
-    columns = [np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True)]
-    return _Stream(*columns, np.array([len(ids) for ids, _, _ in parts], np.int64))
+    for some, encodings in _batches([t.text for t in texts], tokenizer):
+        ids = [encoding.ids for encoding in encodings]
+        lengths = np.array([len(one) for one in ids], np.int64)
+        flat = np.fromiter(itertools.chain.from_iterable(ids), np.int32, lengths.sum())
+        ends = np.cumsum(lengths)
+        columns = ((flat, end), *((column, 0) for column in _sizes(some, encodings)))
+        parts.append((*(np.insert(column, ends, value) for column, value in columns), lengths + 1))
+    ids, words, size, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _Stream(ids, words.astype(np.int32), size.astype(np.int32), lengths)
 
 
-def _sizes(text: str, encoding) -> tuple[np.ndarray, np.ndarray]:
-    """Words and bytes of `text` that begin in each of its tokens: int64 `[tokens]`; they add up to the text's."""
-    if not encoding.ids:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    ends = np.maximum.accumulate(np.array(encoding.offsets, np.int64)[:, 1])
-    ends[-1] = len(text)  # what the tokenizer leaves out belongs to the token before it, or the last
-    starts_of_words = np.array([match.start() for match in re.finditer(r"\S+", text)], np.int64)
-    words = np.searchsorted(starts_of_words, ends)
-    size = ends if text.isascii() else _bytes_before(text)[ends]
-    return np.diff(words, prepend=0), np.diff(size, prepend=0)
+def _sizes(texts: Sequence[str], encodings: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Words and bytes that begin in each token: int64 `[tokens of all texts]`; a text's add up to its own.
 
+    What the tokenizer leaves out belongs to the token before it, or the last.
+    """
+    tokens = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+    first = offsets_of([len(text) for text in texts])  # character of each text, were they one; and the end
+    offsets = itertools.chain.from_iterable(encoding.offsets for encoding in encodings)
+    ends = np.fromiter((end for _, end in offsets), np.int64, tokens.sum()) + np.repeat(first[:-1], tokens)
+    ends = np.maximum.accumulate(ends)
+    place, some = offsets_of(tokens), tokens > 0
+    ends[place[1:][some] - 1] = first[1:][some]
+    begins = np.roll(ends, 1)
+    begins[place[:-1][some]] = first[:-1][some]
 
-def _bytes_before(text: str) -> np.ndarray:
-    """UTF-8 bytes before each character of `text` and at its end: int64 `[characters + 1]`."""
-    code = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    size = 1 + (code >= 0x80).astype(np.int64) + (code >= 0x800) + (code >= 0x10000)
-    return offsets_of(size)
+    code = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+    white = _WHITE[np.minimum(code, len(_WHITE) - 1)]
+    after_white = np.roll(white, 1)
+    after_white[first[:-1][first[:-1] < len(code)]] = True  # at a text's beginning
+    columns = ~white & after_white, 1 + (code >= 0x80).astype(np.int64) + (code >= 0x800) + (code >= 0x10000)
+    words, size = (before[ends] - before[begins] for before in map(offsets_of, columns))
+    return words, size
 
 
 def _documents(texts, first: int, tokenizer, max_length: int, stride: int, special: Special) -> Windows:
@@ -264,7 +284,7 @@ def _pairs(texts, first: int, tokenizer, max_length: int, special: Special) -> W
         shift = [IGNORED] * (len(before) - 1) + [*target.ids, special.end]
         inputs.append(np.array(whole[:max_length], np.int32))
         labels.append(np.array(shift[:max_length], np.int32))
-        sizes = (int(column[:predicted].sum()) for column in _sizes(text.text, target))
+        sizes = (int(column[:predicted].sum()) for column in _sizes([text.text], [target]))
         values = (*sizes, lost, max(len(whole) - max_length, 0))
         for column, value in zip(counts.values(), values, strict=True):
             column.append(value)
