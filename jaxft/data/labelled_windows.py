@@ -92,16 +92,12 @@ def encode(
         raise UserError(
             f"config.data.stride={stride}: expected 0 to {smallest - 1} with config.data.max_length={max_length}"
         )
-    path = found = None
+    path = None
     if cache_dir is not None:
         settings = [max_length, truncation, stride]
         path = pathlib.Path(cache_dir) / f"{_fingerprint(examples, labels, known, tokenizer, settings)}.arrow"
-        found = windows.load(path)
-    if found is None:
-        found = _encode(examples, labels, known, tokenizer, around, room, truncation, stride or 0)
-        if path is not None:
-            windows.save(found, path)
-    return found
+    rest = (around, room, truncation, stride or 0)
+    return windows.cached(path, lambda: _encode(examples, labels, known, tokenizer, *rest))
 
 
 def _fingerprint(examples, labels, known, tokenizer, settings) -> str:

@@ -80,16 +80,12 @@ def encode(
         raise UserError(f"config.data.layout='blocks' cuts text anywhere, so {what} does not go with it")
     if stride is not None and not 0 <= stride < max_length:
         raise UserError(f"config.data.stride={stride}: expected 0 to {max_length - 1}, less than max_length")
-    path = found = None
+    path = None
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(texts, tokenizer, max_length, layout, stride)}.arrow"
-        found = windows.load(path)
-    if found is None and path is not None:
-        windows.save_parts(_parts(texts, tokenizer, max_length, layout, stride or 0, special), path)
-        found = windows.load(path)
-    if found is None:
-        found = windows.joined(list(_parts(texts, tokenizer, max_length, layout, stride or 0, special)))
-    return found
+    return windows.cached_parts(
+        path, lambda: _parts(texts, tokenizer, max_length, layout, stride or 0, special)
+    )
 
 
 def _parts(

@@ -58,15 +58,10 @@ def encode(
             f"config.data.stride={stride}: expected 0 to {least - 1} with config.data.max_length={max_length}"
         )
     stride = min(max_length // 3, least - 1) if stride is None else stride
-    path = found = None
+    path = None
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(questions, tokenizer, [max_length, stride])}.arrow"
-        found = windows.load(path)
-    if found is None:
-        found = _encode(questions, tokenizer, around, room, stride)
-        if path is not None:
-            windows.save(found, path)
-    return found
+    return windows.cached(path, lambda: _encode(questions, tokenizer, around, room, stride))
 
 
 def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from jaxft.data.packing import offsets_of, ranges
 from jaxft.data.sentence import Sentence
-from jaxft.data.windows import Windows, load, save
+from jaxft.data.windows import Windows, cached
 from jaxft.errors import UserError
 
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss
@@ -115,19 +115,12 @@ def encode(
         raise UserError(f"label_subwords={label_subwords!r} is unknown; expected 'first', 'last' or 'all'")
     only = range(len(sentences)) if only is None else only
 
-    path = windows = None
+    path = None
     if cache_dir is not None:
         settings = [max_length, label_subwords, context, stride, only.start, only.stop]
         path = pathlib.Path(cache_dir) / f"{fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
-        windows = load(path)
-    if windows is None:
-        special = (prefix, suffix)
-        windows = _encode(
-            sentences, tokenizer, label_ids, special, room, label_subwords, context, stride, only
-        )
-        if path is not None:
-            save(windows, path)
-    return windows
+    rest = ((prefix, suffix), room, label_subwords, context, stride, only)
+    return cached(path, lambda: _encode(sentences, tokenizer, label_ids, *rest))
 
 
 def special_tokens(tokenizer) -> tuple[list[int], list[int]]:

@@ -5,10 +5,11 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import filelock
 import numpy as np
 import pyarrow as pa
 
@@ -76,6 +77,60 @@ class Windows:
     def sentence(self) -> np.ndarray:
         """The index of each window's sentence among those encoded: int32 `[N]`."""
         return self.rows.column("sentence").to_numpy(zero_copy_only=True)
+
+
+def cached(path: pathlib.Path | None, encode: Callable[[], Windows]) -> Windows:
+    """What `encode` gives, kept in the file `path` if there is to be one.
+
+    Of several processes that share the file one encodes, while the others wait, and then map what it left.
+    """
+    if path is None:
+        return encode()
+    with _alone(path):
+        found = load(path)
+        if found is None:
+            found = encode()
+            save(found, path)
+    return found
+
+
+def cached_parts(path: pathlib.Path | None, encode: Callable[[], Iterable[Windows]]) -> Windows:
+    """As `cached`, the parts of `encode` joined, with one of them in memory at a time where they can be written."""
+    found = None
+    if path is not None:
+        with _alone(path):
+            found = load(path)
+            if found is None:
+                save_parts(encode(), path)
+                found = load(path)
+    return joined(list(encode())) if found is None else found
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes out that ask for the same file; where there can be no lock they may do the same work."""
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            _log.warning(
+                "another process is encoding the same text (it holds %s); waiting for it", lock.lock_file
+            )
+            lock.acquire()
+    except (
+        OSError,
+        NotImplementedError,
+    ):  # of a folder that cannot be written; of a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        if lock.is_locked:  # who waits for it finds what it waited for, and so does who locks a new one
+            with contextlib.suppress(OSError):
+                os.unlink(lock.lock_file)
+            lock.release()
 
 
 def load(path: pathlib.Path) -> Windows | None:

@@ -1,7 +1,9 @@
 """Tests of windows: every word scored once, labels never shifted, context, bad input, and the cache."""
 
+import concurrent.futures
 import itertools
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -203,6 +205,27 @@ def test_cache_is_used_for_the_same_and_only_the_same(tmp_path, monkeypatch):
         ]:
             with pytest.raises(AssertionError, match="encoded again"):
                 encode(*arguments, **(settings | more))
+
+
+def test_one_of_several_encodes_and_the_others_map_what_it_left(tmp_path, monkeypatch, caplog):
+    corpus, ended, calls = plain("ab cd"), threading.Event(), []
+    fresh, original = encode(corpus, tokenizer(), LABELS, max_length=16), tokenize._encode
+
+    def slow(*arguments):
+        calls.append(arguments)
+        assert ended.wait(60)
+        return original(*arguments)
+
+    monkeypatch.setattr(tokenize, "_encode", slow)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        several = [
+            pool.submit(encode, corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path) for _ in "ab"
+        ]
+        while "another process is encoding the same text" not in caplog.text:
+            assert not [one for one in several if one.done()]
+        ended.set()
+        assert all(same(one.result(60), fresh) for one in several)
+    assert len(calls) == 1 and [path.suffix for path in tmp_path.iterdir()] == [".arrow"]
 
 
 def test_the_last_call_of_a_tokenizer_is_no_part_of_its_fingerprint():
