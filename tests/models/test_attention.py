@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from jaxft.models import attention, flash
 from jaxft.models.attention import dense, in_blocks, obstacle, splash, weight_hashes
@@ -143,8 +144,10 @@ def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, caus
 
     x = jax.ShapeDtypeStruct((2 * 512, 12 * 32), jnp.bfloat16)
     segment_ids = jax.ShapeDtypeStruct((2, 512), jnp.int32)
-    traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(x, x, x, segment_ids, *hashes)
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    device = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu") if platform == "cuda" else None
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
+        traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(x, x, x, segment_ids, *hashes)
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
     # Forward, then the gradients of queries and of keys and values.
     assert len(re.findall(r"custom_call @(tpu_custom_call|__gpu\$xla\.gpu\.triton)", text)) == 3
     assert "x12x512x512x" not in text
