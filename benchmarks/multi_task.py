@@ -19,14 +19,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-import jax
-import numpy as np
+from task_throughput import Steps
 
-from jaxft import base_model, build, config, sharding
-from jaxft.data.loader import Loader
-from jaxft.tasks import TASKS, splits
+from jaxft import config
 
 RECIPE = pathlib.Path(__file__).resolve().parents[1] / "configs" / "nlupp.py"
 METRICS = {"intents": "intents/f1_micro", "slots": "slots/entity_f1"}
@@ -49,41 +45,14 @@ def flags_for(flags: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
 
 def steps(flags: argparse.Namespace) -> None:
     """Prints milliseconds of a step of each run, in turns."""
-    run = {}
-    for name, tasks in RUNS.items():
-        settings = config.load(f"{RECIPE}:{flags.domain}", flags_for(flags, tasks))
-        kind = TASKS[settings.task]
-        checkpoint = base_model.open_checkpoint(settings, lambda: [])
-        found = splits.read(kind, settings, lambda line: None, ["train"])
-        rate = base_model.head_dropout(settings, checkpoint.hf_config)
-        task = kind(kind.label_set(found["train"].examples), head_dropout=rate, config=settings)
-        windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
-        mesh = sharding.make_mesh(settings)
-        net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
-        trainer = build.trainer(net, settings, total=1000, warmup=0)
-        rows, length = settings.batch.rows, settings.data.max_length
-        loader = Loader(
-            windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.segments
-        )
-        batch = sharding.place(loader.batch(0).arrays, mesh)
-        seed = np.uint32(0)
-        step = trainer.train_step.lower(
-            trainer.abstract, build.abstract_batch(net, (rows, length)), seed
-        ).compile()
-        state = trainer.new_state(build.initial_parameters(net, settings, checkpoint)[0])
-        run[name] = [step, state, batch]
-
-    def once(name: str) -> float:
-        step, state, batch = run[name]
-        began = time.perf_counter()
-        run[name][1], metrics = step(state, batch, np.uint32(0))
-        jax.block_until_ready(metrics)
-        return time.perf_counter() - began
-
+    run = {
+        name: Steps(config.load(f"{RECIPE}:{flags.domain}", flags_for(flags, tasks)))
+        for name, tasks in RUNS.items()
+    }
     seconds = {name: [] for name in run}
     for turn in range(flags.turns + 1):
         for name in list(run)[:: 1 if turn % 2 else -1]:
-            seconds[name].append(once(name))
+            seconds[name].append(run[name].once(0)[0])
     seconds = {
         name: values[1:] for name, values in seconds.items()
     }  # without the first, which touches memory

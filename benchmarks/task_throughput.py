@@ -1,0 +1,89 @@
+"""Train steps of the tasks beside each other, in rows of one shape, in turns in one process; prints JSON lines.
+
+    python benchmarks/task_throughput.py [--recipes ner ner_crf sentiment qa nlupp] [--rows 8] [--length 128]
+
+Each is the offline recipe of that name with its own data: MiniLM, packed rows, its own head, loss and dropout. A turn
+is one step of each, every turn other batches. Non-padding tokens a second: of all turns together; `ratio` to the first
+recipe, of each turn: least, median and largest.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxft import base_model, build, config, sharding
+from jaxft.data.loader import Loader
+from jaxft.tasks import TASKS, splits
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+
+
+class Steps:
+    """The compiled train step of `settings`, its state, and its batches."""
+
+    def __init__(self, settings: ConfigDict):
+        kind = TASKS[settings.task]
+        checkpoint = base_model.open_checkpoint(settings, lambda: [])
+        found = splits.read(kind, settings, lambda line: None, ["train"])
+        rate = base_model.head_dropout(settings, checkpoint.hf_config)
+        task = kind(kind.label_set(found["train"].examples), head_dropout=rate, config=settings)
+        windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
+        self._mesh = sharding.make_mesh(settings)
+        net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), self._mesh)
+        trainer = build.trainer(net, settings, total=1000, warmup=0)
+        rows, length = settings.batch.rows, settings.data.max_length
+        self._loader = Loader(
+            windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.segments
+        )
+        (shape,) = self._loader.shapes
+        self._step = trainer.compile(shape)
+        self._state = trainer.new_state(build.initial_parameters(net, settings, checkpoint)[0])
+
+    def once(self, number: int) -> tuple[float, int]:
+        """Seconds of the step on batch `number`, and its non-padding tokens."""
+        arrays: dict[str, Any] = self._loader.batch(number).arrays
+        batch = sharding.place(arrays, self._mesh)
+        jax.block_until_ready(batch)
+        began = time.perf_counter()
+        self._state, metrics = self._step(self._state, batch, np.uint32(0))
+        jax.block_until_ready(metrics)
+        return time.perf_counter() - began, int((arrays["segment_ids"] > 0).sum())
+
+
+def main() -> None:
+    """Parses the flags and measures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--recipes", nargs="+", default=["ner", "ner_crf", "sentiment", "qa", "nlupp"])
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=9)
+    flags = parser.parse_args()
+    shape = [f"--config.batch.rows={flags.rows}", f"--config.data.max_length={flags.length}"]
+    steps = {name: Steps(config.load(str(CONFIGS / f"{name}.py"), shape)) for name in flags.recipes}
+    seconds, tokens = ({name: [] for name in steps} for _ in range(2))
+    for turn in range(flags.turns + 1):
+        for name in list(steps)[:: 1 if turn % 2 else -1]:
+            taken, real = steps[name].once(turn)
+            if turn:  # the first one touches memory
+                seconds[name].append(taken)
+                tokens[name].append(real)
+    rates = {name: np.array(tokens[name]) / np.array(seconds[name]) for name in steps}
+    for name, rate in rates.items():
+        ratios = sorted((rate / rates[flags.recipes[0]]).tolist())
+        line = {"recipe": name, "rows": flags.rows, "length": flags.length, "turns": flags.turns}
+        line |= {"tokens_per_s": round(sum(tokens[name]) / sum(seconds[name]))}
+        line |= {"padding": round(1 - statistics.mean(tokens[name]) / flags.rows / flags.length, 4)}
+        line |= {"step_ms": round(1000 * statistics.median(seconds[name]), 1)}
+        line |= {"ratio": [round(value, 3) for value in (ratios[0], statistics.median(ratios), ratios[-1])]}
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
