@@ -23,8 +23,7 @@ import time
 import numpy as np
 
 from jaxft import config
-from jaxft.data import demo_text
-from jaxft.data.loader import Loader
+from jaxft.data import demo_text, mixing
 from jaxft.pretrained import scratch
 from jaxft.tasks.causal_lm import CausalLM
 
@@ -60,7 +59,10 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     texts = timed("read", lambda: task.read(settings, "train", str(path), lambda line: None))
     windows = timed("encode", lambda: task.encode(texts, tokenizer, settings))
     loader = timed(
-        "pack", lambda: Loader(windows, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0)
+        "pack",
+        lambda: mixing.loader(
+            windows, mixing.Mix(), shuffle=True, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0
+        ),
     )
     tokens = timed("batches", lambda: sum(loader.batch(n).tokens for n in range(loader.steps_per_epoch)))
     found["tokens"] = tokens

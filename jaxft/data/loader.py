@@ -130,8 +130,8 @@ class Loader:
         self._step_bucket = np.repeat(np.arange(len(used)), steps)
         self.shapes: list[Shape] = [Shape(rows, int(edges[index]), *known) for index in used]
         self.steps_per_epoch: int = sum(steps)
-        slots = sum(count * shape.slots for count, shape in zip(steps, self.shapes, strict=True))
-        self.padding_fraction: float = 1 - lengths.sum() / slots if slots else 0.0
+        self.slots: int = sum(count * shape.slots for count, shape in zip(steps, self.shapes, strict=True))
+        self.padding_fraction: float = 1 - lengths.sum() / self.slots if self.slots else 0.0
         self._by_length = np.argsort(lengths, kind="stable")
         self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxft.data.chunks import CHUNK, ChunkedLoader
 from jaxft.data.loader import Loader, permutation
 from jaxft.data.packing import Packed, Shape, offsets_of, pack_rows, ranges
 from jaxft.data.windows import Windows
@@ -19,13 +20,14 @@ class Mix(NamedTuple):
     by_task: bool = False  # whether a step's rows are of one data set
 
 
-def loader(windows: Windows, mix: Mix, *, shuffle: bool, **options) -> Loader:
+def loader(windows: Windows, mix: Mix, *, shuffle: bool, **options) -> Loader | ChunkedLoader:
     """Batches of `windows` in the proportions of `mix`; without `shuffle` each window once, in fixed order.
 
-    options: of `Loader`.
+    options: of `Loader`. More windows than `CHUNK` are shuffled within chunks.
     """
     if not shuffle or (mix.kind == "size" and not mix.by_task):
-        return Loader(windows, shuffle=shuffle, **options)
+        kind = Loader if len(windows) <= CHUNK else ChunkedLoader
+        return kind(windows, shuffle=shuffle, **options)
     return MixedLoader(windows, mix, **options)
 
 

@@ -24,7 +24,8 @@ class Windows:
 
     Columns: `input_ids` (a list of int32) and `sentence` (int32) always. Where tokens are labelled, `labels` and
     `word` (lists of the same length); where windows are, `labels` and `weights` (a value or vector a window).
-    The properties show them as flat numpy arrays without a copy; window w is `[offsets[w]:offsets[w + 1]]`.
+    The properties show them as flat numpy arrays without a copy; window w is `[offsets[w]:offsets[w + 1]]`, also where
+    the rows are a slice of others.
     """
 
     rows: pa.RecordBatch
@@ -39,7 +40,7 @@ class Windows:
         """A column that only some encodings have: of one value a window `[N]`, of C `[N, C]`, of tokens `[tokens]`."""
         column = self.rows.column(name)
         if pa.types.is_fixed_size_list(column.type):
-            return column.values.to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
+            return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
         if pa.types.is_large_list(column.type):
             return self._flat(name)
         return column.to_numpy(zero_copy_only=True)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxft.data.chunks import ChunkedLoader
 from jaxft.data.conll import read_conll
 from jaxft.data.loader import Loader, scatter_words
 from jaxft.data.tokenize import encode
@@ -49,6 +50,36 @@ SETTINGS = st.fixed_dictionaries(
         "buckets": st.sampled_from([None, (8, 16, 32), (32,)]),
     }
 )
+
+
+@settings(max_examples=40, deadline=None)
+@given(LENGTHS, SETTINGS, st.integers(1, 60), st.randoms(use_true_random=False))
+def test_chunks_are_batched_as_their_windows_alone_and_an_epoch_holds_every_window_once(
+    lengths, setting, chunk, random
+):
+    """In any order of asking, with only a chunk's plan at hand."""
+    corpus = encode(corpus_of(lengths), tokenizer(), LABELS, max_length=32)
+    options = {"max_length": 32, "pad_id": 0} | setting
+    loader = ChunkedLoader(corpus, chunk=chunk, **options)
+    batches = [loader.batch(step) for step in range(2 * loader.steps_per_epoch)]
+    for epoch in range(2):
+        of_epoch = batches[epoch * loader.steps_per_epoch :][: loader.steps_per_epoch]
+        windows = [window for batch in of_epoch for window in seen(batch)]
+        assert sorted(windows) == list(range(len(lengths)))
+        tokens, slots = sum(batch.tokens for batch in of_epoch), sum(batch.shape.slots for batch in of_epoch)
+        assert tokens == sum(lengths) and loader.padding_fraction == pytest.approx(1 - tokens / slots)
+    assert {batch.shape for batch in batches} == set(loader.shapes)
+    for batch in batches:
+        row, segment = np.nonzero(batch.windows >= 0)
+        for place in zip(row, segment, strict=True):
+            start, ids = (
+                batch.starts[place],
+                corpus.input_ids[slice(*corpus.offsets[batch.windows[place] :][:2])],
+            )
+            assert np.array_equal(batch.arrays["input_ids"][place[0], start : start + len(ids)], ids)
+    again = ChunkedLoader(corpus, chunk=chunk, **options)
+    for step in random.sample(range(len(batches)), len(batches)):
+        assert equal(again.batch(step), batches[step])
 
 
 @settings(max_examples=80, deadline=None)
