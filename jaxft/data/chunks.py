@@ -14,15 +14,13 @@ class ChunkedLoader:
 
     An epoch takes the chunks in an order drawn anew, and each as a `Loader` takes all: windows are shuffled within
     chunks, every window comes exactly once, and a chunk's last step may have empty rows. A batch is still a pure
-    function of seed and step.
+    function of seed and step. Without `segments`, S is each chunk's own.
     """
 
-    def __init__(
-        self, windows: Windows, *, chunk: int = CHUNK, seed: int = 0, shuffle: bool = True, **options
-    ):
+    def __init__(self, windows: Windows, *, chunk: int, seed: int = 0, shuffle: bool = True, **options):
         """Makes up the rows of all chunks, which are of nearly equal size, at most `chunk` windows.
 
-        options: of `Loader`, but that rows are never made of blocks: all chunks share their shapes.
+        options: of `Loader`, but that rows are never made of blocks, so that all chunks share their shapes.
         """
         self._windows, self._seed, self._shuffle = windows, seed, shuffle
         self._options = options | {"shuffle": shuffle, "blocks": False}

@@ -142,6 +142,15 @@ def _encodings(texts: Sequence[str], tokenizer) -> Iterator:
         yield from encodings
 
 
+def _counted(texts: Sequence[str], tokenizer) -> Iterator[tuple]:
+    """Of each text its encoding, and what `_sizes` gives for it."""
+    for some, encodings in _batches(texts, tokenizer):
+        words, size = _sizes(some, encodings)
+        place = offsets_of([len(encoding.ids) for encoding in encodings])
+        for encoding, begin, end in zip(encodings, place, place[1:], strict=False):
+            yield encoding, words[begin:end], size[begin:end]
+
+
 class _Stream(NamedTuple):
     """Tokens of all texts, the end token after each, and what of the text each token stands for."""
 
@@ -268,10 +277,10 @@ def _make(offsets, input_ids, labels, **more) -> Windows:
 def _pairs(texts, first: int, tokenizer, max_length: int, special: Special) -> Windows:
     """`first` is the number of the first text."""
     prompts = _encodings([t.prompt for t in texts], tokenizer)
-    targets = _encodings([t.text for t in texts], tokenizer)
+    targets = _counted([t.text for t in texts], tokenizer)
     inputs, labels = [], []
     counts = {name: [] for name in ("text_words", "text_bytes", "prompt_lost", "target_lost")}
-    for text, prompt, target in zip(texts, prompts, targets, strict=True):
+    for text, prompt, (target, *columns) in zip(texts, prompts, targets, strict=True):
         before = _shortened(prompt, text.cut, max(max_length - len(target.ids), 1))
         lost = len(prompt.ids) - len(before)
         before = before or [special.start]
@@ -280,7 +289,7 @@ def _pairs(texts, first: int, tokenizer, max_length: int, special: Special) -> W
         shift = [IGNORED] * (len(before) - 1) + [*target.ids, special.end]
         inputs.append(np.array(whole[:max_length], np.int32))
         labels.append(np.array(shift[:max_length], np.int32))
-        sizes = (int(column[:predicted].sum()) for column in _sizes([text.text], [target]))
+        sizes = (int(column[:predicted].sum()) for column in columns)
         values = (*sizes, lost, max(len(whole) - max_length, 0))
         for column, value in zip(counts.values(), values, strict=True):
             column.append(value)

@@ -26,8 +26,9 @@ def loader(windows: Windows, mix: Mix, *, shuffle: bool, **options) -> Loader | 
     options: of `Loader`. More windows than `CHUNK` are shuffled within chunks.
     """
     if not shuffle or (mix.kind == "size" and not mix.by_task):
-        kind = Loader if len(windows) <= CHUNK else ChunkedLoader
-        return kind(windows, shuffle=shuffle, **options)
+        if len(windows) > CHUNK:
+            return ChunkedLoader(windows, chunk=CHUNK, shuffle=shuffle, **options)
+        return Loader(windows, shuffle=shuffle, **options)
     return MixedLoader(windows, mix, **options)
 
 

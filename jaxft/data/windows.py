@@ -1,6 +1,7 @@
 """Holds encoded windows as an Arrow record batch, and keeps them in a cache file that is whole or absent."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import pathlib
@@ -9,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import filelock
 import numpy as np
 import pyarrow as pa
 
@@ -83,55 +83,67 @@ class Windows:
 def cached(path: pathlib.Path | None, encode: Callable[[], Windows]) -> Windows:
     """What `encode` gives, kept in the file `path` if there is to be one.
 
-    Of several processes that share the file one encodes, while the others wait, and then map what it left.
+    Of several processes that share the file one encodes, while the others wait, and then map what it left; where it
+    could leave nothing, they encode for themselves.
     """
-    if path is None:
-        return encode()
-    with _alone(path):
-        found = load(path)
-        if found is None:
-            found = encode()
-            save(found, path)
-    return found
+
+    def keep() -> Windows:
+        found = encode()
+        save(found, path)
+        return found
+
+    found = _kept(path, keep)
+    return encode() if found is None else found
 
 
 def cached_parts(path: pathlib.Path | None, encode: Callable[[], Iterable[Windows]]) -> Windows:
     """As `cached`, the parts of `encode` joined, with one of them in memory at a time where they can be written."""
-    found = None
-    if path is not None:
-        with _alone(path):
-            found = load(path)
-            if found is None:
-                save_parts(encode(), path)
-                found = load(path)
+
+    def keep() -> Windows | None:
+        save_parts(encode(), path)
+        return load(path)
+
+    found = _kept(path, keep)
     return joined(list(encode())) if found is None else found
 
 
+def _kept(path: pathlib.Path | None, keep: Callable[[], Windows | None]) -> Windows | None:
+    """What is at `path`, or what `keep` gives there, which one process at a time is asked for."""
+    if path is None:
+        return None
+    found = load(path)
+    if found is None:
+        with _alone(path) as waited:
+            found = load(path) if waited else keep()
+    return found
+
+
 @contextlib.contextmanager
-def _alone(path: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes out that ask for the same file; where there can be no lock they may do the same work."""
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+def _alone(path: pathlib.Path) -> Iterator[bool]:
+    """Keeps other processes out that ask for the same file; gives whether one of them was waited for.
+
+    The lock goes with its process, however that ends. Where there can be none, nobody waits.
+    """
+    waited, lock = False, pathlib.Path(f"{path}.lock")
+    with contextlib.ExitStack() as held:
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            _log.warning(
-                "another process is encoding the same text (it holds %s); waiting for it", lock.lock_file
-            )
-            lock.acquire()
-    except (
-        OSError,
-        NotImplementedError,
-    ):  # of a folder that cannot be written; of a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        if lock.is_locked:  # who waits for it finds what it waited for, and so does who locks a new one
-            with contextlib.suppress(OSError):
-                os.unlink(lock.lock_file)
-            lock.release()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(lock, "wb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = True
+                _log.info("another process is encoding the same text (it holds %s); waiting for it", lock)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            held.callback(_remove, lock)  # who still waits for it has what it waits for
+        except OSError:  # a folder that cannot be written, a file system without locks
+            pass
+        yield waited
+
+
+def _remove(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def load(path: pathlib.Path) -> Windows | None:
@@ -164,8 +176,7 @@ def save(windows: Windows, path: pathlib.Path) -> None:
     except OSError as error:
         _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
         if unfinished is not None:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+            _remove(unfinished)
 
 
 def joined(parts: Sequence[Windows]) -> Windows:

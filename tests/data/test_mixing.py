@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxft.data import mixing
+from jaxft.data.chunks import ChunkedLoader
 from jaxft.data.joint import step_scales
-from jaxft.data.loader import INPUTS, Loader
+from jaxft.data.loader import INPUTS, Loader, segment_labels
 from jaxft.data.mixing import Mix, MixedLoader, loader
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
@@ -96,6 +98,34 @@ def test_only_training_is_mixed():
     windows = windows_of([[4] * 9, [16] * 5])
     assert type(loader(windows, Mix("temperature", 2.0), rows=2, **OPTIONS | {"shuffle": False})) is Loader
     assert type(loader(windows, Mix(), rows=2, **OPTIONS)) is Loader
+
+
+def test_many_windows_come_in_chunks(monkeypatch):
+    """Shuffled anew each epoch, within chunks and among them; labels stay with their windows, whoever builds them."""
+    monkeypatch.setattr(mixing, "CHUNK", 40)
+    rows = windows_of([[4] * 100]).rows
+    labels = np.arange(200, dtype=np.float32).reshape(100, 2)
+    rows = rows.append_column("labels", pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), 2))
+    windows = Windows(rows.append_column("weights", pa.array(np.ones(100, np.float32))))
+    options = OPTIONS | {"rows": 4, "segments": 2, "arrays": segment_labels(np.float32, (2,))}
+    found, upper = (loader(windows, Mix(), **options, only=only) for only in (None, np.array([0, 1])))
+    assert type(found) is ChunkedLoader
+    epochs = []
+    for epoch in range(6):
+        steps = range(epoch * found.steps_per_epoch, (epoch + 1) * found.steps_per_epoch)
+        batches = [found.batch(step) for step in steps]
+        for step, batch in zip(steps, batches, strict=True):
+            there = batch.windows >= 0
+            assert np.array_equal(batch.arrays["labels"][there], labels[batch.windows[there]])
+            part = upper.batch(step).arrays
+            assert all(np.array_equal(part[name], array[:2]) for name, array in batch.arrays.items())
+        epochs.append([window for batch in batches for window in batch.windows[batch.windows >= 0].tolist()])
+        assert sorted(epochs[-1]) == list(range(100))
+    assert len({tuple(epoch) for epoch in epochs}) == 6
+    assert len({epoch[0] // 34 for epoch in epochs}) > 1  # the chunk that comes first
+    assert max(abs(np.diff(epochs[0][:30]))) < 34  # of one chunk
+    still = loader(windows, Mix(), **options | {"shuffle": False})
+    assert still.batch(0).windows[0].tolist() == [0, 1]
 
 
 @settings(max_examples=40, deadline=None)

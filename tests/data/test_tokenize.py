@@ -216,6 +216,7 @@ def test_one_of_several_encodes_and_the_others_map_what_it_left(tmp_path, monkey
         assert ended.wait(60)
         return original(*arguments)
 
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(tokenize, "_encode", slow)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         several = [
