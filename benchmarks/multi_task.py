@@ -53,9 +53,7 @@ def steps(flags: argparse.Namespace) -> None:
     for turn in range(flags.turns + 1):
         for name in list(run)[:: 1 if turn % 2 else -1]:
             seconds[name].append(run[name].once(0)[0])
-    seconds = {
-        name: values[1:] for name, values in seconds.items()
-    }  # without the first, which touches memory
+    seconds = {name: values[1:] for name, values in seconds.items()}  # the first one touches memory
     ratios = [a / (b + c) for a, b, c in zip(*seconds.values(), strict=True)]
     medians = {f"{name}_ms": round(1000 * statistics.median(values), 1) for name, values in seconds.items()}
     spread = {"least": round(min(ratios), 3), "largest": round(max(ratios), 3)}

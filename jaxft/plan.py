@@ -176,9 +176,8 @@ def remedies(config: ConfigDict, found: Estimate, plan: Plan) -> Iterator[tuple[
     fsdp: list[Changes] = []
     if found.mesh["data"] > 1:
         fsdp = [{"mesh.data": 1, "mesh.fsdp": ways, "mesh.tensor": found.mesh["tensor"]}]
-    looped = (
-        {"model.unroll": "auto"} if config.model.unroll == "yes" else {}
-    )  # a CPU takes remat in a loop only
+    # A CPU takes remat in a loop only.
+    looped = {"model.unroll": "auto"} if config.model.unroll == "yes" else {}
     remat = [{"model.remat": name} | looped for name in REMATS[REMATS.index(found.remat) + 1 :]]
     accumulate, times = [], 2 * found.accumulate
     while found.rows % (times * ways) == 0:

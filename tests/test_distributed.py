@@ -79,9 +79,8 @@ def processes(environment, python):
         finally:
             for one in started:
                 one.kill()
-        told = [
-            re.sub(r"^\[Gloo\].*\n", "", stdout, flags=re.M) for stdout, _ in texts
-        ]  # gloo's own, of any process
+        # Without what gloo says of its own, in any process.
+        told = [re.sub(r"^\[Gloo\].*\n", "", stdout, flags=re.M) for stdout, _ in texts]
         ends = [(one.returncode, out, text[1]) for one, out, text in zip(started, told, texts, strict=True)]
         return ends, time.monotonic() - began
 
