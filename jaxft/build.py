@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ class Network:
     mesh: Mesh
     abstract: dict[str, jax.ShapeDtypeStruct]  # with shardings
     new_parameters: Any  # uint32 seed -> parameters by path
+    narrows: bool  # whether the last layer leaves positions out that are not wanted
     layers_apart: bool  # in train states: on a CPU an unrolled step would copy each layer out of its stack
 
     @functools.cached_property
@@ -39,16 +41,21 @@ class Network:
         """Number of parameters."""
         return sum(leaf.size for leaf in self.abstract.values())
 
-    def train_flops_per_token(self, length: int) -> float:
+    def train_flops_per_token(self, length: int, wanted: float = 1.0) -> float:
         """Model FLOPs of forward and backward for a token in a row of `length`, without recomputation.
 
         Six per weight of a matrix product, the output's tied embedding being one, and 12 * layers * length *
         width for attention scores and their weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
+        wanted: the share of tokens that the last layer gives, which it takes through its products after attention.
         """
         kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
         if self.task.predicts_words:
-            dense += 6 * self.abstract[WORDS].size
+            dense += 6 * wanted * self.abstract[WORDS].size
+        after = [
+            leaf for name, leaf in kernels.items() if re.search(r"/layers/(attention/output|mlp/)", name)
+        ]
+        dense -= 6 * (1 - wanted) * sum(leaf.size // leaf.shape[0] for leaf in after)
         query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
         return dense + 12 * query.shape[0] * length * query.shape[-1]
 
@@ -64,9 +71,15 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
         return paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
+    # Scanned layers would be copied to take the last from the others; over devices, positions would travel.
+    narrows = sizes["unroll"] and mesh.size == 1
+
     @functools.cache
-    def graphdef(block: int, every: int) -> nnx.GraphDef:
-        known = sizes | {"attention_function": attend(block=block, every=every)}
+    def graphdef(block: int, every: int, wanted: int) -> nnx.GraphDef:
+        known = sizes | {
+            "attention_function": attend(block=block, every=every),
+            "wanted_most": wanted * narrows,
+        }
         return nnx.split(nnx.eval_shape(lambda: task.build_model(known, nnx.Rngs(params=0))))[0]
 
     shapes = jax.eval_shape(parameters, jnp.uint32(0))
@@ -75,9 +88,16 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
         for name, leaf in shapes.items()
     }
-    apart = sizes["unroll"] and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    apart = narrows and mesh.devices.flat[0].platform == "cpu"
     return Network(
-        task, graphdef(0, 0), lambda shape: graphdef(*shape[2:]), mesh, abstract, parameters, apart
+        task=task,
+        graphdef=graphdef(0, 0, 0),
+        graphdef_for=lambda shape: graphdef(*shape[2:]),
+        mesh=mesh,
+        abstract=abstract,
+        new_parameters=parameters,
+        narrows=narrows,
+        layers_apart=apart,
     )
 
 

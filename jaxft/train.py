@@ -15,6 +15,7 @@ from jaxft import base_model, build, distributed, durations, evaluate, optim, sh
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data import mixing
+from jaxft.data.loader import Loader
 from jaxft.data.prefetch import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.report import (
@@ -106,6 +107,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = base_model.body_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes, mesh)
+    wanted, wanted_share = task.wanted(splits["train"].windows), 1.0
+    if net.narrows and wanted is not None and isinstance(loader, Loader):
+        loader.count_wanted(wanted, total, config.batch.accumulate)
+        wanted_share = float(wanted.sum() / splits["train"].windows.lengths.sum())
     trainer = build.trainer(net, config, total=total, warmup=warmup)
     identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer)
     distributed.agree(identity | sharding.local_devices())
@@ -160,7 +165,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     jax.block_until_ready(digest(stacks.together(state.trainable | state.frozen)))
     compile_s = time.perf_counter() - compile_began
     startup.release_compilers_memory()
-    flops_per_token = net.train_flops_per_token(length)
+    flops_per_token = net.train_flops_per_token(length, wanted_share)
     say(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "

@@ -60,8 +60,12 @@ def _start() -> dict[str, np.ndarray]:
 
 
 def parameters_of(net) -> dict[str, jax.Array]:
-    """The same new parameters for every test."""
-    return {name: jnp.array(value) for name, value in _start().items()}
+    """The same new parameters for every test; a CRF's chain is 0."""
+    start = _start()
+    return {
+        name: jnp.array(start[name]) if name in start else jnp.zeros(leaf.shape)
+        for name, leaf in net.abstract.items()
+    }
 
 
 def batch(seed: int, rows: int = ROWS) -> dict[str, np.ndarray]:
@@ -82,12 +86,12 @@ def batch(seed: int, rows: int = ROWS) -> dict[str, np.ndarray]:
     return {k: v.astype(np.int32) for k, v in arrays.items()} | {"weights": weights.astype(np.float32)}
 
 
-def run(trainer, steps: int = 3):
+def run(trainer, steps: int = 3, **options):
     """Metrics and the final state of a few steps."""
     state = trainer.new_state(parameters_of(trainer.net))
     metrics = []
     for number in range(steps):
-        state, values = trainer.train_step(state, batch(number), jnp.uint32(7))
+        state, values = trainer.train_step(state, batch(number), jnp.uint32(7), **options)
         metrics.append({k: float(v) for k, v in values.items()})
     return metrics, state
 
@@ -107,6 +111,32 @@ def test_microbatches_change_nothing(plain):
         assert ours["weight"] == theirs["weight"] > 0
         assert ours == pytest.approx(theirs, rel=2e-5)
     for name, value in state.trainable.items():
+        np.testing.assert_allclose(value, whole.trainable[name], atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [TokenClassification, CRFTagging])
+def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kind):
+    """Over microbatches, dropout on, and in the network that a CPU trains."""
+    accumulate = 2
+    config = config_with(**SMOOTH, **{"batch.accumulate": accumulate})
+    net = network(kind=kind, unroll=True)
+    assert net.narrows and net.layers_apart
+    trainer = build.trainer(net, config, total=10, warmup=0)
+    counts = [(batch(n)["weights"] > 0).reshape(accumulate, -1).sum(axis=1).max() for n in range(3)]
+    shape = Shape(ROWS, LENGTH, wanted=int(max(counts)))
+    assert shape.wanted < shape.slots / accumulate
+    graphdef = net.graphdef_for(shape)
+    assert graphdef != net.graphdef
+    metrics, state = run(trainer, graphdef=graphdef)
+    other = (
+        plain
+        if kind is TokenClassification
+        else build.trainer(network(kind=kind), config, total=10, warmup=0)
+    )
+    want, whole = run(other)
+    for ours, theirs in zip(metrics, want, strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-5)
+    for name, value in stacks.together(state.trainable).items():
         np.testing.assert_allclose(value, whole.trainable[name], atol=2e-5, err_msg=name)
 
 

@@ -70,6 +70,9 @@ class Batch(NamedTuple):
     shape: Shape
 
 
+WANTED_MULTIPLE = 16  # of positions: a product's lines on a CPU
+
+
 class Loader:
     """Random access to the batches of any epoch: `batch(step)`, epoch = step // steps_per_epoch.
 
@@ -134,6 +137,26 @@ class Loader:
         self.padding_fraction: float = 1 - lengths.sum() / self.slots if self.slots else 0.0
         self._by_length = np.argsort(lengths, kind="stable")
         self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._wanted: np.ndarray | None = None
+
+    def count_wanted(self, wanted: np.ndarray, steps: int, parts: int = 1) -> None:
+        """Has `shapes` say how many positions the loss reads at most in the first `steps` batches.
+
+        wanted: int64 `[N]`, positions in each window. parts: microbatches that a batch is cut into.
+        """
+        most = np.zeros(len(self.shapes), np.int64)
+        epochs = -(-steps // self.steps_per_epoch) if self._shuffle else 1
+        for epoch in range(epochs):
+            _, window_at, rows, step_bucket = self._epoch(epoch)
+            of_row = np.add.reduceat(wanted[window_at], self._first[:-1])
+            of_part = np.where(rows < 0, 0, of_row[rows]).reshape(len(rows), parts, -1).sum(axis=-1)
+            np.maximum.at(most, step_bucket, of_part.max(axis=-1))
+        most = -(-most // WANTED_MULTIPLE) * WANTED_MULTIPLE
+        self._wanted, self._parts = wanted, parts
+        self.shapes = [
+            shape._replace(wanted=min(int(count), shape.slots // parts))
+            for shape, count in zip(self.shapes, most, strict=True)
+        ]
 
     def _pack(
         self, lengths: np.ndarray, shape: Shape, segments: int | None, blocks: bool
@@ -203,6 +226,10 @@ class Loader:
         length_here = size[here]
 
         built = self._place[row[here]]
+
+        if self._wanted is not None:
+            wanted = np.bincount(row, self._wanted[window], self._rows).reshape(self._parts, -1).sum(axis=1)
+            assert wanted.max() <= shape.wanted, f"step {step} is beyond those that were counted"
 
         source = ranges(self._source.offsets[window[here]], length_here)
         position = ranges(0, length_here)

@@ -70,6 +70,12 @@ class Windows:
         return self._flat("labels")
 
     @cached_property
+    def labelled(self) -> np.ndarray:
+        """How many tokens of each window have a label: int64 `[N]`."""
+        owner = np.repeat(np.arange(len(self)), self.lengths)
+        return np.bincount(owner[self.labels >= 0], minlength=len(self))
+
+    @cached_property
     def word(self) -> np.ndarray:
         """At the token that scores a word, the word's index in its sentence, else -1: int32 `[tokens]`."""
         return self._flat("word")

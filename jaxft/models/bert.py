@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from jaxft.models import attention, layers, stack
-from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
+from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
 from jaxft.models.stack import MLP
 
 
@@ -54,8 +54,10 @@ class SelfAttention(nnx.Module):
         self.rate = rate
         self.attention_function = attention_function
 
-    def __call__(self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`."""
+    def __call__(
+        self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site, wanted: Vectors | None
+    ) -> jax.Array:
+        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `wanted`."""
         mixed = self.attention_function(
             self.query(x),
             self.key(x),
@@ -66,7 +68,7 @@ class SelfAttention(nnx.Module):
             seed=seed,
             site=site,
         )
-        return self.output(mixed)
+        return self.output(layers.some(mixed, wanted))
 
 
 class Layer(nnx.Module):
@@ -99,13 +101,19 @@ class Layer(nnx.Module):
         self.mlp_norm = LayerNorm(size, epsilon=epsilon)
         self.rate = hidden_dropout
 
-    def __call__(self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]`; uses dropout sites `site` to `site + 2`."""
-        rows = segment_ids.shape[0]
-        update = self.attention(x, segment_ids, seed, site)
-        x = self.attention_norm(x + layers.dropout(update, self.rate, seed, site + 1, rows=rows))
+    def __call__(
+        self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site, wanted: Vectors | None
+    ) -> jax.Array:
+        """x `[R * L, D]`, segment_ids int32 `[R, L]`; gives all vectors or those `wanted`.
+
+        Uses dropout sites `site` to `site + 2`.
+        """
+        of = {"rows": segment_ids.shape[0], "some": wanted}
+        update = self.attention(x, segment_ids, seed, site, wanted)
+        x = layers.some(x, wanted)
+        x = self.attention_norm(x + layers.dropout(update, self.rate, seed, site + 1, **of))
         update = self.mlp(x)
-        return self.mlp_norm(x + layers.dropout(update, self.rate, seed, site + 2, rows=rows))
+        return self.mlp_norm(x + layers.dropout(update, self.rate, seed, site + 2, **of))
 
 
 class Bert(nnx.Module):
@@ -113,7 +121,8 @@ class Bert(nnx.Module):
 
     dtype: what activations and matrix products are computed in. attention_function: computes what
     `attention.dense` does. remat: see `stack.run`. unroll: unrolls the scan over layers, which is quicker on CPU
-    and GPU and slower to compile. activations: how `[R * L, D]` lies over devices.
+    and GPU and slower to compile. activations: how `[R * L, D]` lies over devices. wanted_most: positions of a batch
+    whose output is wanted, at most, where that is known; else 0.
     """
 
     def __init__(
@@ -137,6 +146,7 @@ class Bert(nnx.Module):
         remat: str = "none",
         unroll: bool = False,
         activations: NamedSharding | None = None,
+        wanted_most: int = 0,
         rngs: nnx.Rngs,
     ):
         stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
@@ -174,6 +184,7 @@ class Bert(nnx.Module):
         self.remat = remat
         self.unroll = unroll
         self.activations = activations
+        self.wanted_most = wanted_most
 
     def __call__(
         self,
@@ -182,25 +193,29 @@ class Bert(nnx.Module):
         positions: jax.Array,
         token_type_ids: jax.Array,
         dropout: DropoutSeed | None = None,
+        wanted: jax.Array | None = None,
     ) -> jax.Array:
         """All inputs int32 `[R, L]` -> hidden states `[R, L, D]` of `dtype`.
 
-        Attention stays within equal segment ids of a row; 0 is padding, whose output means nothing.
+        Attention stays within equal segment ids of a row; 0 is padding, whose output means nothing. wanted: boolean
+        `[R, L]`, where there are at most `wanted_most`: the output elsewhere need not mean anything either.
         """
         rows, length = input_ids.shape
         # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
         x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel(), self.activations)
         x = layers.dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
+        some = stack.chosen(wanted, self.wanted_most)
         x = stack.run(
             self.layers,
             x,
-            lambda layer, x, _, site: layer(x, segment_ids, dropout, site),
+            lambda layer, x, _, site, some: layer(x, segment_ids, dropout, site, some),
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,
             activations=self.activations,
+            wanted=some,
         )
-        return x.reshape(rows, length, -1)
+        return layers.spread(x, some, rows * length).reshape(rows, length, -1)
 
     def pool(self, x: jax.Array) -> jax.Array:
         """Hidden states of first tokens, `[..., D]` -> `[..., D]`: tanh of a linear layer."""

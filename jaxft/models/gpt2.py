@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from jaxft.models import attention, layers, stack
-from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear
+from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
 from jaxft.models.stack import MLP
 
 
@@ -56,9 +56,15 @@ class CausalSelfAttention(nnx.Module):
         return query, self.key(x), self.value(x)
 
     def __call__(
-        self, x: jax.Array, segment_ids: jax.Array, layer, seed: DropoutSeed | None, site
+        self,
+        x: jax.Array,
+        segment_ids: jax.Array,
+        layer,
+        seed: DropoutSeed | None,
+        site,
+        wanted: Vectors | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`."""
+        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `wanted`."""
         query, key, value = self.project(x, layer)
         mixed = self.attention_function(
             query,
@@ -71,7 +77,7 @@ class CausalSelfAttention(nnx.Module):
             seed=seed,
             site=site,
         )
-        return self.output(mixed)
+        return self.output(layers.some(mixed, wanted))
 
 
 class Layer(nnx.Module):
@@ -108,14 +114,23 @@ class Layer(nnx.Module):
         self.rate = hidden_dropout
 
     def __call__(
-        self, x: jax.Array, segment_ids: jax.Array, layer, seed: DropoutSeed | None, site
+        self,
+        x: jax.Array,
+        segment_ids: jax.Array,
+        layer,
+        seed: DropoutSeed | None,
+        site,
+        wanted: Vectors | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]`, layer its number; uses dropout sites `site` to `site + 2`."""
-        rows = segment_ids.shape[0]
-        update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site)
-        x = x + layers.dropout(update, self.rate, seed, site + 1, rows=rows)
+        """x `[R * L, D]`, segment_ids int32 `[R, L]`, layer its number; gives all vectors or those `wanted`.
+
+        Uses dropout sites `site` to `site + 2`.
+        """
+        of = {"rows": segment_ids.shape[0], "some": wanted}
+        update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, wanted)
+        x = layers.some(x, wanted) + layers.dropout(update, self.rate, seed, site + 1, **of)
         update = self.mlp(self.mlp_norm(x))
-        return x + layers.dropout(update, self.rate, seed, site + 2, rows=rows)
+        return x + layers.dropout(update, self.rate, seed, site + 2, **of)
 
 
 class GPT2(nnx.Module):
@@ -123,7 +138,7 @@ class GPT2(nnx.Module):
 
     scale_by_inverse_layer: divides a layer's attention scores by its number, from 1. Scores and softmax are
     float32 whatever `dtype` is, so `reorder_and_upcast_attn` of Hugging Face's config changes nothing here.
-    dtype, attention_function, remat, unroll, activations: as in `Bert`.
+    dtype, attention_function, remat, unroll, activations, wanted_most: as in `Bert`.
 
     New weights are as in the paper, section 2.3: those that write into the residual stream start smaller by
     the square root of the number of such layers, two for each of `num_layers`.
@@ -150,6 +165,7 @@ class GPT2(nnx.Module):
         remat: str = "none",
         unroll: bool = False,
         activations: NamedSharding | None = None,
+        wanted_most: int = 0,
         rngs: nnx.Rngs,
     ):
         stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
@@ -188,6 +204,7 @@ class GPT2(nnx.Module):
         self.remat = remat
         self.unroll = unroll
         self.activations = activations
+        self.wanted_most = wanted_most
 
     def __call__(
         self,
@@ -196,26 +213,30 @@ class GPT2(nnx.Module):
         positions: jax.Array,
         token_type_ids: jax.Array,
         dropout: DropoutSeed | None = None,
+        wanted: jax.Array | None = None,
     ) -> jax.Array:
         """All inputs int32 `[R, L]` -> hidden states after the final norm, `[R, L, D]` of `dtype`.
 
         A position sees those of its own segment up to itself; segment 0 is padding, whose output means
-        nothing. `token_type_ids` are left aside: they are there so that one batch serves all bodies.
+        nothing. `token_type_ids` are left aside: they are there so that one batch serves all bodies. wanted: as
+        `Bert`'s.
         """
         del token_type_ids
         rows, length = input_ids.shape
         x = self.embeddings(input_ids.ravel(), positions.ravel(), self.activations)
         x = layers.dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
+        some = stack.chosen(wanted, self.wanted_most)
         x = stack.run(
             self.layers,
             x,
-            lambda layer, x, index, site: layer(x, segment_ids, index, dropout, site),
+            lambda layer, x, index, site, some: layer(x, segment_ids, index, dropout, site, some),
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,
             activations=self.activations,
+            wanted=some,
         )
-        return self.norm(x).reshape(rows, length, -1)
+        return layers.spread(self.norm(x), some, rows * length).reshape(rows, length, -1)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Scores of the next token by the word embeddings (Press & Wolf, 2017): `[..., D]` -> float32 `[..., V]`."""

@@ -38,9 +38,10 @@ class TokenClassifier(nnx.Module):
         positions: jax.Array,
         token_type_ids: jax.Array,
         dropout: DropoutSeed | None = None,
+        wanted: jax.Array | None = None,
     ) -> jax.Array:
-        """All inputs int32 `[R, L]` (see `Bert.__call__`) -> logits float32 `[R, L, C]`."""
-        x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout)
+        """Inputs int32 `[R, L]`, wanted boolean (see `Bert.__call__`) -> logits float32 `[R, L, C]`."""
+        x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
         rows, length, size = x.shape
         x = layers.dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
@@ -100,9 +101,14 @@ class SequenceClassifier(nnx.Module):
 
         starts: the slot where segment k + 1 begins; where there is no such segment the logits mean nothing.
         """
-        inputs = (input_ids, segment_ids, positions, token_type_ids, dropout)
         rows, segments = starts.shape
-        x = self.body(*inputs)
+        wanted = None
+        if self.pool in ("pooler", "cls"):
+            wanted = (positions == 0) & (segment_ids > 0)
+        elif self.pool == "last":
+            following = jnp.pad(segment_ids[:, 1:], ((0, 0), (0, 1)))
+            wanted = (segment_ids != following) & (segment_ids > 0)
+        x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
         member = segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
         if self.pool in ("pooler", "cls", "last"):
             slots = starts

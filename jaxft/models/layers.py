@@ -71,33 +71,66 @@ def kept(hashes: jax.Array, place: jax.Array, rate: float) -> jax.Array:
     return _mix(hashes + place * jnp.uint32(0x9E3779B9)) >= jnp.uint32(round(rate * 2**32))
 
 
+class Vectors(NamedTuple):
+    """Some of the vectors of flat `[R * L, D]`: which, int32 `[N]`, of which row and where in it, uint32."""
+
+    flat: jax.Array
+    row: jax.Array
+    index: jax.Array
+
+    @classmethod
+    def wanted(cls, wanted: jax.Array, most: int) -> "Vectors":
+        """`most` of them, those first where `wanted`, boolean `[R, L]`, is true."""
+        flat = jnp.argsort(~wanted.ravel(), stable=True)[:most].astype(jnp.int32)
+        row, index = jnp.divmod(flat.astype(jnp.uint32), jnp.uint32(wanted.shape[1]))
+        return cls(flat, row, index)
+
+
+def some(x: jax.Array, of: Vectors | None) -> jax.Array:
+    """`[R * L, D] -> [N, D]`, the vectors `of` it, or all."""
+    return x if of is None else x[of.flat]
+
+
+def spread(x: jax.Array, of: Vectors | None, count: int) -> jax.Array:
+    """Undoes `some`: `[N, D]` -> `[count, D]`, 0 where there was none."""
+    return x if of is None else jnp.zeros((count, x.shape[-1]), x.dtype).at[of.flat].set(x)
+
+
 def dropout(
-    x: jax.Array, rate: float, seed: DropoutSeed | None, site: int | jax.Array, *, rows: int | None = None
+    x: jax.Array,
+    rate: float,
+    seed: DropoutSeed | None,
+    site: int | jax.Array,
+    *,
+    rows: int | None = None,
+    some: Vectors | None = None,
 ) -> jax.Array:
     """Sets elements of `x` to zero with probability `rate` and divides the others by 1 - rate.
 
-    `x` is `[R, ...]`, or flat `[R * L, ...]` with `rows=R`. `site` numbers the place in the network; two
-    places with one number would share a mask. The mask is `keep_mask`'s; it is not kept for the backward
-    pass but hashed again there. Source: Srivastava et al., 2014.
+    `x` is `[R, ...]`, or flat `[R * L, ...]` with `rows=R`, or `some` vectors of that. `site` numbers the place in
+    the network; two places with one number would share a mask. The mask is `keep_mask`'s; it is not kept for the
+    backward pass but hashed again there. Source: Srivastava et al., 2014.
     """
     if seed is None or rate == 0.0:
         return x
-    return _dropout(x, seed, jnp.asarray(site), rate, x.shape[0] if rows is None else rows)
+    return _dropout(x, seed, jnp.asarray(site), some, rate, x.shape[0] if rows is None else rows)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _dropout(x, seed, site, rate, rows):
-    mask = keep_mask(x.shape, rate, seed, site, rows)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _dropout(x, seed, site, some, rate, rows):
+    if some is None:
+        mask = keep_mask(x.shape, rate, seed, site, rows)
+    else:
+        mask = keep_mask_at(some.row, some.index, jnp.uint32(0), x.shape[-1], rate, seed, site)
     return jnp.where(mask, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
-def _dropout_forward(x, seed, site, rate, rows):
-    return _dropout(x, seed, site, rate, rows), (seed, site)
+def _dropout_forward(x, seed, site, some, rate, rows):
+    return _dropout(x, seed, site, some, rate, rows), (seed, site, some)
 
 
 def _dropout_backward(rate, rows, residuals, gradient):
-    seed, site = residuals
-    return _dropout(gradient, seed, site, rate, rows), None, None
+    return _dropout(gradient, *residuals, rate, rows), None, None, None
 
 
 _dropout.defvjp(_dropout_forward, _dropout_backward)

@@ -24,8 +24,10 @@ class Shared:
         positions: jax.Array,
         token_type_ids: jax.Array,
         dropout: DropoutSeed | None = None,
+        wanted: jax.Array | None = None,
     ) -> jax.Array:
-        """As the body's."""
+        """As the body's, but of all positions: one task does not know which the others want."""
+        del wanted
         inputs = (input_ids, segment_ids, positions, token_type_ids, *(dropout or (None,)))
         for known, x in self._known:
             if len(known) == len(inputs) and all(a is b for a, b in zip(known, inputs, strict=True)):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxft.models.layers import ACTIVATIONS, Embedding, Linear
+from jaxft.models.layers import ACTIVATIONS, Embedding, Linear, Vectors
 
 # Dropout sites: 0 for the embeddings, then three for each layer.
 SITES_PER_LAYER = 3
@@ -69,30 +69,46 @@ def stacked(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) 
 def run(
     layers: nnx.Module,
     x: jax.Array,
-    apply: Callable[[nnx.Module, jax.Array, jax.Array, jax.Array], jax.Array],
+    apply: Callable[[nnx.Module, jax.Array, jax.Array, jax.Array, Vectors | None], jax.Array],
     *,
     count: int,
     remat: str,
     unroll: bool,
     activations: NamedSharding | None,
+    wanted: Vectors | None = None,
 ) -> jax.Array:
     """x through `count` stacked layers, one after the other, by a scan.
 
-    apply: (layer, x, index from 0, its first dropout site) -> x. remat: what the backward pass computes again:
-    "none", "dots" (all but the dense products' outputs) or "full" (all but each layer's input). activations: how
-    x and what each layer gives lie over the devices; see `place`.
+    apply: (layer, x, index from 0, its first dropout site, vectors of x that it shall give or None for all) -> x.
+    remat: what the backward pass computes again: "none", "dots" (all but the dense products' outputs) or "full" (all
+    but each layer's input). activations: how x and what each layer gives lie over the devices; see `place`. wanted:
+    which vectors of the last layer are given, those alone.
     """
     graph, stack = nnx.split(layers)
 
-    def body(x, layer):
+    def body(x, layer, wanted=None):
         parameters, index = layer
-        x = apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index)
+        x = apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index, wanted)
         return place(x, activations), None
 
     if remat != "none":
         # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
         body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
-    return jax.lax.scan(body, place(x, activations), (stack, jnp.arange(count)), unroll=unroll)[0]
+    layers = stack, jnp.arange(count)
+    if wanted is None:
+        return jax.lax.scan(body, place(x, activations), layers, unroll=unroll)[0]
+    # By a split and not by slices, whose gradients would be two whole stacks to add up.
+    cut = jax.tree.map(lambda stacked: jax.lax.split(stacked, (count - 1, 1)), layers)
+    others, last = (jax.tree.map(lambda _, parts, at=at: parts[at], layers, cut) for at in (0, 1))
+    x = jax.lax.scan(body, place(x, activations), others, unroll=unroll)[0]
+    return body(x, jax.tree.map(lambda stacked: stacked[0], last), wanted)[0]
+
+
+def chosen(wanted: jax.Array | None, most: int) -> Vectors | None:
+    """`most` vectors, among them those where `wanted`, boolean `[R, L]`, is true; None, which is all, for `most` 0."""
+    if wanted is None or not 0 < most < wanted.size:
+        return None
+    return Vectors.wanted(wanted, most)
 
 
 def place(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:

@@ -78,6 +78,9 @@ class Task(Protocol):
     ) -> Windows:
         """Windows of examples (`only` some, the others being context) under the settings."""
 
+    def wanted(self, windows: Windows) -> np.ndarray | None:
+        """How many positions of each window `loss` reads, int64 [N]; None: all."""
+
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """The module, body under `body`, from keyword arguments of the body."""
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from jaxft import chunked_loss
 from jaxft.data import language
 from jaxft.data import text as sources
-from jaxft.data.loader import TOKEN_LABELS, Batch
+from jaxft.data.loader import INPUTS, TOKEN_LABELS, Batch
 from jaxft.data.packing import ranges
 from jaxft.data.sources import choose_dev
 from jaxft.data.text import Text
@@ -145,6 +145,10 @@ class CausalLM:
             cache_dir=cache_folder(data.cache_dir) if cached else None,
         )
 
+    def wanted(self, windows: Windows) -> np.ndarray:
+        """The labelled tokens."""
+        return windows.labelled
+
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`LanguageModel` over a GPT-2 body of `sizes`."""
         return LanguageModel(bodies.make(sizes, rngs=rngs))
@@ -270,8 +274,7 @@ def _method(config: ConfigDict) -> str:
 
 def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Hidden states [R * L, D], the output embedding, labels [R * L] and weights [R * L]."""
-    inputs = (batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids"))
-    hidden = model.body(*inputs, dropout)
+    hidden = model.body(*(batch[name] for name in INPUTS), dropout, batch["weights"] > 0)
     return (
         hidden.reshape(-1, hidden.shape[-1]),
         model.body.embeddings.word.embedding[...],

@@ -170,6 +170,9 @@ class MultiTask:
 
     # ---------------------------------------------------------------- model
 
+    def wanted(self, windows: Windows) -> None:
+        """All."""
+
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`MultiHead` over a body of `sizes`."""
         models = {name: task.build_model(sizes, rngs) for name, task in self.tasks.items()}

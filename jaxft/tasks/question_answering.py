@@ -149,6 +149,9 @@ class QuestionAnswering:
             cache_dir=cache_folder(config.data.cache_dir) if cached else None,
         )
 
+    def wanted(self, windows: Windows) -> None:
+        """All."""
+
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`TokenClassifier` with two outputs over a BERT body of `sizes`; no dropout before the head, as in torch."""
         return TokenClassifier(

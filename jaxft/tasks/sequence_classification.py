@@ -159,6 +159,10 @@ class SequenceClassification:
             cache_dir=cache_folder(config.data.cache_dir) if cached else None,
         )
 
+    def wanted(self, windows: Windows) -> np.ndarray | None:
+        """One position, unless all are pooled."""
+        return None if self.config.model.pool in ("mean", "max") else np.ones(len(windows), np.int64)
+
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`SequenceClassifier` over a body of `sizes`. Raises `UserError` where it has nothing to pool so."""
         causal = bodies.is_causal(sizes)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from jaxft import losses
 from jaxft.data import schemes, sources, tokenize
-from jaxft.data.loader import TOKEN_LABELS, Batch, scatter_words
+from jaxft.data.loader import INPUTS, TOKEN_LABELS, Batch, scatter_words
 from jaxft.data.sentence import Sentence
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
@@ -156,6 +156,10 @@ class TokenClassification:
             only=only,
         )
 
+    def wanted(self, windows: Windows) -> np.ndarray:
+        """The labelled subwords."""
+        return windows.labelled
+
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`TokenClassifier` over a body of `sizes`."""
         body = bodies.make(sizes, rngs=rngs)
@@ -182,11 +186,11 @@ class TokenClassification:
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy summed over the labelled subwords; weight: how many there are."""
-        return self._loss(model, _logits(model, batch, dropout), batch)
+        return self._loss(model, _logits(model, batch, dropout, batch["weights"] > 0), batch)
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every label at every subword, float32 [R, L, C], without dropout."""
-        return _logits(model, batch, None)
+        return _logits(model, batch)
 
     def exported(self, parameters):
         """As they are."""
@@ -308,7 +312,6 @@ class TokenClassification:
         return tagging_report.write(folder, split, train, state, tags, intervals, console)
 
 
-def _logits(model, batch, dropout):
-    return model(
-        batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"], dropout=dropout
-    )
+def _logits(model, batch, dropout=None, wanted=None):
+    inputs = (batch[name] for name in INPUTS)
+    return model(*inputs, dropout=dropout, wanted=wanted)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxft.data.chunks import ChunkedLoader
 from jaxft.data.conll import read_conll
-from jaxft.data.loader import Loader, scatter_words
+from jaxft.data.loader import WANTED_MULTIPLE, Loader, scatter_words
 from jaxft.data.tokenize import encode
 from tests.data.tiny_text import LABELS, corpora, minilm, plain, tokenizer
 
@@ -208,6 +208,26 @@ def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
     assert [seen(fixed.batch(s)) for s in range(n)] == [seen(fixed.batch(n + s)) for s in range(n)]
 
 
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, SETTINGS, st.sampled_from([1, 2, 3]), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_shapes_say_how_many_positions_are_read_at_most(lengths, setting, parts, steps, seed):
+    """In any microbatch of the steps asked for, and no more than rounding beyond that."""
+    setting = setting | {"rows": setting["rows"] * parts}
+    loader, plain = (loader_of(lengths, **setting) for _ in range(2))
+    wanted = np.random.default_rng(seed).integers(0, np.array(lengths) + 1)
+    loader.count_wanted(wanted, steps, parts)
+    assert [shape._replace(wanted=0) for shape in loader.shapes] == plain.shapes
+    steps = -(-steps // loader.steps_per_epoch) * loader.steps_per_epoch  # of whole epochs
+    most = dict.fromkeys(loader.shapes, 0)
+    for step in range(steps):
+        batch, same = loader.batch(step), plain.batch(step)
+        assert np.array_equal(batch.windows, same.windows) and batch.shape in loader.shapes
+        read = np.where(batch.windows < 0, 0, wanted[batch.windows]).reshape(parts, -1).sum(axis=1)
+        most[batch.shape] = max(most[batch.shape], read.max())
+    for shape, count in most.items():
+        assert count <= shape.wanted < count + WANTED_MULTIPLE
+
+
 def test_the_order_is_that_of_every_version():
     """Pinned: a changed order would break the resume of runs begun by an earlier version."""
     loader = loader_of([3, 9, 9, 17, 17, 20, 30, 9, 9], rows=2, seed=5)
@@ -219,7 +239,7 @@ PINNED = [[4, 2, 3, 8], [5, 7, 0, 1], [6], [2, 3, 1], [5, 7, 0, 4, 8], [6]]
 
 def test_a_single_sentence_makes_a_batch():
     loader = loader_of([5])
-    assert loader.steps_per_epoch == 1 and loader.shapes == [(4, 32, 0, 0)]
+    assert loader.steps_per_epoch == 1 and loader.shapes == [(4, 32, 0, 0, 0)]
     assert loader.batch(3).examples == 1
 
 

@@ -104,7 +104,7 @@ def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
         x = dropout(x, SIZES["hidden_dropout"], seed, 0, rows=2)
         for index, site in enumerate(sites):
             layer = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stack))
-            x = layer(x, batch["segment_ids"], seed, site)
+            x = layer(x, batch["segment_ids"], seed, site, None)
         return x.reshape(whole.shape)
 
     np.testing.assert_allclose(whole, jax.jit(lambda: loop([1, 4]))(), atol=2e-5)

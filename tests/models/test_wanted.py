@@ -1,0 +1,88 @@
+"""The last layer gives only the positions that a loss reads: the same losses and gradients, dropout on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxft.models import bodies
+from jaxft.models.heads import SequenceClassifier, TokenClassifier
+from jaxft.models.language_model import LanguageModel
+from jaxft.models.layers import DropoutSeed
+from tests.models.bodies import LABELS, LENGTH, VOCABULARY, assert_same, random_batch
+
+ROWS = 6
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 8,
+    "num_layers": 2,
+    "num_heads": 2,
+    "intermediate_size": 12,
+    "max_positions": LENGTH,
+    "activation": "gelu",
+    "layer_norm_eps": 1e-5,
+    "hidden_dropout": 0.2,
+    "attention_dropout": 0.2,
+    "initializer_range": 0.3,
+    "unroll": True,
+}
+BERT = SIZES | {"type_vocab_size": 2}
+GPT2 = SIZES | {"architecture": "gpt2", "embedding_dropout": 0.1}
+INPUTS = ("input_ids", "segment_ids", "positions", "token_type_ids")
+
+
+def make(kind: str, **options) -> nnx.Module:
+    rngs = nnx.Rngs(0)
+    head = {"num_labels": LABELS, "dropout": 0.2, "initializer_range": 0.3, "rngs": rngs}
+    if kind == "tokens":
+        return TokenClassifier(bodies.make(BERT | options, rngs=rngs), **head)
+    if kind == "words":
+        return LanguageModel(bodies.make(GPT2 | options, rngs=rngs))
+    sizes = GPT2 if kind == "last" else BERT | {"pooler": kind == "pooler"}
+    return SequenceClassifier(bodies.make(sizes | options, rngs=rngs), pool=kind, **head)
+
+
+def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """A loss of some positions' outputs, and those."""
+    inputs = [batch[name] for name in INPUTS]
+    seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
+    if kind == "tokens":
+        outputs = model(*inputs, dropout=seed, wanted=weights > 0)
+    elif kind == "words":
+        outputs = model.body.attend(model.body(*inputs, seed, weights > 0))
+    else:
+        starts = np.stack([np.zeros(ROWS), (batch["segment_ids"] == 1).sum(1)], 1).astype(np.int32)
+        outputs, weights = model(*inputs, starts, dropout=seed), np.ones((ROWS, 2))
+    outputs = jnp.where(weights[..., None] > 0, jnp.tanh(outputs), 0)
+    return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum(), outputs
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"remat": "full"}, {"unroll": False}], ids=["plain", "remat", "scan"]
+)
+@pytest.mark.parametrize("kind", ["tokens", "words", "pooler", "cls", "last"])
+def test_outputs_that_nobody_reads_are_left_out(kind, options):
+    if options and kind != "tokens":
+        pytest.skip("the stack of layers is the same for all")
+    batch = random_batch(ROWS)
+    rng = np.random.default_rng(0)
+    weights = (rng.random((ROWS, LENGTH)) < 0.4) * (batch["segment_ids"] > 0)
+    count = int(weights.sum()) if kind in ("tokens", "words") else 2 * ROWS
+    found = {}
+    for most in (0, count, count + 5):
+        graph, state = nnx.split(make(kind, wanted_most=most, **(options if most else {})))
+
+        def loss(parameters, graph=graph):
+            return loss_of(kind, nnx.merge(graph, parameters), batch, weights)
+
+        lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(state)
+        (_, outputs), gradients = lowered.compile()(state)
+        found[most] = outputs, nnx.to_pure_dict(gradients), lowered.cost_analysis()["flops"]
+    whole, (outputs, gradients, flops), more = found.values()
+    for one in (outputs, more[0]):
+        np.testing.assert_allclose(one, whole[0], atol=1e-5)
+    for one in (gradients, more[1]):
+        assert_same(one, whole[1])
+    if not options:
+        assert flops < more[2] < whole[2]
