@@ -84,13 +84,6 @@ def matmul_peak() -> float:
     return 2 * rows * width**2 / min(seconds)
 
 
-def weights_of_products(model: str) -> int:
-    """Of a BERT's layers."""
-    sizes = hub.read_config(hub.resolve(model))
-    width = sizes["hidden_size"]
-    return sizes["num_hidden_layers"] * (4 * width**2 + 2 * width * sizes["intermediate_size"])
-
-
 def show(**line) -> None:
     """Prints one JSON line."""
     print(json.dumps(line), flush=True)
@@ -121,6 +114,7 @@ def speed(flags) -> None:
                 )
             },
         )
+        flops = ours["train_flops_per_token"]
         for name in flags.sides:
             line = run_peer(flags, "--epochs", flags.epochs_speed, *SIDES[name])
             rates[name].append(line["real_tokens_per_s"])
@@ -128,8 +122,7 @@ def speed(flags) -> None:
             show(run=name, repeat=repeat, **line)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     peak = matmul_peak()
-    # Six FLOPs a weight of a matrix product.
-    share = medians["jaxft"] * 6 * weights_of_products(flags.model) / peak
+    share = medians["jaxft"] * flops / peak  # of the model's FLOPs, without what is computed for padding
     show(
         result="speed",
         median_tokens_per_s={name: round(value) for name, value in medians.items()},

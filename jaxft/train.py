@@ -32,6 +32,8 @@ from jaxft.tasks import TASKS
 from jaxft.tasks import splits as data_splits
 
 QUEUED_STEPS = 2  # steps that the host may be ahead of the device
+# The share of tokens that the loss reads below which the last layer computes those alone, gathered.
+WORTH_LEAVING_OUT = 0.9
 
 
 def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
@@ -107,12 +109,14 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = base_model.body_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes, mesh)
-    wanted, wanted_share = task.wanted(splits["train"].windows), 1.0
+    wanted, given = task.wanted(splits["train"].windows), 1.0
     if net.narrows and wanted is not None and isinstance(loader, Loader):
-        loader.count_wanted(wanted, total, config.batch.accumulate)
-        wanted_share = float(wanted.sum() / splits["train"].windows.lengths.sum())
+        share = float(wanted.sum() / splits["train"].windows.lengths.sum())
+        if share < WORTH_LEAVING_OUT:
+            loader.count_wanted(wanted, total, config.batch.accumulate)
+            given = share
     trainer = build.trainer(net, config, total=total, warmup=warmup)
-    identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer)
+    identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer, loader.order())
     distributed.agree(identity | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
@@ -165,7 +169,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     jax.block_until_ready(digest(stacks.together(state.trainable | state.frozen)))
     compile_s = time.perf_counter() - compile_began
     startup.release_compilers_memory()
-    flops_per_token = net.train_flops_per_token(length, wanted_share)
+    flops_per_token = net.train_flops_per_token(length, given)
     say(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
@@ -345,6 +349,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         "compiles": compiled_before,
         "late_compiles": late_compiles,
         "real_tokens_per_s": totals["tokens"] / train_s,
+        "train_flops_per_token": flops_per_token,
         "padding_fraction": 1 - totals["tokens"] / totals["slots"],
         "input_stall_fraction": stall_s / train_s,
         **results,

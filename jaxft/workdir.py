@@ -134,13 +134,14 @@ def _settings(config: ConfigDict, without: tuple[str, ...] = FREE) -> dict[str, 
 
 
 def identity(
-    config: ConfigDict, splits: Mapping[str, Split], labels: list[str], tokenizer: Any
+    config: ConfigDict, splits: Mapping[str, Split], labels: list[str], tokenizer: Any, order: str
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, data trained and selected on, labels, tokenizer."""
+    """What must be the same for a run to go on: settings, data, the order of training, labels, tokenizer."""
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
         "settings": _settings(config, FREE + MOVABLE),
         "data": fingerprint(splits["train"].windows, splits["dev"].windows),
+        "order": order,
         "labels": labels,
         "tokenizer": vocabulary.hexdigest(),
     }
@@ -156,10 +157,11 @@ def fingerprint(*encoded: Windows) -> str:
 
 
 def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: Path) -> None:
-    """Raises `UserError` where a checkpoint's `meta` is of other settings, data, labels or tokenizer."""
+    """Raises `UserError` where a checkpoint's `meta` is of other settings, data, order, labels or tokenizer."""
     words = {
         "settings": "settings",
         "data": "training or dev data",
+        "order": "order that jaxft trains in",
         "labels": "set of labels",
         "tokenizer": "tokenizer",
     }

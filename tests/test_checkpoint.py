@@ -201,9 +201,11 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     del older["optim"]["gradients"], older["train"]["deterministic"]
     (tmp_path / "config.json").write_text(json.dumps(older))
     runs.claim(tmp_path, config)
-    wanted = {"settings": runs._settings(config, runs.FREE + runs.MOVABLE), "labels": ["O"]}
+    wanted = {"settings": runs._settings(config, runs.FREE + runs.MOVABLE), "labels": ["O"], "order": "a"}
     kept = {key: value for key, value in wanted["settings"].items() if key != "optim.gradients"}
     runs.check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
+    with pytest.raises(UserError, match="the order that jaxft trains in changed since its checkpoint"):
+        runs.check_identity({"identity": wanted | {"settings": kept, "order": "b"}}, wanted, tmp_path)
     config.optim.gradients = "bfloat16"
     with pytest.raises(UserError, match="config.optim.gradients was 'float32', is 'bfloat16'"):
         runs.claim(tmp_path, config)

@@ -49,6 +49,10 @@ class ChunkedLoader:
             self._loaded = loaded = index, Loader(windows, seed=int(seed), **self._options)
         return loaded[1]
 
+    def order(self) -> str:
+        """A hash of the order of the first chunk, as of the others: they are cut and shuffled alike."""
+        return self._loader(0).order()
+
     def batch(self, step: int) -> Batch:
         """The batch of any step from 0 on. Raises IndexError where there is none."""
         if step < 0 or self.steps_per_epoch == 0:

@@ -1,5 +1,6 @@
 """Serves batches of packed windows as numpy arrays, each a pure function of the seed and the step."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -205,6 +206,14 @@ class Loader:
             start += -(-len(rows) // self._rows)
         self._plan = (epoch, windows, steps[order], self._step_bucket[order])
         return self._plan
+
+    def order(self) -> str:
+        """A hash of the first epoch's order: which window begins where in which row, which row comes in which step."""
+        _, *plan = self._epoch(0)
+        hashed = hashlib.sha256()
+        for array in (self._first, self._starts, *plan):
+            hashed.update(np.ascontiguousarray(array, np.int64))
+        return hashed.hexdigest()
 
     def batch(self, step: int) -> Batch:
         """The batch of any step from 0 on. Raises IndexError where there is none."""

@@ -154,12 +154,17 @@ def _gelu_and_derivative(x: jax.Array, approximate: bool) -> tuple[jax.Array, ja
 def gelu(x: jax.Array, approximate: bool) -> jax.Array:
     """GELU (Hendrycks & Gimpel, 2016): x Phi(x), or its tanh approximation. Any shape, dtype of `x`.
 
-    Saves its derivative instead of its input, so that the backward pass is one product.
+    Saves its input alone for the backward pass.
     """
     return _gelu_and_derivative(x, approximate)[0]
 
 
-gelu.defvjp(_gelu_and_derivative, lambda approximate, derivative, gradient: (gradient * derivative,))
+def _gelu_backward(approximate, x, gradient):
+    # The barrier, or XLA would keep the erf or tanh of the forward pass as well: as much memory again.
+    return (gradient * _gelu_and_derivative(jax.lax.optimization_barrier(x), approximate)[1],)
+
+
+gelu.defvjp(lambda x, approximate: (gelu(x, approximate), x), _gelu_backward)
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: gelu(x, False),
