@@ -43,7 +43,8 @@ def use_compilation_cache() -> None:
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Of many small programs too: at jax's 1 s a second start would compile dozens again.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def release_compilers_memory() -> None:

@@ -152,12 +152,14 @@ def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory) -> str:
-    """The folder that keeps what tests compile, in this process and in commands, for the tests that follow."""
+    """The folder that keeps what tests compile, in their processes and in commands, for the tests that follow."""
     import jax
 
-    cache = os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla-cache"))
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for both processes
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "xla-cache")
     jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     return cache
 
 
