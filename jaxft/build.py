@@ -16,10 +16,14 @@ from ml_collections import ConfigDict
 
 from jaxft import optim, paths, sharding, stacks, step
 from jaxft.base_model import Checkpoint, architecture
+from jaxft.data.chunks import ChunkedLoader
+from jaxft.data.loader import Loader
 from jaxft.data.packing import Shape
+from jaxft.data.windows import Windows
 from jaxft.pretrained import hub, mapping
 from jaxft.tasks import Task
 
+WORTH_LEAVING_OUT = 0.9  # the share of tokens read by the loss up to which gathering those takes less time
 WORDS = "body/embeddings/word/embedding"
 
 
@@ -210,6 +214,24 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         compiler_options=fixed_order,
     )
     return Trainer(net, schedule, optimizer, abstract, stacked, train_step)
+
+
+def leave_out(
+    net: Network, loader: Loader | ChunkedLoader, windows: Windows, *, steps: int, parts: int
+) -> float:
+    """Has the loader's shapes tell how many positions the loss reads, so that the last layer gives those alone.
+
+    Done where the network can and enough is left out. windows: the loader's. steps: of the run. parts: microbatches
+    of a batch. Gives the share of tokens that the last layer then has to give.
+    """
+    wanted = net.task.wanted(windows) if net.narrows else None
+    if wanted is None:
+        return 1.0
+    share = float(wanted.sum() / windows.lengths.sum())
+    if share > WORTH_LEAVING_OUT:
+        return 1.0
+    loader.count_wanted(wanted, steps, parts)
+    return share
 
 
 def abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:

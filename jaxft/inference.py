@@ -70,10 +70,12 @@ class Model:
     parameters: dict[str, jax.Array]
     rows: int  # of a batch: `config.eval.rows`, or the next multiple of the number of devices
 
-    def loader(self, windows: Windows, *, pack: bool, rows: int | None = None, blocks: bool = True) -> Loader:
+    def loader(
+        self, windows: Windows, *, pack: bool, rows: int | None = None, block: int | None = None
+    ) -> Loader:
         """Batches of `windows` in fixed order, of `rows` (default the run's).
 
-        Packed ones are all of one shape, without `blocks` of the same for all windows.
+        Packed ones are all of one shape, with `block` 0 of the same for all windows.
         """
         rows = rows or self.rows
         return Loader(
@@ -86,7 +88,7 @@ class Model:
             pad_id=self.run.checkpoint.tokenizer.pad_token_id,
             arrays=self.task.arrays,
             segments=self.task.segments,
-            blocks=blocks,
+            block=block,
         )
 
     def compile(self, shapes: Sequence[Shape]) -> Mapping[Shape, Any]:
@@ -98,7 +100,7 @@ class Model:
         steps = self.compile([Shape(self.rows, self.run.config.data.max_length)])
 
         def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-            loader = self.loader(windows, pack=True, blocks=False)
+            loader = self.loader(windows, pack=True, block=0)
             for batch, arrays, _ in outputs(self.net, steps, self.parameters, loader):
                 yield batch, arrays
 

@@ -15,7 +15,6 @@ from jaxft import base_model, build, distributed, durations, evaluate, optim, sh
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data import mixing
-from jaxft.data.loader import Loader
 from jaxft.data.prefetch import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.report import (
@@ -32,8 +31,6 @@ from jaxft.tasks import TASKS
 from jaxft.tasks import splits as data_splits
 
 QUEUED_STEPS = 2  # steps that the host may be ahead of the device
-# The share of tokens that the loss reads below which the last layer computes those alone, gathered.
-WORTH_LEAVING_OUT = 0.9
 
 
 def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
@@ -109,12 +106,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = base_model.body_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes, mesh)
-    wanted, given = task.wanted(splits["train"].windows), 1.0
-    if net.narrows and wanted is not None and isinstance(loader, Loader):
-        share = float(wanted.sum() / splits["train"].windows.lengths.sum())
-        if share < WORTH_LEAVING_OUT:
-            loader.count_wanted(wanted, total, config.batch.accumulate)
-            given = share
+    given = build.leave_out(net, loader, splits["train"].windows, steps=total, parts=config.batch.accumulate)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
     identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer, loader.order())
     distributed.agree(identity | sharding.local_devices())

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxft.data.loader import Batch, Loader, permutation
-from jaxft.data.packing import Shape, offsets_of
+from jaxft.data.packing import Shape, choose_block, offsets_of
 from jaxft.data.windows import Windows
 
 CHUNK = 1 << 19  # windows; their plan takes about 260 bytes each
@@ -14,30 +14,60 @@ class ChunkedLoader:
 
     An epoch takes the chunks in an order drawn anew, and each as a `Loader` takes all: windows are shuffled within
     chunks, every window comes exactly once, and a chunk's last step may have empty rows. A batch is still a pure
-    function of seed and step. Without `segments`, S is each chunk's own.
+    function of seed and step. Without `segments`, S is each chunk's own. Shapes are those of all chunks.
     """
 
-    def __init__(self, windows: Windows, *, chunk: int, seed: int = 0, shuffle: bool = True, **options):
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        chunk: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        pack: bool = True,
+        rows: int,
+        max_length: int,
+        segments: int | None = None,
+        **options,
+    ):
         """Makes up the rows of all chunks, which are of nearly equal size, at most `chunk` windows.
 
-        options: of `Loader`, but that rows are never made of blocks, so that all chunks share their shapes.
+        options: further ones of `Loader`.
         """
         self._windows, self._seed, self._shuffle = windows, seed, shuffle
-        self._options = options | {"shuffle": shuffle, "blocks": False}
+        block = choose_block(windows.lengths, rows, max_length, segments) if pack else 0
+        self._options = options | {
+            "shuffle": shuffle,
+            "pack": pack,
+            "rows": rows,
+            "max_length": max_length,
+            "segments": segments,
+            "block": block,
+        }
         count = max(1, -(-len(windows) // chunk))
         self._first = np.linspace(0, len(windows), count + 1).astype(np.int64)
         self._loaded: tuple[int, Loader] | None = None
-        steps, shapes, tokens, slots = [], set(), 0.0, 0
+        self._shapes: dict[int, Shape] = {}  # by length
+        steps, tokens, slots, shapes = [], 0.0, 0, []
         for index in range(count):
             one = self._loader(index)
             steps.append(one.steps_per_epoch)
-            shapes.update(one.shapes)
             slots += one.slots
             tokens += one.slots * (1 - one.padding_fraction)
+            shapes += one.shapes
+        for shape in shapes:
+            # What holds for each n-th row holds for more of them.
+            every = min((one.every for one in shapes if one.length == shape.length and one.every), default=0)
+            self._shapes[shape.length] = shape._replace(every=every)
+        self._loaded = None
         self._steps = np.array(steps, np.int64)
-        self.shapes: list[Shape] = sorted(shapes)
         self.steps_per_epoch = int(self._steps.sum())
         self.padding_fraction = 1 - tokens / slots if slots else 0.0
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Of batches, by length."""
+        return [self._shapes[length] for length in sorted(self._shapes)]
 
     def _loader(self, index: int) -> Loader:
         loaded = self._loaded  # one read: another thread may be in another chunk
@@ -46,8 +76,23 @@ class ChunkedLoader:
             [seed] = np.random.SeedSequence([self._seed, index]).generate_state(1, np.uint64)
             self._loaded = loaded = None  # before the next is made
             windows = Windows(self._windows.rows.slice(first, end - first))
-            self._loaded = loaded = index, Loader(windows, seed=int(seed), **self._options)
+            loader = Loader(windows, seed=int(seed), **self._options)
+            loader.shapes = [self._shapes.get(shape.length, shape) for shape in loader.shapes]
+            self._loaded = loaded = index, loader
         return loaded[1]
+
+    def count_wanted(self, wanted: np.ndarray, steps: int, parts: int = 1) -> None:
+        """As `Loader.count_wanted`."""
+        epochs = -(-steps // self.steps_per_epoch)
+        most = dict.fromkeys(self._shapes, 0)
+        for index in range(len(self._steps)):
+            one = self._loader(index)
+            own = wanted[self._first[index] : self._first[index + 1]]
+            one.count_wanted(own, epochs * one.steps_per_epoch, parts)
+            for shape in one.shapes:
+                most[shape.length] = max(most[shape.length], shape.wanted)
+        self._shapes = {length: shape._replace(wanted=most[length]) for length, shape in self._shapes.items()}
+        self._loaded = None
 
     def order(self) -> str:
         """A hash of the order of the first chunk, as of the others: they are cut and shuffled alike."""

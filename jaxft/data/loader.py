@@ -96,14 +96,15 @@ class Loader:
         buckets: Sequence[int] | None = None,
         arrays: Mapping[str, ArraySpec] = TOKEN_LABELS,
         segments: int | None = None,
-        blocks: bool = True,
+        block: int | None = None,
         only: np.ndarray | None = None,
     ):
         """Makes up the rows.
 
         buckets: the rising row lengths for `pack=False`; default powers of two up to `max_length`. arrays: those
-        of a batch. segments: windows that a row holds at most, which S then is; default as many as fit. blocks: whether
-        rows may be made of blocks (if not, all batches have one shape, whatever the windows are). only:
+        of a batch. segments: windows that a row holds at most, which S then is; default as many as fit. block: what
+        packed rows are made of, 0 for whole rows (all batches then have one shape, whatever the windows are); default
+        the one that takes least time. only:
         those of a batch's `rows`, rising, whose arrays are built, the others being another process's; all else,
         `windows` and `starts` too, is of the whole batch.
 
@@ -117,7 +118,7 @@ class Loader:
         self._place[only] = np.arange(self._built)
         self._lengths = lengths = windows.lengths.astype(np.int64)
         if pack:
-            packed, shape = self._pack(lengths, Shape(rows, max_length), segments, blocks)
+            packed, shape = self._pack(lengths, Shape(rows, max_length), segments, block)
             self._members, self._starts, self._first, self._whole = packed
             known = shape[2:]
             edges, row_bucket = [max_length], np.zeros(len(self._first) - 1, np.int64)
@@ -160,10 +161,11 @@ class Loader:
         ]
 
     def _pack(
-        self, lengths: np.ndarray, shape: Shape, segments: int | None, blocks: bool
+        self, lengths: np.ndarray, shape: Shape, segments: int | None, block: int | None
     ) -> tuple[Packed, Shape]:
         """Rows, and what is known of them."""
-        block = choose_block(lengths, shape.rows, shape.length, segments) if blocks else 0
+        if block is None:
+            block = choose_block(lengths, shape.rows, shape.length, segments)
         packed = pack_rows(lengths, shape._replace(block=block), segments)
         if not block:
             return packed, shape

@@ -94,7 +94,7 @@ class MixedLoader(Loader):
         ]
 
     def _pack(
-        self, lengths: np.ndarray, shape: Shape, segments: int | None, blocks: bool
+        self, lengths: np.ndarray, shape: Shape, segments: int | None, block: int | None
     ) -> tuple[Packed, Shape]:
         """Rows of one data set each."""
         members, starts, counts = [], [], []

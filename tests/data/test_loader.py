@@ -22,9 +22,10 @@ def corpus_of(lengths):
     return plain(*[" ".join(np.resize(list("abcdefgh"), n - 2)) for n in lengths])
 
 
-def loader_of(lengths, max_length=32, **settings):
+def loader_of(lengths, max_length=32, chunk=None, **settings):
     windows = encode(corpus_of(lengths), tokenizer(), LABELS, max_length=max_length)
-    return Loader(windows, **({"rows": 4, "max_length": max_length, "pad_id": 0} | settings))
+    settings = {"rows": 4, "max_length": max_length, "pad_id": 0} | settings
+    return ChunkedLoader(windows, chunk=chunk, **settings) if chunk else Loader(windows, **settings)
 
 
 def seen(batch):
@@ -107,9 +108,11 @@ def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, 
     st.integers(1, 6),
     st.booleans(),
     st.sampled_from([None, 3, 20]),
+    st.sampled_from([None, 60]),
 )
-def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, shuffle, most):
-    loader = loader_of(short + long, 128, rows=rows, shuffle=shuffle, segments=most)
+def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, shuffle, most, chunk):
+    lengths = np.random.default_rng(0).permutation(short + long)
+    loader = loader_of(lengths, 128, rows=rows, shuffle=shuffle, segments=most, chunk=chunk)
     [shape] = loader.shapes
     assert shape.block in (0, 32, 64) and (shape.every == 0 or rows % shape.every == 0)
     if len(short) > 150 and not long and most != 3:
@@ -117,7 +120,7 @@ def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, s
     for step in range(2 * loader.steps_per_epoch):
         batch = loader.batch(step)
         for row, segment in np.argwhere(batch.windows >= 0):
-            first, size = batch.starts[row, segment], loader._lengths[batch.windows[row, segment]]
+            first, size = batch.starts[row, segment], lengths[batch.windows[row, segment]]
             assert first + size <= 128
             if shape.block and (shape.every == 0 or row % shape.every):
                 assert first // shape.block == (first + size - 1) // shape.block
@@ -209,10 +212,17 @@ def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
 
 
 @settings(max_examples=60, deadline=None)
-@given(LENGTHS, SETTINGS, st.sampled_from([1, 2, 3]), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_shapes_say_how_many_positions_are_read_at_most(lengths, setting, parts, steps, seed):
+@given(
+    LENGTHS,
+    SETTINGS,
+    st.sampled_from([1, 2, 3]),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([None, 20]),
+)
+def test_shapes_say_how_many_positions_are_read_at_most(lengths, setting, parts, steps, seed, chunk):
     """In any microbatch of the steps asked for, and no more than rounding beyond that."""
-    setting = setting | {"rows": setting["rows"] * parts}
+    setting = setting | {"rows": setting["rows"] * parts, "chunk": chunk}
     loader, plain = (loader_of(lengths, **setting) for _ in range(2))
     wanted = np.random.default_rng(seed).integers(0, np.array(lengths) + 1)
     loader.count_wanted(wanted, steps, parts)
