@@ -167,7 +167,9 @@ def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: 
     }
     found = dict(meta["identity"])
     found["settings"] = _settings(settings.base(), FREE + MOVABLE) | found["settings"]
-    changed = [words[key] for key in wanted if found.get(key) != wanted[key]]
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    # Other settings or data are always in another order.
+    changed = [words[key] for key in keys if key != "order" or len(keys) == 1]
     if changed:
         raise UserError(
             f"--workdir {workdir}: the {' and the '.join(changed)} changed since its checkpoint was saved; "
