@@ -212,3 +212,18 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     wanted["settings"]["optim.gradients"] = "bfloat16"
     with pytest.raises(UserError, match="the settings changed since its checkpoint was saved"):
         runs.check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "less"),
+    [("loss", True), ("accuracy", False), ("topic/loss", True), ("f1/loss", False), ("topic/f1/loss", False)]
+    + [("sts/mse + topic/loss", True), ("sts/pearson+topic/f1/mae", False)],
+)
+def test_which_way_a_metric_is_better(metric, less):
+    config = settings.base()
+    config.eval.metric = metric
+    assert runs.selection_metric(config, None, [metric]) == metric
+    assert runs.better(metric, 1.0, 2.0) == less and runs.better(metric, 2.0, 1.0) == (not less)
+    config.eval.metric = f"{metric}+{'topic/accuracy' if less else 'sts/mse'}"
+    with pytest.raises(UserError, match="adds up what should grow and what should shrink"):
+        runs.selection_metric(config, None, [config.eval.metric])

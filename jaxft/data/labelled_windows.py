@@ -117,8 +117,9 @@ def _encode(examples, labels, known, tokenizer, around, room, truncation, stride
         if not around.size + len(first) + len(second):  # an empty text, and no special tokens either
             first = [tokenizer.eos_token_id]
         pieces = _pieces(first, second, room, truncation, stride)
-        kept = sum(map(len, pieces[0]))
-        lost = 0 if len(pieces) > 1 else len(first) + len(second) - kept
+        lost = len(first) + len(second) - sum(map(len, pieces[0]))
+        if len(pieces) > 1:  # of the longer text all is kept
+            lost = min(len(first), len(second)) - min(map(len, pieces[0]))
         for one, other in pieces:
             parts = (around.before, one, around.between, other, around.after)
             for part in parts:

@@ -128,10 +128,13 @@ class SequenceClassification:
             )
         if examples is not train and (shared := labelled.overlap(train, examples)):
             say(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
-        if count := np.count_nonzero(lost := split.windows.column("lost")):
+        lost = split.windows.column("lost")
+        if count := len(np.unique(split.windows.sentence[lost > 0])):
+            windows = self.config.data.truncation == "windows"
+            hint = "windows read the longer text of a pair" if windows else "='windows' reads all"
             say(
                 f"{name}: {count:,} of {len(examples):,} texts are shortened, by {lost.max():,} tokens at most, to "
-                "fit config.data.max_length (config.data.truncation='windows' reads all)"
+                f"fit config.data.max_length (config.data.truncation{': ' * windows}{hint})"
             )
         if (extra := len(split.windows) - len(examples)) > 0:
             say(f"{name}: long texts have {extra:,} more windows, each with its text's label")

@@ -66,10 +66,14 @@ def test_windows_hold_all_of_the_longer_text(text, pair, max_length, stride):
         longer = text
     whole = tokenizer()(longer)["input_ids"][1:-1]
     ids = [one[1:-1] for one in found]
+    lost = 0
     if pair is not None:
         parts = [(one[: one.index(3)], one[one.index(3) + 1 :]) for one in ids]
         ids = [part[longer is not text] for part in parts]
         assert len({tuple(part[longer is text]) for part in parts}) == 1
+        shorter = pair if longer is text else text
+        lost = len(tokenizer()(shorter)["input_ids"]) - 2 - len(parts[0][longer is text])
+    assert windows.column("lost").tolist() == [lost] * len(found)
     covered = len(ids[0])
     place = 0
     for before, one in zip(ids[:-1], ids[1:], strict=True):
