@@ -48,6 +48,8 @@ class ChunkedLoader:
         self._first = np.linspace(0, len(windows), count + 1).astype(np.int64)
         self._loaded: tuple[int, Loader] | None = None
         self._shapes: dict[int, Shape] = {}  # by length
+        # What `count_wanted` was given: `wanted` and `parts`.
+        self._counted: tuple[np.ndarray, int] | None = None
         steps, tokens, slots, shapes = [], 0.0, 0, []
         for index in range(count):
             one = self._loader(index)
@@ -78,6 +80,7 @@ class ChunkedLoader:
             windows = Windows(self._windows.rows.slice(first, end - first))
             loader = Loader(windows, seed=int(seed), **self._options)
             loader.shapes = [self._shapes.get(shape.length, shape) for shape in loader.shapes]
+            loader.counted = self._counted and (self._counted[0][first:end], self._counted[1])
             self._loaded = loaded = index, loader
         return loaded[1]
 
@@ -92,7 +95,7 @@ class ChunkedLoader:
             for shape in one.shapes:
                 most[shape.length] = max(most[shape.length], shape.wanted)
         self._shapes = {length: shape._replace(wanted=most[length]) for length, shape in self._shapes.items()}
-        self._loaded = None
+        self._counted, self._loaded = (wanted, parts), None
 
     def order(self) -> str:
         """A hash of the order of the first chunk, as of the others: they are cut and shuffled alike."""

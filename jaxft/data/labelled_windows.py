@@ -118,8 +118,9 @@ def _encode(examples, labels, known, tokenizer, around, room, truncation, stride
             first = [tokenizer.eos_token_id]
         pieces = _pieces(first, second, room, truncation, stride)
         lost = len(first) + len(second) - sum(map(len, pieces[0]))
-        if len(pieces) > 1:  # of the longer text all is kept
-            lost = min(len(first), len(second)) - min(map(len, pieces[0]))
+        if len(pieces) > 1:  # which hold all of the longer text
+            shorter = int(len(first) >= len(second))
+            lost = len((first, second)[shorter]) - len(pieces[0][shorter])
         for one, other in pieces:
             parts = (around.before, one, around.between, other, around.after)
             for part in parts:

@@ -60,7 +60,7 @@ class Batch(NamedTuple):
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
       tokens: how many slots are not padding.
-      shape: R and L, and what is known of where segments lie.
+      shape: R and L, and what is known of where segments lie and of how many positions are read.
     """
 
     arrays: dict[str, np.ndarray]
@@ -104,9 +104,8 @@ class Loader:
         buckets: the rising row lengths for `pack=False`; default powers of two up to `max_length`. arrays: those
         of a batch. segments: windows that a row holds at most, which S then is; default as many as fit. block: what
         packed rows are made of, 0 for whole rows (all batches then have one shape, whatever the windows are); default
-        the one that takes least time. only:
-        those of a batch's `rows`, rising, whose arrays are built, the others being another process's; all else,
-        `windows` and `starts` too, is of the whole batch.
+        the one that takes least time. only: those of a batch's `rows`, rising, whose arrays are built, the others being
+        another process's; all else, `windows` and `starts` too, is of the whole batch.
 
         Raises ValueError for a window longer than `max_length`, or buckets that end below a window's length.
         """
@@ -139,7 +138,7 @@ class Loader:
         self.padding_fraction: float = 1 - lengths.sum() / self.slots if self.slots else 0.0
         self._by_length = np.argsort(lengths, kind="stable")
         self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
-        self._wanted: np.ndarray | None = None
+        self.counted: tuple[np.ndarray, int] | None = None  # what `count_wanted` was given: `wanted`, `parts`
 
     def count_wanted(self, wanted: np.ndarray, steps: int, parts: int = 1) -> None:
         """Has `shapes` say how many positions the loss reads at most in the first `steps` batches.
@@ -154,7 +153,7 @@ class Loader:
             of_part = np.where(rows < 0, 0, of_row[rows]).reshape(len(rows), parts, -1).sum(axis=-1)
             np.maximum.at(most, step_bucket, of_part.max(axis=-1))
         most = -(-most // WANTED_MULTIPLE) * WANTED_MULTIPLE
-        self._wanted, self._parts = wanted, parts
+        self.counted = wanted, parts
         self.shapes = [
             shape._replace(wanted=min(int(count), shape.slots // parts))
             for shape, count in zip(self.shapes, most, strict=True)
@@ -238,8 +237,9 @@ class Loader:
 
         built = self._place[row[here]]
 
-        if self._wanted is not None:
-            wanted = np.bincount(row, self._wanted[window], self._rows).reshape(self._parts, -1).sum(axis=1)
+        if self.counted:
+            each, parts = self.counted
+            wanted = np.bincount(row, each[window], self._rows).reshape(parts, -1).sum(axis=1)
             assert wanted.max() <= shape.wanted, f"step {step} is beyond those that were counted"
 
         source = ranges(self._source.offsets[window[here]], length_here)

@@ -112,7 +112,7 @@ class MixedLoader(Loader):
         plan = self._plan
         if plan is not None and plan[0] == epoch:
             return plan
-        window_at = self._members.copy()
+        window_at, swap = self._members.copy(), np.arange(len(self._lengths))
         drawn = []
         for index, (count, rows) in enumerate(zip(self._drawn, self._rows_of, strict=True)):
             own = np.flatnonzero(self._set_of == index)
@@ -122,7 +122,6 @@ class MixedLoader(Loader):
             for copy, number in enumerate(range(start // rows, (start + count - 1) // rows + 1)):
                 bits = np.random.PCG64(np.random.SeedSequence([self._seed, index, number, 1]))
                 shuffled = own[permutation(bits, len(own))]
-                swap = np.arange(len(self._lengths))
                 swap[by_length] = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
                 first = self._copies[index][copy]
                 members = slice(self._first[first], self._first[first + rows])

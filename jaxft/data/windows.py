@@ -72,8 +72,12 @@ class Windows:
     @cached_property
     def labelled(self) -> np.ndarray:
         """How many tokens of each window have a label: int64 `[N]`."""
-        owner = np.repeat(np.arange(len(self)), self.lengths)
-        return np.bincount(owner[self.labels >= 0], minlength=len(self))
+        found = np.empty(len(self), np.int64)
+        for first in range(0, len(self), 1 << 16):  # a corpus may be larger than memory
+            offsets = self.offsets[first : first + (1 << 16) + 1]
+            before = offsets_of(self.labels[offsets[0] : offsets[-1]] >= 0)
+            found[first : first + len(offsets) - 1] = np.diff(before[offsets - offsets[0]])
+        return found
 
     @cached_property
     def word(self) -> np.ndarray:

@@ -40,7 +40,10 @@ class TokenClassifier(nnx.Module):
         dropout: DropoutSeed | None = None,
         wanted: jax.Array | None = None,
     ) -> jax.Array:
-        """Inputs int32 `[R, L]`, wanted boolean (see `Bert.__call__`) -> logits float32 `[R, L, C]`."""
+        """Inputs int32 `[R, L]`, wanted boolean (see `Bert.__call__`) -> logits float32 `[R, L, C]`.
+
+        Where not wanted they may mean nothing.
+        """
         x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
         rows, length, size = x.shape
         x = layers.dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)

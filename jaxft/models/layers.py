@@ -88,12 +88,15 @@ class Vectors(NamedTuple):
 
 def some(x: jax.Array, of: Vectors | None) -> jax.Array:
     """`[R * L, D] -> [N, D]`, the vectors `of` it, or all."""
-    return x if of is None else x[of.flat]
+    return x if of is None else x.at[of.flat].get(unique_indices=True, mode="promise_in_bounds")
 
 
 def spread(x: jax.Array, of: Vectors | None, count: int) -> jax.Array:
     """Undoes `some`: `[N, D]` -> `[count, D]`, 0 where there was none."""
-    return x if of is None else jnp.zeros((count, x.shape[-1]), x.dtype).at[of.flat].set(x)
+    if of is None:
+        return x
+    zeros = jnp.zeros((count, x.shape[-1]), x.dtype)
+    return zeros.at[of.flat].set(x, unique_indices=True, mode="promise_in_bounds")
 
 
 def dropout(

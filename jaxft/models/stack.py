@@ -77,7 +77,7 @@ def run(
     activations: NamedSharding | None,
     wanted: Vectors | None = None,
 ) -> jax.Array:
-    """x through `count` stacked layers, one after the other, by a scan.
+    """x through `count` stacked layers, one after the other, by a scan; with `wanted` the last is on its own.
 
     apply: (layer, x, index from 0, its first dropout site, vectors of x that it shall give or None for all) -> x.
     remat: what the backward pass computes again: "none", "dots" (all but the dense products' outputs) or "full" (all

@@ -79,7 +79,10 @@ class Task(Protocol):
         """Windows of examples (`only` some, the others being context) under the settings."""
 
     def wanted(self, windows: Windows) -> np.ndarray | None:
-        """How many positions of each window `loss` reads, int64 [N]; None: all."""
+        """How many positions of each window `loss` reads, int64 [N]; None: all.
+
+        What `loss` tells the body to be wanted may not be more: of more, some would be left out.
+        """
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """The module, body under `body`, from keyword arguments of the body."""

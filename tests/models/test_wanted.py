@@ -59,7 +59,9 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"remat": "full"}, {"unroll": False}], ids=["plain", "remat", "scan"]
+    "options",
+    [{}, {"remat": "full"}, {"unroll": False}, {"num_layers": 1}],
+    ids=["plain", "remat", "scan", "one layer"],
 )
 @pytest.mark.parametrize("kind", ["tokens", "words", "pooler", "cls", "last"])
 def test_outputs_that_nobody_reads_are_left_out(kind, options):
@@ -69,7 +71,8 @@ def test_outputs_that_nobody_reads_are_left_out(kind, options):
     rng = np.random.default_rng(0)
     weights = (rng.random((ROWS, LENGTH)) < 0.4) * (batch["segment_ids"] > 0)
     count = int(weights.sum()) if kind in ("tokens", "words") else 2 * ROWS
-    parameters = nnx.to_pure_dict(nnx.state(jax.jit(lambda: make(kind))()))
+    size = {name: value for name, value in options.items() if name == "num_layers"}
+    parameters = nnx.to_pure_dict(nnx.state(jax.jit(lambda: make(kind, **size))()))
 
     def lowered(most, **options):
         graph, _ = nnx.split(nnx.eval_shape(lambda: make(kind, wanted_most=most, **options)))
@@ -79,7 +82,7 @@ def test_outputs_that_nobody_reads_are_left_out(kind, options):
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(parameters)
 
-    programs = {most: lowered(most, **(options if most else {})) for most in (0, count, count + 5)}
+    programs = {most: lowered(most, **(options if most else size)) for most in (0, count, count + 5)}
     (_, outputs), gradients = programs[count].compile()(parameters)
     (_, wanted), whole = programs[0].compile()(parameters)
     np.testing.assert_allclose(outputs, wanted, atol=1e-5)
