@@ -184,6 +184,23 @@ def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_
     assert empty["text"] == "" and empty["slots"] == {"entities": []} and "scores" in empty["intents"]
 
 
+def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
+    """Each task's answer hangs on its own columns of a record alone."""
+    changed = [{}, {"second": "4 b"}, {"text": "a p 3 4 b"}]
+    records = [{"text": "a q b", "first": "a 4", "second": "1 b"} | change for change in changed]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    flags = {"run": apart[0], "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
+    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    first, second, third = read_lines(tmp_path / "out.jsonl")
+    values = [answer["score"]["predicted_value"] for answer in (first, second, third)]
+    intents = [answer["intents"]["scores"] for answer in (first, second, third)]
+    assert values[0] == pytest.approx(values[2], abs=1e-3) and values[0] != pytest.approx(values[1], abs=0.05)
+    assert intents[0] == pytest.approx(intents[1], abs=1e-3) and intents[0] != pytest.approx(
+        intents[2], abs=0.05
+    )
+    assert first["chain"]["entities"] == second["chain"]["entities"]
+
+
 @pytest.mark.parametrize("kind", ["joint", "apart"])
 def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     """Multi-label, a number (unscaled) over a mean, and a CRF, whose heads lie beside the body."""

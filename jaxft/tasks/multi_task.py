@@ -257,15 +257,24 @@ class MultiTask:
         all windows. max_words: of a chunk (or one text): all that is held in memory.
         """
         for chunk in chunks(examples, _words, max_words):
-            windows = self.encode(chunk, tokenizer, config, cached=False)
-            split = Split("input", "input", chunk, windows)
+            # As in training, tasks that read another text of a record get it on its own.
+            texts = [
+                (index, text)
+                for index, example in enumerate(chunk)
+                for text in joint.join(
+                    {name: [part] for name, part in example.parts.items()}, 0, example.kinds
+                )
+            ]
+            of_texts = [text for _, text in texts]
+            windows = self.encode(of_texts, tokenizer, config, cached=False)
+            split = Split("input", "input", of_texts, windows)
             answers: list[dict[str, Any]] = [{} for _ in chunk]
             for name, found in self.collect(split, outputs(windows)).of.items():
                 task = self.tasks[name]
                 said = found if name in self.taggers else task.problem.answers(found, task.tuned)
-                own = (one for one, example in zip(answers, chunk, strict=True) if name in example.parts)
-                for one, answer in zip(own, said, strict=True):
-                    one[name] = answer
+                own = (index for index, text in texts if name in text.parts)
+                for index, answer in zip(own, said, strict=True):
+                    answers[index][name] = answer
             yield list(zip(chunk, answers, strict=True))
 
     def tune(self, split: Split, predictions: Predictions) -> None:
