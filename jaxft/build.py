@@ -23,7 +23,9 @@ from jaxft.data.windows import Windows
 from jaxft.pretrained import hub, mapping
 from jaxft.tasks import Task
 
-WORTH_LEAVING_OUT = 0.9  # the share of tokens read by the loss up to which gathering those takes less time
+# The share of tokens read by the loss up to which those are gathered: reckoned, for of a layer's time in the last one
+# only a tenth could be gained then. At 0.58 a step of WNUT-17 took 0.955 of its time.
+WORTH_LEAVING_OUT = 0.9
 WORDS = "body/embeddings/word/embedding"
 
 

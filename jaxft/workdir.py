@@ -31,8 +31,14 @@ FREE = ("log.", "data.cache_dir", "checkpoint.keep")
 # Those of where and by what kernels it is computed, which change results by rounding only: a run may go on with others.
 MOVABLE = ("mesh.", "model.attention", "train.deterministic")
 
+OF_LABELS = (
+    "precision",
+    "recall",
+    "f1",
+    "support",
+    "threshold",
+)  # endings of metrics that there are of each label
 # Endings of metrics that are the better the smaller they are.
-OF_LABELS = ("precision", "recall", "f1", "support", "threshold")  # metrics that there are of each label
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
 
 PACKAGES = (

@@ -194,10 +194,10 @@ def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
     first, second, third = read_lines(tmp_path / "out.jsonl")
     values = [answer["score"]["predicted_value"] for answer in (first, second, third)]
     intents = [answer["intents"]["scores"] for answer in (first, second, third)]
-    assert values[0] == pytest.approx(values[2], abs=1e-3) and values[0] != pytest.approx(values[1], abs=0.05)
-    assert intents[0] == pytest.approx(intents[1], abs=1e-3) and intents[0] != pytest.approx(
-        intents[2], abs=0.05
-    )
+    assert values[0] == pytest.approx(values[2], abs=1e-3)
+    assert values[0] != pytest.approx(values[1], abs=0.05)
+    assert intents[0] == pytest.approx(intents[1], abs=1e-3)
+    assert intents[0] != pytest.approx(intents[2], abs=0.05)
     assert first["chain"]["entities"] == second["chain"]["entities"]
 
 

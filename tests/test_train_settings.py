@@ -50,9 +50,8 @@ def test_from_scratch_with_the_start_told_and_the_share_of_the_peak(run, monkeyp
     whole = 6 * sum(value.size for name, value in new.items() if name.endswith("kernel")) + 12 * 2 * 64 * 32
     flops = summary["train_flops_per_token"]
     after_attention = 6 * (32 * 32 + 2 * 32 * 64)
-    assert (
-        whole - 0.6 * after_attention < flops < whole - 0.1 * after_attention
-    )  # some subwords have no label
+    # Some subwords have no label.
+    assert whole - 0.6 * after_attention < flops < whole - 0.1 * after_attention
     for row in (row for row in rows if row["kind"] == "train"):
         assert row["mfu"] == pytest.approx(flops * row["real_tokens_per_s"] / 1e12)
     assert re.search(r"step 8/8  loss .*  MFU \d+\.\d%", output)

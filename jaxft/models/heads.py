@@ -105,18 +105,15 @@ class SequenceClassifier(nnx.Module):
         starts: the slot where segment k + 1 begins; where there is no such segment the logits mean nothing.
         """
         rows, segments = starts.shape
-        wanted = None
-        if self.pool in ("pooler", "cls"):
-            wanted = (positions == 0) & (segment_ids > 0)
-        elif self.pool == "last":
-            following = jnp.pad(segment_ids[:, 1:], ((0, 0), (0, 1)))
-            wanted = (segment_ids != following) & (segment_ids > 0)
-        x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
         member = segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
+        slots = wanted = None  # of the one state of each segment that is read
         if self.pool in ("pooler", "cls", "last"):
             slots = starts
             if self.pool == "last":
                 slots = starts + jnp.maximum(member.sum(axis=-1), 1) - 1
+            wanted = jnp.any(member & (jnp.arange(member.shape[-1]) == slots[..., None]), axis=1)
+        x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
+        if slots is not None:
             x = jnp.take_along_axis(x, slots[..., None], axis=1)
             x = self.body.pool(x) if self.pool == "pooler" else x
         else:

@@ -78,13 +78,6 @@ class Vectors(NamedTuple):
     row: jax.Array
     index: jax.Array
 
-    @classmethod
-    def wanted(cls, wanted: jax.Array, most: int) -> "Vectors":
-        """`most` of them, those first where `wanted`, boolean `[R, L]`, is true."""
-        flat = jnp.argsort(~wanted.ravel(), stable=True)[:most].astype(jnp.int32)
-        row, index = jnp.divmod(flat.astype(jnp.uint32), jnp.uint32(wanted.shape[1]))
-        return cls(flat, row, index)
-
 
 def some(x: jax.Array, of: Vectors | None) -> jax.Array:
     """`[R * L, D] -> [N, D]`, the vectors `of` it, or all."""

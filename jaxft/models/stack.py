@@ -98,17 +98,18 @@ def run(
     if wanted is None:
         return jax.lax.scan(body, place(x, activations), layers, unroll=unroll)[0]
     # By a split and not by slices, whose gradients would be two whole stacks to add up.
-    cut = jax.tree.map(lambda stacked: jax.lax.split(stacked, (count - 1, 1)), layers)
-    others, last = (jax.tree.map(lambda _, parts, at=at: parts[at], layers, cut) for at in (0, 1))
-    x = jax.lax.scan(body, place(x, activations), others, unroll=unroll)[0]
-    return body(x, jax.tree.map(lambda stacked: stacked[0], last), wanted)[0]
+    leaves, tree = jax.tree.flatten(layers)
+    others, last = zip(*(jax.lax.split(leaf, (count - 1, 1)) for leaf in leaves), strict=True)
+    x = jax.lax.scan(body, place(x, activations), tree.unflatten(others), unroll=unroll)[0]
+    return body(x, tree.unflatten(leaf[0] for leaf in last), wanted)[0]
 
 
 def chosen(wanted: jax.Array | None, most: int) -> Vectors | None:
     """`most` vectors, among them those where `wanted`, boolean `[R, L]`, is true; None, which is all, for `most` 0."""
     if wanted is None or not 0 < most < wanted.size:
         return None
-    return Vectors.wanted(wanted, most)
+    flat = jnp.argsort(~wanted.ravel(), stable=True)[:most].astype(jnp.int32)
+    return Vectors(flat, *jnp.divmod(flat.astype(jnp.uint32), jnp.uint32(wanted.shape[1])))
 
 
 def place(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
