@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 import pyarrow as pa
-from safetensors.numpy import save_file
 
 from jaxft import base_model, distributed, export_heads, inference, step, workdir
 from jaxft.data.windows import Windows
@@ -25,10 +23,6 @@ TOLERANCE = 1e-4  # of logits, in float32
 VERIFIED = 256  # dev examples compared, or as many as this many logits are of
 VERIFIED_LOGITS = 1 << 27
 TORCH_ROWS = 16
-CRF_SCORES = "crf.safetensors"
-CRF_LOADER = (
-    Path(__file__).parent / "pretrained" / "crf_loader.py"
-)  # goes into the folder, and runs there only
 # The class of transformers that loads an export, by task, but of those that `export_heads.are_needed` for.
 TORCH_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
@@ -64,7 +58,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     for torch.
 
     Raises `UserError` where there is no run, `output` is not empty or cannot be written, or with `verify`
-    torch is missing, its logits differ by more than `TOLERANCE`, or its tags by a CRF differ.
+    torch is missing, its logits differ by more than `TOLERANCE`, or the answers of the loader beside differ.
     """
     if verify and importlib.util.find_spec("torch") is None:
         raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
@@ -85,12 +79,6 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
         if model.task.predicts_words:
             write_json(folder / "generation_config.json", gpt2.generation_config(run.checkpoint.tokenizer))
-        if run.config.task == "crf_tagging":
-            chain = model.task.chain(step.model_of(model.net.graphdef, model.parameters))
-            save_file(
-                {name: np.asarray(scores) for name, scores in chain._asdict().items()}, folder / CRF_SCORES
-            )
-            shutil.copyfile(CRF_LOADER, folder / CRF_LOADER.name)
         if export_heads.are_written(run):
             export_heads.write(model, folder)
         difference = None
@@ -105,8 +93,6 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                     f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
                     f"{output} was not written; please report this with the model's config.json"
                 )
-            if run.config.task == "crf_tagging":
-                _check_tags(model, dev, folder, output)
             if export_heads.are_written(run):
                 export_heads.check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(card.write(run, model.net.count, difference), encoding="utf-8")
@@ -241,30 +227,6 @@ def _torch_logits(model: inference.Model, windows: Windows, folder: Path) -> dic
             rows = (one[: p.stop - p.start] if cut else one for one, p in zip(logits, pieces, strict=True))
             out.setdefault(head, []).extend(rows)
     return out
-
-
-def _check_tags(model: inference.Model, dev: Split, folder: Path, output: Path) -> None:
-    """Raises `UserError` where the loader in `folder`, on torch's logits, finds other tags than `model` does."""
-    spec = importlib.util.spec_from_file_location(CRF_LOADER.stem, folder / CRF_LOADER.name)
-    loader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loader)
-    chain, windows = loader.load_chain(folder), dev.windows
-    logits = np.concatenate(_torch_logits(model, windows, folder)[None])
-    scored = windows.word >= 0
-    sentence, word = np.repeat(windows.sentence, windows.lengths)[scored], windows.word[scored]
-    order = np.lexsort((word, sentence))  # words of a long sentence come from several windows
-    emissions = np.split(logits[scored][order], np.flatnonzero(np.diff(sentence[order])) + 1)
-    theirs = [model.run.labels[label] for part in emissions for label in loader.best_path(part, chain)]
-    with jax.default_matmul_precision("highest"):
-        predict = model.predictor()
-    ours = [tag for found in model.task.collect(dev, predict(windows)) for tag in found.tags]
-    differing = sum(a != b for a, b in zip(ours, theirs, strict=True))
-    print(f"tags by {CRF_LOADER.name} on torch's logits: {differing} of {len(ours):,} words of dev differ")
-    if differing:
-        raise UserError(
-            f"{CRF_LOADER.name} finds other tags on torch's logits than jaxft, at {differing} of {len(ours)} words: "
-            f"{output} was not written; please report this with the model's config.json"
-        )
 
 
 if __name__ == "__main__":

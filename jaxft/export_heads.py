@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from jaxft import inference, step, workdir
-from jaxft.data import labelled_windows
+from jaxft.data import labelled_windows, tokenize
 from jaxft.data.labelled import LabelledText
+from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.report import write_json
 from jaxft.tasks import Task, own_settings
@@ -23,6 +24,7 @@ from jaxft.tasks.sequence_classification import has_transformers_class, pool_of
 # Goes into the folder, and runs there only.
 LOADER = Path(__file__).parent / "pretrained" / "heads_loader.py"
 ANSWERED = 64  # texts of dev whose answers are compared
+TAGS = "tags"  # the name of a head by itself that labels words
 
 
 def are_needed(run: workdir.Run) -> bool:
@@ -33,24 +35,37 @@ def are_needed(run: workdir.Run) -> bool:
 
 
 def are_written(run: workdir.Run) -> bool:
-    """Whether an export has heads and loader: also beside transformers' class, where it doesn't read long texts so."""
-    reads = run.config.task == "sequence_classification" and run.config.data.truncation != "head"
-    return reads or are_needed(run)
+    """Whether an export has heads and loader: also beside transformers' class, where that is not all of the model.
+
+    It knows no CRF, its pipeline reads a word's tag at the first subword, and of long texts the beginning.
+    """
+    data = run.config.data
+    beside = {
+        "crf_tagging": True,
+        "token_classification": data.label_subwords == "last",
+        "sequence_classification": data.truncation != "head",
+    }
+    return beside.get(run.config.task, False) or are_needed(run)
 
 
 def _tasks(run: workdir.Run, task: Any) -> dict[str, tuple[ConfigDict, Task]]:
-    """Settings and task of each head; a task by itself is called by the name of its labels."""
+    """Settings and task of each head; a task by itself is called "tags", or of texts as the key of its labels."""
     if run.config.task == "multi_task":
         return {name: (own, task.tasks[name]) for name, own in own_settings.of_tasks(run.config).items()}
-    return {run.config.data.label: (run.config, task)}
+    return {TAGS if task.of_words else run.config.data.label: (run.config, task)}
+
+
+def _taggers(run: workdir.Run, task: Any) -> list[str]:
+    return [name for name, (_, one) in _tasks(run, task).items() if one.of_words]
 
 
 def write(model: inference.Model, folder: Path) -> None:
     """Writes heads.safetensors, heads.json and the loader, which says what they hold, into `folder`."""
     network = step.model_of(model.net.graphdef, model.parameters)
+    several = model.run.config.task == "multi_task"
     tensors: dict[str, np.ndarray] = {}
     for name, (_, task) in _tasks(model.run, model.task).items():
-        prefix = f"head/{name}/" if model.run.config.task == "multi_task" else "head/"
+        prefix = f"head/{name}/" if several else "head/"
         own = {
             f"head/{k.removeprefix(prefix)}": v for k, v in model.parameters.items() if k.startswith(prefix)
         }
@@ -59,11 +74,12 @@ def write(model: inference.Model, folder: Path) -> None:
         tensors[f"{name}.weight"] = np.ascontiguousarray(kernel.T)
         tensors[f"{name}.bias"] = linear.get("head/bias", np.zeros(kernel.shape[-1], kernel.dtype))
         if isinstance(task, CRFTagging):
-            chain = task.chain(network.readers[name])._asdict()
+            chain = task.chain(network.readers[name] if several else network)._asdict()
             tensors |= {f"{name}.{key}": np.asarray(value) for key, value in chain.items()}
     save_file(tensors, folder / "heads.safetensors")
     write_json(
-        folder / "heads.json", {"tasks": _heads(model.run, model.task), "reading": _reading(model.run)}
+        folder / "heads.json",
+        {"tasks": _heads(model.run, model.task), "reading": _reading(model.run, model.task)},
     )
     shutil.copyfile(LOADER, folder / LOADER.name)
 
@@ -78,9 +94,13 @@ def _heads(run: workdir.Run, task: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _reading(run: workdir.Run) -> dict[str, Any]:
-    """How texts, and texts in pairs, become windows; see `labelled_windows.encode`."""
+def _reading(run: workdir.Run, task: Any) -> dict[str, Any]:
+    """How words, or texts and texts in pairs, become windows; see `tokenize.encode`, `labelled_windows.encode`."""
     data = run.config.data
+    if _taggers(run, task):
+        before, after = tokenize.special_tokens(run.checkpoint.tokenizer)
+        subword = "last" if data.label_subwords == "last" else "first"
+        return {"words": {"before": before, "after": after, "subword": subword}}
     found = {"max_length": data.max_length, "truncation": data.truncation, "stride": data.stride or 0}
     for name in ("text", "pair"):
         around = labelled_windows.frame(run.checkpoint.tokenizer, name == "pair")
@@ -90,28 +110,33 @@ def _reading(run: workdir.Run) -> dict[str, Any]:
 
 def load(folder: Path) -> Any:
     """The model of the exported `folder`, by the loader that lies in it."""
+    import transformers
+
     spec = importlib.util.spec_from_file_location(LOADER.stem, folder / LOADER.name)
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
+    transformers.utils.logging.set_verbosity_error()  # a class's own linear layer is none of the body's
     return loader.Model(folder)
 
 
 def check_answers(model: inference.Model, dev: Split, folder: Path, output: Path) -> None:
     """Raises `UserError` where the loader in `folder` gives a text of dev another answer than `model` does."""
     run = model.run
-    taggers = getattr(model.task, "taggers", [])
+    taggers = _taggers(run, model.task)
     windows = np.bincount(dev.windows.sentence, minlength=len(dev.examples))
     read = (windows == 1) if taggers else (windows > 0)  # of words the loader reads one window
     examples = [dev.examples[index] for index in np.flatnonzero(read)[:ANSWERED]]
     with jax.default_matmul_precision("highest"):
         predict = model.predictor()
     ask = load(folder)
-    chunks = model.task.predict_stream(
-        examples, run.checkpoint.tokenizer, run.config, predict, max_words=1 << 16
-    )
+    config = run.config.copy_and_resolve_references()
+    config.data.context = False  # the loader is given a sentence at a time
+    chunks = model.task.predict_stream(examples, run.checkpoint.tokenizer, config, predict, max_words=1 << 16)
     compared = differing = 0
     for example, ours in (pair for chunk in chunks for pair in chunk):
-        if isinstance(example, LabelledText):
+        if isinstance(example, Sentence):
+            theirs, ours = ask(example.words), {TAGS: ours}
+        elif isinstance(example, LabelledText):
             theirs, ours = ask(example.text, example.pair), {run.config.data.label: ours}
         elif tagged := next((name for name in taggers if name in ours), None):
             theirs = ask(example.parts[tagged].words)

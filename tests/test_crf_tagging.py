@@ -1,7 +1,6 @@
 """CRF tagging through whole runs: what only a chain can learn, sentences of many windows, resume, predict, export."""
 
 import argparse
-import importlib.util
 import json
 import shutil
 import types
@@ -122,39 +121,36 @@ def test_exported_to_torch_it_finds_the_same_tags(finished, tmp_path, capsys):
     folder = tmp_path / "exported"
     export.export(finished[0], folder, verify=True)
     output = capsys.readouterr().out
-    assert "tags by crf_loader.py on torch's logits: 0 of 160 words of dev differ" in output
+    assert (
+        "answers by heads_loader.py in torch: 0 of 5 of dev differ" in output
+    )  # two are longer than a window
     _, report = AutoModelForTokenClassification.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values())
-    scores = load_file(folder / "crf.safetensors")
+    scores = load_file(folder / "heads.safetensors")
+    shapes = {"weight": (3, 32), "bias": (3,), "transitions": (3, 3), "start": (3,), "end": (3,)}
     assert {name: value.shape for name, value in scores.items()} == {
-        "transitions": (3, 3),
-        "start": (3,),
-        "end": (3,),
+        f"tags.{k}": v for k, v in shapes.items()
     }
-    assert np.isneginf(scores["start"][2]) and np.isneginf(
-        scores["transitions"][0, 2]
-    )  # I-X at first, and after O
+    # I-X at first, and after O
+    assert np.isneginf(scores["tags.start"][2]) and np.isneginf(scores["tags.transitions"][0, 2])
     card = (folder / "README.md").read_text()
-    assert "from crf_loader import Tagger" in card and "linear-chain CRF over 3 IOB2 labels" in card
-    spec = importlib.util.spec_from_file_location("crf_loader", folder / "crf_loader.py")
-    loader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loader)
-    tag = loader.Tagger(folder)
-    assert [tag(["x"] * n) for n in (0, 1, 11)] == [cycle(n) for n in (0, 1, 11)]
+    assert "from heads_loader import Model" in card and "linear-chain CRF over 3 IOB2 labels" in card
+    ask = export.export_heads.load(folder)
+    assert [ask(["x"] * n)["tags"] for n in (0, 1, 11)] == [cycle(n) for n in (0, 1, 11)]
+    assert len(ask(["x", "\u200b"])["tags"]) == 2  # which has no subword: [UNK] stands for it, as in training
     with pytest.raises(ValueError, match="102 subwords are too many for the model"):
-        tag(["x"] * 100)
-    with pytest.raises(ValueError, match="has no subword"):
-        tag(["x", "\u200b"])
+        ask(["x"] * 100)
+    ask.tokenizer.unk_token = None
+    with pytest.raises(ValueError, match="has no subword: leave it out"):
+        ask(["x", "\u200b"])
 
 
 def test_other_tags_in_torch_are_told_and_nothing_is_left(finished, tmp_path, monkeypatch):
     def wrong(tensors, path):
         save_file({name: np.zeros_like(value) for name, value in tensors.items()}, path)
 
-    monkeypatch.setattr(export, "save_file", wrong)
-    with pytest.raises(
-        UserError, match=r"other tags on torch's logits than jaxft, at \d+ of 160 words: .*out was not"
-    ):
+    monkeypatch.setattr(export.export_heads, "save_file", wrong)
+    with pytest.raises(UserError, match=r"other answers in torch than jaxft, \d+ of 5: .*out was not"):
         export.export(finished[0], tmp_path / "out", verify=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -16,11 +16,5 @@ def usage(run: workdir.Run) -> str:
     """How sentences are tagged in torch."""
     return (
         "transformers has no class for a CRF. `AutoModelForTokenClassification` loads this folder and gives the "
-        "emissions; `crf.safetensors` has the scores of neighbouring labels, and `crf_loader.py`, which needs torch, "
-        "transformers and safetensors, finds the best path:\n\n"
-        "```python\nfrom crf_loader import Tagger  # from this folder\n\n"
-        'tag = Tagger("PATH_OF_THIS_FOLDER")\n'
-        'tag(["Anna", "lives", "in", "Oslo", "."])\n```\n\n'
-        "Its words are those of the data in training, and the tag of a word is read at its first subword. In training "
-        f"windows had {run.config.data.max_length} subwords. transformers' pipeline works, but leaves the CRF out."
+        f"emissions; transformers' pipeline works, but leaves the CRF out. {token_classification.loader(run)}"
     )

@@ -85,8 +85,28 @@ def _by_kind(evaluations: Mapping[str, dict], prefix: str, what: str) -> list[st
     return rows
 
 
+def loader(run: workdir.Run) -> str:
+    """How the loader beside is told to tag words."""
+    context = " and were filled with the sentences around" if run.config.data.context else ""
+    return (
+        "`heads_loader.py`, which needs torch, transformers and safetensors and says what `heads.safetensors` holds, "
+        "tags words:\n\n"
+        "```python\nfrom heads_loader import Model  # from this folder\n\n"
+        'ask = Model("PATH_OF_THIS_FOLDER")\n'
+        'ask(["Anna", "lives", "in", "Oslo", "."])["tags"]\n```\n\n'
+        "Its words are those of the data in training; a word's tag is read at its "
+        f"{run.config.data.label_subwords} subword. In training windows had {run.config.data.max_length} subwords"
+        f"{context}."
+    )
+
+
 def usage(run: workdir.Run) -> str:
     """How transformers is told to tag text."""
+    if run.config.data.label_subwords == "last":
+        return (
+            "`AutoModelForTokenClassification` loads this folder; transformers' pipeline reads a word's label at its "
+            f"first subword, but it stands at the last one. {loader(run)}"
+        )
     return (
         "```python\nfrom transformers import pipeline\n\n"
         'tag = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first")\n'

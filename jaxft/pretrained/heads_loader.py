@@ -1,7 +1,8 @@
 """Answers of an exported model for which transformers has no class, in torch; needs torch, transformers, safetensors.
 
-A copy of this file lies in the exported folder, of several tasks on one body, of texts whose states are pooled as no
-class of transformers pools them, and of texts that are read in several windows:
+A copy of this file lies in the exported folder, of several tasks on one body, of words with a CRF or whose tags are
+read at their last subwords, of texts whose states are pooled as no class of transformers pools them, and of texts
+that are read in several windows:
 
     from heads_loader import Model
     ask = Model("PATH_OF_THE_FOLDER")
@@ -12,8 +13,9 @@ model.safetensors has the body, for transformers' AutoModel. heads.safetensors h
 `NAME.weight` [C, D] and `NAME.bias` [C] of a linear layer over hidden states, and of a CRF also `NAME.transitions`
 [C, C] (from, to), `NAME.start` [C] and `NAME.end` [C], -inf where the tagging scheme forbids. heads.json has under
 `tasks` the kind of each, its labels, and for texts `problem_type`, `pool` and `thresholds`; and under `reading` how
-texts become windows: `max_length`, `truncation`, `stride`, and the `ids` before, between and after a text and its
-pair, with the token `types` of all five parts.
+input becomes windows. Of words: the ids `before` and `after` them, and the `subword` that a word's tag is read at. Of
+texts: `max_length`, `truncation`, `stride`, and the `ids` before, between and after a text and its pair, with the
+token `types` of all five parts.
 """
 
 import json
@@ -115,26 +117,42 @@ class Model:
     def __call__(self, text: str | Sequence[str], pair: str | None = None) -> dict[str, Any]:
         """By task: tags of the words; or of the text a label, a list of labels, or a number.
 
-        Raises ValueError where there are too many words for the model, or one of them has no subword.
+        Raises ValueError where there are too many words for the model, or one of them has no subword and the tokenizer
+        no unk token to stand for it.
         """
         if isinstance(text, str):
             return self._of_text(text, pair)
-        encoded = self.tokenizer(list(text), is_split_into_words=True, return_tensors="pt")
-        length = encoded["input_ids"].shape[1]
-        if length > self.body.config.max_position_embeddings:
-            raise ValueError(f"{length} subwords are too many for the model: cut the text")
-        first: dict[int, int] = {}
-        for place, word in enumerate(encoded.word_ids(0)):
-            if word is not None:
-                first.setdefault(word, place)
-        if len(first) < len(text):
-            lost = next(word for index, word in enumerate(text) if index not in first)
-            raise ValueError(f"the word {lost!r} has no subword: leave it out")
-        places = [first[index] for index in range(len(text))]
+        inputs, places = self._words(text)
         return {
             name: self._answer(head, logits[0]) if "pool" in head else self._tags(name, logits[0][places])
-            for (name, head), logits in zip(self.heads.items(), self.logits(**encoded).values(), strict=True)
+            for (name, head), logits in zip(self.heads.items(), self.logits(**inputs).values(), strict=True)
         }
+
+    def _words(self, words: Sequence[str]) -> tuple[Any, np.ndarray]:
+        """One row, and each word's place in it: that of the subword that its tag is read at."""
+        from transformers import BatchEncoding
+
+        reading = self.reading["words"]
+        encoded = self.tokenizer(
+            [list(words)], is_split_into_words=True, add_special_tokens=False, verbose=False
+        )
+        subwords: list[list[int]] = [[] for _ in words]
+        for word, token in zip(encoded.word_ids(0), encoded["input_ids"][0], strict=True):
+            subwords[word].append(token)
+        unknown = self.tokenizer.unk_token_id
+        if not all(subwords) and unknown is None:
+            raise ValueError(f"the word {words[subwords.index([])]!r} has no subword: leave it out")
+        subwords = [ids or [unknown] for ids in subwords]
+        row = [*reading["before"], *(token for ids in subwords for token in ids), *reading["after"]]
+        if len(row) > self.body.config.max_position_embeddings:
+            raise ValueError(f"{len(row)} subwords are too many for the model: cut the text")
+        row = row or [self.tokenizer.eos_token_id]
+        ends = np.cumsum([len(ids) for ids in subwords], dtype=np.int64)
+        starts = ends - [len(ids) for ids in subwords] if words else ends
+        places = len(reading["before"]) + (ends - 1 if reading["subword"] == "last" else starts)
+        return BatchEncoding(
+            {"input_ids": [row], "attention_mask": [[1] * len(row)]}, tensor_type="pt"
+        ), places
 
     def _of_text(self, text: str, pair: str | None) -> dict[str, Any]:
         """The answers from the mean of the logits of the text's windows."""
