@@ -14,6 +14,7 @@ and batch with all logits at once and in chunks, by the compiler's word: nothing
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -72,6 +73,7 @@ def run_jaxft(
         "train.steps": steps,
         "optim.lr": LR,
         "optim.schedule": "linear",
+        "optim.warmup": math.ceil(0.1 * steps),  # as the Trainer rounds it
         "optim.b2": 0.999,
         "optim.weight_decay": 0.01,
         "eval.rows": flags.rows,
@@ -118,7 +120,9 @@ def side_by_side(flags, size: str) -> None:
         folder = Path(name)
         model, texts = make_model(folder, size), cut_text(flags, folder)
         for seed in flags.seeds:
-            ours = run_jaxft(flags, model, texts, folder / f"run{seed}", steps=steps, seed=seed)
+            ours = run_jaxft(
+                flags, model, texts, folder / f"run{seed}", steps=steps, seed=seed, model__remat=flags.remat
+            )
             sides["jaxft"].append(
                 {
                     "tokens_per_s": ours["real_tokens_per_s"],
@@ -231,6 +235,9 @@ def main() -> None:
     parser.add_argument("--peer", help="needed by small and large")
     parser.add_argument("--part", choices=[*SIZES, "layouts", "memory", "all"], default="all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--remat", default="none", help="jaxft's config.model.remat in small and large: none, dots or full"
+    )
     parser.add_argument("--block", type=int, default=128, help="tokens of a row")
     parser.add_argument("--rows", type=int, default=16, help="of a step")
     parser.add_argument("--steps", type=int, default=30, help="of the 4 layers")

@@ -1,8 +1,10 @@
-"""Intents of requests with BERT: `--config configs/intent.py[:offline|banking77]`.
+"""Intents of requests with BERT: `--config configs/intent.py[:offline|several|banking77]`.
 
 offline    MiniLM from a package on the generated corpus `demo:intent`, ten requests to a bank; needs no hub.
            Synthetic: it shows that the trainer works, not how good a model is. Measured, seed 0: accuracy 100% on
            dev and on test.
+several    the same with one or two intents a request (multi-label), on the generated corpus `demo:requests`. Measured,
+           seed 0: micro F1 TODO and all labels right TODO on dev, TODO and TODO on test.
 banking77  MiniLM on Banking77 (77 intents), whose files train.csv and test.csv you give:
            --config.data.train=DIR/train.csv --config.data.test=DIR/test.csv. A tenth of train is the dev set.
            Measured after five epochs at 1e-4 on all of train, seed 0: accuracy 92.0% on test.
@@ -26,11 +28,18 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.dev = "demo:intent/dev"
         config.data.test = "demo:intent/test"
         config.train.epochs = 2.0
+    elif arg == "several":
+        config.model.problem_type = "multi_label_classification"
+        config.data.train = "demo:requests/train"
+        config.data.dev = "demo:requests/dev"
+        config.data.test = "demo:requests/test"
+        config.data.label = "intents"
+        config.train.epochs = 3.0
     elif arg == "banking77":
         config.data.train = "train.csv"
         config.data.test = "test.csv"
         config.data.label = "category"
         config.train.epochs = 5.0
     else:
-        raise UserError(f"configs/intent.py has no recipe {arg!r}; expected offline or banking77")
+        raise UserError(f"configs/intent.py has no recipe {arg!r}; expected offline, several or banking77")
     return config

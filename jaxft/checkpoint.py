@@ -13,29 +13,31 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from jaxft import distributed
+from jaxft import distributed, startup
 from jaxft.errors import UserError
 
 Say = Callable[[str], None]
+# Bytes of data that are gathered in memory for a file of a checkpoint; by default orbax holds 2 GB.
+FILE_SIZE = 64 << 20
 # orbax tells every phase of every save, and a failed one with a trace from each thread; `Checkpoints` says it once.
 for _name in ("absl", "asyncio"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-@jax.jit
-def digest(tree: Any) -> list[jax.Array]:
-    """One uint32 a leaf of `tree`: a sum over its bits, weighted by position, modulo 2^32.
+def digest(tree: Any) -> list[int]:
+    """One number of 32 bits a leaf of `tree`: a sum over its bits, weighted by position, modulo 2^32.
 
     Integer sums do not depend on order, so the digest is the same on any mesh; a changed bit changes it,
-    since every position's weight is odd.
+    since every position's weight is odd. A leaf after the other: a CPU makes the terms of a sum before it adds them up.
     """
+    return [int(jax.device_get(_leaf_digest(leaf))) for leaf in jax.tree.leaves(tree)]
 
-    def leaf_digest(x: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).reshape(-1)
-        index = jax.lax.iota(jnp.uint32, bits.size)
-        return jnp.sum(bits.astype(jnp.uint32) * (index * jnp.uint32(0x9E3779B2) + jnp.uint32(1)))
 
-    return [leaf_digest(leaf) for leaf in jax.tree.leaves(tree)]
+@jax.jit
+def _leaf_digest(x: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).reshape(-1)
+    index = jax.lax.iota(jnp.uint32, bits.size)
+    return jnp.sum(bits.astype(jnp.uint32) * (index * jnp.uint32(0x9E3779B2) + jnp.uint32(1)))
 
 
 class Checkpoints:
@@ -69,9 +71,9 @@ class Checkpoints:
         self.wait()
         self._remove_unfinished()  # writers of a save that failed may have gone on for a while
         known = self.steps()
-        digests = [int(value) for value in jax.device_get(digest(tree))]
+        digests = digest(tree)
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(tree),
+            state=ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=FILE_SIZE),
             meta=ocp.args.JsonSave({"meta": meta, "digests": digests, "checksum": _checksum(meta, digests)}),
         )
 
@@ -100,6 +102,7 @@ class Checkpoints:
         if self._saving is not None:
             step, self._saving = self._saving, None
             self._attempt(step, self._manager.wait_until_finished)
+            startup.release_memory()
 
     def close(self) -> None:
         """Finishes the save under way and ends the background threads."""
@@ -182,9 +185,11 @@ class Checkpoints:
         meta, digests = told["meta"], told["digests"]
         if told["checksum"] != _checksum(meta, digests):
             raise ValueError("wrong checksum of its meta data")
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta)))
+        wanted = abstract(meta)
+        how = ocp.checkpoint_utils.construct_restore_args(wanted)
+        args = ocp.args.Composite(state=ocp.args.PyTreeRestore(wanted, restore_args=how))
         tree = distributed.together(lambda: restore(step, args=args).state)
-        found = [int(value) for value in jax.device_get(digest(tree))]
+        found = digest(tree)
         if found != digests:
             names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
             bad = [name for name, a, b in zip(names, found, digests, strict=True) if a != b]

@@ -114,7 +114,7 @@ def base() -> ConfigDict:
                 weight=1.0,  # of one of several tasks, set in `tasks`
                 balance="weights",  # of several tasks' losses: those weights, or learned "uncertainty"
                 label_smoothing=0.0,
-                r_drop=0.0,  # for texts: weight of the divergence of two passes under other dropout masks, e.g. 1.0
+                r_drop=0.0,  # weight of the divergence of two passes under other dropout masks, e.g. 1.0
                 focal_gamma=0.0,  # of the focal loss, e.g. 2.0; 0: plain cross-entropy
                 class_weights=(),  # pairs, e.g. (("O", 0.5),); labels not named weigh 1
             ),

@@ -112,10 +112,8 @@ def check(found: Mapping[str, Any]) -> None:
     need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
     for key in ("loss.focal_gamma", "loss.r_drop"):
         need(key, 0 <= found[key] < math.inf, "0 or more")
-    if found["task"] != "sequence_classification":
-        need(
-            "loss.r_drop", not found["loss.r_drop"], "0, for it is for config.task='sequence_classification'"
-        )
+    if found["task"] not in (kinds := ("token_classification", "sequence_classification")):
+        need("loss.r_drop", not found["loss.r_drop"], f"0, for it is for config.task of {' or '.join(kinds)}")
     _check_tasks(found, need)
     bounds = found["data.label_range"]
     need(

@@ -156,11 +156,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     eval_steps = build.compile_eval(
         net, {shape for name, one in loaders.items() if name != "train" for shape in one.shapes}
     )
-    # Compiled here, so that saving does not compile in the loop.
-    jax.block_until_ready(digest(stacks.of_state(stacks.together, state)))
-    jax.block_until_ready(digest(stacks.together(state.trainable | state.frozen)))
+    # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
+    digest((stacks.together(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
-    startup.release_compilers_memory()
+    startup.release_memory()
     flops_per_token = net.train_flops_per_token(length, given)
     say(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "

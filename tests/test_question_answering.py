@@ -259,7 +259,7 @@ def test_a_stream_is_read_no_further_than_a_chunk(trained):
 
 
 def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, tmp_path):
-    """Its logits, checked by --verify; and the answers of the code in its card, which has no windows."""
+    """Its logits, checked by --verify; and the answers of the code in its card, long contexts in windows."""
     from transformers import AutoModelForQuestionAnswering
 
     run, _, _ = trained
@@ -276,13 +276,12 @@ def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, t
     names: dict = {}
     exec(code.replace("PATH_OF_THIS_FOLDER", str(tmp_path / "model")), names)
     given = {one["id"]: one for one in read_lines(folder / "test.jsonl")}
-    compared = 0
+    long = 0
     for line in read_lines(run / "predictions/test.jsonl"):
         one = given[line["id"]]
-        if len(one["context"].split()) < 30:
-            assert names["answer"](one["question"], one["context"]) == line["predicted_answer"]
-            compared += 1
-    assert compared > 50
+        assert names["answer"](one["question"], one["context"]) == line["predicted_answer"]
+        long += len(one["context"].split()) > 31 and line["predicted_answer"] != ""
+    assert long >= 3
 
 
 @pytest.mark.parametrize(

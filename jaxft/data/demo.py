@@ -10,7 +10,7 @@ from jaxft.data import demo_templates as templates
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
 
-SPLITS = {"train": 4800, "dev": 800, "test": 800}  # sentences, or a few more: documents are whole
+SIZES = {"train": 4800, "dev": 800, "test": 800}  # sentences, or a few more: documents are whole
 
 _SEED = 20240611
 _LONG = 0.01  # share of documents that end with a very long sentence
@@ -31,8 +31,8 @@ def sentences(split: str) -> Iterator[Sentence]:
     No entity of one split stands in another, whatever its case and type. Documents have 3 to 8 sentences,
     rarely one very long one more. Tags are IOB2 over PER, ORG, LOC and MISC.
     """
-    if split not in SPLITS:
-        raise UserError(f"demo:ner has no split {split!r}; expected one of {', '.join(SPLITS)}")
+    if split not in SIZES:
+        raise UserError(f"demo:ner has no split {split!r}; expected one of {', '.join(SIZES)}")
     return _generate(split)
 
 
@@ -43,7 +43,7 @@ def _generate(split: str) -> Iterator[Sentence]:
     subjects = [domain for domain in domains if domain not in ("general", "plain")]
     seen = set()
     count = document = 0
-    while count < SPLITS[split]:
+    while count < SIZES[split]:
         writer = _Writer(rng, pools)
         subject = rng.choice(subjects)
         length = rng.randint(3, 8)
@@ -136,7 +136,7 @@ def name_pools() -> dict[str, dict[str, list[str]]]:
             for index, name in enumerate(dealt):
                 split_of[name] = DEAL[index % len(DEAL)]
 
-    pools = {split: {} for split in SPLITS}
+    pools = {split: {} for split in SIZES}
     for kind, members in kinds.items():
         for split, pool in pools.items():
             mine = [name for name in members if split_of[name.lower()] == split]

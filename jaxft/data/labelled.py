@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxft.data import conll, demo_labelled, demo_requests, records, sources
+from jaxft.data import conll, demo_labelled, demo_pairs, demo_requests, records, sources
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "hub")
 SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 
+_DEMOS = {"requests": demo_requests.records, "similarity": demo_pairs.records}  # others are demo_labelled's
 _SUFFIXES = records.SUFFIXES | {".tsv": "tsv", ".txt": "text", ".text": "text"}
 
 Label = str | tuple[str, ...] | float
@@ -52,7 +53,7 @@ def read(
 
     Args:
       source: a path; "-" for stdin; an open stream (the format named, one that is read by lines);
-        `demo:sentiment/SPLIT`, `demo:intent/SPLIT` or `demo:requests/SPLIT`; or
+        `demo:NAME/SPLIT` of sentiment, intent, requests and similarity; or
         `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`; with a choice of records, `data.jsonl?fold=0-3`, if wanted.
       problem: what a label is: `SINGLE` a name (numbers and true and false become names), `MULTI` a list of
         names or a string of them with `separator` between, `NUMBER` a number.
@@ -86,9 +87,8 @@ def _records(source, format: str, columns: Columns) -> tuple[Iterator[records.Re
         raise UserError(f"format {format!r} is not for texts with labels; expected {', '.join(FORMATS)}")
     if isinstance(source, str):
         if source.startswith("demo:"):
-            return demo_requests.records(source) if demo_requests.has(source) else demo_labelled.records(
-                source
-            ), {}
+            name = source.removeprefix("demo:").partition("?")[0].partition("/")[0]
+            return _DEMOS.get(name, demo_labelled.records)(source), {}
         if format == "hub" or source.startswith("hub:"):
             return records.read_hub(source if source.startswith("hub:") else f"hub:{source}")
         sources.check_readable(source, "demo:sentiment/train, demo:intent/train")

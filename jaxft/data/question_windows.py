@@ -31,9 +31,8 @@ def encode(
 ) -> Windows:
     """Windows of at most `max_length` tokens: question and context with special tokens and token types as pairs.
 
-    A context that is too long is read in windows that share `stride` tokens (default a third of `max_length`, as
-    the 128 of 384 of transformers' run_qa.py, whose windows these are). A question takes half the room at most, and
-    keeps its beginning.
+    A context that is too long is read in windows that share `stride` tokens (see `default_stride`), those of
+    transformers' run_qa.py. A question takes half the room at most, and keeps its beginning.
 
     Columns beside `input_ids`, `token_type_ids` and `sentence` (the question's index): `labels` int32 [N, 2], first
     and last token of the first answer that the window holds whole, counted from the window's beginning, or 0, the
@@ -57,11 +56,17 @@ def encode(
         raise UserError(
             f"config.data.stride={stride}: expected 0 to {least - 1} with config.data.max_length={max_length}"
         )
-    stride = min(max_length // 3, least - 1) if stride is None else stride
+    stride = default_stride(tokenizer, max_length) if stride is None else stride
     path = None
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(questions, tokenizer, [max_length, stride])}.arrow"
     return windows.cached(path, lambda: _encode(questions, tokenizer, around, room, stride))
+
+
+def default_stride(tokenizer, max_length: int) -> int:
+    """Tokens that windows share: a third of `max_length`, as the 128 of 384 of transformers' run_qa.py, if they can."""
+    room = max_length - labelled_windows.frame(tokenizer, pair=True).size
+    return min(max_length // 3, room - room // 2 - 1)
 
 
 def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) -> str:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from jaxft.data import annotated, conll, demo, demo_requests, records
+from jaxft.data import annotated, conll, demo, demo_grammar, demo_requests, records
 from jaxft.data.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
@@ -38,7 +38,7 @@ def read(
 
     Args:
       source: a path; "-" for stdin; an open stream (the format named, one that is read by lines);
-        `demo:ner/train`, `/dev` or `/test`, or `demo:requests/train` and so on; or
+        `demo:NAME/train`, `/dev` or `/test` of ner, pos and requests; or
         `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`. Of records some can be chosen: `data.jsonl?fold=0-3`.
       format: one of `FORMATS`. "auto" goes by the suffix; any other suffix, and stdin, is CoNLL if
         `tagged`, and ".txt" and stdin are plain text if not.
@@ -66,7 +66,7 @@ def read(
     if isinstance(source, str) and demo_requests.has(source):
         return not_empty(annotated.sentences(demo_requests.records(address), **options), source, "sentence")
     if isinstance(source, str) and source.startswith("demo:"):
-        sentences = demo.sentences(_demo_split(source, split))
+        sentences = _demo(source, split)
         return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
     if format == "hub" or (isinstance(source, str) and source.startswith("hub:")):
         address = address if address.startswith("hub:") else f"hub:{address}"
@@ -97,12 +97,14 @@ def read(
     return not_empty(sentences, source, "sentence")
 
 
-def _demo_split(source: str, split: str | None) -> str:
+def _demo(source: str, split: str | None) -> Iterator[Sentence]:
     name, _, named = source.removeprefix("demo:").partition("/")
+    corpora = {"ner": demo, "pos": demo_grammar}
     split = named or split
-    if name != "ner" or split not in demo.SPLITS:
-        raise UserError(f"{source}: no such corpus; expected demo:ner/{', demo:ner/'.join(demo.SPLITS)}")
-    return split
+    if name not in corpora or split not in corpora[name].SIZES:
+        known = (f"demo:{name}/{split}" for name, corpus in corpora.items() for split in corpus.SIZES)
+        raise UserError(f"{source}: no such corpus; expected {', '.join(known)}")
+    return corpora[name].sentences(split)
 
 
 def check_readable(source: str, demo: str) -> None:

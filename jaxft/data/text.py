@@ -17,7 +17,7 @@ KEYS = {"text": "text"}  # what a record of plain text may hold, by role
 _FIELD = re.compile(r"\{([^{}\s][^{}]*)\}")
 # Records of `demo:NAME`, by split.
 _DEMOS = {
-    "text": (demo.SPLITS, lambda split: ({"text": text} for text in demo_text.documents(split))),
+    "text": (demo.SIZES, lambda split: ({"text": text} for text in demo_text.documents(split))),
     "headline": (demo_text.HEADLINES, demo_text.headlines),
 }
 

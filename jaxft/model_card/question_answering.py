@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from jaxft import workdir
+from jaxft.data import question_windows
 
 TASK = "question-answering"  # the hub's name
 TAGS = ["question-answering"]
@@ -40,9 +41,11 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
 
 
 def usage(run: workdir.Run) -> str:
-    """How transformers is told to answer a question."""
-    threshold, config = run.tuned.get("null_threshold"), run.config
-    stride = "" if config.data.stride is None else f" of which {config.data.stride} tokens are shared"
+    """How torch is told to answer a question: transformers has a class, but since version 5 no pipeline."""
+    threshold, data = run.tuned.get("null_threshold"), run.config.data
+    stride = data.stride
+    if stride is None:
+        stride = question_windows.default_stride(run.checkpoint.tokenizer, data.max_length)
     said = f"""```python
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -51,34 +54,37 @@ tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")
 model = AutoModelForQuestionAnswering.from_pretrained("PATH_OF_THIS_FOLDER").eval()
 
 
-def answer(question, context, longest={config.eval.max_answer}):
-    text = tokenizer(question, context, truncation="only_second", max_length={config.data.max_length},
-                     return_offsets_mapping=True, return_tensors="pt")
-    offsets = text.pop("offset_mapping")[0].tolist()
+def answer(question, context, longest={run.config.eval.max_answer}):
+    windows = tokenizer(question, context, truncation="only_second", max_length={data.max_length}, stride={stride},
+                        return_overflowing_tokens=True, return_offsets_mapping=True, padding=True, return_tensors="pt")
+    windows.pop("overflow_to_sample_mapping")
+    offsets = windows.pop("offset_mapping").tolist()
     with torch.no_grad():
-        found = model(**text)
-    first, last = found.start_logits[0], found.end_logits[0]
-    scores = first[:, None] + last[None]
-    inside = torch.tensor([part == 1 for part in text.sequence_ids(0)])
-    scores[~inside] = scores[:, ~inside] = -torch.inf
-    scores = scores.where(torch.ones_like(scores).triu().tril(longest - 1) > 0, -torch.inf)
-    start, end = divmod(int(scores.argmax()), len(offsets))
+        found = model(**windows)
+    best, text, none = -torch.inf, "", torch.inf
+    for window, (first, last) in enumerate(zip(found.start_logits, found.end_logits)):
+        inside = torch.tensor([part == 1 for part in windows.sequence_ids(window)])
+        scores = first[:, None] + last[None]
+        scores[~inside] = scores[:, ~inside] = -torch.inf
+        scores = scores.where(torch.ones_like(scores).triu().tril(longest - 1) > 0, -torch.inf)
+        if scores.max() > best:
+            start, end = divmod(int(scores.argmax()), len(first))
+            best, text = scores.max(), context[offsets[window][start][0] : offsets[window][end][1]]
+        none = min(none, first[0] + last[0])
 """
     if threshold is not None:
-        said += f"""    if first[0] + last[0] - scores.max() > {threshold!r}:
+        said += f"""    if none - best > {threshold!r}:
         return ""  # the context has no answer
 """
-    said += """    return context[offsets[start][0] : offsets[end][1]]
+    said += f"""    return text
 
 
 answer("...", "...")
 ```
 
-"""
-    said += (
-        "This reads the beginning of a context. In training and evaluation long ones were read in windows"
-        f"{stride}; the best answer of all windows counts, and the least score of no answer."
-    )
+Since version 5 transformers has no pipeline for questions. Long contexts are read as in training, in windows of
+{data.max_length} tokens of which neighbours share {stride}: the best answer of all windows counts."""
     if threshold is not None:
-        said += f" The threshold, tuned on dev, is `null_threshold` in config.json: {threshold:.3f}."
+        said += f""" None is given where the least score of no answer is higher by more than the threshold,
+tuned on dev: `null_threshold` in config.json, {threshold:.3f}."""
     return said

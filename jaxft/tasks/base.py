@@ -17,6 +17,7 @@ from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
 
 Say = Callable[[str], None]  # prints one line of the run's log
+OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +135,23 @@ class Task(Protocol):
         console: Console,
     ) -> dict[str, float]:
         """Writes eval/NAME.json and what else there is to read, prints the report, returns the metrics."""
+
+
+def two_passes(
+    logits: Callable[[DropoutSeed | None], jax.Array],
+    loss: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    divergence: Callable[[jax.Array, jax.Array], jax.Array],
+    r_drop: float,
+    dropout: DropoutSeed | None,
+) -> tuple[jax.Array, jax.Array]:
+    """(loss_sum, weight_sum) of `loss` on `logits`, of which with `r_drop` there are two, by different dropout masks:
+    the mean of their losses, and so much of their `divergence` (R-Drop, Liang et al. 2021)."""
+    first = logits(dropout)
+    total, weight = loss(first)
+    if not r_drop or dropout is None:
+        return total, weight
+    again = logits(dropout._replace(seed=dropout.seed ^ OTHER_MASKS))
+    return (total + loss(again)[0]) / 2 + r_drop * divergence(first, again), weight
 
 
 def class_weights(config: ConfigDict, labels: Sequence[str]) -> np.ndarray | None:

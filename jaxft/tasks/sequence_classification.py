@@ -22,7 +22,7 @@ from jaxft.models.heads import Score, SequenceClassifier
 from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import problems
-from jaxft.tasks.base import Say, Split, cache_folder, chunks
+from jaxft.tasks.base import Say, Split, cache_folder, chunks, two_passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +32,6 @@ AUTO_POOL = {
     "bert": "pooler",
     "gpt2": "last",
 }  # of what `config.model.pool` means, by architecture; transformers'
-OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
 
 
 def pool_of(config: ConfigDict, model_type: str) -> str:
@@ -186,17 +185,15 @@ class SequenceClassification:
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """The problem's loss summed over windows by their weights; weight: their sum.
-
-        With `config.loss.r_drop` the mean of two passes' under other dropout masks, and so much of their divergence.
-        """
-        logits, labels, weights = _logits(model, batch, dropout), batch["labels"], batch["weights"]
-        total, weight = self.problem.loss(logits, labels, weights)
-        if not self.r_drop or dropout is None:
-            return total, weight
-        again = _logits(model, batch, dropout._replace(seed=dropout.seed ^ OTHER_MASKS))
-        total = (total + self.problem.loss(again, labels, weights)[0]) / 2
-        return total + self.r_drop * self.problem.divergence(logits, again, weights), weight
+        """The problem's loss summed over windows by their weights; weight: their sum. R-Drop: see `two_passes`."""
+        labels, weights = batch["labels"], batch["weights"]
+        return two_passes(
+            lambda dropout: _logits(model, batch, dropout),
+            lambda logits: self.problem.loss(logits, labels, weights),
+            lambda one, other: self.problem.divergence(one, other, weights),
+            self.r_drop,
+            dropout,
+        )
 
     def logits(self, model, batch) -> jax.Array:
         """Outputs for every segment, float32 [R, S, C], numbers in the data's units, without dropout."""

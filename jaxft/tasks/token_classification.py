@@ -26,7 +26,7 @@ from jaxft.models import bodies
 from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.tasks import tagging_report
-from jaxft.tasks.base import Say, Split, cache_folder, class_weights
+from jaxft.tasks.base import Say, Split, cache_folder, class_weights, two_passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +62,7 @@ class TokenClassification:
         self.context = config.data.context
         self.label_smoothing = config.loss.label_smoothing
         self.focal_gamma = config.loss.focal_gamma
+        self.r_drop = config.loss.r_drop
         self.class_weights = class_weights(config, labels)
 
     @staticmethod
@@ -185,8 +186,14 @@ class TokenClassification:
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """Cross-entropy summed over the labelled subwords; weight: how many there are."""
-        return self._loss(model, _logits(model, batch, dropout, batch["weights"] > 0), batch)
+        """Cross-entropy summed over the labelled subwords; weight: how many there are. R-Drop: see `two_passes`."""
+        return two_passes(
+            lambda dropout: _logits(model, batch, dropout, batch["weights"] > 0),
+            lambda logits: self._loss(model, logits, batch),
+            lambda one, other: losses.divergence(one, other, batch["weights"]),
+            self.r_drop,
+            dropout,
+        )
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every label at every subword, float32 [R, L, C], without dropout."""

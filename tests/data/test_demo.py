@@ -13,7 +13,7 @@ from jaxft.errors import UserError
 
 @pytest.fixture(scope="module")
 def corpus():
-    return {split: list(demo.sentences(split)) for split in demo.SPLITS}
+    return {split: list(demo.sentences(split)) for split in demo.SIZES}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,38 @@
+"""The loss of words' labels beyond cross-entropy, which tests/test_losses.py has."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft import config, losses
+from jaxft.data.loader import INPUTS
+from jaxft.models.layers import DropoutSeed
+from jaxft.tasks import TASKS
+
+
+def test_r_drop_is_the_mean_of_two_passes_and_their_divergence_over_labelled_words():
+    """Of a stand-in whose logits are the seed's, infinite where no word is; without dropout one pass."""
+    values = config.base()
+    values.loss.r_drop, values.loss.class_weights = 0.7, (("O", 0.5),)
+    task, rng = TASKS["token_classification"](["O", "B-X", "I-X"], config=values), np.random.default_rng(0)
+    weights = jnp.asarray([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0]], jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 3, (2, 5)), jnp.int32)
+    batch = {"labels": labels, "weights": weights} | dict.fromkeys(INPUTS)
+    logits = {}
+
+    def model(*_, dropout, wanted):
+        assert (wanted == (weights > 0)).all()
+        key = None if dropout is None else int(dropout.seed)
+        values = jnp.where(wanted[..., None], rng.normal(size=(2, 5, 3)), jnp.inf)
+        return logits.setdefault(key, values)
+
+    total, weight = task.loss(model, batch, DropoutSeed(jnp.uint32(1), jnp.int32(0)))
+    one, other = logits.values()
+    each = [
+        losses.cross_entropy(x, labels, weights, class_weights=jnp.array([0.5, 1, 1])) for x in (one, other)
+    ]
+    mean, apart = (each[0][0] + each[1][0]) / 2, losses.divergence(one, other, weights)
+    assert float(total) == pytest.approx(float(mean + 0.7 * apart)) and weight == each[0][1]
+    assert float(apart) > 0.1
+    task.loss(model, batch, None)
+    assert len(logits) == 3
