@@ -36,6 +36,7 @@ class Checkpoint:
     folder: Path | None
     hf_config: dict[str, Any]
     tokenizer: Any
+    added: int = 0  # of its tokens, by `config.data.added_tokens`
 
 
 def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> Checkpoint:
@@ -56,8 +57,10 @@ def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
             f"{address}: its tokenizer has {len(checkpoint.tokenizer)} tokens, but the model only {vocabulary}; "
             "its tokenizer and config.json do not belong together"
         )
-    if config.data.added_tokens and checkpoint.tokenizer.add_tokens(list(config.data.added_tokens)):
+    if config.data.added_tokens:
+        added = checkpoint.tokenizer.add_tokens(list(config.data.added_tokens))
         checkpoint.hf_config["vocab_size"] = max(vocabulary, len(checkpoint.tokenizer))
+        checkpoint = dataclasses.replace(checkpoint, added=added)
     if checkpoint.tokenizer.pad_token_id is None:
         # GPT-2's has none. Padding is never seen, so any token serves, and none has to be added.
         checkpoint.tokenizer.pad_token = checkpoint.tokenizer.eos_token

@@ -53,6 +53,7 @@ class Network:
         Six per weight of a matrix product, the output's tied embedding being one, and 12 * layers * length *
         width for attention scores and their weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
         wanted: the share of tokens that the last layer gives, which it takes through its products after attention.
+        With R-Drop there are two passes.
         """
         kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
@@ -63,7 +64,7 @@ class Network:
         ]
         dense -= 6 * (1 - wanted) * sum(leaf.size // leaf.shape[0] for leaf in after)
         query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
-        return dense + 12 * query.shape[0] * length * query.shape[-1]
+        return self.task.passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
 
 
 def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
@@ -113,9 +114,9 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
     said = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     if config.model.init == "pretrained":
         folder, abstract = checkpoint.folder, dict(net.abstract)
-        known = architecture(checkpoint.hf_config).sizes(hub.read_config(folder))["vocab_size"]
-        added = abstract[WORDS].shape[0] - known
-        abstract[WORDS] = jax.ShapeDtypeStruct((known, abstract[WORDS].shape[1]), abstract[WORDS].dtype)
+        stored = architecture(checkpoint.hf_config).sizes(hub.read_config(folder))["vocab_size"]
+        rows, width = abstract[WORDS].shape
+        abstract[WORDS] = jax.ShapeDtypeStruct((stored, width), abstract[WORDS].dtype)
         tensors = hub.open_tensors(folder)
         # Checkpoints of other tasks have no pooler, and no task's head is another's.
         new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "body/pooler/")
@@ -127,9 +128,11 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
             source=str(folder),
         )
         said = str(report)
-        if added:
-            mean = loaded[WORDS].mean(axis=0, dtype=np.float64, keepdims=True).astype(loaded[WORDS].dtype)
-            loaded[WORDS] = np.concatenate([loaded[WORDS], np.repeat(mean, added, axis=0)])
+        if added := checkpoint.added:
+            known = len(checkpoint.tokenizer) - added  # a table may have had room for more
+            table = np.concatenate([loaded[WORDS], np.empty((rows - stored, width), loaded[WORDS].dtype)])
+            table[known : known + added] = table[:known].mean(axis=0, dtype=np.float64)
+            loaded[WORDS] = table
             said += f"; {added} new words (config.data.added_tokens) begin as the mean of the other {known:,}"
     fresh = [name for name in net.abstract if name not in loaded]
     # jit removes what is computed for parameters that are not asked for.

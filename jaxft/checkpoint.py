@@ -137,7 +137,7 @@ class Checkpoints:
         Newer damaged ones are moved out of the way, into the folder's name + ".damaged".
 
         Args:
-          abstract: gives the tree of `jax.ShapeDtypeStruct`s with shardings to restore into, from `meta`;
+          abstract: gives the tree of `jax.ShapeDtypeStruct`s, each with a sharding, to restore into, from `meta`;
             raises `UserError` where that checkpoint does not fit this run.
 
         Raises:

@@ -120,6 +120,13 @@ def _join(flags: argparse.Namespace) -> None:
         # One process, for there is no cluster that jax knows, or another's command is run within it.
         if explicit or not re.search("coordinator_address|must be called before", str(error)):
             raise
+        number = os.environ.get("JOB_COMPLETION_INDEX")
+        if number is not None and "coordinator_address" in str(error):
+            raise UserError(
+                f"this is pod {number} of an indexed Kubernetes job, but jax finds no others: give --coordinator, "
+                "--num_processes and --process_id, as launch/kubernetes.sh does (--num_processes 1 where it is alone), "
+                "or install the package kubernetes and let pods read pods"
+            ) from None
 
 
 def _all_gpus_of_slurm() -> list[int] | None:

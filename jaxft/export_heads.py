@@ -20,6 +20,7 @@ from jaxft.tasks import Task, own_settings
 from jaxft.tasks.base import Split
 from jaxft.tasks.crf_tagging import CRFTagging
 from jaxft.tasks.sequence_classification import has_transformers_class, pool_of
+from jaxft.tasks.token_classification import forms_entities
 
 # Goes into the folder, and runs there only.
 LOADER = Path(__file__).parent / "pretrained" / "heads_loader.py"
@@ -37,12 +38,13 @@ def are_needed(run: workdir.Run) -> bool:
 def are_written(run: workdir.Run) -> bool:
     """Whether an export has heads and loader: also beside transformers' class, where that is not all of the model.
 
-    It knows no CRF, its pipeline reads a word's tag at the first subword, and of long texts the beginning.
+    It knows no CRF; its pipeline joins neighbours that have one label, reads it at a word's first subword, and of long
+    texts the beginning.
     """
     data = run.config.data
     beside = {
         "crf_tagging": True,
-        "token_classification": data.label_subwords == "last",
+        "token_classification": data.label_subwords == "last" or not forms_entities(run.config, run.labels),
         "sequence_classification": data.truncation != "head",
     }
     return beside.get(run.config.task, False) or are_needed(run)
@@ -99,8 +101,15 @@ def _reading(run: workdir.Run, task: Any) -> dict[str, Any]:
     data = run.config.data
     if _taggers(run, task):
         before, after = tokenize.special_tokens(run.checkpoint.tokenizer)
-        subword = "last" if data.label_subwords == "last" else "first"
-        return {"words": {"before": before, "after": after, "subword": subword}}
+        return {
+            "words": {
+                "max_length": data.max_length,
+                "stride": tokenize.stride_of(data.stride, data.max_length - len(before) - len(after)),
+                "before": before,
+                "after": after,
+                "subword": "last" if data.label_subwords == "last" else "first",
+            }
+        }
     found = {"max_length": data.max_length, "truncation": data.truncation, "stride": data.stride or 0}
     for name in ("text", "pair"):
         around = labelled_windows.frame(run.checkpoint.tokenizer, name == "pair")
@@ -115,17 +124,19 @@ def load(folder: Path) -> Any:
     spec = importlib.util.spec_from_file_location(LOADER.stem, folder / LOADER.name)
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
+    told = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # a class's own linear layer is none of the body's
-    return loader.Model(folder)
+    try:
+        return loader.Model(folder)
+    finally:
+        transformers.utils.logging.set_verbosity(told)
 
 
 def check_answers(model: inference.Model, dev: Split, folder: Path, output: Path) -> None:
     """Raises `UserError` where the loader in `folder` gives a text of dev another answer than `model` does."""
     run = model.run
     taggers = _taggers(run, model.task)
-    windows = np.bincount(dev.windows.sentence, minlength=len(dev.examples))
-    read = (windows == 1) if taggers else (windows > 0)  # of words the loader reads one window
-    examples = [dev.examples[index] for index in np.flatnonzero(read)[:ANSWERED]]
+    examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:ANSWERED]]
     with jax.default_matmul_precision("highest"):
         predict = model.predictor()
     ask = load(folder)

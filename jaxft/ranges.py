@@ -112,8 +112,9 @@ def check(found: Mapping[str, Any]) -> None:
     need("loss.label_smoothing", 0 <= found["loss.label_smoothing"] < 1, "0 or more and below 1")
     for key in ("loss.focal_gamma", "loss.r_drop"):
         need(key, 0 <= found[key] < math.inf, "0 or more")
-    if found["task"] not in (kinds := ("token_classification", "sequence_classification")):
-        need("loss.r_drop", not found["loss.r_drop"], f"0, for it is for config.task of {' or '.join(kinds)}")
+    if found["task"] in ("causal_lm", "question_answering", "multi_task"):
+        of = "tasks of config.tasks" if found["task"] == "multi_task" else "labels of words and of texts"
+        need("loss.r_drop", not found["loss.r_drop"], f"0, for it is for {of}")
     _check_tasks(found, need)
     bounds = found["data.label_range"]
     need(

@@ -98,16 +98,27 @@ ended() { gcloud compute tpus tpu-vm ssh "$name" --worker=0 --command "cat jaxft
 keep() {
   while true; do
     create
-    await
-    install
-    train "$@"
+    local begun=0 code='' now
+    set +e # the slice may be taken away at any moment
+    (
+      set -e
+      await
+      install
+      train "$@"
+    )
+    begun=$?
+    set -e
     if [[ $dry_run ]]; then
       delete
       return
     fi
-    local code=''
-    while code=$(ended) && [[ ! $code ]] && [[ $(state) == ACTIVE ]]; do sleep "$poll"; done
-    delete
+    if ((begun)); then
+      now=$(state)
+      delete
+      case $now in ACTIVE | FAILED) die "the slice is $now, but training could not be started: see above" ;; esac
+    fi
+    while ((!begun)) && code=$(ended) && [[ ! $code ]] && [[ $(state) == ACTIVE ]]; do sleep "$poll"; done
+    ((begun)) || delete
     case $code in
       0) return ;;
       2 | 3) die "the run ended with code $code; a restart would not mend that, see its log in the workdir" ;;

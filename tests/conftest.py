@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 from jaxft import startup
 from jaxft.data import demo
 
+pytest.register_assert_rewrite("tests.interruption")
 # Files of minutes: they come first, so that at the end no process is left with one while the other waits.
 LONG = "distributed resume sharding language_model train train_settings step predict classification".split()
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

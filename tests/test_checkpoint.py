@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxft import checkpoint
 from jaxft import config as settings
 from jaxft import workdir as runs
 from jaxft.checkpoint import Checkpoints, digest
@@ -57,7 +58,10 @@ def restore(folder, say, **options):
         checkpoints.close()
 
 
-def test_a_donated_state_is_saved_as_it_was(tmp_path, said):
+@pytest.mark.parametrize("file_size", [checkpoint.FILE_SIZE, 1 << 14])
+def test_a_donated_state_is_saved_as_it_was(file_size, tmp_path, said, monkeypatch):
+    """In one file, and in several, which cut arrays."""
+    monkeypatch.setattr(checkpoint, "FILE_SIZE", file_size)
     step = jax.jit(lambda t: jax.tree.map(lambda x: x * 3 + 1, t), donate_argnums=0)
     state = tree(1, size=100_000)
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, say=said.append)
@@ -71,6 +75,8 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path, said):
     checkpoints.close()
     assert (found, meta["number"]) == (3, 3) and same(got, want)
     assert checkpoints.steps() == [2, 3] and said == []
+    files = [path for path in (checkpoints.folder / "3/state").rglob("d/*") if path.stat().st_size > 1 << 13]
+    assert (len(files) > 4) == (file_size == 1 << 14)
 
 
 def test_any_flipped_bit_changes_the_digest():

@@ -4,11 +4,9 @@ import argparse
 import csv
 import io
 import json
-import os
 import random
 import re
 import shutil
-import signal
 import sys
 import types
 
@@ -21,11 +19,10 @@ from jaxft import config as settings
 from jaxft import evaluate, export, inference, predict, train, workdir
 from jaxft.data import labelled_windows
 from jaxft.data.labelled import LabelledText
-from jaxft.data.loader import Loader
-from jaxft.errors import Preempted, UserError
+from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.pretrained import heads_loader
-from tests.test_language_model import arrays
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 MULTI, NUMBER = "multi_label_classification", "regression"
 FILLERS = "a b c d e f g h i j".split()
@@ -173,23 +170,8 @@ def test_numbers_are_learnt_in_their_own_scale(number):
 
 
 def test_a_stopped_run_ends_bit_identically(single, tmp_path, monkeypatch):
-    whole, config, summary = single
-    original = Loader.batch
-
-    def stopping(self, number):
-        if number == 45 and self._shuffle:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loader, "batch", stopping)
-        with pytest.raises(Preempted):
-            train.run(config, tmp_path / "run")
-    again = train.run(config, tmp_path / "run")
-    assert again["test"] == summary["test"] and again["best_step"] == summary["best_step"]
-    one, other = (arrays(run / "checkpoints/80") for run in (whole, tmp_path / "run"))
-    assert one.keys() == other.keys()
-    assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
+    whole, config, _ = single
+    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=45)
 
 
 def run_evaluate(run, data, output):

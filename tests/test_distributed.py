@@ -405,6 +405,28 @@ def test_what_slurm_says_starts_a_process(monkeypatch):
     assert given["local_device_ids"] is None
 
 
+def test_a_pod_of_a_job_does_not_train_alone_unasked(monkeypatch, capsys):
+    def no_cluster(**_):
+        calls.append(1)
+        raise ValueError("coordinator_address should be defined.")
+
+    calls = []
+    monkeypatch.setattr(cluster.jax.distributed, "initialize", no_cluster)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with cluster.command(parsed()):  # a pod by itself
+        assert not calls
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    with pytest.raises(SystemExit) as ended, cluster.command(parsed()):
+        pass
+    assert ended.value.code == EXIT_USER_ERROR and calls
+    assert (
+        "error: this is pod 3 of an indexed Kubernetes job, but jax finds no others: give"
+        in capsys.readouterr().err
+    )
+    with cluster.command(parsed(*"--coordinator a:1 --num_processes 1 --process_id 0".split())):
+        pass
+
+
 def test_a_run_longer_than_one_wait_goes_on(python):
     """The error that ends a wait, as jax's client raises it, is no loss of process 0; any other is."""
     program = """

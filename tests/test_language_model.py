@@ -3,26 +3,25 @@
 import argparse
 import itertools
 import json
-import os
 import random
 import shutil
-import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jaxft import base_model, build, evaluate, export, predict, sharding, step, train, workdir
 from jaxft import config as settings
 from jaxft.data.language import encode
 from jaxft.data.loader import Loader
 from jaxft.data.text import Text
-from jaxft.errors import Preempted, UserError
+from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.pretrained.scratch import train_tokenizer
 from jaxft.tasks.causal_lm import CausalLM
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 SHAPES = {"ann": "round", "bob": "square", "cleo": "flat", "dan": "long", "eve": "bent", "fay": "thin"}
 
@@ -137,34 +136,10 @@ def _words_a_byte(text_run):
     return sum(len(t.text.split()) for t in texts) / sum(len(t.text.encode()) for t in texts)
 
 
-def arrays(checkpoint):
-    with ocp.CheckpointManager(
-        checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore())
-        state = manager.restore(int(checkpoint.name), args=args).state
-    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
-
-
 def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
     """Its tokenizer is trained anew at the second start, and must be the same one."""
-    whole, config, summary = text_run
-    original = Loader.batch
-
-    def stopping(self, number):
-        if number == 30 and self._shuffle:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loader, "batch", stopping)
-        with pytest.raises(Preempted, match="the same command goes on from there"):
-            train.run(config, tmp_path / "run")
-    again = train.run(config, tmp_path / "run")
-    assert again["dev"] == summary["dev"] and again["best_step"] == summary["best_step"]
-    one, other = (arrays(run / "checkpoints/60") for run in (whole, tmp_path / "run"))
-    assert one.keys() == other.keys()
-    assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
+    whole, config, _ = text_run
+    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=30)
 
 
 def run_evaluate(run, data, output, **changed):
@@ -230,23 +205,36 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True) == line["prediction"]
 
     # The export is a checkpoint; added words begin as the mean of the others.
-    config = config_for(
-        folder,
-        model__checkpoint=str(tmp_path / "model"),
-        model__init="pretrained",
-        data__added_tokens=("<name>", "<shape>"),
-    )
-    checkpoint = base_model.open_checkpoint(config, list)
-    sizes = base_model.body_sizes(config, checkpoint.hf_config)
-    assert checkpoint.tokenizer("<shape>")["input_ids"] == [sizes["vocab_size"] - 1]
-    task = CausalLM([], head_dropout=0.0, config=config)
-    net = build.network(task, sizes, sharding.make_mesh(config))
-    parameters, said = build.initial_parameters(net, config, checkpoint)
-    words, known = np.asarray(parameters[build.WORDS]), model.transformer.wte.weight.detach().numpy()
-    assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in said
-    np.testing.assert_array_equal(words[:-2], known)
-    np.testing.assert_allclose(words[-2:], np.stack([known.mean(axis=0)] * 2), atol=1e-6)
-    assert export.CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))["vocab_size"] == len(words)
+    def with_added(path):
+        added = {"model__init": "pretrained", "data__added_tokens": ("<name>", "<shape>")}
+        config = config_for(folder, model__checkpoint=str(path), **added)
+        checkpoint = base_model.open_checkpoint(config, list)
+        sizes = base_model.body_sizes(config, checkpoint.hf_config)
+        assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
+        task = CausalLM([], head_dropout=0.0, config=config)
+        net = build.network(task, sizes, sharding.make_mesh(config))
+        parameters, said = build.initial_parameters(net, config, checkpoint)
+        assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in said
+        words = np.asarray(parameters[build.WORDS])
+        np.testing.assert_array_equal(words[: len(known)], known)
+        np.testing.assert_allclose(
+            words[len(known) :][:2], np.stack([known.mean(axis=0)] * 2), rtol=1e-5, atol=1e-6
+        )
+        exported = export.CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))
+        assert exported["vocab_size"] == sizes["vocab_size"] == len(words)
+        return words
+
+    known = model.transformer.wte.weight.detach().numpy()
+    assert len(with_added(tmp_path / "model")) == len(known) + 2
+    # A table with more rows than the tokenizer has words: the new ones take the first of these.
+    padded = shutil.copytree(tmp_path / "model", tmp_path / "padded")
+    tensors = load_file(padded / "model.safetensors")
+    tensors["transformer.wte.weight"] = np.pad(known, ((0, 5), (0, 0)), constant_values=9.0)
+    save_file(tensors, padded / "model.safetensors")
+    values = json.loads((padded / "config.json").read_text())
+    (padded / "config.json").write_text(json.dumps(values | {"vocab_size": len(known) + 5}))
+    words = with_added(padded)
+    assert len(words) == len(known) + 5 and (words[-3:] == 9).all()
 
 
 def test_the_card_names_no_folder_of_this_machine(text_run):

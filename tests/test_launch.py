@@ -23,9 +23,10 @@ with open({record!r}, "a") as file:
 answers = json.load(open({answers!r}))
 for number, (words, lines) in enumerate(answers):
     if all(word in sys.argv for word in words):
-        print(lines.pop(0) if len(lines) > 1 else lines[0])
+        line = lines.pop(0) if len(lines) > 1 else lines[0]
+        print(line)
         json.dump(answers, open({answers!r}, "w"))
-        break
+        sys.exit(line == "lost")
 """
 
 
@@ -109,6 +110,20 @@ def test_a_slice_that_is_taken_away_is_asked_for_again(tools):
     assert "again, from the last checkpoint" in done.stderr
 
 
+@pytest.mark.parametrize(("state", "again"), [("SUSPENDED", True), ("ACTIVE", False)])
+def test_a_slice_that_is_taken_away_while_it_is_set_up(tools, state, again):
+    """It is given back and asked for again; where it is still there, what failed would fail again."""
+    states = [["describe"], ["ACTIVE", state, "ACTIVE", "ACTIVE"]]
+    copying = [["scp"], ["lost", "copied"]]
+    done, told = tools(
+        "tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=[states, copying, [["--worker=0"], ["0"]]]
+    )
+    verbs = [arguments[3] for _, arguments, _ in told if arguments[2] == "queued-resources"]
+    assert [v for v in verbs if v != "describe"] == ["create", "delete"] * (1 + again)
+    assert (done.returncode == 0) == again, done.stderr
+    assert ("training could not be started: see above" in done.stderr) != again
+
+
 def test_a_mistake_is_not_tried_again(tools):
     answered = [[["describe"], ["ACTIVE"]], [["--worker=0"], [str(EXIT_USER_ERROR)]]]
     done, told = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=answered)
@@ -124,13 +139,14 @@ def test_the_slurm_job_starts_a_process_for_each_gpu_and_is_queued_again(tools, 
     assert job == [".venv/bin/python", *RUN]
     text = (LAUNCH / "slurm.sbatch").read_text()
     assert "#SBATCH --requeue" in text and "#SBATCH --signal=TERM@" in text
-    for code, again in ((0, False), (EXIT_PREEMPTED, True), (EXIT_USER_ERROR, False)):
+    ended = 128 + 9  # a process that srun killed, for another one had left before
+    for code, again in ((0, False), (EXIT_PREEMPTED, True), (EXIT_USER_ERROR, False), (ended, True)):
         failing = tmp_path / f"bin{code}"
         failing.mkdir()
         (failing / "srun").write_text(f"#!/bin/sh\nexit {code}\n")
         (failing / "srun").chmod(0o755)
         path = f"{failing}:{tmp_path / 'bin'}:{os.environ['PATH']}"
-        done, told = tools("slurm.sbatch", *job, PATH=path, SLURM_JOB_ID="17")
+        done, told = tools("slurm.sbatch", *job, PATH=path, SLURM_JOB_ID="17", SLURM_RESTART_COUNT="3")
         assert done.returncode == code
         assert told == ([["scontrol", ["requeue", "17"], None]] if again else [])
 
@@ -148,6 +164,10 @@ def test_the_jobset_is_valid_and_carries_the_arguments(tools, kind):
     [workers] = document["spec"]["replicatedJobs"]
     job = workers["template"]["spec"]
     assert (job["parallelism"], job["completions"], job["completionMode"]) == (4, 4, "Indexed")
+    # Without it the JobSet would begin the job anew that the rule for pods has ended.
+    assert document["spec"]["failurePolicy"]["rules"] == [
+        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    ]
     [rule] = job["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == (
         "FailJob",

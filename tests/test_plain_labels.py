@@ -67,6 +67,7 @@ def test_a_run_keeps_the_labels_and_scores_them_as_scikit_learn_does(finished, f
     }
     values = summary["dev"]
     assert summary["selected_by"] == "token_accuracy" and values["token_accuracy"] > 0.8
+    assert max(map(gold.count, labels)) / len(gold) < 0.5  # which the most frequent label would reach
     assert not any("entity" in name or "lenient" in name for name in values)
     assert values["token_accuracy"] == metrics.accuracy_score(gold, found)
     report = metrics.classification_report(gold, found, output_dict=True, zero_division=0)
@@ -105,8 +106,12 @@ def test_predict_evaluate_and_export_keep_them_too(finished, files, tmp_path, ca
     names |= {"run": workdir, "data": str(files["dev"]), "output": str(tmp_path / "evaluated")}
     assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["dev"], rel=1e-5)
     assert "Words by tag, %" in (output := capsys.readouterr().out) and "Entities" not in output
-    export.export(workdir, tmp_path / "exported")
+    export.export(workdir, tmp_path / "exported", verify=True)
+    assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in capsys.readouterr().out
+    ask = export.export_heads.load(tmp_path / "exported")
+    assert ask(["Anna", "left", "."])["tags"] == tokens["predicted_tags"]
     card = (tmp_path / "exported/README.md").read_text()
+    assert "joins neighbouring words of one label" in card and "from heads_loader import Model" in card
     assert f"{100 * summary['dev']['token_accuracy']:.2f} (" in card and "- Labels: NAME, NUM" in card
 
 

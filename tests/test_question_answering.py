@@ -4,10 +4,8 @@ import argparse
 import csv
 import io
 import json
-import os
 import random
 import re
-import signal
 import sys
 import types
 
@@ -16,10 +14,9 @@ import pytest
 
 from jaxft import config as settings
 from jaxft import evaluate, export, inference, predict, train, workdir
-from jaxft.data.loader import Loader
 from jaxft.data.squad import Question
-from jaxft.errors import Preempted, UserError
-from tests.test_language_model import arrays
+from jaxft.errors import UserError
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 FILLERS = "a b c d e f g h i j".split()
 NUMBERS = "1 2 3 4".split()
@@ -138,23 +135,8 @@ def test_it_learns_and_tells_what_it_found(trained, folder):
 
 
 def test_a_stopped_run_ends_bit_identically(trained, tmp_path, monkeypatch):
-    whole, config, summary = trained
-    original = Loader.batch
-
-    def stopping(self, number):
-        if number == 70 and self._shuffle:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loader, "batch", stopping)
-        with pytest.raises(Preempted):
-            train.run(config, tmp_path / "run")
-    again = train.run(config, tmp_path / "run")
-    assert again["test"] == summary["test"] and again["best_step"] == summary["best_step"]
-    one, other = (arrays(run / "checkpoints/100") for run in (whole, tmp_path / "run"))
-    assert one.keys() == other.keys()
-    assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
+    whole, config, _ = trained
+    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=70)
 
 
 def test_evaluation_gives_the_runs_own_numbers(trained, folder, tmp_path):
@@ -282,6 +264,14 @@ def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, t
         assert names["answer"](one["question"], one["context"]) == line["predicted_answer"]
         long += len(one["context"].split()) > 31 and line["predicted_answer"] != ""
     assert long >= 3
+    # A question of three quarters of a window, which keeps half; and no context, which only the card's code is given.
+    asked, read = " ".join("abcdefghij" * 3), given[line["id"]]["context"] * 5
+    (tmp_path / "in.jsonl").write_text(json.dumps({"question": asked, "context": read}) + "\n")
+    flags = {"run": run, "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
+    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    [answered] = read_lines(tmp_path / "out.jsonl")
+    assert names["answer"](asked, read) == answered["predicted_answer"]
+    assert names["answer"](asked, " ") == ""
 
 
 @pytest.mark.parametrize(

@@ -120,10 +120,12 @@ import sys
 
 import jax
 
+from jaxft import checkpoint
 from jaxft import config as settings
 from jaxft import sharding, train
 from jaxft.errors import Preempted
 
+checkpoint.FILE_SIZE = 1 << 14  # cuts arrays
 make_mesh = sharding.make_mesh
 sharding.make_mesh = lambda config: make_mesh(config, jax.devices()[: 8 if -1 in config.mesh.values() else 1])
 folder, recipe, *overrides = sys.argv[2:]

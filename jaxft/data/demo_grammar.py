@@ -1,7 +1,7 @@
 """Generates `demo:pos`, sentences of a small English grammar with the part of speech of each word: synthetic text.
 
 Tags are universal parts of speech (Universal Dependencies, universaldependencies.org/u/pos). Many words have several,
-and only their neighbours tell which: "the report plans a visit", "they visit two light plans".
+and only their neighbours tell which: "the report plans a visit", "they visit two light plans". It knows no "an".
 """
 
 import random
@@ -13,7 +13,7 @@ from jaxft.data.sentence import Sentence
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # sentences
 
 _SEED = 20261123
-_UNSEEN = 5  # every so-many-th word of an open class stands in dev and test only
+_UNSEEN = 5  # every so-many-th word of a list is not used for it in train
 # Nouns and verbs at once, all with -s for several things and for one that does.
 _BOTH = (
     "plan report visit answer work walk play trade paint order cause count plant cook train group drink test dream "

@@ -11,7 +11,10 @@ from jaxft.errors import UserError
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # pairs
 
 _SEED = 20261124
-_SAME_REQUEST, _SAME_SUBJECT = 0.45, 0.25  # shares of the pairs
+_SAME_REQUEST, _SAME_SUBJECT = (
+    0.45,
+    0.25,
+)  # shares of the pairs; the second only where a subject has several requests
 _REPEATED = 0.5  # the chance that the second names what the first has named
 
 
@@ -19,7 +22,8 @@ def records(source: str) -> Iterator[Record]:
     """Records `{"text", "text_pair", "label"}` of `demo:similarity/SPLIT`; no pair stands in two splits.
 
     label: 3 for the same request in any words, 1 for another on the same subject (card, transfer, ...), and up to 2
-    more by the share of named amounts, places, persons and times that both have; so from 0 to 5.
+    more by the share of named amounts, places, persons and times that both have (2 where the same request names
+    none); so from 0 to 5.
     """
     split = source.removeprefix("demo:similarity").removeprefix("/")
     if split not in SIZES:
@@ -47,8 +51,8 @@ def _pair(rng: random.Random) -> tuple[str, str, float]:
     first, named = _write(rng, one, {})
     second, again = _write(rng, other, named)
     common = len(named.items() & again.items())
-    share = common / len(named.keys() | again.keys()) if named or again else 1.0
     base = 3 if other == one else 1 if other in kin else 0
+    share = common / len(named.keys() | again.keys()) if named or again else float(other == one)
     return first, second, round(base + 2 * share, 2)
 
 

@@ -63,6 +63,11 @@ def encode(
     return windows.cached(path, lambda: _encode(questions, tokenizer, around, room, stride))
 
 
+def most_asked(tokenizer, max_length: int) -> int:
+    """Tokens that a question keeps at most: half of a window's room."""
+    return (max_length - labelled_windows.frame(tokenizer, pair=True).size) // 2
+
+
 def default_stride(tokenizer, max_length: int) -> int:
     """Tokens that windows share: a third of `max_length`, as the 128 of 384 of transformers' run_qa.py, if they can."""
     room = max_length - labelled_windows.frame(tokenizer, pair=True).size

@@ -158,9 +158,9 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
         dataset = datasets.load_dataset(name, configuration, revision=revision, split=split)
     except ConnectionError as error:
         raise UserError(
-            f"{address}: the hub cannot be reached ({_first_line(error)}); to go on offline, use the "
-            "synthetic corpus demo:ner/train, or a file (.conll, .jsonl, .csv, .parquet) saved where the hub "
-            "can be reached, or load it once there and copy the cache folder (HF_HOME) here"
+            f"{address}: the hub cannot be reached ({_first_line(error)}); to go on offline, use a "
+            "synthetic corpus (demo:ner/train, demo:text/train, ...), or a file (.conll, .jsonl, .csv, .parquet) "
+            "saved where the hub can be reached, or load it once there and copy the cache folder (HF_HOME) here"
         ) from None
     except Exception as error:  # `datasets` documents no common class for what it raises
         raise UserError(

@@ -47,7 +47,7 @@ def read(
     Args:
       source: a path, or a pattern such as "part-*.txt" for all files that match, in the order of their names; "-"
         for stdin; `demo:text/SPLIT` or `demo:headline/SPLIT`; or
-        `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`.
+        `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. Of records some can be chosen: `data.jsonl?fold=0-3`.
       format: one of `FORMATS`. "auto" goes by the suffix, and what is no record format is text.
       documents: what a document of a text file is: "line", "file", or the line that stands between
         documents, for instance "<|endoftext|>"; "" for blank lines. Records are a document each.
@@ -65,18 +65,27 @@ def read(
         raise UserError(
             f"config.data.columns: {sorted(unknown)} unknown for text; expected {', '.join(KEYS)}"
         )
-    if "*" in source or "?" in source:
+    address, choice = records.split_choice(source)
+    if "=" not in choice:  # "?" is any character of a file's name
+        address, choice = source, ""
+    if "*" in address or "?" in address:
+        if choice:
+            raise UserError(
+                f"{source}: ?{choice} chooses records of a file, {address} is a pattern of several"
+            )
         options = {"format": format, "documents": documents, "template": template, "columns": columns}
         return _of_all(_matching(source), options)
-    rows = _records(source, format)
+    rows = _records(address, format)
     if rows is None:
+        if choice:
+            raise UserError(f"{source}: ?{choice} chooses records by a key, which plain text has none of")
         if template is not None:
             raise UserError(
                 f"{source}: plain text, but config.data.template asks for records; give JSON lines, CSV or Parquet"
             )
         return sources.not_empty(_documents(source, documents), source, "text")
     make = _plain(columns.get("text", KEYS["text"])) if template is None else Template(template).fill
-    examples = (make(record, *place) for place, record in _numbered(rows))
+    examples = (make(record, *place) for place, record in _numbered(records.chosen(rows, choice)))
     return sources.not_empty(examples, source, "text")
 
 

@@ -103,7 +103,7 @@ def encode(
     """
     prefix, suffix = special_tokens(tokenizer)
     room = max_length - len(prefix) - len(suffix)
-    stride = max(room, 0) // 4 if stride is None else stride
+    stride = stride_of(stride, room)
     if room < 1:
         raise UserError(
             f"max_length={max_length} leaves no room for words beside {len(prefix) + len(suffix)} special "
@@ -121,6 +121,11 @@ def encode(
         path = pathlib.Path(cache_dir) / f"{fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
     rest = ((prefix, suffix), room, label_subwords, context, stride, only)
     return cached(path, lambda: _encode(sentences, tokenizer, label_ids, *rest))
+
+
+def stride_of(stride: int | None, room: int) -> int:
+    """`stride`, or by default a quarter of the `room` that a window has for subwords."""
+    return max(room, 0) // 4 if stride is None else stride
 
 
 def special_tokens(tokenizer) -> tuple[list[int], list[int]]:

@@ -16,5 +16,5 @@ def usage(run: workdir.Run) -> str:
     """How sentences are tagged in torch."""
     return (
         "transformers has no class for a CRF. `AutoModelForTokenClassification` loads this folder and gives the "
-        f"emissions; transformers' pipeline works, but leaves the CRF out. {token_classification.loader(run)}"
+        f"emissions; its pipeline would leave the CRF out. {token_classification.loader(run)}"
     )

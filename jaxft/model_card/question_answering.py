@@ -42,10 +42,27 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
 
 def usage(run: workdir.Run) -> str:
     """How torch is told to answer a question: transformers has a class, but since version 5 no pipeline."""
-    threshold, data = run.tuned.get("null_threshold"), run.config.data
-    stride = data.stride
-    if stride is None:
-        stride = question_windows.default_stride(run.checkpoint.tokenizer, data.max_length)
+    threshold, data, tokenizer = run.tuned.get("null_threshold"), run.config.data, run.checkpoint.tokenizer
+    stride = (
+        question_windows.default_stride(tokenizer, data.max_length) if data.stride is None else data.stride
+    )
+    lines = [
+        "    best, text = -torch.inf, None",
+        "    for window, (first, last) in enumerate(zip(found.start_logits, found.end_logits)):",
+        "        inside = torch.tensor([part == 1 for part in windows.sequence_ids(window)])",
+        "        scores = first[:, None] + last[None]",
+        "        scores[~inside] = scores[:, ~inside] = -torch.inf",
+        "        scores = scores.where(torch.ones_like(scores).triu().tril(longest - 1) > 0, -torch.inf)",
+        "        if scores.max() > best:",
+        "            start, end = divmod(int(scores.argmax()), len(first))",
+        "            best, text = scores.max(), context[offsets[window][start][0] : offsets[window][end][1]]",
+    ]
+    if threshold is not None:
+        lines += [
+            "    none = (found.start_logits[:, 0] + found.end_logits[:, 0]).min()",
+            f"    if none - best > {threshold!r}:",
+            '        return ""  # the context has no answer',
+        ]
     said = f"""```python
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -55,35 +72,27 @@ model = AutoModelForQuestionAnswering.from_pretrained("PATH_OF_THIS_FOLDER").eva
 
 
 def answer(question, context, longest={run.config.eval.max_answer}):
+    if not context.strip():
+        return ""
+    # A question takes half a window at most.
+    asked = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    question = question[: asked[:{question_windows.most_asked(tokenizer, data.max_length)}][-1][1]]
     windows = tokenizer(question, context, truncation="only_second", max_length={data.max_length}, stride={stride},
                         return_overflowing_tokens=True, return_offsets_mapping=True, padding=True, return_tensors="pt")
     windows.pop("overflow_to_sample_mapping")
     offsets = windows.pop("offset_mapping").tolist()
     with torch.no_grad():
         found = model(**windows)
-    best, text, none = -torch.inf, "", torch.inf
-    for window, (first, last) in enumerate(zip(found.start_logits, found.end_logits)):
-        inside = torch.tensor([part == 1 for part in windows.sequence_ids(window)])
-        scores = first[:, None] + last[None]
-        scores[~inside] = scores[:, ~inside] = -torch.inf
-        scores = scores.where(torch.ones_like(scores).triu().tril(longest - 1) > 0, -torch.inf)
-        if scores.max() > best:
-            start, end = divmod(int(scores.argmax()), len(first))
-            best, text = scores.max(), context[offsets[window][start][0] : offsets[window][end][1]]
-        none = min(none, first[0] + last[0])
-"""
-    if threshold is not None:
-        said += f"""    if none - best > {threshold!r}:
-        return ""  # the context has no answer
-"""
-    said += f"""    return text
+{chr(10).join(lines)}
+    return text
 
 
 answer("...", "...")
 ```
 
 Since version 5 transformers has no pipeline for questions. Long contexts are read as in training, in windows of
-{data.max_length} tokens of which neighbours share {stride}: the best answer of all windows counts."""
+{data.max_length} tokens of which neighbours share {stride}: the best answer of all windows counts. Here all first and
+last tokens are combined; in evaluation the {run.config.eval.n_best} likeliest of each were."""
     if threshold is not None:
         said += f""" None is given where the least score of no answer is higher by more than the threshold,
 tuned on dev: `null_threshold` in config.json, {threshold:.3f}."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from jaxft import workdir
-from jaxft.data import schemes
+from jaxft.tasks.token_classification import forms_entities
 
 TASK = "token-classification"  # the hub's name
-TAGS = ["token-classification", "named-entity-recognition"]
+TAGS = ["token-classification"]
 # Metrics in the card's metadata, by their names there: key of the evaluation, and text.
 METRICS = {name: (f"entity_{name}", f"entity {name}, strict") for name in ("f1", "precision", "recall")}
 METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
@@ -14,7 +14,7 @@ METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
 
 def origin(run: workdir.Run, parameters: int, head: str = "a linear layer") -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
-    entities = run.config.data.scheme != schemes.NONE and schemes.is_iob2(run.labels)
+    entities = forms_entities(run.config, run.labels)
     kind = "IOB2 labels" if entities else "labels"
     types = dict.fromkeys(label[2:] for label in run.labels if label != "O") if entities else run.labels
     return [
@@ -87,26 +87,29 @@ def _by_kind(evaluations: Mapping[str, dict], prefix: str, what: str) -> list[st
 
 def loader(run: workdir.Run) -> str:
     """How the loader beside is told to tag words."""
-    context = " and were filled with the sentences around" if run.config.data.context else ""
+    data = run.config.data
+    subword = "last" if data.label_subwords == "last" else "first"
+    context = " and were filled with the sentences around" if data.context else ""
     return (
         "`heads_loader.py`, which needs torch, transformers and safetensors and says what `heads.safetensors` holds, "
         "tags words:\n\n"
         "```python\nfrom heads_loader import Model  # from this folder\n\n"
         'ask = Model("PATH_OF_THIS_FOLDER")\n'
         'ask(["Anna", "lives", "in", "Oslo", "."])["tags"]\n```\n\n'
-        "Its words are those of the data in training; a word's tag is read at its "
-        f"{run.config.data.label_subwords} subword. In training windows had {run.config.data.max_length} subwords"
-        f"{context}."
+        f"Its words are those of the data in training; a word's tag is read at its {subword} subword. In training "
+        f"windows had {data.max_length} subwords{context}."
     )
 
 
 def usage(run: workdir.Run) -> str:
-    """How transformers is told to tag text."""
+    """How transformers, or the loader beside, is told to tag text."""
+    opens = "`AutoModelForTokenClassification` loads this folder; transformers' pipeline"
     if run.config.data.label_subwords == "last":
         return (
-            "`AutoModelForTokenClassification` loads this folder; transformers' pipeline reads a word's label at its "
-            f"first subword, but it stands at the last one. {loader(run)}"
+            f"{opens} reads a word's label at its first subword, but it stands at the last one. {loader(run)}"
         )
+    if not forms_entities(run.config, run.labels):
+        return f"{opens} joins neighbouring words of one label. {loader(run)}"
     return (
         "```python\nfrom transformers import pipeline\n\n"
         'tag = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first")\n'

@@ -1,8 +1,10 @@
-"""Answers of an exported model for which transformers has no class, in torch; needs torch, transformers, safetensors.
+"""Answers of an exported model that transformers' classes alone don't give, in torch.
 
-A copy of this file lies in the exported folder, of several tasks on one body, of words with a CRF or whose tags are
-read at their last subwords, of texts whose states are pooled as no class of transformers pools them, and of texts
-that are read in several windows:
+Needs torch, transformers and safetensors.
+
+A copy of this file lies in the exported folder, of several tasks on one body, of words with a CRF, with labels that
+form no entities or tags that are read at their last subwords, of texts whose states are pooled as no class of
+transformers pools them, and of texts that are read in several windows:
 
     from heads_loader import Model
     ask = Model("PATH_OF_THE_FOLDER")
@@ -13,11 +15,13 @@ model.safetensors has the body, for transformers' AutoModel. heads.safetensors h
 `NAME.weight` [C, D] and `NAME.bias` [C] of a linear layer over hidden states, and of a CRF also `NAME.transitions`
 [C, C] (from, to), `NAME.start` [C] and `NAME.end` [C], -inf where the tagging scheme forbids. heads.json has under
 `tasks` the kind of each, its labels, and for texts `problem_type`, `pool` and `thresholds`; and under `reading` how
-input becomes windows. Of words: the ids `before` and `after` them, and the `subword` that a word's tag is read at. Of
-texts: `max_length`, `truncation`, `stride`, and the `ids` before, between and after a text and its pair, with the
-token `types` of all five parts.
+input becomes windows. Of words: `max_length`, `stride`, the ids `before` and `after` them, and the `subword` that a
+word's tag is read at. Of texts: `max_length`, `truncation`, `stride`, and the `ids` before, between and after a text
+and its pair, with the token `types` of all five parts.
 """
 
+import bisect
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +76,29 @@ def pieces(first: list, second: list, room: int, truncation: str, stride: int) -
     return [(other, piece) if which else (piece, other) for piece in cut]
 
 
+def word_windows(sizes: Sequence[int], room: int, stride: int) -> list[tuple[int, int, int, int]]:
+    """Each window's words, begin to end, and those of them that it answers for, first to last (ends exclusive).
+
+    As words were cut in training: of a text that is too long each window answers for as many words as fit beside
+    `stride` tokens, and is filled with those around. sizes: tokens of each word, `room` at most.
+    """
+    starts = [0, *itertools.accumulate(sizes)]  # of each word, and the end
+    if starts[-1] <= room:
+        return [(0, 0, len(sizes), len(sizes))]
+    found, first = [], 0
+    while first < len(sizes):
+        fits = bisect.bisect_right(starts, starts[first] + room - stride) - 1
+        last = min(max(fits, first + 1), len(sizes))
+        free = room - (starts[last] - starts[first])
+        left, right = starts[first], starts[-1] - starts[last]
+        left = min(left, max(free // 2, free - right))
+        begin = bisect.bisect_left(starts, starts[first] - left)
+        right = min(right, free - (starts[first] - starts[begin]))
+        found.append((begin, first, last, bisect.bisect_right(starts, starts[last] + right) - 1))
+        first = last
+    return found
+
+
 class Model:
     """All tasks of one text: `model(words)`, or `model(text, pair)` where no task labels words."""
 
@@ -117,22 +144,29 @@ class Model:
     def __call__(self, text: str | Sequence[str], pair: str | None = None) -> dict[str, Any]:
         """By task: tags of the words; or of the text a label, a list of labels, or a number.
 
-        Raises ValueError where there are too many words for the model, or one of them has no subword and the tokenizer
-        no unk token to stand for it.
+        Raises ValueError for words where texts are labelled, for a text where words are, and where a word has no
+        subword and the tokenizer no unk token to stand for it.
         """
         if isinstance(text, str):
             return self._of_text(text, pair)
         inputs, places = self._words(text)
+        logits = self.logits(**inputs)
         return {
-            name: self._answer(head, logits[0]) if "pool" in head else self._tags(name, logits[0][places])
-            for (name, head), logits in zip(self.heads.items(), self.logits(**inputs).values(), strict=True)
+            name: self._answer(head, logits[name].mean(axis=0))
+            if "pool" in head
+            else self._tags(name, logits[name][places])
+            for name, head in self.heads.items()
         }
 
-    def _words(self, words: Sequence[str]) -> tuple[Any, np.ndarray]:
-        """One row, and each word's place in it: that of the subword that its tag is read at."""
+    def _words(self, words: Sequence[str]) -> tuple[Any, tuple[list[int], list[int]]]:
+        """A row a window, and each word's place: the row, and the slot of the subword that its tag is read at."""
         from transformers import BatchEncoding
 
+        if "words" not in self.reading:
+            raise ValueError(f"no task of {', '.join(self.heads)} labels words: give a text")
         reading = self.reading["words"]
+        before, after = reading["before"], reading["after"]
+        room = reading["max_length"] - len(before) - len(after)
         encoded = self.tokenizer(
             [list(words)], is_split_into_words=True, add_special_tokens=False, verbose=False
         )
@@ -142,17 +176,23 @@ class Model:
         unknown = self.tokenizer.unk_token_id
         if not all(subwords) and unknown is None:
             raise ValueError(f"the word {words[subwords.index([])]!r} has no subword: leave it out")
-        subwords = [ids or [unknown] for ids in subwords]
-        row = [*reading["before"], *(token for ids in subwords for token in ids), *reading["after"]]
-        if len(row) > self.body.config.max_position_embeddings:
-            raise ValueError(f"{len(row)} subwords are too many for the model: cut the text")
-        row = row or [self.tokenizer.eos_token_id]
-        ends = np.cumsum([len(ids) for ids in subwords], dtype=np.int64)
-        starts = ends - [len(ids) for ids in subwords] if words else ends
-        places = len(reading["before"]) + (ends - 1 if reading["subword"] == "last" else starts)
-        return BatchEncoding(
-            {"input_ids": [row], "attention_mask": [[1] * len(row)]}, tensor_type="pt"
-        ), places
+        subwords = [ids[:room] or [unknown] for ids in subwords]
+        rows: list[list[int]] = []
+        places: tuple[list[int], list[int]] = [], []
+        for begin, first, last, end in word_windows([len(ids) for ids in subwords], room, reading["stride"]):
+            row = [*before]
+            for word in range(begin, end):
+                if first <= word < last:
+                    places[0].append(len(rows))
+                    places[1].append(len(row) + (len(subwords[word]) - 1) * (reading["subword"] == "last"))
+                row += subwords[word]
+            rows.append(row + after or [self.tokenizer.eos_token_id])
+        longest = max(map(len, rows))
+        inputs = {
+            "input_ids": [row + [0] * (longest - len(row)) for row in rows],
+            "attention_mask": [[1] * len(row) + [0] * (longest - len(row)) for row in rows],
+        }
+        return BatchEncoding(inputs, tensor_type="pt"), places
 
     def _of_text(self, text: str, pair: str | None) -> dict[str, Any]:
         """The answers from the mean of the logits of the text's windows."""

@@ -40,6 +40,7 @@ class Task(Protocol):
     architectures: tuple[str, ...]  # model types that it can be trained on
     of_words: bool  # whether texts come cut into words
     predicts_words: bool  # whether the word embeddings are the output layer too
+    passes: int  # of a training step through the body: R-Drop has two
     compares_with_train: bool  # whether `write_evaluation` makes use of the training data
     selection_metric: str  # what "best" means where config.eval.metric is "auto"
     arrays: Mapping[str, ArraySpec]  # of a batch
@@ -145,7 +146,8 @@ def two_passes(
     dropout: DropoutSeed | None,
 ) -> tuple[jax.Array, jax.Array]:
     """(loss_sum, weight_sum) of `loss` on `logits`, of which with `r_drop` there are two, by different dropout masks:
-    the mean of their losses, and so much of their `divergence` (R-Drop, Liang et al. 2021)."""
+    the mean of their losses, and so much of their `divergence` (R-Drop, Liang et al. 2021). Of several tasks on one
+    body each has a second pass of its own."""
     first = logits(dropout)
     total, weight = loss(first)
     if not r_drop or dropout is None:

@@ -58,6 +58,7 @@ class CausalLM:
     segments = None
     compares_with_train = False
     selection_metric = "loss"
+    passes = 1
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
         if config.loss.label_smoothing or config.loss.class_weights or config.loss.focal_gamma:
@@ -265,7 +266,7 @@ def _method(config: ConfigDict) -> str:
     if data.layout == "blocks":
         return (
             f"all documents in a row, in blocks of {data.max_length} tokens, the first of each not predicted "
-            "(as transformers' run_clm)"
+            "(grouped as by transformers' run_clm.py, which puts no end of text between them)"
         )
     context = f"sliding windows of {data.max_length} tokens, {data.stride} of them context"
     plain = f"windows of {data.max_length} tokens without context from the window before"

@@ -21,7 +21,7 @@ CHAIN = {f"head/{name}": name for name in crf.Chain._fields}  # parameters by pa
 
 
 class CRFTagging(TokenClassification):
-    """Token classification with a chain over words: emissions are the logits at their first subwords.
+    """Token classification with a chain over words: emissions are the logits at their first subwords, or last.
 
     In training the words that a window scores are a chain: of a long sentence each window's, so that its start and
     end scores also stand at the cut. Predictions are of whole sentences, for every word gets its emissions from one
@@ -34,10 +34,10 @@ class CRFTagging(TokenClassification):
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
         super().__init__(labels, head_dropout=head_dropout, config=config)
-        if config.loss.label_smoothing or config.loss.class_weights or config.loss.focal_gamma:
+        if any(config.loss[key] for key in ("label_smoothing", "class_weights", "focal_gamma", "r_drop")):
             raise UserError(
-                "config.loss.label_smoothing, .class_weights and .focal_gamma are not for config.task='crf_tagging', "
-                "whose loss is of whole sequences; leave them out"
+                "config.loss.label_smoothing, .class_weights, .focal_gamma and .r_drop are not for "
+                "config.task='crf_tagging', whose loss is of whole sequences; leave them out"
             )
         if config.data.label_subwords == "all":
             raise UserError(

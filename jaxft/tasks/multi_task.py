@@ -77,6 +77,7 @@ class MultiTask:
             raise UserError(
                 "config.loss.balance='uncertainty' learns the weights of tasks; leave out loss.weight"
             )
+        self.passes = 1 + sum(task.passes - 1 for task in self.tasks.values())
         self.compares_with_train = any(task.compares_with_train for task in self.tasks.values())
         best = [f"{name}/{task.selection_metric}" for name, task in self.tasks.items()]
         self.selection_metric = "+".join(best)

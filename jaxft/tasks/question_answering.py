@@ -44,6 +44,7 @@ class QuestionAnswering:
 
     architectures = ("bert",)
     of_words = False
+    passes = 1
     predicts_words = False
     compares_with_train = False
     selection_metric = "f1"

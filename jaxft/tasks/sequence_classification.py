@@ -69,6 +69,7 @@ class SequenceClassification:
         self.selection_metric = self.problem.selection_metric
         self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
         self.r_drop = config.loss.r_drop
+        self.passes = 2 if self.r_drop else 1
         self.method = _method(config)
 
     @staticmethod
@@ -188,7 +189,7 @@ class SequenceClassification:
         """The problem's loss summed over windows by their weights; weight: their sum. R-Drop: see `two_passes`."""
         labels, weights = batch["labels"], batch["weights"]
         return two_passes(
-            lambda dropout: _logits(model, batch, dropout),
+            lambda masks: _logits(model, batch, masks),
             lambda logits: self.problem.loss(logits, labels, weights),
             lambda one, other: self.problem.divergence(one, other, weights),
             self.r_drop,

@@ -1,4 +1,4 @@
-"""Token classification: tags for words, read from the hidden state of each word's first subword."""
+"""Token classification: tags for words, read from the hidden state of each word's first subword, or its last."""
 
 import dataclasses
 import itertools
@@ -41,6 +41,11 @@ class Prediction:
     entities: bool = True  # whether the tags are IOB2, so that words join into entities
 
 
+def forms_entities(config: ConfigDict, labels: Sequence[str]) -> bool:
+    """Whether labels are IOB2 tags of entities, and no labels of words by themselves."""
+    return config.data.scheme != schemes.NONE and schemes.is_iob2(labels)
+
+
 class TokenClassification:
     """Named entities and other labels of words, softmax over IOB2 tags or, without entities, over plain labels."""
 
@@ -55,7 +60,7 @@ class TokenClassification:
         self.labels = labels
         self.tuned = {}
         self.scheme = config.data.scheme
-        self.entities = self.scheme != schemes.NONE and schemes.is_iob2(labels)
+        self.entities = forms_entities(config, labels)
         self.compares_with_train = self.entities  # which count as seen or unseen
         self.selection_metric = "entity_f1" if self.entities else "token_accuracy"
         self.head_dropout = head_dropout
@@ -63,6 +68,7 @@ class TokenClassification:
         self.label_smoothing = config.loss.label_smoothing
         self.focal_gamma = config.loss.focal_gamma
         self.r_drop = config.loss.r_drop
+        self.passes = 2 if self.r_drop else 1
         self.class_weights = class_weights(config, labels)
 
     @staticmethod
@@ -188,7 +194,7 @@ class TokenClassification:
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy summed over the labelled subwords; weight: how many there are. R-Drop: see `two_passes`."""
         return two_passes(
-            lambda dropout: _logits(model, batch, dropout, batch["weights"] > 0),
+            lambda masks: _logits(model, batch, masks, batch["weights"] > 0),
             lambda logits: self._loss(model, logits, batch),
             lambda one, other: losses.divergence(one, other, batch["weights"]),
             self.r_drop,

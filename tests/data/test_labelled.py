@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data import demo_labelled, records
+from jaxft.data import demo_labelled, demo_pairs, records
 from jaxft.data.labelled import (
     MULTI,
     NUMBER,
@@ -172,6 +172,28 @@ def test_other_labels_are_split_at_random():
         assert len(dev) == 20 and split_dev(examples(values), 0.2, 2)[1] != dev
     with pytest.raises(UserError, match="1 example in the training data: none can be split off"):
         split_dev(examples(["a"]), 0.1, 0)
+
+
+def test_generated_pairs_are_as_alike_as_what_they_ask_and_name():
+    columns = Columns("text", "text_pair", "label")
+    splits = {
+        s: list(read(f"demo:similarity/{s}", columns=columns, problem=NUMBER)) for s in demo_pairs.SIZES
+    }
+    assert {s: len(e) for s, e in splits.items()} == demo_pairs.SIZES
+    assert splits["dev"] == list(read("demo:similarity/dev", columns=columns, problem=NUMBER))
+    assert overlap(splits["train"], splits["dev"] + splits["test"]) == 0
+    values = [example.label for example in splits["train"]]
+    assert min(values) == 0 and max(values) == 5 and 1.5 < sum(values) / len(values) < 2.5
+    alike = {(e.text, e.pair): e.label for e in splits["test"]}
+    sent = "The 300 dollars that I sent Anna this morning have not arrived."
+    assert alike[sent, "Anna did not get my transfer of 300 dollars."] == 4.33  # two of three in common
+    assert alike["Somebody has my card, block it please?", "I lost my card yesterday, please help."] == 3
+    blocked = "My PIN was blocked in the airport yesterday."  # another subject, and one of three
+    assert alike[blocked, "Why was I charged 20 euros extra yesterday?"] == 0.67
+    with pytest.raises(
+        UserError, match="demo:similarity/all: no such corpus; expected demo:similarity/train"
+    ):
+        list(read("demo:similarity/all", columns=columns, problem=NUMBER))
 
 
 @pytest.mark.parametrize("name", ["sentiment", "intent"])

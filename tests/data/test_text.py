@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import numpy as np
 import pandas
 import pytest
@@ -43,6 +44,28 @@ def test_records_of_every_format(tmp_path):
         assert texts(tmp_path / name, columns={"text": "body"}) == ["one, two\nthree", "NA"]
         pair = list(sources.read(str(tmp_path / name), template="{n}) say: {body}!"))[0]
         assert (pair.prompt, pair.text) == ("1) say:", " one, two\nthree!")
+        assert texts(f"{tmp_path / name}?n=2-3", columns={"text": "body"}) == ["NA"]  # chosen by a key
+    (tmp_path / "b.txt").write_text("x\n")
+    with pytest.raises(
+        UserError, match="b.txt.n=2: .n=2 chooses records by a key, which plain text has none of"
+    ):
+        texts(f"{tmp_path / 'b.txt'}?n=2")
+    with pytest.raises(UserError, match="chooses records of a file, .* is a pattern of several"):
+        texts(f"{tmp_path}/*.jsonl?n=2")
+
+
+def test_rows_of_the_hub(monkeypatch):
+    rows = [{"article": "A b.", "title": "A", "lang": "en"}, {"article": "C d.", "title": "C", "lang": "de"}]
+    calls = []
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *args, **options: calls.append((args, options)) or datasets.Dataset.from_list(rows),
+    )
+    assert texts("hub:org/name:en@v1/train", columns={"text": "article"}) == ["A b.", "C d."]
+    assert calls == [(("org/name", "en"), {"revision": "v1", "split": "train"})]
+    [pair] = sources.read("hub:org/name/train?lang=de", template="{article}\nTitle: {title}")
+    assert (pair.prompt, pair.text, pair.origin) == ("C d.\nTitle:", " C", "hub:org/name/train:2")
 
 
 def test_a_template_makes_prompt_target_and_references():

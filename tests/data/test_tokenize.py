@@ -14,6 +14,7 @@ from jaxft.data import tokenize
 from jaxft.data.sentence import Sentence
 from jaxft.data.tokenize import chunks, encode
 from jaxft.errors import UserError
+from jaxft.pretrained import heads_loader
 from tests.data.tiny_text import LABELS, VOCABULARY, corpora, minilm, plain, tokenizer
 
 CLS, SEP, UNK = 2, 3, 1
@@ -67,6 +68,35 @@ def test_each_word_scores_once_with_its_own_label(corpus, max_length, context, l
             rest = {1: 2}.get(expected, expected) if label_subwords == "all" else -100
             assert labels[place + 1 : place + len(tokens)] == [rest] * (len(tokens) - 1)
     assert seen == [(s, w) for s, sentence in enumerate(corpus) for w in range(len(sentence.words))]
+
+
+@settings(max_examples=100, deadline=None)
+@given(corpora(), st.integers(3, 40), st.sampled_from(["first", "last"]), st.data())
+def test_an_exports_loader_reads_words_in_the_same_windows(corpus, max_length, label_subwords, data):
+    stride = data.draw(st.integers(0, max_length - 3))
+    ask = object.__new__(heads_loader.Model)
+    ask.tokenizer = tokenizer()
+    reading = {"max_length": max_length, "stride": stride, "before": [CLS], "after": [SEP]}
+    ask.reading = {"words": reading | {"subword": label_subwords}}
+    for sentence in corpus:
+        words = [word.replace("\ud83d", "x") for word in sentence.words]  # half a character is no text for it
+        if not words:
+            continue
+        windows = encode(
+            [Sentence(words, None, 0, "x")],
+            tokenizer(),
+            LABELS,
+            max_length=max_length,
+            stride=stride,
+            label_subwords=label_subwords,
+        )
+        inputs, (rows, slots) = ask._words(words)
+        for index, (ids, mask) in enumerate(zip(inputs["input_ids"], inputs["attention_mask"], strict=True)):
+            expected, _, word, _ = of(windows, index)
+            assert ids[mask.bool()].tolist() == expected and not mask[len(expected) :].any()
+            own = [slot for row, slot in zip(rows, slots, strict=True) if row == index]
+            assert own == [slot for slot, at in enumerate(word) if at >= 0]
+        assert len(rows) == len(words) and rows == sorted(rows) and rows[-1] == len(windows) - 1
 
 
 def test_a_sentence_that_fits_is_encoded_as_the_tokenizer_would():

@@ -13,7 +13,7 @@ from flax import nnx
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from jaxft import paths
-from jaxft.decoding import sampling
+from jaxft.decoding import beam, sampling
 from jaxft.decoding.generator import Generator, bucket
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
@@ -25,20 +25,12 @@ PROMPTS = [[1, 2, 3], [7], list(range(6, 22)), [4, 4, 9, 4, 4, 9, 4], [11, 0]]
 
 
 @functools.cache
-def models(**fields) -> tuple[GPT2LMHeadModel, GPT2]:
+def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
     """One random network twice; wide initial values, so that texts are neither constant nor endless."""
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=POSITIONS,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        initializer_range=0.25,
-        bos_token_id=EOS,
-        eos_token_id=EOS,
-        **fields,
-    )
-    torch.manual_seed(1)
+    sizes = {"vocab_size": VOCABULARY, "n_positions": POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    ends = {"bos_token_id": EOS, "eos_token_id": EOS}
+    config = GPT2Config(initializer_range=0.25, **sizes | ends | fields)
+    torch.manual_seed(seed)
     model = GPT2LMHeadModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -55,7 +47,7 @@ def generator(eos: int | None = EOS, **fields) -> Generator:
     return Generator(models(**fields)[1], eos=eos)
 
 
-def torch_ids(prompts, *, samples=1, eos=EOS, **options) -> list[list[list[int]]]:
+def torch_ids(prompts, fields, *, samples=1, eos=EOS, **options) -> list[list[list[int]]]:
     """What torch generates for prompts padded on the left, without padding and the end of text."""
     length = max(map(len, prompts))
     ids = torch.zeros(len(prompts), length, dtype=torch.long)
@@ -63,7 +55,6 @@ def torch_ids(prompts, *, samples=1, eos=EOS, **options) -> list[list[list[int]]
     for row, prompt in enumerate(prompts):
         ids[row, length - len(prompt) :] = torch.tensor(prompt)
         mask[row, length - len(prompt) :] = 1
-    fields = {"scale_attn_by_inverse_layer_idx": True} if options.pop("inverse", False) else {}
     found = (
         models(**fields)[0]
         .generate(
@@ -85,6 +76,12 @@ def ids(outputs) -> list[list[list[int]]]:
     return [[output.ids for output in samples] for samples in outputs]
 
 
+# Networks that are searched without penalties: other weights, and another shape of attention.
+OTHERS = [
+    {"seed": 2},
+    {"seed": 3, "n_layer": 3, "n_head": 2, "n_embd": 48},
+    {"scale_attn_by_inverse_layer_idx": True},
+]
 GREEDY = {
     "plain": ({}, {}),
     "repetition": ({"repetition_penalty": 1.4}, {"repetition_penalty": 1.4}),
@@ -96,11 +93,12 @@ GREEDY = {
 }
 
 
-@pytest.mark.parametrize(("case", "inverse"), [*((case, False) for case in GREEDY), ("plain", True)])
-def test_greedy_search_is_torchs_token_for_token(case, inverse):
+@pytest.mark.parametrize(
+    ("case", "fields"), [*((case, {}) for case in GREEDY), *(("plain", fields) for fields in OTHERS)]
+)
+def test_greedy_search_is_torchs_token_for_token(case, fields):
     theirs, ours = GREEDY[case]
-    fields = {"scale_attn_by_inverse_layer_idx": True} if inverse else {}
-    expected = torch_ids(PROMPTS, inverse=inverse, max_new_tokens=50, **theirs)
+    expected = torch_ids(PROMPTS, fields, max_new_tokens=50, **theirs)
     assert ids(generator(**fields).generate(PROMPTS, Options(max_new_tokens=50, **ours))) == expected
     lengths = {len(text) for (text,) in expected}
     assert len(lengths) > 1 or case == "plain"  # some end early
@@ -120,12 +118,19 @@ BEAMS = {
 }
 
 
-@pytest.mark.parametrize(("case", "eos"), [*((case, EOS) for case in BEAMS), ("plain", None)])
-def test_beam_search_is_torchs_token_for_token(case, eos):
+@pytest.mark.parametrize(
+    ("case", "eos", "fields"),
+    [
+        *((case, EOS, {}) for case in BEAMS),
+        ("plain", None, {}),
+        *(("plain", EOS, fields) for fields in OTHERS),
+    ],
+)
+def test_beam_search_is_torchs_token_for_token(case, eos, fields):
     theirs, ours = BEAMS[case]
     options = Options(max_new_tokens=20, samples=3, **ours)
-    outputs = generator(eos).generate(PROMPTS, options)
-    assert ids(outputs) == torch_ids(PROMPTS, samples=3, eos=eos, max_new_tokens=20, **theirs)
+    outputs = generator(eos, **fields).generate(PROMPTS, options)
+    assert ids(outputs) == torch_ids(PROMPTS, fields, samples=3, eos=eos, max_new_tokens=20, **theirs)
     for samples in outputs:
         assert [o.score for o in samples] == sorted((o.score for o in samples), reverse=True)
     if case == "early":  # a prompt alone is what it is among others
@@ -223,6 +228,11 @@ def test_one_program_serves_a_bucket_of_shapes_and_every_seed():
     for prompts, new, seed in ((PROMPTS, 9, 1), (PROMPTS[:4] + [[3]] * 2, 14, 2), ([[1] * 9] * 5, 1, 3)):
         generator().generate(prompts, Options(max_new_tokens=new, seed=seed, **options))
     assert programs == (sampling.begin._cache_size(), sampling.extend._cache_size())
+    generator().generate(PROMPTS, Options(max_new_tokens=16, beams=3))
+    programs = beam.search._cache_size()
+    for prompts, new in ((PROMPTS, 9), (PROMPTS[:4] + [[3]] * 2, 14), ([[1] * 9] * 5, 1)):
+        generator().generate(prompts, Options(max_new_tokens=new, beams=3))
+    assert beam.search._cache_size() == programs
 
 
 def test_the_cache_is_written_in_place():

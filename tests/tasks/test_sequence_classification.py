@@ -1,6 +1,7 @@
 """Text classification from text on: torch's loss and gradients, the same packed and unpacked, documents read whole."""
 
 import functools
+import random
 
 import jax
 import jax.numpy as jnp
@@ -256,16 +257,22 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence(problem):
     assert len(logits) == 3
 
 
-def test_a_document_has_the_mean_of_its_windows_logits():
+@pytest.mark.parametrize(
+    ("count", "cut"),
+    [
+        (40, [(0, 14), (13, 27), (26, 40)]),  # in windows of 14: three, evenly spread
+        (3000, [(i * 2986 // 214, i * 2986 // 214 + 14) for i in range(215)]),  # a long review, whole
+    ],
+)
+def test_a_document_has_the_mean_of_its_windows_logits(count, cut):
     values = settings(data__truncation="windows")
     net, parameters = network(values), parameters_of("pooler")
-    long, short = "a b c d e f g h " * 5, "a b"
-    documents = [LabelledText(text, None, "x", "x:1") for text in (long, short)]
+    words = random.Random(0).choices("abcdefgh", k=count)
+    documents = [LabelledText(text, None, "x", "x:1") for text in (" ".join(words), "a b")]
     windows = net.task.encode(documents, tokenizer(), values, cached=False)
-    assert windows.sentence.tolist() == [0, 0, 0, 1]
+    assert windows.sentence.tolist() == [0] * len(cut) + [1]
+    assert {word for a, b in cut for word in range(a, b)} == set(range(count))
     whole = collected(net, parameters, Split("dev", "dev", documents, windows))
-    words = long.split()
-    cut = [(0, 14), (13, 27), (26, 40)]  # 40 words in windows of 14: three of 14, evenly spread
     parts = [LabelledText(" ".join(words[a:b]), None, "x", "x:1") for a, b in cut]
     alone = net.task.encode(parts, tokenizer(), values, cached=False)
     assert windows.input_ids[: alone.offsets[-1]].tolist() == alone.input_ids.tolist()
