@@ -4,7 +4,7 @@ offline    MiniLM from a package on the generated corpus `demo:intent`, ten requ
            Synthetic: it shows that the trainer works, not how good a model is. Measured, seed 0: accuracy 100% on
            dev and on test.
 several    the same with one or two intents a request (multi-label), on the generated corpus `demo:requests`. Measured,
-           seed 0: micro F1 TODO and all labels right TODO on dev, TODO and TODO on test.
+           seed 0: micro F1 95.3 and all labels right 85.7% on dev, 95.5 and 87.0% on test.
 banking77  MiniLM on Banking77 (77 intents), whose files train.csv and test.csv you give:
            --config.data.train=DIR/train.csv --config.data.test=DIR/test.csv. A tenth of train is the dev set.
            Measured after five epochs at 1e-4 on all of train, seed 0: accuracy 92.0% on test.

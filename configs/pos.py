@@ -2,8 +2,8 @@
 
 offline    MiniLM from a package on the generated corpus `demo:pos`; needs no hub. Synthetic: sentences of a small
            grammar whose words often have several parts of speech (each word's most frequent one is right for 84% of
-           dev). It shows that the trainer works, not how good a model is. Measured, seed 0: accuracy TODO on dev,
-           TODO on test.
+           dev). It shows that the trainer works, not how good a model is. Measured, seed 0: accuracy 99.2% on dev
+           and on test.
 conll2003  bert-base-cased on the Penn Treebank tags of CoNLL-2003 from the hub. Not measured here (no hub).
 
 Labels of your own: --config.data.train=FILE, CoNLL columns or records; they stay as they are.

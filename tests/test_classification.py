@@ -142,6 +142,29 @@ def test_one_label_is_learnt_and_told(single):
     assert errors[0] == "gold\tpredicted\tscore\ttext" and len(errors) == 1 + len(wrong)
 
 
+def test_what_stands_beyond_the_first_window_is_learnt(tmp_path, tmp_path_factory, tiny_bert):
+    """Of 60 words, in two windows, the one that tells is among the last ten: the beginning tells nothing."""
+    rng = random.Random(0)
+    for name, count in (("train", 300), ("dev", 60), ("test", 60)):
+        with open(tmp_path / f"{name}.csv", "w") as file:
+            file.write("text,label\n")
+            for index in range(count):
+                star, found = (
+                    rng.choice("123"),
+                    rng.choices(FILLERS[:5], k=59 if index % 2 or name == "test" else 9),
+                )
+                found.insert(len(found) - rng.randint(0, 9), star)
+                file.write(f"{' '.join(found)},{star}\n")
+    options = {
+        "data__truncation": "windows",
+        "train__steps": 100,
+        "model__pool": "mean",
+        "eval__every_steps": 100,
+    }
+    _, _, summary = trained(tmp_path, tmp_path_factory, tiny_bert, "long", "csv", **options)
+    assert summary["test"]["accuracy"] > 0.7  # by chance: a third
+
+
 def test_several_labels_are_learnt_at_thresholds_of_dev(several):
     run, _, summary = several
     assert (

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import base_model, build, evaluate, export, predict, sharding, train, workdir
+from jaxft import base_model, build, evaluate, export, inference, predict, sharding, train, workdir
 from jaxft import config as settings
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
@@ -321,11 +321,16 @@ def test_packing_changes_no_gradient(network, folder):
         np.testing.assert_allclose(value, unpacked[name], atol=atol, err_msg=name)
 
 
-def test_uncertainty_weighs_by_learned_variances(network):
-    task, net, parameters, batches = network(
-        loss__balance="uncertainty", tasks=(("intents", INTENTS), ("slots", SLOTS))
-    )
-    s = np.array([0.3, -0.7])
+@pytest.mark.parametrize("numbers", [False, True])
+def test_uncertainty_weighs_by_learned_variances(network, folder, numbers):
+    """Half as much a squared error, whose likelihood is a normal distribution's."""
+    changed = {"tasks": (("intents", INTENTS), ("slots", SLOTS))}
+    s, factor = np.array([0.3, -0.7]), 1.0
+    if numbers:
+        changed = {"tasks": (("score", SCORE),), "data__train": f"{folder}/pairs.tsv"}
+        changed |= {"data__dev": f"{folder}/pairs.tsv", "data__test": None}
+        s, factor = np.array([0.4]), 0.5
+    task, net, parameters, batches = network(loss__balance="uncertainty", **changed)
 
     @jax.jit
     def losses(variances, arrays):
@@ -348,8 +353,26 @@ def test_uncertainty_weighs_by_learned_variances(network):
 
     (total, gradient), each = losses(jnp.asarray(s, jnp.float32), batches()[0].arrays)
     each = np.array(each)
-    assert float(total) == pytest.approx(float(np.sum(np.exp(-s) * each + s / 2)), rel=1e-5)
-    np.testing.assert_allclose(gradient, -np.exp(-s) * each + 0.5, rtol=1e-4)
+    assert float(total) == pytest.approx(float(np.sum(factor * np.exp(-s) * each + s / 2)), rel=1e-5)
+    np.testing.assert_allclose(gradient, -factor * np.exp(-s) * each + 0.5, rtol=1e-4)
+
+
+def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, tiny_bert, tmp_path, capsys):
+    """Of data sets of their own, so that batches have no label of some task; one task's losses have two passes."""
+    dropped = (("intents", (*INTENTS, ("loss.r_drop", 1.0))), ("score", SCORE), ("chain", CHAIN[:1]))
+    files = f"intents={folder}/both.jsonl?fold=0-7;score={folder}/pairs.tsv;chain={folder}/tags.conll"
+    changed = {"data__train": files, "data__dev": None, "data__test": None, "eval__metric": "auto"}
+    changed |= {"batch__by_task": True, "train__steps": 90, "eval__every_steps": 90}
+    changed |= {"optim__lr_multipliers": (("^head/uncertainty$", 10.0), (".", 1.0))}
+    config = config_for(folder, tiny_bert, tasks=dropped, loss__balance="uncertainty", **changed)
+    summary = train.run(config, tmp_path / "run")
+    assert summary["dev"]["chain/entity_f1"] > 0.9
+    model = inference.open_model(workdir.open_run(tmp_path / "run"), print)
+    assert model.task.passes == 2
+    variances = np.asarray(model.parameters["head/uncertainty"])
+    assert (np.abs(variances) > 0.05).all()  # all moved
+    export.export(tmp_path / "run", tmp_path / "model", verify=True)
+    assert "answers by heads_loader.py in torch: 0 of " in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- mistakes

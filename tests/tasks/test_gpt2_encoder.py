@@ -179,6 +179,31 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     assert export.export_heads.load(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
 
 
+@pytest.mark.parametrize(
+    "changed", [{"model__pool": "mean"}, {"model__problem_type": "regression", "eval__metric": "mse"}]
+)
+def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
+    checkpoint, tmp_path, capsys, changed
+):
+    """Another pool, and numbers, whose scale wants a bias; packed here, a text a row there."""
+    rng, values = random.Random(0), "012" if "model__pool" in changed else (0.0, 25.0, 50.0)
+    texts = [" ".join(rng.choices(["ab", "cdgh", "ef"], k=rng.randint(1, 6))) for _ in range(40)]
+    lines = [json.dumps({"text": text, "label": rng.choice(values)}) for text in texts]
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    options = {f"data__{name}": str(tmp_path / f"{name}.jsonl") for name in ("train", "dev")}
+    options |= {"train__steps": 2, "eval__bootstrap": 0, "data__max_length": 48}
+    options |= {"data__label_range": (0.0, 50.0)}
+    train.run(settings(checkpoint, "sequence_classification", **options | changed), tmp_path / "run")
+    export.export(tmp_path / "run", tmp_path / "out", verify=True)
+    said = capsys.readouterr().out
+    assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
+    assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
+    assert export.export_heads.load(tmp_path / "out").heads["label"]["pool"] == changed.get(
+        "model__pool", "last"
+    )
+
+
 @pytest.mark.parametrize("pool", ["pooler", "cls"])
 def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
