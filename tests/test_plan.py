@@ -3,8 +3,11 @@
 import dataclasses
 import importlib.util
 import json
+import os
+import pathlib
 import re
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -58,16 +61,25 @@ def recipe(tmp_path_factory):
     return str(path)
 
 
+# Where `make test` puts it: not among the packages, for with it jax looks for a TPU, aloud, at every start.
+LIBTPU = pathlib.Path(sys.prefix) / "libtpu"
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and not LIBTPU.is_dir(),
+    reason=f"libtpu, which compiles for TPUs, is neither installed nor in {LIBTPU} (pip install --target)",
+)
+
+
 @pytest.fixture(scope="module")
 def plans(recipe, environment, python):
-    """Makes plans in one process; gives {"code", "out", "err"} of each."""
+    """Makes plans in one process; gives {"code", "out", "err"} of each. tpu: for TPU slices."""
 
-    def make(*several: list[str]) -> list[dict]:
+    def make(*several: list[str], tpu: bool = False) -> list[dict]:
         flags = [["--config", recipe, *map(str, one)] for one in several]
+        path = f"{environment['PYTHONPATH']}{os.pathsep}{LIBTPU}" if tpu else environment["PYTHONPATH"]
         done = subprocess.run(
-            [*python, "-c", SCRIPT],
+            [*([sys.executable] if tpu else python), "-c", SCRIPT],
             input=json.dumps(flags),
-            env=environment | {"XLA_FLAGS": QUICK},
+            env=environment | {"XLA_FLAGS": QUICK, "PYTHONPATH": path},
             capture_output=True,
             text=True,
             timeout=600,
@@ -353,20 +365,20 @@ def test_the_table_of_chips_is_what_training_reckons_by():
     assert chips.of_device("cpu") is None
 
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu, which compiles for TPUs, is not installed"
-)
-
-
 @needs_libtpu
 def test_a_slice_of_tpus(plans):
+    """FSDP on 4 and 16 chips; and long rows on one of which the splash kernel is compiled."""
     fsdp = ["--config.mesh.data=1", "--config.mesh.fsdp=-1", "--json", "--rows_per_device", 16]
     fsdp += [
         "--config.model.sizes=(('hidden_size', 256), ('num_hidden_layers', 4), ('num_attention_heads', 4),"
     ]
     fsdp[-1] += " ('intermediate_size', 1024), ('vocab_size', 1000), ('max_position_embeddings', 64))"
-    done = plans(["--topology", "v5e:2x2", *fsdp], ["--topology", "v5e:4x4", *fsdp])
-    four, sixteen = (json.loads(one["out"]) for one in done)
+    long = [*fsdp[:-1], "--config.model.attention=splash", "--config.data.max_length=512"]
+    long += [fsdp[-1].replace("64))", "512))")]
+    slices = (("v5e:2x2", fsdp), ("v5e:4x4", fsdp), ("v5e:2x2", long))
+    done = plans(*(["--topology", name, *flags] for name, flags in slices), tpu=True)
+    assert [one["code"] for one in done] == [0, 0, 0], done
+    four, sixteen, splash = (json.loads(one["out"]) for one in done)
     assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
     for one in (four, sixteen):
@@ -374,6 +386,7 @@ def test_a_slice_of_tpus(plans):
         assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]
         assert one["collectives"]["all-reduce"]["bytes"] < 0.1 * one["collective_bytes_per_device"]
     assert four["collectives"]["all-gather"]["largest_bytes"] <= 2 * 256 * 1024  # of one kernel in bfloat16
+    assert splash["fits"] and splash["devices"] == 4
 
 
 def test_recommendation_prefers_what_fits():
