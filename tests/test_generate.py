@@ -87,6 +87,10 @@ def test_the_command_answers_a_prompt_and_files_and_repeats_itself(tiny_gpt2, co
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["prompt"]) for row in rows] == [(7, "the cat"), (8, "")]
     assert rows[0]["generated"] + "\n" == once.stdout
+    stop = once.stdout.strip()[3:5]
+    several = command("generate", *flags, "--prompt", "the cat", "--samples", "2", "--stop", stop)
+    first, second = several.stdout.split("\n----\n")
+    assert first == once.stdout[: once.stdout.index(stop)].rstrip("\n") and stop not in second
 
 
 def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command, finished_run, tmp_path):

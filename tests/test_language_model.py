@@ -20,6 +20,7 @@ from jaxft.data.text import Text
 from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.pretrained.scratch import train_tokenizer
+from jaxft.tasks import splits
 from jaxft.tasks.causal_lm import CausalLM
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -130,8 +131,6 @@ def test_generate_gives_what_the_runs_own_evaluation_gave(pair_run, folder, comm
 
 
 def _words_a_byte(text_run):
-    from jaxft.tasks import splits
-
     texts = splits.read(CausalLM, text_run[1], lambda line: None, ["dev"])["dev"].examples
     return sum(len(t.text.split()) for t in texts) / sum(len(t.text.encode()) for t in texts)
 
@@ -151,17 +150,11 @@ def run_evaluate(run, data, output, **changed):
 def test_evaluation_says_how_it_cuts_text_and_context_helps(text_run, folder, tmp_path):
     measured = {}
     for name, options in (
-        ("blocks", {"layout": "blocks", "stride": None}),
+        ("blocks", {"layout": "blocks"}),  # without the run's stride, which blocks have none of
         ("apart", {"stride": 0}),
         ("sliding", {"stride": 16}),
     ):
-        run = text_run[0]
-        if name == "blocks":  # of a run without context, which blocks have none of
-            run = shutil.copytree(run, tmp_path / "run")
-            values = json.loads((run / "config.json").read_text())
-            values["data"]["stride"] = None
-            (run / "config.json").write_text(json.dumps(values))
-        measured[name] = run_evaluate(run, folder / "train.txt", tmp_path / name, **options)
+        measured[name] = run_evaluate(text_run[0], folder / "train.txt", tmp_path / name, **options)
         method = json.loads((tmp_path / name / "eval/train.json").read_text())["method"]
         assert {"blocks": "in blocks of 32", "apart": "without context", "sliding": "16 of them context"}[
             name
@@ -169,6 +162,32 @@ def test_evaluation_says_how_it_cuts_text_and_context_helps(text_run, folder, tm
     assert measured["sliding"]["loss"] < measured["apart"]["loss"]
     assert measured["sliding"]["tokens"] == measured["apart"]["tokens"]
     assert measured["blocks"]["tokens"] == measured["apart"]["tokens"] // 32 * 31
+
+
+def test_the_loss_of_sliding_windows_is_torchs(text_run, tmp_path):
+    """Over the whole dev set: each token once, after what its window shows of what comes before."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run, config, summary = text_run
+    export.export(run, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    texts = splits.read(CausalLM, config, lambda line: None, ["dev"])["dev"].examples
+    total = count = windows = 0
+    for text in texts:
+        ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text.text).input_ids, tokenizer.eos_token_id])
+        done = 0
+        while done < len(ids) - 1:
+            begin = max(done - 8, 0)
+            end = min(begin + 32, len(ids) - 1)
+            with torch.no_grad():
+                logits = model(ids[None, begin:end]).logits[0, done - begin :]
+            losses = torch.nn.functional.cross_entropy(logits, ids[done + 1 : end + 1], reduction="none")
+            total, count, windows = total + float(losses.sum()), count + len(losses), windows + 1
+            done = end
+    assert windows > len(texts) and count == summary["dev"]["tokens"]
+    assert summary["dev"]["loss"] == pytest.approx(total / count, rel=1e-4)
 
 
 def test_a_run_on_pairs_learns_targets_and_generates_them(pair_run, folder):

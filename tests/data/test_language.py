@@ -5,8 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from jaxft.data import language
 from jaxft.data.text import Template, Text
@@ -25,12 +27,25 @@ def tokenizer():
     return train_tokenizer(["the cat sat on the mat and the cat ran", "abc abcd"] * 3, 300, 64)
 
 
+@functools.cache
+def unigram():
+    """As SentencePiece's: words begin with a mark for the space before, unknown characters are one token."""
+    made = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    made.normalizer = tokenizers.normalizers.NFKC()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    trainer = tokenizers.trainers.UnigramTrainer(
+        vocab_size=40, special_tokens=["<unk>", "</s>"], unk_token="<unk>"
+    )
+    made.train_from_iterator(["the cat sat on the mat and the cat ran", "abc abcd"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
 def documents(texts):
     return [Text(text, index, f"random:{index}") for index, text in enumerate(texts)]
 
 
-def tokens(text):
-    return tokenizer()(text, add_special_tokens=False)["input_ids"]
+def tokens(text, of=tokenizer):
+    return of()(text, add_special_tokens=False)["input_ids"]
 
 
 def by_window(windows):
@@ -39,14 +54,21 @@ def by_window(windows):
 
 
 @settings(deadline=None)
-@given(texts=TEXTS, max_length=st.integers(8, 24), stride=st.none() | st.integers(0, 7))
-def test_every_token_of_a_document_is_predicted_once_from_what_stands_before_it(texts, max_length, stride):
-    end = tokenizer().eos_token_id
-    windows = language.encode(documents(texts), tokenizer(), max_length=max_length, stride=stride)
+@given(
+    texts=TEXTS,
+    max_length=st.integers(8, 24),
+    stride=st.none() | st.integers(0, 7),
+    of=st.sampled_from([tokenizer, unigram]),
+)
+def test_every_token_of_a_document_is_predicted_once_from_what_stands_before_it(
+    texts, max_length, stride, of
+):
+    end = of().eos_token_id
+    windows = language.encode(documents(texts), of(), max_length=max_length, stride=stride)
     rows = by_window(windows)
     assert max(len(ids) for ids, _ in rows) <= max_length
     for index, text in enumerate(texts):
-        stream = [end, *tokens(text), end]
+        stream = [end, *tokens(text, of), end]
         predicted = []
         for number, window in enumerate(np.flatnonzero(windows.sentence == index)):
             ids, labels = rows[window]
