@@ -109,14 +109,25 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
 
 
 def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint) -> tuple[dict, str]:
-    """Parameters in their shardings, from the checkpoint or new, and a line that says which are which."""
-    loaded: dict[str, np.ndarray] = {}
+    """Parameters in their shardings, from the checkpoint or new, and a line that says which are which.
+
+    Each is put there as soon as it is read or made: no host holds them all, unless its devices do.
+    """
+    loaded: dict[str, jax.Array] = {}
     said = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     if config.model.init == "pretrained":
         folder, abstract = checkpoint.folder, dict(net.abstract)
         stored = architecture(checkpoint.hf_config).sizes(hub.read_config(folder))["vocab_size"]
         rows, width = abstract[WORDS].shape
         abstract[WORDS] = jax.ShapeDtypeStruct((stored, width), abstract[WORDS].dtype)
+        known = len(checkpoint.tokenizer) - checkpoint.added  # a table may have room for more
+
+        def place(name: str, value: np.ndarray) -> jax.Array:
+            if name == WORDS and checkpoint.added:
+                value = np.concatenate([value, np.empty((rows - stored, width), value.dtype)])
+                value[known : known + checkpoint.added] = value[:known].mean(axis=0, dtype=np.float64)
+            return sharding.put(value, net.abstract[name].sharding)
+
         tensors = hub.open_tensors(folder)
         # Checkpoints of other tasks have no pooler, and no task's head is another's.
         new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "body/pooler/")
@@ -125,23 +136,22 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
             tensors,
             abstract,
             new=[name for name in abstract if name.startswith(new)],
+            place=place,
             source=str(folder),
         )
         said = str(report)
-        if added := checkpoint.added:
-            known = len(checkpoint.tokenizer) - added  # a table may have had room for more
-            table = np.concatenate([loaded[WORDS], np.empty((rows - stored, width), loaded[WORDS].dtype)])
-            table[known : known + added] = table[:known].mean(axis=0, dtype=np.float64)
-            loaded[WORDS] = table
-            said += f"; {added} new words (config.data.added_tokens) begin as the mean of the other {known:,}"
+        if checkpoint.added:
+            said += (
+                f"; {checkpoint.added} new words (config.data.added_tokens) begin as the mean of the other "
+            )
+            said += f"{known:,}"
     fresh = [name for name in net.abstract if name not in loaded]
     # jit removes what is computed for parameters that are not asked for.
     new = jax.jit(
         lambda seed: {name: net.new_parameters(seed)[name] for name in fresh},
         out_shardings={name: net.abstract[name].sharding for name in fresh},
     )(np.uint32(config.seed))
-    placed = {name: sharding.put(value, net.abstract[name].sharding) for name, value in loaded.items()}
-    return {name: new[name] if name in new else placed[name] for name in net.abstract}, said
+    return {name: (new if name in new else loaded)[name] for name in net.abstract}, said
 
 
 @dataclasses.dataclass(frozen=True)

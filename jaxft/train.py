@@ -109,7 +109,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     given = build.leave_out(net, loader, splits["train"].windows, steps=total, parts=config.batch.accumulate)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
     identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer, loader.order())
-    distributed.agree(identity | sharding.local_devices())
+    distributed.agree(identity | folder.shared_facts(splits, checkpoint, config) | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
     restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.stacked)

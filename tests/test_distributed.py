@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jaxft import cluster
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
@@ -244,6 +245,14 @@ def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
     assert 14 < stopped < STEPS  # saved for the signal: 14 and 21 would have been without
     assert all(f"SIGTERM at step {stopped}" in stderr for *_, stderr in ends)
 
+    # Measured by four and by one at step 10: 40 sentences fill no whole batch.
+    of_four, of_one = (
+        next(row for row in map(json.loads, (run / "metrics.jsonl").open()) if row["kind"] == "dev")
+        for run in (workdir, alone)
+    )
+    assert of_four["step"] == 10 and of_four["token_support"] == of_one["token_support"]
+    assert of_four["loss"] == pytest.approx(of_one["loss"], abs=1e-5)
+
     one, meshes = losses(alone), {1: {}, 8: {"data": 2, "fsdp": 2, "tensor": 2}}
     for devices, mesh in meshes.items():
         folder = shutil.copytree(workdir, tmp_path / str(devices))
@@ -261,7 +270,7 @@ def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
         assert max(abs(found[step] - one[step]) for step in one) < 1e-5
 
 
-def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_path):
+def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_bert, tmp_path):
     """Settings first; then data, which each reads from a folder of its own."""
     ends, _ = train(tmp_path / "settings", differing=["--config.optim.lr=0.02"])
     for index, (code, _, stderr) in enumerate(ends):
@@ -281,6 +290,21 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_pa
         assert code == EXIT_USER_ERROR and re.search(
             r"process 1 \(.+\) differs from .*: data is '\w{64}', not '", stderr
         )
+
+    # What a run may go on with another of, but all processes must have alike: test data and the weights to start from.
+    for index in range(2):
+        text = pathlib.Path(corpus["train"]).read_text()
+        (tmp_path / str(index) / "train.conll").write_text(text)
+        (tmp_path / str(index) / "test.conll").write_text("Peter\tB-PER\n" * (1 + index))
+        copy = shutil.copytree(tiny_bert, tmp_path / str(index) / "bert")
+        tensors = load_file(copy / "model.safetensors")
+        save_file({name: value + index for name, value in tensors.items()}, copy / "model.safetensors")
+    alike = ["--config.model.checkpoint=bert", "--config.data.test=test.conll"]
+    ends, _ = train(tmp_path / "weights", more=[*more, *alike], folders=folders)
+    for code, _, stderr in ends:
+        assert code == EXIT_USER_ERROR and re.search(
+            r"pretrained weights is '\w{8}', not '\w{8}'; test data is '\w{64}', not ", stderr
+        ), stderr
 
     (tmp_path / "1" / "train.conll").unlink()
     ends, seconds = train(tmp_path / "missing", more=more, folders=folders)

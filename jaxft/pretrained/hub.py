@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,6 +229,16 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
         "can run any code and is never loaded; where you trust it, convert it with transformers and torch: "
         "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), and the same for AutoTokenizer"
     )
+
+
+def weights_checksum(folder: Path) -> str:
+    """CRC-32 of all weights of a checkpoint."""
+    found = 0
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with open(path, "rb") as file:
+            while part := file.read(1 << 24):
+                found = zlib.crc32(part, found)
+    return f"{found:08x}"
 
 
 def _open_shards(folder: Path) -> dict[str, Any]:

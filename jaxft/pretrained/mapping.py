@@ -1,8 +1,9 @@
 """Reads one table of parameter names in both directions: checkpoint to model and model to checkpoint."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,12 +72,14 @@ def load(
     abstract: Mapping[str, jax.ShapeDtypeStruct],
     *,
     new: Sequence[str] = (),
+    place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
     source: str = "the checkpoint",
-) -> tuple[dict[str, np.ndarray], Report]:
+) -> tuple[dict[str, Any], Report]:
     """Fills the parameters of `abstract`, keyed by path, from a checkpoint's tensors, keyed by name.
 
     `new`: regexes of paths that are to be initialized, not loaded; they are absent from the result. Their
-    counterparts in the checkpoint, if any, count as ignored. Arrays have the abstract dtype.
+    counterparts in the checkpoint, if any, count as ignored. Arrays have the abstract dtype. `place`: given a path and
+    its array, one at a time, so that no more is held here; what it returns is the parameter.
 
     Raises UserError, naming both sides, for a parameter without tensor, a tensor that neither the rules nor
     the ignore list know, a tensor of the wrong shape, and two tensors that mean the same parameter.
@@ -84,7 +87,7 @@ def load(
     fresh = paths.first_match([(pattern, True) for pattern in new], abstract, what="new parameters")
     names = _canonical_names(table, tensors, source)
     rules = {rule.ours: rule for rule in table.rules}
-    parameters: dict[str, np.ndarray] = {}
+    parameters: dict[str, Any] = {}
     report = Report(new=list(fresh))
     replaced: set[str] = set()
     used: dict[str, None] = {}  # in the order of loading; parts of one tensor count once
@@ -103,7 +106,8 @@ def load(
             )
         layers = [_fitting(rule, path, wanted.shape, name, tensors[names[name]], source) for name in theirs]
         whole = np.stack(layers) if "{layer}" in rule.theirs else layers[0]
-        parameters[path] = np.ascontiguousarray(whole, dtype=wanted.dtype)
+        parameters[path] = place(path, np.ascontiguousarray(whole, dtype=wanted.dtype))
+        del layers, whole
         used |= dict.fromkeys(names[name] for name in theirs)
 
     report.loaded.extend(used)

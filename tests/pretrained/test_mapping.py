@@ -1,5 +1,7 @@
 """The weight table's strictness: whatever does not fit is an error that names both sides."""
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,23 @@ def test_both_directions_are_one_table():
     back = save(TABLE, {path: jnp.asarray(value) for path, value in parameters.items()})
     assert back.keys() == tensors.keys()
     assert all(back[name].tobytes() == tensor.tobytes() for name, tensor in tensors.items())
+
+
+def test_parameters_are_placed_one_at_a_time():
+    """So that a host need not hold a whole model."""
+    alive = []
+
+    def place(path, value):
+        assert [one() for one in alive] == [None] * len(alive)
+        alive.append(weakref.ref(value))
+        return path
+
+    class Lazy(dict):
+        def __getitem__(self, name):
+            return super().__getitem__(name).copy()
+
+    parameters, _ = load(TABLE, Lazy(checkpoint()), ABSTRACT, place=place)
+    assert parameters == {path: path for path in ABSTRACT} and len(alive) == 3
 
 
 def test_a_missing_tensor_names_both_sides_and_what_is_there():
