@@ -24,5 +24,5 @@ lint: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
-	$(BIN)/python -m pip install -q --no-deps --target .venv/libtpu $(LIBTPU)
+	-$(BIN)/python -m pip install -q --upgrade --no-deps --target .venv/libtpu $(LIBTPU)  # not for all systems
 	touch $@

@@ -58,9 +58,10 @@ def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
             "its tokenizer and config.json do not belong together"
         )
     if config.data.added_tokens:
-        added = checkpoint.tokenizer.add_tokens(list(config.data.added_tokens))
+        known = len(checkpoint.tokenizer)
+        checkpoint.tokenizer.add_tokens(list(config.data.added_tokens))  # it counts words that it has already
         checkpoint.hf_config["vocab_size"] = max(vocabulary, len(checkpoint.tokenizer))
-        checkpoint = dataclasses.replace(checkpoint, added=added)
+        checkpoint = dataclasses.replace(checkpoint, added=len(checkpoint.tokenizer) - known)
     if checkpoint.tokenizer.pad_token_id is None:
         # GPT-2's has none. Padding is never seen, so any token serves, and none has to be added.
         checkpoint.tokenizer.pad_token = checkpoint.tokenizer.eos_token

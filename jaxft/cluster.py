@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags by which a command becomes one of several processes."""
     group = parser.add_argument_group(
         "several processes",
-        "the same command on each host; TPU slices, Slurm and Kubernetes jobs are recognised without flags",
+        "the same command on each host; TPU slices and Slurm are recognised without flags",
     )
     group.add_argument(
         "--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port there"
@@ -141,7 +141,7 @@ def _check(flags: argparse.Namespace) -> bool:
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} {getattr(flags, name)}: expected 1 second or more")
     missing = [f"--{name}" for name in EXPLICIT if getattr(flags, name) is None]
-    if len(missing) == len(EXPLICIT):
+    if len(missing) == len(EXPLICIT) or (flags.num_processes == 1 and len(missing) == len(EXPLICIT) - 1):
         return False
     if missing:
         raise UserError(

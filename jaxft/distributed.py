@@ -103,7 +103,7 @@ def agree(facts: Mapping[str, Any]) -> None:
     if others:
         raise UserError(
             "; ".join(others[:4])
-            + "; all processes need the same settings, packages, data and kind of device"
+            + "; all processes need the same settings, packages, data, weights and kind of device"
         )
 
 

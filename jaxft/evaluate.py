@@ -127,7 +127,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     for name in ("format", "word_column", "tag_column", "layout", "stride"):
         if getattr(flags, name) is not None:
             config.data[name] = getattr(flags, name)
-    if flags.layout == "blocks" and flags.stride is None:
+    if config.task == "causal_lm" and flags.layout == "blocks" and flags.stride is None:
         config.data.stride = None  # the run's, which blocks have none of
     address = flags.data.rstrip("/").removeprefix("./")
     if ":" not in address:

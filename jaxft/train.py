@@ -17,6 +17,7 @@ from jaxft.checkpoint import Checkpoints, digest
 from jaxft.data import mixing
 from jaxft.data.prefetch import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
+from jaxft.pretrained import hub
 from jaxft.report import (
     Clock,
     CompileCounter,
@@ -109,7 +110,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     given = build.leave_out(net, loader, splits["train"].windows, steps=total, parts=config.batch.accumulate)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
     identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer, loader.order())
-    distributed.agree(identity | folder.shared_facts(splits, checkpoint, config) | sharding.local_devices())
+    tested = folder.fingerprint(splits["test"].windows) if "test" in splits else None
+    distributed.agree(identity | {"test data": tested} | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
     restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.stacked)
@@ -128,6 +130,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 f"weights: {config.init_from}",
             )
         else:
+            if config.model.init == "pretrained" and distributed.count() > 1:
+                distributed.agree({"pretrained weights": hub.weights_checksum(checkpoint.folder)})
             parameters, said = build.initial_parameters(net, config, checkpoint)
         say(said)
         state = trainer.new_state(parameters)

@@ -154,16 +154,6 @@ def identity(
     }
 
 
-def shared_facts(splits: Mapping[str, Split], checkpoint: Checkpoint, config: ConfigDict) -> dict[str, Any]:
-    """What several processes must have alike beyond `identity`, in which the run may go on with another."""
-    if distributed.count() == 1:
-        return {}
-    facts = {"test data": fingerprint(splits["test"].windows) if "test" in splits else None}
-    if config.model.init == "pretrained":
-        facts["pretrained weights"] = hub.weights_checksum(checkpoint.folder)
-    return facts
-
-
 def fingerprint(*encoded: Windows) -> str:
     """A hash of all that windows hold."""
     data = hashlib.sha256()

@@ -96,6 +96,7 @@ delete() { tpus queued-resources delete "$name" --force --quiet; }
 ended() { gcloud compute tpus tpu-vm ssh "$name" --worker=0 --command "cat jaxft.exit" "${place[@]}" 2>/dev/null || true; }
 
 keep() {
+  (($#)) || die "no arguments of jaxft.main after --"
   while true; do
     create
     local begun=0 code='' now
@@ -113,15 +114,20 @@ keep() {
       return
     fi
     if ((begun)); then
-      now=$(state)
+      sleep "$poll" # what is being taken away may still be called active
+      now=$(state) || now=''
       delete
       case $now in ACTIVE | FAILED) die "the slice is $now, but training could not be started: see above" ;; esac
     fi
-    while ((!begun)) && code=$(ended) && [[ ! $code ]] && [[ $(state) == ACTIVE ]]; do sleep "$poll"; done
+    while ((!begun)) && code=$(ended) && [[ ! $code ]]; do
+      now=$(state) || now='' # that a look fails says nothing
+      [[ ! $now || $now == ACTIVE ]] || break
+      sleep "$poll"
+    done
     ((begun)) || delete
     case $code in
       0) return ;;
-      2 | 3) die "the run ended with code $code; a restart would not mend that, see its log in the workdir" ;;
+      1 | 2 | 3) die "the run ended with code $code; a restart would not mend that, see its log in the workdir" ;;
     esac
     echo "the slice was taken away or the run was stopped (code ${code:-none}): again, from the last checkpoint" >&2
   done

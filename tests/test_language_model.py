@@ -225,7 +225,10 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
 
     # The export is a checkpoint; added words begin as the mean of the others.
     def with_added(path):
-        added = {"model__init": "pretrained", "data__added_tokens": ("<name>", "<shape>")}
+        added = {
+            "model__init": "pretrained",
+            "data__added_tokens": ("<name>", "a", "<shape>"),
+        }  # "a" is known
         config = config_for(folder, model__checkpoint=str(path), **added)
         checkpoint = base_model.open_checkpoint(config, list)
         sizes = base_model.body_sizes(config, checkpoint.hf_config)

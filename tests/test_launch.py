@@ -139,14 +139,16 @@ def test_the_slurm_job_starts_a_process_for_each_gpu_and_is_queued_again(tools, 
     assert job == [".venv/bin/python", *RUN]
     text = (LAUNCH / "slurm.sbatch").read_text()
     assert "#SBATCH --requeue" in text and "#SBATCH --signal=TERM@" in text
-    ended = 128 + 9  # a process that srun killed, for another one had left before
-    for code, again in ((0, False), (EXIT_PREEMPTED, True), (EXIT_USER_ERROR, False), (ended, True)):
+    assert (
+        "srun --kill-on-bad-exit=0" in text
+    )  # or the code of a process that srun killed would take 75's place
+    for code, again in ((0, False), (EXIT_PREEMPTED, True), (EXIT_USER_ERROR, False)):
         failing = tmp_path / f"bin{code}"
         failing.mkdir()
         (failing / "srun").write_text(f"#!/bin/sh\nexit {code}\n")
         (failing / "srun").chmod(0o755)
         path = f"{failing}:{tmp_path / 'bin'}:{os.environ['PATH']}"
-        done, told = tools("slurm.sbatch", *job, PATH=path, SLURM_JOB_ID="17", SLURM_RESTART_COUNT="3")
+        done, told = tools("slurm.sbatch", *job, PATH=path, SLURM_JOB_ID="17")
         assert done.returncode == code
         assert told == ([["scontrol", ["requeue", "17"], None]] if again else [])
 

@@ -89,8 +89,8 @@ def train(name, sizes):
 
 
 MESHES = {name: [(1, 1, 1), (2, 2, 2)] for name in TASKS}
-MESHES["token_classification"] += [(8, 1, 1), (1, 8, 1), (1, 1, 8)]
-MESHES["causal_lm"] += [(1, 8, 1)]
+for name in ("token_classification", "causal_lm"):  # a BERT and a GPT-2
+    MESHES[name] += [(8, 1, 1), (1, 8, 1), (1, 1, 8)]
 print(json.dumps({n: {"x".join(map(str, m)): train(n, m) for m in meshes} for n, meshes in MESHES.items()}))
 """
 

@@ -66,9 +66,9 @@ def read(
             f"config.data.columns: {sorted(unknown)} unknown for text; expected {', '.join(KEYS)}"
         )
     address, choice = records.split_choice(source)
-    if "=" not in choice:  # "?" is any character of a file's name
+    if "=" not in choice or "/" in choice:  # "?" is any character of a file's name
         address, choice = source, ""
-    if "*" in address or "?" in address:
+    if ("*" in address or "?" in address) and not os.path.exists(address):
         if choice:
             raise UserError(
                 f"{source}: ?{choice} chooses records of a file, {address} is a pattern of several"

@@ -76,7 +76,7 @@ def answer(question, context, longest={run.config.eval.max_answer}):
         return ""
     # A question takes half a window at most.
     asked = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-    question = question[: asked[:{question_windows.most_asked(tokenizer, data.max_length)}][-1][1]]
+    question = question[: asked[:{question_windows.most_asked(tokenizer, data.max_length)}][-1][1]] if asked else ""
     windows = tokenizer(question, context, truncation="only_second", max_length={data.max_length}, stride={stride},
                         return_overflowing_tokens=True, return_offsets_mapping=True, padding=True, return_tensors="pt")
     windows.pop("overflow_to_sample_mapping")

@@ -117,7 +117,8 @@ def best_paths(emissions: np.ndarray, offsets: np.ndarray, chain: Chain) -> tupl
     """The best label sequence of each sentence, and the probability of each of its labels given all emissions.
 
     By Viterbi's algorithm and by forward and backward sums, in float64. It runs on the host, for a sentence's words
-    may come from several windows, and so from several batches; all sentences of a block go one word ahead at a time.
+    may come from several windows, and so from several batches, and a scan would be compiled for each number of them;
+    all sentences of a block go one word ahead at a time.
 
     Args:
       emissions: float [W, C] of all words, sentence after sentence.

@@ -167,9 +167,9 @@ class Model:
         reading = self.reading["words"]
         before, after = reading["before"], reading["after"]
         room = reading["max_length"] - len(before) - len(after)
-        encoded = self.tokenizer(
-            [list(words)], is_split_into_words=True, add_special_tokens=False, verbose=False
-        )
+        # Halves of characters, as broken JSON escapes leave them, are no text.
+        whole = [word.encode("utf-8", "ignore").decode() for word in words]
+        encoded = self.tokenizer([whole], is_split_into_words=True, add_special_tokens=False, verbose=False)
         subwords: list[list[int]] = [[] for _ in words]
         for word, token in zip(encoded.word_ids(0), encoded["input_ids"][0], strict=True):
             subwords[word].append(token)

@@ -232,10 +232,13 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
 
 
 def weights_checksum(folder: Path) -> str:
-    """CRC-32 of all weights of a checkpoint."""
-    found = 0
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with open(path, "rb") as file:
+    """CRC-32 of all weights of a checkpoint. Raises `UserError` as `open_tensors` does."""
+    open_tensors(folder)
+    folder, names, found = Path(folder), {WEIGHTS}, 0
+    if not (folder / WEIGHTS).is_file():
+        names = set(_read_json(folder / INDEX)["weight_map"].values())
+    for name in sorted(names):
+        with open(folder / name, "rb") as file:
             while part := file.read(1 << 24):
                 found = zlib.crc32(part, found)
     return f"{found:08x}"
