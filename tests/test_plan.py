@@ -365,6 +365,29 @@ def test_the_table_of_chips_is_what_training_reckons_by():
     assert chips.of_device("cpu") is None
 
 
+def test_every_task_has_a_plan(plans):
+    """With a gradient that is sent once, whatever the loss."""
+    both = '(("texts",(("task","sequence_classification"),)),("words",(("task","crf_tagging"),)))'
+    flags = {
+        "crf_tagging": [],
+        "sequence_classification": ["--config.model.pool=mean"],
+        "question_answering": [],
+        "multi_task": [f"--config.tasks={both}"],
+        "causal_lm": ["--config.model.checkpoint=new:gpt2"],
+    }
+    sizes = "(('n_layer', 2), ('n_embd', 32), ('n_head', 2))"
+    flags["causal_lm"] += [f"--config.model.sizes={sizes}", "--config.model.vocab_size=300"]
+    done = plans(*([*CPU, "--chip", "v5e", f"--config.task={task}", *more] for task, more in flags.items()))
+    for task, one in zip(flags, done, strict=True):
+        assert one["code"] == 0, (task, one["err"])
+        found = json.loads(one["out"])
+        assert found["fits"] and found["devices"] == 8 and found["flops_per_step"] > 0
+        most = (
+            1.4 if task == "causal_lm" else 1.2
+        )  # its loss reads the table again, the most of so small a model
+        assert found["collective_bytes_per_device"] < most * found["collective_bytes_needed"], task
+
+
 @needs_libtpu
 def test_a_slice_of_tpus(plans):
     """FSDP on 4 and 16 chips; and long rows on one of which the splash kernel is compiled."""
