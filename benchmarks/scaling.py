@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 import jax
+import numpy as np
 
 from jaxft import base_model, build, config, sharding
 from jaxft.data import demo
@@ -50,7 +51,9 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     settings = config.load(RECIPE, flags_of(values))
     checkpoint = base_model.open_checkpoint(settings, lambda: [])
     task = TASKS[settings.task](demo_labels(), head_dropout=0.1, config=settings)
-    mesh = jax.sharding.AbstractMesh(tuple(sizes.get(axis, 1) for axis in sharding.AXES), sharding.AXES)
+    shape = tuple(sizes.get(axis, 1) for axis in sharding.AXES)
+    devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
+    mesh = jax.sharding.Mesh(devices, sharding.AXES)
     net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
     state = build.trainer(net, settings, total=10, warmup=0).abstract
 
@@ -118,6 +121,7 @@ def main() -> None:
     flags.add_argument("--rows", type=int, default=8)
     flags.add_argument("--length", type=int, default=64)
     flags = flags.parse_args()
+    jax.config.update("jax_num_cpu_devices", max(math.prod(sizes.values()) for sizes in MESHES))
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         values = write_corpus(folder) | {
