@@ -69,6 +69,14 @@ def test_text_ends_before_a_stop_string_wherever_the_tokens_lie(tiny_gpt2, write
     assert "".join(writer.stream(PROMPTS[0], options, stop=[stop])) == text.text
 
 
+def test_a_stop_string_cuts_the_best_beams(writer):
+    options = Options(max_new_tokens=20, beams=3, samples=2, no_repeat_ngram=2)
+    [plain] = writer.generate(PROMPTS[:1], options)
+    stop = plain[0].text[5:7]
+    [cut] = writer.generate(PROMPTS[:1], options, stop=[stop])
+    assert [one.text for one in cut] == [one.text.partition(stop)[0] for one in plain]
+
+
 def test_samples_do_not_depend_on_the_size_of_batches(writer):
     options = Options(max_new_tokens=8, temperature=1.0, samples=2, seed=3)
     texts, others = (list(writer.generate(PROMPTS, options, rows=rows)) for rows in (3, 2))

@@ -206,6 +206,16 @@ def test_a_run_on_pairs_learns_targets_and_generates_them(pair_run, folder):
     assert summary["dev"]["tokens"] == sum(len(tokenizer(f" {r['shape']}")["input_ids"]) + 1 for r in records)
 
 
+def test_targets_are_searched_by_beams_where_asked(pair_run, folder, tmp_path):
+    run = shutil.copytree(pair_run[0], tmp_path / "run")
+    values = json.loads((run / "config.json").read_text())
+    values["eval"] |= {"beams": 3, "generate": 10}
+    (run / "config.json").write_text(json.dumps(values))
+    metrics = run_evaluate(run, folder / "dev.jsonl", tmp_path / "out")
+    assert metrics["texts"] == 10 and metrics["exact_match"] >= 0.9
+    assert metrics["loss"] == pytest.approx(pair_run[2]["dev"]["loss"], rel=1e-5)
+
+
 def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
