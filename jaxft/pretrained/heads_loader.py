@@ -104,6 +104,7 @@ class Model:
 
     def __init__(self, folder: str | Path):
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
         about = json.loads((Path(folder) / "heads.json").read_text("utf-8"))
         self.heads: dict[str, dict[str, Any]] = about["tasks"]
@@ -112,9 +113,14 @@ class Model:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         pooler = any(head.get("pool") == "pooler" for head in self.heads.values())
         is_bert = json.loads((Path(folder) / "config.json").read_text("utf-8"))["model_type"] == "bert"
-        self.body = AutoModel.from_pretrained(
-            folder, **({"add_pooling_layer": pooler} if is_bert else {})
-        ).eval()
+        told = logging.get_verbosity()
+        logging.set_verbosity_error()  # of a linear layer in the folder that is none of the body's
+        try:
+            self.body = AutoModel.from_pretrained(
+                folder, **({"add_pooling_layer": pooler} if is_bert else {})
+            ).eval()
+        finally:
+            logging.set_verbosity(told)
         self.body.requires_grad_(False)  # or all windows' activations would be kept
 
     def logits(self, **inputs: Any) -> dict[str, np.ndarray]:
