@@ -141,10 +141,8 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
         )
         said = str(report)
         if checkpoint.added:
-            said += (
-                f"; {checkpoint.added} new words (config.data.added_tokens) begin as the mean of the other "
-            )
-            said += f"{known:,}"
+            added = f"{checkpoint.added} new words (config.data.added_tokens)"
+            said += f"; {added} begin as the mean of the other {known:,}"
     fresh = [name for name in net.abstract if name not in loaded]
     # jit removes what is computed for parameters that are not asked for.
     new = jax.jit(

@@ -29,9 +29,8 @@ _ADJECTIVES = (
 ).split()
 _ADJECTIVE_NOUNS = "light local green".split()  # nouns as well
 _ADVERBS = "slowly often quietly never again early well soon gladly rarely".split()
-_NAMES = (
-    "Anna Oslo Keller Lisbon Maria Turin Baker Ghent Will May Rose Hunter".split()
-)  # some are words as well
+# Some are words as well.
+_NAMES = "Anna Oslo Keller Lisbon Maria Turin Baker Ghent Will May Rose Hunter".split()
 _CLOSED = {
     "DET": "the a this every some no".split(),
     "ADP": "in near with to before after like behind".split(),

@@ -11,10 +11,8 @@ from jaxft.errors import UserError
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # pairs
 
 _SEED = 20261124
-_SAME_REQUEST, _SAME_SUBJECT = (
-    0.45,
-    0.25,
-)  # shares of the pairs; the second only where a subject has several requests
+# Shares of the pairs; the second only where a subject has several requests.
+_SAME_REQUEST, _SAME_SUBJECT = 0.45, 0.25
 _REPEATED = 0.5  # the chance that the second names what the first has named
 
 
