@@ -1,5 +1,7 @@
-"""Linear-chain CRF over words: its head, its likelihood on the device, its best paths on the host."""
+"""Linear-chain CRF over words: its head, its likelihood, and its best paths."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,7 +11,7 @@ from flax import nnx
 
 from jaxft.models.layers import Linear
 
-_BLOCK = 256  # sentences decoded at a time: bounds memory at _BLOCK x C x C
+_STREAMS, _STRETCH = 256, 64  # of best_paths: words side by side, and words of a scan
 
 
 class Chain(NamedTuple):
@@ -116,9 +118,10 @@ def _neighbours(words: jax.Array, segment_ids: jax.Array) -> tuple[jax.Array, ja
 def best_paths(emissions: np.ndarray, offsets: np.ndarray, chain: Chain) -> tuple[np.ndarray, np.ndarray]:
     """The best label sequence of each sentence, and the probability of each of its labels given all emissions.
 
-    By Viterbi's algorithm and by forward and backward sums, in float64. It runs on the host, for a sentence's words
-    may come from several windows, and so from several batches, and a scan would be compiled for each number of them;
-    all sentences of a block go one word ahead at a time.
+    By Viterbi's algorithm and by forward and backward sums (Rabiner 1989, section III): scans over words, in float32
+    and scaled at each word, so that long sentences lose no precision. All words of a data set come at once, for those
+    of a sentence may be from several windows, and so from several batches. Sentences lie behind each other in
+    `_STREAMS` streams, which go `_STRETCH` words ahead at a time: one program, `compile_best_paths`, for all lengths.
 
     Args:
       emissions: float [W, C] of all words, sentence after sentence.
@@ -129,63 +132,118 @@ def best_paths(emissions: np.ndarray, offsets: np.ndarray, chain: Chain) -> tupl
       labels: int32 [W].
       probabilities: float32 [W].
     """
-    labels = np.zeros(len(emissions), np.int32)
-    probabilities = np.zeros(len(emissions), np.float32)
-    chain = Chain(*(np.asarray(scores, np.float64) for scores in chain))
-    lengths = np.diff(offsets)
-    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]  # those without words come last
-    for first in range(0, len(order), _BLOCK):
-        chosen = order[first : first + _BLOCK]
-        starts, ends = offsets[chosen], offsets[chosen + 1]
-        # By word of the sentence: where the words of all sentences that are as long lie, the longest sentence's first.
-        words = [starts[: np.count_nonzero(ends - starts > at)] + at for at in range(ends[0] - starts[0])]
-        steps = [emissions[where].astype(np.float64) for where in words]
-        found = _viterbi(steps, chain)
-        chances = _marginals(steps, chain)
-        for where, best, chance in zip(words, found, chances, strict=True):
-            labels[where] = best
-            probabilities[where] = chance[np.arange(len(best)), best]
+    count, num_labels = emissions.shape
+    labels, probabilities = np.zeros(count, np.int32), np.zeros(count, np.float32)
+    if not count:
+        return labels, probabilities
+    forward, backward = compile_best_paths(num_labels)
+    chain = jax.device_put(Chain(*(np.asarray(scores, np.float32) for scores in chain)))
+    starts = offsets[:-1][np.diff(offsets) > 0]
+    begins, ends = np.zeros(count, bool), np.zeros(count, bool)
+    begins[starts], ends[np.append(starts[1:], count) - 1] = True, True
+    # A stream takes the sentences that begin in its share of the words.
+    stream = (starts * _STREAMS // count)[np.cumsum(begins) - 1]
+    place = np.arange(count) - np.searchsorted(stream, stream)
+    stretches = np.split(
+        np.argsort(place // _STRETCH, kind="stable"), np.cumsum(np.bincount(place // _STRETCH))[:-1]
+    )
+
+    def laid_out(words: np.ndarray, *columns: np.ndarray) -> list[jax.Array]:
+        """[T, B, ...] of some words' values; where there is no word all are 0, and True."""
+        out = []
+        for values in columns:
+            out.append(np.full((_STRETCH, _STREAMS, *values.shape[1:]), values.dtype == bool, values.dtype))
+            out[-1][place[words] % _STRETCH, stream[words]] = values[words]
+        return jax.device_put(out)
+
+    def taken(words: np.ndarray, arrays) -> list[np.ndarray]:
+        return [array[place[words] % _STRETCH, stream[words]] for array in jax.device_get(arrays)]
+
+    emissions = (emissions - emissions.max(axis=1, keepdims=True)).astype(np.float32)
+    best, sums = np.zeros((2, count, num_labels), np.float32)
+    carry = jax.device_put(_carries(num_labels)[0])
+    for words in stretches:
+        carry, found = forward(chain, carry, *laid_out(words, emissions, begins))
+        best[words], sums[words] = taken(words, found)
+    carry = jax.device_put(_carries(num_labels)[1])
+    for words in stretches[::-1]:
+        carry, found = backward(chain, carry, *laid_out(words, emissions, ends, best, sums))
+        labels[words], probabilities[words] = taken(words, found)
     return labels, probabilities
 
 
-def _viterbi(steps: list[np.ndarray], chain: Chain) -> list[np.ndarray]:
-    """Labels [n] at each word of emissions [n, C]; n falls, for the longest sentence is the first."""
-    score = chain.start + steps[0]
-    backward = np.ascontiguousarray(
-        chain.transitions.T
-    )  # [to, from]: a search along the last axis is the quickest
-    pointers = []
-    for emission in steps[1:]:
-        through = score[: len(emission), None] + backward
-        pointers.append(through.argmax(axis=2))
-        score[: len(emission)] = through.max(axis=2) + emission
-    best = (score + chain.end).argmax(axis=1)  # of each sentence's last word, and then of those before it
-    found = []
-    for at in range(len(steps) - 1, -1, -1):
-        found.append(best[: len(steps[at])].copy())
-        if at:
-            best[: len(found[-1])] = pointers[at - 1][np.arange(len(found[-1])), found[-1]]
-    return found[::-1]
+@functools.cache
+def compile_best_paths(num_labels: int) -> tuple[Callable, Callable]:
+    """The two programs of `best_paths`, for the default device of this process."""
+
+    def scores(*shape: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*shape, num_labels), dtype)
+
+    chain = Chain(scores(num_labels), scores(), scores())
+    of_words, borders = (
+        scores(_STRETCH, _STREAMS),
+        jax.ShapeDtypeStruct((_STRETCH, _STREAMS), bool),
+    )
+    ahead, back = _carries(num_labels)
+    return (
+        jax.jit(_forward).lower(chain, ahead, of_words, borders).compile(),
+        jax.jit(_backward).lower(chain, back, of_words, borders, of_words, of_words).compile(),
+    )
 
 
-def _marginals(steps: list[np.ndarray], chain: Chain) -> list[np.ndarray]:
-    """Probabilities [n, C] of the labels at each word of emissions [n, C], as in `_viterbi`."""
-    forward = [chain.start + steps[0]]
-    for emission in steps[1:]:
-        forward.append(_log_product(forward[-1][: len(emission)], chain.transitions) + emission)
-    backward = np.tile(chain.end, (len(steps[0]), 1))
-    found = []
-    for at in range(len(steps) - 1, -1, -1):
-        count = len(steps[at])
-        joint = forward[at] + backward[:count]
-        joint = np.exp(joint - joint.max(axis=1, keepdims=True))
-        found.append(joint / joint.sum(axis=1, keepdims=True))
-        backward[:count] = _log_product(backward[:count] + steps[at], chain.transitions.T)
-    return found[::-1]
+def _carries(num_labels: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """What `_forward` and `_backward` begin with: of no meaning, for sentences begin and end there."""
+    scores = np.zeros((_STREAMS, num_labels), np.float32)
+    return (scores, scores), (scores, np.zeros(_STREAMS, np.int32))
 
 
-def _log_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """log(exp(a) @ exp(b)): [n, C] and [C, C] -> [n, C]."""
-    top = a.max(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):  # log 0 where nothing may be
-        return top + np.log(np.exp(a - top) @ np.exp(b))
+def _forward(chain: Chain, carry, emissions: jax.Array, begins: jax.Array):
+    """One stretch, emissions [T, B, C] and begins [T, B]; carry: what is given of the word before.
+
+    Gives the carry, and of each word by its label, up to a constant, the score of the best label sequence up to it and
+    the log of the sum over all, [T, B, C] each.
+    """
+
+    def step(carry, word):
+        best, sums = carry
+        emission, begins = word
+        through = (best[:, :, None] + chain.transitions).max(axis=1), _log_product(sums, chain.transitions)
+        carry = tuple(_scaled(jnp.where(begins[:, None], chain.start, x) + emission) for x in through)
+        return carry, carry
+
+    return jax.lax.scan(step, carry, (emissions, begins))
+
+
+def _backward(chain: Chain, carry, emissions: jax.Array, ends: jax.Array, best: jax.Array, sums: jax.Array):
+    """The same stretch from its end, with what `_forward` gave.
+
+    carry, of the word after: the log of the sum over all label sequences from it on by its label, [B, C], and its label
+    on the best path, [B]. Gives the carry, and each word's label and its probability, [T, B].
+    """
+
+    def step(carry, word):
+        after, label = carry
+        emission, ends, best, sums = word
+        label = (best + jnp.where(ends[:, None], chain.end, chain.transitions.T[label])).argmax(axis=1)
+        follow = jnp.where(ends[:, None], chain.end, _log_product(after, chain.transitions.T))
+        chances = jax.nn.softmax(sums + follow, axis=1)
+        chance = jnp.take_along_axis(chances, label[:, None], axis=1)[:, 0]
+        label = label.astype(jnp.int32)
+        return (_scaled(emission + follow), label), (label, chance)
+
+    return jax.lax.scan(step, carry, (emissions, ends, best, sums), reverse=True)
+
+
+def _scaled(scores: jax.Array) -> jax.Array:
+    """[B, C] less a constant for each line, so that the largest is 0."""
+    return scores - scores.max(axis=1, keepdims=True)
+
+
+def _log_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """log(exp(a) @ exp(b)): [B, C] and [C, C] -> [B, C], up to a constant for each line of `a`."""
+    # Scaled so that the largest summand of a line is 1, and no line is lost to underflow.
+    scale = b.max(axis=1)
+    scale = jnp.where(jnp.isfinite(scale), scale, 0.0)
+    return jnp.log(
+        jnp.dot(jnp.exp(_scaled(a + scale)), jnp.exp(b - scale[:, None]), precision=jax.lax.Precision.HIGHEST)
+    )

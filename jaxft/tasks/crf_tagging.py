@@ -72,6 +72,7 @@ class CRFTagging(TokenClassification):
 
     def _outputs(self, model: nnx.Module, logits: jax.Array) -> dict[str, jax.Array]:
         """{"emissions": float32 [R, L, C]} and the arrays of `chain`."""
+        crf.compile_best_paths(len(self.labels))  # while this is compiled, so that no evaluation waits for it
         return {"emissions": logits, **self.chain(model)._asdict()}
 
     def _decide(

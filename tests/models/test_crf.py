@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jaxft.data import schemes
 from jaxft.losses import cross_entropy
+from jaxft.models import crf
 from jaxft.models.crf import Chain, best_paths, negative_log_likelihood
 
 LENGTH = 9
@@ -111,26 +112,41 @@ def test_best_paths_and_probabilities_are_those_of_all_paths(seed, lengths, cons
         np.testing.assert_allclose(probabilities[first:last], want, atol=1e-5)
 
 
-def test_more_sentences_than_a_block_and_long_ones(monkeypatch):
-    """Blocks change nothing, and constraints hold however strongly emissions are against them."""
+def test_many_sentences_and_long_ones(monkeypatch):
+    """Best in float64 too; how they are laid out changes nothing; constraints hold against strong emissions."""
     rng = np.random.default_rng(0)
     labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
     start, transitions = schemes.allowed(labels)
-    chain = Chain(np.where(transitions, 0.0, -np.inf), np.where(start, 0.0, -np.inf), np.zeros(5))
-    lengths = rng.integers(0, 40, 50)
+    scores = rng.normal(size=(5, 5))
+    chain = Chain(np.where(transitions, scores, -np.inf), np.where(start, scores[0], -np.inf), scores[1])
+    lengths = rng.integers(0, 40, 700)
     lengths[7] = 3000
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     emissions = rng.normal(size=(offsets[-1], 5)).astype(np.float32)
     emissions[:, [2, 4]] += 500 * (rng.random((offsets[-1], 2)) < 0.5)
-    whole = best_paths(emissions, offsets, chain)
-    monkeypatch.setattr("jaxft.models.crf._BLOCK", 7)
-    for a, b in zip(whole, best_paths(emissions, offsets, chain), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert ((whole[1] >= 0) & (whole[1] <= 1)).all()
+    found = best_paths(emissions, offsets, chain)
+    assert ((found[1] >= 0) & (found[1] <= 1)).all()
+    assert (np.isin(found[0], [2, 4])).mean() > 0.3
     for first, last in itertools.pairwise(offsets):
-        path = [labels[i] for i in whole[0][first:last]]
-        assert schemes.to_iob2(path, "iob2") == (path, [])
-    assert (np.isin(whole[0], [2, 4])).mean() > 0.3
+        if first == last:
+            continue
+        path, own = found[0][first:last], emissions[first:last].astype(np.float64)
+        names = [labels[i] for i in path]
+        assert schemes.to_iob2(names, "iob2") == (names, [])
+        best = chain.start + own[0]
+        for emission in own[1:]:
+            best = (best[:, None] + chain.transitions).max(axis=0) + emission
+        score = chain.start[path[0]] + own[np.arange(len(own)), path].sum() + chain.end[path[-1]]
+        score += chain.transitions[path[:-1], path[1:]].sum()
+        np.testing.assert_allclose(score, (best + chain.end).max(), rtol=1e-9)
+
+    monkeypatch.setattr(crf, "_STREAMS", 7)
+    monkeypatch.setattr(crf, "_STRETCH", 50)
+    crf.compile_best_paths.cache_clear()
+    label, probability = best_paths(emissions, offsets, chain)
+    crf.compile_best_paths.cache_clear()
+    np.testing.assert_array_equal(label, found[0])
+    np.testing.assert_allclose(probability, found[1], atol=1e-5)
 
 
 def test_packing_padding_and_what_has_no_weight_change_nothing():
