@@ -25,4 +25,5 @@ lint: .venv/installed-test
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	-$(BIN)/python -m pip install -q --upgrade --no-deps --target .venv/libtpu $(LIBTPU)  # not for all systems
+	$(BIN)/python -m pip install -q --upgrade --no-deps --target .venv/skypilot -c constraints.txt skypilot  # its schemas
 	touch $@

@@ -258,7 +258,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 with clock:
                     say(profile.toggle())
             arrays = sharding.place(batch.arrays, mesh)
-            state, metrics = train_steps[batch.shape](state, arrays, seed)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):  # profilers tell steps apart by it
+                state, metrics = train_steps[batch.shape](state, arrays, seed)
             step += 1
             pending.append((step, batch, metrics))
             settle(QUEUED_STEPS)

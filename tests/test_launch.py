@@ -1,19 +1,26 @@
 """The launch scripts against stand-ins of gcloud, sbatch and kubectl that record what they are told."""
 
+import importlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
+from unittest import mock
 
 import pytest
 import yaml
+from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
 from jaxft.errors import EXIT_NON_FINITE, EXIT_PREEMPTED, EXIT_USER_ERROR
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[1] / "launch"
 RUN = ["--config", "configs/ner.py", "--workdir", "/mnt/jaxft/it's", '--config.data.template={a} "q" & $x\nb']
 TPU = ["--name", "my", "--zone", "z", "--type", "v5litepod-16", "--runtime", "v2", "--spot", "--poll", "0"]
+JOBSET = ["--name", "ner", "--image", "repo/jaxft:1", "--claim", "runs", "--hosts", "4"]
+SKYPILOT = pathlib.Path(sys.prefix) / "skypilot"
+CHIPS = {"gpu": ["--gpus", "8"], "tpu": ["--tpu", "tpu-v5-lite-podslice:4x4:4"]}
 
 STAND_IN = """#!{python}
 import json, os, sys
@@ -153,22 +160,30 @@ def test_the_slurm_job_starts_a_process_for_each_gpu_and_is_queued_again(tools, 
         assert told == ([["scontrol", ["requeue", "17"], None]] if again else [])
 
 
+def is_a_jobset(document):
+    """By Kubeflow's models of a JobSet, its Jobs and their pods: these leave out what they do not know."""
+    try:
+        return JobsetV1alpha2JobSet.from_dict(document).to_dict() == document
+    except (AttributeError, TypeError, ValueError):  # pydantic's are of the last kind
+        return False
+
+
 @pytest.mark.parametrize("kind", ["gpu", "tpu"])
 def test_the_jobset_is_valid_and_carries_the_arguments(tools, kind):
-    chips = ["--gpus", "8"] if kind == "gpu" else ["--tpu", "tpu-v5-lite-podslice:4x4:4"]
-    flags = ["--name", "ner", "--image", "repo/jaxft:1", "--claim", "runs", "--hosts", "4", *chips, "apply"]
+    flags = [*JOBSET, *CHIPS[kind], "apply"]
     done, [[name, arguments, manifest]] = tools("kubernetes.sh", *flags, "--", *RUN)
     assert (done.returncode, name, arguments) == (0, "kubectl", ["apply", "-f", "-"])
     dry, nothing = tools("kubernetes.sh", "--dry-run", *flags, "--", *RUN)
     assert not nothing and dry.stdout == manifest + "kubectl apply -f -\n"
     document = yaml.safe_load(manifest)
+    assert is_a_jobset(document)
     assert (document["apiVersion"], document["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     [workers] = document["spec"]["replicatedJobs"]
     job = workers["template"]["spec"]
     assert (job["parallelism"], job["completions"], job["completionMode"]) == (4, 4, "Indexed")
     # Without it the JobSet would begin the job anew that the rule for pods has ended.
     assert document["spec"]["failurePolicy"]["rules"] == [
-        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+        {"name": "mistake", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
     ]
     [rule] = job["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == (
@@ -191,6 +206,52 @@ def test_the_jobset_is_valid_and_carries_the_arguments(tools, kind):
         assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        ("replicatedJobs:", "replicatedjobs:"),
+        ("completions: 4", 'completions: "4"'),
+        ("mountPath:", "path:"),
+        ("name: mistake, ", ""),
+    ],
+)
+def test_a_mistake_in_the_jobset_is_seen(tools, right, wrong):
+    _, [[_, _, manifest]] = tools("kubernetes.sh", *JOBSET, *CHIPS["gpu"], "apply", "--", *RUN)
+    assert right in manifest and not is_a_jobset(yaml.safe_load(manifest.replace(right, wrong)))
+
+
+@pytest.fixture
+def skypilot_errors(monkeypatch):
+    """What SkyPilot's own schemas say of a task; the rest of SkyPilot needs 60 packages, which are not installed."""
+    if not SKYPILOT.is_dir():
+        pytest.skip(f"SkyPilot is not in {SKYPILOT} (pip install --no-deps --target)")
+    sky = types.ModuleType("sky")
+    sky.__path__, sky.__version__ = [str(SKYPILOT / "sky")], "0"
+    monkeypatch.setitem(sys.modules, "sky", sky)
+    for name in ("sky.skylet.autostop_lib", "sky.server.daemons"):
+        monkeypatch.setitem(sys.modules, name, mock.MagicMock())
+    schemas = importlib.import_module("sky.utils.schemas")
+    validator = importlib.import_module("sky.utils.validator").get_schema_validator()
+
+    def errors(task):
+        parts = (schemas.get_task_schema(), task), (schemas.get_resources_schema(), task["resources"])
+        return [error.message for schema, part in parts for error in validator(schema).iter_errors(part)]
+
+    return errors
+
+
+def test_the_skypilot_task_is_valid(skypilot_errors):
+    text = (LAUNCH / "skypilot.yaml").read_text()
+    assert skypilot_errors(yaml.safe_load(text)) == []
+    for right, wrong, message in (
+        ("num_nodes: 1", "nodes: 1", "'nodes' was unexpected"),
+        ("num_nodes: 1", "num_nodes: one", "'one' is not of type 'integer'"),
+        ("use_spot:", "spot:", "'spot' was unexpected"),
+    ):
+        [error] = skypilot_errors(yaml.safe_load(text.replace(right, wrong)))
+        assert message in error
 
 
 def test_the_skypilot_task_recovers_and_names_each_process(tmp_path):

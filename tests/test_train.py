@@ -70,10 +70,10 @@ def test_a_profile_of_some_steps(command, tiny_flags, tmp_path):
     assert done.returncode == 0 and "profile: steps 3 to 5 into" in done.stdout, done.stderr
     [trace] = (tmp_path / "run/profile").glob("plugins/profile/*/*.xplane.pb")
     [events] = (tmp_path / "run/profile").glob("plugins/profile/*/perfetto_trace.json.gz")
-    names = {
-        event.get("name", "") for event in json.loads(gzip.decompress(events.read_bytes()))["traceEvents"]
-    }
-    assert trace.stat().st_size > 10_000 and any("fusion" in name for name in names)
+    events = json.loads(gzip.decompress(events.read_bytes()))["traceEvents"]
+    assert trace.stat().st_size > 10_000 and any("fusion" in event.get("name", "") for event in events)
+    steps = [event["args"]["step_num"] for event in events if event.get("name") == "train"]
+    assert steps == ["3", "4", "5"]  # by which profilers tell steps apart
 
 
 def test_it_learns_what_can_be_learnt(main, tmp_path):

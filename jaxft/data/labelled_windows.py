@@ -1,6 +1,7 @@
 """Turns labelled texts and pairs into windows of tokens: one each, shortened, or several of a long document."""
 
 import array
+import functools
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data import tokenize, windows
+from jaxft.data import cache, tokenize
 from jaxft.data.labelled import LabelledText
 from jaxft.data.packing import offsets_of
 from jaxft.data.windows import Windows
@@ -19,6 +20,7 @@ from jaxft.errors import UserError
 
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
+PART = 1 << 21  # characters that are encoded, and cached, before others: some seconds
 
 
 class Frame(NamedTuple):
@@ -97,7 +99,9 @@ def encode(
         settings = [max_length, truncation, stride]
         path = pathlib.Path(cache_dir) / f"{_fingerprint(examples, labels, known, tokenizer, settings)}.arrow"
     rest = (around, room, truncation, stride or 0)
-    return windows.cached(path, lambda: _encode(examples, labels, known, tokenizer, *rest))
+    parts = cache.in_parts((len(one.text) + len(one.pair or "") for one in examples), PART)
+    jobs = [functools.partial(_encode, some, examples, labels, known, tokenizer, *rest) for some in parts]
+    return cache.cached(path, jobs)
 
 
 def _fingerprint(examples, labels, known, tokenizer, settings) -> str:
@@ -109,11 +113,13 @@ def _fingerprint(examples, labels, known, tokenizer, settings) -> str:
     return digest.hexdigest()
 
 
-def _encode(examples, labels, known, tokenizer, around, room, truncation, stride) -> Windows:
+def _encode(
+    some: range, examples, labels, known, tokenizer, around, room, truncation, stride
+) -> Iterator[Windows]:
     ids, types = array.array("i"), array.array("i")  # a tenth of what lists take
     lengths, owners, weights, losses = [], [], [], []
     pair = bool(examples) and examples[0].pair is not None
-    for owner, (first, second) in enumerate(_tokens(examples, tokenizer)):
+    for owner, (first, second) in enumerate(_tokens(examples[some.start : some.stop], tokenizer), some.start):
         if not around.size + len(first) + len(second):  # an empty text, and no special tokens either
             first = [tokenizer.eos_token_id]
         pieces = _pieces(first, second, room, truncation, stride)
@@ -147,7 +153,7 @@ def _encode(examples, labels, known, tokenizer, around, room, truncation, stride
         columns["token_type_ids"] = pa.LargeListArray.from_arrays(
             offsets, pa.array(np.asarray(types, np.int32))
         )
-    return Windows(pa.RecordBatch.from_pydict(columns))
+    yield Windows(pa.RecordBatch.from_pydict(columns))
 
 
 def _tokens(examples: Sequence[LabelledText], tokenizer) -> Iterator[tuple[list[int], list[int]]]:

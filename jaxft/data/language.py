@@ -4,6 +4,7 @@ Labels are shifted: the label at a position is the token after it, so that input
 one place and no text is lost between windows. The token at the end of a text is only ever a label.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data import tokenize, windows
+from jaxft.data import cache, tokenize
 from jaxft.data.packing import offsets_of, ranges
 from jaxft.data.text import Text
 from jaxft.data.tokenize import IGNORED
@@ -26,7 +27,7 @@ LAYOUTS = ("documents", "blocks")
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
 _WHITE = np.array([chr(code).isspace() for code in range(0x3002)])  # none is beyond
-_GROUP = 1 << 21  # characters that are encoded before what they gave is written: bounds memory
+_GROUP = 1 << 21  # characters that are encoded, and cached, before others: bounds memory
 
 
 class Special(NamedTuple):
@@ -83,33 +84,15 @@ def encode(
     path = None
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(texts, tokenizer, max_length, layout, stride)}.arrow"
-    return windows.cached_parts(
-        path, lambda: _parts(texts, tokenizer, max_length, layout, stride or 0, special)
-    )
-
-
-def _parts(
-    texts, tokenizer, max_length: int, layout: str, stride: int, special: Special
-) -> Iterator[Windows]:
-    """The windows of a group of texts after the other."""
-    if layout == "blocks":
-        yield from _blocks(texts, tokenizer, max_length, special)
-        return
-    for first, group in _groups(texts):
-        if group[0].prompt is not None:
-            yield _pairs(group, first, tokenizer, max_length, special)
-        else:
-            yield _documents(group, first, tokenizer, max_length, stride, special)
-
-
-def _groups(texts: Sequence[Text]) -> Iterator[tuple[int, Sequence[Text]]]:
-    """Texts of about `_GROUP` characters together, and which is the first."""
-    first = size = 0
-    for end, text in enumerate(texts, 1):
-        size += len(text.prompt or "") + len(text.text)
-        if size >= _GROUP or end == len(texts):
-            yield first, texts[first:end]
-            first, size = end, 0
+    parts = cache.in_parts((len(text.prompt or "") + len(text.text) for text in texts), _GROUP)
+    if layout == "blocks":  # which begin where the part before ends
+        jobs = [functools.partial(_blocks, parts, texts, tokenizer, max_length, special)]
+    elif pairs:
+        jobs = [functools.partial(_pairs, part, texts, tokenizer, max_length, special) for part in parts]
+    else:
+        rest = (texts, tokenizer, max_length, stride or 0, special)
+        jobs = [functools.partial(_documents, part, *rest) for part in parts]
+    return cache.cached(path, jobs)
 
 
 def _fingerprint(texts, tokenizer, max_length, layout, stride) -> str:
@@ -197,9 +180,10 @@ def _sizes(texts: Sequence[str], encodings: Sequence) -> tuple[np.ndarray, np.nd
     return words, size
 
 
-def _documents(texts, first: int, tokenizer, max_length: int, stride: int, special: Special) -> Windows:
-    """`first` is the number of the first text."""
-    stream = _stream(texts, tokenizer, special.end)
+def _documents(
+    part: range, texts, tokenizer, max_length: int, stride: int, special: Special
+) -> Iterator[Windows]:
+    stream = _stream(texts[part.start : part.stop], tokenizer, special.end)
     first_of = offsets_of(stream.lengths)  # a text's first label; inputs are these shifted by one
     inputs = np.empty_like(stream.ids)
     inputs[1:] = stream.ids[:-1]
@@ -207,20 +191,20 @@ def _documents(texts, first: int, tokenizer, max_length: int, stride: int, speci
     step = max_length - stride
     # The first window predicts max_length tokens, each later one `step`.
     count = 1 + -(-np.maximum(stream.lengths - max_length, 0) // step)
-    text = np.repeat(np.arange(len(texts)), count)
+    text = np.repeat(np.arange(len(part)), count)
     number = ranges(0, count)
     scored = np.where(number == 0, 0, max_length + (number - 1) * step)
     begin = np.where(number == 0, 0, scored - stride)
     last = np.minimum(begin + max_length, stream.lengths[text])
     begin, scored, last = (first_of[text] + place for place in (begin, scored, last))
-    return _windows(inputs, stream.ids, begin, scored, last, first + text, stream)
+    yield _windows(inputs, stream.ids, begin, scored, last, part.start + text, stream)
 
 
-def _blocks(texts, tokenizer, length: int, special: Special) -> Iterator[Windows]:
-    """Groups of whole blocks; what fills none goes with the next group."""
+def _blocks(parts: list[range], texts, tokenizer, length: int, special: Special) -> Iterator[Windows]:
+    """Of each part whole blocks; what fills none goes with the next part."""
     rest, done = None, 0
-    for _, group in _groups(texts):
-        stream = _stream(group, tokenizer, special.end)
+    for part in parts:
+        stream = _stream(texts[part.start : part.stop], tokenizer, special.end)
         columns = [stream.ids, stream.words, stream.bytes]
         if rest is not None:
             columns = [np.concatenate(pair) for pair in zip(rest, columns, strict=True)]
@@ -274,8 +258,8 @@ def _make(offsets, input_ids, labels, **more) -> Windows:
     return Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _pairs(texts, first: int, tokenizer, max_length: int, special: Special) -> Windows:
-    """`first` is the number of the first text."""
+def _pairs(part: range, texts, tokenizer, max_length: int, special: Special) -> Iterator[Windows]:
+    texts = texts[part.start : part.stop]
     prompts = _encodings([t.prompt for t in texts], tokenizer)
     targets = _counted([t.text for t in texts], tokenizer)
     inputs, labels = [], []
@@ -295,7 +279,7 @@ def _pairs(texts, first: int, tokenizer, max_length: int, special: Special) -> W
             column.append(value)
     offsets = offsets_of([len(part) for part in inputs])
     flat = np.concatenate(inputs), np.concatenate(labels)
-    return _make(offsets, *flat, sentence=first + np.arange(len(texts)), **counts)
+    yield _make(offsets, *flat, sentence=part.start + np.arange(len(texts)), **counts)
 
 
 def _shortened(encoding, cut: tuple[int, int], room: int) -> list[int]:

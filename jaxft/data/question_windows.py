@@ -2,6 +2,7 @@
 
 import array
 import bisect
+import functools
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data import labelled_windows, tokenize, windows
+from jaxft.data import cache, labelled_windows, tokenize
 from jaxft.data.packing import offsets_of
 from jaxft.data.squad import Answer, Question
 from jaxft.data.windows import Windows
@@ -60,7 +61,10 @@ def encode(
     path = None
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(questions, tokenizer, [max_length, stride])}.arrow"
-    return windows.cached(path, lambda: _encode(questions, tokenizer, around, room, stride))
+    parts = cache.in_parts((len(one.question) + len(one.context) for one in questions), labelled_windows.PART)
+    return cache.cached(
+        path, [functools.partial(_encode, some, questions, tokenizer, around, room, stride) for some in parts]
+    )
 
 
 def most_asked(tokenizer, max_length: int) -> int:
@@ -82,11 +86,14 @@ def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) 
     return digest.hexdigest()
 
 
-def _encode(questions: Sequence[Question], tokenizer, around, room: int, stride: int) -> Windows:
+def _encode(
+    some: range, questions: Sequence[Question], tokenizer, around, room: int, stride: int
+) -> Iterator[Windows]:
     of_tokens = {name: array.array("i") for name in ("input_ids", "token_type_ids", "char_start", "char_end")}
     lengths, owners, labels, weights, losses = [], [], [], [], []
     before, question_type, between, context_type, after = around.types
-    for owner, (asked, ids, starts, ends) in enumerate(_tokens(questions, tokenizer)):
+    tokens = _tokens(questions[some.start : some.stop], tokenizer)
+    for owner, (asked, ids, starts, ends) in enumerate(tokens, some.start):
         kept = asked[: room // 2]
         first = len(around.before) + len(kept) + len(around.between)  # where the context begins in a window
         spans = [span(answer, starts, ends) for answer in questions[owner].answers or ()]
@@ -124,7 +131,7 @@ def _encode(questions: Sequence[Question], tokenizer, around, room: int, stride:
         "weights": pa.array(np.asarray(weights, np.float32)),
         "lost": pa.array(np.asarray(losses, np.int32)),
     }
-    return Windows(pa.RecordBatch.from_pydict(columns))
+    yield Windows(pa.RecordBatch.from_pydict(columns))
 
 
 def _tokens(

@@ -1,6 +1,7 @@
 """Turns sentences of words into windows of subwords with labels, so that each word is scored exactly once."""
 
 import collections
+import functools
 import hashlib
 import itertools
 import json
@@ -12,14 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from jaxft.data.cache import cached
 from jaxft.data.packing import offsets_of, ranges
 from jaxft.data.sentence import Sentence
-from jaxft.data.windows import Windows, cached
+from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 1024  # sentences a call: bounds the tokenizer's own, heavy objects
+_PART = 1 << 17  # words that are encoded, and cached, before others: about a second
 
 
 class Chunk(NamedTuple):
@@ -95,8 +98,8 @@ def encode(
       label_subwords: "first" puts the label on a word's first subword; "last" on its last one, which of a causal model
         is the first to see the whole word; "all" on each, B-X going on as I-X.
       stride: subwords of a long sentence's window that are kept free for context; default a quarter.
-      cache_dir: where windows are kept, one Arrow file a fingerprint. Where it cannot be read or written the
-        reason is logged as a warning, and the work is done without it.
+      cache_dir: where windows are kept, one Arrow file a fingerprint; processes that share it share the work. Where
+        it cannot be read or written the reason is logged as a warning, and the work is done without it.
       only: the sentences (a range of step 1) that get windows, the others being context; default all.
 
     Raises UserError for settings that cannot work, or for a word without tokens where there is no unk token.
@@ -113,14 +116,21 @@ def encode(
         raise UserError(f"stride={stride} is outside 0..{room - 1}, what max_length={max_length} allows")
     if label_subwords not in ("first", "last", "all"):
         raise UserError(f"label_subwords={label_subwords!r} is unknown; expected 'first', 'last' or 'all'")
-    only = range(len(sentences)) if only is None else only
-
     path = None
     if cache_dir is not None:
-        settings = [max_length, label_subwords, context, stride, only.start, only.stop]
+        own = range(len(sentences)) if only is None else only
+        settings = [max_length, label_subwords, context, stride, own.start, own.stop]
         path = pathlib.Path(cache_dir) / f"{fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
-    rest = ((prefix, suffix), room, label_subwords, context, stride, only)
-    return cached(path, lambda: _encode(sentences, tokenizer, label_ids, *rest))
+    parts = [Chunk(sentences, only.start, only.stop)] if only else []
+    if only is None:
+        parts = list(chunks(sentences, _PART, max_length if context else 0))
+    parts, done = parts or [Chunk([], 0, 0)], 0
+    rest, jobs = (label_ids, (prefix, suffix), room, label_subwords, context, stride), []
+    for part in parts:
+        shift = done - part.first if only is None else 0
+        jobs.append(functools.partial(_encode, part, shift, tokenizer, *rest))
+        done += part.last - part.first
+    return cached(path, jobs)
 
 
 def stride_of(stride: int | None, room: int) -> int:
@@ -159,14 +169,15 @@ def model_of(tokenizer) -> dict:
 
 
 def _encode(
-    sentences, tokenizer, label_ids, special, room, label_subwords, context, stride, only: range
-) -> Windows:
-    prefix, suffix = special
+    chunk: Chunk, shift: int, tokenizer, label_ids, special, room, label_subwords, context, stride
+) -> Iterator[Windows]:
+    """`shift`: of a sentence's number in the chunk to its number among all."""
+    sentences, (prefix, suffix) = chunk.sentences, special
     words_of = offsets_of([len(s.words) for s in sentences])  # [S + 1] sentence -> its first word
     ids, subwords = _tokens(sentences, tokenizer, words_of, room)
     tokens_of = offsets_of(subwords)  # [W + 1] word -> its first token
 
-    first, last, sentence = _cores(words_of, tokens_of, room, stride, only)
+    first, last, sentence = _cores(words_of, tokens_of, room, stride, range(chunk.first, chunk.last))
     low, high = words_of[sentence], words_of[sentence + 1]
     if context:
         documents = np.fromiter((s.document for s in sentences), np.int64, len(sentences))
@@ -203,7 +214,8 @@ def _encode(
         name: pa.LargeListArray.from_arrays(offsets, pa.array(values))
         for name, values in (("input_ids", input_ids), ("labels", window_labels), ("word", window_word))
     }
-    return Windows(pa.RecordBatch.from_pydict(columns | {"sentence": pa.array(sentence.astype(np.int32))}))
+    columns["sentence"] = pa.array((sentence + shift).astype(np.int32))
+    yield Windows(pa.RecordBatch.from_pydict(columns))
 
 
 def _tokens(sentences, tokenizer, words_of, room) -> tuple[np.ndarray, np.ndarray]:

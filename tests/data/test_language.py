@@ -178,12 +178,16 @@ def test_windows_come_from_the_cache_until_something_changes(tmp_path, monkeypat
     texts = documents(["the cat sat on the mat", "abc"])
     first = encode(texts)
     with monkeypatch.context() as patch:
-        patch.setattr(language, "_documents", None)
+
+        def again(*_):
+            raise AssertionError("encoded again")
+
+        patch.setattr(language, "_documents", again)
         assert encode(texts).rows.equals(first.rows)
         for changed in ({"max_length": 9}, {"stride": 2}):
-            with pytest.raises(TypeError):
+            with pytest.raises(AssertionError, match="encoded again"):
                 encode(texts, **changed)
-        with pytest.raises(TypeError):
+        with pytest.raises(AssertionError, match="encoded again"):
             encode(texts[::-1])
 
 

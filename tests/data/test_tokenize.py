@@ -273,7 +273,8 @@ def test_an_empty_corpus_is_cached_too(tmp_path):
 
 def test_a_damaged_cache_is_encoded_again(tmp_path, caplog):
     corpus = plain("ab cd", "ef " * 40)
-    fresh = encode(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
+    fresh = encode(corpus, tokenizer(), LABELS, max_length=16)
+    encode(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], whole[:-1]):
@@ -289,7 +290,7 @@ def test_a_write_that_dies_leaves_no_cache(tmp_path, monkeypatch, caplog):
     def die(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxft.data.windows.os.fsync", die)
+    monkeypatch.setattr("jaxft.data.cache.os.fsync", die)
     assert len(encode(plain("ab"), tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)) == 1
     assert list(tmp_path.iterdir()) == []
     assert "is not cached" in caplog.text and "No space left" in caplog.text
