@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterator
 
 import jax
+from jax._src import xla_bridge  # it and the next have no public name
+from jax._src.clusters import ClusterEnv
 
 from jaxft import distributed, rendezvous, watch
 from jaxft.errors import (
@@ -91,42 +93,60 @@ def _end(beside: watch.Watch) -> None:
 
 
 def _join(flags: argparse.Namespace) -> None:
-    """Starts jax's coordination service and waits for all processes; does nothing where there is only one.
+    """Waits for all processes and starts jax's coordination service; does nothing where there is only one.
 
-    Raises `UserError` for flags that cannot be, or where a process is missing, which it names. (In a cluster that
-    jax has recognised, whose own scheduler starts processes, jax waits for them, and aborts.)
+    Raises `UserError` for flags that cannot be, or where a process is missing, which it names.
     """
     explicit = _check(flags)
     lone_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not JOBS & os.environ.keys()
     if flags.num_processes == 1 or (lone_pod and not explicit):
         return
-    if explicit:
-        rendezvous.meet(flags.coordinator, flags.num_processes, flags.process_id, flags.start_timeout)
+    address, count, index, devices = flags.coordinator, flags.num_processes, flags.process_id, None
+    if not explicit:
+        address, count, index, devices = _recognised(flags.start_timeout)
+        if address is None:
+            return
+    if count > 1:
+        rendezvous.meet(address, count, index, flags.start_timeout)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It would catch SIGTERM, which watch.py carries.
     jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        coordinator_address=address,
+        num_processes=count,
+        process_id=index,
+        local_device_ids=devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=flags.start_timeout,
+        # watch.py comes first, for it names the process that is lost.
+        heartbeat_timeout_seconds=flags.peer_timeout + 30,
+    )
+
+
+def _recognised(timeout: int) -> tuple[str | None, int, int, list[int] | None]:
+    """Address of process 0, number of processes, which this is, and its devices (None: all), as jax finds them.
+
+    No address: one process, for there is no cluster that jax knows, or another's command is run within it.
+    """
+    if xla_bridge.backends_are_initialized():
+        return None, 1, 0, None
     try:
-        jax.distributed.initialize(
-            coordinator_address=flags.coordinator,
-            num_processes=flags.num_processes,
-            process_id=flags.process_id,
-            local_device_ids=None if explicit else _all_gpus_of_slurm(),
-            cluster_detection_method="deactivate" if explicit else None,
-            initialization_timeout=flags.start_timeout,
-            # watch.py comes first, for it names the process that is lost.
-            heartbeat_timeout_seconds=flags.peer_timeout + 30,
+        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, _all_gpus_of_slurm(), None, timeout
         )
-    except (ValueError, RuntimeError) as error:
-        # One process, for there is no cluster that jax knows, or another's command is run within it.
-        if explicit or not re.search("coordinator_address|must be called before", str(error)):
-            raise
-        number = os.environ.get("JOB_COMPLETION_INDEX")
-        if number is not None and "coordinator_address" in str(error):
-            raise UserError(
-                f"this is pod {number} of an indexed Kubernetes job, but jax finds no others: give --coordinator, "
-                "--num_processes and --process_id, as launch/kubernetes.sh does (--num_processes 1 where it is alone), "
-                "or install the package kubernetes and let pods read pods"
-            ) from None
+    except RuntimeError as error:
+        raise UserError(
+            f"jax cannot make out the processes of this cluster ({_first_line(error)}); give --coordinator, "
+            "--num_processes and --process_id"
+        ) from None
+    number = os.environ.get("JOB_COMPLETION_INDEX")
+    if address is None and number is not None:
+        raise UserError(
+            f"this is pod {number} of an indexed Kubernetes job, but jax finds no others: give --coordinator, "
+            "--num_processes and --process_id, as launch/kubernetes.sh does (--num_processes 1 where it is alone), "
+            "or install the package kubernetes and let pods read pods"
+        )
+    return address, count, index, None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices
 
 
 def _all_gpus_of_slurm() -> list[int] | None:

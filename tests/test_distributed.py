@@ -412,36 +412,79 @@ def test_a_port_that_is_taken_is_named(capsys):
     assert f"port {port} cannot be had here (Address already in use)" in capsys.readouterr().err
 
 
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+COUNTED = """
+import argparse, jax
+
+from jaxft import cluster, distributed
+
+parser = argparse.ArgumentParser()
+cluster.add_flags(parser)
+with cluster.command(parser.parse_args()):
+    print(distributed.gather([distributed.index(), jax.process_index(), jax.device_count()]))
+"""
+
+
+def test_slurms_processes_find_each_other_and_say_who_is_missing(environment, python, tmp_path):
+    (tmp_path / "script.py").write_text(COUNTED)
+    slurm = environment | SLURM | {"SLURM_NTASKS": "2", "JAX_COORDINATOR_PORT": str(free_port())}
+
+    def start(*numbers: int, timeout: int) -> list[subprocess.Popen]:
+        return [
+            subprocess.Popen(
+                [*python, tmp_path / "script.py", "--start_timeout", str(timeout)],
+                env=slurm | {"SLURM_PROCID": str(number)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in numbers
+        ]
+
+    for one in start(0, 1, timeout=60):
+        stdout, stderr = one.communicate(timeout=60)
+        assert one.returncode == 0 and "[[0, 0, 2], [1, 1, 2]]" in stdout, stderr
+    [alone] = start(0, timeout=1)
+    _, stderr = alone.communicate(timeout=60)
+    assert alone.returncode == EXIT_USER_ERROR and "Traceback" not in stderr
+    assert (
+        "error: process 0: after 1 s 1 of 2 processes are missing (1); see that they reach localhost:"
+        in stderr
+    )
+
+
 def test_what_slurm_says_starts_a_process(monkeypatch):
     """jax reads who is who; of several GPUs on a node with one task jax itself would take only the first."""
     given = {}
     monkeypatch.setattr(cluster.jax.distributed, "initialize", lambda **options: given.update(options))
-    for name, value in {"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "8"}.items():
+    monkeypatch.setattr(cluster.rendezvous, "meet", lambda *who: given.update(met=who))
+    monkeypatch.setattr(cluster.xla_bridge, "backends_are_initialized", lambda: False)
+    tasks = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_TASKS_PER_NODE": "1(x4)"}
+    for name, value in (SLURM | tasks | {"SLURM_GPUS_ON_NODE": "8"}).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node[07-10]")
     with cluster.command(parsed("--peer_timeout", "7")):
         pass
-    assert given["coordinator_address"] is None and given["cluster_detection_method"] is None
+    assert given["met"] == (given["coordinator_address"], 4, 3, 300) and given["num_processes"] == 4
+    assert given["coordinator_address"].startswith("node07:") and given["process_id"] == 3
     assert given["local_device_ids"] == list(range(8)) and given["heartbeat_timeout_seconds"] == 37
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4)")
+    monkeypatch.setenv("SLURM_LOCALID", "5")
     with cluster.command(parsed()):
         pass
-    assert given["local_device_ids"] is None
+    assert given["local_device_ids"] == [5]
 
 
 def test_a_pod_of_a_job_does_not_train_alone_unasked(monkeypatch, capsys):
-    def no_cluster(**_):
-        calls.append(1)
-        raise ValueError("coordinator_address should be defined.")
-
-    calls = []
-    monkeypatch.setattr(cluster.jax.distributed, "initialize", no_cluster)
+    monkeypatch.setattr(cluster.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ClusterEnv, "_cluster_types", [])  # the package kubernetes is not installed
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     with cluster.command(parsed()):  # a pod by itself
-        assert not calls
+        pass
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
     with pytest.raises(SystemExit) as ended, cluster.command(parsed()):
         pass
-    assert ended.value.code == EXIT_USER_ERROR and calls
+    assert ended.value.code == EXIT_USER_ERROR
     assert (
         "error: this is pod 3 of an indexed Kubernetes job, but jax finds no others: give"
         in capsys.readouterr().err
