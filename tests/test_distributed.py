@@ -234,11 +234,18 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
 def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
     train, alone, flags, environment, python, tmp_path
 ):
-    """Parameters and optimizer state split over four processes, which all stop for the SIGTERM that one gets."""
-    workdir = tmp_path / "four"
-    ends, _ = train(
-        workdir, 4, at=17, sent=signal.SIGTERM, more=["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
-    )
+    """Parameters and optimizer state split over four processes, of which one is killed; then one gets a SIGTERM."""
+    workdir, mesh = tmp_path / "four", ["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
+    ends, seconds = train(workdir, 4, at=16, sent=signal.SIGKILL, more=mesh)
+    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * 3 + [-signal.SIGKILL], ends
+    assert seconds < 120
+    for index, (_, _, stderr) in enumerate(ends[:3]):
+        assert re.search(
+            rf"^error: process {index} stops: process 3 \(.+\) gave no sign of life", stderr, re.M
+        )
+
+    ends, _ = train(workdir, 4, at=17, sent=signal.SIGTERM, more=mesh)
+    assert re.search("going on at step (7|14) of 21", ends[0][1])
     assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * 4, ends
     assert "devices: data 1, fsdp 4" in " ".join(ends[0][1].split())
     stopped = int(newest(workdir / "checkpoints").name)
