@@ -257,6 +257,9 @@ def _roofline(chip: Chip | None, flops: float, traffic: float, sent: float) -> d
 
 
 def _used(message: str) -> int | None:
-    """Bytes that the compiler wanted, from what it says when they aren't there: "Used 17.04G of 15.75G hbm"."""
-    found = re.search(r"Used ([\d.]+)([KMG]) of", message)
+    """Bytes that the compiler wanted, from what it says when they aren't there.
+
+    "Used 17.04G of 15.75G hbm", or "required for HLO temporaries (17.70G) exceeds available HBM (15.75G)".
+    """
+    found = re.search(r"(?:Used |temporaries \()([\d.]+)([KMG])\b", message)
     return round(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]) if found else None

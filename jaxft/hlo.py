@@ -248,13 +248,29 @@ def _convolution_flops(one: Instruction, data: tuple[int, ...], kernel: tuple[in
     )
     for axis, label in enumerate(sorted(set(data_labels) - set("bf"))):
 
-        def setting(name: str, default: str, axis: int = axis) -> str:
-            return window[name].split("x")[axis] if name in window else default
+        def setting(name: str, default: str, axis: int = axis) -> int:
+            return int((window[name].split("x")[axis] if name in window else default).split("_")[0])
 
-        out = np.arange(result[result_labels.index(label)])[:, None] * int(setting("stride", "1"))
-        taps = np.arange(kernel[kernel_labels.index(label)])[None] * int(setting("rhs_dilate", "1"))
-        place = out + taps - int(setting("pad", "0_0").split("_")[0])
-        dilation = int(setting("lhs_dilate", "1"))
-        end = (data[data_labels.index(label)] - 1) * dilation
-        total *= int(((place >= 0) & (place <= end) & (place % dilation == 0)).sum())
+        total *= _meetings(
+            result[result_labels.index(label)],
+            setting("stride", "1"),
+            kernel[kernel_labels.index(label)],
+            setting("rhs_dilate", "1"),
+            setting("pad", "0_0"),
+            data[data_labels.index(label)],
+            setting("lhs_dilate", "1"),
+        )
     return total
+
+
+def _meetings(places: int, stride: int, taps: int, rate: int, pad: int, size: int, dilation: int) -> int:
+    """How often, over all places, one of `taps` (`rate` apart) is at one of `size` elements (`dilation` apart)."""
+    first = np.arange(places) * stride - pad  # where tap 0 is
+    low = np.maximum(-(first // rate), 0)
+    high = np.minimum(((size - 1) * dilation - first) // rate, taps - 1)
+    # first + tap * rate is a multiple of the dilation: for each `period`-th tap, if for any.
+    common = math.gcd(rate, dilation)
+    period = dilation // common
+    start = -(first // common) * pow(rate // common, -1, period) % period
+    counts = (high - start) // period - (low - 1 - start) // period
+    return int(np.where(first % common == 0, np.maximum(counts, 0), 0).sum())

@@ -11,10 +11,13 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxft import base_model, build, chips, errors, hlo, plan, report, sharding
-from jaxft import config as settings
+from jaxft import config as defaults
 from jaxft.estimate import Estimate
 from jaxft.tasks.token_classification import TokenClassification
 
@@ -44,7 +47,7 @@ QUICK = (
 
 
 def tiny_config():
-    config = settings.base()
+    config = defaults.base()
     config.update_from_flattened_dict(TINY)
     return config
 
@@ -164,6 +167,14 @@ def test_a_loop_counts_as_its_trips(found):
     assert scan["flops_per_step"] == pytest.approx(scan["model_flops_per_step"], rel=0.1)
 
 
+@settings(max_examples=300, deadline=None)
+@given(*[st.integers(1, 9), st.integers(1, 5)] * 2, st.integers(0, 12), st.integers(1, 9), st.integers(1, 6))
+def test_where_a_convolutions_kernel_meets_data(places, stride, taps, rate, pad, size, dilation):
+    at = np.arange(places)[:, None] * stride + np.arange(taps) * rate - pad
+    want = ((at >= 0) & (at <= (size - 1) * dilation) & (at % dilation == 0)).sum()
+    assert hlo._meetings(places, stride, taps, rate, pad, size, dilation) == want
+
+
 def test_flops_and_traffic_are_xlas_where_nothing_loops():
     def function(x, w):
         return jnp.tanh(x @ w).sum(), jnp.einsum("bij,bjk->bik", x[None], w[None])
@@ -238,6 +249,23 @@ def test_sweep_and_scale(plans):
     assert lines[2].startswith("| cpu:1 | 1 x 1 x 1 | 4 |") and lines[3].startswith(
         "| cpu:2 | 1 x 2 x 1 | 8 |"
     )
+
+
+def test_exit_codes_where_nothing_fits_and_what_padding_costs(plans, found):
+    little = ["--memory_gib", 1e-4]
+    padded, swept, scaled, told = plans(
+        [*CPU, "--chip", "v5e", "--padding", 0.5],  # first: starts JAX with eight
+        ["--topology", "cpu:2", "--json", "--sweep", *little],
+        ["--scale", "cpu:1,cpu:2", "--rows_per_device", 4, "--config.mesh.data=-1", *little],
+        ["--topology", "cpu:1", "--sweep", *little],
+    )
+    assert [one["code"] for one in (swept, scaled, told, padded)] == [4, 4, 4, 0]
+    swept = json.loads(swept["out"])
+    assert swept["recommended"] is None and [one["fits"] for one in swept["plans"]] == [False] * 3
+    assert scaled["out"].count("| no |") == 2 and "none fits; python -m jaxft.plan with" in told["out"]
+    padded = json.loads(padded["out"])  # half of what is computed is of use, in the same time
+    assert padded["mfu"] == pytest.approx(found["data"]["mfu"] / 2)
+    assert padded["roofline_s"] == pytest.approx(found["data"]["roofline_s"])
 
 
 def test_meshes_of_a_sweep():
@@ -390,7 +418,7 @@ def test_every_task_has_a_plan(plans):
 
 @needs_libtpu
 def test_a_slice_of_tpus(plans):
-    """FSDP on 4 and 16 chips; and long rows on one of which the splash kernel is compiled."""
+    """FSDP on 4 and 16 chips; long rows that the splash kernel is compiled for; and more rows than a chip holds."""
     fsdp = ["--config.mesh.data=1", "--config.mesh.fsdp=-1", "--json", "--rows_per_device", 16]
     fsdp += [
         "--config.model.sizes=(('hidden_size', 256), ('num_hidden_layers', 4), ('num_attention_heads', 4),"
@@ -398,10 +426,12 @@ def test_a_slice_of_tpus(plans):
     fsdp[-1] += " ('intermediate_size', 1024), ('vocab_size', 1000), ('max_position_embeddings', 64))"
     long = [*fsdp[:-1], "--config.model.attention=splash", "--config.data.max_length=512"]
     long += [fsdp[-1].replace("64))", "512))")]
-    slices = (("v5e:2x2", fsdp), ("v5e:4x4", fsdp), ("v5e:2x2", long))
-    done = plans(*(["--topology", name, *flags] for name, flags in slices), tpu=True)
-    assert [one["code"] for one in done] == [0, 0, 0], done
-    four, sixteen, splash = (json.loads(one["out"]) for one in done)
+    many = [*fsdp, "--rows_per_device", 32768]
+    slices = (("topology", "v5e:2x2", fsdp), ("topology", "v5e:4x4", fsdp), ("topology", "v5e:2x2", long))
+    slices += (("scale", "v5e:2x2", many),)  # looks for no remedies, which take a minute to compile
+    done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices), tpu=True)
+    assert [one["code"] for one in done] == [0, 0, 0, 4], done
+    four, sixteen, splash, full = (json.loads(one["out"]) for one in done)
     assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
     for one in (four, sixteen):
@@ -410,6 +440,8 @@ def test_a_slice_of_tpus(plans):
         assert one["collectives"]["all-reduce"]["bytes"] < 0.1 * one["collective_bytes_per_device"]
     assert four["collectives"]["all-gather"]["largest_bytes"] <= 2 * 256 * 1024  # of one kernel in bfloat16
     assert splash["fits"] and splash["devices"] == 4
+    [full] = full["plans"]
+    assert full["fits"] is False and full["peak_bytes_per_device"] > 0.9 * full["hbm_bytes_per_device"]
 
 
 def test_recommendation_prefers_what_fits():
