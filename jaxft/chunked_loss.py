@@ -103,7 +103,9 @@ def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int
 
     def together(result, kind):
         if kind == "t" and columns:
-            result = jax.lax.psum_scatter(result, columns, scatter_dimension=1, tiled=True)
+            # With the devices' parts as the first axis: TPU's compiler scattered columns by summing all on each device.
+            parts = result.reshape(len(result), mesh.shape[columns], -1).swapaxes(0, 1)
+            result = jax.lax.psum_scatter(parts, columns, scatter_dimension=0)
             return jax.lax.psum(result, [axis for axis in axes if axis != columns])
         return result if kind == "p" else jax.lax.psum(result, axes)
 
