@@ -428,13 +428,22 @@ def test_a_slice_of_tpus(plans):
     long += [fsdp[-1].replace("64))", "512))")]
     many = [*fsdp, "--rows_per_device", 32768]
     slices = (("topology", "v5e:2x2", fsdp), ("topology", "v5e:4x4", fsdp), ("topology", "v5e:2x2", long))
-    slices += (("scale", "v5e:2x2", many),)  # looks for no remedies, which take a minute to compile
+    words = [
+        "--config.task=causal_lm",
+        "--config.model.checkpoint=new:gpt2",
+        "--config.model.vocab_size=5000",
+    ]
+    words += [*fsdp[:-1], "--config.model.sizes=(('n_embd', 256), ('n_layer', 4), ('n_head', 4))"]
+    slices += (
+        ("topology", "v5e:2x2", words),
+        ("scale", "v5e:2x2", many),
+    )  # looks for no remedies, which take a minute to compile
     done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices), tpu=True)
-    assert [one["code"] for one in done] == [0, 0, 0, 4], done
-    four, sixteen, splash, full = (json.loads(one["out"]) for one in done)
+    assert [one["code"] for one in done] == [0, 0, 0, 0, 4], done
+    four, sixteen, splash, vocabulary, full = (json.loads(one["out"]) for one in done)
     assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
-    for one in (four, sixteen):
+    for one in (four, sixteen, vocabulary):
         assert one["flops_per_step"] == pytest.approx(one["model_flops_per_step"], rel=0.05)
         assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]
         assert one["collectives"]["all-reduce"]["bytes"] < 0.1 * one["collective_bytes_per_device"]
