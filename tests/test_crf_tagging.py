@@ -19,6 +19,7 @@ from jaxft.errors import UserError
 from jaxft.models.crf import Chain
 from jaxft.tasks.base import Split
 from tests.conftest import REPOSITORY, write_conll
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 CYCLE = ("B-X", "I-X", "O")
 SETTINGS = {
@@ -57,13 +58,17 @@ def flags(tiny_bert, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(flags):
-    def run(workdir, recipe="ner_crf", **changed):
+def load(flags):
+    def loaded(recipe="ner_crf", **changed):
         changed = {key: f"--config.{key}={value}" for key, value in changed.items()}
-        config = settings.load(str(REPOSITORY / f"configs/{recipe}.py"), list((flags | changed).values()))
-        return train.run(config, workdir)
+        return settings.load(str(REPOSITORY / f"configs/{recipe}.py"), list((flags | changed).values()))
 
-    return run
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def start(load):
+    return lambda workdir, *recipe, **changed: train.run(load(*recipe, **changed), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +105,8 @@ def test_predict_and_evaluate(finished, flags, tmp_path):
     assert metrics == pytest.approx(summary["dev"], rel=1e-5)
 
 
-def test_a_run_that_breaks_off_goes_on_to_the_same_end(finished, start, tmp_path, monkeypatch):
-    def broken(self, step, original=Loader.batch):
-        if step == 22:
-            raise RuntimeError("broken off")
-        return original(self, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Loader, "batch", broken)
-        with pytest.raises(RuntimeError, match="broken off"):
-            start(tmp_path / "run")
-    workdir, summary = finished
-    again = start(tmp_path / "run")
-    assert again["dev"] == summary["dev"] and again["best_step"] == summary["best_step"]
+def test_a_stopped_run_ends_bit_identically(finished, load, tmp_path, monkeypatch):
+    assert_a_stopped_run_ends_bit_identically(load(), finished[0], tmp_path / "run", monkeypatch, at=22)
 
 
 def test_exported_to_torch_it_finds_the_same_tags(finished, tmp_path, capsys):

@@ -191,6 +191,31 @@ def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_
     assert empty["text"] == "" and empty["slots"] == {"entities": []} and "scores" in empty["intents"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "in.jsonl",
+            '{"text": "a"}\n{"txt": "a"}\n',
+            r"in.jsonl, line 2: no key 'text' in \['txt'\]; name the one",
+        ),
+        (
+            "in.jsonl",
+            '{"text": "a"}\n{"text": 1}\n',
+            "in.jsonl, line 2, key 'text': a number where a string was expected",
+        ),
+        ("in.jsonl", '{"text": "a"}\n{"text"\n', "in.jsonl, line 2, column 1: not valid JSON"),
+        ("in.csv", "text\na\n", "in.csv: predictions are for jsonl, text, not csv; give"),
+    ],
+)
+def test_bad_input_to_predict(joint, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    flags = {"run": joint[0], "input": str(tmp_path / name), "output": str(tmp_path / "out.jsonl")}
+    with pytest.raises(UserError, match=message):
+        predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
     """Each task's answer hangs on its own columns of a record alone."""
     changed = [{}, {"second": "4 b"}, {"text": "a p 3 4 b"}]

@@ -14,6 +14,7 @@ from jaxft.data import demo
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
 from tests.conftest import write_conll
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 
 def part_of_speech(word: str) -> str:
@@ -80,6 +81,11 @@ def test_a_run_keeps_the_labels_and_scores_them_as_scikit_learn_does(finished, f
     low, high = result["intervals"]["token_accuracy"]
     assert low <= values["token_accuracy"] <= high and high - low < 0.2
     assert not (workdir / "errors").exists()
+
+
+def test_a_stopped_run_ends_bit_identically(finished, flags, tmp_path, monkeypatch):
+    config = settings.load(flags[1], flags[0])
+    assert_a_stopped_run_ends_bit_identically(config, finished[0], tmp_path / "run", monkeypatch, at=40)
 
 
 def test_predict_evaluate_and_export_keep_them_too(finished, files, tmp_path, capsys):

@@ -17,6 +17,7 @@ from jaxft.errors import UserError
 from jaxft.pretrained import gpt2, hub, mapping
 from jaxft.tasks import TASKS
 from tests.conftest import write_conll
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 from tests.tasks.test_sequence_classification import gradient_of, mean_loss
 
@@ -140,14 +141,18 @@ def data(tmp_path_factory):
     ],
 )
 def test_it_learns_what_stands_before_and_torch_agrees(
-    checkpoint, data, tmp_path, capsys, kind, suffix, metric
+    checkpoint, data, tmp_path, capsys, monkeypatch, kind, suffix, metric
 ):
     """Words are read at their last subword, the only one that has seen all of them: by the exported loader too."""
     options = {f"data__{name}": str(data / f"{name}.{suffix}") for name in ("train", "dev", "test")}
     options |= {"batch__rows": 8, "train__steps": 100, "optim__lr": 0.01, "optim__warmup": 5, "eval__rows": 8}
     options |= {"eval__bootstrap": 0, "data__max_length": 48, "data__label_subwords": "last"}
-    summary = train.run(settings(checkpoint, kind, **options), tmp_path / "run")
+    start = settings(checkpoint, kind, **options)
+    summary = train.run(start, tmp_path / "run")
     assert summary["test"][metric] > 0.8  # by chance a quarter
+    assert_a_stopped_run_ends_bit_identically(
+        start, tmp_path / "run", tmp_path / "stopped", monkeypatch, at=60
+    )
     names = dict.fromkeys(("format", "word_column", "tag_column", "layout", "stride"))
     names |= {"run": tmp_path / "run", "data": options["data__test"], "output": str(tmp_path / "evaluated")}
     assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["test"], rel=1e-5)
