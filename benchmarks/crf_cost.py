@@ -4,7 +4,7 @@
 
 MiniLM in float32 on CPU, packed rows of `demo:ner`. A turn is one step of either, the order changing from turn to
 turn; `ratio` is the median over turns of the CRF's seconds by the other's. Beside it the losses alone, value and
-gradient by logits, and how many words a second are decoded on the host.
+gradient by logits, and how many words a second best paths are found for.
 """
 
 import argparse

@@ -87,7 +87,7 @@ def check_model(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, A
     if config.data.max_length > (longest := sizes["max_positions"]):
         raise UserError(
             f"config.data.max_length={config.data.max_length}, but {address} has {longest} positions; "
-            f"set it to {longest} or less, longer sentences are cut into windows and scored whole"
+            f"set it to {longest} or less; what is longer is cut into windows, or as config.data.truncation says"
         )
     return sizes
 

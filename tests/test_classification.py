@@ -203,13 +203,14 @@ def run_evaluate(run, data, output):
     return evaluate.run_evaluate(flags)
 
 
-def test_evaluation_gives_the_runs_own_numbers(several, folder, tmp_path):
-    """On test at the thresholds of dev, which the run's folder keeps."""
-    metrics = run_evaluate(several[0], folder / "test.jsonl", tmp_path / "out")
-    assert metrics == pytest.approx(several[2]["test"], rel=1e-5)
-    assert read_lines(tmp_path / "out/predictions/test.jsonl") == read_lines(
-        several[0] / "predictions/test.jsonl"
-    )
+@pytest.mark.parametrize(("kind", "suffix"), [("several", "jsonl"), ("number", "tsv")])
+def test_evaluation_gives_the_runs_own_numbers(kind, suffix, request, folder, tmp_path):
+    """On test; several labels at the thresholds of dev, which the run's folder keeps."""
+    run, _, summary = request.getfixturevalue(kind)
+    metrics = run_evaluate(run, folder / f"test.{suffix}", tmp_path / "out")
+    assert metrics == pytest.approx(summary["test"], rel=1e-5)
+    ours, own = (read_lines(place / "predictions/test.jsonl") for place in (tmp_path / "out", run))
+    assert ours == own
 
 
 def test_labels_that_train_lacks_are_told_and_count_as_wrong(single, several, tmp_path, capsys):
@@ -374,7 +375,7 @@ def pooled(folder, tmp_path_factory, tiny_bert):
     return trained(folder, tmp_path_factory, tiny_bert, "pooled", "tsv", **options, **more)[0]
 
 
-@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("pool", ["cls", "mean", "max"])
 def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, folder, pool, tmp_path, capsys):
     """--verify compares logits of each window, and answers of whole texts, by the loader that is exported."""
     run = shutil.copytree(pooled, tmp_path / "run")

@@ -169,9 +169,17 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
 @pytest.mark.parametrize(
     "changed, message",
     [
-        (
-            {"loss.label_smoothing": 0.1},
-            "config.loss.label_smoothing, .class_weights, .focal_gamma and .r_drop are not for",
+        *(
+            (
+                {f"loss.{key}": value},
+                "config.loss.label_smoothing, .class_weights, .focal_gamma and .r_drop are not for",
+            )
+            for key, value in (
+                ("label_smoothing", 0.1),
+                ("class_weights", (("O", 0.5),)),
+                ("focal_gamma", 2.0),
+                ("r_drop", 1.0),
+            )
         ),
         ({"data.label_subwords": "all"}, "config.data.label_subwords='all': .* over words, expected 'first'"),
     ],

@@ -324,15 +324,16 @@ def test_the_loss_is_the_sum_of_each_tasks_mean(network):
 
 
 def test_packing_changes_no_gradient(network, folder):
-    """All windows in one step, packed and one a row: texts of two tasks and of one, and sentences of many windows."""
+    """All windows in one step, packed and one a row: of two tasks and of one, sentences of many windows, and pairs."""
     files = f"intents,slots={folder}/both.jsonl?id=0-19;intents={folder}/both.jsonl?id=20-29;"
-    files += f"slots={folder}/few.conll"
-    tasks = (("intents", (*INTENTS, ("model.pool", "mean"))), ("slots", SLOTS))
+    files += f"slots,chain={folder}/few.conll;score={folder}/pairs.tsv?score!=0"
+    tasks = (("intents", (*INTENTS, ("model.pool", "mean"))), ("slots", SLOTS), ("chain", CHAIN))
+    tasks += (("score", SCORE),)
     task, net, parameters, batches = network(tasks=tasks, data__train=files)
     step = jax.jit(jax.value_and_grad(lambda p, a: sums(task, net, p, a)[0]))
 
     def gradient(**options):
-        [batch] = batches(rows=90, **options)
+        [batch] = batches(rows=120, **options)
         rows = (batch.windows >= 0).any(axis=1)
         arrays = {name: values[rows] for name, values in batch.arrays.items()}
         return len(arrays["starts"]), step(parameters, arrays)
@@ -340,6 +341,7 @@ def test_packing_changes_no_gradient(network, folder):
     rows, (loss, packed) = gradient()
     singles, (loss_of_singles, unpacked) = gradient(pack=False, buckets=[48])
     assert rows * 2 < singles
+    assert all(np.abs(packed[f"head/{name}"]).max() > 1e-3 for name in ("chain/transitions", "score/kernel"))
     assert float(loss) == pytest.approx(float(loss_of_singles), rel=1e-5)
     for name, value in packed.items():
         atol = 2e-5 * max(np.abs(unpacked[name]).max(), 1e-3)  # that of keys' biases is 0

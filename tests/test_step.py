@@ -365,3 +365,16 @@ def test_label_smoothing_and_class_weights_reach_the_loss():
             class_weights=weights,
         )
         assert jnp.allclose(jnp.stack(task.loss(model, arrays, None)), jnp.stack(want), rtol=1e-6)
+
+
+def test_the_focus_reaches_the_loss():
+    """As Lin et al. 2017, equation 4, has it, in float64 over the labelled words."""
+    arrays, gamma = batch(1), 1.5
+    logits = np.random.default_rng(0).normal(size=(ROWS, LENGTH, 3)) * 2
+    task = TokenClassification(LABELS, config=config_with(**{"loss.focal_gamma": gamma}))
+    loss, weight = task.loss(lambda *_, **__: jnp.asarray(logits, jnp.float32), arrays, None)
+    words = arrays["weights"] > 0
+    scores = np.exp(logits[words])
+    p = scores[np.arange(len(scores)), arrays["labels"][words]] / scores.sum(axis=1)
+    assert float(loss) == pytest.approx(-((1 - p) ** gamma * np.log(p)).sum(), rel=1e-5)
+    assert float(weight) == len(p)

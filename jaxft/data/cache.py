@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -15,24 +15,28 @@ import pyarrow as pa
 from jaxft.data.packing import offsets_of
 from jaxft.data.windows import Windows, joined
 
-Part = Callable[[], Iterable[Windows]]
+# What encodes some items, those of a range of numbers, and gives their windows in pieces.
+Parts = dict[range, Callable[[], Iterable[Windows]]]
 
 _log = logging.getLogger(__name__)
 
 
-def cached(path: pathlib.Path | None, parts: Sequence[Part]) -> Windows:
+def cached(path: pathlib.Path | None, parts: Callable[[], Parts]) -> Windows:
     """The windows of all parts, one after the other, kept in the file `path` if there is to be one.
 
-    parts: each encodes one, and gives it in pieces, of which one is in memory at a time where they can be written.
+    parts: asked for where they are not there yet; one piece is in memory at a time where they can be written.
 
     Of several processes that share the file each encodes the parts that no other has taken. One joins them, and all
     map what it left; where it could leave nothing, each encodes all for itself. Parts that a killed process left are
     not encoded again.
     """
     found = None if path is None else load(path)
-    if found is None and path is not None:
-        found = _made_together(path, parts)
-    return joined([piece for part in parts for piece in part()]) if found is None else found
+    if found is not None:
+        return found
+    jobs = parts()
+    if path is not None:
+        found = _made_together(path, jobs)
+    return joined([piece for job in jobs.values() for piece in job()]) if found is None else found
 
 
 def in_parts(sizes: Iterable[int], size: int) -> list[range]:
@@ -46,31 +50,42 @@ def in_parts(sizes: Iterable[int], size: int) -> list[range]:
     return found if found and first == end else [*found, range(first, end)]
 
 
-def _made_together(path: pathlib.Path, parts: Sequence[Part]) -> Windows | None:
+def _made_together(path: pathlib.Path, jobs: Parts) -> Windows | None:
     """What is at `path` after this process, others, or several have made it; None where it can't be written."""
+    if len(jobs) == 1:
+        [job] = jobs.values()
+        with _alone(path) as (_, waited):
+            found = load(path) if waited else None
+            if found is None:
+                save_parts(job(), path)
+                found = load(path)
+        return found
     folder = path.with_suffix(".parts")
-    files = [folder / f"{index}.arrow" for index in range(len(parts))] if len(parts) > 1 else []
-    for file, part in zip(files, parts, strict=False):
-        if not file.exists():
-            with _alone(file, wait=False) as (mine, _):
-                if mine and not file.exists():
-                    save_parts(part(), file)
-                    if not file.exists():  # the disk is full: no more of them
-                        break
+    # A part's name has its bounds, so that those of others, cut elsewhere, are not taken for it.
+    files = {folder / f"{some.start}-{some.stop}.arrow": job for some, job in jobs.items()}
+    for file, job in files.items():
+        if file.exists():
+            continue
+        with _alone(file, wait=False) as (mine, _):
+            if path.exists():  # others have been quicker
+                break
+            if mine and not file.exists():
+                save_parts(job(), file)
+                if not file.exists():  # the disk is full: no more of them
+                    break
 
-    def missing() -> Iterator[Windows]:
-        for file, part in zip(files, parts, strict=True):
+    def pieces() -> Iterator[Windows]:
+        for file, job in files.items():
             with _alone(file):  # who has it is encoding it
                 found = load(file)
-            yield from part() if found is None else [found]
+            yield from job() if found is None else [found]
 
-    with _alone(path) as (_, waited):
-        found = load(path) if waited or files else None
+    with _alone(path):
+        found = load(path)
         if found is None:
-            save_parts(missing() if files else parts[0](), path)
+            save_parts(pieces(), path)
             found = load(path)
-    if found is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # which on a full disk are in the way
     return found
 
 
@@ -113,7 +128,6 @@ def load(path: pathlib.Path) -> Windows | None:
         return None
     except (OSError, pa.ArrowException, ValueError) as error:
         _log.warning("cache %s cannot be read, so the text is encoded again: %s", path, error)
-        _remove(path)
         return None
 
 

@@ -99,9 +99,13 @@ def encode(
         settings = [max_length, truncation, stride]
         path = pathlib.Path(cache_dir) / f"{_fingerprint(examples, labels, known, tokenizer, settings)}.arrow"
     rest = (around, room, truncation, stride or 0)
-    parts = cache.in_parts((len(one.text) + len(one.pair or "") for one in examples), PART)
-    jobs = [functools.partial(_encode, some, examples, labels, known, tokenizer, *rest) for some in parts]
-    return cache.cached(path, jobs)
+
+    def parts() -> cache.Parts:
+        sizes = (len(one.text) + len(one.pair or "") for one in examples)
+        encoder = functools.partial(_encode, examples, labels, known, tokenizer, *rest)
+        return {some: functools.partial(encoder, some) for some in cache.in_parts(sizes, PART)}
+
+    return cache.cached(path, parts)
 
 
 def _fingerprint(examples, labels, known, tokenizer, settings) -> str:
@@ -114,7 +118,7 @@ def _fingerprint(examples, labels, known, tokenizer, settings) -> str:
 
 
 def _encode(
-    some: range, examples, labels, known, tokenizer, around, room, truncation, stride
+    examples, labels, known, tokenizer, around, room, truncation, stride, some: range
 ) -> Iterator[Windows]:
     ids, types = array.array("i"), array.array("i")  # a tenth of what lists take
     lengths, owners, weights, losses = [], [], [], []

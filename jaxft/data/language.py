@@ -84,15 +84,20 @@ def encode(
     path = None
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(texts, tokenizer, max_length, layout, stride)}.arrow"
-    parts = cache.in_parts((len(text.prompt or "") + len(text.text) for text in texts), _GROUP)
-    if layout == "blocks":  # which begin where the part before ends
-        jobs = [functools.partial(_blocks, parts, texts, tokenizer, max_length, special)]
-    elif pairs:
-        jobs = [functools.partial(_pairs, part, texts, tokenizer, max_length, special) for part in parts]
-    else:
-        rest = (texts, tokenizer, max_length, stride or 0, special)
-        jobs = [functools.partial(_documents, part, *rest) for part in parts]
-    return cache.cached(path, jobs)
+
+    def parts() -> cache.Parts:
+        found = cache.in_parts((len(text.prompt or "") + len(text.text) for text in texts), _GROUP)
+        if layout == "blocks":  # which begin where those of the part before end
+            return {
+                range(len(texts)): functools.partial(_blocks, found, texts, tokenizer, max_length, special)
+            }
+        if pairs:
+            encoder = functools.partial(_pairs, texts, tokenizer, max_length, special)
+        else:
+            encoder = functools.partial(_documents, texts, tokenizer, max_length, stride or 0, special)
+        return {part: functools.partial(encoder, part) for part in found}
+
+    return cache.cached(path, parts)
 
 
 def _fingerprint(texts, tokenizer, max_length, layout, stride) -> str:
@@ -181,7 +186,7 @@ def _sizes(texts: Sequence[str], encodings: Sequence) -> tuple[np.ndarray, np.nd
 
 
 def _documents(
-    part: range, texts, tokenizer, max_length: int, stride: int, special: Special
+    texts, tokenizer, max_length: int, stride: int, special: Special, part: range
 ) -> Iterator[Windows]:
     stream = _stream(texts[part.start : part.stop], tokenizer, special.end)
     first_of = offsets_of(stream.lengths)  # a text's first label; inputs are these shifted by one
@@ -258,7 +263,7 @@ def _make(offsets, input_ids, labels, **more) -> Windows:
     return Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _pairs(part: range, texts, tokenizer, max_length: int, special: Special) -> Iterator[Windows]:
+def _pairs(texts, tokenizer, max_length: int, special: Special, part: range) -> Iterator[Windows]:
     texts = texts[part.start : part.stop]
     prompts = _encodings([t.prompt for t in texts], tokenizer)
     targets = _counted([t.text for t in texts], tokenizer)

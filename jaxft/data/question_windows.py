@@ -61,10 +61,14 @@ def encode(
     path = None
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(questions, tokenizer, [max_length, stride])}.arrow"
-    parts = cache.in_parts((len(one.question) + len(one.context) for one in questions), labelled_windows.PART)
-    return cache.cached(
-        path, [functools.partial(_encode, some, questions, tokenizer, around, room, stride) for some in parts]
-    )
+
+    def parts() -> cache.Parts:
+        sizes = (len(one.question) + len(one.context) for one in questions)
+        encoder = functools.partial(_encode, questions, tokenizer, around, room, stride)
+        some = cache.in_parts(sizes, labelled_windows.PART)
+        return {part: functools.partial(encoder, part) for part in some}
+
+    return cache.cached(path, parts)
 
 
 def most_asked(tokenizer, max_length: int) -> int:
@@ -87,7 +91,7 @@ def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) 
 
 
 def _encode(
-    some: range, questions: Sequence[Question], tokenizer, around, room: int, stride: int
+    questions: Sequence[Question], tokenizer, around, room: int, stride: int, some: range
 ) -> Iterator[Windows]:
     of_tokens = {name: array.array("i") for name in ("input_ids", "token_type_ids", "char_start", "char_end")}
     lengths, owners, labels, weights, losses = [], [], [], [], []

@@ -46,7 +46,7 @@ def read(
 
     Args:
       source: a path; "-" for stdin; an open stream (of JSON lines); `demo:qa/SPLIT`; or
-        `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`.
+        `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. Of records some can be chosen: `data.jsonl?fold=0-3`.
       format: one of `FORMATS`. "squad" is one JSON document of SQuAD 1.1 or 2.0, read as a whole. The others are
         records with the keys of `KEYS`, streamed; their answers are a list of objects with `text` and
         `answer_start`, or an object of two lists, as `datasets` has them; [] where there is none; `id` may be
@@ -63,23 +63,24 @@ def read(
     names = {key: key for key in KEYS} | dict(columns or {})
     if unknown := sorted(names.keys() - set(KEYS)):
         raise UserError(f"config.data.columns: {', '.join(unknown)} unknown; expected {', '.join(KEYS)}")
-    if isinstance(source, str):
-        if source.startswith("demo:"):
-            return (
-                _question(*row, {key: key for key in KEYS}, answered)
-                for row in demo_questions.records(source)
-            )
-        if format == "hub" or source.startswith("hub:"):
-            rows, _ = records.read_hub(source if source.startswith("hub:") else f"hub:{source}")
-            return sources.not_empty((_question(*row, names, answered) for row in rows), source, "question")
-        sources.check_readable(source, "demo:qa/train")
-        format = guess_format(source) if format == "auto" else format
-    if format == "squad":
-        found = _squad(source, answered)
+    address, choice = records.split_choice(source) if isinstance(source, str) else (source, "")
+    if isinstance(source, str) and source.startswith("demo:"):
+        rows, names = demo_questions.records(address), {key: key for key in KEYS}
+    elif isinstance(source, str) and (format == "hub" or source.startswith("hub:")):
+        rows, _ = records.read_hub(address if address.startswith("hub:") else f"hub:{address}")
     else:
-        rows = records.read_parquet(source)[0] if format == "parquet" else records.read_jsonl(source)
-        found = (_question(*row, names, answered) for row in rows)
-    return sources.not_empty(found, source, "question")
+        if isinstance(source, str):
+            sources.check_readable(address, "demo:qa/train")
+            format = guess_format(address) if format == "auto" else format
+        if format == "squad":
+            if choice:
+                raise UserError(
+                    f"{source}: ?{choice} chooses records by a key, which SQuAD's JSON has none of"
+                )
+            return sources.not_empty(_squad(source, answered), source, "question")
+        rows = records.read_parquet(address)[0] if format == "parquet" else records.read_jsonl(address)
+    questions = (_question(*row, names, answered) for row in records.chosen(rows, choice))
+    return sources.not_empty(questions, source, "question")
 
 
 def guess_format(source: str) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.cache import cached
+from jaxft.data.cache import Parts, cached
 from jaxft.data.packing import offsets_of, ranges
 from jaxft.data.sentence import Sentence
 from jaxft.data.windows import Windows
@@ -121,16 +121,19 @@ def encode(
         own = range(len(sentences)) if only is None else only
         settings = [max_length, label_subwords, context, stride, own.start, own.stop]
         path = pathlib.Path(cache_dir) / f"{fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
-    parts = [Chunk(sentences, only.start, only.stop)] if only else []
-    if only is None:
-        parts = list(chunks(sentences, _PART, max_length if context else 0))
-    parts, done = parts or [Chunk([], 0, 0)], 0
-    rest, jobs = (label_ids, (prefix, suffix), room, label_subwords, context, stride), []
-    for part in parts:
-        shift = done - part.first if only is None else 0
-        jobs.append(functools.partial(_encode, part, shift, tokenizer, *rest))
-        done += part.last - part.first
-    return cached(path, jobs)
+    rest = (tokenizer, label_ids, (prefix, suffix), room, label_subwords, context, stride)
+
+    def parts() -> Parts:
+        if only is not None:
+            return {only: functools.partial(_encode, Chunk(sentences, only.start, only.stop), 0, *rest)}
+        found, done = {}, 0
+        for chunk in chunks(sentences, _PART, max_length if context else 0):
+            own = range(done, done + chunk.last - chunk.first)
+            found[own] = functools.partial(_encode, chunk, done - chunk.first, *rest)
+            done = own.stop
+        return found or {range(0): functools.partial(_encode, Chunk([], 0, 0), 0, *rest)}
+
+    return cached(path, parts)
 
 
 def stride_of(stride: int | None, room: int) -> int:

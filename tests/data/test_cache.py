@@ -33,7 +33,8 @@ def encode(part):
 
 print(flush=True)
 input()
-found = cached(pathlib.Path(sys.argv[1]), [functools.partial(encode, part) for part in range(10)])
+parts = {range(part, part + 1): functools.partial(encode, part) for part in range(10)}
+found = cached(pathlib.Path(sys.argv[1]), lambda: parts)
 print(json.dumps([encoded, found.sentence.tolist(), found.input_ids.tolist(), found.lengths.tolist()]))
 """
 
@@ -81,11 +82,11 @@ def test_parts_that_an_interrupted_process_left_are_not_encoded_again(tmp_path):
 
             return encode
 
-        return [part(index) for index in range(5)]
+        return lambda: {range(index, index + 1): part(index) for index in range(5)}
 
     with pytest.raises(KeyboardInterrupt):
         cached(tmp_path / "text.arrow", parts(fails_at=3))
-    left = next((tmp_path / "text.parts").glob("1.arrow"))
+    left = next((tmp_path / "text.parts").glob("1-2.arrow"))
     left.write_bytes(left.read_bytes()[:-1])
     found = cached(tmp_path / "text.arrow", parts(fails_at=-1))
     assert encoded == [0, 1, 2, 3, 4, 1]  # the damaged one again
@@ -98,8 +99,10 @@ def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch, caplog):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.os, "fsync", full)
-    found = cached(tmp_path / "text.arrow", [lambda value=value: [numbers(1, value)] for value in range(3)])
+    parts = {range(value, value + 1): lambda value=value: [numbers(1, value)] for value in range(3)}
+    found = cached(tmp_path / "text.arrow", lambda: parts)
     assert found.sentence.tolist() == [0, 1, 2] and "No space left" in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranges_of_neighbours():

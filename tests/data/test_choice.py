@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxft.data import demo_requests, joint, labelled, sources
+from jaxft.data import demo_requests, joint, labelled, sources, squad
 from jaxft.data.labelled import MULTI, Columns, LabelledText
 from jaxft.data.sentence import Sentence, longest
 from jaxft.errors import UserError
@@ -14,7 +14,9 @@ from jaxft.errors import UserError
 def file(tmp_path):
     path = tmp_path / "data.jsonl"
     records = [
-        {"text": f"t{i}", "label": "a", "spans": [], "fold": i % 4, "own": i % 2 == 0} for i in range(8)
+        {"text": f"t{i}", "label": "a", "spans": [], "fold": i % 4, "own": i % 2 == 0}
+        | {"question": f"t{i}", "context": "here", "answers": []}
+        for i in range(8)
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
@@ -32,12 +34,22 @@ def file(tmp_path):
     ],
 )
 def test_records_are_chosen(file, choice, expected):
-    """Alike for texts and for words; where they stand is told by the file's own lines."""
+    """Alike for texts, words and questions; where they stand is told by the file's own lines."""
     texts = list(labelled.read(f"{file}?{choice}", columns=Columns()))
     assert "".join(t.text[1] for t in texts) == expected
     assert [t.origin for t in texts] == [f"{file}:{int(n) + 1}" for n in expected]
     words = list(sources.read(f"{file}?{choice}"))
     assert [(w.origin, w.text) for w in words] == [(t.origin, t.text) for t in texts]
+    questions = list(squad.read(f"{file}?{choice}"))
+    assert [(q.origin, q.question) for q in questions] == [(t.origin, t.text) for t in texts]
+
+
+def test_documents_have_nothing_to_choose_by(tmp_path):
+    (tmp_path / "a.json").write_text('{"data": []}')
+    with pytest.raises(
+        UserError, match=r"a.json\?fold=1: \?fold=1 chooses records by a key, which SQuAD's JSON has none of"
+    ):
+        squad.read(f"{tmp_path}/a.json?fold=1")
 
 
 def test_tables_too_and_names_with_a_question_mark(tmp_path):
@@ -51,14 +63,16 @@ def test_tables_too_and_names_with_a_question_mark(tmp_path):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ("folds=1", r"line 1: no key 'folds' in \['fold', .*\?folds=1 chooses by it"),
+        ("folds=1", r"line 1: no key 'folds' in \[.*'fold', .*\?folds=1 chooses by it"),
         ("fold", r"\?fold: 'fold' is no condition; expected KEY=VALUES"),
-        ("fold=9", r"data.jsonl\?fold=9: empty, it holds no text"),
+        ("fold=9", r"data.jsonl\?fold=9: empty, it holds no (text|question)"),
     ],
 )
 def test_bad_choices(file, choice, message):
     with pytest.raises(UserError, match=message):
         list(labelled.read(f"{file}?{choice}", columns=Columns()))
+    with pytest.raises(UserError, match=message):
+        list(squad.read(f"{file}?{choice}"))
 
 
 def test_columns_have_nothing_to_choose_by(tmp_path):

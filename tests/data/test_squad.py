@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,10 +66,31 @@ def test_both_versions_and_all_formats_give_the_same(read, tmp_path):
     one_line = read(json.dumps(document(qa())), "one.json")
     assert one_line[0].answers == first.answers
 
-    import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table[:1]), tmp_path / "c.parquet")
-    assert next(squad.read(str(tmp_path / "c.parquet"))).answers == first.answers
+def test_tables_and_the_hub_give_the_same_and_rows_of_a_choice(read, tmp_path, monkeypatch):
+    """With the features of the hub's squad_v2, and a field to choose by."""
+    none = {"id": "q2", "question": "Who is he?", "answers": []}
+    found = [(q.id, q.question, q.context, q.answers) for q in read(document(qa(), none))]
+    columns = [{"text": ["Oslo", "in Oslo"], "answer_start": [17, 14]}, {"text": [], "answer_start": []}]
+    rows = [
+        {"context": CONTEXT, "fold": fold} | one | {"answers": answers}
+        for fold, (one, answers) in enumerate(zip((qa(), none), columns, strict=True))
+    ]
+    answers = {"text": datasets.Value("string"), "answer_start": datasets.Value("int32")}
+    features = {name: datasets.Value("string") for name in ("id", "question", "context")}
+    features |= {"fold": datasets.Value("int32"), "answers": datasets.Sequence(answers)}
+    table = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+    table.to_parquet(tmp_path / "a.parquet")
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **more: asked.append((names, more)) or table)
+    hub = "hub:some/set:plain@main/train"
+    for source, format in ((f"{tmp_path}/a.parquet", "auto"), (hub, "auto"), (hub[4:], "hub")):
+        every = list(squad.read(source, format=format))
+        assert [(q.id, q.question, q.context, q.answers) for q in every] == found
+        assert list(squad.read(f"{source}?fold=1", format=format)) == every[1:]
+        assert list(squad.read(f"{source}?fold!=1&id=q1", format=format)) == every[:1]
+    assert every[1].origin == f"{hub}:2"
+    assert asked == [(("some/set", "plain"), {"revision": "main", "split": "train"})] * 6
 
 
 def test_other_keys_and_what_may_be_missing(read, tmp_path):

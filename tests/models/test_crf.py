@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,29 @@ def test_likelihood_and_gradient_are_those_of_all_paths(seed, num_labels):
     np.testing.assert_allclose(gradients[0], d_emissions, atol=1e-5)
     for found, expected in zip(gradients[1], d_chain, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_likelihood_and_gradients_are_torchs():
+    """Of packed rows with six labels, too many for all paths: the forward algorithm in float64 and its autograd."""
+    rng = np.random.default_rng(4)
+    emissions, labels, weights, segments, chains = packed(rng, 6, rows=8)
+    chain = random_chain(rng, 6)
+    theirs = [torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in (emissions, *chain)]
+    scores, transitions, start, end = theirs
+    want = 0
+    for row, slots in chains:
+        words, gold = scores[row, slots], torch.tensor(labels[row, slots]).long()
+        alpha = start + words[0]
+        for word in words[1:]:
+            alpha = torch.logsumexp(alpha[:, None] + transitions, 0) + word
+        path = words[range(len(gold)), gold].sum() + transitions[gold[:-1], gold[1:]].sum()
+        want += torch.logsumexp(alpha + end, 0) - path - start[gold[0]] - end[gold[-1]]
+    want.backward()
+    loss, (d_emissions, d_chain) = loss_and_gradients(emissions, chain, labels, weights, segments)
+    assert len(chains) > 8 and max(len(slots) for _, slots in chains) > 3
+    np.testing.assert_allclose(loss, want.item(), rtol=1e-6)
+    for ours, expected in zip((d_emissions, *d_chain), theirs, strict=True):
+        np.testing.assert_allclose(ours, expected.grad.numpy(), atol=1e-5)
 
 
 @settings(deadline=None, max_examples=60)

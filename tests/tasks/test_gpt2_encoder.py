@@ -8,10 +8,17 @@ import re
 import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2ForTokenClassification
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+    pipeline,
+)
 
 from jaxft import base_model, build, config, evaluate, export, predict, sharding, train
 from jaxft.data.labelled import LabelledText
+from jaxft.data.loader import Loader
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.pretrained import gpt2, hub, mapping
@@ -109,6 +116,8 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
     windows = task.encode(examples, tokenizer, values, cached=False)
+    loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=task.arrays, segments=task.segments)
+    assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)
     assert_gradients_are_torchs(gpt2.TABLE, ours, gradients, net.abstract)
@@ -169,15 +178,25 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     )
     assert hub.load_tokenizer(tmp_path / "out").pad_token_id is not None
 
-    key, words = ("tokens", ["ab", "cdgh", "cdgh", "ab", "gh"]) if of_words else ("text", "cdgh ab")
-    (tmp_path / "in.jsonl").write_text(json.dumps({key: words}) + "\n")
+    if of_words:
+        inputs = [{"tokens": ["ab", "cdgh", "cdgh", "ab", "gh"]}]
+    else:
+        inputs = [{"text": text} for text in ("cdgh ab", "gh", "ef " * 12 + "ab", "ab ef cdgh gh")]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in inputs))
     flags = {"run": tmp_path / "run", "input": str(tmp_path / "in.jsonl")}
     flags["output"] = str(tmp_path / "out.jsonl")
     predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
-    [record] = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     if not of_words:
-        assert record["predicted_label"] == "cdgh"
+        assert [one["predicted_label"] for one in records] == ["cdgh", "gh", "ef", "ab"]
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+        classify = pipeline("text-classification", model=loaded, tokenizer=tokenizer, device="cpu")
+        answers = classify([one["text"] for one in inputs], batch_size=len(inputs))
+        assert [one["label"] for one in answers] == [one["predicted_label"] for one in records]
+        scores = [one["score"] for one in answers]
+        assert scores == pytest.approx([one["score"] for one in records], abs=1e-4)
         return
+    [record], words = records, inputs[0]["tokens"]
     assert record["predicted_tags"] == ["O", "B-X", "O", "O", "B-X"]
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
     assert "a word's tag is read at its last subword" in card
@@ -216,3 +235,18 @@ def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     sizes = base_model.body_sizes(values, hub.read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
         build.network(task, sizes, sharding.make_mesh(values))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("question_answering", {}),
+        ("multi_task", {"tasks": (("a", (("task", "token_classification"),)),)}),
+    ],
+)
+def test_tasks_that_are_not_for_it_say_so(checkpoint, kind, changed):
+    values = settings(checkpoint, kind, **changed)
+    with pytest.raises(
+        UserError, match=f"model_type is 'gpt2', but config.task='{kind}' is for bert; choose"
+    ):
+        base_model.open_checkpoint(values, lambda: [])

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from jaxft import build, config, inference, sharding, step
 from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText
@@ -105,14 +106,35 @@ def parameters_of(pool):
     return jax.tree.map(np.array, jax.jit(net.new_parameters)(jnp.uint32(0)))
 
 
+class Pooled(torch.nn.Module):
+    """transformers' BERT under a head for one label that reads its states by another pool."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.bert = BertModel(HF, add_pooling_layer=False)
+        self.classifier = torch.nn.Linear(HF.hidden_size, len(LABELS[SINGLE]))
+        self.pool = pool
+
+    def forward(self, labels, attention_mask, **inputs):
+        states = self.bert(attention_mask=attention_mask, **inputs).last_hidden_state
+        texts = [x[real] for x, real in zip(states, attention_mask.bool(), strict=True)]
+        pools = {"cls": lambda x: x[0], "mean": lambda x: x.mean(0), "max": lambda x: x.max(0).values}
+        logits = self.classifier(torch.stack([pools[self.pool](x) for x in texts]))
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
 @pytest.mark.parametrize(
-    ("problem", "pair"), [(SINGLE, False), (SINGLE, True), (MULTI, False), (NUMBER, True)]
+    ("problem", "pair", "pool"),
+    [(SINGLE, False, "pooler"), (SINGLE, True, "pooler"), (MULTI, False, "pooler"), (NUMBER, True, "pooler")]
+    + [(SINGLE, False, "cls"), (SINGLE, True, "mean"), (SINGLE, False, "max")],
 )
-def test_loss_and_gradients_are_torchs_from_text_on(problem, pair):
-    """Special tokens, token types, truncation, packing, pooler, head and loss, all at once."""
-    values = settings(problem, pair)
+def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
+    """Special tokens, token types, truncation, packing, pool, head and loss, all at once."""
+    values = settings(problem, pair, model__pool=pool)
     net, found = network(values), examples(problem, pair)
-    theirs = BertForSequenceClassification(HF_with(problem)).eval()
+    theirs = BertForSequenceClassification(HF_with(problem)) if pool == "pooler" else Pooled(pool)
+    theirs.eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
     parameters, report = mapping.load(bert.TABLE, tensors, net.abstract)
