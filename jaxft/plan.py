@@ -179,10 +179,10 @@ def remedies(config: ConfigDict, found: Estimate, plan: Plan) -> Iterator[tuple[
     # A CPU takes remat in a loop only.
     looped = {"model.unroll": "auto"} if config.model.unroll == "yes" else {}
     remat = [{"model.remat": name} | looped for name in REMATS[REMATS.index(found.remat) + 1 :]]
-    accumulate, times = [], 2 * found.accumulate
-    while found.rows % (times * ways) == 0:
-        accumulate.append({"batch.accumulate": times})
-        times *= 2
+    rows = found.rows // (found.accumulate * ways)  # of a microbatch, on a device
+    accumulate: list[Changes] = [
+        {"batch.accumulate": found.accumulate * n} for n in range(2, rows + 1) if rows % n == 0
+    ]
     enough = False
     for kind in (accumulate, remat, fsdp):
         for changes in kind:

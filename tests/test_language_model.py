@@ -14,6 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxft import base_model, build, evaluate, export, predict, sharding, step, train, workdir
 from jaxft import config as settings
+from jaxft.data import mixing
+from jaxft.data.chunks import ChunkedLoader
 from jaxft.data.language import encode
 from jaxft.data.loader import Loader
 from jaxft.data.text import Text
@@ -139,6 +141,22 @@ def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
     """Its tokenizer is trained anew at the second start, and must be the same one."""
     whole, config, _ = text_run
     assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=30)
+
+
+def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, monkeypatch):
+    """Four files, and more windows than are planned at once: it goes on by its position."""
+    monkeypatch.setattr(mixing, "CHUNK", 100)
+    lines = (folder / "train.txt").read_text().splitlines()
+    for index in range(4):
+        (tmp_path / f"{index}.txt").write_text("\n".join(lines[index::4]) + "\n")
+    config = config_for(tmp_path, data__train=f"{tmp_path}/*.txt", data__dev=str(folder / "train.txt"))
+    whole = tmp_path / "whole"
+    chunked, original = [], ChunkedLoader.batch
+    monkeypatch.setattr(
+        ChunkedLoader, "batch", lambda self, step: chunked.append(step) or original(self, step)
+    )
+    assert train.run(config, whole)["steps"] == 60 and chunked[:2] == [0, 1]
+    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=5)
 
 
 def run_evaluate(run, data, output, **changed):
