@@ -434,13 +434,15 @@ def test_a_slice_of_tpus(plans):
         "--config.model.vocab_size=5000",
     ]
     words += [*fsdp[:-1], "--config.model.sizes=(('n_embd', 256), ('n_layer', 4), ('n_head', 4))"]
+    causal = [*words, "--config.model.attention=splash", "--config.data.max_length=512"]
     slices += (
         ("topology", "v5e:2x2", words),
+        ("topology", "v5e:2x2", causal),
         ("scale", "v5e:2x2", many),
     )  # looks for no remedies, which take a minute to compile
     done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices), tpu=True)
-    assert [one["code"] for one in done] == [0, 0, 0, 0, 4], done
-    four, sixteen, splash, vocabulary, full = (json.loads(one["out"]) for one in done)
+    assert [one["code"] for one in done] == [0, 0, 0, 0, 0, 4], done
+    four, sixteen, splash, vocabulary, causal, full = (json.loads(one["out"]) for one in done)
     assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
     for one in (four, sixteen, vocabulary):
@@ -448,7 +450,7 @@ def test_a_slice_of_tpus(plans):
         assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]
         assert one["collectives"]["all-reduce"]["bytes"] < 0.1 * one["collective_bytes_per_device"]
     assert four["collectives"]["all-gather"]["largest_bytes"] <= 2 * 256 * 1024  # of one kernel in bfloat16
-    assert splash["fits"] and splash["devices"] == 4
+    assert all(one["fits"] and one["devices"] == 4 for one in (splash, causal))
     [full] = full["plans"]
     assert full["fits"] is False and full["peak_bytes_per_device"] > 0.9 * full["hbm_bytes_per_device"]
 
