@@ -550,6 +550,16 @@ def test_a_pod_of_a_job_does_not_train_alone_unasked(monkeypatch, capsys):
         pass
 
 
+def test_an_address_without_a_cluster_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(cluster.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ClusterEnv, "_cluster_types", [])
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "a:1")
+    with pytest.raises(SystemExit) as ended, cluster.command(parsed()):
+        pass
+    assert ended.value.code == EXIT_USER_ERROR
+    assert "JAX_COORDINATOR_ADDRESS is set, but there is no cluster that says" in capsys.readouterr().err
+
+
 def test_a_run_longer_than_one_wait_goes_on(python):
     """The error that ends a wait, as jax's client raises it, is no loss of process 0; any other is."""
     program = """
