@@ -1,9 +1,12 @@
-"""Parts of speech with BERT: `--config configs/pos.py[:offline|conll2003]`.
+"""Parts of speech with BERT or GPT-2: `--config configs/pos.py[:offline|gpt2|conll2003]`.
 
 offline    MiniLM from a package on the generated corpus `demo:pos`; needs no hub. Synthetic: sentences of a small
            grammar whose words often have several parts of speech (each word's most frequent one is right for 84% of
            dev). It shows that the trainer works, not how good a model is. Measured, seed 0: accuracy 99.2% on dev
            and on test.
+gpt2       the same sentences, read from left to right by a small GPT-2 from scratch, each word's label on its last
+           subword. Measured, seed 0: accuracy 90.9% on dev, 89.4% on test; what follows a word, and often decides
+           its part of speech, it does not see.
 conll2003  bert-base-cased on the Penn Treebank tags of CoNLL-2003 from the hub. Not measured here (no hub).
 
 Labels of your own: --config.data.train=FILE, CoNLL columns or records; they stay as they are.
@@ -19,13 +22,22 @@ def get_config(arg: str = "offline") -> ConfigDict:
     config = base()
     config.data.scheme = "none"  # labels that form no entities, whatever they look like
     config.optim.warmup = 0.1
-    if arg == "offline":
-        config.model.checkpoint = MINILM
+    if arg in ("offline", "gpt2"):
         config.data.train = "demo:pos/train"
         config.data.dev = "demo:pos/dev"
         config.data.test = "demo:pos/test"
+    if arg == "offline":
+        config.model.checkpoint = MINILM
         config.train.epochs = 2.0
         config.optim.lr = 2e-4
+    elif arg == "gpt2":
+        config.model.checkpoint = "new:gpt2"
+        config.model.init = "scratch"
+        config.model.sizes = (("n_layer", 4), ("n_embd", 192), ("n_head", 4))
+        config.model.vocab_size = 1024
+        config.data.label_subwords = "last"  # the first to see the whole word
+        config.train.epochs = 6.0
+        config.optim.lr = 1e-3
     elif arg == "conll2003":
         config.model.checkpoint = "google-bert/bert-base-cased"
         config.data.train = "hub:eriktks/conll2003@refs/convert/parquet/train"
@@ -37,5 +49,5 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.train.epochs = 3.0
         config.optim.lr = 3e-5
     else:
-        raise UserError(f"configs/pos.py has no recipe {arg!r}; expected offline or conll2003")
+        raise UserError(f"configs/pos.py has no recipe {arg!r}; expected offline, gpt2 or conll2003")
     return config
