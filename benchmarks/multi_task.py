@@ -9,7 +9,7 @@ the other 16.
 
 steps    seconds of a train step on the same texts, in turns in one process: medians, and of each turn the joint step's
          by the sum of the two single ones.
-quality  whole runs: scores on test, seconds of training and real tokens.
+quality  whole runs: scores on dev and test, seconds of training and real tokens.
 """
 
 import argparse
@@ -84,7 +84,8 @@ def quality(flags: argparse.Namespace, seed: int) -> None:
         line = {"part": "quality", "domain": flags.domain, "run": name, "seed": seed, "steps": found["steps"]}
         line |= {"train_s": round(found["train_s"], 1)}
         line |= {"real_tokens": round(found["real_tokens_per_s"] * found["train_s"])}
-        line |= {METRICS[task]: round(100 * found["test"][METRICS[task]], 2) for task in tasks}
+        for part in ("dev", "test"):
+            line[part] = {METRICS[task]: round(100 * found[part][METRICS[task]], 2) for task in tasks}
         print(json.dumps(line), flush=True)
 
 

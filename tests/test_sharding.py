@@ -106,9 +106,10 @@ def test_eight_devices_train_as_one_does(on_eight_devices):
     found = on_eight_devices(SCRIPT)
     assert found.keys() == TASKS.keys()
     for task, meshes in found.items():
-        halves = [meshes.pop(f"bfloat16 {mesh}", {"steps": []})["steps"] for mesh in ("1x1x1", "2x2x2")]
-        for one, eight in zip(*halves, strict=True):  # which round each at other places
-            assert eight == pytest.approx(one, rel=0.05), task
+        if task in ("token_classification", "causal_lm"):
+            halves = [meshes.pop(f"bfloat16 {mesh}")["steps"] for mesh in ("1x1x1", "2x2x2")]
+            for one, eight in zip(*halves, strict=True):  # which round each at other places
+                assert eight == pytest.approx(one, rel=0.05), task
         one = meshes["1x1x1"]["steps"]
         for mesh, run in meshes.items():
             for ours, theirs in zip(run["steps"], one, strict=True):

@@ -176,14 +176,12 @@ def best_paths(emissions: np.ndarray, offsets: np.ndarray, chain: Chain) -> tupl
 def compile_best_paths(num_labels: int) -> tuple[Callable, Callable]:
     """The two programs of `best_paths`, for the default device of this process."""
 
-    def scores(*shape: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((*shape, num_labels), dtype)
+    def scores(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*shape, num_labels), jnp.float32)
 
     chain = Chain(scores(num_labels), scores(), scores())
-    of_words, borders = (
-        scores(_STRETCH, _STREAMS),
-        jax.ShapeDtypeStruct((_STRETCH, _STREAMS), bool),
-    )
+    of_words = scores(_STRETCH, _STREAMS)
+    borders = jax.ShapeDtypeStruct((_STRETCH, _STREAMS), bool)
     ahead, back = _carries(num_labels)
     return (
         jax.jit(_forward).lower(chain, ahead, of_words, borders).compile(),

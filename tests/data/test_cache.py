@@ -16,7 +16,7 @@ from jaxft.data.squad import Answer, Question
 from jaxft.data.windows import Windows
 from tests.data.tiny_text import LABELS, tokenizer
 
-# Encodes ten parts into the file of its argument, a fifth of a second each, and prints which of them it encoded.
+# Encodes ten parts into the file of its argument, half a second each, and prints which of them it encoded.
 ENCODER = """
 import functools, json, pathlib, sys, time
 import pyarrow as pa
@@ -27,7 +27,7 @@ encoded = []
 
 def encode(part):
     encoded.append(part)
-    time.sleep(0.2)
+    time.sleep(0.5)
     ids = pa.LargeListArray.from_arrays([0, 1, 1 + part], pa.array([part] * (1 + part), pa.int32()))
     yield Windows(pa.RecordBatch.from_pydict({"input_ids": ids, "sentence": pa.array([2 * part, 2 * part + 1])}))
 
