@@ -116,13 +116,12 @@ class Program:
                 kind = one.opcode.removesuffix("-start").removeprefix("ragged-")
                 if kind not in KINDS or (group := self._group(one)) == 1:
                     continue
-                if (
-                    "chain_id=" in one.attributes
-                ):  # TPU: one operation, named again in each fusion that it overlaps
+                if chain := re.search(r'chain_id="\d+"', one.attributes):
+                    # TPU: one operation, named again in each fusion that it overlaps.
                     channel = re.search(r"channel_id=\d+", one.attributes)[0]
-                    if channel in chains:
+                    if (chain[0], channel) in chains:
                         continue
-                    chains.add(channel)
+                    chains.add((chain[0], channel))
                 size = sum(array.bytes for operand in computation.operands(one) for array in operand.arrays)
                 if kind == "all-gather":
                     size *= group

@@ -42,14 +42,15 @@ class SelfAttention(nnx.Module):
         num_heads: int,
         rate: float,
         attention_function: attention.Attention,
+        activations: NamedSharding | None,
         initializer_range: float,
         rngs: nnx.Rngs,
     ):
-        options = {"initializer_range": initializer_range, "rngs": rngs}
+        options = {"initializer_range": initializer_range, "activations": activations, "rngs": rngs}
         self.query = Linear(size, size, **options)
         self.key = Linear(size, size, **options)
         self.value = Linear(size, size, **options)
-        self.output = Linear(size, size, **options)
+        self.output = Linear(size, size, split=1, **options)
         self.num_heads = num_heads
         self.rate = rate
         self.attention_function = attention_function
@@ -85,10 +86,11 @@ class Layer(nnx.Module):
         hidden_dropout,
         attention_dropout,
         attention_function,
+        activations,
         initializer_range,
         rngs,
     ):
-        options = {"initializer_range": initializer_range, "rngs": rngs}
+        options = {"initializer_range": initializer_range, "activations": activations, "rngs": rngs}
         self.attention = SelfAttention(
             size,
             num_heads=num_heads,
@@ -170,6 +172,7 @@ class Bert(nnx.Module):
                 hidden_dropout=hidden_dropout,
                 attention_dropout=attention_dropout,
                 attention_function=attention_function,
+                activations=activations,
                 initializer_range=initializer_range,
                 rngs=rngs,
             )

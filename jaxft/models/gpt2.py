@@ -35,14 +35,16 @@ class CausalSelfAttention(nnx.Module):
         rate: float,
         attention_function: attention.Attention,
         scale_by_inverse_layer: bool,
+        activations: NamedSharding | None,
         initializer_range: float,
         output_range: float,
         rngs: nnx.Rngs,
     ):
-        self.query = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
-        self.key = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
-        self.value = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
-        self.output = Linear(size, size, initializer_range=output_range, rngs=rngs)
+        options = {"activations": activations, "rngs": rngs}
+        self.query = Linear(size, size, initializer_range=initializer_range, **options)
+        self.key = Linear(size, size, initializer_range=initializer_range, **options)
+        self.value = Linear(size, size, initializer_range=initializer_range, **options)
+        self.output = Linear(size, size, initializer_range=output_range, split=1, **options)
         self.num_heads = num_heads
         self.rate = rate
         self.attention_function = attention_function
@@ -95,11 +97,17 @@ class Layer(nnx.Module):
         attention_dropout,
         attention_function,
         scale_by_inverse_layer,
+        activations,
         initializer_range,
         output_range,
         rngs,
     ):
-        ranges = {"initializer_range": initializer_range, "output_range": output_range, "rngs": rngs}
+        options = {
+            "activations": activations,
+            "initializer_range": initializer_range,
+            "output_range": output_range,
+            "rngs": rngs,
+        }
         self.attention_norm = LayerNorm(size, epsilon=epsilon)
         self.attention = CausalSelfAttention(
             size,
@@ -107,10 +115,10 @@ class Layer(nnx.Module):
             rate=attention_dropout,
             attention_function=attention_function,
             scale_by_inverse_layer=scale_by_inverse_layer,
-            **ranges,
+            **options,
         )
         self.mlp_norm = LayerNorm(size, epsilon=epsilon)
-        self.mlp = MLP(size, inner, activation=activation, **ranges)
+        self.mlp = MLP(size, inner, activation=activation, **options)
         self.rate = hidden_dropout
 
     def __call__(
@@ -188,6 +196,7 @@ class GPT2(nnx.Module):
                 attention_dropout=attention_dropout,
                 attention_function=attention_function,
                 scale_by_inverse_layer=scale_by_inverse_layer,
+                activations=activations,
                 initializer_range=initializer_range,
                 output_range=initializer_range / (2 * num_layers) ** 0.5,
                 rngs=rngs,

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
+
+from jaxft import fsdp
 
 
 class DropoutSeed(NamedTuple):
@@ -192,20 +195,33 @@ _add_bias.defvjp(
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`."""
+    """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`.
+
+    activations, split: how x, `[N, in]`, lies over devices, and by which axis the kernel does; see `fsdp.product`.
+    """
 
     def __init__(
-        self, inputs: int, outputs: int, *, initializer_range: float, rngs: nnx.Rngs, use_bias: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        initializer_range: float,
+        rngs: nnx.Rngs,
+        use_bias: bool = True,
+        activations: NamedSharding | None = None,
+        split: int = 0,
     ):
         initializer = nnx.initializers.normal(initializer_range)
         self.kernel = nnx.Param(initializer(rngs.params(), (inputs, outputs), jnp.float32))
         if use_bias:
             self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
         self.use_bias = use_bias
+        self.activations = activations
+        self.split = split
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., in] -> [..., out]`."""
-        product = x @ self.kernel[...].astype(x.dtype)
+        product = fsdp.product(x, self.kernel[...].astype(x.dtype), self.activations, self.split)
         return _add_bias(product, self.bias[...]) if self.use_bias else product
 
 

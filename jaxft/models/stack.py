@@ -21,13 +21,25 @@ REMAT_POLICIES = {
 
 
 class MLP(nnx.Module):
-    """Two linear layers with an activation between; new weights of the second spread by `output_range`."""
+    """Two linear layers with an activation between; new weights of the second spread by `output_range`.
+
+    activations: how x lies over devices, if over several.
+    """
 
     def __init__(
-        self, size: int, inner: int, *, activation: str, initializer_range: float, output_range: float, rngs
+        self,
+        size: int,
+        inner: int,
+        *,
+        activation: str,
+        initializer_range: float,
+        output_range: float,
+        activations: NamedSharding | None,
+        rngs: nnx.Rngs,
     ):
-        self.up = Linear(size, inner, initializer_range=initializer_range, rngs=rngs)
-        self.down = Linear(inner, size, initializer_range=output_range, rngs=rngs)
+        options = {"activations": activations, "rngs": rngs}
+        self.up = Linear(size, inner, initializer_range=initializer_range, **options)
+        self.down = Linear(inner, size, initializer_range=output_range, split=1, **options)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,0 +1,84 @@
+"""Products with a kernel that is split over devices are those with a whole one, in value and gradients."""
+
+import pytest
+
+SCRIPT = """
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxft import fsdp
+
+random, found = np.random.default_rng(0), []
+SHAPES = (48, 24, 40, "float32"), (48, 24, 40, "bfloat16"), (47, 23, 41, "float32")
+
+
+def results(x, kernel, target, rows, split):
+    def loss(x, kernel):
+        y = fsdp.product(x, kernel, rows, split)
+        return jnp.sum((y * target).astype(jnp.float32)), y
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x, kernel)
+
+
+for one_stage in (8, 1):
+    fsdp.ONE_STAGE = one_stage
+    for sizes in ((1, 8, 1), (2, 4, 1), (2, 2, 2), (1, 3, 1), (8, 1, 1)):
+        devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
+        rows = NamedSharding(Mesh(devices, ("data", "fsdp", "tensor")), PartitionSpec(("data", "fsdp")))
+        for count, inputs, outputs, dtype in SHAPES:
+            x, kernel, target = (
+                # Small whole numbers, whose products and sums both types hold exactly.
+                random.integers(-2, 3, shape).astype(np.float32)
+                for shape in ((count, inputs), (inputs, outputs), (count, outputs))
+            )
+            for split in (0, 1):
+                arrays = [jnp.asarray(array, dtype) for array in (x, kernel, target)]
+                (_, y), gradients = results(*arrays, rows, split)
+                (_, y0), gradients0 = results(*arrays, None, split)
+                pairs = zip((y, *gradients), (y0, *gradients0))
+                same = [a.dtype == b.dtype and bool((np.asarray(a) == np.asarray(b)).all()) for a, b in pairs]
+                found.append([one_stage, sizes, count, dtype, split, same])
+
+
+def order(ways, one_stage):
+    fsdp.ONE_STAGE = one_stage
+    mesh = Mesh(np.asarray(jax.devices()[:ways]), ("fsdp",))
+    spec = PartitionSpec("fsdp")
+
+    def both(part):
+        whole = fsdp.gather(part, "fsdp", ways)
+        return whole[None], fsdp.scatter(whole * (1 + jax.lax.axis_index("fsdp")), "fsdp", ways)
+
+    own = jax.shard_map(both, mesh=mesh, in_specs=spec, out_specs=(spec, spec), check_vma=False)
+    text = jax.jit(own).lower(jax.ShapeDtypeStruct((2 * ways,), jnp.int32)).as_text()
+    whole, sums = own(jnp.arange(2 * ways))
+    return [whole.tolist(), sums.tolist(), text.count("stablehlo.all_gather")]
+
+
+orders = [[ways, one_stage, *order(ways, one_stage)] for ways in (2, 4, 6, 7, 8) for one_stage in (8, 1)]
+print(json.dumps([found, orders]))
+"""
+
+
+@pytest.fixture(scope="module")
+def done(on_eight_devices):
+    return on_eight_devices(SCRIPT)
+
+
+def test_a_product_is_the_same_over_any_mesh(done):
+    """To the bit, in one stage and in two, by rows and by columns of the kernel; also where nothing divides."""
+    assert len(done[0]) == 60
+    assert [one for one in done[0] if one[-1] != [True, True, True]] == []
+
+
+def test_stages_keep_the_devices_order(done):
+    """A gather puts parts one after the other; a scatter gives each device its own of the sum. Two stages, if any."""
+    for ways, one_stage, whole, sums, gathers in done[1]:
+        everything = list(range(2 * ways))
+        assert whole == [everything] * ways
+        assert sums == [n * ways * (ways + 1) // 2 for n in everything]
+        assert gathers == (2 if one_stage == 1 and ways in (4, 6, 8) else 1)
