@@ -58,7 +58,7 @@ class Estimate:
     memory_bytes_per_device: int | None  # read and written in a step
     collectives: dict[str, dict[str, int]]  # by kind: count, bytes a device sends, and the largest single one
     collective_bytes_per_device: int | None
-    collective_bytes_needed: int | None  # by the algorithm; see `needed_bytes`
+    collective_bytes_needed: int  # by the algorithm; see `needed_bytes`
     compute_s: float | None  # each with nothing else in its way
     memory_s: float | None
     interconnect_s: float | None
@@ -177,7 +177,7 @@ def _shard_bytes(tree: Any) -> int:
 
 
 def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, length: int) -> int:
-    """Bytes a device of what the backward pass of `rows` reads besides parameters, rows split evenly."""
+    """Bytes a device of what the backward pass of `rows` reads besides parameters; only rows are split."""
 
     def pullback(trainable, frozen, batch):
         seed = DropoutSeed(jnp.uint32(0), jnp.int32(0))
@@ -197,8 +197,8 @@ def _loss(net, frozen, batch, seed, trainable):
 
 def needed_bytes(
     net: build.Network, state: step.TrainState, itemsize: int, gradients: int, slots: int, accumulate: int
-) -> int | None:
-    """Bytes that a device must send in a step of data parallelism and FSDP; None with a tensor axis.
+) -> int:
+    """Bytes that a device must send in a step of data parallelism, FSDP and tensor parallelism.
 
     A parameter split over fsdp is gathered for the forward and again for the backward pass of each microbatch, in
     the dtype of the computation (of `itemsize` bytes), and its gradient reduce-scattered in it; where there is a data
@@ -206,25 +206,44 @@ def needed_bytes(
     a matrix, 4 of a vector), and so is the gradient of a parameter that each device holds whole. Of a table of
     embeddings, instead, what was looked up (and its gradient) may change from columns to rows, in float32. Source:
     Rajbhandari et al. 2020 (ZeRO), section 7.
+
+    Over tensor, what comes out of attention and of the MLP is all-reduced in the forward pass, and the gradient of
+    what goes into them in the backward pass: Shoeybi et al. 2019 (Megatron-LM), section 3. So is what was looked up
+    in a vocabulary that is split by words. The loss over a vocabulary has the whole table, and a part of the positions.
     """
     data, fsdp, tensor = (net.mesh.shape[axis] for axis in sharding.AXES)
-    if tensor > 1:
-        return None
+    here = slots // (data * fsdp)  # that a device has the activations of
+
+    def reduced(size: float, ways: int) -> float:
+        return 2 * size * (ways - 1) / ways
+
     total = 0.0
     for name, leaf in net.abstract.items():
-        split = fsdp > 1 and leaf.size > math.prod(leaf.sharding.shard_shape(leaf.shape))
+        over = [axis for axis in leaf.sharding.spec if axis]
+        split, cut = "fsdp" in over, "tensor" in over
+        size = leaf.size / (tensor if cut else 1)
         trained = name in state.trainable
         width = gradients if name.endswith(step.MATRICES) else 4
         is_output = net.task.predicts_words and name == build.WORDS
-        if split and name.endswith("embedding") and not is_output:
-            looked_up = slots // (data * fsdp) * leaf.shape[-1] * (4 + 4 * trained)
-            whole = leaf.size * (itemsize + width * trained) * accumulate
+        columns = leaf.shape[-1] / (fsdp if split else 1)
+        if is_output:
+            ways = (fsdp if split else 1) * (tensor if cut else 1)
+            total += leaf.size * itemsize * accumulate * (2 + trained) * (ways - 1) / ways
+            total += here * leaf.shape[-1] * itemsize * (tensor - 1) / tensor  # a part's gradients, to all
+        elif split and name.endswith("embedding"):
+            looked_up = here * leaf.shape[-1] * (4 + 4 * trained)
+            whole = size * (itemsize + width * trained) * accumulate
             total += min(looked_up, whole) * (fsdp - 1) / fsdp
         elif split:
-            total += leaf.size * itemsize * accumulate * (2 + trained) * (fsdp - 1) / fsdp
+            total += size * itemsize * accumulate * (2 + trained) * (fsdp - 1) / fsdp
+        if cut and name.endswith("embedding"):
+            total += reduced(slots // data * columns * 4, tensor)
+        elif cut and re.search(r"(query|up|output|down)/kernel$", name):  # key and value go with query
+            width_of_x = leaf.shape[-2 if re.search(r"(query|up)/", name) else -1]
+            total += leaf.shape[0] * reduced(here * width_of_x * itemsize, tensor)
         if trained:
-            ways, size = (data, leaf.size * width / fsdp) if split else (data * fsdp, leaf.size * width)
-            total += 2 * size * (ways - 1) / ways
+            ways = data * (1 if split else fsdp) * (tensor if is_output and not cut else 1)
+            total += reduced(size * width / (fsdp if split else 1), ways)
     return round(total)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -108,40 +109,54 @@ def placed(abstract: Any, mesh: Mesh) -> Any:
 
 
 def attention_function(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> attention.Attention:
-    """Attention over `mesh`: "dense", which XLA splits, or a kernel of `attention.KERNELS`.
+    """Attention over `mesh`: "dense", or a kernel of `attention.KERNELS`.
 
-    block, every: what is known of segments, see `packing.Shape`. It serves dense attention on one device; over
-    several, whose rows XLA would move, the same is computed without it.
+    Each device computes that of its own rows, and of its own heads where they divide over `tensor` (if not, of all).
+    What a kernel cannot compute, such as the short rows of a batch in length buckets, is computed as "dense" is.
 
-    A kernel gets each device's own rows, and its own heads where they divide over `tensor` (if not, all heads).
-    What it cannot compute, such as the short rows of a batch in length buckets, is computed by `dense`.
+    block, every: what is known of segments, see `packing.Shape`. It serves dense attention.
     """
-    if name == "dense":
-        known = block and mesh.size == 1
-        return functools.partial(attention.in_blocks, block=block, every=every) if known else attention.dense
-    kernel, ways = attention.KERNELS[name], mesh.shape["tensor"]
+    dense = functools.partial(attention.in_blocks, block=block, every=every) if block else attention.dense
 
     def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
-        dropped = rate > 0 and seed is not None
-        if dropped and name not in attention.WITH_DROPOUT:
-            raise ValueError(f"{name} has no dropout of attention weights")
         rows, length = segment_ids.shape
+        dropped = rate > 0 and seed is not None
+        options = {"num_heads": num_heads, "causal": causal}
+        split = num_heads % mesh.shape["tensor"] == 0
+        if split:
+            options["num_heads"] //= mesh.shape["tensor"]
+        arrays = PartitionSpec(*BATCH, "tensor" if split else None)
+        takes, more = [arrays, arrays, arrays, BATCH], ()
         shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
-        if attention.obstacle(name, **shape):
-            options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
-            return attention.dense(q, k, v, segment_ids, **options)
-        split = num_heads % ways == 0
-        local = functools.partial(kernel, num_heads=num_heads // ways if split else num_heads, causal=causal)
-        spec = PartitionSpec(*BATCH, "tensor" if split else None)
-        arrays, specs = [q, k, v, segment_ids], [spec, spec, spec, BATCH]
-        if dropped:
-            # Of all rows and heads: a device's own have the masks that they have on one device.
-            arrays.append(attention.weight_hashes(rows, num_heads, length, seed, site))
-            specs.append(spec)
-            local = functools.partial(local, rate=rate)
+        if name != "dense" and not attention.obstacle(name, **shape):
+            own = functools.partial(attention.KERNELS[name], **options)
+            if dropped:
+                if name not in attention.WITH_DROPOUT:
+                    raise ValueError(f"{name} has no dropout of attention weights")
+                # Of all rows and heads: a device's own have the masks that they have on one device.
+                more, takes = (
+                    (attention.weight_hashes(rows, num_heads, length, seed, site),),
+                    [*takes, arrays],
+                )
+                own = functools.partial(own, rate=rate)
+        elif mesh.size == 1 or rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
+            options["num_heads"] = num_heads
+            return dense(q, k, v, segment_ids, **options, rate=rate, seed=seed, site=site)
+        else:
+
+            def own(q, k, v, segment_ids, seed, site):
+                if seed is not None:
+                    number = jax.lax.axis_index(BATCH[0]) * len(segment_ids)
+                    seed = seed._replace(first_row=seed.first_row + number)
+                head = jax.lax.axis_index("tensor") * options["num_heads"] if split else 0
+                of_masks = {"seed": seed, "site": site, "first_head": head}
+                return dense(q, k, v, segment_ids, **options, rate=rate, **of_masks)
+
+            more, whole = (seed if dropped else None, jnp.asarray(site)), PartitionSpec()
+            takes += [whole, whole]
         # Pallas kernels do not say over which axes their results vary, so that it cannot be checked.
-        sharded = jax.shard_map(local, mesh=mesh, in_specs=tuple(specs), out_specs=spec, check_vma=False)
-        return sharded(*arrays)
+        sharded = jax.shard_map(own, mesh=mesh, in_specs=tuple(takes), out_specs=arrays, check_vma=False)
+        return sharded(q, k, v, segment_ids, *more)
 
     return attend
 

@@ -11,7 +11,7 @@ LAYERS = (
     {"errors", "chips", "hlo_text"},
     {"durations", "hlo"},
     {"ranges"},
-    {"paths", "stacks", "fsdp", "config", "startup", "topology", "distributed"},
+    {"paths", "stacks", "products", "config", "startup", "topology", "distributed"},
     {"models", "losses", "chunked_loss", "metrics", "data", "watch", "rendezvous"},
     {"report", "decoding", "cluster"},
     {"pretrained", "tasks"},

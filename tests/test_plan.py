@@ -418,7 +418,7 @@ def test_every_task_has_a_plan(plans):
 
 @needs_libtpu
 def test_a_slice_of_tpus(plans):
-    """FSDP on 4, 16 and 64 chips; long rows that the splash kernel is compiled for; and more rows than a chip holds."""
+    """FSDP on 4, 16 and 64 chips, tensor parallelism, the splash kernel's long rows, more rows than a chip holds."""
     fsdp = ["--config.mesh.data=1", "--config.mesh.fsdp=-1", "--json", "--rows_per_device", 16]
     fsdp += [
         "--config.model.sizes=(('hidden_size', 256), ('num_hidden_layers', 4), ('num_attention_heads', 4),"
@@ -439,13 +439,23 @@ def test_a_slice_of_tpus(plans):
         ("topology", "v5e:2x2", words),
         ("topology", "v5e:2x2", causal),
         ("topology", "v5e:8x8", fsdp),
+        ("topology", "v5e:2x2", [*fsdp, "--config.mesh.tensor=2"]),
+        ("topology", "v5e:2x2", [*words, "--config.mesh.tensor=2"]),
         ("scale", "v5e:2x2", many),
     )  # looks for no remedies, which take a minute to compile
     done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices), tpu=True)
-    assert [one["code"] for one in done] == [0, 0, 0, 0, 0, 0, 4], done
-    four, sixteen, splash, vocabulary, causal, sixty_four, full = (json.loads(one["out"]) for one in done)
+    assert [one["code"] for one in done] == [0] * 8 + [4], done
+    four, sixteen, splash, vocabulary, causal, sixty_four, heads, both, full = (
+        json.loads(one["out"]) for one in done
+    )
     assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
+    for one in (
+        heads,
+        both,
+    ):  # two all-reduces of activations forward and two backward, no heads change devices
+        assert one["mesh"] == {"data": 1, "fsdp": 2, "tensor": 2}
+        assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]
     for one in (four, sixteen, vocabulary, sixty_four):
         assert one["flops_per_step"] == pytest.approx(one["model_flops_per_step"], rel=0.05)
         assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]

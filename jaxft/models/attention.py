@@ -41,6 +41,7 @@ def dense(
     rate: float = 0.0,
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
+    first_head: int | jax.Array = 0,
 ) -> jax.Array:
     """Multi-head scaled dot-product attention within segments (Vaswani et al., 2017, equation 1).
 
@@ -48,10 +49,10 @@ def dense(
     q's dtype; scores and softmax are float32. A position sees the positions of its row with the same
     segment id, with `causal` only those up to itself. Padding, segment 0, sees padding: finite, and nothing
     else sees it. Dropout at `rate` is applied to the weights, indexed `[R, H, L, L]` as (row, head, query,
-    key).
+    key); first_head: the number of the first head given here, others being another device's.
     """
     places = Places.of_rows(*segment_ids.shape)
-    return _at_places(q, k, v, segment_ids, places, num_heads, causal, rate, seed, site)
+    return _at_places(q, k, v, segment_ids, places, num_heads, causal, rate, seed, site, first_head)
 
 
 def in_blocks(
@@ -67,6 +68,7 @@ def in_blocks(
     rate: float = 0.0,
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
+    first_head: int | jax.Array = 0,
 ) -> jax.Array:
     """`dense` where segments cross multiples of `block` in each `every`-th row only, from the first on (0: in none).
 
@@ -76,7 +78,7 @@ def in_blocks(
     rows, length = segment_ids.shape
     places = Places.of_rows(rows, length)
     period = math.gcd(every, rows) if every else 0
-    options = (num_heads, causal, rate, seed, site)
+    options = (num_heads, causal, rate, seed, site, first_head)
     if period == 1:
         return _at_places(q, k, v, segment_ids, places, *options)
     if period == 0:
@@ -122,13 +124,13 @@ class Places(NamedTuple):
         return tuple(Places(self.row[some], self.first[some], self.length) for some in (~others, others))
 
 
-def _at_places(q, k, v, segment_ids, places: Places, num_heads, causal, rate, seed, site):
+def _at_places(q, k, v, segment_ids, places: Places, num_heads, causal, rate, seed, site, first_head):
     """`dense` of pieces of rows, segment_ids `[N, L]`."""
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
     row, first = (jnp.asarray(x) for x in places[:2])
-    site = jnp.asarray(site)
-    return _dense(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, places.length)
+    of_masks = seed, jnp.asarray(site), row, first, jnp.asarray(first_head).astype(jnp.uint32)
+    return _dense(q, k, v, segment_ids, of_masks, num_heads, causal, rate, places.length)
 
 
 def _split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
@@ -153,13 +155,13 @@ def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Ar
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(8, 9, 10, 11))
-def _dense(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length):
-    options = (num_heads, causal, rate, row_length)
-    return _dense_forward(q, k, v, segment_ids, seed, site, row, first, *options)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
+def _dense(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_length):
+    return _dense_forward(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_length)[0]
 
 
-def _dense_forward(q, k, v, segment_ids, seed, site, row, first, num_heads, causal, rate, row_length):
+def _dense_forward(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_length):
+    seed, site, row, first, first_head = of_masks
     rows, length = segment_ids.shape
     dtype = q.dtype
     scale = (q.shape[-1] // num_heads) ** -0.5
@@ -179,7 +181,7 @@ def _dense_forward(q, k, v, segment_ids, seed, site, row, first, num_heads, caus
         # Of the weights [R, H, L, L] of whole rows, whatever pieces of them are computed here.
         shape = (rows, num_heads, length)
         head, query = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (1, 2))
-        index = head * jnp.uint32(row_length) + query + first[:, None, None]
+        index = (first_head + head) * jnp.uint32(row_length) + query + first[:, None, None]
         row, first = (jnp.broadcast_to(x[:, None, None], shape).reshape(-1) for x in (row, first))
         mask = keep_mask_at(row, index.reshape(-1), first, length, rate, seed, site)
         kept = jnp.where(
@@ -206,7 +208,7 @@ def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
     # These two come out transposed, [R * H, d, L]: on CPU twice as fast as the direct products.
     dk, dv = _batched_dot(q, scores, 1, 1), _batched_dot(scaled, kept, 1, 1)
     dk, dv = dk.swapaxes(1, 2), dv.swapaxes(1, 2)
-    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), *[None] * 5
+    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), None, None
 
 
 _dense.defvjp(_dense_forward, _dense_backward)

@@ -60,9 +60,7 @@ class SelfAttention(nnx.Module):
     ) -> jax.Array:
         """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `wanted`."""
         mixed = self.attention_function(
-            self.query(x),
-            self.key(x),
-            self.value(x),
+            *layers.together(x, self.query, self.key, self.value),
             segment_ids,
             num_heads=self.num_heads,
             rate=self.rate,

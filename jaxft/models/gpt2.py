@@ -52,10 +52,10 @@ class CausalSelfAttention(nnx.Module):
 
     def project(self, x: jax.Array, layer: int | jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`[..., D]` -> queries, keys and values, each `[..., D]`, of the layer numbered `layer` from 0."""
-        query = self.query(x)
+        query, key, value = layers.together(x, self.query, self.key, self.value)
         if self.scale_by_inverse_layer:
             query = query * (1.0 / (jnp.asarray(layer) + 1)).astype(x.dtype)
-        return query, self.key(x), self.value(x)
+        return query, key, value
 
     def __call__(
         self,

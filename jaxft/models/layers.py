@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft import fsdp
+from jaxft.products import products
 
 
 class DropoutSeed(NamedTuple):
@@ -197,7 +197,7 @@ _add_bias.defvjp(
 class Linear(nnx.Module):
     """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`.
 
-    activations, split: how x, `[N, in]`, lies over devices, and by which axis the kernel does; see `fsdp.product`.
+    activations, split: how x, `[N, in]`, lies over devices, and by which axis the kernel does; see `products`.
     """
 
     def __init__(
@@ -221,8 +221,17 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., in] -> [..., out]`."""
-        product = fsdp.product(x, self.kernel[...].astype(x.dtype), self.activations, self.split)
-        return _add_bias(product, self.bias[...]) if self.use_bias else product
+        return together(x, self)[0]
+
+
+def together(x: jax.Array, *linears: Linear) -> list[jax.Array]:
+    """What each of `linears`, alike but for their parameters, gives of x; devices exchange its gradient once."""
+    first = linears[0]
+    kernels = [linear.kernel[...].astype(x.dtype) for linear in linears]
+    found = products(x, kernels, first.activations, first.split)
+    if not first.use_bias:
+        return found
+    return [_add_bias(product, linear.bias[...]) for product, linear in zip(found, linears, strict=True)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
