@@ -117,46 +117,41 @@ def attention_function(name: str, mesh: Mesh, *, block: int = 0, every: int = 0)
     block, every: what is known of segments, see `packing.Shape`. It serves dense attention.
     """
     dense = functools.partial(attention.in_blocks, block=block, every=every) if block else attention.dense
+    ways, tensor = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
 
     def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
         rows, length = segment_ids.shape
-        dropped = rate > 0 and seed is not None
-        options = {"num_heads": num_heads, "causal": causal}
-        split = num_heads % mesh.shape["tensor"] == 0
-        if split:
-            options["num_heads"] //= mesh.shape["tensor"]
-        arrays = PartitionSpec(*BATCH, "tensor" if split else None)
-        takes, more = [arrays, arrays, arrays, BATCH], ()
         shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
-        if name != "dense" and not attention.obstacle(name, **shape):
-            own = functools.partial(attention.KERNELS[name], **options)
-            if dropped:
-                if name not in attention.WITH_DROPOUT:
-                    raise ValueError(f"{name} has no dropout of attention weights")
-                # Of all rows and heads: a device's own have the masks that they have on one device.
-                more, takes = (
-                    (attention.weight_hashes(rows, num_heads, length, seed, site),),
-                    [*takes, arrays],
-                )
-                own = functools.partial(own, rate=rate)
-        elif mesh.size == 1 or rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
-            options["num_heads"] = num_heads
-            return dense(q, k, v, segment_ids, **options, rate=rate, seed=seed, site=site)
-        else:
+        in_kernel = name != "dense" and not attention.obstacle(name, **shape)
+        if rate == 0.0:
+            seed = None
+        if in_kernel and seed is not None and name not in attention.WITH_DROPOUT:
+            raise ValueError(f"{name} has no dropout of attention weights")
+        if not in_kernel and (mesh.size == 1 or rows % ways):
+            options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
+            return dense(q, k, v, segment_ids, **options)
+        split = num_heads % tensor == 0
+        heads = num_heads // tensor if split else num_heads
 
-            def own(q, k, v, segment_ids, seed, site):
-                if seed is not None:
-                    number = jax.lax.axis_index(BATCH[0]) * len(segment_ids)
-                    seed = seed._replace(first_row=seed.first_row + number)
-                head = jax.lax.axis_index("tensor") * options["num_heads"] if split else 0
-                of_masks = {"seed": seed, "site": site, "first_head": head}
-                return dense(q, k, v, segment_ids, **options, rate=rate, **of_masks)
+        def own(q, k, v, segment_ids, seed, site):
+            options, first_head = {"num_heads": heads, "causal": causal}, 0
+            if seed is not None:  # masks are those of the same rows and heads on one device
+                row = jax.lax.axis_index(BATCH[0]) * len(segment_ids)
+                seed = seed._replace(first_row=seed.first_row + row)
+                first_head = jax.lax.axis_index("tensor") * heads if split else 0
+            if not in_kernel:
+                options |= {"rate": rate, "seed": seed, "site": site, "first_head": first_head}
+                return dense(q, k, v, segment_ids, **options)
+            if seed is not None:
+                drawn = attention.weight_hashes(len(segment_ids), heads, length, seed, site, first_head)
+                options |= {"hashes": drawn, "rate": rate}
+            return attention.KERNELS[name](q, k, v, segment_ids, **options)
 
-            more, whole = (seed if dropped else None, jnp.asarray(site)), PartitionSpec()
-            takes += [whole, whole]
+        arrays, whole = PartitionSpec(*BATCH, "tensor" if split else None), PartitionSpec()
+        takes = (arrays, arrays, arrays, BATCH, whole, whole)
         # Pallas kernels do not say over which axes their results vary, so that it cannot be checked.
-        sharded = jax.shard_map(own, mesh=mesh, in_specs=tuple(takes), out_specs=arrays, check_vma=False)
-        return sharded(q, k, v, segment_ids, *more)
+        sharded = jax.shard_map(own, mesh=mesh, in_specs=takes, out_specs=arrays, check_vma=False)
+        return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
 
     return attend
 

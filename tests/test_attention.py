@@ -77,6 +77,7 @@ import test_step
 
 from jaxft import base_model, build, sharding
 from jaxft.models import attention, flash
+from jaxft.models.layers import DropoutSeed
 
 attention.KERNELS["splash"] = functools.partial(attention.splash, interpret=True)
 # In float32 too, in which it is not used.
@@ -104,6 +105,20 @@ found = over(jax.device_put(arrays, place), sharding.place(segment_ids, mesh))
 assert all(x.sharding.is_equivalent_to(place, 2) for x in found)
 errors = [float(abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
 
+# Dense, all of it dropout's too: each fourth row's segments cross blocks of 64, those of others don't.
+ids = jnp.repeat(jnp.array([[1, 1, 1, 2], [1, 2, 3, 3], [1, 2, 0, 0], [1, 2, 3, 4]] * 2), length // 4, axis=1)
+ids = ids.at[::4, 60:70].set(3)
+arrays = [jax.random.normal(key, (8 * length, heads * width)) for key in jax.random.split(jax.random.key(1), 4)]
+arrays[3] = jnp.where(ids.reshape(-1, 1) > 0, arrays[3], 0)
+drawn = {"rate": 0.3, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 2}
+expected = jax.jit(functools.partial(value_and_gradients, functools.partial(attention.dense, **drawn)))(arrays, ids)
+for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (3, 1, 1)):
+    for known in ({}, {"block": 64, "every": 4}):
+        function = functools.partial(sharding.attention_function("dense", mesh_of(*sizes), **known), **drawn)
+        found = jax.jit(functools.partial(value_and_gradients, function))(arrays, ids)
+        differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(found, expected, strict=True)]
+        errors += [float(abs(difference).max()) for difference in differences]
+
 test_step.LENGTH, losses = length, {}
 for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("flash", mesh_of(1, 1, 4)):
     body = test_step.SIZES | {"max_positions": length, "attention": name}
@@ -121,10 +136,12 @@ print(json.dumps({"errors": errors, "losses": losses}))
 
 
 def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
-    """Splash with rows and heads of its own on each device; and train steps, all dropout on, by flash, where heads
-    divide over `tensor` and where they don't. Both are interpreted."""
+    """Splash and dense with rows and heads of their own on each device; and train steps, all dropout on, by flash.
+
+    Heads divide over `tensor`, and don't. Splash and flash are interpreted.
+    """
     found = on_eight_devices(SCRIPT)
-    assert max(found["errors"]) < 1e-5
+    assert len(found["errors"]) == 4 + 2 * 4 * 4 and max(found["errors"]) < 1e-5
     expected, *losses = found["losses"].values()
     assert len(losses) == 2
     for ours, theirs in zip(sum(losses, []), expected * 2, strict=True):

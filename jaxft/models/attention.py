@@ -278,13 +278,19 @@ def flash(
 
 
 def weight_hashes(
-    rows: int, num_heads: int, length: int, seed: DropoutSeed, site: int | jax.Array
+    rows: int,
+    num_heads: int,
+    length: int,
+    seed: DropoutSeed,
+    site: int | jax.Array,
+    first_head: int | jax.Array = 0,
 ) -> jax.Array:
     """uint32 `[R, H, L]`: what the dropout masks of each query's weights are drawn from, as `dense` does."""
     row, head, query = (
         jax.lax.broadcasted_iota(jnp.uint32, (rows, num_heads, length), axis) for axis in range(3)
     )
-    return vector_hashes(row, head * jnp.uint32(length) + query, seed, site)
+    first = jnp.asarray(first_head).astype(jnp.uint32)
+    return vector_hashes(row, (first + head) * jnp.uint32(length) + query, seed, site)
 
 
 KERNELS = {"splash": splash, "flash": flash}
