@@ -1,6 +1,7 @@
 """Several real processes on CPU as one run: the numbers of one process; what is said where one is missing or lost."""
 
 import argparse
+import importlib.metadata
 import json
 import pathlib
 import re
@@ -26,7 +27,7 @@ STEPS = 21
 # `jaxft.main`, which keeps which windows it fed at which step, and sends itself a signal at one of them.
 DRIVER = """
 import json, os, sys
-from jaxft import main
+from jaxft import main, workdir
 from jaxft.data import tokenize
 from jaxft.data.loader import Loader
 
@@ -48,6 +49,12 @@ def encoded(chunk, *rest):
     print(len(chunk.sentences), file=parts, flush=True)
     yield from encode(chunk, *rest)
 
+def versions(installed=workdir.versions):
+    return installed() | {"optax": "0.0.1"}
+
+if "other-optax" in sys.argv:
+    sys.argv.remove("other-optax")
+    workdir.versions = versions
 parts = open(fed.name + "-parts", "w")
 Loader.batch, tokenize._encode, tokenize._PART = batch, encoded, 300  # words
 main.main(sys.argv[1:])
@@ -295,12 +302,13 @@ def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
 
 
 def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_bert, tmp_path):
-    """Settings first; then data, which each reads from a folder of its own."""
-    ends, _ = train(tmp_path / "settings", differing=["--config.optim.lr=0.02"])
+    """Settings and packages first; then data, which each reads from a folder of its own."""
+    ends, _ = train(tmp_path / "settings", differing=["--config.optim.lr=0.02", "other-optax"])
     for index, (code, _, stderr) in enumerate(ends):
         assert code == EXIT_USER_ERROR
         said = rf"error: process {index}: process 1 \(.+\) differs from process 0 \(.+\): config.optim.lr is 0.02, "
-        assert re.search(said + r"not 0.001; start it with: .* --process_id 1 ", stderr), stderr
+        packages = rf"optax is '0.0.1', not '{re.escape(importlib.metadata.version('optax'))}'"
+        assert re.search(said + rf"not 0.001; {packages}; start it with: .* --process_id 1 ", stderr), stderr
     assert not (tmp_path / "settings").exists()
 
     for index in range(2):
