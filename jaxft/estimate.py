@@ -47,7 +47,7 @@ class Estimate:
     param_bytes_per_device: int
     optimizer_bytes_per_device: int
     activation_bytes_per_device: (
-        int  # what the forward pass keeps for the backward pass of a microbatch, by JAX
+        int  # what the forward pass keeps for the backward pass of a microbatch, by JAX; whole over tensor
     )
     temporary_bytes_per_device: int | None  # what the compiler plans for, activations and gradients among it
     peak_bytes_per_device: int | None  # arguments, results and temporaries

@@ -214,13 +214,14 @@ def describe(e: Estimate) -> str:
     verdict = {True: "fits", False: "does NOT fit", None: "--memory_gib or --chip tell whether it fits"}[
         e.fits
     ]
+    whole = ", reckoned as if tensor split none" if e.mesh["tensor"] > 1 else ""
     of = f" of {_size(e.hbm_bytes_per_device)}" if e.hbm_bytes_per_device else ""
     lines = [
         f"{e.topology}: {e.devices} x {e.device_kind}, mesh {_mesh(e.mesh)}",
         f"step          {e.rows} rows of {e.length} in {e.accumulate} microbatches, {e.dtype}, remat {e.remat}",
         f"parameters    {e.parameters:,}",
         f"bytes/device  parameters {_size(e.param_bytes_per_device)}, optimizer {_size(e.optimizer_bytes_per_device)}, "
-        f"activations {_size(e.activation_bytes_per_device)} (kept for the backward pass, part of temporaries), "
+        f"activations {_size(e.activation_bytes_per_device)} (kept for the backward pass, part of temporaries{whole}), "
         f"{memory}{of}: {verdict}",
     ]
     if e.flops_per_step is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -46,7 +47,15 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
             f"config.mesh={dict(config.mesh)} takes {int(np.prod(sizes))} devices, found {len(devices)}; "
             "set one axis to -1 to use them all"
         )
-    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+    return Mesh(arranged(sizes, devices), AXES)
+
+
+def arranged(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices in an array of `sizes`: a TPU slice's with neighbours along its axes where wires are, others in order."""
+    try:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    except (NotImplementedError, ValueError, AssertionError):  # slices that jax doesn't know how to cut
+        return np.asarray(devices).reshape(sizes)
 
 
 def local_devices() -> dict[str, str]:

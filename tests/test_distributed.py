@@ -27,7 +27,9 @@ STEPS = 21
 # `jaxft.main`, which keeps which windows it fed at which step, and sends itself a signal at one of them.
 DRIVER = """
 import json, os, sys
-from jaxft import main, workdir
+import jax
+import numpy as np
+from jaxft import main, sharding, workdir
 from jaxft.data import tokenize
 from jaxft.data.loader import Loader
 
@@ -52,6 +54,10 @@ def encoded(chunk, *rest):
 def versions(installed=workdir.versions):
     return installed() | {"optax": "0.0.1"}
 
+if "interleaved" in sys.argv:  # two devices a process, neighbours in the mesh being of two processes
+    sys.argv.remove("interleaved")
+    jax.config.update("jax_num_cpu_devices", 2)
+    sharding.arranged = lambda sizes, devices: np.asarray(devices)[[0, 2, 1, 3]].reshape(sizes)
 if "other-optax" in sys.argv:
     sys.argv.remove("other-optax")
     workdir.versions = versions
@@ -198,6 +204,17 @@ def test_each_example_is_fed_by_one_process_once_an_epoch(undisturbed):
     for first in range(0, STEPS - epoch + 1, epoch):
         ids = [window for step in range(first, first + epoch) for process in seen for window in process[step]]
         assert len(ids) > 250 and sorted(ids) == list(range(len(ids)))
+
+
+def test_neighbours_in_a_mesh_may_be_of_two_processes(train, undisturbed, tmp_path):
+    """As on slices of TPUs, whose wires a mesh follows: each process feeds the rows that its devices take."""
+    more = ["interleaved", "--config.mesh.data=2", "--config.mesh.fsdp=2"]
+    ends, _ = train(tmp_path / "run", more=more)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    one, other = losses(undisturbed), losses(tmp_path / "run")
+    assert len(other) == STEPS and max(abs(one[step] - other[step]) for step in one) < 1e-5
+    rows = [(tmp_path / "run-fed" / f"{index}.jsonl").read_text().splitlines() for index in range(2)]
+    assert {json.loads(line)[2] for line in rows[0] + rows[1]} == {4}
 
 
 def test_each_part_of_the_text_is_encoded_by_one_process(undisturbed, corpus):
