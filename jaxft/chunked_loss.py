@@ -97,19 +97,18 @@ def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int
     if not axes:
         return function
     columns = SPLIT_TABLE if SPLIT_TABLE in axes and shape[1] % mesh.shape[SPLIT_TABLE] == 0 else None
-    ways = mesh.shape[SPLIT_TABLE]
 
     def own(hidden, table, labels, weights):
         if columns:
-            parts = products.gather(table[None], columns, ways)
+            parts = products.gather(table[None], columns, mesh)
             table = parts.swapaxes(0, 1).reshape(len(table), -1)
         return tuple(map(together, function(hidden, table, labels, weights), results))
 
     def together(result, kind):
         if kind == "t" and columns:
             # With the devices' parts as the first axis: TPU's compiler scattered columns by summing all on each device.
-            parts = result.reshape(len(result), ways, -1).swapaxes(0, 1)
-            result = products.scatter(parts, columns, ways)[0]
+            parts = result.reshape(len(result), mesh.shape[columns], -1).swapaxes(0, 1)
+            result = products.scatter(parts, columns, mesh)[0]
             return jax.lax.psum(result, [axis for axis in axes if axis != columns])
         return result if kind == "p" else jax.lax.psum(result, axes)
 

@@ -7,16 +7,29 @@ the bytes or more, and moves heads between the devices of a tensor axis.
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-ONE_STAGE = (
-    8  # devices up to which one exchange among all is left as it is (seen of v5e:2x4; of 4x4 it was not)
-)
+# By platform, the devices up to which one exchange among all is left as it is (seen of v5e:2x4; of 4x4 it was not).
+ONE_STAGE = {"tpu": 8}
+PRODUCT = "product"  # what results are called in policies of rematerialisation, which don't see how they are computed
+
+
+class Rows(NamedTuple):
+    """How activations `[N, D]` lie over devices, and how kernels are gathered for products with them.
+
+    sharding: of activations. It splits N over some axes of the mesh, kernels are split over the last of these too.
+    again: whether the backward pass is kept from sharing what was gathered for the forward pass, as XLA would have it
+    where both are in one computation: whole kernels would be held from one to the other. (Not on CPU, where XLA can't
+    be kept from it.)
+    """
+
+    sharding: NamedSharding
+    again: bool
 
 
 class _Layout(NamedTuple):
@@ -27,6 +40,7 @@ class _Layout(NamedTuple):
     fsdp: str | None  # the one of them that kernels' dimension `split` is split over, if it is
     tensor: str | None  # the axis that kernels' other dimension is split over, if it is
     split: int
+    again: bool
 
     @property
     def kernel(self) -> PartitionSpec:
@@ -42,59 +56,58 @@ class _Layout(NamedTuple):
         return PartitionSpec(self.rows, None if self.split else self.tensor)
 
 
-def products(
-    x: jax.Array, kernels: Sequence[jax.Array], rows: NamedSharding | None, split: int
-) -> list[jax.Array]:
+def products(x: jax.Array, kernels: Sequence[jax.Array], rows: Rows | None, split: int) -> list[jax.Array]:
     """`x [N, in] @ kernel [in, out]` -> `[N, out]` for each kernel, all of one shape and of x's dtype.
 
-    rows: how x lies over devices, if over several. split: the dimension by which kernels are split over the last of
-    the axes that rows are split over; the other one is split over the mesh's remaining axis: 0 of kernels that lead
-    into what is split over that, 1 of those that lead out of it. Where axes don't divide a dimension it isn't split.
-    What devices send is in x's dtype. The backward pass gathers the kernels again.
+    rows: how x lies over devices, if over several; N divides over them. split: the dimension by which kernels are
+    split for FSDP. The other one is split over the tensor axis: with 0 the products' columns come out split over it,
+    with 1 those of x are. Where an axis doesn't divide a dimension it isn't split. What devices send is in x's dtype.
     """
-    layout = None if rows is None else _layout(x.shape[0], kernels[0].shape, rows, split)
+    layout = None if rows is None else _layout(kernels[0].shape, rows, split)
     if layout is None:
         return [x @ kernel for kernel in kernels]
-    return _products(x, list(kernels), layout)
+    if x.ndim != 2:
+        raise ValueError(f"x {x.shape}: expected [N, in] where it is split over devices")
+    return [checkpoint_name(product, PRODUCT) for product in _products(x, list(kernels), layout)]
 
 
-def gather(part: jax.Array, axis: str, ways: int) -> jax.Array:
-    """Under `shard_map`: the parts of all `ways` devices along `axis`, one after the other by their first dimension."""
-    for groups in _stages(ways):
+def gather(part: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
+    """Under `shard_map`: the parts of all devices along `axis`, one after the other by their first dimension."""
+    for groups in _stages(axis, mesh):
         part = jax.lax.all_gather(part, axis, axis=0, tiled=True, axis_index_groups=groups)
     return part
 
 
-def scatter(whole: jax.Array, axis: str, ways: int) -> jax.Array:
-    """Under `shard_map`: this device's part, by the first dimension, of the sum over the `ways` devices of `axis`."""
-    for groups in reversed(_stages(ways)):
+def scatter(whole: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
+    """Under `shard_map`: this device's part, by the first dimension, of the sum over the devices along `axis`."""
+    for groups in reversed(_stages(axis, mesh)):
         whole = jax.lax.psum_scatter(whole, axis, scatter_dimension=0, tiled=True, axis_index_groups=groups)
     return whole
 
 
-def _stages(ways: int) -> list[list[list[int]] | None]:
+def _stages(axis: str, mesh: Mesh) -> list[list[list[int]] | None]:
     """Groups of devices that exchange parts, in the order of a gather: of many neighbours first, then their likes.
 
     A device sends as many bytes as in one exchange among all.
     """
+    ways, platform = mesh.shape[axis], mesh.devices.flat[0].platform
     inner = next(n for n in range(int(ways**0.5), 0, -1) if ways % n == 0)
-    if ways <= ONE_STAGE or inner == 1:
+    if ways <= ONE_STAGE.get(platform, ways) or inner == 1:
         return [None]
     neighbours = [list(range(first, first + inner)) for first in range(0, ways, inner)]
     return [neighbours, [list(likes) for likes in zip(*neighbours, strict=True)]]
 
 
-def _layout(count: int, kernel: tuple[int, ...], rows: NamedSharding, split: int) -> _Layout | None:
-    """Of `count` rows and kernels of that shape; None where rows don't divide or no kernel is split."""
-    mesh, axes = rows.mesh, rows.spec[0]
-    if count % math.prod(mesh.shape[axis] for axis in axes):
-        return None
+def _layout(kernel: tuple[int, ...], rows: Rows, split: int) -> _Layout | None:
+    """Of kernels of that shape; None where they aren't split."""
+    mesh, axes = rows.sharding.mesh, rows.sharding.spec[0]
     [other] = set(mesh.axis_names) - set(axes)
 
     def usable(axis: str, size: int) -> str | None:
         return axis if mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
 
-    layout = _Layout(mesh, axes, usable(axes[-1], kernel[split]), usable(other, kernel[1 - split]), split)
+    fsdp, tensor = usable(axes[-1], kernel[split]), usable(other, kernel[1 - split])
+    layout = _Layout(mesh, axes, fsdp, tensor, split, rows.again)
     return layout if layout.fsdp or layout.tensor else None
 
 
@@ -113,10 +126,12 @@ def _forward(x, kernels, layout):
 
 
 def _backward(layout, residuals, gradients):
-    mesh, axis = layout.mesh, layout.fsdp
+    axis = layout.fsdp
     summed = [name for name in layout.rows if name != axis]
 
     def own(x, kernels, gradients):
+        if layout.again:
+            kernels = jax.lax.optimization_barrier(kernels)
         d_x = sum(gradient @ _whole(k, layout).T for k, gradient in zip(kernels, gradients, strict=True))
         if layout.tensor and not layout.split:
             d_x = jax.lax.psum(d_x, layout.tensor)
@@ -124,7 +139,7 @@ def _backward(layout, residuals, gradients):
 
     def d_kernel(x, gradient):
         whole = gradient.T @ x if layout.split else x.T @ gradient
-        part = jax.lax.psum(scatter(whole, axis, mesh.shape[axis]) if axis else whole, summed)
+        part = jax.lax.psum(scatter(whole, axis, layout.mesh) if axis else whole, summed)
         return part.T if layout.split else part
 
     takes = layout.x, layout.kernel, layout.product
@@ -142,7 +157,7 @@ def _whole(kernel: jax.Array, layout: _Layout) -> jax.Array:
     if layout.fsdp is None:
         return kernel
     parts = kernel.T if layout.split else kernel
-    whole = gather(parts, layout.fsdp, layout.mesh.shape[layout.fsdp])
+    whole = gather(parts, layout.fsdp, layout.mesh)
     return whole.T if layout.split else whole
 
 

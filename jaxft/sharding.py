@@ -90,14 +90,18 @@ def _rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
     return (None,) * (len(shape) - len(axes)) + tuple(axes)
 
 
-def left_whole(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> str | None:
-    """Says which parameters the mesh doesn't split as `RULES` would, for it doesn't divide them; None where it does."""
+def left_whole(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, num_heads: int) -> str | None:
+    """Says what the mesh doesn't split as `RULES` and attention would, for it doesn't divide it; None where it does."""
     found = [
         f"{axis} {mesh.shape[axis]} doesn't divide {size:,} of {name}"
         for name, leaf in abstract.items()
         for axis, size in zip(_rule(name, leaf.shape), leaf.shape, strict=True)
         if axis and size % mesh.shape[axis]
     ]
+    if num_heads % mesh.shape["tensor"]:
+        found.append(
+            f"tensor {mesh.shape['tensor']} doesn't divide {num_heads} heads, which each device has all of"
+        )
     return f"not split along that axis of the mesh: {'; '.join(found)}" if found else None
 
 
@@ -126,17 +130,17 @@ def attention_function(name: str, mesh: Mesh, *, block: int = 0, every: int = 0)
     block, every: what is known of segments, see `packing.Shape`. It serves dense attention.
     """
     dense = functools.partial(attention.in_blocks, block=block, every=every) if block else attention.dense
-    ways, tensor = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
+    tensor = mesh.shape["tensor"]
 
     def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
-        rows, length = segment_ids.shape
+        length = segment_ids.shape[1]
         shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
         in_kernel = name != "dense" and not attention.obstacle(name, **shape)
         if rate == 0.0:
             seed = None
-        if in_kernel and seed is not None and name not in attention.WITH_DROPOUT:
+        if seed is not None and name not in ("dense", *attention.WITH_DROPOUT):
             raise ValueError(f"{name} has no dropout of attention weights")
-        if not in_kernel and (mesh.size == 1 or rows % ways):
+        if not in_kernel and mesh.size == 1:
             options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
             return dense(q, k, v, segment_ids, **options)
         split = num_heads % tensor == 0

@@ -146,7 +146,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
         f"; attention: {sizes['attention']}"
     )
-    if said := sharding.left_whole(net.abstract, mesh):
+    if said := sharding.left_whole(net.abstract, mesh, sizes["num_heads"]):
         say(said)
 
     if profile_steps and not step <= profile_steps.start < profile_steps.stop < total:

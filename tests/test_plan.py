@@ -159,6 +159,22 @@ def test_fsdp_gathers_layer_by_layer(found):
     assert plan["collective_bytes_per_device"] < 1.4 * plan["collective_bytes_needed"]
 
 
+def test_products_over_devices_are_computed_again_as_remat_says(plans):
+    """ "dots" keeps them: it computes less again than "full", and holds more; neither repeats what tensor adds up."""
+    mesh = ["--config.mesh.data=1", "--config.mesh.fsdp=4", "--config.mesh.tensor=2"]
+    none, dots, full = (
+        json.loads(one["out"])
+        for one in plans(
+            *([*CPU, *mesh, f"--config.model.remat={name}"] for name in ("none", "dots", "full"))
+        )
+    )
+    assert none["flops_per_step"] < dots["flops_per_step"] < 0.95 * full["flops_per_step"]
+    held = [one["temporary_bytes_per_device"] for one in (none, dots, full)]
+    assert held == sorted(held, reverse=True)
+    sums = [one["collectives"]["all-reduce"]["count"] for one in (none, dots)]
+    assert sums[0] == sums[1]
+
+
 def test_a_loop_counts_as_its_trips(found):
     unrolled, scan = found["unrolled"], found["fsdp"]
     assert scan["flops_per_step"] == pytest.approx(unrolled["flops_per_step"], rel=0.01)

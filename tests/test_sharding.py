@@ -93,6 +93,9 @@ MESHES = {name: [(1, 1, 1), (2, 2, 2), (1, 8, 1)] for name in TASKS}
 for name in ("token_classification", "causal_lm"):  # a BERT and a GPT-2
     MESHES[name] += [(8, 1, 1), (1, 1, 8)]
 found = {n: {"x".join(map(str, m)): train(n, m) for m in meshes} for n, meshes in MESHES.items()}
+for sizes, more in (((1, 8, 1), {"model.unroll": "yes"}), ((2, 2, 2), {"model.remat": "dots"})):
+    for name in ("token_classification", "causal_lm"):
+        found[name]["x".join(map(str, sizes)) + f" {more}"] = train(name, sizes, **more)
 half = {"model.dtype": "bfloat16", "optim.gradients": "bfloat16"}
 for name in ("token_classification", "causal_lm"):
     for sizes in ((1, 1, 1), (2, 2, 2)):
@@ -299,7 +302,8 @@ def test_what_a_mesh_does_not_divide_is_told():
     shapes = {"head/kernel": (8, 9), "body/embeddings/word/embedding": (101, 8), "body/norm/scale": (7,)}
     shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
     mesh = jax.sharding.AbstractMesh((3, 2, 2), sharding.AXES)
-    assert sharding.left_whole(shapes, mesh) == (
-        "not split along that axis of the mesh: tensor 2 doesn't divide 101 of body/embeddings/word/embedding"
+    assert sharding.left_whole(shapes, mesh, 3) == (
+        "not split along that axis of the mesh: tensor 2 doesn't divide 101 of body/embeddings/word/embedding; "
+        "tensor 2 doesn't divide 3 heads, which each device has all of"
     )
-    assert sharding.left_whole(shapes, jax.sharding.AbstractMesh((4, 1, 1), sharding.AXES)) is None
+    assert sharding.left_whole(shapes, jax.sharding.AbstractMesh((4, 1, 1), sharding.AXES), 3) is None

@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding
 from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
 from jaxft.models.stack import MLP
+from jaxft.products import Rows
 
 
 class Embeddings(nnx.Module):
@@ -42,11 +43,11 @@ class SelfAttention(nnx.Module):
         num_heads: int,
         rate: float,
         attention_function: attention.Attention,
-        activations: NamedSharding | None,
+        rows: Rows | None,
         initializer_range: float,
         rngs: nnx.Rngs,
     ):
-        options = {"initializer_range": initializer_range, "activations": activations, "rngs": rngs}
+        options = {"initializer_range": initializer_range, "rows": rows, "rngs": rngs}
         self.query = Linear(size, size, **options)
         self.key = Linear(size, size, **options)
         self.value = Linear(size, size, **options)
@@ -84,11 +85,11 @@ class Layer(nnx.Module):
         hidden_dropout,
         attention_dropout,
         attention_function,
-        activations,
+        rows,
         initializer_range,
         rngs,
     ):
-        options = {"initializer_range": initializer_range, "activations": activations, "rngs": rngs}
+        options = {"initializer_range": initializer_range, "rows": rows, "rngs": rngs}
         self.attention = SelfAttention(
             size,
             num_heads=num_heads,
@@ -160,6 +161,8 @@ class Bert(nnx.Module):
             rngs=rngs,
         )
 
+        rows = stack.rows_of(activations, remat=remat, unroll=unroll)
+
         def layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
                 hidden_size,
@@ -170,7 +173,7 @@ class Bert(nnx.Module):
                 hidden_dropout=hidden_dropout,
                 attention_dropout=attention_dropout,
                 attention_function=attention_function,
-                activations=activations,
+                rows=rows,
                 initializer_range=initializer_range,
                 rngs=rngs,
             )

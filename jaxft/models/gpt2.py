@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding
 from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
 from jaxft.models.stack import MLP
+from jaxft.products import Rows
 
 
 class Embeddings(nnx.Module):
@@ -35,12 +36,12 @@ class CausalSelfAttention(nnx.Module):
         rate: float,
         attention_function: attention.Attention,
         scale_by_inverse_layer: bool,
-        activations: NamedSharding | None,
+        rows: Rows | None,
         initializer_range: float,
         output_range: float,
         rngs: nnx.Rngs,
     ):
-        options = {"activations": activations, "rngs": rngs}
+        options = {"rows": rows, "rngs": rngs}
         self.query = Linear(size, size, initializer_range=initializer_range, **options)
         self.key = Linear(size, size, initializer_range=initializer_range, **options)
         self.value = Linear(size, size, initializer_range=initializer_range, **options)
@@ -97,13 +98,13 @@ class Layer(nnx.Module):
         attention_dropout,
         attention_function,
         scale_by_inverse_layer,
-        activations,
+        rows,
         initializer_range,
         output_range,
         rngs,
     ):
         options = {
-            "activations": activations,
+            "rows": rows,
             "initializer_range": initializer_range,
             "output_range": output_range,
             "rngs": rngs,
@@ -185,6 +186,8 @@ class GPT2(nnx.Module):
             rngs=rngs,
         )
 
+        rows = stack.rows_of(activations, remat=remat, unroll=unroll)
+
         def layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
                 hidden_size,
@@ -196,7 +199,7 @@ class GPT2(nnx.Module):
                 attention_dropout=attention_dropout,
                 attention_function=attention_function,
                 scale_by_inverse_layer=scale_by_inverse_layer,
-                activations=activations,
+                rows=rows,
                 initializer_range=initializer_range,
                 output_range=initializer_range / (2 * num_layers) ** 0.5,
                 rngs=rngs,

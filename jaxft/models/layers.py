@@ -8,9 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding
 
-from jaxft.products import products
+from jaxft.products import Rows, products
 
 
 class DropoutSeed(NamedTuple):
@@ -197,7 +196,7 @@ _add_bias.defvjp(
 class Linear(nnx.Module):
     """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`.
 
-    activations, split: how x, `[N, in]`, lies over devices, and by which axis the kernel does; see `products`.
+    rows, split: how x, then `[N, in]`, and the kernel lie over devices; see `products`.
     """
 
     def __init__(
@@ -208,7 +207,7 @@ class Linear(nnx.Module):
         initializer_range: float,
         rngs: nnx.Rngs,
         use_bias: bool = True,
-        activations: NamedSharding | None = None,
+        rows: Rows | None = None,
         split: int = 0,
     ):
         initializer = nnx.initializers.normal(initializer_range)
@@ -216,7 +215,7 @@ class Linear(nnx.Module):
         if use_bias:
             self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
         self.use_bias = use_bias
-        self.activations = activations
+        self.rows = rows
         self.split = split
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -228,7 +227,7 @@ def together(x: jax.Array, *linears: Linear) -> list[jax.Array]:
     """What each of `linears`, alike but for their parameters, gives of x; devices exchange its gradient once."""
     first = linears[0]
     kernels = [linear.kernel[...].astype(x.dtype) for linear in linears]
-    found = products(x, kernels, first.activations, first.split)
+    found = products(x, kernels, first.rows, first.split)
     if not first.use_bias:
         return found
     return [_add_bias(product, linear.bias[...]) for product, linear in zip(found, linears, strict=True)]

@@ -8,22 +8,26 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.models.layers import ACTIVATIONS, Embedding, Linear, Vectors
+from jaxft.products import PRODUCT, Rows
 
 # Dropout sites: 0 for the embeddings, then three for each layer.
 SITES_PER_LAYER = 3
 
+_policies = jax.checkpoint_policies
 REMAT_POLICIES = {
     # Keeps the outputs of the dense products, computes norms, activations and attention weights again.
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(PRODUCT)
+    ),
     # Keeps each layer's input only.
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "full": _policies.nothing_saveable,
 }
 
 
 class MLP(nnx.Module):
     """Two linear layers with an activation between; new weights of the second spread by `output_range`.
 
-    activations: how x lies over devices, if over several.
+    rows: how x, then `[N, D]`, lies over devices.
     """
 
     def __init__(
@@ -34,10 +38,10 @@ class MLP(nnx.Module):
         activation: str,
         initializer_range: float,
         output_range: float,
-        activations: NamedSharding | None,
+        rows: Rows | None,
         rngs: nnx.Rngs,
     ):
-        options = {"activations": activations, "rngs": rngs}
+        options = {"rows": rows, "rngs": rngs}
         self.up = Linear(size, inner, initializer_range=initializer_range, **options)
         self.down = Linear(inner, size, initializer_range=output_range, split=1, **options)
         self.activation = activation
@@ -55,6 +59,12 @@ def check_options(*, hidden_size: int, num_heads: int, activation: str, remat: s
         raise ValueError(f"activation {activation!r} is none of {sorted(ACTIVATIONS)}")
     if remat not in ("none", *REMAT_POLICIES):
         raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
+
+
+def rows_of(activations: NamedSharding | None, *, remat: str, unroll: bool) -> Rows | None:
+    """What layers are told of how activations lie over devices."""
+    # In a loop passes share nothing. What is computed again is, with the backward pass, apart from the forward pass.
+    return None if activations is None else Rows(activations, again=unroll and remat == "none")
 
 
 def embed(*looked_up: tuple[Embedding, jax.Array], activations: NamedSharding | None) -> jax.Array:
