@@ -349,11 +349,29 @@ TPU_TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=8
   ROOT %dynamic-slice.1 = f32[8,32]{1,0:T(8,128)} dynamic-slice(%all-reduce.1, %i, %i), dynamic_slice_sizes={8,32}
 }
 
+%overlap.1 (q: f32[8,32]) -> f32[64,32] {
+  %q = f32[8,32]{1,0:T(8,128)} parameter(0)
+  ROOT %all-gather.1 = f32[64,32]{1,0:T(8,128)} all-gather(%q), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, frontend_attributes={chain_id="0"}
+}
+
+%overlap.2 (q: f32[8,32]) -> f32[64,32] {
+  %q = f32[8,32]{1,0:T(8,128)} parameter(0)
+  ROOT %all-gather.2 = f32[64,32]{1,0:T(8,128)} all-gather(%q), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, frontend_attributes={chain_id="0"}
+}
+
+%overlap.3 (q: f32[8,32]) -> f32[64,32] {
+  %q = f32[8,32]{1,0:T(8,128)} parameter(0)
+  ROOT %all-gather.3 = f32[64,32]{1,0:T(8,128)} all-gather(%q), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, frontend_attributes={chain_id="1"}
+}
+
 %body (t: (s32[], f32[64,32], bf16[4,16,8])) -> (s32[], f32[64,32], bf16[4,16,8]) {
   %t = (s32[], /*index=1*/f32[64,32]{1,0:T(8,128)}, bf16[4,16,8]{2,1,0:T(8,128)(2,1)S(1)}) parameter(0)
   %x = f32[64,32]{1,0:T(8,128)} get-tuple-element(%t), index=1
   %w = bf16[4,16,8]{2,1,0:T(8,128)(2,1)S(1)} get-tuple-element(%t), index=2
   %scattered = f32[8,32]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+  %chain.1 = f32[64,32]{1,0:T(8,128)} fusion(%scattered), kind=kCustom, calls=%overlap.1
+  %chain.2 = f32[64,32]{1,0:T(8,128)} fusion(%scattered), kind=kCustom, calls=%overlap.2
+  %chain.3 = f32[64,32]{1,0:T(8,128)} fusion(%scattered), kind=kCustom, calls=%overlap.3
   %start = (f32[8,32]{1,0}, f32[16,32]{1,0}) all-gather-start(%scattered), replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}, dimensions={0}
   %done = f32[16,32]{1,0} all-gather-done(%start)
   %batched = bf16[4,16,16]{2,1,0} convolution(%w, %w), window={size=4 stride=3 pad=0_0 lhs_dilate=4}, dim_labels=0bf_0oi->0bf
@@ -380,14 +398,16 @@ ENTRY %main (a: (s32[], f32[64,32], bf16[4,16,8])) -> (s32[], f32[64,32], bf16[4
 def test_collectives_as_tpus_compiler_writes_them():
     """An all-reduce that a fusion slices is a reduce-scatter; what starts and ends apart counts once.
 
-    The loop counts to ten by twos.
+    So does what several fusions overlap, a chain; products under `shard_map` share a channel, not a chain. The loop
+    counts to ten by twos.
     """
     program = hlo.Program(TPU_TEXT)
     assert sorted(program.collectives()) == [
         hlo.Collective("all-gather", 5, 2 * 8 * 32 * 4, 2),
+        *[hlo.Collective("all-gather", 5, 64 * 32 * 4, 8)] * 2,
         hlo.Collective("reduce-scatter", 5, 64 * 32 * 4, 8),
     ]
-    assert [round(one.sent) for one in sorted(program.collectives())] == [5 * 1024, 5 * 7168]
+    assert [round(one.sent) for one in sorted(program.collectives())] == [5 * 1024, *[5 * 7168] * 3]
     assert program.flops() == 5 * 2 * 4 * 16 * 16 * 8  # a batched product, not a convolution of all with all
     assert program.unknown_loops == 0
     for groups, size in (
