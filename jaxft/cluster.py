@@ -61,6 +61,7 @@ def command(flags: argparse.Namespace) -> Iterator[None]:
         with exit_on_user_error():
             yield
         return
+    _set_stdout_apart()
     beside = watch.start(flags.peer_timeout)
     try:
         with exit_on_user_error(f"process {distributed.index()}: "):
@@ -83,6 +84,20 @@ def command(flags: argparse.Namespace) -> Iterator[None]:
         beside.leave(1, f"{type(error).__name__}: {_first_line(error)}")
     else:
         _end(beside)
+
+
+def _set_stdout_apart() -> None:
+    """Has what native libraries print go to stderr (gloo speaks of its ranks): stdout may be a file of results."""
+    out = sys.stdout
+    out.flush()
+    sys.stdout = open(  # to the end of the process
+        os.dup(out.fileno()),
+        "w",
+        encoding=out.encoding,
+        errors=out.errors,
+        buffering=1 if out.line_buffering else -1,
+    )
+    os.dup2(2, out.fileno())
 
 
 def _end(beside: watch.Watch) -> None:

@@ -11,7 +11,7 @@ import json
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jax._src.distributed import global_state
@@ -88,7 +88,7 @@ def agree(facts: Mapping[str, Any]) -> None:
     if count() == 1:
         return
     mine, host = json.loads(json.dumps(facts)), socket.gethostname()
-    wanted, its_host = first([mine, host])
+    wanted, its_host, its_words = first([mine, host, sys.orig_argv])
     differing = [
         f"{name} is {mine.get(name)!r}, not {wanted.get(name)!r}"
         for name in sorted(mine.keys() | wanted.keys())
@@ -96,7 +96,7 @@ def agree(facts: Mapping[str, Any]) -> None:
     ]
     others = [
         f"process {process} ({host}) differs from process 0 ({its_host}): {'; '.join(differing)}; start it with: "
-        f"{start_command(process)}"
+        f"{start_command(process, its_words)}"
         for process, (differing, host) in enumerate(gather([differing[:4], host]))
         if differing
     ]
@@ -107,9 +107,9 @@ def agree(facts: Mapping[str, Any]) -> None:
         )
 
 
-def start_command(process: int) -> str:
-    """This command as `process` would be started; without flags it is the same on every host."""
-    words = list(sys.orig_argv)
+def start_command(process: int, words: Sequence[str] | None = None) -> str:
+    """The command of `words`, default this one, as `process` would be started; without flags it is every host's."""
+    words = list(sys.orig_argv if words is None else words)
     for place, word in enumerate(words):
         if word == "--process_id":
             words[place + 1] = str(process)

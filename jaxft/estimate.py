@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxft import base_model, build, chunked_loss, hlo, sharding, step
@@ -44,6 +45,7 @@ class Estimate:
     fits: bool | None
     hbm_bytes_per_device: int | None
     parameters: int  # how many, on all devices together
+    left_whole: str | None  # what the mesh doesn't divide
     param_bytes_per_device: int
     optimizer_bytes_per_device: int
     activation_bytes_per_device: (
@@ -90,6 +92,8 @@ def estimate(
     hf_config = base_model.describe_model(config)
     sizes = base_model.body_sizes(config, hf_config, devices[0].platform)
     net = build.network(_task(config, hf_config, assumptions.labels), sizes, mesh)
+    # As without tensor, for of what is split over that JAX only knows all devices' together.
+    whole = build.network(net.task, sizes, Mesh(mesh.devices[:, :, :1], sharding.AXES))
     trainer = build.trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (chip and chip.memory)
     state = trainer.abstract
@@ -105,9 +109,10 @@ def estimate(
         "dtype": sizes["dtype"].name,
         "hbm_bytes_per_device": memory,
         "parameters": net.count,
+        "left_whole": sharding.left_whole(net.abstract, mesh, sizes["num_heads"]),
         "param_bytes_per_device": _shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": _shard_bytes(state.opt_state),
-        "activation_bytes_per_device": _activation_bytes(net, state, rows // accumulate, length),
+        "activation_bytes_per_device": _activation_bytes(whole, state, rows // accumulate, length),
         "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
         "collective_bytes_needed": needed_bytes(
             net,

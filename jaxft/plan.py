@@ -137,7 +137,9 @@ def planner(flags: argparse.Namespace, config: ConfigDict, name: str) -> tuple[C
 
     def plan(config: ConfigDict) -> tuple[Estimate, str | None]:
         found = estimate(config, devices, topology=name, chip=chip, assumptions=assumptions)
-        _progress(f"{name}, mesh {_mesh(found[0].mesh)}: compiled in {found[0].compile_s:.1f} s")
+        one = found[0]
+        how = f"mesh {_mesh(one.mesh)}, remat {one.remat}, microbatches {one.accumulate}"
+        _progress(f"{name}, {how}: compiled in {one.compile_s:.1f} s")
         return found
 
     return config, plan
@@ -242,6 +244,8 @@ def describe(e: Estimate) -> str:
             f"roofline      {1e3 * e.roofline_s:.3g} ms, bound by {e.bound} (compute {1e3 * e.compute_s:.3g}, memory "
             f"{1e3 * e.memory_s:.3g}, interconnect {1e3 * e.interconnect_s:.3g}); MFU {e.mfu:.1%} at best"
         )
+    if e.left_whole:
+        lines.append(f"note          {e.left_whole}")
     if e.unknown_loops:
         lines.append(f"note          {e.unknown_loops} loops of unknown length: counted as all labels need")
     return "\n".join([*lines, f"compiled in {e.compile_s:.1f} s"])

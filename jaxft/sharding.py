@@ -40,13 +40,17 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"config.mesh={dict(config.mesh)}: expected sizes of 1 or more and at most one -1")
     known = int(np.prod([size for size in sizes if size > 0]))
-    if -1 in sizes:
-        sizes[sizes.index(-1)] = max(1, len(devices) // known)
-    if int(np.prod(sizes)) != len(devices):
+    if -1 in sizes and len(devices) % known:
         raise UserError(
-            f"config.mesh={dict(config.mesh)} takes {int(np.prod(sizes))} devices, found {len(devices)}; "
+            f"config.mesh={dict(config.mesh)}: {known} doesn't divide {len(devices)} devices, so that no size would "
+            "do for -1; change the others"
+        )
+    if -1 not in sizes and known != len(devices):
+        raise UserError(
+            f"config.mesh={dict(config.mesh)} takes {known} devices, found {len(devices)}; "
             "set one axis to -1 to use them all"
         )
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
     return Mesh(arranged(sizes, devices), AXES)
 
 

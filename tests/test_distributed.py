@@ -102,8 +102,8 @@ def processes(environment, python):
             for one in started:
                 one.kill()
         # Without what gloo says of its own, in any process.
-        told = [re.sub(r"^\[Gloo\].*\n", "", stdout, flags=re.M) for stdout, _ in texts]
-        ends = [(one.returncode, out, text[1]) for one, out, text in zip(started, told, texts, strict=True)]
+        told = [re.sub(r"^\[Gloo\].*\n", "", stderr, flags=re.M) for _, stderr in texts]
+        ends = [(one.returncode, text[0], err) for one, text, err in zip(started, texts, told, strict=True)]
         return ends, time.monotonic() - began
 
     return run
@@ -326,6 +326,7 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_b
         said = rf"error: process {index}: process 1 \(.+\) differs from process 0 \(.+\): config.optim.lr is 0.02, "
         packages = rf"optax is '0.0.1', not '{re.escape(importlib.metadata.version('optax'))}'"
         assert re.search(said + rf"not 0.001; {packages}; start it with: .* --process_id 1 ", stderr), stderr
+        assert "lr=0.02" not in stderr  # the command is process 0's
     assert not (tmp_path / "settings").exists()
 
     for index in range(2):

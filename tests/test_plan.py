@@ -321,7 +321,10 @@ def test_mistakes_are_told_in_one_line(plans):
         (["--topology", "v5e:none"], "--topology v5e:none: .*libtpu|--topology v5e:none: .*; expected cpu:N"),
         (["--topology", "cpu:16"], "JAX has started with 8 CPU devices"),
         (["--topology", "cpu:8", "--chip", "v9"], "--chip v9: unknown; expected one of v4, v5e, v5p"),
-        (["--topology", "cpu:8", "--config.mesh.fsdp=3"], "takes 6 devices, found 8; set one axis to -1"),
+        (
+            ["--topology", "cpu:8", "--config.mesh.fsdp=3"],
+            "3 doesn't divide 8 devices, so that no size would do for -1; change",
+        ),
         (["--topology", "cpu:8", "--config.batch.rows=12"], "rows go over 8 devices .* use a multiple of 8"),
         (["--topology", "cpu:8", "--config.data.max_length=65"], "has 64 positions; set it to 64 or less"),
         (["--topology", "cpu:8", "--config.model.sizes=(('layers', 2),)"], r"sizes: \['layers'\] unknown"),
