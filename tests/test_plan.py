@@ -478,27 +478,31 @@ def test_a_slice_of_tpus(plans):
         ("topology", "v5e:2x2", words),
         ("topology", "v5e:2x2", causal),
         ("topology", "v5e:8x8", fsdp),
+        ("topology", "v5e:2x2", [*fsdp, "--config.model.unroll=yes"]),
         ("topology", "v5e:2x2", [*fsdp, "--config.mesh.tensor=2"]),
         ("topology", "v5e:2x2", [*words, "--config.mesh.tensor=2"]),
         ("scale", "v5e:2x2", many),
     )  # looks for no remedies, which take a minute to compile
     done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices), tpu=True)
-    assert [one["code"] for one in done] == [0] * 8 + [4], done
-    four, sixteen, splash, vocabulary, causal, sixty_four, heads, both, full = (
+    assert [one["code"] for one in done] == [0] * 9 + [4], done
+    four, sixteen, splash, vocabulary, causal, sixty_four, unrolled, heads, both, full = (
         json.loads(one["out"]) for one in done
     )
     assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
-    for one in (
-        heads,
-        both,
-    ):  # two all-reduces of activations forward and two backward, no heads change devices
+    # Two all-reduces of activations forward and two backward; no heads change devices.
+    for one in (heads, both):
         assert one["mesh"] == {"data": 1, "fsdp": 2, "tensor": 2}
         assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]
     for one in (four, sixteen, vocabulary, sixty_four):
         assert one["flops_per_step"] == pytest.approx(one["model_flops_per_step"], rel=0.05)
         assert one["collective_bytes_per_device"] < 1.2 * one["collective_bytes_needed"]
         assert one["collectives"]["all-reduce"]["bytes"] < 0.2 * one["collective_bytes_per_device"]
+    # Kernels are gathered anew for the backward pass where it is in one computation with the forward pass, too.
+    assert unrolled["collectives"]["all-gather"]["count"] >= 2 * 6 * 4
+    assert unrolled["collective_bytes_per_device"] == pytest.approx(
+        four["collective_bytes_per_device"], rel=0.05
+    )
     assert four["collectives"]["all-gather"]["largest_bytes"] <= 2 * 256 * 1024  # of one kernel in bfloat16
     assert all(one["fits"] and one["devices"] == 4 for one in (splash, causal))
     [full] = full["plans"]
