@@ -63,6 +63,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         config = config.copy_and_resolve_references()
         config.data.cache_dir = str(workdir / "cache")
 
+    mesh = sharding.make_mesh(config)
+    sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
+    sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
+
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]
     found = data_splits.read(kind, config, say)
@@ -72,9 +76,6 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     splits = data_splits.encode(task, found, checkpoint.tokenizer, config, say)
     selected_by = folder.selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
-    mesh = sharding.make_mesh(config)
-    sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
-    sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
     data = config.data
     mix = mixing.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
     rows = {name: config.batch.rows if name == "train" else config.eval.rows for name in splits}

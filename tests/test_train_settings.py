@@ -10,6 +10,7 @@ import pytest
 from jaxft import config as settings
 from jaxft import sharding, train
 from jaxft.data.loader import Loader
+from jaxft.errors import UserError
 
 SHORT = {"train.steps": 8, "eval.every_steps": 8, "checkpoint.every_steps": 8, "eval.bootstrap": 0}
 
@@ -130,3 +131,8 @@ def test_frozen_and_averaged_weights_go_on_to_the_same_end(run, monkeypatch, tmp
     moved = weights(tmp_path / "plain")
     assert plain["dev"]["loss"] != whole["dev"]["loss"]  # the average is what is measured
     assert [name for name in best if np.array_equal(best[name], moved[name])] == frozen
+
+
+def test_a_mesh_that_cannot_be_is_told_before_data_is_read(run):
+    with pytest.raises(UserError, match=r"config.mesh=.*: 3 doesn't divide \d devices?, so that"):
+        run(**{"data.train": "nowhere.conll", "mesh.fsdp": 3})
