@@ -160,7 +160,7 @@ def test_fsdp_gathers_layer_by_layer(found):
 
 
 def test_products_over_devices_are_computed_again_as_remat_says(plans):
-    """ "dots" keeps them: it computes less again than "full", and holds more; neither repeats what tensor adds up."""
+    """Not at all by "dots", which computes less again than "full" and holds more; nor what tensor adds up."""
     mesh = ["--config.mesh.data=1", "--config.mesh.fsdp=4", "--config.mesh.tensor=2"]
     none, dots, full = (
         json.loads(one["out"])
