@@ -48,10 +48,9 @@ def measure(rows: int, length: int, turns: int) -> None:
     settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
     checkpoint = base_model.open_checkpoint(settings, lambda: [])
     mesh = sharding.make_mesh(settings)
-    sentences = TASKS["token_classification"].read(settings, "train", "demo:ner/train", lambda line: None)[
-        :800
-    ]
-    labels = TASKS["token_classification"].label_set(sentences)
+    tagger = TASKS["token_classification"]
+    sentences = tagger.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
+    labels = tagger.label_set(tagger.labels_in(sentences))
     actions = {}
     for name, kind in (("softmax", "token_classification"), ("crf", "crf_tagging")):
         task = TASKS[kind](labels, head_dropout=0.1, config=settings)

@@ -67,7 +67,8 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
 def demo_labels() -> list[str]:
     """Those of the corpus."""
     sentences = list(itertools.islice(demo.sentences("train"), 1000))
-    return TASKS["token_classification"].label_set(sentences)
+    kind = TASKS["token_classification"]
+    return kind.label_set(kind.labels_in(sentences))
 
 
 def flags_of(values: dict) -> list[str]:

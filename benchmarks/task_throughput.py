@@ -33,7 +33,9 @@ class Steps:
         checkpoint = base_model.open_checkpoint(settings, lambda: [])
         found = splits.read(kind, settings, lambda line: None, ["train"])
         rate = base_model.head_dropout(settings, checkpoint.hf_config)
-        task = kind(kind.label_set(found["train"].examples), head_dropout=rate, config=settings)
+        task = kind(
+            kind.label_set(kind.labels_in(found["train"].examples)), head_dropout=rate, config=settings
+        )
         windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
         self._mesh = sharding.make_mesh(settings)
         net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), self._mesh)

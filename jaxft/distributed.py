@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from jax._src.distributed import global_state
 
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
@@ -63,6 +64,15 @@ def gather(value: Any) -> list[Any]:
     put(f"{folder}/{index()}", value)
     global_state.client.wait_at_barrier(folder, PATIENCE_MS)
     return [value for _, value in sorted(read(folder).items())]
+
+
+def any_of(flags: np.ndarray) -> np.ndarray:
+    """Which of `flags`, bool [N], as many in each process, are set in one of them."""
+    if count() == 1:
+        return flags
+    packed = gather(np.packbits(flags).tobytes().hex())
+    bits = np.array([np.frombuffer(bytes.fromhex(text), np.uint8) for text in packed])
+    return np.unpackbits(np.bitwise_or.reduce(bits), count=len(flags)).astype(bool)
 
 
 def together(action: Callable[[], Result]) -> Result:

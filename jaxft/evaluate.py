@@ -133,7 +133,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     if ":" not in address:
         address = re.sub(r"[^;=]*/", "", address)  # of each of several files
     file = re.sub(r"[^\w.-]+", "-", address).strip("-") or "stdin"
-    if not set(":?;=") & set(flags.data) and flags.data != "-":
+    if not set(":?;=*#") & set(flags.data) and flags.data != "-":
         file = Path(flags.data).name
     name = Path(file).stem
     folder = Path(flags.output) if flags.output else run.workdir / "evaluations" / file

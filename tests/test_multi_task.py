@@ -271,7 +271,7 @@ def network(folder, tiny_bert):
         checkpoint = base_model.open_checkpoint(config, lambda: [])
         kind = TASKS[config.task]
         found = splits.read(kind, config, lambda _: None, ["train"])
-        task = kind(kind.label_set(found["train"].examples), head_dropout=0.0, config=config)
+        task = kind(kind.label_set(kind.labels_in(found["train"].examples)), head_dropout=0.0, config=config)
         encoded = splits.encode(task, found, checkpoint.tokenizer, config, lambda _: None)["train"]
         mesh = sharding.make_mesh(config, jax.devices()[:1])
         net = build.network(task, base_model.body_sizes(config, checkpoint.hf_config), mesh)

@@ -4,11 +4,13 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxft.data import conll, demo_labelled, demo_pairs, demo_requests, records, sources
+import numpy as np
+
+from jaxft.data import conll, demo_labelled, demo_pairs, demo_requests, files, records, sources
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "hub")
@@ -52,8 +54,8 @@ def read(
     """Streams the examples of a source, in its order and in constant memory.
 
     Args:
-      source: a path; "-" for stdin; an open stream (the format named, one that is read by lines);
-        `demo:NAME/SPLIT` of sentiment, intent, requests and similarity; or
+      source: a path, or a pattern of several files, see `files.matching`; "-" for stdin; an open stream (the format
+        named, one that is read by lines); `demo:NAME/SPLIT` of sentiment, intent, requests and similarity; or
         `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`; with a choice of records, `data.jsonl?fold=0-3`, if wanted.
       problem: what a label is: `SINGLE` a name (numbers and true and false become names), `MULTI` a list of
         names or a string of them with `separator` between, `NUMBER` a number.
@@ -64,6 +66,9 @@ def read(
       UserError: at once for a source that is not there, and while reading for data that is not as it
         should be; with file, line or row, and key.
     """
+    if (names := files.matching(source)) is not None:
+        settings = {"columns": columns, "problem": problem, "separator": separator, "format": format}
+        return (found for name in names for found in read(name, **settings))
     address, choice = records.split_choice(source) if isinstance(source, str) else (source, "")
     rows, features = _records(address, format, columns)
     names = _class_names(features.get(columns.label))
@@ -220,12 +225,17 @@ def _number(value: Any, place: str) -> float:
 
 
 def label_names(examples: Iterable[LabelledText]) -> list[str]:
-    """All names of labels: by number where all are whole numbers, else by name."""
+    """All names of labels, `in_order`."""
     found: set[str] = set()
     for example in examples:
         found.update([example.label] if isinstance(example.label, str) else example.label)
-    numbers = all(name.removeprefix("-").isdecimal() for name in found)
-    return sorted(found, key=(lambda name: (int(name), name)) if numbers else None)
+    return in_order(found)
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """By number where all are whole numbers, else by name."""
+    numbers = all(name.removeprefix("-").isdecimal() for name in names)
+    return sorted(names, key=(lambda name: (int(name), name)) if numbers else None)
 
 
 def split_dev(
@@ -260,7 +270,7 @@ def split_dev(
     return parts
 
 
-def overlap(train: Iterable[LabelledText], other: Iterable[LabelledText]) -> int:
-    """How many of the other examples have texts that stand in `train`, whatever their labels."""
+def overlap(train: Iterable[LabelledText], other: Iterable[LabelledText]) -> np.ndarray:
+    """Which of the other examples have texts that stand in `train`, whatever their labels: bool `[N]`."""
     seen = {(example.text, example.pair) for example in train}
-    return sum((example.text, example.pair) in seen for example in other)
+    return np.fromiter(((example.text, example.pair) in seen for example in other), bool)

@@ -4,8 +4,11 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from jaxft.data import annotated, conll, demo, demo_grammar, demo_requests, records
+import numpy as np
+
+from jaxft.data import annotated, conll, demo, demo_grammar, demo_requests, files, records
 from jaxft.data.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
@@ -37,8 +40,8 @@ def read(
     """Streams the sentences of a source, in its order and in constant memory.
 
     Args:
-      source: a path; "-" for stdin; an open stream (the format named, one that is read by lines);
-        `demo:NAME/train`, `/dev` or `/test` of ner, pos and requests; or
+      source: a path, or a pattern of several files, see `files.matching`; "-" for stdin; an open stream (the format
+        named, one that is read by lines); `demo:NAME/train`, `/dev` or `/test` of ner, pos and requests; or
         `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`. Of records some can be chosen: `data.jsonl?fold=0-3`.
       format: one of `FORMATS`. "auto" goes by the suffix; any other suffix, and stdin, is CoNLL if
         `tagged`, and ".txt" and stdin are plain text if not.
@@ -61,6 +64,9 @@ def read(
     if unknown := columns.keys() - annotated.KEYS.keys():
         raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(annotated.KEYS)}")
 
+    if (names := files.matching(source)) is not None:
+        settings = {"format": format, "word_column": word_column, "tag_column": tag_column, "tagged": tagged}
+        return _of_all(names, settings | {"split": split, "columns": columns, "overlaps": overlaps})
     address, choice = records.split_choice(source) if isinstance(source, str) else (source, "")
     options = {"tagged": tagged, "columns": columns, "choice": choice, "overlaps": overlaps}
     if isinstance(source, str) and demo_requests.has(source):
@@ -95,6 +101,16 @@ def read(
         reader = {"jsonl": annotated.read_jsonl, "csv": annotated.read_csv}[format]
         sentences = reader(address, **options)
     return not_empty(sentences, source, "sentence")
+
+
+def _of_all(names: Sequence[str], settings: Mapping[str, Any]) -> Iterator[Sentence]:
+    first = 0  # the number of a file's first document
+    for name in names:
+        number = first - 1
+        for sentence in read(name, **settings):
+            number = first + sentence.document
+            yield replace(sentence, document=number)
+        first = number + 1
 
 
 def _demo(source: str, split: str | None) -> Iterator[Sentence]:
@@ -187,7 +203,7 @@ def choose_dev(documents: Sequence[int], fraction: float, seed: int) -> list[boo
     return [group in chosen for group in groups]
 
 
-def overlap(train: Iterable[Sentence], dev: Iterable[Sentence]) -> int:
-    """The number of sentences in `dev` whose sequence of words also stands in `train`."""
+def overlap(train: Iterable[Sentence], dev: Iterable[Sentence]) -> np.ndarray:
+    """Which sentences of `dev` have a sequence of words that also stands in `train`: bool `[N]`."""
     seen = {tuple(sentence.words) for sentence in train}
-    return sum(1 for sentence in dev if sentence.words and tuple(sentence.words) in seen)
+    return np.fromiter((bool(s.words) and tuple(s.words) in seen for s in dev), bool)

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jaxft.data import conll, demo_questions, records, sources
+import numpy as np
+
+from jaxft.data import conll, demo_questions, files, records, sources
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "squad", "jsonl", "parquet", "hub")
@@ -45,7 +47,8 @@ def read(
     """The questions of a source, in its order.
 
     Args:
-      source: a path; "-" for stdin; an open stream (of JSON lines); `demo:qa/SPLIT`; or
+      source: a path, or a pattern of several files, see `files.matching`; "-" for stdin; an open stream (of JSON
+        lines); `demo:qa/SPLIT`; or
         `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. Of records some can be chosen: `data.jsonl?fold=0-3`.
       format: one of `FORMATS`. "squad" is one JSON document of SQuAD 1.1 or 2.0, read as a whole. The others are
         records with the keys of `KEYS`, streamed; their answers are a list of objects with `text` and
@@ -63,6 +66,9 @@ def read(
     names = {key: key for key in KEYS} | dict(columns or {})
     if unknown := sorted(names.keys() - set(KEYS)):
         raise UserError(f"config.data.columns: {', '.join(unknown)} unknown; expected {', '.join(KEYS)}")
+    if (paths := files.matching(source)) is not None:
+        settings = {"format": format, "answered": answered, "columns": columns}
+        return (found for name in paths for found in read(name, **settings))
     address, choice = records.split_choice(source) if isinstance(source, str) else (source, "")
     if isinstance(source, str) and source.startswith("demo:"):
         rows, names = demo_questions.records(address), {key: key for key in KEYS}
@@ -244,7 +250,7 @@ def split_dev(
     return parts
 
 
-def overlap(train: Iterable[Question], other: Iterable[Question]) -> int:
-    """How many of the other questions are about contexts that stand in `train`."""
+def overlap(train: Iterable[Question], other: Iterable[Question]) -> np.ndarray:
+    """Which of the other questions are about contexts that stand in `train`: bool `[N]`."""
     seen = {question.context for question in train}
-    return sum(question.context in seen for question in other)
+    return np.fromiter((question.context in seen for question in other), bool)

@@ -1,14 +1,13 @@
 """Reads what language models learn from: plain documents, and prompts with the targets that are to follow them."""
 
 import dataclasses
-import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxft.data import conll, demo, demo_text, records, sources
+from jaxft.data import conll, demo, demo_text, files, records, sources
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "text", "jsonl", "csv", "parquet", "hub")
@@ -45,8 +44,8 @@ def read(
     """Streams the examples of a source, in its order.
 
     Args:
-      source: a path, or a pattern such as "part-*.txt" for all files that match, in the order of their names; "-"
-        for stdin; `demo:text/SPLIT` or `demo:headline/SPLIT`; or
+      source: a path, or a pattern of several files, see `files.matching`; "-" for stdin; `demo:text/SPLIT` or
+        `demo:headline/SPLIT`; or
         `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. Of records some can be chosen: `data.jsonl?fold=0-3`.
       format: one of `FORMATS`. "auto" goes by the suffix, and what is no record format is text.
       documents: what a document of a text file is: "line", "file", or the line that stands between
@@ -65,16 +64,10 @@ def read(
         raise UserError(
             f"config.data.columns: {sorted(unknown)} unknown for text; expected {', '.join(KEYS)}"
         )
-    address, choice = records.split_choice(source)
-    if "=" not in choice or "/" in choice:  # "?" is any character of a file's name
-        address, choice = source, ""
-    if ("*" in address or "?" in address) and not os.path.exists(address):
-        if choice:
-            raise UserError(
-                f"{source}: ?{choice} chooses records of a file, {address} is a pattern of several"
-            )
+    if (names := files.matching(source)) is not None:
         options = {"format": format, "documents": documents, "template": template, "columns": columns}
-        return _of_all(_matching(source), options)
+        return _of_all(names, options)
+    address, choice = records.split_choice(source)
     rows = _records(address, format)
     if rows is None:
         if choice:
@@ -89,15 +82,8 @@ def read(
     return sources.not_empty(examples, source, "text")
 
 
-def _matching(pattern: str) -> list[str]:
-    """The files that a pattern means. Raises `UserError` where there is none."""
-    if found := sorted(name for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)):
-        return found
-    raise UserError(f"{pattern}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt")
-
-
-def _of_all(files: Sequence[str], options: Mapping[str, Any]) -> Iterator[Text]:
-    examples = (text for name in files for text in read(name, **options))
+def _of_all(names: Sequence[str], options: Mapping[str, Any]) -> Iterator[Text]:
+    examples = (text for name in names for text in read(name, **options))
     return (dataclasses.replace(text, document=number) for number, text in enumerate(examples))
 
 

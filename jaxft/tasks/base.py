@@ -11,6 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxft import distributed
 from jaxft.data.loader import ArraySpec, Batch
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
@@ -59,8 +60,12 @@ class Task(Protocol):
         """(train, dev): a part of about `fraction` split off for evaluation."""
 
     @staticmethod
-    def label_set(train: Sequence[Any]) -> list[str]:
-        """The labels that the training data determines."""
+    def labels_in(examples: Sequence[Any]) -> list[Any]:
+        """What of examples, perhaps a part of all, determines the labels: JSON values, each once."""
+
+    @staticmethod
+    def label_set(found: Sequence[Any]) -> list[str]:
+        """The labels that the training data determines, of which `labels_in` gave what was `found` in all parts."""
 
     @staticmethod
     def texts(train: Sequence[Any]) -> Iterable[str]:
@@ -184,6 +189,11 @@ def chunks(examples: Iterable[Any], words: Callable[[Any], int], most: int) -> I
         held += size
     if chunk:
         yield chunk
+
+
+def anywhere(flags: np.ndarray) -> int:
+    """How many of `flags`, bool [N], are set in any process: of several each may have a part of the training data."""
+    return int(np.count_nonzero(distributed.any_of(flags)))
 
 
 def cache_folder(setting: str | None) -> Path | None:

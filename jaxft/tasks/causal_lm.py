@@ -30,7 +30,7 @@ from jaxft.models import bodies
 from jaxft.models.language_model import LanguageModel
 from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
-from jaxft.tasks.base import Say, Split, cache_folder
+from jaxft.tasks.base import Say, Split, anywhere, cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,7 +103,12 @@ class CausalLM:
         return texts.picked(~chosen), texts.picked(chosen)
 
     @staticmethod
-    def label_set(train: Sequence[Text]) -> list[str]:
+    def labels_in(texts: Sequence[Text]) -> list[str]:
+        """Nothing."""
+        return []
+
+    @staticmethod
+    def label_set(found: Sequence[str]) -> list[str]:
         """None: the vocabulary is the tokenizer's."""
         return []
 
@@ -116,7 +121,7 @@ class CausalLM:
         """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
-            if shared := np.count_nonzero(np.isin(hashes(texts), hashes(train))):
+            if shared := anywhere(np.isin(hashes(texts), hashes(train))):
                 say(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for part, what in (("prompt", ""), ("target", "warning: ")):

@@ -1,6 +1,7 @@
 """Several tasks on one body: each its own head, labels, loss and metrics, texts that they share encoded once."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -121,17 +122,28 @@ class MultiTask:
         return joint.split_dev(examples, fraction, seed)
 
     @staticmethod
-    def label_set(train: Sequence[MultiText]) -> list[str]:
+    def labels_in(examples: Sequence[MultiText]) -> list[tuple[str, str, list[Any] | None]]:
+        """Of each task: its name, its kind, and what that finds in its examples, None where there are none."""
+        names = {kind: name for name, kind in own_settings.KINDS.items()}
+        own = {name: (kind, _examples(examples, name)) for name, kind in examples[0].kinds.items()}
+        return [
+            (name, names[kind], kind.labels_in(some) if some else None) for name, (kind, some) in own.items()
+        ]
+
+    @staticmethod
+    def label_set(found: Sequence[tuple[str, str, list[Any] | None]]) -> list[str]:
         """Labels of each task, as NAME/LABEL."""
-        found = []
-        for name, kind in train[0].kinds.items():
-            own = [example.parts[name] for example in train if name in example.parts]
+        labels = []
+        for name, kind in dict.fromkeys((name, kind) for name, kind, _ in found):
+            own = [some for task, _, some in found if task == name and some is not None]
             if not own:
                 raise UserError(
                     f"the training data has no text for the task {name}; name one in config.data.train"
                 )
-            found += [f"{name}/{label}" for label in kind.label_set(own)]
-        return found
+            labels += [
+                f"{name}/{label}" for label in own_settings.KINDS[kind].label_set(list(itertools.chain(*own)))
+            ]
+        return labels
 
     @staticmethod
     def texts(train: Sequence[MultiText]) -> Iterator[str]:

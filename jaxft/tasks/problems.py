@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses
-from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText, label_names
+from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText, in_order, label_names
 from jaxft.data.loader import ArraySpec, segment_labels
 from jaxft.errors import UserError
 from jaxft.metrics.classification import ClassificationState
@@ -304,19 +304,27 @@ class Number:
 PROBLEMS = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: Number}  # by config.model.problem_type
 
 
-def label_set(train: Sequence[LabelledText]) -> list[str]:
-    """Labels of the training data: by name, or by number if all are whole numbers; `VALUE` where they are numbers.
+def labels_in(examples: Sequence[LabelledText]) -> list[str | float]:
+    """Names of labels; of numbers the least and the greatest."""
+    if isinstance(examples[0].label, float):
+        numbers = [example.label for example in examples]
+        return [min(numbers), max(numbers)]
+    return label_names(examples)
+
+
+def label_set(found: Sequence[str | float]) -> list[str]:
+    """Labels by name, or by number if all are whole numbers; `VALUE` where they are numbers. found: of `labels_in`.
 
     Raises `UserError` where there is nothing to tell apart.
     """
-    if isinstance(train[0].label, float):
-        if len({example.label for example in train}) == 1:
+    if found and isinstance(found[0], float):
+        if min(found) == max(found):
             raise UserError(
-                f"all {len(train):,} labels of the training data are {train[0].label:g}: there is nothing to "
-                "learn; is config.data.label right?"
+                f"all labels of the training data are {found[0]:g}: there is nothing to learn; is config.data.label "
+                "right?"
             )
         return [VALUE]
-    names = label_names(train)
+    names = in_order(set(found))
     if len(names) < 2:
         raise UserError(
             f"the training data has {len(names)} label{': ' + repr(names[0]) if names else 's'}; two or more "

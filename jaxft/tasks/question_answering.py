@@ -26,7 +26,7 @@ from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Found
-from jaxft.tasks.base import Say, Split, cache_folder, chunks
+from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +91,12 @@ class QuestionAnswering:
         return squad.split_dev(questions, fraction, seed)
 
     @staticmethod
-    def label_set(train: Sequence[Question]) -> list[str]:
+    def labels_in(questions: Sequence[Question]) -> list[str]:
+        """Nothing."""
+        return []
+
+    @staticmethod
+    def label_set(found: Sequence[str]) -> list[str]:
         """The head's outputs, whatever the data."""
         return OUTPUTS
 
@@ -103,7 +108,7 @@ class QuestionAnswering:
     def check(self, split: Split, train: Sequence[Question], say: Say) -> None:
         """Says what can't be learnt or found, what is shortened, and which contexts stand in `train` as well."""
         name, questions, windows = split.name, split.examples, split.windows
-        if questions is not train and (shared := squad.overlap(train, questions)):
+        if questions is not train and (shared := anywhere(squad.overlap(train, questions))):
             say(f"warning: {shared:,} of {len(questions):,} questions of {name} are about contexts of train")
         if (extra := len(windows) - len(questions)) > 0:
             say(f"{name}: long contexts have {extra:,} more windows")

@@ -22,7 +22,7 @@ from jaxft.models.heads import Score, SequenceClassifier
 from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import problems
-from jaxft.tasks.base import Say, Split, cache_folder, chunks, two_passes
+from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks, two_passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -109,9 +109,14 @@ class SequenceClassification:
         return labelled.split_dev(examples, fraction, seed)
 
     @staticmethod
-    def label_set(train: Sequence[LabelledText]) -> list[str]:
+    def labels_in(examples: Sequence[LabelledText]) -> list[str | float]:
+        """See `problems.labels_in`."""
+        return problems.labels_in(examples)
+
+    @staticmethod
+    def label_set(found: Sequence[str | float]) -> list[str]:
         """See `problems.label_set`."""
-        return problems.label_set(train)
+        return problems.label_set(found)
 
     @staticmethod
     def texts(train: Sequence[LabelledText]) -> Iterator[str]:
@@ -126,7 +131,7 @@ class SequenceClassification:
             say(
                 f"warning: {len(self.labels):,} labels for {len(examples):,} texts; is config.data.label right?"
             )
-        if examples is not train and (shared := labelled.overlap(train, examples)):
+        if examples is not train and (shared := anywhere(labelled.overlap(train, examples))):
             say(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
         lost = split.windows.column("lost")
         if count := len(np.unique(split.windows.sentence[lost > 0])):

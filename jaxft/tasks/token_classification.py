@@ -26,7 +26,7 @@ from jaxft.models import bodies
 from jaxft.models.heads import TokenClassifier
 from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.tasks import tagging_report
-from jaxft.tasks.base import Say, Split, cache_folder, class_weights, two_passes
+from jaxft.tasks.base import Say, Split, anywhere, cache_folder, class_weights, two_passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,9 +106,14 @@ class TokenClassification:
         return sources.split_dev(sentences, fraction, seed)
 
     @staticmethod
-    def label_set(train: Sequence[Sentence]) -> list[str]:
-        """IOB2 labels of the entity types in `train`: O first, then B- and I- of each type; or plain labels by name."""
-        tags = {tag for s in train for tag in s.tags}
+    def labels_in(sentences: Sequence[Sentence]) -> list[str]:
+        """Their tags."""
+        return sorted({tag for s in sentences for tag in s.tags})
+
+    @staticmethod
+    def label_set(found: Sequence[str]) -> list[str]:
+        """IOB2 labels of the entity types in tags: O first, then B- and I- of each type; or plain labels by name."""
+        tags = set(found)
         if not schemes.is_iob2(tags):
             return sorted(tags)
         kinds = sorted({tag[2:] for tag in tags if tag != "O"})
@@ -135,7 +140,7 @@ class TokenClassification:
         if unseen:
             counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
             say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
-        if sentences is not train and (shared := sources.overlap(train, sentences)):
+        if sentences is not train and (shared := anywhere(sources.overlap(train, sentences))):
             say(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
         if sentences is train and self.context and len({s.document for s in train}) == len(train):
             say("warning: config.data.context=True, but each sentence of train is a document of its own")

@@ -52,7 +52,7 @@ def test_sizes_documents_and_tags(corpus):
 def test_no_entity_or_sentence_of_one_split_stands_in_another(corpus, entities):
     for one, other in itertools.combinations(corpus, 2):
         assert not entities[one].keys() & entities[other].keys()
-        assert sources.overlap(corpus[one], corpus[other]) == 0
+        assert sources.overlap(corpus[one], corpus[other]).sum() == 0
 
 
 def test_names_are_many_and_ambiguous(entities):

@@ -181,7 +181,7 @@ def test_generated_pairs_are_as_alike_as_what_they_ask_and_name():
     }
     assert {s: len(e) for s, e in splits.items()} == demo_pairs.SIZES
     assert splits["dev"] == list(read("demo:similarity/dev", columns=columns, problem=NUMBER))
-    assert overlap(splits["train"], splits["dev"] + splits["test"]) == 0
+    assert overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
     values = [example.label for example in splits["train"]]
     assert min(values) == 0 and max(values) == 5 and 1.5 < sum(values) / len(values) < 2.5
     alike = {(e.text, e.pair): e.label for e in splits["test"]}
@@ -201,7 +201,7 @@ def test_generated_corpora_are_the_same_again_and_share_no_text(name):
     splits = {s: list(read(f"demo:{name}/{s}", columns=Columns())) for s in demo_labelled.SIZES}
     assert {s: len(e) for s, e in splits.items()} == demo_labelled.SIZES
     assert splits["dev"] == list(read(f"demo:{name}/dev", columns=Columns()))
-    assert overlap(splits["train"], splits["dev"] + splits["test"]) == 0
+    assert overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
     assert label_names(splits["train"]) == label_names(splits["test"])
     with pytest.raises(
         UserError, match="demo:x/train: no such corpus of texts with labels; expected demo:sentiment"

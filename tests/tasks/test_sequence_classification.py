@@ -327,7 +327,7 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
     [
         (SINGLE, ["a"] * 3, {}, "the training data has 1 label: 'a'; two or more are needed"),
         (MULTI, [(), ()], {}, "the training data has 0 labels; two or more"),
-        (NUMBER, [1.5] * 3, {}, "all 3 labels of the training data are 1.5: there is nothing to learn"),
+        (NUMBER, [1.5] * 3, {}, "all labels of the training data are 1.5: there is nothing to learn"),
         (SINGLE, ["a", "b"], {"loss__class_weights": (("c", 2.0),)}, "class_weights names 'c', which is no label"),
         (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.problem"),
     ],
@@ -335,5 +335,5 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
 def test_labels_that_teach_nothing(problem, labels, changed, message):
     found = [LabelledText("a", None, label, "x:1") for label in labels]
     with pytest.raises(UserError, match=message):
-        names = SequenceClassification.label_set(found)
+        names = SequenceClassification.label_set(SequenceClassification.labels_in(found))
         SequenceClassification(names, config=settings(problem, **changed))
