@@ -59,7 +59,7 @@ def measure(rows: int, length: int, turns: int) -> None:
         batch = sharding.place(loader.batch(0).arrays, mesh)
         net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
         trainer = build.trainer(net, settings, total=STEPS, warmup=0)
-        build.leave_out(net, loader, windows, steps=STEPS, parts=1)
+        build.leave_out(net, loader, {0: windows}, steps=STEPS, parts=1)
         compiled_step = trainer.compile(loader.shapes[0])
         parameters, _ = build.initial_parameters(net, settings, checkpoint)
         held = [trainer.new_state(parameters)]

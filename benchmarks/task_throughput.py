@@ -44,7 +44,7 @@ class Steps:
         self._loader = Loader(
             windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.segments
         )
-        build.leave_out(net, self._loader, windows, steps=1000, parts=1)
+        build.leave_out(net, self._loader, {0: windows}, steps=1000, parts=1)
         (shape,) = self._loader.shapes
         self._step = trainer.compile(shape)
         self._state = trainer.new_state(build.initial_parameters(net, settings, checkpoint)[0])

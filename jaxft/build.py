@@ -14,11 +14,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jaxft import optim, paths, sharding, stacks, step
+from jaxft import distributed, optim, paths, sharding, stacks, step
 from jaxft.base_model import Checkpoint, architecture
+from jaxft.data import mixing
 from jaxft.data.chunks import ChunkedLoader
 from jaxft.data.loader import Loader
 from jaxft.data.packing import Shape
+from jaxft.data.parts import PartedLoader
 from jaxft.data.windows import Windows
 from jaxft.pretrained import hub, mapping
 from jaxft.tasks import Task
@@ -229,18 +231,39 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
     return Trainer(net, schedule, optimizer, abstract, stacked, train_step)
 
 
+def train_loader(
+    windows: Mapping[int, Windows], config: ConfigDict, *, only: np.ndarray, **options
+) -> Loader | ChunkedLoader | PartedLoader:
+    """Batches of the training data, of whose parts, from 0, these are the `windows` that feed the rows `only`.
+
+    options: of `Loader`, beside those that `config` has.
+    """
+    data, rows = config.data, config.batch.rows
+    if data.parts > 1:
+        of_parts = {"parts": data.parts, "pool": distributed.pool}
+        return PartedLoader(windows, rows=rows, only=only, **of_parts, **options)
+    mix = mixing.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
+    return mixing.loader(windows[0], mix, rows=rows, only=only, pack=data.pack, shuffle=True, **options)
+
+
 def leave_out(
-    net: Network, loader: Loader | ChunkedLoader, windows: Windows, *, steps: int, parts: int
+    net: Network,
+    loader: Loader | ChunkedLoader | PartedLoader,
+    windows: Mapping[int, Windows],
+    *,
+    steps: int,
+    parts: int,
 ) -> float:
     """Has the loader's shapes tell how many positions the loss reads, so that the last layer gives those alone.
 
-    Done where the network can and enough is left out. windows: the loader's. steps: of the run. parts: microbatches
-    of a batch. Gives the share of tokens that the last layer then has to give.
+    Done where the network can, the data is in one part, and enough is left out. windows: the loader's, by part. steps:
+    of the run. parts: microbatches of a batch. Gives the share of tokens that the last layer then has to give.
     """
-    wanted = net.task.wanted(windows) if net.narrows else None
+    alone = net.narrows and not isinstance(loader, PartedLoader)
+    wanted = net.task.wanted(windows[0]) if alone else None
     if wanted is None:
         return 1.0
-    share = float(wanted.sum() / windows.lengths.sum())
+    share = float(wanted.sum() / windows[0].lengths.sum())
     if share > WORTH_LEAVING_OUT:
         return 1.0
     loader.count_wanted(wanted, steps, parts)

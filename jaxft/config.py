@@ -46,9 +46,8 @@ def base() -> ConfigDict:
                 vocab_size=8192,  # of a new model's tokenizer, which is trained on the training text
             ),
             data=dict(
-                train=placeholder(
-                    str
-                ),  # of plain text also a pattern of files, e.g. "shards/*.txt"; dev and test too
+                train=placeholder(str),  # or a pattern of files, e.g. "shards/*.txt"; dev and test too
+                parts=1,  # that files of train are dealt to; each feeds its own rows, so that no process reads all
                 dev=placeholder(str),  # unset: `dev_fraction` of train, by seed
                 test=placeholder(str),
                 format="auto",  # by the file's suffix

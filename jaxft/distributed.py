@@ -66,6 +66,14 @@ def gather(value: Any) -> list[Any]:
     return [value for _, value in sorted(read(folder).items())]
 
 
+def pool(own: Mapping[int, Any]) -> list[Any]:
+    """Values by numbers from 0 on, of which each process has some: all, in order. Where others differ, this one's."""
+    found: dict[int, Any] = {}
+    for pairs in reversed(gather(list(own.items()))):
+        found |= dict(pairs)
+    return [value for _, value in sorted((found | dict(json.loads(json.dumps(list(own.items()))))).items())]
+
+
 def any_of(flags: np.ndarray) -> np.ndarray:
     """Which of `flags`, bool [N], as many in each process, are set in one of them."""
     if count() == 1:

@@ -197,7 +197,7 @@ def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, len
 
 
 def _loss(net, frozen, batch, seed, trainable):
-    return net.task.loss(step.model_of(net.graphdef, trainable | frozen), batch, seed)[0]
+    return net.task.loss(step.model_of(net.graphdef, trainable | frozen), step.whole(batch), seed)[0]
 
 
 def needed_bytes(

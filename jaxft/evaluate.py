@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def write(
     loader: Loader,
     *,
     folder: Path,
-    train: Split | None,
+    train: Sequence[Any],
     tokenizer: Any,
     config: ConfigDict,
     console: Console,
@@ -62,8 +62,8 @@ def write(
 
     Of several processes the first writes and prints.
 
-    train: the training data, for tasks that compare with it. Targets of prompts are generated too, as
-    `config.eval.generate` says. tune: lets the task choose on this split what it does not learn.
+    train: examples of the training data, or of parts of it, for tasks that compare with it. Targets of prompts are
+    generated too, as `config.eval.generate` says. tune: lets the task choose on this split what it does not learn.
     """
     measured, predictions = evaluate(net, compiled, parameters, split, loader)
     if tune:
@@ -71,14 +71,17 @@ def write(
     if prompts := net.task.prompts(split.examples[: config.eval.generate], tokenizer, config):
         texts = generate(net, parameters, prompts, tokenizer, config)
         predictions = dataclasses.replace(predictions, generated=texts)
+    compared = []
+    if net.task.compares_with_train:
+        compared = itertools.chain(*distributed.gather(net.task.compared(split, predictions, train)))
     if not distributed.is_first():
         return measured.compute()
     return net.task.write_evaluation(
         folder,
         split,
-        train,
         measured,
         predictions,
+        compared=list(compared),
         samples=config.eval.bootstrap,
         seed=config.seed,
         console=console,
@@ -142,9 +145,9 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     run = dataclasses.replace(run, config=config)
     task = inference.task_of(run)
     examples = task.read(config, name, flags.data, distributed.say)
-    train = _training_split(original) if task.compares_with_train else None
+    train = _training_examples(original) if task.compares_with_train else []
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
-    task.check(split, train.examples if train else [], distributed.say)
+    task.check(split, train, distributed.say)
     distributed.agree({"data": workdir.fingerprint(split.windows)} | sharding.local_devices())
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
@@ -188,13 +191,13 @@ def _check_folder(folder: Path, name: str, data: str) -> None:
         )
 
 
-def _training_split(config: ConfigDict) -> Split | None:
-    """The run's training data, against which entities count as seen; None, which is said, if it is gone."""
+def _training_examples(config: ConfigDict) -> Sequence[Any]:
+    """The run's training data, against which entities count as seen; none, which is said, if it is gone."""
     try:
-        return splits.read(TASKS[config.task], config, distributed.say, ["train"])["train"]
+        return splits.read(TASKS[config.task], config, distributed.say, ["train"])["train"].examples
     except UserError as error:
         distributed.say(f"warning: without the training data every entity counts as unseen ({error})")
-        return None
+        return []
 
 
 if __name__ == "__main__":

@@ -134,3 +134,20 @@ def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> 
     """
     difference = jnp.where(weights > 0, logits.astype(jnp.float32) - targets, 0.0)
     return jnp.sum(jnp.square(difference) * weights), jnp.sum(weights)
+
+
+def step_scales(weights: jax.Array) -> jax.Array:
+    """What a step's losses of T tasks are multiplied by, from the weights of labels in all of its windows.
+
+    Args:
+      weights: float32 [..., T + 1]: of each window the summed weights of its labels for each task, and 1; 0 throughout
+        where there is no window.
+
+    Returns float32 [..., T + 1]. In column t the share of windows that have labels of task t by the sum of their
+    weights, 0 where a window has none: so the task's summed loss becomes its mean, times that share. In the last
+    column 1 / N for N windows, so that it adds up to 1 over the step, however they lie in microbatches and on devices.
+    """
+    over = tuple(range(weights.ndim - 1))
+    counts = jnp.sum(weights > 0, axis=over)  # windows with labels of each task, and all of them
+    totals = jnp.maximum(jnp.sum(weights, axis=over), 1e-30)
+    return (weights > 0) * (counts / (jnp.maximum(counts[-1], 1) * totals))

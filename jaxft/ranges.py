@@ -65,6 +65,7 @@ def check(found: Mapping[str, Any]) -> None:
         "log.every_steps",
         "checkpoint.keep",
         "model.vocab_size",
+        "data.parts",
     ):
         need(key, found[key] >= 1, "1 or more")
     for key in (
@@ -116,6 +117,8 @@ def check(found: Mapping[str, Any]) -> None:
         of = "tasks of config.tasks" if found["task"] == "multi_task" else "labels of words and of texts"
         need("loss.r_drop", not found["loss.r_drop"], f"0, for it is for {of}")
     _check_tasks(found, need)
+    if found["data.parts"] > 1:
+        _check_parts(found)
     bounds = found["data.label_range"]
     need(
         "data.label_range",
@@ -169,6 +172,34 @@ def _check_tasks(found: Mapping[str, Any], need: Callable[[str, bool, str], None
         and all(isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights),
         "numbers above 0, one a data set, with config.data.mix='weights', and else ()",
     )
+
+
+def _check_parts(found: Mapping[str, Any]) -> None:
+    parts, rows = found["data.parts"], found["batch.rows"]
+    kinds = [dict(found) | dict(own) for _, own in found["tasks"]] or [found]
+    tagged = [kind for kind in kinds if kind["task"] in ("token_classification", "crf_tagging")]
+    for ok, expected in (
+        (rows % parts == 0, f"a divisor of config.batch.rows={rows}, for each part feeds as many rows"),
+        (found["data.pack"], "1 without config.data.pack, for batches of all parts are of one length"),
+        (
+            found["data.dev"] is not None,
+            "1 without config.data.dev: name a dev set, for none is split off parts",
+        ),
+        (
+            found["data.mix"] == "size" and not found["batch.by_task"],
+            "1 where data sets are mixed in other ways",
+        ),
+        (
+            not found["model.checkpoint"].startswith("new:"),
+            "1 with a new model, whose tokenizer is trained on all text; give a checkpoint with one",
+        ),
+        (
+            all(kind["data.scheme"] != "auto" for kind in tagged),
+            "1 unless config.data.scheme says how the data is tagged, which may not be seen in each part alone",
+        ),
+    ):
+        if not ok:
+            raise UserError(f"config.data.parts={parts}: expected {expected}")
 
 
 def _is_pair(item: Any, kind: Any) -> bool:

@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft import paths, stacks
+from jaxft import losses, paths, stacks
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks.base import Task
 
@@ -30,6 +30,13 @@ class TrainState(NamedTuple):
 def model_of(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
     """The module with `parameters`, for use inside a traced function."""
     return nnx.merge(graphdef, paths.unflatten(stacks.together(parameters)))
+
+
+def whole(batch: Batch) -> Batch:
+    """A step's batch with what a loss takes that depends on all of it: of several tasks `losses.step_scales`."""
+    if "task_weights" not in batch:
+        return batch
+    return batch | {"scales": losses.step_scales(batch["task_weights"])}
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
@@ -66,9 +73,11 @@ def train_step(
       gradient_dtype: of matrices' gradients, until microbatches are added up or the norm is taken, in float32.
 
     Returns:
-      The next state and float32 scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr.
+      The next state and scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr, all float32, and
+      tokens, int32: the slots of all rows that are not padding.
     """
     rows = batch["input_ids"].shape[0]
+    batch = whole(batch)
     step_seed = seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
 
     def loss_sum(trainable: Parameters, micro: Batch, first_row: jax.Array):
@@ -117,6 +126,7 @@ def train_step(
         "weight": weight,
         "grad_norm": norm,
         "lr": jnp.asarray(schedule(state.step), jnp.float32),
+        "tokens": jnp.sum(batch["segment_ids"] > 0, dtype=jnp.int32),
     }
     trainable = optax.apply_updates(state.trainable, updates)
     return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxft import base_model, build, distributed, durations, evaluate, optim, sharding, stacks, startup, watch
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
-from jaxft.data import mixing
+from jaxft.data import mixing, parts
 from jaxft.data.prefetch import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.pretrained import hub
@@ -69,34 +69,32 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
 
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]
-    found = data_splits.read(kind, config, say)
-    checkpoint = base_model.open_checkpoint(config, lambda: kind.texts(found["train"].examples))
-    labels = kind.label_set(found["train"].examples)
+    train_rows = sharding.rows_here(mesh, config.batch.rows)
+    here = parts.parts_of(train_rows, config.batch.rows, config.data.parts)
+    train, splits = data_splits.read_run(kind, config, here, say)
+    checkpoint = base_model.open_checkpoint(config, lambda: kind.texts(train[0].examples))
+    labels = data_splits.label_set(kind, train)
     task = kind(labels, head_dropout=base_model.head_dropout(config, checkpoint.hf_config), config=config)
-    splits = data_splits.encode(task, found, checkpoint.tokenizer, config, say)
+    train, splits = data_splits.encode(task, train, splits, checkpoint.tokenizer, config, say)
     selected_by = folder.selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
-    data = config.data
-    mix = mixing.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
-    rows = {name: config.batch.rows if name == "train" else config.eval.rows for name in splits}
+    options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
+    options |= {"arrays": task.arrays, "segments": task.segments}
+    windows = {number: part.windows for number, part in train.items()}
+    loader = build.train_loader(windows, config, only=train_rows, **options)
     loaders = {
         name: mixing.loader(
             split.windows,
-            mix,
-            rows=rows[name],
-            only=sharding.rows_here(mesh, rows[name]),
-            max_length=length,
+            mixing.Mix(),
+            rows=config.eval.rows,
+            only=sharding.rows_here(mesh, config.eval.rows),
             pack=config.data.pack,
-            seed=config.seed,
-            shuffle=name == "train",
-            pad_id=pad_id,
-            arrays=task.arrays,
-            segments=task.segments,
+            shuffle=False,
+            **options,
         )
         for name, split in splits.items()
     }
-    loader = loaders["train"]
-    examples_per_step = len(splits["train"].windows) / loader.steps_per_epoch
+    examples_per_step = loader.window_count / loader.steps_per_epoch
     scale = {"steps_per_epoch": loader.steps_per_epoch, "examples_per_step": examples_per_step}
     total = durations.total_steps(config, **scale)
     warmup = durations.duration(config.optim.warmup, "optim.warmup", total=total, **scale)
@@ -111,9 +109,11 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = base_model.body_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes, mesh)
-    given = build.leave_out(net, loader, splits["train"].windows, steps=total, parts=config.batch.accumulate)
+    given = build.leave_out(net, loader, windows, steps=total, parts=config.batch.accumulate)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
-    identity = folder.identity(config, splits, task.labels, checkpoint.tokenizer, loader.order())
+    data = distributed.pool({number: folder.fingerprint(own) for number, own in windows.items()})
+    data = [*data, folder.fingerprint(splits["dev"].windows)]
+    identity = folder.identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
     tested = folder.fingerprint(splits["test"].windows) if "test" in splits else None
     distributed.agree(identity | {"test data": tested} | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
@@ -161,9 +161,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     compile_began = time.perf_counter()
     seed = sharding.put(np.uint32(config.seed), trainer.abstract.step.sharding)
     train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
-    eval_steps = build.compile_eval(
-        net, {shape for name, one in loaders.items() if name != "train" for shape in one.shapes}
-    )
+    eval_steps = build.compile_eval(net, {shape for one in loaders.values() for shape in one.shapes})
     # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
     digest((stacks.together(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
@@ -207,7 +205,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 grad_norm=values["grad_norm"],
             )
             for counter in (window, timed, totals):
-                counter.update(tokens=batch.tokens, slots=batch.shape.slots)
+                counter.update(tokens=int(values["tokens"]), slots=batch.shape.slots)
             if at % config.log.every_steps == 0 or at == total:
                 now, stall = clock.seconds(), batches.stall
                 seconds = max(now - mark, 1e-9)
@@ -332,7 +330,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             splits[name],
             loaders[name],
             folder=workdir,
-            train=splits["train"],
+            train=data_splits.examples(train),
             tokenizer=checkpoint.tokenizer,
             config=config,
             console=report.console,

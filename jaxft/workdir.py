@@ -24,7 +24,7 @@ from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.pretrained import hub
 from jaxft.report import write_json
-from jaxft.tasks.base import Split, Task
+from jaxft.tasks.base import Task
 
 # Settings that change no result: processes may have different ones, and a run may go on with others.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
@@ -141,25 +141,27 @@ def _settings(config: ConfigDict, without: tuple[str, ...] = FREE) -> dict[str, 
 
 
 def identity(
-    config: ConfigDict, splits: Mapping[str, Split], labels: list[str], tokenizer: Any, order: str
+    config: ConfigDict, data: list[str], labels: list[str], tokenizer: Any, order: str
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, data, the order of training, labels, tokenizer."""
+    """What must be the same for a run to go on: settings, data, the order of training, labels, tokenizer.
+
+    data: fingerprints of the training data's parts and of dev.
+    """
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
         "settings": _settings(config, FREE + MOVABLE),
-        "data": fingerprint(splits["train"].windows, splits["dev"].windows),
+        "data": hashlib.sha256(json.dumps(data).encode()).hexdigest(),
         "order": order,
         "labels": labels,
         "tokenizer": vocabulary.hexdigest(),
     }
 
 
-def fingerprint(*encoded: Windows) -> str:
+def fingerprint(windows: Windows) -> str:
     """A hash of all that windows hold."""
     data = hashlib.sha256()
-    for windows in encoded:
-        for array in (windows.offsets, *map(windows.column, windows.rows.schema.names)):
-            data.update(np.ascontiguousarray(array))
+    for array in (windows.offsets, *map(windows.column, windows.rows.schema.names)):
+        data.update(np.ascontiguousarray(array))
     return data.hexdigest()
 
 

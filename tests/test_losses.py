@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.losses import binary_cross_entropy, cross_entropy, divergence, squared_error
+from jaxft.losses import binary_cross_entropy, cross_entropy, divergence, squared_error, step_scales
 
 torch = pytest.importorskip("torch")
 
@@ -135,3 +135,21 @@ def test_without_weight_even_nan_contributes_nothing():
     alone = cross_entropy(logits[:1], labels[:1], weights[:1], label_smoothing=0.1)
     assert (float(total), float(weight)) == (float(alone[0]), 1.0)
     assert np.isfinite(gradient).all() and not gradient[1:].any() and gradient[0].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
+def test_scales_make_means_of_sums(weights):
+    """A loss of v a label comes to v times the share of windows with labels, however windows lie in microbatches."""
+    weights = np.array(weights, np.float32)
+    windows = np.concatenate([weights, np.ones((len(weights), 1), np.float32)], axis=1)
+    padded = np.concatenate([windows, np.zeros((3, 3), np.float32)])[:, None]
+    scales = np.asarray(step_scales(jnp.asarray(padded)))[:, 0]
+    assert not scales[len(weights) :].any()
+    scales = scales[: len(weights)]
+    for task in range(2):
+        labelled = weights[:, task] > 0
+        found = (7.0 * weights[:, task] * scales[:, task]).sum()
+        assert found == pytest.approx(7.0 * labelled.mean(), rel=1e-5)
+        assert len(set(scales[labelled, task])) <= 1
+    assert scales[:, 2].sum() == pytest.approx(1, rel=1e-5)

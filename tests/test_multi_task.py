@@ -14,7 +14,7 @@ from jaxft import config as settings
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
 from jaxft.model_card import card
-from jaxft.step import model_of
+from jaxft.step import model_of, whole
 from jaxft.tasks import TASKS, splits
 from tests.conftest import REPOSITORY
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -270,21 +270,22 @@ def network(folder, tiny_bert):
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
         checkpoint = base_model.open_checkpoint(config, lambda: [])
         kind = TASKS[config.task]
-        found = splits.read(kind, config, lambda _: None, ["train"])
-        task = kind(kind.label_set(kind.labels_in(found["train"].examples)), head_dropout=0.0, config=config)
-        encoded = splits.encode(task, found, checkpoint.tokenizer, config, lambda _: None)["train"]
+        found = {0: splits.read(kind, config, lambda _: None, ["train"])["train"]}
+        task = kind(splits.label_set(kind, found), head_dropout=0.0, config=config)
+        train, _ = splits.encode(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
         mesh = sharding.make_mesh(config, jax.devices()[:1])
         net = build.network(task, base_model.body_sizes(config, checkpoint.hf_config), mesh)
         parameters, _ = build.initial_parameters(net, config, checkpoint)
 
         def batches(**options):
             loader = Loader(
-                encoded.windows,
+                train[0].windows,
                 **{"rows": 8, "max_length": 48, "pad_id": 0, "seed": 1} | options,
                 arrays=task.arrays,
                 segments=task.segments,
             )
-            return [loader.batch(step) for step in range(loader.steps_per_epoch)]
+            made = [loader.batch(step) for step in range(loader.steps_per_epoch)]
+            return [batch._replace(arrays=whole(batch.arrays)) for batch in made]
 
         return task, net, parameters, batches
 

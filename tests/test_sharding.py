@@ -24,7 +24,6 @@ sys.path.insert(0, sys.argv[1])
 import test_step
 
 from jaxft import base_model, build, sharding
-from jaxft.data.joint import step_scales
 from jaxft.tasks import TASKS
 
 assert jax.device_count() == 8
@@ -60,8 +59,8 @@ def batch(name, number):
     if name == "multi_task":
         words = {key: arrays.pop(key) for key in ("labels", "weights")}
         of = [(words["weights"] * (arrays["segment_ids"] == k + 1)).sum(1) for k in range(SEGMENTS)]
-        scales = step_scales(np.stack([np.stack(of, 1), texts["weights"]], -1).reshape(-1, 2))
-        arrays |= {"starts": starts, "scales": scales.reshape(ROWS, SEGMENTS, 3).astype(np.float32)}
+        weights = np.stack([np.stack(of, 1), texts["weights"], np.ones((ROWS, SEGMENTS))], -1)
+        arrays |= {"starts": starts, "task_weights": weights.astype(np.float32)}
         for part, labelled in (("words", words), ("texts", texts)):
             arrays |= {f"{part}/{key}": value for key, value in labelled.items()}
     return arrays

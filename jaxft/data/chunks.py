@@ -35,6 +35,7 @@ class ChunkedLoader:
         options: further ones of `Loader`.
         """
         self._windows, self._seed, self._shuffle = windows, seed, shuffle
+        self.window_count = len(windows)
         block = choose_block(windows.lengths, rows, max_length, segments) if pack else 0
         self._options = options | {
             "shuffle": shuffle,
@@ -70,6 +71,11 @@ class ChunkedLoader:
     def shapes(self) -> list[Shape]:
         """Of batches, by length."""
         return [self._shapes[length] for length in sorted(self._shapes)]
+
+    def set_every(self, every: int) -> None:
+        """As `Loader.set_every`."""
+        self._shapes = {length: shape._replace(every=every) for length, shape in self._shapes.items()}
+        self._loaded = None
 
     def _loader(self, index: int) -> Loader:
         loaded = self._loaded  # one read: another thread may be in another chunk

@@ -188,16 +188,3 @@ def apart(windows: Windows, name: str, member: np.ndarray) -> tuple[Windows, np.
     return Windows(
         pa.RecordBatch.from_pydict(columns | {"sentence": pa.array(sentence.astype(np.int32))})
     ), number
-
-
-def step_scales(weights: np.ndarray) -> np.ndarray:
-    """What a step's losses of T tasks are multiplied by, from the weights [N, T] of labels in its N windows.
-
-    Returns float64 [N, T + 1]. In column t the share of windows that have labels of task t by the sum of their
-    weights, 0 where a window has none: so the task's summed loss becomes its mean, times that share. In the last
-    column 1 / N, so that it adds up to 1 over the step, however its windows lie in microbatches and on devices.
-    """
-    labelled = weights > 0
-    total = np.maximum(weights.sum(axis=0, dtype=np.float64), 1e-30)
-    scales = labelled * (labelled.sum(axis=0) / (len(weights) * total))
-    return np.concatenate([scales, np.full((len(weights), 1), 1 / max(len(weights), 1))], axis=1)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxft.data.joint import step_scales
 from jaxft.data.packing import (
     Packed,
     Shape,
@@ -55,7 +54,7 @@ class Batch(NamedTuple):
         own or 0. Where tokens are labelled also int32 `labels`, 0 where there is no loss, and float32 `weights`, 1
         where there is a label, else 0. Where segments are labelled: `starts` as below, and the windows' columns
         `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment. Of several tasks each has its own,
-        `NAME/labels` and `NAME/weights`, and there are `scales`; see `joint.step_scales`.
+        `NAME/labels` and `NAME/weights`, and there are `task_weights`, see `losses.step_scales`.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       examples: how many windows the batch holds.
@@ -109,7 +108,7 @@ class Loader:
 
         Raises ValueError for a window longer than `max_length`, or buckets that end below a window's length.
         """
-        self._source = windows
+        self._source, self.window_count = windows, len(windows)
         self._rows, self._seed, self._shuffle, self._pad_id = rows, seed, shuffle, pad_id
         only = np.arange(rows) if only is None else only
         self._built = len(only)
@@ -158,6 +157,11 @@ class Loader:
             shape._replace(wanted=min(int(count), shape.slots // parts))
             for shape, count in zip(self.shapes, most, strict=True)
         ]
+
+    def set_every(self, every: int) -> None:
+        """Has `shapes` say another `every`, at most the one found and dividing the rows, and rows lie so."""
+        self.shapes = [shape._replace(every=every) for shape in self.shapes]
+        self._plan = None
 
     def _pack(
         self, lengths: np.ndarray, shape: Shape, segments: int | None, block: int | None
@@ -272,8 +276,9 @@ class Loader:
             elif spec.of_segment:
                 if name == "starts":
                     values = start
-                elif name == "scales":
-                    values = step_scales(self._source.column("task_weights")[window])
+                elif name == "task_weights":
+                    own = self._source.column(name)[window]
+                    values = np.concatenate([own, np.ones((len(own), 1), np.float32)], axis=1)
                 else:
                     values = self._source.column(name)[window]
                 arrays[name] = np.zeros(spec.shape_in(self._built, length, self._segments), spec.dtype)

@@ -71,6 +71,10 @@ class Texts(Sequence[Text]):
         for row in rows.to_pylist():
             yield Text(**row | {"cut": tuple(row["cut"]), "references": tuple(row["references"])})
 
+    def __add__(self, others: "Texts") -> "Texts":
+        table = pa.concat_tables([self._table, others._table])
+        return Texts(table, np.concatenate([self._numbers, others._numbers + len(self._table)]))
+
     @property
     def documents(self) -> np.ndarray:
         """The document of each: int64 `[N]`."""

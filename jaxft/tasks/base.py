@@ -42,7 +42,7 @@ class Task(Protocol):
     of_words: bool  # whether texts come cut into words
     predicts_words: bool  # whether the word embeddings are the output layer too
     passes: int  # of a training step through the body: R-Drop has two
-    compares_with_train: bool  # whether `write_evaluation` makes use of the training data
+    compares_with_train: bool  # whether evaluations are compared with the training data, see `compared`
     selection_metric: str  # what "best" means where config.eval.metric is "auto"
     arrays: Mapping[str, ArraySpec]  # of a batch
     segments: int | None  # windows that a row holds at most, where those are labelled; None where tokens are
@@ -128,19 +128,28 @@ class Task(Protocol):
     def summary(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
 
+    def compared(self, split: Split, predictions: Any, train: Sequence[Any]) -> list[Any]:
+        """What of training examples, perhaps a part of all, an evaluation of `split` is compared with: JSON values.
+
+        Of tasks that `compares_with_train`.
+        """
+
     def write_evaluation(
         self,
         folder: Path,
         split: Split,
-        train: Split | None,
         state: Any,
         predictions: Any,
         *,
+        compared: Sequence[Any],
         samples: int,
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes eval/NAME.json and what else there is to read, prints the report, returns the metrics."""
+        """Writes eval/NAME.json and what else there is to read, prints the report, returns the metrics.
+
+        compared: what `compared` gave of all parts of the training data.
+        """
 
 
 def two_passes(

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -224,10 +224,10 @@ class CausalLM:
         self,
         folder: Path,
         split: Split,
-        train: Split | None,
         state: LanguageModelState,
         scores: Scores,
         *,
+        compared: Sequence[Any],
         samples: int,
         seed: int,
         console: Console,

@@ -87,7 +87,7 @@ class MultiTask:
         self.arrays = INPUTS | {"starts": ArraySpec(np.int32, True)}
         for name, task in self.tasks.items():
             self.arrays |= {f"{name}/{key}": task.arrays[key] for key in ("labels", "weights")}
-        self.arrays["scales"] = ArraySpec(np.float32, True, (len(self.tasks) + 1,))
+        self.arrays["task_weights"] = ArraySpec(np.float32, True, (len(self.tasks) + 1,))
 
     @property
     def tuned(self) -> dict[str, Any]:
@@ -199,7 +199,10 @@ class MultiTask:
             yield name, task, model.reader(name, body), batch | own
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """The sum over tasks, see the class; weight: the share of the step's windows that the batch holds."""
+        """The sum over tasks, see the class; weight: the share of the step's windows that the batch holds.
+
+        `batch["scales"]`: of the step, `losses.step_scales` of its `task_weights`.
+        """
         total, each = jnp.float32(0), batch["scales"][..., -1]
         for index, (name, task, own, view) in enumerate(self._views(model, batch)):
             scales = batch["scales"][..., index]
@@ -320,29 +323,37 @@ class MultiTask:
             said += [f"{name}: {task.summary(own)}"] if own else []
         return "; ".join(said)
 
+    def compared(
+        self, split: Split, predictions: Predictions, train: Sequence[MultiText]
+    ) -> list[tuple[str, Any]]:
+        """What each task is compared with, beside its name."""
+        found = []
+        for name, (part, _) in self._parts(split).items():
+            if (task := self.tasks[name]).compares_with_train:
+                own = task.compared(part, predictions.of[name], _examples(train, name))
+                found += [(name, one) for one in own]
+        return found
+
     def write_evaluation(
         self,
         folder: Path,
         split: Split,
-        train: Split | None,
         state: ComposedState,
         predictions: Predictions,
         *,
+        compared: Sequence[tuple[str, Any]],
         samples: int,
         seed: int,
         console: Console,
     ) -> dict[str, float]:
         """Writes what each task writes, as of a split NAME-TASK, and eval/NAME.json with all metrics; returns them."""
         for name, (part, _) in self._parts(split).items():
-            known = None
-            if train is not None and (own := _examples(train.examples, name)):
-                known = Split(f"{train.name}-{name}", train.source, own, None)
             self.tasks[name].write_evaluation(
                 folder,
                 part,
-                known,
                 state.of[name],
                 predictions.of[name],
+                compared=[one for task, one in compared if task == name],
                 samples=samples,
                 seed=seed,
                 console=console,

@@ -1,11 +1,15 @@
 """Reads the data sets that a run's settings name, for any task."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxft import distributed
 from jaxft.errors import UserError
 from jaxft.tasks.base import Say, Split, Task
 
@@ -32,14 +36,52 @@ def read(
     return {name: found[name] for name in names if name in found}
 
 
+def read_run(
+    task: type[Task], config: ConfigDict, here: Sequence[int], say: Say
+) -> tuple[dict[int, Split], dict[str, Split]]:
+    """What a run reads, without windows: of the training data those parts, from 0, that are `here`; dev and test."""
+    parts = config.data.parts
+    if parts == 1:
+        found = read(task, config, say)
+        return {0: found.pop("train")}, found
+    train = {}
+    for number in here:
+        part = f"#{number + 1}/{parts}"
+        # Of several tasks the files are told one after the other.
+        source = ";".join(f"{files.strip()}{part}" for files in (config.data.train or "").split(";"))
+        train[number] = Split(f"train{part}", source, task.read(config, "train", source, say), None)
+    return train, read(task, config, say, ("dev", "test"))
+
+
+def label_set(task: type[Task], train: Mapping[int, Split]) -> list[str]:
+    """The labels that the training data determines, of which each process has some parts."""
+    found = distributed.pool({number: task.labels_in(part.examples) for number, part in train.items()})
+    return task.label_set(list(itertools.chain(*found)))
+
+
 def encode(
-    task: Task, found: dict[str, Split], tokenizer: Any, config: ConfigDict, say: Say
-) -> dict[str, Split]:
-    """The splits that `read` found, checked and with windows; `train` is among them."""
-    encoded = {
-        name: dataclasses.replace(split, windows=task.encode(split.examples, tokenizer, config))
-        for name, split in found.items()
-    }
-    for split in encoded.values():
-        task.check(split, found["train"].examples, say)
-    return encoded
+    task: Task,
+    train: dict[int, Split],
+    others: dict[str, Split],
+    tokenizer: Any,
+    config: ConfigDict,
+    say: Say,
+) -> tuple[dict[int, Split], dict[str, Split]]:
+    """What `read_run` found, checked and with windows."""
+
+    def encoded(split: Split) -> Split:
+        return dataclasses.replace(split, windows=task.encode(split.examples, tokenizer, config))
+
+    train = {number: encoded(part) for number, part in train.items()}
+    others = {name: encoded(split) for name, split in others.items()}
+    for part in train.values():
+        task.check(part, part.examples, say)
+    for split in others.values():
+        task.check(split, examples(train), say)
+    return train, others
+
+
+def examples(train: Mapping[int, Split]) -> Sequence[Any]:
+    """Those of all parts that there are."""
+    first, *rest = (part.examples for part in train.values())
+    return functools.reduce(operator.add, rest, first)

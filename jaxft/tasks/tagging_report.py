@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jaxft.data.sentence import Sentence
 from jaxft.metrics import ner_errors, ner_report
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
@@ -33,10 +34,22 @@ def summary(values: dict[str, float]) -> str:
     return f"{score}, token accuracy {percent['token_accuracy']}, loss {values.get('loss', float('nan')):.4f}"
 
 
+def seen(
+    split: Split, tags: Sequence[Sequence[str]], train: Sequence[Sentence]
+) -> list[tuple[list[str], list[str]]]:
+    """Words and types of the entities of `train` that `split` has too, by its own or the predicted `tags`."""
+    known = ner_errors.seen_entities((s.words, s.tags) for s in train)
+    both = (
+        (s.words, tags) for s, found in zip(split.examples, tags, strict=True) for tags in (s.tags, found)
+    )
+    asked = ner_errors.seen_entities(both)
+    return [(list(words), sorted(known[words])) for words in sorted(asked.keys() & known.keys())]
+
+
 def write(
     folder: Path,
     split: Split,
-    train: Split | None,
+    compared: Sequence[tuple[list[str], list[str]]],
     measured: EntityState | LabelState,
     tags: Sequence[Sequence[str]],
     intervals: dict | None,
@@ -44,13 +57,15 @@ def write(
 ) -> dict[str, float]:
     """Writes eval/NAME.json, predictions/NAME.conll and, of entities, errors/NAME.tsv, and prints the report.
 
-    train: where entities count as seen. tags: predicted. Returns the metrics.
+    compared: words and types of entities that count as seen. tags: predicted. Returns the metrics.
     """
     words, gold = [s.words for s in split.examples], [s.tags for s in split.examples]
     errors = None
     if isinstance(measured, EntityState):
-        seen = ner_errors.seen_entities((s.words, s.tags) for s in train.examples) if train else {}
-        errors = ner_errors.find_errors(words, gold, tags, seen)
+        known: ner_errors.SeenEntities = {}
+        for entity, kinds in compared:  # which several parts of the training data may have
+            known.setdefault(tuple(entity), set()).update(kinds)
+        errors = ner_errors.find_errors(words, gold, tags, known)
         write_lines(folder / "errors" / f"{split.name}.tsv", ner_report.error_lines(errors))
     result = ner_report.evaluation(measured, data=split.source, intervals=intervals, errors=errors)
     write_json(folder / "eval" / f"{split.name}.json", result)

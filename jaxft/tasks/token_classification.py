@@ -309,25 +309,33 @@ class TokenClassification:
         """The metrics of a log line."""
         return tagging_report.summary(values)
 
+    def compared(
+        self, split: Split, predictions: list[Prediction], train: Sequence[Sentence]
+    ) -> list[tuple[list[str], list[str]]]:
+        """Words and types of the entities of `train` that are entities of `split` too, gold or predicted."""
+        if not self.entities:
+            return []
+        return tagging_report.seen(split, [p.tags for p in predictions], train)
+
     def write_evaluation(
         self,
         folder: Path,
         split: Split,
-        train: Split | None,
         state: EntityState | LabelState,
         predictions: list[Prediction],
         *,
+        compared: Sequence[tuple[list[str], list[str]]],
         samples: int,
         seed: int,
         console: Console,
     ) -> dict[str, float]:
         """Writes eval/NAME.json, predictions/NAME.conll and, of entities, errors/NAME.tsv, and prints the report.
 
-        train: where entities count as seen. samples: of the bootstrap. Returns the metrics.
+        compared: entities that count as seen. samples: of the bootstrap. Returns the metrics.
         """
         tags = [p.tags for p in predictions]
         intervals = state.intervals(samples=samples, seed=seed) if samples else None
-        return tagging_report.write(folder, split, train, state, tags, intervals, console)
+        return tagging_report.write(folder, split, compared, state, tags, intervals, console)
 
 
 def _logits(model, batch, dropout=None, wanted=None):

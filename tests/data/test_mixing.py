@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from jaxft.data import mixing
 from jaxft.data.chunks import ChunkedLoader
-from jaxft.data.joint import step_scales
 from jaxft.data.loader import INPUTS, Loader, segment_labels
 from jaxft.data.mixing import Mix, MixedLoader, loader
 from jaxft.data.windows import Windows
@@ -126,16 +125,3 @@ def test_many_windows_come_in_chunks(monkeypatch):
     assert max(abs(np.diff(epochs[0][:30]))) < 34  # of one chunk
     still = loader(windows, Mix(), **options | {"shuffle": False})
     assert still.batch(0).windows[0].tolist() == [0, 1]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
-def test_scales_make_means_of_sums(weights):
-    """A loss of v a label comes to v times the share of windows with labels, however windows lie in microbatches."""
-    weights = np.array(weights, np.float32)
-    scales = step_scales(weights)
-    for task in range(2):
-        labelled = weights[:, task] > 0
-        assert (7.0 * weights[:, task] * scales[:, task]).sum() == pytest.approx(7.0 * labelled.mean())
-        assert len(set(scales[labelled, task])) <= 1
-    assert scales[:, 2].sum() == pytest.approx(1)

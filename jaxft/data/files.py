@@ -1,0 +1,63 @@
+"""Finds the files that a pattern means, and deals them to the parts of a run's data."""
+
+import glob
+import heapq
+import os
+import re
+from collections.abc import Sequence
+
+from jaxft.errors import UserError
+
+_PART = re.compile(r"(?P<pattern>.+)#(?P<number>\d+)/(?P<count>\d+)")
+
+
+def matching(source: object) -> list[str] | None:
+    """The files that `source` means, by name, where it is a pattern ("part-*.txt") or a part of one; else None.
+
+    "part-*.txt#2/4" is the second of four parts, see `dealt`; "?" is any character, unless a choice of records
+    follows it ("data.jsonl?fold=1").
+
+    Raises `UserError` for a pattern that no file matches, one with a choice of records, and a part that there is not.
+    """
+    if not isinstance(source, str) or os.path.exists(source):
+        return None
+    part = _PART.fullmatch(source)
+    pattern = part["pattern"] if part else source
+    address, _, choice = pattern.rpartition("?")
+    if not address or "=" not in choice or "/" in choice:
+        address, choice = pattern, ""
+    found = sorted(name for name in glob.glob(address, recursive=True) if os.path.isfile(name))
+    if part is None and "*" not in address and not ("?" in address and found):
+        return None
+    if choice:
+        raise UserError(f"{source}: ?{choice} chooses records of a file, {address} is a pattern of several")
+    if not found:
+        hint = "; only files have parts" if part else ""
+        raise UserError(
+            f"{source}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt{hint}"
+        )
+    if part is None:
+        return found
+    number, count = int(part["number"]), int(part["count"])
+    if not 1 <= number <= count:
+        raise UserError(f"{source}: there is no part {number} of {count}; expected 1 to {count}")
+    if len(found) < count:
+        raise UserError(
+            f"{source}: {len(found)} {'file' if len(found) == 1 else 'files'} for {count} parts; a part is one file "
+            "or more: split the data into more files, or have fewer parts (config.data.parts)"
+        )
+    return dealt(found, [os.path.getsize(name) for name in found], count)[number - 1]
+
+
+def dealt(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:
+    """Files in `count` parts of about the same size, each with one at least if there are as many, by name.
+
+    The largest first, each goes to the part that has least so far: a function of names and sizes in bytes only.
+    """
+    parts: list[list[str]] = [[] for _ in range(count)]
+    least = [(0, 0, index) for index in range(count)]  # bytes, files, part
+    for size, name in sorted(zip(sizes, files, strict=True), key=lambda pair: (-pair[0], pair[1])):
+        held, number, index = heapq.heappop(least)
+        parts[index].append(name)
+        heapq.heappush(least, (held + size, number + 1, index))
+    return [sorted(part) for part in parts]
