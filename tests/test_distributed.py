@@ -18,6 +18,7 @@ from jax._src.clusters import cluster as cluster_base
 from safetensors.numpy import load_file, save_file
 
 from jaxft import cluster
+from jaxft.data import files
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
 from tests.test_resume import assert_same_run, newest
 
@@ -41,7 +42,7 @@ def batch(self, step):
     made = build(self, step)
     if self._shuffle:
         rows = made.windows[self._place >= 0]
-        json.dump([step, rows[rows >= 0].tolist(), made.arrays["input_ids"].shape[0]], fed)
+        json.dump([step, rows[rows >= 0].tolist(), made.arrays["input_ids"].shape[0], self._seed], fed)
         print(file=fed, flush=True)
         if step == at:
             os.kill(os.getpid(), sent)
@@ -199,8 +200,8 @@ def test_each_example_is_fed_by_one_process_once_an_epoch(undisturbed):
     ]
     steps = json.loads((undisturbed / "metrics.jsonl").read_text().splitlines()[0])
     epoch = round(steps["step"] / steps["epoch"])
-    assert {rows for process in fed for _, _, rows in process} == {4}  # of 8: each builds what it feeds
-    seen = [{step: windows for step, windows, _ in process} for process in fed]
+    assert {rows for process in fed for _, _, rows, _ in process} == {4}  # of 8: each builds what it feeds
+    seen = [{step: windows for step, windows, *_ in process} for process in fed]
     for first in range(0, STEPS - epoch + 1, epoch):
         ids = [window for step in range(first, first + epoch) for process in seen for window in process[step]]
         assert len(ids) > 250 and sorted(ids) == list(range(len(ids)))
@@ -223,6 +224,97 @@ def test_each_part_of_the_text_is_encoded_by_one_process(undisturbed, corpus):
     sentences = sum(pathlib.Path(path).read_text().strip().count("\n\n") + 1 for path in corpus.values())
     assert sum(map(sum, counts)) == sentences and sum(map(len, counts)) > 10
     assert {path.suffix for path in (undisturbed / "cache").iterdir()} == {".arrow"}
+
+
+PARTS = 4
+
+
+@pytest.fixture(scope="module")
+def dealt(corpus, tmp_path_factory):
+    """A folder of files with the training data; folders of two processes, whose other files are no text; file to part.
+
+    Entities of one type are in one file only, so that no part has all labels, and files are of different sizes.
+    """
+    folders = [tmp_path_factory.mktemp("dealt") / name for name in ("all", "0", "1")]
+    blocks = pathlib.Path(corpus["train"]).read_text().strip().split("\n\n")
+    first = [block for block in blocks if "-PER" in block]
+    rest = [block for block in blocks if "-PER" not in block]
+    for folder in folders:
+        folder.mkdir()
+    for index, some in enumerate((first, rest[0::5] + rest[1::5], *(rest[n::5] for n in (2, 3, 4)))):
+        (folders[0] / f"part-{index}.conll").write_text("\n\n".join(some) + "\n")
+    paths = sorted(folders[0].iterdir())
+    parts = files.dealt([path.name for path in paths], [path.stat().st_size for path in paths], PARTS)
+    for number, names in enumerate(parts):
+        for path in (folders[0] / name for name in names):
+            own, other = folders[1 + number // 2] / path.name, folders[2 - number // 2] / path.name
+            own.write_bytes(path.read_bytes())
+            other.write_bytes(b"\xff" * path.stat().st_size)
+    return folders, parts
+
+
+def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
+    train, dealt, corpus, command, flags, tmp_path
+):
+    """With data in parts: of other processes' files there is but the size. One process with all parts trains alike.
+
+    The first start ends by a SIGTERM to one process.
+    """
+    folders, parts = dealt
+    held_out = tmp_path / "dev.conll"  # with a sentence of each file
+    firsts = [path.read_text().partition("\n\n")[0] for path in folders[0].iterdir()]
+    held_out.write_text("\n\n".join([pathlib.Path(corpus["dev"]).read_text().strip(), *firsts]) + "\n")
+    settings = {
+        "data.train": "part-*.conll",
+        "data.parts": PARTS,
+        "data.scheme": "iob2",
+        "data.dev": held_out,
+    }
+    more = [f"--config.{key}={value}" for key, value in settings.items()]
+    together = tmp_path / "together"
+    options = {"more": more, "folders": folders[1:]}
+    ends, _ = train(together, at=12, sent=signal.SIGTERM, **options)
+    assert [code for code, *_ in ends] == [EXIT_PREEMPTED] * 2, ends
+    fed = [(tmp_path / "together-fed" / f"{index}.jsonl").read_text() for index in range(2)]
+    encoded = [(tmp_path / "together-fed" / f"{index}.jsonl-parts").read_text() for index in range(2)]
+    ends, _ = train(together, **options)
+    assert [code for code, *_ in ends] == [0, 0], ends
+
+    single = tmp_path / "single"
+    own = [flag for flag in flags if "cache_dir" not in flag]
+    done = command("main", *own, *more, "--workdir", single, cwd=folders[0])
+    assert done.returncode == 0, done.stderr
+    one, two = losses(single), losses(together)
+    assert list(one) == list(two) == list(range(1, STEPS + 1))
+    assert max(abs(one[step] - two[step]) for step in one) < 1e-5
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (single, together)]
+    for key in ("steps", "padding_fraction", "late_compiles"):
+        assert summaries[0][key] == summaries[1][key], key
+    found = [json.loads((run / "eval/test.json").read_text()) for run in (single, together)]
+    # What the processes know of training, each of its part, is put together: labels, entities that were seen.
+    assert len(found[0]["metrics"]) == len(found[1]["metrics"]) > 8
+    assert found[0]["errors"]["gold"] == found[1]["errors"]["gold"] and found[0]["errors"]["gold"]["seen"] > 5
+    assert all("warning: 5 of 45 sentences of dev stand" in text for text in (done.stdout, ends[0][1]))
+
+    def count(path: pathlib.Path) -> int:
+        return path.read_text().strip().count("\n\n") + 1
+
+    sizes = [sum(count(folders[0] / name) for name in names) for names in parts]
+    others = count(held_out) + count(pathlib.Path(corpus["test"]))  # encoded by one or the other
+    counts = [sum(map(int, text.split())) for text in encoded]
+    assert sum(counts) == sum(sizes) + others
+    for index, text in enumerate(fed):
+        seen: dict[int, dict[int, list[int]]] = {}
+        for step, windows, rows, seed in map(json.loads, text.splitlines()):
+            assert rows == 2  # of 8: each part feeds as many
+            seen.setdefault(seed, {})[step] = windows
+        own = sizes[2 * index : 2 * index + 2]
+        assert sum(own) <= counts[index] <= sum(own) + others
+        for size, steps in zip(own, seen.values(), strict=True):
+            order = [window for _, windows in sorted(steps.items()) for window in windows]
+            windows = max(order) + 1  # of some sentences there are two
+            assert len(order) > windows >= size  # more than an epoch
+            assert sorted(order[:windows]) == list(range(windows))  # no example twice, none missed
 
 
 def test_after_a_sigterm_and_a_kill_a_run_ends_bit_identically(train, undisturbed, tmp_path):

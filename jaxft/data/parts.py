@@ -25,8 +25,8 @@ class PartedLoader:
     """Random access to the batches of any epoch, as `Loader`'s; part k of n feeds the k-th n-th of their rows.
 
     A part is packed and shuffled by itself, and each of its windows comes exactly once an epoch, which has as many
-    steps as the longest part needs; the others' empty rows are spread over it. A batch is a pure function of the seed,
-    the step and the parts, whoever feeds which of them. It is of whole rows: no length buckets.
+    steps as the longest part needs; the others' empty rows are spread over it, so that few share a step. A batch is a
+    pure function of the seed, the step and the parts, whoever feeds which of them. Rows are packed, and of one length.
     """
 
     def __init__(
@@ -48,25 +48,26 @@ class PartedLoader:
         windows: of the parts, from 0, that feed the rows `only`. parts: how many there are in all. options: of
         `Loader`.
         """
-        each, of = rows // parts, {"max_length": max_length, "segments": segments}
-        self._rows, self._each = rows, each
+        self._rows, self._parts, self._each = rows, parts, rows // parts
         lengths = {number: own.lengths for number, own in windows.items()}
         samples = pool({n: own[:: max(1, len(own) * parts // SAMPLE)].tolist() for n, own in lengths.items()})
-        block = choose_block(np.concatenate([np.array(one, np.int64) for one in samples]), each, **of)
+        sample = np.concatenate([np.array(one, np.int64) for one in samples])
+        block = choose_block(sample, self._each, max_length, segments)
         self._loaders = {}
         for number, own in sorted(windows.items()):
             [its_seed] = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
-            first = number * each
+            first, end = number * self._each, (number + 1) * self._each
             self._loaders[number] = loader(
                 own,
                 Mix(),
                 shuffle=True,
-                rows=each,
-                only=only[(only >= first) & (only < first + each)] - first,
+                rows=self._each,
+                only=only[(only >= first) & (only < end)] - first,
                 seed=int(its_seed),
                 pad_id=pad_id,
                 block=block,
-                **of,
+                max_length=max_length,
+                segments=segments,
                 **options,
             )
         known = {n: (one.steps_per_epoch, one.shapes[0].every) for n, one in self._loaders.items()}
@@ -97,8 +98,8 @@ class PartedLoader:
         epoch, index = divmod(step, self.steps_per_epoch)
         found = {}
         for number, one in self._loaders.items():
-            steps = one.steps_per_epoch
-            before, after = (place * steps // self.steps_per_epoch for place in (index, index + 1))
+            steps, shift = one.steps_per_epoch, number * self.steps_per_epoch // self._parts
+            before, after = ((at * steps + shift) // self.steps_per_epoch for at in (index, index + 1))
             found[number] = one.batch(epoch * steps + before) if after > before else self._empty[number]
         batches = list(found.values())
         segments = max(batch.windows.shape[1] for batch in batches)

@@ -1,0 +1,89 @@
+"""Tests of patterns of files: what they mean, to every reader, and how files are dealt to parts."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxft.data import files, labelled, sources, squad, text
+from jaxft.data.labelled import Columns
+from jaxft.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, size in {"a-1": 50, "a-2": 30, "a-3": 20, "a-4": 10, "a-10": 5, "b": 9}.items():
+        (tmp_path / f"{name}.txt").write_text("x" * size)
+    (tmp_path / "a-5.txt").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a-*.txt", "a-1 a-10 a-2 a-3 a-4"),
+        ("a-?.txt", "a-1 a-2 a-3 a-4"),
+        ("a-*.txt#1/2", "a-1 a-4"),
+        ("a-*.txt#2/2", "a-10 a-2 a-3"),
+        ("b.txt#1/1", "b"),
+        ("b.txt", None),
+        ("c.txt", None),
+        ("c.jsonl?fold=1", None),
+        ("demo:ner/train", None),
+        ("hub:org/name/train[:10%]", None),
+        ("-", None),
+    ],
+)
+def test_what_a_pattern_means(folder, source, expected):
+    assert files.matching(source) == (expected and [f"{name}.txt" for name in expected.split()])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("c-*.txt", r"c-\*.txt: no file matches \(in .*\); expected a pattern such as part-\*.txt$"),
+        ("demo:ner/train#1/2", r"demo:ner/train#1/2: no file matches .*; only files have parts$"),
+        ("a-*.txt#3/2", r"there is no part 3 of 2; expected 1 to 2"),
+        ("a-*.txt#1/6", r"5 files for 6 parts; a part is one file or more: split the data into more files"),
+        ("b.txt#1/2", r"b.txt#1/2: 1 file for 2 parts"),
+        ("a-*.txt?fold=1", r"\?fold=1 chooses records of a file, a-\*.txt is a pattern of several"),
+    ],
+)
+def test_patterns_that_mean_nothing(folder, source, message):
+    with pytest.raises(UserError, match=message):
+        files.matching(source)
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=30), st.integers(1, 30))
+def test_files_are_dealt_evenly_each_once(sizes, count):
+    names = [f"{index:02}" for index in range(len(sizes))]
+    parts = files.dealt(names, sizes, count)
+    assert sorted(itertools.chain(*parts)) == names and len(parts) == count
+    assert all(parts) or len(names) < count
+    of = dict(zip(names, sizes, strict=True))
+    held = [sum(of[name] for name in part) for part in parts]
+    assert max(held) - min(held) <= max(sizes)
+    assert files.dealt(names[::-1], sizes[::-1], count) == parts
+
+
+def test_every_reader_takes_a_pattern(tmp_path):
+    """In the order of names; documents, of which others make contexts, go on from file to file."""
+    for index in range(3):
+        (tmp_path / f"{index}.conll").write_text(
+            f"-DOCSTART- O\n\nw{index} O\n\n-DOCSTART- O\n\nv{index} O\n"
+        )
+        (tmp_path / f"{index}.jsonl").write_text(
+            f'{{"text": "t{index}", "label": "a", "question": "q{index}", "context": "c", "answers": []}}\n'
+        )
+    sentences = list(sources.read(f"{tmp_path}/*.conll"))
+    assert [s.words[0] for s in sentences] == ["w0", "v0", "w1", "v1", "w2", "v2"]
+    assert len({s.document for s in sentences}) == 6 and sentences[2].origin == f"{tmp_path}/1.conll:3"
+    records = f"{tmp_path}/*.jsonl"
+    assert [t.text for t in labelled.read(records, columns=Columns())] == ["t0", "t1", "t2"]
+    assert [q.question for q in squad.read(f"{records}#2/3")] == ["q1"]
+    assert [(t.text, t.document) for t in text.read(records)] == [("t0", 0), ("t1", 1), ("t2", 2)]
+    (tmp_path / "1.conll").write_text("")
+    with pytest.raises(UserError, match="1.conll: empty, it holds no sentence"):
+        list(sources.read(f"{tmp_path}/*.conll"))

@@ -1,0 +1,188 @@
+"""Data in parts, in one process (test_distributed.py has several): each example once an epoch, the labels of all."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+
+from jaxft import base_model, build, train
+from jaxft import config as settings
+from jaxft.errors import UserError
+from jaxft.tasks import TASKS, splits
+from jaxft.workdir import read_json
+
+FILES, PARTS = 5, 3
+INTENTS = ("intents", (("task", "sequence_classification"), ("data.label", "intent")))
+SLOTS = ("slots", (("task", "token_classification"),))
+KINDS = {
+    "words": {"task": "token_classification"},
+    "texts": {"task": "sequence_classification", "data__label": "intent"},
+    "numbers": {
+        "task": "sequence_classification",
+        "model__problem_type": "regression",
+        "data__label": "size",
+    },
+    "questions": {"task": "question_answering"},
+    "documents": {"task": "causal_lm"},
+    "targets": {"task": "causal_lm", "data__template": "{text} : {intent}", "eval__max_new_tokens": 16},
+    "several": {"task": "multi_task", "tasks": (INTENTS, SLOTS)},
+}
+LABELS = {  # intents i1 and i2 are in all files, the others in one each
+    "words": ["O", *(f"{prefix}-s{number}" for number in range(1, 6) for prefix in "BI")],
+    "texts": [f"i{number}" for number in range(1, 7)],
+    "numbers": ["value"],
+}
+LABELS["several"] = [f"intents/{label}" for label in LABELS["texts"]] + [
+    f"slots/{label}" for label in LABELS["words"]
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Records for all tasks in files of different sizes, each with a type of spans and an intent of its own."""
+    folder = tmp_path_factory.mktemp("files")
+    for index, name in enumerate(["dev", *(f"part-{number}" for number in range(FILES))]):
+        with open(folder / f"{name}.jsonl", "w") as file:
+            for row in range(10 + 4 * index):
+                words = [f"{chr(97 + row * step % 26)}{index}" for step in range(1, 4 + row % 9)]
+                text, intent = " ".join(words), 1 + row % 2 + (row == 8) * index
+                span = {"start": 0, "end": 2, "label": f"s{max(index, 1)}"}
+                answer = {"text": text[:2], "answer_start": 0}
+                record = {"text": text, "intent": f"i{intent}", "size": row + 0.5, "spans": [span]}
+                record |= {"question": f"{row}?", "context": text, "answers": [answer]}
+                print(json.dumps(record), file=file)
+    return folder
+
+
+@pytest.fixture
+def config_for(folder, tiny_bert, tiny_gpt2):
+    def make(kind: str, **changed):
+        config = settings.base()
+        values = {
+            "model__checkpoint": str(tiny_gpt2 if KINDS[kind]["task"] == "causal_lm" else tiny_bert),
+            "model__unroll": "no",
+            "data__train": f"{folder}/part-*.jsonl",
+            "data__dev": f"{folder}/dev.jsonl",
+            "data__parts": PARTS,
+            "data__scheme": "iob2",
+            "data__cache_dir": "off",
+            "data__max_length": 48,
+            "batch__rows": 6,
+            "log__tensorboard": False,
+            "log__every_steps": 1,
+        }
+        values |= KINDS[kind] | changed
+        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in values.items()})
+        settings.validate(config)
+        return config
+
+    return make
+
+
+def segments_of_an_epoch(config):
+    """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
+    kind = TASKS[config.task]
+    found, _ = splits.read_run(kind, config, range(config.data.parts), lambda line: None)
+    checkpoint = base_model.open_checkpoint(config, lambda: [])
+    task = kind(splits.label_set(kind, found), head_dropout=0.0, config=config)
+    encoded, _ = splits.encode(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
+    loader = build.train_loader(
+        {number: part.windows for number, part in encoded.items()},
+        config,
+        only=np.arange(config.batch.rows),
+        max_length=config.data.max_length,
+        seed=3,
+        pad_id=0,
+        arrays=task.arrays,
+        segments=task.segments,
+    )
+    counts = collections.Counter()
+    for step in range(loader.steps_per_epoch, 2 * loader.steps_per_epoch):
+        batch = loader.batch(step)
+        assert batch.shape in loader.shapes
+        for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
+            inside = batch.arrays["segment_ids"][row] == segment + 1
+            values = [
+                values[row, segment] if task.arrays[name].of_segment else values[row][inside]
+                for name, values in sorted(batch.arrays.items())
+                if name not in ("segment_ids", "starts")
+            ]
+            counts[tuple(value.tobytes() for value in values)] += 1
+    return counts, task.labels
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_of_parts_has_the_windows_and_labels_of_the_whole(kind, config_for):
+    whole, labels = segments_of_an_epoch(config_for(kind, data__parts=1))
+    parted, same = segments_of_an_epoch(config_for(kind))
+    assert sum(whole.values()) >= 110 and parted == whole
+    assert same == labels and labels == LABELS.get(kind, labels)
+
+
+@pytest.mark.parametrize("kind", ["targets", "several"])
+def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
+    """Also where a step's scales depend on all parts' rows, and text is cut into blocks, a part's by themselves."""
+    layout = {"data__layout": "blocks", "data__template": None} if kind == "targets" else {}
+    config = config_for(kind, train__epochs=8.0, optim__lr=0.01, batch__accumulate=2, **layout)
+    summary = train.run(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("train") and "#3/3: " in line]
+    rows = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert len(losses) == summary["steps"] and sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert summary["late_compiles"] == 0 and 0 < summary["padding_fraction"] < 0.5
+    if kind == "several":
+        assert read_json(tmp_path / "run/model/labels.json") == LABELS["several"]
+        assert summary["dev"]["slots/entity_f1"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "message"),
+    [
+        ("words", {"batch__rows": 8}, r"config.data.parts=3: expected a divisor of config.batch.rows=8"),
+        ("words", {"data__parts": 0}, r"config.data.parts=0: expected 1 or more"),
+        ("words", {"data__pack": False}, r"config.data.parts=3: expected 1 without config.data.pack"),
+        (
+            "words",
+            {"data__dev": None},
+            r"config.data.parts=3: expected 1 without config.data.dev: name a dev set",
+        ),
+        (
+            "words",
+            {"data__scheme": "auto"},
+            r"expected 1 unless config.data.scheme says how the data is tagged",
+        ),
+        (
+            "several",
+            {"data__scheme": "auto"},
+            r"expected 1 unless config.data.scheme says how the data is tagged",
+        ),
+        ("several", {"data__mix": "temperature"}, r"expected 1 where data sets are mixed in other ways"),
+        (
+            "documents",
+            {"model__checkpoint": "new:gpt2"},
+            r"expected 1 with a new model, whose tokenizer is trained",
+        ),
+    ],
+)
+def test_settings_that_parts_do_not_go_with(kind, changed, message, config_for):
+    with pytest.raises(UserError, match=message):
+        config_for(kind, **changed)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "dev.jsonl",
+            r"dev.jsonl#1/3: 1 file for 3 parts; a part is one file or more: split the data into more",
+        ),
+        ("none-*.jsonl", r"none-\*.jsonl#1/3: no file matches"),
+        ("demo:ner/train", r"demo:ner/train#1/3: no file matches .*; only files have parts"),
+    ],
+)
+def test_data_that_has_no_parts(source, message, config_for, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=message):
+        segments_of_an_epoch(config_for("words", data__train=source))
