@@ -8,21 +8,34 @@ from collections.abc import Sequence
 
 from jaxft.errors import UserError
 
-_PART = re.compile(r"(?P<pattern>.+)#(?P<number>\d+)/(?P<count>\d+)")
+_PART = re.compile(r"(?P<source>.+)#(?P<number>\d+)/(?P<count>\d+)")
+
+
+def split_part(source: str) -> tuple[str, tuple[int, int] | None]:
+    """("part-*.txt", (2, 4)) of "part-*.txt#2/4", the second of four parts; None for the whole.
+
+    Raises `UserError` for a part that there is not.
+    """
+    part = None if os.path.exists(source) else _PART.fullmatch(source)
+    if part is None:
+        return source, None
+    number, count = int(part["number"]), int(part["count"])
+    if not 1 <= number <= count:
+        raise UserError(f"{source}: there is no part {number} of {count}; expected 1 to {count}")
+    return part["source"], (number, count)
 
 
 def matching(source: object) -> list[str] | None:
     """The files that `source` means, by name, where it is a pattern ("part-*.txt") or a part of one; else None.
 
-    "part-*.txt#2/4" is the second of four parts, see `dealt`; "?" is any character, unless a choice of records
-    follows it ("data.jsonl?fold=1").
+    Of parts see `split_part` and `dealt`; those of the hub's data sets are no files. "?" is any character, unless a
+    choice of records follows it ("data.jsonl?fold=1").
 
     Raises `UserError` for a pattern that no file matches, one with a choice of records, and a part that there is not.
     """
-    if not isinstance(source, str) or os.path.exists(source):
+    if not isinstance(source, str) or os.path.exists(source) or source.startswith("hub:"):
         return None
-    part = _PART.fullmatch(source)
-    pattern = part["pattern"] if part else source
+    pattern, part = split_part(source)
     address, _, choice = pattern.rpartition("?")
     if not address or "=" not in choice or "/" in choice:
         address, choice = pattern, ""
@@ -32,19 +45,18 @@ def matching(source: object) -> list[str] | None:
     if choice:
         raise UserError(f"{source}: ?{choice} chooses records of a file, {address} is a pattern of several")
     if not found:
-        hint = "; only files have parts" if part else ""
+        hint = ", or hub:NAME/SPLIT; only these have parts" if part else ""
         raise UserError(
             f"{source}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt{hint}"
         )
     if part is None:
         return found
-    number, count = int(part["number"]), int(part["count"])
-    if not 1 <= number <= count:
-        raise UserError(f"{source}: there is no part {number} of {count}; expected 1 to {count}")
+    number, count = part
     if len(found) < count:
         raise UserError(
             f"{source}: {len(found)} {'file' if len(found) == 1 else 'files'} for {count} parts; a part is one file "
-            "or more: split the data into more files, or have fewer parts (config.data.parts)"
+            "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-`, of "
+            "what has an item a line), or have fewer parts (config.data.parts)"
         )
     return dealt(found, [os.path.getsize(name) for name in found], count)[number - 1]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.data import conll
+from jaxft.data import conll, files
 from jaxft.errors import UserError
 
 Record = tuple[str, str, dict]  # where it stands, for messages; its origin, "data.jsonl:3"; keys and values
@@ -20,9 +20,15 @@ _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
 
 
 def split_choice(source: str) -> tuple[str, str]:
-    """A source and the choice of its records: ("data.jsonl", "fold!=3") of "data.jsonl?fold!=3"; "" for all."""
-    path, mark, choice = source.rpartition("?")
-    return (path, choice) if mark and not os.path.exists(source) else (source, "")
+    """A source and the choice of its records: ("data.jsonl", "fold!=3") of "data.jsonl?fold!=3"; "" for all.
+
+    A part that is named after it stays with the source: ("hub:NAME/train#2/4", "fold=1").
+    """
+    whole, part = files.split_part(source)
+    path, mark, choice = whole.rpartition("?")
+    if not mark or os.path.exists(source):
+        return source, ""
+    return path + ("#{}/{}".format(*part) if part else ""), choice
 
 
 def chosen(rows: Iterator[Record], choice: str) -> Iterator[Record]:
@@ -149,10 +155,13 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
 def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record], Mapping[str, Any]]:
     """Rows and features of a dataset of the Hugging Face hub: `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
 
+    Of a part, `hub:NAME/train#2/4`, rows that follow each other, of all its rows about a fourth.
+
     Raises `UserError` if it cannot be loaded; without a network the message says how to go on offline.
     """
     import datasets
 
+    address, part = files.split_part(address)
     name, configuration, revision, split = parse_hub(address, split)
     try:
         dataset = datasets.load_dataset(name, configuration, revision=revision, split=split)
@@ -169,7 +178,14 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
             "@refs/convert/parquet often holds its data"
         ) from None
 
-    rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in enumerate(dataset, 1))
+    number, count = part or (1, 1)
+    if len(dataset) < count:
+        raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.parts)")
+    first, end = ((one * len(dataset)) // count for one in (number - 1, number))
+    chosen = enumerate(
+        dataset.select(range(first, end)), first + 1
+    )  # others' rows, which are in a file, aren't read
+    rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in chosen)
     return rows, dataset.features
 
 

@@ -33,6 +33,7 @@ def folder(tmp_path, monkeypatch):
         ("c.jsonl?fold=1", None),
         ("demo:ner/train", None),
         ("hub:org/name/train[:10%]", None),
+        ("hub:org/name/train#1/2", None),
         ("-", None),
     ],
 )
@@ -44,7 +45,10 @@ def test_what_a_pattern_means(folder, source, expected):
     ("source", "message"),
     [
         ("c-*.txt", r"c-\*.txt: no file matches \(in .*\); expected a pattern such as part-\*.txt$"),
-        ("demo:ner/train#1/2", r"demo:ner/train#1/2: no file matches .*; only files have parts$"),
+        (
+            "demo:ner/train#1/2",
+            r"demo:ner/train#1/2: no file matches .*, or hub:NAME/SPLIT; only these have parts$",
+        ),
         ("a-*.txt#3/2", r"there is no part 3 of 2; expected 1 to 2"),
         ("a-*.txt#1/6", r"5 files for 6 parts; a part is one file or more: split the data into more files"),
         ("b.txt#1/2", r"b.txt#1/2: 1 file for 2 parts"),

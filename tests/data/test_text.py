@@ -66,6 +66,16 @@ def test_rows_of_the_hub(monkeypatch):
     assert calls == [(("org/name", "en"), {"revision": "v1", "split": "train"})]
     [pair] = sources.read("hub:org/name/train?lang=de", template="{article}\nTitle: {title}")
     assert (pair.prompt, pair.text, pair.origin) == ("C d.\nTitle:", " C", "hub:org/name/train:2")
+    parts = [list(sources.read(f"hub:org/name/train#{n}/2", columns={"text": "title"})) for n in (1, 2)]
+    assert [[(text.text, text.origin) for text in part] for part in parts] == [
+        [("A", "hub:org/name/train:1")],
+        [("C", "hub:org/name/train:2")],
+    ]
+    assert texts("hub:org/name/train?lang=de#2/2", columns={"text": "title"}) == ["C"]
+    with pytest.raises(UserError, match="hub:org/name/train: 2 rows for 3 parts; have fewer"):
+        texts("hub:org/name/train#1/3")
+    with pytest.raises(UserError, match="there is no part 3 of 2"):
+        texts("hub:org/name/train#3/2")
 
 
 def test_a_template_makes_prompt_target_and_references():
