@@ -317,6 +317,26 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
             assert sorted(order[:windows]) == list(range(windows))  # no example twice, none missed
 
 
+def test_processes_that_see_other_files_do_not_deal_them(train, dealt, tmp_path):
+    """Or examples would be fed twice, or by nobody."""
+    folders, _ = dealt
+    (folders[2] / "part-9.conll").write_text("more O\n")
+    try:
+        more = [
+            "--config.data.train=part-*.conll",
+            f"--config.data.parts={PARTS}",
+            "--config.data.scheme=iob2",
+        ]
+        ends, _ = train(tmp_path / "run", more=more, folders=folders[1:])
+    finally:
+        (folders[2] / "part-9.conll").unlink()
+    for code, _, stderr in ends:
+        assert code == EXIT_USER_ERROR
+        assert re.search(
+            r"part-\*.conll is '6 files of [\d,]+ bytes \(\w+\)', not '5 files of [\d,]+ bytes", stderr
+        )
+
+
 def test_after_a_sigterm_and_a_kill_a_run_ends_bit_identically(train, undisturbed, tmp_path):
     """The signals come to the second of two processes."""
     workdir = tmp_path / "run"

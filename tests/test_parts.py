@@ -176,10 +176,10 @@ def test_settings_that_parts_do_not_go_with(kind, changed, message, config_for):
     [
         (
             "dev.jsonl",
-            r"dev.jsonl#1/3: 1 file for 3 parts; a part is one file or more: split the data into more",
+            r"dev.jsonl: 1 file for 3 parts; a part is one file or more: split the data into more",
         ),
-        ("none-*.jsonl", r"none-\*.jsonl#1/3: no file matches"),
-        ("demo:ner/train", r"demo:ner/train#1/3: no file matches .*; only these have parts"),
+        ("none-*.jsonl", r"none-\*.jsonl: no file matches"),
+        ("demo:ner/train", r"demo:ner/train: no file matches .*; only these have parts"),
     ],
 )
 def test_data_that_has_no_parts(source, message, config_for, folder, monkeypatch):

@@ -1,7 +1,9 @@
 """Finds the files that a pattern means, and deals them to the parts of a run's data."""
 
 import glob
+import hashlib
 import heapq
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -43,22 +45,30 @@ def matching(source: object) -> list[str] | None:
     if part is None and "*" not in address and not ("?" in address and found):
         return None
     if choice:
-        raise UserError(f"{source}: ?{choice} chooses records of a file, {address} is a pattern of several")
+        raise UserError(f"{pattern}: ?{choice} chooses records of a file, {address} is a pattern of several")
     if not found:
         hint = ", or hub:NAME/SPLIT; only these have parts" if part else ""
         raise UserError(
-            f"{source}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt{hint}"
+            f"{pattern}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt{hint}"
         )
     if part is None:
         return found
     number, count = part
     if len(found) < count:
         raise UserError(
-            f"{source}: {len(found)} {'file' if len(found) == 1 else 'files'} for {count} parts; a part is one file "
+            f"{pattern}: {len(found)} {'file' if len(found) == 1 else 'files'} for {count} parts; a part is one file "
             "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-`, of "
             "what has an item a line), or have fewer parts (config.data.parts)"
         )
     return dealt(found, [os.path.getsize(name) for name in found], count)[number - 1]
+
+
+def census(pattern: str) -> str:
+    """What dealing a pattern's files depends on: how many there are, their bytes, a hash of names and sizes."""
+    found = matching(f"{pattern}#1/1") or []
+    listed = [(name, os.path.getsize(name)) for name in found]
+    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return f"{len(found):,} files of {sum(size for _, size in listed):,} bytes ({digest[:8]})"
 
 
 def dealt(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:

@@ -159,12 +159,30 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
 
     Raises `UserError` if it cannot be loaded; without a network the message says how to go on offline.
     """
+    address, part = files.split_part(address)
+    dataset = _load(address, split)
+    number, count = part or (1, 1)
+    if len(dataset) < count:
+        raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.parts)")
+    first, end = ((one * len(dataset)) // count for one in (number - 1, number))
+    chosen = enumerate(dataset.select(range(first, end)), first + 1)  # others are left in their file
+    rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in chosen)
+    return rows, dataset.features
+
+
+def census(source: str) -> str:
+    """What the parts of a source depend on, beside their number: that of the hub's rows, or `files.census`."""
+    if source.startswith("hub:"):
+        return f"{len(_load(split_choice(source)[0], None)):,} rows"
+    return files.census(source)
+
+
+def _load(address: str, split: str | None) -> Any:
     import datasets
 
-    address, part = files.split_part(address)
     name, configuration, revision, split = parse_hub(address, split)
     try:
-        dataset = datasets.load_dataset(name, configuration, revision=revision, split=split)
+        return datasets.load_dataset(name, configuration, revision=revision, split=split)
     except ConnectionError as error:
         raise UserError(
             f"{address}: the hub cannot be reached ({_first_line(error)}); to go on offline, use a "
@@ -177,16 +195,6 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
             "hub:NAME[:CONFIGURATION][@REVISION][/SPLIT], and for a dataset that is a script, "
             "@refs/convert/parquet often holds its data"
         ) from None
-
-    number, count = part or (1, 1)
-    if len(dataset) < count:
-        raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.parts)")
-    first, end = ((one * len(dataset)) // count for one in (number - 1, number))
-    chosen = enumerate(
-        dataset.select(range(first, end)), first + 1
-    )  # others' rows, which are in a file, aren't read
-    rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in chosen)
-    return rows, dataset.features
 
 
 def parse_hub(address: str, split: str | None) -> tuple[str, str | None, str | None, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxft import distributed
+from jaxft.data import joint, records
 from jaxft.errors import UserError
 from jaxft.tasks.base import Say, Split, Task
 
@@ -44,11 +45,17 @@ def read_run(
     if parts == 1:
         found = read(task, config, say)
         return {0: found.pop("train")}, found
+    if config.data.train is None:
+        raise UserError("config.data.train is not set: give a pattern of files, or hub:NAME/train")
+    sources = [("", config.data.train)]
+    if config.tasks:
+        named = joint.sources(config.data.train, [name for name, _ in config.tasks])
+        sources = [(",".join(tasks) + "=", address) for tasks, address in named]
+    distributed.agree({address: records.census(address) for _, address in sources})
     train = {}
     for number in here:
         part = f"#{number + 1}/{parts}"
-        # Of several tasks the files are told one after the other.
-        source = ";".join(f"{files.strip()}{part}" for files in (config.data.train or "").split(";"))
+        source = ";".join(f"{tasks}{address}{part}" for tasks, address in sources)
         train[number] = Split(f"train{part}", source, task.read(config, "train", source, say), None)
     return train, read(task, config, say, ("dev", "test"))
 

@@ -47,11 +47,11 @@ def test_what_a_pattern_means(folder, source, expected):
         ("c-*.txt", r"c-\*.txt: no file matches \(in .*\); expected a pattern such as part-\*.txt$"),
         (
             "demo:ner/train#1/2",
-            r"demo:ner/train#1/2: no file matches .*, or hub:NAME/SPLIT; only these have parts$",
+            r"demo:ner/train: no file matches .*, or hub:NAME/SPLIT; only these have parts$",
         ),
         ("a-*.txt#3/2", r"there is no part 3 of 2; expected 1 to 2"),
         ("a-*.txt#1/6", r"5 files for 6 parts; a part is one file or more: split the data into more files"),
-        ("b.txt#1/2", r"b.txt#1/2: 1 file for 2 parts"),
+        ("b.txt#1/2", r"b.txt: 1 file for 2 parts"),
         ("a-*.txt?fold=1", r"\?fold=1 chooses records of a file, a-\*.txt is a pattern of several"),
     ],
 )
