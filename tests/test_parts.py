@@ -137,6 +137,15 @@ def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
         assert summary["dev"]["slots/entity_f1"] > 0.5
 
 
+def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
+    monkeypatch.setattr(splits.distributed, "count", lambda: 2)
+    said = []
+    splits.read_run(TASKS["causal_lm"], config_for("documents", data__parts=1), [0], said.append)
+    assert (
+        said[0] == f"every process reads all 5 files of {folder}/part-*.jsonl; config.data.parts=3 deals them"
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [

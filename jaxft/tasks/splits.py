@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxft import distributed
-from jaxft.data import joint, records
+from jaxft.data import files, joint, records
 from jaxft.errors import UserError
 from jaxft.tasks.base import Say, Split, Task
 
@@ -43,6 +43,13 @@ def read_run(
     """What a run reads, without windows: of the training data those parts, from 0, that are `here`; dev and test."""
     parts = config.data.parts
     if parts == 1:
+        if distributed.count() > 1 and (names := files.matching(config.data.train)):
+            most = max(n for n in range(1, len(names) + 1) if config.batch.rows % n == 0)
+            if most > 1:
+                say(
+                    f"every process reads all {len(names)} files of {config.data.train}; config.data.parts={most} "
+                    "deals them"
+                )
         found = read(task, config, say)
         return {0: found.pop("train")}, found
     if config.data.train is None:
