@@ -259,8 +259,8 @@ def leave_out(
     Done where the network can, the data is in one part, and enough is left out. windows: the loader's, by part. steps:
     of the run. parts: microbatches of a batch. Gives the share of tokens that the last layer then has to give.
     """
-    alone = net.narrows and not isinstance(loader, PartedLoader)
-    wanted = net.task.wanted(windows[0]) if alone else None
+    counts = net.narrows and not isinstance(loader, PartedLoader)
+    wanted = net.task.wanted(windows[0]) if counts else None
     if wanted is None:
         return 1.0
     share = float(wanted.sum() / windows[0].lengths.sum())

@@ -112,7 +112,9 @@ def main(argv: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--run", required=True, help="the --workdir of a run")
-    parser.add_argument("--data", required=True, help="file, -, demo:NAME/SPLIT or hub:NAME/SPLIT")
+    parser.add_argument(
+        "--data", required=True, help="file, pattern of files, -, demo:NAME/SPLIT or hub:NAME/SPLIT"
+    )
     parser.add_argument("--output", help="folder of what is found; default RUN/evaluations/NAME_OF_THE_DATA")
     parser.add_argument("--format", choices=CHOICES["data.format"], help="of the data; default the run's")
     parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
@@ -147,8 +149,8 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     examples = task.read(config, name, flags.data, distributed.say)
     train = _training_examples(original) if task.compares_with_train else []
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
+    distributed.agree({"data": split.windows.fingerprint} | sharding.local_devices())
     task.check(split, train, distributed.say)
-    distributed.agree({"data": workdir.fingerprint(split.windows)} | sharding.local_devices())
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
     model = inference.open_model(run, distributed.say)

@@ -111,11 +111,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     net = build.network(task, sizes, mesh)
     given = build.leave_out(net, loader, windows, steps=total, parts=config.batch.accumulate)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
-    data = distributed.pool({number: folder.fingerprint(own) for number, own in windows.items()})
-    data = [*data, folder.fingerprint(splits["dev"].windows)]
+    data = distributed.pool({number: own.fingerprint for number, own in windows.items()})
+    data.append(splits["dev"].windows.fingerprint)
     identity = folder.identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
-    tested = folder.fingerprint(splits["test"].windows) if "test" in splits else None
-    distributed.agree(identity | {"test data": tested} | sharding.local_devices())
+    distributed.agree(identity | sharding.local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
     restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.stacked)

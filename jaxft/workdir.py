@@ -20,7 +20,6 @@ from jaxft import distributed
 from jaxft.base_model import Checkpoint
 from jaxft.checkpoint import Checkpoints
 from jaxft.data.loader import Batch
-from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.pretrained import hub
 from jaxft.report import write_json
@@ -155,14 +154,6 @@ def identity(
         "labels": labels,
         "tokenizer": vocabulary.hexdigest(),
     }
-
-
-def fingerprint(windows: Windows) -> str:
-    """A hash of all that windows hold."""
-    data = hashlib.sha256()
-    for array in (windows.offsets, *map(windows.column, windows.rows.schema.names)):
-        data.update(np.ascontiguousarray(array))
-    return data.hexdigest()
 
 
 def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: Path) -> None:

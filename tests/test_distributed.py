@@ -294,7 +294,11 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     # What the processes know of training, each of its part, is put together: labels, entities that were seen.
     assert len(found[0]["metrics"]) == len(found[1]["metrics"]) > 8
     assert found[0]["errors"]["gold"] == found[1]["errors"]["gold"] and found[0]["errors"]["gold"]["seen"] > 5
-    assert all("warning: 5 of 45 sentences of dev stand" in text for text in (done.stdout, ends[0][1]))
+    for text in done.stdout, ends[0][1]:  # process 0 also tells what others found in their parts
+        assert "warning: 5 of 45 sentences of dev stand" in text
+        assert re.findall(r"^train: part-\*.conll#(\d/4): ", text, re.M) == [
+            f"{part}/4" for part in range(1, 5)
+        ]
 
     def count(path: pathlib.Path) -> int:
         return path.read_text().strip().count("\n\n") + 1
@@ -451,7 +455,7 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_b
     ends, _ = train(tmp_path / "data", more=more, folders=folders)
     for code, _, stderr in ends:
         assert code == EXIT_USER_ERROR and re.search(
-            r"process 1 \(.+\) differs from .*: data is '\w{64}', not '.*; test data is '", stderr
+            r"process 1 \(.+\) differs from .*: test data is '\w{64}', not '.*; train data is '", stderr
         )
 
     # Weights to start from, each of a folder of its own.

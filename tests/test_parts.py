@@ -146,6 +146,23 @@ def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
     )
 
 
+def test_of_labels_all_parts_count(config_for, tmp_path):
+    """A part without entities is no sign of a wrong column, nor are many labels beside one part's few texts."""
+    for index in range(3):
+        texts = [{"text": f"a{row}", "intent": f"i{6 * index + row // 2}", "spans": []} for row in range(12)]
+        if index == 0:
+            texts[0]["spans"] = [{"start": 0, "end": 2, "label": "s"}]
+        (tmp_path / f"part-{index}.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    for kind in ("words", "texts"):
+        config = config_for(kind, data__train=f"{tmp_path}/part-*.jsonl")
+        said = []
+        found, others = splits.read_run(TASKS[config.task], config, range(3), said.append)
+        task = TASKS[config.task](splits.label_set(TASKS[config.task], found), config=config)
+        tokenizer = base_model.open_checkpoint(config, lambda: []).tokenizer
+        splits.encode(task, found, {}, tokenizer, config, said.append)
+        assert not [line for line in said if "warning" in line and "train" in line], said
+
+
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [
@@ -195,3 +212,13 @@ def test_data_that_has_no_parts(source, message, config_for, folder, monkeypatch
     monkeypatch.chdir(folder)
     with pytest.raises(UserError, match=message):
         segments_of_an_epoch(config_for("words", data__train=source))
+
+
+def test_a_part_that_is_too_short_is_named(config_for, tmp_path):
+    for index, text in enumerate(("one two " * 60, "one", "one two " * 60)):
+        (tmp_path / f"{index}.txt").write_text(text + "\n")
+    config = config_for("documents", data__train=f"{tmp_path}/?.txt", data__layout="blocks")
+    with pytest.raises(
+        UserError, match=r"\?.txt#3/3: the text has 4 tokens, .*; or have fewer parts, of more text each"
+    ):
+        train.run(config, tmp_path / "run")

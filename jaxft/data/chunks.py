@@ -28,15 +28,17 @@ class ChunkedLoader:
         rows: int,
         max_length: int,
         segments: int | None = None,
+        block: int | None = None,
         **options,
     ):
         """Makes up the rows of all chunks, which are of nearly equal size, at most `chunk` windows.
 
-        options: further ones of `Loader`.
+        block, options: as of `Loader`.
         """
         self._windows, self._seed, self._shuffle = windows, seed, shuffle
         self.window_count = len(windows)
-        block = choose_block(windows.lengths, rows, max_length, segments) if pack else 0
+        if block is None:
+            block = choose_block(windows.lengths, rows, max_length, segments) if pack else 0
         self._options = options | {
             "shuffle": shuffle,
             "pack": pack,

@@ -38,10 +38,13 @@ def matching(source: object) -> list[str] | None:
     if not isinstance(source, str) or os.path.exists(source) or source.startswith("hub:"):
         return None
     pattern, part = split_part(source)
+    if part is None and os.path.exists(pattern.rpartition("?")[0]):
+        return None
     address, _, choice = pattern.rpartition("?")
     if not address or "=" not in choice or "/" in choice:
         address, choice = pattern, ""
-    found = sorted(name for name in glob.glob(address, recursive=True) if os.path.isfile(name))
+    pathname = address.replace("[", "[[]")  # which are characters of names
+    found = sorted(name for name in glob.glob(pathname, recursive=True) if os.path.isfile(name))
     if part is None and "*" not in address and not ("?" in address and found):
         return None
     if choice:

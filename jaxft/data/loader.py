@@ -159,7 +159,7 @@ class Loader:
         ]
 
     def set_every(self, every: int) -> None:
-        """Has `shapes` say another `every`, at most the one found and dividing the rows, and rows lie so."""
+        """Has only each `every`-th row hold what crosses blocks; it divides the rows, and is at most the one found."""
         self.shapes = [shape._replace(every=every) for shape in self.shapes]
         self._plan = None
 

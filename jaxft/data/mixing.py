@@ -20,14 +20,17 @@ class Mix(NamedTuple):
     by_task: bool = False  # whether a step's rows are of one data set
 
 
-def loader(windows: Windows, mix: Mix, *, shuffle: bool, **options) -> Loader | ChunkedLoader:
+def loader(
+    windows: Windows, mix: Mix, *, shuffle: bool, chunk: int | None = None, **options
+) -> Loader | ChunkedLoader:
     """Batches of `windows` in the proportions of `mix`; without `shuffle` each window once, in fixed order.
 
-    options: of `Loader`. More windows than `CHUNK` are shuffled within chunks.
+    options: of `Loader`. More windows than `chunk`, default `CHUNK`, are shuffled within chunks.
     """
+    chunk = chunk or CHUNK
     if not shuffle or (mix.kind == "size" and not mix.by_task):
-        if len(windows) > CHUNK:
-            return ChunkedLoader(windows, chunk=CHUNK, shuffle=shuffle, **options)
+        if len(windows) > chunk:
+            return ChunkedLoader(windows, chunk=chunk, shuffle=shuffle, **options)
         return Loader(windows, shuffle=shuffle, **options)
     return MixedLoader(windows, mix, **options)
 

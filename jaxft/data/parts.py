@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxft.data import mixing
 from jaxft.data.loader import Batch
-from jaxft.data.mixing import Mix, loader
 from jaxft.data.packing import SAMPLE, Shape, choose_block
 from jaxft.data.windows import Windows
 
@@ -57,10 +57,11 @@ class PartedLoader:
         for number, own in sorted(windows.items()):
             [its_seed] = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
             first, end = number * self._each, (number + 1) * self._each
-            self._loaders[number] = loader(
+            self._loaders[number] = mixing.loader(
                 own,
-                Mix(),
+                mixing.Mix(),
                 shuffle=True,
+                chunk=max(mixing.CHUNK // parts, 1),  # who has all parts plans as much as of one
                 rows=self._each,
                 only=only[(only >= first) & (only < end)] - first,
                 seed=int(its_seed),

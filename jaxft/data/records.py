@@ -20,15 +20,16 @@ _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
 
 
 def split_choice(source: str) -> tuple[str, str]:
-    """A source and the choice of its records: ("data.jsonl", "fold!=3") of "data.jsonl?fold!=3"; "" for all.
-
-    A part that is named after it stays with the source: ("hub:NAME/train#2/4", "fold=1").
-    """
-    whole, part = files.split_part(source)
-    path, mark, choice = whole.rpartition("?")
+    """A source and the choice of its records: ("data.jsonl", "fold!=3") of "data.jsonl?fold!=3"; "" for all."""
+    path, mark, choice = source.rpartition("?")
     if not mark or os.path.exists(source):
         return source, ""
-    return path + ("#{}/{}".format(*part) if part else ""), choice
+    if files.split_part(source)[1]:
+        raise UserError(
+            f"{source}: ?{choice.partition('#')[0]} chooses records, which no part is made of; write those to files, "
+            "and deal these to parts"
+        )
+    return path, choice
 
 
 def chosen(rows: Iterator[Record], choice: str) -> Iterator[Record]:
@@ -162,18 +163,19 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
     address, part = files.split_part(address)
     dataset = _load(address, split)
     number, count = part or (1, 1)
-    if len(dataset) < count:
+    if part and len(dataset) < count:
         raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.parts)")
     first, end = ((one * len(dataset)) // count for one in (number - 1, number))
-    chosen = enumerate(dataset.select(range(first, end)), first + 1)  # others are left in their file
-    rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in chosen)
+    numbered = enumerate(dataset.select(range(first, end)), first + 1)  # others are left in their file
+    rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in numbered)
     return rows, dataset.features
 
 
 def census(source: str) -> str:
-    """What the parts of a source depend on, beside their number: that of the hub's rows, or `files.census`."""
+    """What the parts of a source depend on, beside their number: the hub's rows and bytes, or `files.census`."""
     if source.startswith("hub:"):
-        return f"{len(_load(split_choice(source)[0], None)):,} rows"
+        dataset = _load(split_choice(source)[0], None)
+        return f"{len(dataset):,} rows ({dataset.info.dataset_size} bytes in all splits)"
     return files.census(source)
 
 

@@ -1,5 +1,6 @@
 """Holds encoded windows as an Arrow record batch."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,14 @@ class Windows:
     def has(self, name: str) -> bool:
         """Whether there is such a column."""
         return name in self.rows.schema.names
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that they hold."""
+        data = hashlib.sha256()
+        for array in (self.offsets, *map(self.column, self.rows.schema.names)):
+            data.update(np.ascontiguousarray(array))
+        return data.hexdigest()
 
     @cached_property
     def offsets(self) -> np.ndarray:

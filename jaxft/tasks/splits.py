@@ -1,10 +1,11 @@
 """Reads the data sets that a run's settings name, for any task."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -60,11 +61,32 @@ def read_run(
         sources = [(",".join(tasks) + "=", address) for tasks, address in named]
     distributed.agree({address: records.census(address) for _, address in sources})
     train = {}
-    for number in here:
-        part = f"#{number + 1}/{parts}"
-        source = ";".join(f"{tasks}{address}{part}" for tasks, address in sources)
-        train[number] = Split(f"train{part}", source, task.read(config, "train", source, say), None)
+    with _of_parts(say) as saying:
+        for number in here:
+            part = f"#{number + 1}/{parts}"
+            source = ";".join(f"{tasks}{address}{part}" for tasks, address in sources)
+            examples = task.read(config, "train", source, saying(number))
+            train[number] = Split(f"train{part}", source, examples, None)
     return train, read(task, config, say, ("dev", "test"))
+
+
+@contextlib.contextmanager
+def _of_parts(say: Say) -> Iterator[Callable[[int], Say]]:
+    """Gives what says lines about a part; process 0 says at the end also what others have said of theirs."""
+    lines: dict[int, list[str]] = {}
+
+    def saying(number: int) -> Say:
+        def one(line: str) -> None:
+            lines.setdefault(number, []).append(line)
+            say(line)
+
+        lines[number] = []
+        return one
+
+    yield saying
+    for number, said in enumerate(distributed.pool(lines)):
+        for line in said if number not in lines else ():
+            say(line)
 
 
 def label_set(task: type[Task], train: Mapping[int, Split]) -> list[str]:
@@ -84,12 +106,21 @@ def encode(
     """What `read_run` found, checked and with windows."""
 
     def encoded(split: Split) -> Split:
-        return dataclasses.replace(split, windows=task.encode(split.examples, tokenizer, config))
+        try:
+            return dataclasses.replace(split, windows=task.encode(split.examples, tokenizer, config))
+        except UserError as error:
+            if split.name in ("train", *others):
+                raise
+            raise UserError(f"{split.source}: {error}; or have fewer parts, of more text each") from None
 
     train = {number: encoded(part) for number, part in train.items()}
     others = {name: encoded(split) for name, split in others.items()}
-    for part in train.values():
-        task.check(part, part.examples, say)
+    shared = others | ({"train": train[0]} if config.data.parts == 1 else {})
+    # Before processes tell each other what they found in it.
+    distributed.agree({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
+    with _of_parts(say) as saying:
+        for number, part in train.items():
+            task.check(part, part.examples, saying(number))
     for split in others.values():
         task.check(split, examples(train), say)
     return train, others

@@ -64,7 +64,7 @@ class TokenClassification:
         self.compares_with_train = self.entities  # which count as seen or unseen
         self.selection_metric = "entity_f1" if self.entities else "token_accuracy"
         self.head_dropout = head_dropout
-        self.context = config.data.context
+        self.context, self.tag_column = config.data.context, config.data.tag_column
         self.label_smoothing = config.loss.label_smoothing
         self.focal_gamma = config.loss.focal_gamma
         self.r_drop = config.loss.r_drop
@@ -92,10 +92,6 @@ class TokenClassification:
             kinds = Counter(tag for s in converted for tag in s.tags)
         counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
         say(f"{name}: {source}: {conversion}; {'labels' if plain else 'entities'}: {counts}")
-        if not kinds:
-            say(
-                f"warning: {name} ({source}) holds no entities; is config.data.tag_column={data.tag_column} right?"
-            )
         return converted
 
     @staticmethod
@@ -130,6 +126,13 @@ class TokenClassification:
         Raises `UserError` where labels of no scheme were found in one of them, and entities in the other.
         """
         name, sentences = split.name, split.examples
+        # Of the training data one part may have none.
+        tags = self.labels if sentences is train else {tag for s in sentences for tag in s.tags}
+        if set(tags) <= {"O"}:
+            say(
+                f"warning: {name} ({split.source}) holds no entities; is config.data.tag_column={self.tag_column} "
+                "right?"
+            )
         unseen = Counter(t for s in sentences for t in s.tags if t not in self.labels)
         if unseen and self.scheme == "auto" and schemes.is_iob2(unseen) != self.entities:
             raise UserError(

@@ -28,6 +28,8 @@ def folder(tmp_path, monkeypatch):
         ("a-*.txt#1/2", "a-1 a-4"),
         ("a-*.txt#2/2", "a-10 a-2 a-3"),
         ("b.txt#1/1", "b"),
+        ("a-[12].txt", None),
+        ("b.txt?path=a/*", None),
         ("b.txt", None),
         ("c.txt", None),
         ("c.jsonl?fold=1", None),
@@ -52,6 +54,7 @@ def test_what_a_pattern_means(folder, source, expected):
         ("a-*.txt#3/2", r"there is no part 3 of 2; expected 1 to 2"),
         ("a-*.txt#1/6", r"5 files for 6 parts; a part is one file or more: split the data into more files"),
         ("b.txt#1/2", r"b.txt: 1 file for 2 parts"),
+        ("a-[12].txt#1/1", r"a-\[12\].txt: no file matches"),
         ("a-*.txt?fold=1", r"\?fold=1 chooses records of a file, a-\*.txt is a pattern of several"),
     ],
 )

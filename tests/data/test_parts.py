@@ -108,15 +108,22 @@ def test_parts_are_shuffled_by_themselves_and_a_short_ones_rows_lie_apart():
 
 
 def test_large_parts_come_in_chunks(monkeypatch):
-    monkeypatch.setattr(mixing, "CHUNK", 30)
-    lengths = [*range(3, 128), *[10] * 40]
-    [loader] = loaders([windows_of(lengths), windows_of(lengths[::-1])], [range(4)], 4)
+    """Their rows are of the blocks that all parts have, also where a part by itself would have others."""
+    monkeypatch.setattr(mixing, "CHUNK", 200)
+    lengths = [10] * 2000, [40] * 120
+    windows = [windows_of(one) for one in lengths]
+    [loader] = loaders(windows, [range(4)], 4)
     assert all(isinstance(one, ChunkedLoader) for one in loader._loaders.values())
-    for part in range(2):
-        found = [
-            window
-            for step in range(loader.steps_per_epoch)
-            for window in loader.batch(step).windows[2 * part : 2 * part + 2].ravel().tolist()
-            if window >= 0
-        ]
-        assert sorted(found) == list(range(len(lengths)))
+    [shape] = loader.shapes
+    assert shape.block
+    for part, own in enumerate(windows):
+        found = []
+        for step in range(loader.steps_per_epoch):
+            rows = slice(2 * part, 2 * part + 2)
+            batch = loader.batch(step)
+            for place in zip(*np.nonzero(batch.windows[rows] >= 0), strict=True):
+                window, start = batch.windows[rows][place], batch.starts[rows][place]
+                found.append(window)
+                if start // shape.block != (start + own.lengths[window] - 1) // shape.block:
+                    assert shape.every and place[0] % shape.every == 0
+        assert sorted(found) == list(range(len(own)))
