@@ -1,6 +1,7 @@
 """A thread beside the run: tells the other processes that this one lives, stops it if one is lost, carries SIGTERM."""
 
 import contextlib
+import ctypes
 import itertools
 import os
 import signal
@@ -18,6 +19,7 @@ from jaxft import distributed
 from jaxft.errors import EXIT_PREEMPTED
 
 _watch: "Watch | None" = None
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)  # of a signal, in C
 
 
 def start(timeout: float) -> "Watch":
@@ -59,6 +61,12 @@ class Watch:
         self._ended, self._leaving, self._wake = threading.Event(), threading.Event(), threading.Event()
         self._asking, self._asked, self._stop_at = threading.Lock(), 0, None
         self._sigterm: list[bool] = []
+        self._stopping = threading.Lock()
+        if not distributed.is_first():
+            self._on_abort = _HANDLER(self._aborted)  # kept, for C has its address only
+            libc = ctypes.CDLL(None)
+            libc.signal.argtypes = [ctypes.c_int, _HANDLER]
+            libc.signal(signal.SIGABRT, self._on_abort)
         self._threads = [
             threading.Thread(target=target, daemon=True, name="watch") for target in (self._run, self._hold)
         ]
@@ -114,7 +122,7 @@ class Watch:
                 return
 
     def _hold(self) -> None:
-        """Holds a line to process 0: it breaks at once where that ends. (jax then aborts, and may be quicker.)"""
+        """Holds a line to process 0: it breaks at once where that ends. (jax then aborts, see `_aborted`.)"""
         while True:
             try:
                 global_state.client.blocking_key_value_get("jaxft/over", distributed.PATIENCE_MS)
@@ -123,6 +131,18 @@ class Watch:
                 if not str(error).startswith("DEADLINE_EXCEEDED"):  # a run may be longer than one wait
                     self._lost(f"process 0 ({self._hosts[0]}) has ended")
                     return
+
+    def _aborted(self, _signal: int) -> None:
+        """Ends this process as `_hold` does where jax aborts it for the end of process 0; else the abort goes on.
+
+        jax's client aborts, by a thread in C++, as soon as it cannot reach process 0, and calls no function of Python's
+        instead; so does a failed check of XLA's, of which process 0 knows nothing.
+        """
+        host, _, port = global_state.coordinator_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=self._interval).close()
+        except OSError:
+            self._lost(f"process 0 ({self._hosts[0]}) has ended")
 
     def _look(self, beat: int, beats: dict[int, tuple[Any, float]]) -> None:
         distributed.put(f"jaxft/beat/{distributed.index()}", beat)
@@ -157,9 +177,10 @@ class Watch:
         self._stop(EXIT_PREEMPTED, f"{who} and counts as lost; {again}")
 
     def _stop(self, code: int, sentence: str) -> None:
-        if self._ended.is_set() or self._leaving.is_set():
-            return
-        print(f"error: process {distributed.index()} stops: {sentence}", file=sys.stderr, flush=True)
-        if distributed.is_first():
-            time.sleep(2 * self._interval)  # the others see it for themselves, in the store that is here
-        exit_now(code)
+        with self._stopping:  # several threads may hear of it
+            if self._ended.is_set() or self._leaving.is_set():
+                return
+            print(f"error: process {distributed.index()} stops: {sentence}", file=sys.stderr, flush=True)
+            if distributed.is_first():
+                time.sleep(2 * self._interval)  # the others see it for themselves, in the store that is here
+            exit_now(code)
