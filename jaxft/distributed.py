@@ -8,6 +8,7 @@ With one process each function is the trivial one. cluster.py starts processes, 
 
 import itertools
 import json
+import re
 import shlex
 import socket
 import sys
@@ -108,7 +109,7 @@ def agree(facts: Mapping[str, Any]) -> None:
     mine, host = json.loads(json.dumps(facts)), socket.gethostname()
     wanted, its_host, its_words = first([mine, host, sys.orig_argv])
     differing = [
-        f"{name} is {mine.get(name)!r}, not {wanted.get(name)!r}"
+        f"{name} is {_shown(mine.get(name))}, not {_shown(wanted.get(name))}"
         for name in sorted(mine.keys() | wanted.keys())
         if mine.get(name) != wanted.get(name)
     ]
@@ -123,6 +124,12 @@ def agree(facts: Mapping[str, Any]) -> None:
             "; ".join(others[:4])
             + "; all processes need the same settings, packages, data, weights and kind of device"
         )
+
+
+def _shown(value: Any) -> str:
+    """As in Python; of a hash, of which nobody reads more, the beginning."""
+    whole = repr(value)
+    return f"{whole[:13]}...'" if re.fullmatch(r"'[0-9a-f]{64}'", whole) else whole
 
 
 def start_command(process: int, words: Sequence[str] | None = None) -> str:

@@ -20,7 +20,7 @@ import jax
 from flax import nnx
 
 from jaxft import distributed, inference, paths, sharding, startup, step, workdir
-from jaxft.data import conll, language, records, text
+from jaxft.data import conll, files, language, records, sources, text
 from jaxft.decoding.generator import Generator, Output
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
@@ -276,6 +276,8 @@ def run_generate(flags: argparse.Namespace) -> None:
     if flags.prompt is not None:
         _print(writer, flags, options)
         return
+    files.check_one(flags.input)
+    sources.check_readable(flags.input, "- for stdin")
     began, count = time.perf_counter(), 0
     with inference.open_output(flags.output) as put:
         rows, again = itertools.tee(read_prompts(flags.input, writer))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxft import distributed, inference, startup, workdir
+from jaxft.data import files
 from jaxft.errors import UserError
 from jaxft.predictions.lines import Lines
 from jaxft.predictions.multi_task import MultiOutput
@@ -79,6 +80,7 @@ def run_predict(flags: argparse.Namespace) -> None:
             f"--run {flags.run}: its task is {run.config.task}, and predictions are for "
             f"{', '.join(OUTPUTS)}; a language model's text is generated with python -m jaxft.generate"
         )
+    files.check_one(flags.input)
     output = OUTPUTS[run.config.task](run, flags)
     with inference.open_output(flags.output) as put:
         model = inference.open_model(run, _say)

@@ -105,6 +105,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         f"{loader.padding_fraction:.1%} padding; {loader.steps_per_epoch:,} steps an epoch, {total:,} in all, "
         f"{warmup:,} of them warmup"
     )
+    if config.data.parts > 1 and (warning := loader.uneven()):
+        say(warning)
 
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = base_model.body_sizes(config, checkpoint.hf_config)

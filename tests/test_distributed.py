@@ -336,9 +336,7 @@ def test_processes_that_see_other_files_do_not_deal_them(train, dealt, tmp_path)
         (folders[2] / "part-9.conll").unlink()
     for code, _, stderr in ends:
         assert code == EXIT_USER_ERROR
-        assert re.search(
-            r"part-\*.conll is '6 files of [\d,]+ bytes \(\w+\)', not '5 files of [\d,]+ bytes", stderr
-        )
+        assert "the size of part-9.conll is 7, not None; start it with" in stderr
 
 
 def test_after_a_sigterm_and_a_kill_a_run_ends_bit_identically(train, undisturbed, tmp_path):
@@ -455,7 +453,7 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_b
     ends, _ = train(tmp_path / "data", more=more, folders=folders)
     for code, _, stderr in ends:
         assert code == EXIT_USER_ERROR and re.search(
-            r"process 1 \(.+\) differs from .*: test data is '\w{64}', not '.*; train data is '", stderr
+            r"process 1 \(.+\) differs from .*: test data is '\w{12}...', not '.*; train data is '", stderr
         )
 
     # Weights to start from, each of a folder of its own.

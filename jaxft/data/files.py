@@ -1,9 +1,7 @@
 """Finds the files that a pattern means, and deals them to the parts of a run's data."""
 
 import glob
-import hashlib
 import heapq
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -60,18 +58,24 @@ def matching(source: object) -> list[str] | None:
     if len(found) < count:
         raise UserError(
             f"{pattern}: {len(found)} {'file' if len(found) == 1 else 'files'} for {count} parts; a part is one file "
-            "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-`, of "
-            "what has an item a line), or have fewer parts (config.data.parts)"
+            "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-` does "
+            "where an item is a line; for CoNLL see README, Several hosts), or have fewer parts (config.data.parts)"
         )
     return dealt(found, [os.path.getsize(name) for name in found], count)[number - 1]
 
 
-def census(pattern: str) -> str:
-    """What dealing a pattern's files depends on: how many there are, their bytes, a hash of names and sizes."""
-    found = matching(f"{pattern}#1/1") or []
-    listed = [(name, os.path.getsize(name)) for name in found]
-    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-    return f"{len(found):,} files of {sum(size for _, size in listed):,} bytes ({digest[:8]})"
+def check_one(source: str) -> None:
+    """Raises `UserError` where `source`, an input whose lines are answered one by one, is a pattern of files."""
+    if found := matching(source):
+        raise UserError(
+            f"--input {source}: a pattern, of {len(found)} files; give one file after the other, or all of them on "
+            f"stdin (`cat {source} | ... --input -`)"
+        )
+
+
+def census(pattern: str) -> dict[str, int]:
+    """What dealing a pattern's files depends on: their names and sizes in bytes."""
+    return {f"the size of {name}": os.path.getsize(name) for name in matching(f"{pattern}#1/1") or []}
 
 
 def dealt(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:

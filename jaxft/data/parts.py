@@ -74,6 +74,7 @@ class PartedLoader:
         known = {n: (one.steps_per_epoch, one.shapes[0].every) for n, one in self._loaders.items()}
         known = pool({n: (*facts, int(lengths[n].sum()), len(lengths[n])) for n, facts in known.items()})
         steps, every, tokens, counts = zip(*known, strict=True)
+        self._steps: tuple[int, ...] = steps  # an epoch, of each part
         # What holds for each n-th row holds for more of them.
         every = min((one for one in every if one), default=0)
         for one in self._loaders.values():
@@ -84,6 +85,17 @@ class PartedLoader:
         self.steps_per_epoch = max(steps)
         self.window_count = sum(counts)
         self.padding_fraction = 1 - sum(tokens) / (self.steps_per_epoch * rows * max_length)
+
+    def uneven(self) -> str | None:
+        """Says so where a part has so little that its rows are empty in a tenth of the steps and more."""
+        least, most = min(self._steps), max(self._steps)
+        if least > 0.9 * most:
+            return None
+        short, long = (f"part {self._steps.index(steps) + 1} fills {steps:,}" for steps in (least, most))
+        return (
+            f"warning: {short} steps an epoch, {long}: the rows of smaller parts are empty in the others; deal files "
+            "of more equal size, or have fewer parts (config.data.parts)"
+        )
 
     def order(self) -> str:
         """A hash of the orders of all parts."""

@@ -171,12 +171,13 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
     return rows, dataset.features
 
 
-def census(source: str) -> str:
-    """What the parts of a source depend on, beside their number: the hub's rows and bytes, or `files.census`."""
-    if source.startswith("hub:"):
-        dataset = _load(split_choice(source)[0], None)
-        return f"{len(dataset):,} rows ({dataset.info.dataset_size} bytes in all splits)"
-    return files.census(source)
+def census(source: str) -> dict[str, int | None]:
+    """What the parts of a source depend on, beside their number: of the hub rows and bytes, else `files.census`."""
+    if not source.startswith("hub:"):
+        return files.census(source)
+    dataset = _load(split_choice(source)[0], None)
+    bytes_of_splits = dataset.info.dataset_size
+    return {f"the rows of {source}": len(dataset), f"the bytes of {source}": bytes_of_splits}
 
 
 def _load(address: str, split: str | None) -> Any:

@@ -59,7 +59,9 @@ def read_run(
     if config.tasks:
         named = joint.sources(config.data.train, [name for name, _ in config.tasks])
         sources = [(",".join(tasks) + "=", address) for tasks, address in named]
-    distributed.agree({address: records.census(address) for _, address in sources})
+    distributed.agree(
+        {key: value for _, address in sources for key, value in records.census(address).items()}
+    )
     train = {}
     with _of_parts(say) as saying:
         for number in here:

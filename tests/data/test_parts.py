@@ -1,5 +1,7 @@
 """Tests of batches made of parts: the same whoever feeds which rows, and every window once an epoch."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,7 +106,9 @@ def test_parts_are_shuffled_by_themselves_and_a_short_ones_rows_lie_apart():
         assert len(filled) == loader.steps_per_epoch // 4 and set(np.diff(filled)) == {4}
     [loader] = loaders([windows_of([20] * count) for count in (240, 234, 234, 234)], [range(4)], 4)
     empty = [(loader.batch(step).windows < 0).all(axis=1).sum() for step in range(loader.steps_per_epoch)]
-    assert max(empty) == 1 and sum(empty) == 3
+    assert max(empty) == 1 and sum(empty) == 3 and loader.uneven() is None
+    [loader] = loaders([windows_of([20] * count) for count in (240, 120)], [range(2)], 2)
+    assert re.match("warning: part 2 fills 20 steps an epoch, part 1 fills 40: the rows of", loader.uneven())
 
 
 def test_large_parts_come_in_chunks(monkeypatch):
