@@ -105,6 +105,10 @@ def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command
     refused = command("generate", "--run", finished_run, "--prompt", "x")
     assert refused.returncode == 2 and "token_classification; only language models" in refused.stderr
     assert "Traceback" not in refused.stderr
+    (tmp_path / "one.jsonl").touch()
+    for name, message in {"nix.txt": "no such file", "*.jsonl": "a pattern, of 1 files"}.items():
+        refused = command("generate", "--checkpoint", tiny_gpt2, "--input", tmp_path / name)
+        assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
     (tmp_path / "in.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
     with pytest.raises(UserError, match=r"in.jsonl, line 2: no key 'prompt' in \['text'\]"):
         list(generate.read_prompts(str(tmp_path / "in.jsonl"), writer))
