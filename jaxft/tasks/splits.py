@@ -78,11 +78,12 @@ def _of_parts(say: Say) -> Iterator[Callable[[int], Say]]:
     lines: dict[int, list[str]] = {}
 
     def saying(number: int) -> Say:
+        own = lines[number] = []
+
         def one(line: str) -> None:
-            lines.setdefault(number, []).append(line)
+            own.append(line)
             say(line)
 
-        lines[number] = []
         return one
 
     yield saying
