@@ -139,11 +139,15 @@ def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
 
 def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
     monkeypatch.setattr(splits.distributed, "count", lambda: 2)
-    said = []
-    splits.read_run(TASKS["causal_lm"], config_for("documents", data__parts=1), [0], said.append)
-    assert (
-        said[0] == f"every process reads all 5 files of {folder}/part-*.jsonl; config.data.parts=3 deals them"
-    )
+    pattern = f"{folder}/part-*.jsonl"
+    for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
+        said = []
+        config = config_for(kind, data__parts=1, data__train=source)
+        splits.read_run(TASKS[config.task], config, [0], said.append)
+        assert said[0] == f"every process reads all files of {source}; config.data.parts=3 deals them"
+        one_file = config_for(kind, data__parts=1, data__train=f"{folder}/dev.jsonl")
+        splits.read_run(TASKS[config.task], one_file, [0], said.append)
+        assert len([line for line in said if "deals them" in line]) == 1
 
 
 def test_of_labels_all_parts_count(config_for, tmp_path):

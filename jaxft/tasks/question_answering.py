@@ -74,7 +74,8 @@ class QuestionAnswering:
             f"{name}: {source}: {len(questions):,} questions about {contexts:,} contexts, "
             f"{none:,} of them without an answer"
         )
-        if none == len(questions) and name in ("train", "dev"):
+        whole = name == "train" and data.parts == 1  # of a part others may have answers
+        if none == len(questions) and (whole or name == "dev"):
             raise UserError(
                 f"{name}: {source}: none of {none:,} questions has an answer, so there is nothing to "
                 f"{'learn' if name == 'train' else 'choose weights by'}; is it a test set whose answers were taken out?"

@@ -43,22 +43,22 @@ def read_run(
 ) -> tuple[dict[int, Split], dict[str, Split]]:
     """What a run reads, without windows: of the training data those parts, from 0, that are `here`; dev and test."""
     parts = config.data.parts
-    if parts == 1:
-        if distributed.count() > 1 and (names := files.matching(config.data.train)):
-            most = max(n for n in range(1, len(names) + 1) if config.batch.rows % n == 0)
-            if most > 1:
-                say(
-                    f"every process reads all {len(names)} files of {config.data.train}; config.data.parts={most} "
-                    "deals them"
-                )
-        found = read(task, config, say)
-        return {0: found.pop("train")}, found
     if config.data.train is None:
-        raise UserError("config.data.train is not set: give a pattern of files, or hub:NAME/train")
+        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
     sources = [("", config.data.train)]
     if config.tasks:
         named = joint.sources(config.data.train, [name for name, _ in config.tasks])
         sources = [(",".join(tasks) + "=", address) for tasks, address in named]
+    if parts == 1:
+        if distributed.count() > 1:
+            least = min(len(files.matching(address) or [address]) for _, address in sources)
+            most = max(n for n in range(1, least + 1) if config.batch.rows % n == 0)
+            if most > 1:
+                say(
+                    f"every process reads all files of {config.data.train}; config.data.parts={most} deals them"
+                )
+        found = read(task, config, say)
+        return {0: found.pop("train")}, found
     distributed.agree(
         {key: value for _, address in sources for key, value in records.census(address).items()}
     )
