@@ -208,6 +208,7 @@ def test_settings_that_parts_do_not_go_with(kind, changed, message, config_for):
             "dev.jsonl",
             r"dev.jsonl: 1 file for 3 parts; a part is one file or more: split the data into more",
         ),
+        ("", r"config.data.train='' leaves a data set out; give a file"),
         ("none-*.jsonl", r"none-\*.jsonl: no file matches"),
         ("demo:ner/train", r"demo:ner/train: no file matches .*; only these have parts"),
     ],

@@ -280,7 +280,7 @@ def test_bad_input_is_named_and_leaves_nothing(tag, tmp_path, name, content, mes
         ({"input": "nowhere.txt"}, "nowhere.txt: no such file"),
         (
             {"input": "i*.txt"},
-            r"--input i\*.txt: a pattern, of 1 files; give one file after the other, or all of them on",
+            r"--input i\*.txt: a pattern, of 1 files; answers are written for one: give one file after",
         ),
         ({"input": "demo:ner/dev"}, "demo:ner/dev: predictions are for files and stdin"),
         ({"output": "nowhere/out.txt"}, "--output nowhere/out.txt: cannot be written: No such file"),

@@ -40,6 +40,8 @@ def lines(source: str | Stream) -> Iterator[tuple[int, str]]:
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
+                if number == 1 and raw.startswith(b"\x1f\x8b"):
+                    raise UserError(f"{name_of(source)}: compressed; unpack it with `gunzip`") from None
                 utf16 = number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
                 raise UserError(
                     f"{name_of(source)}, line {number}, byte {error.start + 1} of the line: "

@@ -45,12 +45,22 @@ def matching(source: object) -> list[str] | None:
     found = sorted(name for name in glob.glob(pathname, recursive=True) if os.path.isfile(name))
     if part is None and "*" not in address and not ("?" in address and found):
         return None
+    if choice and part:
+        raise UserError(
+            f"{pattern}: ?{choice} chooses records, which no part is made of; write those to files, and deal these to "
+            "parts"
+        )
     if choice:
         raise UserError(f"{pattern}: ?{choice} chooses records of a file, {address} is a pattern of several")
+    if os.path.isdir(address):
+        raise UserError(
+            f"{pattern}: a folder; to deal its files to parts, give a pattern such as {address}/*.txt"
+        )
     if not found:
         hint = ", or hub:NAME/SPLIT; only these have parts" if part else ""
         raise UserError(
-            f"{pattern}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt{hint}"
+            f"{pattern}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt, in which only *, ? "
+            f"and ** stand for other characters{hint}"
         )
     if part is None:
         return found
@@ -68,8 +78,8 @@ def check_one(source: str) -> None:
     """Raises `UserError` where `source`, an input whose lines are answered one by one, is a pattern of files."""
     if found := matching(source):
         raise UserError(
-            f"--input {source}: a pattern, of {len(found)} files; give one file after the other, or all of them on "
-            f"stdin (`cat {source} | ... --input -`)"
+            f"--input {source}: a pattern, of {len(found)} files; answers are written for one: give one file after the "
+            "other"
         )
 
 

@@ -91,10 +91,10 @@ class PartedLoader:
         least, most = min(self._steps), max(self._steps)
         if least > 0.9 * most:
             return None
-        short, long = (f"part {self._steps.index(steps) + 1} fills {steps:,}" for steps in (least, most))
         return (
-            f"warning: {short} steps an epoch, {long}: the rows of smaller parts are empty in the others; deal files "
-            "of more equal size, or have fewer parts (config.data.parts)"
+            f"warning: parts are of different sizes: part {self._steps.index(least) + 1} of {self._parts} has rows for "
+            f"{least:,} of an epoch's {most:,} steps; give files of more equal size, in number a multiple of "
+            f"config.data.parts={self._parts}, or have fewer parts"
         )
 
     def order(self) -> str:

@@ -127,8 +127,11 @@ class SequenceClassification:
         """Warns of labels that the model cannot predict, texts that stand in `train` as well, and shortened ones."""
         name, examples = split.name, split.examples
         self.problem.check(name, examples, say)
-        if examples is train and (count := len(self.labels_in(examples))) > max(len(examples) // 2, 2):
-            say(f"warning: {count:,} labels for {len(examples):,} texts; is config.data.label right?")
+        whole = examples is train and self.config.data.parts == 1  # of a part's texts this says nothing
+        if whole and len(self.labels) > max(len(examples) // 2, 2):
+            say(
+                f"warning: {len(self.labels):,} labels for {len(examples):,} texts; is config.data.label right?"
+            )
         if examples is not train and (shared := anywhere(labelled.overlap(train, examples))):
             say(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
         lost = split.windows.column("lost")

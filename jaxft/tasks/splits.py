@@ -49,6 +49,10 @@ def read_run(
     if config.tasks:
         named = joint.sources(config.data.train, [name for name, _ in config.tasks])
         sources = [(",".join(tasks) + "=", address) for tasks, address in named]
+    if not all(address for _, address in sources):
+        raise UserError(
+            f"config.data.train={config.data.train!r} leaves a data set out; give a file, hub:NAME or demo:NAME/train"
+        )
     if parts == 1:
         if distributed.count() > 1:
             least = min(len(files.matching(address) or [address]) for _, address in sources)

@@ -46,7 +46,10 @@ def test_what_a_pattern_means(folder, source, expected):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("c-*.txt", r"c-\*.txt: no file matches \(in .*\); expected a pattern such as part-\*.txt$"),
+        (
+            "c-*.txt",
+            r"c-\*.txt: no file matches \(in .*\); expected a pattern such as part-\*.txt, in which only",
+        ),
         (
             "demo:ner/train#1/2",
             r"demo:ner/train: no file matches .*, or hub:NAME/SPLIT; only these have parts$",
@@ -54,6 +57,11 @@ def test_what_a_pattern_means(folder, source, expected):
         ("a-*.txt#3/2", r"there is no part 3 of 2; expected 1 to 2"),
         ("a-*.txt#1/6", r"5 files for 6 parts; a part is one file or more: split the data into more files"),
         ("b.txt#1/2", r"b.txt: 1 file for 2 parts"),
+        (".#1/2", r"\.: a folder; to deal its files to parts, give a pattern such as \./\*.txt"),
+        (
+            "b.txt?x=1#1/2",
+            r"b.txt\?x=1: \?x=1 chooses records, which no part is made of; write those to files",
+        ),
         ("a-[12].txt#1/1", r"a-\[12\].txt: no file matches"),
         ("a-*.txt?fold=1", r"\?fold=1 chooses records of a file, a-\*.txt is a pattern of several"),
     ],

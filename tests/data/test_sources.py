@@ -303,6 +303,7 @@ def test_hub_dataset_that_does_not_load(monkeypatch):
         ("a.conll", "a\tO\t\n", r"line 1: the tag is empty in column -1"),
         ("a.conll", b"a O\n\nb\xe9 O\n", r"a.conll, line 3, byte 2 of the line: 0xe9 is not UTF-8.*iconv"),
         ("a.conll", "a O".encode("utf-16"), r"line 1, byte 1 .*iconv -f UTF-16"),
+        ("a.conll", b"\x1f\x8b\x08\x00", r"a.conll: compressed; unpack it with `gunzip`"),
         ("a.jsonl", "", "a.jsonl: empty"),
         ("a.jsonl", '{"tokens": []}\n{"tokens": [}', r"a.jsonl, line 1: no tags in keys \['tokens'\]"),
         ("a.jsonl", '\n{"tokens": [}', r"a.jsonl, line 2, column 13: not valid JSON"),
