@@ -57,7 +57,6 @@ class Batch(NamedTuple):
         `NAME/labels` and `NAME/weights`, and there are `task_weights`, see `losses.step_scales`.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
-      examples: how many windows the batch holds.
       tokens: how many slots are not padding.
       shape: R and L, and what is known of where segments lie and of how many positions are read.
     """
@@ -65,7 +64,6 @@ class Batch(NamedTuple):
     arrays: dict[str, np.ndarray]
     windows: np.ndarray
     starts: np.ndarray
-    examples: int
     tokens: int
     shape: Shape
 
@@ -283,7 +281,7 @@ class Loader:
                     values = self._source.column(name)[window]
                 arrays[name] = np.zeros(spec.shape_in(self._built, length, self._segments), spec.dtype)
                 arrays[name][built, segment[here]] = values[here]
-        return Batch(arrays, windows, starts, len(window), int(size.sum()), shape)
+        return Batch(arrays, windows, starts, int(size.sum()), shape)
 
 
 def permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:

@@ -126,7 +126,6 @@ class PartedLoader:
             {name: np.concatenate([batch.arrays[name] for batch in batches]) for name in names},
             windows,
             starts,
-            sum(batch.examples for batch in batches),
             sum(batch.tokens for batch in batches),
             self.shapes[0],
         )
@@ -137,4 +136,4 @@ def _empty(like: Batch, pad_id: int) -> Batch:
         name: np.full_like(values, pad_id if name == "input_ids" else 0)
         for name, values in like.arrays.items()
     }
-    return Batch(arrays, np.full_like(like.windows, -1), np.zeros_like(like.starts), 0, 0, like.shape)
+    return Batch(arrays, np.full_like(like.windows, -1), np.zeros_like(like.starts), 0, like.shape)
