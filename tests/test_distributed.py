@@ -233,7 +233,7 @@ PARTS = 4
 def dealt(corpus, tmp_path_factory):
     """A folder of files with the training data; folders of two processes, whose other files are no text; file to part.
 
-    Entities of one type are in one file only, so that no part has all labels, and files are of different sizes.
+    Persons are in one file only, so that one process alone knows all labels, and files are of different sizes.
     """
     folders = [tmp_path_factory.mktemp("dealt") / name for name in ("all", "0", "1")]
     blocks = pathlib.Path(corpus["train"]).read_text().strip().split("\n\n")

@@ -23,8 +23,6 @@ def read(
 
     Without a dev set a seeded part of the training data is it, which is read for either of the two.
     """
-    if config.data.train is None:
-        raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
     found = {}
     if config.data.dev is None and ("train" in names or "dev" in names):
         source, fraction = config.data.train, config.data.dev_fraction
