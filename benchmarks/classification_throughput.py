@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxft.config import MINILM
+from jaxft.config.loading import MINILM
 from jaxft.pretrained import hub
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import base_model, build, config, losses, sharding
+from jaxft import base_model, build, losses, sharding
+from jaxft.config import loading
 from jaxft.data import schemes
 from jaxft.data.loader import Loader
 from jaxft.models import crf
@@ -44,7 +45,7 @@ def in_turns(actions: dict[str, Callable], turns: int) -> dict:
 
 def measure(rows: int, length: int, turns: int) -> None:
     """Prints the lines of one shape."""
-    settings = config.base()
+    settings = loading.base()
     settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
     checkpoint = base_model.open_checkpoint(settings, lambda: [])
     mesh = sharding.make_mesh(settings)

@@ -22,7 +22,7 @@ import time
 
 import numpy as np
 
-from jaxft import config
+from jaxft.config import loading
 from jaxft.data import demo_text, mixing
 from jaxft.pretrained import scratch
 from jaxft.tasks.causal_lm import CausalLM
@@ -41,7 +41,7 @@ def write_corpus(path: pathlib.Path, megabytes: int) -> None:
 
 def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     """Figures of this process."""
-    settings = config.base()
+    settings = loading.base()
     settings.task, settings.data.train = "causal_lm", str(path)
     settings.data.max_length, settings.data.cache_dir = flags.length, str(path.parent / "cache")
     with open(path, encoding="utf-8") as file:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from jaxft.config import MINILM
+from jaxft.config.loading import MINILM
 from jaxft.pretrained import hub
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -23,7 +23,8 @@ import tempfile
 import jax
 import numpy as np
 
-from jaxft import base_model, build, config, sharding
+from jaxft import base_model, build, sharding
+from jaxft.config import loading
 from jaxft.data import demo
 from jaxft.tasks import TASKS
 
@@ -48,7 +49,7 @@ def write_corpus(folder: pathlib.Path) -> dict[str, str]:
 
 def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """What a device of the mesh holds."""
-    settings = config.load(RECIPE, flags_of(values))
+    settings = loading.load(RECIPE, flags_of(values))
     checkpoint = base_model.open_checkpoint(settings, lambda: [])
     task = TASKS[settings.task](demo_labels(), head_dropout=0.1, config=settings)
     shape = tuple(sizes.get(axis, 1) for axis in sharding.AXES)

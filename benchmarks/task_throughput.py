@@ -18,7 +18,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, config, sharding
+from jaxft import base_model, build, sharding
+from jaxft.config import loading
 from jaxft.data.loader import Loader
 from jaxft.tasks import TASKS, splits
 
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     flags = parser.parse_args()
     shape = [f"--config.batch.rows={flags.rows}", f"--config.data.max_length={flags.length}"]
-    steps = {name: Steps(config.load(str(CONFIGS / f"{name}.py"), shape)) for name in flags.recipes}
+    steps = {name: Steps(loading.load(str(CONFIGS / f"{name}.py"), shape)) for name in flags.recipes}
     seconds, tokens = ({name: [] for name in steps} for _ in range(2))
     for turn in range(flags.turns + 1):
         for name in list(steps)[:: 1 if turn % 2 else -1]:

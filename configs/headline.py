@@ -11,7 +11,7 @@ being the target, e.g. --config.data.template='Question: {question} Answer: {ans
 
 from ml_collections import ConfigDict
 
-from jaxft.config import base
+from jaxft.config.loading import base
 from jaxft.errors import UserError
 
 

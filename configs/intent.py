@@ -12,7 +12,7 @@ banking77  MiniLM on Banking77 (77 intents), whose files train.csv and test.csv 
 
 from ml_collections import ConfigDict
 
-from jaxft.config import MINILM, base
+from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
 
 

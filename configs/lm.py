@@ -9,7 +9,7 @@ gpt2  gpt2 (124M) from the hub on WikiText-2 from the hub. Not measured here (no
 
 from ml_collections import ConfigDict
 
-from jaxft.config import base
+from jaxft.config.loading import base
 from jaxft.errors import UserError
 
 

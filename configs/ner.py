@@ -12,7 +12,7 @@ wnut17     MiniLM on WNUT-17 from the hub. Measured on the corpus's own files, s
 
 from ml_collections import ConfigDict
 
-from jaxft.config import MINILM, base
+from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
 
 

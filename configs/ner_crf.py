@@ -11,7 +11,7 @@ Without --config.model.constraints=False no I-X is predicted but after B-X or I-
 
 from ml_collections import ConfigDict
 
-from jaxft.config import MINILM, base
+from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
 
 

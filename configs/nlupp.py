@@ -14,7 +14,7 @@ Both tasks read the same records, which are encoded once and pass the body once.
 
 from ml_collections import ConfigDict
 
-from jaxft.config import MINILM, base
+from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
 
 INTENTS = (

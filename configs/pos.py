@@ -14,7 +14,7 @@ Labels of your own: --config.data.train=FILE, CoNLL columns or records; they sta
 
 from ml_collections import ConfigDict
 
-from jaxft.config import MINILM, base
+from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
 
 

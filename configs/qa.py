@@ -12,7 +12,7 @@ Questions of your own: --config.data.train=FILE, SQuAD's JSON or JSON lines with
 
 from ml_collections import ConfigDict
 
-from jaxft.config import MINILM, base
+from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
 
 

@@ -12,7 +12,7 @@ Numbers of your own: --config.data.train=FILE (CSV or TSV with a header, JSON li
 
 from ml_collections import ConfigDict
 
-from jaxft.config import MINILM, base
+from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
 
 

@@ -16,13 +16,13 @@ from rich.console import Console
 
 from jaxft import distributed, inference, sharding, startup, workdir
 from jaxft.build import Network
+from jaxft.config.validation import CHOICES
 from jaxft.data.language import LAYOUTS
 from jaxft.data.loader import Loader
 from jaxft.data.packing import Shape
 from jaxft.decoding.generator import Generator
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
-from jaxft.ranges import CHOICES
 from jaxft.step import model_of
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from jaxft import cluster, startup, train
-from jaxft import config as settings
+from jaxft.config import loading as settings
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 
 # What to do about a folder that could be written when the run began, and cannot any more.

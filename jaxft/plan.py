@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxft import chips, sharding, topology
-from jaxft import config as settings
+from jaxft.config import loading as settings
 from jaxft.errors import EXIT_DOES_NOT_FIT, EXIT_INTERRUPTED, UserError, exit_on_user_error
 from jaxft.estimate import Assumptions, Estimate, estimate
 

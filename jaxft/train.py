@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, distributed, durations, evaluate, optim, sharding, stacks, startup, watch
+from jaxft import base_model, build, distributed, evaluate, optim, sharding, stacks, startup, watch
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
+from jaxft.config.durations import duration_steps, total_steps
 from jaxft.data import mixing, parts
 from jaxft.data.prefetch import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
@@ -96,8 +97,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     }
     examples_per_step = loader.window_count / loader.steps_per_epoch
     scale = {"steps_per_epoch": loader.steps_per_epoch, "examples_per_step": examples_per_step}
-    total = durations.total_steps(config, **scale)
-    warmup = durations.duration(config.optim.warmup, "optim.warmup", total=total, **scale)
+    total = total_steps(config, **scale)
+    warmup = duration_steps(config.optim.warmup, "optim.warmup", total=total, **scale)
     eval_every = config.eval.every_steps or loader.steps_per_epoch
     save_every = config.checkpoint.every_steps or eval_every
     say(

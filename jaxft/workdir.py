@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import config as settings
 from jaxft import distributed
 from jaxft.base_model import Checkpoint
 from jaxft.checkpoint import Checkpoints
+from jaxft.config import loading as settings
 from jaxft.data.loader import Batch
 from jaxft.errors import UserError
 from jaxft.pretrained import hub

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxft import checkpoint
-from jaxft import config as settings
 from jaxft import workdir as runs
 from jaxft.checkpoint import Checkpoints, digest
+from jaxft.config import loading as settings
 from jaxft.errors import UserError
 
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft import config as settings
 from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft.config import loading as settings
 from jaxft.data import labelled_windows
 from jaxft.data.labelled import LabelledText
 from jaxft.errors import UserError

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft import config as settings
-from jaxft import durations
+from jaxft.config import loading as settings
+from jaxft.config.durations import duration_steps, total_steps
 from jaxft.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -124,7 +124,7 @@ def test_mistakes_are_named(override, message):
 def test_a_recipe_with_a_mistake_is_named(tmp_path, body, message):
     path = tmp_path / "recipe.py"
     path.write_text(
-        f"from jaxft.config import base\ndef get_config():\n    config = base()\n    {body}\n    return config\n"
+        f"from jaxft.config.loading import base\ndef get_config():\n    config = base()\n    {body}\n    return config\n"
     )
     with pytest.raises(UserError, match=message):
         settings.load(str(path))
@@ -148,7 +148,7 @@ def test_addresses_that_lead_nowhere_are_named(tmp_path):
 
 
 def steps(value, total=1000):
-    return durations.duration(value, "optim.warmup", total=total, steps_per_epoch=200, examples_per_step=32.0)
+    return duration_steps(value, "optim.warmup", total=total, steps_per_epoch=200, examples_per_step=32.0)
 
 
 def test_durations():
@@ -179,7 +179,7 @@ def test_any_value_is_a_duration_or_refused(value):
 
 def test_total_steps_by_precedence():
     def total(*overrides):
-        return durations.total_steps(load(*overrides), steps_per_epoch=200, examples_per_step=32.0)
+        return total_steps(load(*overrides), steps_per_epoch=200, examples_per_step=32.0)
 
     assert total("train.epochs=2.5") == 500
     assert total("train.epochs=0.0001") == 1

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import config as settings
 from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft.config import loading as settings
 from jaxft.data.loader import Loader
 from jaxft.data.schemes import to_iob2
 from jaxft.data.sentence import Sentence

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxft import config as settings
 from jaxft import export, predict, train, workdir
+from jaxft.config import loading as settings
 from jaxft.data import sources
 from jaxft.errors import UserError
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxft import base_model, build, evaluate, export, predict, sharding, step, train, workdir
-from jaxft import config as settings
+from jaxft.config import loading as settings
 from jaxft.data import mixing
 from jaxft.data.chunks import ChunkedLoader
 from jaxft.data.language import encode

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxft import base_model, build, evaluate, export, inference, predict, sharding, train, workdir
-from jaxft import config as settings
+from jaxft.config import loading as settings
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
 from jaxft.model_card import card

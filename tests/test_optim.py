@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxft import config as settings
 from jaxft import optim
+from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.step import clip_factor
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxft import base_model, build, train
-from jaxft import config as settings
+from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.tasks import TASKS, splits
 from jaxft.workdir import read_json

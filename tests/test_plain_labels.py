@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from jaxft import config as settings
 from jaxft import evaluate, export, predict, train
+from jaxft.config import loading as settings
 from jaxft.data import demo
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError

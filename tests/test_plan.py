@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft import base_model, build, chips, errors, hlo, plan, report, sharding
-from jaxft import config as defaults
+from jaxft.config import loading as defaults
 from jaxft.estimate import Estimate
 from jaxft.tasks.token_classification import TokenClassification
 

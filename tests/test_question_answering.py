@@ -12,8 +12,8 @@ import types
 import numpy as np
 import pytest
 
-from jaxft import config as settings
 from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft.config import loading as settings
 from jaxft.data.squad import Question
 from jaxft.errors import UserError
 from tests.interruption import assert_a_stopped_run_ends_bit_identically

@@ -11,8 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import config as settings
 from jaxft import train
+from jaxft.config import loading as settings
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 
 TIMING = {"real_tokens_per_s", "input_stall_fraction", "mfu"}

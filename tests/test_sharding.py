@@ -6,8 +6,8 @@ import re
 import jax
 import pytest
 
-from jaxft import config as settings
 from jaxft import sharding
+from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.tasks import TASKS
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxft import base_model, build, losses, optim, sharding, stacks, step
-from jaxft import config as settings
+from jaxft.config import loading as settings
 from jaxft.data.packing import Shape
 from jaxft.errors import UserError
 from jaxft.models import layers

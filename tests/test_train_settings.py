@@ -7,8 +7,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import config as settings
 from jaxft import sharding, train
+from jaxft.config import loading as settings
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxft import config as settings
 from jaxft import workdir
 from jaxft.base_model import NEW
+from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.model_card import (
     causal_lm,

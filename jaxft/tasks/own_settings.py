@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxft import config as settings
+from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.tasks.base import Task
 from jaxft.tasks.crf_tagging import CRFTagging

@@ -16,7 +16,8 @@ from transformers import (
     pipeline,
 )
 
-from jaxft import base_model, build, config, evaluate, export, predict, sharding, train
+from jaxft import base_model, build, evaluate, export, predict, sharding, train
+from jaxft.config import loading
 from jaxft.data.labelled import LabelledText
 from jaxft.data.loader import Loader
 from jaxft.data.sentence import Sentence
@@ -59,7 +60,7 @@ def checkpoint(tmp_path_factory):
 
 
 def settings(checkpoint, task, **changed):
-    values = config.base()
+    values = loading.base()
     values.update_from_flattened_dict(
         {
             "task": task,
@@ -71,7 +72,7 @@ def settings(checkpoint, task, **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    config.validate(values)
+    loading.validate(values)
     return values
 
 

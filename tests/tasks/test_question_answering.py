@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForQuestionAnswering
 
-from jaxft import build, config, losses, sharding, step
+from jaxft import build, losses, sharding, step
+from jaxft.config import loading
 from jaxft.data.loader import Loader
 from jaxft.data.squad import Answer, Question
 from jaxft.errors import UserError
@@ -39,7 +40,7 @@ HF = BertConfig(
 
 
 def values_of(**changed):
-    values = config.base()
+    values = loading.base()
     given = {
         "task": "question_answering",
         "data.max_length": LENGTH,
@@ -49,7 +50,7 @@ def values_of(**changed):
     values.update_from_flattened_dict(
         given | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    config.validate(values)
+    loading.validate(values)
     return values
 
 

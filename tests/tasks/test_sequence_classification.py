@@ -11,7 +11,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from jaxft import build, config, inference, sharding, step
+from jaxft import build, inference, sharding, step
+from jaxft.config import loading
 from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
@@ -39,7 +40,7 @@ LABELS = {SINGLE: ["x", "y", "z"], MULTI: ["x", "y", "z"], NUMBER: ["value"]}
 
 
 def settings(problem=SINGLE, pair=False, **changed):
-    values = config.base()
+    values = loading.base()
     values.update_from_flattened_dict(
         {
             "task": "sequence_classification",
@@ -50,7 +51,7 @@ def settings(problem=SINGLE, pair=False, **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    config.validate(values)
+    loading.validate(values)
     return values
 
 

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import config, losses
+from jaxft import losses
+from jaxft.config import loading
 from jaxft.data.loader import INPUTS
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks import TASKS
@@ -12,7 +13,7 @@ from jaxft.tasks import TASKS
 
 def test_r_drop_is_the_mean_of_two_passes_and_their_divergence_over_labelled_words():
     """Of a stand-in whose logits are the seed's, infinite where no word is; without dropout one pass."""
-    values = config.base()
+    values = loading.base()
     values.loss.r_drop, values.loss.class_weights = 0.7, (("O", 0.5),)
     task, rng = TASKS["token_classification"](["O", "B-X", "I-X"], config=values), np.random.default_rng(0)
     weights = jnp.asarray([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0]], jnp.float32)

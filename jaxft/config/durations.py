@@ -11,7 +11,9 @@ from jaxft.errors import UserError
 _DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
 
 
-def duration(value: Any, key: str, *, total: int, steps_per_epoch: int, examples_per_step: float) -> int:
+def duration_steps(
+    value: Any, key: str, *, total: int, steps_per_epoch: int, examples_per_step: float
+) -> int:
     """Steps that a duration setting stands for.
 
     Args:

