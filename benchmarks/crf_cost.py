@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import base_model, build, losses, sharding
+from jaxft import base_model, build, losses
 from jaxft.config import loading
 from jaxft.data import schemes
 from jaxft.data.loader import Loader
 from jaxft.models import crf
+from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
 
 STEPS = 1000  # of the schedule
@@ -48,7 +49,7 @@ def measure(rows: int, length: int, turns: int) -> None:
     settings = loading.base()
     settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
     checkpoint = base_model.open_checkpoint(settings, lambda: [])
-    mesh = sharding.make_mesh(settings)
+    mesh = make_mesh(settings)
     tagger = TASKS["token_classification"]
     sentences = tagger.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
     labels = tagger.label_set(tagger.labels_in(sentences))
@@ -57,7 +58,7 @@ def measure(rows: int, length: int, turns: int) -> None:
         task = TASKS[kind](labels, head_dropout=0.1, config=settings)
         windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
         loader = Loader(windows, rows=rows, max_length=length, pad_id=0)
-        batch = sharding.place(loader.batch(0).arrays, mesh)
+        batch = place_batch(loader.batch(0).arrays, mesh)
         net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
         trainer = build.trainer(net, settings, total=STEPS, warmup=0)
         build.leave_out(net, loader, {0: windows}, steps=STEPS, parts=1)

@@ -23,9 +23,10 @@ import tempfile
 import jax
 import numpy as np
 
-from jaxft import base_model, build, sharding
+from jaxft import base_model, build
 from jaxft.config import loading
 from jaxft.data import demo
+from jaxft.parallel.mesh import AXES
 from jaxft.tasks import TASKS
 
 RECIPE = str(pathlib.Path(__file__).resolve().parents[1] / "configs/ner.py")
@@ -52,9 +53,9 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     settings = loading.load(RECIPE, flags_of(values))
     checkpoint = base_model.open_checkpoint(settings, lambda: [])
     task = TASKS[settings.task](demo_labels(), head_dropout=0.1, config=settings)
-    shape = tuple(sizes.get(axis, 1) for axis in sharding.AXES)
+    shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
-    mesh = jax.sharding.Mesh(devices, sharding.AXES)
+    mesh = jax.sharding.Mesh(devices, AXES)
     net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
     state = build.trainer(net, settings, total=10, warmup=0).abstract
 
@@ -139,7 +140,7 @@ def main() -> None:
         cases = MESHES if "devices" in flags.part else MESHES[:1] if "processes" in flags.part else []
         one = None
         for number, sizes in enumerate(cases):
-            mesh = {axis: sizes.get(axis, 1) for axis in sharding.AXES}
+            mesh = {axis: sizes.get(axis, 1) for axis in AXES}
             own = values | {f"mesh.{axis}": ways for axis, ways in mesh.items()}
             found = run(folder / f"devices{number}", own, devices=math.prod(mesh.values()))
             one = one or found

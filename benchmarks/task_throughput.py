@@ -18,9 +18,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, sharding
+from jaxft import base_model, build
 from jaxft.config import loading
 from jaxft.data.loader import Loader
+from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS, splits
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -38,7 +39,7 @@ class Steps:
             kind.label_set(kind.labels_in(found["train"].examples)), head_dropout=rate, config=settings
         )
         windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
-        self._mesh = sharding.make_mesh(settings)
+        self._mesh = make_mesh(settings)
         net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), self._mesh)
         trainer = build.trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
@@ -53,7 +54,7 @@ class Steps:
     def once(self, number: int) -> tuple[float, int]:
         """Seconds of the step on batch `number`, and its non-padding tokens."""
         arrays: dict[str, Any] = self._loader.batch(number).arrays
-        batch = sharding.place(arrays, self._mesh)
+        batch = place_batch(arrays, self._mesh)
         jax.block_until_ready(batch)
         began = time.perf_counter()
         self._state, metrics = self._step(self._state, batch, np.uint32(0))

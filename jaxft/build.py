@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jaxft import distributed, optim, paths, sharding, stacks, step
+from jaxft import optim, paths, stacks, step
 from jaxft.base_model import Checkpoint, architecture
 from jaxft.data import mixing
 from jaxft.data.chunks import ChunkedLoader
@@ -22,6 +22,9 @@ from jaxft.data.loader import Loader
 from jaxft.data.packing import Shape
 from jaxft.data.parts import PartedLoader
 from jaxft.data.windows import Windows
+from jaxft.layers.attention.choice import make_attention
+from jaxft.parallel import processes
+from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
 from jaxft.pretrained import hub, mapping
 from jaxft.tasks import Task
 
@@ -72,9 +75,9 @@ class Network:
 def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
     """The task's model over a body of `sizes`, as `body_sizes` gives them, laid over `mesh`. Computes nothing."""
     sizes = dict(sizes)
-    attend = functools.partial(sharding.attention_function, sizes.pop("attention", "dense"), mesh)
+    attend = functools.partial(make_attention, sizes.pop("attention", "dense"), mesh)
     sizes["attention_function"] = attend()
-    sizes["activations"] = NamedSharding(mesh, sharding.BATCH) if mesh.size > 1 else None
+    sizes["activations"] = NamedSharding(mesh, BATCH) if mesh.size > 1 else None
 
     def parameters(seed: jax.Array) -> dict[str, jax.Array]:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
@@ -92,7 +95,7 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         return nnx.split(nnx.eval_shape(lambda: task.build_model(known, nnx.Rngs(params=0))))[0]
 
     shapes = jax.eval_shape(parameters, jnp.uint32(0))
-    shardings = sharding.of_parameters(shapes, mesh)
+    shardings = parameter_shardings(shapes, mesh)
     abstract = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
         for name, leaf in shapes.items()
@@ -128,7 +131,7 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
             if name == WORDS and checkpoint.added:
                 value = np.concatenate([value, np.empty((rows - stored, width), value.dtype)])
                 value[known : known + checkpoint.added] = value[:known].mean(axis=0, dtype=np.float64)
-            return sharding.put(value, net.abstract[name].sharding)
+            return put_array(value, net.abstract[name].sharding)
 
         tensors = hub.open_tensors(folder)
         # Checkpoints of other tasks have no pooler, and no task's head is another's.
@@ -180,7 +183,7 @@ class Trainer:
         frozen = {name: parameters[name] for name in self.abstract.frozen}
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
         opt_state = jax.jit(self.optimizer.init, out_shardings=shardings)(trainable)
-        start = sharding.put(np.int32(0), self.abstract.step.sharding)
+        start = put_array(np.int32(0), self.abstract.step.sharding)
         return step.TrainState(start, trainable, frozen, opt_state)
 
     def restored_state(self, stacked: step.TrainState) -> step.TrainState:
@@ -203,8 +206,8 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         jax.eval_shape(optimizer.init, parameters),
     )
     cut = jax.eval_shape(functools.partial(stacks.of_state, stacks.apart), stacked)
-    stacked = sharding.placed(stacked, net.mesh)
-    abstract = sharding.placed(cut, net.mesh) if net.layers_apart else stacked
+    stacked = with_shardings(stacked, net.mesh)
+    abstract = with_shardings(cut, net.mesh) if net.layers_apart else stacked
     function = functools.partial(
         step.train_step,
         task=net.task,
@@ -213,7 +216,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         schedule=schedule,
         clip=config.optim.clip,
         accumulate=config.batch.accumulate,
-        microbatches=NamedSharding(net.mesh, PartitionSpec(None, *sharding.BATCH)),
+        microbatches=NamedSharding(net.mesh, PartitionSpec(None, *BATCH)),
         places=jax.tree.map(lambda leaf: leaf.sharding, abstract.trainable),
         gradient_dtype=jnp.dtype(config.optim.gradients),
     )
@@ -240,7 +243,7 @@ def train_loader(
     """
     data, rows = config.data, config.batch.rows
     if data.parts > 1:
-        of_parts = {"parts": data.parts, "pool": distributed.pool}
+        of_parts = {"parts": data.parts, "pool": processes.gather_by_shard}
         return PartedLoader(windows, rows=rows, only=only, **of_parts, **options)
     mix = mixing.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
     return mixing.loader(windows[0], mix, rows=rows, only=only, pack=data.pack, shuffle=True, **options)
@@ -272,7 +275,7 @@ def leave_out(
 
 def abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of `shape`, its rows split over the mesh."""
-    place = NamedSharding(net.mesh, sharding.BATCH)
+    place = NamedSharding(net.mesh, BATCH)
     rows, length = shape.rows, shape.length
     return {
         name: jax.ShapeDtypeStruct(spec.shape_in(rows, length, net.task.segments), spec.dtype, sharding=place)

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from jaxft import distributed, startup
+from jaxft import startup
 from jaxft.errors import UserError
+from jaxft.parallel import processes
 
 Say = Callable[[str], None]
 # Bytes of data that are gathered in memory for a file of a checkpoint; by default orbax holds 2 GB.
@@ -87,7 +88,7 @@ class Checkpoints:
                 )
 
         def start() -> None:
-            distributed.together(check_room)
+            processes.run_on_all(check_room)
             # Orbax copies to the host without saying so, which the training loop forbids on accelerators.
             with jax.transfer_guard_device_to_host("allow"):
                 if step in known:  # of an earlier start that was killed after it
@@ -111,7 +112,7 @@ class Checkpoints:
 
     def _attempt(self, step: int, action: Callable[[], Any]) -> None:
         try:
-            distributed.together(action)
+            processes.run_on_all(action)
         except Exception as error:  # orbax and tensorstore raise many types for a failed write
             self._remove_unfinished()  # it holds on to the room that the next save, and the log, need
             self._manager.reload()  # it counts the failed one, and would drop good ones for it
@@ -121,7 +122,7 @@ class Checkpoints:
             )
 
     def _remove_unfinished(self) -> None:
-        if not distributed.is_first():
+        if not processes.is_main_process():
             return
         for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -129,7 +130,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         found = ocp.utils.checkpoint_steps(self.folder) if self.folder.exists() else []
-        return distributed.first(sorted(map(int, found)))
+        return processes.broadcast(sorted(map(int, found)))
 
     def restore(self, abstract: Callable[[dict], Any]) -> tuple[int, Any, dict] | None:
         """The newest undamaged checkpoint as (step, tree, meta), or None where there is none.
@@ -159,7 +160,9 @@ class Checkpoints:
                 )
                 continue
             if damaged and not self._read_only:
-                distributed.together(lambda: self._put_aside(damaged) if distributed.is_first() else None)
+                processes.run_on_all(
+                    lambda: self._put_aside(damaged) if processes.is_main_process() else None
+                )
                 self._manager.reload()
             return step, tree, meta
         if damaged:
@@ -179,7 +182,7 @@ class Checkpoints:
     def _read(self, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
         """Tree and meta of checkpoint `step`; raises an exception of any type where it is damaged."""
         restore = self._manager.restore
-        told = distributed.together(
+        told = processes.run_on_all(
             lambda: restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         )
         meta, digests = told["meta"], told["digests"]
@@ -188,7 +191,7 @@ class Checkpoints:
         wanted = abstract(meta)
         how = ocp.checkpoint_utils.construct_restore_args(wanted)
         args = ocp.args.Composite(state=ocp.args.PyTreeRestore(wanted, restore_args=how))
-        tree = distributed.together(lambda: restore(step, args=args).state)
+        tree = processes.run_on_all(lambda: restore(step, args=args).state)
         found = digest(tree)
         if found != digests:
             names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, chunked_loss, hlo, sharding, step
-from jaxft.chips import Chip
+from jaxft import base_model, build, chunked_loss, hlo, step
 from jaxft.data.packing import Shape
 from jaxft.models.layers import DropoutSeed
+from jaxft.parallel.chips import Chip
+from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.tasks import TASKS
 
 
@@ -87,13 +88,13 @@ def estimate(
     Raises `UserError` for settings, a model or a mesh that cannot be.
     """
     rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
-    mesh = sharding.make_mesh(config, devices)
-    sharding.check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
+    mesh = make_mesh(config, devices)
+    check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
     hf_config = base_model.describe_model(config)
     sizes = base_model.body_sizes(config, hf_config, devices[0].platform)
     net = build.network(_task(config, hf_config, assumptions.labels), sizes, mesh)
     # As without tensor, for of what is split over that JAX only knows all devices' together.
-    whole = build.network(net.task, sizes, Mesh(mesh.devices[:, :, :1], sharding.AXES))
+    whole = build.network(net.task, sizes, Mesh(mesh.devices[:, :, :1], AXES))
     trainer = build.trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (chip and chip.memory)
     state = trainer.abstract
@@ -109,7 +110,7 @@ def estimate(
         "dtype": sizes["dtype"].name,
         "hbm_bytes_per_device": memory,
         "parameters": net.count,
-        "left_whole": sharding.left_whole(net.abstract, mesh, sizes["num_heads"]),
+        "left_whole": describe_unsharded(net.abstract, mesh, sizes["num_heads"]),
         "param_bytes_per_device": _shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": _shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(whole, state, rows // accumulate, length),
@@ -216,7 +217,7 @@ def needed_bytes(
     what goes into them in the backward pass: Shoeybi et al. 2019 (Megatron-LM), section 3. So is what was looked up
     in a vocabulary that is split by words. The loss over a vocabulary has the whole table, and a part of the positions.
     """
-    data, fsdp, tensor = (net.mesh.shape[axis] for axis in sharding.AXES)
+    data, fsdp, tensor = (net.mesh.shape[axis] for axis in AXES)
     here = slots // (data * fsdp)  # that a device has the activations of
 
     def reduced(size: float, ways: int) -> float:

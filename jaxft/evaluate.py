@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import distributed, inference, sharding, startup, workdir
+from jaxft import inference, startup, workdir
 from jaxft.build import Network
 from jaxft.config.validation import CHOICES
 from jaxft.data.language import LAYOUTS
@@ -23,6 +23,8 @@ from jaxft.data.packing import Shape
 from jaxft.decoding.generator import Generator
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.parallel import processes
+from jaxft.parallel.mesh import describe_local_devices, replicate_locally
 from jaxft.step import model_of
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
@@ -73,8 +75,8 @@ def write(
         predictions = dataclasses.replace(predictions, generated=texts)
     compared = []
     if net.task.compares_with_train:
-        compared = itertools.chain(*distributed.gather(net.task.compared(split, predictions, train)))
-    if not distributed.is_first():
+        compared = itertools.chain(*processes.gather(net.task.compared(split, predictions, train)))
+    if not processes.is_main_process():
         return measured.compute()
     return net.task.write_evaluation(
         folder,
@@ -93,14 +95,14 @@ def generate(
 ) -> list[str]:
     """The text that follows each prompt of token ids, up to its end: greedy, or the best of `config.eval.beams`."""
     options = Options(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
-    here = sharding.whole_here(parameters, net.mesh)
+    here = replicate_locally(parameters, net.mesh)
     generator = Generator(model_of(net.graphdef, here).body, eos=tokenizer.eos_token_id)
     rows = config.eval.rows
     texts = []  # of each batch; the processes take turns
-    for first in range(distributed.index() * rows, len(prompts), distributed.count() * rows):
+    for first in range(processes.index() * rows, len(prompts), processes.count() * rows):
         outputs = generator.generate(prompts[first : first + rows], options, first=first)
         texts.append([tokenizer.decode(output.ids, skip_special_tokens=True) for [output] in outputs])
-    dealt = itertools.chain.from_iterable(itertools.zip_longest(*distributed.gather(texts), fillvalue=()))
+    dealt = itertools.chain.from_iterable(itertools.zip_longest(*processes.gather(texts), fillvalue=()))
     return list(itertools.chain.from_iterable(dealt))
 
 
@@ -146,14 +148,14 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
 
     run = dataclasses.replace(run, config=config)
     task = inference.task_of(run)
-    examples = task.read(config, name, flags.data, distributed.say)
+    examples = task.read(config, name, flags.data, processes.log)
     train = _training_examples(original) if task.compares_with_train else []
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
-    distributed.agree({"data": split.windows.fingerprint} | sharding.local_devices())
-    task.check(split, train, distributed.say)
+    processes.assert_same({"data": split.windows.fingerprint} | describe_local_devices())
+    task.check(split, train, processes.log)
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
-    model = inference.open_model(run, distributed.say)
+    model = inference.open_model(run, processes.log)
     loader = model.loader(split.windows, pack=config.data.pack)
     compiled = model.compile(loader.shapes)
     with _errors_named(folder):
@@ -167,9 +169,9 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
             train=train,
             tokenizer=run.checkpoint.tokenizer,
             config=config,
-            console=Console(soft_wrap=True, highlight=False, quiet=not distributed.is_first()),
+            console=Console(soft_wrap=True, highlight=False, quiet=not processes.is_main_process()),
         )
-    distributed.say(f"everything is in {folder}")
+    processes.log(f"everything is in {folder}")
     return metrics
 
 
@@ -196,9 +198,9 @@ def _check_folder(folder: Path, name: str, data: str) -> None:
 def _training_examples(config: ConfigDict) -> Sequence[Any]:
     """The run's training data, against which entities count as seen; none, which is said, if it is gone."""
     try:
-        return splits.read(TASKS[config.task], config, distributed.say, ["train"])["train"].examples
+        return splits.read(TASKS[config.task], config, processes.log, ["train"])["train"].examples
     except UserError as error:
-        distributed.say(f"warning: without the training data every entity counts as unseen ({error})")
+        processes.log(f"warning: without the training data every entity counts as unseen ({error})")
         return []
 
 

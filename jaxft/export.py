@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from jaxft import base_model, distributed, export_heads, inference, step, workdir
+from jaxft import base_model, export_heads, inference, step, workdir
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.model_card import card
+from jaxft.parallel import processes
 from jaxft.pretrained import bert, gpt2, hub, mapping
 from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         "--verify", action="store_true", help="reload in torch and compare logits on dev data"
     )
     with inference.command(parser, argv) as flags:
-        if distributed.count() > 1:
+        if processes.count() > 1:
             raise UserError("an export is written by one process: start it once, without --coordinator")
         export(Path(flags.run), Path(flags.output), verify=flags.verify)
 

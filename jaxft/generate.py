@@ -19,12 +19,14 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft import distributed, inference, paths, sharding, startup, step, workdir
+from jaxft import inference, paths, startup, step, workdir
 from jaxft.data import conll, files, language, records, sources, text
 from jaxft.decoding.generator import Generator, Output
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
 from jaxft.models.gpt2 import GPT2
+from jaxft.parallel import processes
+from jaxft.parallel.mesh import replicate_locally
 from jaxft.pretrained import gpt2, hub, mapping
 from jaxft.tasks.causal_lm import LanguageModel
 
@@ -131,12 +133,12 @@ class Writer:
         """
         stops = StopStrings(self.tokenizer, stop) if stop else None
         prompts, first = iter(prompts), 0
-        while batch := list(itertools.islice(prompts, rows * distributed.count())):
-            own = distributed.index() * rows
+        while batch := list(itertools.islice(prompts, rows * processes.count())):
+            own = processes.index() * rows
             ids = self.encode(batch, options, where=f"after prompt {first}, prompt")[own : own + rows]
             outputs = self._generator.generate(ids, options, first=first + own, stop=stops) if ids else []
             made = [[dataclasses.astuple(self._finished(one, stops)) for one in texts] for texts in outputs]
-            for texts in itertools.chain.from_iterable(distributed.gather(made)):
+            for texts in itertools.chain.from_iterable(processes.gather(made)):
                 yield [Generated(*one) for one in texts]
             first += len(batch)
 
@@ -173,7 +175,7 @@ def from_run(folder: Path) -> Writer:
     template = run.config.data.template
     tokenizer = run.checkpoint.tokenizer
     return Writer(
-        step.model_of(model.net.graphdef, sharding.whole_here(model.parameters, model.net.mesh)).body,
+        step.model_of(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).body,
         tokenizer,
         template=template,
         start=[] if template else [language.special_tokens(tokenizer).start],
@@ -263,7 +265,7 @@ HELP = {
 
 
 def _say(line: str) -> None:
-    if distributed.is_first():
+    if processes.is_main_process():
         print(line, file=sys.stderr, flush=True)
 
 
@@ -296,7 +298,7 @@ def _print(writer: Writer, flags: argparse.Namespace, options: Options) -> None:
     if flags.output != "-":
         raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")
     if options.samples == 1:
-        if not distributed.is_first():
+        if not processes.is_main_process():
             return
         with contextlib.closing(writer.stream(flags.prompt, options, stop=flags.stop)) as pieces:
             for piece in pieces:
@@ -304,7 +306,7 @@ def _print(writer: Writer, flags: argparse.Namespace, options: Options) -> None:
         print()
         return
     for [*texts] in writer.generate([flags.prompt], options, stop=flags.stop):
-        distributed.say("\n----\n".join(one.text for one in texts))
+        processes.log("\n----\n".join(one.text for one in texts))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft import base_model, build, cluster, distributed, sharding, startup
+from jaxft import base_model, build, startup
 from jaxft import workdir as folder
+from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.data.loader import Batch, Loader
 from jaxft.data.packing import Shape
 from jaxft.data.windows import Windows
 from jaxft.errors import EXIT_INTERRUPTED, UserError
+from jaxft.parallel import processes
+from jaxft.parallel.mesh import AXES, local_rows, place_batch
 from jaxft.tasks import TASKS, Task
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -47,7 +50,7 @@ def outputs(
     queue: collections.deque = collections.deque()
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
-        arrays = sharding.place(batch.arrays, net.mesh)
+        arrays = place_batch(batch.arrays, net.mesh)
         queue.append((batch, *compiled[batch.shape](parameters, arrays)))
         if len(queue) > QUEUED:
             yield _fetch(*queue.popleft())
@@ -81,7 +84,7 @@ class Model:
         return Loader(
             windows,
             rows=rows,
-            only=sharding.rows_here(self.net.mesh, rows),
+            only=local_rows(self.net.mesh, rows),
             max_length=self.run.config.data.max_length,
             pack=pack,
             shuffle=False,
@@ -127,7 +130,7 @@ def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     config, task = run.config.copy_and_resolve_references(), task_of(run)
     config.model.attention = "auto"
     devices = jax.devices()
-    mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), sharding.AXES)
+    mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     sizes = base_model.body_sizes(config, run.checkpoint.hf_config)
     net = build.network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
     parameters = folder.load_best(run.workdir, net.abstract, run.labels, say)
@@ -144,7 +147,7 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
     path = Path(name)
     if path.is_dir():
         raise UserError(f"--output {name}: is a folder; give a file's name, or - for stdout")
-    if not distributed.is_first():
+    if not processes.is_main_process():
         yield lambda pieces: None  # process 0 writes
         return
     direct = name == "-" or (path.exists() and not path.is_file())
@@ -195,19 +198,19 @@ def _meant(flags: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
     """The body of a verb: parsed flags in; user's errors, a reader that left and Ctrl-C as exit codes out."""
-    cluster.add_flags(parser)
+    add_flags(parser)
     flags, rest = parser.parse_known_args(argv)
     # As an exception, so that files that are half-written are taken away.
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with cluster.command(flags):
+        with as_process(flags):
             if rest:
                 raise UserError(f"{rest[0]}: unknown flag; --help lists those there are")
-            if distributed.count() > 1:
+            if processes.count() > 1:
                 if "-" in (getattr(flags, "data", None), getattr(flags, "input", None)):
                     raise UserError("stdin is one process's; give all processes a file that they share")
-                distributed.agree(_meant(flags) | folder.versions())
+                processes.assert_same(_meant(flags) | folder.versions())
             startup.use_compilation_cache()
             yield flags
             sys.stdout.flush()

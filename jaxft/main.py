@@ -12,7 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-from jaxft import cluster, startup, train
+from jaxft import startup, train
+from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.config import loading as settings
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 
@@ -36,10 +37,10 @@ def main(argv: list[str] | None = None) -> None:
         metavar="FROM:TO",
         help="trace these steps (counted from 0, TO excluded) into WORKDIR/profile, for XProf and Perfetto",
     )
-    cluster.add_flags(parser)
+    add_flags(parser)
     parser.epilog = "Any setting: --config.optim.lr=3e-5 (README.md lists them)."
     flags, rest = parser.parse_known_args(argv)
-    with cluster.command(flags):
+    with as_process(flags):
         if unknown := [text for text in rest if not text.startswith("--config.")]:
             raise UserError(f"{unknown[0]}: unknown flag; settings are given as --config.optim.lr=3e-5")
         config = settings.load(flags.config, rest)

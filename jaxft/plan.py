@@ -11,10 +11,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxft import chips, sharding, topology
+from jaxft import topology
 from jaxft.config import loading as settings
 from jaxft.errors import EXIT_DOES_NOT_FIT, EXIT_INTERRUPTED, UserError, exit_on_user_error
 from jaxft.estimate import Assumptions, Estimate, estimate
+from jaxft.parallel import chips
+from jaxft.parallel.mesh import AXES
 
 REMATS = ("none", "dots", "full")  # from the most memory to the least
 TENSOR_WAYS = (1, 2, 4)  # that a sweep tries
@@ -127,7 +129,7 @@ def planner(flags: argparse.Namespace, config: ConfigDict, name: str) -> tuple[C
     if flags.chip:
         chip = next(chip for chip in chips.CHIPS if chip.name == flags.chip)
     else:
-        chip = chips.of_device(devices[0].device_kind)
+        chip = chips.find_chip(devices[0].device_kind)
         if chip is None and not name.startswith("cpu:"):
             _progress(f"{devices[0].device_kind} is not in jaxft/chips.py: no times; --chip takes another's")
     if flags.rows_per_device:
@@ -259,7 +261,7 @@ def table(found: list[Estimate]) -> str:
     for e in found:
         cells = [
             e.topology,
-            " x ".join(str(e.mesh[axis]) for axis in sharding.AXES),
+            " x ".join(str(e.mesh[axis]) for axis in AXES),
             f"{e.rows:,}",
             *(
                 _mib(n)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxft import distributed, inference, startup, workdir
+from jaxft import inference, startup, workdir
 from jaxft.data import files
 from jaxft.errors import UserError
+from jaxft.parallel import processes
 from jaxft.predictions.lines import Lines
 from jaxft.predictions.multi_task import MultiOutput
 from jaxft.predictions.question_answering import AnsweredOutput
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _say(line: str) -> None:
-    if distributed.is_first():
+    if processes.is_main_process():
         print(line, file=sys.stderr, flush=True)
 
 

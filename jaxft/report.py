@@ -14,13 +14,13 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxft import chips
 from jaxft.errors import UserError
+from jaxft.parallel import chips
 
 
 def peak_flops(device: jax.Device) -> float | None:
     """Peak bfloat16 FLOP/s of `device`, None where it isn't known (CPUs among them)."""
-    chip = chips.of_device(device.device_kind)
+    chip = chips.find_chip(device.device_kind)
     return chip and chip.flops
 
 

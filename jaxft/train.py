@@ -11,13 +11,23 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, distributed, evaluate, optim, sharding, stacks, startup, watch
+from jaxft import base_model, build, evaluate, optim, stacks, startup
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.data import mixing, parts
 from jaxft.data.prefetch import prefetch
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
+from jaxft.parallel import heartbeat, processes
+from jaxft.parallel.mesh import (
+    check_rows,
+    describe_local_devices,
+    describe_unsharded,
+    local_rows,
+    make_mesh,
+    place_batch,
+    put_array,
+)
 from jaxft.pretrained import hub
 from jaxft.report import (
     Clock,
@@ -50,27 +60,27 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     """
     began = time.perf_counter()
     compiles = CompileCounter()
-    stop_asked = watch.on_sigterm()
+    stop_asked = heartbeat.on_sigterm()
     folder.claim(workdir, config)
     report = Report(
         workdir,
         tensorboard=config.log.tensorboard,
         wandb=config.log.wandb,
         config=config.to_dict(),
-        quiet=not distributed.is_first(),
+        quiet=not processes.is_main_process(),
     )
     say = report.say
-    if distributed.count() > 1 and config.data.cache_dir is None:  # in the folder that all processes share
+    if processes.count() > 1 and config.data.cache_dir is None:  # in the folder that all processes share
         config = config.copy_and_resolve_references()
         config.data.cache_dir = str(workdir / "cache")
 
-    mesh = sharding.make_mesh(config)
-    sharding.check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
-    sharding.check_rows(mesh, config.eval.rows, "config.eval.rows")
+    mesh = make_mesh(config)
+    check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
+    check_rows(mesh, config.eval.rows, "config.eval.rows")
 
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]
-    train_rows = sharding.rows_here(mesh, config.batch.rows)
+    train_rows = local_rows(mesh, config.batch.rows)
     here = parts.parts_of(train_rows, config.batch.rows, config.data.parts)
     train, splits = data_splits.read_run(kind, config, here, say)
     checkpoint = base_model.open_checkpoint(config, lambda: kind.texts(train[0].examples))
@@ -88,7 +98,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             split.windows,
             mixing.Mix(),
             rows=config.eval.rows,
-            only=sharding.rows_here(mesh, config.eval.rows),
+            only=local_rows(mesh, config.eval.rows),
             pack=config.data.pack,
             shuffle=False,
             **options,
@@ -114,10 +124,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     net = build.network(task, sizes, mesh)
     given = build.leave_out(net, loader, windows, steps=total, parts=config.batch.accumulate)
     trainer = build.trainer(net, config, total=total, warmup=warmup)
-    data = distributed.pool({number: own.fingerprint for number, own in windows.items()})
+    data = processes.gather_by_shard({number: own.fingerprint for number, own in windows.items()})
     data.append(splits["dev"].windows.fingerprint)
     identity = folder.identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
-    distributed.agree(identity | sharding.local_devices())
+    processes.assert_same(identity | describe_local_devices())
     last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
     best = Checkpoints(workdir / "best", keep=1, say=say)
     restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.stacked)
@@ -136,8 +146,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 f"weights: {config.init_from}",
             )
         else:
-            if config.model.init == "pretrained" and distributed.count() > 1:
-                distributed.agree({"pretrained weights": hub.weights_checksum(checkpoint.folder)})
+            if config.model.init == "pretrained" and processes.count() > 1:
+                processes.assert_same({"pretrained weights": hub.weights_checksum(checkpoint.folder)})
             parameters, said = build.initial_parameters(net, config, checkpoint)
         say(said)
         state = trainer.new_state(parameters)
@@ -149,7 +159,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
         f"; attention: {sizes['attention']}"
     )
-    if said := sharding.left_whole(net.abstract, mesh, sizes["num_heads"]):
+    if said := describe_unsharded(net.abstract, mesh, sizes["num_heads"]):
         say(said)
 
     if profile_steps and not step <= profile_steps.start < profile_steps.stop < total:
@@ -161,7 +171,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
 
     # ---------------------------------------------------------------- compilation, ahead of the loop
     compile_began = time.perf_counter()
-    seed = sharding.put(np.uint32(config.seed), trainer.abstract.step.sharding)
+    seed = put_array(np.uint32(config.seed), trainer.abstract.step.sharding)
     train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
     eval_steps = build.compile_eval(net, {shape for one in loaders.values() for shape in one.shapes})
     # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
@@ -261,7 +271,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                 settle(0)
                 with clock:
                     say(profile.toggle())
-            arrays = sharding.place(batch.arrays, mesh)
+            arrays = place_batch(batch.arrays, mesh)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):  # profilers tell steps apart by it
                 state, metrics = train_steps[batch.shape](state, arrays, seed)
             step += 1
@@ -275,7 +285,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
                     measured, _ = evaluate.evaluate(
                         net, eval_steps, parameters_now(), splits["dev"], loaders["dev"]
                     )
-                    values = distributed.first(measured.compute())
+                    values = processes.broadcast(measured.compute())
                     report.write(step, "dev", values)
                     metric = values[selected_by]
                     if folder.better(selected_by, metric, progress["best"]):
@@ -355,7 +365,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
     }
-    if distributed.is_first():
+    if processes.is_main_process():
         write_json(workdir / "summary.json", summary)
     say(
         f"{step:,} steps in {train_s:.1f} s: {summary['real_tokens_per_s']:,.0f} tokens/s, "
@@ -371,7 +381,7 @@ def _close_on_error(*checkpoints: Checkpoints):
     try:
         yield
     except BaseException as error:
-        if not distributed.fails_alone(error):
+        if not processes.fails_alone(error):
             for one in checkpoints:
                 one.close()
         raise

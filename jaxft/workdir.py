@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import distributed
 from jaxft.base_model import Checkpoint
 from jaxft.checkpoint import Checkpoints
 from jaxft.config import loading as settings
 from jaxft.data.loader import Batch
 from jaxft.errors import UserError
+from jaxft.parallel import processes
 from jaxft.pretrained import hub
 from jaxft.report import write_json
 from jaxft.tasks.base import Task
@@ -63,11 +63,11 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     Raises `UserError` where it cannot be written, another run trains in it, or it holds a run of other settings
     (which it names); where processes have other settings or packages, or don't share the folder.
     """
-    distributed.agree({f"config.{key}": value for key, value in _settings(config).items()} | versions())
-    if distributed.is_first():
+    processes.assert_same({f"config.{key}": value for key, value in _settings(config).items()} | versions())
+    if processes.is_main_process():
         _claim(workdir, config)
-    distributed.first(None)  # it is claimed
-    seen = distributed.gather((workdir / "config.json").is_file())
+    processes.broadcast(None)  # it is claimed
+    seen = processes.gather((workdir / "config.json").is_file())
     if not all(seen):
         raise UserError(
             f"--workdir {workdir}: process {seen.index(False)} doesn't see what process 0 has written there; all "
@@ -195,7 +195,7 @@ def changed_versions(meta: Mapping[str, Any]) -> str | None:
 
 def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -> None:
     """Keeps the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
-    if not distributed.is_first():
+    if not processes.is_main_process():
         return
     folder = workdir / "model"
     folder.mkdir(exist_ok=True)
@@ -213,7 +213,7 @@ def save_tuned(workdir: Path, tuned: Mapping[str, Any]) -> None:
 
 def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
     """Writes the arrays of a batch that made the loss non-finite, each process the rows that it fed."""
-    process = f".process_{distributed.index()}" if distributed.count() > 1 else ""
+    process = f".process_{processes.index()}" if processes.count() > 1 else ""
     path = workdir / f"non_finite_step_{step}{process}.npz"
     np.savez(path, windows=batch.windows, starts=batch.starts, **batch.arrays)
     return path
@@ -316,7 +316,7 @@ def open_run(workdir: Path) -> Run:
     if not (workdir / "config.json").is_file():
         raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
     config = settings.from_dict(read_json(workdir / "config.json"), str(workdir / "config.json"))
-    distributed.agree({f"config.{key}": value for key, value in _settings(config).items()} | versions())
+    processes.assert_same({f"config.{key}": value for key, value in _settings(config).items()} | versions())
     folder = workdir / "model"
     labels = read_json(folder / "labels.json")
     checkpoint = Checkpoint(

@@ -17,9 +17,10 @@ from jax._src.clusters import cloud_tpu_cluster
 from jax._src.clusters import cluster as cluster_base
 from safetensors.numpy import load_file, save_file
 
-from jaxft import cluster
+from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.data import files
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
+from jaxft.parallel.launch_detection import ClusterEnv, jax, rendezvous, xla_bridge
 from tests.test_resume import assert_same_run, newest
 
 PEER_TIMEOUT = 8  # seconds; less, and a busy machine takes the living for dead
@@ -538,7 +539,7 @@ def test_the_loss_of_process_0_ends_the_others_at_once(processes, tmp_path):
 
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    cluster.add_flags(parser)
+    add_flags(parser)
     return parser.parse_args(words)
 
 
@@ -559,7 +560,7 @@ def parsed(*words: str) -> argparse.Namespace:
     ],
 )
 def test_flags_that_cannot_be_are_refused(words, message, capsys):
-    with pytest.raises(SystemExit) as ended, cluster.command(parsed(*words)):
+    with pytest.raises(SystemExit) as ended, as_process(parsed(*words)):
         pass
     assert ended.value.code == EXIT_USER_ERROR
     assert re.search(message, capsys.readouterr().err)
@@ -571,7 +572,7 @@ def test_a_port_that_is_taken_is_named(capsys):
         other.listen()
         port = other.getsockname()[1]
         flags = parsed("--coordinator", f"localhost:{port}", "--num_processes", "2", "--process_id", "0")
-        with pytest.raises(SystemExit), cluster.command(flags):
+        with pytest.raises(SystemExit), as_process(flags):
             pass
     assert f"port {port} cannot be had here (Address already in use)" in capsys.readouterr().err
 
@@ -628,9 +629,9 @@ def test_slurms_processes_find_each_other_and_say_who_is_missing(environment, py
 @pytest.mark.parametrize("kind", ["queued resource", "GKE"])
 def test_what_a_tpu_slice_says_starts_a_process(monkeypatch, kind):
     given = {}
-    monkeypatch.setattr(cluster.jax.distributed, "initialize", lambda **options: given.update(options))
-    monkeypatch.setattr(cluster.rendezvous, "meet", lambda *who: given.update(met=who))
-    monkeypatch.setattr(cluster.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: given.update(options))
+    monkeypatch.setattr(rendezvous, "meet", lambda *who: given.update(met=who))
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
     told = {"agent-worker-number": "2", "worker-network-endpoints": "::h0,::h1,::h2,::h3", "tpu-env": ""}
     if kind == "GKE":
         monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "h0,h1,h2,h3")
@@ -644,7 +645,7 @@ def test_what_a_tpu_slice_says_starts_a_process(monkeypatch, kind):
         cloud_tpu_cluster, "get_metadata", lambda key: (told.get(key, ""), 200 if told.get(key) else 404)
     )
     monkeypatch.setattr(cloud_tpu_cluster.socket, "gethostbyname", lambda name: name)
-    with cluster.command(parsed()):
+    with as_process(parsed()):
         pass
     assert given["met"] == ("h0:8482", 4, 2, 300) and given["coordinator_address"] == "h0:8482"
     assert (given["num_processes"], given["process_id"], given["local_device_ids"]) == (4, 2, None)
@@ -653,48 +654,48 @@ def test_what_a_tpu_slice_says_starts_a_process(monkeypatch, kind):
 def test_what_slurm_says_starts_a_process(monkeypatch):
     """jax reads who is who; of several GPUs on a node with one task jax itself would take only the first."""
     given = {}
-    monkeypatch.setattr(cluster.jax.distributed, "initialize", lambda **options: given.update(options))
-    monkeypatch.setattr(cluster.rendezvous, "meet", lambda *who: given.update(met=who))
-    monkeypatch.setattr(cluster.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: given.update(options))
+    monkeypatch.setattr(rendezvous, "meet", lambda *who: given.update(met=who))
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
     tasks = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_TASKS_PER_NODE": "1(x4)"}
     for name, value in (SLURM | tasks | {"SLURM_GPUS_ON_NODE": "8"}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[07-10]")
-    with cluster.command(parsed("--peer_timeout", "7")):
+    with as_process(parsed("--peer_timeout", "7")):
         pass
     assert given["met"] == (given["coordinator_address"], 4, 3, 300) and given["num_processes"] == 4
     assert given["coordinator_address"].startswith("node07:") and given["process_id"] == 3
     assert given["local_device_ids"] == list(range(8)) and given["heartbeat_timeout_seconds"] == 37
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4)")
     monkeypatch.setenv("SLURM_LOCALID", "5")
-    with cluster.command(parsed()):
+    with as_process(parsed()):
         pass
     assert given["local_device_ids"] == [5]
 
 
 def test_a_pod_of_a_job_does_not_train_alone_unasked(monkeypatch, capsys):
-    monkeypatch.setattr(cluster.xla_bridge, "backends_are_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ClusterEnv, "_cluster_types", [])  # the package kubernetes is not installed
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(ClusterEnv, "_cluster_types", [])  # the package kubernetes is not installed
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    with cluster.command(parsed()):  # a pod by itself
+    with as_process(parsed()):  # a pod by itself
         pass
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
-    with pytest.raises(SystemExit) as ended, cluster.command(parsed()):
+    with pytest.raises(SystemExit) as ended, as_process(parsed()):
         pass
     assert ended.value.code == EXIT_USER_ERROR
     assert (
         "error: this is pod 3 of an indexed Kubernetes job, but jax finds no others: give"
         in capsys.readouterr().err
     )
-    with cluster.command(parsed("--num_processes", "1")):
+    with as_process(parsed("--num_processes", "1")):
         pass
 
 
 def test_an_address_without_a_cluster_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(cluster.xla_bridge, "backends_are_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ClusterEnv, "_cluster_types", [])
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(ClusterEnv, "_cluster_types", [])
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "a:1")
-    with pytest.raises(SystemExit) as ended, cluster.command(parsed()):
+    with pytest.raises(SystemExit) as ended, as_process(parsed()):
         pass
     assert ended.value.code == EXIT_USER_ERROR
     assert "JAX_COORDINATOR_ADDRESS is set, but there is no cluster that says" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import base_model, build, evaluate, export, predict, sharding, step, train, workdir
+from jaxft import base_model, build, evaluate, export, predict, step, train, workdir
 from jaxft.config import loading as settings
 from jaxft.data import mixing
 from jaxft.data.chunks import ChunkedLoader
@@ -21,6 +21,7 @@ from jaxft.data.loader import Loader
 from jaxft.data.text import Text
 from jaxft.errors import UserError
 from jaxft.model_card import card
+from jaxft.parallel.mesh import make_mesh
 from jaxft.pretrained.scratch import train_tokenizer
 from jaxft.tasks import splits
 from jaxft.tasks.causal_lm import CausalLM
@@ -262,7 +263,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         sizes = base_model.body_sizes(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
         task = CausalLM([], head_dropout=0.0, config=config)
-        net = build.network(task, sizes, sharding.make_mesh(config))
+        net = build.network(task, sizes, make_mesh(config))
         parameters, said = build.initial_parameters(net, config, checkpoint)
         assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in said
         words = np.asarray(parameters[build.WORDS])
@@ -303,7 +304,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     task = CausalLM([], head_dropout=0.0, config=config)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
-    net = build.network(task, base_model.body_sizes(config, hf_config), sharding.make_mesh(config))
+    net = build.network(task, base_model.body_sizes(config, hf_config), make_mesh(config))
     parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
     gradient = jax.jit(
         jax.value_and_grad(

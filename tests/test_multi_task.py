@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import base_model, build, evaluate, export, inference, predict, sharding, train, workdir
+from jaxft import base_model, build, evaluate, export, inference, predict, train, workdir
 from jaxft.config import loading as settings
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
 from jaxft.model_card import card
+from jaxft.parallel.mesh import make_mesh
 from jaxft.step import model_of, whole
 from jaxft.tasks import TASKS, splits
 from tests.conftest import REPOSITORY
@@ -273,7 +274,7 @@ def network(folder, tiny_bert):
         found = {0: splits.read(kind, config, lambda _: None, ["train"])["train"]}
         task = kind(splits.label_set(kind, found), head_dropout=0.0, config=config)
         train, _ = splits.encode(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
-        mesh = sharding.make_mesh(config, jax.devices()[:1])
+        mesh = make_mesh(config, jax.devices()[:1])
         net = build.network(task, base_model.body_sizes(config, checkpoint.hf_config), mesh)
         parameters, _ = build.initial_parameters(net, config, checkpoint)
 

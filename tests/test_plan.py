@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft import base_model, build, chips, errors, hlo, plan, report, sharding
+from jaxft import base_model, build, errors, hlo, plan, report
 from jaxft.config import loading as defaults
 from jaxft.estimate import Estimate
+from jaxft.parallel import chips
+from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification import TokenClassification
 
 # One process for all plans, for it starts with eight devices: reads flags of plans, writes what each gave.
@@ -115,7 +117,7 @@ def test_fsdp_splits_parameters_and_their_state(found):
     config = tiny_config()
     task = TokenClassification([f"label {i}" for i in range(9)], config=config)
     sizes = base_model.body_sizes(config, base_model.describe_model(config))
-    net = build.network(task, sizes, sharding.make_mesh(config))
+    net = build.network(task, sizes, make_mesh(config))
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding"))]
     split = sum(net.abstract[name].size for name in names)
     one, eight = found["data"], found["fsdp"]
@@ -427,9 +429,9 @@ def test_collectives_as_tpus_compiler_writes_them():
 
 def test_the_table_of_chips_is_what_training_reckons_by():
     for chip in chips.CHIPS:
-        assert chips.of_device(f"NVIDIA {chip.device_kind} X") is chip
+        assert chips.find_chip(f"NVIDIA {chip.device_kind} X") is chip
         assert report.peak_flops(type("Device", (), {"device_kind": chip.device_kind})) == chip.flops
-    assert chips.of_device("cpu") is None
+    assert chips.find_chip("cpu") is None
 
 
 def test_every_task_has_a_plan(plans):

@@ -6,9 +6,9 @@ import re
 import jax
 import pytest
 
-from jaxft import sharding
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
+from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh, parameter_spec
 from jaxft.tasks import TASKS
 
 # All tasks over several meshes, in the same steps; with what each device then holds of the state.
@@ -266,24 +266,24 @@ def mesh_of(**sizes):
 def test_meshes_that_cannot_be_are_refused():
     count = jax.device_count()
     with pytest.raises(UserError, match=rf"takes {count * 3} devices, found {count}; set one axis to -1"):
-        sharding.make_mesh(mesh_of(data=count * 3))
+        make_mesh(mesh_of(data=count * 3))
     with pytest.raises(UserError, match="at most one -1"):
-        sharding.make_mesh(mesh_of(data=-1, fsdp=-1))
+        make_mesh(mesh_of(data=-1, fsdp=-1))
     with pytest.raises(UserError, match="sizes of 1 or more"):
-        sharding.make_mesh(mesh_of(tensor=0))
+        make_mesh(mesh_of(tensor=0))
 
 
 def test_rows_must_divide_over_the_devices():
-    mesh = jax.sharding.AbstractMesh((2, 4, 1), sharding.AXES)
-    sharding.check_rows(mesh, 16, "config.batch.rows")
+    mesh = jax.sharding.AbstractMesh((2, 4, 1), AXES)
+    check_rows(mesh, 16, "config.batch.rows")
     with pytest.raises(
         UserError, match="config.batch.rows=12: rows go over 8 devices .* use a multiple of 8"
     ):
-        sharding.check_rows(mesh, 12, "config.batch.rows")
+        check_rows(mesh, 12, "config.batch.rows")
 
 
 def test_layout_of_parameters_follows_the_rules():
-    mesh = jax.sharding.AbstractMesh((1, 2, 2), sharding.AXES)
+    mesh = jax.sharding.AbstractMesh((1, 2, 2), AXES)
     spec = jax.sharding.PartitionSpec
     for name, shape, want in (
         ("body/layers/attention/query/kernel", (6, 8, 8), spec(None, "fsdp", "tensor")),
@@ -294,15 +294,15 @@ def test_layout_of_parameters_follows_the_rules():
         ("body/layers/mlp_norm/scale", (6, 8), spec(None, None)),
         ("head/kernel", (8, 9), spec("fsdp", None)),
     ):
-        assert sharding.spec(name, shape, mesh) == want, name
+        assert parameter_spec(name, shape, mesh) == want, name
 
 
 def test_what_a_mesh_does_not_divide_is_told():
     shapes = {"head/kernel": (8, 9), "body/embeddings/word/embedding": (101, 8), "body/norm/scale": (7,)}
     shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
-    mesh = jax.sharding.AbstractMesh((3, 2, 2), sharding.AXES)
-    assert sharding.left_whole(shapes, mesh, 3) == (
+    mesh = jax.sharding.AbstractMesh((3, 2, 2), AXES)
+    assert describe_unsharded(shapes, mesh, 3) == (
         "not split along that axis of the mesh: tensor 2 doesn't divide 101 of body/embeddings/word/embedding; "
         "tensor 2 doesn't divide 3 heads, which each device has all of"
     )
-    assert sharding.left_whole(shapes, jax.sharding.AbstractMesh((4, 1, 1), sharding.AXES), 3) is None
+    assert describe_unsharded(shapes, jax.sharding.AbstractMesh((4, 1, 1), AXES), 3) is None

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxft import base_model, build, losses, optim, sharding, stacks, step
+from jaxft import base_model, build, losses, optim, stacks, step
 from jaxft.config import loading as settings
 from jaxft.data.packing import Shape
 from jaxft.errors import UserError
 from jaxft.models import layers
 from jaxft.models.layers import DropoutSeed, Embedding
+from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
 from jaxft.tasks.token_classification import TokenClassification
 
@@ -50,7 +51,7 @@ def config_with(**values):
 
 def network(config=None, kind=TokenClassification, **sizes):
     task = kind(LABELS, head_dropout=0.2, config=config or settings.base())
-    mesh = sharding.make_mesh(settings.base())
+    mesh = make_mesh(settings.base())
     return build.network(task, SIZES | sizes, mesh)
 
 

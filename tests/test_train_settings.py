@@ -7,10 +7,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import sharding, train
+from jaxft import train
 from jaxft.config import loading as settings
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
+from jaxft.parallel import mesh as sharding
 
 SHORT = {"train.steps": 8, "eval.every_steps": 8, "checkpoint.every_steps": 8, "eval.bootstrap": 0}
 
@@ -75,7 +76,7 @@ def test_all_subwords_labelled_and_rates_by_path(run, monkeypatch, tmp_path):
     """More positions are learnt from, words are scored as ever, and a rate of 0 leaves parameters as they were."""
     learnt = {}
 
-    def place(arrays, mesh, original=sharding.place):
+    def place(arrays, mesh, original=sharding.place_batch):
         learnt[case] += int(arrays["weights"].sum())
         return original(arrays, mesh)
 

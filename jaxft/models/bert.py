@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
 from jaxft.models.stack import MLP
-from jaxft.products import Rows
+from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
 class Embeddings(nnx.Module):
@@ -43,7 +43,7 @@ class SelfAttention(nnx.Module):
         num_heads: int,
         rate: float,
         attention_function: attention.Attention,
-        rows: Rows | None,
+        rows: ActivationLayout | None,
         initializer_range: float,
         rngs: nnx.Rngs,
     ):

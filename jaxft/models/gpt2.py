@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jaxft.models import attention, layers, stack
 from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
 from jaxft.models.stack import MLP
-from jaxft.products import Rows
+from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
 class Embeddings(nnx.Module):
@@ -36,7 +36,7 @@ class CausalSelfAttention(nnx.Module):
         rate: float,
         attention_function: attention.Attention,
         scale_by_inverse_layer: bool,
-        rows: Rows | None,
+        rows: ActivationLayout | None,
         initializer_range: float,
         output_range: float,
         rngs: nnx.Rngs,

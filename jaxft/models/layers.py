@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.products import Rows, products
+from jaxft.parallel.sharded_matmul import ActivationLayout, sharded_matmul
 
 
 class DropoutSeed(NamedTuple):
@@ -207,7 +207,7 @@ class Linear(nnx.Module):
         initializer_range: float,
         rngs: nnx.Rngs,
         use_bias: bool = True,
-        rows: Rows | None = None,
+        rows: ActivationLayout | None = None,
         split: int = 0,
     ):
         initializer = nnx.initializers.normal(initializer_range)
@@ -227,7 +227,7 @@ def together(x: jax.Array, *linears: Linear) -> list[jax.Array]:
     """What each of `linears`, alike but for their parameters, gives of x; devices exchange its gradient once."""
     first = linears[0]
     kernels = [linear.kernel[...].astype(x.dtype) for linear in linears]
-    found = products(x, kernels, first.rows, first.split)
+    found = sharded_matmul(x, kernels, first.rows, first.split)
     if not first.use_bias:
         return found
     return [_add_bias(product, linear.bias[...]) for product, linear in zip(found, linears, strict=True)]

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.models.layers import ACTIVATIONS, Embedding, Linear, Vectors
-from jaxft.products import PRODUCT, Rows
+from jaxft.parallel.sharded_matmul import PRODUCT, ActivationLayout
 
 # Dropout sites: 0 for the embeddings, then three for each layer.
 SITES_PER_LAYER = 3
@@ -38,7 +38,7 @@ class MLP(nnx.Module):
         activation: str,
         initializer_range: float,
         output_range: float,
-        rows: Rows | None,
+        rows: ActivationLayout | None,
         rngs: nnx.Rngs,
     ):
         options = {"rows": rows, "rngs": rngs}
@@ -61,10 +61,10 @@ def check_options(*, hidden_size: int, num_heads: int, activation: str, remat: s
         raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
 
 
-def rows_of(activations: NamedSharding | None, *, remat: str, unroll: bool) -> Rows | None:
+def rows_of(activations: NamedSharding | None, *, remat: str, unroll: bool) -> ActivationLayout | None:
     """What layers are told of how activations lie over devices."""
     # In a loop passes share nothing. What is computed again is, with the backward pass, apart from the forward pass.
-    return None if activations is None else Rows(activations, again=unroll and remat == "none")
+    return None if activations is None else ActivationLayout(activations, again=unroll and remat == "none")
 
 
 def embed(*looked_up: tuple[Embedding, jax.Array], activations: NamedSharding | None) -> jax.Array:

@@ -11,11 +11,11 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import distributed
 from jaxft.data.loader import ArraySpec, Batch
 from jaxft.data.windows import Windows
 from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
+from jaxft.parallel import processes
 
 Say = Callable[[str], None]  # prints one line of the run's log
 OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
@@ -202,7 +202,7 @@ def chunks(examples: Iterable[Any], words: Callable[[Any], int], most: int) -> I
 
 def anywhere(flags: np.ndarray) -> int:
     """How many of `flags`, bool [N], are set in any process: of several each may have a part of the training data."""
-    return int(np.count_nonzero(distributed.any_of(flags)))
+    return int(np.count_nonzero(processes.any_process(flags)))
 
 
 def cache_folder(setting: str | None) -> Path | None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxft import distributed
 from jaxft.data import files, joint, records
 from jaxft.errors import UserError
+from jaxft.parallel import processes
 from jaxft.tasks.base import Say, Split, Task
 
 
@@ -52,7 +52,7 @@ def read_run(
             f"config.data.train={config.data.train!r} leaves a data set out; give a file, hub:NAME or demo:NAME/train"
         )
     if parts == 1:
-        if distributed.count() > 1:
+        if processes.count() > 1:
             least = min(len(files.matching(address) or [address]) for _, address in sources)
             most = max(n for n in range(1, least + 1) if config.batch.rows % n == 0)
             if most > 1:
@@ -61,7 +61,7 @@ def read_run(
                 )
         found = read(task, config, say)
         return {0: found.pop("train")}, found
-    distributed.agree(
+    processes.assert_same(
         {key: value for _, address in sources for key, value in records.census(address).items()}
     )
     train = {}
@@ -89,14 +89,16 @@ def _of_parts(say: Say) -> Iterator[Callable[[int], Say]]:
         return one
 
     yield saying
-    for number, said in enumerate(distributed.pool(lines)):
+    for number, said in enumerate(processes.gather_by_shard(lines)):
         for line in said if number not in lines else ():
             say(line)
 
 
 def label_set(task: type[Task], train: Mapping[int, Split]) -> list[str]:
     """The labels that the training data determines, of which each process has some parts."""
-    found = distributed.pool({number: task.labels_in(part.examples) for number, part in train.items()})
+    found = processes.gather_by_shard(
+        {number: task.labels_in(part.examples) for number, part in train.items()}
+    )
     return task.label_set(list(itertools.chain(*found)))
 
 
@@ -122,7 +124,7 @@ def encode(
     others = {name: encoded(split) for name, split in others.items()}
     shared = others | ({"train": train[0]} if config.data.parts == 1 else {})
     # Before processes tell each other what they found in it.
-    distributed.agree({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
+    processes.assert_same({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
     with _of_parts(say) as saying:
         for number, part in train.items():
             task.check(part, part.examples, saying(number))

@@ -16,12 +16,13 @@ from transformers import (
     pipeline,
 )
 
-from jaxft import base_model, build, evaluate, export, predict, sharding, train
+from jaxft import base_model, build, evaluate, export, predict, train
 from jaxft.config import loading
 from jaxft.data.labelled import LabelledText
 from jaxft.data.loader import Loader
 from jaxft.data.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.parallel.mesh import make_mesh
 from jaxft.pretrained import gpt2, hub, mapping
 from jaxft.tasks import TASKS
 from tests.conftest import write_conll
@@ -84,7 +85,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     labels, tokenizer = WORDS[kind], opened.tokenizer
     of_words = kind == "token_classification"
     task = TASKS[kind](labels, head_dropout=0.1, config=values)
-    net = build.network(task, base_model.body_sizes(values, opened.hf_config), sharding.make_mesh(values))
+    net = build.network(task, base_model.body_sizes(values, opened.hf_config), make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
@@ -235,7 +236,7 @@ def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     task = TASKS["sequence_classification"](["x", "y"], config=values)
     sizes = base_model.body_sizes(values, hub.read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
-        build.network(task, sizes, sharding.make_mesh(values))
+        build.network(task, sizes, make_mesh(values))
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForQuestionAnswering
 
-from jaxft import build, losses, sharding, step
+from jaxft import build, losses, step
 from jaxft.config import loading
 from jaxft.data.loader import Loader
 from jaxft.data.squad import Answer, Question
 from jaxft.errors import UserError
+from jaxft.parallel.mesh import make_mesh
 from jaxft.pretrained import bert, mapping
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Candidate, Found
@@ -76,9 +77,7 @@ def questions(count=12, longest=40):
 def setting():
     """(values, network, torch's model, our parameters of it, its windows, compiled gradient)."""
     values = values_of()
-    net = build.network(
-        task_of(values), bert.sizes(HF.to_dict()) | {"unroll": False}, sharding.make_mesh(values)
-    )
+    net = build.network(task_of(values), bert.sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values))
     theirs = BertForQuestionAnswering(HF).eval()
     randomize(theirs, 1)
     windows = net.task.encode(questions(), tokenizer(), values, cached=False)

@@ -11,12 +11,13 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from jaxft import build, inference, sharding, step
+from jaxft import build, inference, step
 from jaxft.config import loading
 from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText
 from jaxft.data.loader import Loader
 from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
+from jaxft.parallel.mesh import make_mesh
 from jaxft.pretrained import bert, mapping
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification import SequenceClassification
@@ -61,7 +62,7 @@ def task_of(values):
 
 def network(values):
     sizes = bert.sizes(HF.to_dict()) | {"unroll": False}
-    return build.network(task_of(values), sizes, sharding.make_mesh(values))
+    return build.network(task_of(values), sizes, make_mesh(values))
 
 
 def examples(problem, pair, count=11, longest=20):
@@ -244,7 +245,7 @@ def test_dropout_is_on_before_the_head_too():
     sizes = bert.sizes(HF.to_dict()) | {"unroll": False, "hidden_dropout": 0.0, "attention_dropout": 0.0}
     for rate, distinct in ((0.5, 3), (0.0, 1)):
         task = SequenceClassification(LABELS[SINGLE], head_dropout=rate, config=values)
-        graph = build.network(task, sizes, sharding.make_mesh(values)).graphdef
+        graph = build.network(task, sizes, make_mesh(values)).graphdef
 
         def loss(seed, task=task, graph=graph):
             return task.loss(step.model_of(graph, parameters), batch, DropoutSeed(seed, jnp.int32(0)))[0]

@@ -33,6 +33,6 @@ CHIPS = (
 )
 
 
-def of_device(device_kind: str) -> Chip | None:
+def find_chip(device_kind: str) -> Chip | None:
     """The chip behind `jax.Device.device_kind`; None where it isn't known (CPUs among them)."""
     return next((chip for chip in CHIPS if chip.device_kind in device_kind), None)

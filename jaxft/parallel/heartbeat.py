@@ -15,17 +15,17 @@ from typing import Any, NoReturn
 import jax
 from jax._src.distributed import global_state
 
-from jaxft import distributed
 from jaxft.errors import EXIT_PREEMPTED
+from jaxft.parallel import processes
 
-_watch: "Watch | None" = None
+_watch: "Heartbeat | None" = None
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)  # of a signal, in C
 
 
-def start(timeout: float) -> "Watch":
+def start(timeout: float) -> "Heartbeat":
     """Starts the thread of this process; `timeout` in seconds, as the flag --peer_timeout."""
     global _watch
-    _watch = Watch(timeout)
+    _watch = Heartbeat(timeout)
     return _watch
 
 
@@ -47,7 +47,7 @@ def exit_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-class Watch:
+class Heartbeat:
     """See the module. `timeout`: seconds without a sign of life after which a process counts as lost.
 
     SIGTERM: a process that has had one says so; then each says how often it has asked whether to stop, and holds
@@ -57,12 +57,12 @@ class Watch:
 
     def __init__(self, timeout: float):
         self._timeout, self._interval = timeout, min(timeout / 5, 1.0)
-        self._hosts = distributed.gather(socket.gethostname())
+        self._hosts = processes.gather(socket.gethostname())
         self._ended, self._leaving, self._wake = threading.Event(), threading.Event(), threading.Event()
         self._asking, self._asked, self._stop_at = threading.Lock(), 0, None
         self._sigterm: list[bool] = []
         self._stopping = threading.Lock()
-        if not distributed.is_first():
+        if not processes.is_main_process():
             self._on_abort = _HANDLER(self._aborted)  # kept, for C has its address only
             libc = ctypes.CDLL(None)
             libc.signal.argtypes = [ctypes.c_int, _HANDLER]
@@ -90,8 +90,8 @@ class Watch:
         """Ends the threads; to be called in all processes."""
         self._ended.set()
         self._wake.set()
-        if distributed.is_first():
-            distributed.put("jaxft/over", True)
+        if processes.is_main_process():
+            processes.put_key("jaxft/over", True)
         for thread in self._threads:
             thread.join()
 
@@ -103,8 +103,8 @@ class Watch:
         """Ends this process, and tells the others `reason`, which ends them."""
         self._leaving.set()
         with contextlib.suppress(Exception):  # process 0 may be gone
-            distributed.put(f"jaxft/failed/{distributed.index()}", [code, reason])
-        if distributed.is_first():
+            processes.put_key(f"jaxft/failed/{processes.index()}", [code, reason])
+        if processes.is_main_process():
             time.sleep(3 * self._interval)  # the others read it from here
         exit_now(code)
 
@@ -125,7 +125,7 @@ class Watch:
         """Holds a line to process 0: it breaks at once where that ends. (jax then aborts, see `_aborted`.)"""
         while True:
             try:
-                global_state.client.blocking_key_value_get("jaxft/over", distributed.PATIENCE_MS)
+                global_state.client.blocking_key_value_get("jaxft/over", processes.PATIENCE_MS)
                 return
             except Exception as error:
                 if not str(error).startswith("DEADLINE_EXCEEDED"):  # a run may be longer than one wait
@@ -145,31 +145,31 @@ class Watch:
             self._lost(f"process 0 ({self._hosts[0]}) has ended")
 
     def _look(self, beat: int, beats: dict[int, tuple[Any, float]]) -> None:
-        distributed.put(f"jaxft/beat/{distributed.index()}", beat)
-        for process, (code, reason) in distributed.read("jaxft/failed").items():
-            if process != distributed.index():
+        processes.put_key(f"jaxft/beat/{processes.index()}", beat)
+        for process, (code, reason) in processes.read_keys("jaxft/failed").items():
+            if process != processes.index():
                 self._stop(code, f"process {process} ({self._hosts[process]}) failed: {reason}")
-        now, found = time.monotonic(), distributed.read("jaxft/beat")
-        for process in range(distributed.count()):
+        now, found = time.monotonic(), processes.read_keys("jaxft/beat")
+        for process in range(processes.count()):
             if process not in beats or beats[process][0] != found.get(process):
                 beats[process] = found.get(process), now
             elif now - beats[process][1] > self._timeout:
                 silence = f"gave no sign of life for {self._timeout:.0f} s"
                 self._lost(f"process {process} ({self._hosts[process]}) {silence}")
         if self._stop_at is None and self._sigterm:
-            distributed.put(f"jaxft/sigterm/{distributed.index()}", True)
-        if self._stop_at is None and distributed.read("jaxft/sigterm"):
+            processes.put_key(f"jaxft/sigterm/{processes.index()}", True)
+        if self._stop_at is None and processes.read_keys("jaxft/sigterm"):
             self._agree_where_to_stop()
 
     def _agree_where_to_stop(self) -> None:
         with self._asking:
-            distributed.put(f"jaxft/asked/{distributed.index()}", self._asked)
+            processes.put_key(f"jaxft/asked/{processes.index()}", self._asked)
             try:
                 global_state.client.wait_at_barrier("jaxft/asked", int(1000 * self._timeout))
             except jax.errors.JaxRuntimeError:
-                silent = set(range(distributed.count())) - distributed.read("jaxft/asked").keys()
+                silent = set(range(processes.count())) - processes.read_keys("jaxft/asked").keys()
                 self._lost(f"process {', '.join(map(str, sorted(silent)))} did not answer to SIGTERM")
-            self._stop_at = max(distributed.read("jaxft/asked").values()) + 1
+            self._stop_at = max(processes.read_keys("jaxft/asked").values()) + 1
 
     def _lost(self, who: str) -> None:
         """Ends this process for another one that is lost."""
@@ -180,7 +180,7 @@ class Watch:
         with self._stopping:  # several threads may hear of it
             if self._ended.is_set() or self._leaving.is_set():
                 return
-            print(f"error: process {distributed.index()} stops: {sentence}", file=sys.stderr, flush=True)
-            if distributed.is_first():
+            print(f"error: process {processes.index()} stops: {sentence}", file=sys.stderr, flush=True)
+            if processes.is_main_process():
                 time.sleep(2 * self._interval)  # the others see it for themselves, in the store that is here
             exit_now(code)

@@ -19,7 +19,7 @@ ONE_STAGE = {"tpu": 8}
 PRODUCT = "product"  # what results are called in policies of rematerialisation, which don't see how they are computed
 
 
-class Rows(NamedTuple):
+class ActivationLayout(NamedTuple):
     """How activations `[N, D]` lie over devices, and how kernels are gathered for products with them.
 
     sharding: of activations. It splits N over some axes of the mesh, kernels are split over the last of these too.
@@ -56,7 +56,9 @@ class _Layout(NamedTuple):
         return PartitionSpec(self.rows, None if self.split else self.tensor)
 
 
-def products(x: jax.Array, kernels: Sequence[jax.Array], rows: Rows | None, split: int) -> list[jax.Array]:
+def sharded_matmul(
+    x: jax.Array, kernels: Sequence[jax.Array], rows: ActivationLayout | None, split: int
+) -> list[jax.Array]:
     """`x [N, in] @ kernel [in, out]` -> `[N, out]` for each kernel, all of one shape and of x's dtype.
 
     rows: how x lies over devices, if over several; N divides over them. split: the dimension by which kernels are
@@ -71,14 +73,14 @@ def products(x: jax.Array, kernels: Sequence[jax.Array], rows: Rows | None, spli
     return [checkpoint_name(product, PRODUCT) for product in _products(x, list(kernels), layout)]
 
 
-def gather(part: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
+def gather_shards(part: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
     """Under `shard_map`: the parts of all devices along `axis`, one after the other by their first dimension."""
     for groups in _stages(axis, mesh):
         part = jax.lax.all_gather(part, axis, axis=0, tiled=True, axis_index_groups=groups)
     return part
 
 
-def scatter(whole: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
+def scatter_sum(whole: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
     """Under `shard_map`: this device's part, by the first dimension, of the sum over the devices along `axis`."""
     for groups in reversed(_stages(axis, mesh)):
         whole = jax.lax.psum_scatter(whole, axis, scatter_dimension=0, tiled=True, axis_index_groups=groups)
@@ -98,7 +100,7 @@ def _stages(axis: str, mesh: Mesh) -> list[list[list[int]] | None]:
     return [neighbours, [list(likes) for likes in zip(*neighbours, strict=True)]]
 
 
-def _layout(kernel: tuple[int, ...], rows: Rows, split: int) -> _Layout | None:
+def _layout(kernel: tuple[int, ...], rows: ActivationLayout, split: int) -> _Layout | None:
     """Of kernels of that shape; None where they aren't split."""
     mesh, axes = rows.sharding.mesh, rows.sharding.spec[0]
     [other] = set(mesh.axis_names) - set(axes)
@@ -139,7 +141,7 @@ def _backward(layout, residuals, gradients):
 
     def d_kernel(x, gradient):
         whole = gradient.T @ x if layout.split else x.T @ gradient
-        part = jax.lax.psum(scatter(whole, axis, layout.mesh) if axis else whole, summed)
+        part = jax.lax.psum(scatter_sum(whole, axis, layout.mesh) if axis else whole, summed)
         return part.T if layout.split else part
 
     takes = layout.x, layout.kernel, layout.product
@@ -157,7 +159,7 @@ def _whole(kernel: jax.Array, layout: _Layout) -> jax.Array:
     if layout.fsdp is None:
         return kernel
     parts = kernel.T if layout.split else kernel
-    whole = gather(parts, layout.fsdp, layout.mesh)
+    whole = gather_shards(parts, layout.fsdp, layout.mesh)
     return whole.T if layout.split else whole
 
 

@@ -1,19 +1,16 @@
 """The device mesh, and which rule of parameter paths says how an array is laid over it."""
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxft.errors import UserError
-from jaxft.models import attention
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))  # rows of a batch
@@ -51,10 +48,10 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
             "set one axis to -1 to use them all"
         )
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    return Mesh(arranged(sizes, devices), AXES)
+    return Mesh(arrange_devices(sizes, devices), AXES)
 
 
-def arranged(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+def arrange_devices(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
     """Devices in an array of `sizes`: a TPU slice's with neighbours along its axes where wires are, others in order."""
     try:
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
@@ -62,7 +59,7 @@ def arranged(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
         return np.asarray(devices).reshape(sizes)
 
 
-def local_devices() -> dict[str, str]:
+def describe_local_devices() -> dict[str, str]:
     """How many devices of which kind this process has, by what they are called in a message."""
     found = jax.local_devices()
     return {"devices": f"{len(found)} x {found[0].device_kind}"}
@@ -77,7 +74,7 @@ def check_rows(mesh: Mesh, rows: int, key: str) -> None:
         )
 
 
-def spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """How parameter `name` is split; axes of the mesh that do not divide a dimension are left out."""
     return PartitionSpec(
         *(
@@ -94,7 +91,7 @@ def _rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
     return (None,) * (len(shape) - len(axes)) + tuple(axes)
 
 
-def left_whole(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, num_heads: int) -> str | None:
+def describe_unsharded(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, num_heads: int) -> str | None:
     """Says what the mesh doesn't split as `RULES` and attention would, for it doesn't divide it; None where it does."""
     found = [
         f"{axis} {mesh.shape[axis]} doesn't divide {size:,} of {name}"
@@ -109,90 +106,46 @@ def left_whole(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, num_heads:
     return f"not split along that axis of the mesh: {'; '.join(found)}" if found else None
 
 
-def of_parameters(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
+def parameter_shardings(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
     """Shardings of flat parameters {path: array} by `RULES`."""
-    return {name: NamedSharding(mesh, spec(name, leaf.shape, mesh)) for name, leaf in abstract.items()}
+    return {
+        name: NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh)) for name, leaf in abstract.items()
+    }
 
 
-def placed(abstract: Any, mesh: Mesh) -> Any:
+def with_shardings(abstract: Any, mesh: Mesh) -> Any:
     """An abstract train state with shardings: a leaf under a parameter's path goes as the parameter, others whole."""
 
     def place_leaf(path, leaf):
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        where = NamedSharding(mesh, spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec())
+        where = NamedSharding(
+            mesh, parameter_spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec()
+        )
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
     return jax.tree_util.tree_map_with_path(place_leaf, abstract)
 
 
-def attention_function(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> attention.Attention:
-    """Attention over `mesh`: "dense", or a kernel of `attention.KERNELS`.
-
-    Each device computes that of its own rows, and of its own heads where they divide over `tensor` (if not, of all).
-    What a kernel cannot compute, such as the short rows of a batch in length buckets, is computed as "dense" is.
-
-    block, every: what is known of segments, see `packing.Shape`. It serves dense attention.
-    """
-    dense = functools.partial(attention.in_blocks, block=block, every=every) if block else attention.dense
-    tensor = mesh.shape["tensor"]
-
-    def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
-        length = segment_ids.shape[1]
-        shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
-        in_kernel = name != "dense" and not attention.obstacle(name, **shape)
-        if rate == 0.0:
-            seed = None
-        if seed is not None and name not in ("dense", *attention.WITH_DROPOUT):
-            raise ValueError(f"{name} has no dropout of attention weights")
-        if not in_kernel and mesh.size == 1:
-            options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
-            return dense(q, k, v, segment_ids, **options)
-        split = num_heads % tensor == 0
-        heads = num_heads // tensor if split else num_heads
-
-        def own(q, k, v, segment_ids, seed, site):
-            options, first_head = {"num_heads": heads, "causal": causal}, 0
-            if seed is not None:  # masks are those of the same rows and heads on one device
-                row = jax.lax.axis_index(BATCH[0]) * len(segment_ids)
-                seed = seed._replace(first_row=seed.first_row + row)
-                first_head = jax.lax.axis_index("tensor") * heads if split else 0
-            if not in_kernel:
-                options |= {"rate": rate, "seed": seed, "site": site, "first_head": first_head}
-                return dense(q, k, v, segment_ids, **options)
-            if seed is not None:
-                drawn = attention.weight_hashes(len(segment_ids), heads, length, seed, site, first_head)
-                options |= {"hashes": drawn, "rate": rate}
-            return attention.KERNELS[name](q, k, v, segment_ids, **options)
-
-        arrays, whole = PartitionSpec(*BATCH, "tensor" if split else None), PartitionSpec()
-        takes = (arrays, arrays, arrays, BATCH, whole, whole)
-        # Pallas kernels do not say over which axes their results vary, so that it cannot be checked.
-        sharded = jax.shard_map(own, mesh=mesh, in_specs=takes, out_specs=arrays, check_vma=False)
-        return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
-
-    return attend
-
-
-def rows_here(mesh: Mesh, rows: int) -> np.ndarray:
+def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
     """Which of a batch's `rows` this process's devices hold, ascending: all of them where there is one process."""
     places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((rows,)).values()
     return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
 
 
-def place(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def place_batch(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """A host batch on the devices, its rows split over the mesh; each process gives those that are `rows_here`."""
     with jax.transfer_guard_host_to_device("allow"):  # the training loop forbids those that are not meant
         return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH), arrays)
 
 
-def put(value: np.ndarray, place: NamedSharding) -> jax.Array:
+def put_array(value: np.ndarray, place: NamedSharding) -> jax.Array:
     """A host array that all processes have, in the parts that `place` gives their devices."""
     if place.is_fully_addressable:
         return jax.device_put(value, place)
     return jax.make_array_from_callback(value.shape, place, lambda part: value[part])
 
 
-def whole_here(tree: Any, mesh: Mesh) -> Any:
+def replicate_locally(tree: Any, mesh: Mesh) -> Any:
     """`tree` of arrays whole on a device of this process; to be called in all of them."""
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         return tree

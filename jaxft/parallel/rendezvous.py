@@ -5,13 +5,13 @@ import os
 import socket
 import time
 
-from jaxft import distributed
 from jaxft.errors import UserError
+from jaxft.parallel import processes
 
 RETRY_S = 0.5
 
 
-def meet(address: str, count: int, index: int, timeout: float) -> None:
+def wait_for_all(address: str, count: int, index: int, timeout: float) -> None:
     """Returns in all of `count` processes when all have called it: process 0 listens at `address`, "HOST:PORT".
 
     Raises `UserError` in those that have come where `timeout` seconds have passed, or two have one number.
@@ -52,7 +52,7 @@ def _receive(address: str, port: int, count: int, timeout: float, until: float) 
                 if its_count != count:
                     problem = (
                         f"process {index} ({its_host}) was started with --num_processes {its_count}, process 0 with "
-                        f"{count}; start it with: {distributed.start_command(index)}"
+                        f"{count}; start it with: {processes.start_command(index)}"
                     )
                 elif index in came:
                     hosts = f"{came[index][1]} and {its_host}"
@@ -69,7 +69,7 @@ def _receive(address: str, port: int, count: int, timeout: float, until: float) 
 
 
 def _missing(address: str, count: int, absent: set[int], timeout: float) -> str:
-    commands = "; ".join(f"process {one}: {distributed.start_command(one)}" for one in sorted(absent)[:4])
+    commands = "; ".join(f"process {one}: {processes.start_command(one)}" for one in sorted(absent)[:4])
     return (
         f"after {timeout} s {len(absent)} of {count} processes are missing ({', '.join(map(str, sorted(absent)))}); "
         f"see that they reach {address}, and start all anew, the missing ones with: {commands}"
@@ -94,5 +94,5 @@ def _call(address: str, host: str, port: int, count: int, index: int, timeout: f
         time.sleep(min(RETRY_S, max(until - time.monotonic(), 0)))
     raise UserError(
         f"process {index}: after {timeout} s process 0 is not there at {address} ({reason}); it is started there "
-        f"with: {distributed.start_command(0)}"
+        f"with: {processes.start_command(0)}"
     )

@@ -1,113 +1,24 @@
 """Starts a command as one of several processes, and ends it with them."""
 
 import argparse
-import contextlib
 import os
 import re
-import sys
-import traceback
-from collections.abc import Iterator
 
 import jax
 from jax._src import xla_bridge  # it and the next have no public name
 from jax._src.clusters import ClusterEnv
 
-from jaxft import distributed, rendezvous, watch
 from jaxft.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_NON_FINITE,
-    EXIT_PREEMPTED,
     UserError,
-    exit_on_user_error,
 )
+from jaxft.parallel import rendezvous
 
 EXPLICIT = ("coordinator", "num_processes", "process_id")
 # Kubernetes tells every pod that it is there; these tell of an indexed job and of a TPU slice.
 JOBS = {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"}
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags by which a command becomes one of several processes."""
-    group = parser.add_argument_group(
-        "several processes",
-        "the same command on each host; TPU slices and Slurm are recognised without flags",
-    )
-    group.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port there"
-    )
-    group.add_argument("--num_processes", metavar="N", type=int, help="how many there are")
-    group.add_argument("--process_id", metavar="I", type=int, help="which this is, from 0")
-    seconds = {"metavar": "SECONDS", "type": int}
-    group.add_argument(
-        "--start_timeout", **seconds, default=300, help="to wait for all to start; default 300"
-    )
-    group.add_argument(
-        "--peer_timeout",
-        **seconds,
-        default=60,
-        help="without a sign of life, after which a process counts as lost and the others stop; default 60",
-    )
-
-
-@contextlib.contextmanager
-def command(flags: argparse.Namespace) -> Iterator[None]:
-    """The body of a command: joins the other processes, turns errors into exit codes, and ends with the others.
-
-    An error of one process is printed there, with its number, and ends the others, which say whose it was.
-    """
-    with exit_on_user_error():
-        _join(flags)
-    if distributed.count() == 1:
-        with exit_on_user_error():
-            yield
-        return
-    _set_stdout_apart()
-    beside = watch.start(flags.peer_timeout)
-    try:
-        with exit_on_user_error(f"process {distributed.index()}: "):
-            yield
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if code not in (0, EXIT_PREEMPTED, EXIT_NON_FINITE):  # these all processes end with
-            beside.leave(code, str(error.__context__ or "") or f"exit code {code}")
-        _end(beside)
-        raise
-    except KeyboardInterrupt:
-        beside.leave(EXIT_INTERRUPTED, "interrupted")
-    except BaseException as error:
-        who = f"process {distributed.index()}"
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            # What all compute together fails in those that are left when one is lost.
-            print(f"{who}: {_first_line(error)}; waiting to hear whether a process is lost", file=sys.stderr)
-            beside.await_verdict()
-        print(f"{who}: {traceback.format_exc()}", file=sys.stderr, flush=True)
-        beside.leave(1, f"{type(error).__name__}: {_first_line(error)}")
-    else:
-        _end(beside)
-
-
-def _set_stdout_apart() -> None:
-    """Has what native libraries print go to stderr (gloo speaks of its ranks): stdout may be a file of results."""
-    out = sys.stdout
-    out.flush()
-    sys.stdout = open(  # to the end of the process
-        os.dup(out.fileno()),
-        "w",
-        encoding=out.encoding,
-        errors=out.errors,
-        buffering=1 if out.line_buffering else -1,
-    )
-    os.dup2(2, out.fileno())
-
-
-def _end(beside: watch.Watch) -> None:
-    """Waits until all processes have come to their end, however long another one writes its files."""
-    distributed.gather(None)
-    beside.close()
-    jax.distributed.shutdown()
-
-
-def _join(flags: argparse.Namespace) -> None:
+def join_processes(flags: argparse.Namespace) -> None:
     """Waits for all processes and starts jax's coordination service; does nothing where there is only one.
 
     Raises `UserError` for flags that cannot be, or where a process is missing, which it names.
@@ -122,7 +33,7 @@ def _join(flags: argparse.Namespace) -> None:
         if address is None:
             return
     if count > 1:
-        rendezvous.meet(address, count, index, flags.start_timeout)
+        rendezvous.wait_for_all(address, count, index, flags.start_timeout)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It would catch SIGTERM, which watch.py carries.
     jax.config.update("jax_enable_preemption_service", False)
@@ -151,7 +62,7 @@ def _recognised(timeout: int) -> tuple[str | None, int, int, list[int] | None]:
         )
     except RuntimeError as error:
         raise UserError(
-            f"jax cannot make out the processes of this cluster ({_first_line(error)}); give --coordinator, "
+            f"jax cannot make out the processes of this cluster ({first_line(error)}); give --coordinator, "
             "--num_processes and --process_id"
         ) from None
     number = os.environ.get("JOB_COMPLETION_INDEX")
@@ -201,5 +112,5 @@ def _check(flags: argparse.Namespace) -> bool:
     return True
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:300]

@@ -36,23 +36,23 @@ def count() -> int:
     return global_state.num_processes
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process prints and writes what is one for all."""
     return index() == 0
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Prints a line in process 0."""
-    if is_first():
+    if is_main_process():
         print(line, flush=True)
 
 
-def first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Process 0's `value`, a JSON value, in all processes."""
     if count() == 1:
         return value
     key = f"jaxft/first/{next(_numbers)}"
-    if is_first():
+    if is_main_process():
         global_state.client.key_value_set(key, json.dumps(value))
     return json.loads(global_state.client.blocking_key_value_get(key, PATIENCE_MS))
 
@@ -62,12 +62,12 @@ def gather(value: Any) -> list[Any]:
     if count() == 1:
         return [value]
     folder = f"jaxft/gather/{next(_numbers)}"
-    put(f"{folder}/{index()}", value)
+    put_key(f"{folder}/{index()}", value)
     global_state.client.wait_at_barrier(folder, PATIENCE_MS)
-    return [value for _, value in sorted(read(folder).items())]
+    return [value for _, value in sorted(read_keys(folder).items())]
 
 
-def pool(own: Mapping[int, Any]) -> list[Any]:
+def gather_by_shard(own: Mapping[int, Any]) -> list[Any]:
     """Values by numbers from 0 on, of which each process has some: all, in order. Where others differ, this one's."""
     found: dict[int, Any] = {}
     for pairs in reversed(gather(list(own.items()))):
@@ -75,7 +75,7 @@ def pool(own: Mapping[int, Any]) -> list[Any]:
     return [value for _, value in sorted((found | dict(json.loads(json.dumps(list(own.items()))))).items())]
 
 
-def any_of(flags: np.ndarray) -> np.ndarray:
+def any_process(flags: np.ndarray) -> np.ndarray:
     """Which of `flags`, bool [N], as many in each process, are set in one of them."""
     if count() == 1:
         return flags
@@ -84,7 +84,7 @@ def any_of(flags: np.ndarray) -> np.ndarray:
     return np.unpackbits(np.bitwise_or.reduce(bits), count=len(flags)).astype(bool)
 
 
-def together(action: Callable[[], Result]) -> Result:
+def run_on_all(action: Callable[[], Result]) -> Result:
     """The result of `action`; where it fails in one process it raises an exception in all."""
     if count() == 1:
         return action()
@@ -102,12 +102,12 @@ def together(action: Callable[[], Result]) -> Result:
     return result
 
 
-def agree(facts: Mapping[str, Any]) -> None:
+def assert_same(facts: Mapping[str, Any]) -> None:
     """Raises `UserError` in all processes where one has other `facts`, JSON values by name, than process 0."""
     if count() == 1:
         return
     mine, host = json.loads(json.dumps(facts)), socket.gethostname()
-    wanted, its_host, its_words = first([mine, host, sys.orig_argv])
+    wanted, its_host, its_words = broadcast([mine, host, sys.orig_argv])
     differing = [
         f"{name} is {_shown(mine.get(name))}, not {_shown(wanted.get(name))}"
         for name in sorted(mine.keys() | wanted.keys())
@@ -148,12 +148,12 @@ def fails_alone(error: BaseException) -> bool:
     return count() > 1 and not isinstance(error, Preempted | NonFiniteLoss)
 
 
-def put(key: str, value: Any) -> None:
+def put_key(key: str, value: Any) -> None:
     """Sets a key of the store, new or not, to a JSON value."""
     global_state.client.key_value_set(key, json.dumps(value), allow_overwrite=True)
 
 
-def read(folder: str) -> dict[int, Any]:
+def read_keys(folder: str) -> dict[int, Any]:
     """Values under `folder` by the process that their keys end with."""
     pairs = global_state.client.key_value_dir_get(folder + "/")
     return {int(key.rpartition("/")[2]): json.loads(value) for key, value in pairs}

@@ -1,0 +1,58 @@
+"""Chooses the attention implementation and lays it over the mesh."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxft.models import attention
+from jaxft.parallel.mesh import BATCH
+
+
+def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> attention.Attention:
+    """Attention over `mesh`: "dense", or a kernel of `attention.KERNELS`.
+
+    Each device computes that of its own rows, and of its own heads where they divide over `tensor` (if not, of all).
+    What a kernel cannot compute, such as the short rows of a batch in length buckets, is computed as "dense" is.
+
+    block, every: what is known of segments, see `packing.Shape`. It serves dense attention.
+    """
+    dense = functools.partial(attention.in_blocks, block=block, every=every) if block else attention.dense
+    tensor = mesh.shape["tensor"]
+
+    def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
+        length = segment_ids.shape[1]
+        shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
+        in_kernel = name != "dense" and not attention.obstacle(name, **shape)
+        if rate == 0.0:
+            seed = None
+        if seed is not None and name not in ("dense", *attention.WITH_DROPOUT):
+            raise ValueError(f"{name} has no dropout of attention weights")
+        if not in_kernel and mesh.size == 1:
+            options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
+            return dense(q, k, v, segment_ids, **options)
+        split = num_heads % tensor == 0
+        heads = num_heads // tensor if split else num_heads
+
+        def own(q, k, v, segment_ids, seed, site):
+            options, first_head = {"num_heads": heads, "causal": causal}, 0
+            if seed is not None:  # masks are those of the same rows and heads on one device
+                row = jax.lax.axis_index(BATCH[0]) * len(segment_ids)
+                seed = seed._replace(first_row=seed.first_row + row)
+                first_head = jax.lax.axis_index("tensor") * heads if split else 0
+            if not in_kernel:
+                options |= {"rate": rate, "seed": seed, "site": site, "first_head": first_head}
+                return dense(q, k, v, segment_ids, **options)
+            if seed is not None:
+                drawn = attention.weight_hashes(len(segment_ids), heads, length, seed, site, first_head)
+                options |= {"hashes": drawn, "rate": rate}
+            return attention.KERNELS[name](q, k, v, segment_ids, **options)
+
+        arrays, whole = PartitionSpec(*BATCH, "tensor" if split else None), PartitionSpec()
+        takes = (arrays, arrays, arrays, BATCH, whole, whole)
+        # Pallas kernels do not say over which axes their results vary, so that it cannot be checked.
+        sharded = jax.shard_map(own, mesh=mesh, in_specs=takes, out_specs=arrays, check_vma=False)
+        return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
+
+    return attend

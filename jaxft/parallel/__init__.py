@@ -1,0 +1,1 @@
+"""Processes, their rendezvous and heartbeat, the device mesh, and matrix products over it."""
