@@ -19,8 +19,8 @@ import numpy as np
 
 from jaxft import base_model, build, losses
 from jaxft.config import loading
-from jaxft.data import schemes
-from jaxft.data.loader import Loader
+from jaxft.data.batching.loader import Loader
+from jaxft.data.sources import tag_schemes
 from jaxft.models import crf
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
@@ -94,7 +94,7 @@ def decoding(turns: int) -> None:
     """Prints words a second of `best_paths`, on random emissions for 2,000 sentences of 20 words."""
     for kinds in (2, 6, 18):
         labels = ["O"] + [f"{prefix}-{kind}" for kind in range(kinds) for prefix in "BI"]
-        start, transitions = schemes.allowed(labels)
+        start, transitions = tag_schemes.allowed_transitions(labels)
         chain = crf.Chain(
             np.where(transitions, 0, -np.inf), np.where(start, 0, -np.inf), np.zeros(len(labels))
         )

@@ -23,7 +23,8 @@ import time
 import numpy as np
 
 from jaxft.config import loading
-from jaxft.data import demo_text, mixing
+from jaxft.data.batching import mixed
+from jaxft.data.demo import documents
 from jaxft.pretrained import scratch
 from jaxft.tasks.causal_lm import CausalLM
 
@@ -31,7 +32,7 @@ from jaxft.tasks.causal_lm import CausalLM
 def write_corpus(path: pathlib.Path, megabytes: int) -> None:
     """Lines of 20 to 200 words of `demo:text`, drawn by seed."""
     rng = np.random.default_rng(0)
-    text = " ".join(itertools.islice(demo_text.documents("train"), 2000))
+    text = " ".join(itertools.islice(documents.generate_documents("train"), 2000))
     words = np.array(text.split())
     with open(path, "w", encoding="utf-8") as file:
         while file.tell() < megabytes * 10**6:
@@ -60,8 +61,8 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     windows = timed("encode", lambda: task.encode(texts, tokenizer, settings))
     loader = timed(
         "pack",
-        lambda: mixing.loader(
-            windows, mixing.Mix(), shuffle=True, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0
+        lambda: mixed.make_loader(
+            windows, mixed.Mix(), shuffle=True, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0
         ),
     )
     tokens = timed("batches", lambda: sum(loader.batch(n).tokens for n in range(loader.steps_per_epoch)))

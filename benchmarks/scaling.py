@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxft import base_model, build
 from jaxft.config import loading
-from jaxft.data import demo
+from jaxft.data.demo import ner
 from jaxft.parallel.mesh import AXES
 from jaxft.tasks import TASKS
 
@@ -35,7 +35,7 @@ MESHES = [{"data": 1}, *({axis: ways} for ways in (2, 4, 8) for axis in ("data",
 
 def write_corpus(folder: pathlib.Path) -> dict[str, str]:
     """Small files of `demo:ner`: settings that name them, and the cache."""
-    sentences = demo.sentences("train")
+    sentences = ner.generate_sentences("train")
     found = {"data.test": "none", "data.cache_dir": str(folder / "cache")}
     for name, size in (("train", 1000), ("dev", 32)):
         blocks = (
@@ -68,7 +68,7 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
 
 def demo_labels() -> list[str]:
     """Those of the corpus."""
-    sentences = list(itertools.islice(demo.sentences("train"), 1000))
+    sentences = list(itertools.islice(ner.generate_sentences("train"), 1000))
     kind = TASKS["token_classification"]
     return kind.label_set(kind.labels_in(sentences))
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxft import base_model, build
 from jaxft.config import loading
-from jaxft.data.loader import Loader
+from jaxft.data.batching.loader import Loader
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS, splits
 

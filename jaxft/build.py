@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 
 from jaxft import optim, paths, stacks, step
 from jaxft.base_model import Checkpoint, architecture
-from jaxft.data import mixing
-from jaxft.data.chunks import ChunkedLoader
-from jaxft.data.loader import Loader
-from jaxft.data.packing import Shape
-from jaxft.data.parts import PartedLoader
-from jaxft.data.windows import Windows
+from jaxft.data.batching import mixed
+from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.sharded import ShardedLoader
+from jaxft.data.encoding.windows import Windows
 from jaxft.layers.attention.choice import make_attention
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
@@ -236,7 +236,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
 
 def train_loader(
     windows: Mapping[int, Windows], config: ConfigDict, *, only: np.ndarray, **options
-) -> Loader | ChunkedLoader | PartedLoader:
+) -> Loader | ChunkedLoader | ShardedLoader:
     """Batches of the training data, of whose parts, from 0, these are the `windows` that feed the rows `only`.
 
     options: of `Loader`, beside those that `config` has.
@@ -244,14 +244,14 @@ def train_loader(
     data, rows = config.data, config.batch.rows
     if data.parts > 1:
         of_parts = {"parts": data.parts, "pool": processes.gather_by_shard}
-        return PartedLoader(windows, rows=rows, only=only, **of_parts, **options)
-    mix = mixing.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
-    return mixing.loader(windows[0], mix, rows=rows, only=only, pack=data.pack, shuffle=True, **options)
+        return ShardedLoader(windows, rows=rows, only=only, **of_parts, **options)
+    mix = mixed.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
+    return mixed.make_loader(windows[0], mix, rows=rows, only=only, pack=data.pack, shuffle=True, **options)
 
 
 def leave_out(
     net: Network,
-    loader: Loader | ChunkedLoader | PartedLoader,
+    loader: Loader | ChunkedLoader | ShardedLoader,
     windows: Mapping[int, Windows],
     *,
     steps: int,
@@ -262,7 +262,7 @@ def leave_out(
     Done where the network can, the data is in one part, and enough is left out. windows: the loader's, by part. steps:
     of the run. parts: microbatches of a batch. Gives the share of tokens that the last layer then has to give.
     """
-    counts = net.narrows and not isinstance(loader, PartedLoader)
+    counts = net.narrows and not isinstance(loader, ShardedLoader)
     wanted = net.task.wanted(windows[0]) if counts else None
     if wanted is None:
         return 1.0

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxft import base_model, build, chunked_loss, hlo, step
-from jaxft.data.packing import Shape
+from jaxft.data.batching.batch import Shape
 from jaxft.models.layers import DropoutSeed
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh

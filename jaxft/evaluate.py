@@ -17,9 +17,9 @@ from rich.console import Console
 from jaxft import inference, startup, workdir
 from jaxft.build import Network
 from jaxft.config.validation import CHOICES
-from jaxft.data.language import LAYOUTS
-from jaxft.data.loader import Loader
-from jaxft.data.packing import Shape
+from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.loader import Loader
+from jaxft.data.encoding.documents import LAYOUTS
 from jaxft.decoding.generator import Generator
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from jaxft import base_model, export_heads, inference, step, workdir
-from jaxft.data.windows import Windows
+from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.parallel import processes

@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from jaxft import inference, step, workdir
-from jaxft.data import labelled_windows, tokenize
-from jaxft.data.labelled import LabelledText
-from jaxft.data.sentence import Sentence
+from jaxft.data.encoding.labelled_texts import make_frame
+from jaxft.data.encoding.sentences import choose_stride, special_tokens_around
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.report import write_json
 from jaxft.tasks import Task, own_settings
@@ -100,11 +101,11 @@ def _reading(run: workdir.Run, task: Any) -> dict[str, Any]:
     """How words, or texts and texts in pairs, become windows; see `tokenize.encode`, `labelled_windows.encode`."""
     data = run.config.data
     if _taggers(run, task):
-        before, after = tokenize.special_tokens(run.checkpoint.tokenizer)
+        before, after = special_tokens_around(run.checkpoint.tokenizer)
         return {
             "words": {
                 "max_length": data.max_length,
-                "stride": tokenize.stride_of(data.stride, data.max_length - len(before) - len(after)),
+                "stride": choose_stride(data.stride, data.max_length - len(before) - len(after)),
                 "before": before,
                 "after": after,
                 "subword": "last" if data.label_subwords == "last" else "first",
@@ -112,7 +113,7 @@ def _reading(run: workdir.Run, task: Any) -> dict[str, Any]:
         }
     found = {"max_length": data.max_length, "truncation": data.truncation, "stride": data.stride or 0}
     for name in ("text", "pair"):
-        around = labelled_windows.frame(run.checkpoint.tokenizer, name == "pair")
+        around = make_frame(run.checkpoint.tokenizer, name == "pair")
         found[name] = {"ids": [around.before, around.between, around.after], "types": list(around.types)}
     return found
 

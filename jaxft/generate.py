@@ -20,7 +20,9 @@ import jax
 from flax import nnx
 
 from jaxft import inference, paths, startup, step, workdir
-from jaxft.data import conll, files, language, records, sources, text
+from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
+from jaxft.data.sources import conll, documents, files, records
+from jaxft.data.sources.sentences import check_readable
 from jaxft.decoding.generator import Generator, Output
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
@@ -37,7 +39,7 @@ ROWS = 8  # prompts of a batch
 class Generated:
     """A text that follows a prompt; `ended` says whether by itself or a stop, `score` is that of a beam."""
 
-    text: str
+    documents: str
     ended: bool
     score: float | None
 
@@ -86,9 +88,9 @@ class Writer:
         start: Sequence[int] = (),
         room: int | None = None,
     ):
-        self.special = language.special_tokens(tokenizer)
+        self.special = boundary_tokens(tokenizer)
         self.tokenizer = tokenizer
-        self.template = text.Template(template) if template else None
+        self.template = documents.Template(template) if template else None
         self._generator = Generator(body, eos=self.special.end)
         self._start, self._room = list(start), room
         self._decode = _decoder(tokenizer)
@@ -109,14 +111,14 @@ class Writer:
                 )
             record = {keys[0]: prompt} if isinstance(prompt, str) else prompt
             whole, cut = self.template.prompt(record, f"{where} {number}")
-            filled.append(text.Text("", number, "", whole, cut))
+            filled.append(documents.Document("", number, "", whole, cut))
         room = min(self._room or self._generator.max_positions, self._generator.max_positions)
         if room <= options.max_new_tokens:
             raise UserError(
                 f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt in the {room} positions "
                 "that the run was trained on; ask for fewer"
             )
-        return language.prompts(filled, self.tokenizer, room - options.max_new_tokens)
+        return encode_prompts(filled, self.tokenizer, room - options.max_new_tokens)
 
     def generate(
         self,
@@ -178,7 +180,7 @@ def from_run(folder: Path) -> Writer:
         step.model_of(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).body,
         tokenizer,
         template=template,
-        start=[] if template else [language.special_tokens(tokenizer).start],
+        start=[] if template else [boundary_tokens(tokenizer).start],
         room=run.config.data.max_length,
     )
 
@@ -202,7 +204,7 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
     """
     reader = records.read_csv if source.endswith(".csv") else records.read_jsonl
     if not source.endswith((".jsonl", ".ndjson", ".json", ".csv")):
-        for _, line in conll.lines(source):
+        for _, line in conll.read_lines(source):
             if line := line.rstrip("\r\n"):
                 yield {"prompt": line}, line
         return
@@ -278,8 +280,8 @@ def run_generate(flags: argparse.Namespace) -> None:
     if flags.prompt is not None:
         _print(writer, flags, options)
         return
-    files.check_one(flags.input)
-    sources.check_readable(flags.input, "- for stdin")
+    files.check_single_file(flags.input)
+    check_readable(flags.input, "- for stdin")
     began, count = time.perf_counter(), 0
     with inference.open_output(flags.output) as put:
         rows, again = itertools.tee(read_prompts(flags.input, writer))

@@ -23,9 +23,9 @@ from jax.sharding import Mesh
 from jaxft import base_model, build, startup
 from jaxft import workdir as folder
 from jaxft.cli.several_processes import add_flags, as_process
-from jaxft.data.loader import Batch, Loader
-from jaxft.data.packing import Shape
-from jaxft.data.windows import Windows
+from jaxft.data.batching.batch import Batch, Shape
+from jaxft.data.batching.loader import Loader
+from jaxft.data.encoding.windows import Windows
 from jaxft.errors import EXIT_INTERRUPTED, UserError
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import AXES, local_rows, place_batch

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxft import inference, startup, workdir
-from jaxft.data import files
+from jaxft.data.sources import files
 from jaxft.errors import UserError
 from jaxft.parallel import processes
 from jaxft.predictions.lines import Lines
@@ -81,7 +81,7 @@ def run_predict(flags: argparse.Namespace) -> None:
             f"--run {flags.run}: its task is {run.config.task}, and predictions are for "
             f"{', '.join(OUTPUTS)}; a language model's text is generated with python -m jaxft.generate"
         )
-    files.check_one(flags.input)
+    files.check_single_file(flags.input)
     output = OUTPUTS[run.config.task](run, flags)
     with inference.open_output(flags.output) as put:
         model = inference.open_model(run, _say)

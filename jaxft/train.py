@@ -15,8 +15,9 @@ from jaxft import base_model, build, evaluate, optim, stacks, startup
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.config.durations import duration_steps, total_steps
-from jaxft.data import mixing, parts
-from jaxft.data.prefetch import prefetch
+from jaxft.data.batching import mixed
+from jaxft.data.batching.prefetch import prefetch
+from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.mesh import (
@@ -81,7 +82,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]
     train_rows = local_rows(mesh, config.batch.rows)
-    here = parts.parts_of(train_rows, config.batch.rows, config.data.parts)
+    here = shards_of_rows(train_rows, config.batch.rows, config.data.parts)
     train, splits = data_splits.read_run(kind, config, here, say)
     checkpoint = base_model.open_checkpoint(config, lambda: kind.texts(train[0].examples))
     labels = data_splits.label_set(kind, train)
@@ -94,9 +95,9 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     windows = {number: part.windows for number, part in train.items()}
     loader = build.train_loader(windows, config, only=train_rows, **options)
     loaders = {
-        name: mixing.loader(
+        name: mixed.make_loader(
             split.windows,
-            mixing.Mix(),
+            mixed.Mix(),
             rows=config.eval.rows,
             only=local_rows(mesh, config.eval.rows),
             pack=config.data.pack,

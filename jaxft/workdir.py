@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from jaxft.base_model import Checkpoint
 from jaxft.checkpoint import Checkpoints
 from jaxft.config import loading as settings
-from jaxft.data.loader import Batch
+from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
 from jaxft.parallel import processes
 from jaxft.pretrained import hub

@@ -25,7 +25,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxft import startup
-from jaxft.data import demo
+from jaxft.data.demo import ner
 
 pytest.register_assert_rewrite("tests.interruption")
 # Files of minutes: they come first, so that at the end no process is left with one while the other waits.
@@ -52,7 +52,7 @@ def write_conll(path: pathlib.Path, sentences) -> pathlib.Path:
 def corpus(tmp_path_factory) -> dict[str, str]:
     """CoNLL files of 300, 40 and 40 sentences, names shared: {"train": path, "dev": path, "test": path}."""
     folder = tmp_path_factory.mktemp("corpus")
-    sentences = demo.sentences("train")
+    sentences = ner.generate_sentences("train")
     sizes = {"train": 300, "dev": 40, "test": 40}
     return {
         name: str(write_conll(folder / f"{name}.conll", itertools.islice(sentences, size)))
@@ -66,7 +66,7 @@ def tiny_bert(tmp_path_factory) -> pathlib.Path:
     from jaxft.pretrained import bert, hub, mapping  # noqa: F401
 
     folder = tmp_path_factory.mktemp("tiny-bert")
-    words = {w.lower() for s in itertools.islice(demo.sentences("train"), 380) for w in s.words}
+    words = {w.lower() for s in itertools.islice(ner.generate_sentences("train"), 380) for w in s.words}
     letters = [p + c for c in "abcdefghijklmnopqrstuvwxyz0123456789" for p in ("", "##")]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *sorted(words - set(letters))]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")

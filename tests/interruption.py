@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxft import train
-from jaxft.data.loader import Loader
+from jaxft.data.batching.loader import Loader
 from jaxft.errors import Preempted
 
 

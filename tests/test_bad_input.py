@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxft import main
-from jaxft.data.loader import Loader
+from jaxft.data.batching.loader import Loader
 from jaxft.errors import EXIT_NON_FINITE, EXIT_USER_ERROR
 
 

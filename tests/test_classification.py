@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from jaxft import evaluate, export, inference, predict, train, workdir
 from jaxft.config import loading as settings
-from jaxft.data import labelled_windows
-from jaxft.data.labelled import LabelledText
+from jaxft.data.encoding.labelled_texts import _pieces
+from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.pretrained import heads_loader
@@ -406,7 +406,7 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
 )
 def test_the_loader_cuts_texts_as_training_does(first, second, room, truncation, stride):
     texts = list(range(first)), list(range(100, 100 + second))
-    ours = labelled_windows._pieces(*texts, room, truncation, stride)
+    ours = _pieces(*texts, room, truncation, stride)
     assert heads_loader.pieces(*texts, room, truncation, stride) == ours
 
 

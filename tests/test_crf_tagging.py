@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from jaxft import evaluate, export, inference, predict, train, workdir
 from jaxft.config import loading as settings
-from jaxft.data.loader import Loader
-from jaxft.data.schemes import to_iob2
-from jaxft.data.sentence import Sentence
+from jaxft.data.batching.loader import Loader
+from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tag_schemes import to_iob2
 from jaxft.errors import UserError
 from jaxft.models.crf import Chain
 from jaxft.tasks.base import Split

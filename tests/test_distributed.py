@@ -18,7 +18,7 @@ from jax._src.clusters import cluster as cluster_base
 from safetensors.numpy import load_file, save_file
 
 from jaxft.cli.several_processes import add_flags, as_process
-from jaxft.data import files
+from jaxft.data.sources import files
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
 from jaxft.parallel.launch_detection import ClusterEnv, jax, rendezvous, xla_bridge
 from tests.test_resume import assert_same_run, newest
@@ -245,7 +245,7 @@ def dealt(corpus, tmp_path_factory):
     for index, some in enumerate((first, rest[0::5] + rest[1::5], *(rest[n::5] for n in (2, 3, 4)))):
         (folders[0] / f"part-{index}.conll").write_text("\n\n".join(some) + "\n")
     paths = sorted(folders[0].iterdir())
-    parts = files.dealt([path.name for path in paths], [path.stat().st_size for path in paths], PARTS)
+    parts = files.deal_files([path.name for path in paths], [path.stat().st_size for path in paths], PARTS)
     for number, names in enumerate(parts):
         for path in (folders[0] / name for name in names):
             own, other = folders[1 + number // 2] / path.name, folders[2 - number // 2] / path.name

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from jaxft import export, predict, train, workdir
 from jaxft.config import loading as settings
-from jaxft.data import sources
+from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_the_tokenizer_gives_the_same_ids(exported, finished_run, corpus):
         workdir.open_run(finished_run).checkpoint.tokenizer,
         AutoTokenizer.from_pretrained(exported),
     )
-    sentences = [s.words for s in sources.read(corpus["train"])] + [
+    sentences = [s.words for s in read_sentences(corpus["train"])] + [
         ["😀", "\u200b", "O'Brien", "naïve", "x" * 300]
     ]
     encoded = [tokenizer(sentences, is_split_into_words=True) for tokenizer in (ours, theirs)]
@@ -62,7 +62,7 @@ def test_the_pipeline_of_transformers_finds_what_predict_finds(exported, finishe
     from transformers import pipeline
 
     tag = pipeline("token-classification", model=str(exported), aggregation_strategy="first", device="cpu")
-    sentences = itertools.islice(sources.read(corpus["train"]), 80)
+    sentences = itertools.islice(read_sentences(corpus["train"]), 80)
     texts = [" ".join(w for w in s.words if w.isalnum()) for s in sentences if len(s.words) < 40]
     (tmp_path / "in.txt").write_text("\n".join(texts))
     flags = {"run": finished_run, "input": str(tmp_path / "in.txt"), "output": str(tmp_path / "out.jsonl")}

@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from jaxft import base_model, build, evaluate, export, predict, step, train, workdir
 from jaxft.config import loading as settings
-from jaxft.data import mixing
-from jaxft.data.chunks import ChunkedLoader
-from jaxft.data.language import encode
-from jaxft.data.loader import Loader
-from jaxft.data.text import Text
+from jaxft.data.batching import mixed
+from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.loader import Loader
+from jaxft.data.encoding.documents import encode_documents
+from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.parallel.mesh import make_mesh
@@ -146,7 +146,7 @@ def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
 
 def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, monkeypatch):
     """Four files, and more windows than are planned at once: it goes on by its position."""
-    monkeypatch.setattr(mixing, "CHUNK", 100)
+    monkeypatch.setattr(mixed, "CHUNK", 100)
     lines = (folder / "train.txt").read_text().splitlines()
     for index in range(4):
         (tmp_path / f"{index}.txt").write_text("\n".join(lines[index::4]) + "\n")
@@ -299,8 +299,8 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     config = config_for(folder)
     tokenizer = train_tokenizer([(folder / "train.txt").read_text()], 300, 32)
     lines = (folder / "train.txt").read_text().splitlines()
-    texts = [Text(line, i, f"x:{i}") for i, line in enumerate(lines[:30])]
-    windows = encode(texts, tokenizer, max_length=32, stride=4)
+    texts = [Document(line, i, f"x:{i}") for i, line in enumerate(lines[:30])]
+    windows = encode_documents(texts, tokenizer, max_length=32, stride=4)
     task = CausalLM([], head_dropout=0.0, config=config)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}

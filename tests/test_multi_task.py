@@ -11,7 +11,7 @@ import pytest
 
 from jaxft import base_model, build, evaluate, export, inference, predict, train, workdir
 from jaxft.config import loading as settings
-from jaxft.data.loader import Loader
+from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.parallel.mesh import make_mesh

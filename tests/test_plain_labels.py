@@ -10,8 +10,8 @@ from sklearn import metrics
 
 from jaxft import evaluate, export, predict, train
 from jaxft.config import loading as settings
-from jaxft.data import demo
-from jaxft.data.sentence import Sentence
+from jaxft.data.demo import ner
+from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -28,7 +28,8 @@ def part_of_speech(word: str) -> str:
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pos")
     sentences = (
-        Sentence(s.words, [part_of_speech(word) for word in s.words], 0, "") for s in demo.sentences("train")
+        Sentence(s.words, [part_of_speech(word) for word in s.words], 0, "")
+        for s in ner.generate_sentences("train")
     )
     return {
         name: write_conll(folder / f"{name}.conll", itertools.islice(sentences, size))

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from jaxft import inference, predict, workdir
-from jaxft.data import conll, schemes, sources
-from jaxft.data.sentence import Sentence
+from jaxft.data.sources import conll, tag_schemes
+from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.predictions import token_classification
 from jaxft.report import CompileCounter
@@ -130,14 +131,14 @@ def test_records_keep_their_keys_and_places(tag):
     assert empty["predicted_tags"] == empty["scores"] == []
     assert text["predicted_entities"] == []
     # The same words as text and as tokens: the entities follow from the tags.
-    spans = schemes.spans(first["predicted_tags"])
+    spans = tag_schemes.entity_spans(first["predicted_tags"])
     scores = [round(float(np.mean(first["predicted_scores"][a:b])), 5) for _, a, b in spans]
     assert [e["label"] for e in last["entities"]] == [kind for kind, _, _ in spans]
     assert [e["score"] for e in last["entities"]] == pytest.approx(scores, abs=2e-5)
 
 
 def test_text_gives_entities_with_offsets_line_by_line(tag, corpus):
-    sentences = list(itertools.islice(sources.read(corpus["train"]), 60))
+    sentences = list(itertools.islice(read_sentences(corpus["train"]), 60))
     lines = ["  " + "  ".join(s.words) + " 😀\u200b" for s in sentences]
     lines[3] = lines[7] = ""
     output = records(tag("\r\n".join(lines).encode(), "text.txt"))
@@ -206,7 +207,7 @@ def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
     config.data.context = True
     sentences = [
         dataclasses.replace(s, document=i // 8)
-        for i, s in enumerate(sources.read(corpus["train"], tagged=False))
+        for i, s in enumerate(read_sentences(corpus["train"], tagged=False))
     ]
     tokenizer = model.run.checkpoint.tokenizer
 
@@ -314,4 +315,4 @@ def test_unknown_flag(command):
     done = command("predict", "--run", "x", "--outptu", "y")
     assert done.returncode == 2
     assert done.stderr == "error: --outptu: unknown flag; --help lists those there are\n"
-    assert conll.name_of("-") == "<stdin>"  # what `Input` replaces in messages
+    assert conll.source_name("-") == "<stdin>"  # what `Input` replaces in messages

@@ -14,7 +14,7 @@ import pytest
 
 from jaxft import evaluate, export, inference, predict, train, workdir
 from jaxft.config import loading as settings
-from jaxft.data.squad import Question
+from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 

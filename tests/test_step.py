@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxft import base_model, build, losses, optim, stacks, step
 from jaxft.config import loading as settings
-from jaxft.data.packing import Shape
+from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
 from jaxft.models import layers
 from jaxft.models.layers import DropoutSeed, Embedding

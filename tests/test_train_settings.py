@@ -9,7 +9,7 @@ import pytest
 
 from jaxft import train
 from jaxft.config import loading as settings
-from jaxft.data.loader import Loader
+from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
 from jaxft.parallel import mesh as sharding
 

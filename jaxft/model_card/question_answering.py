@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from jaxft import workdir
-from jaxft.data import question_windows
+from jaxft.data.encoding.questions import default_stride, max_question_tokens
 
 TASK = "question-answering"  # the hub's name
 TAGS = ["question-answering"]
@@ -43,9 +43,7 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
 def usage(run: workdir.Run) -> str:
     """How torch is told to answer a question: transformers has a class, but since version 5 no pipeline."""
     threshold, data, tokenizer = run.tuned.get("null_threshold"), run.config.data, run.checkpoint.tokenizer
-    stride = (
-        question_windows.default_stride(tokenizer, data.max_length) if data.stride is None else data.stride
-    )
+    stride = default_stride(tokenizer, data.max_length) if data.stride is None else data.stride
     lines = [
         "    best, text = -torch.inf, None",
         "    for window, (first, last) in enumerate(zip(found.start_logits, found.end_logits)):",
@@ -76,7 +74,7 @@ def answer(question, context, longest={run.config.eval.max_answer}):
         return ""
     # A question takes half a window at most.
     asked = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-    question = question[: asked[:{question_windows.most_asked(tokenizer, data.max_length)}][-1][1]] if asked else ""
+    question = question[: asked[:{max_question_tokens(tokenizer, data.max_length)}][-1][1]] if asked else ""
     windows = tokenizer(question, context, truncation="only_second", max_length={data.max_length}, stride={stride},
                         return_overflowing_tokens=True, return_offsets_mapping=True, padding=True, return_tensors="pt")
     windows.pop("overflow_to_sample_mapping")

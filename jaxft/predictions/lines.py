@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.data import conll
+from jaxft.data.sources import conll
 from jaxft.errors import UserError
 
 
@@ -17,7 +17,7 @@ class Lines:
     """
 
     def __init__(self, source: str):
-        self.name = conll.name_of(source)
+        self.name = conll.source_name(source)
         self._stream = sys.stdin.buffer if source == "-" else open(source, "rb")
         self._lines: deque[bytes] = deque()
         self._taken = 0

@@ -12,9 +12,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft import workdir
-from jaxft.data import annotated, joint, labelled, records, sources
-from jaxft.data.joint import MultiText
-from jaxft.data.sentence import Sentence
+from jaxft.data.encoding.multi_task import MultiText, text_of
+from jaxft.data.sources import records
+from jaxft.data.sources.labelled_texts import (
+    TextColumns,
+    example_from_record,
+    guess_text_format,
+    read_labelled_texts,
+)
+from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.sentences import check_readable
+from jaxft.data.sources.spans import sentences_from_records
 from jaxft.predictions import token_classification
 from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
 from jaxft.tasks import own_settings
@@ -29,8 +37,8 @@ class MultiOutput:
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
-            sources.check_readable(source, "- for stdin")
-            guessed = labelled.guess_format(source) if flags.format == "auto" else flags.format
+            check_readable(source, "- for stdin")
+            guessed = guess_text_format(source) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._own = own_settings.of_tasks(run.config)
         self._kinds = {name: own_settings.KINDS[own.task] for name, own in self._own.items()}
@@ -51,15 +59,17 @@ class MultiOutput:
         keys = {own.data.text for own in self._own.values()} | {"text"}
         return (
             (text.origin, text.origin, dict.fromkeys(keys, text.text))
-            for text in labelled.read(self.lines, columns=labelled.Columns("text", None, None), format="text")
+            for text in read_labelled_texts(
+                self.lines, columns=TextColumns("text", None, None), format="text"
+            )
         )
 
     def _part(self, name: str, where: str, origin: str, record: dict) -> Any:
         data = self._own[name].data
         if self._own[name].task == "sequence_classification":
-            return labelled.example(where, origin, record, labelled.Columns(data.text, data.text_pair, None))
+            return example_from_record(where, origin, record, TextColumns(data.text, data.text_pair, None))
         columns = {} if self._format == "text" else dict(data.columns)
-        [sentence] = annotated.sentences(iter([(where, origin, record)]), tagged=False, columns=columns)
+        [sentence] = sentences_from_records(iter([(where, origin, record)]), tagged=False, columns=columns)
         return sentence
 
     def write(self, example: MultiText, answers: dict[str, Any]) -> list[bytes]:
@@ -69,7 +79,7 @@ class MultiOutput:
         said = {name: _said(example.parts[name], answer) for name, answer in answers.items()}
         if self._format == "jsonl":
             return [*before, extended_json(line, said)]
-        text, _ = joint.text_of(next(iter(example.parts.values())))
+        text, _ = text_of(next(iter(example.parts.values())))
         return [*before, json_line({"text": text} | said)]
 
 

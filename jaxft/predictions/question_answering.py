@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft import workdir
-from jaxft.data import sources, squad
-from jaxft.data.squad import Question
+from jaxft.data.sources.questions import Question, guess_question_format, read_questions
+from jaxft.data.sources.sentences import check_readable
 from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
 
 FORMATS = ("jsonl", "squad")
@@ -25,8 +25,8 @@ class AnsweredOutput:
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
-            sources.check_readable(source, "- for stdin")
-            guessed = squad.guess_format(source) if flags.format == "auto" else flags.format
+            check_readable(source, "- for stdin")
+            guessed = guess_question_format(source) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._columns = dict(run.config.data.columns)
         self.lines = Lines(source)
@@ -34,7 +34,7 @@ class AnsweredOutput:
     def examples(self) -> Iterator[Question]:
         """The questions, whose answers, if there are any, are not looked at."""
         try:
-            yield from squad.read(self.lines, format=self._format, answered=False, columns=self._columns)
+            yield from read_questions(self.lines, format=self._format, answered=False, columns=self._columns)
         finally:
             self.lines.close()
 

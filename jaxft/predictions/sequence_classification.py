@@ -13,9 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft import workdir
-from jaxft.data import labelled, sources
-from jaxft.data.labelled import LabelledText
-from jaxft.data.records import DIALECTS
+from jaxft.data.sources.labelled_texts import (
+    LabelledText,
+    TextColumns,
+    guess_text_format,
+    read_labelled_texts,
+)
+from jaxft.data.sources.records import DIALECTS
+from jaxft.data.sources.sentences import check_readable
 from jaxft.predictions.lines import Lines, choose_format, extended_json, free_name, json_line
 
 FORMATS = ("jsonl", "csv", "tsv", "text")
@@ -28,10 +33,10 @@ class LabelledOutput:
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed, data = flags.input, flags.format, run.config.data
         if not source.startswith(("demo:", "hub:")):
-            sources.check_readable(source, "- for stdin")
-            guessed = labelled.guess_format(source) if flags.format == "auto" else flags.format
+            check_readable(source, "- for stdin")
+            guessed = guess_text_format(source) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
-        self._columns = labelled.Columns(data.text, data.text_pair, None)
+        self._columns = TextColumns(data.text, data.text_pair, None)
         self._separator = data.label_separator
         self._header: list[str] = []  # of a table, once it is written
         self.lines = Lines(source)
@@ -39,7 +44,7 @@ class LabelledOutput:
     def examples(self) -> Iterator[LabelledText]:
         """The texts, without labels; empty lines of plain text too."""
         try:
-            yield from labelled.read(self.lines, columns=self._columns, format=self._format)
+            yield from read_labelled_texts(self.lines, columns=self._columns, format=self._format)
         finally:
             self.lines.close()
 

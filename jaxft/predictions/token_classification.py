@@ -16,8 +16,9 @@ import argparse
 from collections.abc import Iterator
 
 from jaxft import workdir
-from jaxft.data import schemes, sources
-from jaxft.data.sentence import Sentence
+from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.sentences import guess_sentence_format, read_sentences
 from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
 from jaxft.tasks.token_classification import Prediction
 
@@ -32,8 +33,8 @@ class TaggedOutput:
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
             # Opens nothing, but knows why a source cannot be read.
-            sources.read(source, format=flags.format, tagged=False)
-            guessed = sources.guess_format(source, tagged=False) if flags.format == "auto" else flags.format
+            read_sentences(source, format=flags.format, tagged=False)
+            guessed = guess_sentence_format(source, tagged=False) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._word_column = run.config.data.word_column if flags.word_column is None else flags.word_column
         self.lines = Lines(source)
@@ -41,7 +42,7 @@ class TaggedOutput:
     def examples(self) -> Iterator[Sentence]:
         """The sentences, untagged; those without words too where they are lines of their own."""
         try:
-            yield from sources.read(
+            yield from read_sentences(
                 self.lines, format=self._format, word_column=self._word_column, tagged=False
             )
         finally:
@@ -77,7 +78,7 @@ def labelled(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]
     """
     found = []
     plain = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
-    for label, first, last in schemes.spans(prediction.tags) if prediction.entities else plain:
+    for label, first, last in tag_schemes.entity_spans(prediction.tags) if prediction.entities else plain:
         start, end = sentence.offsets[first][0], sentence.offsets[last - 1][1]
         score = float(prediction.scores[first:last].mean(dtype=float))
         text = sentence.text[start:end]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxft.data.squad import Question
+from jaxft.data.sources.questions import Question
 
 
 class Candidate(NamedTuple):

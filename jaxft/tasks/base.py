@@ -11,8 +11,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft.data.loader import ArraySpec, Batch
-from jaxft.data.windows import Windows
+from jaxft.data.batching.batch import ArraySpec, Batch
+from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
 from jaxft.parallel import processes

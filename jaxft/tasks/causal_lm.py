@@ -15,14 +15,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxft import chunked_loss
-from jaxft.data import language
-from jaxft.data import text as sources
-from jaxft.data.loader import INPUTS, TOKEN_LABELS, Batch
-from jaxft.data.packing import ranges
-from jaxft.data.sources import choose_dev
-from jaxft.data.text import Text
-from jaxft.data.texts import Texts, hashes
-from jaxft.data.windows import Windows
+from jaxft.data.batching.batch import INPUTS, TOKEN_LABELS, Batch
+from jaxft.data.encoding.documents import encode_documents, encode_prompts
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.ragged import ragged_arange
+from jaxft.data.sources.documents import Document, cut_dev_documents, read_documents
+from jaxft.data.sources.mapped_documents import MappedDocuments, document_hashes
+from jaxft.data.sources.sentences import choose_dev
 from jaxft.errors import UserError
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
@@ -71,21 +70,21 @@ class CausalLM:
         self.method = _method(config)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> Texts:
+    def read(config: ConfigDict, name: str, source: str, say: Say) -> MappedDocuments:
         """All texts of `source` that are not empty; says how many there are, and how many were."""
         data, sizes, empty = config.data, 0, 0
 
-        def kept() -> Iterator[Text]:
+        def kept() -> Iterator[Document]:
             nonlocal sizes, empty
             options = {"format": data.format, "documents": data.documents, "template": data.template}
-            for text in sources.read(source, columns=dict(data.columns), **options):
+            for text in read_documents(source, columns=dict(data.columns), **options):
                 if text.text.strip():
                     sizes += len(text.text)
                     yield text
                 else:
                     empty += 1
 
-        texts = Texts.of(kept())
+        texts = MappedDocuments.of(kept())
         what = "documents" if data.template is None else "targets of prompts"
         if not texts:
             raise UserError(f"{name}: {source}: all {empty} {what} are empty; name a source that has some")
@@ -94,16 +93,18 @@ class CausalLM:
         return texts
 
     @staticmethod
-    def split_dev(texts: Texts, fraction: float, seed: int) -> tuple[Sequence[Text], Sequence[Text]]:
+    def split_dev(
+        texts: MappedDocuments, fraction: float, seed: int
+    ) -> tuple[Sequence[Document], Sequence[Document]]:
         """(train, dev) of texts; a single one is cut in two."""
         if len(texts) == 1:
-            train, dev = sources.cut_dev(texts[0], fraction)
+            train, dev = cut_dev_documents(texts[0], fraction)
             return [train], [dev]
         chosen = np.array(choose_dev(texts.documents, fraction, seed))
         return texts.picked(~chosen), texts.picked(chosen)
 
     @staticmethod
-    def labels_in(texts: Sequence[Text]) -> list[str]:
+    def labels_in(texts: Sequence[Document]) -> list[str]:
         """Nothing."""
         return []
 
@@ -113,15 +114,15 @@ class CausalLM:
         return []
 
     @staticmethod
-    def texts(train: Sequence[Text]) -> Iterator[str]:
+    def texts(train: Sequence[Document]) -> Iterator[str]:
         """Prompts with their targets, or documents."""
         return ((text.prompt or "") + text.text for text in train)
 
-    def check(self, split: Split, train: Sequence[Text], say: Say) -> None:
+    def check(self, split: Split, train: Sequence[Document], say: Say) -> None:
         """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
-            if shared := anywhere(np.isin(hashes(texts), hashes(train))):
+            if shared := anywhere(np.isin(document_hashes(texts), document_hashes(train))):
                 say(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for part, what in (("prompt", ""), ("target", "warning: ")):
@@ -133,7 +134,7 @@ class CausalLM:
 
     def encode(
         self,
-        texts: Sequence[Text],
+        texts: Sequence[Document],
         tokenizer: "PreTrainedTokenizerBase",
         config: ConfigDict,
         *,
@@ -142,7 +143,7 @@ class CausalLM:
     ) -> Windows:
         """`Windows` of texts (`only` some, if given) under the settings; see data/language.py."""
         data = config.data
-        return language.encode(
+        return encode_documents(
             texts if only is None else texts[only.start : only.stop],
             tokenizer,
             max_length=data.max_length,
@@ -179,12 +180,12 @@ class CausalLM:
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
-    def prompts(self, texts: Sequence[Text], tokenizer, config: ConfigDict) -> list[list[int]]:
+    def prompts(self, texts: Sequence[Document], tokenizer, config: ConfigDict) -> list[list[int]]:
         """Token ids of the prompts, shortened so that `config.eval.max_new_tokens` have room; none of documents."""
         if config.data.template is None:
             return []
         room = config.data.max_length - config.eval.max_new_tokens
-        return language.prompts(texts, tokenizer, room)
+        return encode_prompts(texts, tokenizer, room)
 
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Scores:
         """`Scores` of the split's windows."""
@@ -194,7 +195,7 @@ class CausalLM:
             row, segment = np.nonzero(batch.windows >= 0)
             window = batch.windows[row, segment]
             size = split.windows.lengths[window]
-            place = ranges(row * arrays["nll"].shape[1] + batch.starts[row, segment], size)
+            place = ragged_arange(row * arrays["nll"].shape[1] + batch.starts[row, segment], size)
             owner = np.repeat(window, size)
             nll += np.bincount(owner, arrays["nll"].ravel()[place].astype(np.float64), minlength=count)
             correct += np.bincount(owner[arrays["correct"].ravel()[place]], minlength=count)

@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxft.data import schemes
-from jaxft.data.loader import Batch, scatter_words
+from jaxft.data.batching.batch import Batch, word_values
+from jaxft.data.sources import tag_schemes
 from jaxft.errors import UserError
 from jaxft.models import crf
 from jaxft.tasks.base import Split
@@ -44,7 +44,9 @@ class CRFTagging(TokenClassification):
                 f"config.data.label_subwords={config.data.label_subwords!r}: with config.task='crf_tagging' the chain "
                 "goes over words, expected 'first' or 'last'"
             )
-        self.allowed = schemes.allowed(labels) if config.model.constraints and self.entities else None
+        self.allowed = (
+            tag_schemes.allowed_transitions(labels) if config.model.constraints and self.entities else None
+        )
 
     def chain(self, model: nnx.Module) -> crf.Chain:
         """Scores for predictions: -inf where the constraints allow nothing."""
@@ -84,7 +86,7 @@ class CRFTagging(TokenClassification):
         label, probability = np.full(first[-1], -1, np.int32), np.zeros(first[-1], np.float32)
         arrays = None
         for batch, arrays in outputs:
-            sentence, word, value = scatter_words(batch, split.windows, arrays["emissions"])
+            sentence, word, value = word_values(batch, split.windows, arrays["emissions"])
             emissions[first[sentence] + word] = value
             scored[first[sentence] + word] = True
         if arrays is not None and scored.all():

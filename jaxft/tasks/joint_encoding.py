@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft.data import joint, labelled_windows
-from jaxft.data.joint import Encoding, MultiText
-from jaxft.data.labelled import LabelledText
-from jaxft.data.windows import Windows
+from jaxft.data.encoding.labelled_texts import encode_labelled_texts
+from jaxft.data.encoding.multi_task import Encoding, MultiText, combine_encodings, text_of
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.tasks import own_settings
 from jaxft.tasks.base import Task, cache_folder
 from jaxft.tasks.token_classification import TokenClassification
@@ -34,7 +34,7 @@ def encode(
     ] = {}  # texts that are read alike: by tasks of their words, and whether in pairs
     for index, example in enumerate(examples):
         own = tuple(name for name in taggers if name in example.parts and example.parts[name].words)
-        pair = any(joint.text_of(part)[1] is not None for part in example.parts.values())
+        pair = any(text_of(part)[1] is not None for part in example.parts.values())
         if own or any(isinstance(part, LabelledText) for part in example.parts.values()):
             readings.setdefault((own, pair), []).append(index)
     encodings = []
@@ -47,7 +47,7 @@ def encode(
         encodings.append(Encoding(np.array(members, np.int32)[owner], *rest))
     targets = {name: _targets(task, name, examples) for name, task in tasks.items() if name not in taggers}
     data_sets = np.array([example.data_set for example in examples], np.int32)
-    return joint.together(encodings, data_sets, taggers, targets, list(tasks))
+    return combine_encodings(encodings, data_sets, taggers, targets, list(tasks))
 
 
 def _as_words(tasks, names: tuple[str, ...], examples: Sequence[MultiText], tokenizer, config, cached: bool):
@@ -64,7 +64,7 @@ def _as_words(tasks, names: tuple[str, ...], examples: Sequence[MultiText], toke
 
 def _as_texts(examples: Sequence[MultiText], tokenizer, config: ConfigDict, cached: bool):
     texts = [next(part for part in e.parts.values() if isinstance(part, LabelledText)) for e in examples]
-    windows = labelled_windows.encode(
+    windows = encode_labelled_texts(
         texts,
         np.zeros(len(texts), np.int32),  # the tasks' labels are put in later
         np.ones(len(texts), bool),

@@ -14,12 +14,18 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft.data import joint
-from jaxft.data.joint import MultiText
-from jaxft.data.labelled import LabelledText
-from jaxft.data.loader import INPUTS, ArraySpec, Batch
-from jaxft.data.sentence import Sentence
-from jaxft.data.windows import Windows
+from jaxft.data.batching.batch import INPUTS, ArraySpec, Batch
+from jaxft.data.encoding.multi_task import (
+    MultiText,
+    join_examples,
+    parse_data_sets,
+    split_dev_texts,
+    text_of,
+    windows_of_task,
+)
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
 from jaxft.models.multi_head import MultiHead, Shared
@@ -107,9 +113,9 @@ class MultiTask:
         own = own_settings.of_tasks(config)
         kinds = {task: own_settings.KINDS[one.task] for task, one in own.items()}
         found: list[MultiText] = []
-        for index, (tasks, address) in enumerate(joint.sources(source, list(own))):
+        for index, (tasks, address) in enumerate(parse_data_sets(source, list(own))):
             parts = {t: kinds[t].read(own[t], f"{name}-{t}", address, say) for t in tasks}
-            found += joint.join(parts, index, kinds)
+            found += join_examples(parts, index, kinds)
         counts = ", ".join(f"{sum(t in e.parts for e in found):,} for {t}" for t in own)
         say(f"{name}: {len(found):,} texts, with labels {counts}")
         return found
@@ -119,7 +125,7 @@ class MultiTask:
         examples: Sequence[MultiText], fraction: float, seed: int
     ) -> tuple[list[MultiText], list[MultiText]]:
         """See `joint.split_dev`."""
-        return joint.split_dev(examples, fraction, seed)
+        return split_dev_texts(examples, fraction, seed)
 
     @staticmethod
     def labels_in(examples: Sequence[MultiText]) -> list[tuple[str, str, list[Any] | None]]:
@@ -148,9 +154,7 @@ class MultiTask:
     @staticmethod
     def texts(train: Sequence[MultiText]) -> Iterator[str]:
         """Texts, each once, and their pairs."""
-        return (
-            text for e in train for text in joint.text_of(next(iter(e.parts.values()))) if text is not None
-        )
+        return (text for e in train for text in text_of(next(iter(e.parts.values()))) if text is not None)
 
     def check(self, split: Split, train: Sequence[MultiText], say: Say) -> None:
         """What each task says of its part."""
@@ -177,7 +181,7 @@ class MultiTask:
         for name in self.tasks:
             if own := _examples(split.examples, name):
                 member = np.array([name in example.parts for example in split.examples], bool)
-                windows, number = joint.apart(split.windows, name, member)
+                windows, number = windows_of_task(split.windows, name, member)
                 found[name] = Split(f"{split.name}-{name}", split.source, own, windows), number
         return found
 
@@ -277,7 +281,7 @@ class MultiTask:
             texts = [
                 (index, text)
                 for index, example in enumerate(chunk)
-                for text in joint.join(
+                for text in join_examples(
                     {name: [part] for name, part in example.parts.items()}, 0, example.kinds
                 )
             ]
@@ -368,6 +372,4 @@ def _examples(examples: Sequence[MultiText], name: str) -> list[Sentence | Label
 
 
 def _words(example: MultiText) -> int:
-    return 1 + max(
-        len(" ".join(filter(None, joint.text_of(part))).split()) for part in example.parts.values()
-    )
+    return 1 + max(len(" ".join(filter(None, text_of(part))).split()) for part in example.parts.values())

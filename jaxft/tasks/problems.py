@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses
-from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText, in_order, label_names
-from jaxft.data.loader import ArraySpec, segment_labels
+from jaxft.data.batching.batch import ArraySpec, segment_labels
+from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText, label_names, sort_labels
 from jaxft.errors import UserError
 from jaxft.metrics.classification import ClassificationState
 from jaxft.metrics.multi_label import MultiLabelState
@@ -324,7 +324,7 @@ def label_set(found: Sequence[str | float]) -> list[str]:
                 "right?"
             )
         return [VALUE]
-    names = in_order(set(found))
+    names = sort_labels(set(found))
     if len(names) < 2:
         raise UserError(
             f"the training data has {len(names)} label{': ' + repr(names[0]) if names else 's'}; two or more "

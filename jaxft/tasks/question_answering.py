@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxft import losses
-from jaxft.data import question_windows, squad
-from jaxft.data.loader import Batch, segment_labels
-from jaxft.data.squad import Question
-from jaxft.data.windows import Windows
+from jaxft.data.batching.batch import Batch, segment_labels
+from jaxft.data.encoding.questions import encode_questions
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.questions import Question, find_question_overlap, read_questions, split_dev_questions
 from jaxft.errors import UserError
 from jaxft.metrics import answer_report, classification_report
 from jaxft.metrics.answers import TUNED, AnswerState
@@ -67,7 +67,7 @@ class QuestionAnswering:
     def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Question]:
         """All questions of `source`; says how many there are, and how many have no answer."""
         data = config.data
-        questions = list(squad.read(source, format=data.format, columns=dict(data.columns)))
+        questions = list(read_questions(source, format=data.format, columns=dict(data.columns)))
         none = sum(not one.answers for one in questions)
         contexts = len({one.context for one in questions})
         say(
@@ -89,7 +89,7 @@ class QuestionAnswering:
         questions: Sequence[Question], fraction: float, seed: int
     ) -> tuple[list[Question], list[Question]]:
         """(train, dev) of questions; those about one context stay together."""
-        return squad.split_dev(questions, fraction, seed)
+        return split_dev_questions(questions, fraction, seed)
 
     @staticmethod
     def labels_in(questions: Sequence[Question]) -> list[str]:
@@ -109,7 +109,7 @@ class QuestionAnswering:
     def check(self, split: Split, train: Sequence[Question], say: Say) -> None:
         """Says what can't be learnt or found, what is shortened, and which contexts stand in `train` as well."""
         name, questions, windows = split.name, split.examples, split.windows
-        if questions is not train and (shared := anywhere(squad.overlap(train, questions))):
+        if questions is not train and (shared := anywhere(find_question_overlap(train, questions))):
             say(f"warning: {shared:,} of {len(questions):,} questions of {name} are about contexts of train")
         if (extra := len(windows) - len(questions)) > 0:
             say(f"{name}: long contexts have {extra:,} more windows")
@@ -148,7 +148,7 @@ class QuestionAnswering:
         cached: bool = True,
     ) -> Windows:
         """`Windows` of questions (`only` some, if given) under the settings; see data/question_windows.py."""
-        return question_windows.encode(
+        return encode_questions(
             questions if only is None else questions[only.start : only.stop],
             tokenizer,
             max_length=config.data.max_length,

@@ -11,10 +11,17 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft.data import labelled, labelled_windows
-from jaxft.data.labelled import LabelledText
-from jaxft.data.loader import Batch
-from jaxft.data.windows import Windows
+from jaxft.data.batching.batch import Batch
+from jaxft.data.encoding.labelled_texts import encode_labelled_texts
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.labelled_texts import (
+    NUMBER,
+    LabelledText,
+    TextColumns,
+    find_text_overlap,
+    read_labelled_texts,
+    split_dev_labelled,
+)
 from jaxft.errors import UserError
 from jaxft.metrics import classification_report as report
 from jaxft.models import bodies
@@ -44,7 +51,7 @@ def has_transformers_class(config: ConfigDict, model_type: str) -> bool:
 
     It pools in one way, and a GPT-2's has no bias, which numbers in the data's units need.
     """
-    numbers = model_type == "gpt2" and config.model.problem_type == labelled.NUMBER
+    numbers = model_type == "gpt2" and config.model.problem_type == NUMBER
     return pool_of(config, model_type) == AUTO_POOL[model_type] and not numbers
 
 
@@ -76,9 +83,9 @@ class SequenceClassification:
     def read(config: ConfigDict, name: str, source: str, say: Say) -> list[LabelledText]:
         """All examples of `source`; says how many there are, of which labels, and which are empty."""
         data = config.data
-        columns = labelled.Columns(data.text, data.text_pair, data.label)
+        columns = TextColumns(data.text, data.text_pair, data.label)
         examples = list(
-            labelled.read(
+            read_labelled_texts(
                 source,
                 columns=columns,
                 problem=config.model.problem_type,
@@ -106,7 +113,7 @@ class SequenceClassification:
         examples: Sequence[LabelledText], fraction: float, seed: int
     ) -> tuple[list[LabelledText], list[LabelledText]]:
         """(train, dev) of examples; single labels keep their shares."""
-        return labelled.split_dev(examples, fraction, seed)
+        return split_dev_labelled(examples, fraction, seed)
 
     @staticmethod
     def labels_in(examples: Sequence[LabelledText]) -> list[str | float]:
@@ -132,7 +139,7 @@ class SequenceClassification:
             say(
                 f"warning: {len(self.labels):,} labels for {len(examples):,} texts; is config.data.label right?"
             )
-        if examples is not train and (shared := anywhere(labelled.overlap(train, examples))):
+        if examples is not train and (shared := anywhere(find_text_overlap(train, examples))):
             say(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
         lost = split.windows.column("lost")
         if count := len(np.unique(split.windows.sentence[lost > 0])):
@@ -157,7 +164,7 @@ class SequenceClassification:
         """`Windows` of examples (`only` some, if given) under the settings; see data/labelled_windows.py."""
         examples = examples if only is None else examples[only.start : only.stop]
         labels, known = self.problem.targets(examples)
-        return labelled_windows.encode(
+        return encode_labelled_texts(
             examples,
             labels,
             known,

@@ -10,7 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxft.data import files, joint, records
+from jaxft.data.encoding.multi_task import parse_data_sets
+from jaxft.data.sources import files, records
 from jaxft.errors import UserError
 from jaxft.parallel import processes
 from jaxft.tasks.base import Say, Split, Task
@@ -45,7 +46,7 @@ def read_run(
         raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
     sources = [("", config.data.train)]
     if config.tasks:
-        named = joint.sources(config.data.train, [name for name, _ in config.tasks])
+        named = parse_data_sets(config.data.train, [name for name, _ in config.tasks])
         sources = [(",".join(tasks) + "=", address) for tasks, address in named]
     if not all(address for _, address in sources):
         raise UserError(
@@ -53,7 +54,7 @@ def read_run(
         )
     if parts == 1:
         if processes.count() > 1:
-            least = min(len(files.matching(address) or [address]) for _, address in sources)
+            least = min(len(files.matching_files(address) or [address]) for _, address in sources)
             most = max(n for n in range(1, least + 1) if config.batch.rows % n == 0)
             if most > 1:
                 say(
@@ -62,7 +63,7 @@ def read_run(
         found = read(task, config, say)
         return {0: found.pop("train")}, found
     processes.assert_same(
-        {key: value for _, address in sources for key, value in records.census(address).items()}
+        {key: value for _, address in sources for key, value in records.source_sizes(address).items()}
     )
     train = {}
     with _of_parts(say) as saying:

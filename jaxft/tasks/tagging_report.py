@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxft.data.sentence import Sentence
+from jaxft.data.sources.sentence import Sentence
 from jaxft.metrics import ner_errors, ner_report
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState

@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxft import losses
-from jaxft.data import schemes, sources, tokenize
-from jaxft.data.loader import INPUTS, TOKEN_LABELS, Batch, scatter_words
-from jaxft.data.sentence import Sentence
-from jaxft.data.windows import Windows
+from jaxft.data.batching.batch import INPUTS, TOKEN_LABELS, Batch, word_values
+from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.sentences import find_sentence_overlap, read_sentences, split_dev_sentences
 from jaxft.errors import UserError
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
@@ -43,7 +45,7 @@ class Prediction:
 
 def forms_entities(config: ConfigDict, labels: Sequence[str]) -> bool:
     """Whether labels are IOB2 tags of entities, and no labels of words by themselves."""
-    return config.data.scheme != schemes.NONE and schemes.is_iob2(labels)
+    return config.data.scheme != tag_schemes.NONE and tag_schemes.is_iob2(labels)
 
 
 class TokenClassification:
@@ -76,7 +78,7 @@ class TokenClassification:
         """All sentences of `source`, tags in IOB2 or plain labels; says how many and where tags were invalid."""
         data = config.data
         sentences = list(
-            sources.read(
+            read_sentences(
                 source,
                 format=data.format,
                 word_column=data.word_column,
@@ -85,9 +87,11 @@ class TokenClassification:
                 overlaps=data.overlaps,
             )
         )
-        converted, conversion = schemes.convert(sentences, None if data.scheme == "auto" else data.scheme)
-        plain = conversion.scheme == schemes.NONE
-        kinds = Counter(kind for s in converted for kind, _, _ in schemes.spans(s.tags))
+        converted, conversion = tag_schemes.convert_to_iob2(
+            sentences, None if data.scheme == "auto" else data.scheme
+        )
+        plain = conversion.scheme == tag_schemes.NONE
+        kinds = Counter(kind for s in converted for kind, _, _ in tag_schemes.entity_spans(s.tags))
         if plain:
             kinds = Counter(tag for s in converted for tag in s.tags)
         counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
@@ -99,7 +103,7 @@ class TokenClassification:
         sentences: Sequence[Sentence], fraction: float, seed: int
     ) -> tuple[list[Sentence], list[Sentence]]:
         """(train, dev) of sentences; documents stay whole."""
-        return sources.split_dev(sentences, fraction, seed)
+        return split_dev_sentences(sentences, fraction, seed)
 
     @staticmethod
     def labels_in(sentences: Sequence[Sentence]) -> list[str]:
@@ -110,7 +114,7 @@ class TokenClassification:
     def label_set(found: Sequence[str]) -> list[str]:
         """IOB2 labels of the entity types in tags: O first, then B- and I- of each type; or plain labels by name."""
         tags = set(found)
-        if not schemes.is_iob2(tags):
+        if not tag_schemes.is_iob2(tags):
             return sorted(tags)
         kinds = sorted({tag[2:] for tag in tags if tag != "O"})
         return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
@@ -134,7 +138,7 @@ class TokenClassification:
                 "right?"
             )
         unseen = Counter(t for s in sentences for t in s.tags if t not in self.labels)
-        if unseen and self.scheme == "auto" and schemes.is_iob2(unseen) != self.entities:
+        if unseen and self.scheme == "auto" and tag_schemes.is_iob2(unseen) != self.entities:
             raise UserError(
                 f"{name} ({split.source}): tags such as {next(iter(unseen))!r}, but the model's labels are "
                 f"{', '.join(self.labels[:4])}...: entities and labels of no scheme do not mix; set config.data.scheme "
@@ -143,7 +147,7 @@ class TokenClassification:
         if unseen:
             counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
             say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
-        if sentences is not train and (shared := anywhere(sources.overlap(train, sentences))):
+        if sentences is not train and (shared := anywhere(find_sentence_overlap(train, sentences))):
             say(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
         if sentences is train and self.context and len({s.document for s in train}) == len(train):
             say("warning: config.data.context=True, but each sentence of train is a document of its own")
@@ -159,7 +163,7 @@ class TokenClassification:
     ) -> Windows:
         """`Windows` of sentences (`only` some, if given) under the settings; see data/tokenize.py."""
         data = config.data
-        return tokenize.encode(
+        return encode_sentences(
             sentences,
             tokenizer,
             {label: i for i, label in enumerate(self.labels)},
@@ -265,9 +269,9 @@ class TokenClassification:
         label = np.full(first[-1], -1, np.int32)
         score = np.zeros(first[-1], np.float32)
         for batch, arrays in outputs:
-            sentence, word, value = scatter_words(batch, split.windows, arrays["label"])
+            sentence, word, value = word_values(batch, split.windows, arrays["label"])
             label[first[sentence] + word] = value
-            score[first[sentence] + word] = scatter_words(batch, split.windows, arrays["score"])[2]
+            score[first[sentence] + word] = word_values(batch, split.windows, arrays["score"])[2]
         return label, score
 
     def predict_stream(
@@ -285,7 +289,7 @@ class TokenClassification:
         `config.data.context` as many of its neighbours as a window can show: all that is held in memory.
         """
         context_words = config.data.max_length if config.data.context else 0
-        for chunk in tokenize.chunks(sentences, max_words, context_words):
+        for chunk in chunk_sentences(sentences, max_words, context_words):
             own = range(chunk.first, chunk.last)
             windows = self.encode(chunk.sentences, tokenizer, config, only=own, cached=False)
             split = Split("input", "input", chunk.sentences, windows)

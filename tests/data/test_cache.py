@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jaxft.data import cache, labelled_windows, question_windows, tokenize
-from jaxft.data.cache import cached, in_parts
-from jaxft.data.labelled import LabelledText
-from jaxft.data.sentence import Sentence
-from jaxft.data.squad import Answer, Question
-from jaxft.data.windows import Windows
+from jaxft.data.encoding import labelled_texts
+from jaxft.data.encoding import sentences as tokenize
+from jaxft.data.encoding.cache import load_or_encode, os, split_by_size
+from jaxft.data.encoding.questions import encode_questions
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.questions import Answer, Question
+from jaxft.data.sources.sentence import Sentence
 from tests.data.tiny_text import LABELS, tokenizer
 
 # Encodes ten parts into the file of its argument, half a second each, and prints which of them it encoded.
@@ -85,10 +87,10 @@ def test_parts_that_an_interrupted_process_left_are_not_encoded_again(tmp_path):
         return lambda: {range(index, index + 1): part(index) for index in range(5)}
 
     with pytest.raises(KeyboardInterrupt):
-        cached(tmp_path / "text.arrow", parts(fails_at=3))
+        load_or_encode(tmp_path / "text.arrow", parts(fails_at=3))
     left = next((tmp_path / "text.parts").glob("1-2.arrow"))
     left.write_bytes(left.read_bytes()[:-1])
-    found = cached(tmp_path / "text.arrow", parts(fails_at=-1))
+    found = load_or_encode(tmp_path / "text.arrow", parts(fails_at=-1))
     assert encoded == [0, 1, 2, 3, 4, 1]  # the damaged one again
     assert found.sentence.tolist() == np.repeat(np.arange(5), 3).tolist()
     assert [path.name for path in tmp_path.iterdir()] == ["text.arrow"]
@@ -98,30 +100,32 @@ def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     parts = {range(value, value + 1): lambda value=value: [numbers(1, value)] for value in range(3)}
-    found = cached(tmp_path / "text.arrow", lambda: parts)
+    found = load_or_encode(tmp_path / "text.arrow", lambda: parts)
     assert found.sentence.tolist() == [0, 1, 2] and "No space left" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ranges_of_neighbours():
-    assert in_parts([], 5) == [range(0, 0)]
-    assert in_parts([1, 1, 1], 5) == [range(0, 3)]
-    assert in_parts([9, 1, 4, 0, 7, 1], 5) == [range(0, 1), range(1, 3), range(3, 5), range(5, 6)]
-    assert in_parts([5, 5], 5) == [range(0, 1), range(1, 2)]
+    assert split_by_size([], 5) == [range(0, 0)]
+    assert split_by_size([1, 1, 1], 5) == [range(0, 3)]
+    assert split_by_size([9, 1, 4, 0, 7, 1], 5) == [range(0, 1), range(1, 3), range(3, 5), range(5, 6)]
+    assert split_by_size([5, 5], 5) == [range(0, 1), range(1, 2)]
 
 
 def by_words(context: bool, **options) -> Windows:
     texts = ["ab cd", "", "ef " * 30, "a", "b c d", "gh"] * 4
     sentences = [Sentence(t.split(), ["O"] * len(t.split()), i // 7, f"x:{i}") for i, t in enumerate(texts)]
-    return tokenize.encode(sentences, tokenizer(), LABELS, max_length=12, context=context, **options)
+    return tokenize.encode_sentences(
+        sentences, tokenizer(), LABELS, max_length=12, context=context, **options
+    )
 
 
 def of_texts(**options) -> Windows:
     texts = [LabelledText("ab cd " * (i % 9), None, "ef" * (i % 3), f"x:{i}") for i in range(20)]
     labels, known = np.arange(40, dtype=np.float32).reshape(20, 2), np.arange(20) % 5 > 0
-    return labelled_windows.encode(
+    return labelled_texts.encode_labelled_texts(
         texts, labels, known, tokenizer(), max_length=16, truncation="windows", **options
     )
 
@@ -131,7 +135,7 @@ def of_questions(**options) -> Windows:
         Question(str(i), "ab cd", "ef gh " * (i + 1), (Answer("gh", 3),) if i % 3 else (), f"x:{i}")
         for i in range(12)
     ]
-    return question_windows.encode(asked, tokenizer(), max_length=16, **options)
+    return encode_questions(asked, tokenizer(), max_length=16, **options)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,7 @@ def test_windows_do_not_depend_on_the_parts_that_are_encoded(encode, tmp_path, m
     whole = encode()
     assert len(whole) > 20
     monkeypatch.setattr(tokenize, "_PART", 1)
-    monkeypatch.setattr(labelled_windows, "PART", 1)
+    monkeypatch.setattr(labelled_texts, "PART", 1)
     for options in ({}, {"cache_dir": tmp_path}, {"cache_dir": tmp_path}):
         assert encode(**options).rows.equals(whole.rows)
     assert [path.suffix for path in tmp_path.iterdir()] == [".arrow"]

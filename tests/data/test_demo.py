@@ -8,13 +8,15 @@ import re
 import numpy as np
 import pytest
 
-from jaxft.data import demo, demo_grammar, schemes, sources
+from jaxft.data.demo import ner, pos
+from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.sentences import find_sentence_overlap, read_sentences
 from jaxft.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    return {split: list(demo.sentences(split)) for split in demo.SIZES}
+    return {split: list(ner.generate_sentences(split)) for split in ner.SIZES}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def entities(corpus):
     found = {split: collections.defaultdict(collections.Counter) for split in corpus}
     for split, sentences in corpus.items():
         for sentence in sentences:
-            for kind, first, last in schemes.spans(sentence.tags):
+            for kind, first, last in tag_schemes.entity_spans(sentence.tags):
                 found[split][" ".join(sentence.words[first:last]).lower()][kind] += 1
     return found
 
@@ -40,7 +42,7 @@ def test_sizes_documents_and_tags(corpus):
         sizes = collections.Counter(s.document for s in sentences)
         assert set(sizes) == set(range(len(sizes))) and set(sizes.values()) <= set(range(3, 10))
         for sentence in sentences:
-            assert schemes.to_iob2(sentence.tags, "iob2") == (sentence.tags, [])
+            assert tag_schemes.to_iob2(sentence.tags, "iob2") == (sentence.tags, [])
             assert not any(set(word) & set("{}[]| ") or not word for word in sentence.words)
         without = sum(set(s.tags) == {"O"} for s in sentences) / len(sentences)
         assert 0.05 < without < 0.4
@@ -52,7 +54,7 @@ def test_sizes_documents_and_tags(corpus):
 def test_no_entity_or_sentence_of_one_split_stands_in_another(corpus, entities):
     for one, other in itertools.combinations(corpus, 2):
         assert not entities[one].keys() & entities[other].keys()
-        assert sources.overlap(corpus[one], corpus[other]).sum() == 0
+        assert find_sentence_overlap(corpus[one], corpus[other]).sum() == 0
 
 
 def test_names_are_many_and_ambiguous(entities):
@@ -79,22 +81,22 @@ def test_templates_are_many_and_dev_has_some_that_train_has_not(corpus):
         for split, sentences in corpus.items()
     }
     assert len(frames["dev"] - frames["train"]) > 50
-    assert sum(len(lines) for lines in demo._domains("dev").values()) >= 60
+    assert sum(len(lines) for lines in ner._domains("dev").values()) >= 60
 
 
 def test_unknown_split():
     with pytest.raises(UserError, match="no split 'valid'; expected one of train, dev, test"):
-        demo.sentences("valid")
+        ner.generate_sentences("valid")
     assert (
-        next(sources.read("demo:ner/dev")).words
-        == next(sources.read("demo:ner", split="dev", tagged=False)).words
+        next(read_sentences("demo:ner/dev")).words
+        == next(read_sentences("demo:ner", split="dev", tagged=False)).words
     )
 
 
 def test_parts_of_speech_follow_from_neighbours():
     """No sentence stands in two splits, dev has words that train lacks, and a word alone does not tell its tag."""
-    splits = {split: list(sources.read(f"demo:pos/{split}")) for split in demo_grammar.SIZES}
-    assert {split: len(found) for split, found in splits.items()} == demo_grammar.SIZES
+    splits = {split: list(read_sentences(f"demo:pos/{split}")) for split in pos.SIZES}
+    assert {split: len(found) for split, found in splits.items()} == pos.SIZES
     text = repr([(s.words, s.tags) for found in splits.values() for s in found])
     # A change of the corpus changes every score measured on it: then measure them again.
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "3e6727142b5f90a2"
@@ -111,4 +113,4 @@ def test_parts_of_speech_follow_from_neighbours():
     with pytest.raises(
         UserError, match="demo:pos/all: no such corpus; expected demo:ner/train, .*demo:pos/train"
     ):
-        sources.read("demo:pos/all")
+        read_sentences("demo:pos/all")

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data import files, labelled, sources, squad, text
-from jaxft.data.labelled import Columns
+from jaxft.data.sources import files
+from jaxft.data.sources.documents import read_documents
+from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
+from jaxft.data.sources.questions import read_questions
+from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 
 
@@ -40,7 +43,7 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_pattern_means(folder, source, expected):
-    assert files.matching(source) == (expected and [f"{name}.txt" for name in expected.split()])
+    assert files.matching_files(source) == (expected and [f"{name}.txt" for name in expected.split()])
 
 
 @pytest.mark.parametrize(
@@ -68,19 +71,19 @@ def test_what_a_pattern_means(folder, source, expected):
 )
 def test_patterns_that_mean_nothing(folder, source, message):
     with pytest.raises(UserError, match=message):
-        files.matching(source)
+        files.matching_files(source)
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=30), st.integers(1, 30))
 def test_files_are_dealt_evenly_each_once(sizes, count):
     names = [f"{index:02}" for index in range(len(sizes))]
-    parts = files.dealt(names, sizes, count)
+    parts = files.deal_files(names, sizes, count)
     assert sorted(itertools.chain(*parts)) == names and len(parts) == count
     assert all(parts) or len(names) < count
     of = dict(zip(names, sizes, strict=True))
     held = [sum(of[name] for name in part) for part in parts]
     assert max(held) - min(held) <= max(sizes)
-    assert files.dealt(names[::-1], sizes[::-1], count) == parts
+    assert files.deal_files(names[::-1], sizes[::-1], count) == parts
 
 
 def test_every_reader_takes_a_pattern(tmp_path):
@@ -92,13 +95,13 @@ def test_every_reader_takes_a_pattern(tmp_path):
         (tmp_path / f"{index}.jsonl").write_text(
             f'{{"text": "t{index}", "label": "a", "question": "q{index}", "context": "c", "answers": []}}\n'
         )
-    sentences = list(sources.read(f"{tmp_path}/*.conll"))
+    sentences = list(read_sentences(f"{tmp_path}/*.conll"))
     assert [s.words[0] for s in sentences] == ["w0", "v0", "w1", "v1", "w2", "v2"]
     assert len({s.document for s in sentences}) == 6 and sentences[2].origin == f"{tmp_path}/1.conll:3"
     records = f"{tmp_path}/*.jsonl"
-    assert [t.text for t in labelled.read(records, columns=Columns())] == ["t0", "t1", "t2"]
-    assert [q.question for q in squad.read(f"{records}#2/3")] == ["q1"]
-    assert [(t.text, t.document) for t in text.read(records)] == [("t0", 0), ("t1", 1), ("t2", 2)]
+    assert [t.text for t in read_labelled_texts(records, columns=TextColumns())] == ["t0", "t1", "t2"]
+    assert [q.question for q in read_questions(f"{records}#2/3")] == ["q1"]
+    assert [(t.text, t.document) for t in read_documents(records)] == [("t0", 0), ("t1", 1), ("t2", 2)]
     (tmp_path / "1.conll").write_text("")
     with pytest.raises(UserError, match="1.conll: empty, it holds no sentence"):
-        list(sources.read(f"{tmp_path}/*.conll"))
+        list(read_sentences(f"{tmp_path}/*.conll"))

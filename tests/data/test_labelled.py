@@ -8,21 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data import demo_labelled, demo_pairs, records
-from jaxft.data.labelled import (
+from jaxft.data.demo import classification, similarity
+from jaxft.data.sources import records
+from jaxft.data.sources.labelled_texts import (
     MULTI,
     NUMBER,
     SINGLE,
-    Columns,
     LabelledText,
+    TextColumns,
+    find_text_overlap,
     label_names,
-    overlap,
-    read,
-    split_dev,
+    read_labelled_texts,
+    split_dev_labelled,
 )
 from jaxft.errors import UserError
 
-PAIRS = Columns("first", "second", "gold")
+PAIRS = TextColumns("first", "second", "gold")
 ROWS = [
     {"first": 'He said "no", and\nleft', "second": "A, b", "gold": "yes"},
     {"first": "", "second": "NA", "gold": " no "},
@@ -41,7 +42,10 @@ def written(folder, name, content):
 
 
 def found(source, problem=SINGLE, columns=PAIRS, **options):
-    return [(e.text, e.pair, e.label) for e in read(source, columns=columns, problem=problem, **options)]
+    return [
+        (e.text, e.pair, e.label)
+        for e in read_labelled_texts(source, columns=columns, problem=problem, **options)
+    ]
 
 
 def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
@@ -68,14 +72,14 @@ def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
     # Tab-separated values have no quotes: one of them alone is a character like any other.
     tsv = 'first\tsecond\tgold\nHe said "no\tA, b\tyes\n\tNA\tno\n'
     assert found(written(tmp_path, "a.tsv", tsv)) == [('He said "no', "A, b", "yes"), ("", "NA", "no")]
-    origins = [e.origin for e in read(str(tmp_path / "a.csv"), columns=PAIRS)]
+    origins = [e.origin for e in read_labelled_texts(str(tmp_path / "a.csv"), columns=PAIRS)]
     assert origins == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:5"]
 
 
 def test_labels_by_problem(tmp_path):
     def labels(values, problem, **options):
         path = written(tmp_path, "l.jsonl", [{"text": "x", "label": value} for value in values])
-        return [e[2] for e in found(path, problem, Columns(), **options)]
+        return [e[2] for e in found(path, problem, TextColumns(), **options)]
 
     assert labels(["a", 3, True, "3"], SINGLE) == ["a", "3", "true", "3"]
     assert labels([["b", 1, "b"], [], "c; a", '["a", "c"]', ""], MULTI, separator=";") == [
@@ -102,24 +106,24 @@ def test_labels_by_problem(tmp_path):
 def test_bad_labels_are_named(tmp_path, problem, label, message):
     path = written(tmp_path, "x.jsonl", [{"text": "x", "label": label}])
     with pytest.raises(UserError) as error:
-        found(path, problem, Columns())
+        found(path, problem, TextColumns())
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "columns", "message"),
     [
-        ("x.csv", "text,stars\na,1\n", Columns(),
+        ("x.csv", "text,stars\na,1\n", TextColumns(),
          r"x.csv, line 2: no key 'label' in \['stars', 'text'\]; name the one that is meant in config.data.label "),
         ("x.csv", "text,label\na,1\n", PAIRS, "no key 'first' .* config.data.text "),
-        ("x.csv", "text,label\na,1\n", Columns(pair="b"), "no key 'b' .* config.data.text_pair "),
-        ("x.jsonl", [{"text": None, "label": "a"}], Columns(), "line 1, key 'text': a null where a string"),
-        ("x.csv", "text,label\na,b,1\n", Columns(), "3 fields where the header has 2; put a field that holds commas"),
-        ("x.tsv", "text\tlabel\na\n", Columns(), "1 fields where the header has 2; fields are divided by single tabs"),
-        ("x.csv", "text,label\n", Columns(), "x.csv: empty, it holds no text"),
-        ("x.txt", "a\n", Columns(), "x.txt: plain text has no labels; give JSON lines, CSV, TSV or Parquet"),
-        ("x.txt", "a\n", Columns(pair="b", label=None), "plain text has no second texts"),
-        ("x.conll", "a\n", Columns(), "the suffix does not tell its format; set the format to jsonl, csv, tsv"),
+        ("x.csv", "text,label\na,1\n", TextColumns(pair="b"), "no key 'b' .* config.data.text_pair "),
+        ("x.jsonl", [{"text": None, "label": "a"}], TextColumns(), "line 1, key 'text': a null where a string"),
+        ("x.csv", "text,label\na,b,1\n", TextColumns(), "3 fields where the header has 2; put a field that holds commas"),
+        ("x.tsv", "text\tlabel\na\n", TextColumns(), "1 fields where the header has 2; fields are divided by single tabs"),
+        ("x.csv", "text,label\n", TextColumns(), "x.csv: empty, it holds no text"),
+        ("x.txt", "a\n", TextColumns(), "x.txt: plain text has no labels; give JSON lines, CSV, TSV or Parquet"),
+        ("x.txt", "a\n", TextColumns(pair="b", label=None), "plain text has no second texts"),
+        ("x.conll", "a\n", TextColumns(), "the suffix does not tell its format; set the format to jsonl, csv, tsv"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path, name, content, columns, message):
@@ -136,7 +140,7 @@ def test_a_label_number_without_a_name_is_named(tmp_path):
     with pytest.raises(
         UserError, match=r"row 1, key 'label': label -1 is outside 0..1 \(a, b\); test sets without"
     ):
-        found(path, columns=Columns())
+        found(path, columns=TextColumns())
 
 
 def examples(labels):
@@ -154,10 +158,10 @@ def test_names_are_ordered_as_numbers_where_they_are():
 )
 def test_a_dev_set_keeps_shares_and_order_and_leaves_train_every_label(labels, fraction, seed):
     whole = examples(labels)
-    train, dev = split_dev(whole, fraction, seed)
+    train, dev = split_dev_labelled(whole, fraction, seed)
     assert sorted(train + dev, key=whole.index) == whole
     assert train == sorted(train, key=whole.index) and dev == sorted(dev, key=whole.index)
-    assert split_dev(whole, fraction, seed) == (train, dev)
+    assert split_dev_labelled(whole, fraction, seed) == (train, dev)
     assert train and dev
     counts, taken = Counter(labels), Counter(e.label for e in dev)
     if max(counts.values()) > 1:
@@ -168,20 +172,21 @@ def test_a_dev_set_keeps_shares_and_order_and_leaves_train_every_label(labels, f
 
 def test_other_labels_are_split_at_random():
     for values in ([("a",), ()] * 50, [0.5, 1.5] * 50):
-        train, dev = split_dev(examples(values), 0.2, 1)
-        assert len(dev) == 20 and split_dev(examples(values), 0.2, 2)[1] != dev
+        train, dev = split_dev_labelled(examples(values), 0.2, 1)
+        assert len(dev) == 20 and split_dev_labelled(examples(values), 0.2, 2)[1] != dev
     with pytest.raises(UserError, match="1 example in the training data: none can be split off"):
-        split_dev(examples(["a"]), 0.1, 0)
+        split_dev_labelled(examples(["a"]), 0.1, 0)
 
 
 def test_generated_pairs_are_as_alike_as_what_they_ask_and_name():
-    columns = Columns("text", "text_pair", "label")
+    columns = TextColumns("text", "text_pair", "label")
     splits = {
-        s: list(read(f"demo:similarity/{s}", columns=columns, problem=NUMBER)) for s in demo_pairs.SIZES
+        s: list(read_labelled_texts(f"demo:similarity/{s}", columns=columns, problem=NUMBER))
+        for s in similarity.SIZES
     }
-    assert {s: len(e) for s, e in splits.items()} == demo_pairs.SIZES
-    assert splits["dev"] == list(read("demo:similarity/dev", columns=columns, problem=NUMBER))
-    assert overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
+    assert {s: len(e) for s, e in splits.items()} == similarity.SIZES
+    assert splits["dev"] == list(read_labelled_texts("demo:similarity/dev", columns=columns, problem=NUMBER))
+    assert find_text_overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
     values = [example.label for example in splits["train"]]
     assert min(values) == 0 and max(values) == 5 and 1.5 < sum(values) / len(values) < 2.5
     alike = {(e.text, e.pair): e.label for e in splits["test"]}
@@ -193,17 +198,19 @@ def test_generated_pairs_are_as_alike_as_what_they_ask_and_name():
     with pytest.raises(
         UserError, match="demo:similarity/all: no such corpus; expected demo:similarity/train"
     ):
-        list(read("demo:similarity/all", columns=columns, problem=NUMBER))
+        list(read_labelled_texts("demo:similarity/all", columns=columns, problem=NUMBER))
 
 
 @pytest.mark.parametrize("name", ["sentiment", "intent"])
 def test_generated_corpora_are_the_same_again_and_share_no_text(name):
-    splits = {s: list(read(f"demo:{name}/{s}", columns=Columns())) for s in demo_labelled.SIZES}
-    assert {s: len(e) for s, e in splits.items()} == demo_labelled.SIZES
-    assert splits["dev"] == list(read(f"demo:{name}/dev", columns=Columns()))
-    assert overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
+    splits = {
+        s: list(read_labelled_texts(f"demo:{name}/{s}", columns=TextColumns())) for s in classification.SIZES
+    }
+    assert {s: len(e) for s, e in splits.items()} == classification.SIZES
+    assert splits["dev"] == list(read_labelled_texts(f"demo:{name}/dev", columns=TextColumns()))
+    assert find_text_overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
     assert label_names(splits["train"]) == label_names(splits["test"])
     with pytest.raises(
         UserError, match="demo:x/train: no such corpus of texts with labels; expected demo:sentiment"
     ):
-        list(read("demo:x/train", columns=Columns()))
+        list(read_labelled_texts("demo:x/train", columns=TextColumns()))

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data.labelled import LabelledText
-from jaxft.data.labelled_windows import encode
-from jaxft.data.loader import Loader, segment_labels
+from jaxft.data.batching.batch import segment_labels
+from jaxft.data.batching.loader import Loader
+from jaxft.data.encoding.labelled_texts import encode_labelled_texts
+from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 from tests.data.tiny_text import minilm, tokenizer
 
@@ -19,7 +20,7 @@ def windows_of(pairs, max_length=16, tokenizer=tokenizer, labels=None, **options
     examples = [LabelledText(text, pair, None, f"x:{i}") for i, (text, pair) in enumerate(pairs)]
     labels = np.arange(len(examples), dtype=np.int32) if labels is None else labels
     known = np.ones(len(examples), bool)
-    return encode(examples, labels, known, tokenizer(), max_length=max_length, **options)
+    return encode_labelled_texts(examples, labels, known, tokenizer(), max_length=max_length, **options)
 
 
 def pieces(windows, name="input_ids"):

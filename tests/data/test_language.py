@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from jaxft.data import language
-from jaxft.data.text import Template, Text
+from jaxft.data.encoding import documents as language
+from jaxft.data.sources.documents import Document, Template
 from jaxft.errors import UserError
 from jaxft.pretrained.scratch import train_tokenizer
 
@@ -41,7 +41,7 @@ def unigram():
 
 
 def documents(texts):
-    return [Text(text, index, f"random:{index}") for index, text in enumerate(texts)]
+    return [Document(text, index, f"random:{index}") for index, text in enumerate(texts)]
 
 
 def tokens(text, of=tokenizer):
@@ -64,7 +64,7 @@ def test_every_token_of_a_document_is_predicted_once_from_what_stands_before_it(
     texts, max_length, stride, of
 ):
     end = of().eos_token_id
-    windows = language.encode(documents(texts), of(), max_length=max_length, stride=stride)
+    windows = language.encode_documents(documents(texts), of(), max_length=max_length, stride=stride)
     rows = by_window(windows)
     assert max(len(ids) for ids, _ in rows) <= max_length
     for index, text in enumerate(texts):
@@ -103,9 +103,9 @@ def test_blocks_are_those_of_run_clm(texts, max_length):
     expected = group_texts({"input_ids": streams}, max_length)["input_ids"]
     if not expected:
         with pytest.raises(UserError, match="fewer than one block of config.data.max_length"):
-            language.encode(documents(texts), tokenizer(), max_length=max_length, layout="blocks")
+            language.encode_documents(documents(texts), tokenizer(), max_length=max_length, layout="blocks")
         return
-    windows = language.encode(documents(texts), tokenizer(), max_length=max_length, layout="blocks")
+    windows = language.encode_documents(documents(texts), tokenizer(), max_length=max_length, layout="blocks")
     rows = by_window(windows)
     assert [ids for ids, _ in rows] == expected
     assert all(labels == [*ids[1:], -100] for ids, labels in rows)  # transformers shifts within the block
@@ -134,7 +134,7 @@ def test_a_prompt_is_shortened_so_that_its_target_is_kept(pairs, max_length):
         for i, (a, p, h) in enumerate(pairs)
     ]
     end = tokenizer().eos_token_id
-    windows = language.encode(texts, tokenizer(), max_length=max_length)
+    windows = language.encode_documents(texts, tokenizer(), max_length=max_length)
     for number, (text, (ids, labels)) in enumerate(zip(texts, by_window(windows), strict=True)):
         prompt, target = tokens(text.prompt), tokens(text.text)
         kept = ids[: labels.count(-100) + 1]
@@ -154,10 +154,10 @@ def test_a_prompt_is_shortened_so_that_its_target_is_kept(pairs, max_length):
 
 
 def test_what_cannot_be_encoded_is_said():
-    texts, pair = documents(["the cat sat"]), [Text(" mat", 0, "x:1", "the cat", (0, 7), (" mat",))]
+    texts, pair = documents(["the cat sat"]), [Document(" mat", 0, "x:1", "the cat", (0, 7), (" mat",))]
 
     def encode(texts, **changed):
-        return language.encode(texts, tokenizer(), **({"max_length": 16} | changed))
+        return language.encode_documents(texts, tokenizer(), **({"max_length": 16} | changed))
 
     with pytest.raises(UserError, match="layout='blocks' cuts text anywhere, so config.data.template"):
         encode(pair, layout="blocks")
@@ -168,12 +168,14 @@ def test_what_cannot_be_encoded_is_said():
     without = train_tokenizer(["a"], 257, 8)
     without.eos_token = None
     with pytest.raises(UserError, match="the tokenizer has no end-of-text token"):
-        language.encode(texts, without, max_length=16)
+        language.encode_documents(texts, without, max_length=16)
 
 
 def test_windows_come_from_the_cache_until_something_changes(tmp_path, monkeypatch):
     def encode(texts, **changed):
-        return language.encode(texts, tokenizer(), **({"max_length": 8, "cache_dir": tmp_path} | changed))
+        return language.encode_documents(
+            texts, tokenizer(), **({"max_length": 8, "cache_dir": tmp_path} | changed)
+        )
 
     texts = documents(["the cat sat on the mat", "abc"])
     first = encode(texts)
@@ -197,13 +199,13 @@ def test_windows_do_not_depend_on_how_much_is_encoded_at_once(layout, tmp_path, 
     lines = ["the cat sat on the mat", "abc", "雪 é", "the cat ran and ran and ran", "a", "the mat"] * 5
     texts = documents(lines)
     if layout == "pairs":
-        texts = [Text(f" {t.text}", t.document, t.origin, "the cat", (0, 7)) for t in texts]
+        texts = [Document(f" {t.text}", t.document, t.origin, "the cat", (0, 7)) for t in texts]
     options = {"max_length": 12, "layout": "blocks" if layout == "blocks" else "documents"}
-    whole = language.encode(texts, tokenizer(), **options)
+    whole = language.encode_documents(texts, tokenizer(), **options)
     for characters in (1, 40, 10**6):
         monkeypatch.setattr(language, "_GROUP", characters)
         cached = {"cache_dir": tmp_path / str(characters)}
         for more in ({}, cached, cached):
-            assert language.encode(texts, tokenizer(), **options, **more).rows.equals(whole.rows)
+            assert language.encode_documents(texts, tokenizer(), **options, **more).rows.equals(whole.rows)
         (kept,) = cached["cache_dir"].iterdir()
         assert kept.suffix == ".arrow"

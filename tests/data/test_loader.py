@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data.chunks import ChunkedLoader
-from jaxft.data.conll import read_conll
-from jaxft.data.loader import WANTED_MULTIPLE, Loader, scatter_words
-from jaxft.data.tokenize import encode
+from jaxft.data.batching.batch import word_values
+from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.loader import WANTED_MULTIPLE, Loader
+from jaxft.data.encoding.sentences import encode_sentences
+from jaxft.data.sources.conll import read_conll
 from tests.data.tiny_text import LABELS, corpora, minilm, plain, tokenizer
 
 WNUT17 = pathlib.Path(__file__).resolve().parents[2] / "../shared/data/wnut17"
@@ -23,7 +24,7 @@ def corpus_of(lengths):
 
 
 def loader_of(lengths, max_length=32, chunk=None, **settings):
-    windows = encode(corpus_of(lengths), tokenizer(), LABELS, max_length=max_length)
+    windows = encode_sentences(corpus_of(lengths), tokenizer(), LABELS, max_length=max_length)
     settings = {"rows": 4, "max_length": max_length, "pad_id": 0} | settings
     return ChunkedLoader(windows, chunk=chunk, **settings) if chunk else Loader(windows, **settings)
 
@@ -59,7 +60,7 @@ def test_chunks_are_batched_as_their_windows_alone_and_an_epoch_holds_every_wind
     lengths, setting, chunk, random
 ):
     """In any order of asking, with only a chunk's plan at hand."""
-    corpus = encode(corpus_of(lengths), tokenizer(), LABELS, max_length=32)
+    corpus = encode_sentences(corpus_of(lengths), tokenizer(), LABELS, max_length=32)
     options = {"max_length": 32, "pad_id": 0} | setting
     loader = ChunkedLoader(corpus, chunk=chunk, **options)
     batches = [loader.batch(step) for step in range(2 * loader.steps_per_epoch)]
@@ -146,7 +147,7 @@ def test_processes_build_their_rows_of_the_same_batches(lengths, setting, random
 @settings(max_examples=80, deadline=None)
 @given(corpora(), st.integers(3, 30), SETTINGS)
 def test_arrays_say_what_the_windows_say(corpus, max_length, setting):
-    windows = encode(corpus, tokenizer(), LABELS, max_length=max_length)
+    windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length)
     loader = Loader(windows, max_length=max_length, pad_id=7, **(setting | {"buckets": None}))
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
@@ -176,14 +177,14 @@ def test_arrays_say_what_the_windows_say(corpus, max_length, setting):
 @settings(max_examples=80, deadline=None)
 @given(corpora(), st.integers(3, 30), SETTINGS, st.booleans())
 def test_every_word_comes_back_exactly_once(corpus, max_length, setting, context):
-    windows = encode(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
+    windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
     loader = Loader(windows, max_length=max_length, pad_id=0, **(setting | {"buckets": None}))
     back = []
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
         ids = batch.arrays["input_ids"]
         two = np.stack([ids, batch.arrays["labels"]], -1)
-        sentence, word, value = scatter_words(batch, windows, two)
+        sentence, word, value = word_values(batch, windows, two)
         assert value.shape == (len(word), 2)
         for s, w, (token, label) in zip(sentence.tolist(), word.tolist(), value.tolist(), strict=True):
             first = tokenizer()([[corpus[s].words[w].replace("\ud83d", "")]], is_split_into_words=True)
@@ -275,7 +276,7 @@ def test_wnut17_packs_with_under_3_percent_waste_and_batches_are_quick():
     corpus = list(read_conll(str(WNUT17 / "train.conll"), word_column=0, tag_column=-1))
     labels = {tag: index for index, tag in enumerate(sorted({t for s in corpus for t in s.tags}))}
     assert len(corpus) == 3394
-    windows = encode(corpus, minilm(), labels, max_length=128)
+    windows = encode_sentences(corpus, minilm(), labels, max_length=128)
     assert (windows.word >= 0).sum() == sum(len(s.words) for s in corpus)
     loader = Loader(windows, rows=8, max_length=128, pad_id=0)
     assert loader.padding_fraction < 0.03

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data import mixing
-from jaxft.data.chunks import ChunkedLoader
-from jaxft.data.loader import INPUTS, Loader, segment_labels
-from jaxft.data.mixing import Mix, MixedLoader, loader
-from jaxft.data.windows import Windows
+from jaxft.data.batching import mixed
+from jaxft.data.batching.batch import INPUTS, segment_labels
+from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.mixed import Mix, MixedLoader, make_loader
+from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 
 
@@ -84,7 +85,7 @@ def test_every_data_set_goes_through_whole_passes(lengths, rows, by_task, pack, 
 def test_proportions_are_of_windows(mix, share):
     """Whatever their lengths: 900 short ones, of which a row holds four, and 100 that fill a row."""
     windows = windows_of([[4] * 900, [16] * 100])
-    found = loader(windows, mix, rows=4, **OPTIONS)
+    found = make_loader(windows, mix, rows=4, **OPTIONS)
     counts = np.zeros(2)
     for step in range(found.steps_per_epoch):
         drawn = found.batch(step).windows
@@ -95,19 +96,21 @@ def test_proportions_are_of_windows(mix, share):
 
 def test_only_training_is_mixed():
     windows = windows_of([[4] * 9, [16] * 5])
-    assert type(loader(windows, Mix("temperature", 2.0), rows=2, **OPTIONS | {"shuffle": False})) is Loader
-    assert type(loader(windows, Mix(), rows=2, **OPTIONS)) is Loader
+    assert (
+        type(make_loader(windows, Mix("temperature", 2.0), rows=2, **OPTIONS | {"shuffle": False})) is Loader
+    )
+    assert type(make_loader(windows, Mix(), rows=2, **OPTIONS)) is Loader
 
 
 def test_many_windows_come_in_chunks(monkeypatch):
     """Shuffled anew each epoch, within chunks and among them; labels stay with their windows, whoever builds them."""
-    monkeypatch.setattr(mixing, "CHUNK", 40)
+    monkeypatch.setattr(mixed, "CHUNK", 40)
     rows = windows_of([[4] * 100]).rows
     labels = np.arange(200, dtype=np.float32).reshape(100, 2)
     rows = rows.append_column("labels", pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), 2))
     windows = Windows(rows.append_column("weights", pa.array(np.ones(100, np.float32))))
     options = OPTIONS | {"rows": 4, "segments": 2, "arrays": segment_labels(np.float32, (2,))}
-    found, upper = (loader(windows, Mix(), **options, only=only) for only in (None, np.array([0, 1])))
+    found, upper = (make_loader(windows, Mix(), **options, only=only) for only in (None, np.array([0, 1])))
     assert type(found) is ChunkedLoader
     epochs = []
     for epoch in range(6):
@@ -123,5 +126,5 @@ def test_many_windows_come_in_chunks(monkeypatch):
     assert len({tuple(epoch) for epoch in epochs}) == 6
     assert len({epoch[0] // 34 for epoch in epochs}) > 1  # the chunk that comes first
     assert max(abs(np.diff(epochs[0][:30]))) < 34  # of one chunk
-    still = loader(windows, Mix(), **options | {"shuffle": False})
+    still = make_loader(windows, Mix(), **options | {"shuffle": False})
     assert still.batch(0).windows[0].tolist() == [0, 1]

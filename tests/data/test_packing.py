@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data.packing import best_fit, bucket, default_edges, ranges
+from jaxft.data.batching.packing import best_fit, bucket_index, default_edges
+from jaxft.data.ragged import ragged_arange
 
 LENGTHS = st.integers(1, 60).flatmap(
     lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=80), st.just(capacity))
@@ -62,12 +63,12 @@ def test_buckets_are_the_smallest_that_hold_each_length():
     assert default_edges(128) == [32, 64, 128]
     assert default_edges(100) == [32, 64, 100]
     assert default_edges(20) == [20]
-    assert bucket(np.array([1, 32, 33, 64, 100]), [32, 64, 100]).tolist() == [0, 0, 1, 1, 2]
+    assert bucket_index(np.array([1, 32, 33, 64, 100]), [32, 64, 100]).tolist() == [0, 0, 1, 1, 2]
     with pytest.raises(ValueError, match="length 101 is above the last bucket, 100"):
-        bucket(np.array([101]), [32, 64, 100])
+        bucket_index(np.array([101]), [32, 64, 100])
 
 
 def test_ranges_concatenates():
-    assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
-    assert ranges(np.array([], int), np.array([], int)).tolist() == []
-    assert ranges(0, np.array([2, 3])).tolist() == [0, 1, 0, 1, 2]
+    assert ragged_arange(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
+    assert ragged_arange(np.array([], int), np.array([], int)).tolist() == []
+    assert ragged_arange(0, np.array([2, 3])).tolist() == [0, 1, 0, 1, 2]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data import mixing
-from jaxft.data.chunks import ChunkedLoader
-from jaxft.data.parts import PartedLoader, parts_of
-from jaxft.data.tokenize import encode
+from jaxft.data.batching import mixed
+from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.sharded import ShardedLoader, shards_of_rows
+from jaxft.data.encoding.sentences import encode_sentences
 from tests.data.test_loader import corpus_of
 from tests.data.tiny_text import LABELS, tokenizer
 
@@ -16,7 +16,7 @@ LENGTHS = st.lists(st.one_of(st.integers(3, 30), st.integers(3, 128)), min_size=
 
 
 def windows_of(lengths):
-    return encode(corpus_of(lengths), tokenizer(), LABELS, max_length=128)
+    return encode_sentences(corpus_of(lengths), tokenizer(), LABELS, max_length=128)
 
 
 def loaders(windows, hosts, rows, **more):
@@ -30,9 +30,9 @@ def loaders(windows, hosts, rows, **more):
             told.append(own)
             return next(asked, [own.get(number, next(iter(own.values()))) for number in range(parts)])
 
-        own = {number: windows[number] for number in parts_of(only, rows, parts)}
+        own = {number: windows[number] for number in shards_of_rows(only, rows, parts)}
         options = {"max_length": 128, "seed": 5, "pad_id": 7} | more
-        return PartedLoader(own, parts=parts, pool=pool, rows=rows, only=only, **options)
+        return ShardedLoader(own, parts=parts, pool=pool, rows=rows, only=only, **options)
 
     make(np.arange(rows), [])  # who has all parts has all answers
     answers = [[own[number] for number in range(parts)] for own in told]
@@ -112,7 +112,7 @@ def test_parts_are_shuffled_by_themselves_and_a_short_ones_rows_lie_apart():
 
 def test_large_parts_come_in_chunks(monkeypatch):
     """Their rows are of the blocks that all parts have, also where a part by itself would have others."""
-    monkeypatch.setattr(mixing, "CHUNK", 200)
+    monkeypatch.setattr(mixed, "CHUNK", 200)
     lengths = [10] * 2000, [40] * 120
     windows = [windows_of(one) for one in lengths]
     [loader] = loaders(windows, [range(4)], 4)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxft.data.prefetch import prefetch
+from jaxft.data.batching.prefetch import prefetch
 from tests.data.test_loader import equal, loader_of
 
 

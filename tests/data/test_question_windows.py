@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data import question_windows
-from jaxft.data.squad import Answer, Question
+from jaxft.data.encoding.questions import encode_questions
+from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 from tests.data.tiny_text import WORDS, tokenizer
 
@@ -43,7 +43,7 @@ def questions(draw):
 def test_windows_are_those_of_run_qa(found, stride):
     """As its call of the tokenizer makes them; each token's characters, and the tokens of each answer."""
     length = 24
-    windows = question_windows.encode(found, tokenizer(), max_length=length, stride=stride)
+    windows = encode_questions(found, tokenizer(), max_length=length, stride=stride)
     theirs = tokenizer()(
         [q.question for q in found],
         [q.context for q in found],
@@ -79,7 +79,7 @@ def test_windows_are_those_of_run_qa(found, stride):
 @settings(max_examples=40)
 @given(questions())
 def test_an_answer_is_held_by_a_window_or_its_question_weighs_nothing(found):
-    windows = question_windows.encode(found, tokenizer(), max_length=16, stride=2)
+    windows = encode_questions(found, tokenizer(), max_length=16, stride=2)
     spans, weights = windows.column("labels"), windows.column("weights")
     for index, one in enumerate(found):
         own = windows.sentence == index
@@ -90,23 +90,23 @@ def test_an_answer_is_held_by_a_window_or_its_question_weighs_nothing(found):
 def test_positions_by_hand():
     """[CLS] a [SEP] b ##c d e [SEP]: "d e" stands at 5 and 6; part of a word is the tokens that it touches."""
     one = question("a", "bc d e", (3, 6))
-    windows = question_windows.encode([one], tokenizer(), max_length=16)
+    windows = encode_questions([one], tokenizer(), max_length=16)
     assert windows.column("labels").tolist() == [[5, 6]]
     assert windows.column("token_type_ids").tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
     one = question("a", "bc d e", (1, 2))
-    assert question_windows.encode([one], tokenizer(), max_length=16).column("labels").tolist() == [[4, 4]]
+    assert encode_questions([one], tokenizer(), max_length=16).column("labels").tolist() == [[4, 4]]
     one = question("a", "bc d e", (2, 4))  # " d"
-    assert question_windows.encode([one], tokenizer(), max_length=16).column("labels").tolist() == [[5, 5]]
+    assert encode_questions([one], tokenizer(), max_length=16).column("labels").tolist() == [[5, 5]]
     # The first of several that a window holds, in each its own.
     context = " ".join("abcdefgh" * 3)
     one = question("a", context, (40, 41), (0, 1))
-    windows = question_windows.encode([one], tokenizer(), max_length=16, stride=0)
+    windows = encode_questions([one], tokenizer(), max_length=16, stride=0)
     assert windows.column("labels").tolist() == [[3, 3], [3 + 20 - 12, 3 + 20 - 12]]
 
 
 def test_long_questions_keep_their_beginning():
     one = question("a b c d e f g h a b", "e f g h a b c d", (0, 1))
-    windows = question_windows.encode([one], tokenizer(), max_length=13, stride=1)
+    windows = encode_questions([one], tokenizer(), max_length=13, stride=1)
     assert windows.lengths.max() <= 13 and set(windows.column("lost")) == {5}
     assert windows.input_ids[:7].tolist() == [2, 4, 6, 8, 10, 12, 3]
     assert len(windows) == 2 and windows.column("labels")[0].tolist() == [7, 7]
@@ -114,11 +114,9 @@ def test_long_questions_keep_their_beginning():
 
 def test_cached_windows_are_the_same(tmp_path):
     found = [question("a", "b c d", (0, 1))]
-    one, other = (
-        question_windows.encode(found, tokenizer(), max_length=16, cache_dir=tmp_path) for _ in range(2)
-    )
+    one, other = (encode_questions(found, tokenizer(), max_length=16, cache_dir=tmp_path) for _ in range(2))
     assert one.rows.equals(other.rows) and len(list(tmp_path.iterdir())) == 1
-    question_windows.encode([question("a", "b c d", (2, 3))], tokenizer(), max_length=16, cache_dir=tmp_path)
+    encode_questions([question("a", "b c d", (2, 3))], tokenizer(), max_length=16, cache_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -131,7 +129,5 @@ def test_cached_windows_are_the_same(tmp_path):
 )
 def test_settings_that_cannot_work(length, stride, message):
     with pytest.raises(UserError, match=message):
-        question_windows.encode([question("a", "b")], tokenizer(), max_length=length, stride=stride)
-    assert np.all(
-        question_windows.encode([question("a", "b")], tokenizer(), max_length=16).column("weights") == 1
-    )
+        encode_questions([question("a", "b")], tokenizer(), max_length=length, stride=stride)
+    assert np.all(encode_questions([question("a", "b")], tokenizer(), max_length=16).column("weights") == 1)

@@ -12,9 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data import records, sources
-from jaxft.data.schemes import spans, to_iob2
-from jaxft.data.sentence import from_spans
+from jaxft.data.sources import records
+from jaxft.data.sources.sentence import sentence_from_spans
+from jaxft.data.sources.sentences import (
+    Sentence,
+    find_sentence_overlap,
+    read_sentences,
+    split_dev_sentences,
+    split_words,
+)
+from jaxft.data.sources.tag_schemes import entity_spans, to_iob2
 from jaxft.errors import UserError
 
 WNUT = pathlib.Path(__file__).resolve().parents[2] / "../shared/data/wnut17"
@@ -35,7 +42,7 @@ def write(tmp_path):
 
 
 def read(source, **options):
-    return list(sources.read(source, **options))
+    return list(read_sentences(source, **options))
 
 
 def pairs(sentences):
@@ -113,7 +120,7 @@ def test_wnut17_is_read_whole(name, words):
     expected = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
     assert [f"{w}\t{t}" for s in sentences for w, t in pairs([s])[0]] == expected
     assert sum(len(s.words) for s in sentences) == words
-    types = {kind for s in sentences for kind, _, _ in spans(to_iob2(s.tags, "iob2", s.origin)[0])}
+    types = {kind for s in sentences for kind, _, _ in entity_spans(to_iob2(s.tags, "iob2", s.origin)[0])}
     assert types == {"corporation", "creative-work", "group", "location", "person", "product"}
 
 
@@ -123,9 +130,9 @@ def test_streams_from_stdin(monkeypatch):
             return itertools.cycle([b"word\tO\n", b"\n"])
 
     monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": Endless()}))
-    first = list(itertools.islice(sources.read("-"), 3))
+    first = list(itertools.islice(read_sentences("-"), 3))
     assert [s.origin for s in first] == ["<stdin>:1", "<stdin>:3", "<stdin>:5"]
-    assert next(sources.read("-", tagged=False)).text == "word\tO"
+    assert next(read_sentences("-", tagged=False)).text == "word\tO"
 
 
 # ---- text
@@ -133,7 +140,7 @@ def test_streams_from_stdin(monkeypatch):
 
 @given(st.text())
 def test_split_words_covers_the_text(text):
-    words = sources.split_words(text)
+    words = split_words(text)
     assert all(start < end for start, end in words)
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(words))
     covered = {i for start, end in words for i in range(start, end)}
@@ -142,7 +149,7 @@ def test_split_words_covers_the_text(text):
 
 def test_split_words_of_usual_text():
     def split(text):
-        return [text[start:end] for start, end in sources.split_words(text)]
+        return [text[start:end] for start, end in split_words(text)]
 
     assert split("Reuters' O'Brien (AT&T's) paid $3.50 in the U.S. on 1,000 well-known days...") == (
         "Reuters ' O'Brien ( AT&T 's ) paid $ 3.50 in the U.S. on 1,000 well-known days . . .".split()
@@ -172,8 +179,8 @@ def test_spans_cut_words_so_that_none_is_lost(write):
 def test_spans_round_trip(text, data):
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
     labels = [(a, b, "X") for a, b in itertools.pairwise(cuts) if text[a:b].strip()]
-    offsets, tags = from_spans(text, labels, "here")
-    found = [(offsets[first][0], offsets[last - 1][1]) for _, first, last in spans(tags)]
+    offsets, tags = sentence_from_spans(text, labels, "here")
+    found = [(offsets[first][0], offsets[last - 1][1]) for _, first, last in entity_spans(tags)]
 
     def stripped(start, end):  # whitespace at the borders of a span is in no word
         kept = [i for i in range(start, end) if not text[i].isspace()]
@@ -284,9 +291,9 @@ def test_hub_dataset_that_does_not_load(monkeypatch):
     with pytest.raises(
         UserError, match=r"cannot be loaded \(Dataset scripts .* supported\).*refs/convert/parquet"
     ):
-        sources.read("hub:old/train")
+        read_sentences("hub:old/train")
     with pytest.raises(UserError, match="no split is named"):
-        sources.read("hub:org/name")
+        read_sentences("hub:org/name")
 
 
 # ---- bad input
@@ -349,53 +356,55 @@ def test_bad_files_are_named_with_their_place(write, name, content, message):
 def test_bad_sources(tmp_path, write):
     missing = str(tmp_path / "none.conll")
     with pytest.raises(UserError, match="none.conll: no such file"):
-        sources.read(missing)  # at once, not at the first sentence
+        read_sentences(missing)  # at once, not at the first sentence
     with pytest.raises(UserError, match="a folder, where a data file"):
-        sources.read(str(tmp_path))
+        read_sentences(str(tmp_path))
     with pytest.raises(UserError, match="expected demo:ner/train"):
-        sources.read("demo:ner")
+        read_sentences("demo:ner")
     with pytest.raises(UserError, match="suffix does not tell its format"):
-        sources.read(write("a", "a.xyz"), tagged=False)
+        read_sentences(write("a", "a.xyz"), tagged=False)
     with pytest.raises(UserError, match="format 'xml' is unknown"):
-        sources.read(missing, format="xml")
+        read_sentences(missing, format="xml")
     with pytest.raises(UserError, match=r"columns: \['word'\] unknown"):
-        sources.read(missing, columns={"word": "w"})
+        read_sentences(missing, columns={"word": "w"})
     with pytest.raises(UserError, match="plain text has no tags"):
-        sources.read(write("a", "a.txt"), format="text")
+        read_sentences(write("a", "a.txt"), format="text")
     with pytest.raises(UserError, match="Parquet cannot be read from a pipe"):
-        sources.read("-", format="parquet")
+        read_sentences("-", format="parquet")
 
 
 # ---- sets
 
 
 def _corpus(documents):
-    return [sources.Sentence([f"w{i}"], ["O"], document, f"f:{i}") for i, document in enumerate(documents)]
+    return [Sentence([f"w{i}"], ["O"], document, f"f:{i}") for i, document in enumerate(documents)]
 
 
 def test_split_dev_is_seeded_and_keeps_documents():
     corpus = _corpus([i // 5 for i in range(100)])
-    train, dev = sources.split_dev(corpus, 0.1, 0)
+    train, dev = split_dev_sentences(corpus, 0.1, 0)
     assert len(dev) == 10 and len(train) == 90
     assert {s.document for s in train}.isdisjoint(s.document for s in dev)
     assert sorted(s.origin for s in train + dev) == sorted(s.origin for s in corpus)
-    assert sources.split_dev(corpus, 0.1, 0) == (train, dev)
-    assert sources.split_dev(corpus, 0.1, 1) != (train, dev)
+    assert split_dev_sentences(corpus, 0.1, 0) == (train, dev)
+    assert split_dev_sentences(corpus, 0.1, 1) != (train, dev)
     # One document is split by sentences; a document far over the fraction is passed over.
-    assert len(sources.split_dev(_corpus([0] * 50), 0.2, 3)[1]) == 10
-    assert all(len(sources.split_dev(_corpus([0] * 90 + [1] * 10), 0.1, seed)[1]) == 10 for seed in range(9))
+    assert len(split_dev_sentences(_corpus([0] * 50), 0.2, 3)[1]) == 10
+    assert all(
+        len(split_dev_sentences(_corpus([0] * 90 + [1] * 10), 0.1, seed)[1]) == 10 for seed in range(9)
+    )
     # Neither side is ever empty.
     for count, fraction in itertools.product((2, 3), (0.001, 0.999)):
-        assert all(sources.split_dev(_corpus([0] * count), fraction, 0))
-        assert all(sources.split_dev(_corpus(range(count)), fraction, 0))
+        assert all(split_dev_sentences(_corpus([0] * count), fraction, 0))
+        assert all(split_dev_sentences(_corpus(range(count)), fraction, 0))
     with pytest.raises(UserError, match="1 sentence in the training data"):
-        sources.split_dev(_corpus([0]), 0.1, 0)
+        split_dev_sentences(_corpus([0]), 0.1, 0)
     with pytest.raises(UserError, match="fraction is 1.5"):
-        sources.split_dev(corpus, 1.5, 0)
+        split_dev_sentences(corpus, 1.5, 0)
 
 
 def test_overlap_counts_dev_sentences():
     train, dev = _corpus([0, 0, 0]), _corpus([0, 0])
-    assert sources.overlap(train, dev).sum() == 2
-    assert sources.overlap(train, dev + dev).sum() == 4
-    assert sources.overlap(train, [sources.Sentence(["w9"], None, 0, "f:1")]).sum() == 0
+    assert find_sentence_overlap(train, dev).sum() == 2
+    assert find_sentence_overlap(train, dev + dev).sum() == 4
+    assert find_sentence_overlap(train, [Sentence(["w9"], None, 0, "f:1")]).sum() == 0

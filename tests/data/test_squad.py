@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data import demo, demo_questions, squad
-from jaxft.data.squad import Answer, Question
+from jaxft.data.demo import ner
+from jaxft.data.demo import questions as demo_questions
+from jaxft.data.sources.questions import (
+    Answer,
+    Question,
+    find_question_overlap,
+    read_questions,
+    split_dev_questions,
+)
 from jaxft.errors import UserError
 
 CONTEXT = "Mr Café lives in Oslo. He came from Rome 😀 in 1999."
@@ -37,7 +44,7 @@ def read(tmp_path):
         path.write_text(
             content if isinstance(content, str) else json.dumps(content, indent=1), encoding="utf-8"
         )
-        return [one for one in squad.read(str(path), **options)]
+        return [one for one in read_questions(str(path), **options)]
 
     return run
 
@@ -85,10 +92,10 @@ def test_tables_and_the_hub_give_the_same_and_rows_of_a_choice(read, tmp_path, m
     monkeypatch.setattr(datasets, "load_dataset", lambda *names, **more: asked.append((names, more)) or table)
     hub = "hub:some/set:plain@main/train"
     for source, format in ((f"{tmp_path}/a.parquet", "auto"), (hub, "auto"), (hub[4:], "hub")):
-        every = list(squad.read(source, format=format))
+        every = list(read_questions(source, format=format))
         assert [(q.id, q.question, q.context, q.answers) for q in every] == found
-        assert list(squad.read(f"{source}?fold=1", format=format)) == every[1:]
-        assert list(squad.read(f"{source}?fold!=1&id=q1", format=format)) == every[:1]
+        assert list(read_questions(f"{source}?fold=1", format=format)) == every[1:]
+        assert list(read_questions(f"{source}?fold!=1&id=q1", format=format)) == every[:1]
     assert every[1].origin == f"{hub}:2"
     assert asked == [(("some/set", "plain"), {"revision": "main", "split": "train"})] * 6
 
@@ -107,7 +114,7 @@ def test_other_keys_and_what_may_be_missing(read, tmp_path):
     assert one.answers is None
     stream = io.BytesIO(b'{"question": "Where?", "context": "here"}\n')
     stream.name = "<stdin>"
-    assert [q.context for q in squad.read(stream, format="jsonl", answered=False)] == ["here"]
+    assert [q.context for q in read_questions(stream, format="jsonl", answered=False)] == ["here"]
 
 
 PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"
@@ -199,29 +206,29 @@ def test_what_is_wrong_with_records_is_said(read, content, name, options, messag
 
 def test_sources_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"no such file .*expected a path, demo:qa/train, or hub:"):
-        squad.read(str(tmp_path / "none.json"))
+        read_questions(str(tmp_path / "none.json"))
     with pytest.raises(UserError, match="demo:qa/valid: no such corpus of questions; expected demo:qa/train"):
-        squad.read("demo:qa/valid")
+        read_questions("demo:qa/valid")
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(0, 5))
 def test_a_dev_set_shares_no_context_with_train(contexts, seed):
     questions = [Question(str(i), "q", f"c{c}", (), "x") for i, c in enumerate(contexts)]
-    train, dev = squad.split_dev(questions, 0.2, seed)
+    train, dev = split_dev_questions(questions, 0.2, seed)
     assert train and dev
     assert sorted(train + dev, key=lambda q: int(q.id)) == questions
     if len(set(contexts)) > 1:
-        assert squad.overlap(train, dev).sum() == 0
+        assert find_question_overlap(train, dev).sum() == 0
 
 
 def test_one_question_cannot_be_split():
     with pytest.raises(UserError, match="1 question in the training data: none can be split off"):
-        squad.split_dev([Question("1", "q", "c", (), "x")], 0.1, 0)
+        split_dev_questions([Question("1", "q", "c", (), "x")], 0.1, 0)
 
 
 def test_the_generated_corpus():
     """Right answers; no answer of one split in another; contexts longer than a window; questions without an answer."""
-    found = {split: list(squad.read(f"demo:qa/{split}")) for split in demo_questions.SIZES}
+    found = {split: list(read_questions(f"demo:qa/{split}")) for split in demo_questions.SIZES}
     answers = {split: {a.text.lower() for q in found[split] for a in q.answers} for split in found}
     for split, questions in found.items():
         assert len(questions) == demo_questions.SIZES[split]
@@ -240,4 +247,4 @@ def test_the_generated_corpus():
     )
     # A change of the corpus changes every score measured on it: then measure them again.
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "f2c6c99df5a0f506"
-    assert set(demo.SIZES) == set(found)
+    assert set(ner.SIZES) == set(found)

@@ -7,14 +7,13 @@ import numpy as np
 import pandas
 import pytest
 
-from jaxft.data import text as sources
-from jaxft.data import texts as store
-from jaxft.data.text import Template, Text
+from jaxft.data.sources import mapped_documents as store
+from jaxft.data.sources.documents import Document, Template, cut_dev_documents, read_documents
 from jaxft.errors import UserError
 
 
 def texts(path, **options):
-    return [example.text for example in sources.read(str(path), **options)]
+    return [example.text for example in read_documents(str(path), **options)]
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def test_what_a_document_is(play):
     assert texts(play, documents="file") == [play.read_bytes().decode()]
     assert texts(play, documents="") == ["A:\r\nNo.", "B:\n  Yes\u2028 and", "<end>\nC"]
     assert texts(play, documents="<end>") == ["A:\r\nNo.\r\n \r\nB:\n  Yes\u2028 and", "C"]
-    examples = list(sources.read(str(play), documents=""))
+    examples = list(read_documents(str(play), documents=""))
     assert [e.origin.rpartition(":")[2] for e in examples] == ["1", "4", "8"]
     assert [e.document for e in examples] == [0, 1, 2]
 
@@ -42,7 +41,7 @@ def test_records_of_every_format(tmp_path):
     frame.to_parquet(tmp_path / "a.parquet")
     for name in ("a.jsonl", "a.csv", "a.parquet"):
         assert texts(tmp_path / name, columns={"text": "body"}) == ["one, two\nthree", "NA"]
-        pair = list(sources.read(str(tmp_path / name), template="{n}) say: {body}!"))[0]
+        pair = list(read_documents(str(tmp_path / name), template="{n}) say: {body}!"))[0]
         assert (pair.prompt, pair.text) == ("1) say:", " one, two\nthree!")
         assert texts(f"{tmp_path / name}?n=2-3", columns={"text": "body"}) == ["NA"]  # chosen by a key
     (tmp_path / "b.txt").write_text("x\n")
@@ -64,9 +63,9 @@ def test_rows_of_the_hub(monkeypatch):
     )
     assert texts("hub:org/name:en@v1/train", columns={"text": "article"}) == ["A b.", "C d."]
     assert calls == [(("org/name", "en"), {"revision": "v1", "split": "train"})]
-    [pair] = sources.read("hub:org/name/train?lang=de", template="{article}\nTitle: {title}")
+    [pair] = read_documents("hub:org/name/train?lang=de", template="{article}\nTitle: {title}")
     assert (pair.prompt, pair.text, pair.origin) == ("C d.\nTitle:", " C", "hub:org/name/train:2")
-    parts = [list(sources.read(f"hub:org/name/train#{n}/2", columns={"text": "title"})) for n in (1, 2)]
+    parts = [list(read_documents(f"hub:org/name/train#{n}/2", columns={"text": "title"})) for n in (1, 2)]
     assert [[(text.text, text.origin) for text in part] for part in parts] == [
         [("A", "hub:org/name/train:1")],
         [("C", "hub:org/name/train:2")],
@@ -84,32 +83,32 @@ def test_rows_of_the_hub(monkeypatch):
 def test_a_template_makes_prompt_target_and_references():
     record = {"q": "Who {?}", "context": "Ann left.", "answers": {"text": ["Ann", "she"]}, "x.y": 3}
     made = Template("{context}\nQ{x.y}: {q}\nA: {answers.text}\n").fill(record, 7, "row 1", "d:1")
-    assert made == Text(
+    assert made == Document(
         " Ann\n", 7, "d:1", "Ann left.\nQ3: Who {?}\nA:", (0, 9), references=(" Ann\n", " she\n")
     )
 
 
 def test_the_demo_corpora_are_the_same_everywhere_and_their_splits_apart():
-    splits = {name: list(sources.read(f"demo:text/{name}")) for name in ("train", "dev", "test")}
+    splits = {name: list(read_documents(f"demo:text/{name}")) for name in ("train", "dev", "test")}
     assert len(splits["train"]) > 800 and not {t.text for t in splits["train"]} & {
         t.text for t in splits["dev"]
     }
     pairs = {
-        name: list(sources.read(f"demo:headline/{name}", template="{article}\n{headline}"))
+        name: list(read_documents(f"demo:headline/{name}", template="{article}\n{headline}"))
         for name in ("train", "dev", "test")
     }
     targets = {name: {pair.text for pair in found} for name, found in pairs.items()}
     assert [len(found) for found in pairs.values()] == [3000, 200, 200]
     assert not targets["dev"] & (targets["train"] | targets["test"])
-    assert pairs["dev"] == list(sources.read("demo:headline/dev", template="{article}\n{headline}"))
+    assert pairs["dev"] == list(read_documents("demo:headline/dev", template="{article}\n{headline}"))
 
 
 def test_a_dev_set_is_split_off(play):
-    [whole] = sources.read(str(play), documents="file")
-    train, dev = sources.cut_dev(whole, 0.3)
+    [whole] = read_documents(str(play), documents="file")
+    train, dev = cut_dev_documents(whole, 0.3)
     assert train.text + dev.text == whole.text and train.text.endswith("\n")
     with pytest.raises(UserError, match="a single short text: no dev set can be split off"):
-        sources.cut_dev(Text("x", 0, "x:1"), 0.5)
+        cut_dev_documents(Document("x", 0, "x:1"), 0.5)
 
 
 def test_a_pattern_is_all_files_that_match_in_the_order_of_their_names(tmp_path):
@@ -119,29 +118,29 @@ def test_a_pattern_is_all_files_that_match_in_the_order_of_their_names(tmp_path)
         ("c.jsonl", '{"text": "five"}'),
     ):
         (tmp_path / name).write_text(content)
-    found = list(sources.read(str(tmp_path / "*")))
+    found = list(read_documents(str(tmp_path / "*")))
     assert [text.text for text in found] == ["one", "two", "three", "four", "five"]
     assert [text.document for text in found] == [0, 1, 2, 3, 4]
     assert found[3].origin.endswith("b-2.txt:2")
     with pytest.raises(UserError, match=r"x-\*.txt: no file matches"):
-        sources.read(str(tmp_path / "x-*.txt"))
+        read_documents(str(tmp_path / "x-*.txt"))
 
 
 def test_texts_kept_in_a_file_are_those_that_were_read(monkeypatch):
-    pairs = list(sources.read("demo:headline/dev", template="{article}\n{headline}"))
-    plain = list(sources.read("demo:text/dev"))[:300]
+    pairs = list(read_documents("demo:headline/dev", template="{article}\n{headline}"))
+    plain = list(read_documents("demo:text/dev"))[:300]
     monkeypatch.setattr(store, "_BATCH", 64)  # several batches
     for wanted in (pairs, plain):
-        kept = store.Texts.of(wanted)
+        kept = store.MappedDocuments.of(wanted)
         assert list(kept) == wanted and len(kept) == len(wanted)
         assert kept[70] == wanted[70] and kept[60:130] == wanted[60:130] and kept[-1] == wanted[-1]
         assert kept.documents.tolist() == [text.document for text in wanted]
         odd = np.arange(len(wanted)) % 2 == 1
         assert list(kept.picked(odd)) == wanted[1::2] and kept.picked(odd)[3:5] == wanted[7:11:2]
-        assert np.isin(store.hashes(kept), store.hashes(wanted[:40])).sum() == 40
+        assert np.isin(store.document_hashes(kept), store.document_hashes(wanted[:40])).sum() == 40
     monkeypatch.setattr(store.tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(UserError, match="/no/such/folder: temporary files cannot be written .* TMPDIR"):
-        store.Texts.of(plain)
+        store.MappedDocuments.of(plain)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +170,4 @@ def test_mistakes_are_told_with_their_place(tmp_path, name, content, options, me
 
 def test_corpora_that_there_are_not():
     with pytest.raises(UserError, match="demo:ner/train: no such corpus of text; expected demo:text/train"):
-        sources.read("demo:ner/train")
+        read_documents("demo:ner/train")

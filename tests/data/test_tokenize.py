@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data import tokenize
-from jaxft.data.sentence import Sentence
-from jaxft.data.tokenize import chunks, encode
+from jaxft.data.encoding import sentences
+from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
+from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.pretrained import heads_loader
 from tests.data.tiny_text import LABELS, VOCABULARY, corpora, minilm, plain, tokenizer
@@ -41,7 +41,7 @@ def subwords(word):
 @given(corpora(), st.integers(3, 40), st.booleans(), st.sampled_from(["first", "all"]), st.data())
 def test_each_word_scores_once_with_its_own_label(corpus, max_length, context, label_subwords, data):
     stride = data.draw(st.none() | st.integers(0, max_length - 3))
-    windows = encode(
+    windows = encode_sentences(
         corpus,
         tokenizer(),
         LABELS,
@@ -81,7 +81,7 @@ def test_an_exports_loader_reads_words_in_the_same_windows(corpus, max_length, l
     for sentence in corpus:
         if not (words := sentence.words):
             continue
-        windows = encode(
+        windows = encode_sentences(
             [Sentence(words, None, 0, "x")],
             tokenizer(),
             LABELS,
@@ -100,7 +100,7 @@ def test_an_exports_loader_reads_words_in_the_same_windows(corpus, max_length, l
 
 def test_a_sentence_that_fits_is_encoded_as_the_tokenizer_would():
     words = ["abc", "d", "a.b", "😀", "hgfe"]
-    windows = encode([Sentence(words, None, 0, "x")], tokenizer(), {}, max_length=32)
+    windows = encode_sentences([Sentence(words, None, 0, "x")], tokenizer(), {}, max_length=32)
     assert of(windows, 0)[0] == tokenizer()(words, is_split_into_words=True)["input_ids"]
     assert len(windows) == 1
 
@@ -109,7 +109,7 @@ def test_sentence_of_5000_words_is_tiled_with_context_on_both_sides():
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefgh"), n)) for n in rng.integers(1, 6, 5000)]
     corpus = [Sentence(words, ["O"] * 5000, 0, "long:1")]
-    windows = encode(corpus, tokenizer(), LABELS, max_length=128)
+    windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=128)
     scored = np.concatenate([[w for w in of(windows, i)[2] if w >= 0] for i in range(len(windows))])
     assert scored.tolist() == list(range(5000))
     for index in range(1, len(windows) - 1):
@@ -121,7 +121,7 @@ def test_sentence_of_5000_words_is_tiled_with_context_on_both_sides():
 
 def test_a_word_longer_than_the_window_keeps_its_beginning():
     corpus = plain("ab " + "c" * 500 + " de")
-    windows = encode(corpus, tokenizer(), LABELS, max_length=16)
+    windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=16)
     ids, labels, word, _ = of(windows, 1)
     assert len(windows) == 3 and len(ids) == 16
     assert word == [-1, 1] + [-1] * 14 and labels == [-100, 0] + [-100] * 14
@@ -129,7 +129,7 @@ def test_a_word_longer_than_the_window_keeps_its_beginning():
 
 def test_words_that_tokenize_to_nothing_become_unk_and_shift_no_label():
     corpus = [Sentence(["\u200b", "ab", "", "\x00", "c"], ["B-X", "I-X", "O", "B-X", "O"], 0, "x:1")]
-    ids, labels, word, _ = of(encode(corpus, tokenizer(), LABELS, max_length=16), 0)
+    ids, labels, word, _ = of(encode_sentences(corpus, tokenizer(), LABELS, max_length=16), 0)
     assert [VOCABULARY[i] for i in ids] == "[CLS] [UNK] a ##b [UNK] [UNK] c [SEP]".split()
     assert labels == [-100, 1, 2, -100, 0, 1, 0, -100]
     assert word == [-1, 0, 1, -1, 2, 3, 4, -1]
@@ -138,8 +138,10 @@ def test_words_that_tokenize_to_nothing_become_unk_and_shift_no_label():
 def test_a_tokenizer_without_unk_names_the_word_and_its_place():
     corpus = [Sentence(["ab", "\u200b"], None, 0, "tweets.conll:7")]
     with pytest.raises(UserError, match=r"tweets.conll:7: the word '\\u200b' has no tokens.*no unk token"):
-        encode(corpus, tokenizer(unk=False), LABELS, max_length=16)
-    assert len(encode(corpus[:0] + plain("ab cd"), tokenizer(unk=False), LABELS, max_length=16)) == 1
+        encode_sentences(corpus, tokenizer(unk=False), LABELS, max_length=16)
+    assert (
+        len(encode_sentences(corpus[:0] + plain("ab cd"), tokenizer(unk=False), LABELS, max_length=16)) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,13 +157,13 @@ def test_a_tokenizer_without_unk_names_the_word_and_its_place():
 )
 def test_settings_that_cannot_work(setting, message):
     with pytest.raises(UserError, match=message):
-        encode(plain("ab"), tokenizer(), LABELS, **setting)
+        encode_sentences(plain("ab"), tokenizer(), LABELS, **setting)
 
 
 def test_context_fills_windows_from_the_same_document_only():
     first = plain("ab cd", "ef gh a", "b c d e", "f g")
     second = plain("hh hh hh", document=1)
-    windows = encode(first + second, tokenizer(), LABELS, max_length=10, context=True)
+    windows = encode_sentences(first + second, tokenizer(), LABELS, max_length=10, context=True)
     text = ["".join(VOCABULARY[i].strip("#") for i in of(windows, w)[0][1:-1]) for w in range(5)]
     # Room for 8 letters, whole words only: beside "efgha" 1 is for the left, where "cd" is too long for it.
     assert text == ["abcdefgh", "efghabcd", "abcdefg", "abcdefg", "hhhhhh"]
@@ -175,13 +177,13 @@ SHORT = st.integers(20, 60).map(lambda count: plain(*["abcdefgh"[i % 8] for i in
 @settings(max_examples=100, deadline=None)
 @given(corpora() | SHORT, st.integers(3, 20), st.integers(1, 40), st.booleans())
 def test_chunks_of_a_stream_encode_as_the_whole(corpus, max_length, max_words, context):
-    whole = encode(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
+    whole = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
     parts, done = [], 0
-    for chunk in chunks(iter(corpus), max_words, max_length if context else 0):
+    for chunk in chunk_sentences(iter(corpus), max_words, max_length if context else 0):
         own = chunk.sentences[chunk.first : chunk.last]
         assert all(a is b for a, b in zip(own, corpus[done:], strict=False))
         assert len(own) == 1 or sum(len(s.words) for s in own) <= max_words
-        windows = encode(
+        windows = encode_sentences(
             chunk.sentences,
             tokenizer(),
             LABELS,
@@ -200,7 +202,7 @@ def test_chunks_of_a_stream_encode_as_the_whole(corpus, max_length, max_words, c
 def test_chunks_read_no_more_than_they_need():
     read = []
     stream = (read.append(i) or s for i, s in enumerate(plain(*["a b c d"] * 1000)))
-    for index, chunk in enumerate(itertools.islice(chunks(stream, 40, 20), 10)):
+    for index, chunk in enumerate(itertools.islice(chunk_sentences(stream, 40, 20), 10)):
         assert len(chunk.sentences) <= 10 + 5 + 6
         assert len(read) <= (index + 1) * 10 + 6
 
@@ -216,10 +218,10 @@ def same(one, other):
 def test_cache_is_used_for_the_same_and_only_the_same(tmp_path, monkeypatch):
     corpus = plain("ab cd", "ef " * 40)
     settings = {"max_length": 16, "cache_dir": tmp_path}
-    fresh = encode(corpus, tokenizer(), LABELS, **settings)
+    fresh = encode_sentences(corpus, tokenizer(), LABELS, **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(tokenize, "_encode", boom)
-        assert same(encode(corpus, tokenizer(), LABELS, **settings), fresh)
+        patch.setattr(sentences, "_encode", boom)
+        assert same(encode_sentences(corpus, tokenizer(), LABELS, **settings), fresh)
         changed_tag = [Sentence(corpus[0].words, ["O", "B-X"], 0, "x"), corpus[1]]
         other = tokenizer().train_new_from_iterator([["abab cdcd"]], 40)
         for arguments, more in [
@@ -233,12 +235,12 @@ def test_cache_is_used_for_the_same_and_only_the_same(tmp_path, monkeypatch):
             ((corpus, tokenizer(), LABELS), {"stride": 5}),
         ]:
             with pytest.raises(AssertionError, match="encoded again"):
-                encode(*arguments, **(settings | more))
+                encode_sentences(*arguments, **(settings | more))
 
 
 def test_one_of_several_encodes_and_the_others_map_what_it_left(tmp_path, monkeypatch, caplog):
     corpus, ended, calls = plain("ab cd"), threading.Event(), []
-    fresh, original = encode(corpus, tokenizer(), LABELS, max_length=16), tokenize._encode
+    fresh, original = encode_sentences(corpus, tokenizer(), LABELS, max_length=16), sentences._encode
 
     def slow(*arguments):
         calls.append(arguments)
@@ -246,10 +248,11 @@ def test_one_of_several_encodes_and_the_others_map_what_it_left(tmp_path, monkey
         return original(*arguments)
 
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(tokenize, "_encode", slow)
+    monkeypatch.setattr(sentences, "_encode", slow)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         several = [
-            pool.submit(encode, corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path) for _ in "ab"
+            pool.submit(encode_sentences, corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
+            for _ in "ab"
         ]
         while "another process is encoding the same text" not in caplog.text:
             assert not [one for one in several if one.done()]
@@ -259,28 +262,30 @@ def test_one_of_several_encodes_and_the_others_map_what_it_left(tmp_path, monkey
 
 
 def test_the_last_call_of_a_tokenizer_is_no_part_of_its_fingerprint():
-    before = tokenize.fingerprint([], tokenizer(), LABELS, [])
+    before = sentences.tokenizer_fingerprint([], tokenizer(), LABELS, [])
     tokenizer()(["a b c"], truncation=True, max_length=4, padding="max_length")
     assert tokenizer().backend_tokenizer.truncation is not None
-    assert tokenize.fingerprint([], tokenizer(), LABELS, []) == before
+    assert sentences.tokenizer_fingerprint([], tokenizer(), LABELS, []) == before
 
 
 def test_an_empty_corpus_is_cached_too(tmp_path):
     for _ in range(2):
-        windows = encode([], tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
+        windows = encode_sentences([], tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
         assert len(windows) == 0 and windows.input_ids.shape == (0,)
 
 
 def test_a_damaged_cache_is_encoded_again(tmp_path, caplog):
     corpus = plain("ab cd", "ef " * 40)
-    fresh = encode(corpus, tokenizer(), LABELS, max_length=16)
-    encode(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
+    fresh = encode_sentences(corpus, tokenizer(), LABELS, max_length=16)
+    encode_sentences(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], whole[:-1]):
         file.write_bytes(damaged)
         with caplog.at_level(logging.WARNING):
-            assert same(encode(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path), fresh)
+            assert same(
+                encode_sentences(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path), fresh
+            )
         assert "cannot be read, so the text is encoded again" in caplog.text
         assert file.read_bytes() == whole
         caplog.clear()
@@ -290,15 +295,17 @@ def test_a_write_that_dies_leaves_no_cache(tmp_path, monkeypatch, caplog):
     def die(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxft.data.cache.os.fsync", die)
-    assert len(encode(plain("ab"), tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)) == 1
+    monkeypatch.setattr("jaxft.data.encoding.cache.os.fsync", die)
+    assert len(encode_sentences(plain("ab"), tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)) == 1
     assert list(tmp_path.iterdir()) == []
     assert "is not cached" in caplog.text and "No space left" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    windows = encode(plain("ab"), tokenizer(), LABELS, max_length=16, cache_dir=tmp_path / "file" / "cache")
+    windows = encode_sentences(
+        plain("ab"), tokenizer(), LABELS, max_length=16, cache_dir=tmp_path / "file" / "cache"
+    )
     assert len(windows) == 1
     assert "is not cached" in caplog.text
 
@@ -317,7 +324,7 @@ def test_real_tokenizer_on_emoji_zero_width_and_control_characters():
         "antidisestablishmentarianism",
     ]
     tags = ["B-X", "O", "I-X", "O", "B-X", "O", "B-X", "O", "I-X", "B-X"]
-    windows = encode([Sentence(words, tags, 0, "x:1")], minilm(), LABELS, max_length=64)
+    windows = encode_sentences([Sentence(words, tags, 0, "x:1")], minilm(), LABELS, max_length=64)
     _, labels, word, _ = of(windows, 0)
     assert [w for w in word if w >= 0] == list(range(len(words)))
     assert [label for label in labels if label >= 0] == [LABELS[tag] for tag in tags]

@@ -18,9 +18,9 @@ from transformers import (
 
 from jaxft import base_model, build, evaluate, export, predict, train
 from jaxft.config import loading
-from jaxft.data.labelled import LabelledText
-from jaxft.data.loader import Loader
-from jaxft.data.sentence import Sentence
+from jaxft.data.batching.loader import Loader
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.parallel.mesh import make_mesh
 from jaxft.pretrained import gpt2, hub, mapping

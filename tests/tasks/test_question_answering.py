@@ -13,8 +13,8 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from jaxft import build, losses, step
 from jaxft.config import loading
-from jaxft.data.loader import Loader
-from jaxft.data.squad import Answer, Question
+from jaxft.data.batching.loader import Loader
+from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 from jaxft.parallel.mesh import make_mesh
 from jaxft.pretrained import bert, mapping

@@ -13,8 +13,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from jaxft import build, inference, step
 from jaxft.config import loading
-from jaxft.data.labelled import MULTI, NUMBER, SINGLE, LabelledText
-from jaxft.data.loader import Loader
+from jaxft.data.batching.loader import Loader
+from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
 from jaxft.errors import UserError
 from jaxft.models.layers import DropoutSeed
 from jaxft.parallel.mesh import make_mesh

@@ -6,7 +6,7 @@ import pytest
 
 from jaxft import losses
 from jaxft.config import loading
-from jaxft.data.loader import INPUTS
+from jaxft.data.batching.batch import INPUTS
 from jaxft.models.layers import DropoutSeed
 from jaxft.tasks import TASKS
 

@@ -1,0 +1,1 @@
+"""Loaders: from windows to batches."""

@@ -1,0 +1,82 @@
+"""Builds a loader's batches ahead, in a thread."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+from jaxft.data.batching.batch import Batch
+from jaxft.data.batching.loader import Loader
+
+
+class Prefetch:
+    """Iterates over (step, batch), batches being built ahead in a thread; see `prefetch`.
+
+    Attributes:
+      stall: seconds that the consumer has waited for batches so far.
+    """
+
+    def __init__(self, loader: Loader, start: int, stop: int, depth: int):
+        self.stall = 0.0
+        self._ready: queue.Queue = queue.Queue(depth)
+        self._closed = threading.Event()
+        # The thread holds no reference to this object, so that dropping the iterator ends the thread.
+        self._thread = threading.Thread(
+            target=_produce,
+            args=(loader, start, stop, self._ready, self._closed),
+            daemon=True,
+            name="prefetch",
+        )
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        return self
+
+    def __next__(self) -> tuple[int, Batch]:
+        if self._closed.is_set():
+            raise StopIteration
+        began = time.perf_counter()
+        item = self._ready.get()
+        self.stall += time.perf_counter() - began
+        if isinstance(item, tuple):
+            return item
+        self.close()
+        raise item
+
+    def close(self) -> None:
+        """Ends the thread; safe to call again, and called when the iterator ends or is dropped."""
+        self._closed.set()
+        while self._thread.is_alive():
+            while not self._ready.empty():  # a thread that waits for room goes on, and sees that it is closed
+                self._ready.get_nowait()
+            self._thread.join(0.01)
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _produce(loader: Loader, start: int, stop: int, ready: queue.Queue, closed: threading.Event) -> None:
+    try:
+        for step in range(start, stop):
+            item = (step, loader.batch(step))
+            if closed.is_set():
+                return
+            ready.put(item)
+        ready.put(StopIteration())
+    except BaseException as error:  # whatever it is, the consumer must hear of it
+        ready.put(error)
+
+
+def prefetch(loader: Loader, start: int, stop: int, depth: int = 2) -> Prefetch:
+    """Steps `start` up to `stop` (exclusive) with their batches, built in a thread up to `depth` ahead.
+
+    An error in building a batch is raised where the consumer asks for that batch. Close it (or use it in a
+    `with`) when leaving early.
+    """
+    return Prefetch(loader, start, stop, depth)

@@ -1,0 +1,1 @@
+"""Synthetic corpora that the project generates, for runs without downloads."""

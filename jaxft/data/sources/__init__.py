@@ -1,0 +1,1 @@
+"""Readers: from files, data sets of the hub and generators to examples."""

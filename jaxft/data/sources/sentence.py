@@ -1,0 +1,124 @@
+"""The sentence that every source yields, and how plain text with character spans becomes words with tags."""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxft.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a source: its words, their tags if it has any, and where it stands."""
+
+    words: list[str]
+    tags: list[str] | None  # as the source writes them; `schemes` converts them
+    document: int  # 0, 1, 2, ...
+    origin: str  # "train.conll:17" (the first line) or "data.jsonl:3", for messages
+    text: str | None = None  # the original text, if the source is text
+    offsets: list[tuple[int, int]] | None = None  # characters of each word in `text`, end exclusive
+
+
+# Letters join over these when a letter or digit follows: O'Brien, well-known, AT&T, 3.5.
+_JOINERS = {"'": "'", "’": "'", "-": "-", ".": ".", "&": "&", ",": ","}
+
+# Runs over a string of character classes, one class a character:
+# a letter, 0 digit, m combining mark or format character, c ideograph, space, a joiner, p anything else.
+_WORD = re.compile(
+    r"(?<![a0m])(?:am*\.){2,}(?![a0])"  # U.S.
+    r"|[a0][a0m]*(?:['.&-][a0][a0m]*|(?<=0),0[a0m]*)*"
+    r"|[^ m]m*"  # an ideograph or a sign alone, with its variation selector
+    r"|m+"
+)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _character_class(character: str) -> str:
+    if character in _JOINERS:
+        return _JOINERS[character]
+    if character.isspace():
+        return " "
+    category = unicodedata.category(character)
+    ideograph = (
+        "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff" or character >= "\U00020000"
+    )
+    if ideograph and category == "Lo":
+        return "c"  # words of their own, as BERT's tokenizers split them
+    if category[0] == "L" or character == "_":
+        return "a"
+    if category[0] == "N":
+        return "0"
+    return "m" if category[0] == "M" or category == "Cf" else "p"
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Splits text into words, roughly as the Penn Treebank and CoNLL-2003 do.
+
+    Returns `(start, end)` in characters, end exclusive, in order and without overlap. Every character
+    that is not whitespace is in exactly one word.
+    """
+    words = []
+    for match in _WORD.finditer("".join(map(_character_class, text))):
+        start, end = match.span()
+        if end - start > 2 and text[end - 1] in "sS" and text[end - 2] in "'’":
+            words += [(start, end - 2), (end - 2, end)]  # Reuters | 's
+        else:
+            words.append((start, end))
+    return words
+
+
+def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Spans `(start, end, label)` without those that overlap a longer one (of equal ones, an earlier one)."""
+    kept: list[tuple[int, int, str]] = []
+    for start, end, label in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
+        if all(end <= other[0] or other[1] <= start for other in kept):
+            kept.append((start, end, label))
+    return kept
+
+
+def sentence_from_spans(
+    text: str, spans: Sequence[tuple[int, int, str]], where: str
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """Words of `text` with IOB2 tags for character spans `(start, end, label)`, end exclusive.
+
+    A span that begins or ends inside a word splits the word there, so that no span is lost.
+
+    Returns the offsets of the words and their tags. Raises `UserError`, which begins with `where`, for a
+    span outside the text, one without a word, or two that overlap.
+    """
+    borders = set()
+    last = (0, 0, "")
+    for start, end, label in sorted(spans):
+        if not 0 <= start < end <= len(text):
+            raise UserError(
+                f"{where}: span {start}..{end} ({label}) does not lie in the text of {len(text)} characters; "
+                "`start` counts characters from 0 and `end` is exclusive"
+            )
+        if start < last[1]:
+            raise UserError(
+                f"{where}: spans {last[0]}..{last[1]} ({last[2]}) and {start}..{end} ({label}) overlap; "
+                "a character can have one label only, so remove one of them, or set config.data.overlaps='longest'"
+            )
+        if not text[start:end].strip():
+            raise UserError(f"{where}: span {start}..{end} ({label}) holds whitespace only; remove it")
+        last = (start, end, label)
+        borders |= {start, end}
+
+    offsets = []
+    for start, end in split_words(text):
+        cuts = [start, *(cut for cut in range(start + 1, end) if cut in borders), end]
+        offsets += zip(cuts[:-1], cuts[1:], strict=True)
+
+    tags = ["O"] * len(offsets)
+    word = 0
+    for start, end, label in sorted(spans):
+        while offsets[word][0] < start:
+            word += 1
+        prefix = "B-"
+        while word < len(offsets) and offsets[word][0] < end:
+            tags[word] = prefix + label
+            prefix = "I-"
+            word += 1
+    return offsets, tags

@@ -1,0 +1,186 @@
+"""Makes sentences of records: tokens and their tags, or text and character spans."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxft.data.sources import conll, records
+from jaxft.data.sources.sentence import Sentence, keep_longest_spans, sentence_from_spans, split_words
+from jaxft.errors import UserError
+
+# What a record may hold, and the keys it is looked for under, in this order.
+KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), "spans": ("spans",)}
+
+
+def read_jsonl_sentences(source: str | conll.Stream, **options: Any) -> Iterator[Sentence]:
+    """Sentences of JSON lines; options as of `sentences`."""
+    return sentences_from_records(records.read_jsonl(source), **options)
+
+
+def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
+    """Sentences of a CSV file; lists are JSON lists or divided by spaces, spans are JSON."""
+    lists = {columns.get(role, key) for role in ("tokens", "tags", "spans") for key in KEYS[role]}
+
+    def rows() -> Iterator[records.Record]:
+        for where, origin, record in records.read_csv(source):
+            parsed = {key: _csv_list(record[key], where, key) for key in lists & record.keys()}
+            yield where, origin, record | parsed
+
+    return sentences_from_records(rows(), columns=columns, **options)
+
+
+def read_parquet_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
+    """Sentences of a Parquet file; names of integer tags come from the schema that `datasets` writes."""
+    rows, features = records.read_parquet(source)
+    return sentences_from_records(rows, columns=columns, names=_class_names(features, columns), **options)
+
+
+def read_hub_sentences(
+    address: str, *, split: str | None, columns: Mapping[str, str], **options: Any
+) -> Iterator[Sentence]:
+    """Sentences of a dataset of the Hugging Face hub; see `records.read_hub`."""
+    rows, features = records.read_hub(address, split=split)
+    return sentences_from_records(rows, columns=columns, names=_class_names(features, columns), **options)
+
+
+def _csv_list(cell: str, where: str, key: str) -> list:
+    cell = cell.strip()
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            return json.loads(cell)
+        except ValueError:
+            if re.match(r"\[\s*(['\"{]|\d+\s*[,\]])", cell):
+                raise UserError(
+                    f"{where}, key {key!r}: a list that is not JSON, {cell[:60]!r}; "
+                    "write it with json.dumps, or as words divided by spaces"
+                ) from None
+    return [item for item in cell.split(" ") if item]
+
+
+def _class_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> list[str] | None:
+    """Names of the integer tags, if the schema has them."""
+    for key in [columns["tags"]] if "tags" in columns else KEYS["tags"]:
+        names = getattr(getattr(features.get(key), "feature", None), "names", None)
+        if names:
+            return list(names)
+    return None
+
+
+def sentences_from_records(
+    rows: Iterator[records.Record],
+    *,
+    tagged: bool,
+    columns: Mapping[str, str],
+    names: list[str] | None = None,
+    choice: str = "",
+    overlaps: str = "error",
+) -> Iterator[Sentence]:
+    """Turns records into sentences, each its own document.
+
+    An empty record is dropped if tags are asked for, and otherwise kept, so that predictions stay aligned. names: of
+    integer tags. choice: see `records.chosen`. overlaps: see `sources.read`.
+    """
+    document = 0
+    for where, origin, record in records.filter_records(rows, choice):
+        sentence = _sentence(record, where, origin, document, tagged, columns, names, overlaps)
+        if sentence.words or not tagged:
+            yield sentence
+            document += 1
+
+
+def _sentence(
+    record: dict,
+    where: str,
+    origin: str,
+    document: int,
+    tagged: bool,
+    columns: Mapping[str, str],
+    names: list[str] | None,
+    overlaps: str,
+) -> Sentence:
+    keys = {}
+    for role, usual in KEYS.items():
+        candidates = [columns[role]] if role in columns else usual
+        keys[role] = next((key for key in candidates if record.get(key) is not None), None)
+
+    # Tokens go first if a record has both, as tags then are for tokens, unless only spans are there.
+    if keys["tokens"] and (not tagged or keys["tags"] or not keys["spans"]):
+        words = _strings(record[keys["tokens"]], where, keys["tokens"])
+        if not tagged:
+            return Sentence(words, None, document, origin)
+        if not keys["tags"]:
+            raise UserError(_missing(record, where, "tags", columns))
+        tags = _tags(record[keys["tags"]], where, keys["tags"], names)
+        if len(tags) != len(words):
+            raise UserError(
+                f"{where}: {len(words)} items in {keys['tokens']!r} but {len(tags)} in {keys['tags']!r}; "
+                "give each token one tag"
+            )
+        return Sentence(words, tags, document, origin)
+
+    if not keys["text"]:
+        raise UserError(_missing(record, where, "tokens (or text)", columns))
+    text = record[keys["text"]]
+    records.check_string(text, where, keys["text"])
+    if not tagged:
+        offsets, tags = split_words(text), None
+    elif keys["spans"]:
+        spans = _spans(record[keys["spans"]], where, keys["spans"])
+        if overlaps == "longest":
+            spans = keep_longest_spans(spans)
+        offsets, tags = sentence_from_spans(text, spans, where)
+    else:
+        raise UserError(_missing(record, where, "spans", columns))
+    return Sentence([text[start:end] for start, end in offsets], tags, document, origin, text, offsets)
+
+
+def _missing(record: dict, where: str, role: str, columns: Mapping[str, str]) -> str:
+    renamed = f" (with columns {dict(columns)})" if columns else ""
+    return (
+        f"{where}: no {role} in keys {sorted(map(str, record))}{renamed}; expected `tokens` and `tags`, "
+        "or `text` and `spans`, or name the keys in config.data.columns"
+    )
+
+
+def _strings(value: Any, where: str, key: str) -> list[str]:
+    if not isinstance(value, list):
+        raise UserError(
+            f"{where}, key {key!r}: a {records.json_type_name(value)} where a list of strings was expected"
+        )
+    for index, item in enumerate(value):
+        records.check_string(item, where, key, index)
+    return value
+
+
+def _tags(value: Any, where: str, key: str, names: list[str] | None) -> list[str]:
+    numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
+    if not numbers:
+        return _strings(value, where, key)
+    if names is None:
+        raise UserError(
+            f"{where}, key {key!r}: tags are numbers and their names are not in the data; "
+            'write the names ("O", "B-PER", ...)'
+        )
+    if not all(0 <= item < len(names) for item in value):
+        raise UserError(
+            f"{where}, key {key!r}: a tag number is outside 0..{len(names) - 1} ({', '.join(names)})"
+        )
+    return [names[item] for item in value]
+
+
+def _spans(value: Any, where: str, key: str) -> list[tuple[int, int, str]]:
+    if not isinstance(value, list):
+        raise UserError(
+            f"{where}, key {key!r}: a {records.json_type_name(value)} where a list of spans was expected"
+        )
+    spans = []
+    for index, span in enumerate(value):
+        fields = [span.get(field) for field in ("start", "end", "label")] if isinstance(span, dict) else []
+        if [type(field) for field in fields] != [int, int, str] or not fields[2]:
+            raise UserError(
+                f"{where}, key {key!r}, item {index}: {json.dumps(span, default=str)[:80]} is not a span; "
+                'expected {"start": 0, "end": 5, "label": "PER"}'
+            )
+        spans.append(tuple(fields))
+    return spans
