@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.models import attention
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers.attention.choice import _flash, weight_hashes
+from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.dropout import DropoutSeed
 
 HEADS, WIDTH = 12, 64
 SHAPES = [
@@ -46,11 +47,11 @@ def measure(rows: int, length: int, causal: bool, segments: int, rate: float, tu
     options = {"num_heads": HEADS, "causal": causal, "rate": rate}
 
     def dense(q, k, v):
-        return attention.dense(q, k, v, ids, **options, **SEED)
+        return dense_attention(q, k, v, ids, **options, **SEED)
 
     def flash(q, k, v):
-        hashes = attention.weight_hashes(rows, HEADS, length, **SEED) if rate else None
-        return attention.flash(q, k, v, ids, hashes, **options)
+        hashes = weight_hashes(rows, HEADS, length, **SEED) if rate else None
+        return _flash(q, k, v, ids, hashes, **options)
 
     def with_gradients(function):
         def both(q, k, v, pull):

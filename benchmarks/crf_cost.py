@@ -21,7 +21,7 @@ from jaxft import base_model, build, losses
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources import tag_schemes
-from jaxft.models import crf
+from jaxft.layers import crf
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
 

@@ -196,8 +196,8 @@ def memory() -> None:
     from flax import nnx
 
     from jaxft import chunked_loss, losses
+    from jaxft.layers.heads import LanguageModel
     from jaxft.models.gpt2 import GPT2
-    from jaxft.models.language_model import LanguageModel
     from jaxft.pretrained import gpt2
 
     sizes = gpt2.sizes({"model_type": "gpt2"}) | {"remat": "full"}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxft.errors import UserError
-from jaxft.models import attention
+from jaxft.layers.attention.limits import WITH_DROPOUT, kernel_obstacle
 from jaxft.pretrained import bert, gpt2, hub, scratch
 from jaxft.tasks import TASKS
 
@@ -175,10 +175,10 @@ def _attention(config: ConfigDict, sizes: Mapping[str, Any], platform: str) -> s
     if name == "dense" or (auto and length < WORTH_FROM[name]):
         return "dense"
     head_width = sizes["hidden_size"] // sizes["num_heads"]
-    obstacle = attention.obstacle(name, length=length, head_width=head_width, dtype=sizes["dtype"])
+    obstacle = kernel_obstacle(name, length=length, head_width=head_width, dtype=sizes["dtype"])
     if KERNEL_OF.get(platform) != name or (name == "flash" and not _gpu_takes_flash()):
         obstacle = f"cannot run on this {platform}"
-    elif (rate := sizes["attention_dropout"]) and name not in attention.WITH_DROPOUT:
+    elif (rate := sizes["attention_dropout"]) and name not in WITH_DROPOUT:
         obstacle = f"has no dropout of attention weights, here {rate}; set config.model.dropout=0.0"
     if obstacle and not auto:
         raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")

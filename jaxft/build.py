@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jaxft import optim, paths, stacks, step
+from jaxft import optim, step
 from jaxft.base_model import Checkpoint, architecture
 from jaxft.data.batching import mixed
 from jaxft.data.batching.batch import Shape
@@ -22,7 +22,9 @@ from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.sharded import ShardedLoader
 from jaxft.data.encoding.windows import Windows
+from jaxft.layers import parameter_paths
 from jaxft.layers.attention.choice import make_attention
+from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
 from jaxft.pretrained import hub, mapping
@@ -81,7 +83,7 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
 
     def parameters(seed: jax.Array) -> dict[str, jax.Array]:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
-        return paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+        return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
     # Scanned layers would be copied to take the last from the others; over devices, positions would travel.
     narrows = sizes["unroll"] and mesh.size == 1
@@ -178,7 +180,7 @@ class Trainer:
     def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
         """The state at step 0, as `train_step` takes it."""
         if self.net.layers_apart:
-            parameters = stacks.apart(parameters)
+            parameters = unstack(parameters)
         trainable = {name: parameters[name] for name in self.abstract.trainable}
         frozen = {name: parameters[name] for name in self.abstract.frozen}
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
@@ -188,7 +190,7 @@ class Trainer:
 
     def restored_state(self, stacked: step.TrainState) -> step.TrainState:
         """A state from a checkpoint, as `train_step` takes it."""
-        return stacks.of_state(stacks.apart, stacked) if self.net.layers_apart else stacked
+        return map_parameter_dicts(unstack, stacked) if self.net.layers_apart else stacked
 
 
 def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Trainer:
@@ -205,7 +207,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
         {name: net.abstract[name] for name in frozen},
         jax.eval_shape(optimizer.init, parameters),
     )
-    cut = jax.eval_shape(functools.partial(stacks.of_state, stacks.apart), stacked)
+    cut = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), stacked)
     stacked = with_shardings(stacked, net.mesh)
     abstract = with_shardings(cut, net.mesh) if net.layers_apart else stacked
     function = functools.partial(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxft import base_model, build, chunked_loss, hlo, step
 from jaxft.data.batching.batch import Shape
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.tasks import TASKS

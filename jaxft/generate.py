@@ -19,13 +19,14 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft import inference, paths, startup, step, workdir
+from jaxft import inference, startup, step, workdir
 from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
 from jaxft.data.sources import conll, documents, files, records
 from jaxft.data.sources.sentences import check_readable
 from jaxft.decoding.generator import Generator, Output
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
 from jaxft.models.gpt2 import GPT2
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
@@ -192,9 +193,9 @@ def from_checkpoint(address: str) -> Writer:
     sizes = gpt2.sizes(hub.read_config(folder)) | {"dtype": dtype}
     tokenizer = hub.load_tokenizer(folder)
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
-    abstract = paths.flatten(nnx.to_pure_dict(state))
+    abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = mapping.load(gpt2.TABLE, hub.open_tensors(folder), abstract, source=str(folder))
-    return Writer(nnx.merge(graph, paths.unflatten(parameters)).body, tokenizer)
+    return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, tokenizer)
 
 
 def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict]]:

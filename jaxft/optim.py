@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxft import paths
 from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
 
 
 def make_schedule(config: ConfigDict, *, total: int, warmup: int) -> optax.Schedule:
@@ -32,7 +32,7 @@ def make_schedule(config: ConfigDict, *, total: int, warmup: int) -> optax.Sched
 def split_frozen(config: ConfigDict, names: list[str]) -> tuple[list[str], list[str]]:
     """(trainable, frozen) parameter paths by `config.optim.freeze`."""
     rules = [(pattern, True) for pattern in config.optim.freeze]
-    frozen = paths.first_match(rules, names, what="config.optim.freeze")
+    frozen = parameter_paths.first_match(rules, names, what="config.optim.freeze")
     trainable = [name for name in names if name not in frozen]
     if not trainable:
         raise UserError(
@@ -51,10 +51,10 @@ def make_optimizer(
     step's.
     """
     optim = config.optim
-    decayed = paths.first_match(
+    decayed = parameter_paths.first_match(
         optim.decay, trainable, what="config.optim.decay", require_cover=True, allow_unused=True
     )
-    multipliers = paths.first_match(
+    multipliers = parameter_paths.first_match(
         optim.lr_multipliers, trainable, what="config.optim.lr_multipliers", require_cover=True
     )
     steps = [

@@ -8,8 +8,10 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft import losses, paths, stacks
-from jaxft.models.layers import DropoutSeed
+from jaxft import losses
+from jaxft.layers import parameter_paths
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.layer_stacks import stack
 from jaxft.tasks.base import Task
 
 # Flat: {"body/embeddings/word/embedding": array, ...}, with tuples of arrays where `stacks.apart` made them.
@@ -29,7 +31,7 @@ class TrainState(NamedTuple):
 
 def model_of(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
     """The module with `parameters`, for use inside a traced function."""
-    return nnx.merge(graphdef, paths.unflatten(stacks.together(parameters)))
+    return nnx.merge(graphdef, parameter_paths.unflatten(stack(parameters)))
 
 
 def whole(batch: Batch) -> Batch:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, evaluate, optim, stacks, startup
+from jaxft import base_model, build, evaluate, optim, startup
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.config.durations import duration_steps, total_steps
@@ -19,6 +19,7 @@ from jaxft.data.batching import mixed
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
+from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.mesh import (
     check_rows,
@@ -176,7 +177,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
     eval_steps = build.compile_eval(net, {shape for one in loaders.values() for shape in one.shapes})
     # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
-    digest((stacks.together(state.trainable | state.frozen), state.step))
+    digest((stack(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
     startup.release_memory()
     flops_per_token = net.train_flops_per_token(length, given)
@@ -244,7 +245,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
         with clock, compiles.ignored():
             meta = {"identity": identity, "progress": saved, "versions": folder.versions()}
-            last.save(step, stacks.of_state(stacks.together, state), meta)
+            last.save(step, map_parameter_dicts(stack, state), meta)
 
     def spent() -> dict[str, float]:
         return {"seconds": earlier["seconds"] + clock.seconds(), "stall": earlier["stall"] + batches.stall}
@@ -260,7 +261,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     def parameters_now() -> dict[str, jax.Array]:
         """What is measured and kept: the average, where there is one."""
         trained = optim.averaged(state.opt_state) or state.trainable
-        return stacks.together({name: (trained | state.frozen)[name] for name in net.abstract})
+        return stack({name: (trained | state.frozen)[name] for name in net.abstract})
 
     batches = prefetch(loader, step, total)
     with contextlib.closing(report), batches, _close_on_error(last, best), jax.transfer_guard("disallow"):

@@ -16,7 +16,7 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.tag_schemes import to_iob2
 from jaxft.errors import UserError
-from jaxft.models.crf import Chain
+from jaxft.layers.crf import Chain
 from jaxft.tasks.base import Split
 from tests.conftest import REPOSITORY, write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from jaxft import build
-from jaxft.models import attention
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers.attention.choice import _flash, weight_hashes
+from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.dropout import DropoutSeed
 from tests import test_resume, test_step
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
@@ -37,7 +38,7 @@ def test_flash_is_dense_in_value_and_gradient(length, width, causal, rate):
     keys = jax.random.split(jax.random.key(0), 4)
     arrays = [jax.random.normal(key, (rows * length, heads * width), jnp.bfloat16) for key in keys]
     arrays[3] = jnp.where(real[:, None], arrays[3], 0)
-    hashes = attention.weight_hashes(rows, heads, length, **drawn) if rate else None
+    hashes = weight_hashes(rows, heads, length, **drawn) if rate else None
 
     def error(function, dtype):
         def compute(q, k, v, pull):
@@ -48,11 +49,11 @@ def test_flash_is_dense_in_value_and_gradient(length, width, causal, rate):
         return [np.asarray(x, np.float64)[real] for x in found]
 
     def dense(q, k, v):
-        return attention.dense(q, k, v, ids, **options, **drawn, rate=rate)
+        return dense_attention(q, k, v, ids, **options, **drawn, rate=rate)
 
     with jax.default_matmul_precision("highest"):
         exact = error(dense, jnp.float32)
-    flash = error(lambda *x: attention.flash(*x, ids, hashes, **options, rate=rate), jnp.bfloat16)
+    flash = error(lambda *x: _flash(*x, ids, hashes, **options, rate=rate), jnp.bfloat16)
     for name, ours, other, truth in zip(
         "out dq dk dv".split(), flash, error(dense, jnp.bfloat16), exact, strict=True
     ):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.errors import UserError
-from jaxft.paths import first_match, flatten, unflatten
+from jaxft.layers.parameter_paths import first_match, flatten, unflatten
 
 KEYS = st.text("abc01_", min_size=1, max_size=3)
 TREES = st.recursive(st.integers(), lambda node: st.dictionaries(KEYS, node, min_size=1, max_size=3))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxft import base_model, build, losses, optim, stacks, step
+from jaxft import base_model, build, losses, optim, step
 from jaxft.config import loading as settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
-from jaxft.models import layers
-from jaxft.models.layers import DropoutSeed, Embedding
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.embedding import Embedding, _lookup
+from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
 from jaxft.tasks.token_classification import TokenClassification
@@ -134,7 +135,7 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     want, whole = run(plain)
     for ours, theirs in zip(metrics, want, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-5)
-    for name, value in stacks.together(state.trainable).items():
+    for name, value in stack(state.trainable).items():
         np.testing.assert_allclose(value, whole.trainable[name], atol=2e-5, err_msg=name)
 
 
@@ -196,7 +197,7 @@ def test_a_state_with_its_layers_apart_is_the_same_state():
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, apart.abstract)
     name = "body/layers/mlp/up/kernel"
     assert isinstance(state.trainable[name], tuple) and isinstance(state.opt_state[0].mu[name], tuple)
-    as_stacked = stacks.of_state(stacks.together, state)
+    as_stacked = map_parameter_dicts(stack, state)
     assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, stacked.abstract)
     assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, apart.stacked)
     back = apart.restored_state(as_stacked)
@@ -228,7 +229,7 @@ def test_a_table_of_bfloat16_adds_its_gradient_up_in_float32():
     table = (
         Embedding(2, 8, initializer_range=1.0, rngs=nnx.Rngs(params=0)).embedding[...].astype(jnp.bfloat16)
     )
-    gradient = jax.grad(lambda table: layers._lookup(table, jnp.zeros(4096, int)).astype(float).sum())(table)
+    gradient = jax.grad(lambda table: _lookup(table, jnp.zeros(4096, int)).astype(float).sum())(table)
     np.testing.assert_array_equal(gradient.astype(float), [[4096.0] * 8, [0.0] * 8])
 
 

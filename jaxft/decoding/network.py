@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models import attention, layers
+from jaxft.layers.activations import ACTIVATIONS
+from jaxft.layers.attention.dense import dense_attention
 from jaxft.models.gpt2 import GPT2
 
 
@@ -45,7 +46,7 @@ class Weights(NamedTuple):
 
     word: jax.Array  # [V, D], embeds tokens and scores them
     position: jax.Array  # [max_positions, D]
-    layers: list[Layer]
+    dropout: list[Layer]
     norm: Norm
 
 
@@ -153,10 +154,10 @@ def prefill(
         query, key, value = jnp.split(joint, 3, axis=1)
         if sizes.scale_by_inverse_layer:
             query = query / (index + 1)
-        mixed = attention.dense(query, key, value, segments, num_heads=sizes.num_heads, causal=True)
+        mixed = dense_attention(query, key, value, segments, num_heads=sizes.num_heads, causal=True)
         x = x + _rows(layer.output, mixed)
         inner = _rows(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 1))
-        x = x + _rows(layer.down, layers.ACTIVATIONS[sizes.activation](inner))
+        x = x + _rows(layer.down, ACTIVATIONS[sizes.activation](inner))
         heads = (z.reshape(rows, length, sizes.num_heads, -1).swapaxes(1, 2) for z in (key, value))
         room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
         cache.append(tuple(jnp.pad(z, room) for z in heads))
@@ -194,5 +195,5 @@ def step(
         mixed = jnp.einsum("rht,rhtd->rhd", shares, values)
         x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
         inner = _columns(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 0))
-        x = x + _columns(layer.down, layers.ACTIVATIONS[sizes.activation](inner))
+        x = x + _columns(layer.down, ACTIVATIONS[sizes.activation](inner))
     return _scores(weights, _norm(x, weights.norm, sizes.epsilon, 0)), filled

@@ -5,9 +5,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.models import attention, layers, stack
-from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
-from jaxft.models.stack import MLP
+from jaxft.layers.attention.choice import Attention
+from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.embedding import Embedding, sum_embeddings
+from jaxft.layers.layer_stacks import check_network_options, layer_layout, make_stack, run_layers
+from jaxft.layers.linear import Linear, apply_linears
+from jaxft.layers.mlp import MLP
+from jaxft.layers.norm import LayerNorm
+from jaxft.layers.output_positions import OutputPositions, gather, scatter, select_positions
 from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
@@ -30,7 +36,7 @@ class Embeddings(nnx.Module):
     ) -> jax.Array:
         """int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says."""
         looked_up = (self.word, input_ids), (self.type, token_type_ids), (self.position, positions)
-        return self.norm(stack.embed(*looked_up, activations=activations))
+        return self.norm(sum_embeddings(*looked_up, activations=activations))
 
 
 class SelfAttention(nnx.Module):
@@ -42,7 +48,7 @@ class SelfAttention(nnx.Module):
         *,
         num_heads: int,
         rate: float,
-        attention_function: attention.Attention,
+        attention_function: Attention,
         rows: ActivationLayout | None,
         initializer_range: float,
         rngs: nnx.Rngs,
@@ -57,18 +63,23 @@ class SelfAttention(nnx.Module):
         self.attention_function = attention_function
 
     def __call__(
-        self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site, wanted: Vectors | None
+        self,
+        x: jax.Array,
+        segment_ids: jax.Array,
+        seed: DropoutSeed | None,
+        site,
+        wanted: OutputPositions | None,
     ) -> jax.Array:
         """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `wanted`."""
         mixed = self.attention_function(
-            *layers.together(x, self.query, self.key, self.value),
+            *apply_linears(x, self.query, self.key, self.value),
             segment_ids,
             num_heads=self.num_heads,
             rate=self.rate,
             seed=seed,
             site=site,
         )
-        return self.output(layers.some(mixed, wanted))
+        return self.output(gather(mixed, wanted))
 
 
 class Layer(nnx.Module):
@@ -103,7 +114,12 @@ class Layer(nnx.Module):
         self.rate = hidden_dropout
 
     def __call__(
-        self, x: jax.Array, segment_ids: jax.Array, seed: DropoutSeed | None, site, wanted: Vectors | None
+        self,
+        x: jax.Array,
+        segment_ids: jax.Array,
+        seed: DropoutSeed | None,
+        site,
+        wanted: OutputPositions | None,
     ) -> jax.Array:
         """x `[R * L, D]`, segment_ids int32 `[R, L]`; gives all vectors or those `wanted`.
 
@@ -111,10 +127,10 @@ class Layer(nnx.Module):
         """
         of = {"rows": segment_ids.shape[0], "some": wanted}
         update = self.attention(x, segment_ids, seed, site, wanted)
-        x = layers.some(x, wanted)
-        x = self.attention_norm(x + layers.dropout(update, self.rate, seed, site + 1, **of))
+        x = gather(x, wanted)
+        x = self.attention_norm(x + apply_dropout(update, self.rate, seed, site + 1, **of))
         update = self.mlp(x)
-        return self.mlp_norm(x + layers.dropout(update, self.rate, seed, site + 2, **of))
+        return self.mlp_norm(x + apply_dropout(update, self.rate, seed, site + 2, **of))
 
 
 class Bert(nnx.Module):
@@ -143,14 +159,16 @@ class Bert(nnx.Module):
         initializer_range: float,
         pooler: bool = False,
         dtype: jnp.dtype = jnp.float32,
-        attention_function: attention.Attention = attention.dense,
+        attention_function: Attention = dense_attention,
         remat: str = "none",
         unroll: bool = False,
         activations: NamedSharding | None = None,
         wanted_most: int = 0,
         rngs: nnx.Rngs,
     ):
-        stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
+        check_network_options(
+            hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat
+        )
         self.embeddings = Embeddings(
             vocab_size=vocab_size,
             max_positions=max_positions,
@@ -161,7 +179,7 @@ class Bert(nnx.Module):
             rngs=rngs,
         )
 
-        rows = stack.rows_of(activations, remat=remat, unroll=unroll)
+        rows = layer_layout(activations, remat=remat, unroll=unroll)
 
         def layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
@@ -178,7 +196,7 @@ class Bert(nnx.Module):
                 rngs=rngs,
             )
 
-        self.layers = stack.stacked(layer, num_layers, rngs)
+        self.layers = make_stack(layer, num_layers, rngs)
         if pooler:
             self.pooler = Linear(hidden_size, hidden_size, initializer_range=initializer_range, rngs=rngs)
         self.hidden_size = hidden_size
@@ -207,9 +225,9 @@ class Bert(nnx.Module):
         rows, length = input_ids.shape
         # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
         x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel(), self.activations)
-        x = layers.dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
-        some = stack.chosen(wanted, self.wanted_most)
-        x = stack.run(
+        x = apply_dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
+        some = select_positions(wanted, self.wanted_most)
+        x = run_layers(
             self.layers,
             x,
             lambda layer, x, _, site, some: layer(x, segment_ids, dropout, site, some),
@@ -219,7 +237,7 @@ class Bert(nnx.Module):
             activations=self.activations,
             wanted=some,
         )
-        return layers.spread(x, some, rows * length).reshape(rows, length, -1)
+        return scatter(x, some, rows * length).reshape(rows, length, -1)
 
     def pool(self, x: jax.Array) -> jax.Array:
         """Hidden states of first tokens, `[..., D]` -> `[..., D]`: tanh of a linear layer."""

@@ -5,9 +5,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.models import attention, layers, stack
-from jaxft.models.layers import DropoutSeed, Embedding, LayerNorm, Linear, Vectors
-from jaxft.models.stack import MLP
+from jaxft.layers.attention.choice import Attention
+from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.embedding import Embedding, sum_embeddings
+from jaxft.layers.layer_stacks import check_network_options, layer_layout, make_stack, run_layers
+from jaxft.layers.linear import Linear, apply_linears
+from jaxft.layers.mlp import MLP
+from jaxft.layers.norm import LayerNorm
+from jaxft.layers.output_positions import OutputPositions, gather, scatter, select_positions
 from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
@@ -22,7 +28,7 @@ class Embeddings(nnx.Module):
         self, input_ids: jax.Array, positions: jax.Array, activations: NamedSharding | None
     ) -> jax.Array:
         """int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says."""
-        return stack.embed((self.word, input_ids), (self.position, positions), activations=activations)
+        return sum_embeddings((self.word, input_ids), (self.position, positions), activations=activations)
 
 
 class CausalSelfAttention(nnx.Module):
@@ -34,7 +40,7 @@ class CausalSelfAttention(nnx.Module):
         *,
         num_heads: int,
         rate: float,
-        attention_function: attention.Attention,
+        attention_function: Attention,
         scale_by_inverse_layer: bool,
         rows: ActivationLayout | None,
         initializer_range: float,
@@ -53,7 +59,7 @@ class CausalSelfAttention(nnx.Module):
 
     def project(self, x: jax.Array, layer: int | jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`[..., D]` -> queries, keys and values, each `[..., D]`, of the layer numbered `layer` from 0."""
-        query, key, value = layers.together(x, self.query, self.key, self.value)
+        query, key, value = apply_linears(x, self.query, self.key, self.value)
         if self.scale_by_inverse_layer:
             query = query * (1.0 / (jnp.asarray(layer) + 1)).astype(x.dtype)
         return query, key, value
@@ -65,7 +71,7 @@ class CausalSelfAttention(nnx.Module):
         layer,
         seed: DropoutSeed | None,
         site,
-        wanted: Vectors | None,
+        wanted: OutputPositions | None,
     ) -> jax.Array:
         """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `wanted`."""
         query, key, value = self.project(x, layer)
@@ -80,7 +86,7 @@ class CausalSelfAttention(nnx.Module):
             seed=seed,
             site=site,
         )
-        return self.output(layers.some(mixed, wanted))
+        return self.output(gather(mixed, wanted))
 
 
 class Layer(nnx.Module):
@@ -129,7 +135,7 @@ class Layer(nnx.Module):
         layer,
         seed: DropoutSeed | None,
         site,
-        wanted: Vectors | None,
+        wanted: OutputPositions | None,
     ) -> jax.Array:
         """x `[R * L, D]`, segment_ids int32 `[R, L]`, layer its number; gives all vectors or those `wanted`.
 
@@ -137,9 +143,9 @@ class Layer(nnx.Module):
         """
         of = {"rows": segment_ids.shape[0], "some": wanted}
         update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, wanted)
-        x = layers.some(x, wanted) + layers.dropout(update, self.rate, seed, site + 1, **of)
+        x = gather(x, wanted) + apply_dropout(update, self.rate, seed, site + 1, **of)
         update = self.mlp(self.mlp_norm(x))
-        return x + layers.dropout(update, self.rate, seed, site + 2, **of)
+        return x + apply_dropout(update, self.rate, seed, site + 2, **of)
 
 
 class GPT2(nnx.Module):
@@ -170,14 +176,16 @@ class GPT2(nnx.Module):
         initializer_range: float,
         scale_by_inverse_layer: bool = False,
         dtype: jnp.dtype = jnp.float32,
-        attention_function: attention.Attention = attention.dense,
+        attention_function: Attention = dense_attention,
         remat: str = "none",
         unroll: bool = False,
         activations: NamedSharding | None = None,
         wanted_most: int = 0,
         rngs: nnx.Rngs,
     ):
-        stack.check_options(hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat)
+        check_network_options(
+            hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat
+        )
         self.embeddings = Embeddings(
             vocab_size=vocab_size,
             max_positions=max_positions,
@@ -186,7 +194,7 @@ class GPT2(nnx.Module):
             rngs=rngs,
         )
 
-        rows = stack.rows_of(activations, remat=remat, unroll=unroll)
+        rows = layer_layout(activations, remat=remat, unroll=unroll)
 
         def layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
@@ -205,7 +213,7 @@ class GPT2(nnx.Module):
                 rngs=rngs,
             )
 
-        self.layers = stack.stacked(layer, num_layers, rngs)
+        self.layers = make_stack(layer, num_layers, rngs)
         self.norm = LayerNorm(hidden_size, epsilon=layer_norm_eps)
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -236,9 +244,9 @@ class GPT2(nnx.Module):
         del token_type_ids
         rows, length = input_ids.shape
         x = self.embeddings(input_ids.ravel(), positions.ravel(), self.activations)
-        x = layers.dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
-        some = stack.chosen(wanted, self.wanted_most)
-        x = stack.run(
+        x = apply_dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
+        some = select_positions(wanted, self.wanted_most)
+        x = run_layers(
             self.layers,
             x,
             lambda layer, x, index, site, some: layer(x, segment_ids, index, dropout, site, some),
@@ -248,7 +256,7 @@ class GPT2(nnx.Module):
             activations=self.activations,
             wanted=some,
         )
-        return layers.spread(self.norm(x), some, rows * length).reshape(rows, length, -1)
+        return scatter(self.norm(x), some, rows * length).reshape(rows, length, -1)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Scores of the next token by the word embeddings (Press & Wolf, 2017): `[..., D]` -> float32 `[..., V]`."""

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxft import paths
 from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
 
 # Each transform is its own inverse, so that one name serves import and export.
 TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
@@ -84,7 +84,7 @@ def load(
     Raises UserError, naming both sides, for a parameter without tensor, a tensor that neither the rules nor
     the ignore list know, a tensor of the wrong shape, and two tensors that mean the same parameter.
     """
-    fresh = paths.first_match([(pattern, True) for pattern in new], abstract, what="new parameters")
+    fresh = parameter_paths.first_match([(pattern, True) for pattern in new], abstract, what="new parameters")
     names = _canonical_names(table, tensors, source)
     rules = {rule.ours: rule for rule in table.rules}
     parameters: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from rich.console import Console
 from jaxft.data.batching.batch import ArraySpec, Batch
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.parallel import processes
 
 Say = Callable[[str], None]  # prints one line of the run's log

@@ -23,11 +23,11 @@ from jaxft.data.sources.documents import Document, cut_dev_documents, read_docum
 from jaxft.data.sources.mapped_documents import MappedDocuments, document_hashes
 from jaxft.data.sources.sentences import choose_dev
 from jaxft.errors import UserError
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads import LanguageModel
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models import bodies
-from jaxft.models.language_model import LanguageModel
-from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jaxft.data.batching.batch import Batch, word_values
 from jaxft.data.sources import tag_schemes
 from jaxft.errors import UserError
-from jaxft.models import crf
+from jaxft.layers import crf
 from jaxft.tasks.base import Split
 from jaxft.tasks.token_classification import TokenClassification
 

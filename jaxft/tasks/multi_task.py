@@ -27,8 +27,8 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
-from jaxft.models.layers import DropoutSeed
-from jaxft.models.multi_head import MultiHead, Shared
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.multi_head import MultiHead, Shared
 from jaxft.report import write_json
 from jaxft.tasks import joint_encoding, own_settings
 from jaxft.tasks.base import Say, Split, Task, chunks

@@ -18,11 +18,11 @@ from jaxft.data.encoding.questions import encode_questions
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.questions import Question, find_question_overlap, read_questions, split_dev_questions
 from jaxft.errors import UserError
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads import TokenClassifier
 from jaxft.metrics import answer_report, classification_report
 from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models import bodies
-from jaxft.models.heads import TokenClassifier
-from jaxft.models.layers import DropoutSeed
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Found

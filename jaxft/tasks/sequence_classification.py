@@ -23,10 +23,11 @@ from jaxft.data.sources.labelled_texts import (
     split_dev_labelled,
 )
 from jaxft.errors import UserError
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads import Score, SequenceClassifier
+from jaxft.layers.linear import Linear
 from jaxft.metrics import classification_report as report
 from jaxft.models import bodies
-from jaxft.models.heads import Score, SequenceClassifier
-from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import problems
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks, two_passes

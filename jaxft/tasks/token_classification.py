@@ -22,11 +22,12 @@ from jaxft.data.sources import tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import find_sentence_overlap, read_sentences, split_dev_sentences
 from jaxft.errors import UserError
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.linear import Linear
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.models import bodies
-from jaxft.models.heads import TokenClassifier
-from jaxft.models.layers import DropoutSeed, Linear
 from jaxft.tasks import tagging_report
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, class_weights, two_passes
 

@@ -12,11 +12,11 @@ import torch
 from flax import nnx
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from jaxft import paths
 from jaxft.decoding import beam, sampling
 from jaxft.decoding.generator import Generator, bucket
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
 from jaxft.models.gpt2 import GPT2
 from jaxft.pretrained import gpt2, mapping
 
@@ -38,8 +38,8 @@ def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
     sizes = gpt2.sizes(config.to_dict())
     graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(body=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    parameters, _ = mapping.load(gpt2.TABLE, tensors, paths.flatten(nnx.to_pure_dict(state)))
-    return model, nnx.merge(graph, paths.unflatten(jax.tree.map(jnp.asarray, parameters))).body
+    parameters, _ = mapping.load(gpt2.TABLE, tensors, parameter_paths.flatten(nnx.to_pure_dict(state)))
+    return model, nnx.merge(graph, parameter_paths.unflatten(jax.tree.map(jnp.asarray, parameters))).body
 
 
 @functools.cache

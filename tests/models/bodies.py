@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxft import paths
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers import parameter_paths
+from jaxft.layers.dropout import DropoutSeed
 
 LENGTH, VOCABULARY, LABELS = 12, 31, 5
 
@@ -25,10 +25,10 @@ def random_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def assert_same(ours, theirs, rtol=2e-4, atol=2e-5):
-    for path, value in paths.flatten(theirs).items():
+    for path, value in parameter_paths.flatten(theirs).items():
         scale = np.abs(np.asarray(value)).max()
         np.testing.assert_allclose(
-            paths.flatten(ours)[path], value, atol=atol + rtol * scale, rtol=0, err_msg=path
+            parameter_paths.flatten(ours)[path], value, atol=atol + rtol * scale, rtol=0, err_msg=path
         )
 
 

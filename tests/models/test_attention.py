@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-from jaxft.models import attention, flash
-from jaxft.models.attention import dense, in_blocks, obstacle, splash, weight_hashes
-from jaxft.models.layers import DropoutSeed, keep_mask
+from jaxft.layers.attention.choice import _flash, weight_hashes
+from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
+from jaxft.layers.attention.flash import _Call, flash_attention
+from jaxft.layers.attention.limits import kernel_obstacle
+from jaxft.layers.attention.splash import splash_attention
+from jaxft.layers.dropout import DropoutSeed, keep_mask
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -22,7 +25,7 @@ def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
     q, k, v = (100 * jax.random.normal(key, (12, 8), jnp.float32).astype(dtype) for key in keys)
 
     def out(q, k, v):
-        return dense(q, k, v, segment_ids, num_heads=2).astype(jnp.float32)
+        return dense_attention(q, k, v, segment_ids, num_heads=2).astype(jnp.float32)
 
     def first_segment(q, k, v):
         return out(q, k, v)[:3].sum()
@@ -56,7 +59,7 @@ def test_attention_and_its_gradient_are_those_of_the_equation(causal):
 
     def ours(q, k, v):
         options = {"num_heads": heads, "causal": causal, "rate": rate, "seed": seed, "site": 5}
-        return dense(q, k, v, segment_ids, **options)
+        return dense_attention(q, k, v, segment_ids, **options)
 
     (expected, back), (found, our_back) = jax.vjp(plain, q, k, v), jax.vjp(ours, q, k, v)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -77,9 +80,9 @@ def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(every, rows, causal
     pull = jnp.where(segment_ids.reshape(-1, 1) > 0, pull, 0)  # what padding gives means nothing
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
     options = {"num_heads": heads, "causal": causal, "rate": 0.3, "seed": seed, "site": 2}
-    expected, back = jax.vjp(lambda *x: dense(*x, segment_ids, **options), q, k, v)
+    expected, back = jax.vjp(lambda *x: dense_attention(*x, segment_ids, **options), q, k, v)
     found, our_back = jax.vjp(
-        lambda *x: in_blocks(*x, segment_ids, block=block, every=every, **options), q, k, v
+        lambda *x: dense_in_blocks(*x, segment_ids, block=block, every=every, **options), q, k, v
     )
     real = np.asarray(segment_ids).ravel() > 0
     np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
@@ -89,8 +92,8 @@ def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(every, rows, causal
 
 # The kernels where there is no TPU and no GPU.
 STAND_INS = {
-    "splash": functools.partial(splash, interpret=True),
-    "flash": functools.partial(flash.flash, interpret=True),
+    "splash": functools.partial(splash_attention, interpret=True),
+    "flash": functools.partial(flash_attention, interpret=True),
 }
 
 
@@ -124,7 +127,7 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
         out, back = jax.vjp(jax.jit(function), q, k, v)
         return out, *back(pull)
 
-    expected = compute(lambda *x: dense(*x, segment_ids, **options, **drawn))
+    expected = compute(lambda *x: dense_attention(*x, segment_ids, **options, **drawn))
     if rate:
         options |= {"rate": rate}
     found = compute(lambda *x: STAND_INS[kernel](*x, segment_ids, *given, **options))
@@ -132,7 +135,7 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kernel", "platform"), [(splash, "tpu"), (attention.flash, "cuda")])
+@pytest.mark.parametrize(("kernel", "platform"), [(splash_attention, "tpu"), (_flash, "cuda")])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, causal):
     """As far as that goes without the platform: heads of 32, as MiniLM's, and no scores of all heads."""
@@ -159,7 +162,7 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
     ids = np.stack([np.select([place < 64, place < 70, place < 130], [1, 2, 3]), np.ones(256), np.zeros(256)])
     ids = jnp.asarray(ids, jnp.int32)
     x = jnp.zeros((3 * 256, 32))
-    found = [flash._Call(x, ids, 1, causal, 0.0, False).ranges(over_keys=True) for causal in (False, True)]
+    found = [_Call(x, ids, 1, causal, 0.0, False).ranges(over_keys=True) for causal in (False, True)]
     assert found[0].tolist() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
     assert found[1].tolist() == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
 
@@ -178,5 +181,5 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
 )
 def test_what_a_kernel_cannot_compute_is_said(kernel, change, message):
     shape = {"length": 512, "head_width": 64, "dtype": jnp.dtype(jnp.bfloat16)}
-    found = obstacle(kernel, **(shape | change))
+    found = kernel_obstacle(kernel, **(shape | change))
     assert found is None if message is None else message in found

@@ -10,10 +10,10 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft import paths
+from jaxft.layers import parameter_paths
+from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.heads import TokenClassifier
 from jaxft.models.bert import Bert
-from jaxft.models.heads import TokenClassifier
-from jaxft.models.layers import DropoutSeed, dropout
 from tests.models.bodies import (
     LABELS,
     LENGTH,
@@ -101,7 +101,7 @@ def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
         x = model.body.embeddings(
             *(batch[name].ravel() for name in ("input_ids", "positions", "token_type_ids")), None
         )
-        x = dropout(x, SIZES["hidden_dropout"], seed, 0, rows=2)
+        x = apply_dropout(x, SIZES["hidden_dropout"], seed, 0, rows=2)
         for index, site in enumerate(sites):
             layer = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stack))
             x = layer(x, batch["segment_ids"], seed, site, None)
@@ -128,9 +128,9 @@ def test_bfloat16_computes_close_to_float32():
 
 def test_abstract_state_has_the_shapes_of_the_real_one_without_making_it():
     abstract = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[1])
-    shapes = {path: leaf.shape for path, leaf in paths.flatten(abstract).items()}
+    shapes = {path: leaf.shape for path, leaf in parameter_paths.flatten(abstract).items()}
     _, parameters = split()
-    assert shapes == {path: leaf.shape for path, leaf in paths.flatten(parameters).items()}
+    assert shapes == {path: leaf.shape for path, leaf in parameter_paths.flatten(parameters).items()}
     assert shapes["body/layers/attention/query/kernel"] == (2, 24, 24)
     assert shapes["body/layers/mlp/up/kernel"] == (2, 24, 40)
     assert shapes["head/kernel"] == (24, LABELS)

@@ -10,8 +10,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.models.gpt2 import GPT2
-from jaxft.models.layers import DropoutSeed
 from tests.models.bodies import (
     LENGTH,
     SEGMENTS,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.models.layers import ACTIVATIONS, DropoutSeed, dropout, keep_mask
+from jaxft.layers.activations import ACTIVATIONS
+from jaxft.layers.dropout import DropoutSeed, apply_dropout, keep_mask
 
 SHAPES = st.sampled_from([(8, 4, 6), (8, 2, 5, 5), (8 * 7, 6), (8, 129)])
 
@@ -22,9 +23,9 @@ def seed_of(seed: int, first_row: int = 0) -> DropoutSeed:
 )
 def test_a_row_keeps_its_mask_however_the_batch_is_split(shape, seed, site, first_row, parts):
     x = jnp.ones(shape)
-    whole = dropout(x, 0.3, seed_of(seed, first_row), site, rows=8)
+    whole = apply_dropout(x, 0.3, seed_of(seed, first_row), site, rows=8)
     split = [
-        dropout(part, 0.3, seed_of(seed, first_row + index * 8 // parts), site, rows=8 // parts)
+        apply_dropout(part, 0.3, seed_of(seed, first_row + index * 8 // parts), site, rows=8 // parts)
         for index, part in enumerate(jnp.split(x, parts))
     ]
     np.testing.assert_array_equal(whole, jnp.concatenate(split))
@@ -32,10 +33,10 @@ def test_a_row_keeps_its_mask_however_the_batch_is_split(shape, seed, site, firs
 
 def test_flat_and_unflat_activations_of_a_microbatch_split_under_jit_as_outside():
     x = jnp.ones((4 * 7, 6))
-    inside = jax.jit(lambda x, seed, site: dropout(x, 0.5, seed, site, rows=4))(
+    inside = jax.jit(lambda x, seed, site: apply_dropout(x, 0.5, seed, site, rows=4))(
         x, seed_of(3, 2), jnp.int32(5)
     )
-    np.testing.assert_array_equal(inside, dropout(x, 0.5, seed_of(3, 2), 5, rows=4))
+    np.testing.assert_array_equal(inside, apply_dropout(x, 0.5, seed_of(3, 2), 5, rows=4))
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
@@ -64,7 +65,7 @@ def test_masks_have_their_rate_and_are_independent(rate):
 
 def test_dropout_scales_what_it_keeps_and_its_gradient_has_the_same_mask():
     x = jax.random.normal(jax.random.key(0), (16, 64)) + 3.0
-    y, pull_back = jax.vjp(lambda x: dropout(x, 0.25, seed_of(7), 3), x)
+    y, pull_back = jax.vjp(lambda x: apply_dropout(x, 0.25, seed_of(7), 3), x)
     kept = np.asarray(y) != 0
     assert 0 < kept.sum() < kept.size
     np.testing.assert_allclose(np.asarray(y)[kept], np.asarray(x)[kept] / 0.75, rtol=1e-6)
@@ -74,8 +75,8 @@ def test_dropout_scales_what_it_keeps_and_its_gradient_has_the_same_mask():
 
 def test_no_seed_or_no_rate_is_the_identity():
     x = jnp.arange(6.0).reshape(2, 3)
-    assert dropout(x, 0.5, None, 0) is x
-    assert dropout(x, 0.0, seed_of(1), 0) is x
+    assert apply_dropout(x, 0.5, None, 0) is x
+    assert apply_dropout(x, 0.0, seed_of(1), 0) is x
 
 
 @pytest.mark.parametrize(

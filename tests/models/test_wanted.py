@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads import LanguageModel, SequenceClassifier, TokenClassifier
 from jaxft.models import bodies
-from jaxft.models.heads import SequenceClassifier, TokenClassifier
-from jaxft.models.language_model import LanguageModel
-from jaxft.models.layers import DropoutSeed
 from tests.models.bodies import LABELS, LENGTH, VOCABULARY, assert_same, random_batch
 
 ROWS = 6

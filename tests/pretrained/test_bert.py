@@ -13,10 +13,10 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForTokenClassification, BertConfig, BertForMaskedLM, BertModel
 
-from jaxft import paths
 from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
+from jaxft.layers.heads import TokenClassifier
 from jaxft.models.bert import Bert
-from jaxft.models.heads import TokenClassifier
 from jaxft.pretrained import bert, hub, mapping
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
@@ -66,7 +66,7 @@ def imported(folder, labels=LABELS, new=(), **options):
         )
 
     graph, state = nnx.split(nnx.eval_shape(make))
-    abstract = paths.flatten(nnx.to_pure_dict(state))
+    abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     return graph, *mapping.load(bert.TABLE, hub.open_tensors(folder), abstract, new=new, source=str(folder))
 
 
@@ -94,8 +94,8 @@ def our_logits_and_gradients(graph, parameters, batch):
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["labels"][..., None], axis=-1)[..., 0]
         return -(scores * batch["weights"]).sum(), logits
 
-    gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(paths.unflatten(parameters))
-    return np.asarray(logits), paths.flatten(gradients)
+    gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(parameter_paths.unflatten(parameters))
+    return np.asarray(logits), parameter_paths.flatten(gradients)
 
 
 def torch_logits_and_gradients(model, batch):
@@ -186,7 +186,9 @@ def test_pooler_is_torchs(tmp_path):
     graph, state = nnx.split(
         nnx.eval_shape(lambda: Bert(**bert.sizes(config), pooler=True, rngs=nnx.Rngs(0)))
     )
-    abstract = {f"body/{path}": leaf for path, leaf in paths.flatten(nnx.to_pure_dict(state)).items()}
+    abstract = {
+        f"body/{path}": leaf for path, leaf in parameter_paths.flatten(nnx.to_pure_dict(state)).items()
+    }
     parameters, report = mapping.load(bert.TABLE, hub.open_tensors(folder), abstract)
     assert not report.ignored
     batch = random_batch(config)
@@ -200,7 +202,7 @@ def test_pooler_is_torchs(tmp_path):
     with torch.no_grad():
         inputs = {name: torch.tensor(batch[name]).long() for name in ("input_ids", "token_type_ids")}
         theirs = model(attention_mask=torch.tensor(batch["segment_ids"]), **inputs).pooler_output
-    np.testing.assert_allclose(pooled(paths.unflatten(parameters)), theirs.numpy(), atol=1e-4)
+    np.testing.assert_allclose(pooled(parameter_paths.unflatten(parameters)), theirs.numpy(), atol=1e-4)
 
 
 @functools.cache

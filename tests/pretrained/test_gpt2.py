@@ -12,10 +12,10 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from jaxft import paths
 from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
+from jaxft.layers.heads import LanguageModel
 from jaxft.models.gpt2 import GPT2
-from jaxft.models.language_model import LanguageModel
 from jaxft.pretrained import gpt2, hub, mapping
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
@@ -50,7 +50,7 @@ def imported(folder, **options):
     """(graph, parameters by path, report) of a language model with a folder's weights."""
     sizes = gpt2.sizes(hub.read_config(folder)) | options
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
-    abstract = paths.flatten(nnx.to_pure_dict(state))
+    abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     return graph, *mapping.load(gpt2.TABLE, hub.open_tensors(folder), abstract, source=str(folder))
 
 
@@ -73,8 +73,8 @@ def our_logits_and_gradients(graph, parameters, batch):
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), ids[:, 1:, None], axis=-1)[..., 0]
         return -(scores * segments[:, 1:]).sum(), logits
 
-    gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(paths.unflatten(parameters))
-    return np.asarray(logits), paths.flatten(gradients)
+    gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(parameter_paths.unflatten(parameters))
+    return np.asarray(logits), parameter_paths.flatten(gradients)
 
 
 def torch_logits_and_gradients(model, batch):

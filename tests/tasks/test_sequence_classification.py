@@ -16,7 +16,7 @@ from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
 from jaxft.errors import UserError
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.parallel.mesh import make_mesh
 from jaxft.pretrained import bert, mapping
 from jaxft.tasks.base import Split

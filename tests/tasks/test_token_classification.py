@@ -7,7 +7,7 @@ import pytest
 from jaxft import losses
 from jaxft.config import loading
 from jaxft.data.batching.batch import INPUTS
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.tasks import TASKS
 
 

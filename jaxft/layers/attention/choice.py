@@ -1,16 +1,20 @@
 """Chooses the attention implementation and lays it over the mesh."""
 
 import functools
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxft.models import attention
+from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
+from jaxft.layers.attention.limits import WITH_DROPOUT, kernel_obstacle
+from jaxft.layers.attention.splash import splash_attention
+from jaxft.layers.dropout import DropoutSeed, vector_hashes
 from jaxft.parallel.mesh import BATCH
 
 
-def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> attention.Attention:
+def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> Attention:
     """Attention over `mesh`: "dense", or a kernel of `attention.KERNELS`.
 
     Each device computes that of its own rows, and of its own heads where they divide over `tensor` (if not, of all).
@@ -18,16 +22,16 @@ def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> 
 
     block, every: what is known of segments, see `packing.Shape`. It serves dense attention.
     """
-    dense = functools.partial(attention.in_blocks, block=block, every=every) if block else attention.dense
+    dense = functools.partial(dense_in_blocks, block=block, every=every) if block else dense_attention
     tensor = mesh.shape["tensor"]
 
     def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
         length = segment_ids.shape[1]
         shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
-        in_kernel = name != "dense" and not attention.obstacle(name, **shape)
+        in_kernel = name != "dense" and not kernel_obstacle(name, **shape)
         if rate == 0.0:
             seed = None
-        if seed is not None and name not in ("dense", *attention.WITH_DROPOUT):
+        if seed is not None and name not in ("dense", *WITH_DROPOUT):
             raise ValueError(f"{name} has no dropout of attention weights")
         if not in_kernel and mesh.size == 1:
             options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
@@ -45,9 +49,9 @@ def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> 
                 options |= {"rate": rate, "seed": seed, "site": site, "first_head": first_head}
                 return dense(q, k, v, segment_ids, **options)
             if seed is not None:
-                drawn = attention.weight_hashes(len(segment_ids), heads, length, seed, site, first_head)
+                drawn = weight_hashes(len(segment_ids), heads, length, seed, site, first_head)
                 options |= {"hashes": drawn, "rate": rate}
-            return attention.KERNELS[name](q, k, v, segment_ids, **options)
+            return KERNELS[name](q, k, v, segment_ids, **options)
 
         arrays, whole = PartitionSpec(*BATCH, "tensor" if split else None), PartitionSpec()
         takes = (arrays, arrays, arrays, BATCH, whole, whole)
@@ -56,3 +60,59 @@ def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> 
         return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
 
     return attend
+
+
+class Attention(Protocol):
+    """What a body computes attention by: `dense`, or something that gives the same."""
+
+    def __call__(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        segment_ids: jax.Array,
+        *,
+        num_heads: int,
+        causal: bool = False,
+        rate: float = 0.0,
+        seed: DropoutSeed | None = None,
+        site: int | jax.Array = 0,
+    ) -> jax.Array:
+        """See `dense`."""
+
+
+def _flash(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    hashes: jax.Array | None = None,
+    *,
+    num_heads: int,
+    causal: bool = False,
+    rate: float = 0.0,
+) -> jax.Array:
+    """`dense` by our own kernels for one NVIDIA GPU, dropout included; see `jaxft.layers.attention.flash`."""
+    # Here, for it is slow to import and needed on GPUs only.
+    from jaxft.layers.attention.flash import flash_attention
+
+    return flash_attention(q, k, v, segment_ids, hashes, num_heads=num_heads, causal=causal, rate=rate)
+
+
+def weight_hashes(
+    rows: int,
+    num_heads: int,
+    length: int,
+    seed: DropoutSeed,
+    site: int | jax.Array,
+    first_head: int | jax.Array = 0,
+) -> jax.Array:
+    """uint32 `[R, H, L]`: what the dropout masks of each query's weights are drawn from, as `dense` does."""
+    row, head, query = (
+        jax.lax.broadcasted_iota(jnp.uint32, (rows, num_heads, length), axis) for axis in range(3)
+    )
+    first = jnp.asarray(first_head).astype(jnp.uint32)
+    return vector_hashes(row, (first + head) * jnp.uint32(length) + query, seed, site)
+
+
+KERNELS = {"splash": splash_attention, "flash": _flash}

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models import layers
-from jaxft.models.layers import DropoutSeed, Linear
+from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.linear import Linear
 
 # Far from any body's sites, whatever its number of layers.
 HEAD_SITE = 1 << 16
@@ -46,7 +46,7 @@ class TokenClassifier(nnx.Module):
         """
         x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
         rows, length, size = x.shape
-        x = layers.dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
+        x = apply_dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
 
 
@@ -124,5 +124,23 @@ class SequenceClassifier(nnx.Module):
                 lowest = jnp.finfo(x.dtype).min
                 x = jnp.max(jnp.where(member[..., None], x[:, None], lowest), axis=2)
                 x = jnp.where(member.any(axis=-1)[..., None], x, 0)
-        x = layers.dropout(x.reshape(rows * segments, -1), self.rate, dropout, HEAD_SITE, rows=rows)
+        x = apply_dropout(x.reshape(rows * segments, -1), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, segments, -1)
+
+
+class LanguageModel(nnx.Module):
+    """A causal `body`, called like `GPT2`, that scores words by `body.attend`."""
+
+    def __init__(self, body: nnx.Module):
+        self.body = body
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        token_type_ids: jax.Array,
+        dropout: DropoutSeed | None = None,
+    ) -> jax.Array:
+        """All inputs int32 `[R, L]` (see `GPT2.__call__`) -> logits of the next token, float32 `[R, L, V]`."""
+        return self.body.attend(self.body(input_ids, segment_ids, positions, token_type_ids, dropout))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.models.layers import Linear
+from jaxft.layers.linear import Linear
 
 _STREAMS, _STRETCH = 256, 64  # of best_paths: words side by side, and words of a scan
 

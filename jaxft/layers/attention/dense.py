@@ -2,35 +2,16 @@
 
 import functools
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.models.layers import DropoutSeed, keep_mask_at, vector_hashes
+from jaxft.layers.dropout import DropoutSeed, keep_mask_at
 
 
-class Attention(Protocol):
-    """What a body computes attention by: `dense`, or something that gives the same."""
-
-    def __call__(
-        self,
-        q: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
-        segment_ids: jax.Array,
-        *,
-        num_heads: int,
-        causal: bool = False,
-        rate: float = 0.0,
-        seed: DropoutSeed | None = None,
-        site: int | jax.Array = 0,
-    ) -> jax.Array:
-        """See `dense`."""
-
-
-def dense(
+def dense_attention(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
@@ -51,11 +32,11 @@ def dense(
     else sees it. Dropout at `rate` is applied to the weights, indexed `[R, H, L, L]` as (row, head, query,
     key); first_head: the number of the first head given here, others being another device's.
     """
-    places = Places.of_rows(*segment_ids.shape)
+    places = RowPieces.of_rows(*segment_ids.shape)
     return _at_places(q, k, v, segment_ids, places, num_heads, causal, rate, seed, site, first_head)
 
 
-def in_blocks(
+def dense_in_blocks(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
@@ -76,7 +57,7 @@ def in_blocks(
     counts (microbatches), there may be more that are computed whole.
     """
     rows, length = segment_ids.shape
-    places = Places.of_rows(rows, length)
+    places = RowPieces.of_rows(rows, length)
     period = math.gcd(every, rows) if every else 0
     options = (num_heads, causal, rate, seed, site, first_head)
     if period == 1:
@@ -100,7 +81,7 @@ def in_blocks(
     return jnp.concatenate([mixed, others], axis=1).reshape(rows * length, -1)
 
 
-class Places(NamedTuple):
+class RowPieces(NamedTuple):
     """Where pieces of rows lie: which row they are of, where they begin in it, and how long it is."""
 
     row: np.ndarray  # uint32 [N]
@@ -108,23 +89,23 @@ class Places(NamedTuple):
     length: int
 
     @classmethod
-    def of_rows(cls, rows: int, length: int) -> "Places":
+    def of_rows(cls, rows: int, length: int) -> "RowPieces":
         """Of whole rows."""
         return cls(np.arange(rows, dtype=np.uint32), np.zeros(rows, np.uint32), length)
 
-    def in_blocks(self, block: int) -> "Places":
+    def in_blocks(self, block: int) -> "RowPieces":
         """Of each row's blocks."""
         count = self.length // block
         first = np.tile(np.arange(count, dtype=np.uint32) * block, len(self.row))
-        return Places(np.repeat(self.row, count), first.astype(np.uint32), self.length)
+        return RowPieces(np.repeat(self.row, count), first.astype(np.uint32), self.length)
 
-    def cut(self, period: int) -> tuple["Places", "Places"]:
+    def cut(self, period: int) -> tuple["RowPieces", "RowPieces"]:
         """Every `period`-th row, and the others."""
         others = np.arange(len(self.row)) % period > 0
-        return tuple(Places(self.row[some], self.first[some], self.length) for some in (~others, others))
+        return tuple(RowPieces(self.row[some], self.first[some], self.length) for some in (~others, others))
 
 
-def _at_places(q, k, v, segment_ids, places: Places, num_heads, causal, rate, seed, site, first_head):
+def _at_places(q, k, v, segment_ids, places: RowPieces, num_heads, causal, rate, seed, site, first_head):
     """`dense` of pieces of rows, segment_ids `[N, L]`."""
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
@@ -212,102 +193,3 @@ def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
-
-
-def splash(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    segment_ids: jax.Array,
-    *,
-    num_heads: int,
-    causal: bool = False,
-    interpret: bool = False,
-) -> jax.Array:
-    """`dense` without dropout by the splash kernel of jax's Pallas library, for one TPU core.
-
-    A flash attention (Dao et al., 2022): scores are held a block at a time, forward and backward, so memory grows
-    with L and not with its square. Blocks above the diagonal are left out where `causal`. Those between two
-    segments are not: time grows with the square of L however a row is packed.
-
-    L is a multiple of 128. Heads may have any width in jax 0.10.2, but a TPU holds and multiplies them in lanes of
-    128: heads of 64 take the memory and time of heads of 128. interpret: computes it anywhere, slowly, for tests.
-    """
-    # Here, for it is slow to import and needed on TPUs only.
-    from jax.experimental.pallas.ops.tpu import splash_attention as library
-
-    rows, length = segment_ids.shape
-    scale = (q.shape[-1] // num_heads) ** -0.5
-    q, k, v = (
-        x.reshape(rows, length, num_heads, -1).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v)
-    )
-    mask = (library.CausalMask if causal else library.FullMask)((length, length))
-    block = next(size for size in (512, 256, LANES) if length % size == 0)
-    kernel = library.make_splash_mha_single_device(
-        library.MultiHeadMask([mask] * num_heads),
-        block_sizes=library.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
-        interpret=interpret,
-    )
-    mixed = jax.vmap(kernel)(q, k, v, library.SegmentIds(segment_ids, segment_ids))
-    return mixed.swapaxes(1, 2).reshape(rows * length, -1)
-
-
-def flash(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    segment_ids: jax.Array,
-    hashes: jax.Array | None = None,
-    *,
-    num_heads: int,
-    causal: bool = False,
-    rate: float = 0.0,
-) -> jax.Array:
-    """`dense` by our own kernels for one NVIDIA GPU, dropout included; see `jaxft.models.flash`."""
-    # Here, for it is slow to import and needed on GPUs only.
-    from jaxft.models import flash as kernels
-
-    return kernels.flash(q, k, v, segment_ids, hashes, num_heads=num_heads, causal=causal, rate=rate)
-
-
-def weight_hashes(
-    rows: int,
-    num_heads: int,
-    length: int,
-    seed: DropoutSeed,
-    site: int | jax.Array,
-    first_head: int | jax.Array = 0,
-) -> jax.Array:
-    """uint32 `[R, H, L]`: what the dropout masks of each query's weights are drawn from, as `dense` does."""
-    row, head, query = (
-        jax.lax.broadcasted_iota(jnp.uint32, (rows, num_heads, length), axis) for axis in range(3)
-    )
-    first = jnp.asarray(first_head).astype(jnp.uint32)
-    return vector_hashes(row, (first + head) * jnp.uint32(length) + query, seed, site)
-
-
-KERNELS = {"splash": splash, "flash": flash}
-WITH_DROPOUT = ("flash",)
-LANES = 128  # of a TPU's vector registers
-FLASH_BLOCK = 64  # queries and keys that flash takes at a time: the quickest of 32, 64 and 128 on an H100
-
-
-def obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> str | None:
-    """What keeps a kernel of `KERNELS` from rows of `length` and heads of `head_width` in `dtype`; None: nothing.
-
-    Source for splash: the checks of jax 0.10.2 in splash_attention_kernel.py.
-    """
-    if kernel == "splash":
-        return f"takes rows of a multiple of {LANES}, not {length}" if length % LANES else None
-    if dtype != jnp.bfloat16:
-        return f"computes in bfloat16, not {jnp.dtype(dtype).name}"
-    if head_width not in (16, 32, 64, 128):
-        return f"takes heads of 16, 32, 64 or 128, not {head_width}"
-    return f"takes rows of a multiple of {FLASH_BLOCK}, not {length}" if length % FLASH_BLOCK else None

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from jaxft.models.attention import FLASH_BLOCK
-from jaxft.models.layers import kept
+from jaxft.layers.attention.limits import FLASH_BLOCK
+from jaxft.layers.dropout import keep_from_hashes
 
 HIDDEN = -1e30  # a score that no weight is left of
 
 
-def flash(
+def flash_attention(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
@@ -147,7 +147,9 @@ class _Call:
     def kept(self, hashes, first_key) -> jax.Array:
         """What weights are multiplied by, `[queries, keys]`: 0 where they are dropped."""
         keys = (first_key + jnp.arange(FLASH_BLOCK)).astype(jnp.uint32)
-        return jnp.where(kept(hashes[:, None], keys[None, :], self.rate), 1.0 / (1.0 - self.rate), 0.0)
+        return jnp.where(
+            keep_from_hashes(hashes[:, None], keys[None, :], self.rate), 1.0 / (1.0 - self.rate), 0.0
+        )
 
 
 def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.layers import DropoutSeed
+from jaxft.layers.dropout import DropoutSeed
 
 
 class Shared:

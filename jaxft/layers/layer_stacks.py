@@ -1,13 +1,15 @@
 """What bodies are built of besides layers.py: the MLP, and how their layers are stacked, run and recomputed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
-from jaxft.models.layers import ACTIVATIONS, Embedding, Linear, Vectors
+from jaxft.layers.activations import ACTIVATIONS
+from jaxft.layers.output_positions import OutputPositions
 from jaxft.parallel.sharded_matmul import PRODUCT, ActivationLayout
 
 # Dropout sites: 0 for the embeddings, then three for each layer.
@@ -24,34 +26,7 @@ REMAT_POLICIES = {
 }
 
 
-class MLP(nnx.Module):
-    """Two linear layers with an activation between; new weights of the second spread by `output_range`.
-
-    rows: how x, then `[N, D]`, lies over devices.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        inner: int,
-        *,
-        activation: str,
-        initializer_range: float,
-        output_range: float,
-        rows: ActivationLayout | None,
-        rngs: nnx.Rngs,
-    ):
-        options = {"rows": rows, "rngs": rngs}
-        self.up = Linear(size, inner, initializer_range=initializer_range, **options)
-        self.down = Linear(inner, size, initializer_range=output_range, split=1, **options)
-        self.activation = activation
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D] -> [..., D]`."""
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
-
-
-def check_options(*, hidden_size: int, num_heads: int, activation: str, remat: str) -> None:
+def check_network_options(*, hidden_size: int, num_heads: int, activation: str, remat: str) -> None:
     """Raises ValueError for options that no body can have."""
     if hidden_size % num_heads:
         raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
@@ -61,43 +36,27 @@ def check_options(*, hidden_size: int, num_heads: int, activation: str, remat: s
         raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
 
 
-def rows_of(activations: NamedSharding | None, *, remat: str, unroll: bool) -> ActivationLayout | None:
+def layer_layout(activations: NamedSharding | None, *, remat: str, unroll: bool) -> ActivationLayout | None:
     """What layers are told of how activations lie over devices."""
     # In a loop passes share nothing. What is computed again is, with the backward pass, apart from the forward pass.
     return None if activations is None else ActivationLayout(activations, again=unroll and remat == "none")
 
 
-def embed(*looked_up: tuple[Embedding, jax.Array], activations: NamedSharding | None) -> jax.Array:
-    """Sum of embeddings, each of a table and int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says.
-
-    Tables are split by columns over the last of the axes that rows are split over. A device looks up its own
-    columns for all rows of the devices that share a table; then columns are exchanged for rows, so that neither
-    a table nor its gradient travels whole.
-    """
-    if activations is None:
-        return sum(table(ids) for table, ids in looked_up)
-    *others, last = activations.spec[0]
-    rows = NamedSharding(activations.mesh, PartitionSpec(tuple(others)))
-    columns = NamedSharding(activations.mesh, PartitionSpec(tuple(others), last))
-    x = sum(place(table(place(ids, rows)), columns) for table, ids in looked_up)
-    return place(place(x, columns), activations)
-
-
-def stacked(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
+def make_stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
     """`count` layers as one module, their parameters `[count, ...]`, each new by its own random numbers."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make))(rngs)
 
 
-def run(
+def run_layers(
     layers: nnx.Module,
     x: jax.Array,
-    apply: Callable[[nnx.Module, jax.Array, jax.Array, jax.Array, Vectors | None], jax.Array],
+    apply: Callable[[nnx.Module, jax.Array, jax.Array, jax.Array, OutputPositions | None], jax.Array],
     *,
     count: int,
     remat: str,
     unroll: bool,
     activations: NamedSharding | None,
-    wanted: Vectors | None = None,
+    wanted: OutputPositions | None = None,
 ) -> jax.Array:
     """x through `count` stacked layers, one after the other, by a scan; with `wanted` the last is on its own.
 
@@ -111,30 +70,22 @@ def run(
     def body(x, layer, wanted=None):
         parameters, index = layer
         x = apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index, wanted)
-        return place(x, activations), None
+        return constrain_sharding(x, activations), None
 
     if remat != "none":
         # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
         body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
     layers = stack, jnp.arange(count)
     if wanted is None:
-        return jax.lax.scan(body, place(x, activations), layers, unroll=unroll)[0]
+        return jax.lax.scan(body, constrain_sharding(x, activations), layers, unroll=unroll)[0]
     # By a split and not by slices, whose gradients would be two whole stacks to add up.
     leaves, tree = jax.tree.flatten(layers)
     others, last = zip(*(jax.lax.split(leaf, (count - 1, 1)) for leaf in leaves), strict=True)
-    x = jax.lax.scan(body, place(x, activations), tree.unflatten(others), unroll=unroll)[0]
+    x = jax.lax.scan(body, constrain_sharding(x, activations), tree.unflatten(others), unroll=unroll)[0]
     return body(x, tree.unflatten(leaf[0] for leaf in last), wanted)[0]
 
 
-def chosen(wanted: jax.Array | None, most: int) -> Vectors | None:
-    """`most` vectors, among them those where `wanted`, boolean `[R, L]`, is true; None, which is all, for `most` 0."""
-    if wanted is None or not 0 < most < wanted.size:
-        return None
-    flat = jnp.argsort(~wanted.ravel(), stable=True)[:most].astype(jnp.int32)
-    return Vectors(flat, *jnp.divmod(flat.astype(jnp.uint32), jnp.uint32(wanted.shape[1])))
-
-
-def place(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+def constrain_sharding(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     """x, and in the backward pass its gradient, laid over the devices as `sharding` says.
 
     Left to itself, XLA may split activations by the axis that parameters are split by: instead of each layer's
@@ -147,3 +98,27 @@ def place(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     except ValueError:
         return x
     return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
+    """Flat parameters with a tuple of `[...]` in place of each stack `[layers, ...]`."""
+    return {
+        name: tuple(jnp.unstack(value)) if name.startswith("body/layers/") else value
+        for name, value in parameters.items()
+    }
+
+
+def stack(parameters: dict[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str, jax.Array]:
+    """Undoes `apart`. Traced before a loop over layers it computes nothing: XLA takes a slice for what was stacked."""
+    return {
+        name: jnp.stack(value) if isinstance(value, tuple) else value for name, value in parameters.items()
+    }
+
+
+def map_parameter_dicts(change: Callable[[dict], dict], state: Any) -> Any:
+    """`state` with `change` made to each of its dicts of parameters (and of their moments)."""
+    return jax.tree.map(
+        lambda node: change(node) if isinstance(node, dict) else node,
+        state,
+        is_leaf=lambda node: isinstance(node, dict),
+    )

@@ -1,0 +1,46 @@
+"""Activations with hand-written gradients."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def _gelu_and_derivative(x: jax.Array, approximate: bool) -> tuple[jax.Array, jax.Array]:
+    """GELU and its derivative at `x`, both of x's dtype, computed in float32."""
+    z = x.astype(jnp.float32)
+    if approximate:
+        c = math.sqrt(2.0 / math.pi)
+        t = jnp.tanh(c * (z + 0.044715 * z**3))
+        cdf = 0.5 * (1.0 + t)
+        slope = 0.5 * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * z * z)
+    else:
+        cdf = 0.5 * (1.0 + jax.lax.erf(z * math.sqrt(0.5)))
+        slope = jnp.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
+    return (z * cdf).astype(x.dtype), (cdf + z * slope).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gelu(x: jax.Array, approximate: bool) -> jax.Array:
+    """GELU (Hendrycks & Gimpel, 2016): x Phi(x), or its tanh approximation. Any shape, dtype of `x`.
+
+    Saves its input alone for the backward pass.
+    """
+    return _gelu_and_derivative(x, approximate)[0]
+
+
+def _gelu_backward(approximate, x, gradient):
+    # The barrier, or XLA would keep the erf or tanh of the forward pass as well: as much memory again.
+    return (gradient * _gelu_and_derivative(jax.lax.optimization_barrier(x), approximate)[1],)
+
+
+gelu.defvjp(lambda x, approximate: (gelu(x, approximate), x), _gelu_backward)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: gelu(x, False),
+    "gelu_tanh": lambda x: gelu(x, True),
+    "relu": jax.nn.relu,
+}

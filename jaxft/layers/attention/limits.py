@@ -1,0 +1,25 @@
+"""Lists what each attention kernel can compute."""
+
+import jax.numpy as jnp
+
+WITH_DROPOUT = ("flash",)
+
+
+LANES = 128  # of a TPU's vector registers
+
+
+FLASH_BLOCK = 64  # queries and keys that flash takes at a time: the quickest of 32, 64 and 128 on an H100
+
+
+def kernel_obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> str | None:
+    """What keeps a kernel of `KERNELS` from rows of `length` and heads of `head_width` in `dtype`; None: nothing.
+
+    Source for splash: the checks of jax 0.10.2 in splash_attention_kernel.py.
+    """
+    if kernel == "splash":
+        return f"takes rows of a multiple of {LANES}, not {length}" if length % LANES else None
+    if dtype != jnp.bfloat16:
+        return f"computes in bfloat16, not {jnp.dtype(dtype).name}"
+    if head_width not in (16, 32, 64, 128):
+        return f"takes heads of 16, 32, 64 or 128, not {head_width}"
+    return f"takes rows of a multiple of {FLASH_BLOCK}, not {length}" if length % FLASH_BLOCK else None

@@ -1,0 +1,51 @@
+"""Attention by the splash kernel of jax, for TPUs."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.layers.attention.limits import LANES
+
+
+def splash_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    *,
+    num_heads: int,
+    causal: bool = False,
+    interpret: bool = False,
+) -> jax.Array:
+    """`dense` without dropout by the splash kernel of jax's Pallas library, for one TPU core.
+
+    A flash attention (Dao et al., 2022): scores are held a block at a time, forward and backward, so memory grows
+    with L and not with its square. Blocks above the diagonal are left out where `causal`. Those between two
+    segments are not: time grows with the square of L however a row is packed.
+
+    L is a multiple of 128. Heads may have any width in jax 0.10.2, but a TPU holds and multiplies them in lanes of
+    128: heads of 64 take the memory and time of heads of 128. interpret: computes it anywhere, slowly, for tests.
+    """
+    # Here, for it is slow to import and needed on TPUs only.
+    from jax.experimental.pallas.ops.tpu import splash_attention as library
+
+    rows, length = segment_ids.shape
+    scale = (q.shape[-1] // num_heads) ** -0.5
+    q, k, v = (
+        x.reshape(rows, length, num_heads, -1).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v)
+    )
+    mask = (library.CausalMask if causal else library.FullMask)((length, length))
+    block = next(size for size in (512, 256, LANES) if length % size == 0)
+    kernel = library.make_splash_mha_single_device(
+        library.MultiHeadMask([mask] * num_heads),
+        block_sizes=library.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+        interpret=interpret,
+    )
+    mixed = jax.vmap(kernel)(q, k, v, library.SegmentIds(segment_ids, segment_ids))
+    return mixed.swapaxes(1, 2).reshape(rows * length, -1)

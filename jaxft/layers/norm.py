@@ -1,0 +1,54 @@
+"""Layer normalization with a hand-written gradient."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.layers.linear import column_sums
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(x, scale, bias, epsilon):
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+    z = x.astype(jnp.float32)
+    mean = jnp.mean(z, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(z - mean), axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    return ((z - mean) * inverse * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(epsilon, residuals, gradient):
+    x, mean, inverse, scale = residuals
+    g = gradient.astype(jnp.float32)
+    normal = (x.astype(jnp.float32) - mean) * inverse
+    # Rows' sums as products too, for the same reason as `_column_sums`.
+    dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    g_normal = g * normal
+    shift = dot(g, scale)[:, None] / x.shape[-1]
+    slope = dot(g_normal, scale)[:, None] / x.shape[-1]
+    dx = (g * scale - shift - normal * slope) * inverse
+    return dx.astype(x.dtype), column_sums(g_normal), column_sums(g)
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalization (Ba et al., 2016) over the last axis, computed in float32, given in x's dtype."""
+
+    def __init__(self, size: int, *, epsilon: float):
+        self.scale = nnx.Param(jnp.ones((size,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((size,), jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D] -> [..., D]`."""
+        shape = x.shape
+        return _layer_norm(x.reshape(-1, shape[-1]), self.scale[...], self.bias[...], self.epsilon).reshape(
+            shape
+        )
