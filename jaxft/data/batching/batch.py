@@ -36,6 +36,27 @@ def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArrayS
     }
 
 
+class Shape(NamedTuple):
+    """A batch's rows and their length, and what is known of their segments before they are seen.
+
+    Only each `every`-th row, from the first on, may hold segments that cross a multiple of `block` slots (0: none
+    does); in the others attention needs no more than `[block, block]` scores at a time. `block` is 0 where nothing
+    is known. At most `wanted` positions of a batch (of a microbatch, where it is cut into some) are read by the loss;
+    0 where that is not known.
+    """
+
+    rows: int
+    length: int
+    block: int = 0
+    every: int = 0
+    wanted: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Of all rows."""
+        return self.rows * self.length
+
+
 class Batch(NamedTuple):
     """One step's rows (R), L slots long, each of up to S segments; a segment is one window.
 
@@ -79,24 +100,3 @@ def word_values(
     scored = word >= 0
     flat = values.reshape(-1, *values.shape[2:])
     return np.repeat(windows.sentence[window], size)[scored], word[scored], flat[place[scored]]
-
-
-class Shape(NamedTuple):
-    """A batch's rows and their length, and what is known of their segments before they are seen.
-
-    Only each `every`-th row, from the first on, may hold segments that cross a multiple of `block` slots (0: none
-    does); in the others attention needs no more than `[block, block]` scores at a time. `block` is 0 where nothing
-    is known. At most `wanted` positions of a batch (of a microbatch, where it is cut into some) are read by the loss;
-    0 where that is not known.
-    """
-
-    rows: int
-    length: int
-    block: int = 0
-    every: int = 0
-    wanted: int = 0
-
-    @property
-    def slots(self) -> int:
-        """Of all rows."""
-        return self.rows * self.length

@@ -14,6 +14,25 @@ from jaxft.layers.dropout import DropoutSeed, vector_hashes
 from jaxft.parallel.mesh import BATCH
 
 
+class Attention(Protocol):
+    """What a body computes attention by: `dense`, or something that gives the same."""
+
+    def __call__(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        segment_ids: jax.Array,
+        *,
+        num_heads: int,
+        causal: bool = False,
+        rate: float = 0.0,
+        seed: DropoutSeed | None = None,
+        site: int | jax.Array = 0,
+    ) -> jax.Array:
+        """See `dense`."""
+
+
 def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> Attention:
     """Attention over `mesh`: "dense", or a kernel of `attention.KERNELS`.
 
@@ -60,25 +79,6 @@ def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> 
         return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
 
     return attend
-
-
-class Attention(Protocol):
-    """What a body computes attention by: `dense`, or something that gives the same."""
-
-    def __call__(
-        self,
-        q: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
-        segment_ids: jax.Array,
-        *,
-        num_heads: int,
-        causal: bool = False,
-        rate: float = 0.0,
-        seed: DropoutSeed | None = None,
-        site: int | jax.Array = 0,
-    ) -> jax.Array:
-        """See `dense`."""
 
 
 def _flash(
