@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.config.loading import MINILM
-from jaxft.pretrained import hub
+from jaxft.hub.addresses import resolve_address
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -36,7 +36,7 @@ def run_peer(flags, *extra) -> dict:
         sys.executable,
         flags.peer,
         "--model",
-        str(hub.resolve(MINILM)),
+        str(resolve_address(MINILM)),
         "--lr",
         "1e-4",
         "--bs",
@@ -76,7 +76,7 @@ def peer_padding(flags) -> float:
     """Share of padding in batches of 32 texts in random order, each filled up to its longest."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(hub.resolve(MINILM))
+    tokenizer = AutoTokenizer.from_pretrained(resolve_address(MINILM))
     with open(f"{flags.data}/train.csv", encoding="utf-8", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     lengths = np.array([len(ids) for ids in tokenizer(texts, truncation=False, padding=False)["input_ids"]])

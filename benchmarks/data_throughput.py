@@ -25,7 +25,7 @@ import numpy as np
 from jaxft.config import loading
 from jaxft.data.batching import mixed
 from jaxft.data.demo import documents
-from jaxft.pretrained import scratch
+from jaxft.hub.tokenizers import train_tokenizer
 from jaxft.tasks.causal_lm import CausalLM
 
 
@@ -46,7 +46,7 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     settings.task, settings.data.train = "causal_lm", str(path)
     settings.data.max_length, settings.data.cache_dir = flags.length, str(path.parent / "cache")
     with open(path, encoding="utf-8") as file:
-        tokenizer = scratch.train_tokenizer(list(itertools.islice(file, 500)), flags.vocabulary, flags.length)
+        tokenizer = train_tokenizer(list(itertools.islice(file, 500)), flags.vocabulary, flags.length)
     task = CausalLM([], head_dropout=0.0, config=settings)
     memory = Peak()
     found = {"megabytes": path.stat().st_size / 1e6, "start_mib": memory.mib()}

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from jaxft.config.loading import MINILM
-from jaxft.pretrained import hub
+from jaxft.hub.addresses import resolve_address
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDES = {"peer": [], "peer_grouped": ["--group"]}  # flags of the peer script
@@ -28,7 +28,7 @@ ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 def run_peer(flags, *extra) -> dict:
     """One run of the peer script; the JSON line it prints."""
-    command = [sys.executable, flags.peer, "--model", str(hub.resolve(flags.model)), "--lr", "1e-4"]
+    command = [sys.executable, flags.peer, "--model", str(resolve_address(flags.model)), "--lr", "1e-4"]
     command += ["--bs", str(flags.batch)]
     command += ["--train", f"{flags.data}/train.conll", "--eval", f"{flags.data}/dev.conll", *map(str, extra)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)

@@ -12,8 +12,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxft.errors import UserError
+from jaxft.hub.addresses import resolve_address
+from jaxft.hub.files import read_config
+from jaxft.hub.tokenizers import load_tokenizer, train_tokenizer
 from jaxft.layers.attention.limits import WITH_DROPOUT, kernel_obstacle
-from jaxft.pretrained import bert, gpt2, hub, scratch
+from jaxft.models.pretrained_model import new_config
+from jaxft.pretrained import bert, gpt2
 from jaxft.tasks import TASKS
 
 # What a checkpoint means, `sizes` and `TABLE`, by the `model_type` of its config.json.
@@ -48,9 +52,9 @@ def open_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
     if address.startswith(NEW):
         checkpoint = _new_checkpoint(config, texts)
     else:
-        folder = hub.resolve(address, config.model.revision)
-        tokenizer = hub.load_tokenizer(folder, of_words=TASKS[config.task].of_words)
-        checkpoint = Checkpoint(address, folder, hub.read_config(folder), tokenizer)
+        folder = resolve_address(address, config.model.revision)
+        tokenizer = load_tokenizer(folder, of_words=TASKS[config.task].of_words)
+        checkpoint = Checkpoint(address, folder, read_config(folder), tokenizer)
     vocabulary = check_model(config, checkpoint.hf_config)["vocab_size"]
     if len(checkpoint.tokenizer) > vocabulary:
         raise UserError(
@@ -101,11 +105,11 @@ def describe_model(config: ConfigDict) -> dict[str, Any]:
     model = config.model
     if model.checkpoint.startswith(NEW):
         kind = model.checkpoint.removeprefix(NEW)
-        hf_config = scratch.new_config(kind, dict(model.sizes), max_length=config.data.max_length)
+        hf_config = new_config(kind, dict(model.sizes), max_length=config.data.max_length)
         if kind == "gpt2":
             hf_config["vocab_size"] = model.vocab_size
     else:
-        hf_config = dict(hub.read_config(hub.resolve(model.checkpoint, model.revision, weights=False)))
+        hf_config = dict(read_config(resolve_address(model.checkpoint, model.revision, weights=False)))
     sizes = check_model(config, hf_config)
     return hf_config | {"vocab_size": sizes["vocab_size"] + len(config.data.added_tokens)}
 
@@ -117,8 +121,8 @@ def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> C
             f"config.model.checkpoint={model.checkpoint!r}, config.model.init={model.init!r}: a new model is "
             f"'{NEW}gpt2' with init 'scratch'"
         )
-    tokenizer = scratch.train_tokenizer(texts(), model.vocab_size, length)
-    hf_config = scratch.new_config("gpt2", dict(model.sizes), max_length=length) | {
+    tokenizer = train_tokenizer(texts(), model.vocab_size, length)
+    hf_config = new_config("gpt2", dict(model.sizes), max_length=length) | {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

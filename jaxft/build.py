@@ -22,12 +22,14 @@ from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.sharded import ShardedLoader
 from jaxft.data.encoding.windows import Windows
+from jaxft.hub.files import read_config
+from jaxft.hub.tensors import open_tensors
+from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.attention.choice import make_attention
 from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
-from jaxft.pretrained import hub, mapping
 from jaxft.tasks import Task
 
 # The share of tokens read by the loss up to which those are gathered: reckoned, for of a layer's time in the last one
@@ -124,7 +126,7 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
     said = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     if config.model.init == "pretrained":
         folder, abstract = checkpoint.folder, dict(net.abstract)
-        stored = architecture(checkpoint.hf_config).sizes(hub.read_config(folder))["vocab_size"]
+        stored = architecture(checkpoint.hf_config).sizes(read_config(folder))["vocab_size"]
         rows, width = abstract[WORDS].shape
         abstract[WORDS] = jax.ShapeDtypeStruct((stored, width), abstract[WORDS].dtype)
         known = len(checkpoint.tokenizer) - checkpoint.added  # a table may have room for more
@@ -135,10 +137,10 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
                 value[known : known + checkpoint.added] = value[:known].mean(axis=0, dtype=np.float64)
             return put_array(value, net.abstract[name].sharding)
 
-        tensors = hub.open_tensors(folder)
+        tensors = open_tensors(folder)
         # Checkpoints of other tasks have no pooler, and no task's head is another's.
         new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "body/pooler/")
-        loaded, report = mapping.load(
+        loaded, report = load_weights(
             architecture(checkpoint.hf_config).TABLE,
             tensors,
             abstract,

@@ -13,9 +13,11 @@ import pyarrow as pa
 from jaxft import base_model, export_heads, inference, step, workdir
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
+from jaxft.hub.files import write_model_folder
+from jaxft.hub.weights import save_weights
 from jaxft.model_card import card
 from jaxft.parallel import processes
-from jaxft.pretrained import bert, gpt2, hub, mapping
+from jaxft.pretrained import bert, gpt2
 from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
@@ -73,7 +75,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
         config = architecture.body_config(run.checkpoint.hf_config)
     else:
         config = CONFIGS[run.config.task](run)
-    tensors = mapping.save(architecture.TABLE, parameters)
+    tensors = save_weights(architecture.TABLE, parameters)
     dev = _dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:
@@ -98,7 +100,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                 export_heads.check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(card.write(run, model.net.count, difference), encoding="utf-8")
 
-    hub.write_folder(output, tensors, config, also=add_files)
+    write_model_folder(output, tensors, config, also=add_files)
     labels = f"{len(run.labels)} labels, " if run.labels else ""
     print(f"{output}: {model.net.count:,} parameters, {labels}tokenizer, README.md")
 

@@ -26,11 +26,16 @@ from jaxft.data.sources.sentences import check_readable
 from jaxft.decoding.generator import Generator, Output
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.hub.addresses import resolve_address
+from jaxft.hub.files import read_config
+from jaxft.hub.tensors import open_tensors
+from jaxft.hub.tokenizers import load_tokenizer
+from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
 from jaxft.models.gpt2 import GPT2
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
-from jaxft.pretrained import gpt2, hub, mapping
+from jaxft.pretrained import gpt2
 from jaxft.tasks.causal_lm import LanguageModel
 
 ROWS = 8  # prompts of a batch
@@ -188,13 +193,13 @@ def from_run(folder: Path) -> Writer:
 
 def from_checkpoint(address: str) -> Writer:
     """A pretrained checkpoint, `address` as in config.model.checkpoint; computes in float32 on CPU, else bfloat16."""
-    folder = hub.resolve(address)
+    folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    sizes = gpt2.sizes(hub.read_config(folder)) | {"dtype": dtype}
-    tokenizer = hub.load_tokenizer(folder)
+    sizes = gpt2.sizes(read_config(folder)) | {"dtype": dtype}
+    tokenizer = load_tokenizer(folder)
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    parameters, _ = mapping.load(gpt2.TABLE, hub.open_tensors(folder), abstract, source=str(folder))
+    parameters, _ = load_weights(gpt2.TABLE, open_tensors(folder), abstract, source=str(folder))
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, tokenizer)
 
 

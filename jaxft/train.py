@@ -19,6 +19,7 @@ from jaxft.data.batching import mixed
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
+from jaxft.hub.tensors import weights_checksum
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.mesh import (
@@ -30,7 +31,6 @@ from jaxft.parallel.mesh import (
     place_batch,
     put_array,
 )
-from jaxft.pretrained import hub
 from jaxft.report import (
     Clock,
     CompileCounter,
@@ -149,7 +149,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             )
         else:
             if config.model.init == "pretrained" and processes.count() > 1:
-                processes.assert_same({"pretrained weights": hub.weights_checksum(checkpoint.folder)})
+                processes.assert_same({"pretrained weights": weights_checksum(checkpoint.folder)})
             parameters, said = build.initial_parameters(net, config, checkpoint)
         say(said)
         state = trainer.new_state(parameters)

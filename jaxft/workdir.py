@@ -20,8 +20,9 @@ from jaxft.checkpoint import Checkpoints
 from jaxft.config import loading as settings
 from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
+from jaxft.hub.files import read_config
+from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.parallel import processes
-from jaxft.pretrained import hub
 from jaxft.report import write_json
 from jaxft.tasks.base import Task
 
@@ -319,9 +320,7 @@ def open_run(workdir: Path) -> Run:
     processes.assert_same({f"config.{key}": value for key, value in _settings(config).items()} | versions())
     folder = workdir / "model"
     labels = read_json(folder / "labels.json")
-    checkpoint = Checkpoint(
-        config.model.checkpoint, folder, hub.read_config(folder), hub.load_tokenizer(folder)
-    )
+    checkpoint = Checkpoint(config.model.checkpoint, folder, read_config(folder), load_tokenizer(folder))
     tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
     return Run(workdir, config, checkpoint, labels, tuned)
 

@@ -20,9 +20,9 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.encoding.documents import encode_documents
 from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
+from jaxft.hub.tokenizers import train_tokenizer
 from jaxft.model_card import card
 from jaxft.parallel.mesh import make_mesh
-from jaxft.pretrained.scratch import train_tokenizer
 from jaxft.tasks import splits
 from jaxft.tasks.causal_lm import CausalLM
 from tests.interruption import assert_a_stopped_run_ends_bit_identically

@@ -3,14 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxft.pretrained import fields
-from jaxft.pretrained.mapping import Rule, Table, norm
+from jaxft.hub.fields import (
+    activation,
+    check_model_type,
+    check_values,
+    exported_config,
+    width_and_heads,
+    with_labels,
+)
+from jaxft.hub.weights import WeightRule, WeightTable, norm_rules
 
 
-def _linear(ours: str, theirs: str) -> list[Rule]:
+def _linear(ours: str, theirs: str) -> list[WeightRule]:
     return [
-        Rule(f"{ours}/kernel", f"{theirs}.weight", "transpose"),
-        Rule(f"{ours}/bias", f"{theirs}.bias"),
+        WeightRule(f"{ours}/kernel", f"{theirs}.weight", "transpose"),
+        WeightRule(f"{ours}/bias", f"{theirs}.bias"),
     ]
 
 
@@ -18,20 +25,20 @@ _LAYER = "bert.encoder.layer.{layer}"
 
 # Of a `TokenClassifier` or a `SequenceClassifier` over a `Bert`: the classes of these names in transformers, and
 # any BERT without their head. `qa_outputs` is what question answering exports its head as.
-TABLE = Table(
+TABLE = WeightTable(
     rules=[
-        Rule("body/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
-        Rule("body/embeddings/position/embedding", "bert.embeddings.position_embeddings.weight"),
-        Rule("body/embeddings/type/embedding", "bert.embeddings.token_type_embeddings.weight"),
-        *norm("body/embeddings/norm", "bert.embeddings.LayerNorm"),
+        WeightRule("body/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
+        WeightRule("body/embeddings/position/embedding", "bert.embeddings.position_embeddings.weight"),
+        WeightRule("body/embeddings/type/embedding", "bert.embeddings.token_type_embeddings.weight"),
+        *norm_rules("body/embeddings/norm", "bert.embeddings.LayerNorm"),
         *_linear("body/layers/attention/query", f"{_LAYER}.attention.self.query"),
         *_linear("body/layers/attention/key", f"{_LAYER}.attention.self.key"),
         *_linear("body/layers/attention/value", f"{_LAYER}.attention.self.value"),
         *_linear("body/layers/attention/output", f"{_LAYER}.attention.output.dense"),
-        *norm("body/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
+        *norm_rules("body/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
         *_linear("body/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
         *_linear("body/layers/mlp/down", f"{_LAYER}.output.dense"),
-        *norm("body/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
+        *norm_rules("body/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
         *_linear("body/pooler", "bert.pooler.dense"),
         *_linear("head", "classifier"),
         *_linear("qa_outputs", "qa_outputs"),
@@ -56,12 +63,12 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for another model_type and for options that would change what the weights mean.
     """
-    fields.check_model_type(hf_config, "bert")
-    fields.check_values(
+    check_model_type(hf_config, "bert")
+    check_values(
         hf_config,
         {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
     )
-    size, heads = fields.width_and_heads(hf_config, "hidden_size", "num_attention_heads")
+    size, heads = width_and_heads(hf_config, "hidden_size", "num_attention_heads")
     return {
         "vocab_size": hf_config.get("vocab_size", 30522),
         "hidden_size": size,
@@ -70,7 +77,7 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": hf_config.get("intermediate_size", 3072),
         "max_positions": hf_config.get("max_position_embeddings", 512),
         "type_vocab_size": hf_config.get("type_vocab_size", 2),
-        "activation": fields.activation(hf_config, "hidden_act", "gelu"),
+        "activation": activation(hf_config, "hidden_act", "gelu"),
         "layer_norm_eps": hf_config.get("layer_norm_eps", 1e-12),
         "hidden_dropout": hf_config.get("hidden_dropout_prob", 0.1),
         "attention_dropout": hf_config.get("attention_probs_dropout_prob", 0.1),
@@ -89,7 +96,7 @@ def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str])
 
     `labels` are in the order of the head's outputs; see `fields.exported` for what else can change.
     """
-    return fields.labelled(fields.exported(hf_config, "BertForTokenClassification"), labels)
+    return with_labels(exported_config(hf_config, "BertForTokenClassification"), labels)
 
 
 def sequence_classifier_config(
@@ -100,17 +107,17 @@ def sequence_classifier_config(
     problem_type: as transformers names it. tuned: what else belongs to the model's answers, such as thresholds,
     which transformers carries along and does not read. pad: the token that fills up a batch.
     """
-    config = fields.exported(hf_config, "BertForSequenceClassification")
-    return fields.labelled(config, labels) | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
+    config = exported_config(hf_config, "BertForSequenceClassification")
+    return with_labels(config, labels) | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
 
 
 def question_answering_config(
     hf_config: Mapping[str, Any], labels: Sequence[str], tuned: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The config.json of an exported model that finds answers; like `sequence_classifier_config`."""
-    return fields.labelled(fields.exported(hf_config, "BertForQuestionAnswering"), labels) | dict(tuned)
+    return with_labels(exported_config(hf_config, "BertForQuestionAnswering"), labels) | dict(tuned)
 
 
 def body_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of an exported body without a head."""
-    return fields.exported(hf_config, "BertModel")
+    return exported_config(hf_config, "BertModel")

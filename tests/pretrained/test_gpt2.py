@@ -13,10 +13,13 @@ from safetensors.numpy import load_file, save_file
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from jaxft.errors import UserError
+from jaxft.hub.files import read_config, write_model_folder
+from jaxft.hub.tensors import open_tensors
+from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads import LanguageModel
 from jaxft.models.gpt2 import GPT2
-from jaxft.pretrained import gpt2, hub, mapping
+from jaxft.pretrained import gpt2
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
 
@@ -48,10 +51,10 @@ def saved(config, seed, folder, kind=GPT2LMHeadModel):
 
 def imported(folder, **options):
     """(graph, parameters by path, report) of a language model with a folder's weights."""
-    sizes = gpt2.sizes(hub.read_config(folder)) | options
+    sizes = gpt2.sizes(read_config(folder)) | options
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    return graph, *mapping.load(gpt2.TABLE, hub.open_tensors(folder), abstract, source=str(folder))
+    return graph, *load_weights(gpt2.TABLE, open_tensors(folder), abstract, source=str(folder))
 
 
 def random_batch(config, rows=3, length=11, seed=0):
@@ -103,7 +106,7 @@ def torch_logits_and_gradients(model, batch):
 def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     seed = len(str(fields))
     model, folder = saved(tiny_config(seed, **fields), seed, tmp_path / "in")
-    config = hub.read_config(folder)
+    config = read_config(folder)
     graph, parameters, report = imported(folder)
     assert not report.new and not report.ignored
     batch = random_batch(config, seed=seed)
@@ -115,15 +118,15 @@ def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     assert_gradients_are_torchs(gpt2.TABLE, our_gradients, their_gradients, parameters)
 
     exported = tmp_path / "out"
-    hub.write_folder(
+    write_model_folder(
         exported,
-        mapping.save(gpt2.TABLE, parameters),
+        save_weights(gpt2.TABLE, parameters),
         gpt2.causal_lm_config(config, config["vocab_size"]),
     )
     original, back = (load_file(path / "model.safetensors") for path in (folder, exported))
     assert original.keys() == back.keys()
     assert all(back[name].tobytes() == tensor.tobytes() for name, tensor in original.items())
-    assert hub.read_config(exported) == config
+    assert read_config(exported) == config
     again, loading = GPT2LMHeadModel.from_pretrained(exported, output_loading_info=True)
     assert not any(loading.values())
     assert again.lm_head.weight is again.transformer.wte.weight

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.pretrained.mapping import Rule, Table, load, save
+from jaxft.hub.weights import WeightRule, WeightTable, load_weights, save_weights
 
-TABLE = Table(
+TABLE = WeightTable(
     rules=[
-        Rule("layers/up/kernel", "net.{layer}.up.weight", "transpose"),
-        Rule("layers/up/bias", "net.{layer}.up.bias"),
-        Rule("head/kernel", "out.weight", "transpose"),
+        WeightRule("layers/up/kernel", "net.{layer}.up.weight", "transpose"),
+        WeightRule("layers/up/bias", "net.{layer}.up.bias"),
+        WeightRule("head/kernel", "out.weight", "transpose"),
     ],
     canonical=[(r"^model\.", "")],
     ignore=[r"^out\.weight$", r"^old_head\."],
@@ -36,13 +36,13 @@ def checkpoint() -> dict[str, np.ndarray]:
 
 def test_both_directions_are_one_table():
     tensors = checkpoint()
-    parameters, report = load(TABLE, tensors, ABSTRACT)
+    parameters, report = load_weights(TABLE, tensors, ABSTRACT)
     assert {path: value.shape for path, value in parameters.items()} == {
         p: a.shape for p, a in ABSTRACT.items()
     }
     np.testing.assert_array_equal(parameters["layers/up/kernel"][1], tensors["net.1.up.weight"].T)
     assert sorted(report.loaded) == sorted(tensors)
-    back = save(TABLE, {path: jnp.asarray(value) for path, value in parameters.items()})
+    back = save_weights(TABLE, {path: jnp.asarray(value) for path, value in parameters.items()})
     assert back.keys() == tensors.keys()
     assert all(back[name].tobytes() == tensor.tobytes() for name, tensor in tensors.items())
 
@@ -60,7 +60,7 @@ def test_parameters_are_placed_one_at_a_time():
         def __getitem__(self, name):
             return super().__getitem__(name).copy()
 
-    parameters, _ = load(TABLE, Lazy(checkpoint()), ABSTRACT, place=place)
+    parameters, _ = load_weights(TABLE, Lazy(checkpoint()), ABSTRACT, place=place)
     assert parameters == {path: path for path in ABSTRACT} and len(alive) == 3
 
 
@@ -71,14 +71,14 @@ def test_a_missing_tensor_names_both_sides_and_what_is_there():
         r"^here has no tensor 'net\.1\.up\.bias', .* parameter 'layers/up/bias' \(2, 4\).*'net\.0\.up\.bias'"
     )
     with pytest.raises(UserError, match=message):
-        load(TABLE, tensors, ABSTRACT, source="here")
+        load_weights(TABLE, tensors, ABSTRACT, source="here")
 
 
 @pytest.mark.parametrize("name", ["net.2.up.bias", "net.0.gate.weight"])
 def test_an_extra_tensor_names_both_sides(name):
     tensors = checkpoint() | {name: np.zeros((4,), np.float32)}
     with pytest.raises(UserError, match=rf"has a tensor '{name}' \(4,\) .*no parameter for.*such as 'net\."):
-        load(TABLE, tensors, ABSTRACT)
+        load_weights(TABLE, tensors, ABSTRACT)
 
 
 def test_a_wrong_shape_names_both_sides_with_both_shapes():
@@ -88,38 +88,38 @@ def test_a_wrong_shape_names_both_sides_with_both_shapes():
         r"for the parameter 'layers/up/kernel' \(2, 3, 4\)"
     )
     with pytest.raises(UserError, match=message):
-        load(TABLE, tensors, ABSTRACT)
+        load_weights(TABLE, tensors, ABSTRACT)
 
 
 def test_two_tensors_for_one_parameter_are_refused():
     tensors = checkpoint() | {"model.out.weight": np.zeros((5, 3), np.float32)}
     with pytest.raises(UserError, match=r"has both 'out\.weight' and 'model\.out\.weight'"):
-        load(TABLE, tensors, ABSTRACT)
+        load_weights(TABLE, tensors, ABSTRACT)
 
 
 def test_a_parameter_without_a_rule_is_refused_in_both_directions():
     extra = {"body/new/kernel": jax.ShapeDtypeStruct((1,), jnp.float32)}
     with pytest.raises(UserError, match=r"no rule for the parameter 'body/new/kernel'"):
-        load(TABLE, checkpoint(), ABSTRACT | extra)
+        load_weights(TABLE, checkpoint(), ABSTRACT | extra)
     with pytest.raises(UserError, match=r"no rule for the parameter 'body/new/kernel'"):
-        save(TABLE, {"body/new/kernel": np.zeros(1)})
+        save_weights(TABLE, {"body/new/kernel": np.zeros(1)})
 
 
 def test_new_parameters_are_left_out_and_reported_and_a_useless_pattern_is_named():
-    parameters, report = load(
+    parameters, report = load_weights(
         TABLE, checkpoint() | {"old_head.weight": np.zeros(2)}, ABSTRACT, new=["^head/"]
     )
     assert "head/kernel" not in parameters and report.new == ["head/kernel"]
     assert sorted(report.ignored) == ["old_head.weight", "out.weight"]
     with pytest.raises(UserError, match=r"new parameters: the pattern '\^heads/' matches nothing"):
-        load(TABLE, checkpoint(), ABSTRACT, new=["^heads/"])
+        load_weights(TABLE, checkpoint(), ABSTRACT, new=["^heads/"])
 
 
 def test_parts_of_one_tensor_are_split_and_joined():
-    table = Table(
+    table = WeightTable(
         rules=[
-            *(Rule(f"layers/{name}", "net.{layer}.joint", part=(i, 2)) for i, name in enumerate("ab")),
-            *(Rule(name, "turned", "transpose", part=(i, 2)) for i, name in enumerate("cd")),
+            *(WeightRule(f"layers/{name}", "net.{layer}.joint", part=(i, 2)) for i, name in enumerate("ab")),
+            *(WeightRule(name, "turned", "transpose", part=(i, 2)) for i, name in enumerate("cd")),
         ]
     )
     abstract = {f"layers/{name}": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32) for name in "ab"}
@@ -127,13 +127,13 @@ def test_parts_of_one_tensor_are_split_and_joined():
     rng = np.random.default_rng(0)
     shapes = {"net.0.joint": (3, 8), "net.1.joint": (3, 8), "turned": (3, 8)}
     tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    parameters, report = load(table, tensors, abstract)
+    parameters, report = load_weights(table, tensors, abstract)
     assert report.loaded == list(shapes)
     np.testing.assert_array_equal(parameters["layers/b"][1], tensors["net.1.joint"][:, 4:])
     np.testing.assert_array_equal(parameters["c"], tensors["turned"][:, :4].T)
-    back = save(table, dict(reversed(parameters.items())))
+    back = save_weights(table, dict(reversed(parameters.items())))
     assert back.keys() == tensors.keys()
     assert all(back[name].tobytes() == tensor.tobytes() for name, tensor in tensors.items())
     del parameters["d"]
     with pytest.raises(UserError, match=r"'turned' needs all its parts; only those numbered \[0\]"):
-        save(table, parameters)
+        save_weights(table, parameters)

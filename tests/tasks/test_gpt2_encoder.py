@@ -22,8 +22,11 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.hub.files import read_config
+from jaxft.hub.tokenizers import load_tokenizer
+from jaxft.hub.weights import load_weights
 from jaxft.parallel.mesh import make_mesh
-from jaxft.pretrained import gpt2, hub, mapping
+from jaxft.pretrained import gpt2
 from jaxft.tasks import TASKS
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -89,7 +92,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
-    parameters, report = mapping.load(gpt2.TABLE, tensors, net.abstract)
+    parameters, report = load_weights(gpt2.TABLE, tensors, net.abstract)
     assert not report.new and not report.ignored
     assert bool(tokenizer.add_prefix_space) == of_words
 
@@ -178,7 +181,7 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     assert loaded.config.id2label == dict(
         enumerate(sorted(loaded.config.label2id, key=loaded.config.label2id.get))
     )
-    assert hub.load_tokenizer(tmp_path / "out").pad_token_id is not None
+    assert load_tokenizer(tmp_path / "out").pad_token_id is not None
 
     if of_words:
         inputs = [{"tokens": ["ab", "cdgh", "cdgh", "ab", "gh"]}]
@@ -234,7 +237,7 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
 def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
     task = TASKS["sequence_classification"](["x", "y"], config=values)
-    sizes = base_model.body_sizes(values, hub.read_config(checkpoint))
+    sizes = base_model.body_sizes(values, read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
         build.network(task, sizes, make_mesh(values))
 

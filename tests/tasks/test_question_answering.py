@@ -16,8 +16,9 @@ from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
+from jaxft.hub.weights import load_weights, save_weights
 from jaxft.parallel.mesh import make_mesh
-from jaxft.pretrained import bert, mapping
+from jaxft.pretrained import bert
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Candidate, Found
 from jaxft.tasks.base import Split
@@ -96,9 +97,9 @@ def ours_of(net, tensors):
     """Parameters by path; the head stands where an export puts it."""
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     renamed = {name.replace("qa_outputs", "classifier"): value for name, value in arrays.items()}
-    found, report = mapping.load(bert.TABLE, renamed, net.abstract)
+    found, report = load_weights(bert.TABLE, renamed, net.abstract)
     assert not report.new and not report.ignored
-    back = mapping.save(bert.TABLE, net.task.exported(found))
+    back = save_weights(bert.TABLE, net.task.exported(found))
     assert back.keys() == arrays.keys() and all(np.array_equal(back[name], arrays[name]) for name in back)
     return found
 

@@ -16,9 +16,10 @@ from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
 from jaxft.errors import UserError
+from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.parallel.mesh import make_mesh
-from jaxft.pretrained import bert, mapping
+from jaxft.pretrained import bert
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification import SequenceClassification
 from tests.data.tiny_text import VOCABULARY, tokenizer
@@ -139,7 +140,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
     theirs.eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
-    parameters, report = mapping.load(bert.TABLE, tensors, net.abstract)
+    parameters, report = load_weights(bert.TABLE, tensors, net.abstract)
     assert not report.new and not report.ignored
 
     encoded = tokenizer()(

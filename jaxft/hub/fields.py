@@ -52,7 +52,7 @@ def width_and_heads(hf_config: Mapping[str, Any], width: str, heads: str) -> tup
     return size, count
 
 
-def exported(hf_config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+def exported_config(hf_config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     """The config.json of an exported model: the checkpoint's own fields, and the class that loads it.
 
     A recorded dtype becomes float32: the exported tensors are, and a reader would round them to it.
@@ -64,7 +64,7 @@ def exported(hf_config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     return config | {"architectures": [architecture]}
 
 
-def labelled(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+def with_labels(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A config.json with `labels`, in the order of the head's outputs."""
     count = {"num_labels": len(labels)} if "num_labels" in config else {}
     names = {str(index): label for index, label in enumerate(labels)}

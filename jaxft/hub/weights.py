@@ -16,7 +16,7 @@ TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class WeightRule:
     """One parameter of ours and its name in the checkpoint.
 
     With `{layer}` in `theirs`, our parameter is the stack `[num_layers, ...]` of the layers' tensors.
@@ -30,13 +30,13 @@ class Rule:
     part: tuple[int, int] | None = None
 
 
-def norm(ours: str, theirs: str) -> list[Rule]:
+def norm_rules(ours: str, theirs: str) -> list[WeightRule]:
     """The rules of a LayerNorm."""
-    return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
+    return [WeightRule(f"{ours}/scale", f"{theirs}.weight"), WeightRule(f"{ours}/bias", f"{theirs}.bias")]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class WeightTable:
     """All rules of an architecture.
 
     canonical: (regex, replacement) pairs, applied in order to a checkpoint's names before any rule, for
@@ -44,13 +44,13 @@ class Table:
     ignore: regexes (`re.search`) of canonical names that may stay unused, such as other tasks' heads.
     """
 
-    rules: Sequence[Rule]
+    rules: Sequence[WeightRule]
     canonical: Sequence[tuple[str, str]] = ()
     ignore: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LoadReport:
     """What an import did: tensors `loaded` and `ignored` by their checkpoint names, paths left `new`."""
 
     loaded: list[str] = field(default_factory=list)
@@ -66,15 +66,15 @@ class Report:
         return text
 
 
-def load(
-    table: Table,
+def load_weights(
+    table: WeightTable,
     tensors: Mapping[str, np.ndarray],
     abstract: Mapping[str, jax.ShapeDtypeStruct],
     *,
     new: Sequence[str] = (),
     place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
     source: str = "the checkpoint",
-) -> tuple[dict[str, Any], Report]:
+) -> tuple[dict[str, Any], LoadReport]:
     """Fills the parameters of `abstract`, keyed by path, from a checkpoint's tensors, keyed by name.
 
     `new`: regexes of paths that are to be initialized, not loaded; they are absent from the result. Their
@@ -88,7 +88,7 @@ def load(
     names = _canonical_names(table, tensors, source)
     rules = {rule.ours: rule for rule in table.rules}
     parameters: dict[str, Any] = {}
-    report = Report(new=list(fresh))
+    report = LoadReport(new=list(fresh))
     replaced: set[str] = set()
     used: dict[str, None] = {}  # in the order of loading; parts of one tensor count once
     for path, wanted in abstract.items():
@@ -124,7 +124,9 @@ def load(
     return parameters, report
 
 
-def save(table: Table, parameters: Mapping[str, np.ndarray | jax.Array]) -> dict[str, np.ndarray]:
+def save_weights(
+    table: WeightTable, parameters: Mapping[str, np.ndarray | jax.Array]
+) -> dict[str, np.ndarray]:
     """Gives the checkpoint's tensors, keyed by their canonical names, for parameters keyed by path.
 
     The inverse of `load`, bit for bit. Raises UserError for a parameter that the table does not know, and
@@ -156,19 +158,19 @@ def save(table: Table, parameters: Mapping[str, np.ndarray | jax.Array]) -> dict
     return tensors
 
 
-def _rule_for(rules: Mapping[str, Rule], path: str) -> Rule:
+def _rule_for(rules: Mapping[str, WeightRule], path: str) -> WeightRule:
     if path not in rules:
         raise UserError(f"the weight table has no rule for the parameter {path!r}; it knows {sorted(rules)}")
     return rules[path]
 
 
-def _names_of(rule: Rule, shape: tuple[int, ...]) -> list[str]:
+def _names_of(rule: WeightRule, shape: tuple[int, ...]) -> list[str]:
     if "{layer}" not in rule.theirs:
         return [rule.theirs]
     return [rule.theirs.replace("{layer}", str(layer)) for layer in range(shape[0])]
 
 
-def _canonical_names(table: Table, tensors: Mapping[str, np.ndarray], source: str) -> dict[str, str]:
+def _canonical_names(table: WeightTable, tensors: Mapping[str, np.ndarray], source: str) -> dict[str, str]:
     """Canonical name -> the checkpoint's own name."""
     names: dict[str, str] = {}
     for original in tensors:
@@ -182,7 +184,7 @@ def _canonical_names(table: Table, tensors: Mapping[str, np.ndarray], source: st
 
 
 def _fitting(
-    rule: Rule, path: str, shape: tuple[int, ...], name: str, tensor: np.ndarray, source: str
+    rule: WeightRule, path: str, shape: tuple[int, ...], name: str, tensor: np.ndarray, source: str
 ) -> np.ndarray:
     """The transformed tensor, or the rule's part of it, once its shape is known to be right."""
     expected = shape[1:] if "{layer}" in rule.theirs else shape
@@ -210,7 +212,7 @@ def _nearby(name: str, names: Mapping[str, str]) -> str:
     return f"it has {len(names)} tensors, such as {', '.join(map(repr, shown)) or '(none)'}"
 
 
-def _nearby_rule(name: str, table: Table) -> str:
+def _nearby_rule(name: str, table: WeightTable) -> str:
     ending = ".".join(name.split(".")[-2:])
     close = [rule.theirs for rule in table.rules if rule.theirs.endswith(ending)][:3]
     shown = close or [rule.theirs for rule in table.rules][:3]

@@ -1,0 +1,92 @@
+"""Opens the tensors of a checkpoint."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  teaches numpy, and so safetensors, the name "bfloat16"
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from jaxft.errors import UserError
+from jaxft.hub.files import _read_json
+
+WEIGHTS = "model.safetensors"
+
+
+INDEX = "model.safetensors.index.json"
+
+
+class _Tensors(Mapping[str, np.ndarray]):
+    """Tensors by name, each read from its file when asked for."""
+
+    def __init__(self, files: dict[str, Any]):
+        self._files = files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._files[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
+    """A checkpoint's tensors by name, in numpy (bfloat16 as ml_dtypes'), each read when it is asked for.
+
+    Reads model.safetensors, or the shards that model.safetensors.index.json names. Raises UserError where
+    weights are missing, damaged, or only there as a pickle, which is never loaded.
+    """
+    folder = Path(folder)
+    if (folder / WEIGHTS).is_file():
+        file = _open_file(folder / WEIGHTS)
+        return _Tensors({name: file for name in file.keys()})
+    if (folder / INDEX).is_file():
+        return _Tensors(_open_shards(folder))
+    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    found = f"only {', '.join(pickles)}" if pickles else "none"
+    raise UserError(
+        f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found {found}. A .bin file is a pickle, which "
+        "can run any code and is never loaded; where you trust it, convert it with transformers and torch: "
+        "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), and the same for AutoTokenizer"
+    )
+
+
+def weights_checksum(folder: Path) -> str:
+    """CRC-32 of all weights of a checkpoint. Raises `UserError` as `open_tensors` does."""
+    open_tensors(folder)
+    folder, names, found = Path(folder), {WEIGHTS}, 0
+    if not (folder / WEIGHTS).is_file():
+        names = set(_read_json(folder / INDEX)["weight_map"].values())
+    for name in sorted(names):
+        with open(folder / name, "rb") as file:
+            while part := file.read(1 << 24):
+                found = zlib.crc32(part, found)
+    return f"{found:08x}"
+
+
+def _open_shards(folder: Path) -> dict[str, Any]:
+    weight_map = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{folder / INDEX}: expected an object 'weight_map' from tensor names to files")
+    shards: dict[str, Any] = {}
+    for name, shard in weight_map.items():
+        if shard not in shards:
+            if Path(shard).name != shard:  # an index must not reach for files elsewhere
+                raise UserError(f"{folder / INDEX}: {shard!r} is not a file name in the same folder")
+            if not (folder / shard).is_file():
+                raise UserError(f"{folder / INDEX}: names the shard {shard!r}, which is not there")
+            shards[shard] = _open_file(folder / shard)
+        if name not in shards[shard].keys():
+            raise UserError(f"{folder / INDEX}: says that {shard!r} has the tensor {name!r}, but it has not")
+    return {name: shards[shard] for name, shard in weight_map.items()}
+
+
+def _open_file(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="np")
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({error}); download it again") from None
