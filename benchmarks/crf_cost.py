@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import base_model, build, losses
+from jaxft import build, losses
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources import tag_schemes
 from jaxft.layers import crf
+from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
 
@@ -48,7 +49,7 @@ def measure(rows: int, length: int, turns: int) -> None:
     """Prints the lines of one shape."""
     settings = loading.base()
     settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
-    checkpoint = base_model.open_checkpoint(settings, lambda: [])
+    checkpoint = open_pretrained_model(settings, lambda: [])
     mesh = make_mesh(settings)
     tagger = TASKS["token_classification"]
     sentences = tagger.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
@@ -59,7 +60,7 @@ def measure(rows: int, length: int, turns: int) -> None:
         windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
         loader = Loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = place_batch(loader.batch(0).arrays, mesh)
-        net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
+        net = build.network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
         trainer = build.trainer(net, settings, total=STEPS, warmup=0)
         build.leave_out(net, loader, {0: windows}, steps=STEPS, parts=1)
         compiled_step = trainer.compile(loader.shapes[0])

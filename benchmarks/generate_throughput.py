@@ -92,13 +92,13 @@ def jaxft_side(flags, folder: Path):
     from jaxft.hub.tensors import open_tensors
     from jaxft.hub.weights import load_weights
     from jaxft.layers import parameter_paths
-    from jaxft.models.gpt2 import GPT2
-    from jaxft.pretrained import gpt2
+    from jaxft.models.gpt2 import config, weights
+    from jaxft.models.gpt2.network import GPT2
 
-    sizes = gpt2.sizes(read_config(folder))
+    sizes = config.sizes(read_config(folder))
     graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(body=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    parameters, _ = load_weights(gpt2.TABLE, open_tensors(folder), abstract)
+    parameters, _ = load_weights(weights.TABLE, open_tensors(folder), abstract)
     generator = Generator(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, eos=None)
     prompts, options = make_prompts(flags), Options(max_new_tokens=flags.new, **METHODS[flags.method][1])
     return lambda: [outputs[0].ids for outputs in generator.generate(prompts, options)]

@@ -197,10 +197,10 @@ def memory() -> None:
 
     from jaxft import chunked_loss, losses
     from jaxft.layers.heads import LanguageModel
-    from jaxft.models.gpt2 import GPT2
-    from jaxft.pretrained import gpt2
+    from jaxft.models.gpt2 import config
+    from jaxft.models.gpt2.network import GPT2
 
-    sizes = gpt2.sizes({"model_type": "gpt2"}) | {"remat": "full"}
+    sizes = config.sizes({"model_type": "gpt2"}) | {"remat": "full"}
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     ids = jax.ShapeDtypeStruct((8, 1024), jnp.int32)
     labels, weights = jax.ShapeDtypeStruct((8192,), jnp.int32), jax.ShapeDtypeStruct((8192,), jnp.float32)

@@ -23,9 +23,10 @@ import tempfile
 import jax
 import numpy as np
 
-from jaxft import base_model, build
+from jaxft import build
 from jaxft.config import loading
 from jaxft.data.demo import ner
+from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import AXES
 from jaxft.tasks import TASKS
 
@@ -51,12 +52,12 @@ def write_corpus(folder: pathlib.Path) -> dict[str, str]:
 def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """What a device of the mesh holds."""
     settings = loading.load(RECIPE, flags_of(values))
-    checkpoint = base_model.open_checkpoint(settings, lambda: [])
+    checkpoint = open_pretrained_model(settings, lambda: [])
     task = TASKS[settings.task](demo_labels(), head_dropout=0.1, config=settings)
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES)
-    net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), mesh)
+    net = build.network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
     state = build.trainer(net, settings, total=10, warmup=0).abstract
 
     def held(tree) -> int:

@@ -18,9 +18,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build
+from jaxft import build
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
+from jaxft.models.pretrained_model import backbone_sizes, head_dropout, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS, splits
 
@@ -32,15 +33,15 @@ class Steps:
 
     def __init__(self, settings: ConfigDict):
         kind = TASKS[settings.task]
-        checkpoint = base_model.open_checkpoint(settings, lambda: [])
+        checkpoint = open_pretrained_model(settings, lambda: [])
         found = splits.read(kind, settings, lambda line: None, ["train"])
-        rate = base_model.head_dropout(settings, checkpoint.hf_config)
+        rate = head_dropout(settings, checkpoint.hf_config)
         task = kind(
             kind.label_set(kind.labels_in(found["train"].examples)), head_dropout=rate, config=settings
         )
         windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
         self._mesh = make_mesh(settings)
-        net = build.network(task, base_model.body_sizes(settings, checkpoint.hf_config), self._mesh)
+        net = build.network(task, backbone_sizes(settings, checkpoint.hf_config), self._mesh)
         trainer = build.trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
         self._loader = Loader(

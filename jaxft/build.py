@@ -15,7 +15,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxft import optim, step
-from jaxft.base_model import Checkpoint, architecture
 from jaxft.data.batching import mixed
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -28,6 +27,8 @@ from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.attention.choice import make_attention
 from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
+from jaxft.models.pretrained_model import PretrainedModel
+from jaxft.models.registry import family_of
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
 from jaxft.tasks import Task
@@ -117,7 +118,7 @@ def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
     )
 
 
-def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint) -> tuple[dict, str]:
+def initial_parameters(net: Network, config: ConfigDict, checkpoint: PretrainedModel) -> tuple[dict, str]:
     """Parameters in their shardings, from the checkpoint or new, and a line that says which are which.
 
     Each is put there as soon as it is read or made: no host holds them all, unless its devices do.
@@ -126,7 +127,7 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
     said = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     if config.model.init == "pretrained":
         folder, abstract = checkpoint.folder, dict(net.abstract)
-        stored = architecture(checkpoint.hf_config).sizes(read_config(folder))["vocab_size"]
+        stored = family_of(checkpoint.hf_config).sizes(read_config(folder))["vocab_size"]
         rows, width = abstract[WORDS].shape
         abstract[WORDS] = jax.ShapeDtypeStruct((stored, width), abstract[WORDS].dtype)
         known = len(checkpoint.tokenizer) - checkpoint.added  # a table may have room for more
@@ -141,7 +142,7 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: Checkpoint)
         # Checkpoints of other tasks have no pooler, and no task's head is another's.
         new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "body/pooler/")
         loaded, report = load_weights(
-            architecture(checkpoint.hf_config).TABLE,
+            family_of(checkpoint.hf_config).TABLE,
             tensors,
             abstract,
             new=[name for name in abstract if name.startswith(new)],

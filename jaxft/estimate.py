@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, chunked_loss, hlo, step
+from jaxft import build, chunked_loss, hlo, step
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.models.pretrained_model import backbone_sizes, describe_model, head_dropout
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.tasks import TASKS
@@ -90,8 +91,8 @@ def estimate(
     rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
     mesh = make_mesh(config, devices)
     check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
-    hf_config = base_model.describe_model(config)
-    sizes = base_model.body_sizes(config, hf_config, devices[0].platform)
+    hf_config = describe_model(config)
+    sizes = backbone_sizes(config, hf_config, devices[0].platform)
     net = build.network(_task(config, hf_config, assumptions.labels), sizes, mesh)
     # As without tensor, for of what is split over that JAX only knows all devices' together.
     whole = build.network(net.task, sizes, Mesh(mesh.devices[:, :, :1], AXES))
@@ -172,7 +173,7 @@ def _task(config: ConfigDict, hf_config: dict[str, Any], count: int):
     labels = named + [f"label {i}" for i in range(count - len(named))]
     if config.tasks:
         labels = [f"{name}/{label}" for name, _ in config.tasks for label in labels]
-    rate = base_model.head_dropout(config, hf_config)
+    rate = head_dropout(config, hf_config)
     return TASKS[config.task](labels, head_dropout=rate, config=config)
 
 

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from jaxft import base_model, export_heads, inference, step, workdir
+from jaxft import export_heads, inference, step, workdir
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
 from jaxft.model_card import card
+from jaxft.models.bert import config
+from jaxft.models.gpt2 import config
+from jaxft.models.registry import family_of
 from jaxft.parallel import processes
-from jaxft.pretrained import bert, gpt2
 from jaxft.report import write_json
 from jaxft.tasks import TASKS, splits
 from jaxft.tasks.base import Split
@@ -69,7 +71,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     # float32, since that is what torch will compute in.
     model = inference.open_model(run, print, dtype="float32")
     parameters = model.task.exported(jax.device_get(model.parameters))
-    architecture = base_model.architecture(run.checkpoint.hf_config)
+    architecture = family_of(run.checkpoint.hf_config)
     if export_heads.are_needed(run):
         parameters = {name: value for name, value in parameters.items() if name.startswith("body/")}
         config = architecture.body_config(run.checkpoint.hf_config)
@@ -81,7 +83,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     def add_files(folder: Path) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
         if model.task.predicts_words:
-            write_json(folder / "generation_config.json", gpt2.generation_config(run.checkpoint.tokenizer))
+            write_json(folder / "generation_config.json", config.generation_config(run.checkpoint.tokenizer))
         if export_heads.are_written(run):
             export_heads.write(model, folder)
         difference = None
@@ -107,24 +109,22 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
 
 def _token_classifier(run: workdir.Run) -> dict[str, Any]:
     checkpoint = run.checkpoint
-    return base_model.architecture(checkpoint.hf_config).token_classifier_config(
-        checkpoint.hf_config, run.labels
-    )
+    return family_of(checkpoint.hf_config).token_classifier_config(checkpoint.hf_config, run.labels)
 
 
 def _causal_lm(run: workdir.Run) -> dict[str, Any]:
-    return gpt2.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
+    return config.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
 
 
 def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
     hf_config = run.checkpoint.hf_config
-    return base_model.architecture(hf_config).sequence_classifier_config(
+    return family_of(hf_config).sequence_classifier_config(
         hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
     )
 
 
 def _question_answering(run: workdir.Run) -> dict[str, Any]:
-    return bert.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
+    return config.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
 
 
 # The config.json of an export that has a class of transformers, by task.

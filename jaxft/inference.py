@@ -20,13 +20,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft import base_model, build, startup
+from jaxft import build, startup
 from jaxft import workdir as folder
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.loader import Loader
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import EXIT_INTERRUPTED, UserError
+from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import AXES, local_rows, place_batch
 from jaxft.tasks import TASKS, Task
@@ -112,7 +113,7 @@ class Model:
 
 def task_of(run: folder.Run) -> Task:
     """The task of `run`, with the labels that it was trained on and what it tuned."""
-    rate = base_model.head_dropout(run.config, run.checkpoint.hf_config)
+    rate = head_dropout(run.config, run.checkpoint.hf_config)
     task = TASKS[run.config.task](run.labels, head_dropout=rate, config=run.config)
     task.tuned = run.tuned
     return task
@@ -131,7 +132,7 @@ def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     config.model.attention = "auto"
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
-    sizes = base_model.body_sizes(config, run.checkpoint.hf_config)
+    sizes = backbone_sizes(config, run.checkpoint.hf_config)
     net = build.network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
     parameters = folder.load_best(run.workdir, net.abstract, run.labels, say)
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import base_model, build, evaluate, optim, startup
+from jaxft import build, evaluate, optim, startup
 from jaxft import workdir as folder
 from jaxft.checkpoint import Checkpoints, digest
 from jaxft.config.durations import duration_steps, total_steps
@@ -21,6 +21,7 @@ from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.hub.tensors import weights_checksum
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
+from jaxft.models.pretrained_model import backbone_sizes, head_dropout, open_pretrained_model
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.mesh import (
     check_rows,
@@ -85,9 +86,9 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     train_rows = local_rows(mesh, config.batch.rows)
     here = shards_of_rows(train_rows, config.batch.rows, config.data.parts)
     train, splits = data_splits.read_run(kind, config, here, say)
-    checkpoint = base_model.open_checkpoint(config, lambda: kind.texts(train[0].examples))
+    checkpoint = open_pretrained_model(config, lambda: kind.texts(train[0].examples))
     labels = data_splits.label_set(kind, train)
-    task = kind(labels, head_dropout=base_model.head_dropout(config, checkpoint.hf_config), config=config)
+    task = kind(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
     train, splits = data_splits.encode(task, train, splits, checkpoint.tokenizer, config, say)
     selected_by = folder.selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
@@ -122,7 +123,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
         say(warning)
 
     # ---------------------------------------------------------------- model, optimizer and initial state
-    sizes = base_model.body_sizes(config, checkpoint.hf_config)
+    sizes = backbone_sizes(config, checkpoint.hf_config)
     net = build.network(task, sizes, mesh)
     given = build.leave_out(net, loader, windows, steps=total, parts=config.batch.accumulate)
     trainer = build.trainer(net, config, total=total, warmup=warmup)

@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft.base_model import Checkpoint
 from jaxft.checkpoint import Checkpoints
 from jaxft.config import loading as settings
 from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
+from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes
 from jaxft.report import write_json
 from jaxft.tasks.base import Task
@@ -194,7 +194,7 @@ def changed_versions(meta: Mapping[str, Any]) -> str | None:
     return f"warning: packages changed since the checkpoint, so results may differ slightly: {', '.join(changed)}"
 
 
-def save_model_files(workdir: Path, checkpoint: Checkpoint, labels: list[str]) -> None:
+def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[str]) -> None:
     """Keeps the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
     if not processes.is_main_process():
         return
@@ -302,7 +302,7 @@ class Run:
 
     workdir: Path
     config: ConfigDict
-    checkpoint: Checkpoint
+    checkpoint: PretrainedModel
     labels: list[str]
     tuned: dict[str, Any]  # what the task chose on the dev split; empty until the run has ended
 
@@ -320,7 +320,7 @@ def open_run(workdir: Path) -> Run:
     processes.assert_same({f"config.{key}": value for key, value in _settings(config).items()} | versions())
     folder = workdir / "model"
     labels = read_json(folder / "labels.json")
-    checkpoint = Checkpoint(config.model.checkpoint, folder, read_config(folder), load_tokenizer(folder))
+    checkpoint = PretrainedModel(config.model.checkpoint, folder, read_config(folder), load_tokenizer(folder))
     tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
     return Run(workdir, config, checkpoint, labels, tuned)
 

@@ -63,7 +63,7 @@ def corpus(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory) -> pathlib.Path:
     """A random BERT of two layers in Hugging Face's layout, its vocabulary the words of the demo corpus."""
-    from jaxft.pretrained import bert  # noqa: F401
+    from jaxft.models.bert import weights  # noqa: F401
 
     folder = tmp_path_factory.mktemp("tiny-bert")
     words = {w.lower() for s in itertools.islice(ner.generate_sentences("train"), 380) for w in s.words}

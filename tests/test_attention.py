@@ -5,8 +5,8 @@ import types
 import jax
 import pytest
 
-from jaxft import base_model
 from jaxft.errors import UserError
+from jaxft.models.pretrained_model import backbone_sizes
 from tests import test_step
 
 BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
@@ -15,7 +15,7 @@ BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
 def chosen(platform: str, hf_config=BERT, **values) -> str:
     defaults = {"model.dropout": 0.0, "data.max_length": 512}
     config = test_step.config_with(**(defaults | {key.replace("__", "."): v for key, v in values.items()}))
-    return base_model.body_sizes(config, hf_config, platform)["attention"]
+    return backbone_sizes(config, hf_config, platform)["attention"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import base_model, build, evaluate, export, predict, step, train, workdir
+from jaxft import build, evaluate, export, predict, step, train, workdir
 from jaxft.config import loading as settings
 from jaxft.data.batching import mixed
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -22,6 +22,7 @@ from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
 from jaxft.hub.tokenizers import train_tokenizer
 from jaxft.model_card import card
+from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import splits
 from jaxft.tasks.causal_lm import CausalLM
@@ -259,8 +260,8 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
             "data__added_tokens": ("<name>", "a", "<shape>"),
         }  # "a" is known
         config = config_for(folder, model__checkpoint=str(path), **added)
-        checkpoint = base_model.open_checkpoint(config, list)
-        sizes = base_model.body_sizes(config, checkpoint.hf_config)
+        checkpoint = open_pretrained_model(config, list)
+        sizes = backbone_sizes(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
         task = CausalLM([], head_dropout=0.0, config=config)
         net = build.network(task, sizes, make_mesh(config))
@@ -304,7 +305,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     task = CausalLM([], head_dropout=0.0, config=config)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
-    net = build.network(task, base_model.body_sizes(config, hf_config), make_mesh(config))
+    net = build.network(task, backbone_sizes(config, hf_config), make_mesh(config))
     parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
     gradient = jax.jit(
         jax.value_and_grad(

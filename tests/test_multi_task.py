@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import base_model, build, evaluate, export, inference, predict, train, workdir
+from jaxft import build, evaluate, export, inference, predict, train, workdir
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
 from jaxft.model_card import card
+from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.step import model_of, whole
 from jaxft.tasks import TASKS, splits
@@ -269,13 +270,13 @@ def network(folder, tiny_bert):
     def make(**changed):
         files = {"data__train": f"{folder}/both.jsonl?id=0-59", "data__dev": f"{folder}/both.jsonl?id=60"}
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
-        checkpoint = base_model.open_checkpoint(config, lambda: [])
+        checkpoint = open_pretrained_model(config, lambda: [])
         kind = TASKS[config.task]
         found = {0: splits.read(kind, config, lambda _: None, ["train"])["train"]}
         task = kind(splits.label_set(kind, found), head_dropout=0.0, config=config)
         train, _ = splits.encode(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
         mesh = make_mesh(config, jax.devices()[:1])
-        net = build.network(task, base_model.body_sizes(config, checkpoint.hf_config), mesh)
+        net = build.network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
         parameters, _ = build.initial_parameters(net, config, checkpoint)
 
         def batches(**options):

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from jaxft import base_model, build, train
+from jaxft import build, train
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
+from jaxft.models.pretrained_model import open_pretrained_model
 from jaxft.tasks import TASKS, splits
 from jaxft.workdir import read_json
 
@@ -84,7 +85,7 @@ def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
     kind = TASKS[config.task]
     found, _ = splits.read_run(kind, config, range(config.data.parts), lambda line: None)
-    checkpoint = base_model.open_checkpoint(config, lambda: [])
+    checkpoint = open_pretrained_model(config, lambda: [])
     task = kind(splits.label_set(kind, found), head_dropout=0.0, config=config)
     encoded, _ = splits.encode(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
     loader = build.train_loader(
@@ -162,7 +163,7 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
         said = []
         found, others = splits.read_run(TASKS[config.task], config, range(3), said.append)
         task = TASKS[config.task](splits.label_set(TASKS[config.task], found), config=config)
-        tokenizer = base_model.open_checkpoint(config, lambda: []).tokenizer
+        tokenizer = open_pretrained_model(config, lambda: []).tokenizer
         splits.encode(task, found, {}, tokenizer, config, said.append)
         assert not [line for line in said if "warning" in line and "train" in line], said
 

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft import base_model, build, errors, hlo, plan, report
+from jaxft import build, errors, hlo, plan, report
 from jaxft.config import loading as defaults
 from jaxft.estimate import Estimate
+from jaxft.models.pretrained_model import backbone_sizes, describe_model
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification import TokenClassification
@@ -116,7 +117,7 @@ def found(plans, tmp_path_factory):
 def test_fsdp_splits_parameters_and_their_state(found):
     config = tiny_config()
     task = TokenClassification([f"label {i}" for i in range(9)], config=config)
-    sizes = base_model.body_sizes(config, base_model.describe_model(config))
+    sizes = backbone_sizes(config, describe_model(config))
     net = build.network(task, sizes, make_mesh(config))
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding"))]
     split = sum(net.abstract[name].size for name in names)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxft import base_model, build, losses, optim, step
+from jaxft import build, losses, optim, step
 from jaxft.config import loading as settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
+from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
 from jaxft.tasks.token_classification import TokenClassification
@@ -148,7 +149,7 @@ def test_settings_of_the_computation_change_no_result(plain, values):
     config = config_with(**SMOOTH, **{f"model.{key}": value for key, value in values.items()})
     hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2}
     hf_config |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}
-    sizes = base_model.body_sizes(config, hf_config)
+    sizes = backbone_sizes(config, hf_config)
     settings = {key: sizes[key] for key in ("remat", "unroll", "dtype")}
     assert settings["unroll"] == ("remat" not in values)  # by "auto" too
     assert {key: settings[key] for key in values} == values | ({"unroll": True} if "unroll" in values else {})
@@ -171,7 +172,7 @@ def test_recomputing_saves_memory():
         config = config_with(**{"model.remat": remat})
         hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4}
         hf_config |= {"num_attention_heads": 2, "intermediate_size": 128, "max_position_embeddings": 64}
-        sizes = base_model.body_sizes(config, hf_config)
+        sizes = backbone_sizes(config, hf_config)
         net = network(**{key: sizes[key] for key in SIZES})
         compiled = build.trainer(net, config, total=10, warmup=0).compile(Shape(16, 64))
         return compiled.memory_analysis().temp_size_in_bytes
@@ -181,9 +182,7 @@ def test_recomputing_saves_memory():
     with pytest.raises(
         UserError, match="remat=dots saves no memory on a CPU with config.model.unroll=yes; use"
     ):
-        base_model.body_sizes(
-            config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"}
-        )
+        backbone_sizes(config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"})
 
 
 def test_a_state_with_its_layers_apart_is_the_same_state():

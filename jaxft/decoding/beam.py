@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxft.decoding import network
-from jaxft.decoding.network import Cache, Sizes, Weights
 from jaxft.decoding.options import Options
 from jaxft.decoding.sampling import penalized
+from jaxft.models.gpt2 import cached_decoder
+from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
 
 NEVER = -1e9  # a score that no text has; sums with it stay finite
 
@@ -36,12 +36,12 @@ def _take(array: jax.Array, index: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "capacity", "eos"))
 def search(
-    weights: Weights,
+    weights: DecoderWeights,
     ids: jax.Array,
     start: jax.Array,
     most: jax.Array,
     *,
-    sizes: Sizes,
+    sizes: DecoderSizes,
     options: Options,
     capacity: int,
     eos: int,
@@ -59,7 +59,7 @@ def search(
       scores float32 `[B, K]`.
     """
     (rows, length), width = ids.shape, options.beams
-    logits, cache = network.prefill(weights, sizes, ids, start, capacity)
+    logits, cache = cached_decoder.prefill(weights, sizes, ids, start, capacity)
     repeated = functools.partial(jnp.repeat, repeats=width, axis=0)
     shape = (rows, width)
     beams = Beams(
@@ -82,7 +82,9 @@ def search(
 
     def advance(beams: Beams) -> Beams:
         last = jax.lax.dynamic_slice_in_dim(beams.tokens, beams.end - 1, 1, axis=2).reshape(-1)
-        logits, cache = network.step(weights, sizes, beams.cache, last, beams.start, beams.end - 1)
+        logits, cache = cached_decoder.decode_step(
+            weights, sizes, beams.cache, last, beams.start, beams.end - 1
+        )
         return _advance(beams._replace(cache=cache), logits, most, length, options, eos)
 
     beams = jax.lax.while_loop(more, advance, beams)

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxft.decoding import beam, network, sampling
+from jaxft.decoding import beam, sampling
 from jaxft.decoding.options import Options
 from jaxft.errors import UserError
-from jaxft.models.gpt2 import GPT2
+from jaxft.models.gpt2 import cached_decoder
+from jaxft.models.gpt2.network import GPT2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Generator:
         graph, state = nnx.split(body)
         # A run's parameters may lie on every device of a mesh.
         body = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
-        self._weights, self._sizes = network.prepare(body)
+        self._weights, self._sizes = cached_decoder.prepare_weights(body)
         self._eos = -1 if eos is None else eos
         self.max_positions = body.max_positions
 

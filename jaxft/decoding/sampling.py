@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxft.decoding import network, processors
-from jaxft.decoding.network import Cache, Sizes, Weights
+from jaxft.decoding import processors
 from jaxft.decoding.options import Options
+from jaxft.models.gpt2 import cached_decoder
+from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
 
 
 class State(NamedTuple):
@@ -24,13 +25,13 @@ class State(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "capacity", "eos"))
 def begin(
-    weights: Weights,
+    weights: DecoderWeights,
     ids: jax.Array,
     start: jax.Array,
     prompts: jax.Array,
     seed: jax.Array,
     *,
-    sizes: Sizes,
+    sizes: DecoderSizes,
     options: Options,
     capacity: int,
     eos: int,
@@ -46,7 +47,7 @@ def begin(
     """
     length, samples = ids.shape[1], options.samples
     empty = start >= length
-    logits, cache = network.prefill(weights, sizes, ids, start, capacity)
+    logits, cache = cached_decoder.prefill(weights, sizes, ids, start, capacity)
 
     def key(prompt, sample):
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), prompt), sample)
@@ -66,7 +67,14 @@ def begin(
 
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "length", "eos"), donate_argnames="state")
 def extend(
-    weights: Weights, state: State, until: jax.Array, *, sizes: Sizes, options: Options, length: int, eos: int
+    weights: DecoderWeights,
+    state: State,
+    until: jax.Array,
+    *,
+    sizes: DecoderSizes,
+    options: Options,
+    length: int,
+    eos: int,
 ) -> State:
     """Goes on until all rows are done or have `until` new tokens, an int32 scalar. length: P."""
 
@@ -75,7 +83,9 @@ def extend(
 
     def advance(state: State) -> State:
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.end - 1, 1, axis=1)[:, 0]
-        logits, cache = network.step(weights, sizes, state.cache, last, state.start, state.end - 1)
+        logits, cache = cached_decoder.decode_step(
+            weights, sizes, state.cache, last, state.start, state.end - 1
+        )
         return _append(state._replace(cache=cache), logits, length, options, eos)
 
     return jax.lax.while_loop(more, advance, state)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxft import workdir
-from jaxft.base_model import NEW
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.model_card import (
@@ -17,6 +16,7 @@ from jaxft.model_card import (
     sequence_classification,
     token_classification,
 )
+from jaxft.models.pretrained_model import NEW
 
 PARTS = {  # by task
     "token_classification": token_classification,

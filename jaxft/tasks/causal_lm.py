@@ -27,7 +27,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import LanguageModel
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
-from jaxft.models import bodies
+from jaxft.models.registry import make_backbone
 from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder
 
@@ -158,7 +158,7 @@ class CausalLM:
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`LanguageModel` over a GPT-2 body of `sizes`."""
-        return LanguageModel(bodies.make(sizes, rngs=rngs))
+        return LanguageModel(make_backbone(sizes, rngs=rngs))
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""

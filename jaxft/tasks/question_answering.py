@@ -22,7 +22,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import TokenClassifier
 from jaxft.metrics import answer_report, classification_report
 from jaxft.metrics.answers import TUNED, AnswerState
-from jaxft.models import bodies
+from jaxft.models.registry import make_backbone
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Found
@@ -162,7 +162,7 @@ class QuestionAnswering:
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`TokenClassifier` with two outputs over a BERT body of `sizes`; no dropout before the head, as in torch."""
         return TokenClassifier(
-            bodies.make(sizes, rngs=rngs),
+            make_backbone(sizes, rngs=rngs),
             num_labels=len(OUTPUTS),
             dropout=0.0,
             initializer_range=sizes["initializer_range"],

@@ -27,7 +27,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import Score, SequenceClassifier
 from jaxft.layers.linear import Linear
 from jaxft.metrics import classification_report as report
-from jaxft.models import bodies
+from jaxft.models.registry import is_causal, make_backbone
 from jaxft.report import write_json, write_lines
 from jaxft.tasks import problems
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks, two_passes
@@ -182,7 +182,7 @@ class SequenceClassification:
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`SequenceClassifier` over a body of `sizes`. Raises `UserError` where it has nothing to pool so."""
-        causal = bodies.is_causal(sizes)
+        causal = is_causal(sizes)
         pool = pool_of(self.config, sizes.get("architecture", "bert"))
         if causal and pool in ("pooler", "cls"):
             raise UserError(
@@ -190,7 +190,7 @@ class SequenceClassification:
                 "expected 'last' (which 'auto' means), 'mean' or 'max'"
             )
         return SequenceClassifier(
-            bodies.make(sizes, rngs=rngs, **({"pooler": True} if pool == "pooler" else {})),
+            make_backbone(sizes, rngs=rngs, **({"pooler": True} if pool == "pooler" else {})),
             num_labels=len(self.labels),
             pool=pool,
             dropout=self.head_dropout,

@@ -27,7 +27,7 @@ from jaxft.layers.heads import TokenClassifier
 from jaxft.layers.linear import Linear
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
-from jaxft.models import bodies
+from jaxft.models.registry import make_backbone
 from jaxft.tasks import tagging_report
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, class_weights, two_passes
 
@@ -182,7 +182,7 @@ class TokenClassification:
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`TokenClassifier` over a body of `sizes`."""
-        body = bodies.make(sizes, rngs=rngs)
+        body = make_backbone(sizes, rngs=rngs)
         return TokenClassifier(
             body,
             num_labels=len(self.labels),

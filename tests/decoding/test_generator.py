@@ -18,8 +18,8 @@ from jaxft.decoding.options import Options
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
-from jaxft.models.gpt2 import GPT2
-from jaxft.pretrained import gpt2
+from jaxft.models.gpt2 import weights
+from jaxft.models.gpt2.network import GPT2
 
 VOCABULARY, POSITIONS, EOS = 23, 128, 5
 PROMPTS = [[1, 2, 3], [7], list(range(6, 22)), [4, 4, 9, 4, 4, 9, 4], [11, 0]]
@@ -36,10 +36,10 @@ def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    sizes = gpt2.sizes(config.to_dict())
+    sizes = config.sizes(config.to_dict())
     graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(body=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    parameters, _ = load_weights(gpt2.TABLE, tensors, parameter_paths.flatten(nnx.to_pure_dict(state)))
+    parameters, _ = load_weights(weights.TABLE, tensors, parameter_paths.flatten(nnx.to_pure_dict(state)))
     return model, nnx.merge(graph, parameter_paths.unflatten(jax.tree.map(jnp.asarray, parameters))).body
 
 

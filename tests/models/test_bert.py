@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.heads import TokenClassifier
-from jaxft.models.bert import Bert
+from jaxft.models.bert.network import Bert
 from tests.models.bodies import (
     LABELS,
     LENGTH,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.models.gpt2 import GPT2
+from jaxft.models.gpt2.network import GPT2
 from tests.models.bodies import (
     LENGTH,
     SEGMENTS,

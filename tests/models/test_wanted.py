@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import LanguageModel, SequenceClassifier, TokenClassifier
-from jaxft.models import bodies
+from jaxft.models.registry import make_backbone
 from tests.models.bodies import LABELS, LENGTH, VOCABULARY, assert_same, random_batch
 
 ROWS = 6
@@ -35,11 +35,11 @@ def make(kind: str, **options) -> nnx.Module:
     rngs = nnx.Rngs(0)
     head = {"num_labels": LABELS, "dropout": 0.2, "initializer_range": 0.3, "rngs": rngs}
     if kind == "tokens":
-        return TokenClassifier(bodies.make(BERT | options, rngs=rngs), **head)
+        return TokenClassifier(make_backbone(BERT | options, rngs=rngs), **head)
     if kind == "words":
-        return LanguageModel(bodies.make(GPT2 | options, rngs=rngs))
+        return LanguageModel(make_backbone(GPT2 | options, rngs=rngs))
     sizes = GPT2 if kind == "last" else BERT | {"pooler": kind == "pooler"}
-    return SequenceClassifier(bodies.make(sizes | options, rngs=rngs), pool=kind, **head)
+    return SequenceClassifier(make_backbone(sizes | options, rngs=rngs), pool=kind, **head)
 
 
 def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,7 @@ from transformers import (
     pipeline,
 )
 
-from jaxft import base_model, build, evaluate, export, predict, train
+from jaxft import build, evaluate, export, predict, train
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText
@@ -25,8 +25,9 @@ from jaxft.errors import UserError
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
+from jaxft.models.gpt2 import weights
+from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
-from jaxft.pretrained import gpt2
 from jaxft.tasks import TASKS
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -84,15 +85,15 @@ def settings(checkpoint, task, **changed):
 def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     """Words as after a space, texts as they are; packed here, a text a row there; the last real token is read."""
     values = settings(checkpoint, kind, data__label_subwords="last", data__max_segments=4)
-    opened = base_model.open_checkpoint(values, lambda: [])
+    opened = open_pretrained_model(values, lambda: [])
     labels, tokenizer = WORDS[kind], opened.tokenizer
     of_words = kind == "token_classification"
     task = TASKS[kind](labels, head_dropout=0.1, config=values)
-    net = build.network(task, base_model.body_sizes(values, opened.hf_config), make_mesh(values))
+    net = build.network(task, backbone_sizes(values, opened.hf_config), make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
-    parameters, report = load_weights(gpt2.TABLE, tensors, net.abstract)
+    parameters, report = load_weights(weights.TABLE, tensors, net.abstract)
     assert not report.new and not report.ignored
     assert bool(tokenizer.add_prefix_space) == of_words
 
@@ -125,7 +126,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)
-    assert_gradients_are_torchs(gpt2.TABLE, ours, gradients, net.abstract)
+    assert_gradients_are_torchs(weights.TABLE, ours, gradients, net.abstract)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
 def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
     task = TASKS["sequence_classification"](["x", "y"], config=values)
-    sizes = base_model.body_sizes(values, read_config(checkpoint))
+    sizes = backbone_sizes(values, read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
         build.network(task, sizes, make_mesh(values))
 
@@ -254,4 +255,4 @@ def test_tasks_that_are_not_for_it_say_so(checkpoint, kind, changed):
     with pytest.raises(
         UserError, match=f"model_type is 'gpt2', but config.task='{kind}' is for bert; choose"
     ):
-        base_model.open_checkpoint(values, lambda: [])
+        open_pretrained_model(values, lambda: [])

@@ -17,8 +17,9 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights, save_weights
+from jaxft.models.bert import config
+from jaxft.models.bert import weights as bert
 from jaxft.parallel.mesh import make_mesh
-from jaxft.pretrained import bert
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Candidate, Found
 from jaxft.tasks.base import Split
@@ -78,7 +79,7 @@ def questions(count=12, longest=40):
 def setting():
     """(values, network, torch's model, our parameters of it, its windows, compiled gradient)."""
     values = values_of()
-    net = build.network(task_of(values), bert.sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values))
+    net = build.network(task_of(values), config.sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values))
     theirs = BertForQuestionAnswering(HF).eval()
     randomize(theirs, 1)
     windows = net.task.encode(questions(), tokenizer(), values, cached=False)

@@ -18,8 +18,9 @@ from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledTex
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.models.bert import config
+from jaxft.models.bert import weights as bert
 from jaxft.parallel.mesh import make_mesh
-from jaxft.pretrained import bert
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification import SequenceClassification
 from tests.data.tiny_text import VOCABULARY, tokenizer
@@ -62,7 +63,7 @@ def task_of(values):
 
 
 def network(values):
-    sizes = bert.sizes(HF.to_dict()) | {"unroll": False}
+    sizes = config.sizes(HF.to_dict()) | {"unroll": False}
     return build.network(task_of(values), sizes, make_mesh(values))
 
 
@@ -243,7 +244,7 @@ def test_dropout_is_on_before_the_head_too():
         .arrays
     )
 
-    sizes = bert.sizes(HF.to_dict()) | {"unroll": False, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    sizes = config.sizes(HF.to_dict()) | {"unroll": False, "hidden_dropout": 0.0, "attention_dropout": 0.0}
     for rate, distinct in ((0.5, 3), (0.0, 1)):
         task = SequenceClassification(LABELS[SINGLE], head_dropout=rate, config=values)
         graph = build.network(task, sizes, make_mesh(values)).graphdef

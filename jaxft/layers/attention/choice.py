@@ -1,12 +1,16 @@
 """Chooses the attention implementation and lays it over the mesh."""
 
 import functools
-from typing import Protocol
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
 
+from jaxft.errors import UserError
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
 from jaxft.layers.attention.limits import WITH_DROPOUT, kernel_obstacle
 from jaxft.layers.attention.splash import splash_attention
@@ -116,3 +120,38 @@ def weight_hashes(
 
 
 KERNELS = {"splash": splash_attention, "flash": _flash}
+
+
+KERNEL_OF = {"tpu": "splash", "gpu": "flash"}  # of attention, by platform
+
+
+# The row's length from which it is worth while: flash's measured (H100, rows of 64 to 1,024), splash's a guess.
+WORTH_FROM = {"splash": 512, "flash": 64}
+
+
+def choose_attention(config: ConfigDict, sizes: Mapping[str, Any], platform: str) -> str:
+    """The implementation of attention that `config.model.attention` means, in training and evaluation.
+
+    "auto" is the platform's kernel for rows of `WORTH_FROM` and more that it can compute, and else dense. Raises
+    `UserError` for a kernel that is asked for and cannot be had.
+    """
+    asked, length = config.model.attention, config.data.max_length
+    auto = asked == "auto"
+    name = KERNEL_OF.get(platform, "dense") if auto else asked
+    if name == "dense" or (auto and length < WORTH_FROM[name]):
+        return "dense"
+    head_width = sizes["hidden_size"] // sizes["num_heads"]
+    obstacle = kernel_obstacle(name, length=length, head_width=head_width, dtype=sizes["dtype"])
+    if KERNEL_OF.get(platform) != name or (name == "flash" and not _gpu_takes_flash()):
+        obstacle = f"cannot run on this {platform}"
+    elif (rate := sizes["attention_dropout"]) and name not in WITH_DROPOUT:
+        obstacle = f"has no dropout of attention weights, here {rate}; set config.model.dropout=0.0"
+    if obstacle and not auto:
+        raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")
+    return "dense" if obstacle else name
+
+
+def _gpu_takes_flash() -> bool:
+    """Whether this machine's GPU is NVIDIA's, of compute capability 8.0 (Ampere) or later; AMD's has a name there."""
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0

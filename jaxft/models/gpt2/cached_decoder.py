@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.dense import dense_attention
-from jaxft.models.gpt2 import GPT2
+from jaxft.models.gpt2.network import GPT2
 
 
 class Dense(NamedTuple):
@@ -41,7 +41,7 @@ class Layer(NamedTuple):
     down: Dense
 
 
-class Weights(NamedTuple):
+class DecoderWeights(NamedTuple):
     """What a decoder computes with, in its dtype; norms are float32."""
 
     word: jax.Array  # [V, D], embeds tokens and scores them
@@ -50,7 +50,7 @@ class Weights(NamedTuple):
     norm: Norm
 
 
-class Sizes(NamedTuple):
+class DecoderSizes(NamedTuple):
     """What of a network is not in its weights."""
 
     num_heads: int
@@ -62,16 +62,16 @@ class Sizes(NamedTuple):
 Cache = list[tuple[jax.Array, jax.Array]]  # keys and values of each layer, each [R, H, T, D / H]
 
 
-def prepare(body: GPT2) -> tuple[Weights, Sizes]:
+def prepare_weights(body: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
     """A decoder's weights, in `body.dtype`, and sizes."""
     graph, state = nnx.split(body)
     template = body.layers
-    sizes = Sizes(
+    sizes = DecoderSizes(
         body.num_heads, template.mlp.activation, body.norm.epsilon, template.attention.scale_by_inverse_layer
     )
 
     @jax.jit
-    def turned(state) -> Weights:
+    def turned(state) -> DecoderWeights:
         body = nnx.merge(graph, state)
         stack = body.layers
 
@@ -84,7 +84,7 @@ def prepare(body: GPT2) -> tuple[Weights, Sizes]:
         def norm(module, index=...) -> Norm:
             return Norm(module.scale[...][index], module.bias[...][index])
 
-        return Weights(
+        return DecoderWeights(
             body.embeddings.word.embedding[...].astype(body.dtype),
             body.embeddings.position.embedding[...].astype(body.dtype),
             [
@@ -123,7 +123,7 @@ def _columns(dense: Dense, x: jax.Array) -> jax.Array:
     return dense.weight @ x + dense.bias[:, None]
 
 
-def _scores(weights: Weights, x: jax.Array) -> jax.Array:
+def _scores(weights: DecoderWeights, x: jax.Array) -> jax.Array:
     """Columns `[D, R]` -> logits float32 `[V, R]`."""
     logits = jnp.matmul(weights.word, x, preferred_element_type=jnp.float32)
     # Whoever transposes this must not turn the product around.
@@ -131,7 +131,7 @@ def _scores(weights: Weights, x: jax.Array) -> jax.Array:
 
 
 def prefill(
-    weights: Weights, sizes: Sizes, ids: jax.Array, start: jax.Array, capacity: int
+    weights: DecoderWeights, sizes: DecoderSizes, ids: jax.Array, start: jax.Array, capacity: int
 ) -> tuple[jax.Array, Cache]:
     """Reads prompts that end with the last column.
 
@@ -165,8 +165,13 @@ def prefill(
     return _scores(weights, _norm(last, weights.norm, sizes.epsilon, 0)), cache
 
 
-def step(
-    weights: Weights, sizes: Sizes, cache: Cache, ids: jax.Array, start: jax.Array, column: jax.Array
+def decode_step(
+    weights: DecoderWeights,
+    sizes: DecoderSizes,
+    cache: Cache,
+    ids: jax.Array,
+    start: jax.Array,
+    column: jax.Array,
 ) -> tuple[jax.Array, Cache]:
     """Reads one token of each row.
 
