@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import build, losses
+from jaxft import build
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources import tag_schemes
 from jaxft.layers import crf
+from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
@@ -79,7 +80,7 @@ def measure(rows: int, length: int, turns: int) -> None:
     chain = crf.Chain(jnp.zeros((len(labels), len(labels))), jnp.zeros(len(labels)), jnp.zeros(len(labels)))
 
     def softmax(logits, chain):
-        return losses.cross_entropy(logits, batch["labels"], batch["weights"])[0]
+        return cross_entropy.cross_entropy(logits, batch["labels"], batch["weights"])[0]
 
     def with_chain(logits, chain):
         arrays = (batch["labels"], batch["weights"], batch["segment_ids"])

@@ -195,8 +195,9 @@ def memory() -> None:
     import jax.numpy as jnp
     from flax import nnx
 
-    from jaxft import chunked_loss, losses
     from jaxft.layers.heads import LanguageModel
+    from jaxft.losses import chunked as chunked_loss
+    from jaxft.losses import cross_entropy
     from jaxft.models.gpt2 import config
     from jaxft.models.gpt2.network import GPT2
 
@@ -207,7 +208,7 @@ def memory() -> None:
     hidden, table = (jax.ShapeDtypeStruct((n, sizes["hidden_size"]), jnp.float32) for n in (8192, VOCABULARY))
 
     def whole(hidden, table, labels, weights):
-        return losses.cross_entropy(hidden @ table.T, labels, weights)[0]
+        return cross_entropy.cross_entropy(hidden @ table.T, labels, weights)[0]
 
     def chunked(hidden, table, labels, weights):
         return chunked_loss.chunked_cross_entropy(hidden, table, labels, weights)[0]

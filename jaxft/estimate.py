@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxft import build, chunked_loss, hlo, step
+from jaxft import build, hlo, step
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.losses import chunked
 from jaxft.models.pretrained_model import backbone_sizes, describe_model, head_dropout
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
@@ -143,7 +144,7 @@ def estimate(
     text = compiled.as_text()
     # The loss over a vocabulary runs over as many chunks of a device's positions as have labels: all, in text.
     positions = rows // accumulate * length // mesh.size
-    chunks = -(-positions // chunked_loss.chunk_on(net.mesh)) if net.task.predicts_words else 1
+    chunks = -(-positions // chunked.chunk_size(net.mesh)) if net.task.predicts_words else 1
     program = hlo.Program(text, unknown_trips=chunks)
     peak = build.predicted_bytes({"train": compiled})
     collectives = _by_kind(program.collectives())

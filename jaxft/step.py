@@ -8,10 +8,10 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft import losses
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.layer_stacks import stack
+from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 
 # Flat: {"body/embeddings/word/embedding": array, ...}, with tuples of arrays where `stacks.apart` made them.
@@ -38,7 +38,7 @@ def whole(batch: Batch) -> Batch:
     """A step's batch with what a loss takes that depends on all of it: of several tasks `losses.step_scales`."""
     if "task_weights" not in batch:
         return batch
-    return batch | {"scales": losses.step_scales(batch["task_weights"])}
+    return batch | {"scales": cross_entropy.step_scales(batch["task_weights"])}
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:

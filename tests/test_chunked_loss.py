@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.chunked_loss import chunked_cross_entropy, chunked_scores
-from jaxft.losses import cross_entropy
+from jaxft.losses.chunked import chunked_cross_entropy, chunked_scores
+from jaxft.losses.cross_entropy import cross_entropy
 
 
 def _plain(hidden, embedding, labels, weights):

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxft import build, losses, optim, step
+from jaxft import build, optim, step
 from jaxft.config import loading as settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
+from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
@@ -358,7 +359,7 @@ def test_label_smoothing_and_class_weights_reach_the_loss():
     for values in ({"loss.label_smoothing": 0.2}, {"loss.class_weights": (("O", 0.25), ("B-X", 3.0))}):
         task = TokenClassification(LABELS, config=config_with(**values))
         weights = np.array([0.25, 3.0, 1.0]) if "loss.class_weights" in values else None
-        want = losses.cross_entropy(
+        want = cross_entropy.cross_entropy(
             logits,
             arrays["labels"],
             arrays["weights"],

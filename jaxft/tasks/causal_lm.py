@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import chunked_loss
 from jaxft.data.batching.batch import INPUTS, TOKEN_LABELS, Batch
 from jaxft.data.encoding.documents import encode_documents, encode_prompts
 from jaxft.data.encoding.windows import Windows
@@ -25,6 +24,7 @@ from jaxft.data.sources.sentences import choose_dev
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import LanguageModel
+from jaxft.losses import chunked
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models.registry import make_backbone
@@ -162,7 +162,7 @@ class CausalLM:
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""
-        return chunked_loss.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
+        return chunked.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every next token, float32 [R, L, V], without dropout."""
@@ -176,7 +176,7 @@ class CausalLM:
         """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
         shape = batch["labels"].shape
         hidden, embedding, labels, weights = _flat(model, batch, None)
-        nll, correct = chunked_loss.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
+        nll, correct = chunked.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import losses
 from jaxft.data.batching.batch import ArraySpec, segment_labels
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText, label_names, sort_labels
 from jaxft.errors import UserError
+from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
 from jaxft.metrics.multi_label import MultiLabelState
 from jaxft.metrics.regression import RegressionState
@@ -83,11 +83,11 @@ class SingleLabel:
 
     def loss(self, logits, labels, weights):
         """See `losses.cross_entropy`."""
-        return losses.cross_entropy(logits, labels, weights, **self._options)
+        return cross_entropy.cross_entropy(logits, labels, weights, **self._options)
 
     def divergence(self, a, b, weights):
         """See `losses.divergence`."""
-        return losses.divergence(a, b, weights)
+        return cross_entropy.symmetric_divergence(a, b, weights)
 
     def scores(self, logits):
         """Softmax."""
@@ -157,11 +157,11 @@ class MultiLabel:
 
     def loss(self, logits, labels, weights):
         """See `losses.binary_cross_entropy`."""
-        return losses.binary_cross_entropy(logits, labels, weights, **self._options)
+        return cross_entropy.binary_cross_entropy(logits, labels, weights, **self._options)
 
     def divergence(self, a, b, weights):
         """See `losses.divergence`."""
-        return losses.divergence(a, b, weights, exclusive=False)
+        return cross_entropy.symmetric_divergence(a, b, weights, exclusive=False)
 
     def scores(self, logits):
         """Sigmoid."""
@@ -245,11 +245,11 @@ class Number:
 
     def loss(self, logits, labels, weights):
         """See `losses.squared_error`."""
-        return losses.squared_error(logits[..., 0], labels, weights)
+        return cross_entropy.squared_error(logits[..., 0], labels, weights)
 
     def divergence(self, a, b, weights):
         """The squared difference, which is that of normal distributions of variance 1."""
-        return losses.squared_error(a[..., 0], b[..., 0], weights)[0] / 2
+        return cross_entropy.squared_error(a[..., 0], b[..., 0], weights)[0] / 2
 
     def scores(self, logits):
         """In the data's units."""

@@ -12,7 +12,6 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import losses
 from jaxft.data.batching.batch import Batch, segment_labels
 from jaxft.data.encoding.questions import encode_questions
 from jaxft.data.encoding.windows import Windows
@@ -20,6 +19,7 @@ from jaxft.data.sources.questions import Question, find_question_overlap, read_q
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import TokenClassifier
+from jaxft.losses import cross_entropy
 from jaxft.metrics import answer_report, classification_report
 from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models.registry import make_backbone
@@ -316,7 +316,7 @@ def _logits(model, batch, dropout) -> jax.Array:
 
 def _loss(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
     spans = batch["starts"][..., None] + batch["labels"]
-    return losses.span_cross_entropy(logits, batch["segment_ids"], spans, batch["weights"])
+    return cross_entropy.span_cross_entropy(logits, batch["segment_ids"], spans, batch["weights"])
 
 
 def _words(question: Question) -> int:

@@ -14,7 +14,6 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import losses
 from jaxft.data.batching.batch import INPUTS, TOKEN_LABELS, Batch, word_values
 from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
 from jaxft.data.encoding.windows import Windows
@@ -25,6 +24,7 @@ from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import TokenClassifier
 from jaxft.layers.linear import Linear
+from jaxft.losses import cross_entropy
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.models.registry import make_backbone
@@ -195,7 +195,7 @@ class TokenClassification:
     def _loss(
         self, model: nnx.Module, logits: jax.Array, batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        return losses.cross_entropy(
+        return cross_entropy.cross_entropy(
             logits,
             batch["labels"],
             batch["weights"],
@@ -209,7 +209,7 @@ class TokenClassification:
         return two_passes(
             lambda masks: _logits(model, batch, masks, batch["weights"] > 0),
             lambda logits: self._loss(model, logits, batch),
-            lambda one, other: losses.divergence(one, other, batch["weights"]),
+            lambda one, other: cross_entropy.symmetric_divergence(one, other, batch["weights"]),
             self.r_drop,
             dropout,
         )

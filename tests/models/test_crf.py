@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxft.data.sources import tag_schemes
 from jaxft.layers import crf
 from jaxft.layers.crf import Chain, best_paths, negative_log_likelihood
-from jaxft.losses import cross_entropy
+from jaxft.losses.cross_entropy import cross_entropy
 
 LENGTH = 9
 SEEDS = st.integers(0, 2**32 - 1)

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForQuestionAnswering
 
-from jaxft import build, losses, step
+from jaxft import build, step
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights, save_weights
+from jaxft.losses import cross_entropy
 from jaxft.models.bert import config
 from jaxft.models.bert import weights as bert
 from jaxft.parallel.mesh import make_mesh
@@ -203,7 +204,7 @@ def test_segments_have_a_softmax_of_their_own():
     @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient_of(logits):
         loss = functools.partial(
-            losses.span_cross_entropy, segment_ids=segments, spans=spans, weights=weights
+            cross_entropy.span_cross_entropy, segment_ids=segments, spans=spans, weights=weights
         )
         return jax.value_and_grad(loss, has_aux=True)(logits)
 

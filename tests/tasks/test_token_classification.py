@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import losses
 from jaxft.config import loading
 from jaxft.data.batching.batch import INPUTS
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.losses import cross_entropy
 from jaxft.tasks import TASKS
 
 
@@ -30,9 +30,10 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence_over_labelled_wor
     total, weight = task.loss(model, batch, DropoutSeed(jnp.uint32(1), jnp.int32(0)))
     one, other = logits.values()
     each = [
-        losses.cross_entropy(x, labels, weights, class_weights=jnp.array([0.5, 1, 1])) for x in (one, other)
+        cross_entropy.cross_entropy(x, labels, weights, class_weights=jnp.array([0.5, 1, 1]))
+        for x in (one, other)
     ]
-    mean, apart = (each[0][0] + each[1][0]) / 2, losses.divergence(one, other, weights)
+    mean, apart = (each[0][0] + each[1][0]) / 2, cross_entropy.symmetric_divergence(one, other, weights)
     assert float(total) == pytest.approx(float(mean + 0.7 * apart)) and weight == each[0][1]
     assert float(apart) > 0.1
     task.loss(model, batch, None)

@@ -83,7 +83,9 @@ def binary_cross_entropy(
     return jnp.sum(losses * weights), jnp.sum(weights) * logits.shape[-1]
 
 
-def divergence(a: jax.Array, b: jax.Array, weights: jax.Array, *, exclusive: bool = True) -> jax.Array:
+def symmetric_divergence(
+    a: jax.Array, b: jax.Array, weights: jax.Array, *, exclusive: bool = True
+) -> jax.Array:
     """Half the sum of both Kullback-Leibler divergences of two distributions, summed over positions by weight.
 
     Source: R-Drop (Liang et al. 2021, equation 2), where a and b come from one input under two dropout masks.

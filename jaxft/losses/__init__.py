@@ -1,0 +1,1 @@
+"""Losses that return (sum, weight)."""
