@@ -86,8 +86,8 @@ def jaxft_side(flags, folder: Path):
     """A function that generates with jaxft."""
     from flax import nnx
 
-    from jaxft.decoding.generator import Generator
-    from jaxft.decoding.options import Options
+    from jaxft.generation.generator import Generator
+    from jaxft.generation.options import GenerationOptions
     from jaxft.hub.files import read_config
     from jaxft.hub.tensors import open_tensors
     from jaxft.hub.weights import load_weights
@@ -100,7 +100,10 @@ def jaxft_side(flags, folder: Path):
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = load_weights(weights.TABLE, open_tensors(folder), abstract)
     generator = Generator(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, eos=None)
-    prompts, options = make_prompts(flags), Options(max_new_tokens=flags.new, **METHODS[flags.method][1])
+    prompts, options = (
+        make_prompts(flags),
+        GenerationOptions(max_new_tokens=flags.new, **METHODS[flags.method][1]),
+    )
     return lambda: [outputs[0].ids for outputs in generator.generate(prompts, options)]
 
 

@@ -20,9 +20,9 @@ from jaxft.config.validation import CHOICES
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.loader import Loader
 from jaxft.data.encoding.documents import LAYOUTS
-from jaxft.decoding.generator import Generator
-from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.generation.generator import Generator
+from jaxft.generation.options import GenerationOptions
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices, replicate_locally
 from jaxft.step import model_of
@@ -94,7 +94,7 @@ def generate(
     net: Network, parameters: dict, prompts: list[list[int]], tokenizer: Any, config: ConfigDict
 ) -> list[str]:
     """The text that follows each prompt of token ids, up to its end: greedy, or the best of `config.eval.beams`."""
-    options = Options(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
+    options = GenerationOptions(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
     here = replicate_locally(parameters, net.mesh)
     generator = Generator(model_of(net.graphdef, here).body, eos=tokenizer.eos_token_id)
     rows = config.eval.rows

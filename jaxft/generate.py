@@ -23,9 +23,9 @@ from jaxft import inference, startup, step, workdir
 from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
 from jaxft.data.sources import conll, documents, files, records
 from jaxft.data.sources.sentences import check_readable
-from jaxft.decoding.generator import Generator, Output
-from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.generation.generator import Generator, Output
+from jaxft.generation.options import GenerationOptions
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
@@ -102,7 +102,7 @@ class Writer:
         self._decode = _decoder(tokenizer)
 
     def encode(
-        self, prompts: Sequence[str | dict], options: Options, *, where: str = "prompt"
+        self, prompts: Sequence[str | dict], options: GenerationOptions, *, where: str = "prompt"
     ) -> list[list[int]]:
         """Token ids of prompts: texts, or records of the template's keys (a text is the value of its only one)."""
         if self.template is None:
@@ -129,7 +129,7 @@ class Writer:
     def generate(
         self,
         prompts: Iterable[str | dict],
-        options: Options,
+        options: GenerationOptions,
         *,
         stop: Sequence[str] = (),
         rows: int = ROWS,
@@ -150,7 +150,9 @@ class Writer:
                 yield [Generated(*one) for one in texts]
             first += len(batch)
 
-    def stream(self, prompt: str | dict, options: Options, *, stop: Sequence[str] = ()) -> Iterator[str]:
+    def stream(
+        self, prompt: str | dict, options: GenerationOptions, *, stop: Sequence[str] = ()
+    ) -> Iterator[str]:
         """Pieces of the one text that follows a prompt, as they are made; beam search gives it at the end."""
         if options.samples != 1:
             raise UserError(f"samples is {options.samples}, but only one text can be streamed")
@@ -245,7 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--rows", type=int, default=ROWS, help=f"prompts of a batch; default {ROWS}")
     parser.add_argument("--stop", action="append", default=[], help="text to stop before; may be repeated")
-    for field in dataclasses.fields(Options):
+    for field in dataclasses.fields(GenerationOptions):
         flag = "--" + field.name.replace("_", "-")
         if field.type is bool:
             parser.add_argument(flag, action="store_true", help=HELP[field.name])
@@ -279,7 +281,9 @@ def _say(line: str) -> None:
 
 def run_generate(flags: argparse.Namespace) -> None:
     """Generates for the flags. Raises `UserError` for a bad model, prompt or option."""
-    options = Options(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(Options)})
+    options = GenerationOptions(
+        **{field.name: getattr(flags, field.name) for field in dataclasses.fields(GenerationOptions)}
+    )
     if flags.rows < 1:
         raise UserError(f"--rows {flags.rows}: expected 1 or more")
     writer = from_run(Path(flags.run)) if flags.run else from_checkpoint(flags.checkpoint)
@@ -301,7 +305,7 @@ def run_generate(flags: argparse.Namespace) -> None:
     _say(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
 
 
-def _print(writer: Writer, flags: argparse.Namespace, options: Options) -> None:
+def _print(writer: Writer, flags: argparse.Namespace, options: GenerationOptions) -> None:
     """Prints what follows `--prompt`: one text as it is made, several with a line between them."""
     if flags.output != "-":
         raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")

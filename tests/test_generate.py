@@ -7,9 +7,9 @@ import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from jaxft import generate
-from jaxft.decoding.generator import Output
-from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.generation.generator import Output
+from jaxft.generation.options import GenerationOptions
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def theirs(tiny_gpt2, prompt, **options) -> str:
 
 
 def test_a_checkpoint_continues_text_as_torch_does_by_the_batch_and_streamed(tiny_gpt2, writer):
-    options = Options(max_new_tokens=30, no_repeat_ngram=2)
+    options = GenerationOptions(max_new_tokens=30, no_repeat_ngram=2)
     texts = [text for [text] in writer.generate(PROMPTS, options, rows=2)]
     expected = [theirs(tiny_gpt2, p, max_new_tokens=30, no_repeat_ngram_size=2) for p in PROMPTS]
     assert [text.text for text in texts] == expected
@@ -54,12 +54,12 @@ def test_streaming_waits_for_whole_characters_and_for_what_may_be_a_stop(writer,
             yield [[Output(ids[:count], False)]]
 
     monkeypatch.setattr(writer._generator, "stream", stream)
-    assert list(writer.stream("", Options())) == ["n", "é", "€", "a", "b"]
-    assert list(writer.stream("", Options(), stop=["€ax"])) == ["n", "é", "€ab"]
+    assert list(writer.stream("", GenerationOptions())) == ["n", "é", "€", "a", "b"]
+    assert list(writer.stream("", GenerationOptions(), stop=["€ax"])) == ["n", "é", "€ab"]
 
 
 def test_text_ends_before_a_stop_string_wherever_the_tokens_lie(tiny_gpt2, writer):
-    options = Options(max_new_tokens=30, no_repeat_ngram=2)
+    options = GenerationOptions(max_new_tokens=30, no_repeat_ngram=2)
     [[plain]] = writer.generate(PROMPTS[:1], options)
     stop = plain.text[7:10]  # of several tokens
     [[text]] = writer.generate(PROMPTS[:1], options, stop=["not there", stop])
@@ -70,7 +70,7 @@ def test_text_ends_before_a_stop_string_wherever_the_tokens_lie(tiny_gpt2, write
 
 
 def test_a_stop_string_cuts_the_best_beams(writer):
-    options = Options(max_new_tokens=20, beams=3, samples=2, no_repeat_ngram=2)
+    options = GenerationOptions(max_new_tokens=20, beams=3, samples=2, no_repeat_ngram=2)
     [plain] = writer.generate(PROMPTS[:1], options)
     stop = plain[0].text[5:7]
     [cut] = writer.generate(PROMPTS[:1], options, stop=[stop])
@@ -78,7 +78,7 @@ def test_a_stop_string_cuts_the_best_beams(writer):
 
 
 def test_samples_do_not_depend_on_the_size_of_batches(writer):
-    options = Options(max_new_tokens=8, temperature=1.0, samples=2, seed=3)
+    options = GenerationOptions(max_new_tokens=8, temperature=1.0, samples=2, seed=3)
     texts, others = (list(writer.generate(PROMPTS, options, rows=rows)) for rows in (3, 2))
     assert texts == others
     assert len({one.text for samples in texts for one in samples}) == 6
@@ -113,11 +113,11 @@ def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command
     with pytest.raises(UserError, match=r"in.jsonl, line 2: no key 'prompt' in \['text'\]"):
         list(generate.read_prompts(str(tmp_path / "in.jsonl"), writer))
     with pytest.raises(UserError, match="a stop string is empty"):
-        next(writer.generate(["a"], Options(), stop=[""]))
+        next(writer.generate(["a"], GenerationOptions(), stop=[""]))
     with pytest.raises(UserError, match="only one text can be streamed"):
-        next(writer.stream("a", Options(temperature=1.0, samples=2)))
+        next(writer.stream("a", GenerationOptions(temperature=1.0, samples=2)))
     with pytest.raises(UserError, match="prompt 1 has 60 tokens"):
-        next(writer.generate(["a" * 60], Options()))
+        next(writer.generate(["a" * 60], GenerationOptions()))
 
 
 def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypatch):
@@ -130,16 +130,16 @@ def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypa
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_gpt2)
     writer = generate.Writer(None, tokenizer, template="{article} =>{headline}", room=20)
     assert made["eos"] == tokenizer.eos_token_id
-    short, long = writer.encode(["the cat", {"article": "z" * 30}], Options(max_new_tokens=10))
+    short, long = writer.encode(["the cat", {"article": "z" * 30}], GenerationOptions(max_new_tokens=10))
     assert tokenizer.decode(short) == "the cat =>"
     assert tokenizer.decode(long) == "z" * 7 + " =>" and len(long) == 10
     with pytest.raises(UserError, match="leaves no room for a prompt in the 20 positions"):
-        writer.encode(["the cat"], Options(max_new_tokens=20))
+        writer.encode(["the cat"], GenerationOptions(max_new_tokens=20))
     with pytest.raises(UserError, match=r"prompt 1: no key 'article' in \['text'\]"):
-        writer.encode([{"text": "x"}], Options(max_new_tokens=10))
+        writer.encode([{"text": "x"}], GenerationOptions(max_new_tokens=10))
     two = generate.Writer(None, tokenizer, template="{question} {context} =>{answer}")
     with pytest.raises(UserError, match="fields question, context; give them as JSON lines"):
-        two.encode(["the cat"], Options())
+        two.encode(["the cat"], GenerationOptions())
     plain = generate.Writer(None, tokenizer, start=[3])
-    assert [plain.encode([p], Options())[0][0] for p in ("the", "")] == [3, 3]
-    assert generate.Writer(None, tokenizer).encode([""], Options()) == [[tokenizer.bos_token_id]]
+    assert [plain.encode([p], GenerationOptions())[0][0] for p in ("the", "")] == [3, 3]
+    assert generate.Writer(None, tokenizer).encode([""], GenerationOptions()) == [[tokenizer.bos_token_id]]

@@ -12,10 +12,10 @@ import torch
 from flax import nnx
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from jaxft.decoding import beam, sampling
-from jaxft.decoding.generator import Generator, bucket
-from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.generation import beam, sampling
+from jaxft.generation.generator import Generator, round_up_shape
+from jaxft.generation.options import GenerationOptions
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
 from jaxft.models.gpt2 import weights
@@ -100,7 +100,9 @@ GREEDY = {
 def test_greedy_search_is_torchs_token_for_token(case, fields):
     theirs, ours = GREEDY[case]
     expected = torch_ids(PROMPTS, fields, max_new_tokens=50, **theirs)
-    assert ids(generator(**fields).generate(PROMPTS, Options(max_new_tokens=50, **ours))) == expected
+    assert (
+        ids(generator(**fields).generate(PROMPTS, GenerationOptions(max_new_tokens=50, **ours))) == expected
+    )
     lengths = {len(text) for (text,) in expected}
     assert len(lengths) > 1 or case == "plain"  # some end early
 
@@ -129,7 +131,7 @@ BEAMS = {
 )
 def test_beam_search_is_torchs_token_for_token(case, eos, fields):
     theirs, ours = BEAMS[case]
-    options = Options(max_new_tokens=20, samples=3, **ours)
+    options = GenerationOptions(max_new_tokens=20, samples=3, **ours)
     outputs = generator(eos, **fields).generate(PROMPTS, options)
     assert ids(outputs) == torch_ids(PROMPTS, fields, samples=3, eos=eos, max_new_tokens=20, **theirs)
     for samples in outputs:
@@ -158,7 +160,9 @@ def p_value(counts: np.ndarray, shares: np.ndarray) -> float:
 @pytest.mark.parametrize("options", [{"temperature": 2.0}, {"top_k": 6, "top_p": 0.8}, {"min_p": 0.1}])
 def test_samples_have_the_networks_probabilities(options):
     options = {"temperature": 1.0} | options
-    outputs = generator(None).generate([PROMPTS[0]], Options(max_new_tokens=2, samples=2048, **options))
+    outputs = generator(None).generate(
+        [PROMPTS[0]], GenerationOptions(max_new_tokens=2, samples=2048, **options)
+    )
     drawn = np.array([output.ids for output in outputs[0]])
 
     def shares(prompt: list[int]) -> np.ndarray:
@@ -182,7 +186,7 @@ def test_samples_have_the_networks_probabilities(options):
 
 
 def test_a_sample_depends_on_seed_prompt_sample_and_step_and_on_nothing_else():
-    options = Options(max_new_tokens=12, temperature=1.5, samples=3, seed=4)
+    options = GenerationOptions(max_new_tokens=12, temperature=1.5, samples=3, seed=4)
     together = ids(generator(None).generate(PROMPTS, options))
     assert together == ids(generator(None).generate(PROMPTS, options))
     assert together[2:3] == ids(generator(None).generate(PROMPTS[2:3], options, first=2))
@@ -197,7 +201,7 @@ def test_a_sample_depends_on_seed_prompt_sample_and_step_and_on_nothing_else():
 
 
 def test_streaming_gives_in_pieces_what_generate_gives_at_once():
-    options = Options(max_new_tokens=20, no_repeat_ngram=2)
+    options = GenerationOptions(max_new_tokens=20, no_repeat_ngram=2)
     pieces = [ids(outputs) for outputs in generator().stream(PROMPTS, options, every=3)]
     assert pieces[-1] == ids(generator().generate(PROMPTS, options))
     assert len(pieces) == 8
@@ -206,7 +210,7 @@ def test_streaming_gives_in_pieces_what_generate_gives_at_once():
 
 
 def test_a_stop_ends_a_row_where_it_says_and_the_others_go_on():
-    options = Options(max_new_tokens=40, no_repeat_ngram=2)
+    options = GenerationOptions(max_new_tokens=40, no_repeat_ngram=2)
     plain = ids(generator(None).generate(PROMPTS, options))
     token = plain[0][0][9]
 
@@ -221,19 +225,19 @@ def test_a_stop_ends_a_row_where_it_says_and_the_others_go_on():
 
 
 def test_one_program_serves_a_bucket_of_shapes_and_every_seed():
-    assert [bucket(n) for n in (1, 2, 3, 4, 5, 7, 9, 100, 129)] == [1, 2, 3, 4, 6, 8, 12, 128, 192]
-    assert [bucket(n, 16) for n in (1, 16, 17, 25)] == [16, 16, 24, 32]
+    assert [round_up_shape(n) for n in (1, 2, 3, 4, 5, 7, 9, 100, 129)] == [1, 2, 3, 4, 6, 8, 12, 128, 192]
+    assert [round_up_shape(n, 16) for n in (1, 16, 17, 25)] == [16, 16, 24, 32]
     options = {"temperature": 0.7, "min_p": 0.02}
-    generator().generate(PROMPTS, Options(max_new_tokens=16, **options))
-    programs = sampling.begin._cache_size(), sampling.extend._cache_size()
+    generator().generate(PROMPTS, GenerationOptions(max_new_tokens=16, **options))
+    programs = sampling.begin_sampling._cache_size(), sampling.extend_samples._cache_size()
     for prompts, new, seed in ((PROMPTS, 9, 1), (PROMPTS[:4] + [[3]] * 2, 14, 2), ([[1] * 9] * 5, 1, 3)):
-        generator().generate(prompts, Options(max_new_tokens=new, seed=seed, **options))
-    assert programs == (sampling.begin._cache_size(), sampling.extend._cache_size())
-    generator().generate(PROMPTS, Options(max_new_tokens=16, beams=3))
-    programs = beam.search._cache_size()
+        generator().generate(prompts, GenerationOptions(max_new_tokens=new, seed=seed, **options))
+    assert programs == (sampling.begin_sampling._cache_size(), sampling.extend_samples._cache_size())
+    generator().generate(PROMPTS, GenerationOptions(max_new_tokens=16, beams=3))
+    programs = beam.beam_search._cache_size()
     for prompts, new in ((PROMPTS, 9), (PROMPTS[:4] + [[3]] * 2, 14), ([[1] * 9] * 5, 1)):
-        generator().generate(prompts, Options(max_new_tokens=new, beams=3))
-    assert beam.search._cache_size() == programs
+        generator().generate(prompts, GenerationOptions(max_new_tokens=new, beams=3))
+    assert beam.beam_search._cache_size() == programs
 
 
 def test_the_cache_is_written_in_place():
@@ -254,13 +258,13 @@ def test_the_cache_is_written_in_place():
         rngs=nnx.Rngs(0),
     )
     made = Generator(body, eos=None)
-    static = {"sizes": made._sizes, "options": Options(), "eos": -1}
-    state = sampling.begin(
+    static = {"sizes": made._sizes, "options": GenerationOptions(), "eos": -1}
+    state = sampling.begin_sampling(
         made._weights, np.ones((4, 16), np.int32), np.zeros(4, np.int32), np.arange(4), jnp.uint32(0),
         capacity=4096, **static,
     )  # fmt: skip
     cache = sum(leaf.nbytes for leaf in jax.tree.leaves(state.cache))
-    program = sampling.extend.lower(made._weights, state, jnp.int32(9), length=16, **static).compile()
+    program = sampling.extend_samples.lower(made._weights, state, jnp.int32(9), length=16, **static).compile()
     assert program.memory_analysis().temp_size_in_bytes < cache / 3
 
 
@@ -279,12 +283,12 @@ def test_the_cache_is_written_in_place():
 )
 def test_options_that_are_wrong_or_without_effect_are_named(wrong, message):
     with pytest.raises(UserError, match=message):
-        Options(**wrong)
+        GenerationOptions(**wrong)
 
 
 def test_prompts_that_do_not_fit_are_named():
     with pytest.raises(UserError, match="prompt 2 has no tokens"):
-        generator().generate([[1], []], Options())
+        generator().generate([[1], []], GenerationOptions())
     with pytest.raises(UserError, match="prompt 1 has 100 tokens, which with max_new_tokens=64 is more than"):
-        generator().generate([[1] * 100], Options())
-    generator().generate([[1] * 100], Options(max_new_tokens=28))
+        generator().generate([[1] * 100], GenerationOptions())
+    generator().generate([[1] * 100], GenerationOptions(max_new_tokens=28))

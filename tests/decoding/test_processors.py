@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
-from jaxft.decoding import processors
+from jaxft.generation import processors
 
 ROWS, VOCABULARY, LENGTH = 3, 40, 17
 

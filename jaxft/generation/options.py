@@ -6,7 +6,7 @@ from jaxft.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class GenerationOptions:
     """How tokens are chosen. The defaults are greedy search.
 
     Raises `UserError` for values out of range and for those that would have no effect.

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxft.decoding import beam, sampling
-from jaxft.decoding.options import Options
 from jaxft.errors import UserError
+from jaxft.generation import beam, sampling
+from jaxft.generation.options import GenerationOptions
 from jaxft.models.gpt2 import cached_decoder
 from jaxft.models.gpt2.network import GPT2
 
@@ -28,7 +28,7 @@ class Output:
 Stop = Callable[[list[int], int], int | None]
 
 
-def bucket(count: int, least: int = 1) -> int:
+def round_up_shape(count: int, least: int = 1) -> int:
     """The next number that is a power of two or one and a half times one, and `least` or more."""
     size = least
     while size < count:
@@ -53,7 +53,7 @@ class Generator:
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
-        options: Options,
+        options: GenerationOptions,
         *,
         first: int = 0,
         stop: Stop | None = None,
@@ -66,7 +66,7 @@ class Generator:
     def stream(
         self,
         prompts: Sequence[Sequence[int]],
-        options: Options,
+        options: GenerationOptions,
         *,
         first: int = 0,
         stop: Stop | None = None,
@@ -89,9 +89,9 @@ class Generator:
                     f"prompt {index} has {len(prompt)} tokens, which with max_new_tokens={options.max_new_tokens} "
                     f"is more than the model's {self.max_positions} positions; shorten either"
                 )
-        rows = bucket(len(prompts))
-        length = bucket(max(map(len, prompts)), 16)
-        capacity = length + bucket(options.max_new_tokens, 16)
+        rows = round_up_shape(len(prompts))
+        length = round_up_shape(max(map(len, prompts)), 16)
+        capacity = length + round_up_shape(options.max_new_tokens, 16)
         ids = np.zeros((rows, length), np.int32)
         start = np.full(rows, length, np.int32)
         for row, prompt in enumerate(prompts):
@@ -104,18 +104,18 @@ class Generator:
         ids, start = jax.device_put((ids, start))
         if options.beams > 1:
             limit = jax.device_put(np.int32(most))
-            found = beam.search(self._weights, ids, start, limit, capacity=capacity, **static)
+            found = beam.beam_search(self._weights, ids, start, limit, capacity=capacity, **static)
             yield self._best(len(prompts), options.samples, stop, *jax.device_get(found))
             return
         numbers, seed = jax.device_put(
             (np.arange(first, first + rows, dtype=np.int32), np.uint32(options.seed))
         )
-        state = sampling.begin(self._weights, ids, start, numbers, seed, capacity=capacity, **static)
+        state = sampling.begin_sampling(self._weights, ids, start, numbers, seed, capacity=capacity, **static)
         outputs = [Output([], False)] * (len(prompts) * options.samples)
         until = 1 if every else most
         while True:
             limit = jax.device_put(np.int32(until))
-            state = sampling.extend(self._weights, state, limit, length=length, **static)
+            state = sampling.extend_samples(self._weights, state, limit, length=length, **static)
             tokens, done, end = jax.device_get((state.tokens, state.done, state.end))
             outputs = [
                 output if output.ended else self._output(row[length:end].tolist(), stop, len(output.ids))

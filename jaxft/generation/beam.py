@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxft.decoding.options import Options
-from jaxft.decoding.sampling import penalized
+from jaxft.generation.options import GenerationOptions
+from jaxft.generation.sampling import penalize_scores
 from jaxft.models.gpt2 import cached_decoder
 from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
 
@@ -35,14 +35,14 @@ def _take(array: jax.Array, index: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "capacity", "eos"))
-def search(
+def beam_search(
     weights: DecoderWeights,
     ids: jax.Array,
     start: jax.Array,
     most: jax.Array,
     *,
     sizes: DecoderSizes,
-    options: Options,
+    options: GenerationOptions,
     capacity: int,
     eos: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -92,13 +92,13 @@ def search(
 
 
 def _advance(
-    beams: Beams, logits: jax.Array, most: jax.Array, length: int, options: Options, eos: int
+    beams: Beams, logits: jax.Array, most: jax.Array, length: int, options: GenerationOptions, eos: int
 ) -> Beams:
     """Lengthens all texts by the best tokens; logits float32 `[V, B * K]`."""
     rows, width, capacity = beams.tokens.shape
     scores = jax.nn.log_softmax(logits.T)
     flat = beams.tokens.reshape(rows * width, capacity)
-    scores = penalized(scores, flat, beams.start, beams.end, options)
+    scores = penalize_scores(scores, flat, beams.start, beams.end, options)
     vocabulary = scores.shape[1]
     scores = scores.reshape(rows, width, vocabulary) + beams.scores[:, :, None]
     # Twice as many as beams: should all of the best end, as many are left to go on.

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxft.decoding import processors
-from jaxft.decoding.options import Options
+from jaxft.generation import processors
+from jaxft.generation.options import GenerationOptions
 from jaxft.models.gpt2 import cached_decoder
 from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
 
@@ -24,7 +24,7 @@ class State(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "capacity", "eos"))
-def begin(
+def begin_sampling(
     weights: DecoderWeights,
     ids: jax.Array,
     start: jax.Array,
@@ -32,7 +32,7 @@ def begin(
     seed: jax.Array,
     *,
     sizes: DecoderSizes,
-    options: Options,
+    options: GenerationOptions,
     capacity: int,
     eos: int,
 ) -> State:
@@ -66,13 +66,13 @@ def begin(
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "length", "eos"), donate_argnames="state")
-def extend(
+def extend_samples(
     weights: DecoderWeights,
     state: State,
     until: jax.Array,
     *,
     sizes: DecoderSizes,
-    options: Options,
+    options: GenerationOptions,
     length: int,
     eos: int,
 ) -> State:
@@ -91,9 +91,9 @@ def extend(
     return jax.lax.while_loop(more, advance, state)
 
 
-def _append(state: State, logits: jax.Array, length: int, options: Options, eos: int) -> State:
+def _append(state: State, logits: jax.Array, length: int, options: GenerationOptions, eos: int) -> State:
     """Chooses a token for each row by its logits `[V, R]`; rows that are done get 0, which nobody reads."""
-    chosen = jnp.where(state.done, 0, choose(logits, state, length, options))
+    chosen = jnp.where(state.done, 0, choose_tokens(logits, state, length, options))
     return state._replace(
         tokens=jax.lax.dynamic_update_slice(state.tokens, chosen[:, None], (0, state.end)),
         end=state.end + 1,
@@ -101,11 +101,11 @@ def _append(state: State, logits: jax.Array, length: int, options: Options, eos:
     )
 
 
-def choose(logits: jax.Array, state: State, length: int, options: Options) -> jax.Array:
+def choose_tokens(logits: jax.Array, state: State, length: int, options: GenerationOptions) -> jax.Array:
     """The next token of each row, int32 `[R]`, by logits float32 `[V, R]`."""
     if options.temperature == 0 and options.repetition_penalty == 1 and not options.no_repeat_ngram:
         return _likeliest(logits, axis=0)
-    scores = penalized(logits.T, state.tokens, state.start, state.end, options)
+    scores = penalize_scores(logits.T, state.tokens, state.start, state.end, options)
     if options.temperature == 0:
         return _likeliest(scores, axis=1)
     scores = scores / options.temperature
@@ -124,8 +124,8 @@ def choose(logits: jax.Array, state: State, length: int, options: Options) -> ja
     return jnp.take_along_axis(candidates, chosen[:, None], axis=1)[:, 0]
 
 
-def penalized(
-    scores: jax.Array, tokens: jax.Array, start: jax.Array, end: jax.Array, options: Options
+def penalize_scores(
+    scores: jax.Array, tokens: jax.Array, start: jax.Array, end: jax.Array, options: GenerationOptions
 ) -> jax.Array:
     """Scores `[R, V]` after the penalties that depend on a row's tokens `[R, T]` in [start, end)."""
     columns = jnp.arange(tokens.shape[1])
