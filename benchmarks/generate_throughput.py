@@ -92,13 +92,14 @@ def jaxft_side(flags, folder: Path):
     from jaxft.hub.tensors import open_tensors
     from jaxft.hub.weights import load_weights
     from jaxft.layers import parameter_paths
-    from jaxft.models.gpt2 import config, weights
+    from jaxft.models.gpt2 import config as gpt2_config
+    from jaxft.models.gpt2 import weights as gpt2_weights
     from jaxft.models.gpt2.network import GPT2
 
-    sizes = config.sizes(read_config(folder))
+    sizes = gpt2_config.sizes(read_config(folder))
     graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(body=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    parameters, _ = load_weights(weights.TABLE, open_tensors(folder), abstract)
+    parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract)
     generator = Generator(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, eos=None)
     prompts, options = (
         make_prompts(flags),

@@ -198,10 +198,10 @@ def memory() -> None:
     from jaxft.layers.heads import LanguageModel
     from jaxft.losses import chunked as chunked_loss
     from jaxft.losses import cross_entropy
-    from jaxft.models.gpt2 import config
+    from jaxft.models.gpt2 import config as gpt2_config
     from jaxft.models.gpt2.network import GPT2
 
-    sizes = config.sizes({"model_type": "gpt2"}) | {"remat": "full"}
+    sizes = gpt2_config.sizes({"model_type": "gpt2"}) | {"remat": "full"}
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     ids = jax.ShapeDtypeStruct((8, 1024), jnp.int32)
     labels, weights = jax.ShapeDtypeStruct((8192,), jnp.int32), jax.ShapeDtypeStruct((8192,), jnp.float32)

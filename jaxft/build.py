@@ -127,7 +127,7 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: PretrainedM
     said = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     if config.model.init == "pretrained":
         folder, abstract = checkpoint.folder, dict(net.abstract)
-        stored = family_of(checkpoint.hf_config).sizes(read_config(folder))["vocab_size"]
+        stored = family_of(checkpoint.hf_config).config.sizes(read_config(folder))["vocab_size"]
         rows, width = abstract[WORDS].shape
         abstract[WORDS] = jax.ShapeDtypeStruct((stored, width), abstract[WORDS].dtype)
         known = len(checkpoint.tokenizer) - checkpoint.added  # a table may have room for more
@@ -142,7 +142,7 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: PretrainedM
         # Checkpoints of other tasks have no pooler, and no task's head is another's.
         new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "body/pooler/")
         loaded, report = load_weights(
-            family_of(checkpoint.hf_config).TABLE,
+            family_of(checkpoint.hf_config).table,
             tensors,
             abstract,
             new=[name for name in abstract if name.startswith(new)],

@@ -16,8 +16,8 @@ from jaxft.errors import UserError
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
 from jaxft.model_card import card
-from jaxft.models.bert import config
-from jaxft.models.gpt2 import config
+from jaxft.models.bert import config as bert_config
+from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.registry import family_of
 from jaxft.parallel import processes
 from jaxft.report import write_json
@@ -71,19 +71,21 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     # float32, since that is what torch will compute in.
     model = inference.open_model(run, print, dtype="float32")
     parameters = model.task.exported(jax.device_get(model.parameters))
-    architecture = family_of(run.checkpoint.hf_config)
+    family = family_of(run.checkpoint.hf_config)
     if export_heads.are_needed(run):
         parameters = {name: value for name, value in parameters.items() if name.startswith("body/")}
-        config = architecture.body_config(run.checkpoint.hf_config)
+        config = family.config.backbone_config(run.checkpoint.hf_config)
     else:
         config = CONFIGS[run.config.task](run)
-    tensors = save_weights(architecture.TABLE, parameters)
+    tensors = save_weights(family.table, parameters)
     dev = _dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
         if model.task.predicts_words:
-            write_json(folder / "generation_config.json", config.generation_config(run.checkpoint.tokenizer))
+            write_json(
+                folder / "generation_config.json", gpt2_config.generation_config(run.checkpoint.tokenizer)
+            )
         if export_heads.are_written(run):
             export_heads.write(model, folder)
         difference = None
@@ -109,22 +111,22 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
 
 def _token_classifier(run: workdir.Run) -> dict[str, Any]:
     checkpoint = run.checkpoint
-    return family_of(checkpoint.hf_config).token_classifier_config(checkpoint.hf_config, run.labels)
+    return family_of(checkpoint.hf_config).config.token_classifier_config(checkpoint.hf_config, run.labels)
 
 
 def _causal_lm(run: workdir.Run) -> dict[str, Any]:
-    return config.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
+    return gpt2_config.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
 
 
 def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
     hf_config = run.checkpoint.hf_config
-    return family_of(hf_config).sequence_classifier_config(
+    return family_of(hf_config).config.sequence_classifier_config(
         hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
     )
 
 
 def _question_answering(run: workdir.Run) -> dict[str, Any]:
-    return config.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
+    return bert_config.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
 
 
 # The config.json of an export that has a class of transformers, by task.

@@ -32,7 +32,8 @@ from jaxft.hub.tensors import open_tensors
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
-from jaxft.models.gpt2 import config, weights
+from jaxft.models.gpt2 import config as gpt2_config
+from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
@@ -197,11 +198,11 @@ def from_checkpoint(address: str) -> Writer:
     """A pretrained checkpoint, `address` as in config.model.checkpoint; computes in float32 on CPU, else bfloat16."""
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    sizes = config.sizes(read_config(folder)) | {"dtype": dtype}
+    sizes = gpt2_config.sizes(read_config(folder)) | {"dtype": dtype}
     tokenizer = load_tokenizer(folder)
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    parameters, _ = load_weights(weights.TABLE, open_tensors(folder), abstract, source=str(folder))
+    parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract, source=str(folder))
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, tokenizer)
 
 

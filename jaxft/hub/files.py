@@ -1,11 +1,11 @@
-"""Finds a checkpoint's folder by its address, reads what is in it, and writes such a folder."""
+"""Reads the config.json of a model folder, and writes such a folder whole or not at all."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes  # noqa: F401  teaches numpy, and so safetensors, the name "bfloat16"
 import numpy as np
@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from jaxft.errors import UserError
-from jaxft.hub.tensors import WEIGHTS
 
-if TYPE_CHECKING:
-    pass
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -26,10 +25,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: has no config.json; expected a checkpoint folder in Hugging Face's layout"
         )
-    return _read_json(path)
+    return read_json(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

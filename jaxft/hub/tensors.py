@@ -10,12 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxft.errors import UserError
-from jaxft.hub.files import _read_json
-
-WEIGHTS = "model.safetensors"
-
-
-INDEX = "model.safetensors.index.json"
+from jaxft.hub.files import INDEX, read_json
 
 
 class _Tensors(Mapping[str, np.ndarray]):
@@ -60,7 +55,7 @@ def weights_checksum(folder: Path) -> str:
     open_tensors(folder)
     folder, names, found = Path(folder), {WEIGHTS}, 0
     if not (folder / WEIGHTS).is_file():
-        names = set(_read_json(folder / INDEX)["weight_map"].values())
+        names = set(read_json(folder / INDEX)["weight_map"].values())
     for name in sorted(names):
         with open(folder / name, "rb") as file:
             while part := file.read(1 << 24):
@@ -69,7 +64,7 @@ def weights_checksum(folder: Path) -> str:
 
 
 def _open_shards(folder: Path) -> dict[str, Any]:
-    weight_map = _read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{folder / INDEX}: expected an object 'weight_map' from tensor names to files")
     shards: dict[str, Any] = {}

@@ -1,16 +1,14 @@
-"""Makes what a model from scratch starts with: a config.json, and a tokenizer trained on the text at hand."""
+"""Loads the tokenizer of a checkpoint, and trains one for a new model."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ml_dtypes  # noqa: F401  teaches numpy, and so safetensors, the name "bfloat16"
-
 from jaxft.errors import UserError
-from jaxft.hub.addresses import _first_line
+from jaxft.hub.addresses import first_line
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END = "<|endoftext|>"  # as GPT-2's
 BYTES = 256  # tokens that every byte-level vocabulary has, besides `END`
@@ -74,7 +72,7 @@ def load_tokenizer(folder: Path, *, of_words: bool = False) -> "PreTrainedTokeni
         if of_words and getattr(tokenizer, "add_prefix_space", True) is False:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), **options, add_prefix_space=True)
     except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot read
-        raise UserError(f"{folder}: its tokenizer cannot be read: {_first_line(error)}") from error
+        raise UserError(f"{folder}: its tokenizer cannot be read: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise UserError(
             f"{folder}: its tokenizer, {type(tokenizer).__name__}, is not fast, so characters cannot be "

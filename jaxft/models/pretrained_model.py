@@ -127,7 +127,7 @@ def check_model(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, A
     """The sizes that a config.json means. Raises `UserError` where it doesn't go with the task or its rows."""
     address, supported = config.model.checkpoint, TASKS[config.task].architectures
     try:
-        sizes = family_of(hf_config).sizes(hf_config)
+        sizes = family_of(hf_config).config.sizes(hf_config)
     except UserError as error:
         raise UserError(f"checkpoint {address!r}: {error}") from None
     if (found := hf_config["model_type"]) not in supported:
@@ -187,7 +187,7 @@ def backbone_sizes(
     """
     platform = platform or jax.default_backend()
     model, on_cpu = config.model, platform == "cpu"
-    sizes = family_of(hf_config).sizes(hf_config)
+    sizes = family_of(hf_config).config.sizes(hf_config)
     if model.dropout is not None:
         sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
@@ -207,4 +207,4 @@ def head_dropout(config: ConfigDict, hf_config: Mapping[str, Any]) -> float:
     """The dropout rate before a task's head."""
     if config.model.dropout is not None:
         return config.model.dropout
-    return family_of(hf_config).classifier_dropout(hf_config)
+    return family_of(hf_config).config.classifier_dropout(hf_config)

@@ -1,5 +1,6 @@
-"""The networks that heads stand on, by the name that config.json gives their architecture."""
+"""Lists the model families by the `model_type` of their config.json."""
 
+import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -7,31 +8,40 @@ from typing import Any
 from flax import nnx
 
 from jaxft.errors import UserError
-from jaxft.models.bert import weights
+from jaxft.hub.weights import WeightTable
+from jaxft.models.bert import config as bert_config
+from jaxft.models.bert import weights as bert_weights
 from jaxft.models.bert.network import Bert
-from jaxft.models.gpt2 import weights
+from jaxft.models.gpt2 import config as gpt2_config
+from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
 
-BACKBONES: dict[str, type[nnx.Module]] = {"bert": Bert, "gpt2": GPT2}
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One model family: its network, and how its checkpoints are read and written.
+
+    Attributes:
+      network: the backbone's class, made from keyword arguments that `config.sizes` returns.
+      config: the module that reads and writes the family's config.json.
+      table: the names of its tensors.
+      is_causal: whether a position sees only those before it, so that the last one has read the whole text.
+    """
+
+    network: type[nnx.Module]
+    config: ModuleType
+    table: WeightTable
+    is_causal: bool
 
 
-def is_causal(sizes: Mapping[str, Any]) -> bool:
-    """Whether a position of the body sees those before it only, so that its last one has read the whole text."""
-    return sizes.get("architecture") == "gpt2"
+FAMILIES: dict[str, Family] = {
+    "bert": Family(Bert, bert_config, bert_weights.TABLE, is_causal=False),
+    "gpt2": Family(GPT2, gpt2_config, gpt2_weights.TABLE, is_causal=True),
+}
 
 
-def make_backbone(sizes: Mapping[str, Any], *, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
-    """The body of `sizes`: its keyword arguments and its `architecture` (default "bert")."""
-    arguments = {name: value for name, value in sizes.items() if name != "architecture"}
-    return BACKBONES[sizes.get("architecture", "bert")](**arguments, **options, rngs=rngs)
-
-
-# What a checkpoint means, `sizes` and `TABLE`, by the `model_type` of its config.json.
-FAMILIES = {"bert": weights, "gpt2": weights}
-
-
-def family_of(hf_config: Mapping[str, Any]) -> ModuleType:
-    """The module of `ARCHITECTURES` for a config.json. Raises `UserError` for a model_type that isn't there."""
+def family_of(hf_config: Mapping[str, Any]) -> Family:
+    """Returns the family of a config.json. Raises `UserError` if its model_type is not supported."""
     found = hf_config.get("model_type")
     if found not in FAMILIES:
         raise UserError(
@@ -39,3 +49,14 @@ def family_of(hf_config: Mapping[str, Any]) -> ModuleType:
             "another checkpoint (or add the field where an old config.json lacks it)"
         )
     return FAMILIES[found]
+
+
+def is_causal(sizes: Mapping[str, Any]) -> bool:
+    """Returns whether positions of the backbone of `sizes` see only those before them."""
+    return FAMILIES[sizes.get("architecture", "bert")].is_causal
+
+
+def make_backbone(sizes: Mapping[str, Any], *, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
+    """Makes the backbone of `sizes`: its keyword arguments and its `architecture` (default "bert")."""
+    arguments = {name: value for name, value in sizes.items() if name != "architecture"}
+    return FAMILIES[sizes.get("architecture", "bert")].network(**arguments, **options, rngs=rngs)

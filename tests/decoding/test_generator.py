@@ -18,7 +18,8 @@ from jaxft.generation.generator import Generator, round_up_shape
 from jaxft.generation.options import GenerationOptions
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
-from jaxft.models.gpt2 import weights
+from jaxft.models.gpt2 import config as gpt2_config
+from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
 
 VOCABULARY, POSITIONS, EOS = 23, 128, 5
@@ -36,10 +37,12 @@ def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    sizes = config.sizes(config.to_dict())
+    sizes = gpt2_config.sizes(config.to_dict())
     graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(body=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    parameters, _ = load_weights(weights.TABLE, tensors, parameter_paths.flatten(nnx.to_pure_dict(state)))
+    parameters, _ = load_weights(
+        gpt2_weights.TABLE, tensors, parameter_paths.flatten(nnx.to_pure_dict(state))
+    )
     return model, nnx.merge(graph, parameter_paths.unflatten(jax.tree.map(jnp.asarray, parameters))).body
 
 

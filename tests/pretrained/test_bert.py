@@ -20,7 +20,8 @@ from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads import TokenClassifier
-from jaxft.models.bert import config, weights
+from jaxft.models.bert import config as bert_config
+from jaxft.models.bert import weights as bert_weights
 from jaxft.models.bert.network import Bert
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
@@ -60,18 +61,20 @@ def imported(folder, labels=LABELS, new=(), **options):
 
     def make():
         rngs = nnx.Rngs(0)
-        body = Bert(**config.sizes(config), **options, rngs=rngs)
+        body = Bert(**bert_config.sizes(config), **options, rngs=rngs)
         return TokenClassifier(
             body,
             num_labels=len(labels),
-            dropout=config.classifier_dropout(config),
+            dropout=bert_config.classifier_dropout(config),
             initializer_range=0.02,
             rngs=rngs,
         )
 
     graph, state = nnx.split(nnx.eval_shape(make))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    return graph, *load_weights(weights.TABLE, open_tensors(folder), abstract, new=new, source=str(folder))
+    return graph, *load_weights(
+        bert_weights.TABLE, open_tensors(folder), abstract, new=new, source=str(folder)
+    )
 
 
 def random_batch(config, rows=3, length=11, seed=0):
@@ -122,7 +125,7 @@ def assert_parity(model, folder):
     real = batch["segment_ids"] > 0
     assert np.abs(theirs[real]).max() > 0.05
     np.testing.assert_allclose(ours[real], theirs[real], atol=1e-4, rtol=0)
-    assert_gradients_are_torchs(weights.TABLE, our_gradients, their_gradients, parameters)
+    assert_gradients_are_torchs(bert_weights.TABLE, our_gradients, their_gradients, parameters)
 
 
 def assert_comes_back(folder, tmp_path):
@@ -130,8 +133,8 @@ def assert_comes_back(folder, tmp_path):
     _, parameters, _ = imported(folder)
     config = read_config(folder)
     out = tmp_path / "out"
-    exported = config.token_classifier_config(config, LABELS)
-    write_model_folder(out, save_weights(weights.TABLE, parameters), exported)
+    exported = bert_config.token_classifier_config(config, LABELS)
+    write_model_folder(out, save_weights(bert_weights.TABLE, parameters), exported)
     before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -175,7 +178,7 @@ def test_real_minilm_is_torch_in_logits_and_gradients_and_comes_back(tmp_path):
     assert sorted(report.new) == ["head/bias", "head/kernel"]
     assert sorted(report.ignored) == ["embeddings.position_ids", "pooler.dense.bias", "pooler.dense.weight"]
     original = open_tensors(source)
-    back = save_weights(weights.TABLE, parameters)
+    back = save_weights(bert_weights.TABLE, parameters)
     assert len(back) == len(original) - 3
     assert all(
         tensor.tobytes() == original[name.removeprefix("bert.")].tobytes() for name, tensor in back.items()
@@ -188,12 +191,12 @@ def test_pooler_is_torchs(tmp_path):
     model, folder = saved(model, tmp_path / "in")
     config = read_config(folder)
     graph, state = nnx.split(
-        nnx.eval_shape(lambda: Bert(**config.sizes(config), pooler=True, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: Bert(**bert_config.sizes(config), pooler=True, rngs=nnx.Rngs(0)))
     )
     abstract = {
         f"body/{path}": leaf for path, leaf in parameter_paths.flatten(nnx.to_pure_dict(state)).items()
     }
-    parameters, report = load_weights(weights.TABLE, open_tensors(folder), abstract)
+    parameters, report = load_weights(bert_weights.TABLE, open_tensors(folder), abstract)
     assert not report.ignored
     batch = random_batch(config)
 
@@ -270,10 +273,10 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
     config, tensors = tiny_tensors()
     half = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
     _, parameters, _ = imported(write(tmp_path / "in", half, dtype="bfloat16"))
-    back = save_weights(weights.TABLE, parameters)
+    back = save_weights(bert_weights.TABLE, parameters)
     assert all(np.array_equal(back[name], tensor.astype(np.float32)) for name, tensor in half.items())
     assert all(tensor.dtype == np.float32 for tensor in back.values())
-    exported = config.token_classifier_config(config | {"dtype": "bfloat16", "num_labels": 2}, LABELS)
+    exported = bert_config.token_classifier_config(config | {"dtype": "bfloat16", "num_labels": 2}, LABELS)
     assert exported["dtype"] == "float32" and exported["num_labels"] == len(LABELS)
 
 
@@ -292,9 +295,9 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
 )
 def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
     with pytest.raises(UserError, match=message):
-        config.sizes(tiny_tensors()[0] | change)
+        bert_config.sizes(tiny_tensors()[0] | change)
 
 
 def test_classifier_dropout_falls_back_to_the_bodys():
-    assert config.classifier_dropout({"classifier_dropout": None, "hidden_dropout_prob": 0.3}) == 0.3
-    assert config.classifier_dropout({"classifier_dropout": 0.0, "hidden_dropout_prob": 0.3}) == 0.0
+    assert bert_config.classifier_dropout({"classifier_dropout": None, "hidden_dropout_prob": 0.3}) == 0.3
+    assert bert_config.classifier_dropout({"classifier_dropout": 0.0, "hidden_dropout_prob": 0.3}) == 0.0

@@ -18,7 +18,8 @@ from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads import LanguageModel
-from jaxft.models.gpt2 import config, weights
+from jaxft.models.gpt2 import config as gpt2_config
+from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
@@ -51,10 +52,10 @@ def saved(config, seed, folder, kind=GPT2LMHeadModel):
 
 def imported(folder, **options):
     """(graph, parameters by path, report) of a language model with a folder's weights."""
-    sizes = config.sizes(read_config(folder)) | options
+    sizes = gpt2_config.sizes(read_config(folder)) | options
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    return graph, *load_weights(weights.TABLE, open_tensors(folder), abstract, source=str(folder))
+    return graph, *load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract, source=str(folder))
 
 
 def random_batch(config, rows=3, length=11, seed=0):
@@ -115,13 +116,13 @@ def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     real = batch["segment_ids"] > 0
     assert np.abs(theirs[real]).max() > 0.5
     np.testing.assert_allclose(ours[real], theirs[real], atol=1e-4, rtol=0)
-    assert_gradients_are_torchs(weights.TABLE, our_gradients, their_gradients, parameters)
+    assert_gradients_are_torchs(gpt2_weights.TABLE, our_gradients, their_gradients, parameters)
 
     exported = tmp_path / "out"
     write_model_folder(
         exported,
-        save_weights(weights.TABLE, parameters),
-        config.causal_lm_config(config, config["vocab_size"]),
+        save_weights(gpt2_weights.TABLE, parameters),
+        gpt2_config.causal_lm_config(config, config["vocab_size"]),
     )
     original, back = (load_file(path / "model.safetensors") for path in (folder, exported))
     assert original.keys() == back.keys()
@@ -195,7 +196,7 @@ def test_a_joint_projection_of_the_wrong_width_is_named(tmp_path):
 )
 def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
     with pytest.raises(UserError, match=message):
-        config.sizes(tiny_tensors()[0] | change)
+        gpt2_config.sizes(tiny_tensors()[0] | change)
 
 
 def test_every_size_of_the_paper_has_its_number_of_parameters():
@@ -205,11 +206,11 @@ def test_every_size_of_the_paper_has_its_number_of_parameters():
         ({"n_embd": 1280, "n_layer": 36, "n_head": 20}, 774.0),
         ({"n_embd": 1600, "n_layer": 48, "n_head": 25}, 1557.6),
     ):
-        sizes = config.sizes({"model_type": "gpt2", **fields})
+        sizes = gpt2_config.sizes({"model_type": "gpt2", **fields})
         state = nnx.state(nnx.eval_shape(lambda sizes=sizes: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
         assert sum(leaf.size for leaf in jax.tree.leaves(state)) == pytest.approx(millions * 1e6, rel=1e-3)
 
 
 def test_exported_half_precision_is_said_to_be_float32():
-    config = config.causal_lm_config(tiny_tensors()[0] | {"dtype": "float16"}, 99)
+    config = gpt2_config.causal_lm_config(tiny_tensors()[0] | {"dtype": "float16"}, 99)
     assert config["dtype"] == "float32" and config["vocab_size"] == 99

@@ -25,7 +25,7 @@ from jaxft.errors import UserError
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
-from jaxft.models.gpt2 import weights
+from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import TASKS
@@ -93,7 +93,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
-    parameters, report = load_weights(weights.TABLE, tensors, net.abstract)
+    parameters, report = load_weights(gpt2_weights.TABLE, tensors, net.abstract)
     assert not report.new and not report.ignored
     assert bool(tokenizer.add_prefix_space) == of_words
 
@@ -126,7 +126,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)
-    assert_gradients_are_torchs(weights.TABLE, ours, gradients, net.abstract)
+    assert_gradients_are_torchs(gpt2_weights.TABLE, ours, gradients, net.abstract)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.losses import cross_entropy
-from jaxft.models.bert import config
-from jaxft.models.bert import weights as bert
+from jaxft.models.bert import config as bert_config
+from jaxft.models.bert import weights as bert_weights
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import answer_search
 from jaxft.tasks.answer_search import Candidate, Found
@@ -80,7 +80,9 @@ def questions(count=12, longest=40):
 def setting():
     """(values, network, torch's model, our parameters of it, its windows, compiled gradient)."""
     values = values_of()
-    net = build.network(task_of(values), config.sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values))
+    net = build.network(
+        task_of(values), bert_config.sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values)
+    )
     theirs = BertForQuestionAnswering(HF).eval()
     randomize(theirs, 1)
     windows = net.task.encode(questions(), tokenizer(), values, cached=False)
@@ -99,9 +101,9 @@ def ours_of(net, tensors):
     """Parameters by path; the head stands where an export puts it."""
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     renamed = {name.replace("qa_outputs", "classifier"): value for name, value in arrays.items()}
-    found, report = load_weights(bert.TABLE, renamed, net.abstract)
+    found, report = load_weights(bert_weights.TABLE, renamed, net.abstract)
     assert not report.new and not report.ignored
-    back = save_weights(bert.TABLE, net.task.exported(found))
+    back = save_weights(bert_weights.TABLE, net.task.exported(found))
     assert back.keys() == arrays.keys() and all(np.array_equal(back[name], arrays[name]) for name in back)
     return found
 
@@ -152,7 +154,7 @@ def test_loss_and_gradients_are_torchs_from_text_on():
         for name, p in theirs.named_parameters()
         if p.grad is not None
     }
-    assert_gradients_are_torchs(bert.TABLE, gradients, torchs, net.abstract)
+    assert_gradients_are_torchs(bert_weights.TABLE, gradients, torchs, net.abstract)
 
 
 def test_packed_is_unpacked():

@@ -18,8 +18,8 @@ from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledTex
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.models.bert import config
-from jaxft.models.bert import weights as bert
+from jaxft.models.bert import config as bert_config
+from jaxft.models.bert import weights as bert_weights
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification import SequenceClassification
@@ -63,7 +63,7 @@ def task_of(values):
 
 
 def network(values):
-    sizes = config.sizes(HF.to_dict()) | {"unroll": False}
+    sizes = bert_config.sizes(HF.to_dict()) | {"unroll": False}
     return build.network(task_of(values), sizes, make_mesh(values))
 
 
@@ -141,7 +141,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
     theirs.eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
-    parameters, report = load_weights(bert.TABLE, tensors, net.abstract)
+    parameters, report = load_weights(bert_weights.TABLE, tensors, net.abstract)
     assert not report.new and not report.ignored
 
     encoded = tokenizer()(
@@ -163,7 +163,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
     assert loss == pytest.approx(wanted.loss.item(), rel=1e-5)
     padding = gradients["bert.embeddings.word_embeddings.weight"][0]
     assert not padding.any()  # torch gives the padding token none, and no text of ours holds it
-    assert_gradients_are_torchs(bert.TABLE, ours, gradients, net.abstract)
+    assert_gradients_are_torchs(bert_weights.TABLE, ours, gradients, net.abstract)
 
     split = Split("dev", "dev", found, windows)
     scores = net.task.problem.scores(wanted.logits.detach().numpy().astype(np.float64))
@@ -244,7 +244,11 @@ def test_dropout_is_on_before_the_head_too():
         .arrays
     )
 
-    sizes = config.sizes(HF.to_dict()) | {"unroll": False, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    sizes = bert_config.sizes(HF.to_dict()) | {
+        "unroll": False,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+    }
     for rate, distinct in ((0.5, 3), (0.0, 1)):
         task = SequenceClassification(LABELS[SINGLE], head_dropout=rate, config=values)
         graph = build.network(task, sizes, make_mesh(values)).graphdef
