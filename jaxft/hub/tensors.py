@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxft.errors import UserError
-from jaxft.hub.files import INDEX, read_json
+from jaxft.hub.files import INDEX, WEIGHTS, read_json
 
 
 class _Tensors(Mapping[str, np.ndarray]):
