@@ -26,7 +26,7 @@ from jaxft.config import loading
 from jaxft.data.batching import mixed
 from jaxft.data.demo import documents
 from jaxft.hub.tokenizers import train_tokenizer
-from jaxft.tasks.causal_lm import CausalLM
+from jaxft.tasks.causal_lm.task import CausalLM
 
 
 def write_corpus(path: pathlib.Path, megabytes: int) -> None:

@@ -17,11 +17,12 @@ from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.report import write_json
-from jaxft.tasks import Task, own_settings
+from jaxft.tasks import Task
 from jaxft.tasks.base import Split
-from jaxft.tasks.crf_tagging import CRFTagging
-from jaxft.tasks.sequence_classification import has_transformers_class, pool_of
-from jaxft.tasks.token_classification import forms_entities
+from jaxft.tasks.multi_task.task_configs import make_task_configs
+from jaxft.tasks.sequence_classification.task import has_transformers_class, pool_of
+from jaxft.tasks.token_classification.crf import CRFTagging
+from jaxft.tasks.token_classification.task import forms_entities
 
 # Goes into the folder, and runs there only.
 LOADER = Path(__file__).parent / "pretrained" / "heads_loader.py"
@@ -54,7 +55,7 @@ def are_written(run: workdir.Run) -> bool:
 def _tasks(run: workdir.Run, task: Any) -> dict[str, tuple[ConfigDict, Task]]:
     """Settings and task of each head; a task by itself is called "tags", or of texts as the key of its labels."""
     if run.config.task == "multi_task":
-        return {name: (own, task.tasks[name]) for name, own in own_settings.of_tasks(run.config).items()}
+        return {name: (own, task.tasks[name]) for name, own in make_task_configs(run.config).items()}
     return {TAGS if task.of_words else run.config.data.label: (run.config, task)}
 
 

@@ -37,7 +37,7 @@ from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
-from jaxft.tasks.causal_lm import LanguageModel
+from jaxft.tasks.causal_lm.task import LanguageModel
 
 ROWS = 8  # prompts of a batch
 

@@ -15,11 +15,11 @@ from jaxft import inference, startup, workdir
 from jaxft.data.sources import files
 from jaxft.errors import UserError
 from jaxft.parallel import processes
-from jaxft.predictions.lines import Lines
-from jaxft.predictions.multi_task import MultiOutput
-from jaxft.predictions.question_answering import AnsweredOutput
-from jaxft.predictions.sequence_classification import LabelledOutput
-from jaxft.predictions.token_classification import TaggedOutput
+from jaxft.tasks.lines import Lines
+from jaxft.tasks.multi_task.answers import MultiOutput
+from jaxft.tasks.question_answering.answers import AnsweredOutput
+from jaxft.tasks.sequence_classification.answers import LabelledOutput
+from jaxft.tasks.token_classification.answers import TaggedOutput
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "squad", "text")
 CHUNK_BATCHES = 4  # of as many words as a batch has slots; at 1.5 subwords a word it is six batches

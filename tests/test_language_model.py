@@ -25,7 +25,7 @@ from jaxft.model_card import card
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import splits
-from jaxft.tasks.causal_lm import CausalLM
+from jaxft.tasks.causal_lm.task import CausalLM
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 SHAPES = {"ann": "round", "bob": "square", "cleo": "flat", "dan": "long", "eve": "bent", "fay": "thin"}

@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_named(flags, tmp_path, changed, message):
 
 def test_labels_with_prefixes_stay_as_they_are_where_that_is_asked_for(tmp_path, flags):
     """Only as far as the labels: scheme "none" over tags that would be read as IOB2."""
-    from jaxft.tasks.token_classification import TokenClassification
+    from jaxft.tasks.token_classification.task import TokenClassification
 
     config = settings.load(flags[1], [*flags[0], "--config.data.scheme=none"])
     path = write_conll(tmp_path / "x.conll", [Sentence(list("abc"), ["I-X", "O", "B-X"], 0, "")])

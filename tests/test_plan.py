@@ -22,7 +22,7 @@ from jaxft.estimate import Estimate
 from jaxft.models.pretrained_model import backbone_sizes, describe_model
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks.token_classification.task import TokenClassification
 
 # One process for all plans, for it starts with eight devices: reads flags of plans, writes what each gave.
 SCRIPT = """

@@ -19,8 +19,8 @@ from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks.crf_tagging import CHAIN, CRFTagging
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
+from jaxft.tasks.token_classification.task import TokenClassification
 
 LABELS = ["O", "B-X", "I-X"]
 SIZES = dict(

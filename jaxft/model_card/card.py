@@ -8,23 +8,20 @@ from typing import Any
 from jaxft import workdir
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
-from jaxft.model_card import (
-    causal_lm,
-    crf_tagging,
-    multi_task,
-    question_answering,
-    sequence_classification,
-    token_classification,
-)
 from jaxft.models.pretrained_model import NEW
+from jaxft.tasks.causal_lm import card
+from jaxft.tasks.multi_task import card
+from jaxft.tasks.question_answering import card
+from jaxft.tasks.sequence_classification import card
+from jaxft.tasks.token_classification import card, crf_card
 
 PARTS = {  # by task
-    "token_classification": token_classification,
-    "crf_tagging": crf_tagging,
-    "causal_lm": causal_lm,
-    "sequence_classification": sequence_classification,
-    "question_answering": question_answering,
-    "multi_task": multi_task,
+    "token_classification": card,
+    "crf_tagging": crf_card,
+    "causal_lm": card,
+    "sequence_classification": card,
+    "question_answering": card,
+    "multi_task": card,
 }
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")

@@ -1,12 +1,12 @@
 """Tasks: what is encoded, predicted, lost and measured."""
 
 from jaxft.tasks.base import Task
-from jaxft.tasks.causal_lm import CausalLM
-from jaxft.tasks.crf_tagging import CRFTagging
-from jaxft.tasks.multi_task import MultiTask
-from jaxft.tasks.question_answering import QuestionAnswering
-from jaxft.tasks.sequence_classification import SequenceClassification
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks.causal_lm.task import CausalLM
+from jaxft.tasks.multi_task.task import MultiTask
+from jaxft.tasks.question_answering.task import QuestionAnswering
+from jaxft.tasks.sequence_classification.task import SequenceClassification
+from jaxft.tasks.token_classification.crf import CRFTagging
+from jaxft.tasks.token_classification.task import TokenClassification
 
 TASKS: dict[str, type[Task]] = {  # by config.task
     "token_classification": TokenClassification,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.metrics import answer_report
 from jaxft.metrics.answers import TUNED, AnswerState, best_threshold, score
+from jaxft.tasks.question_answering import report
 
 
 def official_normal_form(text):
@@ -179,9 +179,9 @@ def test_errors_are_told_by_kind():
         {"id": str(i), "question": "q?", "answers": gold, "predicted_answer": text, "score": i / 10}
         for i, (text, gold) in enumerate(said)
     ]
-    wrong = answer_report.errors(records, state.final())
+    wrong = report.wrong_answers(records, state.final())
     assert [row["kind"] for row in wrong] == ["spurious", "missed", "wrong", "boundary"]
-    assert all(tuple(row) == answer_report.COLUMNS for row in wrong)
-    result = answer_report.evaluation(state, data="d", method="m", wrong=wrong, intervals=None)
+    assert all(tuple(row) == report.COLUMNS for row in wrong)
+    result = report.evaluation_record(state, data="d", method="m", wrong=wrong, intervals=None)
     assert result["errors"] == {"boundary": 1, "wrong": 1, "missed": 1, "spurious": 1}
     assert result["null_threshold"] is None and result["metrics"]["no_answer_examples"] == 1

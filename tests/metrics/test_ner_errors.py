@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.metrics.entities import EntityState
-from jaxft.metrics.ner_errors import CATEGORIES, SIDES, find_errors, seen_entities
+from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, find_errors, seen_entities
 from tests.metrics.tagged import pairs
 
 

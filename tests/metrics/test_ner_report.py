@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from jaxft.metrics.entities import EntityState
-from jaxft.metrics.ner_errors import find_errors
-from jaxft.metrics.ner_report import conll_lines, error_lines, evaluation, report
+from jaxft.tasks.token_classification.entity_errors import find_errors
+from jaxft.tasks.token_classification.entity_report import (
+    conll_lines,
+    error_lines,
+    evaluation_record,
+    render_report,
+)
 
 WORDS = [["Anna", "met", "Bo"], ["in", "Rome"]]
 GOLD = [["B-PER", "O", "B-PER"], ["O", "B-LOC"]]
@@ -19,7 +24,7 @@ PREDICTED = [["B-PER", "O", "O"], ["O", "B-[bold]"]]  # a type that is markup to
 
 def printed(result: dict) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(report(result))
+    console.print(render_report(result))
     return console.file.getvalue()
 
 
@@ -27,7 +32,7 @@ def test_report_from_json_has_every_number():
     state = EntityState()
     state.update(GOLD, PREDICTED, loss_sum=1.0, weight_sum=4.0)
     errors = find_errors(WORDS, GOLD, PREDICTED, {("Rome",): {"LOC"}})
-    result = evaluation(state, data="dev.conll", intervals=state.intervals(samples=50), errors=errors)
+    result = evaluation_record(state, data="dev.conll", intervals=state.intervals(samples=50), errors=errors)
     assert result["metrics"]["entity_f1"] == pytest.approx(0.4) and result["sentences"] == 2
     read_back = json.loads(json.dumps(result, allow_nan=False))
     assert read_back == result
@@ -45,9 +50,9 @@ def test_report_from_json_has_every_number():
 
 def test_report_of_nothing_and_of_a_loss_that_is_not_finite():
     state = EntityState()
-    assert "0 sentences" in printed(evaluation(state, data="empty"))
+    assert "0 sentences" in printed(evaluation_record(state, data="empty"))
     state.update([["O"]], [["O"]], loss_sum=float("nan"), weight_sum=1.0)
-    result = evaluation(state, data="dev")
+    result = evaluation_record(state, data="dev")
     assert result["metrics"]["loss"] is None and "loss not finite" in printed(result)
 
 

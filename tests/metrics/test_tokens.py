@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
-from jaxft.metrics.ner_report import evaluation
 from jaxft.metrics.tokens import LabelState
+from jaxft.tasks.token_classification.entity_report import evaluation_record
 
 WORDS = st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("ABCD")), min_size=1, max_size=6)
 SENTENCES = st.lists(WORDS, min_size=1, max_size=6)
@@ -31,4 +31,4 @@ def test_scores_are_scikit_learns_however_they_are_merged(sentences, cut):
     low, high = intervals["token_accuracy"]
     assert 0 <= low <= high <= 1 and intervals["sentences"] == len(sentences)
     assert not any("f1" in name for name in intervals)
-    assert evaluation(state, data="dev")["sentences"] == len(sentences)
+    assert evaluation_record(state, data="dev")["sentences"] == len(sentences)

@@ -21,10 +21,10 @@ from jaxft.losses import cross_entropy
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks import answer_search
-from jaxft.tasks.answer_search import Candidate, Found
 from jaxft.tasks.base import Split
-from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.tasks.question_answering import answer_search
+from jaxft.tasks.question_answering.answer_search import Candidate, RankedAnswers
+from jaxft.tasks.question_answering.task import QuestionAnswering
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
@@ -249,8 +249,8 @@ def test_answers_are_those_of_run_qa(seed, count, max_answer):
         ends = np.where(starts < 0, -1, starts + 1)
         logits.append(one)
         offsets.append([None if a < 0 else (a, b) for a, b in zip(starts, ends, strict=True)])
-        windows.append(answer_search.in_window(one, starts, ends, n_best=6, max_answer=max_answer))
-    found = answer_search.in_question(windows, n_best=6)
+        windows.append(answer_search.best_in_window(one, starts, ends, n_best=6, max_answer=max_answer))
+    found = answer_search.best_in_question(windows, n_best=6)
     wanted, null = run_qa(
         logits, offsets, None, n_best=7, max_answer=max_answer
     )  # CLS is one of its likeliest
@@ -270,25 +270,27 @@ def test_the_likeliest_pair_may_be_none_of_the_likeliest_tokens():
     logits = np.zeros((6, 2))
     logits[5, 0], logits[1, 1] = 9, 9
     chars = np.array([-1, 0, 2, 4, 6, 8])
-    found = answer_search.in_window(logits, chars, np.where(chars < 0, -1, chars + 1), n_best=1, max_answer=3)
+    found = answer_search.best_in_window(
+        logits, chars, np.where(chars < 0, -1, chars + 1), n_best=1, max_answer=3
+    )
     assert found.candidates == [Candidate(0, 1, 9.0)]
-    nothing = answer_search.in_window(logits, np.full(6, -1), np.full(6, -1), n_best=1, max_answer=3)
+    nothing = answer_search.best_in_window(logits, np.full(6, -1), np.full(6, -1), n_best=1, max_answer=3)
     assert nothing.candidates == [] and nothing.null_odds == np.inf
 
 
 def test_what_is_said_of_a_question():
     one = Question("1", "q", "ab cd", None, "x:1")
-    found = Found([Candidate(0, 2, 2.0), Candidate(3, 5, 1.0)], 2.5)
-    said = answer_search.answer(one, found, None)
+    found = RankedAnswers([Candidate(0, 2, 2.0), Candidate(3, 5, 1.0)], 2.5)
+    said = answer_search.answer_record(one, found, None)
     assert (said["predicted_answer"], said["start"], said["end"]) == ("ab", 0, 2)
     assert [c["score"] for c in said["n_best"]] == pytest.approx([0.731059, 0.268941])
-    said = answer_search.answer(one, found, 0.6)  # no answer scores 0.5 more
+    said = answer_search.answer_record(one, found, 0.6)  # no answer scores 0.5 more
     assert said["predicted_answer"] == "ab" and [c["text"] for c in said["n_best"]] == ["", "ab", "cd"]
     assert sum(c["score"] for c in said["n_best"]) == pytest.approx(1, abs=1e-5)
-    said = answer_search.answer(one, found, 0.4)
+    said = answer_search.answer_record(one, found, 0.4)
     assert (said["predicted_answer"], said["start"], said["end"]) == ("", None, None)
     assert said["score"] == said["n_best"][0]["score"]
-    assert answer_search.answer(one, Found([], 1.0), None)["predicted_answer"] == ""
+    assert answer_search.answer_record(one, RankedAnswers([], 1.0), None)["predicted_answer"] == ""
 
 
 def test_settings_of_labels_are_refused():
@@ -339,12 +341,12 @@ def test_thresholds_are_tuned_where_dev_has_questions_without_answers():
     """Until then an evaluation takes the best one for itself; afterwards all take dev's, which may be none."""
     task = task_of(values_of())
     some = [Question(str(i), "a", "b c", (Answer("b", 0),) if i else (), "x") for i in range(3)]
-    found = [Found([Candidate(0, 1, 1.0)], null) for null in (2.0, 0.5, 0.0)]  # odds 1, -0.5, -1
+    found = [RankedAnswers([Candidate(0, 1, 1.0)], null) for null in (2.0, 0.5, 0.0)]  # odds 1, -0.5, -1
     split = Split("dev", "x", some, None)
     assert task.measure(split, found, 0.0, 1.0).compute()["f1"] == 1
     task.tune(split, found)
     assert task.tuned == {"null_threshold": 0.25}
-    other = [Found([Candidate(0, 1, 1.0)], 1.5)] * 3
+    other = [RankedAnswers([Candidate(0, 1, 1.0)], 1.5)] * 3
     assert task.measure(split, other, 0.0, 1.0).compute()["has_answer_f1"] == 0
     answered = Split("dev", "x", some[1:], None)
     task.tune(answered, found[1:])

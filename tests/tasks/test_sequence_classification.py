@@ -22,7 +22,7 @@ from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
-from jaxft.tasks.sequence_classification import SequenceClassification
+from jaxft.tasks.sequence_classification.task import SequenceClassification
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 

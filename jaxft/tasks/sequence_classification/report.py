@@ -15,7 +15,7 @@ WORST = 20  # labels that the report shows where there are more
 CONFUSIONS = 10
 
 
-def evaluation(
+def evaluation_record(
     metrics: Mapping[str, float], *, data: str, method: str, details: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The content of `eval/dev.json`: plain JSON values with everything that `report` needs.
@@ -34,7 +34,7 @@ def evaluation(
     }
 
 
-def report(result: Mapping[str, Any]) -> RenderableType:
+def render_report(result: Mapping[str, Any]) -> RenderableType:
     """The readable report of an `evaluation` dict, fresh or read back from JSON; print it with rich."""
     metrics = result["metrics"]
     parts: list[RenderableType] = [

@@ -20,13 +20,13 @@ from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import TokenClassifier
 from jaxft.losses import cross_entropy
-from jaxft.metrics import answer_report, classification_report
 from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models.registry import make_backbone
 from jaxft.report import write_json, write_lines
-from jaxft.tasks import answer_search
-from jaxft.tasks.answer_search import Found
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks
+from jaxft.tasks.question_answering import answer_search, report
+from jaxft.tasks.question_answering.answer_search import RankedAnswers
+from jaxft.tasks.sequence_classification import report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -193,23 +193,25 @@ class QuestionAnswering:
         """None: nothing is generated."""
         return []
 
-    def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> list[Found]:
+    def collect(
+        self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]
+    ) -> list[RankedAnswers]:
         """The best answers to each question, from all its windows."""
         windows = split.windows
         chars = windows.column("char_start"), windows.column("char_end")
-        found: list[list[Found]] = [[] for _ in split.examples]
+        found: list[list[RankedAnswers]] = [[] for _ in split.examples]
         for batch, arrays in outputs:
             for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
                 window, begin = batch.windows[row, segment], batch.starts[row, segment]
                 tokens = slice(*windows.offsets[window : window + 2])
                 logits = arrays["logits"][row, begin : begin + windows.lengths[window]]
-                best = answer_search.in_window(
+                best = answer_search.best_in_window(
                     logits, *(c[tokens] for c in chars), n_best=self.n_best, max_answer=self.max_answer
                 )
                 found[windows.sentence[window]].append(best)
         if unread := sum(not one for one in found):
             raise AssertionError(f"{unread} questions of {split.name} were not answered")
-        return [answer_search.in_question(one, n_best=self.n_best) for one in found]
+        return [answer_search.best_in_question(one, n_best=self.n_best) for one in found]
 
     def predict_stream(
         self,
@@ -229,10 +231,12 @@ class QuestionAnswering:
             found = self.collect(Split("input", "input", chunk, windows), outputs(windows))
             yield list(zip(chunk, self._answers(chunk, found, self.tuned.get(THRESHOLD)), strict=True))
 
-    def _answers(self, questions, found: Sequence[Found], threshold: float | None) -> list[dict[str, Any]]:
-        return [answer_search.answer(q, f, threshold) for q, f in zip(questions, found, strict=True)]
+    def _answers(
+        self, questions, found: Sequence[RankedAnswers], threshold: float | None
+    ) -> list[dict[str, Any]]:
+        return [answer_search.answer_record(q, f, threshold) for q, f in zip(questions, found, strict=True)]
 
-    def _state(self, split: Split, found: Sequence[Found]) -> AnswerState:
+    def _state(self, split: Split, found: Sequence[RankedAnswers]) -> AnswerState:
         """Without the loss; until a threshold is tuned, at the one that is best for `split` itself."""
         state = AnswerState(self.tuned.get(THRESHOLD, TUNED))
         gold = [[answer.text for answer in one.answers] for one in split.examples]
@@ -243,13 +247,13 @@ class QuestionAnswering:
         state.update(gold, best, [one.null_odds for one in found])
         return state
 
-    def tune(self, split: Split, found: Sequence[Found]) -> None:
+    def tune(self, split: Split, found: Sequence[RankedAnswers]) -> None:
         """The threshold with the best F1; none where all questions have answers."""
         self.tuned = {}
         self.tuned = {THRESHOLD: self._state(split, found).tuned()}
 
     def measure(
-        self, split: Split, found: Sequence[Found], loss_sum: float, weight_sum: float
+        self, split: Split, found: Sequence[RankedAnswers], loss_sum: float, weight_sum: float
     ) -> AnswerState:
         """The metric state of a split, scored by the characters of its gold answers."""
         state = self._state(split, found)
@@ -259,7 +263,7 @@ class QuestionAnswering:
 
     def metric_names(self, split: Split) -> list[str]:
         """The names of what `measure` gives on `split`."""
-        return list(self.measure(split, [Found([], 0.0)] * len(split.examples), 0.0, 1.0).compute())
+        return list(self.measure(split, [RankedAnswers([], 0.0)] * len(split.examples), 0.0, 1.0).compute())
 
     def summary(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
@@ -274,7 +278,7 @@ class QuestionAnswering:
         folder: Path,
         split: Split,
         state: AnswerState,
-        found: Sequence[Found],
+        found: Sequence[RankedAnswers],
         *,
         compared: Sequence[Any],
         samples: int,
@@ -292,19 +296,19 @@ class QuestionAnswering:
             {"id": q.id, "question": q.question, "answers": [a.text for a in q.answers]} | said
             for q, said in zip(questions, answers, strict=True)
         ]
-        wrong = answer_report.errors(records, state.final())
+        wrong = report.wrong_answers(records, state.final())
         intervals = state.intervals(samples=samples, seed=seed) if samples else None
-        result = answer_report.evaluation(
+        result = report.evaluation_record(
             state, data=split.source, method=self.method, wrong=wrong, intervals=intervals
         )
         write_json(folder / "eval" / f"{split.name}.json", result)
-        lines = classification_report.prediction_lines(records)
+        lines = report.prediction_lines(records)
         write_lines(folder / "predictions" / f"{split.name}.jsonl", lines)
         by_id = {record["id"]: record["predicted_answer"] for record in records}
         write_json(folder / "predictions" / f"{split.name}.json", by_id)
-        errors = classification_report.error_lines(wrong, answer_report.COLUMNS)
+        errors = report.error_lines(wrong, report.COLUMNS)
         write_lines(folder / "errors" / f"{split.name}.tsv", errors)
-        console.print(answer_report.report(result))
+        console.print(report.render_report(result))
         console.print(f"{split.name}: {len(records):,} questions scored, 0 unscored")
         return result["metrics"]
 

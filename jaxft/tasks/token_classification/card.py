@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from jaxft import workdir
-from jaxft.tasks.token_classification import forms_entities
+from jaxft.tasks.token_classification.task import forms_entities
 
 TASK = "token-classification"  # the hub's name
 TAGS = ["token-classification"]

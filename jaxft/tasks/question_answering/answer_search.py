@@ -25,7 +25,7 @@ class Candidate(NamedTuple):
     score: float
 
 
-class Found(NamedTuple):
+class RankedAnswers(NamedTuple):
     """The candidates of a question, best first, and the score of no answer."""
 
     candidates: list[Candidate]
@@ -37,9 +37,9 @@ class Found(NamedTuple):
         return self.null - self.candidates[0].score if self.candidates else math.inf
 
 
-def in_window(
+def best_in_window(
     logits: np.ndarray, char_start: np.ndarray, char_end: np.ndarray, *, n_best: int, max_answer: int
-) -> Found:
+) -> RankedAnswers:
     """The best answers of a window.
 
     Args:
@@ -59,7 +59,7 @@ def in_window(
         Candidate(int(char_start[first[i]]), int(char_end[last[j]]), float(scores[i, j]))
         for i, j in zip(*np.unravel_index(order, scores.shape), strict=True)
     ]
-    return Found(best, float(logits[0].sum()))
+    return RankedAnswers(best, float(logits[0].sum()))
 
 
 def _fitting(first: np.ndarray, last: np.ndarray, max_answer: int) -> np.ndarray:
@@ -67,17 +67,17 @@ def _fitting(first: np.ndarray, last: np.ndarray, max_answer: int) -> np.ndarray
     return (length >= 1) & (length <= max_answer)
 
 
-def in_question(windows: Sequence[Found], *, n_best: int) -> Found:
+def best_in_question(windows: Sequence[RankedAnswers], *, n_best: int) -> RankedAnswers:
     """The best answers of all windows of a question."""
     best: dict[tuple[int, int], Candidate] = {}
     for one in sorted(
         (c for window in windows for c in window.candidates), key=lambda c: (-c.score, c.start)
     ):
         best.setdefault((one.start, one.end), one)
-    return Found(list(best.values())[:n_best], min(window.null for window in windows))
+    return RankedAnswers(list(best.values())[:n_best], min(window.null for window in windows))
 
 
-def answer(question: Question, found: Found, threshold: float | None) -> dict[str, Any]:
+def answer_record(question: Question, found: RankedAnswers, threshold: float | None) -> dict[str, Any]:
     """What is said of a question: `predicted_answer`, "" for none, `start`, `end` (None for none), `score`, `n_best`.
 
     A `score` is the softmax over the candidates, and over no answer too where there is a threshold of `null_odds`

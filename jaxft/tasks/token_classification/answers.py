@@ -19,8 +19,8 @@ from jaxft import workdir
 from jaxft.data.sources import tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import guess_sentence_format, read_sentences
-from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
-from jaxft.tasks.token_classification import Prediction
+from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
+from jaxft.tasks.token_classification.task import Prediction
 
 FORMATS = ("conll", "jsonl", "text")
 

@@ -10,15 +10,15 @@ from rich.text import Text
 
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.f1 import SCORES
-from jaxft.metrics.ner_errors import CATEGORIES, SIDES, ErrorAnalysis, error_rows
 from jaxft.metrics.tokens import LabelState
+from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, ErrorAnalysis, error_rows
 
 # Every character that some reader takes for a column or line border (str.isspace, a byte order mark), and
 # lone surrogates, which UTF-8 cannot hold.
 _UNSAFE = re.compile(r"[\s\ufeff\ud800-\udfff]")
 
 
-def evaluation(
+def evaluation_record(
     state: EntityState | LabelState,
     *,
     data: str,
@@ -40,7 +40,7 @@ def evaluation(
     return result
 
 
-def report(result: dict) -> RenderableType:
+def render_report(result: dict) -> RenderableType:
     """The readable report of an `evaluation` dict, fresh or read back from JSON; print it with rich."""
     metrics, intervals = result["metrics"], result.get("intervals")
     entities = f", {metrics['entity_support']:,.0f} entities" if "entity_support" in metrics else ""

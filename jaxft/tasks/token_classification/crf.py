@@ -13,7 +13,7 @@ from jaxft.data.sources import tag_schemes
 from jaxft.errors import UserError
 from jaxft.layers import crf
 from jaxft.tasks.base import Split
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks.token_classification.task import TokenClassification
 
 # In training, where -inf would make a chain of one forbidden step an infinite loss.
 FORBIDDEN = -1e4

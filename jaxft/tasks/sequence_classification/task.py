@@ -26,11 +26,11 @@ from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import Score, SequenceClassifier
 from jaxft.layers.linear import Linear
-from jaxft.metrics import classification_report as report
 from jaxft.models.registry import is_causal, make_backbone
 from jaxft.report import write_json, write_lines
-from jaxft.tasks import problems
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks, two_passes
+from jaxft.tasks.sequence_classification import label_types, report
+from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, LabelType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +72,7 @@ class SequenceClassification:
         self.tuned: dict[str, Any] = {}
         self.head_dropout = head_dropout
         self.config = config
-        self.problem: problems.Problem = problems.PROBLEMS[config.model.problem_type](labels, config)
+        self.problem: LabelType = LABEL_TYPES[config.model.problem_type](labels, config)
         self.arrays = self.problem.arrays
         self.selection_metric = self.problem.selection_metric
         self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
@@ -119,12 +119,12 @@ class SequenceClassification:
     @staticmethod
     def labels_in(examples: Sequence[LabelledText]) -> list[str | float]:
         """See `problems.labels_in`."""
-        return problems.labels_in(examples)
+        return label_types.labels_in(examples)
 
     @staticmethod
     def label_set(found: Sequence[str | float]) -> list[str]:
         """See `problems.label_set`."""
-        return problems.label_set(found)
+        return label_types.label_set(found)
 
     @staticmethod
     def texts(train: Sequence[LabelledText]) -> Iterator[str]:
@@ -213,11 +213,11 @@ class SequenceClassification:
     def logits(self, model, batch) -> jax.Array:
         """Outputs for every segment, float32 [R, S, C], numbers in the data's units, without dropout."""
         logits = _logits(model, batch, None)
-        return self.problem.scores(logits) if self.labels == [problems.VALUE] else logits
+        return self.problem.scores(logits) if self.labels == [VALUE] else logits
 
     def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters whose head gives numbers in the data's units."""
-        if self.labels != [problems.VALUE]:
+        if self.labels != [VALUE]:
             return parameters
         offset, scale = self.problem.offset, self.problem.scale
         [kernel] = parameters.keys() & {"head/kernel", "head/score/kernel"}  # a GPT-2's has no bias beside
@@ -302,7 +302,7 @@ class SequenceClassification:
         """
         metrics = state.compute()
         details = self.problem.details(state, samples, seed)
-        result = report.evaluation(metrics, data=split.source, method=self.method, details=details)
+        result = report.evaluation_record(metrics, data=split.source, method=self.method, details=details)
         write_json(folder / "eval" / f"{split.name}.json", result)
         answers = list(self.problem.answers(scores, self.problem.tune(state)))
         records = [_record(e) | a for e, a in zip(split.examples, answers, strict=True)]
@@ -312,7 +312,7 @@ class SequenceClassification:
         rows = [row | records[row["index"]] for row in errors]
         lines = report.error_lines(rows, (*self.problem.error_columns, *texts))
         write_lines(folder / "errors" / f"{split.name}.tsv", lines)
-        console.print(report.report(result))
+        console.print(report.render_report(result))
         console.print(f"{split.name}: {len(records):,} texts scored, 0 unscored")
         return metrics
 

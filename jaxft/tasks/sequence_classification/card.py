@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from jaxft import workdir
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER
-from jaxft.tasks.sequence_classification import has_transformers_class
+from jaxft.tasks.sequence_classification.task import has_transformers_class
 
 TASK = "text-classification"  # the hub's name
 TAGS = ["text-classification"]

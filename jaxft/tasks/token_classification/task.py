@@ -28,8 +28,8 @@ from jaxft.losses import cross_entropy
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks import tagging_report
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, class_weights, two_passes
+from jaxft.tasks.token_classification import report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -305,17 +305,17 @@ class TokenClassification:
     ) -> EntityState | LabelState:
         """Metrics of a split per word, and of entities where there are such."""
         tags = [p.tags for p in predictions]
-        return tagging_report.state(self.entities, split, tags, loss_sum, weight_sum)
+        return report.make_tag_state(self.entities, split, tags, loss_sum, weight_sum)
 
     def metric_names(self, split: Split) -> list[str]:
         """The names of what `measure` gives on `split`."""
         weight = float((split.windows.labels >= 0).any())
         gold = [s.tags for s in split.examples]
-        return list(tagging_report.state(self.entities, split, gold, 0.0, weight).compute())
+        return list(report.make_tag_state(self.entities, split, gold, 0.0, weight).compute())
 
     def summary(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
-        return tagging_report.summary(values)
+        return report.summarize(values)
 
     def compared(
         self, split: Split, predictions: list[Prediction], train: Sequence[Sentence]
@@ -323,7 +323,7 @@ class TokenClassification:
         """Words and types of the entities of `train` that are entities of `split` too, gold or predicted."""
         if not self.entities:
             return []
-        return tagging_report.seen(split, [p.tags for p in predictions], train)
+        return report.find_seen_entities(split, [p.tags for p in predictions], train)
 
     def write_evaluation(
         self,
@@ -343,7 +343,7 @@ class TokenClassification:
         """
         tags = [p.tags for p in predictions]
         intervals = state.intervals(samples=samples, seed=seed) if samples else None
-        return tagging_report.write(folder, split, compared, state, tags, intervals, console)
+        return report.write_report(folder, split, compared, state, tags, intervals, console)
 
 
 def _logits(model, batch, dropout=None, wanted=None):

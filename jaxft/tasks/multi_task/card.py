@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from jaxft import workdir
-from jaxft.tasks import own_settings
+from jaxft.tasks.multi_task.task_configs import make_task_configs
 
 TASK = "feature-extraction"  # the hub's name for a body; it has none for several tasks
 TAGS = ["multi-task"]
@@ -14,7 +14,7 @@ SHOWN += ("entity_f1", "entity_precision", "entity_recall", "token_accuracy", "t
 
 def origin(run: workdir.Run, parameters: int) -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
-    tasks = own_settings.of_tasks(run.config)
+    tasks = make_task_configs(run.config)
     lines = [
         f"A BERT with {len(tasks)} heads ({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and "
         "converted to PyTorch's layout.",
@@ -47,7 +47,7 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
 
 def usage(run: workdir.Run) -> str:
     """How the heads are asked in torch."""
-    words = any(own.task != "sequence_classification" for own in own_settings.of_tasks(run.config).values())
+    words = any(own.task != "sequence_classification" for own in make_task_configs(run.config).values())
     text = '["Anna", "lives", "in", "Oslo", "."]' if words else '"..."'
     return (
         "transformers has no class for several heads. `AutoModel` loads the body; `heads.safetensors` has the linear "

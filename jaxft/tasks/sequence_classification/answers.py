@@ -21,7 +21,7 @@ from jaxft.data.sources.labelled_texts import (
 )
 from jaxft.data.sources.records import DIALECTS
 from jaxft.data.sources.sentences import check_readable
-from jaxft.predictions.lines import Lines, choose_format, extended_json, free_name, json_line
+from jaxft.tasks.lines import Lines, choose_format, extended_json, free_name, json_line
 
 FORMATS = ("jsonl", "csv", "tsv", "text")
 

@@ -30,12 +30,13 @@ from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.multi_head import MultiHead, Shared
 from jaxft.report import write_json
-from jaxft.tasks import joint_encoding, own_settings
 from jaxft.tasks.base import Say, Split, Task, chunks
-from jaxft.tasks.composed_state import ComposedState, compose
-from jaxft.tasks.problems import VALUE
-from jaxft.tasks.sequence_classification import SequenceClassification
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks.multi_task.encoding import encode_for_tasks
+from jaxft.tasks.multi_task.metrics import ComposedState, compose
+from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
+from jaxft.tasks.sequence_classification.label_types import VALUE
+from jaxft.tasks.sequence_classification.task import SequenceClassification
+from jaxft.tasks.token_classification.task import TokenClassification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,11 +69,11 @@ class MultiTask:
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
         self.labels = labels
-        own = own_settings.of_tasks(config)
+        own = make_task_configs(config)
         self.tasks: dict[str, Task] = {}
         for name, one in own.items():
             its = [label.partition("/")[2] for label in labels if label.partition("/")[0] == name]
-            self.tasks[name] = own_settings.KINDS[one.task](its, head_dropout=head_dropout, config=one)
+            self.tasks[name] = KINDS[one.task](its, head_dropout=head_dropout, config=one)
         self.taggers = [name for name, task in self.tasks.items() if isinstance(task, TokenClassification)]
         if self.taggers:  # whose texts are read as words, whatever config.data.truncation
             for task in self.tasks.values():
@@ -110,8 +111,8 @@ class MultiTask:
     @staticmethod
     def read(config: ConfigDict, name: str, source: str, say: Say) -> list[MultiText]:
         """All texts of the data sets that `source` names; see `joint.sources`."""
-        own = own_settings.of_tasks(config)
-        kinds = {task: own_settings.KINDS[one.task] for task, one in own.items()}
+        own = make_task_configs(config)
+        kinds = {task: KINDS[one.task] for task, one in own.items()}
         found: list[MultiText] = []
         for index, (tasks, address) in enumerate(parse_data_sets(source, list(own))):
             parts = {t: kinds[t].read(own[t], f"{name}-{t}", address, say) for t in tasks}
@@ -130,7 +131,7 @@ class MultiTask:
     @staticmethod
     def labels_in(examples: Sequence[MultiText]) -> list[tuple[str, str, list[Any] | None]]:
         """Of each task: its name, its kind, and what that finds in its examples, None where there are none."""
-        names = {kind: name for name, kind in own_settings.KINDS.items()}
+        names = {kind: name for name, kind in KINDS.items()}
         own = {name: (kind, _examples(examples, name)) for name, kind in examples[0].kinds.items()}
         return [
             (name, names[kind], kind.labels_in(some) if some else None) for name, (kind, some) in own.items()
@@ -146,9 +147,7 @@ class MultiTask:
                 raise UserError(
                     f"the training data has no text for the task {name}; name one in config.data.train"
                 )
-            labels += [
-                f"{name}/{label}" for label in own_settings.KINDS[kind].label_set(list(itertools.chain(*own)))
-            ]
+            labels += [f"{name}/{label}" for label in KINDS[kind].label_set(list(itertools.chain(*own)))]
         return labels
 
     @staticmethod
@@ -173,7 +172,7 @@ class MultiTask:
     ) -> Windows:
         """`Windows` of examples (`only` some, if given), of all tasks together; see `joint_encoding`."""
         examples = examples if only is None else examples[only.start : only.stop]
-        return joint_encoding.encode(self.tasks, examples, tokenizer, config, cached=cached)
+        return encode_for_tasks(self.tasks, examples, tokenizer, config, cached=cached)
 
     def _parts(self, split: Split) -> dict[str, tuple[Split, np.ndarray]]:
         """For each task that has examples in `split`: its part, and each window's number in it, -1 for none."""

@@ -13,7 +13,7 @@ from typing import Any
 from jaxft import workdir
 from jaxft.data.sources.questions import Question, guess_question_format, read_questions
 from jaxft.data.sources.sentences import check_readable
-from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
+from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
 
 FORMATS = ("jsonl", "squad")
 

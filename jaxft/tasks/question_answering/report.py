@@ -22,7 +22,7 @@ COLUMNS = ("kind", "gold", "predicted", "score", "f1", "id", "question")
 _PARTS = {"": "all", "has_answer_": "with an answer", "no_answer_": "without"}
 
 
-def errors(records: Sequence[Mapping[str, Any]], scores: Sequence[Scores]) -> list[dict[str, Any]]:
+def wrong_answers(records: Sequence[Mapping[str, Any]], scores: Sequence[Scores]) -> list[dict[str, Any]]:
     """Each answer that is no exact match, by the keys of `COLUMNS`, the surest first.
 
     records: of predictions, with `id`, `question`, `answers` (gold texts), `predicted_answer` and `score`.
@@ -47,7 +47,7 @@ def errors(records: Sequence[Mapping[str, Any]], scores: Sequence[Scores]) -> li
     return sorted(rows, key=lambda row: -row["score"])
 
 
-def evaluation(
+def evaluation_record(
     state: AnswerState, *, data: str, method: str, wrong: Sequence[Mapping[str, Any]], intervals: dict | None
 ) -> dict[str, Any]:
     """The content of `eval/dev.json`: plain JSON values with everything that `report` needs.
@@ -69,7 +69,7 @@ def evaluation(
     return found | ({} if intervals is None else {"intervals": intervals})
 
 
-def report(result: Mapping[str, Any]) -> RenderableType:
+def render_report(result: Mapping[str, Any]) -> RenderableType:
     """The readable report of an `evaluation` dict, fresh or read back from JSON; print it with rich."""
     metrics = result["metrics"]
     table = Table(title="Answers, %", title_justify="left", title_style="bold")

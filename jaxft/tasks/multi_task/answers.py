@@ -23,9 +23,9 @@ from jaxft.data.sources.labelled_texts import (
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import check_readable
 from jaxft.data.sources.spans import sentences_from_records
-from jaxft.predictions import token_classification
-from jaxft.predictions.lines import Lines, choose_format, extended_json, json_line
-from jaxft.tasks import own_settings
+from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
+from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
+from jaxft.tasks.token_classification.answers import labelled
 
 FORMATS = ("jsonl", "text")
 
@@ -40,8 +40,8 @@ class MultiOutput:
             check_readable(source, "- for stdin")
             guessed = guess_text_format(source) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
-        self._own = own_settings.of_tasks(run.config)
-        self._kinds = {name: own_settings.KINDS[own.task] for name, own in self._own.items()}
+        self._own = make_task_configs(run.config)
+        self._kinds = {name: KINDS[own.task] for name, own in self._own.items()}
         self.lines = Lines(source)
 
     def examples(self) -> Iterator[MultiText]:
@@ -87,5 +87,5 @@ def _said(part: Any, answer: Any) -> dict[str, Any]:
     if not isinstance(part, Sentence):
         return answer
     if part.text is not None:
-        return token_classification.labelled(part, answer)
+        return labelled(part, answer)
     return {"predicted_tags": answer.tags, "scores": [round(float(score), 6) for score in answer.scores]}

@@ -10,12 +10,12 @@ from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.multi_task import Encoding, MultiText, combine_encodings, text_of
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.tasks import own_settings
 from jaxft.tasks.base import Task, cache_folder
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks.multi_task.task_configs import make_task_configs
+from jaxft.tasks.token_classification.task import TokenClassification
 
 
-def encode(
+def encode_for_tasks(
     tasks: Mapping[str, Task],
     examples: Sequence[MultiText],
     tokenizer: Any,
@@ -51,7 +51,7 @@ def encode(
 
 
 def _as_words(tasks, names: tuple[str, ...], examples: Sequence[MultiText], tokenizer, config, cached: bool):
-    settings = own_settings.of_tasks(config)
+    settings = make_task_configs(config)
     found = {
         name: tasks[name].encode([e.parts[name] for e in examples], tokenizer, settings[name], cached=cached)
         for name in names

@@ -22,7 +22,7 @@ VALUE = "value"  # the label of a head that predicts a number
 WORST = 100  # errors of numbers that are listed
 
 
-class Problem(Protocol):
+class LabelType(Protocol):
     """What depends on the kind of label. `scores` are what is measured and answered from, float64 [N, C]."""
 
     arrays: Mapping[str, ArraySpec]  # of a batch
@@ -221,7 +221,7 @@ class MultiLabel:
         )
 
 
-class Number:
+class NumberLabel:
     """A number: squared error of the label, scaled from `config.data.label_range` to 0..1. Scores are unscaled."""
 
     selection_metric = "pearson"
@@ -301,7 +301,7 @@ class Number:
         )
 
 
-PROBLEMS = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: Number}  # by config.model.problem_type
+LABEL_TYPES = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: NumberLabel}  # by config.model.problem_type
 
 
 def labels_in(examples: Sequence[LabelledText]) -> list[str | float]:

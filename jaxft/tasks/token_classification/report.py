@@ -6,14 +6,14 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxft.data.sources.sentence import Sentence
-from jaxft.metrics import ner_errors, ner_report
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Split
+from jaxft.tasks.token_classification import entity_errors, entity_report
 
 
-def state(
+def make_tag_state(
     entities: bool, split: Split, tags: Sequence[Sequence[str]], loss_sum: float, weight_sum: float
 ) -> EntityState | LabelState:
     """The metric state of predicted `tags`, of which `entities` says whether they are IOB2."""
@@ -22,7 +22,7 @@ def state(
     return found
 
 
-def summary(values: dict[str, float]) -> str:
+def summarize(values: dict[str, float]) -> str:
     """The metrics of a log line."""
     percent = {name: f"{100 * value:.2f}" for name, value in values.items()}
     score = f"macro F1 {percent['token_f1_macro']}"
@@ -34,19 +34,19 @@ def summary(values: dict[str, float]) -> str:
     return f"{score}, token accuracy {percent['token_accuracy']}, loss {values.get('loss', float('nan')):.4f}"
 
 
-def seen(
+def find_seen_entities(
     split: Split, tags: Sequence[Sequence[str]], train: Sequence[Sentence]
 ) -> list[tuple[list[str], list[str]]]:
     """Words and types of the entities of `train` that `split` has too, by its own or the predicted `tags`."""
-    known = ner_errors.seen_entities((s.words, s.tags) for s in train)
+    known = entity_errors.seen_entities((s.words, s.tags) for s in train)
     both = (
         (s.words, tags) for s, found in zip(split.examples, tags, strict=True) for tags in (s.tags, found)
     )
-    asked = ner_errors.seen_entities(both)
+    asked = entity_errors.seen_entities(both)
     return [(list(words), sorted(known[words])) for words in sorted(asked.keys() & known.keys())]
 
 
-def write(
+def write_report(
     folder: Path,
     split: Split,
     compared: Sequence[tuple[list[str], list[str]]],
@@ -62,15 +62,15 @@ def write(
     words, gold = [s.words for s in split.examples], [s.tags for s in split.examples]
     errors = None
     if isinstance(measured, EntityState):
-        known: ner_errors.SeenEntities = {}
+        known: entity_errors.SeenEntities = {}
         for entity, kinds in compared:  # which several parts of the training data may have
             known.setdefault(tuple(entity), set()).update(kinds)
-        errors = ner_errors.find_errors(words, gold, tags, known)
-        write_lines(folder / "errors" / f"{split.name}.tsv", ner_report.error_lines(errors))
-    result = ner_report.evaluation(measured, data=split.source, intervals=intervals, errors=errors)
+        errors = entity_errors.find_errors(words, gold, tags, known)
+        write_lines(folder / "errors" / f"{split.name}.tsv", entity_report.error_lines(errors))
+    result = entity_report.evaluation_record(measured, data=split.source, intervals=intervals, errors=errors)
     write_json(folder / "eval" / f"{split.name}.json", result)
-    lines = ner_report.conll_lines(words, gold, tags)
+    lines = entity_report.conll_lines(words, gold, tags)
     write_lines(folder / "predictions" / f"{split.name}.conll", lines)
-    console.print(ner_report.report(result))
+    console.print(entity_report.render_report(result))
     console.print(f"{split.name}: {sum(map(len, words)):,} words scored, 0 words unscored")
     return result["metrics"]

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.tasks.base import Task
-from jaxft.tasks.crf_tagging import CRFTagging
-from jaxft.tasks.sequence_classification import SequenceClassification
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.tasks.sequence_classification.task import SequenceClassification
+from jaxft.tasks.token_classification.crf import CRFTagging
+from jaxft.tasks.token_classification.task import TokenClassification
 
 KINDS: dict[str, type[Task]] = {  # what can share a body
     "token_classification": TokenClassification,
@@ -24,14 +24,14 @@ OWN = (
     "data.scheme data.overlaps loss.weight loss.label_smoothing loss.r_drop loss.focal_gamma loss.class_weights"
 ).split()
 # Settings that only several tasks together have.
-TOGETHER = (
+SHARED_ONLY = (
     "task tasks batch.by_task data.mix data.mix_temperature data.mix_weights loss.balance eval.metric".split()
 )
 
 
-def of_tasks(config: ConfigDict) -> dict[str, ConfigDict]:
+def make_task_configs(config: ConfigDict) -> dict[str, ConfigDict]:
     """The settings of each task, by name. Raises `UserError` for what cannot be a task's own."""
-    shared = tuple((key, value) for key, value in settings.flat(config).items() if key not in TOGETHER)
+    shared = tuple((key, value) for key, value in settings.flat(config).items() if key not in SHARED_ONLY)
     return {name: _of_task(shared, name, own) for name, own in config.tasks}
 
 

@@ -1,0 +1,1 @@
+"""Sequence classification: labels or numbers for texts and pairs of texts."""
