@@ -9,19 +9,20 @@ from jaxft import workdir
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.models.pretrained_model import NEW
-from jaxft.tasks.causal_lm import card
-from jaxft.tasks.multi_task import card
-from jaxft.tasks.question_answering import card
-from jaxft.tasks.sequence_classification import card
-from jaxft.tasks.token_classification import card, crf_card
+from jaxft.tasks.causal_lm import card as causal_lm_card
+from jaxft.tasks.multi_task import card as multi_task_card
+from jaxft.tasks.question_answering import card as question_answering_card
+from jaxft.tasks.sequence_classification import card as sequence_classification_card
+from jaxft.tasks.token_classification import card as token_classification_card
+from jaxft.tasks.token_classification import crf_card
 
 PARTS = {  # by task
-    "token_classification": card,
+    "token_classification": token_classification_card,
     "crf_tagging": crf_card,
-    "causal_lm": card,
-    "sequence_classification": card,
-    "question_answering": card,
-    "multi_task": card,
+    "causal_lm": causal_lm_card,
+    "sequence_classification": sequence_classification_card,
+    "question_answering": question_answering_card,
+    "multi_task": multi_task_card,
 }
 # Settings that say nothing about the weights.
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")

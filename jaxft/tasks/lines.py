@@ -75,3 +75,16 @@ def json_line(record: Mapping[str, Any]) -> bytes:
         return json.dumps(record, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape and UTF-8 cannot hold
         return json.dumps(record).encode() + b"\n"
+
+
+def prediction_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """JSON lines: texts, gold labels and predictions."""
+    for record in records:
+        yield json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def error_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
+    """The error list, tab-separated with a header; white space within a cell becomes one space."""
+    yield "\t".join(columns) + "\n"
+    for row in rows:
+        yield "\t".join(" ".join(str(row[name]).split()) for name in columns) + "\n"

@@ -24,9 +24,9 @@ from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models.registry import make_backbone
 from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks
+from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.question_answering import answer_search, report
 from jaxft.tasks.question_answering.answer_search import RankedAnswers
-from jaxft.tasks.sequence_classification import report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -302,11 +302,11 @@ class QuestionAnswering:
             state, data=split.source, method=self.method, wrong=wrong, intervals=intervals
         )
         write_json(folder / "eval" / f"{split.name}.json", result)
-        lines = report.prediction_lines(records)
+        lines = prediction_lines(records)
         write_lines(folder / "predictions" / f"{split.name}.jsonl", lines)
         by_id = {record["id"]: record["predicted_answer"] for record in records}
         write_json(folder / "predictions" / f"{split.name}.json", by_id)
-        errors = report.error_lines(wrong, report.COLUMNS)
+        errors = error_lines(wrong, report.COLUMNS)
         write_lines(folder / "errors" / f"{split.name}.tsv", errors)
         console.print(report.render_report(result))
         console.print(f"{split.name}: {len(records):,} questions scored, 0 unscored")

@@ -1,8 +1,7 @@
 """Writes what an evaluation of labelled texts found: a dict for JSON, a report, lines of predictions and errors."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -108,16 +107,3 @@ def _table(title: str, first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right", overflow="fold")
     return table
-
-
-def prediction_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """JSON lines: texts, gold labels and predictions."""
-    for record in records:
-        yield json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def error_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
-    """The error list, tab-separated with a header; white space within a cell becomes one space."""
-    yield "\t".join(columns) + "\n"
-    for row in rows:
-        yield "\t".join(" ".join(str(row[name]).split()) for name in columns) + "\n"

@@ -29,6 +29,7 @@ from jaxft.layers.linear import Linear
 from jaxft.models.registry import is_causal, make_backbone
 from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks, two_passes
+from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.sequence_classification import label_types, report
 from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, LabelType
 
@@ -306,11 +307,11 @@ class SequenceClassification:
         write_json(folder / "eval" / f"{split.name}.json", result)
         answers = list(self.problem.answers(scores, self.problem.tune(state)))
         records = [_record(e) | a for e, a in zip(split.examples, answers, strict=True)]
-        write_lines(folder / "predictions" / f"{split.name}.jsonl", report.prediction_lines(records))
+        write_lines(folder / "predictions" / f"{split.name}.jsonl", prediction_lines(records))
         errors = self.problem.errors([example.label for example in split.examples], answers)
         texts = list(_record(split.examples[0]))[:-1]
         rows = [row | records[row["index"]] for row in errors]
-        lines = report.error_lines(rows, (*self.problem.error_columns, *texts))
+        lines = error_lines(rows, (*self.problem.error_columns, *texts))
         write_lines(folder / "errors" / f"{split.name}.tsv", lines)
         console.print(report.render_report(result))
         console.print(f"{split.name}: {len(records):,} texts scored, 0 unscored")

@@ -1,1 +1,0 @@
-"""What `jaxft.predict` reads and writes, by task."""
