@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import build
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources import tag_schemes
@@ -26,6 +25,7 @@ from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
+from jaxft.training.setup import initial_parameters, make_network, make_trainer, prune_outputs
 
 STEPS = 1000  # of the schedule
 
@@ -61,11 +61,11 @@ def measure(rows: int, length: int, turns: int) -> None:
         windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
         loader = Loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = place_batch(loader.batch(0).arrays, mesh)
-        net = build.network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
-        trainer = build.trainer(net, settings, total=STEPS, warmup=0)
-        build.leave_out(net, loader, {0: windows}, steps=STEPS, parts=1)
+        net = make_network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
+        trainer = make_trainer(net, settings, total=STEPS, warmup=0)
+        prune_outputs(net, loader, {0: windows}, steps=STEPS, parts=1)
         compiled_step = trainer.compile(loader.shapes[0])
-        parameters, _ = build.initial_parameters(net, settings, checkpoint)
+        parameters, _ = initial_parameters(net, settings, checkpoint)
         held = [trainer.new_state(parameters)]
 
         def step(held=held, compiled_step=compiled_step, batch=batch):

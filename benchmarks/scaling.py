@@ -23,12 +23,12 @@ import tempfile
 import jax
 import numpy as np
 
-from jaxft import build
 from jaxft.config import loading
 from jaxft.data.demo import ner
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import AXES
 from jaxft.tasks import TASKS
+from jaxft.training.setup import make_network, make_trainer
 
 RECIPE = str(pathlib.Path(__file__).resolve().parents[1] / "configs/ner.py")
 MESHES = [{"data": 1}, *({axis: ways} for ways in (2, 4, 8) for axis in ("data", "fsdp"))]
@@ -57,8 +57,8 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES)
-    net = build.network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
-    state = build.trainer(net, settings, total=10, warmup=0).abstract
+    net = make_network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
+    state = make_trainer(net, settings, total=10, warmup=0).abstract
 
     def held(tree) -> int:
         leaves = jax.tree.leaves(tree)

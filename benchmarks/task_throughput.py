@@ -18,12 +18,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import build
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.models.pretrained_model import backbone_sizes, head_dropout, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh, place_batch
-from jaxft.tasks import TASKS, splits
+from jaxft.tasks import TASKS
+from jaxft.training.setup import initial_parameters, make_network, make_trainer, prune_outputs
+from jaxft.training.splits import read_splits
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
@@ -34,23 +35,23 @@ class Steps:
     def __init__(self, settings: ConfigDict):
         kind = TASKS[settings.task]
         checkpoint = open_pretrained_model(settings, lambda: [])
-        found = splits.read(kind, settings, lambda line: None, ["train"])
+        found = read_splits(kind, settings, lambda line: None, ["train"])
         rate = head_dropout(settings, checkpoint.hf_config)
         task = kind(
             kind.label_set(kind.labels_in(found["train"].examples)), head_dropout=rate, config=settings
         )
         windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
         self._mesh = make_mesh(settings)
-        net = build.network(task, backbone_sizes(settings, checkpoint.hf_config), self._mesh)
-        trainer = build.trainer(net, settings, total=1000, warmup=0)
+        net = make_network(task, backbone_sizes(settings, checkpoint.hf_config), self._mesh)
+        trainer = make_trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
         self._loader = Loader(
             windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.segments
         )
-        build.leave_out(net, self._loader, {0: windows}, steps=1000, parts=1)
+        prune_outputs(net, self._loader, {0: windows}, steps=1000, parts=1)
         (shape,) = self._loader.shapes
         self._step = trainer.compile(shape)
-        self._state = trainer.new_state(build.initial_parameters(net, settings, checkpoint)[0])
+        self._state = trainer.new_state(initial_parameters(net, settings, checkpoint)[0])
 
     def once(self, number: int) -> tuple[float, int]:
         """Seconds of the step on batch `number`, and its non-padding tokens."""

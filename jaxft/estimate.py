@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxft import build, hlo, step
+from jaxft import hlo
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import chunked
@@ -21,6 +21,8 @@ from jaxft.models.pretrained_model import backbone_sizes, describe_model, head_d
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.tasks import TASKS
+from jaxft.training import step
+from jaxft.training.setup import WORDS, Network, abstract_batch, make_network, make_trainer, predicted_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +96,10 @@ def estimate(
     check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
     hf_config = describe_model(config)
     sizes = backbone_sizes(config, hf_config, devices[0].platform)
-    net = build.network(_task(config, hf_config, assumptions.labels), sizes, mesh)
+    net = make_network(_task(config, hf_config, assumptions.labels), sizes, mesh)
     # As without tensor, for of what is split over that JAX only knows all devices' together.
-    whole = build.network(net.task, sizes, Mesh(mesh.devices[:, :, :1], AXES))
-    trainer = build.trainer(net, config, total=1000, warmup=0)
+    whole = make_network(net.task, sizes, Mesh(mesh.devices[:, :, :1], AXES))
+    trainer = make_trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (chip and chip.memory)
     state = trainer.abstract
     known = {
@@ -146,7 +148,7 @@ def estimate(
     positions = rows // accumulate * length // mesh.size
     chunks = -(-positions // chunked.chunk_size(net.mesh)) if net.task.predicts_words else 1
     program = hlo.Program(text, unknown_trips=chunks)
-    peak = build.predicted_bytes({"train": compiled})
+    peak = predicted_bytes({"train": compiled})
     collectives = _by_kind(program.collectives())
     sent = sum(kind["bytes"] for kind in collectives.values())
     flops, traffic = program.flops(), program.traffic()
@@ -184,7 +186,7 @@ def _shard_bytes(tree: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
-def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, length: int) -> int:
+def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: int) -> int:
     """Bytes a device of what the backward pass of `rows` reads besides parameters; only rows are split."""
 
     def pullback(trainable, frozen, batch):
@@ -192,7 +194,7 @@ def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, len
         loss = functools.partial(_loss, net, frozen, batch, seed)
         return jax.vjp(loss, trainable)[1]
 
-    batch = build.abstract_batch(net, Shape(rows, length))
+    batch = abstract_batch(net, Shape(rows, length))
     kept = jax.tree.leaves(jax.eval_shape(pullback, state.trainable, state.frozen, batch))
     own = {leaf.shape for leaf in jax.tree.leaves((net.abstract, state.trainable, state.frozen))}
     total = sum(x.size * x.dtype.itemsize for x in kept if x.shape not in own)
@@ -200,11 +202,13 @@ def _activation_bytes(net: build.Network, state: step.TrainState, rows: int, len
 
 
 def _loss(net, frozen, batch, seed, trainable):
-    return net.task.loss(step.model_of(net.graphdef, trainable | frozen), step.whole(batch), seed)[0]
+    return net.task.loss(step.model_of(net.graphdef, trainable | frozen), step.with_step_scales(batch), seed)[
+        0
+    ]
 
 
 def needed_bytes(
-    net: build.Network, state: step.TrainState, itemsize: int, gradients: int, slots: int, accumulate: int
+    net: Network, state: step.TrainState, itemsize: int, gradients: int, slots: int, accumulate: int
 ) -> int:
     """Bytes that a device must send in a step of data parallelism, FSDP and tensor parallelism.
 
@@ -232,7 +236,7 @@ def needed_bytes(
         size = leaf.size / (tensor if cut else 1)
         trained = name in state.trainable
         width = gradients if name.endswith(step.MATRICES) else 4
-        is_output = net.task.predicts_words and name == build.WORDS
+        is_output = net.task.predicts_words and name == WORDS
         columns = leaf.shape[-1] / (fsdp if split else 1)
         if is_output:
             ways = (fsdp if split else 1) * (tensor if cut else 1)

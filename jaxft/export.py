@@ -10,19 +10,22 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from jaxft import export_heads, inference, step, workdir
+from jaxft import export_heads, inference
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
+from jaxft.io import write_json
 from jaxft.model_card import card
 from jaxft.models.bert import config as bert_config
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.registry import family_of
 from jaxft.parallel import processes
-from jaxft.report import write_json
-from jaxft.tasks import TASKS, splits
+from jaxft.tasks import TASKS
 from jaxft.tasks.base import Split
+from jaxft.training import step
+from jaxft.training.finished_run import Run, open_run
+from jaxft.training.splits import read_splits
 
 TOLERANCE = 1e-4  # of logits, in float32
 VERIFIED = 256  # dev examples compared, or as many as this many logits are of
@@ -67,7 +70,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     """
     if verify and importlib.util.find_spec("torch") is None:
         raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
-    run = workdir.open_run(run_folder)
+    run = open_run(run_folder)
     # float32, since that is what torch will compute in.
     model = inference.open_model(run, print, dtype="float32")
     parameters = model.task.exported(jax.device_get(model.parameters))
@@ -109,23 +112,23 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     print(f"{output}: {model.net.count:,} parameters, {labels}tokenizer, README.md")
 
 
-def _token_classifier(run: workdir.Run) -> dict[str, Any]:
+def _token_classifier(run: Run) -> dict[str, Any]:
     checkpoint = run.checkpoint
     return family_of(checkpoint.hf_config).config.token_classifier_config(checkpoint.hf_config, run.labels)
 
 
-def _causal_lm(run: workdir.Run) -> dict[str, Any]:
+def _causal_lm(run: Run) -> dict[str, Any]:
     return gpt2_config.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
 
 
-def _sequence_classifier(run: workdir.Run) -> dict[str, Any]:
+def _sequence_classifier(run: Run) -> dict[str, Any]:
     hf_config = run.checkpoint.hf_config
     return family_of(hf_config).config.sequence_classifier_config(
         hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
     )
 
 
-def _question_answering(run: workdir.Run) -> dict[str, Any]:
+def _question_answering(run: Run) -> dict[str, Any]:
     return bert_config.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
 
 
@@ -143,7 +146,7 @@ def _dev_split(model: inference.Model) -> Split:
     """The first dev examples, and as many of their windows as there is room for logits."""
     run = model.run
     try:
-        dev = splits.read(TASKS[run.config.task], run.config, print, ["dev"])["dev"]
+        dev = read_splits(TASKS[run.config.task], run.config, print, ["dev"])["dev"]
     except UserError as error:
         raise UserError(f"--verify compares on the run's dev data, which cannot be read: {error}") from None
     examples = dev.examples[:VERIFIED]

@@ -10,19 +10,21 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from jaxft import inference, step, workdir
+from jaxft import inference
 from jaxft.data.encoding.labelled_texts import make_frame
 from jaxft.data.encoding.sentences import choose_stride, special_tokens_around
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
-from jaxft.report import write_json
+from jaxft.io import write_json
 from jaxft.tasks import Task
 from jaxft.tasks.base import Split
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.sequence_classification.task import has_transformers_class, pool_of
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.task import forms_entities
+from jaxft.training import step
+from jaxft.training.finished_run import Run
 
 # Goes into the folder, and runs there only.
 LOADER = Path(__file__).parent / "pretrained" / "heads_loader.py"
@@ -30,14 +32,14 @@ ANSWERED = 64  # texts of dev whose answers are compared
 TAGS = "tags"  # the name of a head by itself that labels words
 
 
-def are_needed(run: workdir.Run) -> bool:
+def are_needed(run: Run) -> bool:
     """Whether transformers has no class for the model of `run`, so that its export is the body and heads."""
     if run.config.task == "sequence_classification":
         return not has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
     return run.config.task == "multi_task"
 
 
-def are_written(run: workdir.Run) -> bool:
+def are_written(run: Run) -> bool:
     """Whether an export has heads and loader: also beside transformers' class, where that is not all of the model.
 
     It knows no CRF; its pipeline joins neighbours that have one label, reads it at a word's first subword, and of long
@@ -52,14 +54,14 @@ def are_written(run: workdir.Run) -> bool:
     return beside.get(run.config.task, False) or are_needed(run)
 
 
-def _tasks(run: workdir.Run, task: Any) -> dict[str, tuple[ConfigDict, Task]]:
+def _tasks(run: Run, task: Any) -> dict[str, tuple[ConfigDict, Task]]:
     """Settings and task of each head; a task by itself is called "tags", or of texts as the key of its labels."""
     if run.config.task == "multi_task":
         return {name: (own, task.tasks[name]) for name, own in make_task_configs(run.config).items()}
     return {TAGS if task.of_words else run.config.data.label: (run.config, task)}
 
 
-def _taggers(run: workdir.Run, task: Any) -> list[str]:
+def _taggers(run: Run, task: Any) -> list[str]:
     return [name for name, (_, one) in _tasks(run, task).items() if one.of_words]
 
 
@@ -88,7 +90,7 @@ def write(model: inference.Model, folder: Path) -> None:
     shutil.copyfile(LOADER, folder / LOADER.name)
 
 
-def _heads(run: workdir.Run, task: Any) -> dict[str, dict[str, Any]]:
+def _heads(run: Run, task: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for name, (own, one) in _tasks(run, task).items():
         found[name] = {"task": own.task, "labels": one.labels}
@@ -98,7 +100,7 @@ def _heads(run: workdir.Run, task: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _reading(run: workdir.Run, task: Any) -> dict[str, Any]:
+def _reading(run: Run, task: Any) -> dict[str, Any]:
     """How words, or texts and texts in pairs, become windows; see `tokenize.encode`, `labelled_windows.encode`."""
     data = run.config.data
     if _taggers(run, task):

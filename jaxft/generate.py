@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft import inference, startup, step, workdir
+from jaxft import inference, startup
 from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
 from jaxft.data.sources import conll, documents, files, records
 from jaxft.data.sources.sentences import check_readable
@@ -38,6 +38,8 @@ from jaxft.models.gpt2.network import GPT2
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
 from jaxft.tasks.causal_lm.task import LanguageModel
+from jaxft.training import step
+from jaxft.training.finished_run import open_run
 
 ROWS = 8  # prompts of a batch
 
@@ -179,7 +181,7 @@ class Writer:
 
 def from_run(folder: Path) -> Writer:
     """The best weights of a run. Raises `UserError` where it is no run of a language model."""
-    run = workdir.open_run(folder)
+    run = open_run(folder)
     if run.config.task != "causal_lm":
         raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
     model = inference.open_model(run, _say)

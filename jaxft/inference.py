@@ -20,8 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft import build, startup
-from jaxft import workdir as folder
+from jaxft import startup
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.loader import Loader
@@ -31,6 +30,9 @@ from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import AXES, local_rows, place_batch
 from jaxft.tasks import TASKS, Task
+from jaxft.training.finished_run import Run, load_best
+from jaxft.training.identity import versions
+from jaxft.training.setup import Network, compile_eval, make_network
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -41,7 +43,7 @@ QUEUED = 2  # batches on the device ahead of the one that the host reads
 
 
 def outputs(
-    net: build.Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Loader
+    net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Loader
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
     """Predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
 
@@ -68,9 +70,9 @@ def _fetch(batch, predictions, sums):
 class Model:
     """A run's best weights on this machine's devices."""
 
-    run: folder.Run
+    run: Run
     task: Task
-    net: build.Network
+    net: Network
     parameters: dict[str, jax.Array]
     rows: int  # of a batch: `config.eval.rows`, or the next multiple of the number of devices
 
@@ -97,7 +99,7 @@ class Model:
 
     def compile(self, shapes: Sequence[Shape]) -> Mapping[Shape, Any]:
         """Compiled evaluation steps by batch shape."""
-        return build.compile_eval(self.net, set(shapes))
+        return compile_eval(self.net, set(shapes))
 
     def predictor(self) -> Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]:
         """A function from windows to (batch, outputs); compiles once, here, for the one shape it uses."""
@@ -111,7 +113,7 @@ class Model:
         return predict
 
 
-def task_of(run: folder.Run) -> Task:
+def task_of(run: Run) -> Task:
     """The task of `run`, with the labels that it was trained on and what it tuned."""
     rate = head_dropout(run.config, run.checkpoint.hf_config)
     task = TASKS[run.config.task](run.labels, head_dropout=rate, config=run.config)
@@ -119,7 +121,7 @@ def task_of(run: folder.Run) -> Task:
     return task
 
 
-def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
+def open_model(run: Run, say: Say, *, dtype: str | None = None) -> Model:
     """The best weights of `run`, rows of batches going over all devices of this machine.
 
     The run's mesh and attention are left aside, for they may be another machine's: each device holds all
@@ -133,8 +135,8 @@ def open_model(run: folder.Run, say: Say, *, dtype: str | None = None) -> Model:
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     sizes = backbone_sizes(config, run.checkpoint.hf_config)
-    net = build.network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
-    parameters = folder.load_best(run.workdir, net.abstract, run.labels, say)
+    net = make_network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
+    parameters = load_best(run.workdir, net.abstract, run.labels, say)
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))
 
 
@@ -211,7 +213,7 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
             if processes.count() > 1:
                 if "-" in (getattr(flags, "data", None), getattr(flags, "input", None)):
                     raise UserError("stdin is one process's; give all processes a file that they share")
-                processes.assert_same(_meant(flags) | folder.versions())
+                processes.assert_same(_meant(flags) | versions())
             startup.use_compilation_cache()
             yield flags
             sys.stdout.flush()

@@ -12,10 +12,11 @@ import re
 import sys
 from pathlib import Path
 
-from jaxft import startup, train
+from jaxft import startup
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.config import loading as settings
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
+from jaxft.training.run import train
 
 # What to do about a folder that could be written when the run began, and cannot any more.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         startup.use_compilation_cache()
         try:
-            train.run(config, workdir, _steps(flags.profile_steps))
+            train(config, workdir, _steps(flags.profile_steps))
         except Preempted as stopped:
             print(stopped, file=sys.stderr, flush=True)
             sys.exit(EXIT_PREEMPTED)

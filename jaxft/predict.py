@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxft import inference, startup, workdir
+from jaxft import inference, startup
 from jaxft.data.sources import files
 from jaxft.errors import UserError
 from jaxft.parallel import processes
@@ -20,6 +20,7 @@ from jaxft.tasks.multi_task.answers import MultiOutput
 from jaxft.tasks.question_answering.answers import AnsweredOutput
 from jaxft.tasks.sequence_classification.answers import LabelledOutput
 from jaxft.tasks.token_classification.answers import TaggedOutput
+from jaxft.training.finished_run import Run, open_run
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "squad", "text")
 CHUNK_BATCHES = 4  # of as many words as a batch has slots; at 1.5 subwords a word it is six batches
@@ -38,7 +39,7 @@ class Output(Protocol):
 
 
 # By task; made of the run and the flags.
-OUTPUTS: dict[str, Callable[[workdir.Run, argparse.Namespace], Output]] = {
+OUTPUTS: dict[str, Callable[[Run, argparse.Namespace], Output]] = {
     "token_classification": TaggedOutput,
     "crf_tagging": TaggedOutput,
     "sequence_classification": LabelledOutput,
@@ -75,7 +76,7 @@ def run_predict(flags: argparse.Namespace) -> None:
 
     Raises `UserError` for a bad run, input or output; what is wrong with the run or the names is found first.
     """
-    run = workdir.open_run(Path(flags.run))
+    run = open_run(Path(flags.run))
     if run.config.task not in OUTPUTS:
         raise UserError(
             f"--run {flags.run}: its task is {run.config.task}, and predictions are for "

@@ -10,9 +10,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import train
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import Preempted
+from jaxft.training.run import train
 
 
 def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
@@ -37,8 +37,8 @@ def assert_a_stopped_run_ends_bit_identically(config, whole, workdir, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Loader, "batch", stopping)
         with pytest.raises(Preempted, match="the same command goes on from there"):
-            train.run(config, workdir)
-    again, summary = train.run(config, workdir), json.loads((whole / "summary.json").read_text())
+            train(config, workdir)
+    again, summary = train(config, workdir), json.loads((whole / "summary.json").read_text())
     for key in {"dev", "test", "best_step", "steps"} & summary.keys():
         assert again[key] == summary[key]
     one, other = (arrays(run / "checkpoints" / str(summary["steps"])) for run in (whole, workdir))

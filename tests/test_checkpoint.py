@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import checkpoint
-from jaxft import workdir as runs
-from jaxft.checkpoint import Checkpoints, digest
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
+from jaxft.training import checkpoint
+from jaxft.training.best import is_better, selection_metric
+from jaxft.training.checkpoint import RunCheckpoints, tree_digest
+from jaxft.training.identity import FREE, MOVABLE, check_identity, settings_without
+from jaxft.training.workdir import claim
 
 
 def tree(step: int, size: int = 2000) -> dict:
@@ -43,7 +45,7 @@ def said():
 @pytest.fixture
 def saved(tmp_path, said):
     """A folder with checkpoints 1 and 2."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, say=said.append)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, say=said.append)
     for step in (1, 2):
         checkpoints.save(step, tree(step), {"progress": {"best": 0.1 + 0.2, "labels": ["O", "B-X"]}})
     checkpoints.close()
@@ -51,7 +53,7 @@ def saved(tmp_path, said):
 
 
 def restore(folder, say, **options):
-    checkpoints = Checkpoints(folder, keep=2, say=say, **options)
+    checkpoints = RunCheckpoints(folder, keep=2, say=say, **options)
     try:
         return checkpoints.restore(abstract)
     finally:
@@ -64,7 +66,7 @@ def test_a_donated_state_is_saved_as_it_was(file_size, tmp_path, said, monkeypat
     monkeypatch.setattr(checkpoint, "FILE_SIZE", file_size)
     step = jax.jit(lambda t: jax.tree.map(lambda x: x * 3 + 1, t), donate_argnums=0)
     state = tree(1, size=100_000)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, say=said.append)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, say=said.append)
     for number in (1, 2, 3):
         want = jax.tree.map(lambda x: np.array(x, copy=True), state)
         checkpoints.save(number, state, {"number": number, "x": float("nan")})
@@ -82,12 +84,12 @@ def test_a_donated_state_is_saved_as_it_was(file_size, tmp_path, said, monkeypat
 def test_any_flipped_bit_changes_the_digest():
     for dtype in (jnp.float32, jnp.bfloat16, jnp.int32):
         x = np.array(jax.random.normal(jax.random.key(0), (300,)) * 100).astype(dtype)
-        before = int(digest([jnp.asarray(x)])[0])
+        before = int(tree_digest([jnp.asarray(x)])[0])
         bits = x.view(f"uint{8 * x.dtype.itemsize}")
         for position in (0, 1, 17, 299):
             for bit in range(8 * x.dtype.itemsize):
                 bits[position] ^= 1 << bit
-                assert int(digest([jnp.asarray(x)])[0]) != before
+                assert int(tree_digest([jnp.asarray(x)])[0]) != before
                 bits[position] ^= 1 << bit
 
 
@@ -135,7 +137,7 @@ def test_a_checkpoint_of_another_run_is_refused_not_taken_for_damaged(saved, sai
     def other(_):
         raise UserError("other labels")
 
-    checkpoints = Checkpoints(saved, keep=2, say=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, say=said.append)
     with pytest.raises(UserError, match="other labels"):
         checkpoints.restore(other)
     assert checkpoints.steps() == [1, 2] and said == []
@@ -164,7 +166,7 @@ def no_room(file_bytes: int):
 
 def test_a_disk_without_room_is_not_filled(saved, said, monkeypatch):
     disk = shutil.disk_usage(saved)
-    checkpoints = Checkpoints(saved, keep=2, say=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, say=said.append)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=20_000))
     checkpoints.save(3, tree(3), {})
     assert "checkpoint 3 could not be saved" in said[0] and "earlier checkpoints are kept: [1, 2]" in said[0]
@@ -177,7 +179,7 @@ def test_a_disk_without_room_is_not_filled(saved, said, monkeypatch):
 
 
 def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
-    checkpoints = Checkpoints(saved, keep=2, say=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, say=said.append)
     with no_room(4000):
         for step in (3, 4, 5):
             checkpoints.save(step, tree(step), {})
@@ -201,23 +203,23 @@ def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
 def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     """In the folder's config.json, and in what its checkpoints hold of the settings."""
     config = settings.base()
-    runs.claim(tmp_path, config)
+    claim(tmp_path, config)
     (tmp_path / "metrics.jsonl").write_text("{}\n")  # it has trained
     older = json.loads((tmp_path / "config.json").read_text())
     del older["optim"]["gradients"], older["train"]["deterministic"]
     (tmp_path / "config.json").write_text(json.dumps(older))
-    runs.claim(tmp_path, config)
-    wanted = {"settings": runs._settings(config, runs.FREE + runs.MOVABLE), "labels": ["O"], "order": "a"}
+    claim(tmp_path, config)
+    wanted = {"settings": settings_without(config, FREE + MOVABLE), "labels": ["O"], "order": "a"}
     kept = {key: value for key, value in wanted["settings"].items() if key != "optim.gradients"}
-    runs.check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
+    check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
     with pytest.raises(UserError, match="the order that jaxft trains in changed since its checkpoint"):
-        runs.check_identity({"identity": wanted | {"settings": kept, "order": "b"}}, wanted, tmp_path)
+        check_identity({"identity": wanted | {"settings": kept, "order": "b"}}, wanted, tmp_path)
     config.optim.gradients = "bfloat16"
     with pytest.raises(UserError, match="config.optim.gradients was 'float32', is 'bfloat16'"):
-        runs.claim(tmp_path, config)
+        claim(tmp_path, config)
     wanted["settings"]["optim.gradients"] = "bfloat16"
     with pytest.raises(UserError, match="the settings changed since its checkpoint was saved"):
-        runs.check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
+        check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -228,8 +230,8 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
 def test_which_way_a_metric_is_better(metric, less):
     config = settings.base()
     config.eval.metric = metric
-    assert runs.selection_metric(config, None, [metric]) == metric
-    assert runs.better(metric, 1.0, 2.0) == less and runs.better(metric, 2.0, 1.0) == (not less)
+    assert selection_metric(config, None, [metric]) == metric
+    assert is_better(metric, 1.0, 2.0) == less and is_better(metric, 2.0, 1.0) == (not less)
     config.eval.metric = f"{metric}+{'topic/accuracy' if less else 'sts/mse'}"
     with pytest.raises(UserError, match="adds up what should grow and what should shrink"):
-        runs.selection_metric(config, None, [config.eval.metric])
+        selection_metric(config, None, [config.eval.metric])

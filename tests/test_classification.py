@@ -15,13 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft import export, inference, predict
+from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.encoding.labelled_texts import _pieces
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.pretrained import heads_loader
+from jaxft.training.finished_run import open_run
+from jaxft.training.run import train
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 MULTI, NUMBER = "multi_label_classification", "regression"
@@ -89,7 +92,7 @@ def config_for(folder, tiny_bert, suffix="csv", **changed):
 def trained(folder, tmp_path_factory, tiny_bert, name, suffix, **changed):
     run = tmp_path_factory.mktemp("runs") / name
     config = config_for(folder, tiny_bert, suffix, **changed)
-    return run, config, train.run(config, run)
+    return run, config, train(config, run)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +301,7 @@ def test_bad_input_of_predictions(kind, name, content, message, predicted, reque
 
 
 def test_a_stream_is_read_no_further_than_a_chunk(single):
-    model = inference.open_model(workdir.open_run(single[0]), print)
+    model = inference.open_model(open_run(single[0]), print)
     read = done = furthest = 0
 
     def stream():
@@ -357,7 +360,7 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
     assert (tmp_path / "model/heads_loader.py").exists() == ("heads_loader" in text) == (kind == "single")
     if kind == "several":
         assert f"p {model.config.thresholds['p']:.3f}" in text
-    assert card.PARTS["sequence_classification"].origin(workdir.open_run(run), 7)
+    assert card.PARTS["sequence_classification"].origin(open_run(run), 7)
 
 
 @pytest.fixture(scope="module")
@@ -426,7 +429,7 @@ def test_the_loader_cuts_texts_as_training_does(first, second, room, truncation,
 def test_bad_settings(folder, tiny_bert, tmp_path, changed, message):
     columns = {"data__text": "review", "data__label": "stars"}
     with pytest.raises(UserError, match=message):
-        train.run(config_for(folder, tiny_bert, **columns | changed), tmp_path / "run")
+        train(config_for(folder, tiny_bert, **columns | changed), tmp_path / "run")
 
 
 def test_odd_data_is_told(folder, tiny_bert, tmp_path, capsys):
@@ -435,7 +438,7 @@ def test_odd_data_is_told(folder, tiny_bert, tmp_path, capsys):
     (tmp_path / "dev.csv").write_text("text,label\na b,a\n")
     options = {"train__steps": 1, "eval__every_steps": 1, "data__test": None, "optim__warmup": None}
     config = config_for(tmp_path, tiny_bert, **options)
-    train.run(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     said = capsys.readouterr().out
     for line in (
         "train.csv: 4 texts; 4 labels: a 1, b 1, c 1, e 1",
@@ -447,4 +450,4 @@ def test_odd_data_is_told(folder, tiny_bert, tmp_path, capsys):
         assert line in said
     (tmp_path / "train.csv").write_text("text,label\n,a\n ,b\n")
     with pytest.raises(UserError, match="all 2 texts are empty; is config.data.text='text' right?"):
-        train.run(config, tmp_path / "other")
+        train(config, tmp_path / "other")

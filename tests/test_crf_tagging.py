@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft import export, inference, predict
+from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.sentence import Sentence
@@ -18,6 +19,8 @@ from jaxft.data.sources.tag_schemes import to_iob2
 from jaxft.errors import UserError
 from jaxft.layers.crf import Chain
 from jaxft.tasks.base import Split
+from jaxft.training.finished_run import open_run
+from jaxft.training.run import train
 from tests.conftest import REPOSITORY, write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -68,7 +71,7 @@ def load(flags):
 
 @pytest.fixture(scope="module")
 def start(load):
-    return lambda workdir, *recipe, **changed: train.run(load(*recipe, **changed), workdir)
+    return lambda workdir, *recipe, **changed: train(load(*recipe, **changed), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +151,7 @@ def test_other_tags_in_torch_are_told_and_nothing_is_left(finished, tmp_path, mo
 @pytest.mark.parametrize("constraints", [True, False])
 def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished, constraints):
     """Random emissions for the words of whole sentences, though these come from several windows."""
-    run = workdir.open_run(finished[0])
+    run = open_run(finished[0])
     run.config.model.constraints = constraints
     task, rng = inference.task_of(run), np.random.default_rng(0)
     sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]

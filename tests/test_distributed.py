@@ -367,7 +367,15 @@ def test_after_a_sigterm_and_a_kill_a_run_ends_bit_identically(train, undisturbe
 def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, command, corpus, tmp_path):
     """Process 0 writes."""
     flags = ["--run", str(undisturbed)]
-    evaluate = ["-m", "jaxft.evaluate", *flags, "--data", corpus["test"], "--output", str(tmp_path / "out")]
+    evaluate = [
+        "-m",
+        "jaxft.training.evaluation",
+        *flags,
+        "--data",
+        corpus["test"],
+        "--output",
+        str(tmp_path / "out"),
+    ]
     ends, _ = processes([evaluate, evaluate])
     assert [code for code, _, _ in ends] == [0, 0] and ends[1][1] == "", ends
     predicted = (tmp_path / "out/predictions/test.conll").read_bytes()

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from jaxft import evaluate
+from jaxft.cli import evaluate
 from jaxft.errors import UserError
 
 

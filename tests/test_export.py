@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxft import export, predict, train, workdir
+from jaxft import export, predict
 from jaxft.config import loading as settings
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
+from jaxft.training.finished_run import open_run
+from jaxft.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_the_tokenizer_gives_the_same_ids(exported, finished_run, corpus):
     from transformers import AutoTokenizer
 
     ours, theirs = (
-        workdir.open_run(finished_run).checkpoint.tokenizer,
+        open_run(finished_run).checkpoint.tokenizer,
         AutoTokenizer.from_pretrained(exported),
     )
     sentences = [s.words for s in read_sentences(corpus["train"])] + [
@@ -100,7 +102,7 @@ def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):
     short = {"optim.freeze": "('^body/',)", "train.steps": 2, "eval.every_steps": 2}
     quick = {"model.unroll": "no", "batch.accumulate": 1}  # to compile
     flags = [f"--config.{key}={value}" for key, value in (short | quick).items()]
-    train.run(settings.load(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")
+    train(settings.load(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")
     export.export(tmp_path / "run", tmp_path / "out")
     before, after = load_file(tiny_bert / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
     assert after.keys() == {f"bert.{n}" for n in before if not n.startswith("pooler.")} | {

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import build
 from jaxft.layers.attention.choice import _flash, weight_hashes
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.training.setup import make_trainer
 from tests import test_resume, test_step
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
@@ -64,7 +64,7 @@ def test_flash_is_dense_in_value_and_gradient(length, width, causal, rate):
 def test_steps_of_a_run_are_the_same_to_the_bit_when_run_again():
     """Which they are not where it is left to the GPU's atomic additions."""
     net = test_step.network(num_heads=1, attention="dense", dtype=jnp.dtype("bfloat16"), unroll=True)
-    trainer = build.trainer(
+    trainer = make_trainer(
         net, test_step.config_with(**test_step.SMOOTH, **{"train.deterministic": True}), total=10, warmup=0
     )
     ends = []

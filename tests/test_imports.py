@@ -68,7 +68,7 @@ def test_what_each_part_must_not_know():
         "models": ("jaxft.tasks", "jaxft.data", "jaxft.config.loading", "ml_collections", "transformers"),
         "data": ("jax", "jaxft.config.loading", "ml_collections", "flax"),
         "metrics": ("jax", "jaxft.config.loading", "ml_collections", "flax", "jaxft.data"),
-        "tasks": ("optax", "jaxft.step", "jaxft.parallel.mesh", "jaxft.optim"),
+        "tasks": ("optax", "jaxft.training.step", "jaxft.parallel.mesh", "jaxft.training.optimizer"),
     }
     for package, names in forbidden.items():
         for path in (PACKAGE / package).glob("*.py"):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import build, evaluate, export, predict, step, train, workdir
+from jaxft import export, predict
+from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.batching import mixed
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -24,8 +25,12 @@ from jaxft.hub.tokenizers import train_tokenizer
 from jaxft.model_card import card
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks import splits
 from jaxft.tasks.causal_lm.task import CausalLM
+from jaxft.training import step
+from jaxft.training.finished_run import open_run
+from jaxft.training.run import train
+from jaxft.training.setup import WORDS, initial_parameters, make_network
+from jaxft.training.splits import read_splits
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 SHAPES = {"ann": "round", "bob": "square", "cleo": "flat", "dan": "long", "eve": "bent", "fay": "thin"}
@@ -84,7 +89,7 @@ def text_run(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "text"
     options = {"batch__accumulate": 2, "model__remat": "full", "checkpoint__every_steps": 20}
     config = config_for(folder, eval__every_steps=20, data__stride=8, **options)
-    return run, config, train.run(config, run)
+    return run, config, train(config, run)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +105,7 @@ def pair_run(folder, tmp_path_factory):
         eval__max_new_tokens=8,
         model__dropout=0.0,
     )
-    return run, config, train.run(config, run)
+    return run, config, train(config, run)
 
 
 def test_a_run_on_text_learns_and_leaves_what_users_read(text_run):
@@ -135,7 +140,7 @@ def test_generate_gives_what_the_runs_own_evaluation_gave(pair_run, folder, comm
 
 
 def _words_a_byte(text_run):
-    texts = splits.read(CausalLM, text_run[1], lambda line: None, ["dev"])["dev"].examples
+    texts = read_splits(CausalLM, text_run[1], lambda line: None, ["dev"])["dev"].examples
     return sum(len(t.text.split()) for t in texts) / sum(len(t.text.encode()) for t in texts)
 
 
@@ -157,7 +162,7 @@ def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, mo
     monkeypatch.setattr(
         ChunkedLoader, "batch", lambda self, step: chunked.append(step) or original(self, step)
     )
-    assert train.run(config, whole)["steps"] == 60 and chunked[:2] == [0, 1]
+    assert train(config, whole)["steps"] == 60 and chunked[:2] == [0, 1]
     assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=5)
 
 
@@ -193,7 +198,7 @@ def test_the_loss_of_sliding_windows_is_torchs(text_run, tmp_path):
     export.export(run, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    texts = splits.read(CausalLM, config, lambda line: None, ["dev"])["dev"].examples
+    texts = read_splits(CausalLM, config, lambda line: None, ["dev"])["dev"].examples
     total = count = windows = 0
     for text in texts:
         ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text.text).input_ids, tokenizer.eos_token_id])
@@ -264,10 +269,10 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         sizes = backbone_sizes(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
         task = CausalLM([], head_dropout=0.0, config=config)
-        net = build.network(task, sizes, make_mesh(config))
-        parameters, said = build.initial_parameters(net, config, checkpoint)
+        net = make_network(task, sizes, make_mesh(config))
+        parameters, said = initial_parameters(net, config, checkpoint)
         assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in said
-        words = np.asarray(parameters[build.WORDS])
+        words = np.asarray(parameters[WORDS])
         np.testing.assert_array_equal(words[: len(known)], known)
         np.testing.assert_allclose(
             words[len(known) :][:2], np.stack([known.mean(axis=0)] * 2), rtol=1e-5, atol=1e-6
@@ -291,7 +296,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
 
 def test_the_card_names_no_folder_of_this_machine(text_run):
     run = text_run[0]
-    text = card.write(workdir.open_run(run), 1, None)
+    text = card.write(open_run(run), 1, None)
     assert "`10% of train.txt, seed 0`" in text and str(run.parent.parent) not in text
     assert "sliding windows of 32 tokens, 8 of them context" in text
 
@@ -305,7 +310,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     task = CausalLM([], head_dropout=0.0, config=config)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
-    net = build.network(task, backbone_sizes(config, hf_config), make_mesh(config))
+    net = make_network(task, backbone_sizes(config, hf_config), make_mesh(config))
     parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
     gradient = jax.jit(
         jax.value_and_grad(
@@ -340,12 +345,12 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
 )  # fmt: skip
 def test_mistakes_are_told_before_training(folder, tmp_path, changed, message):
     with pytest.raises(UserError, match=message):
-        train.run(config_for(folder, **changed), tmp_path / "run")
+        train(config_for(folder, **changed), tmp_path / "run")
 
 
 def test_checkpoints_of_another_task(folder, tmp_path, tiny_bert):
     with pytest.raises(UserError, match="model_type is 'bert', but config.task='causal_lm' is for gpt2"):
-        train.run(
+        train(
             config_for(folder, model__checkpoint=str(tiny_bert), model__init="pretrained"), tmp_path / "run"
         )
 

@@ -9,15 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import build, evaluate, export, inference, predict, train, workdir
+from jaxft import export, inference, predict
+from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
 from jaxft.model_card import card
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
-from jaxft.step import model_of, whole
-from jaxft.tasks import TASKS, splits
+from jaxft.tasks import TASKS
+from jaxft.training.finished_run import open_run
+from jaxft.training.run import train
+from jaxft.training.setup import initial_parameters, make_network
+from jaxft.training.splits import encode_splits, label_set, read_splits
+from jaxft.training.step import model_of, with_step_scales
 from tests.conftest import REPOSITORY
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -98,7 +103,7 @@ def config_for(folder, tiny_bert, **changed):
 def joint(folder, tmp_path_factory, tiny_bert):
     """Two tasks of the same texts: (folder of the run, summary)."""
     run = tmp_path_factory.mktemp("runs") / "joint"
-    return run, train.run(config_for(folder, tiny_bert, batch__accumulate=2), run)
+    return run, train(config_for(folder, tiny_bert, batch__accumulate=2), run)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +125,7 @@ def apart(folder, tmp_path_factory, tiny_bert):
         eval__every_steps=30,
         train__steps=60,
     )
-    return run, train.run(config, run)
+    return run, train(config, run)
 
 
 def read_lines(path):
@@ -257,7 +262,7 @@ def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     text = (tmp_path / "model/README.md").read_text()
     assert "from heads_loader import Model" in text and str(run.parent) not in text
     assert ("`slots`, token classification: O, B-one" in text) == (kind == "joint")
-    assert card.PARTS["multi_task"].origin(workdir.open_run(run), 7)
+    assert card.PARTS["multi_task"].origin(open_run(run), 7)
 
 
 # ---------------------------------------------------------------- the loss
@@ -272,12 +277,12 @@ def network(folder, tiny_bert):
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
         checkpoint = open_pretrained_model(config, lambda: [])
         kind = TASKS[config.task]
-        found = {0: splits.read(kind, config, lambda _: None, ["train"])["train"]}
-        task = kind(splits.label_set(kind, found), head_dropout=0.0, config=config)
-        train, _ = splits.encode(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
+        found = {0: read_splits(kind, config, lambda _: None, ["train"])["train"]}
+        task = kind(label_set(kind, found), head_dropout=0.0, config=config)
+        train, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
         mesh = make_mesh(config, jax.devices()[:1])
-        net = build.network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
-        parameters, _ = build.initial_parameters(net, config, checkpoint)
+        net = make_network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
+        parameters, _ = initial_parameters(net, config, checkpoint)
 
         def batches(**options):
             loader = Loader(
@@ -287,7 +292,7 @@ def network(folder, tiny_bert):
                 segments=task.segments,
             )
             made = [loader.batch(step) for step in range(loader.steps_per_epoch)]
-            return [batch._replace(arrays=whole(batch.arrays)) for batch in made]
+            return [batch._replace(arrays=with_step_scales(batch.arrays)) for batch in made]
 
         return task, net, parameters, batches
 
@@ -395,9 +400,9 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
     changed |= {"batch__by_task": True, "train__steps": 90, "eval__every_steps": 90}
     changed |= {"optim__lr_multipliers": (("^head/uncertainty$", 10.0), (".", 1.0))}
     config = config_for(folder, tiny_bert, tasks=dropped, loss__balance="uncertainty", **changed)
-    summary = train.run(config, tmp_path / "run")
+    summary = train(config, tmp_path / "run")
     assert summary["dev"]["chain/entity_f1"] > 0.9
-    model = inference.open_model(workdir.open_run(tmp_path / "run"), print)
+    model = inference.open_model(open_run(tmp_path / "run"), print)
     assert model.task.passes == 2
     variances = np.asarray(model.parameters["head/uncertainty"])
     assert (np.abs(variances) > 0.05).all()  # all moved
@@ -443,12 +448,12 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
 )
 def test_bad_settings(folder, tiny_bert, tmp_path, changed, message):
     with pytest.raises(UserError, match=message):
-        train.run(config_for(folder, tiny_bert, **changed), tmp_path / "run")
+        train(config_for(folder, tiny_bert, **changed), tmp_path / "run")
 
 
 def test_bad_data(folder, tiny_bert, tmp_path):
     def start(**changed):
-        train.run(config_for(folder, tiny_bert, **changed), tmp_path / "run")
+        train(config_for(folder, tiny_bert, **changed), tmp_path / "run")
 
     with pytest.raises(UserError, match="the training data has no text for the task slots"):
         start(data__train=f"intents={folder}/both.jsonl")

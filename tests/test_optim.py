@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxft import optim
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
-from jaxft.step import clip_factor
+from jaxft.training import optimizer as optim
+from jaxft.training.step import clip_factor
 
 NAMES = {
     "body/embeddings/word/embedding": (11, 4),

@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from jaxft import build, train
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
+from jaxft.io import read_json
 from jaxft.models.pretrained_model import open_pretrained_model
-from jaxft.tasks import TASKS, splits
-from jaxft.workdir import read_json
+from jaxft.tasks import TASKS
+from jaxft.training.run import train
+from jaxft.training.setup import make_train_loader
+from jaxft.training.splits import distributed, encode_splits, label_set, read_run_splits
 
 FILES, PARTS = 5, 3
 INTENTS = ("intents", (("task", "sequence_classification"), ("data.label", "intent")))
@@ -84,11 +86,11 @@ def config_for(folder, tiny_bert, tiny_gpt2):
 def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
     kind = TASKS[config.task]
-    found, _ = splits.read_run(kind, config, range(config.data.parts), lambda line: None)
+    found, _ = read_run_splits(kind, config, range(config.data.parts), lambda line: None)
     checkpoint = open_pretrained_model(config, lambda: [])
-    task = kind(splits.label_set(kind, found), head_dropout=0.0, config=config)
-    encoded, _ = splits.encode(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
-    loader = build.train_loader(
+    task = kind(label_set(kind, found), head_dropout=0.0, config=config)
+    encoded, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
+    loader = make_train_loader(
         {number: part.windows for number, part in encoded.items()},
         config,
         only=np.arange(config.batch.rows),
@@ -126,7 +128,7 @@ def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
     """Also where a step's scales depend on all parts' rows, and text is cut into blocks, a part's by themselves."""
     layout = {"data__layout": "blocks", "data__template": None} if kind == "targets" else {}
     config = config_for(kind, train__epochs=8.0, optim__lr=0.01, batch__accumulate=2, **layout)
-    summary = train.run(config, tmp_path / "run")
+    summary = train(config, tmp_path / "run")
     said = capsys.readouterr().out
     assert [line for line in said.splitlines() if line.startswith("train") and "#3/3: " in line]
     rows = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
@@ -139,15 +141,15 @@ def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
 
 
 def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
-    monkeypatch.setattr(splits.distributed, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "count", lambda: 2)
     pattern = f"{folder}/part-*.jsonl"
     for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
         said = []
         config = config_for(kind, data__parts=1, data__train=source)
-        splits.read_run(TASKS[config.task], config, [0], said.append)
+        read_run_splits(TASKS[config.task], config, [0], said.append)
         assert said[0] == f"every process reads all files of {source}; config.data.parts=3 deals them"
         one_file = config_for(kind, data__parts=1, data__train=f"{folder}/dev.jsonl")
-        splits.read_run(TASKS[config.task], one_file, [0], said.append)
+        read_run_splits(TASKS[config.task], one_file, [0], said.append)
         assert len([line for line in said if "deals them" in line]) == 1
 
 
@@ -161,10 +163,10 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
     for kind in ("words", "texts"):
         config = config_for(kind, data__train=f"{tmp_path}/part-*.jsonl")
         said = []
-        found, others = splits.read_run(TASKS[config.task], config, range(3), said.append)
-        task = TASKS[config.task](splits.label_set(TASKS[config.task], found), config=config)
+        found, others = read_run_splits(TASKS[config.task], config, range(3), said.append)
+        task = TASKS[config.task](label_set(TASKS[config.task], found), config=config)
         tokenizer = open_pretrained_model(config, lambda: []).tokenizer
-        splits.encode(task, found, {}, tokenizer, config, said.append)
+        encode_splits(task, found, {}, tokenizer, config, said.append)
         assert not [line for line in said if "warning" in line and "train" in line], said
 
 
@@ -227,4 +229,4 @@ def test_a_part_that_is_too_short_is_named(config_for, tmp_path):
     with pytest.raises(
         UserError, match=r"\?.txt#3/3: the text has 4 tokens, .*; or have fewer parts, of more text each"
     ):
-        train.run(config, tmp_path / "run")
+        train(config, tmp_path / "run")

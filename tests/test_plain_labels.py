@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from jaxft import evaluate, export, predict, train
+from jaxft import export, predict
+from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.demo import ner
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.training.run import train
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -48,7 +50,7 @@ def flags(tiny_flags, files):
 @pytest.fixture(scope="module")
 def finished(flags, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("plain") / "run"
-    return workdir, train.run(settings.load(flags[1], flags[0]), workdir)
+    return workdir, train(settings.load(flags[1], flags[0]), workdir)
 
 
 def columns(path) -> list[list[str]]:
@@ -144,7 +146,7 @@ def test_what_does_not_fit_is_named(flags, tmp_path, changed, message):
     changed = {key: path if value == "entities" else value for key, value in changed.items()}
     config = settings.load(flags[1], [*flags[0], *(f"--config.{key}={v}" for key, v in changed.items())])
     with pytest.raises(UserError, match=message):
-        train.run(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_labels_with_prefixes_stay_as_they_are_where_that_is_asked_for(tmp_path, flags):

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft import build, errors, hlo, plan, report
+from jaxft import errors, hlo, plan
 from jaxft.config import loading as defaults
 from jaxft.estimate import Estimate
 from jaxft.models.pretrained_model import backbone_sizes, describe_model
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.task import TokenClassification
+from jaxft.training.setup import make_network
 
 # One process for all plans, for it starts with eight devices: reads flags of plans, writes what each gave.
 SCRIPT = """
@@ -118,7 +119,7 @@ def test_fsdp_splits_parameters_and_their_state(found):
     config = tiny_config()
     task = TokenClassification([f"label {i}" for i in range(9)], config=config)
     sizes = backbone_sizes(config, describe_model(config))
-    net = build.network(task, sizes, make_mesh(config))
+    net = make_network(task, sizes, make_mesh(config))
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding"))]
     split = sum(net.abstract[name].size for name in names)
     one, eight = found["data"], found["fsdp"]
@@ -431,7 +432,7 @@ def test_collectives_as_tpus_compiler_writes_them():
 def test_the_table_of_chips_is_what_training_reckons_by():
     for chip in chips.CHIPS:
         assert chips.find_chip(f"NVIDIA {chip.device_kind} X") is chip
-        assert report.peak_flops(type("Device", (), {"device_kind": chip.device_kind})) == chip.flops
+        assert chips.peak_flops(type("Device", (), {"device_kind": chip.device_kind})) == chip.flops
     assert chips.find_chip("cpu") is None
 
 

@@ -12,19 +12,20 @@ import types
 import numpy as np
 import pytest
 
-from jaxft import inference, predict, workdir
+from jaxft import inference, predict
 from jaxft.data.sources import conll, tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
-from jaxft.report import CompileCounter
 from jaxft.tasks.token_classification.answers import labelled
 from jaxft.tasks.token_classification.task import Prediction
+from jaxft.training.finished_run import open_run
+from jaxft.training.log import CompileCounter
 
 
 @pytest.fixture(scope="module")
 def model(finished_run):
-    return inference.open_model(workdir.open_run(finished_run), print)
+    return inference.open_model(open_run(finished_run), print)
 
 
 @pytest.fixture(scope="module")

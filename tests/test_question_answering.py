@@ -12,10 +12,13 @@ import types
 import numpy as np
 import pytest
 
-from jaxft import evaluate, export, inference, predict, train, workdir
+from jaxft import export, inference, predict
+from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
+from jaxft.training.finished_run import open_run
+from jaxft.training.run import train
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 FILLERS = "a b c d e f g h i j".split()
@@ -86,7 +89,7 @@ def trained(folder, tmp_path_factory, tiny_bert):
     """With accumulation and dropout; (folder, config, summary)."""
     run = tmp_path_factory.mktemp("runs") / "qa"
     config = config_for(folder, tiny_bert, batch__accumulate=2, checkpoint__every_steps=25)
-    return run, config, train.run(config, run)
+    return run, config, train(config, run)
 
 
 def read_json(path):
@@ -216,7 +219,7 @@ def test_bad_input_of_predictions(name, content, message, predicted, trained, tm
 
 
 def test_a_stream_is_read_no_further_than_a_chunk(trained):
-    model = inference.open_model(workdir.open_run(trained[0]), print)
+    model = inference.open_model(open_run(trained[0]), print)
     read = done = furthest = 0
 
     def stream():
@@ -303,4 +306,4 @@ def test_bad_data_and_settings(folder, tiny_bert, tmp_path, name, changed, messa
         path.write_text('{"question": "which number?", "context": "a b", "answers": []}\n')
         changed = {f"data__{name}": str(path)}
     with pytest.raises(UserError, match=message):
-        train.run(config_for(folder, tiny_bert, **changed), tmp_path / "run")
+        train(config_for(folder, tiny_bert, **changed), tmp_path / "run")

@@ -8,9 +8,9 @@ import types
 import pytest
 from rich.console import Console
 
-from jaxft import report
 from jaxft.errors import UserError
-from jaxft.report import Report
+from jaxft.parallel import chips
+from jaxft.training.log import RunLog, train_line
 
 
 class StandIn(types.ModuleType):
@@ -41,7 +41,7 @@ def wandb(monkeypatch):
 def test_wandb_hears_settings_numbers_and_the_end(wandb, tmp_path):
     """A run that goes on does so under the id that it began with."""
     for _ in range(2):
-        lines = Report(tmp_path / "first", tensorboard=False, wandb=True, config={"seed": 3})
+        lines = RunLog(tmp_path / "first", tensorboard=False, wandb=True, config={"seed": 3})
         lines.workdir.mkdir(exist_ok=True)
         lines.start(0, 10)
         lines.write(4, "train", {"loss": 0.5})
@@ -59,12 +59,12 @@ def test_wandb_that_is_missing_is_a_mistake_with_a_remedy(monkeypatch, tmp_path)
     with pytest.raises(
         UserError, match="wandb is not installed: pip install wandb, or leave the setting out"
     ):
-        Report(tmp_path, tensorboard=False, wandb=True, config={})
+        RunLog(tmp_path, tensorboard=False, wandb=True, config={})
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_on_terminals_only_and_lines_on_both(terminal, tmp_path, capsys):
-    lines = Report(tmp_path, tensorboard=False, wandb=False, config={})
+    lines = RunLog(tmp_path, tensorboard=False, wandb=False, config={})
     screen = io.StringIO()
     lines.console = Console(file=screen, force_terminal=terminal, width=100)
     lines.start(40, 120)
@@ -78,18 +78,18 @@ def test_progress_on_terminals_only_and_lines_on_both(terminal, tmp_path, capsys
 def test_numbers_past_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 4}\n{"step": 8}\n{"step": 12}\n{"step": 1')  # the last line was cut by a kill
-    Report(tmp_path, tensorboard=False, wandb=False, config={}).start(8, 20)
+    RunLog(tmp_path, tensorboard=False, wandb=False, config={}).start(8, 20)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [4, 8]
 
 
 def test_the_line_of_a_step():
     values = {"loss": 1.23456, "grad_norm": 2.5, "lr": 3e-5, "real_tokens_per_s": 12345.6}
     values |= {"padding_fraction": 0.011, "input_stall_fraction": 0.002}
-    line = report.train_line(20, 400, values)
+    line = train_line(20, 400, values)
     assert line == (
         "step 20/400  loss 1.2346  grad norm 2.50  lr 3.00e-05  12,346 tokens/s  padding 1.1%  input stall 0.2%"
     )
-    assert report.train_line(20, 400, values | {"mfu": 0.4321}) == line + "  MFU 43.2%"
+    assert train_line(20, 400, values | {"mfu": 0.4321}) == line + "  MFU 43.2%"
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_the_line_of_a_step():
     ],
 )
 def test_peaks_of_devices(kind, peak):
-    assert report.peak_flops(types.SimpleNamespace(device_kind=kind)) == peak
+    assert chips.peak_flops(types.SimpleNamespace(device_kind=kind)) == peak

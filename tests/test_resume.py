@@ -11,16 +11,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import train
 from jaxft.config import loading as settings
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+from jaxft.training.run import train
 
 TIMING = {"real_tokens_per_s", "input_stall_fraction", "mfu"}
 
 
 def in_process(flags, workdir):
     """The run of `flags`, up to the error that it is expected to raise before anything is compiled."""
-    return train.run(settings.load(flags[1], flags[2:]), workdir)
+    return train(settings.load(flags[1], flags[2:]), workdir)
 
 
 def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxft import build, optim, step
 from jaxft.config import loading as settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
@@ -21,6 +20,9 @@ from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
+from jaxft.training import optimizer as optim
+from jaxft.training import step
+from jaxft.training.setup import make_network, make_trainer
 
 LABELS = ["O", "B-X", "I-X"]
 SIZES = dict(
@@ -55,7 +57,7 @@ def config_with(**values):
 def network(config=None, kind=TokenClassification, **sizes):
     task = kind(LABELS, head_dropout=0.2, config=config or settings.base())
     mesh = make_mesh(settings.base())
-    return build.network(task, SIZES | sizes, mesh)
+    return make_network(task, SIZES | sizes, mesh)
 
 
 @functools.cache
@@ -103,13 +105,13 @@ def run(trainer, steps: int = 3, **options):
 @pytest.fixture(scope="module")
 def plain():
     """A trainer without accumulation, compiled once."""
-    return build.trainer(network(), config_with(**SMOOTH), total=10, warmup=0)
+    return make_trainer(network(), config_with(**SMOOTH), total=10, warmup=0)
 
 
 def test_microbatches_change_nothing(plain):
     """With dropout on: masks are those of the row in the whole batch."""
     config = config_with(**SMOOTH, **{"batch.accumulate": 4})
-    metrics, state = run(build.trainer(network(), config, total=10, warmup=0))
+    metrics, state = run(make_trainer(network(), config, total=10, warmup=0))
     want, whole = run(plain)
     for ours, theirs in zip(metrics, want, strict=True):
         assert ours["weight"] == theirs["weight"] > 0
@@ -125,7 +127,7 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     config = config_with(**SMOOTH, **{"batch.accumulate": accumulate})
     net = network(kind=kind, unroll=True)
     assert net.narrows and net.layers_apart
-    trainer = build.trainer(net, config, total=10, warmup=0)
+    trainer = make_trainer(net, config, total=10, warmup=0)
     counts = [(batch(n)["weights"] > 0).reshape(accumulate, -1).sum(axis=1).max() for n in range(3)]
     shape = Shape(ROWS, LENGTH, wanted=int(max(counts)))
     assert shape.wanted < shape.slots / accumulate
@@ -133,7 +135,7 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     assert graphdef != net.graphdef
     metrics, state = run(trainer, graphdef=graphdef)
     if kind is CRFTagging:
-        plain = build.trainer(network(kind=kind), config, total=10, warmup=0)
+        plain = make_trainer(network(kind=kind), config, total=10, warmup=0)
     want, whole = run(plain)
     for ours, theirs in zip(metrics, want, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-5)
@@ -154,7 +156,7 @@ def test_settings_of_the_computation_change_no_result(plain, values):
     settings = {key: sizes[key] for key in ("remat", "unroll", "dtype")}
     assert settings["unroll"] == ("remat" not in values)  # by "auto" too
     assert {key: settings[key] for key in values} == values | ({"unroll": True} if "unroll" in values else {})
-    metrics, state = run(build.trainer(network(**settings), config, total=10, warmup=0))
+    metrics, state = run(make_trainer(network(**settings), config, total=10, warmup=0))
     want, whole = run(plain)
     for ours, theirs in zip(metrics, want, strict=True):
         assert ours == pytest.approx(theirs, rel=0.03 if "dtype" in values else 1e-5)
@@ -175,7 +177,7 @@ def test_recomputing_saves_memory():
         hf_config |= {"num_attention_heads": 2, "intermediate_size": 128, "max_position_embeddings": 64}
         sizes = backbone_sizes(config, hf_config)
         net = network(**{key: sizes[key] for key in SIZES})
-        compiled = build.trainer(net, config, total=10, warmup=0).compile(Shape(16, 64))
+        compiled = make_trainer(net, config, total=10, warmup=0).compile(Shape(16, 64))
         return compiled.memory_analysis().temp_size_in_bytes
 
     none, dots, full = map(temporaries, ("none", "dots", "full"))
@@ -189,7 +191,7 @@ def test_recomputing_saves_memory():
 def test_a_state_with_its_layers_apart_is_the_same_state():
     """A state after some steps is stacked, as checkpoints hold it, and taken apart again without a change."""
     stacked, apart = (
-        build.trainer(network(unroll=unroll), config_with(**SMOOTH), total=10, warmup=0)
+        make_trainer(network(unroll=unroll), config_with(**SMOOTH), total=10, warmup=0)
         for unroll in (False, True)
     )
     assert not stacked.net.layers_apart and apart.net.layers_apart
@@ -210,7 +212,7 @@ def test_a_state_with_its_layers_apart_is_the_same_state():
 def test_gradients_in_bfloat16(plain):
     """The matrices' are, before devices or microbatches are added up; parameters and their state stay float32."""
     config = config_with(**SMOOTH, **{"optim.gradients": "bfloat16", "batch.accumulate": 2})
-    trainer = build.trainer(network(), config, total=10, warmup=0)
+    trainer = make_trainer(network(), config, total=10, warmup=0)
     program = str(trainer.train_step.trace(trainer.abstract, batch(0), jnp.uint32(7)).jaxpr)
     held = re.findall(r":(\w+)\[[\d,]*\] = sharding_constraint\[", program)
     assert held.count("bf16") == sum(name.endswith(step.MATRICES) for name in trainer.abstract.trainable)
@@ -311,7 +313,7 @@ def test_frozen_parameters_have_no_gradient_no_state_and_do_not_move():
     frozen = {n for n in net.abstract if "embeddings" in n or "attention/" in n}
     config = config_with(**SMOOTH, **{"optim.freeze": ("embeddings", "attention/")})
     before = _start()
-    _, state = run(build.trainer(net, config, total=10, warmup=0))
+    _, state = run(make_trainer(net, config, total=10, warmup=0))
     assert set(state.frozen) == frozen and frozen.isdisjoint(state.trainable)
     paths = {
         entry.key
@@ -328,18 +330,21 @@ def test_frozen_parameters_have_no_gradient_no_state_and_do_not_move():
 def test_the_average_of_weights_is_the_one_kept_by_hand_and_changes_no_step(plain):
     """Frozen parameters are not averaged; d is min(0.3, (1 + t) / (10 + t)) after step t."""
     config = config_with(**SMOOTH, **{"optim.ema": 0.3, "optim.freeze": ("embeddings",)})
-    trainer = build.trainer(network(), config, total=10, warmup=0)
+    trainer = make_trainer(network(), config, total=10, warmup=0)
     state = trainer.new_state(parameters_of(trainer.net))
     by_hand = jax.tree.map(np.array, state.trainable)
     for number, d in enumerate((2 / 11, 3 / 12, 0.3)):
         state, _ = trainer.train_step(state, batch(number), jnp.uint32(7))
         by_hand = {n: d * old + (1 - d) * np.array(state.trainable[n]) for n, old in by_hand.items()}
-    average = optim.averaged(state.opt_state)
-    assert average.keys() == state.trainable.keys() and optim.averaged(plain.abstract.opt_state) is None
+    average = optim.averaged_parameters(state.opt_state)
+    assert (
+        average.keys() == state.trainable.keys()
+        and optim.averaged_parameters(plain.abstract.opt_state) is None
+    )
     for name, value in average.items():
         np.testing.assert_allclose(value, by_hand[name], rtol=1e-5, atol=1e-7, err_msg=name)
     _, without = run(
-        build.trainer(
+        make_trainer(
             network(), config_with(**SMOOTH, **{"optim.freeze": ("embeddings",)}), total=10, warmup=0
         )
     )

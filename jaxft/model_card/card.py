@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxft import workdir
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
+from jaxft.io import read_json
 from jaxft.models.pretrained_model import NEW
 from jaxft.tasks.causal_lm import card as causal_lm_card
 from jaxft.tasks.multi_task import card as multi_task_card
@@ -15,6 +15,7 @@ from jaxft.tasks.question_answering import card as question_answering_card
 from jaxft.tasks.sequence_classification import card as sequence_classification_card
 from jaxft.tasks.token_classification import card as token_classification_card
 from jaxft.tasks.token_classification import crf_card
+from jaxft.training.finished_run import Run
 
 PARTS = {  # by task
     "token_classification": token_classification_card,
@@ -28,7 +29,7 @@ PARTS = {  # by task
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 
 
-def write(run: workdir.Run, parameters: int, difference: float | None) -> str:
+def write(run: Run, parameters: int, difference: float | None) -> str:
     """The README.md of an export: metadata as the Hugging Face hub reads it, and text for people.
 
     parameters: how many there are. difference: the largest of logits against torch, where it was measured.
@@ -73,10 +74,10 @@ def _public(value: Any) -> Any:
 
 def _evaluations(folder: Path) -> dict[str, dict]:
     names = [name for name in ("dev", "test") if (folder / "eval" / f"{name}.json").is_file()]
-    return {name: workdir.read_json(folder / "eval" / f"{name}.json") for name in names}
+    return {name: read_json(folder / "eval" / f"{name}.json") for name in names}
 
 
-def _metadata(run: workdir.Run, title: str, evaluations: Mapping[str, dict]) -> str:
+def _metadata(run: Run, title: str, evaluations: Mapping[str, dict]) -> str:
     from huggingface_hub import EvalResult, ModelCardData  # slow to import
 
     part = PARTS[run.config.task]
@@ -109,7 +110,7 @@ def _metadata(run: workdir.Run, title: str, evaluations: Mapping[str, dict]) -> 
     ).to_yaml()
 
 
-def _origin(run: workdir.Run, base: str, parameters: int) -> str:
+def _origin(run: Run, base: str, parameters: int) -> str:
     config, summary = run.config, run.workdir / "summary.json"
     start = f"- Base checkpoint: `{base}`"
     if base.startswith(NEW):
@@ -129,7 +130,7 @@ def _origin(run: workdir.Run, base: str, parameters: int) -> str:
     if str(config.data.train).startswith("demo:"):
         lines.append("- `demo:` is a synthetic corpus from templates: the scores say little about real text.")
     if summary.is_file():
-        found = workdir.read_json(summary)
+        found = read_json(summary)
         lines.append(
             f"- Training: {found['steps']:,} steps in {found['train_s']:,.0f} s; these are the weights of step "
             f"{found['best_step']:,}, the best by `{found['selected_by']}` on dev"
@@ -140,7 +141,7 @@ def _origin(run: workdir.Run, base: str, parameters: int) -> str:
     return "\n".join(lines)
 
 
-def _settings(run: workdir.Run) -> str:
+def _settings(run: Run) -> str:
     defaults = settings.flat(settings.base())
     lines = [
         f"{key} = {_public(value)!r}" + ("" if value == defaults[key] else "  # not the default")
@@ -152,7 +153,7 @@ def _settings(run: workdir.Run) -> str:
 
 def _versions(folder: Path) -> str:
     try:
-        versions = workdir.read_json(folder / "versions.json")
+        versions = read_json(folder / "versions.json")
     except UserError:
         return "Not recorded."
     return (

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+import jax
+
+from jaxft.parallel import chips
+
 GIB = 2**30
 
 
@@ -36,3 +40,9 @@ CHIPS = (
 def find_chip(device_kind: str) -> Chip | None:
     """The chip behind `jax.Device.device_kind`; None where it isn't known (CPUs among them)."""
     return next((chip for chip in CHIPS if chip.device_kind in device_kind), None)
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Peak bfloat16 FLOP/s of `device`, None where it isn't known (CPUs among them)."""
+    chip = chips.find_chip(device.device_kind)
+    return chip and chip.flops

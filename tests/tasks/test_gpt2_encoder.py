@@ -16,7 +16,8 @@ from transformers import (
     pipeline,
 )
 
-from jaxft import build, evaluate, export, predict, train
+from jaxft import export, predict
+from jaxft.cli import evaluate
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText
@@ -29,6 +30,8 @@ from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import TASKS
+from jaxft.training.run import train
+from jaxft.training.setup import make_network
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
@@ -89,7 +92,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     labels, tokenizer = WORDS[kind], opened.tokenizer
     of_words = kind == "token_classification"
     task = TASKS[kind](labels, head_dropout=0.1, config=values)
-    net = build.network(task, backbone_sizes(values, opened.hf_config), make_mesh(values))
+    net = make_network(task, backbone_sizes(values, opened.hf_config), make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
@@ -163,7 +166,7 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     options |= {"batch__rows": 8, "train__steps": 100, "optim__lr": 0.01, "optim__warmup": 5, "eval__rows": 8}
     options |= {"eval__bootstrap": 0, "data__max_length": 48, "data__label_subwords": "last"}
     start = settings(checkpoint, kind, **options)
-    summary = train.run(start, tmp_path / "run")
+    summary = train(start, tmp_path / "run")
     assert summary["test"][metric] > 0.8  # by chance a quarter
     assert_a_stopped_run_ends_bit_identically(
         start, tmp_path / "run", tmp_path / "stopped", monkeypatch, at=60
@@ -224,7 +227,7 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
     options = {f"data__{name}": str(tmp_path / f"{name}.jsonl") for name in ("train", "dev")}
     options |= {"train__steps": 2, "eval__bootstrap": 0, "data__max_length": 48}
     options |= {"data__label_range": (0.0, 50.0)}
-    train.run(settings(checkpoint, "sequence_classification", **options | changed), tmp_path / "run")
+    train(settings(checkpoint, "sequence_classification", **options | changed), tmp_path / "run")
     export.export(tmp_path / "run", tmp_path / "out", verify=True)
     said = capsys.readouterr().out
     assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
@@ -240,7 +243,7 @@ def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     task = TASKS["sequence_classification"](["x", "y"], config=values)
     sizes = backbone_sizes(values, read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
-        build.network(task, sizes, make_mesh(values))
+        make_network(task, sizes, make_mesh(values))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForQuestionAnswering
 
-from jaxft import build, step
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.questions import Answer, Question
@@ -25,6 +24,8 @@ from jaxft.tasks.base import Split
 from jaxft.tasks.question_answering import answer_search
 from jaxft.tasks.question_answering.answer_search import Candidate, RankedAnswers
 from jaxft.tasks.question_answering.task import QuestionAnswering
+from jaxft.training import step
+from jaxft.training.setup import make_network
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
@@ -80,7 +81,7 @@ def questions(count=12, longest=40):
 def setting():
     """(values, network, torch's model, our parameters of it, its windows, compiled gradient)."""
     values = values_of()
-    net = build.network(
+    net = make_network(
         task_of(values), bert_config.sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values)
     )
     theirs = BertForQuestionAnswering(HF).eval()

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from jaxft import build, inference, step
+from jaxft import inference
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
@@ -23,6 +23,8 @@ from jaxft.models.bert import weights as bert_weights
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.task import SequenceClassification
+from jaxft.training import step
+from jaxft.training.setup import compile_eval, make_network
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
 
@@ -64,7 +66,7 @@ def task_of(values):
 
 def network(values):
     sizes = bert_config.sizes(HF.to_dict()) | {"unroll": False}
-    return build.network(task_of(values), sizes, make_mesh(values))
+    return make_network(task_of(values), sizes, make_mesh(values))
 
 
 def examples(problem, pair, count=11, longest=20):
@@ -187,7 +189,7 @@ def collected(net, parameters, split):
         arrays=task.arrays,
         segments=task.segments,
     )
-    steps = build.compile_eval(net, set(loader.shapes))
+    steps = compile_eval(net, set(loader.shapes))
     placed = {name: jnp.asarray(value) for name, value in parameters.items()}
     return task.collect(split, ((b, a) for b, a, _ in inference.outputs(net, steps, placed, loader)))
 
@@ -251,7 +253,7 @@ def test_dropout_is_on_before_the_head_too():
     }
     for rate, distinct in ((0.5, 3), (0.0, 1)):
         task = SequenceClassification(LABELS[SINGLE], head_dropout=rate, config=values)
-        graph = build.network(task, sizes, make_mesh(values)).graphdef
+        graph = make_network(task, sizes, make_mesh(values)).graphdef
 
         def loss(seed, task=task, graph=graph):
             return task.loss(step.model_of(graph, parameters), batch, DropoutSeed(seed, jnp.int32(0)))[0]

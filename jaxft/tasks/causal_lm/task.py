@@ -22,13 +22,13 @@ from jaxft.data.sources.documents import Document, cut_dev_documents, read_docum
 from jaxft.data.sources.mapped_documents import MappedDocuments, document_hashes
 from jaxft.data.sources.sentences import choose_dev
 from jaxft.errors import UserError
+from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import LanguageModel
 from jaxft.losses import chunked
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models.registry import make_backbone
-from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder
 
 if TYPE_CHECKING:

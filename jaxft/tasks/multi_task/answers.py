@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from jaxft import workdir
 from jaxft.data.encoding.multi_task import MultiText, text_of
 from jaxft.data.sources import records
 from jaxft.data.sources.labelled_texts import (
@@ -26,6 +25,7 @@ from jaxft.data.sources.spans import sentences_from_records
 from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
 from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
 from jaxft.tasks.token_classification.answers import labelled
+from jaxft.training.finished_run import Run
 
 FORMATS = ("jsonl", "text")
 
@@ -33,7 +33,7 @@ FORMATS = ("jsonl", "text")
 class MultiOutput:
     """Texts of an input, and the input with what was predicted."""
 
-    def __init__(self, run: workdir.Run, flags: argparse.Namespace):
+    def __init__(self, run: Run, flags: argparse.Namespace):
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):

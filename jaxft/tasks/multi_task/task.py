@@ -27,9 +27,9 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.io import write_json
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.multi_head import MultiHead, Shared
-from jaxft.report import write_json
 from jaxft.tasks.base import Say, Split, Task, chunks
 from jaxft.tasks.multi_task.encoding import encode_for_tasks
 from jaxft.tasks.multi_task.metrics import ComposedState, compose

@@ -17,12 +17,12 @@ from jaxft.data.encoding.questions import encode_questions
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.questions import Question, find_question_overlap, read_questions, split_dev_questions
 from jaxft.errors import UserError
+from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import TokenClassifier
 from jaxft.losses import cross_entropy
 from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models.registry import make_backbone
-from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.question_answering import answer_search, report

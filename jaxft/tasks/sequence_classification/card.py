@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from jaxft import workdir
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER
 from jaxft.tasks.sequence_classification.task import has_transformers_class
+from jaxft.training.finished_run import Run
 
 TASK = "text-classification"  # the hub's name
 TAGS = ["text-classification"]
@@ -20,7 +20,7 @@ METRICS = {
 }
 
 
-def origin(run: workdir.Run, parameters: int) -> list[str]:
+def origin(run: Run, parameters: int) -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
     problem = run.config.model.problem_type
     what = (
@@ -65,7 +65,7 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
     return "\n".join([*rows, "", note])
 
 
-def usage(run: workdir.Run) -> str:
+def usage(run: Run) -> str:
     """How transformers, or the loader beside, is told to classify text."""
     data = run.config.data
     text = '{"text": "...", "text_pair": "..."}' if data.text_pair else '"..."'

@@ -23,11 +23,11 @@ from jaxft.data.sources.labelled_texts import (
     split_dev_labelled,
 )
 from jaxft.errors import UserError
+from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import Score, SequenceClassifier
 from jaxft.layers.linear import Linear
 from jaxft.models.registry import is_causal, make_backbone
-from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks, two_passes
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.sequence_classification import label_types, report

@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxft.data.sources.sentence import Sentence
+from jaxft.io import write_json, write_lines
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
-from jaxft.report import write_json, write_lines
 from jaxft.tasks.base import Split
 from jaxft.tasks.token_classification import entity_errors, entity_report
 

@@ -14,7 +14,6 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jaxft import optim, step
 from jaxft.data.batching import mixed
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -32,10 +31,12 @@ from jaxft.models.registry import family_of
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
 from jaxft.tasks import Task
+from jaxft.training import optimizer as optim
+from jaxft.training import step
 
 # The share of tokens read by the loss up to which those are gathered: reckoned, for of a layer's time in the last one
 # only a tenth could be gained then. At 0.58 a step of WNUT-17 took 0.955 of its time.
-WORTH_LEAVING_OUT = 0.9
+MAX_OUTPUT_SHARE = 0.9
 WORDS = "body/embeddings/word/embedding"
 
 
@@ -77,7 +78,7 @@ class Network:
         return self.task.passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
 
 
-def network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
+def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
     """The task's model over a body of `sizes`, as `body_sizes` gives them, laid over `mesh`. Computes nothing."""
     sizes = dict(sizes)
     attend = functools.partial(make_attention, sizes.pop("attention", "dense"), mesh)
@@ -196,7 +197,7 @@ class Trainer:
         return map_parameter_dicts(unstack, stacked) if self.net.layers_apart else stacked
 
 
-def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Trainer:
+def make_trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Trainer:
     """The optimizer and train step of `config` for a run of `total` steps."""
     names = list(net.abstract)
     trainable, frozen = optim.split_frozen(config, names)
@@ -239,7 +240,7 @@ def trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Tra
     return Trainer(net, schedule, optimizer, abstract, stacked, train_step)
 
 
-def train_loader(
+def make_train_loader(
     windows: Mapping[int, Windows], config: ConfigDict, *, only: np.ndarray, **options
 ) -> Loader | ChunkedLoader | ShardedLoader:
     """Batches of the training data, of whose parts, from 0, these are the `windows` that feed the rows `only`.
@@ -254,7 +255,7 @@ def train_loader(
     return mixed.make_loader(windows[0], mix, rows=rows, only=only, pack=data.pack, shuffle=True, **options)
 
 
-def leave_out(
+def prune_outputs(
     net: Network,
     loader: Loader | ChunkedLoader | ShardedLoader,
     windows: Mapping[int, Windows],
@@ -272,7 +273,7 @@ def leave_out(
     if wanted is None:
         return 1.0
     share = float(wanted.sum() / windows[0].lengths.sum())
-    if share > WORTH_LEAVING_OUT:
+    if share > MAX_OUTPUT_SHARE:
         return 1.0
     loader.count_wanted(wanted, steps, parts)
     return share

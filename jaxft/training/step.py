@@ -34,7 +34,7 @@ def model_of(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
     return nnx.merge(graphdef, parameter_paths.unflatten(stack(parameters)))
 
 
-def whole(batch: Batch) -> Batch:
+def with_step_scales(batch: Batch) -> Batch:
     """A step's batch with what a loss takes that depends on all of it: of several tasks `losses.step_scales`."""
     if "task_weights" not in batch:
         return batch
@@ -79,7 +79,7 @@ def train_step(
       tokens, int32: the slots of all rows that are not padding.
     """
     rows = batch["input_ids"].shape[0]
-    batch = whole(batch)
+    batch = with_step_scales(batch)
     step_seed = seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
 
     def loss_sum(trainable: Parameters, micro: Batch, first_row: jax.Array):

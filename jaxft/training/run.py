@@ -11,18 +11,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import build, evaluate, optim, startup
-from jaxft import workdir as folder
-from jaxft.checkpoint import Checkpoints, digest
+from jaxft import startup
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.data.batching import mixed
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.hub.tensors import weights_checksum
+from jaxft.io import write_json
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.models.pretrained_model import backbone_sizes, head_dropout, open_pretrained_model
 from jaxft.parallel import heartbeat, processes
+from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.mesh import (
     check_rows,
     describe_local_devices,
@@ -32,23 +32,30 @@ from jaxft.parallel.mesh import (
     place_batch,
     put_array,
 )
-from jaxft.report import (
-    Clock,
-    CompileCounter,
-    Profile,
-    Report,
-    peak_flops,
-    peak_rss_bytes,
-    train_line,
-    write_json,
-)
 from jaxft.tasks import TASKS
-from jaxft.tasks import splits as data_splits
+from jaxft.training import optimizer
+from jaxft.training.best import is_better, selection_metric
+from jaxft.training.checkpoint import RunCheckpoints, tree_digest
+from jaxft.training.evaluation import evaluate, write_evaluation
+from jaxft.training.finished_run import best_meta, load_best
+from jaxft.training.identity import changed_versions, check_identity, run_identity, versions
+from jaxft.training.log import Clock, CompileCounter, Profile, RunLog, peak_rss_bytes, train_line
+from jaxft.training.setup import (
+    compile_eval,
+    initial_parameters,
+    make_network,
+    make_train_loader,
+    make_trainer,
+    predicted_bytes,
+    prune_outputs,
+)
+from jaxft.training.splits import all_examples, encode_splits, label_set, read_run_splits
+from jaxft.training.workdir import claim, save_batch, save_model_files, save_tuned
 
 QUEUED_STEPS = 2  # steps that the host may be ahead of the device
 
 
-def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
+def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
     """Trains, evaluates and reports as `config` says; goes on where `workdir` holds an unfinished run of it.
 
     Several processes each call it, and feed a part of every batch; process 0 reports. profile_steps: those that
@@ -64,8 +71,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     began = time.perf_counter()
     compiles = CompileCounter()
     stop_asked = heartbeat.on_sigterm()
-    folder.claim(workdir, config)
-    report = Report(
+    claim(workdir, config)
+    report = RunLog(
         workdir,
         tensorboard=config.log.tensorboard,
         wandb=config.log.wandb,
@@ -85,17 +92,17 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     kind = TASKS[config.task]
     train_rows = local_rows(mesh, config.batch.rows)
     here = shards_of_rows(train_rows, config.batch.rows, config.data.parts)
-    train, splits = data_splits.read_run(kind, config, here, say)
+    train, splits = read_run_splits(kind, config, here, say)
     checkpoint = open_pretrained_model(config, lambda: kind.texts(train[0].examples))
-    labels = data_splits.label_set(kind, train)
+    labels = label_set(kind, train)
     task = kind(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
-    train, splits = data_splits.encode(task, train, splits, checkpoint.tokenizer, config, say)
-    selected_by = folder.selection_metric(config, task, task.metric_names(splits["dev"]))
+    train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, say)
+    selected_by = selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
     options |= {"arrays": task.arrays, "segments": task.segments}
     windows = {number: part.windows for number, part in train.items()}
-    loader = build.train_loader(windows, config, only=train_rows, **options)
+    loader = make_train_loader(windows, config, only=train_rows, **options)
     loaders = {
         name: mixed.make_loader(
             split.windows,
@@ -124,38 +131,38 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
 
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = backbone_sizes(config, checkpoint.hf_config)
-    net = build.network(task, sizes, mesh)
-    given = build.leave_out(net, loader, windows, steps=total, parts=config.batch.accumulate)
-    trainer = build.trainer(net, config, total=total, warmup=warmup)
+    net = make_network(task, sizes, mesh)
+    given = prune_outputs(net, loader, windows, steps=total, parts=config.batch.accumulate)
+    trainer = make_trainer(net, config, total=total, warmup=warmup)
     data = processes.gather_by_shard({number: own.fingerprint for number, own in windows.items()})
     data.append(splits["dev"].windows.fingerprint)
-    identity = folder.identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
+    identity = run_identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
     processes.assert_same(identity | describe_local_devices())
-    last = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
-    best = Checkpoints(workdir / "best", keep=1, say=say)
-    restored = last.restore(lambda meta: folder.check_identity(meta, identity, workdir) or trainer.stacked)
+    last = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
+    best = RunCheckpoints(workdir / "best", keep=1, say=say)
+    restored = last.restore(lambda meta: check_identity(meta, identity, workdir) or trainer.stacked)
     if restored:
         step, state, meta = restored
         state = trainer.restored_state(state)
         progress = meta["progress"]
         say(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
-        if warning := folder.changed_versions(meta):
+        if warning := changed_versions(meta):
             say(warning)
     else:
         step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}, "totals": {}}
         if config.init_from:
             parameters, said = (
-                folder.load_best(Path(config.init_from), net.abstract, task.labels, say),
+                load_best(Path(config.init_from), net.abstract, task.labels, say),
                 f"weights: {config.init_from}",
             )
         else:
             if config.model.init == "pretrained" and processes.count() > 1:
                 processes.assert_same({"pretrained weights": weights_checksum(checkpoint.folder)})
-            parameters, said = build.initial_parameters(net, config, checkpoint)
+            parameters, said = initial_parameters(net, config, checkpoint)
         say(said)
         state = trainer.new_state(parameters)
         del parameters  # memory: the state may have copies
-        folder.save_model_files(workdir, checkpoint, task.labels)
+        save_model_files(workdir, checkpoint, task.labels)
     trained = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.trainable))
     say(
         f"{net.count:,} parameters, {trained:,} of them trained; "
@@ -176,16 +183,16 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     compile_began = time.perf_counter()
     seed = put_array(np.uint32(config.seed), trainer.abstract.step.sharding)
     train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
-    eval_steps = build.compile_eval(net, {shape for one in loaders.values() for shape in one.shapes})
+    eval_steps = compile_eval(net, {shape for one in loaders.values() for shape in one.shapes})
     # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
-    digest((stack(state.trainable | state.frozen), state.step))
+    tree_digest((stack(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
     startup.release_memory()
     flops_per_token = net.train_flops_per_token(length, given)
     say(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
-        f"{build.predicted_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
+        f"{predicted_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
     )
 
     # ---------------------------------------------------------------- the loop
@@ -206,7 +213,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             at, batch, metrics = pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-                path = folder.save_batch(workdir, at, batch)
+                path = save_batch(workdir, at, batch)
                 last.wait()
                 raise NonFiniteLoss(
                     f"step {at}: loss {values['loss']}, gradient norm {values['grad_norm']}; the batch is in {path}, "
@@ -245,7 +252,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     def save() -> None:
         saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
         with clock, compiles.ignored():
-            meta = {"identity": identity, "progress": saved, "versions": folder.versions()}
+            meta = {"identity": identity, "progress": saved, "versions": versions()}
             last.save(step, map_parameter_dicts(stack, state), meta)
 
     def spent() -> dict[str, float]:
@@ -261,7 +268,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
 
     def parameters_now() -> dict[str, jax.Array]:
         """What is measured and kept: the average, where there is one."""
-        trained = optim.averaged(state.opt_state) or state.trainable
+        trained = optimizer.averaged_parameters(state.opt_state) or state.trainable
         return stack({name: (trained | state.frozen)[name] for name in net.abstract})
 
     batches = prefetch(loader, step, total)
@@ -285,18 +292,14 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
             if step % eval_every == 0 or step == total:
                 settle(0)
                 with clock:
-                    measured, _ = evaluate.evaluate(
-                        net, eval_steps, parameters_now(), splits["dev"], loaders["dev"]
-                    )
+                    measured, _ = evaluate(net, eval_steps, parameters_now(), splits["dev"], loaders["dev"])
                     values = processes.broadcast(measured.compute())
                     report.write(step, "dev", values)
                     metric = values[selected_by]
-                    if folder.better(selected_by, metric, progress["best"]):
+                    if is_better(selected_by, metric, progress["best"]):
                         progress["worse"] = 0
                         with compiles.ignored():
-                            best.save(
-                                step, parameters_now(), folder.best_meta(net.abstract, task.labels, values)
-                            )
+                            best.save(step, parameters_now(), best_meta(net.abstract, task.labels, values))
                         best.wait()  # before a checkpoint of the run speaks of it
                         if step in best.steps():
                             progress |= {"best": metric, "best_step": step}
@@ -328,30 +331,30 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
     parameters, best_step = parameters_now(), progress["best_step"]
     if best_step != step:
         try:
-            parameters = folder.load_best(workdir, net.abstract, task.labels, say)
+            parameters = load_best(workdir, net.abstract, task.labels, say)
         except UserError as error:  # hours of training are not lost for it
             say(f"warning: {error}. The weights of the last step take their place")
             best_step = step
-            best.save(step, parameters, folder.best_meta(net.abstract, task.labels, {}))
+            best.save(step, parameters, best_meta(net.abstract, task.labels, {}))
     best.close()
     results = {}
     for name in [n for n in ("dev", "test") if n in splits]:
         if stop_asked():
             raise preempted()
-        results[name] = evaluate.write(
+        results[name] = write_evaluation(
             net,
             eval_steps,
             parameters,
             splits[name],
             loaders[name],
             folder=workdir,
-            train=data_splits.examples(train),
+            train=all_examples(train),
             tokenizer=checkpoint.tokenizer,
             config=config,
             console=report.console,
             tune=name == "dev",
         )
-    folder.save_tuned(workdir, task.tuned)
+    save_tuned(workdir, task.tuned)
     last.close()
     summary = {
         "steps": step,
@@ -379,7 +382,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> d
 
 
 @contextlib.contextmanager
-def _close_on_error(*checkpoints: Checkpoints):
+def _close_on_error(*checkpoints: RunCheckpoints):
     """Finishes the saves under way where the block fails, by whatever it fails."""
     try:
         yield

@@ -2,11 +2,10 @@
 
 import contextlib
 import json
-import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxft.errors import UserError
-from jaxft.parallel import chips
-
-
-def peak_flops(device: jax.Device) -> float | None:
-    """Peak bfloat16 FLOP/s of `device`, None where it isn't known (CPUs among them)."""
-    chip = chips.find_chip(device.device_kind)
-    return chip and chip.flops
+from jaxft.io import write_atomically
 
 
 class CompileCounter:
@@ -47,7 +40,7 @@ class CompileCounter:
             self.seconds += seconds
 
 
-class Report:
+class RunLog:
     """Prints lines and writes a run's numbers; on a terminal with a progress bar, else plain lines.
 
     Files are opened on first use; lines of `metrics.jsonl` past `step` are dropped when a run goes on from
@@ -78,7 +71,7 @@ class Report:
         path = self.workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-            _write_atomically(path, "".join(line + "\n" for line in kept))
+            write_atomically(path, "".join(line + "\n" for line in kept))
         if self._tensorboard_wanted:
             from tensorboardX import SummaryWriter  # slow to import
 
@@ -176,25 +169,6 @@ def _step_of(line: str) -> float:
 
 def _run_id(workdir: Path) -> str:
     return workdir.resolve().name.replace("/", "-")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes `values` as indented JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes `lines`, each with its newline, as UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(lines)
 
 
 def train_line(step: int, total: int, values: dict[str, float]) -> str:

@@ -25,7 +25,7 @@ for _name in ("absl", "asyncio"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-def digest(tree: Any) -> list[int]:
+def tree_digest(tree: Any) -> list[int]:
     """One number of 32 bits a leaf of `tree`: a sum over its bits, weighted by position, modulo 2^32.
 
     Integer sums do not depend on order, so the digest is the same on any mesh; a changed bit changes it,
@@ -41,7 +41,7 @@ def _leaf_digest(x: jax.Array) -> jax.Array:
     return jnp.sum(bits.astype(jnp.uint32) * (index * jnp.uint32(0x9E3779B2) + jnp.uint32(1)))
 
 
-class Checkpoints:
+class RunCheckpoints:
     """Checkpoints in one folder, a subfolder a step; saved in the background, each complete or not there.
 
     A checkpoint holds a tree of arrays and a dict of plain values (`meta`), with digests of both. A save that
@@ -72,7 +72,7 @@ class Checkpoints:
         self.wait()
         self._remove_unfinished()  # writers of a save that failed may have gone on for a while
         known = self.steps()
-        digests = digest(tree)
+        digests = tree_digest(tree)
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=FILE_SIZE),
             meta=ocp.args.JsonSave({"meta": meta, "digests": digests, "checksum": _checksum(meta, digests)}),
@@ -192,7 +192,7 @@ class Checkpoints:
         how = ocp.checkpoint_utils.construct_restore_args(wanted)
         args = ocp.args.Composite(state=ocp.args.PyTreeRestore(wanted, restore_args=how))
         tree = processes.run_on_all(lambda: restore(step, args=args).state)
-        found = digest(tree)
+        found = tree_digest(tree)
         if found != digests:
             names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
             bad = [name for name, a, b in zip(names, found, digests, strict=True) if a != b]

@@ -104,6 +104,6 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def averaged(opt_state: optax.OptState) -> dict[str, jax.Array] | None:
+def averaged_parameters(opt_state: optax.OptState) -> dict[str, jax.Array] | None:
     """The averaged parameters by path; None where `config.optim.ema` is off."""
     return next((part.values for part in opt_state if isinstance(part, ParameterAverage)), None)

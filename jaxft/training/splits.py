@@ -17,7 +17,7 @@ from jaxft.parallel import processes
 from jaxft.tasks.base import Say, Split, Task
 
 
-def read(
+def read_splits(
     task: type[Task], config: ConfigDict, say: Say, names: Sequence[str] = ("train", "dev", "test")
 ) -> dict[str, Split]:
     """The run's splits of these names that there are, without windows.
@@ -37,7 +37,7 @@ def read(
     return {name: found[name] for name in names if name in found}
 
 
-def read_run(
+def read_run_splits(
     task: type[Task], config: ConfigDict, here: Sequence[int], say: Say
 ) -> tuple[dict[int, Split], dict[str, Split]]:
     """What a run reads, without windows: of the training data those parts, from 0, that are `here`; dev and test."""
@@ -60,7 +60,7 @@ def read_run(
                 say(
                     f"every process reads all files of {config.data.train}; config.data.parts={most} deals them"
                 )
-        found = read(task, config, say)
+        found = read_splits(task, config, say)
         return {0: found.pop("train")}, found
     processes.assert_same(
         {key: value for _, address in sources for key, value in records.source_sizes(address).items()}
@@ -72,7 +72,7 @@ def read_run(
             source = ";".join(f"{tasks}{address}{part}" for tasks, address in sources)
             examples = task.read(config, "train", source, saying(number))
             train[number] = Split(f"train{part}", source, examples, None)
-    return train, read(task, config, say, ("dev", "test"))
+    return train, read_splits(task, config, say, ("dev", "test"))
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def label_set(task: type[Task], train: Mapping[int, Split]) -> list[str]:
     return task.label_set(list(itertools.chain(*found)))
 
 
-def encode(
+def encode_splits(
     task: Task,
     train: dict[int, Split],
     others: dict[str, Split],
@@ -130,11 +130,11 @@ def encode(
         for number, part in train.items():
             task.check(part, part.examples, saying(number))
     for split in others.values():
-        task.check(split, examples(train), say)
+        task.check(split, all_examples(train), say)
     return train, others
 
 
-def examples(train: Mapping[int, Split]) -> Sequence[Any]:
+def all_examples(train: Mapping[int, Split]) -> Sequence[Any]:
     """Those of all parts that there are."""
     first, *rest = (part.examples for part in train.values())
     return functools.reduce(operator.add, rest, first)

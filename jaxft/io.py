@@ -1,0 +1,40 @@
+"""Writes files whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxft.errors import UserError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes `values` as indented JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes `lines`, each with its newline, as UTF-8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file that a run wrote; `UserError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: the run there has not started, or its folder is not whole"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
