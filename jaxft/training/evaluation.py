@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxft import inference, startup
-from jaxft.cli.evaluate import main
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.loader import Loader
 from jaxft.generation.generator import Generator
@@ -97,7 +96,3 @@ def generate_targets(
     dealt = itertools.chain.from_iterable(itertools.zip_longest(*processes.gather(texts), fillvalue=()))
     return list(itertools.chain.from_iterable(dealt))
 
-
-if __name__ == "__main__":
-    startup.leave_torch_out()
-    main()
