@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from jaxft import export_heads, inference
+from jaxft import export_heads
+from jaxft.cli.command import command
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
+from jaxft.inference.model import Model, open_model
 from jaxft.io import write_json
 from jaxft.model_card import card
 from jaxft.models.bert import config as bert_config
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="reload in torch and compare logits on dev data"
     )
-    with inference.command(parser, argv) as flags:
+    with command(parser, argv) as flags:
         if processes.count() > 1:
             raise UserError("an export is written by one process: start it once, without --coordinator")
         export(Path(flags.run), Path(flags.output), verify=flags.verify)
@@ -72,7 +74,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
         raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
     run = open_run(run_folder)
     # float32, since that is what torch will compute in.
-    model = inference.open_model(run, print, dtype="float32")
+    model = open_model(run, print, dtype="float32")
     parameters = model.task.exported(jax.device_get(model.parameters))
     family = family_of(run.checkpoint.hf_config)
     if export_heads.are_needed(run):
@@ -142,7 +144,7 @@ CONFIGS = {
 }
 
 
-def _dev_split(model: inference.Model) -> Split:
+def _dev_split(model: Model) -> Split:
     """The first dev examples, and as many of their windows as there is room for logits."""
     run = model.run
     try:
@@ -157,7 +159,7 @@ def _dev_split(model: inference.Model) -> Split:
     return Split("dev", dev.source, examples, windows)
 
 
-def largest_difference(model: inference.Model, windows: Windows, folder: Path) -> float:
+def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
     """The largest absolute difference of a logit between `model`, on packed rows, and `folder` in torch."""
     references = _torch_logits(model, windows, folder)
 
@@ -185,7 +187,7 @@ def largest_difference(model: inference.Model, windows: Windows, folder: Path) -
     return largest
 
 
-def _torch_logits(model: inference.Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
+def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
     """Logits of each window, `[length, C]` or `[C]`, one a row, from transformers' class for the task on `folder`.
 
     Where transformers has none they are the loader's in `folder`. They come under None, of several tasks by name.

@@ -10,12 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from jaxft import inference
 from jaxft.data.encoding.labelled_texts import make_frame
 from jaxft.data.encoding.sentences import choose_stride, special_tokens_around
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.inference.model import Model
 from jaxft.io import write_json
 from jaxft.tasks import Task
 from jaxft.tasks.base import Split
@@ -65,7 +65,7 @@ def _taggers(run: Run, task: Any) -> list[str]:
     return [name for name, (_, one) in _tasks(run, task).items() if one.of_words]
 
 
-def write(model: inference.Model, folder: Path) -> None:
+def write(model: Model, folder: Path) -> None:
     """Writes heads.safetensors, heads.json and the loader, which says what they hold, into `folder`."""
     network = step.model_of(model.net.graphdef, model.parameters)
     several = model.run.config.task == "multi_task"
@@ -129,7 +129,7 @@ def load(folder: Path) -> Any:
     return loader.Model(folder)
 
 
-def check_answers(model: inference.Model, dev: Split, folder: Path, output: Path) -> None:
+def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     """Raises `UserError` where the loader in `folder` gives a text of dev another answer than `model` does."""
     run = model.run
     taggers = _taggers(run, model.task)

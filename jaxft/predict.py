@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxft import inference, startup
+from jaxft import startup
+from jaxft.cli.command import command
 from jaxft.data.sources import files
 from jaxft.errors import UserError
+from jaxft.inference.model import open_model
+from jaxft.inference.output_file import open_output
 from jaxft.parallel import processes
 from jaxft.tasks.lines import Lines
 from jaxft.tasks.multi_task.answers import MultiOutput
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         "--format", default="auto", choices=FORMATS, help="of the input; auto: by its suffix, stdin is text"
     )
     parser.add_argument("--word-column", type=int, help="of CoNLL input, from 0; default the run's")
-    with inference.command(parser, argv) as flags:
+    with command(parser, argv) as flags:
         run_predict(flags)
 
 
@@ -84,8 +87,8 @@ def run_predict(flags: argparse.Namespace) -> None:
         )
     files.check_single_file(flags.input)
     output = OUTPUTS[run.config.task](run, flags)
-    with inference.open_output(flags.output) as put:
-        model = inference.open_model(run, _say)
+    with open_output(flags.output) as put:
+        model = open_model(run, _say)
         chunks = model.task.predict_stream(
             output.examples(),
             run.checkpoint.tokenizer,

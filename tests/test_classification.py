@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft import export, inference, predict
+from jaxft import export, predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.encoding.labelled_texts import _pieces
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
+from jaxft.inference import model as inference
 from jaxft.model_card import card
 from jaxft.pretrained import heads_loader
 from jaxft.training.finished_run import open_run

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import export, inference, predict
+from jaxft import export, predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.tag_schemes import to_iob2
 from jaxft.errors import UserError
+from jaxft.inference.model import task_of
 from jaxft.layers.crf import Chain
 from jaxft.tasks.base import Split
 from jaxft.training.finished_run import open_run
@@ -153,7 +154,7 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
     """Random emissions for the words of whole sentences, though these come from several windows."""
     run = open_run(finished[0])
     run.config.model.constraints = constraints
-    task, rng = inference.task_of(run), np.random.default_rng(0)
+    task, rng = task_of(run), np.random.default_rng(0)
     sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]
     windows = task.encode(sentences, run.checkpoint.tokenizer, run.config, cached=False)
     loader = Loader(windows, rows=4, max_length=16, shuffle=False, pad_id=0)

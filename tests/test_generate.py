@@ -1,4 +1,4 @@
-"""`jaxft.generate`: text in, text out, from checkpoints and runs; streams, stops, templates and what is refused."""
+"""`jaxft.inference.writer`: text in, text out, from checkpoints and runs; streams, stops, templates and what is refused."""
 
 import json
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from jaxft import generate
 from jaxft.errors import UserError
 from jaxft.generation.generator import Output
 from jaxft.generation.options import GenerationOptions
+from jaxft.inference.writer import Generator, Writer, read_prompts, writer_from_checkpoint
 
 
 @pytest.fixture(scope="module")
 def writer(tiny_gpt2):
-    return generate.from_checkpoint(str(tiny_gpt2))
+    return writer_from_checkpoint(str(tiny_gpt2))
 
 
 PROMPTS = ["the cat", "a", "and thé hat"]
@@ -111,7 +111,7 @@ def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command
         assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
     (tmp_path / "in.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
     with pytest.raises(UserError, match=r"in.jsonl, line 2: no key 'prompt' in \['text'\]"):
-        list(generate.read_prompts(str(tmp_path / "in.jsonl"), writer))
+        list(read_prompts(str(tmp_path / "in.jsonl"), writer))
     with pytest.raises(UserError, match="a stop string is empty"):
         next(writer.generate(["a"], GenerationOptions(), stop=[""]))
     with pytest.raises(UserError, match="only one text can be streamed"):
@@ -126,9 +126,9 @@ def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypa
     def init(self, body, *, eos):
         made["eos"], self.max_positions = eos, 64
 
-    monkeypatch.setattr(generate.Generator, "__init__", init)
+    monkeypatch.setattr(Generator, "__init__", init)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_gpt2)
-    writer = generate.Writer(None, tokenizer, template="{article} =>{headline}", room=20)
+    writer = Writer(None, tokenizer, template="{article} =>{headline}", room=20)
     assert made["eos"] == tokenizer.eos_token_id
     short, long = writer.encode(["the cat", {"article": "z" * 30}], GenerationOptions(max_new_tokens=10))
     assert tokenizer.decode(short) == "the cat =>"
@@ -137,9 +137,9 @@ def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypa
         writer.encode(["the cat"], GenerationOptions(max_new_tokens=20))
     with pytest.raises(UserError, match=r"prompt 1: no key 'article' in \['text'\]"):
         writer.encode([{"text": "x"}], GenerationOptions(max_new_tokens=10))
-    two = generate.Writer(None, tokenizer, template="{question} {context} =>{answer}")
+    two = Writer(None, tokenizer, template="{question} {context} =>{answer}")
     with pytest.raises(UserError, match="fields question, context; give them as JSON lines"):
         two.encode(["the cat"], GenerationOptions())
-    plain = generate.Writer(None, tokenizer, start=[3])
+    plain = Writer(None, tokenizer, start=[3])
     assert [plain.encode([p], GenerationOptions())[0][0] for p in ("the", "")] == [3, 3]
-    assert generate.Writer(None, tokenizer).encode([""], GenerationOptions()) == [[tokenizer.bos_token_id]]
+    assert Writer(None, tokenizer).encode([""], GenerationOptions()) == [[tokenizer.bos_token_id]]

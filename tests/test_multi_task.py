@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import export, inference, predict
+from jaxft import export, predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
+from jaxft.inference.model import open_model
 from jaxft.model_card import card
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
@@ -402,7 +403,7 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
     config = config_for(folder, tiny_bert, tasks=dropped, loss__balance="uncertainty", **changed)
     summary = train(config, tmp_path / "run")
     assert summary["dev"]["chain/entity_f1"] > 0.9
-    model = inference.open_model(open_run(tmp_path / "run"), print)
+    model = open_model(open_run(tmp_path / "run"), print)
     assert model.task.passes == 2
     variances = np.asarray(model.parameters["head/uncertainty"])
     assert (np.abs(variances) > 0.05).all()  # all moved

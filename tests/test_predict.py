@@ -12,11 +12,13 @@ import types
 import numpy as np
 import pytest
 
-from jaxft import inference, predict
+from jaxft import predict
+from jaxft.cli.command import EXIT_BROKEN_PIPE
 from jaxft.data.sources import conll, tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
+from jaxft.inference import model as inference
 from jaxft.tasks.token_classification.answers import labelled
 from jaxft.tasks.token_classification.task import Prediction
 from jaxft.training.finished_run import open_run
@@ -253,7 +255,7 @@ def test_output_flows_while_input_still_comes(finished_run, environment):
         process.stdin.close()
     except BrokenPipeError:
         pass
-    assert process.wait(60) == inference.EXIT_BROKEN_PIPE
+    assert process.wait(60) == EXIT_BROKEN_PIPE
     assert stderr == b""
 
 

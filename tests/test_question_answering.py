@@ -12,11 +12,12 @@ import types
 import numpy as np
 import pytest
 
-from jaxft import export, inference, predict
+from jaxft import export, predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
+from jaxft.inference import model as inference
 from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
 from tests.interruption import assert_a_stopped_run_ends_bit_identically

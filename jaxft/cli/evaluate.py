@@ -13,10 +13,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import inference
+from jaxft.cli.command import command
 from jaxft.config.validation import CHOICES
 from jaxft.data.encoding.documents import LAYOUTS
 from jaxft.errors import UserError
+from jaxft.inference.model import open_model, task_of
 from jaxft.io import read_json
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--layout", choices=LAYOUTS, help="of a language model's text; default the run's")
     parser.add_argument("--stride", type=int, help="tokens of context that windows share; default the run's")
-    with inference.command(parser, argv) as flags:
+    with command(parser, argv) as flags:
         run_evaluate(flags)
 
 
@@ -68,7 +69,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     _check_folder(folder, name, flags.data)
 
     run = dataclasses.replace(run, config=config)
-    task = inference.task_of(run)
+    task = task_of(run)
     examples = task.read(config, name, flags.data, processes.log)
     train = _training_examples(original) if task.compares_with_train else []
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
@@ -76,7 +77,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     task.check(split, train, processes.log)
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
-    model = inference.open_model(run, processes.log)
+    model = open_model(run, processes.log)
     loader = model.loader(split.windows, pack=config.data.pack)
     compiled = model.compile(loader.shapes)
     with _errors_named(folder):

@@ -1,21 +1,23 @@
 """Evaluates a model on a split; as a command, a run's best weights on any data: `python -m jaxft.evaluate`."""
 
+import collections
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft import inference, startup
-from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.loader import Loader
 from jaxft.generation.generator import Generator
 from jaxft.generation.options import GenerationOptions
 from jaxft.parallel import processes
-from jaxft.parallel.mesh import replicate_locally
+from jaxft.parallel.mesh import place_batch, replicate_locally
 from jaxft.tasks.base import Split
 from jaxft.training.setup import Network
 from jaxft.training.step import model_of
@@ -28,7 +30,7 @@ def evaluate(
     totals = {"loss_sum": 0.0, "weight_sum": 0.0}
 
     def batches():
-        for batch, predictions, sums in inference.outputs(net, compiled, parameters, loader):
+        for batch, predictions, sums in model_outputs(net, compiled, parameters, loader):
             for name, value in sums.items():
                 totals[name] += value
             yield batch, predictions
@@ -96,3 +98,29 @@ def generate_targets(
     dealt = itertools.chain.from_iterable(itertools.zip_longest(*processes.gather(texts), fillvalue=()))
     return list(itertools.chain.from_iterable(dealt))
 
+
+QUEUED = 2  # batches on the device ahead of the one that the host reads
+
+
+def model_outputs(
+    net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Loader
+) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
+    """Predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
+
+    compiled: `eval_step`s by batch shape. The device works ahead of the consumer by a bounded number of
+    batches, so memory does not grow with the data.
+    """
+    queue: collections.deque = collections.deque()
+    for step in range(loader.steps_per_epoch):
+        batch = loader.batch(step)
+        arrays = place_batch(batch.arrays, net.mesh)
+        queue.append((batch, *compiled[batch.shape](parameters, arrays)))
+        if len(queue) > QUEUED:
+            yield _fetch(*queue.popleft())
+    while queue:
+        yield _fetch(*queue.popleft())
+
+
+def _fetch(batch, predictions, sums):
+    predictions, sums = jax.device_get((predictions, sums))
+    return batch, predictions, {name: float(value) for name, value in sums.items()}

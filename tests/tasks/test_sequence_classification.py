@@ -11,7 +11,6 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from jaxft import inference
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
@@ -24,6 +23,7 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.training import step
+from jaxft.training.evaluation import model_outputs
 from jaxft.training.setup import compile_eval, make_network
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
@@ -191,7 +191,7 @@ def collected(net, parameters, split):
     )
     steps = compile_eval(net, set(loader.shapes))
     placed = {name: jnp.asarray(value) for name, value in parameters.items()}
-    return task.collect(split, ((b, a) for b, a, _ in inference.outputs(net, steps, placed, loader)))
+    return task.collect(split, ((b, a) for b, a, _ in model_outputs(net, steps, placed, loader)))
 
 
 @pytest.mark.parametrize("pool", ["pooler", "cls", "mean", "max"])

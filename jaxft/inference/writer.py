@@ -5,13 +5,8 @@
 trained on pairs fills its template, so that a prompt is the value of its field (records have one key a field).
 """
 
-import argparse
-import contextlib
 import dataclasses
 import itertools
-import json
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +14,10 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft import inference, startup
+from jaxft import startup
+from jaxft.cli.generate import _say, main
 from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
-from jaxft.data.sources import conll, documents, files, records
-from jaxft.data.sources.sentences import check_readable
+from jaxft.data.sources import conll, documents, records
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
 from jaxft.generation.options import GenerationOptions
@@ -31,6 +26,7 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
+from jaxft.inference.model import open_model
 from jaxft.layers import parameter_paths
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights
@@ -179,12 +175,12 @@ class Writer:
         return Generated(found if cut is None else cut, output.ended, output.score)
 
 
-def from_run(folder: Path) -> Writer:
+def writer_from_run(folder: Path) -> Writer:
     """The best weights of a run. Raises `UserError` where it is no run of a language model."""
     run = open_run(folder)
     if run.config.task != "causal_lm":
         raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
-    model = inference.open_model(run, _say)
+    model = open_model(run, _say)
     template = run.config.data.template
     tokenizer = run.checkpoint.tokenizer
     return Writer(
@@ -196,7 +192,7 @@ def from_run(folder: Path) -> Writer:
     )
 
 
-def from_checkpoint(address: str) -> Writer:
+def writer_from_checkpoint(address: str) -> Writer:
     """A pretrained checkpoint, `address` as in config.model.checkpoint; computes in float32 on CPU, else bfloat16."""
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -230,98 +226,6 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
             )
         records.check_string(record["prompt"], where, "prompt")
         yield record, record["prompt"]
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parses the flags and generates; messages go to stderr, since stdout may be the output."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxft.generate",
-        description="Continues text with a run's best weights, or with a checkpoint's.",
-        allow_abbrev=False,
-    )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", help="the --workdir of a run")
-    model.add_argument("--checkpoint", help="folder, hub id or package:NAME/path of a GPT-2")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompt", help="the text to be continued")
-    source.add_argument("--input", help="file of prompts (text, .jsonl, .csv), or - for lines of stdin")
-    parser.add_argument(
-        "--output", default="-", help="JSON lines of --input: a file, or - for stdout (default)"
-    )
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"prompts of a batch; default {ROWS}")
-    parser.add_argument("--stop", action="append", default=[], help="text to stop before; may be repeated")
-    for field in dataclasses.fields(GenerationOptions):
-        flag = "--" + field.name.replace("_", "-")
-        if field.type is bool:
-            parser.add_argument(flag, action="store_true", help=HELP[field.name])
-        else:
-            help = f"{HELP[field.name]}; default {field.default}"
-            parser.add_argument(flag, type=field.type, default=field.default, help=help)
-    with inference.command(parser, argv) as flags:
-        run_generate(flags)
-
-
-HELP = {
-    "max_new_tokens": "most tokens of a text",
-    "temperature": "0: the likeliest token; above 0: tokens are drawn, their scores divided by it",
-    "top_k": "draw from so many of the likeliest tokens, 0 for all",
-    "top_p": "draw from the likeliest tokens that have this probability together",
-    "min_p": "draw from tokens at least this fraction as likely as the likeliest",
-    "repetition_penalty": "divides the scores of tokens that were there, 1 for none",
-    "no_repeat_ngram": "no n-gram of this many tokens occurs twice, 0 for no limit",
-    "beams": "texts that are followed in beam search",
-    "length_penalty": "a beam's score is divided by its length to this power",
-    "early_stopping": "end beam search with as many finished texts as beams",
-    "samples": "texts a prompt",
-    "seed": "of chance; the same seed draws the same",
-}
-
-
-def _say(line: str) -> None:
-    if processes.is_main_process():
-        print(line, file=sys.stderr, flush=True)
-
-
-def run_generate(flags: argparse.Namespace) -> None:
-    """Generates for the flags. Raises `UserError` for a bad model, prompt or option."""
-    options = GenerationOptions(
-        **{field.name: getattr(flags, field.name) for field in dataclasses.fields(GenerationOptions)}
-    )
-    if flags.rows < 1:
-        raise UserError(f"--rows {flags.rows}: expected 1 or more")
-    writer = from_run(Path(flags.run)) if flags.run else from_checkpoint(flags.checkpoint)
-    if flags.prompt is not None:
-        _print(writer, flags, options)
-        return
-    files.check_single_file(flags.input)
-    check_readable(flags.input, "- for stdin")
-    began, count = time.perf_counter(), 0
-    with inference.open_output(flags.output) as put:
-        rows, again = itertools.tee(read_prompts(flags.input, writer))
-        prompts = (prompt for _, prompt in again)
-        texts = writer.generate(prompts, options, stop=flags.stop, rows=flags.rows)
-        for (record, _), generated in zip(rows, texts, strict=True):
-            found = [one.text for one in generated]
-            value = found if options.samples > 1 else found[0]
-            put([json.dumps(record | {"generated": value}, ensure_ascii=False).encode() + b"\n"])
-            count += 1
-    _say(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
-
-
-def _print(writer: Writer, flags: argparse.Namespace, options: GenerationOptions) -> None:
-    """Prints what follows `--prompt`: one text as it is made, several with a line between them."""
-    if flags.output != "-":
-        raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")
-    if options.samples == 1:
-        if not processes.is_main_process():
-            return
-        with contextlib.closing(writer.stream(flags.prompt, options, stop=flags.stop)) as pieces:
-            for piece in pieces:
-                print(piece, end="", flush=True)
-        print()
-        return
-    for [*texts] in writer.generate([flags.prompt], options, stop=flags.stop):
-        processes.log("\n----\n".join(one.text for one in texts))
 
 
 if __name__ == "__main__":
