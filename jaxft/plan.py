@@ -11,12 +11,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxft import topology
 from jaxft.config import loading as settings
 from jaxft.errors import EXIT_DOES_NOT_FIT, EXIT_INTERRUPTED, UserError, exit_on_user_error
-from jaxft.estimate import Assumptions, Estimate, estimate
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import AXES
+from jaxft.planning import topology
+from jaxft.planning.estimate import Assumptions, Estimate, estimate
 
 REMATS = ("none", "dots", "full")  # from the most memory to the least
 TENSOR_WAYS = (1, 2, 4)  # that a sweep tries

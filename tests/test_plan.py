@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft import errors, hlo, plan
+from jaxft import errors, plan
 from jaxft.config import loading as defaults
-from jaxft.estimate import Estimate
 from jaxft.models.pretrained_model import backbone_sizes, describe_model
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
+from jaxft.planning import hlo
+from jaxft.planning.estimate import Estimate
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.setup import make_network
 

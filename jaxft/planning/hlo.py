@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxft.hlo_text import Computation, Instruction, parse
+from jaxft.planning.hlo_text import Computation, Instruction, parse
 
 KINDS = (
     "all-gather",

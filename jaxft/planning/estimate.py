@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxft import hlo
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import chunked
 from jaxft.models.pretrained_model import backbone_sizes, describe_model, head_dropout
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
+from jaxft.planning import hlo
 from jaxft.tasks import TASKS
 from jaxft.training import step
 from jaxft.training.setup import WORDS, Network, abstract_batch, make_network, make_trainer, predicted_bytes

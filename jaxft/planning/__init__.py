@@ -1,0 +1,1 @@
+"""Estimates what a training step needs of hardware."""
