@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxft import export, predict
+from jaxft import predict
 from jaxft.config import loading as settings
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
+from jaxft.export import folder as export
 from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import export, predict
+from jaxft import predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.batching import mixed
@@ -21,8 +21,9 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.encoding.documents import encode_documents
 from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
+from jaxft.export import card
+from jaxft.export.folder import CONFIGS, export
 from jaxft.hub.tokenizers import train_tokenizer
-from jaxft.model_card import card
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
@@ -195,7 +196,7 @@ def test_the_loss_of_sliding_windows_is_torchs(text_run, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run, config, summary = text_run
-    export.export(run, tmp_path / "model")
+    export(run, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     texts = read_splits(CausalLM, config, lambda line: None, ["dev"])["dev"].examples
@@ -246,7 +247,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run = pair_run[0]
-    export.export(run, tmp_path / "model", verify=True)
+    export(run, tmp_path / "model", verify=True)
     assert "torch's logits differed from jaxft's by" in (tmp_path / "model/README.md").read_text()
     model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not any(report.values()) and type(model).__name__ == "GPT2LMHeadModel"
@@ -277,7 +278,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         np.testing.assert_allclose(
             words[len(known) :][:2], np.stack([known.mean(axis=0)] * 2), rtol=1e-5, atol=1e-6
         )
-        exported = export.CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))
+        exported = CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))
         assert exported["vocab_size"] == sizes["vocab_size"] == len(words)
         return words
 
@@ -296,7 +297,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
 
 def test_the_card_names_no_folder_of_this_machine(text_run):
     run = text_run[0]
-    text = card.write(open_run(run), 1, None)
+    text = card.write_card(open_run(run), 1, None)
     assert "`10% of train.txt, seed 0`" in text and str(run.parent.parent) not in text
     assert "sliding windows of 32 tokens, 8 of them context" in text
 

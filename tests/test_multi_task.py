@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import export, predict
+from jaxft import predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
+from jaxft.export import card
+from jaxft.export.folder import export, export_heads
 from jaxft.inference.model import open_model
-from jaxft.model_card import card
 from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import TASKS
@@ -245,10 +246,10 @@ def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
 def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     """Multi-label, a number (unscaled) over a mean, and a CRF, whose heads lie beside the body."""
     run, _ = request.getfixturevalue(kind)
-    export.export(run, tmp_path / "model", verify=True)
+    export(run, tmp_path / "model", verify=True)
     said = capsys.readouterr().out
     assert "answers by heads_loader.py in torch: 0 of " in said
-    loader = export.export_heads.load(tmp_path / "model")
+    loader = export_heads.load(tmp_path / "model")
     if kind == "joint":
         assert loader("a p 3 4 b".split()) == {
             "intents": ["p"],
@@ -407,7 +408,7 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
     assert model.task.passes == 2
     variances = np.asarray(model.parameters["head/uncertainty"])
     assert (np.abs(variances) > 0.05).all()  # all moved
-    export.export(tmp_path / "run", tmp_path / "model", verify=True)
+    export(tmp_path / "run", tmp_path / "model", verify=True)
     assert "answers by heads_loader.py in torch: 0 of " in capsys.readouterr().out
 
 

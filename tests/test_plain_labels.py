@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from jaxft import export, predict
+from jaxft import predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.demo import ner
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.export.folder import export, export_heads
 from jaxft.training.run import train
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -115,9 +116,9 @@ def test_predict_evaluate_and_export_keep_them_too(finished, files, tmp_path, ca
     names |= {"run": workdir, "data": str(files["dev"]), "output": str(tmp_path / "evaluated")}
     assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["dev"], rel=1e-5)
     assert "Words by tag, %" in (output := capsys.readouterr().out) and "Entities" not in output
-    export.export(workdir, tmp_path / "exported", verify=True)
+    export(workdir, tmp_path / "exported", verify=True)
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in capsys.readouterr().out
-    ask = export.export_heads.load(tmp_path / "exported")
+    ask = export_heads.load(tmp_path / "exported")
     assert ask(["Anna", "left", "."])["tags"] == tokens["predicted_tags"]
     card = (tmp_path / "exported/README.md").read_text()
     assert "joins neighbouring words of one label" in card and "from heads_loader import Model" in card

@@ -12,11 +12,12 @@ import types
 import numpy as np
 import pytest
 
-from jaxft import export, predict
+from jaxft import predict
 from jaxft.cli import evaluate
 from jaxft.config import loading as settings
 from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
+from jaxft.export.folder import export
 from jaxft.inference import model as inference
 from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
@@ -249,7 +250,7 @@ def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, t
     from transformers import AutoModelForQuestionAnswering
 
     run, _, _ = trained
-    export.export(run, tmp_path / "model", verify=True)
+    export(run, tmp_path / "model", verify=True)
     model, report = AutoModelForQuestionAnswering.from_pretrained(
         tmp_path / "model", output_loading_info=True
     )

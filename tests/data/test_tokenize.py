@@ -14,7 +14,7 @@ from jaxft.data.encoding import sentences
 from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
-from jaxft.pretrained import heads_loader
+from jaxft.export.heads_loader import Model
 from tests.data.tiny_text import LABELS, VOCABULARY, corpora, minilm, plain, tokenizer
 
 CLS, SEP, UNK = 2, 3, 1
@@ -74,7 +74,7 @@ def test_each_word_scores_once_with_its_own_label(corpus, max_length, context, l
 @given(corpora(), st.integers(3, 40), st.sampled_from(["first", "last"]), st.data())
 def test_an_exports_loader_reads_words_in_the_same_windows(corpus, max_length, label_subwords, data):
     stride = data.draw(st.integers(0, max_length - 3))
-    ask = object.__new__(heads_loader.Model)
+    ask = object.__new__(Model)
     ask.tokenizer = tokenizer()
     reading = {"max_length": max_length, "stride": stride, "before": [CLS], "after": [SEP]}
     ask.reading = {"words": reading | {"subword": label_subwords}}

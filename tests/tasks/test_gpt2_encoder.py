@@ -16,13 +16,14 @@ from transformers import (
     pipeline,
 )
 
-from jaxft import export, predict
+from jaxft import predict
 from jaxft.cli import evaluate
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
+from jaxft.export.folder import export, export_heads
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
@@ -175,7 +176,7 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     names |= {"run": tmp_path / "run", "data": options["data__test"], "output": str(tmp_path / "evaluated")}
     assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["test"], rel=1e-5)
 
-    export.export(tmp_path / "run", tmp_path / "out", verify=True)
+    export(tmp_path / "run", tmp_path / "out", verify=True)
     said = capsys.readouterr().out
     assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
     card = (tmp_path / "out/README.md").read_text()
@@ -209,7 +210,7 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     assert record["predicted_tags"] == ["O", "B-X", "O", "O", "B-X"]
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
     assert "a word's tag is read at its last subword" in card
-    assert export.export_heads.load(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
+    assert export_heads.load(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
 
 
 @pytest.mark.parametrize(
@@ -228,13 +229,11 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
     options |= {"train__steps": 2, "eval__bootstrap": 0, "data__max_length": 48}
     options |= {"data__label_range": (0.0, 50.0)}
     train(settings(checkpoint, "sequence_classification", **options | changed), tmp_path / "run")
-    export.export(tmp_path / "run", tmp_path / "out", verify=True)
+    export(tmp_path / "run", tmp_path / "out", verify=True)
     said = capsys.readouterr().out
     assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
-    assert export.export_heads.load(tmp_path / "out").heads["label"]["pool"] == changed.get(
-        "model__pool", "last"
-    )
+    assert export_heads.load(tmp_path / "out").heads["label"]["pool"] == changed.get("model__pool", "last")
 
 
 @pytest.mark.parametrize("pool", ["pooler", "cls"])

@@ -29,7 +29,7 @@ PARTS = {  # by task
 LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 
 
-def write(run: Run, parameters: int, difference: float | None) -> str:
+def write_card(run: Run, parameters: int, difference: float | None) -> str:
     """The README.md of an export: metadata as the Hugging Face hub reads it, and text for people.
 
     parameters: how many there are. difference: the largest of logits against torch, where it was measured.

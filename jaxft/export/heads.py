@@ -32,14 +32,14 @@ ANSWERED = 64  # texts of dev whose answers are compared
 TAGS = "tags"  # the name of a head by itself that labels words
 
 
-def are_needed(run: Run) -> bool:
+def needs_heads_only(run: Run) -> bool:
     """Whether transformers has no class for the model of `run`, so that its export is the body and heads."""
     if run.config.task == "sequence_classification":
         return not has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
     return run.config.task == "multi_task"
 
 
-def are_written(run: Run) -> bool:
+def needs_loader(run: Run) -> bool:
     """Whether an export has heads and loader: also beside transformers' class, where that is not all of the model.
 
     It knows no CRF; its pipeline joins neighbours that have one label, reads it at a word's first subword, and of long
@@ -51,7 +51,7 @@ def are_written(run: Run) -> bool:
         "token_classification": data.label_subwords == "last" or not forms_entities(run.config, run.labels),
         "sequence_classification": data.truncation != "head",
     }
-    return beside.get(run.config.task, False) or are_needed(run)
+    return beside.get(run.config.task, False) or needs_heads_only(run)
 
 
 def _tasks(run: Run, task: Any) -> dict[str, tuple[ConfigDict, Task]]:
@@ -65,7 +65,7 @@ def _taggers(run: Run, task: Any) -> list[str]:
     return [name for name, (_, one) in _tasks(run, task).items() if one.of_words]
 
 
-def write(model: Model, folder: Path) -> None:
+def write_heads(model: Model, folder: Path) -> None:
     """Writes heads.safetensors, heads.json and the loader, which says what they hold, into `folder`."""
     network = step.model_of(model.net.graphdef, model.parameters)
     several = model.run.config.task == "multi_task"
@@ -121,7 +121,7 @@ def _reading(run: Run, task: Any) -> dict[str, Any]:
     return found
 
 
-def load(folder: Path) -> Any:
+def load_exported(folder: Path) -> Any:
     """The model of the exported `folder`, by the loader that lies in it."""
     spec = importlib.util.spec_from_file_location(LOADER.stem, folder / LOADER.name)
     loader = importlib.util.module_from_spec(spec)
@@ -136,7 +136,7 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:ANSWERED]]
     with jax.default_matmul_precision("highest"):
         predict = model.predictor()
-    ask = load(folder)
+    ask = load_exported(folder)
     config = run.config.copy_and_resolve_references()
     config.data.context = False  # the loader is given a sentence at a time
     chunks = model.task.predict_stream(examples, run.checkpoint.tokenizer, config, predict, max_words=1 << 16)

@@ -1,0 +1,1 @@
+"""Exports a run as a Hugging Face folder."""

@@ -1,0 +1,107 @@
+"""Writes a run's best weights as a folder for PyTorch: `python -m jaxft.export --run RUN --output DIR`."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxft.cli.export import main
+from jaxft.errors import UserError
+from jaxft.export import card, heads
+from jaxft.export.with_torch import TOLERANCE, largest_difference, read_dev_split
+from jaxft.hub.files import write_model_folder
+from jaxft.hub.weights import save_weights
+from jaxft.inference.model import open_model
+from jaxft.io import write_json
+from jaxft.models.bert import config as bert_config
+from jaxft.models.gpt2 import config as gpt2_config
+from jaxft.models.registry import family_of
+from jaxft.training.finished_run import Run, open_run
+
+
+def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
+    """Writes `output` with weights, config.json, tokenizer and model card, whole or not at all.
+
+    What transformers has no class for, the scores of a CRF or several heads, comes as a file beside, with a loader
+    for torch.
+
+    Raises `UserError` where there is no run, `output` is not empty or cannot be written, or with `verify`
+    torch is missing, its logits differ by more than `TOLERANCE`, or the answers of the loader beside differ.
+    """
+    if verify and importlib.util.find_spec("torch") is None:
+        raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
+    run = open_run(run_folder)
+    # float32, since that is what torch will compute in.
+    model = open_model(run, print, dtype="float32")
+    parameters = model.task.exported(jax.device_get(model.parameters))
+    family = family_of(run.checkpoint.hf_config)
+    if heads.needs_heads_only(run):
+        parameters = {name: value for name, value in parameters.items() if name.startswith("body/")}
+        config = family.config.backbone_config(run.checkpoint.hf_config)
+    else:
+        config = CONFIGS[run.config.task](run)
+    tensors = save_weights(family.table, parameters)
+    dev = read_dev_split(model) if verify else None
+
+    def add_files(folder: Path) -> None:
+        run.checkpoint.tokenizer.save_pretrained(folder)
+        if model.task.predicts_words:
+            write_json(
+                folder / "generation_config.json", gpt2_config.generation_config(run.checkpoint.tokenizer)
+            )
+        if heads.needs_loader(run):
+            heads.write_heads(model, folder)
+        difference = None
+        if dev is not None:
+            difference = largest_difference(model, dev.windows, folder)
+            print(
+                f"largest difference of logits between jax and torch: {difference:.2e} "
+                f"({len(dev.windows)} windows of dev, float32)"
+            )
+            if not difference <= TOLERANCE:
+                raise UserError(
+                    f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
+                    f"{output} was not written; please report this with the model's config.json"
+                )
+            if heads.needs_loader(run):
+                heads.check_answers(model, dev, folder, output)
+        (folder / "README.md").write_text(card.write_card(run, model.net.count, difference), encoding="utf-8")
+
+    write_model_folder(output, tensors, config, also=add_files)
+    labels = f"{len(run.labels)} labels, " if run.labels else ""
+    print(f"{output}: {model.net.count:,} parameters, {labels}tokenizer, README.md")
+
+
+def _token_classifier(run: Run) -> dict[str, Any]:
+    checkpoint = run.checkpoint
+    return family_of(checkpoint.hf_config).config.token_classifier_config(checkpoint.hf_config, run.labels)
+
+
+def _causal_lm(run: Run) -> dict[str, Any]:
+    return gpt2_config.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
+
+
+def _sequence_classifier(run: Run) -> dict[str, Any]:
+    hf_config = run.checkpoint.hf_config
+    return family_of(hf_config).config.sequence_classifier_config(
+        hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
+    )
+
+
+def _question_answering(run: Run) -> dict[str, Any]:
+    return bert_config.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
+
+
+# The config.json of an export that has a class of transformers, by task.
+CONFIGS = {
+    "token_classification": _token_classifier,
+    "crf_tagging": _token_classifier,
+    "causal_lm": _causal_lm,
+    "sequence_classification": _sequence_classifier,
+    "question_answering": _question_answering,
+}
+
+
+if __name__ == "__main__":
+    main()
