@@ -106,10 +106,19 @@ def run(folder: pathlib.Path, values: dict, *, devices: int = 1, processes: int 
 
 
 def compile_times() -> None:
-    """Prints seconds of compilation with layers scanned and unrolled, by `jaxft.plan`."""
+    """Prints seconds of compilation with layers scanned and unrolled, by `jaxft.cli.plan`."""
     for unroll in ("no", "yes"):
         values = {"model.checkpoint": "new:bert", "model.unroll": unroll}
-        command = [sys.executable, "-m", "jaxft.plan", "--config", RECIPE, "--topology", "cpu:1", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "jaxft.cli.plan",
+            "--config",
+            RECIPE,
+            "--topology",
+            "cpu:1",
+            "--json",
+        ]
         done = subprocess.run(command + flags_of(values), capture_output=True, text=True, check=True)
         seconds = json.loads(done.stdout)["compile_s"]
         layers = {"no": "scanned", "yes": "unrolled"}[unroll]

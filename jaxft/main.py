@@ -1,7 +1,7 @@
 """Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner --config.optim.lr=3e-5`."""
 
 if __name__ == "__main__":  # before the slow imports, for it starts the process again
-    from jaxft import startup
+    from jaxft.cli import startup
 
     startup.use_huge_pages()
     startup.leave_torch_out()
@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from jaxft import startup
+from jaxft.cli import startup
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.config import loading as settings
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxft import startup
+from jaxft.cli import startup
 from jaxft.data.demo import ner
 
 pytest.register_assert_rewrite("tests.interruption")

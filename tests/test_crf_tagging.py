@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import predict
-from jaxft.cli import evaluate
+from jaxft.cli import evaluate, predict
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.sentence import Sentence

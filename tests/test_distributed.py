@@ -388,7 +388,9 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
     flags += ["--input", corpus["test"]]
     done = command("predict", *flags)
     assert done.returncode == 0 and done.stdout.count("\n") > 300, done.stderr
-    predict = [["-m", "jaxft.predict", *flags, "--output", str(tmp_path / f"{i}.conll")] for i in range(2)]
+    predict = [
+        ["-m", "jaxft.cli.predict", *flags, "--output", str(tmp_path / f"{i}.conll")] for i in range(2)
+    ]
     ends, _ = processes(predict)
     assert [code for code, _, _ in ends] == [0, 0] and ends[1][2] == "", ends
     assert (tmp_path / "0.conll").read_text() == done.stdout

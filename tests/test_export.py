@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxft import predict
+from jaxft.cli import predict
 from jaxft.config import loading as settings
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import predict
-from jaxft.cli import evaluate
+from jaxft.cli import evaluate, predict
 from jaxft.config import loading as settings
 from jaxft.data.batching import mixed
 from jaxft.data.batching.chunked import ChunkedLoader

@@ -16,13 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft import errors, plan
+from jaxft import errors
+from jaxft.cli import plan
 from jaxft.config import loading as defaults
 from jaxft.models.pretrained_model import backbone_sizes, describe_model
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
 from jaxft.planning import hlo
 from jaxft.planning.estimate import Estimate
+from jaxft.planning.search import find_remedies, meshes, recommend
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.setup import make_network
 
@@ -229,7 +231,7 @@ def test_recomputing_is_tried_in_a_loop(found):
     def made(config):
         return dataclasses.replace(tight, fits=config.model.remat == "full"), None
 
-    ((changes, _),) = plan.remedies(config, tight, made)
+    ((changes, _),) = find_remedies(config, tight, made)
     assert changes == {"model.remat": "full", "model.unroll": "auto"}
 
 
@@ -246,14 +248,14 @@ def test_combinations_are_tried_where_no_single_change_is_enough(found):
 
         return made
 
-    both = list(plan.remedies(config, tight, plan_that_fits(lambda a, r, f: (a, f) == (4, 8))))
+    both = list(find_remedies(config, tight, plan_that_fits(lambda a, r, f: (a, f) == (4, 8))))
     mesh = {"mesh.data": 1, "mesh.fsdp": 8, "mesh.tensor": 1}
     assert [changes for changes, _ in both] == [mesh | {"batch.accumulate": 4}]
     assert tried[:5] == [(2, "none", 1), (4, "none", 1), (1, "dots", 1), (1, "full", 1), (1, "none", 8)]
     # Below what the state takes, only fsdp can help; nothing may.
     tried.clear()
     tiny = dataclasses.replace(tight, hbm_bytes_per_device=1)
-    assert list(plan.remedies(config, tiny, plan_that_fits(lambda *_: False))) == []
+    assert list(find_remedies(config, tiny, plan_that_fits(lambda *_: False))) == []
     assert all(fsdp == 8 for _, _, fsdp in tried[:1]) and "take more devices" in plan._advice([])[0]
 
 
@@ -290,7 +292,7 @@ def test_exit_codes_where_nothing_fits_and_what_padding_costs(plans, found):
 
 
 def test_meshes_of_a_sweep():
-    found = [tuple(mesh.values()) for mesh in plan.meshes(16)]
+    found = [tuple(mesh.values()) for mesh in meshes(16)]
     assert found == [
         (1, 16, 1),
         (4, 4, 1),
@@ -520,5 +522,5 @@ def test_recommendation_prefers_what_fits():
             self.fits, self.roofline_s, self.peak_bytes_per_device = fits, seconds, peak
 
     quick, small, large = Found(False, 1.0, 9), Found(True, 2.02, 3), Found(True, 2.0, 4)
-    assert plan.recommended([quick, small, large]) is small
-    assert plan.recommended([quick]) is None
+    assert recommend([quick, small, large]) is small
+    assert recommend([quick]) is None

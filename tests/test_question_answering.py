@@ -12,8 +12,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxft import predict
-from jaxft.cli import evaluate
+from jaxft.cli import evaluate, predict
 from jaxft.config import loading as settings
 from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 VERB = """
 import runpy, sys
 sys.argv[0] = "predict"
-runpy.run_module("jaxft.predict", run_name="__main__")
+runpy.run_module("jaxft.cli.predict", run_name="__main__")
 print("torch" in sys.modules)
 """
 

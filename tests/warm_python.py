@@ -101,7 +101,7 @@ def import_all() -> None:
     import gc
     import importlib
 
-    from jaxft import startup
+    from jaxft.cli import startup
 
     startup.leave_torch_out()
     for name in MODULES:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxft import startup
+from jaxft.cli import startup
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.errors import EXIT_INTERRUPTED, UserError
 from jaxft.parallel import processes

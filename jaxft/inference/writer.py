@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft import startup
+from jaxft.cli import startup
 from jaxft.cli.generate import _say, main
 from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
 from jaxft.data.sources import conll, documents, records

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from jaxft import startup
 from jaxft.errors import UserError
 from jaxft.parallel import processes
+from jaxft.parallel.memory import release_memory
 
 Say = Callable[[str], None]
 # Bytes of data that are gathered in memory for a file of a checkpoint; by default orbax holds 2 GB.
@@ -103,7 +103,7 @@ class RunCheckpoints:
         if self._saving is not None:
             step, self._saving = self._saving, None
             self._attempt(step, self._manager.wait_until_finished)
-            startup.release_memory()
+            release_memory()
 
     def close(self) -> None:
         """Finishes the save under way and ends the background threads."""

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft import startup
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.data.batching import mixed
 from jaxft.data.batching.prefetch import prefetch
@@ -23,6 +22,7 @@ from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.models.pretrained_model import backbone_sizes, head_dropout, open_pretrained_model
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.chips import peak_flops
+from jaxft.parallel.memory import release_memory
 from jaxft.parallel.mesh import (
     check_rows,
     describe_local_devices,
@@ -187,7 +187,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
     tree_digest((stack(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
-    startup.release_memory()
+    release_memory()
     flops_per_token = net.train_flops_per_token(length, given)
     say(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "

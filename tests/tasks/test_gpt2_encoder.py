@@ -16,8 +16,7 @@ from transformers import (
     pipeline,
 )
 
-from jaxft import predict
-from jaxft.cli import evaluate
+from jaxft.cli import evaluate, predict
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText

@@ -1,6 +1,5 @@
 """What a command sets up before it computes: huge pages, no torch, the cache of programs, memory given back."""
 
-import ctypes
 import os
 import sys
 from pathlib import Path
@@ -45,14 +44,3 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
     # Of many small programs too: at jax's 1 s a second start would compile dozens again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-
-
-def release_memory() -> None:
-    """Gives back what was freed but malloc keeps.
-
-    To be called after compilation (170 of 1,458 MiB with a small GPT-2's step) and after a checkpoint is written (0.4
-    to 0.9 GiB of 1.4 GiB written). Does nothing where glibc isn't the allocator.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim:
-        trim(0)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxft import startup
+from jaxft.cli import startup
 from jaxft.cli.command import command
 from jaxft.data.sources import files
 from jaxft.errors import UserError

@@ -1,13 +1,10 @@
 """Tells what a run would take of hardware that isn't here: `python -m jaxft.plan --config ... --topology v5e:4x4`."""
 
 import argparse
-import copy
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -17,12 +14,7 @@ from jaxft.parallel import chips
 from jaxft.parallel.mesh import AXES
 from jaxft.planning import topology
 from jaxft.planning.estimate import Assumptions, Estimate, estimate
-
-REMATS = ("none", "dots", "full")  # from the most memory to the least
-TENSOR_WAYS = (1, 2, 4)  # that a sweep tries
-
-Changes = dict[str, Any]  # settings by key, {"batch.accumulate": 4}
-Plan = Callable[[ConfigDict], tuple[Estimate, str | None]]
+from jaxft.planning.search import Changes, Plan, changed, find_remedies, meshes, recommend
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,7 +68,7 @@ def one(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bool
     found, text = plan(config)
     if flags.dump and text is not None:
         flags.dump.write_text(text, encoding="utf-8")
-    tried = [] if found.fits is not False else list(remedies(config, found, plan))
+    tried = [] if found.fits is not False else list(find_remedies(config, found, plan))
     if flags.json:
         better = [{"flags": _flags(changes), **dataclasses.asdict(e)} for changes, e in tried]
         print(json.dumps(dataclasses.asdict(found) | {"remedies": better}, indent=1))
@@ -96,7 +88,7 @@ def sweep(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bo
             found.append(plan(changed(config, {f"mesh.{axis}": size for axis, size in sizes.items()}))[0])
         except UserError as error:  # rows that don't divide over this mesh
             _progress(f"mesh {_mesh(sizes)}: left out: {error}")
-    best = recommended(found)
+    best = recommend(found)
     if flags.json:
         plans = [dataclasses.asdict(e) for e in found]
         print(json.dumps({"plans": plans, "recommended": best and best.mesh}, indent=1))
@@ -145,68 +137,6 @@ def planner(flags: argparse.Namespace, config: ConfigDict, name: str) -> tuple[C
         return found
 
     return config, plan
-
-
-def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
-    """A copy of the settings with some changed, and checked."""
-    config = copy.deepcopy(config)
-    config.update_from_flattened_dict(changes)
-    settings.validate(config)
-    return config
-
-
-def meshes(devices: int) -> Iterator[dict[str, int]]:
-    """Meshes of so many devices: all data, all fsdp and halfway between, for each number of tensor ways."""
-    for tensor in TENSOR_WAYS:
-        if devices % tensor == 0:
-            rest = devices // tensor
-            middle = next(n for n in range(int(rest**0.5), 0, -1) if rest % n == 0)
-            for data in sorted({1, middle, rest}):
-                yield {"data": data, "fsdp": rest // data, "tensor": tensor}
-
-
-def recommended(found: list[Estimate]) -> Estimate | None:
-    """Of those that fit the quickest; of those as quick within 2%, or without times, the one of least memory."""
-    fitting = [e for e in found if e.fits is not False]
-    shortest = min((e.roofline_s for e in fitting if e.roofline_s), default=None)
-    quick = [e for e in fitting if shortest is None or e.roofline_s <= 1.02 * shortest]
-    return min(quick, key=lambda e: e.peak_bytes_per_device, default=None)
-
-
-def remedies(config: ConfigDict, found: Estimate, plan: Plan) -> Iterator[tuple[Changes, Estimate]]:
-    """What makes the step fit, each tried: single changes, or if none is enough the first combination that is."""
-    state = found.param_bytes_per_device + found.optimizer_bytes_per_device
-    ways = found.mesh["data"] * found.mesh["fsdp"]
-    fsdp: list[Changes] = []
-    if found.mesh["data"] > 1:
-        fsdp = [{"mesh.data": 1, "mesh.fsdp": ways, "mesh.tensor": found.mesh["tensor"]}]
-    # A CPU takes remat in a loop only.
-    looped = {"model.unroll": "auto"} if config.model.unroll == "yes" else {}
-    remat = [{"model.remat": name} | looped for name in REMATS[REMATS.index(found.remat) + 1 :]]
-    rows = found.rows // (found.accumulate * ways)  # of a microbatch, on a device
-    accumulate: list[Changes] = [
-        {"batch.accumulate": found.accumulate * n} for n in range(2, rows + 1) if rows % n == 0
-    ]
-    enough = False
-    for kind in (accumulate, remat, fsdp):
-        for changes in kind:
-            if "mesh.fsdp" not in changes and state > found.hbm_bytes_per_device:
-                break  # neither rows nor recomputation make the state smaller
-            tried, _ = plan(changed(config, changes))
-            if tried.fits:
-                enough = True
-                yield changes, tried
-                break
-    if enough:
-        return
-    last = [kind[-1] if kind else {} for kind in (fsdp, remat, accumulate)]
-    for parts in ((0, 1), (0, 2), (1, 2), (0, 1, 2)):
-        if all(last[part] for part in parts):
-            changes = {key: value for part in parts for key, value in last[part].items()}
-            tried, _ = plan(changed(config, changes))
-            if tried.fits:
-                yield changes, tried
-                return
 
 
 def describe(e: Estimate) -> str:
