@@ -22,10 +22,16 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.sources import tag_schemes
 from jaxft.layers import crf
 from jaxft.losses import cross_entropy
-from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
+from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
-from jaxft.training.setup import initial_parameters, make_network, make_trainer, prune_outputs
+from jaxft.training.setup import (
+    initial_parameters,
+    make_network,
+    make_trainer,
+    open_base_model,
+    prune_outputs,
+)
 
 STEPS = 1000  # of the schedule
 
@@ -50,7 +56,7 @@ def measure(rows: int, length: int, turns: int) -> None:
     """Prints the lines of one shape."""
     settings = loading.base()
     settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
-    checkpoint = open_pretrained_model(settings, lambda: [])
+    checkpoint = open_base_model(settings, lambda: [])
     mesh = make_mesh(settings)
     tagger = TASKS["token_classification"]
     sentences = tagger.read(settings, "train", "demo:ner/train", lambda line: None)[:800]

@@ -25,10 +25,10 @@ import numpy as np
 
 from jaxft.config import loading
 from jaxft.data.demo import ner
-from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
+from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import AXES
 from jaxft.tasks import TASKS
-from jaxft.training.setup import make_network, make_trainer
+from jaxft.training.setup import make_network, make_trainer, open_base_model
 
 RECIPE = str(pathlib.Path(__file__).resolve().parents[1] / "configs/ner.py")
 MESHES = [{"data": 1}, *({axis: ways} for ways in (2, 4, 8) for axis in ("data", "fsdp"))]
@@ -52,7 +52,7 @@ def write_corpus(folder: pathlib.Path) -> dict[str, str]:
 def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """What a device of the mesh holds."""
     settings = loading.load(RECIPE, flags_of(values))
-    checkpoint = open_pretrained_model(settings, lambda: [])
+    checkpoint = open_base_model(settings, lambda: [])
     task = TASKS[settings.task](demo_labels(), head_dropout=0.1, config=settings)
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)

@@ -20,10 +20,16 @@ from ml_collections import ConfigDict
 
 from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
-from jaxft.models.pretrained_model import backbone_sizes, head_dropout, open_pretrained_model
+from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks import TASKS
-from jaxft.training.setup import initial_parameters, make_network, make_trainer, prune_outputs
+from jaxft.training.setup import (
+    initial_parameters,
+    make_network,
+    make_trainer,
+    open_base_model,
+    prune_outputs,
+)
 from jaxft.training.splits import read_splits
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -34,7 +40,7 @@ class Steps:
 
     def __init__(self, settings: ConfigDict):
         kind = TASKS[settings.task]
-        checkpoint = open_pretrained_model(settings, lambda: [])
+        checkpoint = open_base_model(settings, lambda: [])
         found = read_splits(kind, settings, lambda line: None, ["train"])
         rate = head_dropout(settings, checkpoint.hf_config)
         task = kind(

@@ -1,82 +1,8 @@
 """Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner --config.optim.lr=3e-5`."""
 
-if __name__ == "__main__":  # before the slow imports, for it starts the process again
-    from jaxft.cli import startup
-
-    startup.use_huge_pages()
-    startup.leave_torch_out()
-
-import argparse
-import errno
-import re
 import sys
-from pathlib import Path
 
-from jaxft.cli import startup
-from jaxft.cli.several_processes import add_flags, as_process
-from jaxft.config import loading as settings
-from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
-from jaxft.training.run import train
-
-# What to do about a folder that could be written when the run began, and cannot any more.
-REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
-    (errno.EACCES, errno.EPERM, errno.EROFS), "make it writable again"
-)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parses the flags, trains, and turns what went wrong into a sentence and an exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxft.main", description="Fine-tunes a pretrained transformer.", allow_abbrev=False
-    )
-    parser.add_argument(
-        "--config", required=True, help="recipe, e.g. configs/ner.py:offline, or a config.json"
-    )
-    parser.add_argument("--workdir", help="folder of the run; default runs/NAME_OF_THE_RECIPE")
-    parser.add_argument(
-        "--profile_steps",
-        metavar="FROM:TO",
-        help="trace these steps (counted from 0, TO excluded) into WORKDIR/profile, for XProf and Perfetto",
-    )
-    add_flags(parser)
-    parser.epilog = "Any setting: --config.optim.lr=3e-5 (README.md lists them)."
-    flags, rest = parser.parse_known_args(argv)
-    with as_process(flags):
-        if unknown := [text for text in rest if not text.startswith("--config.")]:
-            raise UserError(f"{unknown[0]}: unknown flag; settings are given as --config.optim.lr=3e-5")
-        config = settings.load(flags.config, rest)
-        workdir = Path(flags.workdir or "runs") / (
-            "" if flags.workdir else settings.recipe_name(flags.config)
-        )
-        startup.use_compilation_cache()
-        try:
-            train(config, workdir, _steps(flags.profile_steps))
-        except Preempted as stopped:
-            print(stopped, file=sys.stderr, flush=True)
-            sys.exit(EXIT_PREEMPTED)
-        except KeyboardInterrupt:
-            print(
-                "interrupted: the same command goes on from the last checkpoint", file=sys.stderr, flush=True
-            )
-            sys.exit(EXIT_INTERRUPTED)
-        except OSError as error:
-            if error.errno not in REMEDIES:
-                raise
-            raise UserError(
-                f"--workdir {workdir}: {error}; {REMEDIES[error.errno]}, and the same command goes on from the "
-                "last checkpoint"
-            ) from error
-
-
-def _steps(text: str | None) -> range:
-    """`FROM:TO` as a range; None is no steps. Raises `UserError` for anything else."""
-    if text is None:
-        return range(0)
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    if not found or not (steps := range(int(found[1]), int(found[2]))):
-        raise UserError(f"--profile_steps {text}: expected FROM:TO with FROM below TO, such as 20:25")
-    return steps
-
+from jaxft.cli.verbs import run_verb
 
 if __name__ == "__main__":
-    main()
+    run_verb("train", sys.argv[1:])

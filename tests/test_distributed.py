@@ -388,9 +388,7 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
     flags += ["--input", corpus["test"]]
     done = command("predict", *flags)
     assert done.returncode == 0 and done.stdout.count("\n") > 300, done.stderr
-    predict = [
-        ["-m", "jaxft.cli.predict", *flags, "--output", str(tmp_path / f"{i}.conll")] for i in range(2)
-    ]
+    predict = [["-m", "jaxft", "predict", *flags, "--output", str(tmp_path / f"{i}.conll")] for i in range(2)]
     ends, _ = processes(predict)
     assert [code for code, _, _ in ends] == [0, 0] and ends[1][2] == "", ends
     assert (tmp_path / "0.conll").read_text() == done.stdout
@@ -495,9 +493,7 @@ def test_two_processes_generate_what_one_does(processes, command, tiny_gpt2, tmp
     flags += ["--max-new-tokens", "5", "--temperature", "0.9"]
     done = command("generate", *flags, "--seed", "3")
     assert done.returncode == 0, done.stderr
-    both = [
-        ["-m", "jaxft.inference.writer", *flags, "--output", str(tmp_path / f"{i}.jsonl")] for i in range(2)
-    ]
+    both = [["-m", "jaxft", "generate", *flags, "--output", str(tmp_path / f"{i}.jsonl")] for i in range(2)]
     ends, _ = processes([words + ["--seed", "3"] for words in both])
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert (tmp_path / "0.jsonl").read_text() == done.stdout and done.stdout.count('"generated"') == 3

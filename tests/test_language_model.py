@@ -23,13 +23,13 @@ from jaxft.errors import UserError
 from jaxft.export import card
 from jaxft.export.folder import CONFIGS, export
 from jaxft.hub.tokenizers import train_tokenizer
-from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
+from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
 from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
-from jaxft.training.setup import WORDS, initial_parameters, make_network
+from jaxft.training.setup import WORDS, initial_parameters, make_network, open_base_model
 from jaxft.training.splits import read_splits
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -265,7 +265,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
             "data__added_tokens": ("<name>", "a", "<shape>"),
         }  # "a" is known
         config = config_for(folder, model__checkpoint=str(path), **added)
-        checkpoint = open_pretrained_model(config, list)
+        checkpoint = open_base_model(config, list)
         sizes = backbone_sizes(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
         task = CausalLM([], head_dropout=0.0, config=config)
@@ -361,7 +361,7 @@ def test_settings_that_leave_no_room_for_a_prompt(folder):
 
 
 def test_predict_is_for_taggers(text_run):
-    with pytest.raises(UserError, match="its task is causal_lm, .*generated with python -m jaxft.generate"):
+    with pytest.raises(UserError, match="its task is causal_lm, .*generated with python -m jaxft generate"):
         predict.run_predict(argparse.Namespace(run=text_run[0], input="-", output="-"))
 
 

@@ -16,12 +16,12 @@ from jaxft.errors import UserError
 from jaxft.export import card
 from jaxft.export.folder import export, export_heads
 from jaxft.inference.model import open_model
-from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
+from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import TASKS
 from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
-from jaxft.training.setup import initial_parameters, make_network
+from jaxft.training.setup import initial_parameters, make_network, open_base_model
 from jaxft.training.splits import encode_splits, label_set, read_splits
 from jaxft.training.step import model_of, with_step_scales
 from tests.conftest import REPOSITORY
@@ -276,7 +276,7 @@ def network(folder, tiny_bert):
     def make(**changed):
         files = {"data__train": f"{folder}/both.jsonl?id=0-59", "data__dev": f"{folder}/both.jsonl?id=60"}
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
-        checkpoint = open_pretrained_model(config, lambda: [])
+        checkpoint = open_base_model(config, lambda: [])
         kind = TASKS[config.task]
         found = {0: read_splits(kind, config, lambda _: None, ["train"])["train"]}
         task = kind(label_set(kind, found), head_dropout=0.0, config=config)

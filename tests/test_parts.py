@@ -9,10 +9,9 @@ import pytest
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.io import read_json
-from jaxft.models.pretrained_model import open_pretrained_model
 from jaxft.tasks import TASKS
 from jaxft.training.run import train
-from jaxft.training.setup import make_train_loader
+from jaxft.training.setup import make_train_loader, open_base_model
 from jaxft.training.splits import distributed, encode_splits, label_set, read_run_splits
 
 FILES, PARTS = 5, 3
@@ -87,7 +86,7 @@ def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
     kind = TASKS[config.task]
     found, _ = read_run_splits(kind, config, range(config.data.parts), lambda line: None)
-    checkpoint = open_pretrained_model(config, lambda: [])
+    checkpoint = open_base_model(config, lambda: [])
     task = kind(label_set(kind, found), head_dropout=0.0, config=config)
     encoded, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
     loader = make_train_loader(
@@ -165,7 +164,7 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
         said = []
         found, others = read_run_splits(TASKS[config.task], config, range(3), said.append)
         task = TASKS[config.task](label_set(TASKS[config.task], found), config=config)
-        tokenizer = open_pretrained_model(config, lambda: []).tokenizer
+        tokenizer = open_base_model(config, lambda: []).tokenizer
         encode_splits(task, found, {}, tokenizer, config, said.append)
         assert not [line for line in said if "warning" in line and "train" in line], said
 

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from jaxft import errors
 from jaxft.cli import plan
 from jaxft.config import loading as defaults
-from jaxft.models.pretrained_model import backbone_sizes, describe_model
+from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
 from jaxft.planning import hlo
 from jaxft.planning.estimate import Estimate
 from jaxft.planning.search import find_remedies, meshes, recommend
 from jaxft.tasks.token_classification.task import TokenClassification
-from jaxft.training.setup import make_network
+from jaxft.training.setup import describe_base_model, make_network
 
 # One process for all plans, for it starts with eight devices: reads flags of plans, writes what each gave.
 SCRIPT = """
@@ -121,7 +121,7 @@ def found(plans, tmp_path_factory):
 def test_fsdp_splits_parameters_and_their_state(found):
     config = tiny_config()
     task = TokenClassification([f"label {i}" for i in range(9)], config=config)
-    sizes = backbone_sizes(config, describe_model(config))
+    sizes = backbone_sizes(config, describe_base_model(config))
     net = make_network(task, sizes, make_mesh(config))
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding"))]
     split = sum(net.abstract[name].size for name in names)
@@ -285,7 +285,7 @@ def test_exit_codes_where_nothing_fits_and_what_padding_costs(plans, found):
     assert [one["code"] for one in (swept, scaled, told, padded)] == [4, 4, 4, 0]
     swept = json.loads(swept["out"])
     assert swept["recommended"] is None and [one["fits"] for one in swept["plans"]] == [False] * 3
-    assert scaled["out"].count("| no |") == 2 and "none fits; python -m jaxft.plan with" in told["out"]
+    assert scaled["out"].count("| no |") == 2 and "none fits; python -m jaxft plan with" in told["out"]
     padded = json.loads(padded["out"])  # half of what is computed is of use, in the same time
     assert padded["mfu"] == pytest.approx(found["data"]["mfu"] / 2)
     assert padded["roofline_s"] == pytest.approx(found["data"]["roofline_s"])

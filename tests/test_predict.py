@@ -231,7 +231,7 @@ def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
 def test_output_flows_while_input_still_comes(finished_run, environment):
     """Through a pipe that stays open; and a reader that leaves early, as `head` does, is no error."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxft.cli.predict", "--run", str(finished_run)],
+        [sys.executable, "-m", "jaxft", "predict", "--run", str(finished_run)],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# Does what `python -m jaxft.predict` does, then says whether torch came with it.
+# Does what `python -m jaxft predict` does, then says whether torch came with it.
 VERB = """
 import runpy, sys
 sys.argv[0] = "predict"

@@ -31,7 +31,7 @@ from jaxft.training.splits import read_splits
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and evaluates."""
     parser = argparse.ArgumentParser(
-        prog="python -m jaxft.evaluate",
+        prog="python -m jaxft evaluate",
         description="Measures a run's best weights on data of the kind that it was trained on.",
         allow_abbrev=False,
     )

@@ -12,7 +12,7 @@ from jaxft.parallel import processes
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and exports."""
     parser = argparse.ArgumentParser(
-        prog="python -m jaxft.export",
+        prog="python -m jaxft export",
         description="Writes a run's best weights as a folder that transformers' AutoModel loads.",
         allow_abbrev=False,
     )

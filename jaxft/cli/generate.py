@@ -22,7 +22,7 @@ from jaxft.parallel import processes
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and generates; messages go to stderr, since stdout may be the output."""
     parser = argparse.ArgumentParser(
-        prog="python -m jaxft.generate",
+        prog="python -m jaxft generate",
         description="Continues text with a run's best weights, or with a checkpoint's.",
         allow_abbrev=False,
     )
@@ -76,7 +76,7 @@ def run_generate(flags: argparse.Namespace) -> None:
     )
     if flags.rows < 1:
         raise UserError(f"--rows {flags.rows}: expected 1 or more")
-    writer = writer_from_run(Path(flags.run)) if flags.run else writer_from_checkpoint(flags.checkpoint)
+    writer = writer_from_run(Path(flags.run), _say) if flags.run else writer_from_checkpoint(flags.checkpoint)
     if flags.prompt is not None:
         _print(writer, flags, options)
         return

@@ -1,4 +1,4 @@
-"""Tells what a run would take of hardware that isn't here: `python -m jaxft.plan --config ... --topology v5e:4x4`."""
+"""Tells what a run would take of hardware that isn't here: `python -m jaxft plan --config ... --topology v5e:4x4`."""
 
 import argparse
 import dataclasses
@@ -20,7 +20,7 @@ from jaxft.planning.search import Changes, Plan, changed, find_remedies, meshes,
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(
-        prog="python -m jaxft.plan",
+        prog="python -m jaxft plan",
         description="Compiles a run's train step for devices that need not be here and tells what it takes.",
         epilog="Any setting: --config.batch.rows=256. Exit code 4: it doesn't fit.",
         allow_abbrev=False,
@@ -97,7 +97,7 @@ def sweep(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bo
         if best:
             print(f"recommended: {' '.join(_flags({f'mesh.{k}': v for k, v in best.mesh.items()}))}")
         else:
-            print("none fits; python -m jaxft.plan with --topology and one of these meshes says what would")
+            print("none fits; python -m jaxft plan with --topology and one of these meshes says what would")
     return best is not None
 
 
@@ -257,7 +257,3 @@ def _size(size: int | None) -> str:
 
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Predicts with a run's best weights, as a stream: `python -m jaxft.predict --run RUN --input FILE --output FILE`.
+"""Predicts with a run's best weights, as a stream: `python -m jaxft predict --run RUN --input FILE --output FILE`.
 
 What comes out is what came in, line for line, with predictions added; `jaxft.predictions` says for each task what
 it reads and what it adds.
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxft.cli import startup
 from jaxft.cli.command import command
 from jaxft.data.sources import files
 from jaxft.errors import UserError
@@ -54,7 +53,7 @@ OUTPUTS: dict[str, Callable[[Run, argparse.Namespace], Output]] = {
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and predicts; messages go to stderr, since stdout may be the output."""
     parser = argparse.ArgumentParser(
-        prog="python -m jaxft.predict",
+        prog="python -m jaxft predict",
         description="Tags or classifies text, or answers questions, with a run's best weights.",
         allow_abbrev=False,
     )
@@ -83,7 +82,7 @@ def run_predict(flags: argparse.Namespace) -> None:
     if run.config.task not in OUTPUTS:
         raise UserError(
             f"--run {flags.run}: its task is {run.config.task}, and predictions are for "
-            f"{', '.join(OUTPUTS)}; a language model's text is generated with python -m jaxft.generate"
+            f"{', '.join(OUTPUTS)}; a language model's text is generated with python -m jaxft generate"
         )
     files.check_single_file(flags.input)
     output = OUTPUTS[run.config.task](run, flags)
@@ -104,8 +103,3 @@ def run_predict(flags: argparse.Namespace) -> None:
         put(output.lines.take_rest())
     seconds = time.perf_counter() - began
     _say(f"{examples:,} texts in {seconds:.1f} s")
-
-
-if __name__ == "__main__":
-    startup.leave_torch_out()
-    main()

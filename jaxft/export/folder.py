@@ -1,4 +1,4 @@
-"""Writes a run's best weights as a folder for PyTorch: `python -m jaxft.export --run RUN --output DIR`."""
+"""Writes a run's best weights as a folder for PyTorch: `python -m jaxft export --run RUN --output DIR`."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from jaxft.cli.export import main
 from jaxft.errors import UserError
 from jaxft.export import card, heads
 from jaxft.export.with_torch import TOLERANCE, largest_difference, read_dev_split
@@ -101,7 +100,3 @@ CONFIGS = {
     "sequence_classification": _sequence_classifier,
     "question_answering": _question_answering,
 }
-
-
-if __name__ == "__main__":
-    main()

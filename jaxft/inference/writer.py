@@ -1,4 +1,4 @@
-"""Continues text with a run's best weights or a checkpoint's: `python -m jaxft.generate --run RUN --prompt TEXT`.
+"""Continues text with a run's best weights or a checkpoint's: `python -m jaxft generate --run RUN --prompt TEXT`.
 
 `--prompt` prints what follows as it is made; `--input` takes a prompt a line, or JSON lines or CSV with a key
 `prompt`, and gives JSON lines: the record, and `generated`, a text, or with `--samples` a list of them. A run
@@ -7,15 +7,13 @@ trained on pairs fills its template, so that a prompt is the value of its field 
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import nnx
 
-from jaxft.cli import startup
-from jaxft.cli.generate import _say, main
 from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
 from jaxft.data.sources import conll, documents, records
 from jaxft.errors import UserError
@@ -175,12 +173,12 @@ class Writer:
         return Generated(found if cut is None else cut, output.ended, output.score)
 
 
-def writer_from_run(folder: Path) -> Writer:
+def writer_from_run(folder: Path, log: Callable[[str], None]) -> Writer:
     """The best weights of a run. Raises `UserError` where it is no run of a language model."""
     run = open_run(folder)
     if run.config.task != "causal_lm":
         raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
-    model = open_model(run, _say)
+    model = open_model(run, log)
     template = run.config.data.template
     tokenizer = run.checkpoint.tokenizer
     return Writer(
@@ -226,8 +224,3 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
             )
         records.check_string(record["prompt"], where, "prompt")
         yield record, record["prompt"]
-
-
-if __name__ == "__main__":
-    startup.leave_torch_out()
-    main()

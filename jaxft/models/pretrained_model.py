@@ -1,7 +1,7 @@
 """TODO"""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer, train_tokenizer
 from jaxft.layers.attention.choice import choose_attention
 from jaxft.models.registry import family_of
-from jaxft.tasks import TASKS
 
 # Fields of a new model's config.json that a user may set.
 SIZES = {
@@ -90,19 +89,24 @@ class PretrainedModel:
     added: int = 0  # of its tokens, by `config.data.added_tokens`
 
 
-def open_pretrained_model(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
+def open_pretrained_model(
+    config: ConfigDict, texts: Callable[[], Iterable[str]], *, of_words: bool, supported: Sequence[str]
+) -> PretrainedModel:
     """The checkpoint of `config.model`, without its weights, and with `config.data.added_tokens`.
 
-    texts: gives the training text, for the tokenizer of a new model.
+    Args:
+      texts: gives the training text, for the tokenizer of a new model.
+      of_words: whether texts come cut into words.
+      supported: model types that the task can be trained on.
     """
     address = config.model.checkpoint
     if address.startswith(NEW):
         checkpoint = _new_checkpoint(config, texts)
     else:
         folder = resolve_address(address, config.model.revision)
-        tokenizer = load_tokenizer(folder, of_words=TASKS[config.task].of_words)
+        tokenizer = load_tokenizer(folder, of_words=of_words)
         checkpoint = PretrainedModel(address, folder, read_config(folder), tokenizer)
-    vocabulary = check_model(config, checkpoint.hf_config)["vocab_size"]
+    vocabulary = check_model(config, checkpoint.hf_config, supported)["vocab_size"]
     if len(checkpoint.tokenizer) > vocabulary:
         raise UserError(
             f"{address}: its tokenizer has {len(checkpoint.tokenizer)} tokens, but the model only {vocabulary}; "
@@ -123,9 +127,9 @@ def open_pretrained_model(config: ConfigDict, texts: Callable[[], Iterable[str]]
     return checkpoint
 
 
-def check_model(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, Any]:
+def check_model(config: ConfigDict, hf_config: Mapping[str, Any], supported: Sequence[str]) -> dict[str, Any]:
     """The sizes that a config.json means. Raises `UserError` where it doesn't go with the task or its rows."""
-    address, supported = config.model.checkpoint, TASKS[config.task].architectures
+    address = config.model.checkpoint
     try:
         sizes = family_of(hf_config).config.sizes(hf_config)
     except UserError as error:
@@ -143,7 +147,7 @@ def check_model(config: ConfigDict, hf_config: Mapping[str, Any]) -> dict[str, A
     return sizes
 
 
-def describe_model(config: ConfigDict) -> dict[str, Any]:
+def describe_pretrained_model(config: ConfigDict, supported: Sequence[str]) -> dict[str, Any]:
     """The config.json of the model that `config` trains, without its weights, its tokenizer or its data.
 
     Of a new model only as many words can be told as its tokenizer has at most. A "new:bert" is told too, though
@@ -157,7 +161,7 @@ def describe_model(config: ConfigDict) -> dict[str, Any]:
             hf_config["vocab_size"] = model.vocab_size
     else:
         hf_config = dict(read_config(resolve_address(model.checkpoint, model.revision, weights=False)))
-    sizes = check_model(config, hf_config)
+    sizes = check_model(config, hf_config, supported)
     return hf_config | {"vocab_size": sizes["vocab_size"] + len(config.data.added_tokens)}
 
 
@@ -200,7 +204,11 @@ def backbone_sizes(
     unroll = platform != "tpu" and not undone if model.unroll == "auto" else model.unroll == "yes"
     sizes |= {"dtype": jnp.dtype(dtype), "remat": model.remat, "unroll": unroll}
     architecture_of = {"architecture": hf_config["model_type"]}
-    return sizes | architecture_of | {"attention": choose_attention(config, sizes, platform)}
+    return (
+        sizes
+        | architecture_of
+        | {"attention": choose_attention(model.attention, config.data.max_length, sizes, platform)}
+    )
 
 
 def head_dropout(config: ConfigDict, hf_config: Mapping[str, Any]) -> float:

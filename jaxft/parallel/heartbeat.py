@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
-from jax._src.distributed import global_state
 
 from jaxft.errors import EXIT_PREEMPTED
 from jaxft.parallel import processes
+from jaxft.parallel.jax_internals import global_state
 
 _watch: "Heartbeat | None" = None
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)  # of a signal, in C

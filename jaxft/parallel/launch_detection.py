@@ -5,13 +5,12 @@ import os
 import re
 
 import jax
-from jax._src import xla_bridge  # it and the next have no public name
-from jax._src.clusters import ClusterEnv
 
 from jaxft.errors import (
     UserError,
 )
 from jaxft.parallel import rendezvous
+from jaxft.parallel.jax_internals import ClusterEnv, backends_are_initialized
 
 EXPLICIT = ("coordinator", "num_processes", "process_id")
 # Kubernetes tells every pod that it is there; these tell of an indexed job and of a TPU slice.
@@ -54,7 +53,7 @@ def _recognised(timeout: int) -> tuple[str | None, int, int, list[int] | None]:
 
     No address: one process, for there is no cluster that jax knows, or another's command is run within it.
     """
-    if xla_bridge.backends_are_initialized():
+    if backends_are_initialized():
         return None, 1, 0, None
     try:
         address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from jax._src.distributed import global_state
 
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
+from jaxft.parallel.jax_internals import global_state
 
 Result = TypeVar("Result")
 

@@ -16,13 +16,21 @@ from ml_collections import ConfigDict
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import chunked
-from jaxft.models.pretrained_model import backbone_sizes, describe_model, head_dropout
+from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.planning import hlo
 from jaxft.tasks import TASKS
 from jaxft.training import step
-from jaxft.training.setup import WORDS, Network, abstract_batch, make_network, make_trainer, predicted_bytes
+from jaxft.training.setup import (
+    WORDS,
+    Network,
+    abstract_batch,
+    describe_base_model,
+    make_network,
+    make_trainer,
+    predicted_bytes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +102,7 @@ def estimate(
     rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
     mesh = make_mesh(config, devices)
     check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
-    hf_config = describe_model(config)
+    hf_config = describe_base_model(config)
     sizes = backbone_sizes(config, hf_config, devices[0].platform)
     net = make_network(_task(config, hf_config, assumptions.labels), sizes, mesh)
     # As without tensor, for of what is split over that JAX only knows all devices' together.

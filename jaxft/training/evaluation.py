@@ -1,4 +1,4 @@
-"""Evaluates a model on a split; as a command, a run's best weights on any data: `python -m jaxft.evaluate`."""
+"""Evaluates a model on a split; as a command, a run's best weights on any data: `python -m jaxft evaluate`."""
 
 import collections
 import dataclasses

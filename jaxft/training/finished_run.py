@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
@@ -15,6 +14,7 @@ from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.io import read_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes
+from jaxft.tasks.run_facts import RunFacts
 from jaxft.training.checkpoint import RunCheckpoints
 from jaxft.training.identity import settings_without, versions
 
@@ -70,19 +70,10 @@ def best_meta(
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished or running run, opened for reading."""
+class Run(RunFacts):
+    """A finished or running run, opened for reading; `workdir` is its folder."""
 
     workdir: Path
-    config: ConfigDict
-    checkpoint: PretrainedModel
-    labels: list[str]
-    tuned: dict[str, Any]  # what the task chose on the dev split; empty until the run has ended
-
-    @property
-    def body(self) -> str:
-        """The network's name, for people."""
-        return {"bert": "BERT", "gpt2": "GPT-2"}[self.checkpoint.hf_config["model_type"]]
 
 
 def open_run(workdir: Path) -> Run:
@@ -97,4 +88,4 @@ def open_run(workdir: Path) -> Run:
     labels = read_json(folder / "labels.json")
     checkpoint = PretrainedModel(config.model.checkpoint, folder, read_config(folder), load_tokenizer(folder))
     tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
-    return Run(workdir, config, checkpoint, labels, tuned)
+    return Run(config, checkpoint, labels, tuned, workdir)

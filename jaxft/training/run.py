@@ -19,7 +19,7 @@ from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.hub.tensors import weights_checksum
 from jaxft.io import write_json
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
-from jaxft.models.pretrained_model import backbone_sizes, head_dropout, open_pretrained_model
+from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
@@ -46,6 +46,7 @@ from jaxft.training.setup import (
     make_network,
     make_train_loader,
     make_trainer,
+    open_base_model,
     predicted_bytes,
     prune_outputs,
 )
@@ -93,7 +94,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     train_rows = local_rows(mesh, config.batch.rows)
     here = shards_of_rows(train_rows, config.batch.rows, config.data.parts)
     train, splits = read_run_splits(kind, config, here, say)
-    checkpoint = open_pretrained_model(config, lambda: kind.texts(train[0].examples))
+    checkpoint = open_base_model(config, lambda: kind.texts(train[0].examples))
     labels = label_set(kind, train)
     task = kind(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
     train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, say)

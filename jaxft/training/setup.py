@@ -26,11 +26,11 @@ from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.attention.choice import make_attention
 from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
-from jaxft.models.pretrained_model import PretrainedModel
+from jaxft.models.pretrained_model import PretrainedModel, describe_pretrained_model, open_pretrained_model
 from jaxft.models.registry import family_of
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
-from jaxft.tasks import Task
+from jaxft.tasks import TASKS, Task
 from jaxft.training import optimizer as optim
 from jaxft.training import step
 
@@ -38,6 +38,17 @@ from jaxft.training import step
 # only a tenth could be gained then. At 0.58 a step of WNUT-17 took 0.955 of its time.
 MAX_OUTPUT_SHARE = 0.9
 WORDS = "body/embeddings/word/embedding"
+
+
+def open_base_model(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
+    """Opens the model that a run of `config` starts from, as its task demands; see `open_pretrained_model`."""
+    task = TASKS[config.task]
+    return open_pretrained_model(config, texts, of_words=task.of_words, supported=task.architectures)
+
+
+def describe_base_model(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config.json of the model that `config` trains; see `describe_pretrained_model`."""
+    return describe_pretrained_model(config, TASKS[config.task].architectures)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,11 +27,11 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
 from jaxft.models.gpt2 import weights as gpt2_weights
-from jaxft.models.pretrained_model import backbone_sizes, open_pretrained_model
+from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import TASKS
 from jaxft.training.run import train
-from jaxft.training.setup import make_network
+from jaxft.training.setup import make_network, open_base_model
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 from tests.pretrained.parity import assert_gradients_are_torchs, randomize
@@ -88,7 +88,7 @@ def settings(checkpoint, task, **changed):
 def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     """Words as after a space, texts as they are; packed here, a text a row there; the last real token is read."""
     values = settings(checkpoint, kind, data__label_subwords="last", data__max_segments=4)
-    opened = open_pretrained_model(values, lambda: [])
+    opened = open_base_model(values, lambda: [])
     labels, tokenizer = WORDS[kind], opened.tokenizer
     of_words = kind == "token_classification"
     task = TASKS[kind](labels, head_dropout=0.1, config=values)
@@ -256,4 +256,4 @@ def test_tasks_that_are_not_for_it_say_so(checkpoint, kind, changed):
     with pytest.raises(
         UserError, match=f"model_type is 'gpt2', but config.task='{kind}' is for bert; choose"
     ):
-        open_pretrained_model(values, lambda: [])
+        open_base_model(values, lambda: [])

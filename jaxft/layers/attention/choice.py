@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from ml_collections import ConfigDict
 
 from jaxft.errors import UserError
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
@@ -129,15 +128,21 @@ KERNEL_OF = {"tpu": "splash", "gpu": "flash"}  # of attention, by platform
 WORTH_FROM = {"splash": 512, "flash": 64}
 
 
-def choose_attention(config: ConfigDict, sizes: Mapping[str, Any], platform: str) -> str:
-    """The implementation of attention that `config.model.attention` means, in training and evaluation.
+def choose_attention(requested: str, length: int, sizes: Mapping[str, Any], platform: str) -> str:
+    """Returns the name of the attention implementation that training and evaluation use.
 
-    "auto" is the platform's kernel for rows of `WORTH_FROM` and more that it can compute, and else dense. Raises
-    `UserError` for a kernel that is asked for and cannot be had.
+    Args:
+      requested: `config.model.attention`. "auto" means the platform's kernel for rows of `WORTH_FROM` slots or more
+        that it can compute, else "dense".
+      length: slots of a row.
+      sizes: the backbone's, with `dtype` and `attention_dropout`.
+      platform: "cpu", "gpu" or "tpu".
+
+    Raises:
+      UserError: the requested kernel cannot run.
     """
-    asked, length = config.model.attention, config.data.max_length
-    auto = asked == "auto"
-    name = KERNEL_OF.get(platform, "dense") if auto else asked
+    auto = requested == "auto"
+    name = KERNEL_OF.get(platform, "dense") if auto else requested
     if name == "dense" or (auto and length < WORTH_FROM[name]):
         return "dense"
     head_width = sizes["hidden_size"] // sizes["num_heads"]

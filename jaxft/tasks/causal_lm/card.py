@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from jaxft.training.finished_run import Run
+from jaxft.tasks.run_facts import RunFacts
 
 TASK = "text-generation"  # the hub's name
 TAGS = ["text-generation", "causal-lm"]
@@ -15,7 +15,7 @@ METRICS = {
 }
 
 
-def origin(run: Run, parameters: int) -> list[str]:
+def origin(run: RunFacts, parameters: int) -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
     learnt = (
         "on documents"
@@ -47,7 +47,7 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
     return "\n".join([*rows, "", note])
 
 
-def usage(run: Run) -> str:
+def usage(run: RunFacts) -> str:
     """How transformers is told to continue text."""
     return (
         "```python\nfrom transformers import pipeline\n\n"

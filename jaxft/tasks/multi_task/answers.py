@@ -24,8 +24,8 @@ from jaxft.data.sources.sentences import check_readable
 from jaxft.data.sources.spans import sentences_from_records
 from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
 from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
+from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.answers import labelled
-from jaxft.training.finished_run import Run
 
 FORMATS = ("jsonl", "text")
 
@@ -33,7 +33,7 @@ FORMATS = ("jsonl", "text")
 class MultiOutput:
     """Texts of an input, and the input with what was predicted."""
 
-    def __init__(self, run: Run, flags: argparse.Namespace):
+    def __init__(self, run: RunFacts, flags: argparse.Namespace):
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):

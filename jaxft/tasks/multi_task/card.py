@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.training.finished_run import Run
+from jaxft.tasks.run_facts import RunFacts
 
 TASK = "feature-extraction"  # the hub's name for a body; it has none for several tasks
 TAGS = ["multi-task"]
@@ -12,7 +12,7 @@ SHOWN = ("f1_micro", "f1_macro", "subset_accuracy", "accuracy", "pearson", "spea
 SHOWN += ("entity_f1", "entity_precision", "entity_recall", "token_accuracy", "token_f1_macro")
 
 
-def origin(run: Run, parameters: int) -> list[str]:
+def origin(run: RunFacts, parameters: int) -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
     tasks = make_task_configs(run.config)
     lines = [
@@ -45,7 +45,7 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
     return "\n".join([*rows, "", note])
 
 
-def usage(run: Run) -> str:
+def usage(run: RunFacts) -> str:
     """How the heads are asked in torch."""
     words = any(own.task != "sequence_classification" for own in make_task_configs(run.config).values())
     text = '["Anna", "lives", "in", "Oslo", "."]' if words else '"..."'

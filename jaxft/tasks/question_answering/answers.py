@@ -13,7 +13,7 @@ from typing import Any
 from jaxft.data.sources.questions import Question, guess_question_format, read_questions
 from jaxft.data.sources.sentences import check_readable
 from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
-from jaxft.training.finished_run import Run
+from jaxft.tasks.run_facts import RunFacts
 
 FORMATS = ("jsonl", "squad")
 
@@ -21,7 +21,7 @@ FORMATS = ("jsonl", "squad")
 class AnsweredOutput:
     """Questions of an input, and the input with their answers."""
 
-    def __init__(self, run: Run, flags: argparse.Namespace):
+    def __init__(self, run: RunFacts, flags: argparse.Namespace):
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from jaxft.data.encoding.questions import default_stride, max_question_tokens
-from jaxft.training.finished_run import Run
+from jaxft.tasks.run_facts import RunFacts
 
 TASK = "question-answering"  # the hub's name
 TAGS = ["question-answering"]
@@ -11,7 +11,7 @@ TAGS = ["question-answering"]
 METRICS = {"exact_match": ("exact_match", "exact match"), "f1": ("f1", "F1")}
 
 
-def origin(run: Run, parameters: int) -> list[str]:
+def origin(run: RunFacts, parameters: int) -> list[str]:
     """What the model is, in a paragraph."""
     return [
         "A BERT with a linear layer that finds the span of a context that answers a question "
@@ -40,7 +40,7 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
     return "\n".join([*rows, "", note])
 
 
-def usage(run: Run) -> str:
+def usage(run: RunFacts) -> str:
     """How torch is told to answer a question: transformers has a class, but since version 5 no pipeline."""
     threshold, data, tokenizer = run.tuned.get("null_threshold"), run.config.data, run.checkpoint.tokenizer
     stride = default_stride(tokenizer, data.max_length) if data.stride is None else data.stride

@@ -21,7 +21,7 @@ from jaxft.data.sources.labelled_texts import (
 from jaxft.data.sources.records import DIALECTS
 from jaxft.data.sources.sentences import check_readable
 from jaxft.tasks.lines import Lines, choose_format, extended_json, free_name, json_line
-from jaxft.training.finished_run import Run
+from jaxft.tasks.run_facts import RunFacts
 
 FORMATS = ("jsonl", "csv", "tsv", "text")
 
@@ -29,7 +29,7 @@ FORMATS = ("jsonl", "csv", "tsv", "text")
 class LabelledOutput:
     """Texts of an input, and the input with what was predicted."""
 
-    def __init__(self, run: Run, flags: argparse.Namespace):
+    def __init__(self, run: RunFacts, flags: argparse.Namespace):
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed, data = flags.input, flags.format, run.config.data
         if not source.startswith(("demo:", "hub:")):

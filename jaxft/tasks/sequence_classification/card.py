@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER
+from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.sequence_classification.task import has_transformers_class
-from jaxft.training.finished_run import Run
 
 TASK = "text-classification"  # the hub's name
 TAGS = ["text-classification"]
@@ -20,7 +20,7 @@ METRICS = {
 }
 
 
-def origin(run: Run, parameters: int) -> list[str]:
+def origin(run: RunFacts, parameters: int) -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
     problem = run.config.model.problem_type
     what = (
@@ -30,7 +30,7 @@ def origin(run: Run, parameters: int) -> list[str]:
     )
     text = "pair of texts" if run.config.data.text_pair else "text"
     lines = [
-        f"A {run.body} with a pooled linear layer that gives each {text} {what} "
+        f"A {run.backbone_name} with a pooled linear layer that gives each {text} {what} "
         f"({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's "
         "layout.",
         "",
@@ -65,7 +65,7 @@ def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str
     return "\n".join([*rows, "", note])
 
 
-def usage(run: Run) -> str:
+def usage(run: RunFacts) -> str:
     """How transformers, or the loader beside, is told to classify text."""
     data = run.config.data
     text = '{"text": "...", "text_pair": "..."}' if data.text_pair else '"..."'

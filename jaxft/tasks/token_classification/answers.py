@@ -19,8 +19,8 @@ from jaxft.data.sources import tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import guess_sentence_format, read_sentences
 from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
+from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.task import Prediction
-from jaxft.training.finished_run import Run
 
 FORMATS = ("conll", "jsonl", "text")
 
@@ -28,7 +28,7 @@ FORMATS = ("conll", "jsonl", "text")
 class TaggedOutput:
     """Sentences of an input, and the input with their tags."""
 
-    def __init__(self, run: Run, flags: argparse.Namespace):
+    def __init__(self, run: RunFacts, flags: argparse.Namespace):
         """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):

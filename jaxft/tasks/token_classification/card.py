@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.task import forms_entities
-from jaxft.training.finished_run import Run
 
 TASK = "token-classification"  # the hub's name
 TAGS = ["token-classification"]
@@ -12,13 +12,13 @@ METRICS = {name: (f"entity_{name}", f"entity {name}, strict") for name in ("f1",
 METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
 
 
-def origin(run: Run, parameters: int, head: str = "a linear layer") -> list[str]:
+def origin(run: RunFacts, parameters: int, head: str = "a linear layer") -> list[str]:
     """What the model is, in a paragraph and the first lines of a list."""
     entities = forms_entities(run.config, run.labels)
     kind = "IOB2 labels" if entities else "labels"
     types = dict.fromkeys(label[2:] for label in run.labels if label != "O") if entities else run.labels
     return [
-        f"A {run.body} with {head} over {len(run.labels)} {kind} ({parameters:,} parameters, float32), "
+        f"A {run.backbone_name} with {head} over {len(run.labels)} {kind} ({parameters:,} parameters, float32), "
         f"fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
         f"- {'Types' if entities else 'Labels'}: {', '.join(types) or 'none'}",
@@ -85,7 +85,7 @@ def _by_kind(evaluations: Mapping[str, dict], prefix: str, what: str) -> list[st
     return rows
 
 
-def loader(run: Run) -> str:
+def loader(run: RunFacts) -> str:
     """How the loader beside is told to tag words."""
     data = run.config.data
     subword = "last" if data.label_subwords == "last" else "first"
@@ -101,7 +101,7 @@ def loader(run: Run) -> str:
     )
 
 
-def usage(run: Run) -> str:
+def usage(run: RunFacts) -> str:
     """How transformers, or the loader beside, is told to tag text."""
     opens = "`AutoModelForTokenClassification` loads this folder; transformers' pipeline"
     if run.config.data.label_subwords == "last":

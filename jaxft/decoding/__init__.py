@@ -1,1 +1,0 @@
-"""Generation of text: the network one token at a time, the choice of tokens, and the loops around them."""

@@ -1,1 +1,0 @@
-"""Checkpoints in and out: addresses, tensors and the weight tables."""

@@ -1,0 +1,30 @@
+"""What tasks know of a finished run when they write answers and model cards."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxft.models.pretrained_model import PretrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFacts:
+    """A run without its folder.
+
+    Attributes:
+      config: the run's settings.
+      checkpoint: config.json and tokenizer of the model that it trained.
+      labels: of the head's outputs.
+      tuned: what the task chose on the dev split; empty until the run has ended.
+    """
+
+    config: ConfigDict
+    checkpoint: PretrainedModel
+    labels: list[str]
+    tuned: dict[str, Any]
+
+    @property
+    def backbone_name(self) -> str:
+        """The network's name, for people."""
+        return {"bert": "BERT", "gpt2": "GPT-2"}[self.checkpoint.hf_config["model_type"]]

@@ -1,0 +1,124 @@
+"""Imports point one way, as docs/design.md draws them; prints the order of layers with `pytest -s`."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "jaxft"
+# From the top down: a folder uses only folders of rows below its own.
+LAYERS = (
+    ("__main__", "main"),
+    ("cli",),
+    ("export", "planning"),
+    ("inference",),
+    ("training",),
+    ("tasks",),
+    ("generation", "losses"),
+    ("models",),
+    ("hub",),
+    ("layers", "metrics"),
+    ("data",),
+    ("parallel",),
+    ("config",),
+    ("io",),
+    ("errors",),
+)
+LEVEL = {name: -row for row, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+MOST_FILES = 12  # of a folder, beside its __init__.py
+# What a folder must not know, although it lies lower.
+FORBIDDEN = {
+    "data": ("jax", "flax", "ml_collections", "jaxft.config"),
+    "metrics": ("jax", "flax", "ml_collections", "jaxft.config", "jaxft.data"),
+    "layers": ("ml_collections", "transformers", "jaxft.config", "jaxft.data"),
+    "hub": ("jaxft.data",),
+    "models": ("jaxft.data",),
+    "tasks": ("optax",),
+}
+
+
+def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
+    """Full names of what a module imports, and whether it does so when it is itself imported."""
+    tree = ast.parse(path.read_text())
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) not in inner) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [(f"{node.module}.{alias.name}", id(node) not in inner) for alias in node.names]
+    return found
+
+
+def test_order_of_layers():
+    print("\n" + "\n".join("  ".join(row) for row in LAYERS))
+    for path in MODULES:
+        folder = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        assert folder in LEVEL, f"{folder} has no layer"
+        upward = [
+            name
+            for name, _ in imports(path)
+            if name.startswith("jaxft.")
+            and (other := name.split(".")[1]) != folder
+            and LEVEL[other] >= LEVEL[folder]
+        ]
+        assert not upward, f"{path} imports {upward}, which lie beside or above it"
+
+
+def test_no_import_goes_in_a_circle():
+    names = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for p in MODULES}
+    graph = {
+        module: {
+            target
+            for name, _ in imports(path)
+            for target in (name, name.rpartition(".")[0], f"{name}.__init__")
+            if target in names and target != module
+        }
+        for module, path in names.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail[trail.index(module) :], module))
+        if module not in done:
+            for target in graph[module]:
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_what_a_folder_must_not_know(folder):
+    for path in (PACKAGE / folder).rglob("*.py"):
+        for name, _ in imports(path):
+            bad = [n for n in FORBIDDEN[folder] if name == n or name.startswith(n + ".")]
+            assert not bad, f"{path} imports {name}"
+
+
+def test_torch_jax_internals_and_pickle_stay_where_they_may_be():
+    for path in MODULES:
+        for name, at_start in imports(path):
+            root = name.split(".")[0]
+            assert root != "pickle", path
+            assert root != "torch" or (path.name in ("with_torch.py", "heads_loader.py") and not at_start), (
+                path
+            )
+            assert not name.startswith("jax._src") or path == PACKAGE / "parallel" / "jax_internals.py", path
+
+
+def test_folders_are_small():
+    assert {p.name for p in PACKAGE.glob("*.py")} <= {
+        "__init__.py", "__main__.py", "main.py", "run.py", "errors.py", "io.py",
+    }  # fmt: skip
+    for folder in {p.parent for p in MODULES} - {PACKAGE}:
+        files = [p.name for p in folder.glob("*.py") if p.name != "__init__.py"]
+        assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files: {sorted(files)}"
