@@ -22,7 +22,8 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
-from jaxft.export.folder import export, export_heads
+from jaxft.export import heads as export_heads
+from jaxft.export.folder import export
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
@@ -34,8 +35,8 @@ from jaxft.training.run import train
 from jaxft.training.setup import make_network, open_base_model
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
-from tests.pretrained.parity import assert_gradients_are_torchs, randomize
-from tests.tasks.test_sequence_classification import gradient_of, mean_loss
+from tests.models.parity import assert_gradients_are_torchs, randomize
+from tests.tasks.sequence_classification.test_task import gradient_of, mean_loss
 
 END, LENGTH = "<|endoftext|>", 16
 LETTERS = list("abcdefgh")
@@ -209,7 +210,7 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     assert record["predicted_tags"] == ["O", "B-X", "O", "O", "B-X"]
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
     assert "a word's tag is read at its last subword" in card
-    assert export_heads.load(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
+    assert export_heads.load_exported(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,9 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
     said = capsys.readouterr().out
     assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
-    assert export_heads.load(tmp_path / "out").heads["label"]["pool"] == changed.get("model__pool", "last")
+    assert export_heads.load_exported(tmp_path / "out").heads["label"]["pool"] == changed.get(
+        "model__pool", "last"
+    )
 
 
 @pytest.mark.parametrize("pool", ["pooler", "cls"])

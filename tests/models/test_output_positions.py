@@ -9,7 +9,7 @@ from flax import nnx
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import LanguageModel, SequenceClassifier, TokenClassifier
 from jaxft.models.registry import make_backbone
-from tests.models.bodies import LABELS, LENGTH, VOCABULARY, assert_same, random_batch
+from tests.models.backbones import LABELS, LENGTH, VOCABULARY, assert_same, random_batch
 
 ROWS = 6
 SIZES = {

@@ -16,7 +16,8 @@ from jaxft.layers.attention.choice import _flash, weight_hashes
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.training.setup import make_trainer
-from tests import test_resume, test_step
+from tests.end_to_end import test_resume
+from tests.training import test_step
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
 

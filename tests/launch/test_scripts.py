@@ -15,7 +15,7 @@ from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2Jo
 
 from jaxft.errors import EXIT_NON_FINITE, EXIT_PREEMPTED, EXIT_USER_ERROR
 
-LAUNCH = pathlib.Path(__file__).resolve().parents[1] / "launch"
+LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 RUN = ["--config", "configs/ner.py", "--workdir", "/mnt/jaxft/it's", '--config.data.template={a} "q" & $x\nb']
 TPU = ["--name", "my", "--zone", "z", "--type", "v5litepod-16", "--runtime", "v2", "--spot", "--poll", "0"]
 JOBSET = ["--name", "ner", "--image", "repo/jaxft:1", "--claim", "runs", "--hosts", "4"]

@@ -21,7 +21,7 @@ from jaxft.layers.heads import LanguageModel
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
-from tests.pretrained.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_are_torchs, randomize
 
 
 def tiny_config(seed: int, **fields) -> GPT2Config:

@@ -27,7 +27,7 @@ from jaxft.tasks.question_answering.task import QuestionAnswering
 from jaxft.training import step
 from jaxft.training.setup import make_network
 from tests.data.tiny_text import VOCABULARY, tokenizer
-from tests.pretrained.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_are_torchs, randomize
 
 LENGTH = 24
 QUICK = {"xla_backend_optimization_level": 0}  # to compile

@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -23,8 +22,9 @@ from jaxft.data.sources.sentences import (
 )
 from jaxft.data.sources.tag_schemes import entity_spans, to_iob2
 from jaxft.errors import UserError
+from tests.conftest import REPOSITORY
 
-WNUT = pathlib.Path(__file__).resolve().parents[2] / "../shared/data/wnut17"
+WNUT = REPOSITORY / "../shared/data/wnut17"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxft.data.batching.prefetch import prefetch
-from tests.data.test_loader import equal, loader_of
+from tests.data.batching.test_loader import equal, loader_of
 
 
 def test_prefetch_gives_the_same_batches():

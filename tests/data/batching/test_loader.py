@@ -1,6 +1,5 @@
 """Tests of batches: a pure function of seed and step, every window once an epoch, every word once back."""
 
-import pathlib
 import time
 
 import numpy as np
@@ -13,9 +12,10 @@ from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import WANTED_MULTIPLE, Loader
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.conll import read_conll
+from tests.conftest import REPOSITORY
 from tests.data.tiny_text import LABELS, corpora, minilm, plain, tokenizer
 
-WNUT17 = pathlib.Path(__file__).resolve().parents[2] / "../shared/data/wnut17"
+WNUT17 = REPOSITORY / "../shared/data/wnut17"
 
 
 def corpus_of(lengths):

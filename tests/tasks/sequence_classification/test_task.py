@@ -26,7 +26,7 @@ from jaxft.training import step
 from jaxft.training.evaluation import model_outputs
 from jaxft.training.setup import compile_eval, make_network
 from tests.data.tiny_text import VOCABULARY, tokenizer
-from tests.pretrained.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_are_torchs, randomize
 
 LENGTH = 16
 QUICK = {"xla_backend_optimization_level": 0}  # to compile

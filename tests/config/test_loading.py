@@ -2,7 +2,6 @@
 
 import ast
 import json
-import pathlib
 import re
 
 import pytest
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from jaxft.config import loading as settings
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.errors import UserError
+from tests.conftest import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 NER = str(REPOSITORY / "configs/ner.py")
 RECIPES = [  # each name that a recipe's docstring lists
     (path, name)

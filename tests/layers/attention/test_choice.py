@@ -7,7 +7,7 @@ import pytest
 
 from jaxft.errors import UserError
 from jaxft.models.pretrained_model import backbone_sizes
-from tests import test_step
+from tests.training import test_step
 
 BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
 

@@ -13,7 +13,8 @@ from jaxft.config import loading as settings
 from jaxft.data.demo import ner
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
-from jaxft.export.folder import export, export_heads
+from jaxft.export import heads as export_heads
+from jaxft.export.folder import export
 from jaxft.training.run import train
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -117,7 +118,7 @@ def test_predict_evaluate_and_export_keep_them_too(finished, files, tmp_path, ca
     assert "Words by tag, %" in (output := capsys.readouterr().out) and "Entities" not in output
     export(workdir, tmp_path / "exported", verify=True)
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in capsys.readouterr().out
-    ask = export_heads.load(tmp_path / "exported")
+    ask = export_heads.load_exported(tmp_path / "exported")
     assert ask(["Anna", "left", "."])["tags"] == tokens["predicted_tags"]
     card = (tmp_path / "exported/README.md").read_text()
     assert "joins neighbouring words of one label" in card and "from heads_loader import Model" in card

@@ -14,7 +14,7 @@ from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.heads import TokenClassifier
 from jaxft.models.bert.network import Bert
-from tests.models.bodies import (
+from tests.models.backbones import (
     LABELS,
     LENGTH,
     SEGMENTS,

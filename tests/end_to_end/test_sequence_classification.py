@@ -21,7 +21,8 @@ from jaxft.data.encoding.labelled_texts import _pieces
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 from jaxft.export import card
-from jaxft.export.folder import export, export_heads
+from jaxft.export import heads as export_heads
+from jaxft.export.folder import export
 from jaxft.export.heads_loader import pieces
 from jaxft.inference import model as inference
 from jaxft.training.finished_run import open_run
@@ -392,7 +393,7 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
     assert float(difference) < 1e-4 and int(count) > 90  # of 60 texts
     assert "answers by heads_loader.py in torch: 0 of 60 of dev differ" in said
     assert read_json(tmp_path / "model/config.json")["architectures"] == ["BertModel"]
-    ask = export_heads.load(tmp_path / "model")
+    ask = export_heads.load_exported(tmp_path / "model")
     assert ask.heads["score"]["pool"] == pool
     if pool == "mean":  # what the run itself has written
         for line in read_lines(pooled / "predictions/dev.jsonl")[:5]:

@@ -9,7 +9,7 @@ from jaxft.data.batching import mixed
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.sharded import ShardedLoader, shards_of_rows
 from jaxft.data.encoding.sentences import encode_sentences
-from tests.data.test_loader import corpus_of
+from tests.data.batching.test_loader import corpus_of
 from tests.data.tiny_text import LABELS, tokenizer
 
 LENGTHS = st.lists(st.one_of(st.integers(3, 30), st.integers(3, 128)), min_size=1, max_size=50)

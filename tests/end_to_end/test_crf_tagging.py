@@ -16,7 +16,8 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.tag_schemes import to_iob2
 from jaxft.errors import UserError
-from jaxft.export.folder import export, export_heads
+from jaxft.export import heads as export_heads
+from jaxft.export.folder import export
 from jaxft.inference.model import task_of
 from jaxft.layers.crf import Chain
 from jaxft.tasks.base import Split
@@ -131,7 +132,7 @@ def test_exported_to_torch_it_finds_the_same_tags(finished, tmp_path, capsys):
     assert np.isneginf(scores["tags.start"][2]) and np.isneginf(scores["tags.transitions"][0, 2])
     card = (folder / "README.md").read_text()
     assert "from heads_loader import Model" in card and "linear-chain CRF over 3 IOB2 labels" in card
-    ask = export_heads.load(folder)
+    ask = export_heads.load_exported(folder)
     assert [ask(["x"] * n)["tags"] for n in (0, 1, 11, 200)] == [cycle(n) for n in (0, 1, 11, 200)]
     assert len(ask(["x", "\u200b"])["tags"]) == 2  # which has no subword: [UNK] stands for it, as in training
     ask.tokenizer.unk_token = None

@@ -21,7 +21,7 @@ from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.data.sources import files
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
 from jaxft.parallel.launch_detection import ClusterEnv, jax, rendezvous, xla_bridge
-from tests.test_resume import assert_same_run, newest
+from tests.end_to_end.test_resume import assert_same_run, newest
 
 PEER_TIMEOUT = 8  # seconds; less, and a busy machine takes the living for dead
 STEPS = 21

@@ -14,7 +14,8 @@ from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
 from jaxft.export import card
-from jaxft.export.folder import export, export_heads
+from jaxft.export import heads as export_heads
+from jaxft.export.folder import export
 from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
@@ -248,7 +249,7 @@ def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     export(run, tmp_path / "model", verify=True)
     said = capsys.readouterr().out
     assert "answers by heads_loader.py in torch: 0 of " in said
-    loader = export_heads.load(tmp_path / "model")
+    loader = export_heads.load_exported(tmp_path / "model")
     if kind == "joint":
         assert loader("a p 3 4 b".split()) == {
             "intents": ["p"],

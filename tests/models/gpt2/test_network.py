@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.models.gpt2.network import GPT2
-from tests.models.bodies import (
+from tests.models.backbones import (
     LENGTH,
     SEGMENTS,
     VOCABULARY,
