@@ -192,11 +192,11 @@ def python(environment, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command(environment, python):
-    """Runs `python -m jaxft.VERB FLAGS`; gives the finished process with its text. `cold`: in a Python of its own."""
+    """Runs `python -m jaxft VERB FLAGS`; gives the finished process with its text. `cold`: in a Python of its own."""
 
     def run(verb: str, *flags, timeout: float = 300, cold=False, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [*([sys.executable] if cold else python), "-m", f"jaxft.{verb}", *map(str, flags)],
+            [*([sys.executable] if cold else python), "-m", "jaxft", verb, *map(str, flags)],
             env=environment,
             capture_output=True,
             text=True,
@@ -230,6 +230,6 @@ def on_eight_devices(environment, python):
 def finished_run(tiny_flags, command, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished tiny run."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    done = command("main", *tiny_flags, "--workdir", workdir, cold=True)
+    done = command("train", *tiny_flags, "--workdir", workdir, cold=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir

@@ -14,7 +14,7 @@ import sys
 
 MESSAGE = 1 << 20  # bytes, at most
 MODULES = (
-    *(f"jaxft.{verb}" for verb in ("main", "evaluate", "predict", "generate", "export", "plan")),
+    *(f"jaxft.cli.{verb}" for verb in ("train", "evaluate", "predict", "generate", "export", "plan")),
     "jaxlib.mlir.dialects.mhlo",
     "rich._emoji_codes",
     "seqeval.metrics",

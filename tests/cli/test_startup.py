@@ -8,8 +8,8 @@ import pytest
 # Does what `python -m jaxft predict` does, then says whether torch came with it.
 VERB = """
 import runpy, sys
-sys.argv[0] = "predict"
-runpy.run_module("jaxft.cli.predict", run_name="__main__")
+sys.argv[1:1] = ["predict"]
+runpy.run_module("jaxft", run_name="__main__")
 print("torch" in sys.modules)
 """
 

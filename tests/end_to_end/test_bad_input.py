@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft import main
+from jaxft.cli import train
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import EXIT_NON_FINITE, EXIT_USER_ERROR
 
@@ -24,7 +24,7 @@ def fails(tiny_flags, tmp_path, capsys):
 
     def run(*flags, workdir=tmp_path / "run", code=EXIT_USER_ERROR) -> str:
         with pytest.raises(SystemExit) as exit:
-            main.main([*tiny_flags, "--workdir", str(workdir), *(f"--config.{flag}" for flag in flags)])
+            train.main([*tiny_flags, "--workdir", str(workdir), *(f"--config.{flag}" for flag in flags)])
         lines = capsys.readouterr().err.splitlines()
         assert exit.value.code == code, lines
         assert len(lines) == 1 and lines[0].startswith("error: "), lines
@@ -42,7 +42,7 @@ def written(folder: pathlib.Path, text: str | bytes, name="data.conll") -> pathl
 def test_the_command_itself_fails_with_one_line(command, tiny_flags, tmp_path):
     """Once through a process of its own: exit code, nothing but the line on stderr, no trace of a stack."""
     flags = [*tiny_flags, "--workdir", tmp_path / "run", "--config.data.train=nowhere.conll"]
-    done = command("main", *flags, cold=True)
+    done = command("train", *flags, cold=True)
     assert done.returncode == EXIT_USER_ERROR
     assert done.stderr.startswith("error: nowhere.conll: no such file (in ") and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout
@@ -175,7 +175,7 @@ def test_odd_text_trains_and_is_scored_to_the_last_word(command, tiny_flags, tmp
     flags = {"data.train": train, "data.dev": dev, "data.test": test, "train.steps": 12}
     flags |= {"eval.every_steps": 12, "checkpoint.every_steps": 12, "optim.lr": 1e-3}
     done = command(
-        "main", *tiny_flags, "--workdir", workdir, *(f"--config.{k}={v}" for k, v in flags.items())
+        "train", *tiny_flags, "--workdir", workdir, *(f"--config.{k}={v}" for k, v in flags.items())
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning: dev has labels that train has not; they count as missed: " in done.stdout
@@ -203,7 +203,7 @@ def test_one_sentence_without_entities_trains(command, tiny_flags, tmp_path):
         "checkpoint.every_steps": 3,
     }
     done = command(
-        "main", *tiny_flags, "--workdir", tmp_path / "run", *(f"--config.{k}={v}" for k, v in flags.items())
+        "train", *tiny_flags, "--workdir", tmp_path / "run", *(f"--config.{k}={v}" for k, v in flags.items())
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"warning: train ({path}) holds no entities; is config.data.tag_column=-1 right?" in done.stdout

@@ -9,10 +9,11 @@ import pytest
 from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.io import read_json
+from jaxft.parallel import processes
 from jaxft.tasks import TASKS
 from jaxft.training.run import train
 from jaxft.training.setup import make_train_loader, open_base_model
-from jaxft.training.splits import distributed, encode_splits, label_set, read_run_splits
+from jaxft.training.splits import encode_splits, label_set, read_run_splits
 
 FILES, PARTS = 5, 3
 INTENTS = ("intents", (("task", "sequence_classification"), ("data.label", "intent")))
@@ -140,7 +141,7 @@ def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
 
 
 def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
-    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(processes, "count", lambda: 2)
     pattern = f"{folder}/part-*.jsonl"
     for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
         said = []

@@ -23,7 +23,9 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 import test_step
 
-from jaxft import base_model, build, sharding
+from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.training.setup import make_network, make_trainer
+from jaxft.parallel.mesh import place_batch, AXES, put_array
 from jaxft.tasks import TASKS
 
 assert jax.device_count() == 8
@@ -40,9 +42,9 @@ def network(name, config, mesh):
     task = TASKS[name](labels, head_dropout=0.2, config=config)
     sizes = test_step.SIZES
     if name == "causal_lm":
-        gpt2 = base_model.body_sizes(config, GPT2 | {"model_type": "gpt2"})
+        gpt2 = backbone_sizes(config, GPT2 | {"model_type": "gpt2"})
         sizes = gpt2 | {key: sizes[key] for key in ("hidden_dropout", "attention_dropout")}
-    return build.network(task, sizes, mesh)
+    return make_network(task, sizes, mesh)
 
 
 def batch(name, number):
@@ -68,20 +70,20 @@ def batch(name, number):
 
 def train(name, sizes, **more):
     devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
-    mesh = jax.sharding.Mesh(devices, sharding.AXES)
+    mesh = jax.sharding.Mesh(devices, AXES)
     values = test_step.SMOOTH | {"batch.accumulate": 2, "data.max_length": 16, "model.unroll": "no"} | more
     if name == "multi_task":
         values["tasks"] = tuple((part, (("task", kind),)) for part, kind in PARTS.items())
     config = test_step.config_with(**values)
     net = network(name, config, mesh)
-    trainer = build.trainer(net, config, total=20, warmup=0)
+    trainer = make_trainer(net, config, total=20, warmup=0)
     if name not in STARTS:
         STARTS[name] = jax.tree.map(np.asarray, jax.jit(net.new_parameters)(np.uint32(0)))
-    state = trainer.new_state({n: sharding.put(v, net.abstract[n].sharding) for n, v in STARTS[name].items()})
-    seed = sharding.put(np.uint32(7), trainer.abstract.step.sharding)
+    state = trainer.new_state({n: put_array(v, net.abstract[n].sharding) for n, v in STARTS[name].items()})
+    seed = put_array(np.uint32(7), trainer.abstract.step.sharding)
     steps = []
     for number in range(20):
-        state, metrics = trainer.train_step(state, sharding.place(batch(name, number), mesh), seed)
+        state, metrics = trainer.train_step(state, place_batch(batch(name, number), mesh), seed)
         steps.append([float(metrics["loss"]), float(metrics["grad_norm"])])
     held = jax.tree.leaves((state.trainable, state.opt_state))
     share = sum(x.addressable_shards[0].data.nbytes for x in held) / sum(x.nbytes for x in held)
@@ -130,12 +132,15 @@ import sys
 import jax
 import numpy as np
 
-from jaxft import base_model, build, sharding
-from jaxft import config as settings
+from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.training.setup import initial_parameters, make_network, make_trainer, open_base_model
+from jaxft.parallel.mesh import make_mesh, put_array
+from jaxft.training import setup
+from jaxft.config import loading as settings
 from jaxft.tasks import TASKS
 
 config = settings.load(sys.argv[2], sys.argv[3:] + ["--config.mesh.data=1", "--config.mesh.fsdp=8"])
-mesh, put, whole = sharding.make_mesh(config), sharding.put, []
+mesh, put, whole = make_mesh(config), put_array, []
 
 
 def recorded(value, place):
@@ -148,14 +153,14 @@ def share(tree):
     return sum(x.addressable_shards[0].data.nbytes for x in leaves) / sum(x.nbytes for x in leaves)
 
 
-sharding.put, found = recorded, {}
+setup.put_array, found = recorded, {}
 for start in ("pretrained", "scratch"):
     config.model.init = start
-    checkpoint = base_model.open_checkpoint(config, lambda: [])
+    checkpoint = open_base_model(config, lambda: [])
     task = TASKS[config.task](["O", "B-X"], head_dropout=0.1, config=config)
-    net = build.network(task, base_model.body_sizes(config, checkpoint.hf_config), mesh)
-    trainer = build.trainer(net, config, total=9, warmup=0)
-    parameters, _ = build.initial_parameters(net, config, checkpoint)
+    net = make_network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
+    trainer = make_trainer(net, config, total=9, warmup=0)
+    parameters, _ = initial_parameters(net, config, checkpoint)
     shares = [share(parameters)]
     state = trainer.new_state(parameters)
     as_asked = jax.tree.map(lambda x, y: x.sharding.is_equivalent_to(y.sharding, x.ndim), state, trainer.abstract)
@@ -189,9 +194,11 @@ import sys
 
 import jax
 
-from jaxft import checkpoint
-from jaxft import config as settings
-from jaxft import sharding, train
+from jaxft.training import checkpoint
+from jaxft.config import loading as settings
+from jaxft.parallel import mesh as sharding
+from jaxft.parallel import heartbeat
+from jaxft.training.run import train
 from jaxft.errors import Preempted
 
 checkpoint.FILE_SIZE = 1 << 14  # cuts arrays
@@ -203,11 +210,11 @@ output = io.StringIO()
 
 def run(name, steps, **mesh):
     asked = iter(range(1, 1000))
-    train.watch.on_sigterm = lambda: lambda: next(asked) == steps
+    heartbeat.on_sigterm = lambda: lambda: next(asked) == steps
     config = settings.load(recipe, overrides)
     config.mesh.update(dict(data=1, fsdp=1, tensor=1) | mesh)
     with contextlib.suppress(Preempted), contextlib.redirect_stdout(output):
-        train.run(config, pathlib.Path(folder) / name)
+        train(config, pathlib.Path(folder) / name)
 
 
 def losses(name):

@@ -63,11 +63,12 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
 # which watching from outside would miss on a quick or a busy machine.
 DRIVER = """
 import ctypes, os, signal, sys
-from jaxft import inference, main
-from jaxft.checkpoint import Checkpoints
-from jaxft.data.loader import Loader
-from jaxft.report import Report
-from jaxft.tasks.token_classification import TokenClassification
+from jaxft.inference import model
+from jaxft.cli import train
+from jaxft.training.checkpoint import RunCheckpoints
+from jaxft.data.batching.loader import Loader
+from jaxft.training.log import RunLog
+from jaxft.tasks.token_classification.task import TokenClassification
 
 def on(owner, name, when, *, after=False, sent=signal.SIGKILL):
     original = getattr(owner, name)
@@ -90,7 +91,7 @@ def heed_permissions():  # takes from root the right to write where permissions 
 
 heed_permissions()
 exec(sys.argv.pop(1))
-main.main(sys.argv[1:])
+train.main(sys.argv[1:])
 """
 
 SAVED = 'on(Checkpoints, "save", lambda self, step, *_: self.folder.name == "{}" and step == {}, after=True)'

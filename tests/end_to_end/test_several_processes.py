@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from jax._src.clusters import cloud_tpu_cluster
 from jax._src.clusters import cluster as cluster_base
@@ -20,7 +21,8 @@ from safetensors.numpy import load_file, save_file
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.data.sources import files
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
-from jaxft.parallel.launch_detection import ClusterEnv, jax, rendezvous, xla_bridge
+from jaxft.parallel import launch_detection, rendezvous
+from jaxft.parallel.jax_internals import ClusterEnv
 from tests.end_to_end.test_resume import assert_same_run, newest
 
 PEER_TIMEOUT = 8  # seconds; less, and a busy machine takes the living for dead
@@ -31,13 +33,15 @@ DRIVER = """
 import json, os, sys
 import jax
 import numpy as np
-from jaxft import main, sharding, workdir
-from jaxft.data import tokenize
-from jaxft.data.loader import Loader
+from jaxft.cli import train
+from jaxft.parallel import mesh
+from jaxft.training import workdir
+from jaxft.data.encoding import sentences
+from jaxft.data.batching.loader import Loader
 
 fed = open(sys.argv.pop(1), "w")
 at, sent = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-build, encode = Loader.batch, tokenize._encode
+build, encode = Loader.batch, sentences._encode
 
 def batch(self, step):
     made = build(self, step)
@@ -59,13 +63,13 @@ def versions(installed=workdir.versions):
 if "interleaved" in sys.argv:  # two devices a process, neighbours in the mesh being of two processes
     sys.argv.remove("interleaved")
     jax.config.update("jax_num_cpu_devices", 2)
-    sharding.arranged = lambda sizes, devices: np.asarray(devices)[[0, 2, 1, 3]].reshape(sizes)
+    mesh.arrange_devices = lambda sizes, devices: np.asarray(devices)[[0, 2, 1, 3]].reshape(sizes)
 if "other-optax" in sys.argv:
     sys.argv.remove("other-optax")
     workdir.versions = versions
 parts = open(fed.name + "-parts", "w")
-Loader.batch, tokenize._encode, tokenize._PART = batch, encoded, 300  # words
-main.main(sys.argv[1:])
+Loader.batch, sentences._encode, sentences._PART = batch, encoded, 300  # words
+train.main(sys.argv[1:])
 """
 
 
@@ -167,7 +171,7 @@ def losses(workdir: pathlib.Path) -> dict[int, float]:
 def alone(command, flags, tmp_path_factory) -> pathlib.Path:
     """The workdir of the same run in one process."""
     workdir = tmp_path_factory.mktemp("one") / "alone"
-    done = command("main", *flags, "--workdir", workdir)
+    done = command("train", *flags, "--workdir", workdir)
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -283,7 +287,7 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
 
     single = tmp_path / "single"
     own = [flag for flag in flags if "cache_dir" not in flag]
-    done = command("main", *own, *more, "--workdir", single, cwd=folders[0])
+    done = command("train", *own, *more, "--workdir", single, cwd=folders[0])
     assert done.returncode == 0, done.stderr
     one, two = losses(single), losses(together)
     assert list(one) == list(two) == list(range(1, STEPS + 1))
@@ -523,12 +527,13 @@ def test_a_process_that_does_not_start_is_named(processes):
 DYING = """
 import argparse, os, signal, time
 
-from jaxft import cluster, distributed
+from jaxft.cli.several_processes import add_flags, as_process
+from jaxft.parallel import processes
 
 parser = argparse.ArgumentParser()
-cluster.add_flags(parser)
-with cluster.command(parser.parse_args()):
-    if distributed.is_first():
+add_flags(parser)
+with as_process(parser.parse_args()):
+    if processes.is_main_process():
         time.sleep(2)
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(100)
@@ -589,13 +594,16 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID
 COUNTED = """
 import argparse, jax
 
-from jaxft import cluster, distributed, sharding, workdir
+from jaxft.cli.several_processes import add_flags, as_process
+from jaxft.parallel import processes
+from jaxft.parallel.mesh import describe_local_devices
+from jaxft.training.identity import versions
 
 parser = argparse.ArgumentParser()
-cluster.add_flags(parser)
-with cluster.command(parser.parse_args()):
-    distributed.agree(workdir.versions() | sharding.local_devices())
-    print(distributed.gather([distributed.index(), jax.process_index(), jax.device_count()]))
+add_flags(parser)
+with as_process(parser.parse_args()):
+    processes.assert_same(versions() | describe_local_devices())
+    print(processes.gather([processes.index(), jax.process_index(), jax.device_count()]))
 """
 
 
@@ -638,8 +646,8 @@ def test_slurms_processes_find_each_other_and_say_who_is_missing(environment, py
 def test_what_a_tpu_slice_says_starts_a_process(monkeypatch, kind):
     given = {}
     monkeypatch.setattr(jax.distributed, "initialize", lambda **options: given.update(options))
-    monkeypatch.setattr(rendezvous, "meet", lambda *who: given.update(met=who))
-    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(rendezvous, "wait_for_all", lambda *who: given.update(met=who))
+    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
     told = {"agent-worker-number": "2", "worker-network-endpoints": "::h0,::h1,::h2,::h3", "tpu-env": ""}
     if kind == "GKE":
         monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "h0,h1,h2,h3")
@@ -663,8 +671,8 @@ def test_what_slurm_says_starts_a_process(monkeypatch):
     """jax reads who is who; of several GPUs on a node with one task jax itself would take only the first."""
     given = {}
     monkeypatch.setattr(jax.distributed, "initialize", lambda **options: given.update(options))
-    monkeypatch.setattr(rendezvous, "meet", lambda *who: given.update(met=who))
-    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(rendezvous, "wait_for_all", lambda *who: given.update(met=who))
+    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
     tasks = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_TASKS_PER_NODE": "1(x4)"}
     for name, value in (SLURM | tasks | {"SLURM_GPUS_ON_NODE": "8"}).items():
         monkeypatch.setenv(name, value)
@@ -682,7 +690,7 @@ def test_what_slurm_says_starts_a_process(monkeypatch):
 
 
 def test_a_pod_of_a_job_does_not_train_alone_unasked(monkeypatch, capsys):
-    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
     monkeypatch.setattr(ClusterEnv, "_cluster_types", [])  # the package kubernetes is not installed
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     with as_process(parsed()):  # a pod by itself
@@ -700,7 +708,7 @@ def test_a_pod_of_a_job_does_not_train_alone_unasked(monkeypatch, capsys):
 
 
 def test_an_address_without_a_cluster_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
     monkeypatch.setattr(ClusterEnv, "_cluster_types", [])
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "a:1")
     with pytest.raises(SystemExit) as ended, as_process(parsed()):
@@ -713,7 +721,7 @@ def test_a_run_longer_than_one_wait_goes_on(python):
     """The error that ends a wait, as jax's client raises it, is no loss of process 0; any other is."""
     program = """
 import jax, jax._src.distributed as d
-from jaxft import distributed, watch
+from jaxft.parallel import processes, heartbeat
 jax.distributed.initialize("localhost:{port}", 1, 0)
 lost, waits = [], []
 client = d.global_state.client
@@ -723,8 +731,8 @@ class Client:
         if len(waits) == 2:
             raise RuntimeError("UNAVAILABLE: the socket is closed")
         return client.blocking_key_value_get("never set", 50)
-watch.global_state = type("State", (), {{"client": Client()}})
-one = object.__new__(watch.Watch)
+heartbeat.global_state = type("State", (), {{"client": Client()}})
+one = object.__new__(heartbeat.Heartbeat)
 one._hosts, one._lost = ["here"], lost.append
 one._hold()
 print(len(waits), lost)

@@ -19,7 +19,7 @@ def main(command, tiny_flags, tmp_path_factory):
     def run(**settings):
         workdir = tmp_path_factory.mktemp("run")
         flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in settings.items()]
-        done = command("main", *tiny_flags, "--workdir", workdir, *flags)
+        done = command("train", *tiny_flags, "--workdir", workdir, *flags)
         assert done.returncode == 0, done.stdout + done.stderr
         return workdir, done.stdout
 
@@ -64,9 +64,9 @@ def test_a_profile_of_some_steps(command, tiny_flags, tmp_path):
         ("5", "expected FROM:TO with FROM below TO, such as 20:25"),
         ("6:9", "the run goes from step 0 to 8; name steps between them"),
     ):
-        done = command("main", *short, "--profile_steps", steps)
+        done = command("train", *short, "--profile_steps", steps)
         assert done.returncode == 2 and f"error: --profile_steps {steps}: {message}" in done.stderr
-    done = command("main", *short, "--profile_steps", "3:6")
+    done = command("train", *short, "--profile_steps", "3:6")
     assert done.returncode == 0 and "profile: steps 3 to 5 into" in done.stdout, done.stderr
     [trace] = (tmp_path / "run/profile").glob("plugins/profile/*/*.xplane.pb")
     [events] = (tmp_path / "run/profile").glob("plugins/profile/*/perfetto_trace.json.gz")

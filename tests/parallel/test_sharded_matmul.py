@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxft import products
+from jaxft.parallel.sharded_matmul import ActivationLayout, gather_shards, scatter_sum, sharded_matmul
+from jaxft.parallel import sharded_matmul as module
 
 random, found = np.random.default_rng(0), []
 SHAPES = (48, 24, 40, "float32"), (48, 24, 40, "bfloat16"), (48, 23, 41, "float32"), (48, 24, 41, "float32")
@@ -18,7 +19,7 @@ SHAPES = (48, 24, 40, "float32"), (48, 24, 40, "bfloat16"), (48, 23, 41, "float3
 
 def results(x, kernel, target, rows, split):
     def loss(x, kernel, other):
-        y, z = products.products(x, [kernel, other], rows, split)
+        y, z = sharded_matmul(x, [kernel, other], rows, split)
         return jnp.sum(((y + 2 * z) * target).astype(jnp.float32)), (y, z)
 
     (_, found), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(x, kernel, kernel[::-1])
@@ -26,11 +27,11 @@ def results(x, kernel, target, rows, split):
 
 
 for one_stage in (8, 1):
-    products.ONE_STAGE = {"cpu": one_stage}
+    module.ONE_STAGE = {"cpu": one_stage}
     for sizes in ((1, 8, 1), (2, 4, 1), (2, 2, 2), (1, 4, 2), (1, 3, 1), (8, 1, 1)):
         devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
         place = NamedSharding(Mesh(devices, ("data", "fsdp", "tensor")), PartitionSpec(("data", "fsdp")))
-        rows = products.Rows(place, again=one_stage == 1)
+        rows = ActivationLayout(place, again=one_stage == 1)
         for count, inputs, outputs, dtype in SHAPES:
             x, kernel, target = (
                 # Small whole numbers, whose products and sums both types hold exactly.
@@ -45,13 +46,13 @@ for one_stage in (8, 1):
 
 
 def order(ways, one_stage):
-    products.ONE_STAGE = {"cpu": one_stage}
+    module.ONE_STAGE = {"cpu": one_stage}
     mesh = Mesh(np.asarray(jax.devices()[:ways]), ("fsdp",))
     spec = PartitionSpec("fsdp")
 
     def both(part):
-        whole = products.gather(part, "fsdp", mesh)
-        return whole[None], products.scatter(whole * (1 + jax.lax.axis_index("fsdp")), "fsdp", mesh)
+        whole = gather_shards(part, "fsdp", mesh)
+        return whole[None], scatter_sum(whole * (1 + jax.lax.axis_index("fsdp")), "fsdp", mesh)
 
     own = jax.shard_map(both, mesh=mesh, in_specs=spec, out_specs=(spec, spec), check_vma=False)
     text = jax.jit(own).lower(jax.ShapeDtypeStruct((2 * ways,), jnp.int32)).as_text()

@@ -31,7 +31,7 @@ from jaxft.training.setup import describe_base_model, make_network
 # One process for all plans, for it starts with eight devices: reads flags of plans, writes what each gave.
 SCRIPT = """
 import contextlib, io, json, sys
-from jaxft import plan
+from jaxft.cli import plan
 
 found = []
 for flags in json.loads(sys.stdin.read()):

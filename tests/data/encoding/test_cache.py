@@ -22,8 +22,8 @@ from tests.data.tiny_text import LABELS, tokenizer
 ENCODER = """
 import functools, json, pathlib, sys, time
 import pyarrow as pa
-from jaxft.data.cache import cached
-from jaxft.data.windows import Windows
+from jaxft.data.encoding.cache import load_or_encode
+from jaxft.data.encoding.windows import Windows
 
 encoded = []
 
@@ -36,7 +36,7 @@ def encode(part):
 print(flush=True)
 input()
 parts = {range(part, part + 1): functools.partial(encode, part) for part in range(10)}
-found = cached(pathlib.Path(sys.argv[1]), lambda: parts)
+found = load_or_encode(pathlib.Path(sys.argv[1]), lambda: parts)
 print(json.dumps([encoded, found.sentence.tolist(), found.input_ids.tolist(), found.lengths.tolist()]))
 """
 

@@ -75,19 +75,25 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 import test_step
 
-from jaxft import base_model, build, sharding
-from jaxft.models import attention, flash
-from jaxft.models.layers import DropoutSeed
+from jaxft.models import pretrained_model
+from jaxft.training.setup import make_network, make_trainer
+from jaxft.parallel.mesh import place_batch, AXES, BATCH
+from jaxft.layers.attention.choice import make_attention
+from jaxft.layers.attention.splash import splash_attention
+from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.attention import choice
+from jaxft.layers.attention.flash import flash_attention
+from jaxft.layers.dropout import DropoutSeed
 
-attention.KERNELS["splash"] = functools.partial(attention.splash, interpret=True)
+choice.KERNELS["splash"] = functools.partial(splash_attention, interpret=True)
 # In float32 too, in which it is not used.
-attention.KERNELS["flash"] = functools.partial(flash.flash, interpret=True)
-attention.obstacle = lambda kernel, *, length, **_: "too short" if length < 128 else None
+choice.KERNELS["flash"] = functools.partial(flash_attention, interpret=True)
+choice.kernel_obstacle = lambda kernel, *, length, **_: "too short" if length < 128 else None
 rows, length, heads, width = 4, 128, 2, 8
 
 
 def mesh_of(*sizes):
-    return jax.sharding.Mesh(np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes), sharding.AXES)
+    return jax.sharding.Mesh(np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes), AXES)
 
 
 def value_and_gradients(function, arrays, segment_ids):
@@ -98,10 +104,10 @@ def value_and_gradients(function, arrays, segment_ids):
 mesh = mesh_of(2, 2, 2)
 arrays = [jax.random.normal(key, (rows * length, heads * width)) for key in jax.random.split(jax.random.key(0), 4)]
 segment_ids = jnp.repeat(jnp.array([[1, 2, 2, 0], [1, 1, 1, 1], [1, 2, 3, 4], [0, 0, 0, 0]]), length // 4, axis=1)
-expected = jax.jit(functools.partial(value_and_gradients, attention.dense))(arrays, segment_ids)
-place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*sharding.BATCH, "tensor"))
-over = jax.jit(functools.partial(value_and_gradients, sharding.attention_function("splash", mesh)))
-found = over(jax.device_put(arrays, place), sharding.place(segment_ids, mesh))
+expected = jax.jit(functools.partial(value_and_gradients, dense_attention))(arrays, segment_ids)
+place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*BATCH, "tensor"))
+over = jax.jit(functools.partial(value_and_gradients, make_attention("splash", mesh)))
+found = over(jax.device_put(arrays, place), place_batch(segment_ids, mesh))
 assert all(x.sharding.is_equivalent_to(place, 2) for x in found)
 errors = [float(abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
 
@@ -111,10 +117,10 @@ ids = ids.at[::4, 60:70].set(3)
 arrays = [jax.random.normal(key, (8 * length, heads * width)) for key in jax.random.split(jax.random.key(1), 4)]
 arrays[3] = jnp.where(ids.reshape(-1, 1) > 0, arrays[3], 0)
 drawn = {"rate": 0.3, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 2}
-expected = jax.jit(functools.partial(value_and_gradients, functools.partial(attention.dense, **drawn)))(arrays, ids)
+expected = jax.jit(functools.partial(value_and_gradients, functools.partial(dense_attention, **drawn)))(arrays, ids)
 for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
     for known in ({}, {"block": 64, "every": 4}):
-        function = functools.partial(sharding.attention_function("dense", mesh_of(*sizes), **known), **drawn)
+        function = functools.partial(make_attention("dense", mesh_of(*sizes), **known), **drawn)
         found = jax.jit(functools.partial(value_and_gradients, function))(arrays, ids)
         differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(found, expected, strict=True)]
         errors += [float(abs(difference).max()) for difference in differences]
@@ -122,12 +128,12 @@ for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
 test_step.LENGTH, losses = length, {}
 for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("flash", mesh_of(1, 1, 4)):
     body = test_step.SIZES | {"max_positions": length, "attention": name}
-    net = build.network(test_step.network().task, body, mesh)
-    trainer = build.trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
+    net = make_network(test_step.network().task, body, mesh)
+    trainer = make_trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
     parameters = jax.jit(net.new_parameters, out_shardings={n: v.sharding for n, v in net.abstract.items()})
     state, found = trainer.new_state(parameters(np.uint32(0))), []
     for number in range(2):
-        batch = sharding.place(test_step.batch(number, rows), mesh)
+        batch = place_batch(test_step.batch(number, rows), mesh)
         state, metrics = trainer.train_step(state, batch, np.uint32(7))
         found.append([float(metrics["loss"]), float(metrics["grad_norm"])])
     losses[f"{name} {tuple(mesh.shape.values())}"] = found
