@@ -97,10 +97,10 @@ def jaxft_side(flags, folder: Path):
     from jaxft.models.gpt2.network import GPT2
 
     sizes = gpt2_config.sizes(read_config(folder))
-    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(body=GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract)
-    generator = Generator(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, eos=None)
+    generator = Generator(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, eos=None)
     prompts, options = (
         make_prompts(flags),
         GenerationOptions(max_new_tokens=flags.new, **METHODS[flags.method][1]),

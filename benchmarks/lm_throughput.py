@@ -216,7 +216,7 @@ def memory() -> None:
     for name, loss in (("whole", whole), ("chunked", chunked)):
 
         def step(state, ids, labels, weights, loss=loss):
-            body = nnx.merge(graph, state).body
+            body = nnx.merge(graph, state).backbone
             states = body(ids, jnp.ones_like(ids), jnp.broadcast_to(jnp.arange(1024), ids.shape), ids)
             table = body.embeddings.word.embedding[...]
             return loss(states.reshape(len(labels), -1), table, labels, weights)

@@ -1,4 +1,4 @@
-"""Two tasks on one body beside a run of each, on NLU++; prints JSON lines.
+"""Two tasks on one backbone beside a run of each, on NLU++; prints JSON lines.
 
     python benchmarks/multi_task.py --data DIR [--domain hotels] [--part steps quality] [--epochs 30] [--seeds 0]
 

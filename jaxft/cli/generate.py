@@ -64,7 +64,7 @@ HELP = {
 }
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     if processes.is_main_process():
         print(line, file=sys.stderr, flush=True)
 
@@ -76,7 +76,7 @@ def run_generate(flags: argparse.Namespace) -> None:
     )
     if flags.rows < 1:
         raise UserError(f"--rows {flags.rows}: expected 1 or more")
-    writer = writer_from_run(Path(flags.run), _say) if flags.run else writer_from_checkpoint(flags.checkpoint)
+    writer = writer_from_run(Path(flags.run), _log) if flags.run else writer_from_checkpoint(flags.checkpoint)
     if flags.prompt is not None:
         _print(writer, flags, options)
         return
@@ -92,7 +92,7 @@ def run_generate(flags: argparse.Namespace) -> None:
             value = found if options.samples > 1 else found[0]
             put([json.dumps(record | {"generated": value}, ensure_ascii=False).encode() + b"\n"])
             count += 1
-    _say(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
+    _log(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
 
 
 def _print(writer: Writer, flags: argparse.Namespace, options: GenerationOptions) -> None:

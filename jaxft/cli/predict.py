@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         run_predict(flags)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     if processes.is_main_process():
         print(line, file=sys.stderr, flush=True)
 
@@ -87,7 +87,7 @@ def run_predict(flags: argparse.Namespace) -> None:
     files.check_single_file(flags.input)
     output = OUTPUTS[run.config.task](run, flags)
     with open_output(flags.output) as put:
-        model = open_model(run, _say)
+        model = open_model(run, _log)
         chunks = model.task.predict_stream(
             output.examples(),
             run.checkpoint.tokenizer,
@@ -102,4 +102,4 @@ def run_predict(flags: argparse.Namespace) -> None:
             examples += len(chunk)
         put(output.lines.take_rest())
     seconds = time.perf_counter() - began
-    _say(f"{examples:,} texts in {seconds:.1f} s")
+    _log(f"{examples:,} texts in {seconds:.1f} s")

@@ -47,7 +47,7 @@ def base() -> ConfigDict:
             ),
             data=dict(
                 train=placeholder(str),  # or a pattern of files, e.g. "shards/*.txt"; dev and test too
-                parts=1,  # that files of train are dealt to; each feeds its own rows, so that no process reads all
+                shards=1,  # that files of train are dealt to; each feeds its own rows, so that no process reads all
                 dev=placeholder(str),  # unset: `dev_fraction` of train, by seed
                 test=placeholder(str),
                 format="auto",  # by the file's suffix
@@ -107,7 +107,7 @@ def base() -> ConfigDict:
                 eps=1e-8,
                 ema=0.0,  # decay of the weights' average that is evaluated and exported, e.g. 0.999; 0: none
                 lr_multipliers=((r".", 1.0),),  # e.g. ((r"^head/", 10.0), (r".", 1.0))
-                freeze=(),  # path patterns of parameters that are not trained, e.g. (r"^body/embeddings/",)
+                freeze=(),  # path patterns of parameters that are not trained, e.g. (r"^backbone/embeddings/",)
             ),
             loss=dict(
                 weight=1.0,  # of one of several tasks, set in `tasks`

@@ -65,7 +65,7 @@ def check(found: Mapping[str, Any]) -> None:
         "log.every_steps",
         "checkpoint.keep",
         "model.vocab_size",
-        "data.parts",
+        "data.shards",
     ):
         need(key, found[key] >= 1, "1 or more")
     for key in (
@@ -99,7 +99,7 @@ def check(found: Mapping[str, Any]) -> None:
     ):
         need(key, all(_is_pair(item, value) for item in found[key]), expected)
     for key, expected in (
-        ("optim.freeze", "patterns, ('^body/',)"),
+        ("optim.freeze", "patterns, ('^backbone/',)"),
         ("data.added_tokens", "words, ('<sep>',)"),
     ):
         need(key, all(isinstance(item, str) and item for item in found[key]), expected)
@@ -117,7 +117,7 @@ def check(found: Mapping[str, Any]) -> None:
         of = "tasks of config.tasks" if found["task"] == "multi_task" else "labels of words and of texts"
         need("loss.r_drop", not found["loss.r_drop"], f"0, for it is for {of}")
     _check_tasks(found, need)
-    if found["data.parts"] > 1:
+    if found["data.shards"] > 1:
         _check_parts(found)
     bounds = found["data.label_range"]
     need(
@@ -175,7 +175,7 @@ def _check_tasks(found: Mapping[str, Any], need: Callable[[str, bool, str], None
 
 
 def _check_parts(found: Mapping[str, Any]) -> None:
-    parts, rows = found["data.parts"], found["batch.rows"]
+    parts, rows = found["data.shards"], found["batch.rows"]
     kinds = [dict(found) | dict(own) for _, own in found["tasks"]] or [found]
     tagged = [kind for kind in kinds if kind["task"] in ("token_classification", "crf_tagging")]
     for ok, expected in (
@@ -199,7 +199,7 @@ def _check_parts(found: Mapping[str, Any]) -> None:
         ),
     ):
         if not ok:
-            raise UserError(f"config.data.parts={parts}: expected {expected}")
+            raise UserError(f"config.data.shards={parts}: expected {expected}")
 
 
 def _is_pair(item: Any, kind: Any) -> bool:

@@ -36,7 +36,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     parameters = model.task.exported(jax.device_get(model.parameters))
     family = family_of(run.checkpoint.hf_config)
     if heads.needs_heads_only(run):
-        parameters = {name: value for name, value in parameters.items() if name.startswith("body/")}
+        parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
         config = family.config.backbone_config(run.checkpoint.hf_config)
     else:
         config = CONFIGS[run.config.task](run)

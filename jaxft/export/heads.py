@@ -1,4 +1,4 @@
-"""What an export has beside the body where transformers has no class: heads, a loader for torch, the check of both."""
+"""What an export has beside the backbone where transformers has no class: heads, a loader for torch, the check of both."""
 
 import importlib.util
 import shutil
@@ -33,7 +33,7 @@ TAGS = "tags"  # the name of a head by itself that labels words
 
 
 def needs_heads_only(run: Run) -> bool:
-    """Whether transformers has no class for the model of `run`, so that its export is the body and heads."""
+    """Whether transformers has no class for the model of `run`, so that its export is the backbone and heads."""
     if run.config.task == "sequence_classification":
         return not has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
     return run.config.task == "multi_task"

@@ -2,7 +2,7 @@
 
 Needs torch, transformers and safetensors.
 
-A copy of this file lies in the exported folder, of several tasks on one body, of words with a CRF, with labels that
+A copy of this file lies in the exported folder, of several tasks on one backbone, of words with a CRF, with labels that
 form no entities or tags that are read at their last subwords, of texts whose states are pooled as no class of
 transformers pools them, and of texts that are read in several windows:
 
@@ -11,7 +11,7 @@ transformers pools them, and of texts that are read in several windows:
     ask("Wake me at seven")                # -> {"intent": "alarm"}
     ask(["Wake", "me", "at", "seven"])     # -> {"intent": "alarm", "slots": ["O", "O", "O", "B-time"]}
 
-model.safetensors has the body, for transformers' AutoModel. heads.safetensors has for each task NAME of heads.json
+model.safetensors has the backbone, for transformers' AutoModel. heads.safetensors has for each task NAME of heads.json
 `NAME.weight` [C, D] and `NAME.bias` [C] of a linear layer over hidden states, and of a CRF also `NAME.transitions`
 [C, C] (from, to), `NAME.start` [C] and `NAME.end` [C], -inf where the tagging scheme forbids. heads.json has under
 `tasks` the kind of each, its labels, and for texts `problem_type`, `pool` and `thresholds`; and under `reading` how
@@ -114,21 +114,21 @@ class Model:
         pooler = any(head.get("pool") == "pooler" for head in self.heads.values())
         is_bert = json.loads((Path(folder) / "config.json").read_text("utf-8"))["model_type"] == "bert"
         told = logging.get_verbosity()
-        logging.set_verbosity_error()  # of a linear layer in the folder that is none of the body's
+        logging.set_verbosity_error()  # of a linear layer in the folder that is none of the backbone's
         try:
-            self.body = AutoModel.from_pretrained(
+            self.backbone = AutoModel.from_pretrained(
                 folder, **({"add_pooling_layer": pooler} if is_bert else {})
             ).eval()
         finally:
             logging.set_verbosity(told)
-        self.body.requires_grad_(False)  # or all windows' activations would be kept
+        self.backbone.requires_grad_(False)  # or all windows' activations would be kept
 
     def logits(self, **inputs: Any) -> dict[str, np.ndarray]:
         """Each task's logits for torch tensors as the tokenizer gives them: [B, L, C], or of texts [B, C].
 
         Rows are filled up on the right.
         """
-        outputs = self.body(**inputs)
+        outputs = self.backbone(**inputs)
         hidden = outputs.last_hidden_state.numpy()
         mask = inputs["attention_mask"].numpy()[..., None]
         found = {}
@@ -225,7 +225,7 @@ class Model:
         cut = pieces(first, second, reading["max_length"] - size, reading["truncation"], reading["stride"])
         ids = [[*before, *one, *between, *other, *after] for one, other in cut]
         inputs = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
-        if self.body.config.model_type == "bert":  # a GPT-2 would add them to the words
+        if self.backbone.config.model_type == "bert":  # a GPT-2 would add them to the words
             a, b, c, d, e = frame["types"]
             kinds = [[*a, *[b] * len(one), *c, *[d] * len(other), *e] for one, other in cut]
             inputs["token_type_ids"] = kinds

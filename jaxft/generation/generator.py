@@ -42,13 +42,13 @@ class Generator:
     eos: the token that ends a text, None for none. Batches run on one device, the first.
     """
 
-    def __init__(self, body: GPT2, *, eos: int | None):
-        graph, state = nnx.split(body)
+    def __init__(self, backbone: GPT2, *, eos: int | None):
+        graph, state = nnx.split(backbone)
         # A run's parameters may lie on every device of a mesh.
-        body = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
-        self._weights, self._sizes = cached_decoder.prepare_weights(body)
+        backbone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
+        self._weights, self._sizes = cached_decoder.prepare_weights(backbone)
         self._eos = -1 if eos is None else eos
-        self.max_positions = body.max_positions
+        self.max_positions = backbone.max_positions
 
     def generate(
         self,

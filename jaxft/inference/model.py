@@ -22,7 +22,7 @@ from jaxft.training.evaluation import model_outputs
 from jaxft.training.finished_run import Run, load_best
 from jaxft.training.setup import Network, compile_eval, make_network
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def task_of(run: Run) -> Task:
     return task
 
 
-def open_model(run: Run, say: Say, *, dtype: str | None = None) -> Model:
+def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     """The best weights of `run`, rows of batches going over all devices of this machine.
 
     The run's mesh and attention are left aside, for they may be another machine's: each device holds all
@@ -95,5 +95,5 @@ def open_model(run: Run, say: Say, *, dtype: str | None = None) -> Model:
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     sizes = backbone_sizes(config, run.checkpoint.hf_config)
     net = make_network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
-    parameters = load_best(run.workdir, net.abstract, run.labels, say)
+    parameters = load_best(run.workdir, net.abstract, run.labels, log)
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))

@@ -84,7 +84,7 @@ class Writer:
 
     def __init__(
         self,
-        body: GPT2,
+        backbone: GPT2,
         tokenizer: Any,
         *,
         template: str | None = None,
@@ -94,7 +94,7 @@ class Writer:
         self.special = boundary_tokens(tokenizer)
         self.tokenizer = tokenizer
         self.template = documents.Template(template) if template else None
-        self._generator = Generator(body, eos=self.special.end)
+        self._generator = Generator(backbone, eos=self.special.end)
         self._start, self._room = list(start), room
         self._decode = _decoder(tokenizer)
 
@@ -182,7 +182,7 @@ def writer_from_run(folder: Path, log: Callable[[str], None]) -> Writer:
     template = run.config.data.template
     tokenizer = run.checkpoint.tokenizer
     return Writer(
-        step.model_of(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).body,
+        step.model_of(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).backbone,
         tokenizer,
         template=template,
         start=[] if template else [boundary_tokens(tokenizer).start],
@@ -199,7 +199,7 @@ def writer_from_checkpoint(address: str) -> Writer:
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract, source=str(folder))
-    return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).body, tokenizer)
+    return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, tokenizer)
 
 
 def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict]]:

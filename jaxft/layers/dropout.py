@@ -78,30 +78,32 @@ def apply_dropout(
     site: int | jax.Array,
     *,
     rows: int | None = None,
-    some: OutputPositions | None = None,
+    output_positions: OutputPositions | None = None,
 ) -> jax.Array:
     """Sets elements of `x` to zero with probability `rate` and divides the others by 1 - rate.
 
-    `x` is `[R, ...]`, or flat `[R * L, ...]` with `rows=R`, or `some` vectors of that. `site` numbers the place in
+    `x` is `[R, ...]`, or flat `[R * L, ...]` with `rows=R`, or `output_positions` vectors of that. `site` numbers the place in
     the network; two places with one number would share a mask. The mask is `keep_mask`'s; it is not kept for the
     backward pass but hashed again there. Source: Srivastava et al., 2014.
     """
     if seed is None or rate == 0.0:
         return x
-    return _dropout(x, seed, jnp.asarray(site), some, rate, x.shape[0] if rows is None else rows)
+    return _dropout(x, seed, jnp.asarray(site), output_positions, rate, x.shape[0] if rows is None else rows)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _dropout(x, seed, site, some, rate, rows):
-    if some is None:
+def _dropout(x, seed, site, output_positions, rate, rows):
+    if output_positions is None:
         mask = keep_mask(x.shape, rate, seed, site, rows)
     else:
-        mask = keep_mask_at(some.row, some.index, jnp.uint32(0), x.shape[-1], rate, seed, site)
+        mask = keep_mask_at(
+            output_positions.row, output_positions.index, jnp.uint32(0), x.shape[-1], rate, seed, site
+        )
     return jnp.where(mask, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
-def _dropout_forward(x, seed, site, some, rate, rows):
-    return _dropout(x, seed, site, some, rate, rows), (seed, site, some)
+def _dropout_forward(x, seed, site, output_positions, rate, rows):
+    return _dropout(x, seed, site, output_positions, rate, rows), (seed, site, output_positions)
 
 
 def _dropout_backward(rate, rows, residuals, gradient):

@@ -7,19 +7,19 @@ from flax import nnx
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.linear import Linear
 
-# Far from any body's sites, whatever its number of layers.
+# Far from any backbone's sites, whatever its number of layers.
 HEAD_SITE = 1 << 16
 
 
 class TokenClassifier(nnx.Module):
-    """A body, dropout, and one linear layer `head` that scores each token for each label.
+    """A backbone, dropout, and one linear layer `head` that scores each token for each label.
 
-    body: called like `Bert`, its width in `hidden_size`. dropout: the rate before the head. head: its class.
+    backbone: called like `Bert`, its width in `hidden_size`. dropout: the rate before the head. head: its class.
     """
 
     def __init__(
         self,
-        body: nnx.Module,
+        backbone: nnx.Module,
         *,
         num_labels: int,
         dropout: float,
@@ -27,8 +27,8 @@ class TokenClassifier(nnx.Module):
         rngs: nnx.Rngs,
         head: type[Linear] = Linear,
     ):
-        self.body = body
-        self.head = head(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
+        self.backbone = backbone
+        self.head = head(backbone.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
         self.rate = dropout
 
     def __call__(
@@ -38,13 +38,13 @@ class TokenClassifier(nnx.Module):
         positions: jax.Array,
         token_type_ids: jax.Array,
         dropout: DropoutSeed | None = None,
-        wanted: jax.Array | None = None,
+        output_mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Inputs int32 `[R, L]`, wanted boolean (see `Bert.__call__`) -> logits float32 `[R, L, C]`.
+        """Inputs int32 `[R, L]`, output_mask boolean (see `Bert.__call__`) -> logits float32 `[R, L, C]`.
 
-        Where not wanted they may mean nothing.
+        Where not output_mask they may mean nothing.
         """
-        x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
+        x = self.backbone(input_ids, segment_ids, positions, token_type_ids, dropout, output_mask)
         rows, length, size = x.shape
         x = apply_dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
@@ -65,17 +65,17 @@ class Score(nnx.Module):
 
 
 class SequenceClassifier(nnx.Module):
-    """A body, the pooled states of each segment, dropout, and one linear layer `head` that scores the segment.
+    """A backbone, the pooled states of each segment, dropout, and one linear layer `head` that scores the segment.
 
-    pool: "pooler", the body's tanh layer over a segment's first state, as transformers'
-    BertForSequenceClassification; "cls", that state itself; "last", the segment's last state, which of a causal body
+    pool: "pooler", the backbone's tanh layer over a segment's first state, as transformers'
+    BertForSequenceClassification; "cls", that state itself; "last", the segment's last state, which of a causal backbone
     is the only one to have seen all of it; "mean" or "max" over a segment's states, those of special tokens included.
     Otherwise as `TokenClassifier`.
     """
 
     def __init__(
         self,
-        body: nnx.Module,
+        backbone: nnx.Module,
         *,
         num_labels: int,
         pool: str,
@@ -86,8 +86,8 @@ class SequenceClassifier(nnx.Module):
     ):
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {POOLS}")
-        self.body = body
-        self.head = head(body.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
+        self.backbone = backbone
+        self.head = head(backbone.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs)
         self.pool = pool
         self.rate = dropout
 
@@ -106,16 +106,16 @@ class SequenceClassifier(nnx.Module):
         """
         rows, segments = starts.shape
         member = segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
-        slots = wanted = None  # of the one state of each segment that is read
+        slots = output_mask = None  # of the one state of each segment that is read
         if self.pool in ("pooler", "cls", "last"):
             slots = starts
             if self.pool == "last":
                 slots = starts + jnp.maximum(member.sum(axis=-1), 1) - 1
-            wanted = jnp.any(member & (jnp.arange(member.shape[-1]) == slots[..., None]), axis=1)
-        x = self.body(input_ids, segment_ids, positions, token_type_ids, dropout, wanted)
+            output_mask = jnp.any(member & (jnp.arange(member.shape[-1]) == slots[..., None]), axis=1)
+        x = self.backbone(input_ids, segment_ids, positions, token_type_ids, dropout, output_mask)
         if slots is not None:
             x = jnp.take_along_axis(x, slots[..., None], axis=1)
-            x = self.body.pool(x) if self.pool == "pooler" else x
+            x = self.backbone.pool(x) if self.pool == "pooler" else x
         else:
             if self.pool == "mean":
                 weights = member / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)
@@ -129,10 +129,10 @@ class SequenceClassifier(nnx.Module):
 
 
 class LanguageModel(nnx.Module):
-    """A causal `body`, called like `GPT2`, that scores words by `body.attend`."""
+    """A causal `backbone`, called like `GPT2`, that scores words by `backbone.attend`."""
 
-    def __init__(self, body: nnx.Module):
-        self.body = body
+    def __init__(self, backbone: nnx.Module):
+        self.backbone = backbone
 
     def __call__(
         self,
@@ -143,4 +143,4 @@ class LanguageModel(nnx.Module):
         dropout: DropoutSeed | None = None,
     ) -> jax.Array:
         """All inputs int32 `[R, L]` (see `GPT2.__call__`) -> logits of the next token, float32 `[R, L, V]`."""
-        return self.body.attend(self.body(input_ids, segment_ids, positions, token_type_ids, dropout))
+        return self.backbone.attend(self.backbone(input_ids, segment_ids, positions, token_type_ids, dropout))

@@ -1,4 +1,4 @@
-"""What bodies are built of besides layers.py: the MLP, and how their layers are stacked, run and recomputed."""
+"""What backbones are built of besides layers.py: the MLP, and how their layers are stacked, run and recomputed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ REMAT_POLICIES = {
 
 
 def check_network_options(*, hidden_size: int, num_heads: int, activation: str, remat: str) -> None:
-    """Raises ValueError for options that no body can have."""
+    """Raises ValueError for options that no backbone can have."""
     if hidden_size % num_heads:
         raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
     if activation not in ACTIVATIONS:
@@ -56,33 +56,33 @@ def run_layers(
     remat: str,
     unroll: bool,
     activations: NamedSharding | None,
-    wanted: OutputPositions | None = None,
+    output_positions: OutputPositions | None = None,
 ) -> jax.Array:
-    """x through `count` stacked layers, one after the other, by a scan; with `wanted` the last is on its own.
+    """x through `count` stacked layers, one after the other, by a scan; with `output_positions` the last is on its own.
 
     apply: (layer, x, index from 0, its first dropout site, vectors of x that it shall give or None for all) -> x.
     remat: what the backward pass computes again: "none", "dots" (all but the dense products' outputs) or "full" (all
-    but each layer's input). activations: how x and what each layer gives lie over the devices; see `place`. wanted:
+    but each layer's input). activations: how x and what each layer gives lie over the devices; see `place`. output_positions:
     which vectors of the last layer are given, those alone.
     """
     graph, stack = nnx.split(layers)
 
-    def body(x, layer, wanted=None):
+    def body(x, layer, output_positions=None):
         parameters, index = layer
-        x = apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index, wanted)
+        x = apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index, output_positions)
         return constrain_sharding(x, activations), None
 
     if remat != "none":
         # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
         body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
     layers = stack, jnp.arange(count)
-    if wanted is None:
+    if output_positions is None:
         return jax.lax.scan(body, constrain_sharding(x, activations), layers, unroll=unroll)[0]
     # By a split and not by slices, whose gradients would be two whole stacks to add up.
     leaves, tree = jax.tree.flatten(layers)
     others, last = zip(*(jax.lax.split(leaf, (count - 1, 1)) for leaf in leaves), strict=True)
     x = jax.lax.scan(body, constrain_sharding(x, activations), tree.unflatten(others), unroll=unroll)[0]
-    return body(x, tree.unflatten(leaf[0] for leaf in last), wanted)[0]
+    return body(x, tree.unflatten(leaf[0] for leaf in last), output_positions)[0]
 
 
 def constrain_sharding(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
@@ -103,7 +103,7 @@ def constrain_sharding(x: jax.Array, sharding: NamedSharding | None) -> jax.Arra
 def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
     """Flat parameters with a tuple of `[...]` in place of each stack `[layers, ...]`."""
     return {
-        name: tuple(jnp.unstack(value)) if name.startswith("body/layers/") else value
+        name: tuple(jnp.unstack(value)) if name.startswith("backbone/layers/") else value
         for name, value in parameters.items()
     }
 

@@ -27,9 +27,9 @@ def scatter(x: jax.Array, of: OutputPositions | None, count: int) -> jax.Array:
     return zeros.at[of.flat].set(x, unique_indices=True, mode="promise_in_bounds")
 
 
-def select_positions(wanted: jax.Array | None, most: int) -> OutputPositions | None:
-    """`most` vectors, among them those where `wanted`, boolean `[R, L]`, is true; None, which is all, for `most` 0."""
-    if wanted is None or not 0 < most < wanted.size:
+def select_positions(output_mask: jax.Array | None, most: int) -> OutputPositions | None:
+    """`most` vectors, among them those where `output_mask`, boolean `[R, L]`, is true; None, which is all, for `most` 0."""
+    if output_mask is None or not 0 < most < output_mask.size:
         return None
-    flat = jnp.argsort(~wanted.ravel(), stable=True)[:most].astype(jnp.int32)
-    return OutputPositions(flat, *jnp.divmod(flat.astype(jnp.uint32), jnp.uint32(wanted.shape[1])))
+    flat = jnp.argsort(~output_mask.ravel(), stable=True)[:most].astype(jnp.int32)
+    return OutputPositions(flat, *jnp.divmod(flat.astype(jnp.uint32), jnp.uint32(output_mask.shape[1])))

@@ -184,9 +184,9 @@ def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> P
 def backbone_sizes(
     config: ConfigDict, hf_config: Mapping[str, Any], platform: str | None = None
 ) -> dict[str, Any]:
-    """What `network` makes the body from: the checkpoint's sizes under the run's settings, for `platform`.
+    """What `network` makes the backbone from: the checkpoint's sizes under the run's settings, for `platform`.
 
-    platform: "cpu", "gpu" or "tpu", default this machine's. The result has the body's keyword arguments, its
+    platform: "cpu", "gpu" or "tpu", default this machine's. The result has the backbone's keyword arguments, its
     "architecture", and under "attention" the name of its implementation.
     """
     platform = platform or jax.default_backend()

@@ -17,7 +17,7 @@ from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.parallel import processes
 
-Say = Callable[[str], None]  # prints one line of the run's log
+Log = Callable[[str], None]  # prints one line of the run's log
 OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
 
 
@@ -41,7 +41,7 @@ class Task(Protocol):
     architectures: tuple[str, ...]  # model types that it can be trained on
     of_words: bool  # whether texts come cut into words
     predicts_words: bool  # whether the word embeddings are the output layer too
-    passes: int  # of a training step through the body: R-Drop has two
+    passes: int  # of a training step through the backbone: R-Drop has two
     compares_with_train: bool  # whether evaluations are compared with the training data, see `compared`
     selection_metric: str  # what "best" means where config.eval.metric is "auto"
     arrays: Mapping[str, ArraySpec]  # of a batch
@@ -52,7 +52,7 @@ class Task(Protocol):
         """head_dropout: the rate before the head, for a task that has one."""
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Any]:
+    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[Any]:
         """All examples of `source`, the data set called `name`; says what was found there."""
 
     @staticmethod
@@ -71,7 +71,7 @@ class Task(Protocol):
     def texts(train: Sequence[Any]) -> Iterable[str]:
         """The text of the training data, for a new tokenizer."""
 
-    def check(self, split: Split, train: Sequence[Any], say: Say) -> None:
+    def check(self, split: Split, train: Sequence[Any], log: Log) -> None:
         """Warns of what makes an encoded data set doubtful, beside the training examples."""
 
     def encode(
@@ -85,14 +85,14 @@ class Task(Protocol):
     ) -> Windows:
         """Windows of examples (`only` some, the others being context) under the settings."""
 
-    def wanted(self, windows: Windows) -> np.ndarray | None:
+    def output_counts(self, windows: Windows) -> np.ndarray | None:
         """How many positions of each window `loss` reads, int64 [N]; None: all.
 
-        What `loss` tells the body to be wanted may not be more: of more, some would be left out.
+        What `loss` tells the backbone to be wanted may not be more: of more, some would be left out.
         """
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """The module, body under `body`, from keyword arguments of the body."""
+        """The module, backbone under `backbone`, from keyword arguments of the backbone."""
 
     def loss(
         self, model: nnx.Module, batch: dict[str, jax.Array], dropout: DropoutSeed | None
@@ -161,7 +161,7 @@ def two_passes(
 ) -> tuple[jax.Array, jax.Array]:
     """(loss_sum, weight_sum) of `loss` on `logits`, of which with `r_drop` there are two, by different dropout masks:
     the mean of their losses, and so much of their `divergence` (R-Drop, Liang et al. 2021). Of several tasks on one
-    body each has a second pass of its own."""
+    backbone each has a second pass of its own."""
     first = logits(dropout)
     total, weight = loss(first)
     if not r_drop or dropout is None:

@@ -17,7 +17,7 @@ from jaxft.errors import UserError
 from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 # Bytes of data that are gathered in memory for a file of a checkpoint; by default orbax holds 2 GB.
 FILE_SIZE = 64 << 20
 # orbax tells every phase of every save, and a failed one with a trace from each thread; `Checkpoints` says it once.
@@ -52,8 +52,8 @@ class RunCheckpoints:
     share; process 0 looks what is there, and takes away. Any number of processes may restore.
     """
 
-    def __init__(self, folder: Path, *, keep: int | None, say: Say, read_only: bool = False):
-        self.folder, self.say, self._read_only = folder.absolute(), say, read_only
+    def __init__(self, folder: Path, *, keep: int | None, log: Log, read_only: bool = False):
+        self.folder, self.log, self._read_only = folder.absolute(), log, read_only
         options = (
             ocp.CheckpointManagerOptions(read_only=True)
             if read_only
@@ -116,7 +116,7 @@ class RunCheckpoints:
         except Exception as error:  # orbax and tensorstore raise many types for a failed write
             self._remove_unfinished()  # it holds on to the room that the next save, and the log, need
             self._manager.reload()  # it counts the failed one, and would drop good ones for it
-            self.say(
+            self.log(
                 f"warning: checkpoint {step} could not be saved in {self.folder} ({_first_line(error)}); the run "
                 f"goes on, earlier checkpoints are kept: {self.steps() or 'none'}"
             )
@@ -155,7 +155,7 @@ class RunCheckpoints:
                     raise
                 damaged.append(step)
                 reason = _first_line(error)[:200]
-                self.say(
+                self.log(
                     f"warning: checkpoint {self.folder / str(step)} is damaged ({reason}); trying the one before"
                 )
                 continue

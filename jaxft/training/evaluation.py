@@ -89,7 +89,7 @@ def generate_targets(
     """The text that follows each prompt of token ids, up to its end: greedy, or the best of `config.eval.beams`."""
     options = GenerationOptions(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
     here = replicate_locally(parameters, net.mesh)
-    generator = Generator(model_of(net.graphdef, here).body, eos=tokenizer.eos_token_id)
+    generator = Generator(model_of(net.graphdef, here).backbone, eos=tokenizer.eos_token_id)
     rows = config.eval.rows
     texts = []  # of each batch; the processes take turns
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):

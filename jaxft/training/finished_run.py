@@ -20,7 +20,7 @@ from jaxft.training.identity import settings_without, versions
 
 
 def load_best(
-    workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], labels: list[str], say=print
+    workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], labels: list[str], log=print
 ) -> dict[str, jax.Array]:
     """The best parameters of the run in `workdir`, into the shapes and shardings of `abstract`.
 
@@ -31,7 +31,7 @@ def load_best(
         raise UserError(
             f"{workdir} has no weights: there is no folder {folder}; is it a run that was evaluated?"
         )
-    checkpoints = RunCheckpoints(folder, keep=None, say=say, read_only=True)
+    checkpoints = RunCheckpoints(folder, keep=None, log=log, read_only=True)
 
     def fitting(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}

@@ -55,7 +55,7 @@ class RunLog:
         self._tensorboard = self._wandb = self._progress = self._task = None
         self.console = Console(soft_wrap=True, highlight=False, quiet=quiet)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """One line of the log."""
         if self._quiet:
             return
@@ -107,14 +107,14 @@ class RunLog:
             with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         except OSError as error:
-            self.say(f"warning: step {step} is missing from metrics.jsonl, the run goes on: {error}")
+            self.log(f"warning: step {step} is missing from metrics.jsonl, the run goes on: {error}")
         if self._tensorboard:
             try:
                 for name, value in values.items():
                     self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
                 self._tensorboard.flush()
             except OSError as error:
-                self.say(f"warning: TensorBoard events end before step {step}, the run goes on: {error}")
+                self.log(f"warning: TensorBoard events end before step {step}, the run goes on: {error}")
                 self._tensorboard = None
         if self._wandb:
             self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)

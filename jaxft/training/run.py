@@ -80,7 +80,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
         config=config.to_dict(),
         quiet=not processes.is_main_process(),
     )
-    say = report.say
+    log = report.log
     if processes.count() > 1 and config.data.cache_dir is None:  # in the folder that all processes share
         config = config.copy_and_resolve_references()
         config.data.cache_dir = str(workdir / "cache")
@@ -92,12 +92,12 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
     kind = TASKS[config.task]
     train_rows = local_rows(mesh, config.batch.rows)
-    here = shards_of_rows(train_rows, config.batch.rows, config.data.parts)
-    train, splits = read_run_splits(kind, config, here, say)
+    here = shards_of_rows(train_rows, config.batch.rows, config.data.shards)
+    train, splits = read_run_splits(kind, config, here, log)
     checkpoint = open_base_model(config, lambda: kind.texts(train[0].examples))
     labels = label_set(kind, train)
     task = kind(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
-    train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, say)
+    train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, log)
     selected_by = selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
@@ -122,13 +122,13 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     warmup = duration_steps(config.optim.warmup, "optim.warmup", total=total, **scale)
     eval_every = config.eval.every_steps or loader.steps_per_epoch
     save_every = config.checkpoint.every_steps or eval_every
-    say(
+    log(
         f"rows of {length}: {examples_per_step / config.batch.rows:.1f} windows a row, "
         f"{loader.padding_fraction:.1%} padding; {loader.steps_per_epoch:,} steps an epoch, {total:,} in all, "
         f"{warmup:,} of them warmup"
     )
-    if config.data.parts > 1 and (warning := loader.uneven()):
-        say(warning)
+    if config.data.shards > 1 and (warning := loader.uneven()):
+        log(warning)
 
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = backbone_sizes(config, checkpoint.hf_config)
@@ -139,39 +139,39 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     data.append(splits["dev"].windows.fingerprint)
     identity = run_identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
     processes.assert_same(identity | describe_local_devices())
-    last = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, say=say)
-    best = RunCheckpoints(workdir / "best", keep=1, say=say)
+    last = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
+    best = RunCheckpoints(workdir / "best", keep=1, log=log)
     restored = last.restore(lambda meta: check_identity(meta, identity, workdir) or trainer.stacked)
     if restored:
         step, state, meta = restored
         state = trainer.restored_state(state)
         progress = meta["progress"]
-        say(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
+        log(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
         if warning := changed_versions(meta):
-            say(warning)
+            log(warning)
     else:
         step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}, "totals": {}}
         if config.init_from:
             parameters, said = (
-                load_best(Path(config.init_from), net.abstract, task.labels, say),
+                load_best(Path(config.init_from), net.abstract, task.labels, log),
                 f"weights: {config.init_from}",
             )
         else:
             if config.model.init == "pretrained" and processes.count() > 1:
                 processes.assert_same({"pretrained weights": weights_checksum(checkpoint.folder)})
             parameters, said = initial_parameters(net, config, checkpoint)
-        say(said)
+        log(said)
         state = trainer.new_state(parameters)
         del parameters  # memory: the state may have copies
         save_model_files(workdir, checkpoint, task.labels)
     trained = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.trainable))
-    say(
+    log(
         f"{net.count:,} parameters, {trained:,} of them trained; "
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
         f"; attention: {sizes['attention']}"
     )
     if said := describe_unsharded(net.abstract, mesh, sizes["num_heads"]):
-        say(said)
+        log(said)
 
     if profile_steps and not step <= profile_steps.start < profile_steps.stop < total:
         raise UserError(
@@ -190,7 +190,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     compile_s = time.perf_counter() - compile_began
     release_memory()
     flops_per_token = net.train_flops_per_token(length, given)
-    say(
+    log(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
         f"{predicted_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
@@ -244,7 +244,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
                 if peak:
                     rate = flops_per_token * timed["tokens"] / seconds
                     line["mfu"] = rate / (peak * jax.device_count())
-                say(train_line(at, total, line))
+                log(train_line(at, total, line))
                 report.write(at, "train", line)
                 window.clear()
                 timed.clear()
@@ -281,7 +281,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
             if profile.due(step):
                 settle(0)
                 with clock:
-                    say(profile.toggle())
+                    log(profile.toggle())
             arrays = place_batch(batch.arrays, mesh)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):  # profilers tell steps apart by it
                 state, metrics = train_steps[batch.shape](state, arrays, seed)
@@ -306,13 +306,13 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
                             progress |= {"best": metric, "best_step": step}
                     else:
                         progress["worse"] += 1
-                    say(
+                    log(
                         f"step {step}/{total}  dev: {task.summary(values)}"
                         + ("  (best so far)" if progress["best_step"] == step else "")
                     )
                 if config.eval.patience and progress["worse"] >= config.eval.patience:
                     stopped_early = progress["stopped_early"] = True
-                    say(f"no better {selected_by} in {progress['worse']} evaluations: stopping early")
+                    log(f"no better {selected_by} in {progress['worse']} evaluations: stopping early")
             stopping = stop_asked()
             if step % save_every == 0 or step == total or stopped_early or stopping:
                 settle(0)
@@ -323,7 +323,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
         train_s, stall_s = spent().values()
     late_compiles = compiles.count - compiled_before
     if late_compiles:
-        say(
+        log(
             f"warning: {late_compiles} compilations after the start; each made the devices wait, and is a bug"
         )
     last.wait()
@@ -332,9 +332,9 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     parameters, best_step = parameters_now(), progress["best_step"]
     if best_step != step:
         try:
-            parameters = load_best(workdir, net.abstract, task.labels, say)
+            parameters = load_best(workdir, net.abstract, task.labels, log)
         except UserError as error:  # hours of training are not lost for it
-            say(f"warning: {error}. The weights of the last step take their place")
+            log(f"warning: {error}. The weights of the last step take their place")
             best_step = step
             best.save(step, parameters, best_meta(net.abstract, task.labels, {}))
     best.close()
@@ -374,7 +374,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     }
     if processes.is_main_process():
         write_json(workdir / "summary.json", summary)
-    say(
+    log(
         f"{step:,} steps in {train_s:.1f} s: {summary['real_tokens_per_s']:,.0f} tokens/s, "
         f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
         f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"

@@ -37,7 +37,7 @@ from jaxft.training import step
 # The share of tokens read by the loss up to which those are gathered: reckoned, for of a layer's time in the last one
 # only a tenth could be gained then. At 0.58 a step of WNUT-17 took 0.955 of its time.
 MAX_OUTPUT_SHARE = 0.9
-WORDS = "body/embeddings/word/embedding"
+WORDS = "backbone/embeddings/word/embedding"
 
 
 def open_base_model(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
@@ -61,7 +61,7 @@ class Network:
     mesh: Mesh
     abstract: dict[str, jax.ShapeDtypeStruct]  # with shardings
     new_parameters: Any  # uint32 seed -> parameters by path
-    narrows: bool  # whether the last layer leaves positions out that are not wanted
+    prunes_outputs: bool  # whether the last layer leaves positions out that are not wanted
     layers_apart: bool  # in train states: on a CPU an unrolled step would copy each layer out of its stack
 
     @functools.cached_property
@@ -69,28 +69,28 @@ class Network:
         """Number of parameters."""
         return sum(leaf.size for leaf in self.abstract.values())
 
-    def train_flops_per_token(self, length: int, wanted: float = 1.0) -> float:
+    def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
         """Model FLOPs of forward and backward for a token in a row of `length`, without recomputation.
 
         Six per weight of a matrix product, the output's tied embedding being one, and 12 * layers * length *
         width for attention scores and their weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
-        wanted: the share of tokens that the last layer gives, which it takes through its products after attention.
+        output_share: the share of tokens that the last layer gives, which it takes through its products after attention.
         With R-Drop there are two passes.
         """
         kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
         if self.task.predicts_words:
-            dense += 6 * wanted * self.abstract[WORDS].size
+            dense += 6 * output_share * self.abstract[WORDS].size
         after = [
             leaf for name, leaf in kernels.items() if re.search(r"/layers/(attention/output|mlp/)", name)
         ]
-        dense -= 6 * (1 - wanted) * sum(leaf.size // leaf.shape[0] for leaf in after)
+        dense -= 6 * (1 - output_share) * sum(leaf.size // leaf.shape[0] for leaf in after)
         query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
         return self.task.passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
 
 
 def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
-    """The task's model over a body of `sizes`, as `body_sizes` gives them, laid over `mesh`. Computes nothing."""
+    """The task's model over a backbone of `sizes`, as `body_sizes` gives them, laid over `mesh`. Computes nothing."""
     sizes = dict(sizes)
     attend = functools.partial(make_attention, sizes.pop("attention", "dense"), mesh)
     sizes["attention_function"] = attend()
@@ -101,13 +101,13 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
     # Scanned layers would be copied to take the last from the others; over devices, positions would travel.
-    narrows = sizes["unroll"] and mesh.size == 1
+    prunes_outputs = sizes["unroll"] and mesh.size == 1
 
     @functools.cache
-    def graphdef(block: int, every: int, wanted: int) -> nnx.GraphDef:
+    def graphdef(block: int, every: int, output_count: int) -> nnx.GraphDef:
         known = sizes | {
             "attention_function": attend(block=block, every=every),
-            "wanted_most": wanted * narrows,
+            "output_count": output_count * prunes_outputs,
         }
         return nnx.split(nnx.eval_shape(lambda: task.build_model(known, nnx.Rngs(params=0))))[0]
 
@@ -117,7 +117,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
         for name, leaf in shapes.items()
     }
-    apart = narrows and mesh.devices.flat[0].platform == "cpu"
+    apart = prunes_outputs and mesh.devices.flat[0].platform == "cpu"
     return Network(
         task=task,
         graphdef=graphdef(0, 0, 0),
@@ -125,7 +125,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         mesh=mesh,
         abstract=abstract,
         new_parameters=parameters,
-        narrows=narrows,
+        prunes_outputs=prunes_outputs,
         layers_apart=apart,
     )
 
@@ -152,7 +152,7 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: PretrainedM
 
         tensors = open_tensors(folder)
         # Checkpoints of other tasks have no pooler, and no task's head is another's.
-        new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "body/pooler/")
+        new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "backbone/pooler/")
         loaded, report = load_weights(
             family_of(checkpoint.hf_config).table,
             tensors,
@@ -259,8 +259,8 @@ def make_train_loader(
     options: of `Loader`, beside those that `config` has.
     """
     data, rows = config.data, config.batch.rows
-    if data.parts > 1:
-        of_parts = {"parts": data.parts, "pool": processes.gather_by_shard}
+    if data.shards > 1:
+        of_parts = {"parts": data.shards, "pool": processes.gather_by_shard}
         return ShardedLoader(windows, rows=rows, only=only, **of_parts, **options)
     mix = mixed.Mix(data.mix, data.mix_temperature, data.mix_weights, config.batch.by_task)
     return mixed.make_loader(windows[0], mix, rows=rows, only=only, pack=data.pack, shuffle=True, **options)
@@ -279,14 +279,14 @@ def prune_outputs(
     Done where the network can, the data is in one part, and enough is left out. windows: the loader's, by part. steps:
     of the run. parts: microbatches of a batch. Gives the share of tokens that the last layer then has to give.
     """
-    counts = net.narrows and not isinstance(loader, ShardedLoader)
-    wanted = net.task.wanted(windows[0]) if counts else None
-    if wanted is None:
+    counts = net.prunes_outputs and not isinstance(loader, ShardedLoader)
+    output_counts = net.task.output_counts(windows[0]) if counts else None
+    if output_counts is None:
         return 1.0
-    share = float(wanted.sum() / windows[0].lengths.sum())
+    share = float(output_counts.sum() / windows[0].lengths.sum())
     if share > MAX_OUTPUT_SHARE:
         return 1.0
-    loader.count_wanted(wanted, steps, parts)
+    loader.count_outputs(output_counts, steps, parts)
     return share
 
 

@@ -14,11 +14,11 @@ from jaxft.data.encoding.multi_task import parse_data_sets
 from jaxft.data.sources import files, records
 from jaxft.errors import UserError
 from jaxft.parallel import processes
-from jaxft.tasks.base import Say, Split, Task
+from jaxft.tasks.base import Log, Split, Task
 
 
 def read_splits(
-    task: type[Task], config: ConfigDict, say: Say, names: Sequence[str] = ("train", "dev", "test")
+    task: type[Task], config: ConfigDict, log: Log, names: Sequence[str] = ("train", "dev", "test")
 ) -> dict[str, Split]:
     """The run's splits of these names that there are, without windows.
 
@@ -27,21 +27,21 @@ def read_splits(
     found = {}
     if config.data.dev is None and ("train" in names or "dev" in names):
         source, fraction = config.data.train, config.data.dev_fraction
-        train, dev = task.split_dev(task.read(config, "train", source, say), fraction, config.seed)
+        train, dev = task.split_dev(task.read(config, "train", source, log), fraction, config.seed)
         called = f"{fraction:.0%} of {source}, seed {config.seed}"
-        say(f"dev: not given; split off {len(dev):,} examples: {called}")
+        log(f"dev: not given; split off {len(dev):,} examples: {called}")
         found = {"train": Split("train", source, train, None), "dev": Split("dev", called, dev, None)}
     for name in names:
         if name not in found and (source := config.data[name]) is not None:
-            found[name] = Split(name, source, task.read(config, name, source, say), None)
+            found[name] = Split(name, source, task.read(config, name, source, log), None)
     return {name: found[name] for name in names if name in found}
 
 
 def read_run_splits(
-    task: type[Task], config: ConfigDict, here: Sequence[int], say: Say
+    task: type[Task], config: ConfigDict, here: Sequence[int], log: Log
 ) -> tuple[dict[int, Split], dict[str, Split]]:
     """What a run reads, without windows: of the training data those parts, from 0, that are `here`; dev and test."""
-    parts = config.data.parts
+    parts = config.data.shards
     if config.data.train is None:
         raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
     sources = [("", config.data.train)]
@@ -57,42 +57,42 @@ def read_run_splits(
             least = min(len(files.matching_files(address) or [address]) for _, address in sources)
             most = max(n for n in range(1, least + 1) if config.batch.rows % n == 0)
             if most > 1:
-                say(
-                    f"every process reads all files of {config.data.train}; config.data.parts={most} deals them"
+                log(
+                    f"every process reads all files of {config.data.train}; config.data.shards={most} deals them"
                 )
-        found = read_splits(task, config, say)
+        found = read_splits(task, config, log)
         return {0: found.pop("train")}, found
     processes.assert_same(
         {key: value for _, address in sources for key, value in records.source_sizes(address).items()}
     )
     train = {}
-    with _of_parts(say) as saying:
+    with _of_parts(log) as saying:
         for number in here:
             part = f"#{number + 1}/{parts}"
             source = ";".join(f"{tasks}{address}{part}" for tasks, address in sources)
             examples = task.read(config, "train", source, saying(number))
             train[number] = Split(f"train{part}", source, examples, None)
-    return train, read_splits(task, config, say, ("dev", "test"))
+    return train, read_splits(task, config, log, ("dev", "test"))
 
 
 @contextlib.contextmanager
-def _of_parts(say: Say) -> Iterator[Callable[[int], Say]]:
+def _of_parts(log: Log) -> Iterator[Callable[[int], Log]]:
     """Gives what says lines about a part; process 0 says at the end also what others have said of theirs."""
     lines: dict[int, list[str]] = {}
 
-    def saying(number: int) -> Say:
+    def saying(number: int) -> Log:
         own = lines[number] = []
 
         def one(line: str) -> None:
             own.append(line)
-            say(line)
+            log(line)
 
         return one
 
     yield saying
     for number, said in enumerate(processes.gather_by_shard(lines)):
         for line in said if number not in lines else ():
-            say(line)
+            log(line)
 
 
 def label_set(task: type[Task], train: Mapping[int, Split]) -> list[str]:
@@ -109,7 +109,7 @@ def encode_splits(
     others: dict[str, Split],
     tokenizer: Any,
     config: ConfigDict,
-    say: Say,
+    log: Log,
 ) -> tuple[dict[int, Split], dict[str, Split]]:
     """What `read_run` found, checked and with windows."""
 
@@ -123,14 +123,14 @@ def encode_splits(
 
     train = {number: encoded(part) for number, part in train.items()}
     others = {name: encoded(split) for name, split in others.items()}
-    shared = others | ({"train": train[0]} if config.data.parts == 1 else {})
+    shared = others | ({"train": train[0]} if config.data.shards == 1 else {})
     # Before processes tell each other what they found in it.
     processes.assert_same({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
-    with _of_parts(say) as saying:
+    with _of_parts(log) as saying:
         for number, part in train.items():
             task.check(part, part.examples, saying(number))
     for split in others.values():
-        task.check(split, all_examples(train), say)
+        task.check(split, all_examples(train), log)
     return train, others
 
 

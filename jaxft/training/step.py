@@ -14,7 +14,7 @@ from jaxft.layers.layer_stacks import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 
-# Flat: {"body/embeddings/word/embedding": array, ...}, with tuples of arrays where `stacks.apart` made them.
+# Flat: {"backbone/embeddings/word/embedding": array, ...}, with tuples of arrays where `stacks.apart` made them.
 Parameters = dict[str, Any]
 Batch = dict[str, jax.Array]  # arrays of [rows, length]; see data/loader.py
 MATRICES = ("kernel", "embedding")  # what the names of parameters that are matrices end with

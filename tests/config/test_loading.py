@@ -49,7 +49,7 @@ def test_names_that_users_type_take_values():
         "data.dev=x=y.conll",
         "data.train=17",
         "optim.warmup=10%",
-        "optim.freeze=('^body/',)",
+        "optim.freeze=('^backbone/',)",
         "optim.lr_multipliers=(('^head/', 10), ('.', 1.0))",
         "loss.class_weights=[['O', 0.5]]",
         "mesh.fsdp=2",
@@ -57,7 +57,7 @@ def test_names_that_users_type_take_values():
     assert (config.seed, config.optim.lr, config.train.steps, config.data.pack) == (3, 1.0, None, False)
     assert (config.data.dev, config.data.train, config.optim.warmup) == ("x=y.conll", "17", "10%")
     assert config.optim.lr_multipliers == (("^head/", 10), (".", 1.0))
-    assert (config.optim.freeze, config.loss.class_weights) == (("^body/",), (("O", 0.5),))
+    assert (config.optim.freeze, config.loss.class_weights) == (("^backbone/",), (("O", 0.5),))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_names_that_users_type_take_values():
         ("optim.warmup=-5%", r"config\.optim\.warmup='-5%': expected a share"),
         ("optim.warmup=-0.1", r"config\.optim\.warmup=-0\.1: expected a share"),
         ("optim.warmup=1e999 steps", r"expected a share"),
-        ("optim.freeze=^body/", r"config\.optim\.freeze takes a tuple, found '\^body/'"),
+        ("optim.freeze=^backbone/", r"config\.optim\.freeze takes a tuple, found '\^backbone/'"),
         ("optim.freeze=(1,)", r"config\.optim\.freeze=\(1,\): expected patterns"),
         ("optim.lr_multipliers=('^head/', 10.0)", r"config\.optim\.lr_multipliers=.*expected pairs such as"),
         (

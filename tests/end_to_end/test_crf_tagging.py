@@ -32,7 +32,7 @@ SETTINGS = {
     "data.test": "none",
     "batch.rows": 16,
     "train.steps": 40,
-    "optim.freeze": ("^body/",),
+    "optim.freeze": ("^backbone/",),
     "eval.every_steps": 20,
     "checkpoint.every_steps": 15,
     "model.unroll": "no",

@@ -67,7 +67,7 @@ def config_for(folder, tiny_bert, tiny_gpt2):
             "model__unroll": "no",
             "data__train": f"{folder}/part-*.jsonl",
             "data__dev": f"{folder}/dev.jsonl",
-            "data__parts": PARTS,
+            "data__shards": PARTS,
             "data__scheme": "iob2",
             "data__cache_dir": "off",
             "data__max_length": 48,
@@ -86,7 +86,7 @@ def config_for(folder, tiny_bert, tiny_gpt2):
 def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
     kind = TASKS[config.task]
-    found, _ = read_run_splits(kind, config, range(config.data.parts), lambda line: None)
+    found, _ = read_run_splits(kind, config, range(config.data.shards), lambda line: None)
     checkpoint = open_base_model(config, lambda: [])
     task = kind(label_set(kind, found), head_dropout=0.0, config=config)
     encoded, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
@@ -117,7 +117,7 @@ def segments_of_an_epoch(config):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_epoch_of_parts_has_the_windows_and_labels_of_the_whole(kind, config_for):
-    whole, labels = segments_of_an_epoch(config_for(kind, data__parts=1))
+    whole, labels = segments_of_an_epoch(config_for(kind, data__shards=1))
     parted, same = segments_of_an_epoch(config_for(kind))
     assert sum(whole.values()) >= 110 and parted == whole
     assert same == labels and labels == LABELS.get(kind, labels)
@@ -145,10 +145,10 @@ def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
     pattern = f"{folder}/part-*.jsonl"
     for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
         said = []
-        config = config_for(kind, data__parts=1, data__train=source)
+        config = config_for(kind, data__shards=1, data__train=source)
         read_run_splits(TASKS[config.task], config, [0], said.append)
-        assert said[0] == f"every process reads all files of {source}; config.data.parts=3 deals them"
-        one_file = config_for(kind, data__parts=1, data__train=f"{folder}/dev.jsonl")
+        assert said[0] == f"every process reads all files of {source}; config.data.shards=3 deals them"
+        one_file = config_for(kind, data__shards=1, data__train=f"{folder}/dev.jsonl")
         read_run_splits(TASKS[config.task], one_file, [0], said.append)
         assert len([line for line in said if "deals them" in line]) == 1
 
@@ -173,13 +173,13 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [
-        ("words", {"batch__rows": 8}, r"config.data.parts=3: expected a divisor of config.batch.rows=8"),
-        ("words", {"data__parts": 0}, r"config.data.parts=0: expected 1 or more"),
-        ("words", {"data__pack": False}, r"config.data.parts=3: expected 1 without config.data.pack"),
+        ("words", {"batch__rows": 8}, r"config.data.shards=3: expected a divisor of config.batch.rows=8"),
+        ("words", {"data__shards": 0}, r"config.data.shards=0: expected 1 or more"),
+        ("words", {"data__pack": False}, r"config.data.shards=3: expected 1 without config.data.pack"),
         (
             "words",
             {"data__dev": None},
-            r"config.data.parts=3: expected 1 without config.data.dev: name a dev set",
+            r"config.data.shards=3: expected 1 without config.data.dev: name a dev set",
         ),
         (
             "words",

@@ -100,7 +100,7 @@ def test_the_card_reads_as_one_and_tells_the_runs_scores(exported, finished_run,
 
 def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):
     """Import, a frozen body through two steps, a checkpoint, and export: every tensor as it was."""
-    short = {"optim.freeze": "('^body/',)", "train.steps": 2, "eval.every_steps": 2}
+    short = {"optim.freeze": "('^backbone/',)", "train.steps": 2, "eval.every_steps": 2}
     quick = {"model.unroll": "no", "batch.accumulate": 1}  # to compile
     flags = [f"--config.{key}={value}" for key, value in (short | quick).items()]
     train(settings.load(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")

@@ -261,7 +261,7 @@ def test_a_run_goes_on_over_another_mesh(on_eight_devices, tiny_flags, tmp_path,
             "said"
         ]
     told, *_ = re.findall(r"not split along that axis of the mesh: (.*)", found["said"])
-    assert re.match(r"tensor 4 doesn't divide [\d,]+ of body/embeddings/word/embedding", told)
+    assert re.match(r"tensor 4 doesn't divide [\d,]+ of backbone/embeddings/word/embedding", told)
 
 
 def mesh_of(**sizes):
@@ -293,23 +293,27 @@ def test_layout_of_parameters_follows_the_rules():
     mesh = jax.sharding.AbstractMesh((1, 2, 2), AXES)
     spec = jax.sharding.PartitionSpec
     for name, shape, want in (
-        ("body/layers/attention/query/kernel", (6, 8, 8), spec(None, "fsdp", "tensor")),
-        ("body/layers/attention/output/kernel", (6, 8, 8), spec(None, "tensor", "fsdp")),
-        ("body/layers/mlp/up/bias", (6, 8), spec(None, "tensor")),
-        ("body/embeddings/word/embedding", (100, 8), spec("tensor", "fsdp")),
-        ("body/embeddings/word/embedding", (101, 8), spec(None, "fsdp")),  # does not divide: left whole
-        ("body/layers/mlp_norm/scale", (6, 8), spec(None, None)),
+        ("backbone/layers/attention/query/kernel", (6, 8, 8), spec(None, "fsdp", "tensor")),
+        ("backbone/layers/attention/output/kernel", (6, 8, 8), spec(None, "tensor", "fsdp")),
+        ("backbone/layers/mlp/up/bias", (6, 8), spec(None, "tensor")),
+        ("backbone/embeddings/word/embedding", (100, 8), spec("tensor", "fsdp")),
+        ("backbone/embeddings/word/embedding", (101, 8), spec(None, "fsdp")),  # does not divide: left whole
+        ("backbone/layers/mlp_norm/scale", (6, 8), spec(None, None)),
         ("head/kernel", (8, 9), spec("fsdp", None)),
     ):
         assert parameter_spec(name, shape, mesh) == want, name
 
 
 def test_what_a_mesh_does_not_divide_is_told():
-    shapes = {"head/kernel": (8, 9), "body/embeddings/word/embedding": (101, 8), "body/norm/scale": (7,)}
+    shapes = {
+        "head/kernel": (8, 9),
+        "backbone/embeddings/word/embedding": (101, 8),
+        "backbone/norm/scale": (7,),
+    }
     shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
     mesh = jax.sharding.AbstractMesh((3, 2, 2), AXES)
     assert describe_unsharded(shapes, mesh, 3) == (
-        "not split along that axis of the mesh: tensor 2 doesn't divide 101 of body/embeddings/word/embedding; "
+        "not split along that axis of the mesh: tensor 2 doesn't divide 101 of backbone/embeddings/word/embedding; "
         "tensor 2 doesn't divide 3 heads, which each device has all of"
     )
     assert describe_unsharded(shapes, jax.sharding.AbstractMesh((4, 1, 1), AXES), 3) is None

@@ -1,4 +1,4 @@
-"""Several tasks on one body, as a user runs them: labels of the same texts, data sets of their own, and mistakes."""
+"""Several tasks on one backbone, as a user runs them: labels of the same texts, data sets of their own, and mistakes."""
 
 import argparse
 import json
@@ -244,7 +244,7 @@ def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
 
 @pytest.mark.parametrize("kind", ["joint", "apart"])
 def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
-    """Multi-label, a number (unscaled) over a mean, and a CRF, whose heads lie beside the body."""
+    """Multi-label, a number (unscaled) over a mean, and a CRF, whose heads lie next to the backbone."""
     run, _ = request.getfixturevalue(kind)
     export(run, tmp_path / "model", verify=True)
     said = capsys.readouterr().out
@@ -432,7 +432,7 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
         ({"tasks": (("a", (("data.label", "x"),)),)}, "config.tasks, a: what kind of task is it"),
         (
             {"tasks": (("a", (("task", "causal_lm"),)),)},
-            "a: task='causal_lm', but tasks that share a body are",
+            "a: task='causal_lm', but tasks that share a backbone are",
         ),
         (
             {"data__train": "intent=x.jsonl"},

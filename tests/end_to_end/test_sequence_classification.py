@@ -235,7 +235,7 @@ def predicted(monkeypatch, tmp_path):
     opened = {}
     original = inference.open_model
     monkeypatch.setattr(
-        inference, "open_model", lambda run, say: opened.setdefault(run.workdir, original(run, say))
+        inference, "open_model", lambda run, log: opened.setdefault(run.workdir, original(run, log))
     )
 
     def run(folder, content: bytes, name: str = "", format: str = "auto") -> bytes:

@@ -271,7 +271,7 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     held_out.write_text("\n\n".join([pathlib.Path(corpus["dev"]).read_text().strip(), *firsts]) + "\n")
     settings = {
         "data.train": "part-*.conll",
-        "data.parts": PARTS,
+        "data.shards": PARTS,
         "data.scheme": "iob2",
         "data.dev": held_out,
     }
@@ -333,7 +333,7 @@ def test_processes_that_see_other_files_do_not_deal_them(train, dealt, tmp_path)
     try:
         more = [
             "--config.data.train=part-*.conll",
-            f"--config.data.parts={PARTS}",
+            f"--config.data.shards={PARTS}",
             "--config.data.scheme=iob2",
         ]
         ends, _ = train(tmp_path / "run", more=more, folders=folders[1:])

@@ -57,7 +57,7 @@ def test_from_scratch_with_the_start_told_and_the_share_of_the_peak(run, monkeyp
     for row in (row for row in rows if row["kind"] == "train"):
         assert row["mfu"] == pytest.approx(flops * row["real_tokens_per_s"] / 1e12)
     assert re.search(r"step 8/8  loss .*  MFU \d+\.\d%", output)
-    assert new["body/embeddings/word/embedding"].std() == pytest.approx(
+    assert new["backbone/embeddings/word/embedding"].std() == pytest.approx(
         0.1, rel=0.1
     )  # the checkpoint's initializer_range, not its weights
 
@@ -81,7 +81,7 @@ def test_all_subwords_labelled_and_rates_by_path(run, monkeypatch, tmp_path):
         return original(arrays, mesh)
 
     monkeypatch.setattr(sharding, "place", place)
-    words, multipliers = {}, "(('^body/embeddings/', 0.0), ('.', 1.0))"
+    words, multipliers = {}, "(('^backbone/embeddings/', 0.0), ('.', 1.0))"
     for case in ("first", "all"):
         learnt[case] = 0
         summary, _, output = run(
@@ -93,13 +93,13 @@ def test_all_subwords_labelled_and_rates_by_path(run, monkeypatch, tmp_path):
     assert words["all"] == words["first"]
     one, other = weights(tmp_path / "first"), weights(tmp_path / "all")
     for name in one:
-        assert np.array_equal(one[name], other[name]) == name.startswith("body/embeddings/"), name
+        assert np.array_equal(one[name], other[name]) == name.startswith("backbone/embeddings/"), name
 
 
 def test_frozen_and_averaged_weights_go_on_to_the_same_end(run, monkeypatch, tmp_path):
     """A run that breaks off and goes on equals one that does not: the average is part of what is saved."""
     options = {
-        "optim__freeze": "('^body/embeddings/', '^body/layers/attention/')",
+        "optim__freeze": "('^backbone/embeddings/', '^backbone/layers/attention/')",
         "optim__ema": 0.9,
         "eval__every_steps": 2,
         "checkpoint__every_steps": 3,
@@ -107,7 +107,7 @@ def test_frozen_and_averaged_weights_go_on_to_the_same_end(run, monkeypatch, tmp
     whole, rows, output = run("whole", **options)
     trained = int(re.search(r"parameters, ([\d,]+) of them trained", output)[1].replace(",", ""))
     best = weights(tmp_path / "whole")
-    frozen = [name for name in best if re.match(r"body/embeddings/|body/layers/attention/", name)]
+    frozen = [name for name in best if re.match(r"backbone/embeddings/|backbone/layers/attention/", name)]
     assert trained == sum(value.size for name, value in best.items() if name not in frozen)
 
     def broken(self, step, original=Loader.batch):

@@ -38,12 +38,12 @@ def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     sizes = gpt2_config.sizes(config.to_dict())
-    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(body=GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     parameters, _ = load_weights(
         gpt2_weights.TABLE, tensors, parameter_paths.flatten(nnx.to_pure_dict(state))
     )
-    return model, nnx.merge(graph, parameter_paths.unflatten(jax.tree.map(jnp.asarray, parameters))).body
+    return model, nnx.merge(graph, parameter_paths.unflatten(jax.tree.map(jnp.asarray, parameters))).backbone
 
 
 @functools.cache
@@ -245,7 +245,7 @@ def test_one_program_serves_a_bucket_of_shapes_and_every_seed():
 
 def test_the_cache_is_written_in_place():
     """The loop's temporaries would be larger than the cache, were it copied."""
-    body = GPT2(
+    backbone = GPT2(
         vocab_size=8,
         hidden_size=16,
         num_layers=2,
@@ -260,7 +260,7 @@ def test_the_cache_is_written_in_place():
         initializer_range=0.02,
         rngs=nnx.Rngs(0),
     )
-    made = Generator(body, eos=None)
+    made = Generator(backbone, eos=None)
     static = {"sizes": made._sizes, "options": GenerationOptions(), "eos": -1}
     state = sampling.begin_sampling(
         made._weights, np.ones((4, 16), np.int32), np.zeros(4, np.int32), np.arange(4), jnp.uint32(0),

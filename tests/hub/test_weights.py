@@ -98,11 +98,11 @@ def test_two_tensors_for_one_parameter_are_refused():
 
 
 def test_a_parameter_without_a_rule_is_refused_in_both_directions():
-    extra = {"body/new/kernel": jax.ShapeDtypeStruct((1,), jnp.float32)}
-    with pytest.raises(UserError, match=r"no rule for the parameter 'body/new/kernel'"):
+    extra = {"backbone/new/kernel": jax.ShapeDtypeStruct((1,), jnp.float32)}
+    with pytest.raises(UserError, match=r"no rule for the parameter 'backbone/new/kernel'"):
         load_weights(TABLE, checkpoint(), ABSTRACT | extra)
-    with pytest.raises(UserError, match=r"no rule for the parameter 'body/new/kernel'"):
-        save_weights(TABLE, {"body/new/kernel": np.zeros(1)})
+    with pytest.raises(UserError, match=r"no rule for the parameter 'backbone/new/kernel'"):
+        save_weights(TABLE, {"backbone/new/kernel": np.zeros(1)})
 
 
 def test_new_parameters_are_left_out_and_reported_and_a_useless_pattern_is_named():

@@ -9,7 +9,7 @@ from jaxft.layers.parameter_paths import first_match, flatten, unflatten
 
 KEYS = st.text("abc01_", min_size=1, max_size=3)
 TREES = st.recursive(st.integers(), lambda node: st.dictionaries(KEYS, node, min_size=1, max_size=3))
-NAMES = ["body/layers/mlp/up/kernel", "body/layers/mlp/up/bias", "head/kernel", "head/bias"]
+NAMES = ["backbone/layers/mlp/up/kernel", "backbone/layers/mlp/up/bias", "head/kernel", "head/bias"]
 
 
 @given(st.dictionaries(KEYS, TREES, max_size=4))
@@ -28,7 +28,7 @@ def test_paths_that_cannot_be_given_back_are_refused():
 
 def test_first_rule_wins_and_is_searched_anywhere_in_the_name():
     found = first_match([("^head/", 10), ("kernel$", 1), ("head/bias", 99)], NAMES, what="rates")
-    assert found == {"body/layers/mlp/up/kernel": 1, "head/kernel": 10, "head/bias": 10}
+    assert found == {"backbone/layers/mlp/up/kernel": 1, "head/kernel": 10, "head/bias": 10}
 
 
 def test_a_rule_without_a_name_prints_both_sides():

@@ -1,4 +1,4 @@
-"""What every body has to pass, given its logits and gradients as functions of (parameters, batch, seed)."""
+"""What every backbone has to pass, given its logits and gradients as functions of (parameters, batch, seed)."""
 
 import jax.numpy as jnp
 import numpy as np

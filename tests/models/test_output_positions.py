@@ -47,9 +47,9 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
     inputs = [batch[name] for name in INPUTS]
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
     if kind == "tokens":
-        outputs = model(*inputs, dropout=seed, wanted=weights > 0)
+        outputs = model(*inputs, dropout=seed, output_mask=weights > 0)
     elif kind == "words":
-        outputs = model.body.attend(model.body(*inputs, seed, weights > 0))
+        outputs = model.backbone.attend(model.backbone(*inputs, seed, weights > 0))
     else:
         starts = np.stack([np.zeros(ROWS), (batch["segment_ids"] == 1).sum(1)], 1).astype(np.int32)
         outputs, weights = model(*inputs, starts, dropout=seed), np.ones((ROWS, 2))
@@ -72,7 +72,7 @@ def test_outputs_that_nobody_reads_are_left_out(kind, options):
     parameters = nnx.to_pure_dict(nnx.state(jax.jit(lambda: make(kind, **size))()))
 
     def lowered(most, **options):
-        graph, _ = nnx.split(nnx.eval_shape(lambda: make(kind, wanted_most=most, **options)))
+        graph, _ = nnx.split(nnx.eval_shape(lambda: make(kind, output_count=most, **options)))
 
         def loss(parameters):
             return loss_of(kind, nnx.merge(graph, parameters), batch, weights)
@@ -81,8 +81,8 @@ def test_outputs_that_nobody_reads_are_left_out(kind, options):
 
     programs = {most: lowered(most, **(options if most else size)) for most in (0, count, count + 5)}
     (_, outputs), gradients = programs[count].compile()(parameters)
-    (_, wanted), whole = programs[0].compile()(parameters)
-    np.testing.assert_allclose(outputs, wanted, atol=1e-5)
+    (_, expected), whole = programs[0].compile()(parameters)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
     assert_same(gradients, whole)
     if not options:
         all_positions, fewest, fewer = (program.cost_analysis()["flops"] for program in programs.values())

@@ -23,7 +23,7 @@ def tree(step: int, size: int = 2000) -> dict:
     key = jax.random.key(step)
     return {
         "step": jnp.int32(step),
-        "body/kernel": jax.random.normal(key, (size, 3)),
+        "backbone/kernel": jax.random.normal(key, (size, 3)),
         "head/bias": jax.random.normal(key, (5,)).astype(jnp.bfloat16),
     }
 
@@ -45,15 +45,15 @@ def said():
 @pytest.fixture
 def saved(tmp_path, said):
     """A folder with checkpoints 1 and 2."""
-    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, say=said.append)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, log=said.append)
     for step in (1, 2):
         checkpoints.save(step, tree(step), {"progress": {"best": 0.1 + 0.2, "labels": ["O", "B-X"]}})
     checkpoints.close()
     return checkpoints.folder
 
 
-def restore(folder, say, **options):
-    checkpoints = RunCheckpoints(folder, keep=2, say=say, **options)
+def restore(folder, log, **options):
+    checkpoints = RunCheckpoints(folder, keep=2, log=log, **options)
     try:
         return checkpoints.restore(abstract)
     finally:
@@ -66,7 +66,7 @@ def test_a_donated_state_is_saved_as_it_was(file_size, tmp_path, said, monkeypat
     monkeypatch.setattr(checkpoint, "FILE_SIZE", file_size)
     step = jax.jit(lambda t: jax.tree.map(lambda x: x * 3 + 1, t), donate_argnums=0)
     state = tree(1, size=100_000)
-    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, say=said.append)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, log=said.append)
     for number in (1, 2, 3):
         want = jax.tree.map(lambda x: np.array(x, copy=True), state)
         checkpoints.save(number, state, {"number": number, "x": float("nan")})
@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_run_is_refused_not_taken_for_damaged(saved, sai
     def other(_):
         raise UserError("other labels")
 
-    checkpoints = RunCheckpoints(saved, keep=2, say=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, log=said.append)
     with pytest.raises(UserError, match="other labels"):
         checkpoints.restore(other)
     assert checkpoints.steps() == [1, 2] and said == []
@@ -166,7 +166,7 @@ def no_room(file_bytes: int):
 
 def test_a_disk_without_room_is_not_filled(saved, said, monkeypatch):
     disk = shutil.disk_usage(saved)
-    checkpoints = RunCheckpoints(saved, keep=2, say=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, log=said.append)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=20_000))
     checkpoints.save(3, tree(3), {})
     assert "checkpoint 3 could not be saved" in said[0] and "earlier checkpoints are kept: [1, 2]" in said[0]
@@ -179,7 +179,7 @@ def test_a_disk_without_room_is_not_filled(saved, said, monkeypatch):
 
 
 def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
-    checkpoints = RunCheckpoints(saved, keep=2, say=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, log=said.append)
     with no_room(4000):
         for step in (3, 4, 5):
             checkpoints.save(step, tree(step), {})

@@ -69,7 +69,7 @@ def test_progress_on_terminals_only_and_lines_on_both(terminal, tmp_path, capsys
     lines.console = Console(file=screen, force_terminal=terminal, width=100)
     lines.start(40, 120)
     lines.advance(80)
-    lines.say("step 80/120  [dev] loss 1.5")  # brackets are no markup
+    lines.log("step 80/120  [dev] loss 1.5")  # brackets are no markup
     lines.close()
     assert "step 80/120  [dev] loss 1.5" in (screen.getvalue() if terminal else capsys.readouterr().out)
     assert ("80/120" in screen.getvalue().replace("step 80/120", "")) == terminal

@@ -12,11 +12,11 @@ from jaxft.training import optimizer as optim
 from jaxft.training.step import clip_factor
 
 NAMES = {
-    "body/embeddings/word/embedding": (11, 4),
-    "body/embeddings/norm/scale": (4,),
-    "body/layers/attention/query/kernel": (2, 4, 4),
-    "body/layers/attention/query/bias": (2, 4),
-    "body/layers/mlp_norm/bias": (2, 4),
+    "backbone/embeddings/word/embedding": (11, 4),
+    "backbone/embeddings/norm/scale": (4,),
+    "backbone/layers/attention/query/kernel": (2, 4, 4),
+    "backbone/layers/attention/query/bias": (2, 4),
+    "backbone/layers/mlp_norm/bias": (2, 4),
     "head/kernel": (4, 3),
     "head/bias": (3,),
 }
@@ -97,8 +97,8 @@ def test_decay_pulls_on_matrices_only():
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
     moved = {name for name, update in updates.items() if np.any(update)}
     assert moved == {
-        "body/embeddings/word/embedding",
-        "body/layers/attention/query/kernel",
+        "backbone/embeddings/word/embedding",
+        "backbone/layers/attention/query/kernel",
         "head/kernel",
     }
 
@@ -107,7 +107,7 @@ def test_rules_that_can_only_be_mistakes_are_refused():
     with pytest.raises(UserError, match=r"config.optim.freeze: the pattern 'encoder' matches nothing"):
         optim.split_frozen(config_with(freeze=("encoder",)), list(NAMES))
     with pytest.raises(UserError, match=r"freezes every parameter; nothing is trained"):
-        optim.split_frozen(config_with(freeze=("body", "head")), list(NAMES))
+        optim.split_frozen(config_with(freeze=("backbone", "head")), list(NAMES))
     with pytest.raises(UserError, match=r"config.optim.lr_multipliers: no pattern matches"):
         optim.make_optimizer(config_with(lr_multipliers=(("^head", 2.0),)), lambda _: 1.0, list(NAMES))
     with pytest.raises(UserError, match=r"warmup is 30 steps, but the run has 20"):

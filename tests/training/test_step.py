@@ -126,11 +126,11 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     accumulate = 2
     config = config_with(**SMOOTH, **{"batch.accumulate": accumulate})
     net = network(kind=kind, unroll=True)
-    assert net.narrows and net.layers_apart
+    assert net.prunes_outputs and net.layers_apart
     trainer = make_trainer(net, config, total=10, warmup=0)
     counts = [(batch(n)["weights"] > 0).reshape(accumulate, -1).sum(axis=1).max() for n in range(3)]
-    shape = Shape(ROWS, LENGTH, wanted=int(max(counts)))
-    assert shape.wanted < shape.slots / accumulate
+    shape = Shape(ROWS, LENGTH, output_count=int(max(counts)))
+    assert shape.output_count < shape.slots / accumulate
     graphdef = net.graphdef_for(shape)
     assert graphdef != net.graphdef
     metrics, state = run(trainer, graphdef=graphdef)
@@ -197,7 +197,7 @@ def test_a_state_with_its_layers_apart_is_the_same_state():
     assert not stacked.net.layers_apart and apart.net.layers_apart
     _, state = run(apart)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, apart.abstract)
-    name = "body/layers/mlp/up/kernel"
+    name = "backbone/layers/mlp/up/kernel"
     assert isinstance(state.trainable[name], tuple) and isinstance(state.opt_state[0].mu[name], tuple)
     as_stacked = map_parameter_dicts(stack, state)
     assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, stacked.abstract)

@@ -41,15 +41,15 @@ class Shape(NamedTuple):
 
     Only each `every`-th row, from the first on, may hold segments that cross a multiple of `block` slots (0: none
     does); in the others attention needs no more than `[block, block]` scores at a time. `block` is 0 where nothing
-    is known. At most `wanted` positions of a batch (of a microbatch, where it is cut into some) are read by the loss;
+    is known. At most `output_count` positions of a batch (of a microbatch, where it is cut into some) are read by the loss;
     0 where that is not known.
     """
 
     rows: int
     length: int
-    block: int = 0
-    every: int = 0
-    wanted: int = 0
+    block_length: int = 0
+    whole_row_period: int = 0
+    output_count: int = 0
 
     @property
     def slots(self) -> int:

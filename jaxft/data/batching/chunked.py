@@ -53,7 +53,7 @@ class ChunkedLoader:
         self._first = np.linspace(0, len(windows), count + 1).astype(np.int64)
         self._loaded: tuple[int, Loader] | None = None
         self._shapes: dict[int, Shape] = {}  # by length
-        # What `count_wanted` was given: `wanted` and `parts`.
+        # What `count_outputs` was given: `output_count` and `parts`.
         self._counted: tuple[np.ndarray, int] | None = None
         steps, tokens, slots, shapes = [], 0.0, 0, []
         for index in range(count):
@@ -64,8 +64,15 @@ class ChunkedLoader:
             shapes += one.shapes
         for shape in shapes:
             # What holds for each n-th row holds for more of them.
-            every = min((one.every for one in shapes if one.length == shape.length and one.every), default=0)
-            self._shapes[shape.length] = shape._replace(every=every)
+            every = min(
+                (
+                    one.whole_row_period
+                    for one in shapes
+                    if one.length == shape.length and one.whole_row_period
+                ),
+                default=0,
+            )
+            self._shapes[shape.length] = shape._replace(whole_row_period=every)
         self._loaded = None
         self._steps = np.array(steps, np.int64)
         self.steps_per_epoch = int(self._steps.sum())
@@ -76,9 +83,11 @@ class ChunkedLoader:
         """Of batches, by length."""
         return [self._shapes[length] for length in sorted(self._shapes)]
 
-    def set_every(self, every: int) -> None:
-        """As `Loader.set_every`."""
-        self._shapes = {length: shape._replace(every=every) for length, shape in self._shapes.items()}
+    def set_whole_row_period(self, every: int) -> None:
+        """As `Loader.set_whole_row_period`."""
+        self._shapes = {
+            length: shape._replace(whole_row_period=every) for length, shape in self._shapes.items()
+        }
         self._loaded = None
 
     def _loader(self, index: int) -> Loader:
@@ -94,18 +103,20 @@ class ChunkedLoader:
             self._loaded = loaded = index, loader
         return loaded[1]
 
-    def count_wanted(self, wanted: np.ndarray, steps: int, parts: int = 1) -> None:
-        """As `Loader.count_wanted`."""
+    def count_outputs(self, output_counts: np.ndarray, steps: int, parts: int = 1) -> None:
+        """As `Loader.count_outputs`."""
         epochs = -(-steps // self.steps_per_epoch)
         most = dict.fromkeys(self._shapes, 0)
         for index in range(len(self._steps)):
             one = self._loader(index)
-            own = wanted[self._first[index] : self._first[index + 1]]
-            one.count_wanted(own, epochs * one.steps_per_epoch, parts)
+            own = output_counts[self._first[index] : self._first[index + 1]]
+            one.count_outputs(own, epochs * one.steps_per_epoch, parts)
             for shape in one.shapes:
-                most[shape.length] = max(most[shape.length], shape.wanted)
-        self._shapes = {length: shape._replace(wanted=most[length]) for length, shape in self._shapes.items()}
-        self._counted, self._loaded = (wanted, parts), None
+                most[shape.length] = max(most[shape.length], shape.output_count)
+        self._shapes = {
+            length: shape._replace(output_count=most[length]) for length, shape in self._shapes.items()
+        }
+        self._counted, self._loaded = (output_counts, parts), None
 
     def order(self) -> str:
         """A hash of the order of the first chunk, as of the others: they are cut and shuffled alike."""

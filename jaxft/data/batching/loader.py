@@ -17,7 +17,7 @@ from jaxft.data.batching.packing import (
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import ragged_arange
 
-WANTED_MULTIPLE = 16  # of positions: a product's lines on a CPU
+OUTPUT_MULTIPLE = 16  # of positions: a product's lines on a CPU
 
 
 class Loader:
@@ -84,30 +84,32 @@ class Loader:
         self.padding_fraction: float = 1 - lengths.sum() / self.slots if self.slots else 0.0
         self._by_length = np.argsort(lengths, kind="stable")
         self._plan: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
-        self.counted: tuple[np.ndarray, int] | None = None  # what `count_wanted` was given: `wanted`, `parts`
+        self.counted: tuple[np.ndarray, int] | None = (
+            None  # what `count_outputs` was given: `output_count`, `parts`
+        )
 
-    def count_wanted(self, wanted: np.ndarray, steps: int, parts: int = 1) -> None:
+    def count_outputs(self, output_counts: np.ndarray, steps: int, parts: int = 1) -> None:
         """Has `shapes` say how many positions the loss reads at most in the first `steps` batches.
 
-        wanted: int64 `[N]`, positions in each window. parts: microbatches that a batch is cut into.
+        output_counts: int64 `[N]`, positions in each window. parts: microbatches that a batch is cut into.
         """
         most = np.zeros(len(self.shapes), np.int64)
         epochs = -(-steps // self.steps_per_epoch) if self._shuffle else 1
         for epoch in range(epochs):
             _, window_at, rows, step_bucket = self._epoch(epoch)
-            of_row = np.add.reduceat(wanted[window_at], self._first[:-1])
+            of_row = np.add.reduceat(output_counts[window_at], self._first[:-1])
             of_part = np.where(rows < 0, 0, of_row[rows]).reshape(len(rows), parts, -1).sum(axis=-1)
             np.maximum.at(most, step_bucket, of_part.max(axis=-1))
-        most = -(-most // WANTED_MULTIPLE) * WANTED_MULTIPLE
-        self.counted = wanted, parts
+        most = -(-most // OUTPUT_MULTIPLE) * OUTPUT_MULTIPLE
+        self.counted = output_counts, parts
         self.shapes = [
-            shape._replace(wanted=min(int(count), shape.slots // parts))
+            shape._replace(output_count=min(int(count), shape.slots // parts))
             for shape, count in zip(self.shapes, most, strict=True)
         ]
 
-    def set_every(self, every: int) -> None:
+    def set_whole_row_period(self, every: int) -> None:
         """Has only each `every`-th row hold what crosses blocks; it divides the rows, and is at most the one found."""
-        self.shapes = [shape._replace(every=every) for shape in self.shapes]
+        self.shapes = [shape._replace(whole_row_period=every) for shape in self.shapes]
         self._plan = None
 
     def _pack(
@@ -116,11 +118,12 @@ class Loader:
         """Rows, and what is known of them."""
         if block is None:
             block = choose_block_length(lengths, shape.rows, shape.length, segments)
-        packed = pack_rows(lengths, shape._replace(block=block), segments)
+        packed = pack_rows(lengths, shape._replace(block_length=block), segments)
         if not block:
             return packed, shape
         return packed, shape._replace(
-            block=block, every=whole_row_period(packed.whole, len(packed.first) - 1, shape.rows)
+            block_length=block,
+            whole_row_period=whole_row_period(packed.whole_rows, len(packed.first) - 1, shape.rows),
         )
 
     def _epoch(self, epoch: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
@@ -131,7 +134,7 @@ class Loader:
             return plan
         windows, orders = self._members, [np.arange(len(rows)) for rows in self._bucket_rows]
         order = np.arange(self.steps_per_epoch)
-        every = self.shapes[0].every if self.shapes else 0
+        every = self.shapes[0].whole_row_period if self.shapes else 0
         # Of rows that aren't in blocks.
         places = np.arange(0, len(orders[0]), every) if every else np.empty(0, np.int64)
         if self._shuffle:
@@ -190,8 +193,8 @@ class Loader:
 
         if self.counted:
             each, parts = self.counted
-            wanted = np.bincount(row, each[window], self._rows).reshape(parts, -1).sum(axis=1)
-            assert wanted.max() <= shape.wanted, f"step {step} is beyond those that were counted"
+            output_counts = np.bincount(row, each[window], self._rows).reshape(parts, -1).sum(axis=1)
+            assert output_counts.max() <= shape.output_count, f"step {step} is beyond those that were counted"
 
         source = ragged_arange(self._source.offsets[window[here]], length_here)
         position = ragged_arange(0, length_here)

@@ -67,22 +67,22 @@ class Packed(NamedTuple):
       members: int64 `[N]`, the windows, row by row.
       starts: int64 `[N]`, the slot of its row where each begins.
       first: int64 `[R + 1]`, where each row begins in `members`, and the last ends.
-      whole: how many rows hold a window longer than a block.
+      whole_rows: how many rows hold a window longer than a block.
     """
 
     members: np.ndarray
     starts: np.ndarray
     first: np.ndarray
-    whole: int
+    whole_rows: int
 
 
 def pack_rows(lengths: np.ndarray, shape: Shape, most: int | None = None) -> Packed:
-    """Packs windows by `best_fit` into rows of `shape.length`, where they fit of blocks of `shape.block`.
+    """Packs windows by `best_fit` into rows of `shape.length`, where they fit of blocks of `shape.block_length`.
 
     most: windows that a row holds at most.
     """
     lengths = np.asarray(lengths, np.int64)
-    block = shape.block or shape.length
+    block = shape.block_length or shape.length
     in_row = shape.length // block
     bins = best_fit(lengths, shape.length, most, block)
     members = np.concatenate(bins) if bins else np.empty(0, np.int64)
@@ -111,7 +111,7 @@ def choose_block_length(lengths: np.ndarray, rows: int, length: int, most: int |
     while True:
         packed = pack_rows(sample, Shape(rows, length, block % length), most)
         count = len(packed.first) - 1
-        every = whole_row_period(packed.whole, count, rows)
+        every = whole_row_period(packed.whole_rows, count, rows)
         seen = block + (length - block) / every if every else block  # of a row, by a position in the mean
         cost = count * (1 + seen / LENGTH_OF_EQUAL_COST)
         if cost < cheapest:

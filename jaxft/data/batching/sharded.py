@@ -71,14 +71,14 @@ class ShardedLoader:
                 segments=segments,
                 **options,
             )
-        known = {n: (one.steps_per_epoch, one.shapes[0].every) for n, one in self._loaders.items()}
+        known = {n: (one.steps_per_epoch, one.shapes[0].whole_row_period) for n, one in self._loaders.items()}
         known = pool({n: (*facts, int(lengths[n].sum()), len(lengths[n])) for n, facts in known.items()})
         steps, every, tokens, counts = zip(*known, strict=True)
         self._steps: tuple[int, ...] = steps  # an epoch, of each part
         # What holds for each n-th row holds for more of them.
         every = min((one for one in every if one), default=0)
         for one in self._loaders.values():
-            one.set_every(every)
+            one.set_whole_row_period(every)
         self._empty = {number: _empty(one.batch(0), pad_id) for number, one in self._loaders.items()}
         self._orders = pool({number: one.order() for number, one in self._loaders.items()})
         self.shapes = [Shape(rows, max_length, block, every)]
@@ -94,7 +94,7 @@ class ShardedLoader:
         return (
             f"warning: parts are of different sizes: part {self._steps.index(least) + 1} of {self._parts} has rows for "
             f"{least:,} of an epoch's {most:,} steps; give files of more equal size, in number a multiple of "
-            f"config.data.parts={self._parts}, or have fewer parts"
+            f"config.data.shards={self._parts}, or have fewer parts"
         )
 
     def order(self) -> str:

@@ -104,10 +104,10 @@ def generate_headlines(split: str) -> Iterator[dict[str, str]]:
         line = headline.format(**facts)
         if facts["firm"] == facts["other"] or _split_of(line) != split:
             continue
-        body = [sentence.format(**facts) for sentence in sentences]
-        body += rng.sample(_FILLERS, rng.randint(0, 2))
+        backbone = [sentence.format(**facts) for sentence in sentences]
+        backbone += rng.sample(_FILLERS, rng.randint(0, 2))
         count += 1
-        yield {"article": " ".join(body), "headline": line}
+        yield {"article": " ".join(backbone), "headline": line}
 
 
 def _split_of(headline: str) -> str:

@@ -156,7 +156,7 @@ def _acronyms() -> list[str]:
 
 
 class _Writer:
-    """Fills templates for one document, with a cast of people and bodies that come back in it."""
+    """Fills templates for one document, with a cast of people and backbones that come back in it."""
 
     def __init__(self, rng: random.Random, pools: dict[str, list[str]]):
         self.rng = rng
@@ -254,7 +254,7 @@ class _Writer:
             return self.one("company") + rng.choice((" Corp", " Ltd", " AG", " Group", " Inc", " SA"))
         if slot == "club" and pick < 0.45:
             return rng.choice(names.CLUB_OF).format(self.one("city"))
-        if slot == "body":
+        if slot == "backbone":
             if pick < 0.3:
                 return rng.choice(names.OFFICE_OF).format(self.one("city"))
             if pick < 0.45:
@@ -286,7 +286,7 @@ class _Writer:
 
 _TYPES = {
     **dict.fromkeys(("person", "last"), "PER"),
-    **dict.fromkeys(("company", "club", "body", "school", "party", "paper", "acronym"), "ORG"),
+    **dict.fromkeys(("company", "club", "backbone", "school", "party", "paper", "acronym"), "ORG"),
     **dict.fromkeys(("city", "country", "place", "district"), "LOC"),
     **dict.fromkeys(("demonym", "event", "work", "product"), "MISC"),
 }

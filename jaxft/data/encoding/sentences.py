@@ -153,8 +153,8 @@ def special_tokens_around(tokenizer) -> tuple[list[int], list[int]]:
     encoded = tokenizer([["a"]], is_split_into_words=True, truncation=False, padding=False)
     words = encoded.word_ids(0)
     ids = encoded["input_ids"][0]
-    body = [index for index, word in enumerate(words) if word is not None]
-    return ids[: body[0]], ids[body[-1] + 1 :]
+    backbone = [index for index, word in enumerate(words) if word is not None]
+    return ids[: backbone[0]], ids[backbone[-1] + 1 :]
 
 
 def tokenizer_fingerprint(

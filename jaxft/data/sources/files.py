@@ -69,7 +69,7 @@ def matching_files(source: object) -> list[str] | None:
         raise UserError(
             f"{pattern}: {len(found)} {'file' if len(found) == 1 else 'files'} for {count} parts; a part is one file "
             "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-` does "
-            "where an item is a line; for CoNLL see README, Several hosts), or have fewer parts (config.data.parts)"
+            "where an item is a line; for CoNLL see README, Several hosts), or have fewer parts (config.data.shards)"
         )
     return deal_files(found, [os.path.getsize(name) for name in found], count)[number - 1]
 

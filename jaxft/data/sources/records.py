@@ -164,7 +164,7 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
     dataset = _load(address, split)
     number, count = part or (1, 1)
     if part and len(dataset) < count:
-        raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.parts)")
+        raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.shards)")
     first, end = ((one * len(dataset)) // count for one in (number - 1, number))
     numbered = enumerate(dataset.select(range(first, end)), first + 1)  # others are left in their file
     rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in numbered)

@@ -18,7 +18,7 @@ from jaxft.parallel.mesh import BATCH
 
 
 class Attention(Protocol):
-    """What a body computes attention by: `dense`, or something that gives the same."""
+    """What a backbone computes attention by: `dense`, or something that gives the same."""
 
     def __call__(
         self,

@@ -41,7 +41,7 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def classifier_dropout(hf_config: Mapping[str, Any]) -> float:
-    """The dropout rate before a task's head: `classifier_dropout`, or if that is unset the body's rate."""
+    """The dropout rate before a task's head: `classifier_dropout`, or if that is unset the backbone's rate."""
     rate = hf_config.get("classifier_dropout")
     return hf_config.get("hidden_dropout_prob", 0.1) if rate is None else rate
 
@@ -74,5 +74,5 @@ def question_answering_config(
 
 
 def backbone_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of an exported body without a head."""
+    """The config.json of an exported backbone without a head."""
     return exported_config(hf_config, "BertModel")

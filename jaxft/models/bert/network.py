@@ -68,9 +68,9 @@ class SelfAttention(nnx.Module):
         segment_ids: jax.Array,
         seed: DropoutSeed | None,
         site,
-        wanted: OutputPositions | None,
+        output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `wanted`."""
+        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `output_positions`."""
         mixed = self.attention_function(
             *apply_linears(x, self.query, self.key, self.value),
             segment_ids,
@@ -79,7 +79,7 @@ class SelfAttention(nnx.Module):
             seed=seed,
             site=site,
         )
-        return self.output(gather(mixed, wanted))
+        return self.output(gather(mixed, output_positions))
 
 
 class Layer(nnx.Module):
@@ -119,15 +119,15 @@ class Layer(nnx.Module):
         segment_ids: jax.Array,
         seed: DropoutSeed | None,
         site,
-        wanted: OutputPositions | None,
+        output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]`; gives all vectors or those `wanted`.
+        """x `[R * L, D]`, segment_ids int32 `[R, L]`; gives all vectors or those `output_positions`.
 
         Uses dropout sites `site` to `site + 2`.
         """
-        of = {"rows": segment_ids.shape[0], "some": wanted}
-        update = self.attention(x, segment_ids, seed, site, wanted)
-        x = gather(x, wanted)
+        of = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+        update = self.attention(x, segment_ids, seed, site, output_positions)
+        x = gather(x, output_positions)
         x = self.attention_norm(x + apply_dropout(update, self.rate, seed, site + 1, **of))
         update = self.mlp(x)
         return self.mlp_norm(x + apply_dropout(update, self.rate, seed, site + 2, **of))
@@ -138,7 +138,7 @@ class Bert(nnx.Module):
 
     dtype: what activations and matrix products are computed in. attention_function: computes what
     `attention.dense` does. remat: see `stack.run`. unroll: unrolls the scan over layers, which is quicker on CPU
-    and GPU and slower to compile. activations: how `[R * L, D]` lies over devices. wanted_most: positions of a batch
+    and GPU and slower to compile. activations: how `[R * L, D]` lies over devices. output_count: positions of a batch
     whose output is wanted, at most, where that is known; else 0.
     """
 
@@ -163,7 +163,7 @@ class Bert(nnx.Module):
         remat: str = "none",
         unroll: bool = False,
         activations: NamedSharding | None = None,
-        wanted_most: int = 0,
+        output_count: int = 0,
         rngs: nnx.Rngs,
     ):
         check_network_options(
@@ -206,7 +206,7 @@ class Bert(nnx.Module):
         self.remat = remat
         self.unroll = unroll
         self.activations = activations
-        self.wanted_most = wanted_most
+        self.output_count = output_count
 
     def __call__(
         self,
@@ -215,29 +215,29 @@ class Bert(nnx.Module):
         positions: jax.Array,
         token_type_ids: jax.Array,
         dropout: DropoutSeed | None = None,
-        wanted: jax.Array | None = None,
+        output_mask: jax.Array | None = None,
     ) -> jax.Array:
         """All inputs int32 `[R, L]` -> hidden states `[R, L, D]` of `dtype`.
 
-        Attention stays within equal segment ids of a row; 0 is padding, whose output means nothing. wanted: boolean
-        `[R, L]`, where there are at most `wanted_most`: the output elsewhere need not mean anything either.
+        Attention stays within equal segment ids of a row; 0 is padding, whose output means nothing. output_mask: boolean
+        `[R, L]`, where there are at most `output_count`: the output elsewhere need not mean anything either.
         """
         rows, length = input_ids.shape
         # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
         x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel(), self.activations)
         x = apply_dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
-        some = select_positions(wanted, self.wanted_most)
+        output_positions = select_positions(output_mask, self.output_count)
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, _, site, some: layer(x, segment_ids, dropout, site, some),
+            lambda layer, x, _, site, positions: layer(x, segment_ids, dropout, site, positions),
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,
             activations=self.activations,
-            wanted=some,
+            output_positions=output_positions,
         )
-        return scatter(x, some, rows * length).reshape(rows, length, -1)
+        return scatter(x, output_positions, rows * length).reshape(rows, length, -1)
 
     def pool(self, x: jax.Array) -> jax.Array:
         """Hidden states of first tokens, `[..., D]` -> `[..., D]`: tanh of a linear layer."""

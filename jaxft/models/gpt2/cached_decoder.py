@@ -62,31 +62,34 @@ class DecoderSizes(NamedTuple):
 Cache = list[tuple[jax.Array, jax.Array]]  # keys and values of each layer, each [R, H, T, D / H]
 
 
-def prepare_weights(body: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
-    """A decoder's weights, in `body.dtype`, and sizes."""
-    graph, state = nnx.split(body)
-    template = body.layers
+def prepare_weights(backbone: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
+    """A decoder's weights, in `backbone.dtype`, and sizes."""
+    graph, state = nnx.split(backbone)
+    template = backbone.layers
     sizes = DecoderSizes(
-        body.num_heads, template.mlp.activation, body.norm.epsilon, template.attention.scale_by_inverse_layer
+        backbone.num_heads,
+        template.mlp.activation,
+        backbone.norm.epsilon,
+        template.attention.scale_by_inverse_layer,
     )
 
     @jax.jit
     def turned(state) -> DecoderWeights:
-        body = nnx.merge(graph, state)
-        stack = body.layers
+        backbone = nnx.merge(graph, state)
+        stack = backbone.layers
 
         def dense(index: int, *modules) -> Dense:
             return Dense(
-                jnp.concatenate([m.kernel[...][index].T for m in modules]).astype(body.dtype),
-                jnp.concatenate([m.bias[...][index] for m in modules]).astype(body.dtype),
+                jnp.concatenate([m.kernel[...][index].T for m in modules]).astype(backbone.dtype),
+                jnp.concatenate([m.bias[...][index] for m in modules]).astype(backbone.dtype),
             )
 
         def norm(module, index=...) -> Norm:
             return Norm(module.scale[...][index], module.bias[...][index])
 
         return DecoderWeights(
-            body.embeddings.word.embedding[...].astype(body.dtype),
-            body.embeddings.position.embedding[...].astype(body.dtype),
+            backbone.embeddings.word.embedding[...].astype(backbone.dtype),
+            backbone.embeddings.position.embedding[...].astype(backbone.dtype),
             [
                 Layer(
                     norm(stack.attention_norm, i),
@@ -96,9 +99,9 @@ def prepare_weights(body: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
                     dense(i, stack.mlp.up),
                     dense(i, stack.mlp.down),
                 )
-                for i in range(body.num_layers)
+                for i in range(backbone.num_layers)
             ],
-            norm(body.norm),
+            norm(backbone.norm),
         )
 
     return turned(state), sizes

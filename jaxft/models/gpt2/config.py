@@ -63,7 +63,7 @@ def sequence_classifier_config(
 
 
 def backbone_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of an exported body without a head."""
+    """The config.json of an exported backbone without a head."""
     return exported_config(hf_config, "GPT2Model")
 
 

@@ -71,9 +71,9 @@ class CausalSelfAttention(nnx.Module):
         layer,
         seed: DropoutSeed | None,
         site,
-        wanted: OutputPositions | None,
+        output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `wanted`."""
+        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `output_positions`."""
         query, key, value = self.project(x, layer)
         mixed = self.attention_function(
             query,
@@ -86,7 +86,7 @@ class CausalSelfAttention(nnx.Module):
             seed=seed,
             site=site,
         )
-        return self.output(gather(mixed, wanted))
+        return self.output(gather(mixed, output_positions))
 
 
 class Layer(nnx.Module):
@@ -135,15 +135,15 @@ class Layer(nnx.Module):
         layer,
         seed: DropoutSeed | None,
         site,
-        wanted: OutputPositions | None,
+        output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]`, layer its number; gives all vectors or those `wanted`.
+        """x `[R * L, D]`, segment_ids int32 `[R, L]`, layer its number; gives all vectors or those `output_positions`.
 
         Uses dropout sites `site` to `site + 2`.
         """
-        of = {"rows": segment_ids.shape[0], "some": wanted}
-        update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, wanted)
-        x = gather(x, wanted) + apply_dropout(update, self.rate, seed, site + 1, **of)
+        of = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+        update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, output_positions)
+        x = gather(x, output_positions) + apply_dropout(update, self.rate, seed, site + 1, **of)
         update = self.mlp(self.mlp_norm(x))
         return x + apply_dropout(update, self.rate, seed, site + 2, **of)
 
@@ -153,7 +153,7 @@ class GPT2(nnx.Module):
 
     scale_by_inverse_layer: divides a layer's attention scores by its number, from 1. Scores and softmax are
     float32 whatever `dtype` is, so `reorder_and_upcast_attn` of Hugging Face's config changes nothing here.
-    dtype, attention_function, remat, unroll, activations, wanted_most: as in `Bert`.
+    dtype, attention_function, remat, unroll, activations, output_count: as in `Bert`.
 
     New weights are as in the paper, section 2.3: those that write into the residual stream start smaller by
     the square root of the number of such layers, two for each of `num_layers`.
@@ -180,7 +180,7 @@ class GPT2(nnx.Module):
         remat: str = "none",
         unroll: bool = False,
         activations: NamedSharding | None = None,
-        wanted_most: int = 0,
+        output_count: int = 0,
         rngs: nnx.Rngs,
     ):
         check_network_options(
@@ -224,7 +224,7 @@ class GPT2(nnx.Module):
         self.remat = remat
         self.unroll = unroll
         self.activations = activations
-        self.wanted_most = wanted_most
+        self.output_count = output_count
 
     def __call__(
         self,
@@ -233,30 +233,30 @@ class GPT2(nnx.Module):
         positions: jax.Array,
         token_type_ids: jax.Array,
         dropout: DropoutSeed | None = None,
-        wanted: jax.Array | None = None,
+        output_mask: jax.Array | None = None,
     ) -> jax.Array:
         """All inputs int32 `[R, L]` -> hidden states after the final norm, `[R, L, D]` of `dtype`.
 
         A position sees those of its own segment up to itself; segment 0 is padding, whose output means
-        nothing. `token_type_ids` are left aside: they are there so that one batch serves all bodies. wanted: as
+        nothing. `token_type_ids` are left aside: they are there so that one batch serves all backbones. output_mask: as
         `Bert`'s.
         """
         del token_type_ids
         rows, length = input_ids.shape
         x = self.embeddings(input_ids.ravel(), positions.ravel(), self.activations)
         x = apply_dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
-        some = select_positions(wanted, self.wanted_most)
+        output_positions = select_positions(output_mask, self.output_count)
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, index, site, some: layer(x, segment_ids, index, dropout, site, some),
+            lambda layer, x, index, site, positions: layer(x, segment_ids, index, dropout, site, positions),
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,
             activations=self.activations,
-            wanted=some,
+            output_positions=output_positions,
         )
-        return scatter(self.norm(x), some, rows * length).reshape(rows, length, -1)
+        return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Scores of the next token by the word embeddings (Press & Wolf, 2017): `[..., D]` -> float32 `[..., V]`."""

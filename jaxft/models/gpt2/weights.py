@@ -13,22 +13,22 @@ def _linear(ours: str, theirs: str, part: tuple[int, int] | None = None) -> list
 
 _LAYER = "transformer.h.{layer}"
 
-# Of a model with a `GPT2` under `body`: GPT2LMHeadModel, and a GPT-2 with another head or none. Heads are those of
+# Of a model with a `GPT2` under `backbone`: GPT2LMHeadModel, and a GPT-2 with another head or none. Heads are those of
 # GPT2ForTokenClassification and, without bias, GPT2ForSequenceClassification.
 TABLE = WeightTable(
     rules=[
-        WeightRule("body/embeddings/word/embedding", "transformer.wte.weight"),
-        WeightRule("body/embeddings/position/embedding", "transformer.wpe.weight"),
-        *norm_rules("body/layers/attention_norm", f"{_LAYER}.ln_1"),
+        WeightRule("backbone/embeddings/word/embedding", "transformer.wte.weight"),
+        WeightRule("backbone/embeddings/position/embedding", "transformer.wpe.weight"),
+        *norm_rules("backbone/layers/attention_norm", f"{_LAYER}.ln_1"),
         # Query, key and value stand side by side in one tensor, [in, 3 * out].
-        *_linear("body/layers/attention/query", f"{_LAYER}.attn.c_attn", part=(0, 3)),
-        *_linear("body/layers/attention/key", f"{_LAYER}.attn.c_attn", part=(1, 3)),
-        *_linear("body/layers/attention/value", f"{_LAYER}.attn.c_attn", part=(2, 3)),
-        *_linear("body/layers/attention/output", f"{_LAYER}.attn.c_proj"),
-        *norm_rules("body/layers/mlp_norm", f"{_LAYER}.ln_2"),
-        *_linear("body/layers/mlp/up", f"{_LAYER}.mlp.c_fc"),
-        *_linear("body/layers/mlp/down", f"{_LAYER}.mlp.c_proj"),
-        *norm_rules("body/norm", "transformer.ln_f"),
+        *_linear("backbone/layers/attention/query", f"{_LAYER}.attn.c_attn", part=(0, 3)),
+        *_linear("backbone/layers/attention/key", f"{_LAYER}.attn.c_attn", part=(1, 3)),
+        *_linear("backbone/layers/attention/value", f"{_LAYER}.attn.c_attn", part=(2, 3)),
+        *_linear("backbone/layers/attention/output", f"{_LAYER}.attn.c_proj"),
+        *norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.ln_2"),
+        *_linear("backbone/layers/mlp/up", f"{_LAYER}.mlp.c_fc"),
+        *_linear("backbone/layers/mlp/down", f"{_LAYER}.mlp.c_proj"),
+        *norm_rules("backbone/norm", "transformer.ln_f"),
         WeightRule("head/kernel", "classifier.weight", "transpose"),
         WeightRule("head/bias", "classifier.bias"),
         WeightRule("head/score/kernel", "score.weight", "transpose"),

@@ -29,7 +29,7 @@ from jaxft.losses import chunked
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Say, Split, anywhere, cache_folder
+from jaxft.tasks.base import Log, Split, anywhere, cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ class CausalLM:
         self.method = _method(config)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> MappedDocuments:
+    def read(config: ConfigDict, name: str, source: str, log: Log) -> MappedDocuments:
         """All texts of `source` that are not empty; says how many there are, and how many were."""
         data, sizes, empty = config.data, 0, 0
 
@@ -89,7 +89,7 @@ class CausalLM:
         if not texts:
             raise UserError(f"{name}: {source}: all {empty} {what} are empty; name a source that has some")
         left_out = f"; {empty:,} empty ones left out" if empty else ""
-        say(f"{name}: {source}: {len(texts):,} {what}, {sizes:,} characters{left_out}")
+        log(f"{name}: {source}: {len(texts):,} {what}, {sizes:,} characters{left_out}")
         return texts
 
     @staticmethod
@@ -118,16 +118,16 @@ class CausalLM:
         """Prompts with their targets, or documents."""
         return ((text.prompt or "") + text.text for text in train)
 
-    def check(self, split: Split, train: Sequence[Document], say: Say) -> None:
+    def check(self, split: Split, train: Sequence[Document], log: Log) -> None:
         """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
             if shared := anywhere(np.isin(document_hashes(texts), document_hashes(train))):
-                say(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
+                log(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for part, what in (("prompt", ""), ("target", "warning: ")):
                 if count := np.count_nonzero(lost := windows.column(f"{part}_lost")):
-                    say(
+                    log(
                         f"{what}{name}: {count:,} of {len(texts):,} {part}s are shortened, by {lost.max()} tokens "
                         "at most, to fit config.data.max_length"
                     )
@@ -152,12 +152,12 @@ class CausalLM:
             cache_dir=cache_folder(data.cache_dir) if cached else None,
         )
 
-    def wanted(self, windows: Windows) -> np.ndarray:
+    def output_counts(self, windows: Windows) -> np.ndarray:
         """The labelled tokens."""
         return windows.labelled
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`LanguageModel` over a GPT-2 body of `sizes`."""
+        """`LanguageModel` over a GPT-2 backbone of `sizes`."""
         return LanguageModel(make_backbone(sizes, rngs=rngs))
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
@@ -281,18 +281,18 @@ def _method(config: ConfigDict) -> str:
 
 def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Hidden states [R * L, D], the output embedding, labels [R * L] and weights [R * L]."""
-    hidden = model.body(*(batch[name] for name in INPUTS), dropout, batch["weights"] > 0)
+    hidden = model.backbone(*(batch[name] for name in INPUTS), dropout, batch["weights"] > 0)
     return (
         hidden.reshape(-1, hidden.shape[-1]),
-        model.body.embeddings.word.embedding[...],
+        model.backbone.embeddings.word.embedding[...],
         batch["labels"].ravel(),
         batch["weights"].ravel(),
     )
 
 
 def _mesh(model) -> Mesh | None:
-    """The devices that the body lays its activations over; None for one."""
-    return model.body.activations and model.body.activations.mesh
+    """The devices that the backbone lays its activations over; None for one."""
+    return model.backbone.activations and model.backbone.activations.mesh
 
 
 def _state(split: Split, scores: Scores) -> LanguageModelState:

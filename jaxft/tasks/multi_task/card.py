@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.run_facts import RunFacts
 
-TASK = "feature-extraction"  # the hub's name for a body; it has none for several tasks
+TASK = "feature-extraction"  # the hub's name for a backbone; it has none for several tasks
 TAGS = ["multi-task"]
 METRICS: dict[str, tuple[str, str]] = {}  # in the card's metadata: none, for they would need a task each
 SHOWN = ("f1_micro", "f1_macro", "subset_accuracy", "accuracy", "pearson", "spearman", "mse")
@@ -50,7 +50,7 @@ def usage(run: RunFacts) -> str:
     words = any(own.task != "sequence_classification" for own in make_task_configs(run.config).values())
     text = '["Anna", "lives", "in", "Oslo", "."]' if words else '"..."'
     return (
-        "transformers has no class for several heads. `AutoModel` loads the body; `heads.safetensors` has the linear "
+        "transformers has no class for several heads. `AutoModel` loads the backbone; `heads.safetensors` has the linear "
         "layers, and `heads_loader.py`, which says how they are laid out and needs torch, transformers and "
         "safetensors, answers for all tasks:\n\n"
         "```python\nfrom heads_loader import Model  # from this folder\n\n"

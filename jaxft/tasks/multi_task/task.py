@@ -1,4 +1,4 @@
-"""Several tasks on one body: each its own head, labels, loss and metrics, texts that they share encoded once."""
+"""Several tasks on one backbone: each its own head, labels, loss and metrics, texts that they share encoded once."""
 
 import dataclasses
 import itertools
@@ -30,7 +30,7 @@ from jaxft.errors import UserError
 from jaxft.io import write_json
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.multi_head import MultiHead, Shared
-from jaxft.tasks.base import Say, Split, Task, chunks
+from jaxft.tasks.base import Log, Split, Task, chunks
 from jaxft.tasks.multi_task.encoding import encode_for_tasks
 from jaxft.tasks.multi_task.metrics import ComposedState, compose
 from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
@@ -51,7 +51,7 @@ class Predictions:
 
 
 class MultiTask:
-    """Tasks of `config.tasks` over one body.
+    """Tasks of `config.tasks` over one backbone.
 
     Texts that several tasks have from one source are encoded once, as words if one of the tasks labels words (then
     whole, in windows), and all heads read the same hidden states in the same pass. A text has no part in the loss of
@@ -109,16 +109,16 @@ class MultiTask:
     # ---------------------------------------------------------------- examples
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[MultiText]:
+    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[MultiText]:
         """All texts of the data sets that `source` names; see `joint.sources`."""
         own = make_task_configs(config)
         kinds = {task: KINDS[one.task] for task, one in own.items()}
         found: list[MultiText] = []
         for index, (tasks, address) in enumerate(parse_data_sets(source, list(own))):
-            parts = {t: kinds[t].read(own[t], f"{name}-{t}", address, say) for t in tasks}
+            parts = {t: kinds[t].read(own[t], f"{name}-{t}", address, log) for t in tasks}
             found += join_examples(parts, index, kinds)
         counts = ", ".join(f"{sum(t in e.parts for e in found):,} for {t}" for t in own)
-        say(f"{name}: {len(found):,} texts, with labels {counts}")
+        log(f"{name}: {len(found):,} texts, with labels {counts}")
         return found
 
     @staticmethod
@@ -155,11 +155,11 @@ class MultiTask:
         """Texts, each once, and their pairs."""
         return (text for e in train for text in text_of(next(iter(e.parts.values()))) if text is not None)
 
-    def check(self, split: Split, train: Sequence[MultiText], say: Say) -> None:
+    def check(self, split: Split, train: Sequence[MultiText], log: Log) -> None:
         """What each task says of its part."""
         for name, (part, _) in self._parts(split).items():
             known = part.examples if split.examples is train else _examples(train, name)
-            self.tasks[name].check(part, known, say)
+            self.tasks[name].check(part, known, log)
 
     def encode(
         self,
@@ -186,20 +186,20 @@ class MultiTask:
 
     # ---------------------------------------------------------------- model
 
-    def wanted(self, windows: Windows) -> None:
+    def output_counts(self, windows: Windows) -> None:
         """All."""
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`MultiHead` over a body of `sizes`."""
+        """`MultiHead` over a backbone of `sizes`."""
         models = {name: task.build_model(sizes, rngs) for name, task in self.tasks.items()}
         return MultiHead(models, uncertainty=self.uncertainty)
 
     def _views(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Iterator[tuple[str, Task, Any, dict]]:
         """Each task with its model, all over the same hidden states, and its batch."""
-        body = Shared(model.body)
+        backbone = Shared(model.backbone)
         for name, task in self.tasks.items():
             own = {key: batch[f"{name}/{key}"] for key in ("labels", "weights")}
-            yield name, task, model.reader(name, body), batch | own
+            yield name, task, model.reader(name, backbone), batch | own
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """The sum over tasks, see the class; weight: the share of the step's windows that the batch holds.
@@ -224,8 +224,8 @@ class MultiTask:
         return {name: task.logits(own, view) for name, task, own, view in self._views(model, batch)}
 
     def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The body's."""
-        return {name: value for name, value in parameters.items() if name.startswith("body/")}
+        """The backbone's."""
+        return {name: value for name, value in parameters.items() if name.startswith("backbone/")}
 
     def predict(self, model, batch):
         """Each task's predictions as NAME/KEY, its loss as NAME/loss [2] (sum, weight), and the sum of all."""

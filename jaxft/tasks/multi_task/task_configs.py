@@ -12,12 +12,12 @@ from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
 
-KINDS: dict[str, type[Task]] = {  # what can share a body
+KINDS: dict[str, type[Task]] = {  # what can share a backbone
     "token_classification": TokenClassification,
     "crf_tagging": CRFTagging,
     "sequence_classification": SequenceClassification,
 }
-# Settings that a task may have of its own; rows, body and optimizer are shared.
+# Settings that a task may have of its own; rows, backbone and optimizer are shared.
 OWN = (
     "task model.problem_type model.pool model.constraints eval.thresholds data.format data.word_column "
     "data.tag_column data.columns data.text data.text_pair data.label data.label_separator data.label_range "
@@ -45,6 +45,8 @@ def _of_task(shared: tuple[tuple[str, Any], ...], name: str, own: tuple[tuple[st
         raise UserError(f"{where}: what kind of task is it? Give ('task', ...) of {', '.join(KINDS)}")
     found = settings.from_dict(dict(shared) | dict(own), where)
     if found.task not in KINDS:
-        raise UserError(f"{where}: task={found.task!r}, but tasks that share a body are {', '.join(KINDS)}")
+        raise UserError(
+            f"{where}: task={found.task!r}, but tasks that share a backbone are {', '.join(KINDS)}"
+        )
     settings.validate(found, where)
     return found

@@ -23,7 +23,7 @@ from jaxft.layers.heads import TokenClassifier
 from jaxft.losses import cross_entropy
 from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks
+from jaxft.tasks.base import Log, Split, anywhere, cache_folder, chunks
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.question_answering import answer_search, report
 from jaxft.tasks.question_answering.answer_search import RankedAnswers
@@ -64,24 +64,24 @@ class QuestionAnswering:
         self.method = f"contexts whole, long ones in windows of {config.data.max_length} tokens"
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Question]:
+    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[Question]:
         """All questions of `source`; says how many there are, and how many have no answer."""
         data = config.data
         questions = list(read_questions(source, format=data.format, columns=dict(data.columns)))
         none = sum(not one.answers for one in questions)
         contexts = len({one.context for one in questions})
-        say(
+        log(
             f"{name}: {source}: {len(questions):,} questions about {contexts:,} contexts, "
             f"{none:,} of them without an answer"
         )
-        whole = name == "train" and data.parts == 1  # of a part others may have answers
+        whole = name == "train" and data.shards == 1  # of a part others may have answers
         if none == len(questions) and (whole or name == "dev"):
             raise UserError(
                 f"{name}: {source}: none of {none:,} questions has an answer, so there is nothing to "
                 f"{'learn' if name == 'train' else 'choose weights by'}; is it a test set whose answers were taken out?"
             )
         if repeated := sum(count - 1 for count in Counter(one.id for one in questions).values()):
-            say(f"warning: {name}: {repeated:,} questions have another one's id")
+            log(f"warning: {name}: {repeated:,} questions have another one's id")
         return questions
 
     @staticmethod
@@ -106,13 +106,13 @@ class QuestionAnswering:
         """Questions and contexts, each context once."""
         return itertools.chain((one.question for one in train), dict.fromkeys(one.context for one in train))
 
-    def check(self, split: Split, train: Sequence[Question], say: Say) -> None:
+    def check(self, split: Split, train: Sequence[Question], log: Log) -> None:
         """Says what can't be learnt or found, what is shortened, and which contexts stand in `train` as well."""
         name, questions, windows = split.name, split.examples, split.windows
         if questions is not train and (shared := anywhere(find_question_overlap(train, questions))):
-            say(f"warning: {shared:,} of {len(questions):,} questions of {name} are about contexts of train")
+            log(f"warning: {shared:,} of {len(questions):,} questions of {name} are about contexts of train")
         if (extra := len(windows) - len(questions)) > 0:
-            say(f"{name}: long contexts have {extra:,} more windows")
+            log(f"{name}: long contexts have {extra:,} more windows")
         owner, spans = windows.sentence, windows.column("labels")
         held = np.zeros(len(questions), bool)
         np.logical_or.at(held, owner, spans[:, 1] > 0)
@@ -123,17 +123,17 @@ class QuestionAnswering:
         if count := np.count_nonzero(lost := answered & ~held):
             first = questions[int(np.flatnonzero(lost)[0])].origin
             use = "not trained on" if questions is train else "scored, but can hardly be right"
-            say(
+            log(
                 f"warning: {name}: {count:,} of {len(questions):,} questions have answers that no window holds whole; "
                 f"they are {use} (a larger config.data.stride or max_length helps); the first: {first}"
             )
         if count := np.count_nonzero(held & ~short):
-            say(
+            log(
                 f"{name}: {count:,} of {len(questions):,} questions have answers of more than {self.max_answer} "
                 "tokens, which are not predicted (config.eval.max_answer)"
             )
         if count := len(np.unique(owner[(cut := windows.column("lost")) > 0])):
-            say(
+            log(
                 f"{name}: {count:,} of {len(questions):,} questions are shortened, by {cut.max():,} tokens at most, to "
                 "half of config.data.max_length"
             )
@@ -156,11 +156,11 @@ class QuestionAnswering:
             cache_dir=cache_folder(config.data.cache_dir) if cached else None,
         )
 
-    def wanted(self, windows: Windows) -> None:
+    def output_counts(self, windows: Windows) -> None:
         """All."""
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`TokenClassifier` with two outputs over a BERT body of `sizes`; no dropout before the head, as in torch."""
+        """`TokenClassifier` with two outputs over a BERT backbone of `sizes`; no dropout before the head, as in torch."""
         return TokenClassifier(
             make_backbone(sizes, rngs=rngs),
             num_labels=len(OUTPUTS),

@@ -77,7 +77,7 @@ def usage(run: RunFacts) -> str:
     )
     if not has_class:
         said = (
-            "transformers has no class that computes this. `AutoModel` loads the body, `heads.safetensors` has the "
+            "transformers has no class that computes this. `AutoModel` loads the backbone, `heads.safetensors` has the "
             "linear layer over it:\n\n"
         )
     if not has_class or data.truncation != "head":

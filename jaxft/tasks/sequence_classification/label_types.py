@@ -16,7 +16,7 @@ from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
 from jaxft.metrics.multi_label import MultiLabelState
 from jaxft.metrics.regression import RegressionState
-from jaxft.tasks.base import Say, class_weights
+from jaxft.tasks.base import Log, class_weights
 
 VALUE = "value"  # the label of a head that predicts a number
 WORST = 100  # errors of numbers that are listed
@@ -57,7 +57,7 @@ class LabelType(Protocol):
 
     error_columns: tuple[str, ...]
 
-    def check(self, name: str, examples: Sequence[LabelledText], say: Say) -> None:
+    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
         """Warns of doubtful labels."""
 
     def summary(self, values: Mapping[str, float]) -> str:
@@ -123,9 +123,9 @@ class SingleLabel:
         ]
         return sorted(rows, key=lambda row: -row["score"])
 
-    def check(self, name, examples, say):
+    def check(self, name, examples, log):
         """Of labels that the model has not."""
-        _warn_of_unseen(Counter(e.label for e in examples if e.label not in self.labels), name, "wrong", say)
+        _warn_of_unseen(Counter(e.label for e in examples if e.label not in self.labels), name, "wrong", log)
 
     def summary(self, values):
         """Accuracy, macro F1, loss."""
@@ -208,10 +208,10 @@ class MultiLabel:
         rows.sort(key=lambda row: -row[0])
         return [{"index": i, "missed": missed, "spurious": spurious} for _, i, missed, spurious in rows]
 
-    def check(self, name, examples, say):
+    def check(self, name, examples, log):
         """Of labels that the model has not."""
         unseen = Counter(label for e in examples for label in e.label if label not in self.labels)
-        _warn_of_unseen(unseen, name, "missed", say)
+        _warn_of_unseen(unseen, name, "missed", log)
 
     def summary(self, values):
         """F1 and exact matches, loss."""
@@ -282,12 +282,12 @@ class NumberLabel:
         ]
         return sorted(rows, key=lambda row: -abs(row["difference"]))[:WORST]
 
-    def check(self, name, examples, say):
+    def check(self, name, examples, log):
         """Of labels that are out of scale."""
         values = [example.label for example in examples]
         low, high = min(values), max(values)
         if low < self.offset - self.scale or high > self.offset + 2 * self.scale:
-            say(
+            log(
                 f"warning: the numbers of {name} run from {low:g} to {high:g}, far from "
                 f"{self.offset:g} to {self.offset + self.scale:g}, which the head starts at; "
                 f"set config.data.label_range=({float(low)}, {float(high)})"
@@ -342,7 +342,7 @@ def _loss_options(labels: list[str], config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _warn_of_unseen(unseen: Counter, name: str, count_as: str, say: Say) -> None:
+def _warn_of_unseen(unseen: Counter, name: str, count_as: str, log: Log) -> None:
     if unseen:
         counts = ", ".join(f"{label} {count}" for label, count in sorted(unseen.items()))
-        say(f"warning: {name} has labels that train has not; they count as {count_as}: {counts}")
+        log(f"warning: {name} has labels that train has not; they count as {count_as}: {counts}")

@@ -28,7 +28,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import Score, SequenceClassifier
 from jaxft.layers.linear import Linear
 from jaxft.models.registry import is_causal, make_backbone
-from jaxft.tasks.base import Say, Split, anywhere, cache_folder, chunks, two_passes
+from jaxft.tasks.base import Log, Split, anywhere, cache_folder, chunks, two_passes
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.sequence_classification import label_types, report
 from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, LabelType
@@ -82,7 +82,7 @@ class SequenceClassification:
         self.method = _method(config)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[LabelledText]:
+    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[LabelledText]:
         """All examples of `source`; says how many there are, of which labels, and which are empty."""
         data = config.data
         columns = TextColumns(data.text, data.text_pair, data.label)
@@ -95,7 +95,7 @@ class SequenceClassification:
                 format=data.format,
             )
         )
-        say(
+        log(
             f"{name}: {source}: {len(examples):,} {'pairs' if data.text_pair else 'texts'}; {_labels(examples)}"
         )
         empty = [e for e in examples if not e.text.strip() and not (e.pair or "").strip()]
@@ -104,7 +104,7 @@ class SequenceClassification:
                 f"{name}: {source}: all {len(empty):,} texts are empty; is config.data.text={data.text!r} right?"
             )
         if empty:
-            say(
+            log(
                 f"warning: {name}: {len(empty):,} of {len(examples):,} texts are empty, and stay in; the first: "
                 f"{empty[0].origin}"
             )
@@ -132,27 +132,27 @@ class SequenceClassification:
         """Texts and their pairs."""
         return (text for e in train for text in (e.text, e.pair) if text is not None)
 
-    def check(self, split: Split, train: Sequence[LabelledText], say: Say) -> None:
+    def check(self, split: Split, train: Sequence[LabelledText], log: Log) -> None:
         """Warns of labels that the model cannot predict, texts that stand in `train` as well, and shortened ones."""
         name, examples = split.name, split.examples
-        self.problem.check(name, examples, say)
-        whole = examples is train and self.config.data.parts == 1  # of a part's texts this says nothing
+        self.problem.check(name, examples, log)
+        whole = examples is train and self.config.data.shards == 1  # of a part's texts this says nothing
         if whole and len(self.labels) > max(len(examples) // 2, 2):
-            say(
+            log(
                 f"warning: {len(self.labels):,} labels for {len(examples):,} texts; is config.data.label right?"
             )
         if examples is not train and (shared := anywhere(find_text_overlap(train, examples))):
-            say(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
+            log(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
         lost = split.windows.column("lost")
         if count := len(np.unique(split.windows.sentence[lost > 0])):
             windows = self.config.data.truncation == "windows"
             hint = "windows read the longer text of a pair" if windows else "='windows' reads all"
-            say(
+            log(
                 f"{name}: {count:,} of {len(examples):,} texts are shortened, by {lost.max():,} tokens at most, to "
                 f"fit config.data.max_length (config.data.truncation{': ' * windows}{hint})"
             )
         if (extra := len(split.windows) - len(examples)) > 0:
-            say(f"{name}: long texts have {extra:,} more windows, each with its text's label")
+            log(f"{name}: long texts have {extra:,} more windows, each with its text's label")
 
     def encode(
         self,
@@ -177,12 +177,12 @@ class SequenceClassification:
             cache_dir=cache_folder(config.data.cache_dir) if cached else None,
         )
 
-    def wanted(self, windows: Windows) -> np.ndarray | None:
+    def output_counts(self, windows: Windows) -> np.ndarray | None:
         """One position, unless all are pooled."""
         return None if self.config.model.pool in ("mean", "max") else np.ones(len(windows), np.int64)
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`SequenceClassifier` over a body of `sizes`. Raises `UserError` where it has nothing to pool so."""
+        """`SequenceClassifier` over a backbone of `sizes`. Raises `UserError` where it has nothing to pool so."""
         causal = is_causal(sizes)
         pool = pool_of(self.config, sizes.get("architecture", "bert"))
         if causal and pool in ("pooler", "cls"):

@@ -28,7 +28,7 @@ from jaxft.losses import cross_entropy
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Say, Split, anywhere, cache_folder, class_weights, two_passes
+from jaxft.tasks.base import Log, Split, anywhere, cache_folder, class_weights, two_passes
 from jaxft.tasks.token_classification import report
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class TokenClassification:
         self.class_weights = class_weights(config, labels)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, say: Say) -> list[Sentence]:
+    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[Sentence]:
         """All sentences of `source`, tags in IOB2 or plain labels; says how many and where tags were invalid."""
         data = config.data
         sentences = list(
@@ -96,7 +96,7 @@ class TokenClassification:
         if plain:
             kinds = Counter(tag for s in converted for tag in s.tags)
         counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
-        say(f"{name}: {source}: {conversion}; {'labels' if plain else 'entities'}: {counts}")
+        log(f"{name}: {source}: {conversion}; {'labels' if plain else 'entities'}: {counts}")
         return converted
 
     @staticmethod
@@ -125,7 +125,7 @@ class TokenClassification:
         """The words of each sentence with spaces between."""
         return (" ".join(sentence.words) for sentence in train)
 
-    def check(self, split: Split, train: Sequence[Sentence], say: Say) -> None:
+    def check(self, split: Split, train: Sequence[Sentence], log: Log) -> None:
         """Warns of labels that the model cannot predict, and of sentences that stand in `train` as well.
 
         Raises `UserError` where labels of no scheme were found in one of them, and entities in the other.
@@ -134,7 +134,7 @@ class TokenClassification:
         # Of the training data one part may have none.
         tags = self.labels if sentences is train else {tag for s in sentences for tag in s.tags}
         if set(tags) <= {"O"}:
-            say(
+            log(
                 f"warning: {name} ({split.source}) holds no entities; is config.data.tag_column={self.tag_column} "
                 "right?"
             )
@@ -147,11 +147,11 @@ class TokenClassification:
             )
         if unseen:
             counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
-            say(f"warning: {name} has labels that train has not; they count as missed: {counts}")
+            log(f"warning: {name} has labels that train has not; they count as missed: {counts}")
         if sentences is not train and (shared := anywhere(find_sentence_overlap(train, sentences))):
-            say(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
+            log(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
         if sentences is train and self.context and len({s.document for s in train}) == len(train):
-            say("warning: config.data.context=True, but each sentence of train is a document of its own")
+            log("warning: config.data.context=True, but each sentence of train is a document of its own")
 
     def encode(
         self,
@@ -176,15 +176,15 @@ class TokenClassification:
             only=only,
         )
 
-    def wanted(self, windows: Windows) -> np.ndarray:
+    def output_counts(self, windows: Windows) -> np.ndarray:
         """The labelled subwords."""
         return windows.labelled
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`TokenClassifier` over a body of `sizes`."""
-        body = make_backbone(sizes, rngs=rngs)
+        """`TokenClassifier` over a backbone of `sizes`."""
+        backbone = make_backbone(sizes, rngs=rngs)
         return TokenClassifier(
-            body,
+            backbone,
             num_labels=len(self.labels),
             dropout=self.head_dropout,
             initializer_range=sizes["initializer_range"],
@@ -346,6 +346,6 @@ class TokenClassification:
         return report.write_report(folder, split, compared, state, tags, intervals, console)
 
 
-def _logits(model, batch, dropout=None, wanted=None):
+def _logits(model, batch, dropout=None, output_mask=None):
     inputs = (batch[name] for name in INPUTS)
-    return model(*inputs, dropout=dropout, wanted=wanted)
+    return model(*inputs, dropout=dropout, output_mask=output_mask)

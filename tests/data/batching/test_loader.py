@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxft.data.batching.batch import word_values
 from jaxft.data.batching.chunked import ChunkedLoader
-from jaxft.data.batching.loader import WANTED_MULTIPLE, Loader
+from jaxft.data.batching.loader import OUTPUT_MULTIPLE, Loader
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.conll import read_conll
 from tests.conftest import REPOSITORY
@@ -115,16 +115,18 @@ def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, s
     lengths = np.random.default_rng(0).permutation(short + long)
     loader = loader_of(lengths, 128, rows=rows, shuffle=shuffle, segments=most, chunk=chunk)
     [shape] = loader.shapes
-    assert shape.block in (0, 32, 64) and (shape.every == 0 or rows % shape.every == 0)
+    assert shape.block_length in (0, 32, 64) and (
+        shape.whole_row_period == 0 or rows % shape.whole_row_period == 0
+    )
     if len(short) > 150 and not long and most != 3:
-        assert shape.block  # it is made use of
+        assert shape.block_length  # it is made use of
     for step in range(2 * loader.steps_per_epoch):
         batch = loader.batch(step)
         for row, segment in np.argwhere(batch.windows >= 0):
             first, size = batch.starts[row, segment], lengths[batch.windows[row, segment]]
             assert first + size <= 128
-            if shape.block and (shape.every == 0 or row % shape.every):
-                assert first // shape.block == (first + size - 1) // shape.block
+            if shape.block_length and (shape.whole_row_period == 0 or row % shape.whole_row_period):
+                assert first // shape.block_length == (first + size - 1) // shape.block_length
 
 
 @settings(max_examples=30, deadline=None)
@@ -224,18 +226,18 @@ def test_shapes_say_how_many_positions_are_read_at_most(lengths, setting, parts,
     """In any microbatch of the steps asked for, and no more than rounding beyond that."""
     setting = setting | {"rows": setting["rows"] * parts, "chunk": chunk}
     loader, plain = (loader_of(lengths, **setting) for _ in range(2))
-    wanted = np.random.default_rng(seed).integers(0, np.array(lengths) + 1)
-    loader.count_wanted(wanted, steps, parts)
-    assert [shape._replace(wanted=0) for shape in loader.shapes] == plain.shapes
+    output_counts = np.random.default_rng(seed).integers(0, np.array(lengths) + 1)
+    loader.count_outputs(output_counts, steps, parts)
+    assert [shape._replace(output_count=0) for shape in loader.shapes] == plain.shapes
     steps = -(-steps // loader.steps_per_epoch) * loader.steps_per_epoch  # of whole epochs
     most = dict.fromkeys(loader.shapes, 0)
     for step in range(steps):
         batch, same = loader.batch(step), plain.batch(step)
         assert np.array_equal(batch.windows, same.windows) and batch.shape in loader.shapes
-        read = np.where(batch.windows < 0, 0, wanted[batch.windows]).reshape(parts, -1).sum(axis=1)
+        read = np.where(batch.windows < 0, 0, output_counts[batch.windows]).reshape(parts, -1).sum(axis=1)
         most[batch.shape] = max(most[batch.shape], read.max())
     for shape, count in most.items():
-        assert count <= shape.wanted < count + WANTED_MULTIPLE
+        assert count <= shape.output_count < count + OUTPUT_MULTIPLE
 
 
 def test_the_order_is_that_of_every_version():

@@ -75,8 +75,14 @@ def test_batches_are_the_same_whoever_feeds_which_rows(lengths, each, random):
                 own, start = windows[row // each], batch.starts[row, segment]
                 ids = own.input_ids[slice(*own.offsets[batch.windows[row, segment] :][:2])]
                 assert np.array_equal(batch.arrays["input_ids"][row, start : start + len(ids)], ids)
-                crosses = start // (shape.block or 128) != (start + len(ids) - 1) // (shape.block or 128)
-                assert not crosses or (shape.every and row % shape.every == 0) or not shape.block
+                crosses = start // (shape.block_length or 128) != (start + len(ids) - 1) // (
+                    shape.block_length or 128
+                )
+                assert (
+                    not crosses
+                    or (shape.whole_row_period and row % shape.whole_row_period == 0)
+                    or not shape.block_length
+                )
             free = batch.arrays["segment_ids"] == 0
             assert (batch.arrays["input_ids"][free] == 7).all()
         assert [sorted(found) for found in seen] == [list(range(len(one))) for one in lengths]
@@ -118,7 +124,7 @@ def test_large_parts_come_in_chunks(monkeypatch):
     [loader] = loaders(windows, [range(4)], 4)
     assert all(isinstance(one, ChunkedLoader) for one in loader._loaders.values())
     [shape] = loader.shapes
-    assert shape.block
+    assert shape.block_length
     for part, own in enumerate(windows):
         found = []
         for step in range(loader.steps_per_epoch):
@@ -127,6 +133,6 @@ def test_large_parts_come_in_chunks(monkeypatch):
             for place in zip(*np.nonzero(batch.windows[rows] >= 0), strict=True):
                 window, start = batch.windows[rows][place], batch.starts[rows][place]
                 found.append(window)
-                if start // shape.block != (start + own.lengths[window] - 1) // shape.block:
-                    assert shape.every and place[0] % shape.every == 0
+                if start // shape.block_length != (start + own.lengths[window] - 1) // shape.block_length:
+                    assert shape.whole_row_period and place[0] % shape.whole_row_period == 0
         assert sorted(found) == list(range(len(own)))

@@ -127,8 +127,8 @@ for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
 
 test_step.LENGTH, losses = length, {}
 for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("flash", mesh_of(1, 1, 4)):
-    body = test_step.SIZES | {"max_positions": length, "attention": name}
-    net = make_network(test_step.network().task, body, mesh)
+    backbone = test_step.SIZES | {"max_positions": length, "attention": name}
+    net = make_network(test_step.network().task, backbone, mesh)
     trainer = make_trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
     parameters = jax.jit(net.new_parameters, out_shardings={n: v.sharding for n, v in net.abstract.items()})
     state, found = trainer.new_state(parameters(np.uint32(0))), []

@@ -42,8 +42,8 @@ SIZES = {
 
 
 def make(rngs: nnx.Rngs, **options) -> TokenClassifier:
-    body = Bert(**(SIZES | options), rngs=rngs)
-    return TokenClassifier(body, num_labels=LABELS, dropout=0.1, initializer_range=0.2, rngs=rngs)
+    backbone = Bert(**(SIZES | options), rngs=rngs)
+    return TokenClassifier(backbone, num_labels=LABELS, dropout=0.1, initializer_range=0.2, rngs=rngs)
 
 
 @functools.cache
@@ -94,11 +94,11 @@ def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
     model, batch = make(nnx.Rngs(0)), random_batch(2)
     seed = DropoutSeed(jnp.uint32(9), jnp.int32(0))
     inputs = [batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids")]
-    whole = jax.jit(lambda: model.body(*inputs, seed))()
-    graph, stack = nnx.split(model.body.layers)
+    whole = jax.jit(lambda: model.backbone(*inputs, seed))()
+    graph, stack = nnx.split(model.backbone.layers)
 
     def loop(sites):
-        x = model.body.embeddings(
+        x = model.backbone.embeddings(
             *(batch[name].ravel() for name in ("input_ids", "positions", "token_type_ids")), None
         )
         x = apply_dropout(x, SIZES["hidden_dropout"], seed, 0, rows=2)
@@ -131,14 +131,14 @@ def test_abstract_state_has_the_shapes_of_the_real_one_without_making_it():
     shapes = {path: leaf.shape for path, leaf in parameter_paths.flatten(abstract).items()}
     _, parameters = split()
     assert shapes == {path: leaf.shape for path, leaf in parameter_paths.flatten(parameters).items()}
-    assert shapes["body/layers/attention/query/kernel"] == (2, 24, 24)
-    assert shapes["body/layers/mlp/up/kernel"] == (2, 24, 40)
+    assert shapes["backbone/layers/attention/query/kernel"] == (2, 24, 24)
+    assert shapes["backbone/layers/mlp/up/kernel"] == (2, 24, 40)
     assert shapes["head/kernel"] == (24, LABELS)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(abstract))
 
 
 def test_layers_start_from_different_random_numbers():
-    kernels = split()[1]["body"]["layers"]["mlp"]["up"]["kernel"]
+    kernels = split()[1]["backbone"]["layers"]["mlp"]["up"]["kernel"]
     assert not np.array_equal(kernels[0], kernels[1])
     assert abs(float(kernels.std()) - SIZES["initializer_range"]) < 0.02
 

@@ -61,9 +61,9 @@ def imported(folder, labels=LABELS, new=(), **options):
 
     def make():
         rngs = nnx.Rngs(0)
-        body = Bert(**bert_config.sizes(config), **options, rngs=rngs)
+        backbone = Bert(**bert_config.sizes(config), **options, rngs=rngs)
         return TokenClassifier(
-            body,
+            backbone,
             num_labels=len(labels),
             dropout=bert_config.classifier_dropout(config),
             initializer_range=0.02,
@@ -194,7 +194,7 @@ def test_pooler_is_torchs(tmp_path):
         nnx.eval_shape(lambda: Bert(**bert_config.sizes(config), pooler=True, rngs=nnx.Rngs(0)))
     )
     abstract = {
-        f"body/{path}": leaf for path, leaf in parameter_paths.flatten(nnx.to_pure_dict(state)).items()
+        f"backbone/{path}": leaf for path, leaf in parameter_paths.flatten(nnx.to_pure_dict(state)).items()
     }
     parameters, report = load_weights(bert_weights.TABLE, open_tensors(folder), abstract)
     assert not report.ignored
@@ -202,9 +202,9 @@ def test_pooler_is_torchs(tmp_path):
 
     @jax.jit
     def pooled(tree):
-        body = nnx.merge(graph, tree["body"])
+        backbone = nnx.merge(graph, tree["backbone"])
         names = ("input_ids", "segment_ids", "positions", "token_type_ids")
-        return body.pool(body(*(batch[name] for name in names))[:, 0])
+        return backbone.pool(backbone(*(batch[name] for name in names))[:, 0])
 
     with torch.no_grad():
         inputs = {name: torch.tensor(batch[name]).long() for name in ("input_ids", "token_type_ids")}

@@ -51,9 +51,9 @@ def compiled(**options):
     graph, _ = split(**options)
 
     def loss(parameters, batch, seed):
-        body = nnx.merge(graph, parameters)
+        backbone = nnx.merge(graph, parameters)
         ids, segments = batch["input_ids"], batch["segment_ids"]
-        logits = body.attend(body(ids, segments, batch["positions"], jnp.zeros_like(ids), seed))
+        logits = backbone.attend(backbone(ids, segments, batch["positions"], jnp.zeros_like(ids), seed))
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), ids[:, 1:, None], axis=-1)[..., 0]
         weights = (segments[:, 1:] > 0) & (segments[:, 1:] == segments[:, :-1])
         return -(scores * weights).sum(), logits
@@ -67,8 +67,10 @@ def forward(**options):
     graph, _ = split(**options)
 
     def logits(parameters, batch, seed):
-        body, ids = nnx.merge(graph, parameters), batch["input_ids"]
-        return body.attend(body(ids, batch["segment_ids"], batch["positions"], jnp.zeros_like(ids), seed))
+        backbone, ids = nnx.merge(graph, parameters), batch["input_ids"]
+        return backbone.attend(
+            backbone(ids, batch["segment_ids"], batch["positions"], jnp.zeros_like(ids), seed)
+        )
 
     return jax.jit(logits)
 

@@ -71,9 +71,9 @@ def random_batch(config, rows=3, length=11, seed=0):
 
 def our_logits_and_gradients(graph, parameters, batch):
     def loss(tree):
-        body = nnx.merge(graph, tree).body
+        backbone = nnx.merge(graph, tree).backbone
         ids, segments = batch["input_ids"], batch["segment_ids"]
-        logits = body.attend(body(ids, segments, batch["positions"], jnp.zeros_like(ids)))
+        logits = backbone.attend(backbone(ids, segments, batch["positions"], jnp.zeros_like(ids)))
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), ids[:, 1:, None], axis=-1)[..., 0]
         return -(scores * segments[:, 1:]).sum(), logits
 

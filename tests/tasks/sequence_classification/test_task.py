@@ -208,7 +208,7 @@ def test_packed_and_unpacked_have_one_loss_and_gradient(pool):
 
 
 def test_pools_read_their_own_segment_only():
-    """By hand from the body's states: first, mean and largest of each segment; zeros of one that isn't there."""
+    """By hand from the backbone's states: first, mean and largest of each segment; zeros of one that isn't there."""
     values = {pool: settings(model__pool=pool) for pool in ("cls", "mean", "max")}
     nets = {pool: network(v) for pool, v in values.items()}
     net = nets["cls"]
@@ -217,7 +217,7 @@ def test_pools_read_their_own_segment_only():
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
     inputs = [batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids")]
-    states = jax.jit(lambda p: step.model_of(net.graphdef, p).body(*inputs), compiler_options=QUICK)(
+    states = jax.jit(lambda p: step.model_of(net.graphdef, p).backbone(*inputs), compiler_options=QUICK)(
         parameters
     )[0]
     states = np.asarray(states)
