@@ -42,7 +42,7 @@ ROWS = 8  # prompts of a batch
 class Generated:
     """A text that follows a prompt; `ended` says whether by itself or a stop, `score` is that of a beam."""
 
-    documents: str
+    text: str
     ended: bool
     score: float | None
 
@@ -182,7 +182,7 @@ def writer_from_run(folder: Path, log: Callable[[str], None]) -> Writer:
     template = run.config.data.template
     tokenizer = run.checkpoint.tokenizer
     return Writer(
-        step.model_of(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).backbone,
+        step.merge_model(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).backbone,
         tokenizer,
         template=template,
         start=[] if template else [boundary_tokens(tokenizer).start],

@@ -46,7 +46,7 @@ class DecoderWeights(NamedTuple):
 
     word: jax.Array  # [V, D], embeds tokens and scores them
     position: jax.Array  # [max_positions, D]
-    dropout: list[Layer]
+    layers: list[Layer]
     norm: Norm
 
 
