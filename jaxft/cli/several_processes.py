@@ -55,28 +55,28 @@ def as_process(flags: argparse.Namespace) -> Iterator[None]:
             yield
         return
     _separate_stdout()
-    beside = heartbeat.start(flags.peer_timeout)
+    beat = heartbeat.start(flags.peer_timeout)
     try:
         with exit_on_user_error(f"process {processes.index()}: "):
             yield
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         if code not in (0, EXIT_PREEMPTED, EXIT_NON_FINITE):  # these all processes end with
-            beside.leave(code, str(error.__context__ or "") or f"exit code {code}")
-        _end(beside)
+            beat.leave(code, str(error.__context__ or "") or f"exit code {code}")
+        _end(beat)
         raise
     except KeyboardInterrupt:
-        beside.leave(EXIT_INTERRUPTED, "interrupted")
+        beat.leave(EXIT_INTERRUPTED, "interrupted")
     except BaseException as error:
         who = f"process {processes.index()}"
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             # What all compute together fails in those that are left when one is lost.
             print(f"{who}: {first_line(error)}; waiting to hear whether a process is lost", file=sys.stderr)
-            beside.await_verdict()
+            beat.await_verdict()
         print(f"{who}: {traceback.format_exc()}", file=sys.stderr, flush=True)
-        beside.leave(1, f"{type(error).__name__}: {first_line(error)}")
+        beat.leave(1, f"{type(error).__name__}: {first_line(error)}")
     else:
-        _end(beside)
+        _end(beat)
 
 
 def _separate_stdout() -> None:
@@ -93,8 +93,8 @@ def _separate_stdout() -> None:
     os.dup2(2, out.fileno())
 
 
-def _end(beside: heartbeat.Heartbeat) -> None:
+def _end(beat: heartbeat.Heartbeat) -> None:
     """Waits until all processes have come to their end, however long another one writes its files."""
     processes.gather(None)
-    beside.close()
+    beat.close()
     jax.distributed.shutdown()

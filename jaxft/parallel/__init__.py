@@ -1,1 +1,1 @@
-"""Processes, their rendezvous and heartbeat, the device mesh, and matrix products over it."""
+"""Runs on several processes and devices: joining processes, their heartbeat, the mesh and matrix products over it."""

@@ -1,17 +1,15 @@
-"""What accelerators can do at most: memory, arithmetic, memory bandwidth and interconnect of one device."""
+"""Holds the limits of accelerators: memory, arithmetic, memory bandwidth and interconnect of one device."""
 
 import dataclasses
 
 import jax
-
-from jaxft.parallel import chips
 
 GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Data-sheet numbers of one device as JAX counts devices."""
+    """Data-sheet numbers of one device, as JAX counts devices."""
 
     name: str  # for flags and messages
     device_kind: str  # a part of `jax.Device.device_kind`
@@ -21,8 +19,8 @@ class Chip:
     interconnect: float  # to other devices over all its links, bytes/s one way
 
 
-# The first one wins whose `device_kind` is part of a device's. Sources, read in November 2026: "TPU v4", "TPU v5e",
-# "TPU v5p" and "TPU v6e" at docs.cloud.google.com/tpu/docs, which give the interconnect in both directions together;
+# The first chip counts whose `device_kind` is part of a device's. Sources, read in November 2026: "TPU v4", "TPU v5e",
+# "TPU v5p" and "TPU v6e" at docs.cloud.google.com/tpu/docs, which give the interconnect as the sum of both directions;
 # v4's is six links of 45 GB/s, from "How to Scale Your Model" (jax-ml.github.io/scaling-book), part 2. NVIDIA's data
 # sheets of A100 80GB SXM, H100 SXM and PCIe, and H200 SXM, without sparsity; half of NVLink's total is one way.
 CHIPS = (
@@ -38,11 +36,11 @@ CHIPS = (
 
 
 def find_chip(device_kind: str) -> Chip | None:
-    """The chip behind `jax.Device.device_kind`; None where it isn't known (CPUs among them)."""
+    """Returns the chip behind `jax.Device.device_kind`, or None if it isn't known (as of CPUs)."""
     return next((chip for chip in CHIPS if chip.device_kind in device_kind), None)
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Peak bfloat16 FLOP/s of `device`, None where it isn't known (CPUs among them)."""
-    chip = chips.find_chip(device.device_kind)
-    return chip and chip.flops
+    """Returns the peak bfloat16 FLOP/s of `device`, or None if it isn't known (as of CPUs)."""
+    chip = find_chip(device.device_kind)
+    return None if chip is None else chip.flops

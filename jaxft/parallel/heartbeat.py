@@ -1,4 +1,4 @@
-"""A thread beside the run: tells the other processes that this one lives, stops it if one is lost, carries SIGTERM."""
+"""Tells the other processes that this one lives, ends it if another is lost, and passes on SIGTERM; in two threads."""
 
 import contextlib
 import ctypes
@@ -18,73 +18,89 @@ from jaxft.errors import EXIT_PREEMPTED
 from jaxft.parallel import processes
 from jaxft.parallel.jax_internals import global_state
 
-_watch: "Heartbeat | None" = None
+_heartbeat: "Heartbeat | None" = None  # of this process, once `start` has been called
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)  # of a signal, in C
 
 
 def start(timeout: float) -> "Heartbeat":
-    """Starts the thread of this process; `timeout` in seconds, as the flag --peer_timeout."""
-    global _watch
-    _watch = Heartbeat(timeout)
-    return _watch
+    """Starts and returns the heartbeat of this process; `timeout` in seconds, as the flag --peer_timeout."""
+    global _heartbeat
+    _heartbeat = Heartbeat(timeout)
+    return _heartbeat
 
 
 def on_sigterm() -> Callable[[], bool]:
-    """Catches SIGTERM from now on. The result, called once a step, says whether any process has had one.
+    """Catches SIGTERM from now on, and returns a function that says whether any process has received one.
 
-    It becomes true at the same call in all processes. To be called in the main thread.
+    To be called in the main thread. The result is to be called once a step; it becomes true at the same call in all
+    processes.
     """
-    came: list[bool] = []  # in a handler no lock may be waited for
+    received: list[bool] = []  # a handler must not wait for a lock
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
-        signal.signal(signal.SIGTERM, lambda *_: came.append(True))
-    return (lambda: bool(came)) if _watch is None else _watch.stop_asked_by(came)
+        signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    if _heartbeat is None:
+        return lambda: bool(received)
+    return _heartbeat.ask_whether_to_stop(received)
 
 
 def exit_now(code: int) -> NoReturn:
-    """Ends this process at once: at the exit of Python jax would wait for the others."""
+    """Ends this process at once; at the regular exit of Python, jax would wait for the other processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 class Heartbeat:
-    """See the module. `timeout`: seconds without a sign of life after which a process counts as lost.
+    """The threads of one process that watch the others.
 
-    SIGTERM: a process that has had one says so; then each says how often it has asked whether to stop, and holds
-    its next question back until all have said; all stop at the question after the highest number. This is jax's
-    `reached_preemption_sync_point`, whose count of steps orbax, which asks it too, sets wrong.
+    One thread writes a beat to jax's store at each interval and reads the others' beats. A process counts as lost if
+    it has written no new beat for `timeout` seconds. The other thread waits on a connection to process 0, which breaks
+    at once if process 0 ends.
+
+    After a SIGTERM, all processes have to stop at the same step. A process that received the signal writes so to the
+    store. Then each process writes how often it has asked whether to stop, and holds its next question back until all
+    have written theirs. All stop at the question after the highest of these numbers. jax's own
+    `reached_preemption_sync_point` does the same, but orbax also calls it, and sets its count of steps wrong.
+
+    Args:
+        timeout: seconds without a sign of life after which a process counts as lost.
     """
 
     def __init__(self, timeout: float):
         self._timeout, self._interval = timeout, min(timeout / 5, 1.0)
         self._hosts = processes.gather(socket.gethostname())
         self._ended, self._leaving, self._wake = threading.Event(), threading.Event(), threading.Event()
-        self._asking, self._asked, self._stop_at = threading.Lock(), 0, None
-        self._sigterm: list[bool] = []
-        self._stopping = threading.Lock()
+        self._question_lock, self._questions, self._stop_at = threading.Lock(), 0, None
+        self._received_sigterm: list[bool] = []
+        self._stop_lock = threading.Lock()
         if not processes.is_main_process():
-            self._on_abort = _HANDLER(self._aborted)  # kept, for C has its address only
+            self._on_abort = _HANDLER(self._handle_abort)  # kept, since C holds only its address
             libc = ctypes.CDLL(None)
             libc.signal.argtypes = [ctypes.c_int, _HANDLER]
             libc.signal(signal.SIGABRT, self._on_abort)
         self._threads = [
-            threading.Thread(target=target, daemon=True, name="watch") for target in (self._run, self._hold)
+            threading.Thread(target=target, daemon=True, name="heartbeat")
+            for target in (self._beat_until_ended, self._wait_on_main)
         ]
         for thread in self._threads:
             thread.start()
 
-    def stop_asked_by(self, came: list[bool]) -> Callable[[], bool]:
-        """The question of `on_sigterm`; `came` tells of this process's signal."""
-        self._sigterm = came
+    def ask_whether_to_stop(self, received: list[bool]) -> Callable[[], bool]:
+        """Returns the question of `on_sigterm`.
 
-        def asked() -> bool:
-            if came and self._stop_at is None:
+        Args:
+            received: not empty if this process has received SIGTERM.
+        """
+        self._received_sigterm = received
+
+        def must_stop() -> bool:
+            if received and self._stop_at is None:
                 self._wake.set()
-            with self._asking:
-                self._asked += 1
-                return self._stop_at is not None and self._asked >= self._stop_at
+            with self._question_lock:
+                self._questions += 1
+                return self._stop_at is not None and self._questions >= self._stop_at
 
-        return asked
+        return must_stop
 
     def close(self) -> None:
         """Ends the threads; to be called in all processes."""
@@ -96,91 +112,93 @@ class Heartbeat:
             thread.join()
 
     def await_verdict(self) -> None:
-        """Gives the thread the time to find out which other process is lost; returns where none is."""
+        """Waits as long as the threads need to find out which other process is lost; returns if none is."""
         time.sleep(self._timeout + 3 * self._interval)
 
     def leave(self, code: int, reason: str) -> NoReturn:
-        """Ends this process, and tells the others `reason`, which ends them."""
+        """Ends this process with exit code `code`, and tells the others `reason`, which ends them."""
         self._leaving.set()
         with contextlib.suppress(Exception):  # process 0 may be gone
             processes.put_key(f"jaxft/failed/{processes.index()}", [code, reason])
         if processes.is_main_process():
-            time.sleep(3 * self._interval)  # the others read it from here
+            time.sleep(3 * self._interval)  # the others read it from this process
         exit_now(code)
 
-    def _run(self) -> None:
-        beats: dict[int, tuple[Any, float]] = {}  # of each process, its last beat and when it was new
+    def _beat_until_ended(self) -> None:
+        last_beats: dict[int, tuple[Any, float]] = {}  # by process: its last beat, and when it was new
         for beat in itertools.count():
             try:
-                self._look(beat, beats)
+                self._exchange_signs(beat, last_beats)
             except Exception as error:  # of the store: process 0 is gone, or the run is over
                 reason = str(error).strip().partition("\n")[0][:200]
-                self._lost(f"process 0 ({self._hosts[0]}) cannot be reached ({reason})")
+                self._stop_for_lost(f"process 0 ({self._hosts[0]}) cannot be reached ({reason})")
             self._wake.wait(self._interval)
             self._wake.clear()
             if self._ended.is_set():
                 return
 
-    def _hold(self) -> None:
-        """Holds a line to process 0: it breaks at once where that ends. (jax then aborts, see `_aborted`.)"""
+    def _wait_on_main(self) -> None:
+        """Waits on a connection to process 0, which breaks at once if it ends. (jax then aborts: `_handle_abort`.)"""
         while True:
             try:
                 global_state.client.blocking_key_value_get("jaxft/over", processes.PATIENCE_MS)
                 return
             except Exception as error:
                 if not str(error).startswith("DEADLINE_EXCEEDED"):  # a run may be longer than one wait
-                    self._lost(f"process 0 ({self._hosts[0]}) has ended")
+                    self._stop_for_lost(f"process 0 ({self._hosts[0]}) has ended")
                     return
 
-    def _aborted(self, _signal: int) -> None:
-        """Ends this process as `_hold` does where jax aborts it for the end of process 0; else the abort goes on.
+    def _handle_abort(self, _signal: int) -> None:
+        """Ends this process as `_wait_on_main` does if jax aborts it for the end of process 0; else the abort goes on.
 
-        jax's client aborts, by a thread in C++, as soon as it cannot reach process 0, and calls no function of Python's
-        instead; so does a failed check of XLA's, of which process 0 knows nothing.
+        jax's client aborts as soon as it cannot reach process 0. It does so in a thread of C++, and offers no callback
+        in Python. A failed check of XLA's aborts too, of which process 0 knows nothing.
         """
         host, _, port = global_state.coordinator_address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=self._interval).close()
         except OSError:
-            self._lost(f"process 0 ({self._hosts[0]}) has ended")
+            self._stop_for_lost(f"process 0 ({self._hosts[0]}) has ended")
 
-    def _look(self, beat: int, beats: dict[int, tuple[Any, float]]) -> None:
+    def _exchange_signs(self, beat: int, last_beats: dict[int, tuple[Any, float]]) -> None:
+        """Writes this process's `beat`; ends the process if another has failed or is lost; passes on SIGTERM."""
         processes.put_key(f"jaxft/beat/{processes.index()}", beat)
         for process, (code, reason) in processes.read_keys("jaxft/failed").items():
             if process != processes.index():
                 self._stop(code, f"process {process} ({self._hosts[process]}) failed: {reason}")
-        now, found = time.monotonic(), processes.read_keys("jaxft/beat")
+        now, beats = time.monotonic(), processes.read_keys("jaxft/beat")
         for process in range(processes.count()):
-            if process not in beats or beats[process][0] != found.get(process):
-                beats[process] = found.get(process), now
-            elif now - beats[process][1] > self._timeout:
+            if process not in last_beats or last_beats[process][0] != beats.get(process):
+                last_beats[process] = beats.get(process), now
+            elif now - last_beats[process][1] > self._timeout:
                 silence = f"gave no sign of life for {self._timeout:.0f} s"
-                self._lost(f"process {process} ({self._hosts[process]}) {silence}")
-        if self._stop_at is None and self._sigterm:
+                self._stop_for_lost(f"process {process} ({self._hosts[process]}) {silence}")
+        if self._stop_at is None and self._received_sigterm:
             processes.put_key(f"jaxft/sigterm/{processes.index()}", True)
         if self._stop_at is None and processes.read_keys("jaxft/sigterm"):
             self._agree_where_to_stop()
 
     def _agree_where_to_stop(self) -> None:
-        with self._asking:
-            processes.put_key(f"jaxft/asked/{processes.index()}", self._asked)
+        with self._question_lock:
+            processes.put_key(f"jaxft/asked/{processes.index()}", self._questions)
             try:
                 global_state.client.wait_at_barrier("jaxft/asked", int(1000 * self._timeout))
             except jax.errors.JaxRuntimeError:
-                silent = set(range(processes.count())) - processes.read_keys("jaxft/asked").keys()
-                self._lost(f"process {', '.join(map(str, sorted(silent)))} did not answer to SIGTERM")
+                silent = sorted(set(range(processes.count())) - processes.read_keys("jaxft/asked").keys())
+                self._stop_for_lost(f"process {', '.join(map(str, silent))} did not answer to SIGTERM")
             self._stop_at = max(processes.read_keys("jaxft/asked").values()) + 1
 
-    def _lost(self, who: str) -> None:
-        """Ends this process for another one that is lost."""
-        again = "the same command in every process goes on from the last checkpoint"
-        self._stop(EXIT_PREEMPTED, f"{who} and counts as lost; {again}")
+    def _stop_for_lost(self, event: str) -> None:
+        """Ends this process because another is lost; `event` says which, and how that was noticed."""
+        advice = "the same command in every process goes on from the last checkpoint"
+        self._stop(EXIT_PREEMPTED, f"{event} and counts as lost; {advice}")
 
-    def _stop(self, code: int, sentence: str) -> None:
-        with self._stopping:  # several threads may hear of it
+    def _stop(self, code: int, reason: str) -> None:
+        """Ends this process with exit code `code`, once, unless it is ending already."""
+        with self._stop_lock:  # both threads may call this
             if self._ended.is_set() or self._leaving.is_set():
                 return
-            print(f"error: process {processes.index()} stops: {sentence}", file=sys.stderr, flush=True)
+            print(f"error: process {processes.index()} stops: {reason}", file=sys.stderr, flush=True)
             if processes.is_main_process():
-                time.sleep(2 * self._interval)  # the others see it for themselves, in the store that is here
+                time.sleep(2 * self._interval)  # the others read it in the store, which this process keeps
             exit_now(code)

@@ -1,7 +1,7 @@
-"""The parts of jax that have no public name; no other module imports `jax._src`.
+"""Imports what jax has no public name for; no other module imports `jax._src`.
 
-`global_state` has the client of the coordination service, `ClusterEnv` recognises clusters, and
-`backends_are_initialized` tells whether devices are in use already. All three are of jax 0.7 to 0.12.
+`global_state` holds the client of jax's coordination service. `ClusterEnv` detects clusters.
+`backends_are_initialized` says whether jax uses its devices already. jax 0.7 to 0.12 have all three.
 """
 
 from jax._src.clusters import ClusterEnv

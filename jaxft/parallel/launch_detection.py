@@ -1,60 +1,75 @@
-"""Starts a command as one of several processes, and ends it with them."""
+"""Joins the processes of a run, by flags or as a TPU slice, Slurm or Kubernetes describes them."""
 
 import argparse
 import os
 import re
+from typing import NamedTuple
 
 import jax
 
-from jaxft.errors import (
-    UserError,
-)
+from jaxft.errors import UserError
 from jaxft.parallel import rendezvous
 from jaxft.parallel.jax_internals import ClusterEnv, backends_are_initialized
 
-EXPLICIT = ("coordinator", "num_processes", "process_id")
-# Kubernetes tells every pod that it is there; these tell of an indexed job and of a TPU slice.
-JOBS = {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"}
+EXPLICIT_FLAGS = ("coordinator", "num_processes", "process_id")
+# Every pod of Kubernetes has variables that name the cluster. Only pods of an indexed job or a TPU slice have these.
+JOB_VARIABLES = {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"}
+
+
+class Launch(NamedTuple):
+    """The place of this process among the processes of its run."""
+
+    coordinator: str  # address of process 0, "HOST:PORT"
+    num_processes: int
+    process_id: int
+    device_ids: list[int] | None  # of this process's devices on its host; None: all
 
 
 def join_processes(flags: argparse.Namespace) -> None:
-    """Waits for all processes and starts jax's coordination service; does nothing where there is only one.
+    """Waits for all processes and starts jax's coordination service; does nothing if there is only one process.
 
-    Raises `UserError` for flags that cannot be, or where a process is missing, which it names.
+    Args:
+        flags: those of `jaxft.cli.several_processes.add_flags`.
+
+    Raises:
+        UserError: a flag is wrong, or a process is missing; the message names it.
     """
-    explicit = _check(flags)
-    lone_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not JOBS & os.environ.keys()
-    if flags.num_processes == 1 or (lone_pod and not explicit):
+    is_explicit = _check_flags(flags)
+    is_lone_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not JOB_VARIABLES & os.environ.keys()
+    if flags.num_processes == 1 or (is_lone_pod and not is_explicit):
         return
-    address, count, index, devices = flags.coordinator, flags.num_processes, flags.process_id, None
-    if not explicit:
-        address, count, index, devices = _recognised(flags.start_timeout)
-        if address is None:
-            return
-    if count > 1:
-        rendezvous.wait_for_all(address, count, index, flags.start_timeout)
+    if is_explicit:
+        launch = Launch(flags.coordinator, flags.num_processes, flags.process_id, device_ids=None)
+    else:
+        launch = _detect_launch(flags.start_timeout)
+    if launch is None:
+        return
+    if launch.num_processes > 1:
+        rendezvous.wait_for_all(
+            launch.coordinator, launch.num_processes, launch.process_id, flags.start_timeout
+        )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # It would catch SIGTERM, which watch.py carries.
+    # jax's service would catch SIGTERM, which `heartbeat` handles.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        coordinator_address=address,
-        num_processes=count,
-        process_id=index,
-        local_device_ids=devices,
+        coordinator_address=launch.coordinator,
+        num_processes=launch.num_processes,
+        process_id=launch.process_id,
+        local_device_ids=launch.device_ids,
         cluster_detection_method="deactivate",
         initialization_timeout=flags.start_timeout,
-        # watch.py comes first, for it names the process that is lost.
+        # `heartbeat` must notice a lost process before jax does, since only it names the process.
         heartbeat_timeout_seconds=flags.peer_timeout + 30,
     )
 
 
-def _recognised(timeout: int) -> tuple[str | None, int, int, list[int] | None]:
-    """Address of process 0, number of processes, which this is, and its devices (None: all), as jax finds them.
+def _detect_launch(timeout: int) -> Launch | None:
+    """Returns what jax detects of the cluster around this process.
 
-    No address: one process, for there is no cluster that jax knows, or another's command is run within it.
+    None if jax knows no cluster here, or if this command runs within a program that already uses jax's devices.
     """
     if backends_are_initialized():
-        return None, 1, 0, None
+        return None
     try:
         address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
             os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, _all_gpus_of_slurm(), None, timeout
@@ -71,27 +86,30 @@ def _recognised(timeout: int) -> tuple[str | None, int, int, list[int] | None]:
             "--num_processes and --process_id, as launch/kubernetes.sh does (--num_processes 1 where it is alone), "
             "or install the package kubernetes and let pods read pods"
         )
-    if address is not None and (count is None or index is None):
+    if address is None:
+        return None
+    if count is None or index is None:
         raise UserError(
             "JAX_COORDINATOR_ADDRESS is set, but there is no cluster that says which of how many processes this is; "
             "give --coordinator, --num_processes and --process_id"
         )
-    return address, count, index, None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices
+    return Launch(address, count, index, None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices)
 
 
 def _all_gpus_of_slurm() -> list[int] | None:
-    """All GPUs of the node where Slurm has one task there, of which jax would take the first only; else None."""
+    """Returns all GPUs of the node if Slurm runs one task there, for jax would take only the first; else None."""
     tasks, gpus = os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""), os.environ.get("SLURM_GPUS_ON_NODE", "")
     return list(range(int(gpus))) if re.fullmatch(r"1(\(x\d+\))?", tasks) and gpus.isdecimal() else None
 
 
-def _check(flags: argparse.Namespace) -> bool:
-    """Whether the flags say which process this is. Raises `UserError` where they do so in part or wrongly."""
+def _check_flags(flags: argparse.Namespace) -> bool:
+    """Returns whether the flags say which process this is; raises `UserError` if they do so incompletely or wrongly."""
     for name in ("start_timeout", "peer_timeout"):
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} {getattr(flags, name)}: expected 1 second or more")
-    missing = [f"--{name}" for name in EXPLICIT if getattr(flags, name) is None]
-    if len(missing) == len(EXPLICIT) or (flags.num_processes == 1 and len(missing) == len(EXPLICIT) - 1):
+    missing = [f"--{name}" for name in EXPLICIT_FLAGS if getattr(flags, name) is None]
+    is_lone = flags.num_processes == 1 and len(missing) == len(EXPLICIT_FLAGS) - 1
+    if len(missing) == len(EXPLICIT_FLAGS) or is_lone:
         return False
     if missing:
         raise UserError(
@@ -112,4 +130,5 @@ def _check(flags: argparse.Namespace) -> bool:
 
 
 def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, 300 characters at most."""
     return str(error).strip().partition("\n")[0][:300]

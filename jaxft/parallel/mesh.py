@@ -1,4 +1,4 @@
-"""The device mesh, and which rule of parameter paths says how an array is laid over it."""
+"""Makes the device mesh and lays arrays over it; rules by parameter path say how each parameter is split."""
 
 import re
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from jaxft.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))  # rows of a batch
+BATCH_SPEC = PartitionSpec(("data", "fsdp"))  # of the rows of a batch
 
-# First match wins. Specs speak of an array's last axes; stacked layers have one more in front.
+# The first pattern that matches counts. An entry is of an array's last axes; stacked layers have one more in front.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(query|key|value|up)/kernel$", ("fsdp", "tensor")),
     (r"(output|down)/kernel$", ("tensor", "fsdp")),
@@ -28,31 +28,39 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of `config.mesh`, at most one axis of which is -1 (whatever devices are left).
+    """Makes the mesh of `config.mesh`.
 
-    devices: those to lay it over, default all there are.
+    Args:
+        config: a run's settings. At most one axis of `config.mesh` may be -1: it takes the devices that are left.
+        devices: those to lay it over; default `jax.devices()`.
+
+    Raises:
+        UserError: the sizes do not fit the number of devices.
     """
     sizes = [config.mesh[axis] for axis in AXES]
     devices = jax.devices() if devices is None else devices
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"config.mesh={dict(config.mesh)}: expected sizes of 1 or more and at most one -1")
-    known = int(np.prod([size for size in sizes if size > 0]))
-    if -1 in sizes and len(devices) % known:
+    fixed_size = int(np.prod([size for size in sizes if size > 0]))
+    if -1 in sizes and len(devices) % fixed_size:
         raise UserError(
-            f"config.mesh={dict(config.mesh)}: {known} doesn't divide {len(devices)} devices, so that no size would "
+            f"config.mesh={dict(config.mesh)}: {fixed_size} doesn't divide {len(devices)} devices, so that no size would "
             "do for -1; change the others"
         )
-    if -1 not in sizes and known != len(devices):
+    if -1 not in sizes and fixed_size != len(devices):
         raise UserError(
-            f"config.mesh={dict(config.mesh)} takes {known} devices, found {len(devices)}; "
+            f"config.mesh={dict(config.mesh)} takes {fixed_size} devices, found {len(devices)}; "
             "set one axis to -1 to use them all"
         )
-    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    sizes = [len(devices) // fixed_size if size == -1 else size for size in sizes]
     return Mesh(arrange_devices(sizes, devices), AXES)
 
 
 def arrange_devices(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
-    """Devices in an array of `sizes`: a TPU slice's with neighbours along its axes where wires are, others in order."""
+    """Returns the devices in an array of `sizes`.
+
+    Neighbours in the array are neighbours in a TPU slice, as far as its wires allow. Other devices keep their order.
+    """
     try:
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     except (NotImplementedError, ValueError, AssertionError):  # slices that jax doesn't know how to cut
@@ -60,13 +68,13 @@ def arrange_devices(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.n
 
 
 def describe_local_devices() -> dict[str, str]:
-    """How many devices of which kind this process has, by what they are called in a message."""
-    found = jax.local_devices()
-    return {"devices": f"{len(found)} x {found[0].device_kind}"}
+    """Returns number and kind of this process's devices, as a fact for `processes.assert_same`."""
+    devices = jax.local_devices()
+    return {"devices": f"{len(devices)} x {devices[0].device_kind}"}
 
 
 def check_rows(mesh: Mesh, rows: int, key: str) -> None:
-    """Raises `UserError` where `rows` do not divide over the mesh's batch axes; `key` names the setting."""
+    """Raises `UserError` if `rows` do not divide over the mesh's batch axes; `key` names the setting."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if rows % ways:
         raise UserError(
@@ -75,79 +83,86 @@ def check_rows(mesh: Mesh, rows: int, key: str) -> None:
 
 
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """How parameter `name` is split; axes of the mesh that do not divide a dimension are left out."""
+    """Returns how the parameter `name` is split; leaves out axes of the mesh that do not divide its dimension."""
     return PartitionSpec(
         *(
             axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(_rule(name, shape), shape, strict=True)
+            for axis, size in zip(_axes_by_rule(name, shape), shape, strict=True)
         )
     )
 
 
-def _rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
-    """The axis that each dimension is split by, wherever that can be."""
+def _axes_by_rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    """Returns the mesh axis that `RULES` name for each dimension of parameter `name`, whether or not it divides it."""
     axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
     axes = axes[-len(shape) :] if shape else ()
     return (None,) * (len(shape) - len(axes)) + tuple(axes)
 
 
 def describe_unsharded(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, num_heads: int) -> str | None:
-    """Says what the mesh doesn't split as `RULES` and attention would, for it doesn't divide it; None where it does."""
-    found = [
+    """Returns a sentence on what `RULES` and attention would split but the mesh doesn't divide; None if nothing.
+
+    Args:
+        abstract: parameters by path.
+        mesh: the mesh.
+        num_heads: heads of attention, which the axis `tensor` splits.
+    """
+    reasons = [
         f"{axis} {mesh.shape[axis]} doesn't divide {size:,} of {name}"
         for name, leaf in abstract.items()
-        for axis, size in zip(_rule(name, leaf.shape), leaf.shape, strict=True)
+        for axis, size in zip(_axes_by_rule(name, leaf.shape), leaf.shape, strict=True)
         if axis and size % mesh.shape[axis]
     ]
     if num_heads % mesh.shape["tensor"]:
-        found.append(
+        reasons.append(
             f"tensor {mesh.shape['tensor']} doesn't divide {num_heads} heads, which each device has all of"
         )
-    return f"not split along that axis of the mesh: {'; '.join(found)}" if found else None
+    return f"not split along that axis of the mesh: {'; '.join(reasons)}" if reasons else None
 
 
 def parameter_shardings(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Shardings of flat parameters {path: array} by `RULES`."""
+    """Returns the shardings of parameters, a flat dict by path, by `RULES`."""
     return {
         name: NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh)) for name, leaf in abstract.items()
     }
 
 
 def with_shardings(abstract: Any, mesh: Mesh) -> Any:
-    """An abstract train state with shardings: a leaf under a parameter's path goes as the parameter, others whole."""
+    """Returns an abstract train state with shardings.
+
+    A leaf under a parameter's path is split as the parameter; every device holds the others in full.
+    """
 
     def place_leaf(path, leaf):
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        where = NamedSharding(
-            mesh, parameter_spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec()
-        )
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+        spec = parameter_spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec()
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(place_leaf, abstract)
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
-    """Which of a batch's `rows` this process's devices hold, ascending: all of them where there is one process."""
-    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((rows,)).values()
-    return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
+    """Returns which of a batch's `rows` this process's devices hold, ascending; with one process, all of them."""
+    slices = NamedSharding(mesh, BATCH_SPEC).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[device_slice] for device_slice in slices]))
 
 
 def place_batch(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """A host batch on the devices, its rows split over the mesh; each process gives those that are `rows_here`."""
-    with jax.transfer_guard_host_to_device("allow"):  # the training loop forbids those that are not meant
-        return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH), arrays)
+    """Places a host batch on the devices, its rows split over the mesh; each process passes its `local_rows`."""
+    with jax.transfer_guard_host_to_device("allow"):  # the training loop forbids transfers that are not meant
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH_SPEC), arrays)
 
 
-def put_array(value: np.ndarray, place: NamedSharding) -> jax.Array:
-    """A host array that all processes have, in the parts that `place` gives their devices."""
-    if place.is_fully_addressable:
-        return jax.device_put(value, place)
-    return jax.make_array_from_callback(value.shape, place, lambda part: value[part])
+def put_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Places a host array, which all processes have, on the devices as `sharding` splits it."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(value, sharding)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def replicate_locally(tree: Any, mesh: Mesh) -> Any:
-    """`tree` of arrays whole on a device of this process; to be called in all of them."""
+    """Returns `tree` with each array in full on a device of this process; to be called in all processes."""
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         return tree
-    whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+    replicated = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), replicated)

@@ -1,9 +1,10 @@
-"""Several processes as one run: which of them this is, what they tell each other, and what they must agree on.
+"""Lets the processes of one run exchange JSON values and check that they agree.
 
-Every process runs the same program and calls the functions here in the same order. They talk through the
-key-value store of jax's coordination service, which process 0 keeps: unlike collectives it works before there are
-devices, has timeouts, compiles nothing and is safe in a thread. jax has no public name for its client.
-With one process each function is the trivial one. cluster.py starts processes, watch.py sees to their end.
+Every process runs the same program and calls these functions in the same order. The values travel through the
+key-value store of jax's coordination service, which process 0 keeps. Unlike collectives, the store works before there
+are devices, has timeouts, compiles nothing and is safe in a thread. jax has no public name for its client.
+In a run of one process, each function returns at once. `launch_detection` joins the processes of a run; `heartbeat`
+ends them with each other.
 """
 
 import itertools
@@ -22,61 +23,70 @@ from jaxft.parallel.jax_internals import global_state
 
 Result = TypeVar("Result")
 
-PATIENCE_MS = 24 * 3600 * 1000  # one may read data for hours; that it lives is what watch.py sees to
-_numbers = itertools.count()  # of exchanges: the same in all processes
+# A process may read data for hours; `heartbeat` notices if it dies.
+PATIENCE_MS = 24 * 3600 * 1000
+_exchange_numbers = itertools.count()  # the same in all processes
 
 
 def index() -> int:
-    """Which process this is, from 0."""
+    """Returns the number of this process, from 0."""
     return global_state.process_id
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return global_state.num_processes
 
 
 def is_main_process() -> bool:
-    """Whether this process prints and writes what is one for all."""
+    """Returns whether this process prints and writes for all of them."""
     return index() == 0
 
 
 def log(line: str) -> None:
-    """Prints a line in process 0."""
+    """Prints a line, in process 0 only."""
     if is_main_process():
         print(line, flush=True)
 
 
 def broadcast(value: Any) -> Any:
-    """Process 0's `value`, a JSON value, in all processes."""
+    """Returns process 0's `value`, a JSON value, in all processes."""
     if count() == 1:
         return value
-    key = f"jaxft/first/{next(_numbers)}"
+    key = f"jaxft/first/{next(_exchange_numbers)}"
     if is_main_process():
         global_state.client.key_value_set(key, json.dumps(value))
     return json.loads(global_state.client.blocking_key_value_get(key, PATIENCE_MS))
 
 
 def gather(value: Any) -> list[Any]:
-    """Each process's `value`, a JSON value, in their order."""
+    """Returns the `value`, a JSON value, of each process, in the order of their numbers."""
     if count() == 1:
         return [value]
-    folder = f"jaxft/gather/{next(_numbers)}"
+    folder = f"jaxft/gather/{next(_exchange_numbers)}"
     put_key(f"{folder}/{index()}", value)
     global_state.client.wait_at_barrier(folder, PATIENCE_MS)
     return [value for _, value in sorted(read_keys(folder).items())]
 
 
-def gather_by_shard(own: Mapping[int, Any]) -> list[Any]:
-    """Values by numbers from 0 on, of which each process has some: all, in order. Where others differ, this one's."""
-    found: dict[int, Any] = {}
-    for pairs in reversed(gather(list(own.items()))):
-        found |= dict(pairs)
-    return [value for _, value in sorted((found | dict(json.loads(json.dumps(list(own.items()))))).items())]
+def gather_by_shard(local_values: Mapping[int, Any]) -> list[Any]:
+    """Returns the values of all shards, in order, of which each process has some.
+
+    Where several processes have a value of one shard, this process's comes first, then that of the lowest number.
+
+    Args:
+        local_values: JSON values of this process, by the number of their shard, from 0.
+    """
+    pairs = list(local_values.items())
+    values: dict[int, Any] = {}
+    for process_pairs in reversed(gather(pairs)):
+        values |= dict(process_pairs)
+    values |= dict(json.loads(json.dumps(pairs)))
+    return [value for _, value in sorted(values.items())]
 
 
 def any_process(flags: np.ndarray) -> np.ndarray:
-    """Which of `flags`, bool [N], as many in each process, are set in one of them."""
+    """Returns, for each of `flags`, whether it is set in any process; bool `[N]`, with the same N in all processes."""
     if count() == 1:
         return flags
     packed = gather(np.packbits(flags).tobytes().hex())
@@ -85,7 +95,7 @@ def any_process(flags: np.ndarray) -> np.ndarray:
 
 
 def run_on_all(action: Callable[[], Result]) -> Result:
-    """The result of `action`; where it fails in one process it raises an exception in all."""
+    """Returns the result of `action`; raises an exception in all processes if it fails in one."""
     if count() == 1:
         return action()
     result = caught = None
@@ -103,37 +113,43 @@ def run_on_all(action: Callable[[], Result]) -> Result:
 
 
 def assert_same(facts: Mapping[str, Any]) -> None:
-    """Raises `UserError` in all processes where one has other `facts`, JSON values by name, than process 0."""
+    """Raises `UserError` in all processes if the `facts` of one, JSON values by name, differ from process 0's."""
     if count() == 1:
         return
-    mine, host = json.loads(json.dumps(facts)), socket.gethostname()
-    wanted, its_host, its_words = broadcast([mine, host, sys.orig_argv])
-    differing = [
-        f"{name} is {_shown(mine.get(name))}, not {_shown(wanted.get(name))}"
-        for name in sorted(mine.keys() | wanted.keys())
-        if mine.get(name) != wanted.get(name)
+    local_facts, host = json.loads(json.dumps(facts)), socket.gethostname()
+    main_facts, main_host, main_argv = broadcast([local_facts, host, sys.orig_argv])
+    differences = [
+        f"{name} is {_abbreviate(local_facts.get(name))}, not {_abbreviate(main_facts.get(name))}"
+        for name in sorted(local_facts.keys() | main_facts.keys())
+        if local_facts.get(name) != main_facts.get(name)
     ]
-    others = [
-        f"process {process} ({host}) differs from process 0 ({its_host}): {'; '.join(differing)}; start it with: "
-        f"{start_command(process, its_words)}"
-        for process, (differing, host) in enumerate(gather([differing[:4], host]))
-        if differing
+    complaints = [
+        f"process {process} ({host}) differs from process 0 ({main_host}): {'; '.join(differences)}; start it with: "
+        f"{command_to_start(process, main_argv)}"
+        for process, (differences, host) in enumerate(gather([differences[:4], host]))
+        if differences
     ]
-    if others:
+    if complaints:
         raise UserError(
-            "; ".join(others[:4])
+            "; ".join(complaints[:4])
             + "; all processes need the same settings, packages, data, weights and kind of device"
         )
 
 
-def _shown(value: Any) -> str:
-    """As in Python; of a hash, of which nobody reads more, the beginning."""
-    whole = repr(value)
-    return f"{whole[:13]}...'" if re.fullmatch(r"'[0-9a-f]{64}'", whole) else whole
+def _abbreviate(value: Any) -> str:
+    """Returns `repr(value)`, and only the beginning of a hash, of which nobody reads more."""
+    text = repr(value)
+    return f"{text[:13]}...'" if re.fullmatch(r"'[0-9a-f]{64}'", text) else text
 
 
-def start_command(process: int, words: Sequence[str] | None = None) -> str:
-    """The command of `words`, default this one, as `process` would be started; without flags it is every host's."""
+def command_to_start(process: int, words: Sequence[str] | None = None) -> str:
+    """Returns the command line that starts `process`.
+
+    Args:
+        process: its number.
+        words: a command line of any process of the run; default this process's. If it has no `--process_id`, because
+            every host runs the same command, it comes back as it is.
+    """
     words = list(sys.orig_argv if words is None else words)
     for place, word in enumerate(words):
         if word == "--process_id":
@@ -144,16 +160,16 @@ def start_command(process: int, words: Sequence[str] | None = None) -> str:
 
 
 def fails_alone(error: BaseException) -> bool:
-    """Whether `error` may be this process's only, so that nothing can be finished with the others any more."""
+    """Returns whether `error` may be in this process only, so that it can finish nothing together with the others."""
     return count() > 1 and not isinstance(error, Preempted | NonFiniteLoss)
 
 
 def put_key(key: str, value: Any) -> None:
-    """Sets a key of the store, new or not, to a JSON value."""
+    """Sets a key of the store, which may exist, to a JSON value."""
     global_state.client.key_value_set(key, json.dumps(value), allow_overwrite=True)
 
 
 def read_keys(folder: str) -> dict[int, Any]:
-    """Values under `folder` by the process that their keys end with."""
+    """Returns the values under `folder`, by the number of the process that their keys end with."""
     pairs = global_state.client.key_value_dir_get(folder + "/")
     return {int(key.rpartition("/")[2]): json.loads(value) for key, value in pairs}

@@ -1,4 +1,8 @@
-"""Waits until all processes of a run have started, and says who is missing, where jax would abort."""
+"""Waits until all processes of a run have started and names those that are missing; jax would abort instead.
+
+Process 0 listens at a TCP address. Every other process sends it one line of JSON, `[number, count, host]`, and gets one
+line back when all have come: `null`, or what is wrong.
+"""
 
 import json
 import os
@@ -12,53 +16,61 @@ RETRY_S = 0.5
 
 
 def wait_for_all(address: str, count: int, index: int, timeout: float) -> None:
-    """Returns in all of `count` processes when all have called it: process 0 listens at `address`, "HOST:PORT".
+    """Returns, in all of `count` processes, when all have called it.
 
-    Raises `UserError` in those that have come where `timeout` seconds have passed, or two have one number.
+    Args:
+        address: where process 0 listens, "HOST:PORT".
+        count: the number of processes.
+        index: the number of this process.
+        timeout: seconds to wait for the others.
+
+    Raises:
+        UserError: the time has passed, or two processes have the same number; raised in all that have come.
     """
-    host, _, port = address.rpartition(":")
-    until = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout
     if index == 0:
-        _receive(address, int(port), count, timeout, until)
+        _receive_all(address, count, timeout, deadline)
     else:
-        _call(address, host.strip("[]"), int(port), count, index, timeout, until)
+        _report_to_main(address, count, index, timeout, deadline)
 
 
-def _receive(address: str, port: int, count: int, timeout: float, until: float) -> None:
+def _receive_all(address: str, count: int, timeout: float, deadline: float) -> None:
+    """Waits, in process 0, for a line of every other process, and answers all of them."""
+    port = int(address.rpartition(":")[2])
     try:
-        both = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
-        listener = socket.create_server(("", port), backlog=count, **both)
+        both_ips = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
+        listener = socket.create_server(("", port), backlog=count, **both_ips)
     except OSError as error:
         raise UserError(
             f"--coordinator {address}: port {port} cannot be had here ({os.strerror(error.errno)}); if another run "
             "has it, name another port in all processes"
         ) from None
-    came: dict[int, tuple[socket.socket, str]] = {}
+    arrivals: dict[int, tuple[socket.socket, str]] = {}  # by process: its connection and its host
     problem = None
     with listener:
-        while len(came) < count - 1 and not problem:
-            listener.settimeout(max(until - time.monotonic(), 0.001))
+        while len(arrivals) < count - 1 and not problem:
+            listener.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 caller, _ = listener.accept()
                 caller.settimeout(5)
-                index, its_count, its_host = json.loads(caller.makefile().readline())
+                index, caller_count, caller_host = json.loads(caller.makefile().readline())
             except TimeoutError:
-                if time.monotonic() < until:  # a caller that says nothing
+                if time.monotonic() < deadline:  # a caller that says nothing
                     continue
-                problem = _missing(address, count, set(range(1, count)) - came.keys(), timeout)
+                problem = _name_missing(address, count, set(range(1, count)) - arrivals.keys(), timeout)
             except (OSError, ValueError):  # no process of ours
                 continue
             else:
-                if its_count != count:
+                if caller_count != count:
                     problem = (
-                        f"process {index} ({its_host}) was started with --num_processes {its_count}, process 0 with "
-                        f"{count}; start it with: {processes.start_command(index)}"
+                        f"process {index} ({caller_host}) was started with --num_processes {caller_count}, process 0 "
+                        f"with {count}; start it with: {processes.command_to_start(index)}"
                     )
-                elif index in came:
-                    hosts = f"{came[index][1]} and {its_host}"
+                elif index in arrivals:
+                    hosts = f"{arrivals[index][1]} and {caller_host}"
                     problem = f"two processes have --process_id {index} ({hosts}); give each its own"
-                came[index] = caller, its_host
-        for caller, _ in came.values():
+                arrivals[index] = caller, caller_host
+        for caller, _ in arrivals.values():
             with caller:
                 try:
                     caller.sendall(json.dumps(problem).encode() + b"\n")
@@ -68,22 +80,26 @@ def _receive(address: str, port: int, count: int, timeout: float, until: float) 
         raise UserError(f"process 0: {problem}")
 
 
-def _missing(address: str, count: int, absent: set[int], timeout: float) -> str:
-    commands = "; ".join(f"process {one}: {processes.start_command(one)}" for one in sorted(absent)[:4])
+def _name_missing(address: str, count: int, missing: set[int], timeout: float) -> str:
+    """Returns the message that names the `missing` processes, and the commands of the first four."""
+    numbers = sorted(missing)
+    commands = "; ".join(f"process {index}: {processes.command_to_start(index)}" for index in numbers[:4])
     return (
-        f"after {timeout} s {len(absent)} of {count} processes are missing ({', '.join(map(str, sorted(absent)))}); "
+        f"after {timeout} s {len(numbers)} of {count} processes are missing ({', '.join(map(str, numbers))}); "
         f"see that they reach {address}, and start all anew, the missing ones with: {commands}"
     )
 
 
-def _call(address: str, host: str, port: int, count: int, index: int, timeout: float, until: float) -> None:
+def _report_to_main(address: str, count: int, index: int, timeout: float, deadline: float) -> None:
+    """Sends this process's line to process 0, again and again until it listens, and waits for its answer."""
+    host, _, port = address.rpartition(":")
     reason = "no answer"
-    while (left := until - time.monotonic()) > 0:
+    while (seconds_left := deadline - time.monotonic()) > 0:
         try:
-            with socket.create_connection((host, port), timeout=left) as line:
-                line.sendall(json.dumps([index, count, socket.gethostname()]).encode() + b"\n")
-                line.settimeout(left + 10)  # process 0 may have begun to wait later
-                answer = line.makefile().readline()
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds_left) as connection:
+                connection.sendall(json.dumps([index, count, socket.gethostname()]).encode() + b"\n")
+                connection.settimeout(seconds_left + 10)  # process 0 may have begun to wait later
+                answer = connection.makefile().readline()
         except OSError as error:
             reason = error.strerror or str(error)
         else:
@@ -91,8 +107,8 @@ def _call(address: str, host: str, port: int, count: int, index: int, timeout: f
                 if problem := json.loads(answer):
                     raise UserError(f"process {index}: {problem}")
                 return
-        time.sleep(min(RETRY_S, max(until - time.monotonic(), 0)))
+        time.sleep(min(RETRY_S, max(deadline - time.monotonic(), 0)))
     raise UserError(
         f"process {index}: after {timeout} s process 0 is not there at {address} ({reason}); it is started there "
-        f"with: {processes.start_command(0)}"
+        f"with: {processes.command_to_start(0)}"
     )

@@ -29,7 +29,7 @@ from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
 from jaxft.models.pretrained_model import PretrainedModel, describe_pretrained_model, open_pretrained_model
 from jaxft.models.registry import family_of
 from jaxft.parallel import processes
-from jaxft.parallel.mesh import BATCH, parameter_shardings, put_array, with_shardings
+from jaxft.parallel.mesh import BATCH_SPEC, parameter_shardings, put_array, with_shardings
 from jaxft.tasks import TASKS, Task
 from jaxft.training import optimizer as optim
 from jaxft.training import step
@@ -37,13 +37,13 @@ from jaxft.training import step
 # The share of tokens read by the loss up to which those are gathered: reckoned, for of a layer's time in the last one
 # only a tenth could be gained then. At 0.58 a step of WNUT-17 took 0.955 of its time.
 MAX_OUTPUT_SHARE = 0.9
-WORDS = "backbone/embeddings/word/embedding"
+WORD_EMBEDDING = "backbone/embeddings/word/embedding"
 
 
 def open_base_model(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
     """Opens the model that a run of `config` starts from, as its task demands; see `open_pretrained_model`."""
     task = TASKS[config.task]
-    return open_pretrained_model(config, texts, of_words=task.of_words, supported=task.architectures)
+    return open_pretrained_model(config, texts, of_words=task.reads_words, supported=task.architectures)
 
 
 def describe_base_model(config: ConfigDict) -> dict[str, Any]:
@@ -62,10 +62,10 @@ class Network:
     abstract: dict[str, jax.ShapeDtypeStruct]  # with shardings
     new_parameters: Any  # uint32 seed -> parameters by path
     prunes_outputs: bool  # whether the last layer leaves positions out that are not wanted
-    layers_apart: bool  # in train states: on a CPU an unrolled step would copy each layer out of its stack
+    unstacks_layers: bool  # in train states: on a CPU an unrolled step would copy each layer out of its stack
 
     @functools.cached_property
-    def count(self) -> int:
+    def parameter_count(self) -> int:
         """Number of parameters."""
         return sum(leaf.size for leaf in self.abstract.values())
 
@@ -79,14 +79,14 @@ class Network:
         """
         kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
-        if self.task.predicts_words:
-            dense += 6 * output_share * self.abstract[WORDS].size
+        if self.task.predicts_tokens:
+            dense += 6 * output_share * self.abstract[WORD_EMBEDDING].size
         after = [
             leaf for name, leaf in kernels.items() if re.search(r"/layers/(attention/output|mlp/)", name)
         ]
         dense -= 6 * (1 - output_share) * sum(leaf.size // leaf.shape[0] for leaf in after)
         query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
-        return self.task.passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
+        return self.task.backbone_passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
 
 
 def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
@@ -94,7 +94,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
     sizes = dict(sizes)
     attend = functools.partial(make_attention, sizes.pop("attention", "dense"), mesh)
     sizes["attention_function"] = attend()
-    sizes["activations"] = NamedSharding(mesh, BATCH) if mesh.size > 1 else None
+    sizes["activations"] = NamedSharding(mesh, BATCH_SPEC) if mesh.size > 1 else None
 
     def parameters(seed: jax.Array) -> dict[str, jax.Array]:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
@@ -126,7 +126,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         abstract=abstract,
         new_parameters=parameters,
         prunes_outputs=prunes_outputs,
-        layers_apart=apart,
+        unstacks_layers=apart,
     )
 
 
@@ -140,12 +140,12 @@ def initial_parameters(net: Network, config: ConfigDict, checkpoint: PretrainedM
     if config.model.init == "pretrained":
         folder, abstract = checkpoint.folder, dict(net.abstract)
         stored = family_of(checkpoint.hf_config).config.sizes(read_config(folder))["vocab_size"]
-        rows, width = abstract[WORDS].shape
-        abstract[WORDS] = jax.ShapeDtypeStruct((stored, width), abstract[WORDS].dtype)
+        rows, width = abstract[WORD_EMBEDDING].shape
+        abstract[WORD_EMBEDDING] = jax.ShapeDtypeStruct((stored, width), abstract[WORD_EMBEDDING].dtype)
         known = len(checkpoint.tokenizer) - checkpoint.added  # a table may have room for more
 
         def place(name: str, value: np.ndarray) -> jax.Array:
-            if name == WORDS and checkpoint.added:
+            if name == WORD_EMBEDDING and checkpoint.added:
                 value = np.concatenate([value, np.empty((rows - stored, width), value.dtype)])
                 value[known : known + checkpoint.added] = value[:known].mean(axis=0, dtype=np.float64)
             return put_array(value, net.abstract[name].sharding)
@@ -188,13 +188,13 @@ class Trainer:
     def compile(self, shape: Shape) -> Any:
         """`train_step` compiled for batches of `shape`."""
         seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.abstract.step.sharding)
-        batch = abstract_batch(self.net, shape)
+        batch = make_abstract_batch(self.net, shape)
         graphdef = self.net.graphdef_for(shape)
         return self.train_step.lower(self.abstract, batch, seed, graphdef=graphdef).compile()
 
     def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
         """The state at step 0, as `train_step` takes it."""
-        if self.net.layers_apart:
+        if self.net.unstacks_layers:
             parameters = unstack(parameters)
         trainable = {name: parameters[name] for name in self.abstract.trainable}
         frozen = {name: parameters[name] for name in self.abstract.frozen}
@@ -205,7 +205,7 @@ class Trainer:
 
     def restored_state(self, stacked: step.TrainState) -> step.TrainState:
         """A state from a checkpoint, as `train_step` takes it."""
-        return map_parameter_dicts(unstack, stacked) if self.net.layers_apart else stacked
+        return map_parameter_dicts(unstack, stacked) if self.net.unstacks_layers else stacked
 
 
 def make_trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -> Trainer:
@@ -224,7 +224,7 @@ def make_trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -
     )
     cut = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), stacked)
     stacked = with_shardings(stacked, net.mesh)
-    abstract = with_shardings(cut, net.mesh) if net.layers_apart else stacked
+    abstract = with_shardings(cut, net.mesh) if net.unstacks_layers else stacked
     function = functools.partial(
         step.train_step,
         task=net.task,
@@ -233,7 +233,7 @@ def make_trainer(net: Network, config: ConfigDict, *, total: int, warmup: int) -
         schedule=schedule,
         clip=config.optim.clip,
         accumulate=config.batch.accumulate,
-        microbatches=NamedSharding(net.mesh, PartitionSpec(None, *BATCH)),
+        microbatches=NamedSharding(net.mesh, PartitionSpec(None, *BATCH_SPEC)),
         places=jax.tree.map(lambda leaf: leaf.sharding, abstract.trainable),
         gradient_dtype=jnp.dtype(config.optim.gradients),
     )
@@ -290,12 +290,14 @@ def prune_outputs(
     return share
 
 
-def abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+def make_abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of `shape`, its rows split over the mesh."""
-    place = NamedSharding(net.mesh, BATCH)
+    place = NamedSharding(net.mesh, BATCH_SPEC)
     rows, length = shape.rows, shape.length
     return {
-        name: jax.ShapeDtypeStruct(spec.shape_in(rows, length, net.task.segments), spec.dtype, sharding=place)
+        name: jax.ShapeDtypeStruct(
+            spec.shape_in(rows, length, net.task.max_segments), spec.dtype, sharding=place
+        )
         for name, spec in net.task.arrays.items()
     }
 
@@ -307,13 +309,15 @@ def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
         function = functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef_for(shape))
         whole = NamedSharding(net.mesh, PartitionSpec())
         return (
-            jax.jit(function, out_shardings=whole).lower(net.abstract, abstract_batch(net, shape)).compile()
+            jax.jit(function, out_shardings=whole)
+            .lower(net.abstract, make_abstract_batch(net, shape))
+            .compile()
         )
 
     return {shape: compiled(shape) for shape in shapes}
 
 
-def predicted_bytes(compiled: Mapping[Any, Any]) -> int:
+def predict_bytes(compiled: Mapping[Any, Any]) -> int:
     """Bytes a device that the largest of `compiled` steps takes: arguments, results and temporaries."""
     sizes = [step.memory_analysis() for step in compiled.values()]
     return max(

@@ -14,7 +14,7 @@ from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
 from jaxft.layers.attention.limits import WITH_DROPOUT, kernel_obstacle
 from jaxft.layers.attention.splash import splash_attention
 from jaxft.layers.dropout import DropoutSeed, vector_hashes
-from jaxft.parallel.mesh import BATCH
+from jaxft.parallel.mesh import BATCH_SPEC
 
 
 class Attention(Protocol):
@@ -64,7 +64,7 @@ def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> 
         def own(q, k, v, segment_ids, seed, site):
             options, first_head = {"num_heads": heads, "causal": causal}, 0
             if seed is not None:  # masks are those of the same rows and heads on one device
-                row = jax.lax.axis_index(BATCH[0]) * len(segment_ids)
+                row = jax.lax.axis_index(BATCH_SPEC[0]) * len(segment_ids)
                 seed = seed._replace(first_row=seed.first_row + row)
                 first_head = jax.lax.axis_index("tensor") * heads if split else 0
             if not in_kernel:
@@ -75,8 +75,8 @@ def make_attention(name: str, mesh: Mesh, *, block: int = 0, every: int = 0) -> 
                 options |= {"hashes": drawn, "rate": rate}
             return KERNELS[name](q, k, v, segment_ids, **options)
 
-        arrays, whole = PartitionSpec(*BATCH, "tensor" if split else None), PartitionSpec()
-        takes = (arrays, arrays, arrays, BATCH, whole, whole)
+        arrays, whole = PartitionSpec(*BATCH_SPEC, "tensor" if split else None), PartitionSpec()
+        takes = (arrays, arrays, arrays, BATCH_SPEC, whole, whole)
         # Pallas kernels do not say over which axes their results vary, so that it cannot be checked.
         sharded = jax.shard_map(own, mesh=mesh, in_specs=takes, out_specs=arrays, check_vma=False)
         return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))

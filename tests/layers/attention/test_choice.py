@@ -77,7 +77,7 @@ import test_step
 
 from jaxft.models import pretrained_model
 from jaxft.training.setup import make_network, make_trainer
-from jaxft.parallel.mesh import place_batch, AXES, BATCH
+from jaxft.parallel.mesh import place_batch, AXES, BATCH_SPEC
 from jaxft.layers.attention.choice import make_attention
 from jaxft.layers.attention.splash import splash_attention
 from jaxft.layers.attention.dense import dense_attention
@@ -105,7 +105,7 @@ mesh = mesh_of(2, 2, 2)
 arrays = [jax.random.normal(key, (rows * length, heads * width)) for key in jax.random.split(jax.random.key(0), 4)]
 segment_ids = jnp.repeat(jnp.array([[1, 2, 2, 0], [1, 1, 1, 1], [1, 2, 3, 4], [0, 0, 0, 0]]), length // 4, axis=1)
 expected = jax.jit(functools.partial(value_and_gradients, dense_attention))(arrays, segment_ids)
-place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*BATCH, "tensor"))
+place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*BATCH_SPEC, "tensor"))
 over = jax.jit(functools.partial(value_and_gradients, make_attention("splash", mesh)))
 found = over(jax.device_put(arrays, place), place_batch(segment_ids, mesh))
 assert all(x.sharding.is_equivalent_to(place, 2) for x in found)
