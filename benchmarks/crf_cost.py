@@ -60,7 +60,7 @@ def measure(rows: int, length: int, turns: int) -> None:
     mesh = make_mesh(settings)
     tagger = TASKS["token_classification"]
     sentences = tagger.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
-    labels = tagger.label_set(tagger.labels_in(sentences))
+    labels = tagger.make_labels(tagger.find_labels(sentences))
     actions = {}
     for name, kind in (("softmax", "token_classification"), ("crf", "crf_tagging")):
         task = TASKS[kind](labels, head_dropout=0.1, config=settings)
@@ -102,7 +102,7 @@ def decoding(turns: int) -> None:
     """Prints words a second of `best_paths`, on random emissions for 2,000 sentences of 20 words."""
     for kinds in (2, 6, 18):
         labels = ["O"] + [f"{prefix}-{kind}" for kind in range(kinds) for prefix in "BI"]
-        start, transitions = tag_schemes.allowed_transitions(labels)
+        start, transitions = tag_schemes.find_allowed_transitions(labels)
         chain = crf.Chain(
             np.where(transitions, 0, -np.inf), np.where(start, 0, -np.inf), np.zeros(len(labels))
         )

@@ -71,7 +71,7 @@ def demo_labels() -> list[str]:
     """Those of the corpus."""
     sentences = list(itertools.islice(ner.generate_sentences("train"), 1000))
     kind = TASKS["token_classification"]
-    return kind.label_set(kind.labels_in(sentences))
+    return kind.make_labels(kind.find_labels(sentences))
 
 
 def flags_of(values: dict) -> list[str]:

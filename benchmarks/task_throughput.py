@@ -44,7 +44,7 @@ class Steps:
         found = read_splits(kind, settings, lambda line: None, ["train"])
         rate = head_dropout(settings, checkpoint.hf_config)
         task = kind(
-            kind.label_set(kind.labels_in(found["train"].examples)), head_dropout=rate, config=settings
+            kind.make_labels(kind.find_labels(found["train"].examples)), head_dropout=rate, config=settings
         )
         windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
         self._mesh = make_mesh(settings)
@@ -52,7 +52,7 @@ class Steps:
         trainer = make_trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
         self._loader = Loader(
-            windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.segments
+            windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.max_segments
         )
         prune_outputs(net, self._loader, {0: windows}, steps=1000, parts=1)
         (shape,) = self._loader.shapes

@@ -33,7 +33,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
     run = open_run(run_folder)
     # float32, since that is what torch will compute in.
     model = open_model(run, print, dtype="float32")
-    parameters = model.task.exported(jax.device_get(model.parameters))
+    parameters = model.task.to_transformers(jax.device_get(model.parameters))
     family = family_of(run.checkpoint.hf_config)
     if heads.needs_heads_only(run):
         parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
@@ -45,7 +45,7 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
 
     def add_files(folder: Path) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
-        if model.task.predicts_words:
+        if model.task.predicts_tokens:
             write_json(
                 folder / "generation_config.json", gpt2_config.generation_config(run.checkpoint.tokenizer)
             )
@@ -65,11 +65,13 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                 )
             if heads.needs_loader(run):
                 heads.check_answers(model, dev, folder, output)
-        (folder / "README.md").write_text(card.write_card(run, model.net.count, difference), encoding="utf-8")
+        (folder / "README.md").write_text(
+            card.write_card(run, model.net.parameter_count, difference), encoding="utf-8"
+        )
 
     write_model_folder(output, tensors, config, also=add_files)
     labels = f"{len(run.labels)} labels, " if run.labels else ""
-    print(f"{output}: {model.net.count:,} parameters, {labels}tokenizer, README.md")
+    print(f"{output}: {model.net.parameter_count:,} parameters, {labels}tokenizer, README.md")
 
 
 def _token_classifier(run: Run) -> dict[str, Any]:

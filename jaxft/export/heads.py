@@ -58,16 +58,16 @@ def _tasks(run: Run, task: Any) -> dict[str, tuple[ConfigDict, Task]]:
     """Settings and task of each head; a task by itself is called "tags", or of texts as the key of its labels."""
     if run.config.task == "multi_task":
         return {name: (own, task.tasks[name]) for name, own in make_task_configs(run.config).items()}
-    return {TAGS if task.of_words else run.config.data.label: (run.config, task)}
+    return {TAGS if task.reads_words else run.config.data.label: (run.config, task)}
 
 
 def _taggers(run: Run, task: Any) -> list[str]:
-    return [name for name, (_, one) in _tasks(run, task).items() if one.of_words]
+    return [name for name, (_, one) in _tasks(run, task).items() if one.reads_words]
 
 
 def write_heads(model: Model, folder: Path) -> None:
     """Writes heads.safetensors, heads.json and the loader, which says what they hold, into `folder`."""
-    network = step.model_of(model.net.graphdef, model.parameters)
+    network = step.merge_model(model.net.graphdef, model.parameters)
     several = model.run.config.task == "multi_task"
     tensors: dict[str, np.ndarray] = {}
     for name, (_, task) in _tasks(model.run, model.task).items():
@@ -75,12 +75,12 @@ def write_heads(model: Model, folder: Path) -> None:
         own = {
             f"head/{k.removeprefix(prefix)}": v for k, v in model.parameters.items() if k.startswith(prefix)
         }
-        linear = task.exported(jax.device_get(own))
+        linear = task.to_transformers(jax.device_get(own))
         [kernel] = (value for key, value in linear.items() if key.endswith("kernel"))
         tensors[f"{name}.weight"] = np.ascontiguousarray(kernel.T)
         tensors[f"{name}.bias"] = linear.get("head/bias", np.zeros(kernel.shape[-1], kernel.dtype))
         if isinstance(task, CRFTagging):
-            chain = task.chain(network.readers[name] if several else network)._asdict()
+            chain = task.chain(network.task_models[name] if several else network)._asdict()
             tensors |= {f"{name}.{key}": np.asarray(value) for key, value in chain.items()}
     save_file(tensors, folder / "heads.safetensors")
     write_json(

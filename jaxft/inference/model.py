@@ -18,7 +18,7 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel.mesh import AXES, local_rows
 from jaxft.tasks import TASKS, Task
-from jaxft.training.evaluation import model_outputs
+from jaxft.training.evaluation import predict_batches
 from jaxft.training.finished_run import Run, load_best
 from jaxft.training.setup import Network, compile_eval, make_network
 
@@ -52,7 +52,7 @@ class Model:
             shuffle=False,
             pad_id=self.run.checkpoint.tokenizer.pad_token_id,
             arrays=self.task.arrays,
-            segments=self.task.segments,
+            segments=self.task.max_segments,
             block=block,
         )
 
@@ -66,7 +66,7 @@ class Model:
 
         def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
             loader = self.loader(windows, pack=True, block=0)
-            for batch, arrays, _ in model_outputs(self.net, steps, self.parameters, loader):
+            for batch, arrays, _ in predict_batches(self.net, steps, self.parameters, loader):
                 yield batch, arrays
 
         return predict

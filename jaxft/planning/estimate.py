@@ -23,13 +23,13 @@ from jaxft.planning import hlo
 from jaxft.tasks import TASKS
 from jaxft.training import step
 from jaxft.training.setup import (
-    WORDS,
+    WORD_EMBEDDING,
     Network,
-    abstract_batch,
     describe_base_model,
+    make_abstract_batch,
     make_network,
     make_trainer,
-    predicted_bytes,
+    predict_bytes,
 )
 
 
@@ -121,7 +121,7 @@ def estimate(
         "remat": config.model.remat,
         "dtype": sizes["dtype"].name,
         "hbm_bytes_per_device": memory,
-        "parameters": net.count,
+        "parameters": net.parameter_count,
         "left_whole": describe_unsharded(net.abstract, mesh, sizes["num_heads"]),
         "param_bytes_per_device": _shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": _shard_bytes(state.opt_state),
@@ -154,9 +154,9 @@ def estimate(
     text = compiled.as_text()
     # The loss over a vocabulary runs over as many chunks of a device's positions as have labels: all, in text.
     positions = rows // accumulate * length // mesh.size
-    chunks = -(-positions // chunked.chunk_size(net.mesh)) if net.task.predicts_words else 1
+    chunks = -(-positions // chunked.chunk_size(net.mesh)) if net.task.predicts_tokens else 1
     program = hlo.Program(text, unknown_trips=chunks)
-    peak = predicted_bytes({"train": compiled})
+    peak = predict_bytes({"train": compiled})
     collectives = _by_kind(program.collectives())
     sent = sum(kind["bytes"] for kind in collectives.values())
     flops, traffic = program.flops(), program.traffic()
@@ -202,7 +202,7 @@ def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: i
         loss = functools.partial(_loss, net, frozen, batch, seed)
         return jax.vjp(loss, trainable)[1]
 
-    batch = abstract_batch(net, Shape(rows, length))
+    batch = make_abstract_batch(net, Shape(rows, length))
     kept = jax.tree.leaves(jax.eval_shape(pullback, state.trainable, state.frozen, batch))
     own = {leaf.shape for leaf in jax.tree.leaves((net.abstract, state.trainable, state.frozen))}
     total = sum(x.size * x.dtype.itemsize for x in kept if x.shape not in own)
@@ -210,9 +210,9 @@ def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: i
 
 
 def _loss(net, frozen, batch, seed, trainable):
-    return net.task.loss(step.model_of(net.graphdef, trainable | frozen), step.with_step_scales(batch), seed)[
-        0
-    ]
+    return net.task.loss(
+        step.merge_model(net.graphdef, trainable | frozen), step.add_step_scales(batch), seed
+    )[0]
 
 
 def needed_bytes(
@@ -244,7 +244,7 @@ def needed_bytes(
         size = leaf.size / (tensor if cut else 1)
         trained = name in state.trainable
         width = gradients if name.endswith(step.MATRICES) else 4
-        is_output = net.task.predicts_words and name == WORDS
+        is_output = net.task.predicts_tokens and name == WORD_EMBEDDING
         columns = leaf.shape[-1] / (fsdp if split else 1)
         if is_output:
             ways = (fsdp if split else 1) * (tensor if cut else 1)

@@ -1,4 +1,4 @@
-"""What every task offers the trainer and the other verbs, and the splits of data that it prepares."""
+"""Defines `Task`, the contract between a task and everything that trains, evaluates, predicts or exports with it."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,61 +18,106 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.parallel import processes
 
 Log = Callable[[str], None]  # prints one line of the run's log
-OTHER_MASKS = np.uint32(0x5BD1E995)  # makes another seed of a step's
+SECOND_PASS = np.uint32(0x5BD1E995)  # turns a step's dropout seed into that of R-Drop's second pass
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One data set of a run: its examples, in file order, and their encoded windows."""
+    """A data set of a run: its examples, in file order, and the windows they are encoded in."""
 
     name: str  # "train", "dev", "test"
-    source: str  # where it came from, for messages and reports
+    source: str  # where the examples came from, for messages and reports
     examples: Sequence[Any]
-    windows: Windows | None  # None where only the examples are asked for
+    windows: Windows | None  # None where only the examples are needed
 
 
 class Task(Protocol):
-    """Reads and encodes examples, builds head and model, gives loss, predictions and metrics; knows no optimizer.
+    """What a model learns: how its data is read and encoded, its head and loss, its predictions and metrics.
 
-    Static methods are what can be asked before the labels are known.
+    A task is a plain class with these attributes and methods; it inherits from nothing, and `jaxft.tasks.TASKS`
+    names it. The trainer calls them in this order:
+
+    1. Data: `read`, `split_dev`, `find_labels` and `make_labels`. These are static, because an instance needs the
+       labels that they find. Then `encode` and `check`, for each data set.
+    2. Model: `build_model` once; `loss` in every train step and `predict` in every evaluation step, both under jit.
+    3. Evaluation, on the host: `collect`, `measure` and `summarize`; at the end of the run also `tune`, on dev, and
+       `write_evaluation`.
+
+    A task knows neither the optimizer nor the devices. An example is whatever `read` returns, and a prediction
+    whatever `collect` does: other code only passes them on.
+
+    The shapes below use R for the rows of a batch, L for their length in tokens, S for the segments (windows) that a
+    row holds at most, N for a number of windows and C for the number of outputs.
+
+    Attributes:
+      labels: names of the head's outputs; empty if the model predicts tokens of the vocabulary.
+      architectures: the model types that the task can train.
+      reads_words: True if texts come as lists of words.
+      predicts_tokens: True if the word embeddings are the output layer too.
+      backbone_passes: passes through the backbone in a train step; R-Drop takes two.
+      compares_with_train: True if evaluations are compared with the training data; see `find_seen`.
+      selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
+      arrays: the arrays of a batch by name.
+      max_segments: segments that a row holds at most if labels belong to segments; None if they belong to tokens.
+      tuned: what `tune` chose, as JSON values. It is saved with the run and set when the run is opened.
     """
 
-    labels: list[str]  # of the head's outputs; empty where the vocabulary itself is predicted
-    architectures: tuple[str, ...]  # model types that it can be trained on
-    of_words: bool  # whether texts come cut into words
-    predicts_words: bool  # whether the word embeddings are the output layer too
-    passes: int  # of a training step through the backbone: R-Drop has two
-    compares_with_train: bool  # whether evaluations are compared with the training data, see `compared`
-    selection_metric: str  # what "best" means where config.eval.metric is "auto"
-    arrays: Mapping[str, ArraySpec]  # of a batch
-    segments: int | None  # windows that a row holds at most, where those are labelled; None where tokens are
-    tuned: dict[str, Any]  # JSON of what `tune` found, kept with the run; set again when the run is opened
+    labels: list[str]
+    architectures: tuple[str, ...]
+    reads_words: bool
+    predicts_tokens: bool
+    backbone_passes: int
+    compares_with_train: bool
+    selection_metric: str
+    arrays: Mapping[str, ArraySpec]
+    max_segments: int | None
+    tuned: dict[str, Any]
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
-        """head_dropout: the rate before the head, for a task that has one."""
+        """Makes the task of a run.
+
+        Args:
+          labels: what `make_labels` returned.
+          head_dropout: dropout rate before the head, for a task that has one.
+          config: the run's settings.
+        """
+
+    # ---------------------------------------------------------------- data
 
     @staticmethod
     def read(config: ConfigDict, name: str, source: str, log: Log) -> list[Any]:
-        """All examples of `source`, the data set called `name`; says what was found there."""
+        """Returns all examples of `source` and logs their number and what they contain.
+
+        Args:
+          name: name of the data set, "train" or "dev".
+          source: path or address of its files.
+        """
 
     @staticmethod
     def split_dev(examples: Sequence[Any], fraction: float, seed: int) -> tuple[list[Any], list[Any]]:
-        """(train, dev): a part of about `fraction` split off for evaluation."""
+        """Splits about `fraction` of the examples off for evaluation; returns (train, dev)."""
 
     @staticmethod
-    def labels_in(examples: Sequence[Any]) -> list[Any]:
-        """What of examples, perhaps a part of all, determines the labels: JSON values, each once."""
+    def find_labels(examples: Sequence[Any]) -> list[Any]:
+        """Returns what the labels of these examples are, as JSON values without duplicates.
+
+        If the training data is sharded, each process calls this with its own shards.
+        """
 
     @staticmethod
-    def label_set(found: Sequence[Any]) -> list[str]:
-        """The labels that the training data determines, of which `labels_in` gave what was `found` in all parts."""
+    def make_labels(found_labels: Sequence[Any]) -> list[str]:
+        """Returns the names of the head's outputs, in order.
+
+        Args:
+          found_labels: what `find_labels` returned for each shard of the training data, one after another.
+        """
 
     @staticmethod
-    def texts(train: Sequence[Any]) -> Iterable[str]:
-        """The text of the training data, for a new tokenizer."""
+    def iterate_texts(train: Sequence[Any]) -> Iterable[str]:
+        """Yields the text of the training data, which a new tokenizer is trained on."""
 
     def check(self, split: Split, train: Sequence[Any], log: Log) -> None:
-        """Warns of what makes an encoded data set doubtful, beside the training examples."""
+        """Logs a warning for whatever makes an encoded data set doubtful, by itself or next to the training examples."""
 
     def encode(
         self,
@@ -83,55 +128,83 @@ class Task(Protocol):
         only: range | None = None,
         cached: bool = True,
     ) -> Windows:
-        """Windows of examples (`only` some, the others being context) under the settings."""
+        """Returns the windows of examples.
 
-    def output_counts(self, windows: Windows) -> np.ndarray | None:
-        """How many positions of each window `loss` reads, int64 [N]; None: all.
-
-        What `loss` tells the backbone to be wanted may not be more: of more, some would be left out.
+        Args:
+          only: the examples that get windows, the others being their context; None for all.
+          cached: False if the windows are neither looked up in the cache on disk nor stored there.
         """
 
+    def output_counts(self, windows: Windows) -> np.ndarray | None:
+        """Returns how many positions of each window `loss` reads, int64 [N]; None for all.
+
+        It must not be less than the number of positions in the output mask that `loss` passes to the backbone, because
+        the backbone would leave out those in excess.
+        """
+
+    # ---------------------------------------------------------------- model
+
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """The module, backbone under `backbone`, from keyword arguments of the backbone."""
+        """Returns the module, with its backbone in the attribute `backbone`.
+
+        Args:
+          sizes: keyword arguments of the backbone.
+        """
 
     def loss(
         self, model: nnx.Module, batch: dict[str, jax.Array], dropout: DropoutSeed | None
     ) -> tuple[jax.Array, jax.Array]:
-        """(loss_sum, weight_sum), float32 scalars."""
+        """Returns (loss_sum, weight_sum), float32 scalars, of a batch.
+
+        Both are summed over microbatches and devices before one is divided by the other.
+        """
 
     def logits(self, model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
-        """Logits without dropout, float32: of every position [rows, length, classes], or of every segment."""
+        """Returns the logits without dropout, float32: of each token [R, L, C] or of each segment [R, S, C]."""
 
-    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Parameters by path for a class of transformers, whose logits are then those of `logits`."""
+    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns parameters by path for transformers' class, which then computes the values of `logits`."""
 
     def predict(
         self, model: nnx.Module, batch: dict[str, jax.Array]
     ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-        """Predictions, each [rows, ...] or alike for all rows, and (loss_sum, weight_sum)."""
+        """Returns (outputs, loss_sum, weight_sum) of a batch, without dropout.
 
-    def prompts(self, examples: Sequence[Any], tokenizer: Any, config: ConfigDict) -> list[list[int]]:
-        """Token ids of what is to be continued for each example; empty where nothing is."""
+        Each output is [R, ...], or the same for all rows of the batch.
+        """
+
+    def encode_prompts(self, examples: Sequence[Any], tokenizer: Any, config: ConfigDict) -> list[list[int]]:
+        """Returns the token ids of the prompt of each example; an empty list if the task generates nothing."""
+
+    # ---------------------------------------------------------------- evaluation
 
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Any:
-        """The predictions of `split` in its own order, from those of all its batches."""
+        """Returns the predictions for a split, in the order of its examples.
+
+        Args:
+          outputs: each batch of the split with the outputs of `predict`.
+        """
 
     def tune(self, split: Split, predictions: Any) -> None:
-        """Chooses on the dev split, with the best weights, what is not learnt, such as thresholds; fills `tuned`."""
+        """Sets `tuned` to what is chosen rather than learnt, such as thresholds.
+
+        It is called once a run, with the best weights' predictions for dev.
+        """
 
     def measure(self, split: Split, predictions: Any, loss_sum: float, weight_sum: float) -> Any:
-        """The metric state of `predictions`; `.compute()` gives a flat dict."""
+        """Returns the metric state of predictions; its `compute()` returns a flat dict."""
 
     def metric_names(self, split: Split) -> list[str]:
-        """The names of what `measure` gives on `split`."""
+        """Returns the names of the metrics that `measure` computes on a split."""
 
-    def summary(self, values: dict[str, float]) -> str:
-        """The metrics of a log line."""
+    def summarize(self, values: dict[str, float]) -> str:
+        """Returns the metrics as a line of the log shows them."""
 
-    def compared(self, split: Split, predictions: Any, train: Sequence[Any]) -> list[Any]:
-        """What of training examples, perhaps a part of all, an evaluation of `split` is compared with: JSON values.
+    def find_seen(self, split: Split, predictions: Any, train: Sequence[Any]) -> list[Any]:
+        """Returns what the evaluation of a split counts as seen in training, as JSON values.
 
-        Of tasks that `compares_with_train`.
+        It is called only if `compares_with_train`. If the training data is sharded, each process calls it with its own
+        shards as `train`.
         """
 
     def write_evaluation(
@@ -141,37 +214,48 @@ class Task(Protocol):
         state: Any,
         predictions: Any,
         *,
-        compared: Sequence[Any],
+        seen: Sequence[Any],
         samples: int,
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes eval/NAME.json and what else there is to read, prints the report, returns the metrics.
+        """Writes eval/NAME.json and other files for people to read, prints the report, and returns the metrics.
 
-        compared: what `compared` gave of all parts of the training data.
+        Args:
+          folder: the run's folder.
+          state: what `measure` returned.
+          seen: what `find_seen` returned for each shard of the training data, one after another.
+          samples: resamples of the bootstrap that gives intervals; 0 for no intervals.
+          seed: seed of the bootstrap.
         """
 
 
-def two_passes(
+def loss_with_r_drop(
     logits: Callable[[DropoutSeed | None], jax.Array],
     loss: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     divergence: Callable[[jax.Array, jax.Array], jax.Array],
     r_drop: float,
     dropout: DropoutSeed | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(loss_sum, weight_sum) of `loss` on `logits`, of which with `r_drop` there are two, by different dropout masks:
-    the mean of their losses, and so much of their `divergence` (R-Drop, Liang et al. 2021). Of several tasks on one
-    backbone each has a second pass of its own."""
+    """Returns (loss_sum, weight_sum) of `loss` on `logits`, with R-Drop (Liang et al. 2021) if `r_drop` is not 0.
+
+    R-Drop computes the logits twice, under two dropout masks. The loss is the mean over both plus `r_drop` times their
+    `divergence`. Where several tasks share a backbone, each has a second pass of its own.
+    """
     first = logits(dropout)
     total, weight = loss(first)
     if not r_drop or dropout is None:
         return total, weight
-    again = logits(dropout._replace(seed=dropout.seed ^ OTHER_MASKS))
-    return (total + loss(again)[0]) / 2 + r_drop * divergence(first, again), weight
+    second = logits(dropout._replace(seed=dropout.seed ^ SECOND_PASS))
+    return (total + loss(second)[0]) / 2 + r_drop * divergence(first, second), weight
 
 
 def class_weights(config: ConfigDict, labels: Sequence[str]) -> np.ndarray | None:
-    """float32 [C] of `config.loss.class_weights`, None where there are none; `UserError` for an unknown label."""
+    """Returns `config.loss.class_weights` as float32 [C], or None if there are none.
+
+    Raises:
+      UserError: a weight is for an unknown label.
+    """
     if not config.loss.class_weights:
         return None
     weights = np.ones(len(labels), np.float32)
@@ -185,28 +269,33 @@ def class_weights(config: ConfigDict, labels: Sequence[str]) -> np.ndarray | Non
     return weights
 
 
-def chunks(examples: Iterable[Any], words: Callable[[Any], int], most: int) -> Iterator[list[Any]]:
-    """Examples in groups of at most `most` words, which `words` counts, or one example; reads one ahead."""
-    chunk: list[Any] = []
-    held = 0
+def group_by_words(
+    examples: Iterable[Any], count_words: Callable[[Any], int], max_words: int
+) -> Iterator[list[Any]]:
+    """Yields consecutive examples in groups of at most `max_words` words, or of one example; reads one ahead."""
+    group: list[Any] = []
+    words_in_group = 0
     for example in examples:
-        size = words(example)
-        if chunk and held + size > most:
-            yield chunk
-            chunk, held = [], 0
-        chunk.append(example)
-        held += size
-    if chunk:
-        yield chunk
+        words = count_words(example)
+        if group and words_in_group + words > max_words:
+            yield group
+            group, words_in_group = [], 0
+        group.append(example)
+        words_in_group += words
+    if group:
+        yield group
 
 
-def anywhere(flags: np.ndarray) -> int:
-    """How many of `flags`, bool [N], are set in any process: of several each may have a part of the training data."""
+def count_anywhere(flags: np.ndarray) -> int:
+    """Counts the `flags`, bool [N], that are set in any process, since each may hold other shards of the training data."""
     return int(np.count_nonzero(processes.any_process(flags)))
 
 
-def cache_folder(setting: str | None) -> Path | None:
-    """Where encoded data is kept: `config.data.cache_dir`, by default ~/.cache/jaxft/data; None for "off"."""
-    if setting == "off":
+def cache_folder(cache_dir: str | None) -> Path | None:
+    """Returns the folder of encoded data that `config.data.cache_dir` means: by default ~/.cache/jaxft/data.
+
+    None, for "off", means that nothing is kept.
+    """
+    if cache_dir == "off":
         return None
-    return Path(setting) if setting else Path.home() / ".cache" / "jaxft" / "data"
+    return Path(cache_dir) if cache_dir else Path.home() / ".cache" / "jaxft" / "data"

@@ -20,7 +20,7 @@ from jaxft.parallel import processes
 from jaxft.parallel.mesh import place_batch, replicate_locally
 from jaxft.tasks.base import Split
 from jaxft.training.setup import Network
-from jaxft.training.step import model_of
+from jaxft.training.step import merge_model
 
 
 def evaluate(
@@ -30,7 +30,7 @@ def evaluate(
     totals = {"loss_sum": 0.0, "weight_sum": 0.0}
 
     def batches():
-        for batch, predictions, sums in model_outputs(net, compiled, parameters, loader):
+        for batch, predictions, sums in predict_batches(net, compiled, parameters, loader):
             for name, value in sums.items():
                 totals[name] += value
             yield batch, predictions
@@ -63,12 +63,12 @@ def write_evaluation(
     measured, predictions = evaluate(net, compiled, parameters, split, loader)
     if tune:
         net.task.tune(split, predictions)
-    if prompts := net.task.prompts(split.examples[: config.eval.generate], tokenizer, config):
+    if prompts := net.task.encode_prompts(split.examples[: config.eval.generate], tokenizer, config):
         texts = generate_targets(net, parameters, prompts, tokenizer, config)
         predictions = dataclasses.replace(predictions, generated=texts)
-    compared = []
+    seen = []
     if net.task.compares_with_train:
-        compared = itertools.chain(*processes.gather(net.task.compared(split, predictions, train)))
+        seen = itertools.chain(*processes.gather(net.task.find_seen(split, predictions, train)))
     if not processes.is_main_process():
         return measured.compute()
     return net.task.write_evaluation(
@@ -76,7 +76,7 @@ def write_evaluation(
         split,
         measured,
         predictions,
-        compared=list(compared),
+        seen=list(seen),
         samples=config.eval.bootstrap,
         seed=config.seed,
         console=console,
@@ -89,7 +89,7 @@ def generate_targets(
     """The text that follows each prompt of token ids, up to its end: greedy, or the best of `config.eval.beams`."""
     options = GenerationOptions(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
     here = replicate_locally(parameters, net.mesh)
-    generator = Generator(model_of(net.graphdef, here).backbone, eos=tokenizer.eos_token_id)
+    generator = Generator(merge_model(net.graphdef, here).backbone, eos=tokenizer.eos_token_id)
     rows = config.eval.rows
     texts = []  # of each batch; the processes take turns
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):
@@ -102,7 +102,7 @@ def generate_targets(
 QUEUED = 2  # batches on the device ahead of the one that the host reads
 
 
-def model_outputs(
+def predict_batches(
     net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Loader
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
     """Predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.

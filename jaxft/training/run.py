@@ -34,12 +34,17 @@ from jaxft.parallel.mesh import (
 )
 from jaxft.tasks import TASKS
 from jaxft.training import optimizer
-from jaxft.training.best import is_better, selection_metric
-from jaxft.training.checkpoint import RunCheckpoints, tree_digest
+from jaxft.training.best import choose_selection_metric, is_better
+from jaxft.training.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.evaluation import evaluate, write_evaluation
-from jaxft.training.finished_run import best_meta, load_best
-from jaxft.training.identity import changed_versions, check_identity, run_identity, versions
-from jaxft.training.log import Clock, CompileCounter, Profile, RunLog, peak_rss_bytes, train_line
+from jaxft.training.finished_run import load_best, make_best_meta
+from jaxft.training.identity import (
+    check_identity,
+    describe_changed_versions,
+    installed_versions,
+    make_identity,
+)
+from jaxft.training.log import Clock, CompileCounter, Profile, RunLog, format_train_line, peak_rss_bytes
 from jaxft.training.setup import (
     compile_eval,
     initial_parameters,
@@ -47,10 +52,10 @@ from jaxft.training.setup import (
     make_train_loader,
     make_trainer,
     open_base_model,
-    predicted_bytes,
+    predict_bytes,
     prune_outputs,
 )
-from jaxft.training.splits import all_examples, encode_splits, label_set, read_run_splits
+from jaxft.training.splits import collect_labels, encode_splits, join_examples, read_run_splits
 from jaxft.training.workdir import claim, save_batch, save_model_files, save_tuned
 
 QUEUED_STEPS = 2  # steps that the host may be ahead of the device
@@ -94,14 +99,14 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     train_rows = local_rows(mesh, config.batch.rows)
     here = shards_of_rows(train_rows, config.batch.rows, config.data.shards)
     train, splits = read_run_splits(kind, config, here, log)
-    checkpoint = open_base_model(config, lambda: kind.texts(train[0].examples))
-    labels = label_set(kind, train)
+    checkpoint = open_base_model(config, lambda: kind.iterate_texts(train[0].examples))
+    labels = collect_labels(kind, train)
     task = kind(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
     train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, log)
-    selected_by = selection_metric(config, task, task.metric_names(splits["dev"]))
+    selected_by = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
-    options |= {"arrays": task.arrays, "segments": task.segments}
+    options |= {"arrays": task.arrays, "segments": task.max_segments}
     windows = {number: part.windows for number, part in train.items()}
     loader = make_train_loader(windows, config, only=train_rows, **options)
     loaders = {
@@ -137,7 +142,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     trainer = make_trainer(net, config, total=total, warmup=warmup)
     data = processes.gather_by_shard({number: own.fingerprint for number, own in windows.items()})
     data.append(splits["dev"].windows.fingerprint)
-    identity = run_identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
+    identity = make_identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
     processes.assert_same(identity | describe_local_devices())
     last = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
     best = RunCheckpoints(workdir / "best", keep=1, log=log)
@@ -147,7 +152,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
         state = trainer.restored_state(state)
         progress = meta["progress"]
         log(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
-        if warning := changed_versions(meta):
+        if warning := describe_changed_versions(meta):
             log(warning)
     else:
         step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}, "totals": {}}
@@ -166,7 +171,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
         save_model_files(workdir, checkpoint, task.labels)
     trained = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.trainable))
     log(
-        f"{net.count:,} parameters, {trained:,} of them trained; "
+        f"{net.parameter_count:,} parameters, {trained:,} of them trained; "
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
         f"; attention: {sizes['attention']}"
     )
@@ -186,14 +191,14 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
     eval_steps = compile_eval(net, {shape for one in loaders.values() for shape in one.shapes})
     # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
-    tree_digest((stack(state.trainable | state.frozen), state.step))
+    digest_tree((stack(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
     release_memory()
     flops_per_token = net.train_flops_per_token(length, given)
     log(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
-        f"{predicted_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
+        f"{predict_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
     )
 
     # ---------------------------------------------------------------- the loop
@@ -244,7 +249,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
                 if peak:
                     rate = flops_per_token * timed["tokens"] / seconds
                     line["mfu"] = rate / (peak * jax.device_count())
-                log(train_line(at, total, line))
+                log(format_train_line(at, total, line))
                 report.write(at, "train", line)
                 window.clear()
                 timed.clear()
@@ -253,7 +258,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     def save() -> None:
         saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
         with clock, compiles.ignored():
-            meta = {"identity": identity, "progress": saved, "versions": versions()}
+            meta = {"identity": identity, "progress": saved, "versions": installed_versions()}
             last.save(step, map_parameter_dicts(stack, state), meta)
 
     def spent() -> dict[str, float]:
@@ -278,7 +283,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
         for _, batch in batches:
             if stopped_early:
                 break
-            if profile.due(step):
+            if profile.is_due(step):
                 settle(0)
                 with clock:
                     log(profile.toggle())
@@ -300,14 +305,16 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
                     if is_better(selected_by, metric, progress["best"]):
                         progress["worse"] = 0
                         with compiles.ignored():
-                            best.save(step, parameters_now(), best_meta(net.abstract, task.labels, values))
+                            best.save(
+                                step, parameters_now(), make_best_meta(net.abstract, task.labels, values)
+                            )
                         best.wait()  # before a checkpoint of the run speaks of it
                         if step in best.steps():
                             progress |= {"best": metric, "best_step": step}
                     else:
                         progress["worse"] += 1
                     log(
-                        f"step {step}/{total}  dev: {task.summary(values)}"
+                        f"step {step}/{total}  dev: {task.summarize(values)}"
                         + ("  (best so far)" if progress["best_step"] == step else "")
                     )
                 if config.eval.patience and progress["worse"] >= config.eval.patience:
@@ -336,7 +343,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
         except UserError as error:  # hours of training are not lost for it
             log(f"warning: {error}. The weights of the last step take their place")
             best_step = step
-            best.save(step, parameters, best_meta(net.abstract, task.labels, {}))
+            best.save(step, parameters, make_best_meta(net.abstract, task.labels, {}))
     best.close()
     results = {}
     for name in [n for n in ("dev", "test") if n in splits]:
@@ -349,7 +356,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
             splits[name],
             loaders[name],
             folder=workdir,
-            train=all_examples(train),
+            train=join_examples(train),
             tokenizer=checkpoint.tokenizer,
             config=config,
             console=report.console,

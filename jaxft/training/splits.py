@@ -54,7 +54,7 @@ def read_run_splits(
         )
     if parts == 1:
         if processes.count() > 1:
-            least = min(len(files.matching_files(address) or [address]) for _, address in sources)
+            least = min(len(files.find_files(address) or [address]) for _, address in sources)
             most = max(n for n in range(1, least + 1) if config.batch.rows % n == 0)
             if most > 1:
                 log(
@@ -63,7 +63,7 @@ def read_run_splits(
         found = read_splits(task, config, log)
         return {0: found.pop("train")}, found
     processes.assert_same(
-        {key: value for _, address in sources for key, value in records.source_sizes(address).items()}
+        {key: value for _, address in sources for key, value in records.read_source_sizes(address).items()}
     )
     train = {}
     with _of_parts(log) as saying:
@@ -95,12 +95,12 @@ def _of_parts(log: Log) -> Iterator[Callable[[int], Log]]:
             log(line)
 
 
-def label_set(task: type[Task], train: Mapping[int, Split]) -> list[str]:
+def collect_labels(task: type[Task], train: Mapping[int, Split]) -> list[str]:
     """The labels that the training data determines, of which each process has some parts."""
     found = processes.gather_by_shard(
-        {number: task.labels_in(part.examples) for number, part in train.items()}
+        {number: task.find_labels(part.examples) for number, part in train.items()}
     )
-    return task.label_set(list(itertools.chain(*found)))
+    return task.make_labels(list(itertools.chain(*found)))
 
 
 def encode_splits(
@@ -130,11 +130,11 @@ def encode_splits(
         for number, part in train.items():
             task.check(part, part.examples, saying(number))
     for split in others.values():
-        task.check(split, all_examples(train), log)
+        task.check(split, join_examples(train), log)
     return train, others
 
 
-def all_examples(train: Mapping[int, Split]) -> Sequence[Any]:
+def join_examples(train: Mapping[int, Split]) -> Sequence[Any]:
     """Those of all parts that there are."""
     first, *rest = (part.examples for part in train.values())
     return functools.reduce(operator.add, rest, first)

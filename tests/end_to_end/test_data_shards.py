@@ -13,7 +13,7 @@ from jaxft.parallel import processes
 from jaxft.tasks import TASKS
 from jaxft.training.run import train
 from jaxft.training.setup import make_train_loader, open_base_model
-from jaxft.training.splits import encode_splits, label_set, read_run_splits
+from jaxft.training.splits import collect_labels, encode_splits, read_run_splits
 
 FILES, PARTS = 5, 3
 INTENTS = ("intents", (("task", "sequence_classification"), ("data.label", "intent")))
@@ -88,7 +88,7 @@ def segments_of_an_epoch(config):
     kind = TASKS[config.task]
     found, _ = read_run_splits(kind, config, range(config.data.shards), lambda line: None)
     checkpoint = open_base_model(config, lambda: [])
-    task = kind(label_set(kind, found), head_dropout=0.0, config=config)
+    task = kind(collect_labels(kind, found), head_dropout=0.0, config=config)
     encoded, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
     loader = make_train_loader(
         {number: part.windows for number, part in encoded.items()},
@@ -98,7 +98,7 @@ def segments_of_an_epoch(config):
         seed=3,
         pad_id=0,
         arrays=task.arrays,
-        segments=task.segments,
+        segments=task.max_segments,
     )
     counts = collections.Counter()
     for step in range(loader.steps_per_epoch, 2 * loader.steps_per_epoch):
@@ -164,7 +164,7 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
         config = config_for(kind, data__train=f"{tmp_path}/part-*.jsonl")
         said = []
         found, others = read_run_splits(TASKS[config.task], config, range(3), said.append)
-        task = TASKS[config.task](label_set(TASKS[config.task], found), config=config)
+        task = TASKS[config.task](collect_labels(TASKS[config.task], found), config=config)
         tokenizer = open_base_model(config, lambda: []).tokenizer
         encode_splits(task, found, {}, tokenizer, config, said.append)
         assert not [line for line in said if "warning" in line and "train" in line], said

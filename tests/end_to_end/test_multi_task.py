@@ -23,8 +23,8 @@ from jaxft.tasks import TASKS
 from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
 from jaxft.training.setup import initial_parameters, make_network, open_base_model
-from jaxft.training.splits import encode_splits, label_set, read_splits
-from jaxft.training.step import model_of, with_step_scales
+from jaxft.training.splits import collect_labels, encode_splits, read_splits
+from jaxft.training.step import add_step_scales, merge_model
 from tests.conftest import REPOSITORY
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -280,7 +280,7 @@ def network(folder, tiny_bert):
         checkpoint = open_base_model(config, lambda: [])
         kind = TASKS[config.task]
         found = {0: read_splits(kind, config, lambda _: None, ["train"])["train"]}
-        task = kind(label_set(kind, found), head_dropout=0.0, config=config)
+        task = kind(collect_labels(kind, found), head_dropout=0.0, config=config)
         train, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
         mesh = make_mesh(config, jax.devices()[:1])
         net = make_network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
@@ -291,10 +291,10 @@ def network(folder, tiny_bert):
                 train[0].windows,
                 **{"rows": 8, "max_length": 48, "pad_id": 0, "seed": 1} | options,
                 arrays=task.arrays,
-                segments=task.segments,
+                segments=task.max_segments,
             )
             made = [loader.batch(step) for step in range(loader.steps_per_epoch)]
-            return [batch._replace(arrays=with_step_scales(batch.arrays)) for batch in made]
+            return [batch._replace(arrays=add_step_scales(batch.arrays)) for batch in made]
 
         return task, net, parameters, batches
 
@@ -302,7 +302,7 @@ def network(folder, tiny_bert):
 
 
 def sums(task, net, parameters, arrays, dropout=None):
-    return task.loss(model_of(net.graphdef, parameters), arrays, dropout)
+    return task.loss(merge_model(net.graphdef, parameters), arrays, dropout)
 
 
 def test_the_loss_is_the_sum_of_each_tasks_mean(network):
@@ -319,7 +319,7 @@ def test_the_loss_is_the_sum_of_each_tasks_mean(network):
             for name in task.tasks
         }
         alone = [
-            one.loss(model_of(net.graphdef, parameters).readers[name], views[name], None)
+            one.loss(merge_model(net.graphdef, parameters).task_models[name], views[name], None)
             for name, one in task.tasks.items()
         ]
         return sums(task, net, parameters, arrays), [sums(task, net, parameters, part) for part in cut], alone
@@ -372,12 +372,12 @@ def test_uncertainty_weighs_by_learned_variances(network, folder, numbers):
     @jax.jit
     def losses(variances, arrays):
         own = parameters | {"head/uncertainty": variances}
-        model = model_of(net.graphdef, own)
+        model = merge_model(net.graphdef, own)
         each = [
             loss / weight
             for loss, weight in (
                 one.loss(
-                    model.readers[name],
+                    model.task_models[name],
                     arrays | {k: arrays[f"{name}/{k}"] for k in ("labels", "weights")},
                     None,
                 )
@@ -405,7 +405,7 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
     summary = train(config, tmp_path / "run")
     assert summary["dev"]["chain/entity_f1"] > 0.9
     model = open_model(open_run(tmp_path / "run"), print)
-    assert model.task.passes == 2
+    assert model.task.backbone_passes == 2
     variances = np.asarray(model.parameters["head/uncertainty"])
     assert (np.abs(variances) > 0.05).all()  # all moved
     export(tmp_path / "run", tmp_path / "model", verify=True)

@@ -160,7 +160,7 @@ def test_labels_with_prefixes_stay_as_they_are_where_that_is_asked_for(tmp_path,
     sentences = TokenClassification.read(config, "train", str(path), said.append)
     assert sentences[0].tags == ["I-X", "O", "B-X"]
     assert said == [f"train: {path}: 1 sentences, 3 words, labels of no scheme; labels: B-X 1, I-X 1, O 1"]
-    labels = TokenClassification.label_set(TokenClassification.labels_in(sentences))
+    labels = TokenClassification.make_labels(TokenClassification.find_labels(sentences))
     task = TokenClassification(labels, config=config)
     assert not task.entities and task.selection_metric == "token_accuracy"
     assert np.isin(["I-X", "O", "B-X"], task.labels).all()

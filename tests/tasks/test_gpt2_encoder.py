@@ -126,7 +126,9 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
     windows = task.encode(examples, tokenizer, values, cached=False)
-    loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=task.arrays, segments=task.segments)
+    loader = Loader(
+        windows, rows=2, max_length=LENGTH, pad_id=0, arrays=task.arrays, segments=task.max_segments
+    )
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)

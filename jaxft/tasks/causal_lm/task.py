@@ -14,22 +14,23 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft.data.batching.batch import INPUTS, TOKEN_LABELS, Batch
+from jaxft.data.batching.batch import TOKEN_LABELS, Batch
 from jaxft.data.encoding.documents import encode_documents, encode_prompts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import ragged_arange
-from jaxft.data.sources.documents import Document, cut_dev_documents, read_documents
+from jaxft.data.sources.documents import Document, cut_document, read_documents
 from jaxft.data.sources.mapped_documents import MappedDocuments, document_hashes
-from jaxft.data.sources.sentences import choose_dev
+from jaxft.data.sources.sentences import choose_dev_examples
 from jaxft.errors import UserError
 from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import LanguageModel
+from jaxft.layers.inputs import Inputs
 from jaxft.losses import chunked
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Log, Split, anywhere, cache_folder
+from jaxft.tasks.base import Log, Split, cache_folder, count_anywhere
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,13 +52,13 @@ class CausalLM:
     """Next-token prediction by GPT-2, its output layer tied to the word embeddings."""
 
     architectures = ("gpt2",)
-    of_words = False
-    predicts_words = True
+    reads_words = False
+    predicts_tokens = True
     arrays = TOKEN_LABELS
-    segments = None
+    max_segments = None
     compares_with_train = False
     selection_metric = "loss"
-    passes = 1
+    backbone_passes = 1
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
         if config.loss.label_smoothing or config.loss.class_weights or config.loss.focal_gamma:
@@ -98,23 +99,23 @@ class CausalLM:
     ) -> tuple[Sequence[Document], Sequence[Document]]:
         """(train, dev) of texts; a single one is cut in two."""
         if len(texts) == 1:
-            train, dev = cut_dev_documents(texts[0], fraction)
+            train, dev = cut_document(texts[0], fraction)
             return [train], [dev]
-        chosen = np.array(choose_dev(texts.documents, fraction, seed))
+        chosen = np.array(choose_dev_examples(texts.documents, fraction, seed))
         return texts.picked(~chosen), texts.picked(chosen)
 
     @staticmethod
-    def labels_in(texts: Sequence[Document]) -> list[str]:
+    def find_labels(texts: Sequence[Document]) -> list[str]:
         """Nothing."""
         return []
 
     @staticmethod
-    def label_set(found: Sequence[str]) -> list[str]:
+    def make_labels(found: Sequence[str]) -> list[str]:
         """None: the vocabulary is the tokenizer's."""
         return []
 
     @staticmethod
-    def texts(train: Sequence[Document]) -> Iterator[str]:
+    def iterate_texts(train: Sequence[Document]) -> Iterator[str]:
         """Prompts with their targets, or documents."""
         return ((text.prompt or "") + text.text for text in train)
 
@@ -122,7 +123,7 @@ class CausalLM:
         """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
-            if shared := anywhere(np.isin(document_hashes(texts), document_hashes(train))):
+            if shared := count_anywhere(np.isin(document_hashes(texts), document_hashes(train))):
                 log(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for part, what in (("prompt", ""), ("target", "warning: ")):
@@ -166,9 +167,9 @@ class CausalLM:
 
     def logits(self, model, batch) -> jax.Array:
         """Logits of every next token, float32 [R, L, V], without dropout."""
-        return model(batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"])
+        return model(Inputs.from_batch(batch))
 
-    def exported(self, parameters):
+    def to_transformers(self, parameters):
         """As they are."""
         return parameters
 
@@ -180,7 +181,7 @@ class CausalLM:
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
-    def prompts(self, texts: Sequence[Document], tokenizer, config: ConfigDict) -> list[list[int]]:
+    def encode_prompts(self, texts: Sequence[Document], tokenizer, config: ConfigDict) -> list[list[int]]:
         """Token ids of the prompts, shortened so that `config.eval.max_new_tokens` have room; none of documents."""
         if config.data.template is None:
             return []
@@ -214,7 +215,7 @@ class CausalLM:
         one = np.ones(len(split.windows), np.int64)
         return list(_state(split, Scores(one, one, one)).compute())
 
-    def summary(self, values: dict[str, float]) -> str:
+    def summarize(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
         return (
             f"loss {values['loss']:.4f}, perplexity {values['perplexity']:.2f} a token, "
@@ -228,7 +229,7 @@ class CausalLM:
         state: LanguageModelState,
         scores: Scores,
         *,
-        compared: Sequence[Any],
+        seen: Sequence[Any],
         samples: int,
         seed: int,
         console: Console,
@@ -281,7 +282,7 @@ def _method(config: ConfigDict) -> str:
 
 def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Hidden states [R * L, D], the output embedding, labels [R * L] and weights [R * L]."""
-    hidden = model.backbone(*(batch[name] for name in INPUTS), dropout, batch["weights"] > 0)
+    hidden = model.backbone(Inputs.from_batch(batch), dropout, batch["weights"] > 0)
     return (
         hidden.reshape(-1, hidden.shape[-1]),
         model.backbone.embeddings.word.embedding[...],

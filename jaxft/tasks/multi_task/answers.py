@@ -15,13 +15,13 @@ from jaxft.data.encoding.multi_task import MultiText, text_of
 from jaxft.data.sources import records
 from jaxft.data.sources.labelled_texts import (
     TextColumns,
-    example_from_record,
     guess_text_format,
+    parse_labelled_text,
     read_labelled_texts,
 )
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import check_readable
-from jaxft.data.sources.spans import sentences_from_records
+from jaxft.data.sources.spans import parse_sentences
 from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
 from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
 from jaxft.tasks.run_facts import RunFacts
@@ -67,9 +67,9 @@ class MultiOutput:
     def _part(self, name: str, where: str, origin: str, record: dict) -> Any:
         data = self._own[name].data
         if self._own[name].task == "sequence_classification":
-            return example_from_record(where, origin, record, TextColumns(data.text, data.text_pair, None))
+            return parse_labelled_text(where, origin, record, TextColumns(data.text, data.text_pair, None))
         columns = {} if self._format == "text" else dict(data.columns)
-        [sentence] = sentences_from_records(iter([(where, origin, record)]), tagged=False, columns=columns)
+        [sentence] = parse_sentences(iter([(where, origin, record)]), tagged=False, columns=columns)
         return sentence
 
     def write(self, example: MultiText, answers: dict[str, Any]) -> list[bytes]:

@@ -80,7 +80,7 @@ def _as_texts(examples: Sequence[MultiText], tokenizer, config: ConfigDict, cach
 def _targets(task: Any, name: str, examples: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N, ...] of a task that labels texts, and which of all examples have one, bool [N]."""
     member = np.array([name in example.parts for example in examples], bool)
-    found, has = task.problem.targets([e.parts[name] for e in examples if name in e.parts])
+    found, has = task.label_type.encode_targets([e.parts[name] for e in examples if name in e.parts])
     labels = np.zeros((len(examples), *found.shape[1:]), found.dtype)
     known = np.zeros(len(examples), bool)
     labels[member], known[member] = found, has

@@ -29,8 +29,8 @@ from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.io import write_json
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.multi_head import MultiHead, Shared
-from jaxft.tasks.base import Log, Split, Task, chunks
+from jaxft.layers.multi_head import MultiHead, SharedBackbone
+from jaxft.tasks.base import Log, Split, Task, group_by_words
 from jaxft.tasks.multi_task.encoding import encode_for_tasks
 from jaxft.tasks.multi_task.metrics import ComposedState, compose
 from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
@@ -64,8 +64,8 @@ class MultiTask:
     """
 
     architectures = ("bert",)
-    of_words = False
-    predicts_words = False
+    reads_words = False
+    predicts_tokens = False
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
         self.labels = labels
@@ -85,12 +85,12 @@ class MultiTask:
             raise UserError(
                 "config.loss.balance='uncertainty' learns the weights of tasks; leave out loss.weight"
             )
-        self.passes = 1 + sum(task.passes - 1 for task in self.tasks.values())
+        self.backbone_passes = 1 + sum(task.backbone_passes - 1 for task in self.tasks.values())
         self.compares_with_train = any(task.compares_with_train for task in self.tasks.values())
         best = [f"{name}/{task.selection_metric}" for name, task in self.tasks.items()]
         self.selection_metric = "+".join(best)
         self.asked = self.selection_metric if config.eval.metric == "auto" else config.eval.metric
-        self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
+        self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
         self.arrays = INPUTS | {"starts": ArraySpec(np.int32, True)}
         for name, task in self.tasks.items():
             self.arrays |= {f"{name}/{key}": task.arrays[key] for key in ("labels", "weights")}
@@ -129,16 +129,17 @@ class MultiTask:
         return split_dev_texts(examples, fraction, seed)
 
     @staticmethod
-    def labels_in(examples: Sequence[MultiText]) -> list[tuple[str, str, list[Any] | None]]:
+    def find_labels(examples: Sequence[MultiText]) -> list[tuple[str, str, list[Any] | None]]:
         """Of each task: its name, its kind, and what that finds in its examples, None where there are none."""
         names = {kind: name for name, kind in KINDS.items()}
         own = {name: (kind, _examples(examples, name)) for name, kind in examples[0].kinds.items()}
         return [
-            (name, names[kind], kind.labels_in(some) if some else None) for name, (kind, some) in own.items()
+            (name, names[kind], kind.find_labels(some) if some else None)
+            for name, (kind, some) in own.items()
         ]
 
     @staticmethod
-    def label_set(found: Sequence[tuple[str, str, list[Any] | None]]) -> list[str]:
+    def make_labels(found: Sequence[tuple[str, str, list[Any] | None]]) -> list[str]:
         """Labels of each task, as NAME/LABEL."""
         labels = []
         for name, kind in dict.fromkeys((name, kind) for name, kind, _ in found):
@@ -147,11 +148,11 @@ class MultiTask:
                 raise UserError(
                     f"the training data has no text for the task {name}; name one in config.data.train"
                 )
-            labels += [f"{name}/{label}" for label in KINDS[kind].label_set(list(itertools.chain(*own)))]
+            labels += [f"{name}/{label}" for label in KINDS[kind].make_labels(list(itertools.chain(*own)))]
         return labels
 
     @staticmethod
-    def texts(train: Sequence[MultiText]) -> Iterator[str]:
+    def iterate_texts(train: Sequence[MultiText]) -> Iterator[str]:
         """Texts, each once, and their pairs."""
         return (text for e in train for text in text_of(next(iter(e.parts.values()))) if text is not None)
 
@@ -196,10 +197,10 @@ class MultiTask:
 
     def _views(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Iterator[tuple[str, Task, Any, dict]]:
         """Each task with its model, all over the same hidden states, and its batch."""
-        backbone = Shared(model.backbone)
+        backbone = SharedBackbone(model.backbone)
         for name, task in self.tasks.items():
             own = {key: batch[f"{name}/{key}"] for key in ("labels", "weights")}
-            yield name, task, model.reader(name, backbone), batch | own
+            yield name, task, model.task_model(name, backbone), batch | own
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """The sum over tasks, see the class; weight: the share of the step's windows that the batch holds.
@@ -223,7 +224,7 @@ class MultiTask:
         """By task; see their `logits`."""
         return {name: task.logits(own, view) for name, task, own, view in self._views(model, batch)}
 
-    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The backbone's."""
         return {name: value for name, value in parameters.items() if name.startswith("backbone/")}
 
@@ -236,7 +237,7 @@ class MultiTask:
             outputs |= {f"{name}/{key}": value for key, value in found.items()} | {f"{name}/loss": sums[-1]}
         return outputs, *sum(sums)
 
-    def prompts(self, examples, tokenizer, config) -> list[list[int]]:
+    def encode_prompts(self, examples, tokenizer, config) -> list[list[int]]:
         """None: labels are no text."""
         return []
 
@@ -275,7 +276,7 @@ class MultiTask:
         An answer is a `Prediction` for words, and for texts what `Problem.answers` gives. outputs: the model's, of
         all windows. max_words: of a chunk (or one text): all that is held in memory.
         """
-        for chunk in chunks(examples, _words, max_words):
+        for chunk in group_by_words(examples, _words, max_words):
             # As in training, tasks that read another text of a record get it on its own.
             texts = [
                 (index, text)
@@ -290,7 +291,7 @@ class MultiTask:
             answers: list[dict[str, Any]] = [{} for _ in chunk]
             for name, found in self.collect(split, outputs(windows)).of.items():
                 task = self.tasks[name]
-                said = found if name in self.taggers else task.problem.answers(found, task.tuned)
+                said = found if name in self.taggers else task.label_type.answer(found, task.tuned)
                 own = (index for index, text in texts if name in text.parts)
                 for index, answer in zip(own, said, strict=True):
                     answers[index][name] = answer
@@ -318,22 +319,22 @@ class MultiTask:
             names += [f"{name}/{key}" for key in self.tasks[name].metric_names(part)]
         return names + list(compose(self.asked, dict.fromkeys(names, 0.0)))
 
-    def summary(self, values: dict[str, float]) -> str:
+    def summarize(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
         said = []
         for name, task in self.tasks.items():
             own = {k.removeprefix(f"{name}/"): v for k, v in values.items() if k.startswith(f"{name}/")}
-            said += [f"{name}: {task.summary(own)}"] if own else []
+            said += [f"{name}: {task.summarize(own)}"] if own else []
         return "; ".join(said)
 
-    def compared(
+    def find_seen(
         self, split: Split, predictions: Predictions, train: Sequence[MultiText]
     ) -> list[tuple[str, Any]]:
         """What each task is compared with, beside its name."""
         found = []
         for name, (part, _) in self._parts(split).items():
             if (task := self.tasks[name]).compares_with_train:
-                own = task.compared(part, predictions.of[name], _examples(train, name))
+                own = task.find_seen(part, predictions.of[name], _examples(train, name))
                 found += [(name, one) for one in own]
         return found
 
@@ -344,7 +345,7 @@ class MultiTask:
         state: ComposedState,
         predictions: Predictions,
         *,
-        compared: Sequence[tuple[str, Any]],
+        seen: Sequence[tuple[str, Any]],
         samples: int,
         seed: int,
         console: Console,
@@ -356,7 +357,7 @@ class MultiTask:
                 part,
                 state.of[name],
                 predictions.of[name],
-                compared=[one for task, one in compared if task == name],
+                seen=[one for task, one in seen if task == name],
                 samples=samples,
                 seed=seed,
                 console=console,

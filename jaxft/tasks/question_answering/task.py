@@ -20,10 +20,11 @@ from jaxft.errors import UserError
 from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.inputs import Inputs
 from jaxft.losses import cross_entropy
 from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Log, Split, anywhere, cache_folder, chunks
+from jaxft.tasks.base import Log, Split, cache_folder, count_anywhere, group_by_words
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.question_answering import answer_search, report
 from jaxft.tasks.question_answering.answer_search import RankedAnswers
@@ -43,9 +44,9 @@ class QuestionAnswering:
     """
 
     architectures = ("bert",)
-    of_words = False
-    passes = 1
-    predicts_words = False
+    reads_words = False
+    backbone_passes = 1
+    predicts_tokens = False
     compares_with_train = False
     selection_metric = "f1"
     arrays = segment_labels(np.int32, (2,))
@@ -58,7 +59,7 @@ class QuestionAnswering:
                 )
         self.labels = OUTPUTS
         self.tuned: dict[str, Any] = {}
-        self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
+        self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
         self.n_best = config.eval.n_best
         self.max_answer = config.eval.max_answer
         self.method = f"contexts whole, long ones in windows of {config.data.max_length} tokens"
@@ -92,24 +93,24 @@ class QuestionAnswering:
         return split_dev_questions(questions, fraction, seed)
 
     @staticmethod
-    def labels_in(questions: Sequence[Question]) -> list[str]:
+    def find_labels(questions: Sequence[Question]) -> list[str]:
         """Nothing."""
         return []
 
     @staticmethod
-    def label_set(found: Sequence[str]) -> list[str]:
+    def make_labels(found: Sequence[str]) -> list[str]:
         """The head's outputs, whatever the data."""
         return OUTPUTS
 
     @staticmethod
-    def texts(train: Sequence[Question]) -> Iterator[str]:
+    def iterate_texts(train: Sequence[Question]) -> Iterator[str]:
         """Questions and contexts, each context once."""
         return itertools.chain((one.question for one in train), dict.fromkeys(one.context for one in train))
 
     def check(self, split: Split, train: Sequence[Question], log: Log) -> None:
         """Says what can't be learnt or found, what is shortened, and which contexts stand in `train` as well."""
         name, questions, windows = split.name, split.examples, split.windows
-        if questions is not train and (shared := anywhere(find_question_overlap(train, questions))):
+        if questions is not train and (shared := count_anywhere(find_question_overlap(train, questions))):
             log(f"warning: {shared:,} of {len(questions):,} questions of {name} are about contexts of train")
         if (extra := len(windows) - len(questions)) > 0:
             log(f"{name}: long contexts have {extra:,} more windows")
@@ -177,7 +178,7 @@ class QuestionAnswering:
         """Logits of being first and last at every token, float32 [R, L, 2], without dropout."""
         return _logits(model, batch, None)
 
-    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters with the head where transformers' class has it."""
         return {
             f"qa_outputs/{name.removeprefix('head/')}" if name.startswith("head/") else name: value
@@ -189,7 +190,7 @@ class QuestionAnswering:
         logits = _logits(model, batch, None)
         return {"logits": logits}, *_loss(logits, batch)
 
-    def prompts(self, questions, tokenizer, config) -> list[list[int]]:
+    def encode_prompts(self, questions, tokenizer, config) -> list[list[int]]:
         """None: nothing is generated."""
         return []
 
@@ -226,7 +227,7 @@ class QuestionAnswering:
 
         outputs: the model's, of all windows. max_words: of a chunk (or one question): all that is held in memory.
         """
-        for chunk in chunks(questions, _words, max_words):
+        for chunk in group_by_words(questions, _words, max_words):
             windows = self.encode(chunk, tokenizer, config, cached=False)
             found = self.collect(Split("input", "input", chunk, windows), outputs(windows))
             yield list(zip(chunk, self._answers(chunk, found, self.tuned.get(THRESHOLD)), strict=True))
@@ -265,7 +266,7 @@ class QuestionAnswering:
         """The names of what `measure` gives on `split`."""
         return list(self.measure(split, [RankedAnswers([], 0.0)] * len(split.examples), 0.0, 1.0).compute())
 
-    def summary(self, values: dict[str, float]) -> str:
+    def summarize(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
         parts = [f"exact match {100 * values['exact_match']:.2f}", f"F1 {100 * values['f1']:.2f}"]
         for prefix, text in (("has_answer_", "with an answer"), ("no_answer_", "without")):
@@ -280,7 +281,7 @@ class QuestionAnswering:
         state: AnswerState,
         found: Sequence[RankedAnswers],
         *,
-        compared: Sequence[Any],
+        seen: Sequence[Any],
         samples: int,
         seed: int,
         console: Console,
@@ -314,8 +315,7 @@ class QuestionAnswering:
 
 
 def _logits(model, batch, dropout) -> jax.Array:
-    inputs = ("input_ids", "segment_ids", "positions", "token_type_ids")
-    return model(*(batch[name] for name in inputs), dropout=dropout)
+    return model(Inputs.from_batch(batch), dropout=dropout)
 
 
 def _loss(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:

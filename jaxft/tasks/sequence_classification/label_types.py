@@ -10,7 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft.data.batching.batch import ArraySpec, segment_labels
-from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText, label_names, sort_labels
+from jaxft.data.sources.labelled_texts import (
+    MULTI,
+    NUMBER,
+    SINGLE,
+    LabelledText,
+    collect_label_names,
+    sort_labels,
+)
 from jaxft.errors import UserError
 from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
@@ -28,7 +35,7 @@ class LabelType(Protocol):
     arrays: Mapping[str, ArraySpec]  # of a batch
     selection_metric: str  # what "best" means where config.eval.metric is "auto"
 
-    def targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
         """Labels [N] or [N, C] for the loss, and which examples have one: bool [N]."""
 
     def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -37,22 +44,22 @@ class LabelType(Protocol):
     def divergence(self, a: jax.Array, b: jax.Array, weights: jax.Array) -> jax.Array:
         """How far two passes' logits [R, S, C] are apart, summed by weight."""
 
-    def scores(self, logits: np.ndarray) -> np.ndarray:
+    def score(self, logits: np.ndarray) -> np.ndarray:
         """Scores of logits, both [N, C]."""
 
-    def state(self, examples, scores: np.ndarray, tuned: Mapping[str, Any]) -> Any:
+    def new_state(self, examples, scores: np.ndarray, tuned: Mapping[str, Any]) -> Any:
         """The metric state of examples with gold labels, without the loss."""
 
     def tune(self, state: Any) -> dict[str, Any]:
         """What is chosen on the dev split."""
 
-    def answers(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """What is said of each text, as keys of a record."""
 
-    def details(self, state: Any, samples: int, seed: int) -> dict[str, Any]:
+    def evaluation_details(self, state: Any, samples: int, seed: int) -> dict[str, Any]:
         """What an evaluation says beyond its metrics, as JSON; samples: of the bootstrap."""
 
-    def errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each wrong answer's place, `index`, and what `error_columns` name, the worst first."""
 
     error_columns: tuple[str, ...]
@@ -60,7 +67,7 @@ class LabelType(Protocol):
     def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
         """Warns of doubtful labels."""
 
-    def summary(self, values: Mapping[str, float]) -> str:
+    def summarize(self, values: Mapping[str, float]) -> str:
         """The metrics of a log line."""
 
 
@@ -75,7 +82,7 @@ class SingleLabel:
         self.arrays = segment_labels(np.int32)
         self._options = _loss_options(labels, config)
 
-    def targets(self, examples):
+    def encode_targets(self, examples):
         """int32 [N]; a label that the model lacks is none."""
         ids = {label: index for index, label in enumerate(self.labels)}
         found = np.array([ids.get(example.label, -1) for example in examples], np.int32)
@@ -89,12 +96,12 @@ class SingleLabel:
         """See `losses.divergence`."""
         return cross_entropy.symmetric_divergence(a, b, weights)
 
-    def scores(self, logits):
+    def score(self, logits):
         """Softmax."""
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def state(self, examples, scores, tuned):
+    def new_state(self, examples, scores, tuned):
         """A `ClassificationState`."""
         state = ClassificationState(self.labels)
         state.update([example.label for example in examples], scores)
@@ -104,17 +111,17 @@ class SingleLabel:
         """Nothing."""
         return {}
 
-    def answers(self, scores, tuned):
+    def answer(self, scores, tuned):
         """The most probable label and its probability."""
         for row, best in zip(scores, scores.argmax(axis=1), strict=True):
             yield {"predicted_label": self.labels[best], "score": round(float(row[best]), 6)}
 
-    def details(self, state, samples, seed):
+    def evaluation_details(self, state, samples, seed):
         """The confusion matrix and, with samples, intervals."""
         found = {"intervals": state.intervals(samples=samples, seed=seed)} if samples else {}
         return found | {"confusion": {"labels": state.names(), "counts": state.confusion().tolist()}}
 
-    def errors(self, gold, answers):
+    def list_errors(self, gold, answers):
         """The surest first."""
         rows = [
             {"index": i, "gold": g, "predicted": a["predicted_label"], "score": a["score"]}
@@ -127,7 +134,7 @@ class SingleLabel:
         """Of labels that the model has not."""
         _warn_of_unseen(Counter(e.label for e in examples if e.label not in self.labels), name, "wrong", log)
 
-    def summary(self, values):
+    def summarize(self, values):
         """Accuracy, macro F1, loss."""
         return (
             f"accuracy {100 * values['accuracy']:.2f}, macro F1 {100 * values['f1_macro']:.2f}, "
@@ -147,7 +154,7 @@ class MultiLabel:
         self.mode = config.eval.thresholds
         self._options = _loss_options(labels, config)
 
-    def targets(self, examples):
+    def encode_targets(self, examples):
         """float32 [N, C], 1 for each label of an example."""
         ids = {label: index for index, label in enumerate(self.labels)}
         found = np.zeros((len(examples), len(ids)), np.float32)
@@ -163,7 +170,7 @@ class MultiLabel:
         """See `losses.divergence`."""
         return cross_entropy.symmetric_divergence(a, b, weights, exclusive=False)
 
-    def scores(self, logits):
+    def score(self, logits):
         """Sigmoid."""
         return 1 / (1 + np.exp(-logits))
 
@@ -171,7 +178,7 @@ class MultiLabel:
         found = tuned.get("thresholds")
         return None if found is None else [found[label] for label in self.labels]
 
-    def state(self, examples, scores, tuned):
+    def new_state(self, examples, scores, tuned):
         """A `MultiLabelState`; without tuned thresholds it chooses its own."""
         state = MultiLabelState(self.labels, self._thresholds(tuned), self.mode)
         state.update([example.label for example in examples], scores)
@@ -181,7 +188,7 @@ class MultiLabel:
         """{"thresholds": by label}."""
         return {"thresholds": dict(zip(self.labels, state.tuned(), strict=True))}
 
-    def answers(self, scores, tuned):
+    def answer(self, scores, tuned):
         """The labels whose probability reaches their threshold, and these probabilities, highest first."""
         thresholds = np.array(self._thresholds(tuned) or [0.5] * len(self.labels))
         for row in scores:
@@ -192,11 +199,11 @@ class MultiLabel:
                 "scores": {name: round(float(row[i]), 6) for name, i in zip(names, given, strict=True)},
             }
 
-    def details(self, state, samples, seed):
+    def evaluation_details(self, state, samples, seed):
         """The thresholds."""
         return self.tune(state)
 
-    def errors(self, gold, answers):
+    def list_errors(self, gold, answers):
         """The most labels wrong first."""
         rows = []
         for index, (labels, answer) in enumerate(zip(gold, answers, strict=True)):
@@ -213,7 +220,7 @@ class MultiLabel:
         unseen = Counter(label for e in examples for label in e.label if label not in self.labels)
         _warn_of_unseen(unseen, name, "missed", log)
 
-    def summary(self, values):
+    def summarize(self, values):
         """F1 and exact matches, loss."""
         return (
             f"micro F1 {100 * values['f1_micro']:.2f}, macro F1 {100 * values['f1_macro']:.2f}, all labels right "
@@ -237,7 +244,7 @@ class NumberLabel:
         low, high = config.data.label_range or (0.0, 1.0)
         self.offset, self.scale = float(low), float(high) - float(low)
 
-    def targets(self, examples):
+    def encode_targets(self, examples):
         """float32 [N], scaled."""
         known = np.array([example.label is not None for example in examples], bool)
         values = np.array([0.0 if example.label is None else example.label for example in examples])
@@ -251,11 +258,11 @@ class NumberLabel:
         """The squared difference, which is that of normal distributions of variance 1."""
         return cross_entropy.squared_error(a[..., 0], b[..., 0], weights)[0] / 2
 
-    def scores(self, logits):
+    def score(self, logits):
         """In the data's units."""
         return logits * self.scale + self.offset
 
-    def state(self, examples, scores, tuned):
+    def new_state(self, examples, scores, tuned):
         """A `RegressionState`."""
         state = RegressionState()
         state.update([example.label for example in examples], scores[:, 0])
@@ -265,16 +272,16 @@ class NumberLabel:
         """Nothing."""
         return {}
 
-    def answers(self, scores, tuned):
+    def answer(self, scores, tuned):
         """The number."""
         for row in scores:
             yield {"predicted_value": round(float(row[0]), 6)}
 
-    def details(self, state, samples, seed):
+    def evaluation_details(self, state, samples, seed):
         """Nothing."""
         return {}
 
-    def errors(self, gold, answers):
+    def list_errors(self, gold, answers):
         """The farthest off, `WORST` of them."""
         rows = [
             {"index": i, "gold": g, "predicted": a["predicted_value"], "difference": a["predicted_value"] - g}
@@ -293,7 +300,7 @@ class NumberLabel:
                 f"set config.data.label_range=({float(low)}, {float(high)})"
             )
 
-    def summary(self, values):
+    def summarize(self, values):
         """Correlations and errors."""
         return (
             f"Pearson {values['pearson']:.4f}, Spearman {values['spearman']:.4f}, mean squared error "
@@ -304,16 +311,16 @@ class NumberLabel:
 LABEL_TYPES = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: NumberLabel}  # by config.model.problem_type
 
 
-def labels_in(examples: Sequence[LabelledText]) -> list[str | float]:
+def find_labels(examples: Sequence[LabelledText]) -> list[str | float]:
     """Names of labels; of numbers the least and the greatest."""
     if isinstance(examples[0].label, float):
         numbers = [example.label for example in examples]
         return [min(numbers), max(numbers)]
-    return label_names(examples)
+    return collect_label_names(examples)
 
 
-def label_set(found: Sequence[str | float]) -> list[str]:
-    """Labels by name, or by number if all are whole numbers; `VALUE` where they are numbers. found: of `labels_in`.
+def make_labels(found: Sequence[str | float]) -> list[str]:
+    """Labels by name, or by number if all are whole numbers; `VALUE` where they are numbers. found: of `find_labels`.
 
     Raises `UserError` where there is nothing to tell apart.
     """

@@ -20,15 +20,16 @@ from jaxft.data.sources.labelled_texts import (
     TextColumns,
     find_text_overlap,
     read_labelled_texts,
-    split_dev_labelled,
+    split_dev_labelled_texts,
 )
 from jaxft.errors import UserError
 from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import Score, SequenceClassifier
+from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.models.registry import is_causal, make_backbone
-from jaxft.tasks.base import Log, Split, anywhere, cache_folder, chunks, two_passes
+from jaxft.tasks.base import Log, Split, cache_folder, count_anywhere, group_by_words, loss_with_r_drop
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.sequence_classification import label_types, report
 from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, LabelType
@@ -64,8 +65,8 @@ class SequenceClassification:
     """
 
     architectures = ("bert", "gpt2")
-    of_words = False
-    predicts_words = False
+    reads_words = False
+    predicts_tokens = False
     compares_with_train = False
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
@@ -73,12 +74,12 @@ class SequenceClassification:
         self.tuned: dict[str, Any] = {}
         self.head_dropout = head_dropout
         self.config = config
-        self.problem: LabelType = LABEL_TYPES[config.model.problem_type](labels, config)
-        self.arrays = self.problem.arrays
-        self.selection_metric = self.problem.selection_metric
-        self.segments = config.data.max_segments or max(1, config.data.max_length // 8)
+        self.label_type: LabelType = LABEL_TYPES[config.model.problem_type](labels, config)
+        self.arrays = self.label_type.arrays
+        self.selection_metric = self.label_type.selection_metric
+        self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
         self.r_drop = config.loss.r_drop
-        self.passes = 2 if self.r_drop else 1
+        self.backbone_passes = 2 if self.r_drop else 1
         self.method = _method(config)
 
     @staticmethod
@@ -115,33 +116,33 @@ class SequenceClassification:
         examples: Sequence[LabelledText], fraction: float, seed: int
     ) -> tuple[list[LabelledText], list[LabelledText]]:
         """(train, dev) of examples; single labels keep their shares."""
-        return split_dev_labelled(examples, fraction, seed)
+        return split_dev_labelled_texts(examples, fraction, seed)
 
     @staticmethod
-    def labels_in(examples: Sequence[LabelledText]) -> list[str | float]:
-        """See `problems.labels_in`."""
-        return label_types.labels_in(examples)
+    def find_labels(examples: Sequence[LabelledText]) -> list[str | float]:
+        """See `problems.find_labels`."""
+        return label_types.find_labels(examples)
 
     @staticmethod
-    def label_set(found: Sequence[str | float]) -> list[str]:
+    def make_labels(found: Sequence[str | float]) -> list[str]:
         """See `problems.label_set`."""
-        return label_types.label_set(found)
+        return label_types.make_labels(found)
 
     @staticmethod
-    def texts(train: Sequence[LabelledText]) -> Iterator[str]:
+    def iterate_texts(train: Sequence[LabelledText]) -> Iterator[str]:
         """Texts and their pairs."""
         return (text for e in train for text in (e.text, e.pair) if text is not None)
 
     def check(self, split: Split, train: Sequence[LabelledText], log: Log) -> None:
         """Warns of labels that the model cannot predict, texts that stand in `train` as well, and shortened ones."""
         name, examples = split.name, split.examples
-        self.problem.check(name, examples, log)
+        self.label_type.check(name, examples, log)
         whole = examples is train and self.config.data.shards == 1  # of a part's texts this says nothing
         if whole and len(self.labels) > max(len(examples) // 2, 2):
             log(
                 f"warning: {len(self.labels):,} labels for {len(examples):,} texts; is config.data.label right?"
             )
-        if examples is not train and (shared := anywhere(find_text_overlap(train, examples))):
+        if examples is not train and (shared := count_anywhere(find_text_overlap(train, examples))):
             log(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
         lost = split.windows.column("lost")
         if count := len(np.unique(split.windows.sentence[lost > 0])):
@@ -165,7 +166,7 @@ class SequenceClassification:
     ) -> Windows:
         """`Windows` of examples (`only` some, if given) under the settings; see data/labelled_windows.py."""
         examples = examples if only is None else examples[only.start : only.stop]
-        labels, known = self.problem.targets(examples)
+        labels, known = self.label_type.encode_targets(examples)
         return encode_labelled_texts(
             examples,
             labels,
@@ -201,12 +202,12 @@ class SequenceClassification:
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """The problem's loss summed over windows by their weights; weight: their sum. R-Drop: see `two_passes`."""
+        """The problem's loss summed over windows by their weights; weight: their sum. R-Drop: see `loss_with_r_drop`."""
         labels, weights = batch["labels"], batch["weights"]
-        return two_passes(
+        return loss_with_r_drop(
             lambda masks: _logits(model, batch, masks),
-            lambda logits: self.problem.loss(logits, labels, weights),
-            lambda one, other: self.problem.divergence(one, other, weights),
+            lambda logits: self.label_type.loss(logits, labels, weights),
+            lambda one, other: self.label_type.divergence(one, other, weights),
             self.r_drop,
             dropout,
         )
@@ -214,13 +215,13 @@ class SequenceClassification:
     def logits(self, model, batch) -> jax.Array:
         """Outputs for every segment, float32 [R, S, C], numbers in the data's units, without dropout."""
         logits = _logits(model, batch, None)
-        return self.problem.scores(logits) if self.labels == [VALUE] else logits
+        return self.label_type.score(logits) if self.labels == [VALUE] else logits
 
-    def exported(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters whose head gives numbers in the data's units."""
         if self.labels != [VALUE]:
             return parameters
-        offset, scale = self.problem.offset, self.problem.scale
+        offset, scale = self.label_type.offset, self.label_type.scale
         [kernel] = parameters.keys() & {"head/kernel", "head/score/kernel"}  # a GPT-2's has no bias beside
         bias = parameters.get("head/bias", np.zeros(1, np.float32)) * scale + offset
         return parameters | {kernel: parameters[kernel] * scale, "head/bias": bias}
@@ -228,9 +229,9 @@ class SequenceClassification:
     def predict(self, model, batch):
         """{"logits": float32 [R, S, C]}, and the loss."""
         logits = _logits(model, batch, None)
-        return {"logits": logits}, *self.problem.loss(logits, batch["labels"], batch["weights"])
+        return {"logits": logits}, *self.label_type.loss(logits, batch["labels"], batch["weights"])
 
-    def prompts(self, examples, tokenizer, config) -> list[list[int]]:
+    def encode_prompts(self, examples, tokenizer, config) -> list[list[int]]:
         """None: labels are no text."""
         return []
 
@@ -245,7 +246,7 @@ class SequenceClassification:
             np.add.at(counts, owner, 1)
         if unread := int((counts == 0).sum()):
             raise AssertionError(f"{unread} texts of {split.name} were not scored")
-        return self.problem.scores(sums / counts[:, None])
+        return self.label_type.score(sums / counts[:, None])
 
     def predict_stream(
         self,
@@ -260,18 +261,18 @@ class SequenceClassification:
 
         outputs: the model's, of all windows. max_words: of a chunk (or one example): all that is held in memory.
         """
-        for chunk in chunks(examples, _words, max_words):
+        for chunk in group_by_words(examples, _words, max_words):
             windows = self.encode(chunk, tokenizer, config, cached=False)
             scores = self.collect(Split("input", "input", chunk, windows), outputs(windows))
-            yield list(zip(chunk, self.problem.answers(scores, self.tuned), strict=True))
+            yield list(zip(chunk, self.label_type.answer(scores, self.tuned), strict=True))
 
     def tune(self, split: Split, scores: np.ndarray) -> None:
         """Thresholds, where a text may have several labels."""
-        self.tuned = self.problem.tune(self.problem.state(split.examples, scores, {}))
+        self.tuned = self.label_type.tune(self.label_type.new_state(split.examples, scores, {}))
 
     def measure(self, split: Split, scores: np.ndarray, loss_sum: float, weight_sum: float) -> Any:
         """The metric state of a split; see `Problem.state`."""
-        state = self.problem.state(split.examples, scores, self.tuned)
+        state = self.label_type.new_state(split.examples, scores, self.tuned)
         state.loss_sums.append(loss_sum)
         state.weight_sums.append(weight_sum)
         return state
@@ -281,9 +282,9 @@ class SequenceClassification:
         scores = np.zeros((len(split.examples), len(self.labels)))
         return list(self.measure(split, scores, 0.0, 1.0).compute())
 
-    def summary(self, values: dict[str, float]) -> str:
+    def summarize(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
-        return self.problem.summary(values)
+        return self.label_type.summarize(values)
 
     def write_evaluation(
         self,
@@ -292,7 +293,7 @@ class SequenceClassification:
         state: Any,
         scores: np.ndarray,
         *,
-        compared: Sequence[Any],
+        seen: Sequence[Any],
         samples: int,
         seed: int,
         console: Console,
@@ -302,16 +303,16 @@ class SequenceClassification:
         samples: of the bootstrap, for single labels.
         """
         metrics = state.compute()
-        details = self.problem.details(state, samples, seed)
+        details = self.label_type.evaluation_details(state, samples, seed)
         result = report.evaluation_record(metrics, data=split.source, method=self.method, details=details)
         write_json(folder / "eval" / f"{split.name}.json", result)
-        answers = list(self.problem.answers(scores, self.problem.tune(state)))
+        answers = list(self.label_type.answer(scores, self.label_type.tune(state)))
         records = [_record(e) | a for e, a in zip(split.examples, answers, strict=True)]
         write_lines(folder / "predictions" / f"{split.name}.jsonl", prediction_lines(records))
-        errors = self.problem.errors([example.label for example in split.examples], answers)
+        errors = self.label_type.list_errors([example.label for example in split.examples], answers)
         texts = list(_record(split.examples[0]))[:-1]
         rows = [row | records[row["index"]] for row in errors]
-        lines = error_lines(rows, (*self.problem.error_columns, *texts))
+        lines = error_lines(rows, (*self.label_type.error_columns, *texts))
         write_lines(folder / "errors" / f"{split.name}.tsv", lines)
         console.print(report.render_report(result))
         console.print(f"{split.name}: {len(records):,} texts scored, 0 unscored")
@@ -326,8 +327,7 @@ def _record(example: LabelledText) -> dict[str, Any]:
 
 
 def _logits(model, batch, dropout) -> jax.Array:
-    inputs = ("input_ids", "segment_ids", "positions", "token_type_ids", "starts")
-    return model(*(batch[name] for name in inputs), dropout=dropout)
+    return model(Inputs.from_batch(batch), batch["starts"], dropout=dropout)
 
 
 def _words(example: LabelledText) -> int:

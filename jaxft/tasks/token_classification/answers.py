@@ -78,7 +78,7 @@ def labelled(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]
     """
     found = []
     plain = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
-    for label, first, last in tag_schemes.entity_spans(prediction.tags) if prediction.entities else plain:
+    for label, first, last in tag_schemes.extract_entities(prediction.tags) if prediction.entities else plain:
         start, end = sentence.offsets[first][0], sentence.offsets[last - 1][1]
         score = float(prediction.scores[first:last].mean(dtype=float))
         text = sentence.text[start:end]

@@ -45,7 +45,9 @@ class CRFTagging(TokenClassification):
                 "goes over words, expected 'first' or 'last'"
             )
         self.allowed = (
-            tag_schemes.allowed_transitions(labels) if config.model.constraints and self.entities else None
+            tag_schemes.find_allowed_transitions(labels)
+            if config.model.constraints and self.entities
+            else None
         )
 
     def chain(self, model: nnx.Module) -> crf.Chain:
@@ -68,7 +70,7 @@ class CRFTagging(TokenClassification):
             logits, batch["labels"], batch["weights"], batch["segment_ids"], chain
         )
 
-    def exported(self, parameters):
+    def to_transformers(self, parameters):
         """Body and linear layer."""
         return {name: value for name, value in parameters.items() if name not in CHAIN}
 

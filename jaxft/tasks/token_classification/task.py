@@ -14,7 +14,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxft.data.batching.batch import INPUTS, TOKEN_LABELS, Batch, word_values
+from jaxft.data.batching.batch import TOKEN_LABELS, Batch, word_values
 from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources import tag_schemes
@@ -23,12 +23,13 @@ from jaxft.data.sources.sentences import find_sentence_overlap, read_sentences, 
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.losses import cross_entropy
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Log, Split, anywhere, cache_folder, class_weights, two_passes
+from jaxft.tasks.base import Log, Split, cache_folder, class_weights, count_anywhere, loss_with_r_drop
 from jaxft.tasks.token_classification import report
 
 if TYPE_CHECKING:
@@ -46,17 +47,17 @@ class Prediction:
 
 def forms_entities(config: ConfigDict, labels: Sequence[str]) -> bool:
     """Whether labels are IOB2 tags of entities, and no labels of words by themselves."""
-    return config.data.scheme != tag_schemes.NONE and tag_schemes.is_iob2(labels)
+    return config.data.scheme != tag_schemes.NO_SCHEME and tag_schemes.is_iob2(labels)
 
 
 class TokenClassification:
     """Named entities and other labels of words, softmax over IOB2 tags or, without entities, over plain labels."""
 
     architectures = ("bert", "gpt2")
-    of_words = True
-    predicts_words = False
+    reads_words = True
+    predicts_tokens = False
     arrays = TOKEN_LABELS
-    segments = None
+    max_segments = None
     head: type[Linear] = Linear
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
@@ -71,7 +72,7 @@ class TokenClassification:
         self.label_smoothing = config.loss.label_smoothing
         self.focal_gamma = config.loss.focal_gamma
         self.r_drop = config.loss.r_drop
-        self.passes = 2 if self.r_drop else 1
+        self.backbone_passes = 2 if self.r_drop else 1
         self.class_weights = class_weights(config, labels)
 
     @staticmethod
@@ -88,11 +89,11 @@ class TokenClassification:
                 overlaps=data.overlaps,
             )
         )
-        converted, conversion = tag_schemes.convert_to_iob2(
+        converted, conversion = tag_schemes.convert_sentences_to_iob2(
             sentences, None if data.scheme == "auto" else data.scheme
         )
-        plain = conversion.scheme == tag_schemes.NONE
-        kinds = Counter(kind for s in converted for kind, _, _ in tag_schemes.entity_spans(s.tags))
+        plain = conversion.scheme == tag_schemes.NO_SCHEME
+        kinds = Counter(kind for s in converted for kind, _, _ in tag_schemes.extract_entities(s.tags))
         if plain:
             kinds = Counter(tag for s in converted for tag in s.tags)
         counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())) or "none"
@@ -107,12 +108,12 @@ class TokenClassification:
         return split_dev_sentences(sentences, fraction, seed)
 
     @staticmethod
-    def labels_in(sentences: Sequence[Sentence]) -> list[str]:
+    def find_labels(sentences: Sequence[Sentence]) -> list[str]:
         """Their tags."""
         return sorted({tag for s in sentences for tag in s.tags})
 
     @staticmethod
-    def label_set(found: Sequence[str]) -> list[str]:
+    def make_labels(found: Sequence[str]) -> list[str]:
         """IOB2 labels of the entity types in tags: O first, then B- and I- of each type; or plain labels by name."""
         tags = set(found)
         if not tag_schemes.is_iob2(tags):
@@ -121,7 +122,7 @@ class TokenClassification:
         return ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
 
     @staticmethod
-    def texts(train: Sequence[Sentence]) -> Iterator[str]:
+    def iterate_texts(train: Sequence[Sentence]) -> Iterator[str]:
         """The words of each sentence with spaces between."""
         return (" ".join(sentence.words) for sentence in train)
 
@@ -148,7 +149,7 @@ class TokenClassification:
         if unseen:
             counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
             log(f"warning: {name} has labels that train has not; they count as missed: {counts}")
-        if sentences is not train and (shared := anywhere(find_sentence_overlap(train, sentences))):
+        if sentences is not train and (shared := count_anywhere(find_sentence_overlap(train, sentences))):
             log(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
         if sentences is train and self.context and len({s.document for s in train}) == len(train):
             log("warning: config.data.context=True, but each sentence of train is a document of its own")
@@ -205,8 +206,8 @@ class TokenClassification:
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """Cross-entropy summed over the labelled subwords; weight: how many there are. R-Drop: see `two_passes`."""
-        return two_passes(
+        """Cross-entropy summed over the labelled subwords; weight: how many there are. R-Drop: see `loss_with_r_drop`."""
+        return loss_with_r_drop(
             lambda masks: _logits(model, batch, masks, batch["weights"] > 0),
             lambda logits: self._loss(model, logits, batch),
             lambda one, other: cross_entropy.symmetric_divergence(one, other, batch["weights"]),
@@ -218,7 +219,7 @@ class TokenClassification:
         """Logits of every label at every subword, float32 [R, L, C], without dropout."""
         return _logits(model, batch)
 
-    def exported(self, parameters):
+    def to_transformers(self, parameters):
         """As they are."""
         return parameters
 
@@ -234,7 +235,7 @@ class TokenClassification:
             "score": jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1),
         }
 
-    def prompts(self, sentences, tokenizer, config) -> list[list[int]]:
+    def encode_prompts(self, sentences, tokenizer, config) -> list[list[int]]:
         """None: tags are no text."""
         return []
 
@@ -313,11 +314,11 @@ class TokenClassification:
         gold = [s.tags for s in split.examples]
         return list(report.make_tag_state(self.entities, split, gold, 0.0, weight).compute())
 
-    def summary(self, values: dict[str, float]) -> str:
+    def summarize(self, values: dict[str, float]) -> str:
         """The metrics of a log line."""
         return report.summarize(values)
 
-    def compared(
+    def find_seen(
         self, split: Split, predictions: list[Prediction], train: Sequence[Sentence]
     ) -> list[tuple[list[str], list[str]]]:
         """Words and types of the entities of `train` that are entities of `split` too, gold or predicted."""
@@ -332,20 +333,19 @@ class TokenClassification:
         state: EntityState | LabelState,
         predictions: list[Prediction],
         *,
-        compared: Sequence[tuple[list[str], list[str]]],
+        seen: Sequence[tuple[list[str], list[str]]],
         samples: int,
         seed: int,
         console: Console,
     ) -> dict[str, float]:
         """Writes eval/NAME.json, predictions/NAME.conll and, of entities, errors/NAME.tsv, and prints the report.
 
-        compared: entities that count as seen. samples: of the bootstrap. Returns the metrics.
+        seen: entities that training had. samples: of the bootstrap. Returns the metrics.
         """
         tags = [p.tags for p in predictions]
         intervals = state.intervals(samples=samples, seed=seed) if samples else None
-        return report.write_report(folder, split, compared, state, tags, intervals, console)
+        return report.write_report(folder, split, seen, state, tags, intervals, console)
 
 
 def _logits(model, batch, dropout=None, output_mask=None):
-    inputs = (batch[name] for name in INPUTS)
-    return model(*inputs, dropout=dropout, output_mask=output_mask)
+    return model(Inputs.from_batch(batch), dropout=dropout, output_mask=output_mask)

@@ -91,7 +91,7 @@ def setting():
     @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient(parameters, batch):
         def loss(parameters):
-            return net.task.loss(step.model_of(net.graphdef, parameters), batch, None)
+            return net.task.loss(step.merge_model(net.graphdef, parameters), batch, None)
 
         return jax.value_and_grad(loss, has_aux=True)(parameters)
 
@@ -104,7 +104,7 @@ def ours_of(net, tensors):
     renamed = {name.replace("qa_outputs", "classifier"): value for name, value in arrays.items()}
     found, report = load_weights(bert_weights.TABLE, renamed, net.abstract)
     assert not report.new and not report.ignored
-    back = save_weights(bert_weights.TABLE, net.task.exported(found))
+    back = save_weights(bert_weights.TABLE, net.task.to_transformers(found))
     assert back.keys() == arrays.keys() and all(np.array_equal(back[name], arrays[name]) for name in back)
     return found
 
@@ -112,7 +112,12 @@ def ours_of(net, tensors):
 def mean_loss(*, pack=True):
     """(loss, its gradient, weight) over all windows, from batches of one shape of the loader."""
     _, net, _, parameters, windows, gradient = setting()
-    options = {"pack": pack, "buckets": [LENGTH], "arrays": net.task.arrays, "segments": net.task.segments}
+    options = {
+        "pack": pack,
+        "buckets": [LENGTH],
+        "arrays": net.task.arrays,
+        "segments": net.task.max_segments,
+    }
     loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
@@ -169,7 +174,7 @@ def test_packed_is_unpacked():
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def predict(parameters, batch):
-        return net.task.predict(step.model_of(net.graphdef, parameters), batch)[0]
+        return net.task.predict(step.merge_model(net.graphdef, parameters), batch)[0]
 
     found = []
     for pack in (True, False):
@@ -177,7 +182,7 @@ def test_packed_is_unpacked():
             "pack": pack,
             "buckets": [LENGTH],
             "arrays": net.task.arrays,
-            "segments": net.task.segments,
+            "segments": net.task.max_segments,
         }
         loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
         batches = [loader.batch(number) for number in range(loader.steps_per_epoch)]
@@ -355,6 +360,6 @@ def test_thresholds_are_tuned_where_dev_has_questions_without_answers():
     values = task.measure(split, other, 0.0, 1.0).compute()
     assert values["has_answer_f1"] == 1 and values["no_answer_f1"] == 0
     assert task.metric_names(split) == list(values)
-    assert "exact match 66.67, F1 66.67, with an answer 100.00, without 0.00, loss 0.0000" == task.summary(
+    assert "exact match 66.67, F1 66.67, with an answer 100.00, without 0.00, loss 0.0000" == task.summarize(
         values
     )

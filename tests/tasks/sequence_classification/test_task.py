@@ -17,13 +17,14 @@ from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledTex
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.inputs import Inputs
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.training import step
-from jaxft.training.evaluation import model_outputs
+from jaxft.training.evaluation import predict_batches
 from jaxft.training.setup import compile_eval, make_network
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.models.parity import assert_gradients_are_torchs, randomize
@@ -89,7 +90,7 @@ def gradient_of(net):
     @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient(parameters, batch):
         def loss(parameters):
-            return net.task.loss(step.model_of(net.graphdef, parameters), batch, None)
+            return net.task.loss(step.merge_model(net.graphdef, parameters), batch, None)
 
         return jax.value_and_grad(loss, has_aux=True)(parameters)
 
@@ -99,7 +100,7 @@ def gradient_of(net):
 def mean_loss(net, gradient, parameters, windows, *, pack=True):
     """(loss, its gradient) over all windows, from batches of one shape of the loader."""
     task = net.task
-    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.segments}
+    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.max_segments}
     loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
@@ -155,7 +156,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
         return_token_type_ids=True,
         return_tensors="pt",
     )
-    labels = torch.tensor(net.task.problem.targets(found)[0])
+    labels = torch.tensor(net.task.label_type.encode_targets(found)[0])
     wanted = theirs(**encoded, labels=labels.long() if problem == SINGLE else labels)
     wanted.loss.backward()
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
@@ -168,7 +169,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
     assert_gradients_are_torchs(bert_weights.TABLE, ours, gradients, net.abstract)
 
     split = Split("dev", "dev", found, windows)
-    scores = net.task.problem.scores(wanted.logits.detach().numpy().astype(np.float64))
+    scores = net.task.label_type.score(wanted.logits.detach().numpy().astype(np.float64))
     np.testing.assert_allclose(collected(net, parameters, split), scores, atol=1e-5)
 
 
@@ -187,11 +188,11 @@ def collected(net, parameters, split):
         shuffle=False,
         pad_id=0,
         arrays=task.arrays,
-        segments=task.segments,
+        segments=task.max_segments,
     )
     steps = compile_eval(net, set(loader.shapes))
     placed = {name: jnp.asarray(value) for name, value in parameters.items()}
-    return task.collect(split, ((b, a) for b, a, _ in model_outputs(net, steps, placed, loader)))
+    return task.collect(split, ((b, a) for b, a, _ in predict_batches(net, steps, placed, loader)))
 
 
 @pytest.mark.parametrize("pool", ["pooler", "cls", "mean", "max"])
@@ -216,8 +217,8 @@ def test_pools_read_their_own_segment_only():
     loader = Loader(windows, rows=1, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
-    inputs = [batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids")]
-    states = jax.jit(lambda p: step.model_of(net.graphdef, p).backbone(*inputs), compiler_options=QUICK)(
+    inputs = Inputs.from_batch(batch)
+    states = jax.jit(lambda p: step.merge_model(net.graphdef, p).backbone(inputs), compiler_options=QUICK)(
         parameters
     )[0]
     states = np.asarray(states)
@@ -227,7 +228,7 @@ def test_pools_read_their_own_segment_only():
         one = nets[pool]
 
         def logits_of(p, one=one):
-            return one.task.logits(step.model_of(one.graphdef, p), batch)
+            return one.task.logits(step.merge_model(one.graphdef, p), batch)
 
         logits = jax.jit(logits_of, compiler_options=QUICK)(parameters)[0]
         for segment in range(batch["segment_ids"].max()):
@@ -256,7 +257,7 @@ def test_dropout_is_on_before_the_head_too():
         graph = make_network(task, sizes, make_mesh(values)).graphdef
 
         def loss(seed, task=task, graph=graph):
-            return task.loss(step.model_of(graph, parameters), batch, DropoutSeed(seed, jnp.int32(0)))[0]
+            return task.loss(step.merge_model(graph, parameters), batch, DropoutSeed(seed, jnp.int32(0)))[0]
 
         compiled = jax.jit(loss, compiler_options=QUICK)
         assert len({float(compiled(jnp.uint32(seed))) for seed in range(3)}) == distinct
@@ -267,7 +268,7 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence(problem):
     """Of a stand-in whose logits are the seed's; without dropout, as in evaluation, one pass."""
     values = settings(problem, loss__r_drop=0.7)
     task, rng = task_of(values), np.random.default_rng(0)
-    labels, _ = task.problem.targets(examples(problem, False, 6))
+    labels, _ = task.label_type.encode_targets(examples(problem, False, 6))
     batch = {
         "labels": jnp.asarray(labels.reshape(2, 3, *labels.shape[1:])),
         "weights": jnp.asarray(rng.random((2, 3)), jnp.float32),
@@ -280,7 +281,7 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence(problem):
         return logits.setdefault(key, jnp.asarray(rng.normal(size=size), jnp.float32))
 
     total, weight = task.loss(model, batch, DropoutSeed(jnp.uint32(1), jnp.int32(0)))
-    (one, other), problem = logits.values(), task.problem
+    (one, other), problem = logits.values(), task.label_type
     losses = [problem.loss(x, batch["labels"], batch["weights"]) for x in (one, other)]
     want = (losses[0][0] + losses[1][0]) / 2 + 0.7 * problem.divergence(one, other, batch["weights"])
     assert float(total) == pytest.approx(float(want)) and weight == losses[0][1]
@@ -309,7 +310,9 @@ def test_a_document_has_the_mean_of_its_windows_logits(count, cut):
     alone = net.task.encode(parts, tokenizer(), values, cached=False)
     assert windows.input_ids[: alone.offsets[-1]].tolist() == alone.input_ids.tolist()
     logits = np.log(collected(net, parameters, Split("dev", "dev", parts, alone)))
-    np.testing.assert_allclose(whole[0], net.task.problem.scores(logits.mean(0, keepdims=True))[0], atol=1e-5)
+    np.testing.assert_allclose(
+        whole[0], net.task.label_type.score(logits.mean(0, keepdims=True))[0], atol=1e-5
+    )
 
 
 def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
@@ -317,18 +320,18 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
     weights = jnp.ones((2, 3))
     for problem, labels in ((SINGLE, jnp.ones((2, 3), jnp.int32)), (MULTI, jnp.ones((2, 3, 3)))):
         losses = {
-            float(task_of(settings(problem, **changed)).problem.loss(logits, labels, weights)[0])
+            float(task_of(settings(problem, **changed)).label_type.loss(logits, labels, weights)[0])
             for changed in ({}, {"loss__label_smoothing": 0.1}, {"loss__focal_gamma": 2.0},
                             {"loss__class_weights": (("y", 3.0),)})
         }  # fmt: skip
         assert len(losses) == 4
     number = task_of(settings(NUMBER, data__label_range=(10.0, 20.0)))
-    targets, _ = number.problem.targets([LabelledText("a", None, 12.5, "x:1")])
+    targets, _ = number.label_type.encode_targets([LabelledText("a", None, 12.5, "x:1")])
     assert targets.tolist() == [0.25]
-    assert number.problem.scores(np.array([[0.25]])).tolist() == [[12.5]]
-    head = number.exported({"head/kernel": np.array([[2.0]]), "head/bias": np.array([0.5])})
+    assert number.label_type.score(np.array([[0.25]])).tolist() == [[12.5]]
+    head = number.to_transformers({"head/kernel": np.array([[2.0]]), "head/bias": np.array([0.5])})
     assert (head["head/kernel"], head["head/bias"]) == (20, 15)
-    head = number.exported({"head/score/kernel": np.array([[2.0]])})  # a GPT-2's, without bias
+    head = number.to_transformers({"head/score/kernel": np.array([[2.0]])})  # a GPT-2's, without bias
     assert (head["head/score/kernel"], head["head/bias"]) == (20, 10)
 
 
@@ -339,11 +342,11 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
         (MULTI, [(), ()], {}, "the training data has 0 labels; two or more"),
         (NUMBER, [1.5] * 3, {}, "all labels of the training data are 1.5: there is nothing to learn"),
         (SINGLE, ["a", "b"], {"loss__class_weights": (("c", 2.0),)}, "class_weights names 'c', which is no label"),
-        (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.problem"),
+        (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.label_type"),
     ],
 )  # fmt: skip
 def test_labels_that_teach_nothing(problem, labels, changed, message):
     found = [LabelledText("a", None, label, "x:1") for label in labels]
     with pytest.raises(UserError, match=message):
-        names = SequenceClassification.label_set(SequenceClassification.labels_in(found))
+        names = SequenceClassification.make_labels(SequenceClassification.find_labels(found))
         SequenceClassification(names, config=settings(problem, **changed))
