@@ -24,14 +24,8 @@ from jaxft.layers import crf
 from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh, place_batch
-from jaxft.tasks import TASKS
-from jaxft.training.setup import (
-    initial_parameters,
-    make_network,
-    make_trainer,
-    open_base_model,
-    prune_outputs,
-)
+from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.setup import make_trainer, open_base_model, prune_outputs
 
 STEPS = 1000  # of the schedule
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft.data.encoding.documents import boundary_tokens, encode_prompts
+from jaxft.data.encoding.documents import encode_prompts, find_boundary_tokens
 from jaxft.data.sources import conll, documents, records
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
@@ -33,7 +33,7 @@ from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
 from jaxft.tasks.causal_lm.task import LanguageModel
 from jaxft.training import step
-from jaxft.training.finished_run import open_run
+from jaxft.training.workdir import open_run
 
 ROWS = 8  # prompts of a batch
 
@@ -91,7 +91,7 @@ class Writer:
         start: Sequence[int] = (),
         room: int | None = None,
     ):
-        self.special = boundary_tokens(tokenizer)
+        self.special = find_boundary_tokens(tokenizer)
         self.tokenizer = tokenizer
         self.template = documents.Template(template) if template else None
         self._generator = Generator(backbone, eos=self.special.end)
@@ -113,7 +113,7 @@ class Writer:
                     f"the run's template has the fields {', '.join(keys)}; give them as JSON lines with --input"
                 )
             record = {keys[0]: prompt} if isinstance(prompt, str) else prompt
-            whole, cut = self.template.prompt(record, f"{where} {number}")
+            whole, cut = self.template.fill_prompt(record, f"{where} {number}")
             filled.append(documents.Document("", number, "", whole, cut))
         room = min(self._room or self._generator.max_positions, self._generator.max_positions)
         if room <= options.max_new_tokens:
@@ -185,7 +185,7 @@ def writer_from_run(folder: Path, log: Callable[[str], None]) -> Writer:
         step.merge_model(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).backbone,
         tokenizer,
         template=template,
-        start=[] if template else [boundary_tokens(tokenizer).start],
+        start=[] if template else [find_boundary_tokens(tokenizer).start],
         room=run.config.data.max_length,
     )
 
@@ -215,7 +215,7 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
         return
     for where, _, record in reader(source):
         if writer.template is not None:
-            writer.template.prompt(record, where)
+            writer.template.fill_prompt(record, where)
             yield record, record
             continue
         if "prompt" not in record:

@@ -8,8 +8,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from jaxft.config.sections import Settings
 from jaxft.data.encoding.multi_task import parse_data_sets
 from jaxft.data.sources import files, records
 from jaxft.errors import UserError
@@ -18,7 +17,7 @@ from jaxft.tasks.base import Log, Split, Task
 
 
 def read_splits(
-    task: type[Task], config: ConfigDict, log: Log, names: Sequence[str] = ("train", "dev", "test")
+    task: type[Task], config: Settings, log: Log, names: Sequence[str] = ("train", "dev", "test")
 ) -> dict[str, Split]:
     """The run's splits of these names that there are, without windows.
 
@@ -38,7 +37,7 @@ def read_splits(
 
 
 def read_run_splits(
-    task: type[Task], config: ConfigDict, here: Sequence[int], log: Log
+    task: type[Task], config: Settings, here: Sequence[int], log: Log
 ) -> tuple[dict[int, Split], dict[str, Split]]:
     """What a run reads, without windows: of the training data those parts, from 0, that are `here`; dev and test."""
     parts = config.data.shards
@@ -108,7 +107,7 @@ def encode_splits(
     train: dict[int, Split],
     others: dict[str, Split],
     tokenizer: Any,
-    config: ConfigDict,
+    config: Settings,
     log: Log,
 ) -> tuple[dict[int, Split], dict[str, Split]]:
     """What `read_run` found, checked and with windows."""

@@ -14,15 +14,15 @@ from jaxft.cli import evaluate, predict
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.tag_schemes import to_iob2
+from jaxft.data.sources.tag_schemes import convert_tags_to_iob2
 from jaxft.errors import UserError
-from jaxft.export import heads as export_heads
-from jaxft.export.folder import export
+from jaxft.export import heads, with_torch
+from jaxft.export.writer import export_run
 from jaxft.inference.model import task_of
 from jaxft.layers.crf import Chain
 from jaxft.tasks.base import Split
-from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
+from jaxft.training.workdir import open_run
 from tests.conftest import REPOSITORY, write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -118,7 +118,7 @@ def test_exported_to_torch_it_finds_the_same_tags(finished, tmp_path, capsys):
     from transformers import AutoModelForTokenClassification
 
     folder = tmp_path / "exported"
-    export(finished[0], folder, verify=True)
+    export_run(finished[0], folder, verify=True)
     output = capsys.readouterr().out
     assert "answers by heads_loader.py in torch: 0 of 7 of dev differ" in output  # two have several windows
     _, report = AutoModelForTokenClassification.from_pretrained(folder, output_loading_info=True)
@@ -132,7 +132,7 @@ def test_exported_to_torch_it_finds_the_same_tags(finished, tmp_path, capsys):
     assert np.isneginf(scores["tags.start"][2]) and np.isneginf(scores["tags.transitions"][0, 2])
     card = (folder / "README.md").read_text()
     assert "from heads_loader import Model" in card and "linear-chain CRF over 3 IOB2 labels" in card
-    ask = export_heads.load_exported(folder)
+    ask = with_torch.load_exported(folder)
     assert [ask(["x"] * n)["tags"] for n in (0, 1, 11, 200)] == [cycle(n) for n in (0, 1, 11, 200)]
     assert len(ask(["x", "\u200b"])["tags"]) == 2  # which has no subword: [UNK] stands for it, as in training
     ask.tokenizer.unk_token = None
@@ -144,9 +144,9 @@ def test_other_tags_in_torch_are_told_and_nothing_is_left(finished, tmp_path, mo
     def wrong(tensors, path):
         save_file({name: np.zeros_like(value) for name, value in tensors.items()}, path)
 
-    monkeypatch.setattr(export_heads, "save_file", wrong)
+    monkeypatch.setattr(heads, "save_file", wrong)
     with pytest.raises(UserError, match=r"other answers in torch than jaxft, \d+ of 7: .*out was not"):
-        export(finished[0], tmp_path / "out", verify=True)
+        export_run(finished[0], tmp_path / "out", verify=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,7 +168,7 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
         outputs.append((loader.batch(step), jax.device_get(task._outputs(model, emissions))))
     found = task.collect(Split("input", "input", sentences, windows), outputs)
     assert [len(p.tags) for p in found] == [50, 3, 1, 30]
-    assert any(to_iob2(p.tags, "iob2")[1] for p in found) != constraints
+    assert any(convert_tags_to_iob2(p.tags, "iob2")[1] for p in found) != constraints
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from jaxft.errors import UserError
 from jaxft.inference import model as inference
 from jaxft.tasks.token_classification.answers import labelled
 from jaxft.tasks.token_classification.task import Prediction
-from jaxft.training.finished_run import open_run
-from jaxft.training.log import CompileCounter
+from jaxft.training.log.instruments import CompileCounter
+from jaxft.training.workdir import open_run
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_records_keep_their_keys_and_places(tag):
     assert empty["predicted_tags"] == empty["scores"] == []
     assert text["predicted_entities"] == []
     # The same words as text and as tokens: the entities follow from the tags.
-    spans = tag_schemes.entity_spans(first["predicted_tags"])
+    spans = tag_schemes.extract_entities(first["predicted_tags"])
     scores = [round(float(np.mean(first["predicted_scores"][a:b])), 5) for _, a, b in spans]
     assert [e["label"] for e in last["entities"]] == [kind for kind, _, _ in spans]
     assert [e["score"] for e in last["entities"]] == pytest.approx(scores, abs=2e-5)

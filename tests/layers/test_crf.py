@@ -116,7 +116,7 @@ def test_best_paths_and_probabilities_are_those_of_all_paths(seed, lengths, cons
     labels = ["O", "B-X", "I-X"]
     chain = random_chain(rng, 3)
     if constrained:
-        start, transitions = tag_schemes.allowed_transitions(labels)
+        start, transitions = tag_schemes.find_allowed_transitions(labels)
         chain = chain._replace(
             start=np.where(start, chain.start, -np.inf),
             transitions=np.where(transitions, chain.transitions, -np.inf),
@@ -140,7 +140,7 @@ def test_many_sentences_and_long_ones(monkeypatch):
     """Best in float64 too; how they are laid out changes nothing; constraints hold against strong emissions."""
     rng = np.random.default_rng(0)
     labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
-    start, transitions = tag_schemes.allowed_transitions(labels)
+    start, transitions = tag_schemes.find_allowed_transitions(labels)
     scores = rng.normal(size=(5, 5))
     chain = Chain(np.where(transitions, scores, -np.inf), np.where(start, scores[0], -np.inf), scores[1])
     lengths = rng.integers(0, 40, 700)
@@ -156,7 +156,7 @@ def test_many_sentences_and_long_ones(monkeypatch):
             continue
         path, own = found[0][first:last], emissions[first:last].astype(np.float64)
         names = [labels[i] for i in path]
-        assert tag_schemes.to_iob2(names, "iob2") == (names, [])
+        assert tag_schemes.convert_tags_to_iob2(names, "iob2") == (names, [])
         best = chain.start + own[0]
         for emission in own[1:]:
             best = (best[:, None] + chain.transitions).max(axis=0) + emission

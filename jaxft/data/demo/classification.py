@@ -115,7 +115,7 @@ def _records(name: str, split: str) -> Iterator[Record]:
     templates, seen = _TEMPLATES[name], set()
     for number in range(1, SIZES[split] + 1):
         text = None
-        while text is None or text in seen or split_of_text(text) != split:
+        while text is None or text in seen or assign_split(text) != split:
             label = rng.choice(list(templates))
             text = _write(rng, rng.choice(templates[label]))
             if rng.random() < 0.5:  # templates with few choices are written in several ways
@@ -142,7 +142,7 @@ def _write(rng: random.Random, template: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def split_of_text(text: str) -> str:
+def assign_split(text: str) -> str:
     """The split that a text belongs to: by its hash, so that none stands in two."""
     share = hashlib.sha256(text.lower().encode()).digest()[0] / 256
     return "train" if share < 0.7 else "dev" if share < 0.85 else "test"

@@ -38,7 +38,7 @@ def generate_sentences(split: str) -> Iterator[Sentence]:
 
 def _generate(split: str) -> Iterator[Sentence]:
     rng = random.Random(f"{_SEED}/{split}")
-    pools = name_pools()[split]
+    pools = deal_names()[split]
     domains = _domains(split)
     subjects = [domain for domain in domains if domain not in ("general", "plain")]
     seen = set()
@@ -87,7 +87,7 @@ def _domains(split: str) -> dict[str, list[str]]:
 
 
 @functools.cache
-def name_pools() -> dict[str, dict[str, list[str]]]:
+def deal_names() -> dict[str, dict[str, list[str]]]:
     """Deals every name to one split: 60% to train, 20% each to dev and test.
 
     A name in several lists goes to one split in all of them. Pool `KIND` has the names of one meaning,

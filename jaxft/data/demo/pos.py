@@ -7,7 +7,7 @@ and only their neighbours tell which: "the report plans a visit", "they visit tw
 import random
 from collections.abc import Iterator
 
-from jaxft.data.demo.classification import split_of_text
+from jaxft.data.demo.classification import assign_split
 from jaxft.data.sources.sentence import Sentence
 
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # sentences
@@ -48,7 +48,7 @@ def generate_sentences(split: str) -> Iterator[Sentence]:
     seen: set[str] = set()
     for number in range(SIZES[split]):
         text = None
-        while text is None or text in seen or split_of_text(text) != split:
+        while text is None or text in seen or assign_split(text) != split:
             pairs = writer.sentence()
             text = " ".join(word for word, _ in pairs)
         seen.add(text)

@@ -218,7 +218,7 @@ class _Writer:
         self.rng = random.Random(f"{_SEED}/{split}")
         self.forms = 3 if split == "train" else 4
         self.asked = 2 if split == "train" else 3
-        pools = ner.name_pools()[split]
+        pools = ner.deal_names()[split]
         self.names = {
             kind: pools[kind] + pools[f"{kind}+"] for kind in ("last", "city", "company", "club", "product")
         }

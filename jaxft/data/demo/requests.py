@@ -16,7 +16,7 @@ _TWO = 0.4  # the share of texts that hold two requests
 _LINKS = (" And ", " Also: ", " Another thing. ", " Besides, ")
 
 
-def is_requests(source: str) -> bool:
+def is_requests_source(source: str) -> bool:
     """Whether `source` is one of `records`."""
     return source.partition("?")[0].partition("/")[0] == "demo:requests"
 
@@ -35,7 +35,7 @@ def generate_records(source: str) -> Iterator[Record]:
     seen: set[str] = set()
     for number in range(1, SIZES[split] + 1):
         text = None
-        while text is None or text in seen or classification.split_of_text(text) != split:
+        while text is None or text in seen or classification.assign_split(text) != split:
             text, intents, spans = _request(rng)
             if rng.random() < _TWO:
                 link = rng.choice(_LINKS)

@@ -31,7 +31,7 @@ def generate_records(source: str) -> Iterator[Record]:
     seen: set[tuple[str, str]] = set()
     for number in range(1, SIZES[split] + 1):
         pair = None
-        while pair is None or pair in seen or classification.split_of_text(" | ".join(pair)) != split:
+        while pair is None or pair in seen or classification.assign_split(" | ".join(pair)) != split:
             *pair, label = _pair(rng)
             pair = tuple(pair)
         seen.add(pair)

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.encoding.cache import Chunks, load_or_encode, split_by_size
-from jaxft.data.encoding.sentences import IGNORED, model_of
+from jaxft.data.encoding.cache import ChunkEncoders, load_or_encode, split_by_size
+from jaxft.data.encoding.sentences import IGNORED, describe_tokenizer
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths, ragged_arange
 from jaxft.data.sources.documents import Document
@@ -27,7 +27,7 @@ LAYOUTS = ("documents", "blocks")
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
 _WHITE = np.array([chr(code).isspace() for code in range(0x3002)])  # none is beyond
-_GROUP = 1 << 21  # characters that are encoded, and cached, before others: bounds memory
+CHUNK_CHARACTERS = 1 << 21  # characters that are encoded, and cached, before others: bounds memory
 
 
 class BoundaryTokens(NamedTuple):
@@ -37,7 +37,7 @@ class BoundaryTokens(NamedTuple):
     end: int
 
 
-def boundary_tokens(tokenizer) -> BoundaryTokens:
+def find_boundary_tokens(tokenizer) -> BoundaryTokens:
     """The tokenizer's tokens at a text's start and end. Raises `UserError` where it has none."""
     end = tokenizer.eos_token_id
     if end is None:
@@ -75,7 +75,7 @@ def encode_documents(
 
     Raises UserError for settings that cannot work.
     """
-    special, pairs = boundary_tokens(tokenizer), bool(texts) and texts[0].prompt is not None
+    special, pairs = find_boundary_tokens(tokenizer), bool(texts) and texts[0].prompt is not None
     if layout == "blocks" and (pairs or stride is not None):
         what = "config.data.template" if pairs else "config.data.stride"
         raise UserError(f"config.data.layout='blocks' cuts text anywhere, so {what} does not go with it")
@@ -85,8 +85,8 @@ def encode_documents(
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(texts, tokenizer, max_length, layout, stride)}.arrow"
 
-    def parts() -> Chunks:
-        found = split_by_size((len(text.prompt or "") + len(text.text) for text in texts), _GROUP)
+    def parts() -> ChunkEncoders:
+        found = split_by_size((len(text.prompt or "") + len(text.text) for text in texts), CHUNK_CHARACTERS)
         if layout == "blocks":  # which begin where those of the part before end
             return {
                 range(len(texts)): functools.partial(_blocks, found, texts, tokenizer, max_length, special)
@@ -101,10 +101,17 @@ def encode_documents(
 
 
 def _fingerprint(texts, tokenizer, max_length, layout, stride) -> str:
-    about = [_FORMAT, model_of(tokenizer), boundary_tokens(tokenizer), max_length, layout, stride]
+    about = [
+        _FORMAT,
+        describe_tokenizer(tokenizer),
+        find_boundary_tokens(tokenizer),
+        max_length,
+        layout,
+        stride,
+    ]
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     for text in texts:
-        digest.update(repr((text.prompt, text.cut, text.text)).encode())
+        digest.update(repr((text.prompt, text.cuttable, text.text)).encode())
     return digest.hexdigest()
 
 
@@ -272,7 +279,7 @@ def _pairs(texts, tokenizer, max_length: int, special: BoundaryTokens, part: ran
     inputs, labels = [], []
     counts = {name: [] for name in ("text_words", "text_bytes", "prompt_lost", "target_lost")}
     for text, prompt, (target, *columns) in zip(texts, prompts, targets, strict=True):
-        before = _shortened(prompt, text.cut, max(max_length - len(target.ids), 1))
+        before = _shortened(prompt, text.cuttable, max(max_length - len(target.ids), 1))
         lost = len(prompt.ids) - len(before)
         before = before or [special.start]
         predicted = max_length - len(before) + 1  # at most
@@ -302,5 +309,7 @@ def _shortened(encoding, cut: tuple[int, int], room: int) -> list[int]:
 
 def encode_prompts(texts: Sequence[Document], tokenizer, room: int) -> list[list[int]]:
     """Token ids of the prompts, shortened to `room`, whatever their targets."""
-    start, encodings = boundary_tokens(tokenizer).start, _encodings([t.prompt for t in texts], tokenizer)
-    return [_shortened(one, text.cut, room) or [start] for text, one in zip(texts, encodings, strict=True)]
+    start, encodings = find_boundary_tokens(tokenizer).start, _encodings([t.prompt for t in texts], tokenizer)
+    return [
+        _shortened(one, text.cuttable, room) or [start] for text, one in zip(texts, encodings, strict=True)
+    ]

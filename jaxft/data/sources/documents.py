@@ -32,7 +32,7 @@ class Document:
     document: int  # 0, 1, 2, ...
     origin: str  # "news.txt:17" (the first line) or "data.jsonl:3", for messages
     prompt: str | None = None  # None for a document
-    cut: tuple[int, int] = (0, 0)  # characters of the prompt that may be shortened, end exclusive
+    cuttable: tuple[int, int] = (0, 0)  # characters of the prompt that may be shortened, end exclusive
     references: tuple[str, ...] = ()  # all targets that are right, the first being `text`
 
 
@@ -67,7 +67,7 @@ def read_documents(
         raise UserError(
             f"config.data.columns: {sorted(unknown)} unknown for text; expected {', '.join(KEYS)}"
         )
-    if (names := files.matching_files(source)) is not None:
+    if (names := files.find_files(source)) is not None:
         options = {"format": format, "documents": documents, "template": template, "columns": columns}
         return _of_all(names, options)
     address, choice = records.split_filter(source)
@@ -98,7 +98,7 @@ def _records(source: str, format: str) -> Iterator[records.Record] | None:
         return records.read_hub(source if source.startswith("hub:") else f"hub:{source}")[0]
     check_readable(source, "demo:text/train, demo:headline/train")
     if format == "auto":
-        format = records.SUFFIXES.get(os.path.splitext(source)[1].lower(), "text")
+        format = records.FORMAT_BY_SUFFIX.get(os.path.splitext(source)[1].lower(), "text")
     if format == "text":
         return None
     if format == "parquet":
@@ -182,7 +182,7 @@ class Template:
 
     def fill(self, record: dict, document: int, where: str, origin: str) -> Document:
         """The example of a record. Raises `UserError` for a key that it lacks, and values that are no text."""
-        prompt, cut = self.prompt(record, where)
+        prompt, cut = self.fill_prompt(record, where)
         targets = _strings(record, self._keys[-1], where, several=True)
         references = tuple(self._before_target + target + self._literals[-1] for target in targets)
         return Document(references[0], document, origin, prompt, cut, references)
@@ -192,7 +192,7 @@ class Template:
         """The keys that the prompt is made of."""
         return self._keys[:-1]
 
-    def prompt(self, record: dict, where: str) -> tuple[str, tuple[int, int]]:
+    def fill_prompt(self, record: dict, where: str) -> tuple[str, tuple[int, int]]:
         """The prompt of a record, and its characters that may be shortened; raises as `fill` does."""
         prompt, fields = self._literals[0], []
         for key, literal in zip(self._keys[:-1], self._literals[1:], strict=False):
@@ -218,7 +218,7 @@ def _strings(record: dict, key: str, where: str, *, several: bool) -> Sequence[s
     return values
 
 
-def cut_dev_documents(whole: Document, fraction: float) -> tuple[Document, Document]:
+def cut_document(whole: Document, fraction: float) -> tuple[Document, Document]:
     """A document without its end, and its end, from the line (or word) nearest to `fraction` of it: `(train, dev)`."""
     text, at = whole.text, round(len(whole.text) * (1 - fraction))
     for border in ("\n", " ", ""):

@@ -25,7 +25,7 @@ def split_shard_suffix(source: str) -> tuple[str, tuple[int, int] | None]:
     return part["source"], (number, count)
 
 
-def matching_files(source: object) -> list[str] | None:
+def find_files(source: object) -> list[str] | None:
     """The files that `source` means, by name, where it is a pattern ("part-*.txt") or a part of one; else None.
 
     Of parts see `split_part` and `dealt`; those of the hub's data sets are no files. "?" is any character, unless a
@@ -76,16 +76,16 @@ def matching_files(source: object) -> list[str] | None:
 
 def check_single_file(source: str) -> None:
     """Raises `UserError` where `source`, an input whose lines are answered one by one, is a pattern of files."""
-    if found := matching_files(source):
+    if found := find_files(source):
         raise UserError(
             f"--input {source}: a pattern, of {len(found)} files; answers are written for one: give one file after the "
             "other"
         )
 
 
-def file_sizes(pattern: str) -> dict[str, int]:
+def read_file_sizes(pattern: str) -> dict[str, int]:
     """What dealing a pattern's files depends on: their names and sizes in bytes."""
-    return {f"the size of {name}": os.path.getsize(name) for name in matching_files(f"{pattern}#1/1") or []}
+    return {f"the size of {name}": os.path.getsize(name) for name in find_files(f"{pattern}#1/1") or []}
 
 
 def deal_files(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:

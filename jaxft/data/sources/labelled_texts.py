@@ -22,7 +22,7 @@ _DEMOS = {
     "requests": requests.generate_records,
     "similarity": similarity.generate_records,
 }  # others are demo_labelled's
-_SUFFIXES = records.SUFFIXES | {".tsv": "tsv", ".txt": "text", ".text": "text"}
+_SUFFIXES = records.FORMAT_BY_SUFFIX | {".tsv": "tsv", ".txt": "text", ".text": "text"}
 
 Label = str | tuple[str, ...] | float
 
@@ -71,14 +71,14 @@ def read_labelled_texts(
       UserError: at once for a source that is not there, and while reading for data that is not as it
         should be; with file, line or row, and key.
     """
-    if (names := files.matching_files(source)) is not None:
+    if (names := files.find_files(source)) is not None:
         settings = {"columns": columns, "problem": problem, "separator": separator, "format": format}
         return (found for name in names for found in read_labelled_texts(name, **settings))
     address, choice = records.split_filter(source) if isinstance(source, str) else (source, "")
     rows, features = _records(address, format, columns)
     names = _class_names(features.get(columns.label))
     examples = (
-        example_from_record(*row, columns, problem, separator, names)
+        parse_labelled_text(*row, columns, problem, separator, names)
         for row in records.filter_records(rows, choice)
     )
     return require_examples(examples, source, "text")
@@ -130,7 +130,7 @@ def _class_names(feature: Any) -> list[str] | None:
     return list(names) if names else None
 
 
-def example_from_record(
+def parse_labelled_text(
     where: str,
     origin: str,
     record: dict,
@@ -232,7 +232,7 @@ def _number(value: Any, place: str) -> float:
     return number
 
 
-def label_names(examples: Iterable[LabelledText]) -> list[str]:
+def collect_label_names(examples: Iterable[LabelledText]) -> list[str]:
     """All names of labels, `in_order`."""
     found: set[str] = set()
     for example in examples:
@@ -246,7 +246,7 @@ def sort_labels(names: Collection[str]) -> list[str]:
     return sorted(names, key=(lambda name: (int(name), name)) if numbers else None)
 
 
-def split_dev_labelled(
+def split_dev_labelled_texts(
     examples: Sequence[LabelledText], fraction: float, seed: int
 ) -> tuple[list[LabelledText], list[LabelledText]]:
     """Splits off a development set of about `fraction`: returns `(train, dev)`, both in order.

@@ -17,7 +17,7 @@ _SCHEMA = pa.schema(
         "document": pa.int64(),
         "origin": pa.large_string(),
         "prompt": pa.large_string(),
-        "cut": pa.list_(pa.int64()),
+        "cuttable": pa.list_(pa.int64()),
         "references": pa.list_(pa.large_string()),
     }
 )
@@ -33,7 +33,7 @@ class MappedDocuments(Sequence[Document]):
         self._numbers = np.arange(len(table)) if numbers is None else numbers
 
     @classmethod
-    def of(cls, texts: Iterable[Document]) -> "MappedDocuments":
+    def from_documents(cls, texts: Iterable[Document]) -> "MappedDocuments":
         """All of `texts`, in a temporary file without a name. Raises `UserError` where that cannot be written."""
         texts = iter(texts)
         with contextlib.ExitStack() as stack:
@@ -69,23 +69,25 @@ class MappedDocuments(Sequence[Document]):
         else:
             rows = self._table.take(numbers)
         for row in rows.to_pylist():
-            yield Document(**row | {"cut": tuple(row["cut"]), "references": tuple(row["references"])})
+            yield Document(
+                **row | {"cuttable": tuple(row["cuttable"]), "references": tuple(row["references"])}
+            )
 
     def __add__(self, others: "MappedDocuments") -> "MappedDocuments":
         table = pa.concat_tables([self._table, others._table])
         return MappedDocuments(table, np.concatenate([self._numbers, others._numbers + len(self._table)]))
 
     @property
-    def documents(self) -> np.ndarray:
+    def document_ids(self) -> np.ndarray:
         """The document of each: int64 `[N]`."""
         return self._table.column("document").to_numpy()[self._numbers]
 
-    def picked(self, chosen: np.ndarray) -> "MappedDocuments":
+    def select(self, chosen: np.ndarray) -> "MappedDocuments":
         """Those where bool `[N]` is true."""
         return MappedDocuments(self._table, self._numbers[chosen])
 
 
-def document_hashes(texts: Iterable[Document]) -> np.ndarray:
+def hash_documents(texts: Iterable[Document]) -> np.ndarray:
     """A number for each that those with the same prompt and text share: int64 `[N]`, of this process."""
     return np.fromiter((hash((text.prompt, text.text)) for text in texts), np.int64)
 

@@ -68,7 +68,7 @@ def read_questions(
     names = {key: key for key in KEYS} | dict(columns or {})
     if unknown := sorted(names.keys() - set(KEYS)):
         raise UserError(f"config.data.columns: {', '.join(unknown)} unknown; expected {', '.join(KEYS)}")
-    if (paths := files.matching_files(source)) is not None:
+    if (paths := files.find_files(source)) is not None:
         settings = {"format": format, "answered": answered, "columns": columns}
         return (found for name in paths for found in read_questions(name, **settings))
     address, choice = records.split_filter(source) if isinstance(source, str) else (source, "")
@@ -103,7 +103,7 @@ def guess_question_format(source: str) -> str:
         except ValueError:  # a document over several lines
             return "squad"
         return "jsonl" if isinstance(record, dict) and "data" not in record else "squad"
-    if (format := records.SUFFIXES.get(suffix)) in FORMATS:
+    if (format := records.FORMAT_BY_SUFFIX.get(suffix)) in FORMATS:
         return format
     raise UserError(
         f"{source}: the suffix does not tell its format; set the format to squad, jsonl or parquet"

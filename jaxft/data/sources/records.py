@@ -13,7 +13,13 @@ from jaxft.errors import UserError
 Record = tuple[str, str, dict]  # where it stands, for messages; its origin, "data.jsonl:3"; keys and values
 
 # Formats by suffix.
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+FORMAT_BY_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
 
 _CONDITION = re.compile(r"(?P<key>[^=!]+)(?P<not>!?)=(?P<values>.+)")
 _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
@@ -171,10 +177,10 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
     return rows, dataset.features
 
 
-def source_sizes(source: str) -> dict[str, int | None]:
+def read_source_sizes(source: str) -> dict[str, int | None]:
     """What the parts of a source depend on, beside their number: of the hub rows and bytes, else `files.census`."""
     if not source.startswith("hub:"):
-        return files.file_sizes(source)
+        return files.read_file_sizes(source)
     dataset = _load(split_filter(source)[0], None)
     bytes_of_splits = dataset.info.dataset_size
     return {f"the rows of {source}": len(dataset), f"the bytes of {source}": bytes_of_splits}
@@ -183,7 +189,7 @@ def source_sizes(source: str) -> dict[str, int | None]:
 def _load(address: str, split: str | None) -> Any:
     import datasets
 
-    name, configuration, revision, split = parse_hub(address, split)
+    name, configuration, revision, split = parse_hub_address(address, split)
     try:
         return datasets.load_dataset(name, configuration, revision=revision, split=split)
     except ConnectionError as error:
@@ -200,7 +206,7 @@ def _load(address: str, split: str | None) -> Any:
         ) from None
 
 
-def parse_hub(address: str, split: str | None) -> tuple[str, str | None, str | None, str]:
+def parse_hub_address(address: str, split: str | None) -> tuple[str, str | None, str | None, str]:
     """Returns name, configuration, revision and split of `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
 
     Names and revisions may hold a slash, so a last part of two is a split only if it is a usual name of one;

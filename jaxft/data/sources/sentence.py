@@ -78,7 +78,7 @@ def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int,
     return kept
 
 
-def sentence_from_spans(
+def tag_words(
     text: str, spans: Sequence[tuple[int, int, str]], where: str
 ) -> tuple[list[tuple[int, int]], list[str]]:
     """Words of `text` with IOB2 tags for character spans `(start, end, label)`, end exclusive.

@@ -13,11 +13,11 @@ from jaxft.data.sources import conll, files, records
 from jaxft.data.sources.sentence import Sentence, split_words
 from jaxft.data.sources.spans import (
     KEYS,
+    parse_sentences,
     read_csv_sentences,
     read_hub_sentences,
     read_jsonl_sentences,
     read_parquet_sentences,
-    sentences_from_records,
 )
 from jaxft.errors import UserError
 
@@ -32,7 +32,7 @@ __all__ = [
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub")
 
-_SUFFIXES = records.SUFFIXES | {
+_SUFFIXES = records.FORMAT_BY_SUFFIX | {
     ".conll": "conll",
     ".conllu": "conll",
     ".tsv": "conll",
@@ -80,14 +80,14 @@ def read_sentences(
     if unknown := columns.keys() - KEYS.keys():
         raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(KEYS)}")
 
-    if (names := files.matching_files(source)) is not None:
+    if (names := files.find_files(source)) is not None:
         settings = {"format": format, "word_column": word_column, "tag_column": tag_column, "tagged": tagged}
         return _of_all(names, settings | {"split": split, "columns": columns, "overlaps": overlaps})
     address, choice = records.split_filter(source) if isinstance(source, str) else (source, "")
     options = {"tagged": tagged, "columns": columns, "choice": choice, "overlaps": overlaps}
-    if isinstance(source, str) and requests.is_requests(source):
+    if isinstance(source, str) and requests.is_requests_source(source):
         return require_examples(
-            sentences_from_records(requests.generate_records(address), **options), source, "sentence"
+            parse_sentences(requests.generate_records(address), **options), source, "sentence"
         )
     if isinstance(source, str) and source.startswith("demo:"):
         sentences = _demo(source, split)
@@ -138,7 +138,7 @@ def _demo(source: str, split: str | None) -> Iterator[Sentence]:
     if name not in corpora or split not in corpora[name].SIZES:
         known = (f"demo:{name}/{split}" for name, corpus in corpora.items() for split in corpus.SIZES)
         raise UserError(f"{source}: no such corpus; expected {', '.join(known)}")
-    return corpora[name].sentences(split)
+    return corpora[name].generate_sentences(split)
 
 
 def check_readable(source: str, demo: str) -> None:
@@ -186,13 +186,13 @@ def split_dev_sentences(
     sentences: Sequence[Sentence], fraction: float, seed: int
 ) -> tuple[list[Sentence], list[Sentence]]:
     """Splits off a development set of about `fraction` of the sentences: returns `(train, dev)`; see `choose_dev`."""
-    chosen = choose_dev([sentence.document for sentence in sentences], fraction, seed)
+    chosen = choose_dev_examples([sentence.document for sentence in sentences], fraction, seed)
     train = [sentence for sentence, is_dev in zip(sentences, chosen, strict=True) if not is_dev]
     dev = [sentence for sentence, is_dev in zip(sentences, chosen, strict=True) if is_dev]
     return train, dev
 
 
-def choose_dev(documents: Sequence[int], fraction: float, seed: int) -> list[bool]:
+def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) -> list[bool]:
     """Which of the sentences, of whose documents the numbers are given, make a development set of about `fraction`.
 
     If the sentences come from several documents, each document stays whole. The choice is a function of the

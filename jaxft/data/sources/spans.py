@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources import conll, records
-from jaxft.data.sources.sentence import Sentence, keep_longest_spans, sentence_from_spans, split_words
+from jaxft.data.sources.sentence import Sentence, keep_longest_spans, split_words, tag_words
 from jaxft.errors import UserError
 
 # What a record may hold, and the keys it is looked for under, in this order.
@@ -15,7 +15,7 @@ KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), 
 
 def read_jsonl_sentences(source: str | conll.Stream, **options: Any) -> Iterator[Sentence]:
     """Sentences of JSON lines; options as of `sentences`."""
-    return sentences_from_records(records.read_jsonl(source), **options)
+    return parse_sentences(records.read_jsonl(source), **options)
 
 
 def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
@@ -27,13 +27,13 @@ def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: An
             parsed = {key: _csv_list(record[key], where, key) for key in lists & record.keys()}
             yield where, origin, record | parsed
 
-    return sentences_from_records(rows(), columns=columns, **options)
+    return parse_sentences(rows(), columns=columns, **options)
 
 
 def read_parquet_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
     """Sentences of a Parquet file; names of integer tags come from the schema that `datasets` writes."""
     rows, features = records.read_parquet(source)
-    return sentences_from_records(rows, columns=columns, names=_class_names(features, columns), **options)
+    return parse_sentences(rows, columns=columns, names=_class_names(features, columns), **options)
 
 
 def read_hub_sentences(
@@ -41,7 +41,7 @@ def read_hub_sentences(
 ) -> Iterator[Sentence]:
     """Sentences of a dataset of the Hugging Face hub; see `records.read_hub`."""
     rows, features = records.read_hub(address, split=split)
-    return sentences_from_records(rows, columns=columns, names=_class_names(features, columns), **options)
+    return parse_sentences(rows, columns=columns, names=_class_names(features, columns), **options)
 
 
 def _csv_list(cell: str, where: str, key: str) -> list:
@@ -67,7 +67,7 @@ def _class_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> lis
     return None
 
 
-def sentences_from_records(
+def parse_sentences(
     rows: Iterator[records.Record],
     *,
     tagged: bool,
@@ -129,7 +129,7 @@ def _sentence(
         spans = _spans(record[keys["spans"]], where, keys["spans"])
         if overlaps == "longest":
             spans = keep_longest_spans(spans)
-        offsets, tags = sentence_from_spans(text, spans, where)
+        offsets, tags = tag_words(text, spans, where)
     else:
         raise UserError(_missing(record, where, "spans", columns))
     return Sentence([text[start:end] for start, end in offsets], tags, document, origin, text, offsets)

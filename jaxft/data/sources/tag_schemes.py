@@ -10,7 +10,7 @@ from jaxft.errors import UserError
 
 # Prefixes of each scheme. In "io" a tag is the bare type.
 SCHEMES = {"io": "", "iob1": "IB", "iob2": "BI", "bioes": "BIOES", "bilou": "BILOU"}
-NONE = "none"  # labels that form no entities, such as parts of speech: they stay as they are
+NO_SCHEME = "none"  # labels that form no entities, such as parts of speech: they stay as they are
 _PREFIXES = frozenset("BIESLU")
 
 
@@ -51,10 +51,10 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
         return "iob2" if breaks_iob2 <= breaks_iob1 else "iob1"
     if not bare:
         return "iob2"
-    return "io" if outside else NONE
+    return "io" if outside else NO_SCHEME
 
 
-def to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> tuple[list[str], list[int]]:
+def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> tuple[list[str], list[int]]:
     """Converts one sentence's tags to valid IOB2.
 
     Where the tags break their scheme they are read as conlleval does: a tag of another type than the one
@@ -120,14 +120,14 @@ class Conversion:
     def __str__(self) -> str:
         """One line for the terminal."""
         line = f"{self.sentences} sentences, {self.words} words, "
-        line += "labels of no scheme" if self.scheme == NONE else f"tags in {self.scheme.upper()}"
+        line += "labels of no scheme" if self.scheme == NO_SCHEME else f"tags in {self.scheme.upper()}"
         if self.invalid:
             more = ", ..." if self.invalid > len(self.places) else ""
             line += f", {self.invalid} invalid places, repaired: {'; '.join(self.places)}{more}"
         return line
 
 
-def convert_to_iob2(
+def convert_sentences_to_iob2(
     sentences: Iterable[Sentence], scheme: str | None = None
 ) -> tuple[list[Sentence], Conversion]:
     """Sentences with their tags in IOB2 (or as they are, if they are of `NONE`), and the report.
@@ -140,7 +140,9 @@ def convert_to_iob2(
     converted, words, count, places = [], 0, 0, []
     for sentence in sentences:
         tags, invalid = (
-            _as_they_are(sentence) if scheme == NONE else to_iob2(sentence.tags, scheme, sentence.origin)
+            _as_they_are(sentence)
+            if scheme == NO_SCHEME
+            else convert_tags_to_iob2(sentence.tags, scheme, sentence.origin)
         )
         converted.append(replace(sentence, tags=tags))
         words += len(tags)
@@ -165,7 +167,7 @@ def is_iob2(tags: Iterable[str]) -> bool:
     return all(tag == "O" or _parse(tag)[0] in ("B", "I") for tag in tags)
 
 
-def allowed_transitions(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def find_allowed_transitions(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Which IOB2 labels may begin a sentence, bool [C], and which may follow which, bool [C, C] (from, to).
 
     All may, but for I-X, which only follows B-X and I-X.
@@ -176,7 +178,7 @@ def allowed_transitions(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return start, start | follows
 
 
-def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+def extract_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """Entities of IOB2 tags as `(type, first, last + 1)`; an I- without its entity begins one."""
     found = []
     for index, tag in enumerate(tags):

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import TOKEN_LABELS, Batch
 from jaxft.data.encoding.documents import encode_documents, encode_prompts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import ragged_arange
 from jaxft.data.sources.documents import Document, cut_document, read_documents
-from jaxft.data.sources.mapped_documents import MappedDocuments, document_hashes
+from jaxft.data.sources.mapped_documents import MappedDocuments, hash_documents
 from jaxft.data.sources.sentences import choose_dev_examples
 from jaxft.errors import UserError
 from jaxft.io import write_json, write_lines
@@ -60,7 +60,7 @@ class CausalLM:
     selection_metric = "loss"
     backbone_passes = 1
 
-    def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
+    def __init__(self, labels: list[str], *, head_dropout: float, config: Settings):
         if config.loss.label_smoothing or config.loss.class_weights or config.loss.focal_gamma:
             raise UserError(
                 "config.loss.label_smoothing, .class_weights and .focal_gamma are not for config.task='causal_lm'; "
@@ -71,7 +71,7 @@ class CausalLM:
         self.method = _method(config)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, log: Log) -> MappedDocuments:
+    def read(config: Settings, name: str, source: str, log: Log) -> MappedDocuments:
         """All texts of `source` that are not empty; says how many there are, and how many were."""
         data, sizes, empty = config.data, 0, 0
 
@@ -85,7 +85,7 @@ class CausalLM:
                 else:
                     empty += 1
 
-        texts = MappedDocuments.of(kept())
+        texts = MappedDocuments.from_documents(kept())
         what = "documents" if data.template is None else "targets of prompts"
         if not texts:
             raise UserError(f"{name}: {source}: all {empty} {what} are empty; name a source that has some")
@@ -101,8 +101,8 @@ class CausalLM:
         if len(texts) == 1:
             train, dev = cut_document(texts[0], fraction)
             return [train], [dev]
-        chosen = np.array(choose_dev_examples(texts.documents, fraction, seed))
-        return texts.picked(~chosen), texts.picked(chosen)
+        chosen = np.array(choose_dev_examples(texts.document_ids, fraction, seed))
+        return texts.select(~chosen), texts.select(chosen)
 
     @staticmethod
     def find_labels(texts: Sequence[Document]) -> list[str]:
@@ -123,7 +123,7 @@ class CausalLM:
         """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
-            if shared := count_anywhere(np.isin(document_hashes(texts), document_hashes(train))):
+            if shared := count_anywhere(np.isin(hash_documents(texts), hash_documents(train))):
                 log(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for part, what in (("prompt", ""), ("target", "warning: ")):
@@ -137,7 +137,7 @@ class CausalLM:
         self,
         texts: Sequence[Document],
         tokenizer: "PreTrainedTokenizerBase",
-        config: ConfigDict,
+        config: Settings,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -155,7 +155,7 @@ class CausalLM:
 
     def output_counts(self, windows: Windows) -> np.ndarray:
         """The labelled tokens."""
-        return windows.labelled
+        return windows.label_counts
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
         """`LanguageModel` over a GPT-2 backbone of `sizes`."""
@@ -181,7 +181,7 @@ class CausalLM:
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
-    def encode_prompts(self, texts: Sequence[Document], tokenizer, config: ConfigDict) -> list[list[int]]:
+    def encode_prompts(self, texts: Sequence[Document], tokenizer, config: Settings) -> list[list[int]]:
         """Token ids of the prompts, shortened so that `config.eval.max_new_tokens` have room; none of documents."""
         if config.data.template is None:
             return []
@@ -265,7 +265,7 @@ class CausalLM:
         return metrics
 
 
-def _method(config: ConfigDict) -> str:
+def _method(config: Settings) -> str:
     """How a text is cut into what is measured, which its perplexity depends on."""
     data = config.data
     if data.template is not None:
@@ -299,8 +299,8 @@ def _mesh(model) -> Mesh | None:
 def _state(split: Split, scores: Scores) -> LanguageModelState:
     return LanguageModelState(
         nll=float(scores.nll.sum()),
-        tokens=int(scores.tokens.sum()),
-        correct=int(scores.correct.sum()),
-        words=int(split.windows.column("text_words").sum(dtype=np.int64)),
-        bytes=int(split.windows.column("text_bytes").sum(dtype=np.int64)),
+        token_count=int(scores.tokens.sum()),
+        correct_count=int(scores.correct.sum()),
+        word_count=int(split.windows.column("text_words").sum(dtype=np.int64)),
+        byte_count=int(split.windows.column("text_bytes").sum(dtype=np.int64)),
     )

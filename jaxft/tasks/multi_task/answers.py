@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from jaxft.data.encoding.multi_task import MultiText, text_of
+from jaxft.data.encoding.multi_task import MultiText, get_text_and_pair
 from jaxft.data.sources import records
 from jaxft.data.sources.labelled_texts import (
     TextColumns,
@@ -76,10 +76,10 @@ class MultiOutput:
         """What is written for a text, with the lines before it."""
         before = self.lines.take_until(example.origin)
         [line] = self.lines.take(1)
-        said = {name: _said(example.parts[name], answer) for name, answer in answers.items()}
+        said = {name: _said(example.examples[name], answer) for name, answer in answers.items()}
         if self._format == "jsonl":
             return [*before, extended_json(line, said)]
-        text, _ = text_of(next(iter(example.parts.values())))
+        text, _ = get_text_and_pair(next(iter(example.examples.values())))
         return [*before, json_line({"text": text} | said)]
 
 

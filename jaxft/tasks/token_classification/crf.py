@@ -1,4 +1,4 @@
-"""CRF tagging: token classification whose labels of a sentence are scored together, by a linear-chain CRF."""
+"""CRF tagging: token classification that scores all labels of a sentence jointly, by a linear-chain CRF."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, word_values
 from jaxft.data.sources import tag_schemes
 from jaxft.errors import UserError
@@ -15,24 +15,26 @@ from jaxft.layers import crf
 from jaxft.tasks.base import Split
 from jaxft.tasks.token_classification.task import TokenClassification
 
-# In training, where -inf would make a chain of one forbidden step an infinite loss.
+# The score of a forbidden transition in training, where -inf would make the loss of a chain that has one infinite.
 FORBIDDEN = -1e4
-CHAIN = {f"head/{name}": name for name in crf.Chain._fields}  # parameters by path, beside the linear layer
+CHAIN = {
+    f"head/{name}": name for name in crf.Chain._fields
+}  # paths of the parameters next to the linear layer
 
 
 class CRFTagging(TokenClassification):
-    """Token classification with a chain over words: emissions are the logits at their first subwords, or last.
+    """Token classification with a chain over words; emissions are the logits at their first subwords, or last.
 
-    In training the words that a window scores are a chain: of a long sentence each window's, so that its start and
-    end scores also stand at the cut. Predictions are of whole sentences, for every word gets its emissions from one
-    window. With `config.model.constraints` transitions that IOB2 rules out are left out of the likelihood, and of
-    predictions also an I- at the start (in training it may begin a window). The loss is a word's: the sum over
-    chains by the number of words, so that learning rates are those of the softmax head.
+    In training the words that a window scores form a chain. A long sentence has a chain in each of its windows, so the
+    start and end scores also apply where it is cut. Predictions are for whole sentences, because every word gets its
+    emissions from one window. With `config.model.constraints` the likelihood leaves out transitions that IOB2 forbids.
+    Predictions also leave out an I- at the start, which in training may begin a window. The loss is per word (the sum
+    over chains divided by the number of words), so learning rates are those of the softmax head.
     """
 
-    head = crf.CRFHead
+    head_class = crf.CRFHead
 
-    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
+    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: Settings):
         super().__init__(labels, head_dropout=head_dropout, config=config)
         if any(config.loss[key] for key in ("label_smoothing", "class_weights", "focal_gamma", "r_drop")):
             raise UserError(
@@ -50,8 +52,8 @@ class CRFTagging(TokenClassification):
             else None
         )
 
-    def chain(self, model: nnx.Module) -> crf.Chain:
-        """Scores for predictions: -inf where the constraints allow nothing."""
+    def decoding_chain(self, model: nnx.Module) -> crf.Chain:
+        """Returns the scores for predictions, -inf for what the constraints forbid."""
         chain = model.head.chain()
         if self.allowed is None:
             return chain
@@ -62,7 +64,7 @@ class CRFTagging(TokenClassification):
         )
 
     def _loss(self, model: nnx.Module, logits: jax.Array, batch: dict[str, jax.Array]):
-        """Negative log-likelihood summed over chains, and the number of words."""
+        """Returns the negative log-likelihood summed over chains, and the number of words."""
         chain = model.head.chain()
         if self.allowed is not None:
             chain = chain._replace(transitions=jnp.where(self.allowed[1], chain.transitions, FORBIDDEN))
@@ -71,27 +73,28 @@ class CRFTagging(TokenClassification):
         )
 
     def to_transformers(self, parameters):
-        """Body and linear layer."""
+        """Returns the backbone and the linear layer, because transformers has no CRF."""
         return {name: value for name, value in parameters.items() if name not in CHAIN}
 
     def _outputs(self, model: nnx.Module, logits: jax.Array) -> dict[str, jax.Array]:
-        """{"emissions": float32 [R, L, C]} and the arrays of `chain`."""
-        crf.compile_best_paths(len(self.labels))  # while this is compiled, so that no evaluation waits for it
-        return {"emissions": logits, **self.chain(model)._asdict()}
+        """Returns {"emissions": float32 [R, L, C]} and the arrays of `decoding_chain`."""
+        crf.compile_best_paths(len(self.labels))  # while XLA compiles the step, so no evaluation waits for it
+        return {"emissions": logits, **self.decoding_chain(model)._asdict()}
 
     def _decide(
-        self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], first: np.ndarray
+        self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Label ids of the best paths and their probabilities, -1 if any word is not scored."""
-        emissions = np.zeros((first[-1], len(self.labels)), np.float32)
-        scored = np.zeros(first[-1], bool)
-        label, probability = np.full(first[-1], -1, np.int32), np.zeros(first[-1], np.float32)
+        """Returns label ids of the best paths and their probabilities; -1 for all if any word is not scored."""
+        words = starts[-1]
+        emissions = np.zeros((words, len(self.labels)), np.float32)
+        is_scored = np.zeros(words, bool)
+        label, probability = np.full(words, -1, np.int32), np.zeros(words, np.float32)
         arrays = None
         for batch, arrays in outputs:
             sentence, word, value = word_values(batch, split.windows, arrays["emissions"])
-            emissions[first[sentence] + word] = value
-            scored[first[sentence] + word] = True
-        if arrays is not None and scored.all():
+            emissions[starts[sentence] + word] = value
+            is_scored[starts[sentence] + word] = True
+        if arrays is not None and is_scored.all():
             chain = crf.Chain(*(arrays[name] for name in crf.Chain._fields))  # the same in every batch
-            label, probability = crf.best_paths(emissions, first, chain)
+            label, probability = crf.best_paths(emissions, starts, chain)
         return label, probability

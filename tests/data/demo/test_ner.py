@@ -25,7 +25,7 @@ def entities(corpus):
     found = {split: collections.defaultdict(collections.Counter) for split in corpus}
     for split, sentences in corpus.items():
         for sentence in sentences:
-            for kind, first, last in tag_schemes.entity_spans(sentence.tags):
+            for kind, first, last in tag_schemes.extract_entities(sentence.tags):
                 found[split][" ".join(sentence.words[first:last]).lower()][kind] += 1
     return found
 
@@ -42,7 +42,7 @@ def test_sizes_documents_and_tags(corpus):
         sizes = collections.Counter(s.document for s in sentences)
         assert set(sizes) == set(range(len(sizes))) and set(sizes.values()) <= set(range(3, 10))
         for sentence in sentences:
-            assert tag_schemes.to_iob2(sentence.tags, "iob2") == (sentence.tags, [])
+            assert tag_schemes.convert_tags_to_iob2(sentence.tags, "iob2") == (sentence.tags, [])
             assert not any(set(word) & set("{}[]| ") or not word for word in sentence.words)
         without = sum(set(s.tags) == {"O"} for s in sentences) / len(sentences)
         assert 0.05 < without < 0.4

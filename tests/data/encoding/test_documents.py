@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from jaxft.data.encoding import documents as language
 from jaxft.data.sources.documents import Document, Template
 from jaxft.errors import UserError
-from jaxft.hub.tokenizers import train_tokenizer
+from jaxft.hub.tokenizer_training import train_tokenizer
 
 # Letters, characters of 2 to 4 bytes, white space of several kinds, and what looks like a special token.
 PIECES = st.sampled_from(
@@ -148,7 +148,7 @@ def test_a_prompt_is_shortened_so_that_its_target_is_kept(pairs, max_length):
             assert kept == prompt and learnt[-1] == end
         elif len(target) < max_length:  # the target is whole, and the prompt as long as that allows
             assert learnt == [*target, end] and len(ids) == max_length
-            tail = tokens(text.prompt[text.cut[1] :]) if text.prompt[text.cut[1]] in "\n " else None
+            tail = tokens(text.prompt[text.cuttable[1] :]) if text.prompt[text.cuttable[1]] in "\n " else None
             if tail and len(kept) > len(tail) + 4:  # the question's frame outlives its longest field
                 assert kept[-len(tail) :] == tail
 
@@ -185,7 +185,7 @@ def test_windows_come_from_the_cache_until_something_changes(tmp_path, monkeypat
             raise AssertionError("encoded again")
 
         patch.setattr(language, "_documents", again)
-        assert encode(texts).rows.equals(first.rows)
+        assert encode(texts).record_batch.equals(first.record_batch)
         for changed in ({"max_length": 9}, {"stride": 2}):
             with pytest.raises(AssertionError, match="encoded again"):
                 encode(texts, **changed)
@@ -206,6 +206,8 @@ def test_windows_do_not_depend_on_how_much_is_encoded_at_once(layout, tmp_path, 
         monkeypatch.setattr(language, "_GROUP", characters)
         cached = {"cache_dir": tmp_path / str(characters)}
         for more in ({}, cached, cached):
-            assert language.encode_documents(texts, tokenizer(), **options, **more).rows.equals(whole.rows)
+            assert language.encode_documents(texts, tokenizer(), **options, **more).record_batch.equals(
+                whole.record_batch
+            )
         (kept,) = cached["cache_dir"].iterdir()
         assert kept.suffix == ".arrow"

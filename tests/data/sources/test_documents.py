@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from jaxft.data.sources import mapped_documents as store
-from jaxft.data.sources.documents import Document, Template, cut_dev_documents, read_documents
+from jaxft.data.sources.documents import Document, Template, cut_document, read_documents
 from jaxft.errors import UserError
 
 
@@ -105,10 +105,10 @@ def test_the_demo_corpora_are_the_same_everywhere_and_their_splits_apart():
 
 def test_a_dev_set_is_split_off(play):
     [whole] = read_documents(str(play), documents="file")
-    train, dev = cut_dev_documents(whole, 0.3)
+    train, dev = cut_document(whole, 0.3)
     assert train.text + dev.text == whole.text and train.text.endswith("\n")
     with pytest.raises(UserError, match="a single short text: no dev set can be split off"):
-        cut_dev_documents(Document("x", 0, "x:1"), 0.5)
+        cut_document(Document("x", 0, "x:1"), 0.5)
 
 
 def test_a_pattern_is_all_files_that_match_in_the_order_of_their_names(tmp_path):
@@ -131,16 +131,16 @@ def test_texts_kept_in_a_file_are_those_that_were_read(monkeypatch):
     plain = list(read_documents("demo:text/dev"))[:300]
     monkeypatch.setattr(store, "_BATCH", 64)  # several batches
     for wanted in (pairs, plain):
-        kept = store.MappedDocuments.of(wanted)
+        kept = store.MappedDocuments.from_documents(wanted)
         assert list(kept) == wanted and len(kept) == len(wanted)
         assert kept[70] == wanted[70] and kept[60:130] == wanted[60:130] and kept[-1] == wanted[-1]
-        assert kept.documents.tolist() == [text.document for text in wanted]
+        assert kept.document_ids.tolist() == [text.document for text in wanted]
         odd = np.arange(len(wanted)) % 2 == 1
-        assert list(kept.picked(odd)) == wanted[1::2] and kept.picked(odd)[3:5] == wanted[7:11:2]
-        assert np.isin(store.document_hashes(kept), store.document_hashes(wanted[:40])).sum() == 40
+        assert list(kept.select(odd)) == wanted[1::2] and kept.select(odd)[3:5] == wanted[7:11:2]
+        assert np.isin(store.hash_documents(kept), store.hash_documents(wanted[:40])).sum() == 40
     monkeypatch.setattr(store.tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(UserError, match="/no/such/folder: temporary files cannot be written .* TMPDIR"):
-        store.MappedDocuments.of(plain)
+        store.MappedDocuments.from_documents(plain)
 
 
 @pytest.mark.parametrize(

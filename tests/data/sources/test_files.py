@@ -43,7 +43,7 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_pattern_means(folder, source, expected):
-    assert files.matching_files(source) == (expected and [f"{name}.txt" for name in expected.split()])
+    assert files.find_files(source) == (expected and [f"{name}.txt" for name in expected.split()])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_a_pattern_means(folder, source, expected):
 )
 def test_patterns_that_mean_nothing(folder, source, message):
     with pytest.raises(UserError, match=message):
-        files.matching_files(source)
+        files.find_files(source)
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=30), st.integers(1, 30))

@@ -16,10 +16,10 @@ from jaxft.data.sources.labelled_texts import (
     SINGLE,
     LabelledText,
     TextColumns,
+    collect_label_names,
     find_text_overlap,
-    label_names,
     read_labelled_texts,
-    split_dev_labelled,
+    split_dev_labelled_texts,
 )
 from jaxft.errors import UserError
 
@@ -148,9 +148,9 @@ def examples(labels):
 
 
 def test_names_are_ordered_as_numbers_where_they_are():
-    assert label_names(examples(["10", "9", "-1"])) == ["-1", "9", "10"]
-    assert label_names(examples(["10", "9", "a"])) == ["10", "9", "a"]
-    assert label_names(examples([("b", "c"), ("a",), ()])) == ["a", "b", "c"]
+    assert collect_label_names(examples(["10", "9", "-1"])) == ["-1", "9", "10"]
+    assert collect_label_names(examples(["10", "9", "a"])) == ["10", "9", "a"]
+    assert collect_label_names(examples([("b", "c"), ("a",), ()])) == ["a", "b", "c"]
 
 
 @given(
@@ -158,10 +158,10 @@ def test_names_are_ordered_as_numbers_where_they_are():
 )
 def test_a_dev_set_keeps_shares_and_order_and_leaves_train_every_label(labels, fraction, seed):
     whole = examples(labels)
-    train, dev = split_dev_labelled(whole, fraction, seed)
+    train, dev = split_dev_labelled_texts(whole, fraction, seed)
     assert sorted(train + dev, key=whole.index) == whole
     assert train == sorted(train, key=whole.index) and dev == sorted(dev, key=whole.index)
-    assert split_dev_labelled(whole, fraction, seed) == (train, dev)
+    assert split_dev_labelled_texts(whole, fraction, seed) == (train, dev)
     assert train and dev
     counts, taken = Counter(labels), Counter(e.label for e in dev)
     if max(counts.values()) > 1:
@@ -172,10 +172,10 @@ def test_a_dev_set_keeps_shares_and_order_and_leaves_train_every_label(labels, f
 
 def test_other_labels_are_split_at_random():
     for values in ([("a",), ()] * 50, [0.5, 1.5] * 50):
-        train, dev = split_dev_labelled(examples(values), 0.2, 1)
-        assert len(dev) == 20 and split_dev_labelled(examples(values), 0.2, 2)[1] != dev
+        train, dev = split_dev_labelled_texts(examples(values), 0.2, 1)
+        assert len(dev) == 20 and split_dev_labelled_texts(examples(values), 0.2, 2)[1] != dev
     with pytest.raises(UserError, match="1 example in the training data: none can be split off"):
-        split_dev_labelled(examples(["a"]), 0.1, 0)
+        split_dev_labelled_texts(examples(["a"]), 0.1, 0)
 
 
 def test_generated_pairs_are_as_alike_as_what_they_ask_and_name():
@@ -209,7 +209,7 @@ def test_generated_corpora_are_the_same_again_and_share_no_text(name):
     assert {s: len(e) for s, e in splits.items()} == classification.SIZES
     assert splits["dev"] == list(read_labelled_texts(f"demo:{name}/dev", columns=TextColumns()))
     assert find_text_overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
-    assert label_names(splits["train"]) == label_names(splits["test"])
+    assert collect_label_names(splits["train"]) == collect_label_names(splits["test"])
     with pytest.raises(
         UserError, match="demo:x/train: no such corpus of texts with labels; expected demo:sentiment"
     ):

@@ -116,7 +116,7 @@ def test_the_same_text_is_one():
     texts = [LabelledText("x y", None, "l", "f:1"), LabelledText("x y", None, "l", "f:2")]
     pair = LabelledText("x y", "z", "l", "f:1")
     found = join_examples({"a": [words], "b": texts, "c": [pair], "d": [words]}, 0, {})
-    assert [(sorted(e.parts), e.origin) for e in found] == [
+    assert [(sorted(e.examples), e.origin) for e in found] == [
         (["a", "b", "d"], "f:1"),
         (["b"], "f:2"),
         (["c"], "f:1"),

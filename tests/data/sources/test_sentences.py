@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.data.sources import records
-from jaxft.data.sources.sentence import sentence_from_spans
+from jaxft.data.sources.sentence import tag_words
 from jaxft.data.sources.sentences import (
     Sentence,
     find_sentence_overlap,
@@ -20,7 +20,7 @@ from jaxft.data.sources.sentences import (
     split_dev_sentences,
     split_words,
 )
-from jaxft.data.sources.tag_schemes import entity_spans, to_iob2
+from jaxft.data.sources.tag_schemes import convert_tags_to_iob2, extract_entities
 from jaxft.errors import UserError
 from tests.conftest import REPOSITORY
 
@@ -120,7 +120,11 @@ def test_wnut17_is_read_whole(name, words):
     expected = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
     assert [f"{w}\t{t}" for s in sentences for w, t in pairs([s])[0]] == expected
     assert sum(len(s.words) for s in sentences) == words
-    types = {kind for s in sentences for kind, _, _ in entity_spans(to_iob2(s.tags, "iob2", s.origin)[0])}
+    types = {
+        kind
+        for s in sentences
+        for kind, _, _ in extract_entities(convert_tags_to_iob2(s.tags, "iob2", s.origin)[0])
+    }
     assert types == {"corporation", "creative-work", "group", "location", "person", "product"}
 
 
@@ -179,8 +183,8 @@ def test_spans_cut_words_so_that_none_is_lost(write):
 def test_spans_round_trip(text, data):
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
     labels = [(a, b, "X") for a, b in itertools.pairwise(cuts) if text[a:b].strip()]
-    offsets, tags = sentence_from_spans(text, labels, "here")
-    found = [(offsets[first][0], offsets[last - 1][1]) for _, first, last in entity_spans(tags)]
+    offsets, tags = tag_words(text, labels, "here")
+    found = [(offsets[first][0], offsets[last - 1][1]) for _, first, last in extract_entities(tags)]
 
     def stripped(start, end):  # whitespace at the borders of a span is in no word
         kept = [i for i in range(start, end) if not text[i].isspace()]
@@ -266,16 +270,16 @@ def test_hub_names_class_labels(monkeypatch):
     ],
 )
 def test_hub_addresses(address, split, expected):
-    assert records.parse_hub(address, split) == expected
+    assert records.parse_hub_address(address, split) == expected
 
 
 def test_unreachable_hub_says_how_to_go_on():
     # In its own process, as the libraries read the variable when they are imported.
     code = (
         "import os; os.environ['HF_HUB_OFFLINE'] = '1'\n"
-        "from jaxft.data import sources\n"
+        "from jaxft.data.sources.sentences import read_sentences\n"
         "from jaxft.errors import exit_on_user_error\n"
-        "with exit_on_user_error(): sources.read('hub:no-such/dataset/train')"
+        "with exit_on_user_error(): read_sentences('hub:no-such/dataset/train')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -43,36 +43,36 @@ def test_every_scheme_comes_back_as_the_same_entities(corpus, scheme):
     assert tag_schemes.detect_scheme(write(entities, scheme) for entities in corpus) == scheme
     for entities in corpus:
         expected = write(entities, "iob2")
-        assert tag_schemes.to_iob2(write(entities, scheme), scheme) == (expected, [])
+        assert tag_schemes.convert_tags_to_iob2(write(entities, scheme), scheme) == (expected, [])
         position, gold = 0, []
         for kind, length in entities:
             gold += [(kind, position, position + length)] if kind else []
             position += length
-        assert tag_schemes.entity_spans(expected) == gold
+        assert tag_schemes.extract_entities(expected) == gold
 
 
 def test_io_joins_neighbours_of_one_type():
     tags = ["PER", "PER", "ORG", "O", "PER"]
     assert tag_schemes.detect_scheme([tags]) == "io"
-    assert tag_schemes.to_iob2(tags, "io") == (["B-PER", "I-PER", "B-ORG", "O", "B-PER"], [])
+    assert tag_schemes.convert_tags_to_iob2(tags, "io") == (["B-PER", "I-PER", "B-ORG", "O", "B-PER"], [])
 
 
 def test_labels_without_prefix_and_without_o_are_of_no_scheme():
     tags = ["NOUN", "VERB", "NOUN"]
-    assert tag_schemes.detect_scheme([tags]) == tag_schemes.NONE
-    converted, report = tag_schemes.convert_to_iob2([Sentence(list("abc"), tags, 0, "f:1")])
+    assert tag_schemes.detect_scheme([tags]) == tag_schemes.NO_SCHEME
+    converted, report = tag_schemes.convert_sentences_to_iob2([Sentence(list("abc"), tags, 0, "f:1")])
     assert converted[0].tags == tags and "labels of no scheme" in str(report)
     with pytest.raises(UserError, match="word 2 of the sentence at f:1: the label is empty"):
-        tag_schemes.convert_to_iob2([Sentence(list("ab"), ["NOUN", ""], 0, "f:1")])
+        tag_schemes.convert_sentences_to_iob2([Sentence(list("ab"), ["NOUN", ""], 0, "f:1")])
 
 
 @given(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"]), min_size=1, max_size=8))
 def test_what_is_allowed_is_what_breaks_no_iob2(tags):
     labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
-    start, follows = tag_schemes.allowed_transitions(labels)
+    start, follows = tag_schemes.find_allowed_transitions(labels)
     path = [labels.index(tag) for tag in tags]
     valid = start[path[0]] and all(follows[a, b] for a, b in zip(path[:-1], path[1:], strict=True))
-    assert valid == (tag_schemes.to_iob2(tags, "iob2")[1] == [])
+    assert valid == (tag_schemes.convert_tags_to_iob2(tags, "iob2")[1] == [])
 
 
 def test_detection_survives_a_few_mistakes():
@@ -95,26 +95,26 @@ def test_detection_survives_a_few_mistakes():
     ],
 )
 def test_invalid_places_are_repaired_and_told(scheme, tags, converted, invalid):
-    assert tag_schemes.to_iob2(tags.split(), scheme) == (converted.split(), invalid)
+    assert tag_schemes.convert_tags_to_iob2(tags.split(), scheme) == (converted.split(), invalid)
 
 
 @given(st.lists(st.sampled_from(["O", *(f"{p}-{t}" for p in "BIES" for t in "XY")]), max_size=9))
 def test_conversion_is_always_valid_iob2(tags):
-    converted, _ = tag_schemes.to_iob2(tags, "bioes")
-    assert tag_schemes.to_iob2(converted, "iob2") == (converted, [])
+    converted, _ = tag_schemes.convert_tags_to_iob2(tags, "bioes")
+    assert tag_schemes.convert_tags_to_iob2(converted, "iob2") == (converted, [])
     assert [tag[2:] for tag in converted] == [tag[2:] for tag in tags]
 
 
 def test_convert_counts_and_names_the_first_three_places():
     sentences = [Sentence(["a", "b"], ["O", "I-X"], 0, f"f.conll:{line}") for line in (1, 4, 7, 10)]
     sentences.append(Sentence(list("abc"), ["B-X", "I-X", "B-Y"], 0, "f.conll:13"))
-    converted, report = tag_schemes.convert_to_iob2(sentences, "iob2")
+    converted, report = tag_schemes.convert_sentences_to_iob2(sentences, "iob2")
     assert [s.tags for s in converted[:4]] == [["O", "B-X"]] * 4
     assert sentences[0].tags == ["O", "I-X"]  # what was read is left as it is
     assert (report.sentences, report.words, report.invalid) == (5, 11, 4)
     assert report.places == [f"'I-X' at word 2 ('b') of f.conll:{line}" for line in (1, 4, 7)]
     assert str(report).startswith("5 sentences, 11 words, tags in IOB2, 4 invalid places, repaired: 'I-X' at")
-    assert tag_schemes.convert_to_iob2(sentences[4:])[1].scheme == "iob2"
+    assert tag_schemes.convert_sentences_to_iob2(sentences[4:])[1].scheme == "iob2"
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_convert_counts_and_names_the_first_three_places():
 )
 def test_a_tag_outside_the_scheme_is_named(tags, scheme, message):
     with pytest.raises(UserError, match=message):
-        tag_schemes.to_iob2(tags, scheme, "f:3")
+        tag_schemes.convert_tags_to_iob2(tags, scheme, "f:3")
