@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxft.cli.command import command
 from jaxft.errors import UserError
-from jaxft.export.folder import export
+from jaxft.export.writer import export_run
 from jaxft.parallel import processes
 
 
@@ -24,4 +24,4 @@ def main(argv: list[str] | None = None) -> None:
     with command(parser, argv) as flags:
         if processes.count() > 1:
             raise UserError("an export is written by one process: start it once, without --coordinator")
-        export(Path(flags.run), Path(flags.output), verify=flags.verify)
+        export_run(Path(flags.run), Path(flags.output), verify=flags.verify)

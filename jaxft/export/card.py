@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from jaxft.config import loading as settings
+from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
 from jaxft.io import read_json
 from jaxft.models.pretrained_model import NEW
@@ -15,32 +16,45 @@ from jaxft.tasks.question_answering import card as question_answering_card
 from jaxft.tasks.sequence_classification import card as sequence_classification_card
 from jaxft.tasks.token_classification import card as token_classification_card
 from jaxft.tasks.token_classification import crf_card
-from jaxft.training.finished_run import Run
+from jaxft.training.workdir import Run
 
-PARTS = {  # by task
+# By task, the module that writes what only its card has.
+TASK_CARDS = {
     "token_classification": token_classification_card,
-    "crf_tagging": crf_card,
     "causal_lm": causal_lm_card,
     "sequence_classification": sequence_classification_card,
     "question_answering": question_answering_card,
     "multi_task": multi_task_card,
 }
+
+
+def _card_of(run: Run) -> ModuleType:
+    """The module that describes the task of `run`."""
+    is_crf = run.config.task == "token_classification" and run.config.model.crf
+    return crf_card if is_crf else PARTS[run.config.task]
+
+
 # Settings that say nothing about the weights.
-LEFT_OUT = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
+OMITTED_SETTINGS = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 
 
 def write_card(run: Run, parameters: int, difference: float | None) -> str:
-    """The README.md of an export: metadata as the Hugging Face hub reads it, and text for people.
+    """Returns the README.md of an export: metadata as the Hugging Face hub reads it, and text for people.
 
-    parameters: how many there are. difference: the largest of logits against torch, where it was measured.
-    Paths of this machine are reduced to their last part.
+    Of paths on this machine it shows only the last component.
+
+    Args:
+        run: the exported run.
+        parameters: how many parameters the model has.
+        difference: the largest difference of a logit from torch's, or None if it was not measured.
     """
     evaluations = _evaluations(run.workdir)
     base = _public(run.config.model.checkpoint)
-    named = re.fullmatch(r"(?:package|new):([^/]+).*", base)
-    part = PARTS[run.config.task]
-    title = f"{named[1] if named else base.rpartition('/')[2]} for {part.TASK.replace('-', ' ')}"
-    compared = (
+    package = re.fullmatch(r"(?:package|new):([^/]+).*", base)
+    base_name = package[1] if package else base.rpartition("/")[2]
+    task_card = TASK_CARDS[run.config.task]
+    title = f"{base_name} for {task_card.HUB_TASK.replace('-', ' ')}"
+    comparison = (
         "Torch's logits were not compared with jaxft's at export (`--verify` does)."
         if difference is None
         else f"At export torch's logits differed from jaxft's by {difference:.1e} at most on dev data."
@@ -50,9 +64,11 @@ def write_card(run: Run, parameters: int, difference: float | None) -> str:
         f"# {title}",
         _origin(run, base, parameters),
         "## Scores",
-        part.scores(evaluations, _public) if evaluations else "None: the run was not evaluated.",
+        task_card.tabulate_scores(evaluations, _public)
+        if evaluations
+        else "None: the run was not evaluated.",
         "## Use",
-        f"{part.usage(run)} {compared}",
+        f"{task_card.describe_usage(run)} {comparison}",
         "## Settings",
         _settings(run),
         "## Versions",
@@ -62,55 +78,58 @@ def write_card(run: Run, parameters: int, difference: float | None) -> str:
 
 
 def _public(value: Any) -> Any:
-    """A source or address without folders of the machine it was used on."""
+    """Returns a data source or address without the folders of the machine it was used on."""
     if not isinstance(value, str):
         return value
-    value = re.sub(r"(?<=[=;])/[^;]*/", "", value)  # of several files
-    if split_off := re.fullmatch(r"(\d+% of )(.*)(, seed \d+)", value):
-        return split_off[1] + _public(split_off[2]) + split_off[3]
+    value = re.sub(r"(?<=[=;])/[^;]*/", "", value)  # of each of several files
+    if held_out := re.fullmatch(r"(\d+% of )(.*)(, seed \d+)", value):
+        return held_out[1] + _public(held_out[2]) + held_out[3]
     path = Path(value).expanduser()
     return path.name if path.is_absolute() or path.exists() else value
 
 
 def _evaluations(folder: Path) -> dict[str, dict]:
+    """Reads what the run `folder` recorded of its evaluations on dev and test."""
     names = [name for name in ("dev", "test") if (folder / "eval" / f"{name}.json").is_file()]
     return {name: read_json(folder / "eval" / f"{name}.json") for name in names}
 
 
 def _metadata(run: Run, title: str, evaluations: Mapping[str, dict]) -> str:
+    """Returns the YAML at the top of the card."""
     from huggingface_hub import EvalResult, ModelCardData  # slow to import
 
-    part = PARTS[run.config.task]
+    task_card = TASK_CARDS[run.config.task]
     results = [
         EvalResult(
-            task_type=part.TASK,
-            dataset_type=_public(found["data"]),
-            dataset_name=_public(found["data"]),
+            task_type=task_card.HUB_TASK,
+            dataset_type=_public(evaluation["data"]),
+            dataset_name=_public(evaluation["data"]),
             dataset_split=name,
             metric_type=metric,
             metric_name=text,
-            metric_value=found["metrics"][key],
+            metric_value=evaluation["metrics"][key],
         )
-        for name, found in evaluations.items()
-        for metric, (key, text) in part.METRICS.items()
-        if key in found["metrics"]
+        for name, evaluation in evaluations.items()
+        for metric, (key, text) in task_card.HUB_METRICS.items()
+        if key in evaluation["metrics"]
     ]
     checkpoint, train = run.config.model.checkpoint, run.config.data.train
     on_hub = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@.*)?", checkpoint) and not Path(checkpoint).exists()
     dataset = re.fullmatch(r"hub:([^@:]+?)(?:[@:].*|/(?:train|validation|test)\b.*)?", train)
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag=part.TASK,
-        tags=[*part.TAGS, "jaxft"],
+        pipeline_tag=task_card.HUB_TASK,
+        tags=[*task_card.HUB_TAGS, "jaxft"],
         base_model=checkpoint.partition("@")[0] if on_hub else None,
         datasets=[dataset[1]] if dataset else None,
-        metrics=list(dict.fromkeys(result.metric_type for result in results)) or list(part.METRICS),
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or list(task_card.HUB_METRICS),
         model_name=title,
         eval_results=results or None,
     ).to_yaml()
 
 
 def _origin(run: Run, base: str, parameters: int) -> str:
+    """Returns a list of where the weights come from: base checkpoint, data and training."""
     config, summary = run.config, run.workdir / "summary.json"
     start = f"- Base checkpoint: `{base}`"
     if base.startswith(NEW):
@@ -119,21 +138,21 @@ def _origin(run: Run, base: str, parameters: int) -> str:
         start += " (sizes and tokenizer only: weights from scratch)"
     elif config.model.revision:
         start += f", revision `{config.model.revision}`"
-    lines = [*PARTS[config.task].origin(run, parameters), start]
+    lines = [*TASK_CARDS[config.task].describe_model(run, parameters), start]
     if config.init_from:
         lines.append(f"- Weights at the start: the best of the run `{_public(config.init_from)}`")
     for name in ("train", "dev", "test"):
-        if config.data[name]:
-            lines.append(f"- {name}: `{_public(config.data[name])}`")
+        if getattr(config.data, name):
+            lines.append(f"- {name}: `{_public(getattr(config.data, name))}`")
     if config.data.dev is None:
         lines.append(f"- dev: {config.data.dev_fraction:.0%} of train, split off with seed {config.seed}")
     if str(config.data.train).startswith("demo:"):
         lines.append("- `demo:` is a synthetic corpus from templates: the scores say little about real text.")
     if summary.is_file():
-        found = read_json(summary)
+        totals = read_json(summary)
         lines.append(
-            f"- Training: {found['steps']:,} steps in {found['train_s']:,.0f} s; these are the weights of step "
-            f"{found['best_step']:,}, the best by `{found['selected_by']}` on dev"
+            f"- Training: {totals['steps']:,} steps in {totals['train_s']:,.0f} s; these are the weights of step "
+            f"{totals['best_step']:,}, the best by `{totals['selected_by']}` on dev"
         )
     else:
         lines.append("- Training had not finished when this was exported.")
@@ -142,16 +161,18 @@ def _origin(run: Run, base: str, parameters: int) -> str:
 
 
 def _settings(run: Run) -> str:
-    defaults = settings.flat(settings.base())
+    """Returns the run's settings, those that are not the default marked."""
+    by_default = defaults(type(run.config))
     lines = [
-        f"{key} = {_public(value)!r}" + ("" if value == defaults[key] else "  # not the default")
-        for key, value in sorted(settings.flat(run.config).items())
-        if value is not None and not key.startswith(LEFT_OUT)
+        f"{key} = {_public(value)!r}" + ("" if value == by_default[key] else "  # not the default")
+        for key, value in sorted(flatten(run.config).items())
+        if value is not None and not key.startswith(OMITTED_SETTINGS)
     ]
     return "```\n" + "\n".join(lines) + "\n```"
 
 
 def _versions(folder: Path) -> str:
+    """Returns the versions of packages that the run `folder` recorded."""
     try:
         versions = read_json(folder / "versions.json")
     except UserError:

@@ -1,23 +1,26 @@
-"""Answers of an exported model that transformers' classes alone don't give, in torch.
+"""Answers by an exported model, in PyTorch, that transformers' classes alone do not give.
 
 Needs torch, transformers and safetensors.
 
-A copy of this file lies in the exported folder, of several tasks on one backbone, of words with a CRF, with labels that
-form no entities or tags that are read at their last subwords, of texts whose states are pooled as no class of
-transformers pools them, and of texts that are read in several windows:
+jaxft copies this file into an exported folder if the model has several tasks on one backbone; labels words with a CRF,
+with labels that form no entities, or by their last subwords; or classifies texts with a pooling that no class of
+transformers has, or by several windows:
 
     from heads_loader import Model
-    ask = Model("PATH_OF_THE_FOLDER")
-    ask("Wake me at seven")                # -> {"intent": "alarm"}
-    ask(["Wake", "me", "at", "seven"])     # -> {"intent": "alarm", "slots": ["O", "O", "O", "B-time"]}
+    model = Model("PATH_OF_THE_FOLDER")
+    model("Wake me at seven")                # -> {"intent": "alarm"}
+    model(["Wake", "me", "at", "seven"])     # -> {"intent": "alarm", "slots": ["O", "O", "O", "B-time"]}
 
-model.safetensors has the backbone, for transformers' AutoModel. heads.safetensors has for each task NAME of heads.json
-`NAME.weight` [C, D] and `NAME.bias` [C] of a linear layer over hidden states, and of a CRF also `NAME.transitions`
-[C, C] (from, to), `NAME.start` [C] and `NAME.end` [C], -inf where the tagging scheme forbids. heads.json has under
-`tasks` the kind of each, its labels, and for texts `problem_type`, `pool` and `thresholds`; and under `reading` how
-input becomes windows. Of words: `max_length`, `stride`, the ids `before` and `after` them, and the `subword` that a
-word's tag is read at. Of texts: `max_length`, `truncation`, `stride`, and the `ids` before, between and after a text
-and its pair, with the token `types` of all five parts.
+model.safetensors holds the backbone, for transformers' AutoModel.
+
+heads.safetensors holds for each task NAME of heads.json the weights of a linear layer over hidden states:
+`NAME.weight` [C, D] and `NAME.bias` [C]. For a CRF it also holds `NAME.transitions` [C, C] (from, to), `NAME.start` [C]
+and `NAME.end` [C], which are -inf where the tagging scheme forbids.
+
+heads.json has under `tasks` the kind of each task, its labels, and for texts `problem_type`, `pool` and `thresholds`.
+Under `reading` it says how input becomes windows. For words: `max_length`, `stride`, the ids `before` and `after` them,
+and the `subword` by which a word is labelled. For texts: `max_length`, `truncation`, `stride`, and for a text and a
+pair of texts the `ids` before, between and after, with the token `types` of all five pieces.
 """
 
 import bisect
@@ -31,8 +34,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 
-def best_path(emissions: np.ndarray, chain: dict[str, np.ndarray]) -> list[int]:
-    """The label sequence of highest score (Viterbi) for emissions [words, C]."""
+def find_best_path(emissions: np.ndarray, chain: dict[str, np.ndarray]) -> list[int]:
+    """Returns the label sequence of highest score (Viterbi) for emissions [words, C]."""
     score = chain["start"] + emissions[0]
     pointers = []
     for emission in emissions[1:]:
@@ -45,47 +48,68 @@ def best_path(emissions: np.ndarray, chain: dict[str, np.ndarray]) -> list[int]:
     return path[::-1]
 
 
-def pieces(first: list, second: list, room: int, truncation: str, stride: int) -> list[tuple[list, list]]:
-    """The tokens of a text and of its pair that each window holds, `room` at most, as they were cut in training.
+def cut_texts(first: list, second: list, room: int, truncation: str, stride: int) -> list[tuple[list, list]]:
+    """Cuts a text and its pair into windows, as in training.
 
-    A text that is too long keeps its "head", its "tail", or a quarter of its room from the head and the rest from
-    the tail; with "windows" the longer one is cut into windows of equal length that share `stride` tokens.
+    Args:
+        first: tokens of the text.
+        second: tokens of its pair, or none.
+        room: how many tokens a window holds at most.
+        truncation: what is kept of a text that is too long: its "head", its "tail", or "head+tail", where a quarter of
+            its room is for the head. "windows" keeps everything: it cuts the longer text into windows of equal length.
+        stride: how many tokens neighbouring windows share.
+
+    Returns:
+        The tokens of the text and of its pair in each window.
     """
     if len(first) + len(second) <= room:
         return [(first, second)]
-    short = min(len(first), len(second))
-    sizes = (short, room - short) if short <= room // 2 else (room // 2, room - room // 2)
-    keep = sizes if len(first) <= len(second) else sizes[::-1]
+    shorter = min(len(first), len(second))
+    size_of_shorter = min(shorter, room // 2)
+    sizes = (size_of_shorter, room - size_of_shorter)
+    if len(first) > len(second):
+        sizes = sizes[::-1]
     if truncation != "windows":
         kept = []
-        for ids, size in zip((first, second), keep, strict=True):
+        for ids, size in zip((first, second), sizes, strict=True):
             head = {"head": size, "tail": 0, "head+tail": size // 4}[truncation]
             kept.append(ids if len(ids) <= size else ids[:head] + ids[len(ids) - (size - head) :])
         return [tuple(kept)]
-    which = int(len(second) > len(first))
-    long, other = (first, second)[which], (first, second)[1 - which][: keep[1 - which]]
-    size = keep[which]
+    second_is_longer = len(second) > len(first)
+    if second_is_longer:
+        longer, other, size = second, first[: sizes[0]], sizes[1]
+    else:
+        longer, other, size = first, second[: sizes[1]], sizes[0]
     if size <= stride:
         raise ValueError(
             f"the pair leaves windows of {size} tokens, of which {stride} are shared: give shorter texts"
         )
-    count = max(1, -(-(len(long) - stride) // (size - stride)))
-    size = -(-(len(long) + (count - 1) * stride) // count)
-    starts = [index * (len(long) - size) // max(count - 1, 1) for index in range(count)]
-    cut = [long[start : start + size] for start in starts]
-    return [(other, piece) if which else (piece, other) for piece in cut]
+    count = max(1, -(-(len(longer) - stride) // (size - stride)))
+    size = -(-(len(longer) + (count - 1) * stride) // count)
+    starts = [index * (len(longer) - size) // max(count - 1, 1) for index in range(count)]
+    cuts = [longer[start : start + size] for start in starts]
+    return [(other, cut) if second_is_longer else (cut, other) for cut in cuts]
 
 
-def word_windows(sizes: Sequence[int], room: int, stride: int) -> list[tuple[int, int, int, int]]:
-    """Each window's words, begin to end, and those of them that it answers for, first to last (ends exclusive).
+def cut_words(sizes: Sequence[int], room: int, stride: int) -> list[tuple[int, int, int, int]]:
+    """Cuts words into windows, as in training.
 
-    As words were cut in training: of a text that is too long each window answers for as many words as fit beside
-    `stride` tokens, and is filled with those around. sizes: tokens of each word, `room` at most.
+    If the words do not fit into one window, each window labels as many words as leave `stride` tokens free, and is
+    filled up with words around them.
+
+    Args:
+        sizes: the number of tokens of each word, `room` at most.
+        room: how many tokens a window holds at most.
+        stride: how many tokens of a window are for words that it does not label.
+
+    Returns:
+        For each window `(begin, first, last, end)`: it holds the words from `begin` to `end`, and labels those from
+        `first` to `last`; both ends are exclusive.
     """
-    starts = [0, *itertools.accumulate(sizes)]  # of each word, and the end
+    starts = [0, *itertools.accumulate(sizes)]  # the first token of each word, and the end
     if starts[-1] <= room:
         return [(0, 0, len(sizes), len(sizes))]
-    found, first = [], 0
+    windows, first = [], 0
     while first < len(sizes):
         fits = bisect.bisect_right(starts, starts[first] + room - stride) - 1
         last = min(max(fits, first + 1), len(sizes))
@@ -94,44 +118,49 @@ def word_windows(sizes: Sequence[int], room: int, stride: int) -> list[tuple[int
         left = min(left, max(free // 2, free - right))
         begin = bisect.bisect_left(starts, starts[first] - left)
         right = min(right, free - (starts[first] - starts[begin]))
-        found.append((begin, first, last, bisect.bisect_right(starts, starts[last] + right) - 1))
+        windows.append((begin, first, last, bisect.bisect_right(starts, starts[last] + right) - 1))
         first = last
-    return found
+    return windows
 
 
 class Model:
-    """All tasks of one text: `model(words)`, or `model(text, pair)` where no task labels words."""
+    """An exported model; `model(words)` answers for all tasks, as does `model(text, pair)` if no task labels words.
+
+    Args:
+        folder: the exported folder.
+    """
 
     def __init__(self, folder: str | Path):
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        about = json.loads((Path(folder) / "heads.json").read_text("utf-8"))
-        self.heads: dict[str, dict[str, Any]] = about["tasks"]
-        self.reading: dict[str, Any] = about["reading"]
+        description = json.loads((Path(folder) / "heads.json").read_text("utf-8"))
+        self.heads: dict[str, dict[str, Any]] = description["tasks"]
+        self.reading: dict[str, Any] = description["reading"]
         self.tensors = load_file(Path(folder) / "heads.safetensors")
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        pooler = any(head.get("pool") == "pooler" for head in self.heads.values())
+        has_pooler = any(head.get("pool") == "pooler" for head in self.heads.values())
         is_bert = json.loads((Path(folder) / "config.json").read_text("utf-8"))["model_type"] == "bert"
-        told = logging.get_verbosity()
-        logging.set_verbosity_error()  # of a linear layer in the folder that is none of the backbone's
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # else it warns of a linear layer in the folder that the backbone doesn't have
         try:
             self.backbone = AutoModel.from_pretrained(
-                folder, **({"add_pooling_layer": pooler} if is_bert else {})
+                folder, **({"add_pooling_layer": has_pooler} if is_bert else {})
             ).eval()
         finally:
-            logging.set_verbosity(told)
-        self.backbone.requires_grad_(False)  # or all windows' activations would be kept
+            logging.set_verbosity(verbosity)
+        self.backbone.requires_grad_(False)  # else torch would keep the activations of all windows
 
     def logits(self, **inputs: Any) -> dict[str, np.ndarray]:
-        """Each task's logits for torch tensors as the tokenizer gives them: [B, L, C], or of texts [B, C].
+        """Returns each task's logits, [B, L, C] for words and [B, C] for texts.
 
-        Rows are filled up on the right.
+        Args:
+            inputs: torch tensors as the tokenizer makes them, padded on the right.
         """
         outputs = self.backbone(**inputs)
         hidden = outputs.last_hidden_state.numpy()
         mask = inputs["attention_mask"].numpy()[..., None]
-        found = {}
+        logits = {}
         for name, head in self.heads.items():
             x = hidden
             if (pool := head.get("pool")) == "pooler":
@@ -144,28 +173,29 @@ class Model:
                 x = (hidden * mask).sum(axis=1) / mask.sum(axis=1)
             elif pool == "max":
                 x = np.where(mask > 0, hidden, -np.inf).max(axis=1)
-            found[name] = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
-        return found
+            logits[name] = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
+        return logits
 
     def __call__(self, text: str | Sequence[str], pair: str | None = None) -> dict[str, Any]:
-        """By task: tags of the words; or of the text a label, a list of labels, or a number.
+        """Returns each task's answer: the tags of the words; or for the text a label, a list of labels, or a number.
 
-        Raises ValueError for words where texts are labelled, for a text where words are, and where a word has no
-        subword and the tokenizer no unk token to stand for it.
+        Raises:
+            ValueError: the argument is a list of words but no task labels words; or a text but some task does; or a
+                word has no subword and the tokenizer no unk token to replace it.
         """
         if isinstance(text, str):
-            return self._of_text(text, pair)
-        inputs, places = self._words(text)
+            return self._answer_text(text, pair)
+        inputs, rows, slots = self._encode_words(text)
         logits = self.logits(**inputs)
         return {
             name: self._answer(head, logits[name].mean(axis=0))
             if "pool" in head
-            else self._tags(name, logits[name][places])
+            else self._tag_words(name, logits[name][rows, slots])
             for name, head in self.heads.items()
         }
 
-    def _words(self, words: Sequence[str]) -> tuple[Any, tuple[list[int], list[int]]]:
-        """A row a window, and each word's place: the row, and the slot of the subword that its tag is read at."""
+    def _encode_words(self, words: Sequence[str]) -> tuple[Any, list[int], list[int]]:
+        """Returns the words in windows, one a row, and the row and the slot where each word is labelled."""
         from transformers import BatchEncoding
 
         if "words" not in self.reading:
@@ -173,9 +203,10 @@ class Model:
         reading = self.reading["words"]
         before, after = reading["before"], reading["after"]
         room = reading["max_length"] - len(before) - len(after)
-        # Halves of characters, as broken JSON escapes leave them, are no text.
-        whole = [word.encode("utf-8", "ignore").decode() for word in words]
-        encoded = self.tokenizer([whole], is_split_into_words=True, add_special_tokens=False, verbose=False)
+        # Surrogates without their other half, which broken JSON escapes leave, are no text.
+        valid_words = [word.encode("utf-8", "ignore").decode() for word in words]
+        options = {"is_split_into_words": True, "add_special_tokens": False, "verbose": False}
+        encoded = self.tokenizer([valid_words], **options)
         subwords: list[list[int]] = [[] for _ in words]
         for word, token in zip(encoded.word_ids(0), encoded["input_ids"][0], strict=True):
             subwords[word].append(token)
@@ -184,13 +215,14 @@ class Model:
             raise ValueError(f"the word {words[subwords.index([])]!r} has no subword: leave it out")
         subwords = [ids[:room] or [unknown] for ids in subwords]
         rows: list[list[int]] = []
-        places: tuple[list[int], list[int]] = [], []
-        for begin, first, last, end in word_windows([len(ids) for ids in subwords], room, reading["stride"]):
+        word_rows, word_slots = [], []
+        for begin, first, last, end in cut_words([len(ids) for ids in subwords], room, reading["stride"]):
             row = [*before]
             for word in range(begin, end):
                 if first <= word < last:
-                    places[0].append(len(rows))
-                    places[1].append(len(row) + (len(subwords[word]) - 1) * (reading["subword"] == "last"))
+                    offset = len(subwords[word]) - 1 if reading["subword"] == "last" else 0
+                    word_rows.append(len(rows))
+                    word_slots.append(len(row) + offset)
                 row += subwords[word]
             rows.append(row + after or [self.tokenizer.eos_token_id])
         longest = max(map(len, rows))
@@ -198,56 +230,62 @@ class Model:
             "input_ids": [row + [0] * (longest - len(row)) for row in rows],
             "attention_mask": [[1] * len(row) + [0] * (longest - len(row)) for row in rows],
         }
-        return BatchEncoding(inputs, tensor_type="pt"), places
+        return BatchEncoding(inputs, tensor_type="pt"), word_rows, word_slots
 
-    def _of_text(self, text: str, pair: str | None) -> dict[str, Any]:
-        """The answers from the mean of the logits of the text's windows."""
+    def _answer_text(self, text: str, pair: str | None) -> dict[str, Any]:
+        """Returns each task's answer, by the mean logits of the text's windows."""
         for name, head in self.heads.items():
             if "pool" not in head:
                 raise ValueError(f"the task {name} labels words: give a list of them")
-        logits = self.logits(**self._windows(text, pair))
+        logits = self.logits(**self._encode_text(text, pair))
         return {name: self._answer(head, logits[name].mean(axis=0)) for name, head in self.heads.items()}
 
-    def _windows(self, text: str, pair: str | None) -> Any:
-        """A row a window, all of one length."""
+    def _encode_text(self, text: str, pair: str | None) -> Any:
+        """Returns a text and its pair in windows, one a row, all of the same length."""
         from transformers import BatchEncoding
 
         reading = self.reading
         frame = reading["text" if pair is None else "pair"]
-        first, second = (
-            [] if one is None else self.tokenizer(one, add_special_tokens=False, verbose=False)["input_ids"]
-            for one in (text, pair)
-        )
+        options = {"add_special_tokens": False, "verbose": False}
+        first = self.tokenizer(text, **options)["input_ids"]
+        second = [] if pair is None else self.tokenizer(pair, **options)["input_ids"]
         before, between, after = frame["ids"]
-        size = len(before) + len(between) + len(after)
-        if not size + len(first) + len(second):
+        frame_size = len(before) + len(between) + len(after)
+        if not frame_size + len(first) + len(second):
             first = [self.tokenizer.eos_token_id]
-        cut = pieces(first, second, reading["max_length"] - size, reading["truncation"], reading["stride"])
-        ids = [[*before, *one, *between, *other, *after] for one, other in cut]
+        room = reading["max_length"] - frame_size
+        windows = cut_texts(first, second, room, reading["truncation"], reading["stride"])
+        ids = [[*before, *first, *between, *second, *after] for first, second in windows]
         inputs = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
-        if self.backbone.config.model_type == "bert":  # a GPT-2 would add them to the words
-            a, b, c, d, e = frame["types"]
-            kinds = [[*a, *[b] * len(one), *c, *[d] * len(other), *e] for one, other in cut]
-            inputs["token_type_ids"] = kinds
+        if self.backbone.config.model_type == "bert":  # a GPT-2 would add token types to the words
+            before, first_type, between, second_type, after = frame["types"]
+            inputs["token_type_ids"] = [
+                [*before, *[first_type] * len(first), *between, *[second_type] * len(second), *after]
+                for first, second in windows
+            ]
         return BatchEncoding(inputs, tensor_type="pt")
 
     def _answer(self, head: dict[str, Any], scores: np.ndarray) -> Any:
+        """Returns the answer of a head for a text, by its logits `scores` [C]."""
         if head["problem_type"] == "regression":
             return float(scores[0])
         if head["problem_type"] == "single_label_classification":
             return head["labels"][int(scores.argmax())]
         thresholds = head.get("thresholds") or {}
-        likely = 1 / (1 + np.exp(-scores))
+        probabilities = 1 / (1 + np.exp(-scores))
         return [
-            label for label, p in zip(head["labels"], likely, strict=True) if p >= thresholds.get(label, 0.5)
+            label
+            for label, probability in zip(head["labels"], probabilities, strict=True)
+            if probability >= thresholds.get(label, 0.5)
         ]
 
-    def _tags(self, name: str, scores: np.ndarray) -> list[str]:
+    def _tag_words(self, name: str, scores: np.ndarray) -> list[str]:
+        """Returns the tags of words by the head `name`, by its logits `scores` [words, C]."""
         if not len(scores):
             return []
         path = scores.argmax(axis=-1)
         if f"{name}.transitions" in self.tensors:
-            path = best_path(
+            path = find_best_path(
                 scores, {k: self.tensors[f"{name}.{k}"] for k in ("transitions", "start", "end")}
             )
         return [self.heads[name]["labels"][index] for index in path]

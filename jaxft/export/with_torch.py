@@ -1,5 +1,6 @@
-"""Compares an export in PyTorch with the JAX model."""
+"""Compares an export, in PyTorch, with the JAX model; no other module of jaxft imports torch."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,31 +9,27 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from jaxft.config.settings import replace
 from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export import heads
 from jaxft.inference.model import Model
-from jaxft.tasks import TASKS
 from jaxft.tasks.base import Split
+from jaxft.tasks.registry import task_class
 from jaxft.training import step
 from jaxft.training.splits import read_splits
 
 TOLERANCE = 1e-4  # of logits, in float32
-
-
-VERIFIED = 256  # dev examples compared, or as many as this many logits are of
-
-
-VERIFIED_LOGITS = 1 << 27
-
-
-TORCH_ROWS = 16
-
-
-# The class of transformers that loads an export, by task, but of those that `export_heads.are_needed` for.
+# How much of dev is compared: so many examples, but at most so many logits.
+COMPARED_EXAMPLES = 256
+COMPARED_LOGITS = 1 << 27
+COMPARED_ANSWERS = 64  # examples whose answers by the loader are compared
+TORCH_ROWS = 16  # windows that torch computes at once
+# The class of transformers that loads an export, by task; not used where `heads.needs_heads_only`.
 TORCH_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
-    "crf_tagging": "AutoModelForTokenClassification",
     "causal_lm": "AutoModelForCausalLM",
     "sequence_classification": "AutoModelForSequenceClassification",
     "question_answering": "AutoModelForQuestionAnswering",
@@ -40,42 +37,47 @@ TORCH_CLASSES = {
 
 
 def read_dev_split(model: Model) -> Split:
-    """The first dev examples, and as many of their windows as there is room for logits."""
+    """Reads the first dev examples, and encodes as many of their windows as there is room for logits."""
     run = model.run
     try:
-        dev = read_splits(TASKS[run.config.task], run.config, print, ["dev"])["dev"]
+        dev = read_splits(task_class(run.config), run.config, print, ["dev"])["dev"]
     except UserError as error:
         raise UserError(f"--verify compares on the run's dev data, which cannot be read: {error}") from None
-    examples = dev.examples[:VERIFIED]
+    examples = dev.examples[:COMPARED_EXAMPLES]
     windows = model.task.encode(examples, run.checkpoint.tokenizer, run.config, cached=False)
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
-    count = np.searchsorted(windows.offsets, VERIFIED_LOGITS // classes, side="right") - 1
-    windows = Windows(windows.rows.take(pa.array(np.arange(max(count, 1)))))  # a slice would keep its offsets
+    count = np.searchsorted(windows.offsets, COMPARED_LOGITS // classes, side="right") - 1
+    windows = Windows(
+        windows.record_batch.take(pa.array(np.arange(max(count, 1))))
+    )  # a slice would keep its offsets
     return Split("dev", dev.source, examples, windows)
 
 
 def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
-    """The largest absolute difference of a logit between `model`, on packed rows, and `folder` in torch."""
+    """Returns the largest absolute difference between a logit of `model`, on packed rows, and of `folder` in torch."""
     references = _torch_logits(model, windows, folder)
 
     @jax.jit
     def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> Any:
         with jax.default_matmul_precision("highest"):  # on accelerators the default is less than float32
-            return model.task.logits(step.model_of(model.net.graphdef, parameters), batch)
+            return model.task.logits(step.merge_model(model.net.graphdef, parameters), batch)
 
-    # Few rows: logits of a vocabulary are large.
+    # Few rows, since logits over a vocabulary are large.
     loader = model.loader(windows, pack=True, rows=len(jax.devices()))
     largest, compared = 0.0, 0
     for index in range(loader.steps_per_epoch):
         batch = loader.batch(index)
         outputs = logits(model.parameters, batch.arrays)
-        for name, head in (outputs if isinstance(outputs, dict) else {None: outputs}).items():
-            ours, reference = np.asarray(head), references[name]  # [R, L, C], or of segments [R, S, C]
+        for name, head_logits in (outputs if isinstance(outputs, dict) else {None: outputs}).items():
+            ours = np.asarray(head_logits)  # [R, L, C], or of segments [R, S, C]
             for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
-                theirs = reference[batch.windows[row, segment]]  # [length of the window, C], or [C]
+                reference = references[name][batch.windows[row, segment]]  # [length of the window, C], or [C]
                 start = batch.starts[row, segment]
-                one = ours[row, segment] if theirs.ndim == 1 else ours[row, start : start + len(theirs)]
-                largest = max(largest, float(np.nan_to_num(np.abs(one - theirs).max(), nan=np.inf)))
+                window_logits = (
+                    ours[row, segment] if reference.ndim == 1 else ours[row, start : start + len(reference)]
+                )
+                difference = np.abs(window_logits - reference).max()
+                largest = max(largest, float(np.nan_to_num(difference, nan=np.inf)))
                 compared += 1
     if compared != (total := sum(map(len, references.values()))):
         raise AssertionError(f"{compared} of {total} windows were compared")
@@ -83,9 +85,12 @@ def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
 
 
 def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
-    """Logits of each window, `[length, C]` or `[C]`, one a row, from transformers' class for the task on `folder`.
+    """Computes the logits of each window in torch, one window a row.
 
-    Where transformers has none they are the loader's in `folder`. They come under None, of several tasks by name.
+    transformers' class for the task computes them from `folder`; if it has none, the loader in `folder` does.
+
+    Returns:
+        A list over windows of `[length, C]`, or `[C]` for texts; by name for several tasks, else under None.
     """
     import torch
     import transformers
@@ -93,42 +98,106 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | No
     transformers.utils.logging.disable_progress_bar()
     pad = model.run.checkpoint.tokenizer.pad_token_id
     if heads.needs_heads_only(model.run):
-        ask = heads.load_exported(folder).logits
+        loaded = load_exported(folder)
 
         def network(**inputs):
-            found = ask(**inputs)
-            return found if model.run.config.task == "multi_task" else {None: next(iter(found.values()))}
+            logits = loaded.logits(**inputs)
+            return logits if model.run.config.task == "multi_task" else {None: next(iter(logits.values()))}
     else:
         name = TORCH_CLASSES[model.run.config.task]
         classifier = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
 
         def network(**inputs):
-            found = classifier(**inputs)
-            if "start_logits" in found:
-                return {None: torch.stack([found.start_logits, found.end_logits], dim=-1).float().numpy()}
-            return {None: found.logits.float().numpy()}
+            outputs = classifier(**inputs)
+            if "start_logits" in outputs:
+                return {None: torch.stack([outputs.start_logits, outputs.end_logits], dim=-1).float().numpy()}
+            return {None: outputs.logits.float().numpy()}
 
-    out: dict[str | None, list[Any]] = {}
+    logits_by_head: dict[str | None, list[Any]] = {}
     for first in range(0, len(windows), TORCH_ROWS):
-        pieces = [
-            slice(*windows.offsets[w : w + 2]) for w in range(first, min(first + TORCH_ROWS, len(windows)))
-        ]
+        numbers = range(first, min(first + TORCH_ROWS, len(windows)))
+        spans = [slice(windows.offsets[number], windows.offsets[number + 1]) for number in numbers]
 
-        def padded(values: np.ndarray, filler: int = 0, pieces=pieces) -> torch.Tensor:
-            rows = [torch.tensor(values[piece]).long() for piece in pieces]
+        def pad_rows(tokens: np.ndarray, filler: int = 0, spans=spans) -> torch.Tensor:
+            rows = [torch.tensor(tokens[span]).long() for span in spans]
             return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler)
 
         inputs = {
-            "input_ids": padded(windows.input_ids, pad),
-            "attention_mask": padded(np.ones_like(windows.input_ids)),
+            "input_ids": pad_rows(windows.input_ids, pad),
+            "attention_mask": pad_rows(np.ones_like(windows.input_ids)),
         }
-        # A GPT-2 would add them to the words.
-        if windows.has("token_type_ids") and model.run.checkpoint.hf_config["model_type"] == "bert":
-            inputs["token_type_ids"] = padded(windows.column("token_type_ids"))
+        # A GPT-2 would add token types to the words.
+        if windows.has_column("token_type_ids") and model.run.checkpoint.hf_config["model_type"] == "bert":
+            inputs["token_type_ids"] = pad_rows(windows.column("token_type_ids"))
         with torch.inference_mode():
-            found = network(**inputs)
-        for head, logits in found.items():
-            cut = logits.ndim == 3
-            rows = (one[: p.stop - p.start] if cut else one for one, p in zip(logits, pieces, strict=True))
-            out.setdefault(head, []).extend(rows)
-    return out
+            outputs = network(**inputs)
+        for head, logits in outputs.items():
+            has_positions = logits.ndim == 3
+            logits_by_head.setdefault(head, []).extend(
+                row[: span.stop - span.start] if has_positions else row
+                for row, span in zip(logits, spans, strict=True)
+            )
+    return logits_by_head
+
+
+def load_exported(folder: Path) -> Any:
+    """Returns the model of the exported `folder`, a `heads_loader.Model`, by the loader in that folder."""
+    spec = importlib.util.spec_from_file_location(heads.LOADER.stem, folder / heads.LOADER.name)
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    return loader.Model(folder)
+
+
+def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
+    """Compares the answers of the loader in `folder` with `model`'s, on the first texts of dev.
+
+    Args:
+        model: the JAX model.
+        dev: data with its windows.
+        folder: an export that has a loader.
+        output: where the export will be; the error message names it.
+
+    Raises:
+        UserError: the loader gives a text another answer than `model` does.
+    """
+    run = model.run
+    taggers = heads.tagging_heads(run, model.task)
+    examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:COMPARED_ANSWERS]]
+    with jax.default_matmul_precision("highest"):
+        predict = model.predictor()
+    loaded = load_exported(folder)
+    config = run.config
+    if getattr(config.data, "context", False):
+        config = replace(config, {"data.context": False})  # the loader reads one sentence at a time
+    chunks = model.task.predict_stream(examples, run.checkpoint.tokenizer, config, predict, max_words=1 << 16)
+    compared = differing = 0
+    for example, ours in (pair for chunk in chunks for pair in chunk):
+        if isinstance(example, Sentence):
+            theirs, ours = loaded(example.words), {heads.TAGS: ours}
+        elif isinstance(example, LabelledText):
+            theirs, ours = loaded(example.text, example.pair), {run.config.data.label: ours}
+        elif tagged := next((name for name in taggers if name in ours), None):
+            theirs = loaded(example.examples[tagged].words)
+        else:
+            labelled_text = next(iter(example.examples.values()))
+            theirs = {} if taggers else loaded(labelled_text.text, labelled_text.pair)
+        for name in ours.keys() & theirs.keys():
+            compared += 1
+            differing += not _are_same(ours[name], theirs[name])
+    print(f"answers by {heads.LOADER.name} in torch: {differing} of {compared:,} of dev differ")
+    if differing:
+        raise UserError(
+            f"{heads.LOADER.name} gives other answers in torch than jaxft, {differing} of {compared}: {output} was not "
+            "written; please report this with the model's config.json"
+        )
+
+
+def _are_same(ours: Any, theirs: Any) -> bool:
+    """Returns whether a prediction of ours and an answer of the loader are the same, numbers to 1e-4."""
+    if not isinstance(ours, dict):  # a `Prediction` for words
+        return ours.tags == theirs
+    if "predicted_value" in ours:
+        return bool(np.isclose(ours["predicted_value"], theirs, rtol=1e-4, atol=1e-4))
+    if "predicted_labels" in ours:
+        return set(ours["predicted_labels"]) == set(theirs)
+    return ours["predicted_label"] == theirs

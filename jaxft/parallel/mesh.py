@@ -1,5 +1,6 @@
 """Makes the device mesh and lays arrays over it; rules by parameter path say how each parameter is split."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +9,8 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
+from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -27,7 +28,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
-def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: Settings, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Makes the mesh of `config.mesh`.
 
     Args:
@@ -37,19 +38,21 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     Raises:
         UserError: the sizes do not fit the number of devices.
     """
-    sizes = [config.mesh[axis] for axis in AXES]
+    sizes = [getattr(config.mesh, axis) for axis in AXES]
     devices = jax.devices() if devices is None else devices
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise UserError(f"config.mesh={dict(config.mesh)}: expected sizes of 1 or more and at most one -1")
+        raise UserError(
+            f"config.mesh={dataclasses.asdict(config.mesh)}: expected sizes of 1 or more and at most one -1"
+        )
     fixed_size = int(np.prod([size for size in sizes if size > 0]))
     if -1 in sizes and len(devices) % fixed_size:
         raise UserError(
-            f"config.mesh={dict(config.mesh)}: {fixed_size} doesn't divide {len(devices)} devices, so that no size would "
-            "do for -1; change the others"
+            f"config.mesh={dataclasses.asdict(config.mesh)}: {fixed_size} doesn't divide {len(devices)} devices, so that no size "
+            "would do for -1; change the others"
         )
     if -1 not in sizes and fixed_size != len(devices):
         raise UserError(
-            f"config.mesh={dict(config.mesh)} takes {fixed_size} devices, found {len(devices)}; "
+            f"config.mesh={dataclasses.asdict(config.mesh)} takes {fixed_size} devices, found {len(devices)}; "
             "set one axis to -1 to use them all"
         )
     sizes = [len(devices) // fixed_size if size == -1 else size for size in sizes]

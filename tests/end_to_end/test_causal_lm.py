@@ -21,16 +21,17 @@ from jaxft.data.encoding.documents import encode_documents
 from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
 from jaxft.export import card
-from jaxft.export.folder import CONFIGS, export
-from jaxft.hub.tokenizers import train_tokenizer
+from jaxft.export.writer import CONFIGS, export_run
+from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
-from jaxft.training.finished_run import open_run
+from jaxft.training.network import WORD_EMBEDDING, initial_parameters, make_network
 from jaxft.training.run import train
-from jaxft.training.setup import WORDS, initial_parameters, make_network, open_base_model
+from jaxft.training.setup import open_base_model
 from jaxft.training.splits import read_splits
+from jaxft.training.workdir import open_run
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 SHAPES = {"ann": "round", "bob": "square", "cleo": "flat", "dan": "long", "eve": "bent", "fay": "thin"}
@@ -195,7 +196,7 @@ def test_the_loss_of_sliding_windows_is_torchs(text_run, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run, config, summary = text_run
-    export(run, tmp_path / "model")
+    export_run(run, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     texts = read_splits(CausalLM, config, lambda line: None, ["dev"])["dev"].examples
@@ -246,7 +247,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run = pair_run[0]
-    export(run, tmp_path / "model", verify=True)
+    export_run(run, tmp_path / "model", verify=True)
     assert "torch's logits differed from jaxft's by" in (tmp_path / "model/README.md").read_text()
     model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not any(report.values()) and type(model).__name__ == "GPT2LMHeadModel"
@@ -272,7 +273,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         net = make_network(task, sizes, make_mesh(config))
         parameters, said = initial_parameters(net, config, checkpoint)
         assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in said
-        words = np.asarray(parameters[WORDS])
+        words = np.asarray(parameters[WORD_EMBEDDING])
         np.testing.assert_array_equal(words[: len(known)], known)
         np.testing.assert_allclose(
             words[len(known) :][:2], np.stack([known.mean(axis=0)] * 2), rtol=1e-5, atol=1e-6
@@ -314,7 +315,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
     gradient = jax.jit(
         jax.value_and_grad(
-            lambda p, batch: task.loss(step.model_of(net.graphdef, p), batch, None), has_aux=True
+            lambda p, batch: task.loss(step.merge_model(net.graphdef, p), batch, None), has_aux=True
         )
     )
     found = []

@@ -13,9 +13,9 @@ from jaxft.cli import predict
 from jaxft.config import loading as settings
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
-from jaxft.export import folder as export
-from jaxft.training.finished_run import open_run
+from jaxft.export import writer
 from jaxft.training.run import train
+from jaxft.training.workdir import open_run
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):
     quick = {"model.unroll": "no", "batch.accumulate": 1}  # to compile
     flags = [f"--config.{key}={value}" for key, value in (short | quick).items()]
     train(settings.load(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")
-    export.export(tmp_path / "run", tmp_path / "out")
+    writer.export_run(tmp_path / "run", tmp_path / "out")
     before, after = load_file(tiny_bert / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
     assert after.keys() == {f"bert.{n}" for n in before if not n.startswith("pooler.")} | {
         "classifier.weight",
@@ -121,20 +121,20 @@ def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):
 
 
 def test_a_difference_is_told_and_nothing_is_left(finished_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    monkeypatch.setattr(writer, "TOLERANCE", 0.0)
     with pytest.raises(UserError, match=r"torch's logits differ from ours by \d.*out was not written"):
-        export.export(finished_run, tmp_path / "out", verify=True)
+        writer.export_run(finished_run, tmp_path / "out", verify=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_torch(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--verify needs torch, which is not installed: pip install torch"):
-        export.export(finished_run, tmp_path / "out", verify=True)
+        writer.export_run(finished_run, tmp_path / "out", verify=True)
 
 
 def test_a_folder_in_use_is_refused(finished_run, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already and is not an empty folder"):
-        export.export(finished_run, tmp_path)
+        writer.export_run(finished_run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]

@@ -13,18 +13,18 @@ from jaxft.cli import evaluate, predict
 from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
-from jaxft.export import card
-from jaxft.export import heads as export_heads
-from jaxft.export.folder import export
+from jaxft.export import card, with_torch
+from jaxft.export.writer import export_run
 from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import TASKS
-from jaxft.training.finished_run import open_run
+from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.run import train
-from jaxft.training.setup import initial_parameters, make_network, open_base_model
+from jaxft.training.setup import open_base_model
 from jaxft.training.splits import collect_labels, encode_splits, read_splits
 from jaxft.training.step import add_step_scales, merge_model
+from jaxft.training.workdir import open_run
 from tests.conftest import REPOSITORY
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -246,10 +246,10 @@ def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
 def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     """Multi-label, a number (unscaled) over a mean, and a CRF, whose heads lie next to the backbone."""
     run, _ = request.getfixturevalue(kind)
-    export(run, tmp_path / "model", verify=True)
+    export_run(run, tmp_path / "model", verify=True)
     said = capsys.readouterr().out
     assert "answers by heads_loader.py in torch: 0 of " in said
-    loader = export_heads.load_exported(tmp_path / "model")
+    loader = with_torch.load_exported(tmp_path / "model")
     if kind == "joint":
         assert loader("a p 3 4 b".split()) == {
             "intents": ["p"],
@@ -264,7 +264,7 @@ def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     text = (tmp_path / "model/README.md").read_text()
     assert "from heads_loader import Model" in text and str(run.parent) not in text
     assert ("`slots`, token classification: O, B-one" in text) == (kind == "joint")
-    assert card.PARTS["multi_task"].origin(open_run(run), 7)
+    assert card.TASK_CARDS["multi_task"].origin(open_run(run), 7)
 
 
 # ---------------------------------------------------------------- the loss
@@ -408,7 +408,7 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
     assert model.task.backbone_passes == 2
     variances = np.asarray(model.parameters["head/uncertainty"])
     assert (np.abs(variances) > 0.05).all()  # all moved
-    export(tmp_path / "run", tmp_path / "model", verify=True)
+    export_run(tmp_path / "run", tmp_path / "model", verify=True)
     assert "answers by heads_loader.py in torch: 0 of " in capsys.readouterr().out
 
 

@@ -13,8 +13,8 @@ from jaxft.config import loading as settings
 from jaxft.data.demo import ner
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
-from jaxft.export import heads as export_heads
-from jaxft.export.folder import export
+from jaxft.export import with_torch
+from jaxft.export.writer import export_run
 from jaxft.training.run import train
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -116,9 +116,9 @@ def test_predict_evaluate_and_export_keep_them_too(finished, files, tmp_path, ca
     names |= {"run": workdir, "data": str(files["dev"]), "output": str(tmp_path / "evaluated")}
     assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["dev"], rel=1e-5)
     assert "Words by tag, %" in (output := capsys.readouterr().out) and "Entities" not in output
-    export(workdir, tmp_path / "exported", verify=True)
+    export_run(workdir, tmp_path / "exported", verify=True)
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in capsys.readouterr().out
-    ask = export_heads.load_exported(tmp_path / "exported")
+    ask = with_torch.load_exported(tmp_path / "exported")
     assert ask(["Anna", "left", "."])["tags"] == tokens["predicted_tags"]
     card = (tmp_path / "exported/README.md").read_text()
     assert "joins neighbouring words of one label" in card and "from heads_loader import Model" in card
@@ -162,5 +162,5 @@ def test_labels_with_prefixes_stay_as_they_are_where_that_is_asked_for(tmp_path,
     assert said == [f"train: {path}: 1 sentences, 3 words, labels of no scheme; labels: B-X 1, I-X 1, O 1"]
     labels = TokenClassification.make_labels(TokenClassification.find_labels(sentences))
     task = TokenClassification(labels, config=config)
-    assert not task.entities and task.selection_metric == "token_accuracy"
+    assert not task.labels_form_entities and task.selection_metric == "token_accuracy"
     assert np.isin(["I-X", "O", "B-X"], task.labels).all()

@@ -16,10 +16,10 @@ from jaxft.cli import evaluate, predict
 from jaxft.config import loading as settings
 from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
-from jaxft.export.folder import export
+from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
-from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
+from jaxft.training.workdir import open_run
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 FILLERS = "a b c d e f g h i j".split()
@@ -249,7 +249,7 @@ def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, t
     from transformers import AutoModelForQuestionAnswering
 
     run, _, _ = trained
-    export(run, tmp_path / "model", verify=True)
+    export_run(run, tmp_path / "model", verify=True)
     model, report = AutoModelForQuestionAnswering.from_pretrained(
         tmp_path / "model", output_loading_info=True
     )

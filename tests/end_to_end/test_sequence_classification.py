@@ -20,13 +20,12 @@ from jaxft.config import loading as settings
 from jaxft.data.encoding.labelled_texts import _pieces
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
-from jaxft.export import card
-from jaxft.export import heads as export_heads
-from jaxft.export.folder import export
-from jaxft.export.heads_loader import pieces
+from jaxft.export import card, with_torch
+from jaxft.export.heads_loader import cut_texts
+from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
-from jaxft.training.finished_run import open_run
 from jaxft.training.run import train
+from jaxft.training.workdir import open_run
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 MULTI, NUMBER = "multi_label_classification", "regression"
@@ -332,7 +331,7 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
     from transformers import AutoModelForSequenceClassification, pipeline
 
     run, config, _ = request.getfixturevalue(kind)
-    export(run, tmp_path / "model", verify=True)
+    export_run(run, tmp_path / "model", verify=True)
     model, report = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "model", output_loading_info=True
     )
@@ -362,7 +361,7 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
     assert (tmp_path / "model/heads_loader.py").exists() == ("heads_loader" in text) == (kind == "single")
     if kind == "several":
         assert f"p {model.config.thresholds['p']:.3f}" in text
-    assert card.PARTS["sequence_classification"].origin(open_run(run), 7)
+    assert card.TASK_CARDS["sequence_classification"].origin(open_run(run), 7)
 
 
 @pytest.fixture(scope="module")
@@ -387,13 +386,13 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
     values = read_json(run / "config.json")
     values["model"]["pool"] = pool
     (run / "config.json").write_text(json.dumps(values))
-    export(run, tmp_path / "model", verify=True)
+    export_run(run, tmp_path / "model", verify=True)
     said = capsys.readouterr().out
     difference, count = re.search(r"between jax and torch: (\S+) \((\d+) windows of dev", said).groups()
     assert float(difference) < 1e-4 and int(count) > 90  # of 60 texts
     assert "answers by heads_loader.py in torch: 0 of 60 of dev differ" in said
     assert read_json(tmp_path / "model/config.json")["architectures"] == ["BertModel"]
-    ask = export_heads.load_exported(tmp_path / "model")
+    ask = with_torch.load_exported(tmp_path / "model")
     assert ask.heads["score"]["pool"] == pool
     if pool == "mean":  # what the run itself has written
         for line in read_lines(pooled / "predictions/dev.jsonl")[:5]:
@@ -412,7 +411,7 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
 def test_the_loader_cuts_texts_as_training_does(first, second, room, truncation, stride):
     texts = list(range(first)), list(range(100, 100 + second))
     ours = _pieces(*texts, room, truncation, stride)
-    assert pieces(*texts, room, truncation, stride) == ours
+    assert cut_texts(*texts, room, truncation, stride) == ours
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
-from jaxft.export import heads as export_heads
-from jaxft.export.folder import export
+from jaxft.export import with_torch
+from jaxft.export.writer import export_run
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
@@ -31,8 +31,9 @@ from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks import TASKS
+from jaxft.training.network import make_network
 from jaxft.training.run import train
-from jaxft.training.setup import make_network, open_base_model
+from jaxft.training.setup import open_base_model
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 from tests.models.parity import assert_gradients_are_torchs, randomize
@@ -178,7 +179,7 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     names |= {"run": tmp_path / "run", "data": options["data__test"], "output": str(tmp_path / "evaluated")}
     assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["test"], rel=1e-5)
 
-    export(tmp_path / "run", tmp_path / "out", verify=True)
+    export_run(tmp_path / "run", tmp_path / "out", verify=True)
     said = capsys.readouterr().out
     assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
     card = (tmp_path / "out/README.md").read_text()
@@ -212,7 +213,7 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     assert record["predicted_tags"] == ["O", "B-X", "O", "O", "B-X"]
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
     assert "a word's tag is read at its last subword" in card
-    assert export_heads.load_exported(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
+    assert with_torch.load_exported(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
 
 
 @pytest.mark.parametrize(
@@ -231,11 +232,11 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
     options |= {"train__steps": 2, "eval__bootstrap": 0, "data__max_length": 48}
     options |= {"data__label_range": (0.0, 50.0)}
     train(settings(checkpoint, "sequence_classification", **options | changed), tmp_path / "run")
-    export(tmp_path / "run", tmp_path / "out", verify=True)
+    export_run(tmp_path / "run", tmp_path / "out", verify=True)
     said = capsys.readouterr().out
     assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
-    assert export_heads.load_exported(tmp_path / "out").heads["label"]["pool"] == changed.get(
+    assert with_torch.load_exported(tmp_path / "out").heads["label"]["pool"] == changed.get(
         "model__pool", "last"
     )
 

@@ -262,10 +262,10 @@ def test_one_of_several_encodes_and_the_others_map_what_it_left(tmp_path, monkey
 
 
 def test_the_last_call_of_a_tokenizer_is_no_part_of_its_fingerprint():
-    before = sentences.tokenizer_fingerprint([], tokenizer(), LABELS, [])
+    before = sentences._fingerprint([], tokenizer(), LABELS, [])
     tokenizer()(["a b c"], truncation=True, max_length=4, padding="max_length")
     assert tokenizer().backend_tokenizer.truncation is not None
-    assert sentences.tokenizer_fingerprint([], tokenizer(), LABELS, []) == before
+    assert sentences._fingerprint([], tokenizer(), LABELS, []) == before
 
 
 def test_an_empty_corpus_is_cached_too(tmp_path):

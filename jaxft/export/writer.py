@@ -1,4 +1,4 @@
-"""Writes a run's best weights as a folder for PyTorch: `python -m jaxft export --run RUN --output DIR`."""
+"""Writes a run's best weights as a Hugging Face folder for PyTorch."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ import jax
 
 from jaxft.errors import UserError
 from jaxft.export import card, heads
-from jaxft.export.with_torch import TOLERANCE, largest_difference, read_dev_split
+from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference, read_dev_split
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
 from jaxft.inference.model import open_model
@@ -16,28 +16,34 @@ from jaxft.io import write_json
 from jaxft.models.bert import config as bert_config
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.registry import family_of
-from jaxft.training.finished_run import Run, open_run
+from jaxft.training.workdir import Run, open_run
 
 
-def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
-    """Writes `output` with weights, config.json, tokenizer and model card, whole or not at all.
+def export_run(run_folder: Path, output: Path, *, verify: bool = False) -> None:
+    """Writes the folder `output` with weights, config.json, tokenizer and model card, completely or not at all.
 
-    What transformers has no class for, the scores of a CRF or several heads, comes as a file beside, with a loader
-    for torch.
+    If transformers has no class for the model, as with a CRF or several heads, the folder also has their weights and a
+    loader for torch (`heads.write_heads`).
 
-    Raises `UserError` where there is no run, `output` is not empty or cannot be written, or with `verify`
-    torch is missing, its logits differ by more than `TOLERANCE`, or the answers of the loader beside differ.
+    Args:
+        run_folder: the workdir of a run.
+        output: a folder that doesn't exist or is empty.
+        verify: compare with torch on dev before `output` appears.
+
+    Raises:
+        UserError: there is no run; `output` is not empty or cannot be written; or with `verify`, torch is not
+            installed, its logits differ by more than `TOLERANCE`, or the loader's answers differ.
     """
     if verify and importlib.util.find_spec("torch") is None:
         raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
     run = open_run(run_folder)
-    # float32, since that is what torch will compute in.
+    # float32, which torch will compute in.
     model = open_model(run, print, dtype="float32")
     parameters = model.task.to_transformers(jax.device_get(model.parameters))
     family = family_of(run.checkpoint.hf_config)
     if heads.needs_heads_only(run):
         parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
-        config = family.config.backbone_config(run.checkpoint.hf_config)
+        config = family.config.make_backbone_config(run.checkpoint.hf_config)
     else:
         config = CONFIGS[run.config.task](run)
     tensors = save_weights(family.table, parameters)
@@ -47,7 +53,8 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
         if model.task.predicts_tokens:
             write_json(
-                folder / "generation_config.json", gpt2_config.generation_config(run.checkpoint.tokenizer)
+                folder / "generation_config.json",
+                gpt2_config.make_generation_config(run.checkpoint.tokenizer),
             )
         if heads.needs_loader(run):
             heads.write_heads(model, folder)
@@ -64,41 +71,42 @@ def export(run_folder: Path, output: Path, *, verify: bool = False) -> None:
                     f"{output} was not written; please report this with the model's config.json"
                 )
             if heads.needs_loader(run):
-                heads.check_answers(model, dev, folder, output)
+                check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(
             card.write_card(run, model.net.parameter_count, difference), encoding="utf-8"
         )
 
-    write_model_folder(output, tensors, config, also=add_files)
+    write_model_folder(output, tensors, config, write_extras=add_files)
     labels = f"{len(run.labels)} labels, " if run.labels else ""
     print(f"{output}: {model.net.parameter_count:,} parameters, {labels}tokenizer, README.md")
 
 
-def _token_classifier(run: Run) -> dict[str, Any]:
+def _token_classification_config(run: Run) -> dict[str, Any]:
     checkpoint = run.checkpoint
-    return family_of(checkpoint.hf_config).config.token_classifier_config(checkpoint.hf_config, run.labels)
+    return family_of(checkpoint.hf_config).config.make_token_classifier_config(
+        checkpoint.hf_config, run.labels
+    )
 
 
-def _causal_lm(run: Run) -> dict[str, Any]:
-    return gpt2_config.causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
+def _causal_lm_config(run: Run) -> dict[str, Any]:
+    return gpt2_config.make_causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
 
 
-def _sequence_classifier(run: Run) -> dict[str, Any]:
+def _sequence_classification_config(run: Run) -> dict[str, Any]:
     hf_config = run.checkpoint.hf_config
-    return family_of(hf_config).config.sequence_classifier_config(
+    return family_of(hf_config).config.make_sequence_classifier_config(
         hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
     )
 
 
-def _question_answering(run: Run) -> dict[str, Any]:
-    return bert_config.question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
+def _question_answering_config(run: Run) -> dict[str, Any]:
+    return bert_config.make_question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
 
 
-# The config.json of an export that has a class of transformers, by task.
+# By task, what makes the config.json for transformers' class; not used where `heads.needs_heads_only`.
 CONFIGS = {
-    "token_classification": _token_classifier,
-    "crf_tagging": _token_classifier,
-    "causal_lm": _causal_lm,
-    "sequence_classification": _sequence_classifier,
-    "question_answering": _question_answering,
+    "token_classification": _token_classification_config,
+    "causal_lm": _causal_lm_config,
+    "sequence_classification": _sequence_classification_config,
+    "question_answering": _question_answering_config,
 }
