@@ -25,7 +25,7 @@ import numpy as np
 from jaxft.config import loading
 from jaxft.data.batching import mixed
 from jaxft.data.demo import documents
-from jaxft.hub.tokenizers import train_tokenizer
+from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.tasks.causal_lm.task import CausalLM
 
 

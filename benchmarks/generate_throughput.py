@@ -96,7 +96,7 @@ def jaxft_side(flags, folder: Path):
     from jaxft.models.gpt2 import weights as gpt2_weights
     from jaxft.models.gpt2.network import GPT2
 
-    sizes = gpt2_config.sizes(read_config(folder))
+    sizes = gpt2_config.read_sizes(read_config(folder))
     graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract)

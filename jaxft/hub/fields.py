@@ -1,11 +1,11 @@
-"""Reads and checks the fields that the config.json of every Hugging Face checkpoint has in common."""
+"""Reads, checks and writes the fields of config.json that all Hugging Face checkpoints have in common."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.errors import UserError
 
-# Our names of activations by theirs.
+# The names in `layers.activations` by those of config.json.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -16,46 +16,46 @@ ACTIVATIONS = {
 }
 
 
-def check_model_type(hf_config: Mapping[str, Any], wanted: str) -> None:
-    """Raises `UserError` for another model_type."""
-    found = hf_config.get("model_type")
-    if found != wanted:
-        name = {"bert": "BERT", "gpt2": "GPT-2"}[wanted]
+def check_model_type(hf_config: Mapping[str, Any], expected: str, *, display_name: str) -> None:
+    """Raises `UserError` if the model_type is not `expected`; the message calls the family `display_name`."""
+    model_type = hf_config.get("model_type")
+    if model_type != expected:
         raise UserError(
-            f"config.json: model_type is {found!r}, but only {wanted!r} is supported for this task; choose a "
-            f'{name} checkpoint (for one so old that the field is missing, add "model_type": "{wanted}")'
+            f"config.json: model_type is {model_type!r}, but only {expected!r} is supported for this task; choose a "
+            f'{display_name} checkpoint (for one so old that the field is missing, add "model_type": "{expected}")'
         )
 
 
 def check_values(hf_config: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
-    """Raises `UserError` where a field is there and not as in `supported`, so that the weights mean something else."""
-    for key, only in supported.items():
-        if (value := hf_config.get(key, only)) != only:
-            raise UserError(f"config.json: {key} is {value!r}, but only {only!r} is supported")
+    """Raises `UserError` if a field is set, but not as in `supported`: the weights then mean something else."""
+    for key, expected in supported.items():
+        if (value := hf_config.get(key, expected)) != expected:
+            raise UserError(f"config.json: {key} is {value!r}, but only {expected!r} is supported")
 
 
-def activation(hf_config: Mapping[str, Any], key: str, default: str) -> str:
-    """Our name of the activation under `key`. Raises `UserError` for one that isn't supported."""
-    found = hf_config.get(key, default)
-    if found not in ACTIVATIONS:
-        raise UserError(f"config.json: {key} is {found!r}, but only {sorted(ACTIVATIONS)} are supported")
-    return ACTIVATIONS[found]
+def read_activation(hf_config: Mapping[str, Any], key: str, default: str) -> str:
+    """Returns our name of the activation in the field `key`. Raises `UserError` if it isn't supported."""
+    name = hf_config.get(key, default)
+    if name not in ACTIVATIONS:
+        raise UserError(f"config.json: {key} is {name!r}, but only {sorted(ACTIVATIONS)} are supported")
+    return ACTIVATIONS[name]
 
 
-def width_and_heads(hf_config: Mapping[str, Any], width: str, heads: str) -> tuple[int, int]:
-    """The hidden size and the number of heads under these keys. Raises `UserError` where they don't go together."""
-    size, count = hf_config.get(width, 768), hf_config.get(heads, 12)
-    if size % count:
+def read_width_and_heads(hf_config: Mapping[str, Any], width_key: str, heads_key: str) -> tuple[int, int]:
+    """Returns the hidden size and the number of heads. Raises `UserError` if the heads don't divide the size."""
+    width, heads = hf_config.get(width_key, 768), hf_config.get(heads_key, 12)
+    if width % heads:
         raise UserError(
-            f"config.json: {width} {size} is not a multiple of {heads} {count}; heads of equal width are expected"
+            f"config.json: {width_key} {width} is not a multiple of {heads_key} {heads}; heads of equal width are "
+            "expected"
         )
-    return size, count
+    return width, heads
 
 
-def exported_config(hf_config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-    """The config.json of an exported model: the checkpoint's own fields, and the class that loads it.
+def make_exported_config(hf_config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+    """Returns the config.json of an exported model: the checkpoint's fields, and `architecture`, the class to load.
 
-    A recorded dtype becomes float32: the exported tensors are, and a reader would round them to it.
+    A dtype in it becomes float32, which the exported tensors are: a reader would round them to another one.
     """
     config = dict(hf_config)
     for key in ("dtype", "torch_dtype"):
@@ -64,8 +64,8 @@ def exported_config(hf_config: Mapping[str, Any], architecture: str) -> dict[str
     return config | {"architectures": [architecture]}
 
 
-def with_labels(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """A config.json with `labels`, in the order of the head's outputs."""
+def add_labels(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """Returns a config.json with `labels`, which are in the order of the head's outputs."""
     count = {"num_labels": len(labels)} if "num_labels" in config else {}
     names = {str(index): label for index, label in enumerate(labels)}
     ids = {label: index for index, label in enumerate(labels)}

@@ -1,4 +1,4 @@
-"""Reads the config.json of a model folder, and writes such a folder whole or not at all."""
+"""Reads the config.json of a model folder, and writes new model folders."""
 
 import json
 import os
@@ -15,20 +15,21 @@ from safetensors.numpy import save_file
 from jaxft.errors import UserError
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"  # names the file of each tensor, if the weights are sharded
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The checkpoint's config.json as plain JSON. Raises UserError where it is missing or not an object."""
+    """Returns a checkpoint's config.json as plain JSON. Raises `UserError` if it is missing or no JSON object."""
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise UserError(
             f"{folder}: has no config.json; expected a checkpoint folder in Hugging Face's layout"
         )
-    return read_json(path)
+    return read_json_object(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file. Raises `UserError` if the file holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -42,13 +43,20 @@ def write_model_folder(
     folder: Path,
     tensors: Mapping[str, np.ndarray],
     config: Mapping[str, Any],
-    also: Callable[[Path], None] | None = None,
+    write_extras: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes model.safetensors and config.json as a new folder, whole or not at all.
+    """Writes model.safetensors and config.json into a new folder, all of it or nothing.
 
-    `also` gets the unfinished folder's path, to write more files there (tokenizer, model card). Everything
-    is written beside `folder` under a temporary name and renamed at the end. Raises UserError if `folder`
-    exists and is not empty, or cannot be written.
+    Everything is written next to `folder` under a temporary name, which is changed at the end.
+
+    Args:
+      folder: its path; it must not exist, or be empty.
+      tensors: the weights by name.
+      config: the content of config.json.
+      write_extras: writes more files (tokenizer, model card) into the unfinished folder, whose path it gets.
+
+    Raises:
+      UserError: `folder` exists and is not empty, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -56,14 +64,14 @@ def write_model_folder(
     unfinished = folder.parent / f".{folder.name}.unfinished-{os.getpid()}"
     try:
         unfinished.mkdir(parents=True)
-        # The metadata is what readers of Hugging Face's layout ask for; the tensors are plain.
+        # Readers of Hugging Face's layout ask for this metadata; the tensors are plain.
         save_file(dict(tensors), unfinished / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (unfinished / "config.json").write_text(text, encoding="utf-8")
-        # safetensors leaves the file to its owner.
+        # safetensors makes a file that only its owner may read.
         shutil.copymode(unfinished / "config.json", unfinished / WEIGHTS)
-        if also is not None:
-            also(unfinished)
+        if write_extras is not None:
+            write_extras(unfinished)
         unfinished.replace(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be written: {error}") from error

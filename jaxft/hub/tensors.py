@@ -1,4 +1,4 @@
-"""Opens the tensors of a checkpoint."""
+"""Reads the tensors of a checkpoint from safetensors files, whether one file or shards."""
 
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxft.errors import UserError
-from jaxft.hub.files import INDEX, WEIGHTS, read_json
+from jaxft.hub.files import INDEX, WEIGHTS, read_json_object
 
 
-class _Tensors(Mapping[str, np.ndarray]):
-    """Tensors by name, each read from its file when asked for."""
+class _LazyTensors(Mapping[str, np.ndarray]):
+    """Tensors by name, each read from its open file when it is looked up."""
 
     def __init__(self, files: dict[str, Any]):
         self._files = files
@@ -30,41 +30,47 @@ class _Tensors(Mapping[str, np.ndarray]):
 
 
 def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
-    """A checkpoint's tensors by name, in numpy (bfloat16 as ml_dtypes'), each read when it is asked for.
+    """Opens a checkpoint's tensors as numpy arrays by name (bfloat16 as ml_dtypes'), each read when looked up.
 
-    Reads model.safetensors, or the shards that model.safetensors.index.json names. Raises UserError where
-    weights are missing, damaged, or only there as a pickle, which is never loaded.
+    They are in model.safetensors, or in the shards that model.safetensors.index.json names.
+
+    Raises:
+      UserError: the weights are missing, damaged, or stored only as a pickle, which is never loaded.
     """
     folder = Path(folder)
     if (folder / WEIGHTS).is_file():
         file = _open_file(folder / WEIGHTS)
-        return _Tensors({name: file for name in file.keys()})
+        return _LazyTensors({name: file for name in file.keys()})
     if (folder / INDEX).is_file():
-        return _Tensors(_open_shards(folder))
+        return _LazyTensors(_open_shards(folder))
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-    found = f"only {', '.join(pickles)}" if pickles else "none"
+    present = f"only {', '.join(pickles)}" if pickles else "none"
     raise UserError(
-        f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found {found}. A .bin file is a pickle, which "
+        f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found {present}. A .bin file is a pickle, which "
         "can run any code and is never loaded; where you trust it, convert it with transformers and torch: "
         "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), and the same for AutoTokenizer"
     )
 
 
-def weights_checksum(folder: Path) -> str:
-    """CRC-32 of all weights of a checkpoint. Raises `UserError` as `open_tensors` does."""
+def checksum_weights(folder: Path) -> str:
+    """Returns the CRC-32 of all weight files of a checkpoint. Raises `UserError` as `open_tensors` does."""
+    folder = Path(folder)
     open_tensors(folder)
-    folder, names, found = Path(folder), {WEIGHTS}, 0
-    if not (folder / WEIGHTS).is_file():
-        names = set(read_json(folder / INDEX)["weight_map"].values())
-    for name in sorted(names):
+    if (folder / WEIGHTS).is_file():
+        names = [WEIGHTS]
+    else:
+        names = sorted(set(read_json_object(folder / INDEX)["weight_map"].values()))
+    checksum = 0
+    for name in names:
         with open(folder / name, "rb") as file:
-            while part := file.read(1 << 24):
-                found = zlib.crc32(part, found)
-    return f"{found:08x}"
+            while block := file.read(1 << 24):
+                checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
 
 
 def _open_shards(folder: Path) -> dict[str, Any]:
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    """Returns the open file of each tensor that the index of sharded weights names."""
+    weight_map = read_json_object(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{folder / INDEX}: expected an object 'weight_map' from tensor names to files")
     shards: dict[str, Any] = {}
@@ -81,6 +87,7 @@ def _open_shards(folder: Path) -> dict[str, Any]:
 
 
 def _open_file(path: Path) -> Any:
+    """Opens a safetensors file; `UserError` if it is damaged."""
     try:
         return safe_open(path, framework="np")
     except SafetensorError as error:

@@ -1,4 +1,4 @@
-"""Reads one table of parameter names in both directions: checkpoint to model and model to checkpoint."""
+"""Maps parameters to a checkpoint's tensors by one table, read in both directions: load and save."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,37 +11,57 @@ import numpy as np
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 
-# Each transform is its own inverse, so that one name serves import and export.
+# Each transform is its own inverse, so that one name serves loading and saving.
 TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
 
 
 @dataclass(frozen=True, slots=True)
 class WeightRule:
-    """One parameter of ours and its name in the checkpoint.
+    """One parameter and the tensor of the checkpoint that holds it.
 
-    With `{layer}` in `theirs`, our parameter is the stack `[num_layers, ...]` of the layers' tensors.
-    With `part` (index, count), it is one of `count` equal parts, side by side in the tensor's last axis;
-    the other parts have rules of their own.
+    Attributes:
+      parameter: the parameter's path.
+      tensor: the tensor's name. With `{layer}` in it, the parameter is the stack `[num_layers, ...]` of the layers'
+        tensors.
+      transform: a key of `TRANSFORMS`.
+      chunk: (index, count) if the tensor holds `count` parameters of equal width next to each other in its last axis,
+        of which this is the one at `index`. The others have rules of their own.
     """
 
-    ours: str
-    theirs: str
+    parameter: str
+    tensor: str
     transform: str = "none"
-    part: tuple[int, int] | None = None
+    chunk: tuple[int, int] | None = None
+
+    @property
+    def is_stacked(self) -> bool:
+        """Returns whether the parameter holds all layers, of which each has its own tensor."""
+        return "{layer}" in self.tensor
+
+    def tensor_names(self, shape: tuple[int, ...]) -> list[str]:
+        """Returns the names of all tensors of the parameter, which has the shape `shape`: one for each layer."""
+        if not self.is_stacked:
+            return [self.tensor]
+        return [self.tensor.replace("{layer}", str(layer)) for layer in range(shape[0])]
 
 
-def norm_rules(ours: str, theirs: str) -> list[WeightRule]:
-    """The rules of a LayerNorm."""
-    return [WeightRule(f"{ours}/scale", f"{theirs}.weight"), WeightRule(f"{ours}/bias", f"{theirs}.bias")]
+def make_norm_rules(parameter: str, tensor: str) -> list[WeightRule]:
+    """Returns the rules of a LayerNorm, from the paths without their last step."""
+    return [
+        WeightRule(f"{parameter}/scale", f"{tensor}.weight"),
+        WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class WeightTable:
     """All rules of an architecture.
 
-    canonical: (regex, replacement) pairs, applied in order to a checkpoint's names before any rule, for
-        names of older versions and left-out prefixes.
-    ignore: regexes (`re.search`) of canonical names that may stay unused, such as other tasks' heads.
+    Attributes:
+      rules: one for each parameter.
+      canonical: (regex, replacement) pairs that turn a checkpoint's names into those of the rules, applied in order:
+        for names of older versions and for prefixes that were left out.
+      ignore: regexes (`re.search`) of canonical names that may stay unused, such as other tasks' heads.
     """
 
     rules: Sequence[WeightRule]
@@ -51,7 +71,13 @@ class WeightTable:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What an import did: tensors `loaded` and `ignored` by their checkpoint names, paths left `new`."""
+    """The result of loading a checkpoint, as text for the log.
+
+    Attributes:
+      loaded: names of tensors, as the checkpoint has them, that parameters were made of.
+      ignored: names of the other tensors.
+      new: paths of parameters that are to be initialized.
+    """
 
     loaded: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -75,43 +101,55 @@ def load_weights(
     place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
     source: str = "the checkpoint",
 ) -> tuple[dict[str, Any], LoadReport]:
-    """Fills the parameters of `abstract`, keyed by path, from a checkpoint's tensors, keyed by name.
+    """Makes the parameters of a model from a checkpoint's tensors.
 
-    `new`: regexes of paths that are to be initialized, not loaded; they are absent from the result. Their
-    counterparts in the checkpoint, if any, count as ignored. Arrays have the abstract dtype. `place`: given a path and
-    its array, one at a time, so that no more is held here; what it returns is the parameter.
+    Args:
+      table: the rules of the architecture.
+      tensors: the checkpoint's tensors by name.
+      abstract: shape and dtype of each parameter by path.
+      new: regexes of paths that are to be initialized, not loaded. They are absent from the result; their tensors, if
+        the checkpoint has any, count as ignored.
+      place: turns a path and its array into the parameter. It is called for each parameter as soon as that is read, so
+        that no more than one is held here.
+      source: names the checkpoint in errors.
 
-    Raises UserError, naming both sides, for a parameter without tensor, a tensor that neither the rules nor
-    the ignore list know, a tensor of the wrong shape, and two tensors that mean the same parameter.
+    Returns:
+      The parameters by path, and a report.
+
+    Raises:
+      UserError: a parameter without a tensor, a tensor that neither the rules nor the ignore list know, a tensor of
+        the wrong shape, or two tensors for one parameter. The message names both sides.
     """
-    fresh = parameter_paths.first_match([(pattern, True) for pattern in new], abstract, what="new parameters")
-    names = _canonical_names(table, tensors, source)
-    rules = {rule.ours: rule for rule in table.rules}
+    new_paths = parameter_paths.first_match(
+        [(pattern, True) for pattern in new], abstract, what="new parameters"
+    )
+    originals = _canonical_names(table, tensors, source)
+    rules = {rule.parameter: rule for rule in table.rules}
     parameters: dict[str, Any] = {}
-    report = LoadReport(new=list(fresh))
+    report = LoadReport(new=list(new_paths))
     replaced: set[str] = set()
-    used: dict[str, None] = {}  # in the order of loading; parts of one tensor count once
-    for path, wanted in abstract.items():
-        if path in fresh:
-            if path in rules:  # another head may stand in its place
-                replaced.update(_names_of(rules[path], wanted.shape))
+    used: dict[str, None] = {}  # in the order of loading; a tensor of several chunks counts once
+    for path, leaf in abstract.items():
+        if path in new_paths:
+            if path in rules:  # the checkpoint may have another head of this name
+                replaced.update(rules[path].tensor_names(leaf.shape))
             continue
         rule = _rule_for(rules, path)
-        theirs = _names_of(rule, wanted.shape)
-        missing = [name for name in theirs if name not in names]
+        names = rule.tensor_names(leaf.shape)
+        missing = [name for name in names if name not in originals]
         if missing:
             raise UserError(
-                f"{source} has no tensor {missing[0]!r}, which the parameter {path!r} {wanted.shape} "
-                f"is to be loaded from; {_nearby(missing[0], names)}"
+                f"{source} has no tensor {missing[0]!r}, which the parameter {path!r} {leaf.shape} "
+                f"is to be loaded from; {_nearby(missing[0], originals)}"
             )
-        layers = [_fitting(rule, path, wanted.shape, name, tensors[names[name]], source) for name in theirs]
-        whole = np.stack(layers) if "{layer}" in rule.theirs else layers[0]
-        parameters[path] = place(path, np.ascontiguousarray(whole, dtype=wanted.dtype))
-        del layers, whole
-        used |= dict.fromkeys(names[name] for name in theirs)
+        layers = [_convert(rule, leaf.shape, name, tensors[originals[name]], source) for name in names]
+        value = np.stack(layers) if rule.is_stacked else layers[0]
+        parameters[path] = place(path, np.ascontiguousarray(value, dtype=leaf.dtype))
+        del layers, value
+        used |= dict.fromkeys(originals[name] for name in names)
 
     report.loaded.extend(used)
-    for name, original in names.items():
+    for name, original in originals.items():
         if original in used:
             continue
         if name not in replaced and not any(re.search(pattern, name) for pattern in table.ignore):
@@ -127,93 +165,96 @@ def load_weights(
 def save_weights(
     table: WeightTable, parameters: Mapping[str, np.ndarray | jax.Array]
 ) -> dict[str, np.ndarray]:
-    """Gives the checkpoint's tensors, keyed by their canonical names, for parameters keyed by path.
+    """Returns the checkpoint's tensors, by canonical name, for parameters by path.
 
-    The inverse of `load`, bit for bit. Raises UserError for a parameter that the table does not know, and
-    for a tensor of which only some parts are there.
+    It is the inverse of `load_weights`, bit for bit.
+
+    Raises:
+      UserError: the table has no rule for a parameter, or only some chunks of a tensor are there.
     """
-    rules = {rule.ours: rule for rule in table.rules}
+    rules = {rule.parameter: rule for rule in table.rules}
     tensors: dict[str, np.ndarray] = {}
-    pieces: dict[str, dict[int, np.ndarray]] = {}
+    incomplete: dict[str, dict[int, np.ndarray]] = {}  # chunks by tensor and index
     for path, value in parameters.items():
         rule = _rule_for(rules, path)
         value = np.asarray(value)
         transform = TRANSFORMS[rule.transform]
-        layers = value if "{layer}" in rule.theirs else [value]
-        for name, layer in zip(_names_of(rule, value.shape), layers, strict=True):
-            if rule.part is None:
+        layers = value if rule.is_stacked else [value]
+        for name, layer in zip(rule.tensor_names(value.shape), layers, strict=True):
+            if rule.chunk is None:
                 tensors[name] = np.ascontiguousarray(transform(layer))
                 continue
-            index, count = rule.part
-            parts = pieces.setdefault(name, {})
-            parts[index] = transform(layer)
-            if len(parts) == count:
-                tensors[name] = np.concatenate([parts[i] for i in range(count)], axis=-1)
-                del pieces[name]
-    if pieces:
-        name, parts = next(iter(pieces.items()))
+            index, count = rule.chunk
+            chunks = incomplete.setdefault(name, {})
+            chunks[index] = transform(layer)
+            if len(chunks) == count:
+                tensors[name] = np.concatenate([chunks[i] for i in range(count)], axis=-1)
+                del incomplete[name]
+    if incomplete:
+        name, chunks = next(iter(incomplete.items()))
         raise UserError(
-            f"the tensor {name!r} needs all its parts; only those numbered {sorted(parts)} are there"
+            f"the tensor {name!r} needs all its parts; only those numbered {sorted(chunks)} are there"
         )
     return tensors
 
 
 def _rule_for(rules: Mapping[str, WeightRule], path: str) -> WeightRule:
+    """Returns the rule of a parameter; `UserError` if there is none."""
     if path not in rules:
         raise UserError(f"the weight table has no rule for the parameter {path!r}; it knows {sorted(rules)}")
     return rules[path]
 
 
-def _names_of(rule: WeightRule, shape: tuple[int, ...]) -> list[str]:
-    if "{layer}" not in rule.theirs:
-        return [rule.theirs]
-    return [rule.theirs.replace("{layer}", str(layer)) for layer in range(shape[0])]
-
-
 def _canonical_names(table: WeightTable, tensors: Mapping[str, np.ndarray], source: str) -> dict[str, str]:
-    """Canonical name -> the checkpoint's own name."""
-    names: dict[str, str] = {}
+    """Returns the checkpoint's name of each tensor by its canonical name."""
+    originals: dict[str, str] = {}
     for original in tensors:
         name = original
         for pattern, replacement in table.canonical:
             name = re.sub(pattern, replacement, name)
-        if name in names:
-            raise UserError(f"{source} has both {names[name]!r} and {original!r}, which mean one parameter")
-        names[name] = original
-    return names
+        if name in originals:
+            raise UserError(
+                f"{source} has both {originals[name]!r} and {original!r}, which mean one parameter"
+            )
+        originals[name] = original
+    return originals
 
 
-def _fitting(
-    rule: WeightRule, path: str, shape: tuple[int, ...], name: str, tensor: np.ndarray, source: str
+def _convert(
+    rule: WeightRule, shape: tuple[int, ...], name: str, tensor: np.ndarray, source: str
 ) -> np.ndarray:
-    """The transformed tensor, or the rule's part of it, once its shape is known to be right."""
-    expected = shape[1:] if "{layer}" in rule.theirs else shape
+    """Returns what the parameter of `shape` holds of `tensor`: its transform, or that of the rule's chunk.
+
+    Raises `UserError` if the tensor has another shape than the parameter needs.
+    """
+    layer_shape = shape[1:] if rule.is_stacked else shape
     transform = TRANSFORMS[rule.transform]
-    theirs = transform(np.empty(expected, np.bool_)).shape
-    if rule.part is not None:
-        index, count = rule.part
-        width = theirs[-1]
-        theirs = (*theirs[:-1], width * count)
-    if tensor.shape != theirs:
+    expected = transform(np.empty(layer_shape, np.bool_)).shape
+    if rule.chunk is not None:
+        index, count = rule.chunk
+        width = expected[-1]
+        expected = (*expected[:-1], width * count)
+    if tensor.shape != expected:
         raise UserError(
-            f"{source}: the tensor {name!r} has the shape {tuple(tensor.shape)}, but {theirs} is expected "
-            f"for the parameter {path!r} {tuple(shape)}; do config.json and the weights belong together?"
+            f"{source}: the tensor {name!r} has the shape {tuple(tensor.shape)}, but {expected} is expected "
+            f"for the parameter {rule.parameter!r} {tuple(shape)}; do config.json and the weights belong together?"
         )
-    if rule.part is None:
+    if rule.chunk is None:
         return transform(tensor)
     return transform(tensor[..., index * width : (index + 1) * width])
 
 
-def _nearby(name: str, names: Mapping[str, str]) -> str:
-    """What the checkpoint has that ends like `name`, for a message."""
+def _nearby(name: str, originals: Mapping[str, str]) -> str:
+    """Returns, for a message, which tensors of the checkpoint end like `name`."""
     ending = ".".join(name.split(".")[-2:])
-    close = [original for canonical, original in names.items() if canonical.endswith(ending)][:3]
-    shown = close or list(names.values())[:3]
-    return f"it has {len(names)} tensors, such as {', '.join(map(repr, shown)) or '(none)'}"
+    close = [original for canonical, original in originals.items() if canonical.endswith(ending)][:3]
+    shown = close or list(originals.values())[:3]
+    return f"it has {len(originals)} tensors, such as {', '.join(map(repr, shown)) or '(none)'}"
 
 
 def _nearby_rule(name: str, table: WeightTable) -> str:
+    """Returns, for a message, which rules are for tensors that end like `name`."""
     ending = ".".join(name.split(".")[-2:])
-    close = [rule.theirs for rule in table.rules if rule.theirs.endswith(ending)][:3]
-    shown = close or [rule.theirs for rule in table.rules][:3]
+    close = [rule.tensor for rule in table.rules if rule.tensor.endswith(ending)][:3]
+    shown = close or [rule.tensor for rule in table.rules][:3]
     return f"The table has {len(table.rules)} rules, such as {', '.join(map(repr, shown))}."

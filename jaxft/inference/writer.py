@@ -194,7 +194,7 @@ def writer_from_checkpoint(address: str) -> Writer:
     """A pretrained checkpoint, `address` as in config.model.checkpoint; computes in float32 on CPU, else bfloat16."""
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    sizes = gpt2_config.sizes(read_config(folder)) | {"dtype": dtype}
+    sizes = gpt2_config.read_sizes(read_config(folder)) | {"dtype": dtype}
     tokenizer = load_tokenizer(folder)
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))

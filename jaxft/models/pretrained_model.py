@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from jaxft.config.sections import NEW, Settings
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
-from jaxft.hub.tokenizers import load_tokenizer, train_tokenizer
+from jaxft.hub.tokenizer_training import train_tokenizer
+from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
 from jaxft.models.registry import family_of
 
@@ -72,9 +73,6 @@ def new_config(kind: str, sizes: Mapping[str, Any], *, max_length: int) -> dict[
     }
 
 
-NEW = "new:"  # the address of a model that has no checkpoint: "new:gpt2"
-
-
 @dataclasses.dataclass(frozen=True)
 class PretrainedModel:
     """A pretrained checkpoint's folder, its config.json and its tokenizer.
@@ -90,7 +88,7 @@ class PretrainedModel:
 
 
 def open_pretrained_model(
-    config: ConfigDict, texts: Callable[[], Iterable[str]], *, of_words: bool, supported: Sequence[str]
+    config: Settings, texts: Callable[[], Iterable[str]], *, of_words: bool, supported: Sequence[str]
 ) -> PretrainedModel:
     """The checkpoint of `config.model`, without its weights, and with `config.data.added_tokens`.
 
@@ -104,7 +102,7 @@ def open_pretrained_model(
         checkpoint = _new_checkpoint(config, texts)
     else:
         folder = resolve_address(address, config.model.revision)
-        tokenizer = load_tokenizer(folder, of_words=of_words)
+        tokenizer = load_tokenizer(folder, reads_words=of_words)
         checkpoint = PretrainedModel(address, folder, read_config(folder), tokenizer)
     vocabulary = check_model(config, checkpoint.hf_config, supported)["vocab_size"]
     if len(checkpoint.tokenizer) > vocabulary:
@@ -127,11 +125,11 @@ def open_pretrained_model(
     return checkpoint
 
 
-def check_model(config: ConfigDict, hf_config: Mapping[str, Any], supported: Sequence[str]) -> dict[str, Any]:
+def check_model(config: Settings, hf_config: Mapping[str, Any], supported: Sequence[str]) -> dict[str, Any]:
     """The sizes that a config.json means. Raises `UserError` where it doesn't go with the task or its rows."""
     address = config.model.checkpoint
     try:
-        sizes = family_of(hf_config).config.sizes(hf_config)
+        sizes = family_of(hf_config).config.read_sizes(hf_config)
     except UserError as error:
         raise UserError(f"checkpoint {address!r}: {error}") from None
     if (found := hf_config["model_type"]) not in supported:
@@ -147,7 +145,7 @@ def check_model(config: ConfigDict, hf_config: Mapping[str, Any], supported: Seq
     return sizes
 
 
-def describe_pretrained_model(config: ConfigDict, supported: Sequence[str]) -> dict[str, Any]:
+def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dict[str, Any]:
     """The config.json of the model that `config` trains, without its weights, its tokenizer or its data.
 
     Of a new model only as many words can be told as its tokenizer has at most. A "new:bert" is told too, though
@@ -160,12 +158,12 @@ def describe_pretrained_model(config: ConfigDict, supported: Sequence[str]) -> d
         if kind == "gpt2":
             hf_config["vocab_size"] = model.vocab_size
     else:
-        hf_config = dict(read_config(resolve_address(model.checkpoint, model.revision, weights=False)))
+        hf_config = dict(read_config(resolve_address(model.checkpoint, model.revision, needs_weights=False)))
     sizes = check_model(config, hf_config, supported)
     return hf_config | {"vocab_size": sizes["vocab_size"] + len(config.data.added_tokens)}
 
 
-def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
+def _new_checkpoint(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
     model, length = config.model, config.data.max_length
     if model.checkpoint != f"{NEW}gpt2" or model.init != "scratch":
         raise UserError(
@@ -182,7 +180,7 @@ def _new_checkpoint(config: ConfigDict, texts: Callable[[], Iterable[str]]) -> P
 
 
 def backbone_sizes(
-    config: ConfigDict, hf_config: Mapping[str, Any], platform: str | None = None
+    config: Settings, hf_config: Mapping[str, Any], platform: str | None = None
 ) -> dict[str, Any]:
     """What `network` makes the backbone from: the checkpoint's sizes under the run's settings, for `platform`.
 
@@ -191,7 +189,7 @@ def backbone_sizes(
     """
     platform = platform or jax.default_backend()
     model, on_cpu = config.model, platform == "cpu"
-    sizes = family_of(hf_config).config.sizes(hf_config)
+    sizes = family_of(hf_config).config.read_sizes(hf_config)
     if model.dropout is not None:
         sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
     dtype = model.dtype if model.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
@@ -211,8 +209,8 @@ def backbone_sizes(
     )
 
 
-def head_dropout(config: ConfigDict, hf_config: Mapping[str, Any]) -> float:
+def head_dropout(config: Settings, hf_config: Mapping[str, Any]) -> float:
     """The dropout rate before a task's head."""
     if config.model.dropout is not None:
         return config.model.dropout
-    return family_of(hf_config).config.classifier_dropout(hf_config)
+    return family_of(hf_config).config.read_classifier_dropout(hf_config)

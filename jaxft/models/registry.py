@@ -22,7 +22,7 @@ class Family:
     """One model family: its network, and how its checkpoints are read and written.
 
     Attributes:
-      network: the backbone's class, made from keyword arguments that `config.sizes` returns.
+      network: the backbone's class, made from keyword arguments that `config.read_sizes` returns.
       config: the module that reads and writes the family's config.json.
       table: the names of its tensors.
       is_causal: whether a position sees only those before it, so that the last one has read the whole text.

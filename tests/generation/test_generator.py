@@ -37,7 +37,7 @@ def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    sizes = gpt2_config.sizes(config.to_dict())
+    sizes = gpt2_config.read_sizes(config.to_dict())
     graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(**sizes, rngs=nnx.Rngs(0)))))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     parameters, _ = load_weights(

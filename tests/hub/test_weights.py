@@ -48,11 +48,11 @@ def test_both_directions_are_one_table():
 
 
 def test_parameters_are_placed_one_at_a_time():
-    """So that a host need not hold a whole model."""
-    alive = []
+    """A host need not hold all of a model."""
+    alive = []  # weak references to the arrays that were placed
 
     def place(path, value):
-        assert [one() for one in alive] == [None] * len(alive)
+        assert [reference() for reference in alive] == [None] * len(alive)
         alive.append(weakref.ref(value))
         return path
 
@@ -115,11 +115,11 @@ def test_new_parameters_are_left_out_and_reported_and_a_useless_pattern_is_named
         load_weights(TABLE, checkpoint(), ABSTRACT, new=["^heads/"])
 
 
-def test_parts_of_one_tensor_are_split_and_joined():
+def test_chunks_of_one_tensor_are_split_and_joined():
     table = WeightTable(
         rules=[
-            *(WeightRule(f"layers/{name}", "net.{layer}.joint", part=(i, 2)) for i, name in enumerate("ab")),
-            *(WeightRule(name, "turned", "transpose", part=(i, 2)) for i, name in enumerate("cd")),
+            *(WeightRule(f"layers/{name}", "net.{layer}.joint", chunk=(i, 2)) for i, name in enumerate("ab")),
+            *(WeightRule(name, "turned", "transpose", chunk=(i, 2)) for i, name in enumerate("cd")),
         ]
     )
     abstract = {f"layers/{name}": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32) for name in "ab"}

@@ -1,36 +1,38 @@
-"""What a Hugging Face BERT checkpoint means: its sizes, its names of tensors, its config for export."""
+"""Maps the parameters of BERT to the tensors of Hugging Face checkpoints."""
 
-from jaxft.hub.weights import WeightRule, WeightTable, norm_rules
+from jaxft.hub.weights import WeightRule, WeightTable, make_norm_rules
 
 
-def _linear(ours: str, theirs: str) -> list[WeightRule]:
+def _linear_rules(parameter: str, tensor: str) -> list[WeightRule]:
+    """Returns the rules of a linear layer, from the paths without their last step."""
     return [
-        WeightRule(f"{ours}/kernel", f"{theirs}.weight", "transpose"),
-        WeightRule(f"{ours}/bias", f"{theirs}.bias"),
+        WeightRule(f"{parameter}/kernel", f"{tensor}.weight", "transpose"),
+        WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
     ]
 
 
 _LAYER = "bert.encoder.layer.{layer}"
 
-# Of a `TokenClassifier` or a `SequenceClassifier` over a `Bert`: the classes of these names in transformers, and
-# any BERT without their head. `qa_outputs` is what question answering exports its head as.
+# For models with a `Bert` under `backbone`. They are read from, and written for, transformers' BertModel,
+# BertForTokenClassification, BertForSequenceClassification (`head`) and BertForQuestionAnswering (`qa_outputs`, a
+# parameter that exists only in exports).
 TABLE = WeightTable(
     rules=[
         WeightRule("backbone/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
         WeightRule("backbone/embeddings/position/embedding", "bert.embeddings.position_embeddings.weight"),
         WeightRule("backbone/embeddings/type/embedding", "bert.embeddings.token_type_embeddings.weight"),
-        *norm_rules("backbone/embeddings/norm", "bert.embeddings.LayerNorm"),
-        *_linear("backbone/layers/attention/query", f"{_LAYER}.attention.self.query"),
-        *_linear("backbone/layers/attention/key", f"{_LAYER}.attention.self.key"),
-        *_linear("backbone/layers/attention/value", f"{_LAYER}.attention.self.value"),
-        *_linear("backbone/layers/attention/output", f"{_LAYER}.attention.output.dense"),
-        *norm_rules("backbone/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
-        *_linear("backbone/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
-        *_linear("backbone/layers/mlp/down", f"{_LAYER}.output.dense"),
-        *norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
-        *_linear("backbone/pooler", "bert.pooler.dense"),
-        *_linear("head", "classifier"),
-        *_linear("qa_outputs", "qa_outputs"),
+        *make_norm_rules("backbone/embeddings/norm", "bert.embeddings.LayerNorm"),
+        *_linear_rules("backbone/layers/attention/query", f"{_LAYER}.attention.self.query"),
+        *_linear_rules("backbone/layers/attention/key", f"{_LAYER}.attention.self.key"),
+        *_linear_rules("backbone/layers/attention/value", f"{_LAYER}.attention.self.value"),
+        *_linear_rules("backbone/layers/attention/output", f"{_LAYER}.attention.output.dense"),
+        *make_norm_rules("backbone/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
+        *_linear_rules("backbone/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
+        *_linear_rules("backbone/layers/mlp/down", f"{_LAYER}.output.dense"),
+        *make_norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
+        *_linear_rules("backbone/pooler", "bert.pooler.dense"),
+        *_linear_rules("head", "classifier"),
+        *_linear_rules("qa_outputs", "qa_outputs"),
     ],
     canonical=[
         (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # saved from a bare BertModel
@@ -39,7 +41,7 @@ TABLE = WeightTable(
     ],
     ignore=[
         r"^bert\.embeddings\.(position_ids|token_type_ids)$",  # constants that early versions saved
-        r"^bert\.pooler\.dense\.(weight|bias)$",  # of no use where the task reads every token
+        r"^bert\.pooler\.dense\.(weight|bias)$",  # unused if the task reads every token
         r"^cls\.(predictions|seq_relationship)\.",  # heads of pretraining
         r"^qa_outputs\.(weight|bias)$",  # head of question answering
         r"^classifier\.(weight|bias)$",  # another label set's head

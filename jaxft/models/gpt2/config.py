@@ -4,27 +4,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.hub.fields import (
-    activation,
+    add_labels,
     check_model_type,
     check_values,
-    exported_config,
-    width_and_heads,
-    with_labels,
+    make_exported_config,
+    read_activation,
+    read_width_and_heads,
 )
 
 
-def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `GPT2` for a checkpoint's config.json; fields left out have GPT2Config's defaults.
+def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keyword arguments of `GPT2` for a checkpoint's config.json.
 
-    `reorder_and_upcast_attn` may have either value: attention scores are computed in float32 always.
+    Fields that are missing have the defaults of transformers' GPT2Config. `reorder_and_upcast_attn` may have either
+    value: attention scores are always computed in float32.
 
-    Raises UserError for another model_type and for options that would change what the weights mean.
+    Raises:
+      UserError: another model_type, or an option that would change what the weights mean.
     """
-    check_model_type(hf_config, "gpt2")
+    check_model_type(hf_config, "gpt2", display_name="GPT-2")
     check_values(
         hf_config, {"scale_attn_weights": True, "add_cross_attention": False, "tie_word_embeddings": True}
     )
-    size, heads = width_and_heads(hf_config, "n_embd", "n_head")
+    size, heads = read_width_and_heads(hf_config, "n_embd", "n_head")
     inner = hf_config.get("n_inner")
     return {
         "vocab_size": hf_config.get("vocab_size", 50257),
@@ -33,7 +35,7 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
         "num_heads": heads,
         "intermediate_size": 4 * size if inner is None else inner,
         "max_positions": hf_config.get("n_positions", 1024),
-        "activation": activation(hf_config, "activation_function", "gelu_new"),
+        "activation": read_activation(hf_config, "activation_function", "gelu_new"),
         "layer_norm_eps": hf_config.get("layer_norm_epsilon", 1e-5),
         "embedding_dropout": hf_config.get("embd_pdrop", 0.1),
         "hidden_dropout": hf_config.get("resid_pdrop", 0.1),
@@ -43,37 +45,37 @@ def sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def classifier_dropout(hf_config: Mapping[str, Any]) -> float:
-    """The dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 where nothing is said."""
+def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
+    """Returns the dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 if no field names it."""
     rates = (hf_config.get(key) for key in ("classifier_dropout", "hidden_dropout"))
     return next((rate for rate in rates if rate is not None), 0.1)
 
 
-def token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The config.json of an exported token classifier: the checkpoint's own fields, and the labels."""
-    return with_labels(exported_config(hf_config, "GPT2ForTokenClassification"), labels)
+def make_token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """Returns the config.json of an exported token classifier: the checkpoint's fields, and the labels."""
+    return add_labels(make_exported_config(hf_config, "GPT2ForTokenClassification"), labels)
 
 
-def sequence_classifier_config(
+def make_sequence_classifier_config(
     hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any], pad: int
 ) -> dict[str, Any]:
-    """The config.json of an exported sequence classifier; `pad` is the token after which a text has ended."""
-    config = with_labels(exported_config(hf_config, "GPT2ForSequenceClassification"), labels)
+    """Returns the config.json of an exported sequence classifier; `pad` is the id of the token that follows a text."""
+    config = add_labels(make_exported_config(hf_config, "GPT2ForSequenceClassification"), labels)
     return config | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
 
 
-def backbone_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of an exported backbone without a head."""
-    return exported_config(hf_config, "GPT2Model")
+def make_backbone_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config.json of an exported backbone without a head."""
+    return make_exported_config(hf_config, "GPT2Model")
 
 
-def causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """The config.json of an exported GPT2LMHeadModel; the number of words grows where tokens were added."""
-    return exported_config(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}
+def make_causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Returns the config.json of an exported GPT2LMHeadModel; `vocab_size` includes tokens that were added."""
+    return make_exported_config(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}
 
 
-def generation_config(tokenizer: Any) -> dict[str, Any]:
-    """The generation_config.json of an exported GPT-2: where a text begins and ends, and what fills up a batch."""
+def make_generation_config(tokenizer: Any) -> dict[str, Any]:
+    """Returns the generation_config.json of an exported GPT-2: the ids of its start, end and padding tokens."""
     return {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

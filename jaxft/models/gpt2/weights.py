@@ -1,34 +1,37 @@
-"""What a Hugging Face GPT-2 checkpoint means: its sizes, its names of tensors, its config for export."""
+"""Maps the parameters of GPT-2 to the tensors of Hugging Face checkpoints."""
 
-from jaxft.hub.weights import WeightRule, WeightTable, norm_rules
+from jaxft.hub.weights import WeightRule, WeightTable, make_norm_rules
 
 
-def _linear(ours: str, theirs: str, part: tuple[int, int] | None = None) -> list[WeightRule]:
-    # GPT-2 calls its linear layers Conv1D: their weights are [in, out], as our kernels.
+def _linear_rules(parameter: str, tensor: str, chunk: tuple[int, int] | None = None) -> list[WeightRule]:
+    """Returns the rules of a linear layer, from the paths without their last step.
+
+    transformers' GPT-2 calls its linear layers Conv1D. Their weights are `[in, out]`, as our kernels.
+    """
     return [
-        WeightRule(f"{ours}/kernel", f"{theirs}.weight", part=part),
-        WeightRule(f"{ours}/bias", f"{theirs}.bias", part=part),
+        WeightRule(f"{parameter}/kernel", f"{tensor}.weight", chunk=chunk),
+        WeightRule(f"{parameter}/bias", f"{tensor}.bias", chunk=chunk),
     ]
 
 
 _LAYER = "transformer.h.{layer}"
 
-# Of a model with a `GPT2` under `backbone`: GPT2LMHeadModel, and a GPT-2 with another head or none. Heads are those of
-# GPT2ForTokenClassification and, without bias, GPT2ForSequenceClassification.
+# For models with a `GPT2` under `backbone`. They are read from, and written for, transformers' GPT2Model,
+# GPT2LMHeadModel, GPT2ForTokenClassification (`classifier`) and GPT2ForSequenceClassification (`score`, without bias).
 TABLE = WeightTable(
     rules=[
         WeightRule("backbone/embeddings/word/embedding", "transformer.wte.weight"),
         WeightRule("backbone/embeddings/position/embedding", "transformer.wpe.weight"),
-        *norm_rules("backbone/layers/attention_norm", f"{_LAYER}.ln_1"),
-        # Query, key and value stand side by side in one tensor, [in, 3 * out].
-        *_linear("backbone/layers/attention/query", f"{_LAYER}.attn.c_attn", part=(0, 3)),
-        *_linear("backbone/layers/attention/key", f"{_LAYER}.attn.c_attn", part=(1, 3)),
-        *_linear("backbone/layers/attention/value", f"{_LAYER}.attn.c_attn", part=(2, 3)),
-        *_linear("backbone/layers/attention/output", f"{_LAYER}.attn.c_proj"),
-        *norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.ln_2"),
-        *_linear("backbone/layers/mlp/up", f"{_LAYER}.mlp.c_fc"),
-        *_linear("backbone/layers/mlp/down", f"{_LAYER}.mlp.c_proj"),
-        *norm_rules("backbone/norm", "transformer.ln_f"),
+        *make_norm_rules("backbone/layers/attention_norm", f"{_LAYER}.ln_1"),
+        # Query, key and value are three chunks of one tensor, [in, 3 * out].
+        *_linear_rules("backbone/layers/attention/query", f"{_LAYER}.attn.c_attn", chunk=(0, 3)),
+        *_linear_rules("backbone/layers/attention/key", f"{_LAYER}.attn.c_attn", chunk=(1, 3)),
+        *_linear_rules("backbone/layers/attention/value", f"{_LAYER}.attn.c_attn", chunk=(2, 3)),
+        *_linear_rules("backbone/layers/attention/output", f"{_LAYER}.attn.c_proj"),
+        *make_norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.ln_2"),
+        *_linear_rules("backbone/layers/mlp/up", f"{_LAYER}.mlp.c_fc"),
+        *_linear_rules("backbone/layers/mlp/down", f"{_LAYER}.mlp.c_proj"),
+        *make_norm_rules("backbone/norm", "transformer.ln_f"),
         WeightRule("head/kernel", "classifier.weight", "transpose"),
         WeightRule("head/bias", "classifier.bias"),
         WeightRule("head/score/kernel", "score.weight", "transpose"),
@@ -36,7 +39,7 @@ TABLE = WeightTable(
     canonical=[(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")],  # saved from a bare GPT2Model
     ignore=[
         r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$",  # the causal mask, saved by early versions
-        r"^lm_head\.weight$",  # the word embeddings once more (`sizes` refuses configs that untie them)
+        r"^lm_head\.weight$",  # the word embeddings once more (`config.read_sizes` refuses configs that untie them)
         r"^(score|classifier|multiple_choice_head\.summary)\.",  # heads of other tasks
     ],
 )

@@ -20,6 +20,7 @@ from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.inputs import Inputs
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.models.bert.network import Bert
@@ -61,11 +62,11 @@ def imported(folder, labels=LABELS, new=(), **options):
 
     def make():
         rngs = nnx.Rngs(0)
-        backbone = Bert(**bert_config.sizes(config), **options, rngs=rngs)
+        backbone = Bert(**bert_config.read_sizes(config), **options, rngs=rngs)
         return TokenClassifier(
             backbone,
             num_labels=len(labels),
-            dropout=bert_config.classifier_dropout(config),
+            dropout=bert_config.read_classifier_dropout(config),
             initializer_range=0.02,
             rngs=rngs,
         )
@@ -95,9 +96,7 @@ def random_batch(config, rows=3, length=11, seed=0):
 
 def our_logits_and_gradients(graph, parameters, batch):
     def loss(tree):
-        logits = nnx.merge(graph, tree)(
-            batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"]
-        )
+        logits = nnx.merge(graph, tree)(Inputs.from_batch(batch))
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["labels"][..., None], axis=-1)[..., 0]
         return -(scores * batch["weights"]).sum(), logits
 
@@ -133,7 +132,7 @@ def assert_comes_back(folder, tmp_path):
     _, parameters, _ = imported(folder)
     config = read_config(folder)
     out = tmp_path / "out"
-    exported = bert_config.token_classifier_config(config, LABELS)
+    exported = bert_config.make_token_classifier_config(config, LABELS)
     write_model_folder(out, save_weights(bert_weights.TABLE, parameters), exported)
     before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
@@ -191,7 +190,7 @@ def test_pooler_is_torchs(tmp_path):
     model, folder = saved(model, tmp_path / "in")
     config = read_config(folder)
     graph, state = nnx.split(
-        nnx.eval_shape(lambda: Bert(**bert_config.sizes(config), pooler=True, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: Bert(**bert_config.read_sizes(config), pooler=True, rngs=nnx.Rngs(0)))
     )
     abstract = {
         f"backbone/{path}": leaf for path, leaf in parameter_paths.flatten(nnx.to_pure_dict(state)).items()
@@ -203,8 +202,7 @@ def test_pooler_is_torchs(tmp_path):
     @jax.jit
     def pooled(tree):
         backbone = nnx.merge(graph, tree["backbone"])
-        names = ("input_ids", "segment_ids", "positions", "token_type_ids")
-        return backbone.pool(backbone(*(batch[name] for name in names))[:, 0])
+        return backbone.pool(backbone(Inputs.from_batch(batch))[:, 0])
 
     with torch.no_grad():
         inputs = {name: torch.tensor(batch[name]).long() for name in ("input_ids", "token_type_ids")}
@@ -276,7 +274,9 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
     back = save_weights(bert_weights.TABLE, parameters)
     assert all(np.array_equal(back[name], tensor.astype(np.float32)) for name, tensor in half.items())
     assert all(tensor.dtype == np.float32 for tensor in back.values())
-    exported = bert_config.token_classifier_config(config | {"dtype": "bfloat16", "num_labels": 2}, LABELS)
+    exported = bert_config.make_token_classifier_config(
+        config | {"dtype": "bfloat16", "num_labels": 2}, LABELS
+    )
     assert exported["dtype"] == "float32" and exported["num_labels"] == len(LABELS)
 
 
@@ -295,9 +295,11 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
 )
 def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
     with pytest.raises(UserError, match=message):
-        bert_config.sizes(tiny_tensors()[0] | change)
+        bert_config.read_sizes(tiny_tensors()[0] | change)
 
 
 def test_classifier_dropout_falls_back_to_the_bodys():
-    assert bert_config.classifier_dropout({"classifier_dropout": None, "hidden_dropout_prob": 0.3}) == 0.3
-    assert bert_config.classifier_dropout({"classifier_dropout": 0.0, "hidden_dropout_prob": 0.3}) == 0.0
+    assert (
+        bert_config.read_classifier_dropout({"classifier_dropout": None, "hidden_dropout_prob": 0.3}) == 0.3
+    )
+    assert bert_config.read_classifier_dropout({"classifier_dropout": 0.0, "hidden_dropout_prob": 0.3}) == 0.0

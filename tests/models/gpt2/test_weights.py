@@ -18,6 +18,7 @@ from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads import LanguageModel
+from jaxft.layers.inputs import Inputs
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
@@ -52,7 +53,7 @@ def saved(config, seed, folder, kind=GPT2LMHeadModel):
 
 def imported(folder, **options):
     """(graph, parameters by path, report) of a language model with a folder's weights."""
-    sizes = gpt2_config.sizes(read_config(folder)) | options
+    sizes = gpt2_config.read_sizes(read_config(folder)) | options
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     return graph, *load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract, source=str(folder))
@@ -73,7 +74,7 @@ def our_logits_and_gradients(graph, parameters, batch):
     def loss(tree):
         backbone = nnx.merge(graph, tree).backbone
         ids, segments = batch["input_ids"], batch["segment_ids"]
-        logits = backbone.attend(backbone(ids, segments, batch["positions"], jnp.zeros_like(ids)))
+        logits = backbone.attend(backbone(Inputs(ids, segments, batch["positions"], jnp.zeros_like(ids))))
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), ids[:, 1:, None], axis=-1)[..., 0]
         return -(scores * segments[:, 1:]).sum(), logits
 
@@ -122,7 +123,7 @@ def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     write_model_folder(
         exported,
         save_weights(gpt2_weights.TABLE, parameters),
-        gpt2_config.causal_lm_config(config, config["vocab_size"]),
+        gpt2_config.make_causal_lm_config(config, config["vocab_size"]),
     )
     original, back = (load_file(path / "model.safetensors") for path in (folder, exported))
     assert original.keys() == back.keys()
@@ -196,7 +197,7 @@ def test_a_joint_projection_of_the_wrong_width_is_named(tmp_path):
 )
 def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
     with pytest.raises(UserError, match=message):
-        gpt2_config.sizes(tiny_tensors()[0] | change)
+        gpt2_config.read_sizes(tiny_tensors()[0] | change)
 
 
 def test_every_size_of_the_paper_has_its_number_of_parameters():
@@ -206,11 +207,11 @@ def test_every_size_of_the_paper_has_its_number_of_parameters():
         ({"n_embd": 1280, "n_layer": 36, "n_head": 20}, 774.0),
         ({"n_embd": 1600, "n_layer": 48, "n_head": 25}, 1557.6),
     ):
-        sizes = gpt2_config.sizes({"model_type": "gpt2", **fields})
+        sizes = gpt2_config.read_sizes({"model_type": "gpt2", **fields})
         state = nnx.state(nnx.eval_shape(lambda sizes=sizes: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
         assert sum(leaf.size for leaf in jax.tree.leaves(state)) == pytest.approx(millions * 1e6, rel=1e-3)
 
 
 def test_exported_half_precision_is_said_to_be_float32():
-    config = gpt2_config.causal_lm_config(tiny_tensors()[0] | {"dtype": "float16"}, 99)
+    config = gpt2_config.make_causal_lm_config(tiny_tensors()[0] | {"dtype": "float16"}, 99)
     assert config["dtype"] == "float32" and config["vocab_size"] == 99

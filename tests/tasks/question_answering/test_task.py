@@ -25,7 +25,7 @@ from jaxft.tasks.question_answering import answer_search
 from jaxft.tasks.question_answering.answer_search import Candidate, RankedAnswers
 from jaxft.tasks.question_answering.task import QuestionAnswering
 from jaxft.training import step
-from jaxft.training.setup import make_network
+from jaxft.training.network import make_network
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.models.parity import assert_gradients_are_torchs, randomize
 
@@ -82,7 +82,7 @@ def setting():
     """(values, network, torch's model, our parameters of it, its windows, compiled gradient)."""
     values = values_of()
     net = make_network(
-        task_of(values), bert_config.sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values)
+        task_of(values), bert_config.read_sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values)
     )
     theirs = BertForQuestionAnswering(HF).eval()
     randomize(theirs, 1)

@@ -25,7 +25,8 @@ from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.training import step
 from jaxft.training.evaluation import predict_batches
-from jaxft.training.setup import compile_eval, make_network
+from jaxft.training.network import make_network
+from jaxft.training.setup import compile_eval
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.models.parity import assert_gradients_are_torchs, randomize
 
@@ -66,7 +67,7 @@ def task_of(values):
 
 
 def network(values):
-    sizes = bert_config.sizes(HF.to_dict()) | {"unroll": False}
+    sizes = bert_config.read_sizes(HF.to_dict()) | {"unroll": False}
     return make_network(task_of(values), sizes, make_mesh(values))
 
 
@@ -247,7 +248,7 @@ def test_dropout_is_on_before_the_head_too():
         .arrays
     )
 
-    sizes = bert_config.sizes(HF.to_dict()) | {
+    sizes = bert_config.read_sizes(HF.to_dict()) | {
         "unroll": False,
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,

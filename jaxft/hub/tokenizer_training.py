@@ -1,0 +1,55 @@
+"""Trains the tokenizer of a new model."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from jaxft.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+END = "<|endoftext|>"  # begins, ends and pads texts, as GPT-2's does
+BYTES = 256  # tokens that every byte-level vocabulary has besides `END`
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> "PreTrainedTokenizerFast":
+    """Trains a byte-level BPE tokenizer like GPT-2's.
+
+    It encodes any text, and decoding gives the text back unchanged. Source: Radford et al. 2019, section 2.2;
+    Sennrich et al. 2016.
+
+    Args:
+      texts: the training text.
+      vocab_size: tokens at most; fewer if the text does not have that many.
+      max_length: the longest input, in tokens, that the tokenizer declares.
+
+    Raises:
+      UserError: `vocab_size` is too small.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast  # slow to import
+
+    if vocab_size < BYTES + 1:
+        raise UserError(
+            f"config.model.vocab_size={vocab_size}: a byte-level tokenizer has {BYTES} bytes and {END}; "
+            f"expected {BYTES + 1} or more"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=[END],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )

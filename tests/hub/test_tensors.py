@@ -1,0 +1,62 @@
+"""Tensors of a checkpoint: from one file or several, and the errors for files that are missing or broken."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxft.errors import UserError
+from jaxft.hub.tensors import open_tensors
+
+
+@pytest.fixture
+def tensors():
+    return {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float32)}
+
+
+def test_weights_only_as_a_pickle_say_why_not_and_how_to_convert(tmp_path):
+    with pytest.raises(UserError, match="expected weights as model.safetensors .*, found none"):
+        open_tensors(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(
+        UserError, match=r"found only pytorch_model.bin.* never loaded; .*save_pretrained\(NEW_FOL"
+    ):
+        open_tensors(tmp_path)
+
+
+def test_single_and_sharded_weights_are_the_same_tensors(tmp_path, tensors):
+    save_file({"a": tensors["a"]}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"b": tensors["b"]}, tmp_path / "model-00002-of-00002.safetensors")
+    weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    sharded = open_tensors(tmp_path)
+    assert sorted(sharded) == ["a", "b"] and len(sharded) == 2
+    assert all(np.array_equal(sharded[name], tensor) for name, tensor in tensors.items())
+    save_file(tensors, tmp_path / "model.safetensors")
+    single = open_tensors(tmp_path)
+    assert all(np.array_equal(single[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_broken_index_or_shard_is_named(tmp_path, tensors):
+    def index(weight_map):
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+    save_file(tensors, tmp_path / "1.safetensors")
+    index({})
+    with pytest.raises(UserError, match="expected an object 'weight_map'"):
+        open_tensors(tmp_path)
+    index({"a": "2.safetensors"})
+    with pytest.raises(UserError, match="names the shard '2.safetensors', which is not there"):
+        open_tensors(tmp_path)
+    index({"a": "../1.safetensors"})
+    with pytest.raises(UserError, match="is not a file name in the same folder"):
+        open_tensors(tmp_path)
+    index({"c": "1.safetensors"})
+    with pytest.raises(UserError, match="says that '1.safetensors' has the tensor 'c', but it has not"):
+        open_tensors(tmp_path)
+    content = (tmp_path / "1.safetensors").read_bytes()
+    for broken in (b"", b"garbage", content[:-4]):
+        (tmp_path / "model.safetensors").write_bytes(broken)
+        with pytest.raises(UserError, match="model.safetensors: damaged or not a safetensors file"):
+            open_tensors(tmp_path)
