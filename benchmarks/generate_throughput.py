@@ -1,11 +1,11 @@
-"""jaxft beside torch's `generate` (KV cache on): new tokens a second, in turns; prints JSON lines.
+"""Compares jaxft with torch's `generate` (KV cache on): new tokens a second, in turns; prints JSON lines.
 
     python benchmarks/generate_throughput.py [--layers 12 --width 768 --heads 12] [--batch 8] [--method greedy]
 
 Both sides continue the same prompts of random tokens with the same random GPT-2 in float32 (weights from one
 seed, saved once), all texts to the full number of new tokens, each side in a process of its own that waits while
-the other one computes. With `--method greedy` and `beam` a line tells on how many texts the two agree wholly:
-with random weights, near ties are common, so a few may part after many tokens.
+the other one computes. With `--method greedy` and `beam` a line tells how many texts are the same on both sides:
+with random weights near ties are common, so that a few texts may differ after many tokens.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# Of torch's `generate` and of ours.
+# Options by method: those of torch's `generate`, and ours.
 METHODS = {
     "greedy": ({"do_sample": False}, {}),
     "sample": ({"do_sample": True, "top_k": 0}, {"temperature": 1.0}),
@@ -33,7 +33,7 @@ METHODS = {
 
 
 def make_prompts(flags) -> list[list[int]]:
-    """`--batch` prompts of random tokens, the first of `--prompt` tokens, the others of half of it or more."""
+    """Returns `--batch` prompts of random tokens: the first has `--prompt` tokens, the others at least half as many."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def make_prompts(flags) -> list[list[int]]:
 
 
 def write_model(flags, folder: Path) -> None:
-    """A random GPT-2 of the flags' sizes."""
+    """Writes a random GPT-2 of the flags' sizes."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -59,7 +59,7 @@ def write_model(flags, folder: Path) -> None:
 
 
 def torch_side(flags, folder: Path):
-    """A function that generates with torch."""
+    """Returns a function that generates with torch."""
     import torch
     from transformers import GPT2LMHeadModel
 
@@ -74,16 +74,16 @@ def torch_side(flags, folder: Path):
         mask[row, flags.prompt - len(prompt) :] = 1
 
     def generate() -> list[list[int]]:
-        found = model.generate(
+        rows = model.generate(
             ids, attention_mask=mask, pad_token_id=0, max_new_tokens=flags.new, **METHODS[flags.method][0]
         )
-        return found[:, flags.prompt :].tolist()
+        return rows[:, flags.prompt :].tolist()
 
     return generate
 
 
 def jaxft_side(flags, folder: Path):
-    """A function that generates with jaxft."""
+    """Returns a function that generates with jaxft."""
     from flax import nnx
 
     from jaxft.generation.generator import Generator

@@ -1,15 +1,15 @@
-"""jaxft beside the Hugging Face Trainer on GPT-2 from random weights: speed, memory, loss; and two layouts of text.
+"""Compares jaxft with the Hugging Face Trainer on GPT-2 from random weights: speed, memory, loss; and two layouts of text.
 
     python benchmarks/lm_throughput.py --text FILE --peer hf_lm.py [--part small|large|layouts]
     python benchmarks/lm_throughput.py --part memory
 
 The peer script takes --text, --layers, --width, --heads, --vocab, --block, --bs, --steps, --lr, --seed and prints a
-JSON line with real_tokens_per_s, peak_rss_mb and eval_loss. Both sides run in turn, a seed after the other: byte
+JSON line with real_tokens_per_s, peak_rss_mb and eval_loss. Both sides run in turn, one seed after the other: byte
 tokens in a vocabulary of 50,257, contiguous blocks of --block from the first nine tenths of the text, --rows a step,
 AdamW as the Trainer sets it, dropout 0.1, loss over the first 64 blocks of the last tenth. Speeds are of the training
 loop alone, memory is the process's peak. layouts: documents (speeches between blank lines) packed, and contiguous
 blocks, the same steps each, both measured in both ways. memory: what value and gradient need besides parameters
-and batch with all logits at once and in chunks, by the compiler's word: nothing is computed. Prints JSON lines.
+and batch with all logits at once and in chunks, as the compiler reports it: nothing is computed. Prints JSON lines.
 """
 
 import argparse
@@ -35,7 +35,7 @@ END = "<|endoftext|>"
 
 
 def make_model(folder: Path, size: str) -> Path:
-    """A folder with config.json and a tokenizer of the 256 bytes and the end of text; no weights."""
+    """Writes a folder with config.json and a tokenizer of the 256 bytes and the end of text; no weights."""
     layers, width, heads = SIZES[size]
     path = folder / size
     GPT2Config(n_layer=layers, n_embd=width, n_head=heads, vocab_size=VOCABULARY).save_pretrained(path)
@@ -47,20 +47,20 @@ def make_model(folder: Path, size: str) -> Path:
     return path
 
 
-def cut_text(flags, folder: Path) -> dict[str, Path]:
-    """The peer's split of the text as files: {"train": ..., "dev": ...}."""
+def split_text(flags, folder: Path) -> dict[str, Path]:
+    """Writes the text's splits, cut as the peer cuts them, and returns their paths: {"train": ..., "dev": ...}."""
     content = Path(flags.text).read_bytes()
-    cut = int(len(content) * 0.9)
-    parts = {"train": content[:cut], "dev": content[cut : cut + EVALUATED * flags.block]}
-    for name, part in parts.items():
-        (folder / f"{name}.txt").write_bytes(part)
-    return {name: folder / f"{name}.txt" for name in parts}
+    border = int(len(content) * 0.9)
+    splits = {"train": content[:border], "dev": content[border : border + EVALUATED * flags.block]}
+    for name, split in splits.items():
+        (folder / f"{name}.txt").write_bytes(split)
+    return {name: folder / f"{name}.txt" for name in splits}
 
 
 def run_jaxft(
     flags, model: Path, texts: dict[str, Path], workdir: Path, *, steps: int, seed: int, **settings
 ) -> dict:
-    """One run of jaxft with the peer's settings, under `settings`; its summary.json, and the command's seconds."""
+    """Runs jaxft with the peer's settings, overridden by `settings`; returns summary.json and the command's seconds."""
     values = {
         "model.checkpoint": model,
         "model.init": "scratch",
@@ -91,16 +91,16 @@ def run_jaxft(
 
 
 def run_peer(flags, size: str, *, steps: int, seed: int) -> dict:
-    """One run of the peer script; the JSON line it prints."""
+    """Runs the peer script and returns the JSON line that it prints."""
     layers, width, heads = SIZES[size]
     options = {"text": flags.text, "layers": layers, "width": width, "heads": heads, "vocab": VOCABULARY}
     options |= {"block": flags.block, "bs": flags.rows, "steps": steps, "lr": LR, "seed": seed}
-    command = [sys.executable, flags.peer, *(part for k, v in options.items() for part in (f"--{k}", str(v)))]
+    command = [sys.executable, flags.peer, *(word for k, v in options.items() for word in (f"--{k}", str(v)))]
     return json.loads(run(command).strip().splitlines()[-1])
 
 
 def run(command: list[str]) -> str:
-    """What the command prints; its errors are shown if it fails."""
+    """Runs a command and returns what it prints; if it fails, shows its errors and exits."""
     done = subprocess.run(command, env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
@@ -113,12 +113,12 @@ def show(**line) -> None:
 
 
 def side_by_side(flags, size: str) -> None:
-    """Both sides in turn, once a seed: tokens/s, peak memory and evaluation loss, their medians and ratios."""
+    """Runs both sides in turn, once for each seed; shows tokens/s, peak memory, evaluation loss, medians and ratios."""
     steps = flags.steps if size == "small" else flags.steps_large
     sides = {"jaxft": [], "peer": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, texts = make_model(folder, size), cut_text(flags, folder)
+        model, texts = make_model(folder, size), split_text(flags, folder)
         for seed in flags.seeds:
             ours = run_jaxft(
                 flags, model, texts, folder / f"run{seed}", steps=steps, seed=seed, model__remat=flags.remat
@@ -169,7 +169,7 @@ def layouts(flags) -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, texts = make_model(folder, "small"), cut_text(flags, folder)
+        model, texts = make_model(folder, "small"), split_text(flags, folder)
         for seed in flags.seeds:
             for way, data in ways.items():
                 workdir = folder / f"{way}{seed}"
@@ -182,21 +182,21 @@ def layouts(flags) -> None:
                     # A run that starts from these weights and stays there: its first evaluation measures them.
                     settings = {f"data__{key}": value for key, value in other.items()}
                     settings |= {"init_from": workdir, "optim__lr": 1e-20, "optim__weight_decay": 0.0}
-                    again = run_jaxft(
+                    measurement = run_jaxft(
                         flags, model, texts, folder / f"{way}{seed}{measured}", steps=1, seed=seed, **settings
                     )
-                    line[f"dev_{measured}"] = {k: again["dev"][k] for k in ("loss", "bits_per_byte")}
+                    line[f"dev_{measured}"] = {k: measurement["dev"][k] for k in ("loss", "bits_per_byte")}
                 show(run=f"layout {way}", seed=seed, steps=flags.steps_layouts, **line)
 
 
 def memory() -> None:
-    """MiB of temporaries at GPT-2 small and 8 rows of 1,024, float32: of the loss alone, and of a step with remat."""
+    """Shows MiB of temporaries of GPT-2 small, 8 rows of 1,024, float32: the loss alone, and a step with remat."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
 
+    from jaxft.layers.heads import LanguageModel
     from jaxft.layers.inputs import Inputs
-from jaxft.layers.heads import LanguageModel
     from jaxft.losses import chunked as chunked_loss
     from jaxft.losses import cross_entropy
     from jaxft.models.gpt2 import config as gpt2_config
@@ -208,29 +208,32 @@ from jaxft.layers.heads import LanguageModel
     labels, weights = jax.ShapeDtypeStruct((8192,), jnp.int32), jax.ShapeDtypeStruct((8192,), jnp.float32)
     hidden, table = (jax.ShapeDtypeStruct((n, sizes["hidden_size"]), jnp.float32) for n in (8192, VOCABULARY))
 
-    def whole(hidden, table, labels, weights):
+    def unchunked(hidden, table, labels, weights):
         return cross_entropy.cross_entropy(hidden @ table.T, labels, weights)[0]
 
     def chunked(hidden, table, labels, weights):
         return chunked_loss.chunked_cross_entropy(hidden, table, labels, weights)[0]
 
-    for name, loss in (("whole", whole), ("chunked", chunked)):
+    for name, loss in (("whole", unchunked), ("chunked", chunked)):
 
         def step(state, ids, labels, weights, loss=loss):
-            body = nnx.merge(graph, state).backbone
+            backbone = nnx.merge(graph, state).backbone
             positions = jnp.broadcast_to(jnp.arange(1024), ids.shape)
-            states = body(Inputs(ids, jnp.ones_like(ids), positions, token_type_ids=ids))
-            table = body.embeddings.word.embedding[...]
+            states = backbone(Inputs(ids, jnp.ones_like(ids), positions, token_type_ids=ids))
+            table = backbone.embeddings.word.embedding[...]
             return loss(states.reshape(len(labels), -1), table, labels, weights)
 
-        alone = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(hidden, table, labels, weights)
-        step = jax.jit(jax.value_and_grad(step)).lower(state, ids, labels, weights)
-        mib = [one.compile().memory_analysis().temp_size_in_bytes / 2**20 for one in (alone, step)]
+        lowered_loss = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(hidden, table, labels, weights)
+        lowered_step = jax.jit(jax.value_and_grad(step)).lower(state, ids, labels, weights)
+        mib = [
+            lowered.compile().memory_analysis().temp_size_in_bytes / 2**20
+            for lowered in (lowered_loss, lowered_step)
+        ]
         show(result="memory", logits=name, loss_mib=round(mib[0]), step_mib=round(mib[1]))
 
 
 def main() -> None:
-    """Parses the flags and runs the parts."""
+    """Parses the flags and runs what `--part` names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
