@@ -17,12 +17,12 @@ from jaxft.errors import UserError
 from jaxft.inference.model import open_model
 from jaxft.inference.output_file import open_output
 from jaxft.parallel import processes
-from jaxft.tasks.lines import Lines
-from jaxft.tasks.multi_task.answers import MultiOutput
-from jaxft.tasks.question_answering.answers import AnsweredOutput
-from jaxft.tasks.sequence_classification.answers import LabelledOutput
-from jaxft.tasks.token_classification.answers import TaggedOutput
-from jaxft.training.finished_run import Run, open_run
+from jaxft.tasks.lines import InputLines
+from jaxft.tasks.multi_task.answers import MultiTaskOutput
+from jaxft.tasks.question_answering.answers import QuestionAnsweringOutput
+from jaxft.tasks.sequence_classification.answers import SequenceClassificationOutput
+from jaxft.tasks.token_classification.answers import TokenClassificationOutput
+from jaxft.training.workdir import Run, open_run
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "squad", "text")
 CHUNK_BATCHES = 4  # of as many words as a batch has slots; at 1.5 subwords a word it is six batches
@@ -31,22 +31,21 @@ CHUNK_BATCHES = 4  # of as many words as a batch has slots; at 1.5 subwords a wo
 class Output(Protocol):
     """The examples of an input, and the input with what was predicted for them."""
 
-    lines: Lines
+    lines: InputLines
 
     def examples(self) -> Iterator[Any]:
         """The examples, read as they are asked for."""
 
-    def write(self, example: Any, prediction: Any) -> list[bytes]:
+    def render(self, example: Any, prediction: Any) -> list[bytes]:
         """What is written for the next example, with the lines before it."""
 
 
 # By task; made of the run and the flags.
 OUTPUTS: dict[str, Callable[[Run, argparse.Namespace], Output]] = {
-    "token_classification": TaggedOutput,
-    "crf_tagging": TaggedOutput,
-    "sequence_classification": LabelledOutput,
-    "question_answering": AnsweredOutput,
-    "multi_task": MultiOutput,
+    "token_classification": TokenClassificationOutput,
+    "sequence_classification": SequenceClassificationOutput,
+    "question_answering": QuestionAnsweringOutput,
+    "multi_task": MultiTaskOutput,
 }
 
 
@@ -98,7 +97,7 @@ def run_predict(flags: argparse.Namespace) -> None:
         examples = 0
         began = time.perf_counter()
         for chunk in chunks:
-            put([piece for example, prediction in chunk for piece in output.write(example, prediction)])
+            put([piece for example, prediction in chunk for piece in output.render(example, prediction)])
             examples += len(chunk)
         put(output.lines.take_rest())
     seconds = time.perf_counter() - began

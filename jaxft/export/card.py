@@ -3,19 +3,17 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from jaxft.config.sections import NEW
 from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
 from jaxft.io import read_json
-from jaxft.models.pretrained_model import NEW
 from jaxft.tasks.causal_lm import card as causal_lm_card
 from jaxft.tasks.multi_task import card as multi_task_card
 from jaxft.tasks.question_answering import card as question_answering_card
 from jaxft.tasks.sequence_classification import card as sequence_classification_card
 from jaxft.tasks.token_classification import card as token_classification_card
-from jaxft.tasks.token_classification import crf_card
 from jaxft.training.workdir import Run
 
 # By task, the module that writes what only its card has.
@@ -26,14 +24,6 @@ TASK_CARDS = {
     "question_answering": question_answering_card,
     "multi_task": multi_task_card,
 }
-
-
-def _card_of(run: Run) -> ModuleType:
-    """The module that describes the task of `run`."""
-    is_crf = run.config.task == "token_classification" and run.config.model.crf
-    return crf_card if is_crf else PARTS[run.config.task]
-
-
 # Settings that say nothing about the weights.
 OMITTED_SETTINGS = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 

@@ -40,13 +40,13 @@ def needs_loader(run: Run) -> bool:
     no CRF, joins neighbouring words of the same label, reads a word's label at its first subword, and reads only the
     beginning of a long text.
     """
-    data = run.config.data
-    exceeds_pipeline = {
-        "crf_tagging": True,
-        "token_classification": data.label_subwords == "last" or not forms_entities(run.config, run.labels),
-        "sequence_classification": data.truncation != "head",
-    }
-    return exceeds_pipeline.get(run.config.task, False) or needs_heads_only(run)
+    config = run.config
+    if config.task == "token_classification":
+        is_read_otherwise = config.data.label_subwords == "last" or not forms_entities(config, run.labels)
+        return config.model.crf or is_read_otherwise
+    if config.task == "sequence_classification" and config.data.truncation != "head":
+        return True
+    return needs_heads_only(run)
 
 
 def tagging_heads(run: Run, task: Any) -> list[str]:

@@ -1,30 +1,30 @@
-"""Reads an input once and keeps each line until what was predicted for it is written beside it."""
+"""Keeps the lines of an input until the predictions for them are written, and makes lines of JSON and of tables."""
 
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.data.sources import conll
 from jaxft.errors import UserError
 
 
-class Lines:
-    """The lines of a file or of stdin ("-"), as bytes, with their ends.
+class InputLines:
+    """The lines of a file or of stdin ("-"), as bytes, with their line ends.
 
-    Lines are kept from their reading until they are taken, so as many are held as the consumer reads ahead.
+    Iteration reads lines and keeps each until `take` returns it. So as many are held as the consumer reads ahead.
     """
 
     def __init__(self, source: str):
         self.name = conll.source_name(source)
         self._stream = sys.stdin.buffer if source == "-" else open(source, "rb")
-        self._lines: deque[bytes] = deque()
-        self._taken = 0
+        self._kept_lines: deque[bytes] = deque()
+        self._taken_count = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._stream:
-            self._lines.append(line)
+            self._kept_lines.append(line)
             yield line
 
     def close(self) -> None:
@@ -33,44 +33,48 @@ class Lines:
             self._stream.close()
 
     def take(self, count: int) -> list[bytes]:
-        """The next `count` lines."""
-        self._taken += count
-        return [self._lines.popleft() for _ in range(count)]
+        """Returns the next `count` lines and forgets them."""
+        self._taken_count += count
+        return [self._kept_lines.popleft() for _ in range(count)]
 
     def take_until(self, origin: str) -> list[bytes]:
-        """The lines before the one that an example's `origin` names, "data.csv:17"."""
-        return self.take(int(origin.rpartition(":")[2]) - 1 - self._taken)
+        """Takes the lines before the one that an example's `origin`, "data.csv:17", names."""
+        return self.take(int(origin.rpartition(":")[2]) - 1 - self._taken_count)
 
     def take_rest(self) -> list[bytes]:
-        """The lines after the last example, once all are read."""
-        return self.take(len(self._lines))
+        """Takes the lines after the last example, once all are read."""
+        return self.take(len(self._kept_lines))
 
 
 def choose_format(source: str, format: str, guessed: str, formats: tuple[str, ...]) -> str:
-    """The format that `source` has, or is `guessed` to have. Raises `UserError` for what cannot be predicted on."""
+    """Returns `format`, or for "auto" the `guessed` one.
+
+    Raises:
+      UserError: the source or its format is not for predictions.
+    """
     if source.startswith(("demo:", "hub:")):
         raise UserError(f"--input {source}: predictions are for files and stdin; save the text in a file")
-    found = guessed if format == "auto" else format
-    if found not in formats:
+    chosen = guessed if format == "auto" else format
+    if chosen not in formats:
         raise UserError(
-            f"{source}: predictions are for {', '.join(formats)}, not {found}; give the text in one of these"
+            f"{source}: predictions are for {', '.join(formats)}, not {chosen}; give the text in one of these"
         )
-    return found
+    return chosen
 
 
-def extended_json(line: bytes, new: Mapping[str, Any]) -> bytes:
-    """A JSON line with keys added; one that it has already is added as `predicted_KEY`."""
+def extend_json_line(line: bytes, additions: Mapping[str, Any]) -> bytes:
+    """Returns a JSON line with keys added; a key that it already has is added as `predicted_KEY`."""
     record = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-    return json_line(record | {free_name(key, record): value for key, value in new.items()})
+    return make_json_line(record | {free_key(key, record): value for key, value in additions.items()})
 
 
-def free_name(key: str, used: Any) -> str:
-    """`key`, or `predicted_KEY` where that is in use and does not itself say that it is predicted."""
+def free_key(key: str, used: Container[str]) -> str:
+    """Returns `key`, or `predicted_KEY` if `key` is used and does not begin with "predicted_" itself."""
     return f"predicted_{key}" if key in used and not key.startswith("predicted_") else key
 
 
-def json_line(record: Mapping[str, Any]) -> bytes:
-    """A JSON line in UTF-8."""
+def make_json_line(record: Mapping[str, Any]) -> bytes:
+    """Returns a JSON line in UTF-8."""
     try:
         return json.dumps(record, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape and UTF-8 cannot hold
@@ -78,13 +82,13 @@ def json_line(record: Mapping[str, Any]) -> bytes:
 
 
 def prediction_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """JSON lines: texts, gold labels and predictions."""
+    """Yields JSON lines of texts, gold labels and predictions."""
     for record in records:
         yield json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def error_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
-    """The error list, tab-separated with a header; white space within a cell becomes one space."""
+    """Yields the lines of an error list, tab-separated with a header; white space in a cell becomes one space."""
     yield "\t".join(columns) + "\n"
     for row in rows:
         yield "\t".join(" ".join(str(row[name]).split()) for name in columns) + "\n"

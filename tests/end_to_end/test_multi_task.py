@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from jaxft.cli import evaluate, predict
-from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
 from jaxft.export import card, with_torch
@@ -18,9 +17,10 @@ from jaxft.export.writer import export_run
 from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.run import train
+from jaxft.training.settings import load_settings
 from jaxft.training.setup import open_base_model
 from jaxft.training.splits import collect_labels, encode_splits, read_splits
 from jaxft.training.step import add_step_scales, merge_model
@@ -97,7 +97,6 @@ def config_for(folder, tiny_bert, **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    settings.validate(config)
     return config
 
 
@@ -162,7 +161,7 @@ def test_data_sets_of_their_own(apart):
 
 def test_a_stopped_run_ends_bit_identically(apart, tmp_path, monkeypatch):
     """In the second of two epochs of data sets that go at paces of their own, a set a step."""
-    config = settings.load(str(apart[0] / "config.json"))
+    config = load_settings(str(apart[0] / "config.json"))
     assert_a_stopped_run_ends_bit_identically(config, apart[0], tmp_path / "run", monkeypatch, at=40)
 
 
@@ -264,7 +263,7 @@ def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     text = (tmp_path / "model/README.md").read_text()
     assert "from heads_loader import Model" in text and str(run.parent) not in text
     assert ("`slots`, token classification: O, B-one" in text) == (kind == "joint")
-    assert card.TASK_CARDS["multi_task"].origin(open_run(run), 7)
+    assert card.TASK_CARDS["multi_task"].describe_model(open_run(run), 7)
 
 
 # ---------------------------------------------------------------- the loss
@@ -278,7 +277,7 @@ def network(folder, tiny_bert):
         files = {"data__train": f"{folder}/both.jsonl?id=0-59", "data__dev": f"{folder}/both.jsonl?id=60"}
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
         checkpoint = open_base_model(config, lambda: [])
-        kind = TASKS[config.task]
+        kind = task_class(config)
         found = {0: read_splits(kind, config, lambda _: None, ["train"])["train"]}
         task = kind(collect_labels(kind, found), head_dropout=0.0, config=config)
         train, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
@@ -471,5 +470,5 @@ def test_bad_data(folder, tiny_bert, tmp_path):
 
 
 def test_recipe_offline():
-    config = settings.load(str(REPOSITORY / "configs/nlupp.py"))
+    config = load_settings(str(REPOSITORY / "configs/nlupp.py"))
     assert config.data.train == "demo:requests/train"

@@ -9,13 +9,13 @@ import pytest
 from sklearn import metrics
 
 from jaxft.cli import evaluate, predict
-from jaxft.config import loading as settings
 from jaxft.data.demo import ner
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export import with_torch
 from jaxft.export.writer import export_run
 from jaxft.training.run import train
+from jaxft.training.settings import load_settings
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -51,7 +51,7 @@ def flags(tiny_flags, files):
 @pytest.fixture(scope="module")
 def finished(flags, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("plain") / "run"
-    return workdir, train(settings.load(flags[1], flags[0]), workdir)
+    return workdir, train(load_settings(flags[1], flags[0]), workdir)
 
 
 def columns(path) -> list[list[str]]:
@@ -88,7 +88,7 @@ def test_a_run_keeps_the_labels_and_scores_them_as_scikit_learn_does(finished, f
 
 
 def test_a_stopped_run_ends_bit_identically(finished, flags, tmp_path, monkeypatch):
-    config = settings.load(flags[1], flags[0])
+    config = load_settings(flags[1], flags[0])
     assert_a_stopped_run_ends_bit_identically(config, finished[0], tmp_path / "run", monkeypatch, at=40)
 
 
@@ -145,7 +145,7 @@ def test_predict_evaluate_and_export_keep_them_too(finished, files, tmp_path, ca
 def test_what_does_not_fit_is_named(flags, tmp_path, changed, message):
     (path := tmp_path / "entities.conll").write_text("Anna\tB-PER\nleft\tO\n")
     changed = {key: path if value == "entities" else value for key, value in changed.items()}
-    config = settings.load(flags[1], [*flags[0], *(f"--config.{key}={v}" for key, v in changed.items())])
+    config = load_settings(flags[1], [*flags[0], *(f"--config.{key}={v}" for key, v in changed.items())])
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run")
 
@@ -154,7 +154,7 @@ def test_labels_with_prefixes_stay_as_they_are_where_that_is_asked_for(tmp_path,
     """Only as far as the labels: scheme "none" over tags that would be read as IOB2."""
     from jaxft.tasks.token_classification.task import TokenClassification
 
-    config = settings.load(flags[1], [*flags[0], "--config.data.scheme=none"])
+    config = load_settings(flags[1], [*flags[0], "--config.data.scheme=none"])
     path = write_conll(tmp_path / "x.conll", [Sentence(list("abc"), ["I-X", "O", "B-X"], 0, "")])
     said = []
     sentences = TokenClassification.read(config, "train", str(path), said.append)

@@ -19,7 +19,7 @@ from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.inference import model as inference
-from jaxft.tasks.token_classification.answers import labelled
+from jaxft.tasks.token_classification.answers import list_labelled_spans
 from jaxft.tasks.token_classification.task import Prediction
 from jaxft.training.log.instruments import CompileCounter
 from jaxft.training.workdir import open_run
@@ -161,12 +161,12 @@ def test_entities_are_read_as_conlleval_does_with_the_mean_score():
     offsets = [(0, 4), (5, 9), (9, 10), (11, 15)]
     sentence = Sentence([text[a:b] for a, b in offsets], None, 0, "x:1", text, offsets)
     prediction = Prediction(["I-PER", "I-PER", "O", "I-LOC"], np.array([0.5, 0.75, 0.9, 1], np.float32))
-    assert labelled(sentence, prediction)["entities"] == [
+    assert list_labelled_spans(sentence, prediction)["entities"] == [
         {"start": 0, "end": 9, "label": "PER", "text": "Anna Berg", "score": 0.625},
         {"start": 11, "end": 15, "label": "LOC", "text": "Oslo", "score": 1.0},
     ]
     both = dataclasses.replace(prediction, tags=["B-PER", "B-PER", "O", "O"])
-    assert [e["text"] for e in labelled(sentence, both)["entities"]] == ["Anna", "Berg"]
+    assert [e["text"] for e in list_labelled_spans(sentence, both)["entities"]] == ["Anna", "Berg"]
 
 
 def test_a_sentence_of_any_length_is_tagged_whole(tag):

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.cli import evaluate, predict
-from jaxft.config import loading as settings
 from jaxft.data.encoding.labelled_texts import _pieces
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
@@ -25,6 +24,7 @@ from jaxft.export.heads_loader import cut_texts
 from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
 from jaxft.training.run import train
+from jaxft.training.settings import settings_from_config
 from jaxft.training.workdir import open_run
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -65,8 +65,7 @@ def folder(tmp_path_factory):
 
 
 def config_for(folder, tiny_bert, suffix="csv", **changed):
-    config = settings.base()
-    config.update_from_flattened_dict(
+    config = settings_from_config(
         {
             "task": "sequence_classification",
             "model.checkpoint": str(tiny_bert),
@@ -86,7 +85,6 @@ def config_for(folder, tiny_bert, suffix="csv", **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    settings.validate(config)
     return config
 
 
@@ -361,7 +359,7 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
     assert (tmp_path / "model/heads_loader.py").exists() == ("heads_loader" in text) == (kind == "single")
     if kind == "several":
         assert f"p {model.config.thresholds['p']:.3f}" in text
-    assert card.TASK_CARDS["sequence_classification"].origin(open_run(run), 7)
+    assert card.TASK_CARDS["sequence_classification"].describe_model(open_run(run), 7)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Scores of labels by themselves equal scikit-learn's, and states merge to those of one state over all."""
+"""Word-level scores equal scikit-learn's, and merged states equal one state over all sentences."""
 
 import numpy as np
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
 from jaxft.metrics.tokens import LabelState
-from jaxft.tasks.token_classification.entity_report import evaluation_record
+from jaxft.tasks.token_classification.report import evaluation_record
 
 WORDS = st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("ABCD")), min_size=1, max_size=6)
 SENTENCES = st.lists(WORDS, min_size=1, max_size=6)
@@ -15,16 +15,16 @@ SENTENCES = st.lists(WORDS, min_size=1, max_size=6)
 @given(SENTENCES, st.integers(0, 6))
 def test_scores_are_scikit_learns_however_they_are_merged(sentences, cut):
     state, other = LabelState(), LabelState()
-    for target, part in ((state, sentences[:cut]), (other, sentences[cut:])):
-        gold, found = ([[pair[side] for pair in s] for s in part] for side in (0, 1))
-        target.update(gold, found, loss_sum=float(len(part)), weight_sum=1.0)
+    for target, shard in ((state, sentences[:cut]), (other, sentences[cut:])):
+        gold, predicted = ([[pair[side] for pair in s] for s in shard] for side in (0, 1))
+        target.update(gold, predicted, loss_sum=float(len(shard)), weight_sum=1.0)
     state.merge(other)
-    gold, found = zip(*(pair for s in sentences for pair in s), strict=True)
+    gold, predicted = zip(*(pair for s in sentences for pair in s), strict=True)
     values = state.compute()
-    assert values["token_accuracy"] == sklearn.accuracy_score(gold, found)
+    assert values["token_accuracy"] == sklearn.accuracy_score(gold, predicted)
     assert values["loss"] == len(sentences) / 2
     for average in ("macro", "weighted"):
-        scores = sklearn.precision_recall_fscore_support(gold, found, average=average, zero_division=0)
+        scores = sklearn.precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)
         ours = [values[f"token_{name}_{average}"] for name in ("precision", "recall", "f1")]
         np.testing.assert_allclose(ours, scores[:3], atol=1e-12)
     intervals = state.intervals(samples=20)

@@ -1,13 +1,20 @@
-"""What the model card says of a language model."""
+"""Writes the sections of the model card of a language model."""
 
-from collections.abc import Callable, Mapping
-
+from jaxft.tasks.card_tables import (
+    Evaluations,
+    Redact,
+    join_methods,
+    list_metrics,
+    make_row,
+    make_set_header,
+    warn_of_dev,
+)
 from jaxft.tasks.run_facts import RunFacts
 
-TASK = "text-generation"  # the hub's name
-TAGS = ["text-generation", "causal-lm"]
-# Metrics in the card's metadata, by their names there: key of the evaluation, and text.
-METRICS = {
+HUB_TASK = "text-generation"  # the hub's name of the task
+HUB_TAGS = ["text-generation", "causal-lm"]
+# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+HUB_METRICS = {
     "perplexity": ("perplexity", "perplexity a token"),
     "bits_per_byte": ("bits_per_byte", "bits per byte"),
     "rouge": ("rougeL", "ROUGE-L of generated targets"),
@@ -15,8 +22,8 @@ METRICS = {
 }
 
 
-def origin(run: RunFacts, parameters: int) -> list[str]:
-    """What the model is, in a paragraph and the first lines of a list."""
+def describe_model(run: RunFacts, parameters: int) -> list[str]:
+    """Returns lines that say what the model is: a paragraph and the first items of a list."""
     learnt = (
         "on documents"
         if run.config.data.template is None
@@ -30,25 +37,25 @@ def origin(run: RunFacts, parameters: int) -> list[str]:
     ]
 
 
-def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str:
-    """A table of each set's metrics, and how they were measured."""
-    names = list(dict.fromkeys(name for found in evaluations.values() for name in found["metrics"]))
-    heads = (f"{name} (`{public(found['data'])}`)" for name, found in evaluations.items())
-    rows = [f"| metric | {' | '.join(heads)} |"]
-    rows.append("|---|" + "--:|" * len(evaluations))
-    for name in names:
-        values = [found["metrics"].get(name) for found in evaluations.values()]
-        cells = ("-" if v is None else f"{v:,.0f}" if v >= 1000 else f"{v:,.4g}" for v in values)
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    methods = dict.fromkeys(found["method"] for found in evaluations.values())
-    note = f"Measured on {'; '.join(methods)}. `loss` is in nats a token; `perplexity` is of a token."
-    if "dev" in evaluations:
-        note += " Dev chose the weights, so its scores are optimistic."
+def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
+    """Returns a table of each data set's metrics, and how they were measured."""
+    rows = make_set_header("metric", evaluations, redact)
+    for name in list_metrics(evaluations):
+        values = (evaluation["metrics"].get(name) for evaluation in evaluations.values())
+        rows.append(make_row([name, *map(_format_value, values)]))
+    note = f"Measured on {join_methods(evaluations)}. `loss` is in nats a token; `perplexity` is of a token."
+    note += warn_of_dev(evaluations, "the weights")
     return "\n".join([*rows, "", note])
 
 
-def usage(run: RunFacts) -> str:
-    """How transformers is told to continue text."""
+def _format_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:,.4g}"
+
+
+def describe_usage(run: RunFacts) -> str:
+    """Returns how transformers continues text."""
     return (
         "```python\nfrom transformers import pipeline\n\n"
         'generate = pipeline("text-generation", model="PATH_OF_THIS_FOLDER")\n'

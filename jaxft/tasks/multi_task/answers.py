@@ -22,15 +22,16 @@ from jaxft.data.sources.labelled_texts import (
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import check_readable
 from jaxft.data.sources.spans import parse_sentences
-from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
-from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
+from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
+from jaxft.tasks.multi_task.task import CLASSES
+from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.run_facts import RunFacts
-from jaxft.tasks.token_classification.answers import labelled
+from jaxft.tasks.token_classification.answers import list_labelled_spans
 
 FORMATS = ("jsonl", "text")
 
 
-class MultiOutput:
+class MultiTaskOutput:
     """Texts of an input, and the input with what was predicted."""
 
     def __init__(self, run: RunFacts, flags: argparse.Namespace):
@@ -41,8 +42,8 @@ class MultiOutput:
             guessed = guess_text_format(source) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._own = make_task_configs(run.config)
-        self._kinds = {name: KINDS[own.task] for name, own in self._own.items()}
-        self.lines = Lines(source)
+        self._kinds = {name: CLASSES[own.task] for name, own in self._own.items()}
+        self.lines = InputLines(source)
 
     def examples(self) -> Iterator[MultiText]:
         """The texts, without labels; empty ones too. Raises `UserError` for a record without a task's text."""
@@ -72,20 +73,20 @@ class MultiOutput:
         [sentence] = parse_sentences(iter([(where, origin, record)]), tagged=False, columns=columns)
         return sentence
 
-    def write(self, example: MultiText, answers: dict[str, Any]) -> list[bytes]:
+    def render(self, example: MultiText, answers: dict[str, Any]) -> list[bytes]:
         """What is written for a text, with the lines before it."""
         before = self.lines.take_until(example.origin)
         [line] = self.lines.take(1)
         said = {name: _said(example.examples[name], answer) for name, answer in answers.items()}
         if self._format == "jsonl":
-            return [*before, extended_json(line, said)]
+            return [*before, extend_json_line(line, said)]
         text, _ = get_text_and_pair(next(iter(example.examples.values())))
-        return [*before, json_line({"text": text} | said)]
+        return [*before, make_json_line({"text": text} | said)]
 
 
 def _said(part: Any, answer: Any) -> dict[str, Any]:
     if not isinstance(part, Sentence):
         return answer
     if part.text is not None:
-        return labelled(part, answer)
+        return list_labelled_spans(part, answer)
     return {"predicted_tags": answer.tags, "scores": [round(float(score), 6) for score in answer.scores]}

@@ -12,13 +12,13 @@ from typing import Any
 
 from jaxft.data.sources.questions import Question, guess_question_format, read_questions
 from jaxft.data.sources.sentences import check_readable
-from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
+from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
 from jaxft.tasks.run_facts import RunFacts
 
 FORMATS = ("jsonl", "squad")
 
 
-class AnsweredOutput:
+class QuestionAnsweringOutput:
     """Questions of an input, and the input with their answers."""
 
     def __init__(self, run: RunFacts, flags: argparse.Namespace):
@@ -29,7 +29,7 @@ class AnsweredOutput:
             guessed = guess_question_format(source) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._columns = dict(run.config.data.columns)
-        self.lines = Lines(source)
+        self.lines = InputLines(source)
 
     def examples(self) -> Iterator[Question]:
         """The questions, whose answers, if there are any, are not looked at."""
@@ -38,10 +38,10 @@ class AnsweredOutput:
         finally:
             self.lines.close()
 
-    def write(self, question: Question, answer: dict[str, Any]) -> list[bytes]:
+    def render(self, question: Question, answer: dict[str, Any]) -> list[bytes]:
         """What is written for a question, with the lines before it."""
         if self._format == "squad":  # one document, which is not written again
             self.lines.take_rest()
-            return [json_line({"id": question.id} | answer)]
+            return [make_json_line({"id": question.id} | answer)]
         before = self.lines.take_until(question.origin)
-        return [*before, extended_json(self.lines.take(1)[0], answer)]
+        return [*before, extend_json_line(self.lines.take(1)[0], answer)]

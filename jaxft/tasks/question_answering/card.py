@@ -1,18 +1,26 @@
-"""What the model card says of a model that answers questions about a context."""
-
-from collections.abc import Callable, Mapping
+"""Writes the sections of the model card of a model that answers questions about a context."""
 
 from jaxft.data.encoding.questions import default_stride, max_question_tokens
+from jaxft.tasks.card_tables import (
+    Evaluations,
+    Redact,
+    explain_intervals,
+    join_methods,
+    list_metrics,
+    make_score_rows,
+    make_set_header,
+    warn_of_dev,
+)
 from jaxft.tasks.run_facts import RunFacts
 
-TASK = "question-answering"  # the hub's name
-TAGS = ["question-answering"]
-# Metrics in the card's metadata, by their names there: key of the evaluation, and text.
-METRICS = {"exact_match": ("exact_match", "exact match"), "f1": ("f1", "F1")}
+HUB_TASK = "question-answering"  # the hub's name of the task
+HUB_TAGS = ["question-answering"]
+# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+HUB_METRICS = {"exact_match": ("exact_match", "exact match"), "f1": ("f1", "F1")}
 
 
-def origin(run: RunFacts, parameters: int) -> list[str]:
-    """What the model is, in a paragraph."""
+def describe_model(run: RunFacts, parameters: int) -> list[str]:
+    """Returns lines that say what the model is: a paragraph."""
     return [
         "A BERT with a linear layer that finds the span of a context that answers a question "
         f"({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
@@ -20,28 +28,20 @@ def origin(run: RunFacts, parameters: int) -> list[str]:
     ]
 
 
-def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str:
-    """A table of each set's scores, of all questions and of those with and without an answer."""
-    heads = [f"{name} (`{public(found['data'])}`)" for name, found in evaluations.items()]
-    rows = [f"| score | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
-    for name in dict.fromkeys(name for found in evaluations.values() for name in found["metrics"]):
-        cells = []
-        for found in evaluations.values():
-            value, interval = found["metrics"].get(name), (found.get("intervals") or {}).get(name)
-            between = f" ({'–'.join(f'{x:.3f}' for x in interval)})" if interval else ""
-            cells.append("-" if value is None else f"{value:.4g}{between}")
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    note = "Exact match and F1 as in SQuAD's official script, shares of 1."
-    note += f" Read: {'; '.join(dict.fromkeys(found['method'] for found in evaluations.values()))}."
-    if any("intervals" in found for found in evaluations.values()):
-        note += " In brackets: 95% bootstrap intervals over questions; they don't cover the choice of seed."
-    if "dev" in evaluations:
-        note += " Dev chose the weights and the threshold of no answer, so its scores are optimistic."
+def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
+    """Returns a table of each data set's scores, over all questions and over those with and without an answer."""
+    rows = make_set_header("score", evaluations, redact)
+    rows += make_score_rows(evaluations, list_metrics(evaluations))
+    note = (
+        "Exact match and F1 as in SQuAD's official script, shares of 1. "
+        f"Read: {join_methods(evaluations)}.{explain_intervals(evaluations, 'questions')}"
+        f"{warn_of_dev(evaluations, 'the weights and the threshold of no answer')}"
+    )
     return "\n".join([*rows, "", note])
 
 
-def usage(run: RunFacts) -> str:
-    """How torch is told to answer a question: transformers has a class, but since version 5 no pipeline."""
+def describe_usage(run: RunFacts) -> str:
+    """Returns code that answers a question in torch: transformers has a class, but since version 5 no pipeline."""
     threshold, data, tokenizer = run.tuned.get("null_threshold"), run.config.data, run.checkpoint.tokenizer
     stride = default_stride(tokenizer, data.max_length) if data.stride is None else data.stride
     lines = [
@@ -61,7 +61,7 @@ def usage(run: RunFacts) -> str:
             f"    if none - best > {threshold!r}:",
             '        return ""  # the context has no answer',
         ]
-    said = f"""```python
+    section = f"""```python
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -92,6 +92,6 @@ Since version 5 transformers has no pipeline for questions. Long contexts are re
 {data.max_length} tokens of which neighbours share {stride}: the best answer of all windows counts. Here all first and
 last tokens are combined; in evaluation the {run.config.eval.n_best} likeliest of each were."""
     if threshold is not None:
-        said += f""" None is given where the least score of no answer is higher by more than the threshold,
+        section += f""" None is given where the least score of no answer is higher by more than the threshold,
 tuned on dev: `null_threshold` in config.json, {threshold:.3f}."""
-    return said
+    return section

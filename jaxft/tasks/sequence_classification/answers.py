@@ -20,13 +20,13 @@ from jaxft.data.sources.labelled_texts import (
 )
 from jaxft.data.sources.records import DIALECTS
 from jaxft.data.sources.sentences import check_readable
-from jaxft.tasks.lines import Lines, choose_format, extended_json, free_name, json_line
+from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, free_key, make_json_line
 from jaxft.tasks.run_facts import RunFacts
 
 FORMATS = ("jsonl", "csv", "tsv", "text")
 
 
-class LabelledOutput:
+class SequenceClassificationOutput:
     """Texts of an input, and the input with what was predicted."""
 
     def __init__(self, run: RunFacts, flags: argparse.Namespace):
@@ -39,7 +39,7 @@ class LabelledOutput:
         self._columns = TextColumns(data.text, data.text_pair, None)
         self._separator = data.label_separator
         self._header: list[str] = []  # of a table, once it is written
-        self.lines = Lines(source)
+        self.lines = InputLines(source)
 
     def examples(self) -> Iterator[LabelledText]:
         """The texts, without labels; empty lines of plain text too."""
@@ -48,14 +48,14 @@ class LabelledOutput:
         finally:
             self.lines.close()
 
-    def write(self, example: LabelledText, answer: dict[str, Any]) -> list[bytes]:
+    def render(self, example: LabelledText, answer: dict[str, Any]) -> list[bytes]:
         """What is written for a text, with the lines before it."""
         before = self.lines.take_until(example.origin)
         if self._format == "text":
             self.lines.take(1)
-            return [*before, json_line({"text": example.text} | answer)]
+            return [*before, make_json_line({"text": example.text} | answer)]
         if self._format == "jsonl":
-            return [*before, extended_json(self.lines.take(1)[0], answer)]
+            return [*before, extend_json_line(self.lines.take(1)[0], answer)]
         if not self._header:
             before = self._head(before, list(answer))
         _, lines = self._row()
@@ -67,7 +67,7 @@ class LabelledOutput:
         first, last = header[0], header[-1] + 1
         text = b"".join(lines[first:last]).decode("utf-8-sig")
         [self._header] = csv.reader(io.StringIO(text, newline=""), **DIALECTS[self._format])
-        names = [free_name(name, self._header) for name in names]
+        names = [free_key(name, self._header) for name in names]
         return lines[:first] + self._extended(lines[first:last], names) + lines[last:]
 
     def _row(self) -> tuple[list[str], list[bytes]]:

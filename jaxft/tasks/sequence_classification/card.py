@@ -1,15 +1,25 @@
-"""What the model card says of a model that classifies texts."""
-
-from collections.abc import Callable, Mapping
+"""Writes the sections of the model card of a model that classifies texts."""
 
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER
+from jaxft.tasks.card_tables import (
+    Evaluations,
+    Redact,
+    explain_intervals,
+    join_methods,
+    list_metrics,
+    make_header,
+    make_row,
+    make_score_rows,
+    make_set_header,
+    warn_of_dev,
+)
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.sequence_classification.task import has_transformers_class
 
-TASK = "text-classification"  # the hub's name
-TAGS = ["text-classification"]
-# Metrics in the card's metadata, by their names there: key of the evaluation, and text.
-METRICS = {
+HUB_TASK = "text-classification"  # the hub's name of the task
+HUB_TAGS = ["text-classification"]
+# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+HUB_METRICS = {
     "accuracy": ("accuracy", "accuracy"),
     "f1": ("f1_macro", "macro F1"),
     "matthews_correlation": ("mcc", "Matthews' correlation"),
@@ -20,8 +30,8 @@ METRICS = {
 }
 
 
-def origin(run: RunFacts, parameters: int) -> list[str]:
-    """What the model is, in a paragraph and the first lines of a list."""
+def describe_model(run: RunFacts, parameters: int) -> list[str]:
+    """Returns lines that say what the model is: a paragraph and the first items of a list."""
     problem = run.config.model.problem_type
     what = (
         "a number"
@@ -38,45 +48,36 @@ def origin(run: RunFacts, parameters: int) -> list[str]:
     return lines if problem == NUMBER else [*lines, f"- Labels: {', '.join(run.labels)}"]
 
 
-def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str:
-    """A table of each set's overall scores, and one of F1 by label."""
-    heads = [f"{name} (`{public(found['data'])}`)" for name, found in evaluations.items()]
-    rows = [f"| score | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
-    names = list(dict.fromkeys(name for found in evaluations.values() for name in found["metrics"]))
-    for name in (name for name in names if "/" not in name):
-        cells = []
-        for found in evaluations.values():
-            value, interval = found["metrics"].get(name), (found.get("intervals") or {}).get(name)
-            between = f" ({'–'.join(f'{x:.3f}' for x in interval)})" if interval else ""
-            cells.append("-" if value is None else f"{value:.4g}{between}")
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    note = f"Read: {'; '.join(dict.fromkeys(found['method'] for found in evaluations.values()))}."
-    if any("intervals" in found for found in evaluations.values()):
-        note += " In brackets: 95% bootstrap intervals over texts; they don't cover the choice of seed."
-    if "dev" in evaluations:
-        note += " Dev chose the weights and any thresholds, so its scores are optimistic."
+def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
+    """Returns a table of each data set's overall scores, and one of F1 by label."""
+    names = list_metrics(evaluations)
+    rows = make_set_header("score", evaluations, redact)
+    rows += make_score_rows(evaluations, (name for name in names if "/" not in name))
     labels = [name.removeprefix("f1/") for name in names if name.startswith("f1/")]
     if labels:
-        rows += ["", f"| F1 by label | {' | '.join(evaluations)} |", "|---|" + "--:|" * len(heads)]
-        for label in labels:
-            values = (found["metrics"].get(f"f1/{label}") for found in evaluations.values())
-            cells = ["-" if value is None else f"{value:.3f}" for value in values]
-            rows.append(f"| {label} | {' | '.join(cells)} |")
+        rows += ["", *make_header("F1 by label", evaluations)]
+    for label in labels:
+        values = (evaluation["metrics"].get(f"f1/{label}") for evaluation in evaluations.values())
+        rows.append(make_row([label, *("-" if value is None else f"{value:.3f}" for value in values)]))
+    note = (
+        f"Read: {join_methods(evaluations)}.{explain_intervals(evaluations, 'texts')}"
+        f"{warn_of_dev(evaluations, 'the weights and any thresholds')}"
+    )
     return "\n".join([*rows, "", note])
 
 
-def usage(run: RunFacts) -> str:
-    """How transformers, or the loader beside, is told to classify text."""
+def describe_usage(run: RunFacts) -> str:
+    """Returns how transformers classifies text, and `heads_loader.py` where transformers cannot or reads otherwise."""
     data = run.config.data
     text = '{"text": "...", "text_pair": "..."}' if data.text_pair else '"..."'
     has_class = has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
-    said = (
+    section = (
         "```python\nfrom transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER", truncation=True, max_length='
         f"{data.max_length})\nclassify({text})\n```\n\n"
     )
     if not has_class:
-        said = (
+        section = (
             "transformers has no class that computes this. `AutoModel` loads the backbone, `heads.safetensors` has the "
             "linear layer over it:\n\n"
         )
@@ -88,11 +89,11 @@ def usage(run: RunFacts) -> str:
             f":\n\n```python\nfrom heads_loader import Model  # from this folder\n\n"
             f'ask = Model("PATH_OF_THIS_FOLDER")\nask("..."{pair})\n```\n\n'
         )
-        said += f"The pipeline reads the beginning of long texts. {loader}" if has_class else loader
+        section += f"The pipeline reads the beginning of long texts. {loader}" if has_class else loader
     if run.tuned.get("thresholds"):
         shown = ", ".join(f"{label} {value:.3f}" for label, value in run.tuned["thresholds"].items())
         where = "`top_k=None` shows all probabilities; the thresholds stand in config.json too"
         if not has_class:
             where = "they stand in heads.json too"
-        said += f"A label is given from its probability's threshold on ({where}): {shown}. "
-    return said.rstrip(" ")
+        section += f"A label is given from its probability's threshold on ({where}): {shown}. "
+    return section.rstrip(" ")

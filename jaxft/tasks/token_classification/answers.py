@@ -1,4 +1,4 @@
-"""Reads sentences to be tagged and writes them with their tags.
+"""Reads sentences to tag and renders them with their tags, in the format that they came in.
 
 - CoNLL columns: the predicted tag becomes the last column. Blank lines, comments and `-DOCSTART-` stay.
 - JSON lines with `tokens`: all keys stay; `predicted_tags` and `scores`, one of each a token, are added.
@@ -6,10 +6,10 @@
   `{"start", "end", "label", "text", "score"}` with character offsets into the text, `end` exclusive.
 - Plain text: `{"text", "entities"}`, one JSON object a line.
 
-Tags are the model's own, IOB2; an I- tag that continues no entity begins one, as in conlleval and in transformers'
-pipeline. Labels that form no entities, such as parts of speech, come as `words` in the place of `entities`, each
-word one. The score of a word is the probability of its tag (with a CRF given the whole sentence), the score of an
-entity the mean over its words.
+Tags are the model's labels. In IOB2 an I- tag that continues no entity begins one, as in conlleval and in transformers'
+pipeline. Labels that form no entities, such as parts of speech, come as `words` instead of `entities`, with an item for
+each word. The score of a word is the probability of its tag (with a CRF conditional on the whole sentence); the score
+of an entity is the mean over its words.
 """
 
 import argparse
@@ -18,29 +18,33 @@ from collections.abc import Iterator
 from jaxft.data.sources import tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import guess_sentence_format, read_sentences
-from jaxft.tasks.lines import Lines, choose_format, extended_json, json_line
+from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.task import Prediction
 
 FORMATS = ("conll", "jsonl", "text")
 
 
-class TaggedOutput:
-    """Sentences of an input, and the input with their tags."""
+class TokenClassificationOutput:
+    """The sentences of an input, and the lines of that input with their tags."""
 
     def __init__(self, run: RunFacts, flags: argparse.Namespace):
-        """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
+        """Opens the input.
+
+        Raises:
+          UserError: it cannot be read, or its format is not one of `FORMATS`.
+        """
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
-            # Opens nothing, but knows why a source cannot be read.
+            # Opens no file yet, but raises if the source cannot be read.
             read_sentences(source, format=flags.format, tagged=False)
             guessed = guess_sentence_format(source, tagged=False) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._word_column = run.config.data.word_column if flags.word_column is None else flags.word_column
-        self.lines = Lines(source)
+        self.lines = InputLines(source)
 
     def examples(self) -> Iterator[Sentence]:
-        """The sentences, untagged; those without words too where they are lines of their own."""
+        """Yields the sentences without tags, also those without words if each sentence is a line."""
         try:
             yield from read_sentences(
                 self.lines, format=self._format, word_column=self._word_column, tagged=False
@@ -48,39 +52,47 @@ class TaggedOutput:
         finally:
             self.lines.close()
 
-    def write(self, sentence: Sentence, prediction: Prediction) -> list[bytes]:
-        """What is written for a sentence, with the lines before it."""
+    def render(self, sentence: Sentence, prediction: Prediction) -> list[bytes]:
+        """Returns the lines of a sentence with its prediction, after the lines before it."""
         before = self.lines.take_until(sentence.origin)
         if self._format == "conll":
             return before + self._conll(sentence, prediction)
         [line] = self.lines.take(1)
         if self._format == "text":
-            return [*before, json_line({"text": sentence.text, **labelled(sentence, prediction)})]
+            return [
+                *before,
+                make_json_line({"text": sentence.text, **list_labelled_spans(sentence, prediction)}),
+            ]
         if sentence.text is not None:
-            return [*before, extended_json(line, labelled(sentence, prediction))]
+            return [*before, extend_json_line(line, list_labelled_spans(sentence, prediction))]
         scores = [round(float(score), 6) for score in prediction.scores]
-        return [*before, extended_json(line, {"predicted_tags": prediction.tags, "scores": scores})]
+        return [*before, extend_json_line(line, {"predicted_tags": prediction.tags, "scores": scores})]
 
     def _conll(self, sentence: Sentence, prediction: Prediction) -> list[bytes]:
-        """The sentence's lines with a column more, divided as the others are (by a tab if there is only one)."""
-        out = []
+        """Returns the sentence's lines with another column, divided like the others, or by a tab after a single one."""
+        lines = []
         for line, tag in zip(self.lines.take(len(sentence.words)), prediction.tags, strict=True):
-            body = line.rstrip(b"\r\n")
-            divided_by_spaces = b"\t" not in body and b" " in body.strip(b" ")
-            out.append(body + (b" " if divided_by_spaces else b"\t") + tag.encode() + line[len(body) :])
-        return out
+            text = line.rstrip(b"\r\n")
+            line_end = line[len(text) :]
+            is_divided_by_spaces = b"\t" not in text and b" " in text.strip(b" ")
+            divider = b" " if is_divided_by_spaces else b"\t"
+            lines.append(text + divider + tag.encode() + line_end)
+        return lines
 
 
-def labelled(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]]:
-    """{"entities": [...]} of a sentence that comes from text, or {"words": [...]} where labels form no entities.
+def list_labelled_spans(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]]:
+    """Returns {"entities": [...]} of a sentence from text, or {"words": [...]} if labels form no entities.
 
-    Each has character offsets, label, text and score.
+    Each item has character offsets, label, text and score.
     """
-    found = []
-    plain = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
-    for label, first, last in tag_schemes.extract_entities(prediction.tags) if prediction.entities else plain:
-        start, end = sentence.offsets[first][0], sentence.offsets[last - 1][1]
-        score = float(prediction.scores[first:last].mean(dtype=float))
+    items = []
+    if prediction.form_entities:
+        spans = tag_schemes.extract_entities(prediction.tags)
+    else:
+        spans = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
+    for label, first, end_word in spans:
+        start, end = sentence.offsets[first][0], sentence.offsets[end_word - 1][1]
+        score = float(prediction.scores[first:end_word].mean(dtype=float))
         text = sentence.text[start:end]
-        found.append({"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)})
-    return {"entities" if prediction.entities else "words": found}
+        items.append({"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)})
+    return {"entities" if prediction.form_entities else "words": items}

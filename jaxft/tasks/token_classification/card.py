@@ -1,92 +1,100 @@
-"""What the model card says of a model that labels words."""
+"""Writes the sections of the model card of a model that labels words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from jaxft.tasks.card_tables import (
+    Evaluations,
+    Redact,
+    explain_intervals,
+    list_metrics,
+    make_header,
+    make_row,
+    name_set,
+    warn_of_dev,
+)
 from jaxft.tasks.run_facts import RunFacts
-from jaxft.tasks.token_classification.task import forms_entities
+from jaxft.tasks.token_classification.data import forms_entities
 
-TASK = "token-classification"  # the hub's name
-TAGS = ["token-classification"]
-# Metrics in the card's metadata, by their names there: key of the evaluation, and text.
-METRICS = {name: (f"entity_{name}", f"entity {name}, strict") for name in ("f1", "precision", "recall")}
-METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
+HUB_TASK = "token-classification"  # the hub's name of the task
+HUB_TAGS = ["token-classification"]
+# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+HUB_METRICS = {name: (f"entity_{name}", f"entity {name}, strict") for name in ("f1", "precision", "recall")}
+HUB_METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
 
 
-def origin(run: RunFacts, parameters: int, head: str = "a linear layer") -> list[str]:
-    """What the model is, in a paragraph and the first lines of a list."""
-    entities = forms_entities(run.config, run.labels)
-    kind = "IOB2 labels" if entities else "labels"
-    types = dict.fromkeys(label[2:] for label in run.labels if label != "O") if entities else run.labels
+def describe_model(run: RunFacts, parameters: int) -> list[str]:
+    """Returns lines that say what the model is: a paragraph and the first items of a list."""
+    head = "a linear layer and a linear-chain CRF" if run.config.model.crf else "a linear layer"
+    has_entities = forms_entities(run.config, run.labels)
+    kind = "IOB2 labels" if has_entities else "labels"
+    types = dict.fromkeys(label[2:] for label in run.labels if label != "O") if has_entities else run.labels
     return [
         f"A {run.backbone_name} with {head} over {len(run.labels)} {kind} ({parameters:,} parameters, float32), "
         f"fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
-        f"- {'Types' if entities else 'Labels'}: {', '.join(types) or 'none'}",
+        f"- {'Types' if has_entities else 'Labels'}: {', '.join(types) or 'none'}",
     ]
 
 
-def scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str:
-    """Tables of entity scores, of all types and by type; of labels without entities, of accuracy and F1 by label."""
-    if not any("entity_f1" in found["metrics"] for found in evaluations.values()):
-        return _label_scores(evaluations, public)
-    rows = ["| set | sentences | entities | precision | recall | F1 | F1, lenient |", "|---|" + "--:|" * 6]
-    for name, found in evaluations.items():
-        metrics, intervals = found["metrics"], found.get("intervals") or {}
-        cells = [f"{name} (`{public(found['data'])}`)", f"{found['sentences']:,}"]
-        cells.append(f"{metrics['entity_support']:,.0f}")
-        for key in ("entity_precision", "entity_recall", "entity_f1", "lenient_f1"):
-            cells.append(_percent(metrics, intervals, key))
-        rows.append(f"| {' | '.join(cells)} |")
+def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
+    """Returns tables of the scores of entities, over all types and by type; for plain labels see `_label_scores`."""
+    if not any("entity_f1" in evaluation["metrics"] for evaluation in evaluations.values()):
+        return _label_scores(evaluations, redact)
+    columns = ("sentences", "entities", "precision", "recall", "F1", "F1, lenient")
+    rows = make_header("set", columns)
+    for name, evaluation in evaluations.items():
+        scores = ("entity_precision", "entity_recall", "entity_f1", "lenient_f1")
+        rows.append(_set_row(name, evaluation, redact, "entity_support", scores))
     note = (
         "Entities in percent, micro average: strict as seqeval in IOB2 mode, lenient as conlleval. "
         "Scored per word, sentences of any length whole."
     )
-    rows += _by_kind(evaluations, "entity_f1/", "type")
+    rows += _rows_by_kind(evaluations, "entity_f1/", "type")
     return "\n".join([*rows, "", note + _caveats(evaluations)])
 
 
-def _label_scores(evaluations: Mapping[str, dict], public: Callable[[str], str]) -> str:
-    rows = ["| set | sentences | words | accuracy | macro F1 | weighted F1 |", "|---|" + "--:|" * 5]
-    for name, found in evaluations.items():
-        metrics, intervals = found["metrics"], found.get("intervals") or {}
-        cells = [f"{name} (`{public(found['data'])}`)", f"{found['sentences']:,}"]
-        cells.append(f"{metrics['token_support']:,.0f}")
-        for key in ("token_accuracy", "token_f1_macro", "token_f1_weighted"):
-            cells.append(_percent(metrics, intervals, key))
-        rows.append(f"| {' | '.join(cells)} |")
-    rows += _by_kind(evaluations, "token_f1/", "label")
+def _label_scores(evaluations: Evaluations, redact: Redact) -> str:
+    """Returns tables of accuracy and F1 of words, over all labels and by label."""
+    rows = make_header("set", ("sentences", "words", "accuracy", "macro F1", "weighted F1"))
+    for name, evaluation in evaluations.items():
+        scores = ("token_accuracy", "token_f1_macro", "token_f1_weighted")
+        rows.append(_set_row(name, evaluation, redact, "token_support", scores))
+    rows += _rows_by_kind(evaluations, "token_f1/", "label")
     return "\n".join([*rows, "", "In percent, of words." + _caveats(evaluations)])
 
 
-def _percent(metrics: dict, intervals: dict, key: str) -> str:
-    between = f" ({'–'.join(f'{100 * x:.1f}' for x in intervals[key])})" if key in intervals else ""
-    return f"{100 * metrics[key]:.2f}{between}"
+def _set_row(
+    name: str, evaluation: Mapping[str, Any], redact: Redact, support: str, scores: Sequence[str]
+) -> str:
+    """Returns the line of a data set: its sentences, what was scored, and its scores in percent with intervals."""
+    metrics, intervals = evaluation["metrics"], evaluation.get("intervals") or {}
+    cells = [name_set(name, evaluation, redact), f"{evaluation['sentences']:,}", f"{metrics[support]:,.0f}"]
+    for score in scores:
+        bounds = f" ({'–'.join(f'{100 * x:.1f}' for x in intervals[score])})" if score in intervals else ""
+        cells.append(f"{100 * metrics[score]:.2f}{bounds}")
+    return make_row(cells)
 
 
-def _caveats(evaluations: Mapping[str, dict]) -> str:
-    note = ""
-    if any("intervals" in found for found in evaluations.values()):
-        note += " In brackets: 95% bootstrap intervals over sentences; they don't cover the choice of seed."
-    if "dev" in evaluations:
-        note += " Dev chose the weights, so its scores are optimistic."
-    return note
-
-
-def _by_kind(evaluations: Mapping[str, dict], prefix: str, what: str) -> list[str]:
-    """Lines of a table of the metrics that begin with `prefix`, none where there are none."""
-    kinds = sorted({k for e in evaluations.values() for k in e["metrics"] if k.startswith(prefix)})
-    if not kinds:
+def _rows_by_kind(evaluations: Evaluations, prefix: str, kind_name: str) -> list[str]:
+    """Returns the lines of a table of the metrics that begin with `prefix`, none if there are no such metrics."""
+    names = sorted(name for name in list_metrics(evaluations) if name.startswith(prefix))
+    if not names:
         return []
-    rows = ["", f"| F1 by {what} | {' | '.join(evaluations)} |", "|---|" + "--:|" * len(evaluations)]
-    for kind in kinds:
-        values = (e["metrics"].get(kind) for e in evaluations.values())
+    rows = ["", *make_header(f"F1 by {kind_name}", evaluations)]
+    for name in names:
+        values = (evaluation["metrics"].get(name) for evaluation in evaluations.values())
         cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-        rows.append(f"| {kind.partition('/')[2]} | {' | '.join(cells)} |")
+        rows.append(make_row([name.partition("/")[2], *cells]))
     return rows
 
 
-def loader(run: RunFacts) -> str:
-    """How the loader beside is told to tag words."""
+def _caveats(evaluations: Evaluations) -> str:
+    return explain_intervals(evaluations, "sentences") + warn_of_dev(evaluations, "the weights")
+
+
+def _describe_loader(run: RunFacts) -> str:
+    """Returns how `heads_loader.py`, which the export contains, tags words."""
     data = run.config.data
     subword = "last" if data.label_subwords == "last" else "first"
     context = " and were filled with the sentences around" if data.context else ""
@@ -101,15 +109,21 @@ def loader(run: RunFacts) -> str:
     )
 
 
-def usage(run: RunFacts) -> str:
-    """How transformers, or the loader beside, is told to tag text."""
-    opens = "`AutoModelForTokenClassification` loads this folder; transformers' pipeline"
+def describe_usage(run: RunFacts) -> str:
+    """Returns how transformers tags text, or `heads_loader.py` where transformers would not tag as training did."""
+    if run.config.model.crf:
+        return (
+            "transformers has no class for a CRF. `AutoModelForTokenClassification` loads this folder and gives the "
+            f"emissions; its pipeline would leave the CRF out. {_describe_loader(run)}"
+        )
+    opening = "`AutoModelForTokenClassification` loads this folder; transformers' pipeline"
     if run.config.data.label_subwords == "last":
         return (
-            f"{opens} reads a word's label at its first subword, but it stands at the last one. {loader(run)}"
+            f"{opening} reads a word's label at its first subword, but it stands at the last one. "
+            f"{_describe_loader(run)}"
         )
     if not forms_entities(run.config, run.labels):
-        return f"{opens} joins neighbouring words of one label. {loader(run)}"
+        return f"{opening} joins neighbouring words of one label. {_describe_loader(run)}"
     return (
         "```python\nfrom transformers import pipeline\n\n"
         'tag = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first")\n'

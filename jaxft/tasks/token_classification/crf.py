@@ -10,16 +10,19 @@ from flax import nnx
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, word_values
 from jaxft.data.sources import tag_schemes
-from jaxft.errors import UserError
 from jaxft.layers import crf
 from jaxft.tasks.base import Split
 from jaxft.tasks.token_classification.task import TokenClassification
 
 # The score of a forbidden transition in training, where -inf would make the loss of a chain that has one infinite.
 FORBIDDEN = -1e4
-CHAIN = {
-    f"head/{name}": name for name in crf.Chain._fields
-}  # paths of the parameters next to the linear layer
+# Paths of the parameters next to the linear layer.
+CHAIN = {f"head/{name}": name for name in crf.Chain._fields}
+
+
+def choose_class(config: Settings) -> type[TokenClassification]:
+    """Returns the class that trains a token classification run: with a CRF or without."""
+    return CRFTagging if config.model.crf else TokenClassification
 
 
 class CRFTagging(TokenClassification):
@@ -36,19 +39,9 @@ class CRFTagging(TokenClassification):
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: Settings):
         super().__init__(labels, head_dropout=head_dropout, config=config)
-        if any(config.loss[key] for key in ("label_smoothing", "class_weights", "focal_gamma", "r_drop")):
-            raise UserError(
-                "config.loss.label_smoothing, .class_weights, .focal_gamma and .r_drop are not for "
-                "config.task='crf_tagging', whose loss is of whole sequences; leave them out"
-            )
-        if config.data.label_subwords == "all":
-            raise UserError(
-                f"config.data.label_subwords={config.data.label_subwords!r}: with config.task='crf_tagging' the chain "
-                "goes over words, expected 'first' or 'last'"
-            )
         self.allowed = (
             tag_schemes.find_allowed_transitions(labels)
-            if config.model.constraints and self.entities
+            if config.model.constraints and self.labels_form_entities
             else None
         )
 

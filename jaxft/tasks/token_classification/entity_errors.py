@@ -1,4 +1,4 @@
-"""Sorts the mistakes of a named-entity tagger into boundary, type, missed and spurious, seen and unseen."""
+"""Finds the errors of a named-entity tagger: boundary, type, missed or spurious, of seen or unseen entities."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,48 +21,48 @@ COLUMNS = (
 )
 _CONTEXT = 8  # words shown on each side of an entity
 
-SeenEntities = dict[tuple[str, ...], set[str]]
+EntityTypes = dict[tuple[str, ...], set[str]]  # the words of an entity -> the types that they occur with
 
 
-def seen_entities(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> SeenEntities:
-    """The entities of the training set, from its (words, IOB2 tags): words -> the types they have there."""
-    seen: SeenEntities = {}
+def collect_entities(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> EntityTypes:
+    """Returns the entities of (words, IOB2 tags) of sentences, with the types that each has."""
+    entities: EntityTypes = {}
     for words, tags in sentences:
         for kind, first, end in strict_spans(tags):
-            seen.setdefault(tuple(words[first:end]), set()).add(kind)
-    return seen
+            entities.setdefault(tuple(words[first:end]), set()).add(kind)
+    return entities
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EntityError:
-    """One false negative (a gold entity that was not predicted) or one false positive (the reverse)."""
+    """A false negative (a gold entity that was not predicted) or a false positive (the reverse)."""
 
     category: str  # of CATEGORIES
-    side: str  # of SIDES: whether `span` is a gold or a predicted entity
+    side: str  # of SIDES: `span` is a gold entity in false negatives, a predicted one in false positives
     sentence: int  # index in the data
     span: Span  # type, first word, last word + 1
     text: str  # the words of the span
-    seen_types: tuple[str, ...]  # types that these very words had as an entity of the training set
-    other: Span | None  # the entity of the other side that it was set against; None for missed and spurious
+    seen_types: tuple[str, ...]  # types that exactly these words have as an entity of the training set
+    other: Span | None  # the entity of the other side that it is compared with; None for missed and spurious
     other_text: str
     context: str  # the span in brackets among its neighbours
 
     @property
     def seen(self) -> bool:
-        """Whether these very words are an entity of the training set, of any type."""
+        """True if exactly these words are an entity of the training set, of any type."""
         return bool(self.seen_types)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorAnalysis:
-    """All errors in the order of the text, and the numbers of gold and predicted entities seen and unseen."""
+    """All errors in the order of the text, and how many gold and predicted entities were seen in training."""
 
     errors: list[EntityError]
     gold: dict[str, int]  # "seen" / "unseen" -> count
     predicted: dict[str, int]
 
     def counts(self) -> dict:
-        """`{"gold": {"seen", "unseen"}, "predicted": ..., CATEGORY: {SIDE: {"seen", "unseen"}}}`.
+        """Returns `{"gold": {"seen", "unseen"}, "predicted": ..., CATEGORY: {SIDE: {"seen", "unseen"}}}`.
 
         Missed has only false negatives and spurious only false positives.
         """
@@ -78,38 +78,44 @@ def find_errors(
     words: Sequence[Sequence[str]],
     gold: Sequence[Sequence[str]],
     predicted: Sequence[Sequence[str]],
-    seen: SeenEntities,
+    seen: EntityTypes,
 ) -> ErrorAnalysis:
-    """Every false negative and every false positive of the strict reading, each in exactly one category.
+    """Returns every false negative and false positive of the strict reading, each in exactly one category.
 
-    The category of an error is found by looking at the entities of the other side (the predicted ones for a
-    false negative, the gold ones for a false positive):
+    The category of an error depends on the entities of the other side (the predicted ones for a false negative, the
+    gold ones for a false positive):
 
-    - type: one has the same first and last word, and so another type;
-    - boundary: none has the same words, but one shares at least one word with it, whatever its type (`other`
-      is the one of the same type, then of the largest overlap, then the first, so both types can be read);
+    - type: one of them has the same first and last word, and so another type;
+    - boundary: none has the same words, but one shares a word with it, whatever its type. `other` is the one of the
+      same type, else the one with the largest overlap, else the first, so both types can be read;
     - missed: a false negative that shares no word with any predicted entity;
     - spurious: a false positive that shares no word with any gold entity.
 
-    So a type mistake is one false negative and one false positive, both listed under type; a boundary mistake
-    is listed once for each entity in it, on either side. An error is "seen" if the words of its own entity,
-    exactly and in their case, are an entity of the training set under any type.
+    So a type mistake is one false negative and one false positive, both listed under type; a boundary mistake is
+    listed once for each entity in it, on either side. An error is "seen" if the words of its entity, exactly and in
+    their case, are an entity of the training set under any type.
 
-    The inputs hold one list for each sentence, tags in IOB2; `ValueError` if their lengths differ.
+    Args:
+      words, gold, predicted: a list for each sentence; tags are IOB2.
+      seen: the entities of the training set.
+
+    Raises:
+      ValueError: the lists of a sentence differ in length.
     """
     analysis = ErrorAnalysis([], {"seen": 0, "unseen": 0}, {"seen": 0, "unseen": 0})
-    for index, (text, expected, found) in enumerate(zip(words, gold, predicted, strict=True)):
-        if not len(text) == len(expected) == len(found):
+    for index, (text, gold_tags, predicted_tags) in enumerate(zip(words, gold, predicted, strict=True)):
+        if not len(text) == len(gold_tags) == len(predicted_tags):
             raise ValueError(
-                f"sentence {index}: {len(text)} words, {len(expected)} gold and {len(found)} predicted tags"
+                f"sentence {index}: {len(text)} words, {len(gold_tags)} gold and {len(predicted_tags)} predicted tags"
             )
-        expected_spans, found_spans = strict_spans(expected), strict_spans(found)
+        gold_spans, predicted_spans = strict_spans(gold_tags), strict_spans(predicted_tags)
         for side, spans, others, totals in (
-            (SIDES[0], expected_spans, found_spans, analysis.gold),
-            (SIDES[1], found_spans, expected_spans, analysis.predicted),
+            (SIDES[0], gold_spans, predicted_spans, analysis.gold),
+            (SIDES[1], predicted_spans, gold_spans, analysis.predicted),
         ):
             for span in spans:
-                seen_types = tuple(sorted(seen.get(tuple(text[span[1] : span[2]]), ())))
+                _, first, end = span
+                seen_types = tuple(sorted(seen.get(tuple(text[first:end]), ())))
                 totals["seen" if seen_types else "unseen"] += 1
                 if span in others:
                     continue
@@ -120,7 +126,7 @@ def find_errors(
                         side=side,
                         sentence=index,
                         span=span,
-                        text=" ".join(text[span[1] : span[2]]),
+                        text=" ".join(text[first:end]),
                         seen_types=seen_types,
                         other=other,
                         other_text=" ".join(text[other[1] : other[2]]) if other else "",
@@ -131,6 +137,7 @@ def find_errors(
 
 
 def _categorise(span: Span, others: list[Span], without_overlap: str) -> tuple[str, Span | None]:
+    """Returns the category of an error and the entity of the other side that it is compared with."""
     kind, first, end = span
     overlaps = {other: min(end, other[2]) - max(first, other[1]) for other in others}
     touching = [other for other, shared in overlaps.items() if shared > 0]
@@ -143,14 +150,19 @@ def _categorise(span: Span, others: list[Span], without_overlap: str) -> tuple[s
 
 
 def _context(words: Sequence[str], span: Span) -> str:
+    """Returns the words of `span` in brackets, with `_CONTEXT` words on each side."""
     _, first, end = span
-    before = ["…"] * (first > _CONTEXT) + list(words[max(0, first - _CONTEXT) : first])
-    after = list(words[end : end + _CONTEXT]) + ["…"] * (end + _CONTEXT < len(words))
+    before = list(words[max(0, first - _CONTEXT) : first])
+    after = list(words[end : end + _CONTEXT])
+    if first > _CONTEXT:
+        before.insert(0, "…")
+    if end + _CONTEXT < len(words):
+        after.append("…")
     return " ".join([*before, "[" + " ".join(words[first:end]) + "]", *after])
 
 
 def error_rows(errors: Iterable[EntityError]) -> Iterator[tuple[str, ...]]:
-    """The error list as rows of text, the column names first; sentences and words are counted from 1."""
+    """Yields the error list as rows of text, the column names first; sentences and words are counted from 1."""
     yield COLUMNS
     for error in errors:
         kind, first, end = error.span

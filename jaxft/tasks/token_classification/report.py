@@ -1,76 +1,172 @@
-"""Measures tags of words, as entities or as labels by themselves, and writes what a user reads of it."""
+"""Formats the evaluation of a tagger: the JSON record, the report to print, and the lines of its files."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from rich.console import Console
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from jaxft.data.sources.sentence import Sentence
-from jaxft.io import write_json, write_lines
 from jaxft.metrics.entities import EntityState
+from jaxft.metrics.f1 import SCORES
 from jaxft.metrics.tokens import LabelState
-from jaxft.tasks.base import Split
-from jaxft.tasks.token_classification import entity_errors, entity_report
+from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, ErrorAnalysis, error_rows
+
+# Every character that some reader takes for a column or line border (str.isspace, a byte order mark), and
+# lone surrogates, which UTF-8 cannot hold.
+_UNSAFE = re.compile(r"[\s\ufeff\ud800-\udfff]")
 
 
-def make_tag_state(
-    entities: bool, split: Split, tags: Sequence[Sequence[str]], loss_sum: float, weight_sum: float
-) -> EntityState | LabelState:
-    """The metric state of predicted `tags`, of which `entities` says whether they are IOB2."""
-    found = EntityState() if entities else LabelState()
-    found.update([s.tags for s in split.examples], tags, loss_sum=loss_sum, weight_sum=weight_sum)
-    return found
+def evaluation_record(
+    state: EntityState | LabelState,
+    *,
+    data: str,
+    intervals: dict | None = None,
+    errors: ErrorAnalysis | None = None,
+) -> dict:
+    """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
-
-def summarize(values: dict[str, float]) -> str:
-    """The metrics of a log line."""
-    percent = {name: f"{100 * value:.2f}" for name, value in values.items()}
-    score = f"macro F1 {percent['token_f1_macro']}"
-    if "entity_f1" in values:
-        score = (
-            f"entity F1 {percent['entity_f1']} (precision {percent['entity_precision']}, "
-            f"recall {percent['entity_recall']})"
-        )
-    return f"{score}, token accuracy {percent['token_accuracy']}, loss {values.get('loss', float('nan')):.4f}"
-
-
-def find_seen_entities(
-    split: Split, tags: Sequence[Sequence[str]], train: Sequence[Sentence]
-) -> list[tuple[list[str], list[str]]]:
-    """Words and types of the entities of `train` that `split` has too, by its own or the predicted `tags`."""
-    known = entity_errors.seen_entities((s.words, s.tags) for s in train)
-    both = (
-        (s.words, tags) for s, found in zip(split.examples, tags, strict=True) for tags in (s.tags, found)
-    )
-    asked = entity_errors.seen_entities(both)
-    return [(list(words), sorted(known[words])) for words in sorted(asked.keys() & known.keys())]
-
-
-def write_report(
-    folder: Path,
-    split: Split,
-    compared: Sequence[tuple[list[str], list[str]]],
-    measured: EntityState | LabelState,
-    tags: Sequence[Sequence[str]],
-    intervals: dict | None,
-    console: Console,
-) -> dict[str, float]:
-    """Writes eval/NAME.json, predictions/NAME.conll and, of entities, errors/NAME.tsv, and prints the report.
-
-    compared: words and types of entities that count as seen. tags: predicted. Returns the metrics.
+    Keys: `data` (what was evaluated), `sentences`, `metrics` (flat, `state.compute`) and, if there are any,
+    `intervals` (`state.intervals`) and `errors` (`ErrorAnalysis.counts`). Non-finite numbers, which JSON cannot hold,
+    become None.
     """
-    words, gold = [s.words for s in split.examples], [s.tags for s in split.examples]
-    errors = None
-    if isinstance(measured, EntityState):
-        known: entity_errors.SeenEntities = {}
-        for entity, kinds in compared:  # which several parts of the training data may have
-            known.setdefault(tuple(entity), set()).update(kinds)
-        errors = entity_errors.find_errors(words, gold, tags, known)
-        write_lines(folder / "errors" / f"{split.name}.tsv", entity_report.error_lines(errors))
-    result = entity_report.evaluation_record(measured, data=split.source, intervals=intervals, errors=errors)
-    write_json(folder / "eval" / f"{split.name}.json", result)
-    lines = entity_report.conll_lines(words, gold, tags)
-    write_lines(folder / "predictions" / f"{split.name}.conll", lines)
-    console.print(entity_report.render_report(result))
-    console.print(f"{split.name}: {sum(map(len, words)):,} words scored, 0 words unscored")
-    return result["metrics"]
+    metrics = {name: value if math.isfinite(value) else None for name, value in state.compute().items()}
+    record = {"data": data, "sentences": state.sentences.total(), "metrics": metrics}
+    if intervals is not None:
+        record["intervals"] = intervals
+    if errors is not None:
+        record["errors"] = errors.counts()
+    return record
+
+
+def render_report(record: dict) -> RenderableType:
+    """Returns the report of an `evaluation_record`, new or read from JSON, for rich to print."""
+    metrics, intervals = record["metrics"], record.get("intervals")
+    entities = f", {metrics['entity_support']:,.0f} entities" if "entity_support" in metrics else ""
+    summary = (
+        f"{record['data']}: {record['sentences']:,} sentences, {metrics['token_support']:,.0f} words{entities}; "
+        f"token accuracy {_percent(metrics['token_accuracy'])}%"
+    )
+    if "loss" in metrics:
+        summary += "; loss " + ("not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}")
+    sections: list[RenderableType] = [Text(summary)]
+    if entities:
+        sections.append(_entity_table(metrics, "entity", "Entities, strict (seqeval IOB2), %"))
+    if intervals:
+        sections.append(Text(_interval_line(intervals)))
+    if entities:
+        sections.append(_entity_table(metrics, "lenient", "Entities, lenient (conlleval), %"))
+    sections.append(_token_table(metrics))
+    if errors := record.get("errors"):
+        sections.append(_error_table(errors))
+    return Group(*sections)
+
+
+def conll_lines(
+    words: Iterable[Sequence[str]], gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]
+) -> Iterator[str]:
+    """Yields the lines of `predictions/*.conll`, newlines included; write them as UTF-8 with `newline="\\n"`.
+
+    A line has a word, its gold and its predicted tag between tabs; an empty line follows each sentence. A character in
+    a word that could be taken for a border of columns or lines is written as `␣`, and so is an empty word. So each line
+    has three columns, split at tabs or at any whitespace. The original script scores such a file with
+    `conlleval -d '\\t'`.
+
+    Raises:
+      ValueError: lengths differ.
+    """
+    for rows in zip(words, gold, predicted, strict=True):
+        for row in zip(*rows, strict=True):
+            yield "\t".join(_column(cell) for cell in row) + "\n"
+        yield "\n"
+
+
+def error_lines(errors: ErrorAnalysis) -> Iterator[str]:
+    """Yields the lines of the error list, tab-separated with a header, newlines included; see `error_rows`."""
+    for row in error_rows(errors.errors):
+        yield "\t".join(" ".join(_column(word) for word in cell.split(" ")) for cell in row) + "\n"
+
+
+def _column(text: str) -> str:
+    return _UNSAFE.sub("␣", text) or "␣"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _names(metrics: dict, family: str) -> list[str]:
+    return [name.removeprefix(family) for name in metrics if name.startswith(family)]
+
+
+def _entity_table(metrics: dict, prefix: str, title: str) -> Table:
+    table = _table(title, "type", "precision", "recall", "F1", "gold", "predicted")
+    for kind in _names(metrics, f"{prefix}_support/"):
+        scores = [_percent(metrics[f"{prefix}_{name}/{kind}"]) for name in SCORES]
+        counts = [f"{metrics[f'{prefix}_{name}/{kind}']:,.0f}" for name in ("support", "predicted")]
+        table.add_row(Text(kind), *scores, *counts)  # Text: a type is a user's string, not rich's markup
+    table.add_section()
+    totals = [f"{metrics[f'{prefix}_{name}']:,.0f}" for name in ("support", "predicted")]
+    for label, suffix in (("micro", ""), ("macro", "_macro"), ("weighted", "_weighted")):
+        scores = [_percent(metrics[f"{prefix}_{name}{suffix}"]) for name in SCORES]
+        table.add_row(label, *scores, *totals, style="" if suffix else "bold")
+    return table
+
+
+INTERVALS = {  # metric -> its name in the report
+    "entity_precision": "strict micro precision",
+    "entity_recall": "recall",
+    "entity_f1": "F1",
+    "token_accuracy": "token accuracy",
+}
+
+
+def _interval_line(intervals: dict) -> str:
+    ranges = ", ".join(
+        f"{label} {_percent(intervals[name][0])}–{_percent(intervals[name][1])}"
+        for name, label in INTERVALS.items()
+        if name in intervals
+    )
+    return (
+        f"{100 * intervals['confidence']:g}% intervals: {ranges} "
+        f"({intervals['method']}, {intervals['samples']:,} resamples of {intervals['sentences']:,})"
+    )
+
+
+def _token_table(metrics: dict) -> Table:
+    table = _table("Words by tag, %", "tag", "precision", "recall", "F1", "gold")
+    for tag in _names(metrics, "token_support/"):
+        scores = [_percent(metrics[f"token_{name}/{tag}"]) for name in SCORES]
+        table.add_row(Text(tag), *scores, f"{metrics[f'token_support/{tag}']:,.0f}")
+    table.add_section()
+    for average in ("macro", "weighted"):
+        scores = [_percent(metrics[f"token_{name}_{average}"]) for name in SCORES]
+        table.add_row(average, *scores, f"{metrics['token_support']:,.0f}")
+    return table
+
+
+def _error_table(errors: dict) -> Table:
+    table = _table(
+        "Errors (strict), by whether training had the entity",
+        "category",
+        *(f"{label}, {status}" for label in ("gold", "predicted") for status in ("seen", "unseen")),
+    )
+    for category in CATEGORIES:
+        counts = (errors[category].get(side, {}) for side in SIDES)  # empty for a side without this category
+        table.add_row(
+            category,
+            *(f"{count[status]:,}" if count else "-" for count in counts for status in ("seen", "unseen")),
+        )
+    table.add_section()
+    totals = (errors[side][status] for side in ("gold", "predicted") for status in ("seen", "unseen"))
+    table.add_row("entities in all", *(f"{count:,}" for count in totals))
+    return table

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.metrics.entities import EntityState
-from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, find_errors, seen_entities
+from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, collect_entities, find_errors
 from tests.metrics.tagged import pairs
 
 
@@ -25,8 +25,8 @@ def test_categories_partition_the_errors(pair, vocabulary):
     for side, total, entities in zip(
         SIDES, (state.strict.gold, state.strict.predicted), ("gold", "predicted"), strict=True
     ):
-        found = sum(sum(counts[category].get(side, {}).values()) for category in CATEGORIES)
-        assert found == total.total() - correct
+        error_count = sum(sum(counts[category].get(side, {}).values()) for category in CATEGORIES)
+        assert error_count == total.total() - correct
         assert sum(counts[entities].values()) == total.total()
     assert sum(counts["type"][SIDES[0]].values()) == sum(counts["type"][SIDES[1]].values())
     for error in analysis.errors:
@@ -68,7 +68,7 @@ def test_definitions():
 
 
 def test_seen_means_the_same_words_as_a_training_entity_of_any_type():
-    seen = seen_entities(
+    seen = collect_entities(
         [(["New", "York", "won"], ["B-ORG", "I-ORG", "O"]), (["New", "York"], ["B-LOC", "I-LOC"])]
     )
     assert seen == {("New", "York"): {"LOC", "ORG"}}

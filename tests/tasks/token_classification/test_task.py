@@ -1,21 +1,20 @@
-"""The loss of words' labels beyond cross-entropy, which tests/test_losses.py has."""
+"""Tests the loss of words' labels beyond cross-entropy, which tests/losses has."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.config import loading
 from jaxft.data.batching.batch import INPUTS
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import cross_entropy
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import task_class
 
 
 def test_r_drop_is_the_mean_of_two_passes_and_their_divergence_over_labelled_words():
-    """Of a stand-in whose logits are the seed's, infinite where no word is; without dropout one pass."""
+    """The model is a stand-in whose logits depend on the seed and are infinite where there is no word."""
     values = loading.base()
     values.loss.r_drop, values.loss.class_weights = 0.7, (("O", 0.5),)
-    task, rng = TASKS["token_classification"](["O", "B-X", "I-X"], config=values), np.random.default_rng(0)
+    task, rng = task_class(values)(["O", "B-X", "I-X"], config=values), np.random.default_rng(0)
     weights = jnp.asarray([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0]], jnp.float32)
     labels = jnp.asarray(rng.integers(0, 3, (2, 5)), jnp.int32)
     batch = {"labels": labels, "weights": weights} | dict.fromkeys(INPUTS)
@@ -28,13 +27,14 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence_over_labelled_wor
         return logits.setdefault(key, values)
 
     total, weight = task.loss(model, batch, DropoutSeed(jnp.uint32(1), jnp.int32(0)))
-    one, other = logits.values()
-    each = [
+    first, second = logits.values()
+    losses = [
         cross_entropy.cross_entropy(x, labels, weights, class_weights=jnp.array([0.5, 1, 1]))
-        for x in (one, other)
+        for x in (first, second)
     ]
-    mean, apart = (each[0][0] + each[1][0]) / 2, cross_entropy.symmetric_divergence(one, other, weights)
-    assert float(total) == pytest.approx(float(mean + 0.7 * apart)) and weight == each[0][1]
-    assert float(apart) > 0.1
+    mean = (losses[0][0] + losses[1][0]) / 2
+    divergence = cross_entropy.symmetric_divergence(first, second, weights)
+    assert float(total) == pytest.approx(float(mean + 0.7 * divergence)) and weight == losses[0][1]
+    assert float(divergence) > 0.1
     task.loss(model, batch, None)
-    assert len(logits) == 3
+    assert len(logits) == 3  # without dropout there is only one pass

@@ -1,4 +1,4 @@
-"""The report shows the numbers of the JSON, and odd words never break the columns of a prediction file."""
+"""The report shows the numbers of the JSON record, and odd words never break the columns of a prediction file."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxft.metrics.entities import EntityState
 from jaxft.tasks.token_classification.entity_errors import find_errors
-from jaxft.tasks.token_classification.entity_report import (
+from jaxft.tasks.token_classification.report import (
     conll_lines,
     error_lines,
     evaluation_record,

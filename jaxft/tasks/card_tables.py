@@ -1,0 +1,65 @@
+"""Makes the Markdown tables that the model cards of several tasks have."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Evaluations = Mapping[str, Mapping[str, Any]]  # name of a data set -> content of its eval/NAME.json
+Redact = Callable[[str], str]  # returns a source without the folders of this machine
+
+
+def name_set(name: str, evaluation: Mapping[str, Any], redact: Redact) -> str:
+    """Returns the name of an evaluated data set with its source."""
+    return f"{name} (`{redact(evaluation['data'])}`)"
+
+
+def make_row(cells: Iterable[str]) -> str:
+    """Returns the line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def make_header(title: str, columns: Iterable[str]) -> list[str]:
+    """Returns the first two lines of a table whose first column is text and whose others are numbers."""
+    columns = list(columns)
+    return [make_row([title, *columns]), "|---|" + "--:|" * len(columns)]
+
+
+def make_set_header(title: str, evaluations: Evaluations, redact: Redact) -> list[str]:
+    """Returns the first two lines of a table with a column for each data set."""
+    return make_header(
+        title, (name_set(name, evaluation, redact) for name, evaluation in evaluations.items())
+    )
+
+
+def list_metrics(evaluations: Evaluations) -> list[str]:
+    """Returns the names of the metrics of all evaluations, each once."""
+    return list(dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation["metrics"]))
+
+
+def make_score_rows(evaluations: Evaluations, names: Iterable[str]) -> list[str]:
+    """Returns a line for each metric: its value in each data set, with its interval in brackets if there is one."""
+    rows = []
+    for name in names:
+        cells = []
+        for evaluation in evaluations.values():
+            value, interval = evaluation["metrics"].get(name), (evaluation.get("intervals") or {}).get(name)
+            bounds = f" ({'–'.join(f'{bound:.3f}' for bound in interval)})" if interval else ""
+            cells.append("-" if value is None else f"{value:.4g}{bounds}")
+        rows.append(make_row([name, *cells]))
+    return rows
+
+
+def join_methods(evaluations: Evaluations) -> str:
+    """Returns how the data sets were read, each way once."""
+    return "; ".join(dict.fromkeys(evaluation["method"] for evaluation in evaluations.values()))
+
+
+def explain_intervals(evaluations: Evaluations, unit: str) -> str:
+    """Returns a sentence about the intervals, empty without intervals; `unit` is what was resampled, as a plural."""
+    if not any("intervals" in evaluation for evaluation in evaluations.values()):
+        return ""
+    return f" In brackets: 95% bootstrap intervals over {unit}; they don't cover the choice of seed."
+
+
+def warn_of_dev(evaluations: Evaluations, chosen: str) -> str:
+    """Returns a sentence that dev's scores are optimistic, empty without dev; `chosen` is what dev chose."""
+    return f" Dev chose {chosen}, so its scores are optimistic." if "dev" in evaluations else ""

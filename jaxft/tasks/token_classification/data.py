@@ -1,0 +1,104 @@
+"""Reads tagged sentences, finds their labels, and checks data sets for doubtful ones."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.sentences import find_sentence_overlap, read_sentences
+from jaxft.errors import UserError
+from jaxft.tasks.base import Log, Split, count_anywhere
+from jaxft.tasks.token_classification.settings import Data, Settings
+
+
+def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[Sentence]:
+    """Returns the sentences of `source` with tags in IOB2, or with plain labels.
+
+    Logs how many there are, which tags were invalid in their scheme, and how often each entity type or label occurs.
+
+    Args:
+      name: name of the data set, for the log.
+    """
+    sentences = list(
+        read_sentences(
+            source,
+            format=data.format,
+            word_column=data.word_column,
+            tag_column=data.tag_column,
+            columns=dict(data.columns),
+            overlaps=data.overlaps,
+        )
+    )
+    converted, conversion = tag_schemes.convert_sentences_to_iob2(
+        sentences, None if data.scheme == "auto" else data.scheme
+    )
+    are_plain = conversion.scheme == tag_schemes.NO_SCHEME
+    if are_plain:
+        counter = Counter(tag for sentence in converted for tag in sentence.tags)
+    else:
+        counter = Counter(
+            kind for sentence in converted for kind, _, _ in tag_schemes.extract_entities(sentence.tags)
+        )
+    counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(counter.items())) or "none"
+    log(f"{name}: {source}: {conversion}; {'labels' if are_plain else 'entities'}: {counts}")
+    return converted
+
+
+def forms_entities(config: Settings, labels: Sequence[str]) -> bool:
+    """Returns True if labels are IOB2 tags, whose words join into entities, and False for plain labels of words."""
+    return config.data.scheme != tag_schemes.NO_SCHEME and tag_schemes.is_iob2(labels)
+
+
+def make_tag_labels(found_tags: Sequence[str]) -> list[str]:
+    """Returns the labels for the tags of the training data.
+
+    For IOB2 tags they are O, then B- and I- of each entity type by name; plain labels are sorted.
+    """
+    tags = set(found_tags)
+    if not tag_schemes.is_iob2(tags):
+        return sorted(tags)
+    types = sorted({tag[2:] for tag in tags if tag != "O"})
+    return ["O"] + [f"{prefix}-{kind}" for kind in types for prefix in "BI"]
+
+
+def check_sentences(
+    split: Split,
+    train: Sequence[Sentence],
+    *,
+    data: Data,
+    labels: Sequence[str],
+    labels_form_entities: bool,
+    log: Log,
+) -> None:
+    """Warns of tags that the model cannot predict, and of sentences that are also in the training data.
+
+    Args:
+      labels: those of the model.
+      labels_form_entities: what `forms_entities` returned for them.
+
+    Raises:
+      UserError: one of the model and the data set has plain labels, and the other has entities.
+    """
+    name, sentences = split.name, split.examples
+    is_train = sentences is train
+    # A shard of the training data may have no entity although the data has some.
+    tags = set(labels) if is_train else {tag for sentence in sentences for tag in sentence.tags}
+    if tags <= {"O"}:
+        log(
+            f"warning: {name} ({split.source}) holds no entities; is config.data.tag_column={data.tag_column} "
+            "right?"
+        )
+    unseen = Counter(tag for sentence in sentences for tag in sentence.tags if tag not in labels)
+    if unseen and data.scheme == "auto" and tag_schemes.is_iob2(unseen) != labels_form_entities:
+        raise UserError(
+            f"{name} ({split.source}): tags such as {next(iter(unseen))!r}, but the model's labels are "
+            f"{', '.join(labels[:4])}...: entities and labels of no scheme do not mix; set config.data.scheme "
+            "to the data's scheme, or to none for labels that are to stay as they are"
+        )
+    if unseen:
+        counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
+        log(f"warning: {name} has labels that train has not; they count as missed: {counts}")
+    if not is_train and (shared := count_anywhere(find_sentence_overlap(train, sentences))):
+        log(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
+    if is_train and data.context and len({sentence.document for sentence in train}) == len(train):
+        log("warning: config.data.context=True, but each sentence of train is a document of its own")
