@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of micro-averaged scores, by resampling sentences."""
+"""Computes bootstrap confidence intervals of micro-averaged scores by resampling sentences."""
 
 from collections.abc import Mapping
 
@@ -17,17 +17,20 @@ def percentile_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict:
-    """Percentile intervals (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
+    """Returns percentile intervals (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
 
-    `sentences` maps each (correct, predicted, gold) triple of entity counts to the number of sentences that
-    have it. Drawing S sentences with replacement from S sentences and adding their counts is the same as
-    drawing how often each distinct triple comes up from a multinomial, so a resample costs one draw for each
-    distinct triple instead of one for each sentence, and the result does not depend on the order of the
-    sentences.
+    Drawing S sentences with replacement from S sentences and adding their counts is the same as drawing from a
+    multinomial how often each distinct triple of counts comes up. A resample so costs one draw for each distinct
+    triple instead of one for each sentence, and the result does not depend on the order of the sentences.
 
-    Returns `{"method", "confidence", "samples", "seed", "sentences", f"{prefix}_precision": [low, high],
-    f"{prefix}_recall": ..., f"{prefix}_f1": ...}`, scores in [0, 1]; all
-    intervals are [0, 0] without sentences.
+    Args:
+      sentences: (correct, predicted, gold) counts of entities -> number of sentences with these counts.
+      prefix: the start of the scores' names.
+      samples: number of resamples.
+
+    Returns:
+      `{"method", "confidence", "samples", "seed", "sentences", f"{prefix}_precision": [low, high],
+      f"{prefix}_recall": ..., f"{prefix}_f1": ...}` with scores in [0, 1]; all intervals are [0, 0] without sentences.
     """
     triples = sorted(sentences)
     counts = np.array(triples, np.int64).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""What is measured of texts that have one label each, as a mergeable state."""
+"""Measures predictions of texts that have one label each, as a mergeable state."""
 
 import dataclasses
 import math
@@ -8,15 +8,16 @@ import numpy as np
 
 from jaxft.metrics.f1 import SCORES
 
-BINS = 15  # of the calibration error
+CALIBRATION_BINS = 15
 _BLOCK = 100  # resamples drawn at a time: bounds memory at _BLOCK x labels x labels
 
 
 @dataclasses.dataclass(slots=True)
 class ClassificationState:
-    """Gold labels and the model's probabilities: merging states gives the numbers of one state over all.
+    """Gold labels and the model's probabilities; merged states give the numbers of one state over all texts.
 
-    labels: what the model can predict; gold labels may be others, which then count as wrong.
+    Args:
+      labels: the labels that the model can predict; an example with any other gold label counts as wrong.
     """
 
     labels: list[str]
@@ -32,7 +33,7 @@ class ClassificationState:
         loss_sum: float = 0.0,
         weight_sum: float = 0.0,
     ) -> None:
-        """Adds examples, a row [C] of probabilities each, and the loss of a batch as sum and weight."""
+        """Adds examples with their probabilities `[n, C]`, and the loss of a batch as sum and weight."""
         if np.shape(probabilities) != (len(gold), len(self.labels)):
             raise ValueError(
                 f"{len(gold)} examples of {len(self.labels)} labels, but probabilities "
@@ -44,43 +45,49 @@ class ClassificationState:
         self.weight_sums.append(float(weight_sum))
 
     def merge(self, other: "ClassificationState") -> None:
-        """Adds another state, of the same labels, to this one."""
+        """Adds another state with the same labels to this one."""
         if self.labels != other.labels:
             raise ValueError(f"labels {self.labels} and {other.labels} cannot be merged")
         for name in ("gold", "probabilities", "loss_sums", "weight_sums"):
             getattr(self, name).extend(getattr(other, name))
 
-    def names(self) -> list[str]:
-        """The model's labels, and after them those that only gold has."""
+    def label_names(self) -> list[str]:
+        """Returns the K labels: the model's, and after them those that only gold has."""
         return self.labels + sorted(set(self.gold) - set(self.labels))
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gold [N] and predicted [N] as indices into `names()`, and probabilities [N, C]."""
-        index = {name: i for i, name in enumerate(self.names())}
+        """Returns gold `[N]` and predicted `[N]` as indices into `label_names()`, and probabilities `[N, C]`."""
+        index = {name: i for i, name in enumerate(self.label_names())}
         gold = np.array([index[name] for name in self.gold], np.int64)
         probabilities = np.concatenate(self.probabilities) if self.probabilities else np.empty((0, 1))
         return gold, probabilities.argmax(axis=1), probabilities
 
-    def confusion(self) -> np.ndarray:
-        """How often each of `names()` [gold] was predicted as each [predicted]: int64 [K, K]."""
+    def confusion_matrix(self) -> np.ndarray:
+        """Counts how often each gold label was predicted as each label: int64 `[K, K]`, [gold, predicted]."""
         gold, predicted, _ = self._arrays()
-        count = len(self.names())
+        count = len(self.label_names())
         return np.bincount(gold * count + predicted, minlength=count * count).reshape(count, count)
 
     def compute(self) -> dict[str, float]:
-        """All scores by flat name, in [0, 1] but for `mcc` in [-1, 1], `loss` and counts; 0 where undefined.
+        """Returns all scores by flat name.
 
-        `accuracy`; `precision`, `recall` and `f1`, each with `_macro`, `_micro` and `_weighted`, and with
-        `/LABEL`, as scikit-learn has them: macro averages are over labels that occur in gold or prediction.
-        `mcc`: Matthews' correlation coefficient. Of two labels, both in gold: `roc_auc` and
-        `average_precision`, the second label being the positive one. `calibration_error`: expected, over 15
-        equal bins of the predicted label's probability (Guo et al. 2017, equation 3). `support/LABEL`,
-        `examples`: counts. `loss`, if any weight was given.
+        Scores are in [0, 1] except `mcc` in [-1, 1], `loss` and counts; they are 0 where undefined.
+
+        - `accuracy`.
+        - `precision`, `recall` and `f1`, each with `_macro`, `_micro` and `_weighted`, and with `/LABEL`, as in
+          scikit-learn: macro averages are over labels that occur in gold or prediction.
+        - `mcc`: Matthews' correlation coefficient.
+        - `roc_auc` and `average_precision`, if there are two labels and both occur in gold; the second is the
+          positive one.
+        - `calibration_error`: the expected one, over 15 equal bins of the predicted label's probability (Guo et al.
+          2017, equation 3).
+        - `support/LABEL`, `examples`: counts.
+        - `loss`, if any weight was added.
         """
         from sklearn import metrics  # slow to import
 
         gold, predicted, probabilities = self._arrays()
-        names = self.names()
+        names = self.label_names()
         values: dict[str, float] = {}
         if weight := math.fsum(self.weight_sums):
             values["loss"] = math.fsum(self.loss_sums) / weight
@@ -105,11 +112,11 @@ class ClassificationState:
         return values
 
     def intervals(self, *, samples: int, confidence: float = 0.95, seed: int = 0) -> dict:
-        """Percentile bootstrap intervals of `accuracy` and `f1_macro`, by drawing examples with replacement.
+        """Returns percentile bootstrap intervals of `accuracy` and `f1_macro`, drawing examples with replacement.
 
-        Drawing N examples is drawing the counts of the confusion matrix from a multinomial.
+        Drawing N examples is the same as drawing the counts of the confusion matrix from a multinomial.
         """
-        matrix = self.confusion()
+        matrix = self.confusion_matrix()
         total, count = int(matrix.sum()), len(matrix)
         generator = np.random.Generator(np.random.PCG64(seed))
         drawn: dict[str, list[np.ndarray]] = {"accuracy": [], "f1_macro": []}
@@ -117,20 +124,25 @@ class ClassificationState:
             size = min(_BLOCK, samples - start)
             counts = generator.multinomial(total, matrix.ravel() / total, size).reshape(size, count, count)
             correct = np.diagonal(counts, axis1=1, axis2=2)  # [size, K]
-            both = counts.sum(axis=1) + counts.sum(axis=2)  # predicted and gold
-            f1 = 2 * correct / np.maximum(both, 1)
+            support = counts.sum(axis=1) + counts.sum(axis=2)  # predicted plus gold, [size, K]
+            f1 = 2 * correct / np.maximum(support, 1)
             drawn["accuracy"].append(correct.sum(axis=1) / total)
-            drawn["f1_macro"].append(f1.sum(axis=1) / np.maximum((both > 0).sum(axis=1), 1))
+            drawn["f1_macro"].append(f1.sum(axis=1) / np.maximum((support > 0).sum(axis=1), 1))
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        found = {n: np.quantile(np.concatenate(v), tails).tolist() for n, v in drawn.items()}
-        about = {"method": "percentile bootstrap over examples", "confidence": confidence}
-        return about | {"samples": samples, "seed": seed} | found
+        bounds = {n: np.quantile(np.concatenate(v), tails).tolist() for n, v in drawn.items()}
+        method = {"method": "percentile bootstrap over examples", "confidence": confidence}
+        return method | {"samples": samples, "seed": seed} | bounds
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
-    """Mean gap of confidence [N] and accuracy (of bool [N]) over equal bins of (0, 1], weighted by their sizes."""
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    """Returns the mean gap between confidence and accuracy over equal bins of (0, 1], weighted by the bins' sizes.
+
+    Args:
+      confidence: float `[N]`.
+      correct: bool `[N]`.
+    """
     if not len(confidence):
         return 0.0
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(index, confidence - correct, minlength=bins)  # sums over each bin
-    return float(np.abs(gaps).sum() / len(confidence))
+    gap_sums = np.bincount(index, confidence - correct, minlength=bins)
+    return float(np.abs(gap_sums).sum() / len(confidence))

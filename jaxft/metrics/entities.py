@@ -1,4 +1,4 @@
-"""The mergeable state of named-entity recognition: entity scores, strict and lenient, token scores, loss."""
+"""Measures named-entity recognition as a mergeable state: strict and lenient entity scores, token scores, loss."""
 
 import dataclasses
 import functools
@@ -18,28 +18,33 @@ Span = tuple[str, int, int]  # type, first word, last word + 1
 
 
 def strict_spans(tags: Sequence[str]) -> list[Span]:
-    """Entities of one sentence as seqeval's `mode="strict", scheme=IOB2` sees them: only a B- tag opens one,
-    and I- tags that do not continue an entity of their own type belong to none.
+    """Returns the entities of one sentence as seqeval's `mode="strict", scheme=IOB2` sees them.
 
-    Raises `ValueError` for a tag that is not IOB2. A tag without a type (`B`, `I`) has the type `_`.
+    Only a B- tag opens an entity; an I- tag that does not continue an entity of its own type belongs to none. A tag
+    without a type (`B`, `I`) has the type `_`.
+
+    Raises:
+      ValueError: a tag is not IOB2.
     """
     return _spans(tags, _strict_run)
 
 
 def lenient_spans(tags: Sequence[str]) -> list[Span]:
-    """Entities of one sentence as conlleval (the script of the CoNLL-2000 and 2003 shared tasks) sees them:
-    an I- tag that does not continue an entity of its own type opens a new one.
+    """Returns the entities of one sentence as conlleval (of the CoNLL-2000 and 2003 shared tasks) sees them.
 
-    This is seqeval's default mode on one sentence; with the tags B, I and O it equals conlleval everywhere
-    (it departs from it only for the tags of other schemes, `[ ] E S`, which are refused here, and in calling
-    a missing type `_`). Raises `ValueError` for a tag that is not IOB2.
+    An I- tag that does not continue an entity of its own type opens a new one. This is seqeval's default mode on one
+    sentence. With the tags B, I and O it equals conlleval; the differences are that tags of other schemes
+    (`[ ] E S`) are refused, and that a missing type is called `_`.
+
+    Raises:
+      ValueError: a tag is not IOB2.
     """
     return _spans(tags, _lenient_run)
 
 
 def _spans(tags: Sequence[str], spans_of_run: Callable[[tuple[str, ...]], list[Span]]) -> list[Span]:
-    # No entity crosses an O, so runs of other tags can be taken one by one. Few distinct runs exist, and
-    # remembering them makes seqeval's extraction, which is slow, cost next to nothing.
+    # No entity crosses an O, so each run of other tags can be read by itself. Few distinct runs exist; caching their
+    # spans makes seqeval's slow extraction cost next to nothing.
     spans, first = [], 0
     for outside, group in itertools.groupby(tags, key="O".__eq__):
         run = tuple(group)
@@ -57,7 +62,7 @@ def _strict_run(run: tuple[str, ...]) -> list[Span]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _lenient_run(run: tuple[str, ...]) -> list[Span]:
-    # Not by seqeval's `get_entities`, which brings in scikit-learn, scipy and pandas: seconds of a start.
+    # seqeval's `get_entities` would import scikit-learn, scipy and pandas, which takes seconds.
     _require_iob2(run)
     spans: list[Span] = []
     for place, tag in enumerate(run):
@@ -77,7 +82,7 @@ def _require_iob2(tags: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(slots=True)
 class SpanCounts:
-    """Numbers of correct, predicted and gold entities for each type, under one way of reading the tags."""
+    """Numbers of correct, predicted and gold entities of each type, under one way to read the tags."""
 
     correct: Counter[str] = dataclasses.field(default_factory=Counter)
     predicted: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -100,11 +105,12 @@ class SpanCounts:
         self.gold.update(other.gold)
 
     def compute(self, prefix: str) -> dict[str, float]:
-        """`{prefix}_{precision,recall,f1}` (micro), the same with `_macro` and `_weighted` (by gold support),
-        with `/TYPE`, and `{prefix}_support`, `{prefix}_predicted` (entity counts) over all and with `/TYPE`.
+        """Returns the scores by flat name, in [0, 1], 0 where undefined.
 
-        Types are those in gold or prediction, so a type only ever predicted counts as 0 in the macro average,
-        as in seqeval. Scores are in [0, 1], 0 where undefined.
+        - `{prefix}_{precision,recall,f1}`: micro averages; the same with `_macro`, `_weighted` (by gold support) and
+          `/TYPE`. Types are those in gold or prediction: a type that is only predicted counts as 0 in the macro
+          average, as in seqeval.
+        - `{prefix}_support`, `{prefix}_predicted`: entity counts over all types and with `/TYPE`.
         """
         types = sorted(self.gold.keys() | self.predicted.keys())
         correct, predicted, gold = (
@@ -131,13 +137,15 @@ class SpanCounts:
 
 @dataclasses.dataclass(slots=True)
 class EntityState:
-    """Everything measured about a tagger, in counts: merging the states of any shards of the sentences, in
-    any order, gives exactly the numbers of one state over all of them."""
+    """The counts from which every measure of an entity tagger is computed.
+
+    Merging the states of any shards of the sentences, in any order, gives exactly the numbers of one state over all.
+    """
 
     tokens: TokenState = dataclasses.field(default_factory=TokenState)
     strict: SpanCounts = dataclasses.field(default_factory=SpanCounts)
     lenient: SpanCounts = dataclasses.field(default_factory=SpanCounts)
-    # (correct, predicted, gold) of a sentence, strict -> number of sentences with these counts
+    # strict (correct, predicted, gold) of a sentence -> number of sentences with these counts
     sentences: Counter[tuple[int, int, int]] = dataclasses.field(default_factory=Counter)
     loss_sums: list[float] = dataclasses.field(default_factory=list)
     weight_sums: list[float] = dataclasses.field(default_factory=list)
@@ -149,25 +157,28 @@ class EntityState:
         loss_sum: float = 0.0,
         weight_sum: float = 0.0,
     ) -> None:
-        """Adds whole sentences, as one IOB2 tag for each word, and the loss of a batch as sum and weight.
+        """Adds whole sentences, with an IOB2 tag for each word, and the loss of a batch as sum and weight.
 
-        Sentences and loss may come in separate calls (`update([], [], loss_sum, weight_sum)`). Gold types
-        that the model does not know are legal: they count as missed. Raises `ValueError`, leaving the state
-        as it was, if the two sides differ in the number of sentences or of words in a sentence, or if a tag
-        is not IOB2.
+        Sentences and loss may come in separate calls (`update([], [], loss_sum, weight_sum)`). Gold types that the
+        model does not know are legal and count as missed.
+
+        Raises:
+          ValueError: the two sides differ in the number of sentences or of words in a sentence, or a tag is not IOB2.
+            The state stays as it was.
         """
         if len(gold) != len(predicted):
             raise ValueError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones")
-        new = EntityState(loss_sums=[float(loss_sum)], weight_sums=[float(weight_sum)])
-        for index, (expected, found) in enumerate(zip(gold, predicted, strict=True)):
-            if len(expected) != len(found):
+        batch_state = EntityState(loss_sums=[float(loss_sum)], weight_sums=[float(weight_sum)])
+        for index, (gold_tags, predicted_tags) in enumerate(zip(gold, predicted, strict=True)):
+            if len(gold_tags) != len(predicted_tags):
                 raise ValueError(
-                    f"sentence {index}: {len(expected)} gold tags but {len(found)} predicted ones"
+                    f"sentence {index}: {len(gold_tags)} gold tags but {len(predicted_tags)} predicted ones"
                 )
-            new.tokens.update(expected, found)
-            new.lenient.update(lenient_spans(expected), lenient_spans(found))
-            new.sentences[new.strict.update(strict_spans(expected), strict_spans(found))] += 1
-        self.merge(new)
+            batch_state.tokens.update(gold_tags, predicted_tags)
+            batch_state.lenient.update(lenient_spans(gold_tags), lenient_spans(predicted_tags))
+            counts = batch_state.strict.update(strict_spans(gold_tags), strict_spans(predicted_tags))
+            batch_state.sentences[counts] += 1
+        self.merge(batch_state)
 
     def merge(self, other: "EntityState") -> None:
         """Adds another state to this one."""
@@ -179,10 +190,13 @@ class EntityState:
         self.weight_sums += other.weight_sums
 
     def compute(self) -> dict[str, float]:
-        """Flat names: `loss` (if any weight was given), `token_*` (see `TokenState`), `entity_*` (strict) and
-        `lenient_*` (conlleval); for these two see `SpanCounts.compute`."""
+        """Returns all scores by flat name.
+
+        These are `loss` (if any weight was added), `token_*` (see `TokenState.compute`), `entity_*` (strict) and
+        `lenient_*` (as conlleval); for the last two see `SpanCounts.compute`.
+        """
         metrics = {}
-        # fsum is exactly rounded, hence independent of the order in which shards were merged.
+        # fsum is rounded exactly, so the order in which shards were merged does not matter.
         if weight := math.fsum(self.weight_sums):
             metrics["loss"] = math.fsum(self.loss_sums) / weight
         return (
@@ -190,6 +204,8 @@ class EntityState:
         )
 
     def intervals(self, *, samples: int = 10_000, seed: int = 0) -> dict:
-        """95% bootstrap intervals of `entity_precision`, `entity_recall` and `entity_f1` (micro, strict),
-        with the method, the number of resamples and of sentences: see `bootstrap.percentile_intervals`."""
+        """Returns 95% bootstrap intervals of `entity_precision`, `entity_recall` and `entity_f1` (micro, strict).
+
+        See `bootstrap.percentile_intervals` for the other keys.
+        """
         return bootstrap.percentile_intervals(self.sentences, prefix="entity", samples=samples, seed=seed)

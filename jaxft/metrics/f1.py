@@ -1,4 +1,4 @@
-"""Precision, recall and F1 from counts, 0 where a denominator is 0."""
+"""Computes precision, recall and F1 from counts; they are 0 where a denominator is 0."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ SCORES = ("precision", "recall", "f1")
 
 
 def divide(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
-    """The quotient in float64, of the broadcast shape; 0, and no warning, where the denominator is 0."""
+    """Returns the quotient in float64, of the broadcast shape; 0, without a warning, where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(np.float64(numerator), np.float64(denominator))
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
@@ -14,8 +14,10 @@ def divide(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np
 def precision_recall_f1(
     correct: np.ndarray | float, predicted: np.ndarray | float, gold: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores in [0, 1] from counts of any one shape: c/p, c/g and 2c/(p+g), the harmonic mean of the two
-    (van Rijsbergen, Information Retrieval, 1979, with equal weights)."""
+    """Returns precision c/p, recall c/g and F1 2c/(p+g), in [0, 1], from counts of the same shape.
+
+    F1 is the harmonic mean of the other two (van Rijsbergen, Information Retrieval, 1979, with equal weights).
+    """
     predicted, gold = np.float64(predicted), np.float64(gold)
     return (
         divide(correct, predicted),

@@ -1,4 +1,4 @@
-"""What is measured of texts that have any number of labels each, and at which thresholds, as a mergeable state."""
+"""Measures predictions of texts that have any number of labels each, and chooses thresholds, as a mergeable state."""
 
 import dataclasses
 import math
@@ -8,15 +8,18 @@ import numpy as np
 
 from jaxft.metrics.f1 import SCORES
 
-DEFAULT = 0.5  # the threshold of a label that nothing is known about
+DEFAULT_THRESHOLD = 0.5  # of a label without examples
 
 
 @dataclasses.dataclass(slots=True)
 class MultiLabelState:
-    """Gold labels and the model's probabilities: merging states gives the numbers of one state over all.
+    """Gold labels and the model's probabilities; merged states give the numbers of one state over all texts.
 
-    labels: what the model can predict; other gold labels count as missed. thresholds: the least probability at
-    which each label is given, [C]; None to choose them on the examples themselves, by `mode`, as `tuned` does.
+    Args:
+      labels: the labels that the model can predict; other gold labels count as missed.
+      thresholds: `[C]`, the smallest probability at which each label is predicted; None to choose them on the
+        examples themselves.
+      mode: how `choose_thresholds` does so.
     """
 
     labels: list[str]
@@ -34,7 +37,7 @@ class MultiLabelState:
         loss_sum: float = 0.0,
         weight_sum: float = 0.0,
     ) -> None:
-        """Adds examples, a row [C] of probabilities each, and the loss of a batch as sum and weight."""
+        """Adds examples with their probabilities `[n, C]`, and the loss of a batch as sum and weight."""
         if np.shape(probabilities) != (len(gold), len(self.labels)):
             raise ValueError(
                 f"{len(gold)} examples of {len(self.labels)} labels, but probabilities "
@@ -46,7 +49,7 @@ class MultiLabelState:
         self.weight_sums.append(float(weight_sum))
 
     def merge(self, other: "MultiLabelState") -> None:
-        """Adds another state, of the same labels and thresholds, to this one."""
+        """Adds another state with the same labels and thresholds to this one."""
         for name in ("labels", "thresholds", "mode"):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(f"states of other {name} cannot be merged")
@@ -54,44 +57,49 @@ class MultiLabelState:
             getattr(self, name).extend(getattr(other, name))
 
     def _arrays(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Names [K] of labels, those that only gold has at the end; gold bool [N, K]; probabilities [N, K]."""
+        """Returns K names, those that only gold has at the end; gold, bool `[N, K]`; probabilities, `[N, K]`."""
         names = self.labels + sorted(frozenset().union(*self.gold) - set(self.labels))
         index = {name: i for i, name in enumerate(names)}
         gold = np.zeros((len(self.gold), len(names)), bool)
-        for row, found in enumerate(self.gold):
-            gold[row, [index[name] for name in found]] = True
+        for row, gold_labels in enumerate(self.gold):
+            gold[row, [index[name] for name in gold_labels]] = True
         probabilities = np.zeros(gold.shape)
         if self.probabilities:
             probabilities[:, : len(self.labels)] = np.concatenate(self.probabilities)
         return names, gold, probabilities
 
-    def tuned(self) -> list[float]:
-        """The thresholds [C]: those given, or by mode "one" for all labels with the best micro F1 here, "label" each
-        with its own best F1, "none" 0.5."""
+    def choose_thresholds(self) -> list[float]:
+        """Returns the thresholds `[C]`, chosen on these examples unless they were set.
+
+        Mode "one" chooses one threshold for all labels, the one with the best micro F1; "label" chooses one for each
+        label, with the best F1 of that label; "none" takes 0.5.
+        """
         if self.thresholds is not None:
             return list(self.thresholds)
         count = len(self.labels)
         _, gold, probabilities = self._arrays()
         gold, probabilities = gold[:, :count], probabilities[:, :count]
         if self.mode == "none":
-            return [DEFAULT] * count
+            return [DEFAULT_THRESHOLD] * count
         if self.mode == "one":
             return [best_threshold(gold.ravel(), probabilities.ravel())] * count
         return [best_threshold(gold[:, i], probabilities[:, i]) for i in range(count)]
 
     def compute(self) -> dict[str, float]:
-        """All scores by flat name, in [0, 1] but for `loss` and counts; 0 where undefined.
+        """Returns all scores by flat name, in [0, 1] except `loss` and counts; 0 where undefined.
 
-        `precision`, `recall` and `f1`, each with `_micro`, `_macro` and `_weighted` (over all labels of the model
-        and of gold), and with `/LABEL`, as scikit-learn has them; `subset_accuracy`: share of examples whose
-        labels are all right; `label_accuracy`: share of right decisions. Without thresholds:
-        `average_precision_micro` and `_macro` (over labels that gold has). `threshold/LABEL`, `support/LABEL`,
-        `examples`. `loss`, if any weight was given.
+        - `precision`, `recall` and `f1`, each with `_micro`, `_macro` and `_weighted` (over all labels of the model
+          and of gold), and with `/LABEL`, as in scikit-learn.
+        - `subset_accuracy`: share of examples whose labels are all right.
+        - `label_accuracy`: share of right decisions.
+        - `average_precision_micro` and `_macro` (over labels that gold has), which need no thresholds.
+        - `threshold/LABEL`, `support/LABEL`, `examples`.
+        - `loss`, if any weight was added.
         """
         from sklearn import metrics  # slow to import
 
         names, gold, probabilities = self._arrays()
-        thresholds = np.array(self.tuned() + [math.inf] * (len(names) - len(self.labels)))
+        thresholds = np.array(self.choose_thresholds() + [math.inf] * (len(names) - len(self.labels)))
         predicted = probabilities >= thresholds
         values: dict[str, float] = {}
         if weight := math.fsum(self.weight_sums):
@@ -104,29 +112,33 @@ class MultiLabelState:
         values["subset_accuracy"] = float(metrics.accuracy_score(gold, predicted))
         values["label_accuracy"] = float((gold == predicted).mean())
         values |= {"average_precision_micro": 0.0, "average_precision_macro": 0.0}
-        if (used := gold.any(axis=0)).any():
+        if (in_gold := gold.any(axis=0)).any():
             for average in ("micro", "macro"):
                 score = metrics.average_precision_score(
-                    gold[:, used], probabilities[:, used], average=average
+                    gold[:, in_gold], probabilities[:, in_gold], average=average
                 )
                 values[f"average_precision_{average}"] = float(score)
         values["examples"] = float(len(gold))
         columns = metrics.precision_recall_fscore_support(gold, predicted, average=None, zero_division=0)
         for name, column in zip((*SCORES, "support"), columns, strict=True):
             values |= {f"{name}/{label}": float(v) for label, v in zip(names, column, strict=True)}
-        known = zip(self.labels, thresholds[: len(self.labels)], strict=True)
-        return values | {f"threshold/{label}": float(value) for label, value in known}
+        label_thresholds = zip(self.labels, thresholds[: len(self.labels)], strict=True)
+        return values | {f"threshold/{label}": float(value) for label, value in label_thresholds}
 
 
 def best_threshold(gold: np.ndarray, probabilities: np.ndarray) -> float:
-    """The threshold with the best F1 of `probabilities >= threshold` against bool gold, both [N].
+    """Returns the threshold with the best F1 of `probabilities >= threshold` against `gold`.
 
-    Midway to the next smaller probability, so that rounding decides nothing; 0.5 where gold has none.
+    It lies midway to the next smaller probability, so that rounding decides nothing; it is 0.5 if gold is all False.
+
+    Args:
+      gold: bool `[N]`.
+      probabilities: float `[N]`.
     """
     from sklearn.metrics import precision_recall_curve
 
     if not gold.any():
-        return DEFAULT
+        return DEFAULT_THRESHOLD
     precision, recall, thresholds = precision_recall_curve(gold, probabilities)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = int(np.argmax(f1[:-1]))

@@ -1,4 +1,4 @@
-"""What is measured of texts that have a number each, as a mergeable state."""
+"""Measures predictions of texts that have a number each, as a mergeable state."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(slots=True)
 class RegressionState:
-    """Gold and predicted numbers in the data's units: merging states gives the numbers of one state over all."""
+    """Gold and predicted numbers in the data's units; merged states give the numbers of one state over all texts."""
 
     gold: list[float] = dataclasses.field(default_factory=list)
     predicted: list[float] = dataclasses.field(default_factory=list)
@@ -37,8 +37,11 @@ class RegressionState:
             getattr(self, field.name).extend(getattr(other, field.name))
 
     def compute(self) -> dict[str, float]:
-        """`mse`, `rmse`, `mae` in the data's units, `pearson`, `spearman`, `r2`, `examples`; and `loss`, which is of
-        scaled labels, if any weight was given. Correlations are 0 where one side is constant."""
+        """Returns the measures by name.
+
+        These are `mse`, `rmse` and `mae` in the data's units, `pearson`, `spearman`, `r2`, `examples` (their number),
+        and, if any weight was added, `loss`, which is of scaled labels. Correlations are 0 where one side is constant.
+        """
         from scipy import stats
         from sklearn import metrics  # slow to import
 
@@ -49,8 +52,8 @@ class RegressionState:
         mse = float(metrics.mean_squared_error(gold, predicted))
         values |= {"mse": mse, "rmse": math.sqrt(mse)}
         values["mae"] = float(metrics.mean_absolute_error(gold, predicted))
-        varied = len(gold) > 1 and np.ptp(gold) > 0 and np.ptp(predicted) > 0
-        values["pearson"] = float(stats.pearsonr(gold, predicted).statistic) if varied else 0.0
-        values["spearman"] = float(stats.spearmanr(gold, predicted).statistic) if varied else 0.0
+        is_varied = len(gold) > 1 and np.ptp(gold) > 0 and np.ptp(predicted) > 0
+        values["pearson"] = float(stats.pearsonr(gold, predicted).statistic) if is_varied else 0.0
+        values["spearman"] = float(stats.spearmanr(gold, predicted).statistic) if is_varied else 0.0
         values["r2"] = float(metrics.r2_score(gold, predicted)) if len(gold) > 1 else 0.0
         return values | {"examples": float(len(gold))}

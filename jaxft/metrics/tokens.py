@@ -1,4 +1,4 @@
-"""Word-level accuracy and per-class precision, recall and F1 of a tagger, as mergeable states."""
+"""Measures word-level accuracy and per-class precision, recall and F1 of a tagger, as mergeable states."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ from jaxft.metrics.f1 import SCORES, divide, precision_recall_f1
 
 @dataclasses.dataclass(slots=True)
 class TokenState:
-    """Counts of (gold tag, predicted tag), one for each word: the confusion matrix, sparse."""
+    """A sparse confusion matrix: how many words have each pair (gold tag, predicted tag)."""
 
     confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
 
     def update(self, gold: Sequence[str], predicted: Sequence[str]) -> None:
-        """Adds one sentence; `ValueError` if it has not one predicted tag for each gold tag."""
+        """Adds one sentence; raises `ValueError` unless it has one predicted tag for each gold tag."""
         self.confusion.update(zip(gold, predicted, strict=True))
 
     def merge(self, other: "TokenState") -> None:
@@ -26,9 +26,12 @@ class TokenState:
         self.confusion.update(other.confusion)
 
     def compute(self) -> dict[str, float]:
-        """`token_accuracy`, `token_support` (words), `token_{precision,recall,f1}` with `_macro` and `_weighted` (by
-        gold support), and `token_{precision,recall,f1,support}/TAG` for every tag that occurs in gold or prediction,
-        `O` included; scores in [0, 1], 0 where undefined, as scikit-learn's with `zero_division=0`."""
+        """Returns the scores by flat name, in [0, 1], 0 where undefined, as scikit-learn with `zero_division=0`.
+
+        These are `token_accuracy`, `token_support` (words), `token_{precision,recall,f1}` with `_macro` and
+        `_weighted` (by gold support), and `token_{precision,recall,f1,support}/TAG` for every tag that occurs in gold
+        or prediction, `O` included.
+        """
         tags = sorted({tag for pair in self.confusion for tag in pair})
         index = {tag: i for i, tag in enumerate(tags)}
         matrix = np.zeros((len(tags), len(tags)), np.int64)  # [gold, predicted]
@@ -54,7 +57,7 @@ class TokenState:
 
 @dataclasses.dataclass(slots=True)
 class LabelState:
-    """Everything measured about a tagger whose labels form no entities, in counts that merge in any order."""
+    """The counts from which every measure of a tagger without entities is computed; they merge in any order."""
 
     tokens: TokenState = dataclasses.field(default_factory=TokenState)
     # (correct words, words) of a sentence -> number of sentences with these counts
@@ -69,16 +72,19 @@ class LabelState:
         loss_sum: float = 0.0,
         weight_sum: float = 0.0,
     ) -> None:
-        """Adds whole sentences, as one label for each word, and the loss of a batch as sum and weight.
+        """Adds whole sentences, with a label for each word, and the loss of a batch as sum and weight.
 
-        Gold labels that the model does not know are legal: they count as wrong. Raises `ValueError` where the
-        sides differ in length.
+        Gold labels that the model does not know are legal and count as wrong.
+
+        Raises:
+          ValueError: the two sides differ in length.
         """
-        new = LabelState(loss_sums=[float(loss_sum)], weight_sums=[float(weight_sum)])
-        for expected, found in zip(gold, predicted, strict=True):
-            new.tokens.update(expected, found)
-            new.sentences[sum(a == b for a, b in zip(expected, found, strict=True)), len(expected)] += 1
-        self.merge(new)
+        batch_state = LabelState(loss_sums=[float(loss_sum)], weight_sums=[float(weight_sum)])
+        for gold_labels, predicted_labels in zip(gold, predicted, strict=True):
+            batch_state.tokens.update(gold_labels, predicted_labels)
+            correct = sum(a == b for a, b in zip(gold_labels, predicted_labels, strict=True))
+            batch_state.sentences[correct, len(gold_labels)] += 1
+        self.merge(batch_state)
 
     def merge(self, other: "LabelState") -> None:
         """Adds another state to this one."""
@@ -88,17 +94,17 @@ class LabelState:
         self.weight_sums += other.weight_sums
 
     def compute(self) -> dict[str, float]:
-        """Flat names: `loss` (if any weight was given) and `token_*`; see `TokenState.compute`."""
+        """Returns `loss` (if any weight was added) and `token_*`; see `TokenState.compute`."""
         metrics = {}
         if weight := math.fsum(self.weight_sums):
             metrics["loss"] = math.fsum(self.loss_sums) / weight
         return metrics | self.tokens.compute()
 
     def intervals(self, *, samples: int = 10_000, seed: int = 0) -> dict:
-        """95% bootstrap interval of `token_accuracy`, with the method: see `bootstrap.percentile_intervals`."""
-        # Each word is one prediction and one gold label, so that precision, recall and F1 are all the accuracy.
+        """Returns a 95% bootstrap interval of `token_accuracy`; see `bootstrap.percentile_intervals`."""
+        # Each word has one predicted and one gold label, so precision, recall and F1 all equal the accuracy.
         triples = Counter({(correct, words, words): n for (correct, words), n in self.sentences.items()})
-        found = bootstrap.percentile_intervals(triples, prefix="token", samples=samples, seed=seed)
-        accuracy = found.pop("token_f1")
-        del found["token_precision"], found["token_recall"]
-        return found | {"token_accuracy": accuracy}
+        intervals = bootstrap.percentile_intervals(triples, prefix="token", samples=samples, seed=seed)
+        accuracy = intervals.pop("token_f1")
+        del intervals["token_precision"], intervals["token_recall"]
+        return intervals | {"token_accuracy": accuracy}

@@ -57,7 +57,7 @@ def encoded(chunk, *rest):
     print(len(chunk.sentences), file=parts, flush=True)
     yield from encode(chunk, *rest)
 
-def versions(installed=workdir.versions):
+def versions(installed=workdir.installed_versions):
     return installed() | {"optax": "0.0.1"}
 
 if "interleaved" in sys.argv:  # two devices a process, neighbours in the mesh being of two processes
@@ -66,9 +66,9 @@ if "interleaved" in sys.argv:  # two devices a process, neighbours in the mesh b
     mesh.arrange_devices = lambda sizes, devices: np.asarray(devices)[[0, 2, 1, 3]].reshape(sizes)
 if "other-optax" in sys.argv:
     sys.argv.remove("other-optax")
-    workdir.versions = versions
+    workdir.installed_versions = versions
 parts = open(fed.name + "-parts", "w")
-Loader.batch, sentences._encode, sentences._PART = batch, encoded, 300  # words
+Loader.batch, sentences._encode, sentences._CHUNK_WORDS = batch, encoded, 300  # words
 train.main(sys.argv[1:])
 """
 
@@ -597,12 +597,12 @@ import argparse, jax
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
-from jaxft.training.identity import versions
+from jaxft.training.identity import installed_versions
 
 parser = argparse.ArgumentParser()
 add_flags(parser)
 with as_process(parser.parse_args()):
-    processes.assert_same(versions() | describe_local_devices())
+    processes.assert_same(installed_versions() | describe_local_devices())
     print(processes.gather([processes.index(), jax.process_index(), jax.device_count()]))
 """
 

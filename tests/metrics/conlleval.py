@@ -1,4 +1,4 @@
-"""The scoring of conlleval written out for the tests: one pass over the words, as the original makes it.
+"""Scores tags as conlleval does, written out for the tests: one pass over the words, as in the original.
 
 Source: Erik Tjong Kim Sang's conlleval of the CoNLL-2000 shared task, version 2004-01-26
 (https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt). Only the tags B, I and O are covered.
@@ -8,13 +8,13 @@ from collections import Counter
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """Prefix and type; everything up to the first hyphen is the prefix, so that types may have hyphens."""
+    """Returns prefix and type; the prefix ends at the first hyphen, so that types may have hyphens."""
     prefix, _, kind = tag.partition("-")
     return prefix, kind
 
 
 def ends(before: tuple[str, str], now: tuple[str, str]) -> bool:
-    """Whether a chunk ended between two neighbouring words."""
+    """Returns True if a chunk ended between two neighbouring words."""
     (before_prefix, before_kind), (prefix, kind) = before, now
     if (before_prefix, prefix) in {("B", "B"), ("B", "O"), ("I", "B"), ("I", "O")}:
         return True
@@ -22,7 +22,7 @@ def ends(before: tuple[str, str], now: tuple[str, str]) -> bool:
 
 
 def starts(before: tuple[str, str], now: tuple[str, str]) -> bool:
-    """Whether a chunk started at the second of two neighbouring words."""
+    """Returns True if a chunk started at the second of two neighbouring words."""
     (before_prefix, before_kind), (prefix, kind) = before, now
     if (before_prefix, prefix) in {("B", "B"), ("I", "B"), ("O", "B"), ("O", "I")}:
         return True
@@ -30,8 +30,8 @@ def starts(before: tuple[str, str], now: tuple[str, str]) -> bool:
 
 
 def conlleval(gold: list[list[str]], guessed: list[list[str]]) -> tuple[Counter, Counter, Counter, float]:
-    """Chunks correct, guessed and in gold, by type, and the tagging accuracy."""
-    correct, found_guessed, found_gold = Counter(), Counter(), Counter()
+    """Counts correct, guessed and gold chunks by type, and returns the tagging accuracy with them."""
+    correct, guessed_chunks, gold_chunks = Counter(), Counter(), Counter()
     words = right = 0
     in_correct = False
     last_gold = last_guess = ("O", "")
@@ -51,12 +51,12 @@ def conlleval(gold: list[list[str]], guessed: list[list[str]]) -> tuple[Counter,
             gold_starts, guess_starts = starts(last_gold, now_gold), starts(last_guess, now_guess)
             if gold_starts and guess_starts and now_guess[1] == now_gold[1]:
                 in_correct = True
-            found_gold[now_gold[1]] += gold_starts
-            found_guessed[now_guess[1]] += guess_starts
+            gold_chunks[now_gold[1]] += gold_starts
+            guessed_chunks[now_guess[1]] += guess_starts
             if not is_border:
                 words += 1
                 right += now_gold == now_guess
             last_gold, last_guess = now_gold, now_guess
     if in_correct:
         correct[last_gold[1]] += 1
-    return +correct, +found_guessed, +found_gold, right / words if words else 0.0
+    return +correct, +guessed_chunks, +gold_chunks, right / words if words else 0.0

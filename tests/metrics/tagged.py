@@ -1,4 +1,4 @@
-"""Random pairs of gold and predicted IOB2 tags for the metric tests, valid and invalid sequences alike."""
+"""Draws random pairs of gold and predicted IOB2 tags for the metric tests, both valid and invalid sequences."""
 
 from hypothesis import strategies as st
 
@@ -8,7 +8,7 @@ TAGS = ["O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in ("PER", "creati
 
 @st.composite
 def pairs(draw, max_sentences: int = 6) -> tuple[list[list[str]], list[list[str]]]:
-    """Gold and predicted tags of some sentences; predictions often equal gold, so that all outcomes occur."""
+    """Draws gold and predicted tags of sentences; predictions often equal gold, so that all outcomes occur."""
     gold, predicted = [], []
     for _ in range(draw(st.integers(0, max_sentences))):
         tags = draw(st.lists(st.sampled_from(TAGS), max_size=8))

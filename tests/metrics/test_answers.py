@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.metrics.answers import TUNED, AnswerState, best_threshold, score
+from jaxft.metrics.answers import TUNED, AnswerState, best_threshold, score_answer
 from jaxft.tasks.question_answering import report
 
 
@@ -19,47 +19,47 @@ def official_normal_form(text):
     return " ".join(re.sub(re.compile(r"\b(a|an|the)\b", re.UNICODE), " ", unpunctuated).split())
 
 
-def official_f1(gold, said):
+def official_f1(gold, answer):
     gold_words = official_normal_form(gold).split() if gold else []
-    said_words = official_normal_form(said).split() if said else []
-    shared = sum((collections.Counter(gold_words) & collections.Counter(said_words)).values())
-    if not gold_words or not said_words:
-        return int(gold_words == said_words)
+    answer_words = official_normal_form(answer).split() if answer else []
+    shared = sum((collections.Counter(gold_words) & collections.Counter(answer_words)).values())
+    if not gold_words or not answer_words:
+        return int(gold_words == answer_words)
     if shared == 0:
         return 0
-    precision, recall = shared / len(said_words), shared / len(gold_words)
+    precision, recall = shared / len(answer_words), shared / len(gold_words)
     return 2 * precision * recall / (precision + recall)
 
 
-def official_scores(golds, said):
+def official_scores(golds, answer):
     golds = [gold for gold in golds if official_normal_form(gold)] or [""]
-    exact = max(int(official_normal_form(gold) == official_normal_form(said)) for gold in golds)
-    return exact, max(official_f1(gold, said) for gold in golds)
+    exact = max(int(official_normal_form(gold) == official_normal_form(answer)) for gold in golds)
+    return exact, max(official_f1(gold, answer) for gold in golds)
 
 
 def official_metrics(golds, answers, odds, threshold):
-    """`evaluate-v2.0.py`'s `exact`, `f1` and their HasAns and NoAns parts, in [0, 1]."""
-    raw = [official_scores(gold, said) for gold, said in zip(golds, answers, strict=True)]
+    """Returns `exact` and `f1` of `evaluate-v2.0.py`, and those of its HasAns and NoAns questions, in [0, 1]."""
+    raw = [official_scores(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
     final = [
-        (float(not gold), float(not gold)) if value > threshold else found
-        for gold, found, value in zip(golds, raw, odds, strict=True)
+        (float(not gold), float(not gold)) if value > threshold else scores
+        for gold, scores, value in zip(golds, raw, odds, strict=True)
     ]
-    parts = {
+    groups = {
         "": range(len(golds)),
         "has_answer_": [i for i, gold in enumerate(golds) if gold],
         "no_answer_": [i for i, gold in enumerate(golds) if not gold],
     }
     return {
-        f"{prefix}{name}": sum(final[i][column] for i in chosen) / len(chosen)
-        for prefix, chosen in parts.items()
-        if chosen and (prefix == "" or parts["no_answer_"])
+        f"{prefix}{name}": sum(final[i][column] for i in members) / len(members)
+        for prefix, members in groups.items()
+        if members and (prefix == "" or groups["no_answer_"])
         for column, name in enumerate(("exact_match", "f1"))
     }
 
 
 def official_best(golds, answers, odds):
-    """The best F1 of its `find_best_thresh`, in [0, 1]."""
-    raw = [official_scores(gold, said)[1] for gold, said in zip(golds, answers, strict=True)]
+    """Returns the best F1 of its `find_best_thresh`, in [0, 1]."""
+    raw = [official_scores(gold, answer)[1] for gold, answer in zip(golds, answers, strict=True)]
     now = best = sum(not gold for gold in golds)
     for index in sorted(range(len(golds)), key=lambda i: odds[i]):
         now += raw[index] if golds[index] else (-1 if answers[index] else 0)
@@ -68,7 +68,7 @@ def official_best(golds, answers, odds):
 
 
 @pytest.mark.parametrize(
-    ("gold", "said", "exact", "f1"),
+    ("gold", "answer", "exact", "f1"),
     [
         (["The Eiffel Tower"], "eiffel  tower.", 1, 1),
         (["Eiffel Tower in Paris"], "the tower", 0, 0.4),
@@ -87,9 +87,9 @@ def official_best(golds, answers, odds):
         (["“x”"], "x", 0, 0),  # punctuation is ASCII's
     ],
 )
-def test_by_hand(gold, said, exact, f1):
-    assert score(said, gold) == (exact, pytest.approx(f1))
-    assert official_scores(gold, said) == (exact, pytest.approx(f1))
+def test_scores_worked_out_by_hand(gold, answer, exact, f1):
+    assert score_answer(answer, gold) == (exact, pytest.approx(f1))
+    assert official_scores(gold, answer) == (exact, pytest.approx(f1))
 
 
 TEXTS = st.lists(
@@ -100,8 +100,8 @@ TEXTS = st.lists(
 
 @settings(max_examples=150)
 @given(st.lists(TEXTS.filter(str.strip), max_size=3), TEXTS)
-def test_at_random(gold, said):
-    assert score(said, gold) == pytest.approx(official_scores(gold, said), abs=1e-12)
+def test_scores_equal_the_official_ones(gold, answer):
+    assert score_answer(answer, gold) == pytest.approx(official_scores(gold, answer), abs=1e-12)
 
 
 CASES = st.lists(
@@ -122,28 +122,28 @@ def test_metrics_and_thresholds_are_the_official_ones(cases, threshold):
     golds, answers, odds = map(list, zip(*cases, strict=True))
     state = AnswerState(threshold)
     state.update(golds, answers, odds)
-    found = state.compute()
+    values = state.compute()
     for name, value in official_metrics(golds, answers, odds, threshold).items():
-        assert found[name] == pytest.approx(value), name
-    assert found["examples"] == len(cases)
+        assert values[name] == pytest.approx(value), name
+    assert values["examples"] == len(cases)
     halves = AnswerState(threshold), AnswerState(threshold)
     halves[0].update(golds[:3], answers[:3], odds[:3])
     halves[1].update(golds[3:], answers[3:], odds[3:])
     halves[0].merge(halves[1])
-    assert halves[0].compute() == found
+    assert halves[0].compute() == values
 
     tuned = AnswerState(TUNED)
     tuned.update(golds, answers, odds)
     if all(golds):
-        assert tuned.tuned() is None
+        assert tuned.choose_threshold() is None
     else:
         assert tuned.compute()["f1"] == pytest.approx(official_best(golds, answers, odds))
-        assert official_metrics(golds, answers, odds, tuned.tuned())["f1"] == pytest.approx(
+        assert official_metrics(golds, answers, odds, tuned.choose_threshold())["f1"] == pytest.approx(
             official_best(golds, answers, odds)
         )
 
 
-def test_thresholds_at_their_ends():
+def test_thresholds_at_both_ends():
     assert best_threshold([1.0, 0.5], [True, True], [0.0, 1.0]) is None
     assert best_threshold([0.0, 0.0], [False, False], [0.0, 1.0]) == -1  # none is to be answered
     assert best_threshold([1.0, 0.0], [True, False], [0.0, 1.0]) == 0.5
@@ -161,25 +161,25 @@ def test_states_intervals_and_loss():
         "f1": pytest.approx(0.75 + 0.25 * 2 / 3),
         "examples": 40,
     }
-    found = state.intervals(samples=500)
+    intervals = state.intervals(samples=500)
     for name in ("exact_match", "f1"):
-        low, high = found[name]
+        low, high = intervals[name]
         assert low < values[name] < high and 0 <= low and high <= 1
-    assert found["exact_match"] == pytest.approx([0.6, 0.875], abs=0.06)  # binomial
-    assert found == state.intervals(samples=500)
+    assert intervals["exact_match"] == pytest.approx([0.6, 0.875], abs=0.06)  # binomial
+    assert intervals == state.intervals(samples=500)
     with pytest.raises(ValueError, match="other thresholds"):
         state.merge(AnswerState(1.0))
 
 
 def test_errors_are_told_by_kind():
-    said = [("x", ["x"]), ("x", ["x y"]), ("z", ["x"]), ("", ["x"]), ("z", [])]
+    answered = [("x", ["x"]), ("x", ["x y"]), ("z", ["x"]), ("", ["x"]), ("z", [])]
     state = AnswerState()
-    state.update([gold for _, gold in said], [text for text, _ in said], [0.0] * 5)
+    state.update([gold for _, gold in answered], [text for text, _ in answered], [0.0] * 5)
     records = [
         {"id": str(i), "question": "q?", "answers": gold, "predicted_answer": text, "score": i / 10}
-        for i, (text, gold) in enumerate(said)
+        for i, (text, gold) in enumerate(answered)
     ]
-    wrong = report.wrong_answers(records, state.final())
+    wrong = report.wrong_answers(records, state.final_scores())
     assert [row["kind"] for row in wrong] == ["spurious", "missed", "wrong", "boundary"]
     assert all(tuple(row) == report.COLUMNS for row in wrong)
     result = report.evaluation_record(state, data="d", method="m", wrong=wrong, intervals=None)

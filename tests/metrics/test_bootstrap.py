@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the same distribution as resampling sentences one by one, and seeded."""
+"""Bootstrap intervals have the same distribution as resampling sentences one by one, and are seeded."""
 
 import random
 
@@ -18,26 +18,26 @@ def random_sentences(count: int):
     return gold, predicted
 
 
-def test_equals_resampling_sentences_one_by_one():
+def test_intervals_equal_resampling_sentences_one_by_one():
     gold, predicted = random_sentences(120)
     state, rows = EntityState(), []
     for pair in zip(gold, predicted, strict=True):
-        one = EntityState()
-        one.update([pair[0]], [pair[1]])
-        state.merge(one)
-        (row,) = one.sentences
+        sentence_state = EntityState()
+        sentence_state.update([pair[0]], [pair[1]])
+        state.merge(sentence_state)
+        (row,) = sentence_state.sentences
         rows.append(row)
     rows = np.array(rows)
     drawn = np.random.default_rng(3).integers(len(rows), size=(20_000, len(rows)))
     sums = rows[drawn].sum(axis=1)
     intervals, metrics = state.intervals(samples=20_000), state.compute()
     for name, values in zip(NAMES, precision_recall_f1(*sums.T), strict=True):
-        # 20,000 resamples fix a 2.5% quantile to about 0.2 of a hundredth here
+        # 20,000 resamples fix a 2.5% quantile to about 0.002 here
         assert intervals[name] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.004)
         assert intervals[name][0] < metrics[name] < intervals[name][1]
 
 
-def test_seeded_and_says_how_it_was_made():
+def test_intervals_are_seeded_and_describe_their_method():
     state = EntityState()
     state.update(*random_sentences(50))
     first = state.intervals(samples=1500, seed=7)

@@ -43,9 +43,7 @@ def test_strict_and_lenient_equal_seqeval(pair):
     gold, predicted = pair
     metrics = computed(gold, predicted)
     options = {"output_dict": True, "zero_division": 0}
-    if (
-        metrics["entity_support"] + metrics["entity_predicted"]
-    ):  # seqeval fails where there is no entity at all
+    if metrics["entity_support"] + metrics["entity_predicted"]:  # seqeval fails without any entity
         strict = classification_report(gold, predicted, mode="strict", scheme=IOB2, **options)
         assert_equals_seqeval(metrics, "entity", strict)
     if metrics["lenient_support"] + metrics["lenient_predicted"]:
@@ -54,15 +52,15 @@ def test_strict_and_lenient_equal_seqeval(pair):
 
 @given(pairs())
 def test_lenient_equals_conlleval(pair):
-    correct, guessed, found, accuracy = conlleval(*pair)
+    correct, guessed, gold, accuracy = conlleval(*pair)
     metrics = computed(*pair)
     assert metrics["token_accuracy"] == pytest.approx(accuracy)
-    for kind in guessed | found:
-        expected = precision_recall_f1(correct[kind], guessed[kind], found[kind])
+    for kind in guessed | gold:
+        expected = precision_recall_f1(correct[kind], guessed[kind], gold[kind])
         assert [metrics[f"lenient_{name}/{kind}"] for name in ("precision", "recall", "f1")] == list(expected)
-        assert metrics[f"lenient_support/{kind}"] == found[kind]
+        assert metrics[f"lenient_support/{kind}"] == gold[kind]
         assert metrics[f"lenient_predicted/{kind}"] == guessed[kind]
-    expected = precision_recall_f1(correct.total(), guessed.total(), found.total())
+    expected = precision_recall_f1(correct.total(), guessed.total(), gold.total())
     assert [metrics[f"lenient_{name}"] for name in ("precision", "recall", "f1")] == list(expected)
 
 
@@ -83,18 +81,18 @@ def test_strict_and_lenient_differ_where_they_should():
 )
 def test_merged_shards_equal_one_state(pair, shard_of, losses, order):
     gold, predicted = pair
-    whole, shards = EntityState(), [EntityState() for _ in range(3)]
-    whole.update(gold, predicted)
-    for i, (expected, found) in enumerate(zip(gold, predicted, strict=True)):
-        shards[shard_of[i]].update([expected], [found])
+    state, shards = EntityState(), [EntityState() for _ in range(3)]
+    state.update(gold, predicted)
+    for i, (gold_tags, predicted_tags) in enumerate(zip(gold, predicted, strict=True)):
+        shards[shard_of[i]].update([gold_tags], [predicted_tags])
     for i, (loss, weight) in enumerate(losses):
-        whole.update([], [], loss, weight)
+        state.update([], [], loss, weight)
         shards[i % 3].update([], [], loss, weight)
     merged = EntityState()
     for i in order:
         merged.merge(shards[i])
-    assert merged.compute() == whole.compute()  # equal to the last bit, not approximately
-    assert merged.intervals(samples=20) == whole.intervals(samples=20)
+    assert merged.compute() == state.compute()  # equal to the last bit, not approximately
+    assert merged.intervals(samples=20) == state.intervals(samples=20)
 
 
 def test_loss_is_a_mean_over_weights_not_over_batches():

@@ -1,4 +1,4 @@
-"""Measures of generated text are those of the libraries and of a count by hand, merged or whole."""
+"""Measures of generated text equal those of the libraries and counts by hand, also when states are merged."""
 
 import pytest
 import sacrebleu
@@ -24,10 +24,10 @@ def state_of(pairs):
     return state
 
 
-def test_by_hand():
+def test_measures_worked_out_by_hand():
     values = state_of([("a b a b", ["a  b\ta b"]), ("a c", ["a b", "a c d e f"]), ("", ["x y z"])]).compute()
     # Words 4 + 2 over nearest references 4 + 2 + 3; unigrams a b a b a c; bigrams ab ba ab ac.
-    want = {
+    expected = {
         "exact_match": 1 / 3,
         "distinct_1": 3 / 6,
         "distinct_2": 3 / 4,
@@ -40,12 +40,12 @@ def test_by_hand():
         "rouge2": (1 + 2 * (1 * 1 / 4) / (1 + 1 / 4)) / 3,
         "rougeL": (1 + 4 / 7) / 3,
     }
-    assert {name: values[name] for name in want} == pytest.approx(want)
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
     repeated = state_of([("no no no no no no", ["yes"])]).compute()
     assert repeated["repetition_4"] == pytest.approx(2 / 3) and repeated["length_ratio"] == 6
 
 
-def test_agrees_with_the_libraries_called_apart():
+def test_measures_equal_those_of_the_libraries():
     values = state_of(PAIRS).compute()
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
     for name in ("rouge1", "rouge2", "rougeL"):
@@ -63,7 +63,7 @@ def test_agrees_with_the_libraries_called_apart():
         assert perfect[name] == pytest.approx(1.0), name
 
 
-def test_merged_parts_are_the_whole_and_nothing_scores_nothing():
+def test_merged_states_equal_one_state_and_no_text_scores_0():
     first = state_of(PAIRS[:1])
     first.merge(state_of(PAIRS[1:]))
     assert first.compute() == state_of(PAIRS).compute()

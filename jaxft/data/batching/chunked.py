@@ -96,7 +96,7 @@ class ChunkedLoader:
             first, end = map(int, self._first[index : index + 2])
             [seed] = np.random.SeedSequence([self._seed, index]).generate_state(1, np.uint64)
             self._loaded = loaded = None  # before the next is made
-            windows = Windows(self._windows.rows.slice(first, end - first))
+            windows = Windows(self._windows.record_batch.slice(first, end - first))
             loader = Loader(windows, seed=int(seed), **self._options)
             loader.shapes = [self._shapes.get(shape.length, shape) for shape in loader.shapes]
             loader.counted = self._counted and (self._counted[0][first:end], self._counted[1])

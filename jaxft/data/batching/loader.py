@@ -214,7 +214,7 @@ class Loader:
             "segment_ids": fill(np.repeat(segment[here] + 1, length_here)),
             "positions": fill(position),
             "token_type_ids": fill(self._source.column("token_type_ids")[source])
-            if self._source.has("token_type_ids")
+            if self._source.has_column("token_type_ids")
             else np.zeros((self._built, length), np.int32),
         }
         for name, spec in self._arrays.items():

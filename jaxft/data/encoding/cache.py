@@ -16,12 +16,12 @@ from jaxft.data.encoding.windows import Windows, join_windows
 from jaxft.data.ragged import offsets_from_lengths
 
 # What encodes some items, those of a range of numbers, and gives their windows in pieces.
-Chunks = dict[range, Callable[[], Iterable[Windows]]]
+ChunkEncoders = dict[range, Callable[[], Iterable[Windows]]]
 
 _log = logging.getLogger(__name__)
 
 
-def load_or_encode(path: pathlib.Path | None, parts: Callable[[], Chunks]) -> Windows:
+def load_or_encode(path: pathlib.Path | None, parts: Callable[[], ChunkEncoders]) -> Windows:
     """The windows of all parts, one after the other, kept in the file `path` if there is to be one.
 
     parts: asked for where they are not there yet; one piece is in memory at a time where they can be written.
@@ -50,14 +50,14 @@ def split_by_size(sizes: Iterable[int], size: int) -> list[range]:
     return found if found and first == end else [*found, range(first, end)]
 
 
-def _made_together(path: pathlib.Path, jobs: Chunks) -> Windows | None:
+def _made_together(path: pathlib.Path, jobs: ChunkEncoders) -> Windows | None:
     """What is at `path` after this process, others, or several have made it; None where it can't be written."""
     if len(jobs) == 1:
         [job] = jobs.values()
         with _alone(path) as (_, waited):
             found = load_windows(path) if waited else None
             if found is None:
-                save_window_chunks(job(), path)
+                save_joined_windows(job(), path)
                 found = load_windows(path)
         return found
     folder = path.with_suffix(".parts")
@@ -70,7 +70,7 @@ def _made_together(path: pathlib.Path, jobs: Chunks) -> Windows | None:
             if path.exists():  # others have been quicker
                 break
             if mine and not file.exists():
-                save_window_chunks(job(), file)
+                save_joined_windows(job(), file)
                 if not file.exists():  # the disk is full: no more of them
                     break
 
@@ -83,7 +83,7 @@ def _made_together(path: pathlib.Path, jobs: Chunks) -> Windows | None:
     with _alone(path):
         found = load_windows(path)
         if found is None:
-            save_window_chunks(pieces(), path)
+            save_joined_windows(pieces(), path)
             found = load_windows(path)
         shutil.rmtree(folder, ignore_errors=True)  # which on a full disk are in the way
     return found
@@ -141,8 +141,8 @@ def save_windows(windows: Windows, path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
             unfinished = pathlib.Path(file.name)
-            with pa.ipc.new_file(file, windows.rows.schema) as writer:
-                writer.write_batch(windows.rows)
+            with pa.ipc.new_file(file, windows.record_batch.schema) as writer:
+                writer.write_batch(windows.record_batch)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -152,7 +152,7 @@ def save_windows(windows: Windows, path: pathlib.Path) -> None:
             _remove(unfinished)
 
 
-def save_window_chunks(parts: Iterable[Windows], path: pathlib.Path) -> None:
+def save_joined_windows(parts: Iterable[Windows], path: pathlib.Path) -> None:
     """As `save` of what `joined` gives, but with one part in memory at a time; others lie in files beside it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,11 +168,11 @@ def _spooled(parts: Iterable[Windows], folder: pathlib.Path) -> Windows:
     with contextlib.ExitStack() as stack:
         for part in parts:
             lengths.append(part.lengths)
-            for name in part.rows.schema.names:
+            for name in part.record_batch.schema.names:
                 values = part.column(name)
                 if name not in files:
                     files[name] = stack.enter_context(open(folder / name, "wb"))
-                    kinds[name] = part.rows.schema.field(name).type, values.dtype
+                    kinds[name] = part.record_batch.schema.field(name).type, values.dtype
                 values.tofile(files[name])
     offsets, arrays = offsets_from_lengths(np.concatenate(lengths)), {}
     for name, (kind, dtype) in kinds.items():

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.encoding.cache import Chunks, load_or_encode, split_by_size
-from jaxft.data.encoding.sentences import model_of
+from jaxft.data.encoding.cache import ChunkEncoders, load_or_encode, split_by_size
+from jaxft.data.encoding.sentences import describe_tokenizer
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.labelled_texts import LabelledText
@@ -21,7 +21,7 @@ from jaxft.errors import UserError
 
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
-PART = 1 << 21  # characters that are encoded, and cached, before others: some seconds
+CHUNK_CHARACTERS = 1 << 21  # characters that are encoded, and cached, before others: some seconds
 
 
 class Frame(NamedTuple):
@@ -101,16 +101,16 @@ def encode_labelled_texts(
         path = pathlib.Path(cache_dir) / f"{_fingerprint(examples, labels, known, tokenizer, settings)}.arrow"
     rest = (around, room, truncation, stride or 0)
 
-    def parts() -> Chunks:
+    def parts() -> ChunkEncoders:
         sizes = (len(one.text) + len(one.pair or "") for one in examples)
         encoder = functools.partial(_encode, examples, labels, known, tokenizer, *rest)
-        return {some: functools.partial(encoder, some) for some in split_by_size(sizes, PART)}
+        return {some: functools.partial(encoder, some) for some in split_by_size(sizes, CHUNK_CHARACTERS)}
 
     return load_or_encode(path, parts)
 
 
 def _fingerprint(examples, labels, known, tokenizer, settings) -> str:
-    about = [_FORMAT, "labelled", model_of(tokenizer), settings, str(labels.dtype), labels.shape]
+    about = [_FORMAT, "labelled", describe_tokenizer(tokenizer), settings, str(labels.dtype), labels.shape]
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(labels).tobytes() + known.tobytes())
     for example in examples:

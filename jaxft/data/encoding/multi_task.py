@@ -24,8 +24,8 @@ class MultiText:
 
     origin: str  # "data.jsonl:3", for messages
     data_set: int  # which of those that the settings name
-    parts: dict[str, Sentence | LabelledText]  # by task
-    kinds: Mapping[str, Any]  # the class of each task of the run, by name
+    examples: dict[str, Sentence | LabelledText]  # by task
+    task_classes: Mapping[str, Any]  # the class of each task of the run, by name
 
 
 def parse_data_sets(source: str, tasks: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
@@ -50,7 +50,7 @@ def parse_data_sets(source: str, tasks: Sequence[str]) -> list[tuple[tuple[str, 
     return found
 
 
-def text_of(example: Sentence | LabelledText) -> tuple[str, str | None]:
+def get_text_and_pair(example: Sentence | LabelledText) -> tuple[str, str | None]:
     """What is read of an example: text and pair; words without a text have spaces between."""
     if isinstance(example, LabelledText):
         return example.text, example.pair
@@ -67,9 +67,9 @@ def join_examples(
     found: dict[tuple, MultiText] = {}
     for name, some in examples.items():
         for example in some:
-            key = (example.origin, *text_of(example))
+            key = (example.origin, *get_text_and_pair(example))
             one = found.setdefault(key, MultiText(example.origin, data_set, {}, kinds))
-            for other, part in one.parts.items():
+            for other, part in one.examples.items():
                 both = isinstance(part, Sentence) and isinstance(example, Sentence)
                 if both and part.words != example.words:
                     raise UserError(
@@ -77,7 +77,7 @@ def join_examples(
                         "that ends inside a word cuts it); give them files of their own, "
                         f"{other}=FILE;{name}=ANOTHER"
                     )
-            one.parts[name] = example
+            one.examples[name] = example
     return list(found.values())
 
 
@@ -147,9 +147,10 @@ def combine_encodings(
         "lost": pa.array(np.concatenate([e.lost for e in encodings]).astype(np.int32)),
         "word": lists(tokens([e.word for e in encodings], -1)),
     }
-    if any(e.windows.has("token_type_ids") for e in encodings):
+    if any(e.windows.has_column("token_type_ids") for e in encodings):
         kinds = [
-            e.windows.column("token_type_ids") if e.windows.has("token_type_ids") else None for e in encodings
+            e.windows.column("token_type_ids") if e.windows.has_column("token_type_ids") else None
+            for e in encodings
         ]
         columns["token_type_ids"] = lists(tokens(kinds, 0))
     share = np.concatenate([e.share for e in encodings])
@@ -172,7 +173,7 @@ def _values(values: np.ndarray) -> pa.Array:
     return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def windows_of_task(windows: Windows, name: str, member: np.ndarray) -> tuple[Windows, np.ndarray]:
+def select_task_windows(windows: Windows, name: str, member: np.ndarray) -> tuple[Windows, np.ndarray]:
     """One task's windows, as it would have encoded them, and each window's number among them, int32 [N], else -1.
 
     member: bool [texts], which are the task's; they are numbered anew.
@@ -182,7 +183,9 @@ def windows_of_task(windows: Windows, name: str, member: np.ndarray) -> tuple[Wi
     number[kept] = np.arange(len(kept))
     own = {f"{name}/labels": "labels", f"{name}/weights": "weights"}
     wanted = ["input_ids", "lost", "word", "token_type_ids", *own]
-    taken = windows.rows.select([column for column in wanted if windows.has(column)]).take(pa.array(kept))
+    taken = windows.record_batch.select([column for column in wanted if windows.has_column(column)]).take(
+        pa.array(kept)
+    )
     columns = {own.get(column, column): taken.column(column) for column in taken.schema.names}
     sentence = (np.cumsum(member) - 1)[windows.sentence[kept]]
     return Windows(

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.encoding.cache import Chunks, load_or_encode, split_by_size
-from jaxft.data.encoding.labelled_texts import PART, make_frame
-from jaxft.data.encoding.sentences import model_of
+from jaxft.data.encoding.cache import ChunkEncoders, load_or_encode, split_by_size
+from jaxft.data.encoding.labelled_texts import CHUNK_CHARACTERS, make_frame
+from jaxft.data.encoding.sentences import describe_tokenizer
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.questions import Answer, Question
@@ -64,10 +64,10 @@ def encode_questions(
     if cache_dir is not None:
         path = pathlib.Path(cache_dir) / f"{_fingerprint(questions, tokenizer, [max_length, stride])}.arrow"
 
-    def parts() -> Chunks:
+    def parts() -> ChunkEncoders:
         sizes = (len(one.question) + len(one.context) for one in questions)
         encoder = functools.partial(_encode, questions, tokenizer, around, room, stride)
-        some = split_by_size(sizes, PART)
+        some = split_by_size(sizes, CHUNK_CHARACTERS)
         return {part: functools.partial(encoder, part) for part in some}
 
     return load_or_encode(path, parts)
@@ -85,7 +85,7 @@ def default_stride(tokenizer, max_length: int) -> int:
 
 
 def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) -> str:
-    about = [_FORMAT, "questions", model_of(tokenizer), settings]
+    about = [_FORMAT, "questions", describe_tokenizer(tokenizer), settings]
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     for one in questions:
         digest.update(repr((one.question, one.context, one.answers)).encode())

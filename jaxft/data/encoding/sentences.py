@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.encoding.cache import Chunks, load_or_encode
+from jaxft.data.encoding.cache import ChunkEncoders, load_or_encode
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths, ragged_arange
 from jaxft.data.sources.sentence import Sentence
@@ -22,7 +22,7 @@ from jaxft.errors import UserError
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
 _TOKENIZER_BATCH = 1024  # sentences a call: bounds the tokenizer's own, heavy objects
-_PART = 1 << 17  # words that are encoded, and cached, before others: about a second
+_CHUNK_WORDS = 1 << 17  # words that are encoded, and cached, before others: about a second
 
 
 class SentenceChunk(NamedTuple):
@@ -106,7 +106,7 @@ def encode_sentences(
 
     Raises UserError for settings that cannot work, or for a word without tokens where there is no unk token.
     """
-    prefix, suffix = special_tokens_around(tokenizer)
+    prefix, suffix = find_special_tokens(tokenizer)
     room = max_length - len(prefix) - len(suffix)
     stride = choose_stride(stride, room)
     if room < 1:
@@ -122,19 +122,16 @@ def encode_sentences(
     if cache_dir is not None:
         own = range(len(sentences)) if only is None else only
         settings = [max_length, label_subwords, context, stride, own.start, own.stop]
-        path = (
-            pathlib.Path(cache_dir)
-            / f"{tokenizer_fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
-        )
+        path = pathlib.Path(cache_dir) / f"{_fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
     rest = (tokenizer, label_ids, (prefix, suffix), room, label_subwords, context, stride)
 
-    def parts() -> Chunks:
+    def parts() -> ChunkEncoders:
         if only is not None:
             return {
                 only: functools.partial(_encode, SentenceChunk(sentences, only.start, only.stop), 0, *rest)
             }
         found, done = {}, 0
-        for chunk in chunk_sentences(sentences, _PART, max_length if context else 0):
+        for chunk in chunk_sentences(sentences, _CHUNK_WORDS, max_length if context else 0):
             own = range(done, done + chunk.last - chunk.first)
             found[own] = functools.partial(_encode, chunk, done - chunk.first, *rest)
             done = own.stop
@@ -148,7 +145,7 @@ def choose_stride(stride: int | None, room: int) -> int:
     return max(room, 0) // 4 if stride is None else stride
 
 
-def special_tokens_around(tokenizer) -> tuple[list[int], list[int]]:
+def find_special_tokens(tokenizer) -> tuple[list[int], list[int]]:
     """The token ids that the tokenizer puts before and after one text."""
     encoded = tokenizer([["a"]], is_split_into_words=True, truncation=False, padding=False)
     words = encoded.word_ids(0)
@@ -157,19 +154,25 @@ def special_tokens_around(tokenizer) -> tuple[list[int], list[int]]:
     return ids[: backbone[0]], ids[backbone[-1] + 1 :]
 
 
-def tokenizer_fingerprint(
+def _fingerprint(
     sentences: Sequence[Sentence], tokenizer, label_ids: Mapping[str, int], settings: list
 ) -> str:
     """A hash of all that windows depend on: words, tags, documents, the whole tokenizer, labels, settings."""
     digest = hashlib.blake2b(digest_size=16)
-    about = [_FORMAT, model_of(tokenizer), tokenizer.unk_token_id, sorted(label_ids.items()), settings]
+    about = [
+        _FORMAT,
+        describe_tokenizer(tokenizer),
+        tokenizer.unk_token_id,
+        sorted(label_ids.items()),
+        settings,
+    ]
     digest.update(json.dumps(about, sort_keys=True).encode())
     for sentence in sentences:
         digest.update(repr((sentence.words, sentence.tags, sentence.document)).encode())
     return digest.hexdigest()
 
 
-def model_of(tokenizer) -> dict:
+def describe_tokenizer(tokenizer) -> dict:
     """All that a tokenizer's results depend on, as JSON."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two hold what the last call asked for, no property of the tokenizer.

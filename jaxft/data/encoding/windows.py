@@ -21,39 +21,39 @@ class Windows:
     the rows are a slice of others.
     """
 
-    rows: pa.RecordBatch
+    record_batch: pa.RecordBatch
 
     def __len__(self) -> int:
-        return self.rows.num_rows
+        return self.record_batch.num_rows
 
     def _flat(self, column: str) -> np.ndarray:
-        return self.rows.column(column).values.to_numpy(zero_copy_only=True)
+        return self.record_batch.column(column).values.to_numpy(zero_copy_only=True)
 
     def column(self, name: str) -> np.ndarray:
         """A column that only some encodings have: of one value a window `[N]`, of C `[N, C]`, of tokens `[tokens]`."""
-        column = self.rows.column(name)
+        column = self.record_batch.column(name)
         if pa.types.is_fixed_size_list(column.type):
             return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
         if pa.types.is_large_list(column.type):
             return self._flat(name)
         return column.to_numpy(zero_copy_only=True)
 
-    def has(self, name: str) -> bool:
+    def has_column(self, name: str) -> bool:
         """Whether there is such a column."""
-        return name in self.rows.schema.names
+        return name in self.record_batch.schema.names
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that they hold."""
         data = hashlib.sha256()
-        for array in (self.offsets, *map(self.column, self.rows.schema.names)):
+        for array in (self.offsets, *map(self.column, self.record_batch.schema.names)):
             data.update(np.ascontiguousarray(array))
         return data.hexdigest()
 
     @cached_property
     def offsets(self) -> np.ndarray:
         """Where each window begins in the flat arrays: int64 `[N + 1]`."""
-        return self.rows.column("input_ids").offsets.to_numpy()
+        return self.record_batch.column("input_ids").offsets.to_numpy()
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -71,7 +71,7 @@ class Windows:
         return self._flat("labels")
 
     @cached_property
-    def labelled(self) -> np.ndarray:
+    def label_counts(self) -> np.ndarray:
         """How many tokens of each window have a label: int64 `[N]`."""
         found = np.empty(len(self), np.int64)
         for first in range(0, len(self), 1 << 16):  # a corpus may be larger than memory
@@ -88,9 +88,9 @@ class Windows:
     @cached_property
     def sentence(self) -> np.ndarray:
         """The index of each window's sentence among those encoded: int32 `[N]`."""
-        return self.rows.column("sentence").to_numpy(zero_copy_only=True)
+        return self.record_batch.column("sentence").to_numpy(zero_copy_only=True)
 
 
-def join_windows(parts: Sequence[Windows]) -> Windows:
+def join_windows(tables: Sequence[Windows]) -> Windows:
     """The windows of `parts`, one after the other, in memory."""
-    return Windows(pa.concat_batches([part.rows for part in parts]))
+    return Windows(pa.concat_batches([part.record_batch for part in tables]))

@@ -61,11 +61,6 @@ class CausalLM:
     backbone_passes = 1
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: Settings):
-        if config.loss.label_smoothing or config.loss.class_weights or config.loss.focal_gamma:
-            raise UserError(
-                "config.loss.label_smoothing, .class_weights and .focal_gamma are not for config.task='causal_lm'; "
-                "leave them out"
-            )
         self.labels = labels
         self.tuned = {}
         self.method = _method(config)
@@ -186,7 +181,7 @@ class CausalLM:
         if config.data.template is None:
             return []
         room = config.data.max_length - config.eval.max_new_tokens
-        return encode_prompts(texts, tokenizer, room)
+        return encode_prompts(texts[: config.eval.generate], tokenizer, room)
 
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Scores:
         """`Scores` of the split's windows."""

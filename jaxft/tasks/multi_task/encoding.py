@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from jaxft.config.sections import Settings
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
-from jaxft.data.encoding.multi_task import Encoding, MultiText, combine_encodings, text_of
+from jaxft.data.encoding.multi_task import Encoding, MultiText, combine_encodings, get_text_and_pair
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.tasks.base import Task, cache_folder
@@ -19,7 +19,7 @@ def encode_for_tasks(
     tasks: Mapping[str, Task],
     examples: Sequence[MultiText],
     tokenizer: Any,
-    config: ConfigDict,
+    config: Settings,
     *,
     cached: bool,
 ) -> Windows:
@@ -33,9 +33,9 @@ def encode_for_tasks(
         tuple, list[int]
     ] = {}  # texts that are read alike: by tasks of their words, and whether in pairs
     for index, example in enumerate(examples):
-        own = tuple(name for name in taggers if name in example.parts and example.parts[name].words)
-        pair = any(text_of(part)[1] is not None for part in example.parts.values())
-        if own or any(isinstance(part, LabelledText) for part in example.parts.values()):
+        own = tuple(name for name in taggers if name in example.examples and example.examples[name].words)
+        pair = any(get_text_and_pair(part)[1] is not None for part in example.examples.values())
+        if own or any(isinstance(part, LabelledText) for part in example.examples.values()):
             readings.setdefault((own, pair), []).append(index)
     encodings = []
     for (own, _), members in readings.items():
@@ -53,7 +53,9 @@ def encode_for_tasks(
 def _as_words(tasks, names: tuple[str, ...], examples: Sequence[MultiText], tokenizer, config, cached: bool):
     settings = make_task_configs(config)
     found = {
-        name: tasks[name].encode([e.parts[name] for e in examples], tokenizer, settings[name], cached=cached)
+        name: tasks[name].encode(
+            [e.examples[name] for e in examples], tokenizer, settings[name], cached=cached
+        )
         for name in names
     }
     windows = found[names[0]]  # the others' differ in labels only
@@ -62,8 +64,8 @@ def _as_words(tasks, names: tuple[str, ...], examples: Sequence[MultiText], toke
     return windows.sentence, windows, windows.word, labels, share, np.zeros(len(windows), np.int32)
 
 
-def _as_texts(examples: Sequence[MultiText], tokenizer, config: ConfigDict, cached: bool):
-    texts = [next(part for part in e.parts.values() if isinstance(part, LabelledText)) for e in examples]
+def _as_texts(examples: Sequence[MultiText], tokenizer, config: Settings, cached: bool):
+    texts = [next(part for part in e.examples.values() if isinstance(part, LabelledText)) for e in examples]
     windows = encode_labelled_texts(
         texts,
         np.zeros(len(texts), np.int32),  # the tasks' labels are put in later
@@ -79,8 +81,8 @@ def _as_texts(examples: Sequence[MultiText], tokenizer, config: ConfigDict, cach
 
 def _targets(task: Any, name: str, examples: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N, ...] of a task that labels texts, and which of all examples have one, bool [N]."""
-    member = np.array([name in example.parts for example in examples], bool)
-    found, has = task.label_type.encode_targets([e.parts[name] for e in examples if name in e.parts])
+    member = np.array([name in example.examples for example in examples], bool)
+    found, has = task.label_type.encode_targets([e.examples[name] for e in examples if name in e.examples])
     labels = np.zeros((len(examples), *found.shape[1:]), found.dtype)
     known = np.zeros(len(examples), bool)
     labels[member], known[member] = found, has

@@ -11,17 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import INPUTS, ArraySpec, Batch
 from jaxft.data.encoding.multi_task import (
     MultiText,
+    get_text_and_pair,
     join_examples,
     parse_data_sets,
+    select_task_windows,
     split_dev_texts,
-    text_of,
-    windows_of_task,
 )
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
@@ -33,13 +33,21 @@ from jaxft.layers.multi_head import MultiHead, SharedBackbone
 from jaxft.tasks.base import Log, Split, Task, group_by_words
 from jaxft.tasks.multi_task.encoding import encode_for_tasks
 from jaxft.tasks.multi_task.metrics import ComposedState, compose
-from jaxft.tasks.multi_task.task_configs import KINDS, make_task_configs
+from jaxft.tasks.multi_task.task_configs import make_task_configs
+from jaxft.tasks.registry import task_class
 from jaxft.tasks.sequence_classification.label_types import VALUE
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.tasks.token_classification.task import TokenClassification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+# The classes that read the examples of each kind of task; `task_class` chooses the one that is trained.
+CLASSES: dict[str, type[Task]] = {
+    "token_classification": TokenClassification,
+    "sequence_classification": SequenceClassification,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +75,13 @@ class MultiTask:
     reads_words = False
     predicts_tokens = False
 
-    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
+    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: Settings):
         self.labels = labels
         own = make_task_configs(config)
         self.tasks: dict[str, Task] = {}
         for name, one in own.items():
             its = [label.partition("/")[2] for label in labels if label.partition("/")[0] == name]
-            self.tasks[name] = KINDS[one.task](its, head_dropout=head_dropout, config=one)
+            self.tasks[name] = task_class(one)(its, head_dropout=head_dropout, config=one)
         self.taggers = [name for name, task in self.tasks.items() if isinstance(task, TokenClassification)]
         if self.taggers:  # whose texts are read as words, whatever config.data.truncation
             for task in self.tasks.values():
@@ -109,15 +117,15 @@ class MultiTask:
     # ---------------------------------------------------------------- examples
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[MultiText]:
+    def read(config: Settings, name: str, source: str, log: Log) -> list[MultiText]:
         """All texts of the data sets that `source` names; see `joint.sources`."""
         own = make_task_configs(config)
-        kinds = {task: KINDS[one.task] for task, one in own.items()}
+        kinds = {task: CLASSES[one.task] for task, one in own.items()}
         found: list[MultiText] = []
         for index, (tasks, address) in enumerate(parse_data_sets(source, list(own))):
             parts = {t: kinds[t].read(own[t], f"{name}-{t}", address, log) for t in tasks}
             found += join_examples(parts, index, kinds)
-        counts = ", ".join(f"{sum(t in e.parts for e in found):,} for {t}" for t in own)
+        counts = ", ".join(f"{sum(t in e.examples for e in found):,} for {t}" for t in own)
         log(f"{name}: {len(found):,} texts, with labels {counts}")
         return found
 
@@ -131,8 +139,8 @@ class MultiTask:
     @staticmethod
     def find_labels(examples: Sequence[MultiText]) -> list[tuple[str, str, list[Any] | None]]:
         """Of each task: its name, its kind, and what that finds in its examples, None where there are none."""
-        names = {kind: name for name, kind in KINDS.items()}
-        own = {name: (kind, _examples(examples, name)) for name, kind in examples[0].kinds.items()}
+        names = {kind: name for name, kind in CLASSES.items()}
+        own = {name: (kind, _examples(examples, name)) for name, kind in examples[0].task_classes.items()}
         return [
             (name, names[kind], kind.find_labels(some) if some else None)
             for name, (kind, some) in own.items()
@@ -148,13 +156,18 @@ class MultiTask:
                 raise UserError(
                     f"the training data has no text for the task {name}; name one in config.data.train"
                 )
-            labels += [f"{name}/{label}" for label in KINDS[kind].make_labels(list(itertools.chain(*own)))]
+            labels += [f"{name}/{label}" for label in CLASSES[kind].make_labels(list(itertools.chain(*own)))]
         return labels
 
     @staticmethod
     def iterate_texts(train: Sequence[MultiText]) -> Iterator[str]:
         """Texts, each once, and their pairs."""
-        return (text for e in train for text in text_of(next(iter(e.parts.values()))) if text is not None)
+        return (
+            text
+            for e in train
+            for text in get_text_and_pair(next(iter(e.examples.values())))
+            if text is not None
+        )
 
     def check(self, split: Split, train: Sequence[MultiText], log: Log) -> None:
         """What each task says of its part."""
@@ -166,7 +179,7 @@ class MultiTask:
         self,
         examples: Sequence[MultiText],
         tokenizer: "PreTrainedTokenizerBase",
-        config: ConfigDict,
+        config: Settings,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -180,8 +193,8 @@ class MultiTask:
         found = {}
         for name in self.tasks:
             if own := _examples(split.examples, name):
-                member = np.array([name in example.parts for example in split.examples], bool)
-                windows, number = windows_of_task(split.windows, name, member)
+                member = np.array([name in example.examples for example in split.examples], bool)
+                windows, number = select_task_windows(split.windows, name, member)
                 found[name] = Split(f"{split.name}-{name}", split.source, own, windows), number
         return found
 
@@ -266,7 +279,7 @@ class MultiTask:
         self,
         examples: Iterable[MultiText],
         tokenizer: "PreTrainedTokenizerBase",
-        config: ConfigDict,
+        config: Settings,
         outputs: Callable[[Windows], Iterable[tuple[Batch, dict[str, np.ndarray]]]],
         *,
         max_words: int,
@@ -282,7 +295,7 @@ class MultiTask:
                 (index, text)
                 for index, example in enumerate(chunk)
                 for text in join_examples(
-                    {name: [part] for name, part in example.parts.items()}, 0, example.kinds
+                    {name: [part] for name, part in example.examples.items()}, 0, example.task_classes
                 )
             ]
             of_texts = [text for _, text in texts]
@@ -292,7 +305,7 @@ class MultiTask:
             for name, found in self.collect(split, outputs(windows)).of.items():
                 task = self.tasks[name]
                 said = found if name in self.taggers else task.label_type.answer(found, task.tuned)
-                own = (index for index, text in texts if name in text.parts)
+                own = (index for index, text in texts if name in text.examples)
                 for index, answer in zip(own, said, strict=True):
                     answers[index][name] = answer
             yield list(zip(chunk, answers, strict=True))
@@ -368,8 +381,10 @@ class MultiTask:
 
 
 def _examples(examples: Sequence[MultiText], name: str) -> list[Sentence | LabelledText]:
-    return [example.parts[name] for example in examples if name in example.parts]
+    return [example.examples[name] for example in examples if name in example.examples]
 
 
 def _words(example: MultiText) -> int:
-    return 1 + max(len(" ".join(filter(None, text_of(part))).split()) for part in example.parts.values())
+    return 1 + max(
+        len(" ".join(filter(None, get_text_and_pair(part))).split()) for part in example.examples.values()
+    )

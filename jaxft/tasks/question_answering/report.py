@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxft.metrics.answers import AnswerState, Scores
+from jaxft.metrics.answers import AnswerScores, AnswerState
 
 # What is wrong with an answer.
 KINDS = {
@@ -22,7 +22,9 @@ COLUMNS = ("kind", "gold", "predicted", "score", "f1", "id", "question")
 _PARTS = {"": "all", "has_answer_": "with an answer", "no_answer_": "without"}
 
 
-def wrong_answers(records: Sequence[Mapping[str, Any]], scores: Sequence[Scores]) -> list[dict[str, Any]]:
+def wrong_answers(
+    records: Sequence[Mapping[str, Any]], scores: Sequence[AnswerScores]
+) -> list[dict[str, Any]]:
     """Each answer that is no exact match, by the keys of `COLUMNS`, the surest first.
 
     records: of predictions, with `id`, `question`, `answers` (gold texts), `predicted_answer` and `score`.
@@ -63,7 +65,7 @@ def evaluation_record(
         "method": method,
         "examples": int(metrics["examples"]),
         "metrics": metrics,
-        "null_threshold": state.tuned(),
+        "null_threshold": state.choose_threshold(),
         "errors": {kind: counts[kind] for kind in KINDS},
     }
     return found | ({} if intervals is None else {"intervals": intervals})
@@ -78,7 +80,7 @@ def render_report(result: Mapping[str, Any]) -> RenderableType:
         table.add_column(name, justify="right")
     for prefix, text in _PARTS.items():
         if metrics.get(f"{prefix}examples"):
-            cells = (f"{100 * metrics[prefix + name]:.2f}" for name in Scores._fields)
+            cells = (f"{100 * metrics[prefix + name]:.2f}" for name in AnswerScores._fields)
             table.add_row(text, *cells, f"{metrics[f'{prefix}examples']:,.0f}")
     parts: list[RenderableType] = [
         Text(f"{result['data']}: {result['examples']:,} questions; read: {result['method']}"),
@@ -87,7 +89,7 @@ def render_report(result: Mapping[str, Any]) -> RenderableType:
     if intervals := result.get("intervals"):
         shown = ", ".join(
             f"{name.replace('_', ' ')} {100 * intervals[name][0]:.2f}–{100 * intervals[name][1]:.2f}"
-            for name in Scores._fields
+            for name in AnswerScores._fields
         )
         about = f"({intervals['method']}, {intervals['samples']:,} resamples)"
         parts.append(Text(f"{100 * intervals['confidence']:g}% intervals: {shown} {about}"))

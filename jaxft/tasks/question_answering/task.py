@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, segment_labels
 from jaxft.data.encoding.questions import encode_questions
 from jaxft.data.encoding.windows import Windows
@@ -51,12 +51,7 @@ class QuestionAnswering:
     selection_metric = "f1"
     arrays = segment_labels(np.int32, (2,))
 
-    def __init__(self, labels: list[str], *, head_dropout: float = 0.0, config: ConfigDict):
-        for key in ("label_smoothing", "class_weights", "focal_gamma"):
-            if config.loss[key]:
-                raise UserError(
-                    f"config.loss.{key} is not for config.task='question_answering'; leave it out"
-                )
+    def __init__(self, labels: list[str], *, head_dropout: float = 0.0, config: Settings):
         self.labels = OUTPUTS
         self.tuned: dict[str, Any] = {}
         self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
@@ -65,7 +60,7 @@ class QuestionAnswering:
         self.method = f"contexts whole, long ones in windows of {config.data.max_length} tokens"
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[Question]:
+    def read(config: Settings, name: str, source: str, log: Log) -> list[Question]:
         """All questions of `source`; says how many there are, and how many have no answer."""
         data = config.data
         questions = list(read_questions(source, format=data.format, columns=dict(data.columns)))
@@ -143,7 +138,7 @@ class QuestionAnswering:
         self,
         questions: Sequence[Question],
         tokenizer: "PreTrainedTokenizerBase",
-        config: ConfigDict,
+        config: Settings,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -218,7 +213,7 @@ class QuestionAnswering:
         self,
         questions: Iterable[Question],
         tokenizer: "PreTrainedTokenizerBase",
-        config: ConfigDict,
+        config: Settings,
         outputs: Callable[[Windows], Iterable[tuple[Batch, dict[str, np.ndarray]]]],
         *,
         max_words: int,
@@ -251,7 +246,7 @@ class QuestionAnswering:
     def tune(self, split: Split, found: Sequence[RankedAnswers]) -> None:
         """The threshold with the best F1; none where all questions have answers."""
         self.tuned = {}
-        self.tuned = {THRESHOLD: self._state(split, found).tuned()}
+        self.tuned = {THRESHOLD: self._state(split, found).choose_threshold()}
 
     def measure(
         self, split: Split, found: Sequence[RankedAnswers], loss_sum: float, weight_sum: float
@@ -292,12 +287,12 @@ class QuestionAnswering:
         SQuAD's official script reads it; errors/NAME.tsv. samples: of the bootstrap.
         """
         questions = split.examples
-        answers = self._answers(questions, found, state.tuned())
+        answers = self._answers(questions, found, state.choose_threshold())
         records = [
             {"id": q.id, "question": q.question, "answers": [a.text for a in q.answers]} | said
             for q, said in zip(questions, answers, strict=True)
         ]
-        wrong = report.wrong_answers(records, state.final())
+        wrong = report.wrong_answers(records, state.final_scores())
         intervals = state.intervals(samples=samples, seed=seed) if samples else None
         result = report.evaluation_record(
             state, data=split.source, method=self.method, wrong=wrong, intervals=intervals

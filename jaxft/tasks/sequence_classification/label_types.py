@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import ArraySpec, segment_labels
 from jaxft.data.sources.labelled_texts import (
     MULTI,
@@ -77,7 +77,7 @@ class SingleLabel:
     selection_metric = "accuracy"
     error_columns = ("gold", "predicted", "score")
 
-    def __init__(self, labels: list[str], config: ConfigDict):
+    def __init__(self, labels: list[str], config: Settings):
         self.labels = labels
         self.arrays = segment_labels(np.int32)
         self._options = _loss_options(labels, config)
@@ -119,7 +119,9 @@ class SingleLabel:
     def evaluation_details(self, state, samples, seed):
         """The confusion matrix and, with samples, intervals."""
         found = {"intervals": state.intervals(samples=samples, seed=seed)} if samples else {}
-        return found | {"confusion": {"labels": state.names(), "counts": state.confusion().tolist()}}
+        return found | {
+            "confusion": {"labels": state.label_names(), "counts": state.confusion_matrix().tolist()}
+        }
 
     def list_errors(self, gold, answers):
         """The surest first."""
@@ -148,7 +150,7 @@ class MultiLabel:
     selection_metric = "f1_micro"
     error_columns = ("missed", "spurious")
 
-    def __init__(self, labels: list[str], config: ConfigDict):
+    def __init__(self, labels: list[str], config: Settings):
         self.labels = labels
         self.arrays = segment_labels(np.float32, (len(labels),))
         self.mode = config.eval.thresholds
@@ -186,7 +188,7 @@ class MultiLabel:
 
     def tune(self, state):
         """{"thresholds": by label}."""
-        return {"thresholds": dict(zip(self.labels, state.tuned(), strict=True))}
+        return {"thresholds": dict(zip(self.labels, state.choose_thresholds(), strict=True))}
 
     def answer(self, scores, tuned):
         """The labels whose probability reaches their threshold, and these probabilities, highest first."""
@@ -234,9 +236,9 @@ class NumberLabel:
     selection_metric = "pearson"
     error_columns = ("gold", "predicted", "difference")
 
-    def __init__(self, labels: list[str], config: ConfigDict):
+    def __init__(self, labels: list[str], config: Settings):
         for key in ("label_smoothing", "class_weights", "focal_gamma"):
-            if config.loss[key]:
+            if getattr(config.loss, key):
                 raise UserError(
                     f"config.loss.{key} is not for config.model.problem_type={NUMBER!r}; leave it out"
                 )
@@ -340,7 +342,7 @@ def make_labels(found: Sequence[str | float]) -> list[str]:
     return names
 
 
-def _loss_options(labels: list[str], config: ConfigDict) -> dict[str, Any]:
+def _loss_options(labels: list[str], config: Settings) -> dict[str, Any]:
     weights = class_weights(config, labels)
     return {
         "label_smoothing": config.loss.label_smoothing,

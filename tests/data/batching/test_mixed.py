@@ -105,7 +105,7 @@ def test_only_training_is_mixed():
 def test_many_windows_come_in_chunks(monkeypatch):
     """Shuffled anew each epoch, within chunks and among them; labels stay with their windows, whoever builds them."""
     monkeypatch.setattr(mixed, "CHUNK", 40)
-    rows = windows_of([[4] * 100]).rows
+    rows = windows_of([[4] * 100]).record_batch
     labels = np.arange(200, dtype=np.float32).reshape(100, 2)
     rows = rows.append_column("labels", pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), 2))
     windows = Windows(rows.append_column("weights", pa.array(np.ones(100, np.float32))))

@@ -145,8 +145,8 @@ def test_windows_do_not_depend_on_the_parts_that_are_encoded(encode, tmp_path, m
     """As one part, or item by item; cached, from the cache, and without one."""
     whole = encode()
     assert len(whole) > 20
-    monkeypatch.setattr(tokenize, "_PART", 1)
-    monkeypatch.setattr(labelled_texts, "PART", 1)
+    monkeypatch.setattr(tokenize, "_CHUNK_WORDS", 1)
+    monkeypatch.setattr(labelled_texts, "CHUNK_CHARACTERS", 1)
     for options in ({}, {"cache_dir": tmp_path}, {"cache_dir": tmp_path}):
-        assert encode(**options).rows.equals(whole.rows)
+        assert encode(**options).record_batch.equals(whole.record_batch)
     assert [path.suffix for path in tmp_path.iterdir()] == [".arrow"]

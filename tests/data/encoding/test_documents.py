@@ -203,7 +203,7 @@ def test_windows_do_not_depend_on_how_much_is_encoded_at_once(layout, tmp_path, 
     options = {"max_length": 12, "layout": "blocks" if layout == "blocks" else "documents"}
     whole = language.encode_documents(texts, tokenizer(), **options)
     for characters in (1, 40, 10**6):
-        monkeypatch.setattr(language, "_GROUP", characters)
+        monkeypatch.setattr(language, "CHUNK_CHARACTERS", characters)
         cached = {"cache_dir": tmp_path / str(characters)}
         for more in ({}, cached, cached):
             assert language.encode_documents(texts, tokenizer(), **options, **more).record_batch.equals(

@@ -115,7 +115,7 @@ def test_long_questions_keep_their_beginning():
 def test_cached_windows_are_the_same(tmp_path):
     found = [question("a", "b c d", (0, 1))]
     one, other = (encode_questions(found, tokenizer(), max_length=16, cache_dir=tmp_path) for _ in range(2))
-    assert one.rows.equals(other.rows) and len(list(tmp_path.iterdir())) == 1
+    assert one.record_batch.equals(other.record_batch) and len(list(tmp_path.iterdir())) == 1
     encode_questions([question("a", "b c d", (2, 3))], tokenizer(), max_length=16, cache_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -212,7 +212,7 @@ def boom(*_, **__):
 
 
 def same(one, other):
-    return one.rows.equals(other.rows)
+    return one.record_batch.equals(other.record_batch)
 
 
 def test_cache_is_used_for_the_same_and_only_the_same(tmp_path, monkeypatch):
