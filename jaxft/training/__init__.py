@@ -1,1 +1,1 @@
-"""Trains a model: set-up, loop, evaluation, checkpoints."""
+"""Trains models: preparation, loop, evaluation, checkpoints, the folder of a run."""

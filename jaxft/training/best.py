@@ -1,47 +1,151 @@
-"""Chooses the metric that selects weights, and compares its values."""
+"""Keeps the best weights of a run: the metric that chooses them, how they are saved and loaded again."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
+import jax
 
+from jaxft.config.sections import Settings
 from jaxft.errors import UserError
-from jaxft.tasks.base import Task
+from jaxft.tasks.base import Log, Task
+from jaxft.training.checkpoint import RunCheckpoints
 
-OF_LABELS = (
-    "precision",
-    "recall",
-    "f1",
-    "support",
-    "threshold",
-)  # endings of metrics that there are of each label
+# Endings of metrics that exist for each label.
+OF_LABELS = ("precision", "recall", "f1", "support", "threshold")
 
-
-# Endings of metrics that are the better the smaller they are.
+# Endings of metrics of which a smaller value is better.
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
 
 
-def selection_metric(config: ConfigDict, task: Task, measured: Collection[str]) -> str:
-    """The name of the metric that chooses weights; `UserError` names what was `measured` where it isn't among that."""
+def choose_selection_metric(config: Settings, task: Task, measured: Collection[str]) -> str:
+    """Returns the name of the metric that chooses the best weights.
+
+    Args:
+      config: the run's settings; `config.eval.metric` names the metric, or is "auto" for the task's.
+      task: the run's task.
+      measured: names of the metrics that an evaluation measures.
+
+    Raises:
+      UserError: the metric is not measured, or adds up metrics of which some should grow and some shrink.
+    """
     name = task.selection_metric if config.eval.metric == "auto" else config.eval.metric
     if name not in measured:
         raise UserError(
             f"config.eval.metric={name!r} was not measured; measured: {', '.join(sorted(measured))}"
         )
-    if len({_minimised(part) for part in name.split("+")}) > 1:
+    if len({_is_minimised(summand) for summand in name.split("+")}) > 1:
         raise UserError(
             f"config.eval.metric={name!r} adds up what should grow and what should shrink; name metrics of one kind"
         )
     return name
 
 
-def _minimised(metric: str) -> bool:
-    """Whether less of it is better; "f1/loss" is a label's F1, "topic/loss" a task's loss."""
-    *before, last = metric.strip().split("/")
-    return last.endswith(MINIMISED) and not (before and before[-1].endswith(OF_LABELS))
-
-
 def is_better(metric: str, value: float, best: float | None) -> bool:
-    """Whether `value` of `metric` beats `best`: losses and the like are minimised, others maximised."""
-    sign = -1 if _minimised(metric.partition("+")[0]) else 1
+    """Returns whether `value` of `metric` beats `best`: losses and the like are minimised, others maximised."""
+    sign = -1 if _is_minimised(metric.partition("+")[0]) else 1
     return math.isfinite(value) and (best is None or sign * value > sign * best)
+
+
+def _is_minimised(metric: str) -> bool:
+    """Returns whether a smaller value is better; "f1/loss" is a label's F1, "topic/loss" a task's loss."""
+    *prefixes, last = metric.strip().split("/")
+    return last.endswith(MINIMISED) and not (prefixes and prefixes[-1].endswith(OF_LABELS))
+
+
+class BestTracker:
+    """The best evaluation of a run so far, and the number of evaluations since.
+
+    Args:
+      metric: the metric that chooses the best weights.
+      patience: evaluations without a better value after which training stops; 0 for never.
+      progress: what `progress` returned at the checkpoint that the run goes on from; empty at the start.
+
+    Attributes:
+      best: the best value whose weights are saved; None before the first.
+      best_step: the step of those weights; None before the first.
+      worse: evaluations since a better value.
+      stopped_early: whether training has stopped for lack of a better value.
+    """
+
+    def __init__(self, metric: str, patience: int, progress: Mapping[str, Any]):
+        self.metric, self.patience = metric, patience
+        self.best, self.best_step = progress.get("best"), progress.get("best_step")
+        self.worse = progress.get("worse", 0)
+        self.stopped_early = progress.get("stopped_early", False)
+
+    def update(self, value: float) -> bool:
+        """Counts an evaluation whose metric is `value`, and returns whether that beats the best."""
+        better = is_better(self.metric, value, self.best)
+        self.worse = 0 if better else self.worse + 1
+        if self.patience and self.worse >= self.patience:
+            self.stopped_early = True
+        return better
+
+    def record(self, value: float, step: int) -> None:
+        """Notes that the weights of `step`, whose metric is `value`, are saved as the best."""
+        self.best, self.best_step = value, step
+
+    def progress(self) -> dict[str, Any]:
+        """Returns what a checkpoint of the run keeps."""
+        progress = {"best": self.best, "best_step": self.best_step, "worse": self.worse}
+        return progress | ({"stopped_early": True} if self.stopped_early else {})
+
+
+def make_best_meta(
+    parameters: Mapping[str, Any], labels: list[str], values: Mapping[str, float]
+) -> dict[str, Any]:
+    """Returns the plain values that are kept next to the best parameters: metrics, labels and shapes."""
+    shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
+    return {"metrics": dict(values), "labels": labels, "shapes": shapes}
+
+
+def load_best(
+    workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], labels: list[str], log: Log = print
+) -> dict[str, jax.Array]:
+    """Loads the best parameters of the run in `workdir`.
+
+    Args:
+      workdir: the run's folder, which is left unchanged.
+      abstract: shape and sharding of every parameter by path.
+      labels: the labels of the model that gets the parameters.
+      log: prints a line, for instance on a damaged checkpoint.
+
+    Raises:
+      UserError: there are no weights, or they have other shapes or other labels.
+    """
+    folder = workdir / "best"
+    if not folder.is_dir():
+        raise UserError(
+            f"{workdir} has no weights: there is no folder {folder}; is it a run that was evaluated?"
+        )
+    checkpoints = RunCheckpoints(folder, keep=None, log=log, read_only=True)
+
+    def check_fit(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+        shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}
+        differing = sorted(
+            name
+            for name in shapes.keys() | meta["shapes"].keys()
+            if shapes.get(name) != meta["shapes"].get(name)
+        )
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{folder}: parameter {name!r} has shape {meta['shapes'].get(name)} there and "
+                f"{shapes.get(name)} in this model ({len(differing)} differ); start from a run of the same "
+                "checkpoint and labels"
+            )
+        if meta["labels"] != labels:
+            raise UserError(
+                f"{folder}: its labels are {', '.join(meta['labels'])}; this run's are {', '.join(labels)}: the head "
+                "would mean something else; start from a run of the same labels"
+            )
+        return dict(abstract)
+
+    restored = checkpoints.restore(check_fit)
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"{folder} holds no complete checkpoint; let the run reach its first evaluation")
+    _, parameters, _ = restored
+    return parameters

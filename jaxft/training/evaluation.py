@@ -1,4 +1,4 @@
-"""Evaluates a model on a split; as a command, a run's best weights on any data: `python -m jaxft evaluate`."""
+"""Evaluates a model on a split: predictions, metrics, the files and the report."""
 
 import collections
 import dataclasses
@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.loader import Loader
 from jaxft.generation.generator import Generator
@@ -19,23 +19,36 @@ from jaxft.generation.options import GenerationOptions
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import place_batch, replicate_locally
 from jaxft.tasks.base import Split
-from jaxft.training.setup import Network
+from jaxft.training.network import Network
 from jaxft.training.step import merge_model
+
+QUEUED_BATCHES = 2  # batches on the device ahead of the one that the host reads
 
 
 def evaluate(
     net: Network, compiled: Mapping[Shape, Any], parameters: dict, split: Split, loader: Loader
 ) -> tuple[Any, Any]:
-    """(metric state, predictions) of a whole split; see `Task.measure` and `Task.collect`."""
+    """Predicts and measures a split.
+
+    Args:
+      net: the model.
+      compiled: `eval_step`s by batch shape.
+      parameters: by path.
+      split: the split, with windows.
+      loader: its batches, each window once.
+
+    Returns:
+      The metric state of `Task.measure` and the predictions of `Task.collect`.
+    """
     totals = {"loss_sum": 0.0, "weight_sum": 0.0}
 
-    def batches():
+    def outputs():
         for batch, predictions, sums in predict_batches(net, compiled, parameters, loader):
             for name, value in sums.items():
                 totals[name] += value
             yield batch, predictions
 
-    predictions = net.task.collect(split, batches())
+    predictions = net.task.collect(split, outputs())
     return net.task.measure(split, predictions, **totals), predictions
 
 
@@ -49,21 +62,32 @@ def write_evaluation(
     folder: Path,
     train: Sequence[Any],
     tokenizer: Any,
-    config: ConfigDict,
+    config: Settings,
     console: Console,
     tune: bool = False,
 ) -> dict[str, float]:
-    """Evaluates, writes what there is to read into `folder`, prints the report, and returns the metrics.
+    """Evaluates, writes the results into `folder`, prints the report, and returns the metrics.
 
-    Of several processes the first writes and prints.
+    With several processes only process 0 writes and prints. Continuations of prompts are generated too, as
+    `config.eval.generate` says.
 
-    train: examples of the training data, or of parts of it, for tasks that compare with it. Targets of prompts are
-    generated too, as `config.eval.generate` says. tune: lets the task choose on this split what it does not learn.
+    Args:
+      net: the model.
+      compiled: `eval_step`s by batch shape.
+      parameters: by path.
+      split: the split, with windows.
+      loader: its batches, each window once.
+      folder: gets the files.
+      train: examples of the training data, or of this process's shards of it, for tasks that compare with them.
+      tokenizer: encodes prompts and decodes what is generated.
+      config: the run's settings.
+      console: prints the report.
+      tune: lets the task choose on this split what it does not learn, such as thresholds.
     """
     measured, predictions = evaluate(net, compiled, parameters, split, loader)
     if tune:
         net.task.tune(split, predictions)
-    if prompts := net.task.encode_prompts(split.examples[: config.eval.generate], tokenizer, config):
+    if prompts := net.task.encode_prompts(split.examples, tokenizer, config):
         texts = generate_targets(net, parameters, prompts, tokenizer, config)
         predictions = dataclasses.replace(predictions, generated=texts)
     seen = []
@@ -84,43 +108,49 @@ def write_evaluation(
 
 
 def generate_targets(
-    net: Network, parameters: dict, prompts: list[list[int]], tokenizer: Any, config: ConfigDict
+    net: Network, parameters: dict, prompts: list[list[int]], tokenizer: Any, config: Settings
 ) -> list[str]:
-    """The text that follows each prompt of token ids, up to its end: greedy, or the best of `config.eval.beams`."""
+    """Generates the text that follows each prompt of token ids, up to its end.
+
+    Generates greedily, or takes the best of `config.eval.beams` beams.
+    """
     options = GenerationOptions(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
-    here = replicate_locally(parameters, net.mesh)
-    generator = Generator(merge_model(net.graphdef, here).backbone, eos=tokenizer.eos_token_id)
+    local_parameters = replicate_locally(parameters, net.mesh)
+    generator = Generator(merge_model(net.graphdef, local_parameters).backbone, eos=tokenizer.eos_token_id)
     rows = config.eval.rows
-    texts = []  # of each batch; the processes take turns
+    texts = []  # a list for each batch of this process; processes take the batches in turn
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):
         outputs = generator.generate(prompts[first : first + rows], options, first=first)
         texts.append([tokenizer.decode(output.ids, skip_special_tokens=True) for [output] in outputs])
-    dealt = itertools.chain.from_iterable(itertools.zip_longest(*processes.gather(texts), fillvalue=()))
-    return list(itertools.chain.from_iterable(dealt))
-
-
-QUEUED = 2  # batches on the device ahead of the one that the host reads
+    batches = itertools.chain.from_iterable(itertools.zip_longest(*processes.gather(texts), fillvalue=()))
+    return list(itertools.chain.from_iterable(batches))
 
 
 def predict_batches(
     net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Loader
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
-    """Predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
+    """Yields the predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
 
-    compiled: `eval_step`s by batch shape. The device works ahead of the consumer by a bounded number of
-    batches, so memory does not grow with the data.
+    The device works ahead of the consumer by a bounded number of batches, so memory does not grow with the data.
+
+    Args:
+      net: the model.
+      compiled: `eval_step`s by batch shape.
+      parameters: by path.
+      loader: the batches.
     """
     queue: collections.deque = collections.deque()
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
         arrays = place_batch(batch.arrays, net.mesh)
         queue.append((batch, *compiled[batch.shape](parameters, arrays)))
-        if len(queue) > QUEUED:
+        if len(queue) > QUEUED_BATCHES:
             yield _fetch(*queue.popleft())
     while queue:
         yield _fetch(*queue.popleft())
 
 
-def _fetch(batch, predictions, sums):
+def _fetch(batch: Batch, predictions: dict, sums: dict) -> tuple[Batch, dict, dict[str, float]]:
+    """Copies the results of a batch to the host, which waits for them."""
     predictions, sums = jax.device_get((predictions, sums))
     return batch, predictions, {name: float(value) for name, value in sums.items()}

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from jaxft.config import loading as settings
+from jaxft.config.sections import Settings
+from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
+from jaxft.tasks.registry import schema_of
 
 # Settings that change no result: processes may have different ones, and a run may go on with others.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
 
-
-# Those of where and by what kernels it is computed, which change results by rounding only: a run may go on with others.
+# Settings of where and by which kernels a run computes. They change results by rounding only, so a run may go on with
+# others.
 MOVABLE = ("mesh.", "model.attention", "train.deterministic")
-
 
 PACKAGES = (
     "jax",
@@ -33,18 +32,29 @@ PACKAGES = (
 )
 
 
-def settings_without(config: ConfigDict, without: tuple[str, ...] = FREE) -> dict[str, Any]:
-    """The settings, flat, as JSON gives them back, `without` those whose keys begin so."""
-    values = settings.flat(json.loads(json.dumps(config.to_dict())))
-    return {key: value for key, value in values.items() if not key.startswith(without)}
+def settings_without(config: Settings, without: tuple[str, ...] = FREE) -> dict[str, Any]:
+    """Returns the settings by dotted key, as JSON gives them back, but those whose keys begin with `without`."""
+    return {
+        key: value for key, value in plain_settings(flatten(config)).items() if not key.startswith(without)
+    }
 
 
-def run_identity(
-    config: ConfigDict, data: list[str], labels: list[str], tokenizer: Any, order: str
+def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings by key as JSON gives them back, so that they compare with what a file holds."""
+    return json.loads(json.dumps(dict(values)))
+
+
+def make_identity(
+    config: Settings, data: list[str], labels: list[str], tokenizer: Any, order: str
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, data, the order of training, labels, tokenizer.
+    """Returns what must stay the same for a run to go on.
 
-    data: fingerprints of the training data's parts and of dev.
+    Args:
+      config: the run's settings.
+      data: fingerprints of the shards of the training data and of the dev split.
+      labels: the task's labels.
+      tokenizer: its vocabulary counts.
+      order: names the order in which the loader deals windows.
     """
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
@@ -56,8 +66,14 @@ def run_identity(
     }
 
 
-def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: Path) -> None:
-    """Raises `UserError` where a checkpoint's `meta` is of other settings, data, order, labels or tokenizer."""
+def check_identity(meta: Mapping[str, Any], identity: Mapping[str, Any], workdir: Path) -> None:
+    """Raises `UserError` if a checkpoint's `meta` has other settings, data, order, labels or tokenizer.
+
+    Args:
+      meta: the plain values of the checkpoint; `meta["identity"]` is what `make_identity` returned for it.
+      identity: what `make_identity` returns for this run.
+      workdir: the run's folder, for the message.
+    """
     words = {
         "settings": "settings",
         "data": "training or dev data",
@@ -65,10 +81,14 @@ def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: 
         "labels": "set of labels",
         "tokenizer": "tokenizer",
     }
-    found = dict(meta["identity"])
-    found["settings"] = settings_without(settings.base(), FREE + MOVABLE) | found["settings"]
-    keys = [key for key in wanted if found.get(key) != wanted[key]]
-    # Other settings or data are always in another order.
+    saved = dict(meta["identity"])
+    # If a setting is newer than the checkpoint, the run had what is now its default.
+    newest = plain_settings(defaults(schema_of(identity["settings"]["task"]).root))
+    saved["settings"] = {
+        key: saved["settings"].get(key, newest.get(key)) for key in identity["settings"]
+    } | saved["settings"]
+    keys = [key for key in identity if saved.get(key) != identity[key]]
+    # Other settings or data always come in another order: then the order is not worth naming.
     changed = [words[key] for key in keys if key != "order" or len(keys) == 1]
     if changed:
         raise UserError(
@@ -77,14 +97,14 @@ def check_identity(meta: Mapping[str, Any], wanted: Mapping[str, Any], workdir: 
         )
 
 
-def versions() -> dict[str, str]:
-    """The installed versions that results depend on."""
+def installed_versions() -> dict[str, str]:
+    """Returns the installed version of every package that results depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def changed_versions(meta: Mapping[str, Any]) -> str | None:
-    """A warning where a checkpoint's `meta` is of other package versions than are installed now."""
-    now = versions()
+def describe_changed_versions(meta: Mapping[str, Any]) -> str | None:
+    """Returns a warning if other package versions are installed than when `meta` was saved, else None."""
+    now = installed_versions()
     changed = [
         f"{name} {old} -> {now.get(name)}" for name, old in meta["versions"].items() if now.get(name) != old
     ]

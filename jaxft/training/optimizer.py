@@ -1,36 +1,43 @@
-"""Learning-rate schedules and the optax AdamW whose decay, rates and freezing follow rules of parameter paths."""
+"""Makes the learning-rate schedule and the AdamW whose decay, rates and freezing follow rules of parameter paths."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
+from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 
 
-def make_schedule(config: ConfigDict, *, total: int, warmup: int) -> optax.Schedule:
-    """Learning rate by step: `warmup` steps up from 0, then linear or cosine to 0 at `total`, or constant.
+def make_schedule(config: Settings, *, total: int, warmup: int) -> optax.Schedule:
+    """Returns the learning rate by step: `warmup` steps up from 0, then linear or cosine to 0 at `total`, or constant.
 
-    Equal to Hugging Face's `get_scheduler` at every step: step 0 has rate 0 under warmup.
+    It equals Hugging Face's `get_scheduler` at every step: with warmup, step 0 has rate 0.
+
+    Raises:
+      UserError: the warmup is longer than the run.
     """
     if warmup > total:
         raise UserError(f"config.optim.warmup is {warmup} steps, but the run has {total}; shorten the warmup")
-    peak, rest = config.optim.lr, max(1, total - warmup)
-    after = {
-        "linear": optax.linear_schedule(peak, 0.0, rest),
-        "cosine": optax.cosine_decay_schedule(peak, rest),
+    peak, steps_left = config.optim.lr, max(1, total - warmup)
+    after_warmup = {
+        "linear": optax.linear_schedule(peak, 0.0, steps_left),
+        "cosine": optax.cosine_decay_schedule(peak, steps_left),
         "constant": optax.constant_schedule(peak),
     }[config.optim.schedule]
     if not warmup:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+        return after_warmup
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after_warmup], [warmup])
 
 
-def split_frozen(config: ConfigDict, names: list[str]) -> tuple[list[str], list[str]]:
-    """(trainable, frozen) parameter paths by `config.optim.freeze`."""
+def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the (trainable, frozen) ones of the parameter paths `names`, by `config.optim.freeze`.
+
+    Raises:
+      UserError: every parameter is frozen.
+    """
     rules = [(pattern, True) for pattern in config.optim.freeze]
     frozen = parameter_paths.first_match(rules, names, what="config.optim.freeze")
     trainable = [name for name in names if name not in frozen]
@@ -42,13 +49,13 @@ def split_frozen(config: ConfigDict, names: list[str]) -> tuple[list[str], list[
 
 
 def make_optimizer(
-    config: ConfigDict, schedule: optax.Schedule, trainable: list[str]
+    config: Settings, schedule: optax.Schedule, trainable: list[str]
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) over flat parameters {path: array} with rules by path.
+    """Makes AdamW (Loshchilov & Hutter 2019) over parameters by path.
 
-    Decays what `config.optim.decay` says (matrices only by default) and multiplies rates by
-    `config.optim.lr_multipliers`; with `config.optim.ema` it also averages the parameters. Clipping is the train
-    step's.
+    It decays what `config.optim.decay` says (matrices only by default) and multiplies rates by
+    `config.optim.lr_multipliers`; with `config.optim.ema` it also averages the parameters. The train step clips
+    gradients, not the optimizer.
     """
     optim = config.optim
     decayed = parameter_paths.first_match(
@@ -71,12 +78,12 @@ def make_optimizer(
         )
     steps.append(optax.scale_by_learning_rate(schedule))
     if optim.ema:
-        steps.append(average_parameters(optim.ema))  # last: it has to see the updates that are applied
+        steps.append(average_parameters(optim.ema))  # last, to see the updates that are applied
     return optax.chain(*steps)
 
 
 class ParameterAverage(NamedTuple):
-    """State of `average_parameters`: finished steps, int32, and the average by path, float32."""
+    """The state of `average_parameters`: finished steps, int32, and the average by path, float32."""
 
     count: jax.Array
     values: dict[str, jax.Array]
@@ -91,7 +98,7 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
     """
 
     def init(parameters):
-        # A copy, for the step donates the parameters' own memory.
+        # A copy, because the step donates the memory of the parameters.
         return ParameterAverage(jnp.int32(0), jax.tree.map(jnp.copy, parameters))
 
     def update(updates, state, parameters):
@@ -105,5 +112,5 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
 
 
 def averaged_parameters(opt_state: optax.OptState) -> dict[str, jax.Array] | None:
-    """The averaged parameters by path; None where `config.optim.ema` is off."""
-    return next((part.values for part in opt_state if isinstance(part, ParameterAverage)), None)
+    """Returns the averaged parameters by path; None if `config.optim.ema` is off."""
+    return next((entry.values for entry in opt_state if isinstance(entry, ParameterAverage)), None)

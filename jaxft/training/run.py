@@ -1,22 +1,23 @@
-"""One run from settings to summary, told from top to bottom."""
+"""Trains: a run from its settings to its summary, told from top to bottom."""
 
-import collections
 import contextlib
-import math
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxft.config.durations import duration_steps, total_steps
+from jaxft.config.sections import Settings
+from jaxft.config.settings import replace, to_dict
 from jaxft.data.batching import mixed
+from jaxft.data.batching.batch import Batch
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
-from jaxft.hub.tensors import weights_checksum
+from jaxft.hub.tensors import checksum_weights
 from jaxft.io import write_json
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.models.pretrained_model import backbone_sizes, head_dropout
@@ -32,23 +33,23 @@ from jaxft.parallel.mesh import (
     place_batch,
     put_array,
 )
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer
-from jaxft.training.best import choose_selection_metric, is_better
+from jaxft.training.best import BestTracker, choose_selection_metric, load_best, make_best_meta
 from jaxft.training.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.evaluation import evaluate, write_evaluation
-from jaxft.training.finished_run import load_best, make_best_meta
 from jaxft.training.identity import (
     check_identity,
     describe_changed_versions,
     installed_versions,
     make_identity,
 )
-from jaxft.training.log import Clock, CompileCounter, Profile, RunLog, format_train_line, peak_rss_bytes
+from jaxft.training.log.instruments import Clock, CompileCounter, Profile, peak_rss_bytes
+from jaxft.training.log.run_log import RunLog
+from jaxft.training.log.train_log import TrainLog
+from jaxft.training.network import Network, initial_parameters, make_network
 from jaxft.training.setup import (
     compile_eval,
-    initial_parameters,
-    make_network,
     make_train_loader,
     make_trainer,
     open_base_model,
@@ -56,18 +57,24 @@ from jaxft.training.setup import (
     prune_outputs,
 )
 from jaxft.training.splits import collect_labels, encode_splits, join_examples, read_run_splits
+from jaxft.training.step import TrainState
 from jaxft.training.workdir import claim, save_batch, save_model_files, save_tuned
 
 QUEUED_STEPS = 2  # steps that the host may be ahead of the device
 
 
-def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
-    """Trains, evaluates and reports as `config` says; goes on where `workdir` holds an unfinished run of it.
+def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
+    """Trains, evaluates and reports as `config` says; goes on if `workdir` holds an unfinished run of it.
 
-    Several processes each call it, and feed a part of every batch; process 0 reports. profile_steps: those that
-    `workdir`/profile gets a trace of.
+    Each of several processes calls this function and feeds its rows of every batch; process 0 reports.
 
-    Returns the content of `summary.json`.
+    Args:
+      config: the run's settings.
+      workdir: the run's folder.
+      profile_steps: the steps whose trace is written into `workdir`/profile.
+
+    Returns:
+      The content of `summary.json`.
 
     Raises:
       UserError: bad settings, data or checkpoint; a workdir of another run.
@@ -78,36 +85,35 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     compiles = CompileCounter()
     stop_asked = heartbeat.on_sigterm()
     claim(workdir, config)
-    report = RunLog(
+    run_log = RunLog(
         workdir,
         tensorboard=config.log.tensorboard,
         wandb=config.log.wandb,
-        config=config.to_dict(),
+        config=to_dict(config),
         quiet=not processes.is_main_process(),
     )
-    log = report.log
+    log = run_log.log
     if processes.count() > 1 and config.data.cache_dir is None:  # in the folder that all processes share
-        config = config.copy_and_resolve_references()
-        config.data.cache_dir = str(workdir / "cache")
+        config = replace(config, {"data.cache_dir": str(workdir / "cache")})
 
     mesh = make_mesh(config)
     check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
     check_rows(mesh, config.eval.rows, "config.eval.rows")
 
     # ---------------------------------------------------------------- data, checkpoint and tokenizer
-    kind = TASKS[config.task]
+    task_type = task_class(config)
     train_rows = local_rows(mesh, config.batch.rows)
-    here = shards_of_rows(train_rows, config.batch.rows, config.data.shards)
-    train, splits = read_run_splits(kind, config, here, log)
-    checkpoint = open_base_model(config, lambda: kind.iterate_texts(train[0].examples))
-    labels = collect_labels(kind, train)
-    task = kind(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
+    local_shards = shards_of_rows(train_rows, config.batch.rows, config.data.shards)
+    train, splits = read_run_splits(task_type, config, local_shards, log)
+    checkpoint = open_base_model(config, lambda: task_type.iterate_texts(train[0].examples))
+    labels = collect_labels(task_type, train)
+    task = task_type(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
     train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, log)
-    selected_by = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
+    selection_metric = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
     options |= {"arrays": task.arrays, "segments": task.max_segments}
-    windows = {number: part.windows for number, part in train.items()}
+    windows = {number: shard.windows for number, shard in train.items()}
     loader = make_train_loader(windows, config, only=train_rows, **options)
     loaders = {
         name: mixed.make_loader(
@@ -123,7 +129,9 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     }
     examples_per_step = loader.window_count / loader.steps_per_epoch
     scale = {"steps_per_epoch": loader.steps_per_epoch, "examples_per_step": examples_per_step}
-    total = total_steps(config, **scale)
+    total = total_steps(
+        steps=config.train.steps, examples=config.train.examples, epochs=config.train.epochs, **scale
+    )
     warmup = duration_steps(config.optim.warmup, "optim.warmup", total=total, **scale)
     eval_every = config.eval.every_steps or loader.steps_per_epoch
     save_every = config.checkpoint.every_steps or eval_every
@@ -138,45 +146,51 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     # ---------------------------------------------------------------- model, optimizer and initial state
     sizes = backbone_sizes(config, checkpoint.hf_config)
     net = make_network(task, sizes, mesh)
-    given = prune_outputs(net, loader, windows, steps=total, parts=config.batch.accumulate)
+    output_share = prune_outputs(net, loader, windows, steps=total, parts=config.batch.accumulate)
     trainer = make_trainer(net, config, total=total, warmup=warmup)
-    data = processes.gather_by_shard({number: own.fingerprint for number, own in windows.items()})
+    data = processes.gather_by_shard(
+        {number: shard_windows.fingerprint for number, shard_windows in windows.items()}
+    )
     data.append(splits["dev"].windows.fingerprint)
     identity = make_identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
     processes.assert_same(identity | describe_local_devices())
-    last = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
-    best = RunCheckpoints(workdir / "best", keep=1, log=log)
-    restored = last.restore(lambda meta: check_identity(meta, identity, workdir) or trainer.stacked)
+    checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
+    best_checkpoints = RunCheckpoints(workdir / "best", keep=1, log=log)
+
+    def check_fit(meta: dict) -> TrainState:
+        check_identity(meta, identity, workdir)
+        return trainer.stacked
+
+    restored = checkpoints.restore(check_fit)
     if restored:
         step, state, meta = restored
         state = trainer.restored_state(state)
         progress = meta["progress"]
-        log(f"going on at step {step:,} of {total:,}, from {last.folder / str(step)}")
+        log(f"going on at step {step:,} of {total:,}, from {checkpoints.folder / str(step)}")
         if warning := describe_changed_versions(meta):
             log(warning)
     else:
-        step, progress = 0, {"best": None, "best_step": None, "worse": 0, "sums": {}, "totals": {}}
+        step, progress = 0, {"sums": {}, "totals": {}}
         if config.init_from:
-            parameters, said = (
-                load_best(Path(config.init_from), net.abstract, task.labels, log),
-                f"weights: {config.init_from}",
-            )
+            parameters = load_best(Path(config.init_from), net.abstract, task.labels, log)
+            log(f"weights: {config.init_from}")
         else:
             if config.model.init == "pretrained" and processes.count() > 1:
-                processes.assert_same({"pretrained weights": weights_checksum(checkpoint.folder)})
-            parameters, said = initial_parameters(net, config, checkpoint)
-        log(said)
+                processes.assert_same({"pretrained weights": checksum_weights(checkpoint.folder)})
+            parameters, line = initial_parameters(net, config, checkpoint)
+            log(line)
         state = trainer.new_state(parameters)
-        del parameters  # memory: the state may have copies
+        del parameters  # frees memory: the state may have copies
         save_model_files(workdir, checkpoint, task.labels)
+    tracker = BestTracker(selection_metric, config.eval.patience, progress)
     trained = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.trainable))
     log(
         f"{net.parameter_count:,} parameters, {trained:,} of them trained; "
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
         f"; attention: {sizes['attention']}"
     )
-    if said := describe_unsharded(net.abstract, mesh, sizes["num_heads"]):
-        log(said)
+    if line := describe_unsharded(net.abstract, mesh, sizes["num_heads"]):
+        log(line)
 
     if profile_steps and not step <= profile_steps.start < profile_steps.stop < total:
         raise UserError(
@@ -189,12 +203,14 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     compile_began = time.perf_counter()
     seed = put_array(np.uint32(config.seed), trainer.abstract.step.sharding)
     train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
-    eval_steps = compile_eval(net, {shape for one in loaders.values() for shape in one.shapes})
+    eval_steps = compile_eval(
+        net, {shape for eval_loader in loaders.values() for shape in eval_loader.shapes}
+    )
     # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
     digest_tree((stack(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
     release_memory()
-    flops_per_token = net.train_flops_per_token(length, given)
+    flops_per_token = net.train_flops_per_token(length, output_share)
     log(
         f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
@@ -202,153 +218,108 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     )
 
     # ---------------------------------------------------------------- the loop
-    peak = peak_flops(jax.devices()[0])
-    pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
-    window = collections.Counter(progress["sums"])  # sums since the last log line
-    timed = collections.Counter()  # the same for what depends on the clock: this process only
-    totals = collections.Counter(progress["totals"])  # of the whole run, over all its starts
-    earlier = {"seconds": totals["seconds"], "stall": totals["stall"]}
-    report.start(step, total)
-    clock, mark, stall_mark = Clock(), 0.0, 0.0
+    run_log.start(step, total)
+    clock = Clock()
     compiled_before = compiles.count
+    batches = prefetch(loader, step, total)
+    device_peak = peak_flops(jax.devices()[0])
 
-    def settle(keep: int) -> None:
-        """Reads the metrics of queued steps, all but the newest `keep`, and logs where a line is due."""
-        nonlocal mark, stall_mark
-        while len(pending) > keep:
-            at, batch, metrics = pending.popleft()
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-                path = save_batch(workdir, at, batch)
-                last.wait()
-                raise NonFiniteLoss(
-                    f"step {at}: loss {values['loss']}, gradient norm {values['grad_norm']}; the batch is in {path}, "
-                    f"the last good checkpoint is {last.steps()[-1] if last.steps() else 'the start'} in "
-                    f"{last.folder}; lower config.optim.lr or raise config.optim.warmup"
-                )
-            window.update(
-                steps=1,
-                loss=values["loss"] * values["weight"],
-                weight=values["weight"],
-                grad_norm=values["grad_norm"],
-            )
-            for counter in (window, timed, totals):
-                counter.update(tokens=int(values["tokens"]), slots=batch.shape.slots)
-            if at % config.log.every_steps == 0 or at == total:
-                now, stall = clock.seconds(), batches.stall
-                seconds = max(now - mark, 1e-9)
-                line = {
-                    "loss": window["loss"] / max(window["weight"], 1e-6),
-                    "grad_norm": window["grad_norm"] / window["steps"],
-                    "lr": values["lr"],
-                    "epoch": at / loader.steps_per_epoch,
-                    "real_tokens_per_s": timed["tokens"] / seconds,
-                    "padding_fraction": 1 - window["tokens"] / window["slots"],
-                    "input_stall_fraction": (stall - stall_mark) / seconds,
-                }
-                if peak:
-                    rate = flops_per_token * timed["tokens"] / seconds
-                    line["mfu"] = rate / (peak * jax.device_count())
-                log(format_train_line(at, total, line))
-                report.write(at, "train", line)
-                window.clear()
-                timed.clear()
-                mark, stall_mark = now, stall
-
-    def save() -> None:
-        saved = progress | {"sums": dict(window), "totals": {**totals, **spent()}}
-        with clock, compiles.ignored():
-            meta = {"identity": identity, "progress": saved, "versions": installed_versions()}
-            last.save(step, map_parameter_dicts(stack, state), meta)
-
-    def spent() -> dict[str, float]:
-        return {"seconds": earlier["seconds"] + clock.seconds(), "stall": earlier["stall"] + batches.stall}
-
-    def preempted() -> Preempted:
-        last.wait()
-        kept = last.steps()[-1] if last.steps() else "none, so the start"
-        return Preempted(
-            f"SIGTERM at step {step}: the last checkpoint in {last.folder} is {kept}; "
-            "the same command goes on from there"
+    def on_non_finite(at: int, batch: Batch, metrics: Mapping[str, float]) -> NoReturn:
+        path = save_batch(workdir, at, batch)
+        checkpoints.wait()
+        raise NonFiniteLoss(
+            f"step {at}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; the batch is in {path}, "
+            f"the last good checkpoint is {checkpoints.steps()[-1] if checkpoints.steps() else 'the start'} in "
+            f"{checkpoints.folder}; lower config.optim.lr or raise config.optim.warmup"
         )
 
-    def parameters_now() -> dict[str, jax.Array]:
-        """What is measured and kept: the average, where there is one."""
-        trained = optimizer.averaged_parameters(state.opt_state) or state.trainable
-        return stack({name: (trained | state.frozen)[name] for name in net.abstract})
-
-    batches = prefetch(loader, step, total)
-    with contextlib.closing(report), batches, _close_on_error(last, best), jax.transfer_guard("disallow"):
-        stopped_early = progress.get("stopped_early", False)
+    train_log = TrainLog(
+        run_log,
+        batches,
+        clock,
+        total=total,
+        every_steps=config.log.every_steps,
+        steps_per_epoch=loader.steps_per_epoch,
+        flops_per_token=flops_per_token,
+        peak_flops=device_peak * jax.device_count() if device_peak else None,
+        sums=progress["sums"],
+        totals=progress["totals"],
+        on_non_finite=on_non_finite,
+    )
+    with (
+        contextlib.closing(run_log),
+        batches,
+        _close_on_error(checkpoints, best_checkpoints),
+        jax.transfer_guard("disallow"),
+    ):
         for _, batch in batches:
-            if stopped_early:
+            if tracker.stopped_early:
                 break
             if profile.is_due(step):
-                settle(0)
+                train_log.drain(keep=0)
                 with clock:
                     log(profile.toggle())
             arrays = place_batch(batch.arrays, mesh)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):  # profilers tell steps apart by it
                 state, metrics = train_steps[batch.shape](state, arrays, seed)
             step += 1
-            pending.append((step, batch, metrics))
-            settle(QUEUED_STEPS)
-            report.advance(step)
+            train_log.add(step, batch, metrics)
+            train_log.drain(keep=QUEUED_STEPS)
+            run_log.advance(step)
 
             if step % eval_every == 0 or step == total:
-                settle(0)
+                train_log.drain(keep=0)
                 with clock:
-                    measured, _ = evaluate(net, eval_steps, parameters_now(), splits["dev"], loaders["dev"])
+                    parameters = _parameters_to_keep(net, state)
+                    measured, _ = evaluate(net, eval_steps, parameters, splits["dev"], loaders["dev"])
                     values = processes.broadcast(measured.compute())
-                    report.write(step, "dev", values)
-                    metric = values[selected_by]
-                    if is_better(selected_by, metric, progress["best"]):
-                        progress["worse"] = 0
+                    run_log.write(step, "dev", values)
+                    if tracker.update(values[selection_metric]):
                         with compiles.ignored():
-                            best.save(
-                                step, parameters_now(), make_best_meta(net.abstract, task.labels, values)
-                            )
-                        best.wait()  # before a checkpoint of the run speaks of it
-                        if step in best.steps():
-                            progress |= {"best": metric, "best_step": step}
-                    else:
-                        progress["worse"] += 1
+                            meta = make_best_meta(net.abstract, task.labels, values)
+                            best_checkpoints.save(step, parameters, meta)
+                        best_checkpoints.wait()  # a checkpoint of the run must not name weights that are not there
+                        if step in best_checkpoints.steps():
+                            tracker.record(values[selection_metric], step)
+                    del parameters  # frees memory: averaged or stacked, they are copies
                     log(
                         f"step {step}/{total}  dev: {task.summarize(values)}"
-                        + ("  (best so far)" if progress["best_step"] == step else "")
+                        + ("  (best so far)" if tracker.best_step == step else "")
                     )
-                if config.eval.patience and progress["worse"] >= config.eval.patience:
-                    stopped_early = progress["stopped_early"] = True
-                    log(f"no better {selected_by} in {progress['worse']} evaluations: stopping early")
+                if tracker.stopped_early:
+                    log(f"no better {selection_metric} in {tracker.worse} evaluations: stopping early")
             stopping = stop_asked()
-            if step % save_every == 0 or step == total or stopped_early or stopping:
-                settle(0)
-                save()
+            if step % save_every == 0 or step == total or tracker.stopped_early or stopping:
+                train_log.drain(keep=0)
+                progress = tracker.progress() | train_log.progress()
+                with clock, compiles.ignored():
+                    meta = {"identity": identity, "progress": progress, "versions": installed_versions()}
+                    checkpoints.save(step, map_parameter_dicts(stack, state), meta)
             if stopping:
-                raise preempted()
-        settle(0)
-        train_s, stall_s = spent().values()
+                raise _preempted(step, checkpoints)
+        train_log.drain(keep=0)
+        train_s, stall_s = train_log.train_seconds(), train_log.stall_seconds()
     late_compiles = compiles.count - compiled_before
     if late_compiles:
         log(
             f"warning: {late_compiles} compilations after the start; each made the devices wait, and is a bug"
         )
-    last.wait()
+    checkpoints.wait()
 
     # ---------------------------------------------------------------- the best weights, measured and kept
-    parameters, best_step = parameters_now(), progress["best_step"]
+    parameters, best_step = _parameters_to_keep(net, state), tracker.best_step
     if best_step != step:
         try:
             parameters = load_best(workdir, net.abstract, task.labels, log)
         except UserError as error:  # hours of training are not lost for it
             log(f"warning: {error}. The weights of the last step take their place")
             best_step = step
-            best.save(step, parameters, make_best_meta(net.abstract, task.labels, {}))
-    best.close()
+            best_checkpoints.save(step, parameters, make_best_meta(net.abstract, task.labels, {}))
+    best_checkpoints.close()
     results = {}
     for name in [n for n in ("dev", "test") if n in splits]:
         if stop_asked():
-            raise preempted()
+            raise _preempted(step, checkpoints)
         results[name] = write_evaluation(
             net,
             eval_steps,
@@ -359,22 +330,22 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
             train=join_examples(train),
             tokenizer=checkpoint.tokenizer,
             config=config,
-            console=report.console,
+            console=run_log.console,
             tune=name == "dev",
         )
     save_tuned(workdir, task.tuned)
-    last.close()
+    checkpoints.close()
     summary = {
         "steps": step,
         "best_step": best_step,
-        "selected_by": selected_by,
+        "selected_by": selection_metric,
         "train_s": train_s,
         "compile_s": compile_s,
         "compiles": compiled_before,
         "late_compiles": late_compiles,
-        "real_tokens_per_s": totals["tokens"] / train_s,
+        "real_tokens_per_s": train_log.tokens / train_s,
         "train_flops_per_token": flops_per_token,
-        "padding_fraction": 1 - totals["tokens"] / totals["slots"],
+        "padding_fraction": train_log.padding_fraction,
         "input_stall_fraction": stall_s / train_s,
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
@@ -389,13 +360,29 @@ def train(config: ConfigDict, workdir: Path, profile_steps: range = range(0)) ->
     return summary
 
 
+def _parameters_to_keep(net: Network, state: TrainState) -> dict[str, jax.Array]:
+    """Returns the parameters that are measured and kept: their average if the run keeps one, else the last ones."""
+    trained = optimizer.averaged_parameters(state.opt_state) or state.trainable
+    return stack({name: (trained | state.frozen)[name] for name in net.abstract})
+
+
+def _preempted(step: int, checkpoints: RunCheckpoints) -> Preempted:
+    """Returns the exception that ends a run after SIGTERM, once the save under way is finished."""
+    checkpoints.wait()
+    newest = checkpoints.steps()[-1] if checkpoints.steps() else "none, so the start"
+    return Preempted(
+        f"SIGTERM at step {step}: the last checkpoint in {checkpoints.folder} is {newest}; "
+        "the same command goes on from there"
+    )
+
+
 @contextlib.contextmanager
-def _close_on_error(*checkpoints: RunCheckpoints):
-    """Finishes the saves under way where the block fails, by whatever it fails."""
+def _close_on_error(*folders: RunCheckpoints) -> Iterator[None]:
+    """Finishes the saves under way if the block raises anything."""
     try:
         yield
     except BaseException as error:
         if not processes.fails_alone(error):
-            for one in checkpoints:
-                one.close()
+            for checkpoints in folders:
+                checkpoints.close()
         raise

@@ -1,4 +1,4 @@
-"""Reads the data sets that a run's settings name, for any task."""
+"""Reads and encodes the data sets that a run's settings name, for any task."""
 
 import contextlib
 import dataclasses
@@ -19,28 +19,51 @@ from jaxft.tasks.base import Log, Split, Task
 def read_splits(
     task: type[Task], config: Settings, log: Log, names: Sequence[str] = ("train", "dev", "test")
 ) -> dict[str, Split]:
-    """The run's splits of these names that there are, without windows.
+    """Reads the splits of these names that the run has, without windows.
 
-    Without a dev set a seeded part of the training data is it, which is read for either of the two.
+    Without a dev set, a seeded part of the training data becomes the dev split; the training data is then read for
+    either of the two names.
+
+    Args:
+      task: reads the examples.
+      config: the run's settings; `config.data` names the sources.
+      log: prints a line.
+      names: the splits to read.
+
+    Returns:
+      The splits by name, in the order of `names`.
     """
-    found = {}
+    splits = {}
     if config.data.dev is None and ("train" in names or "dev" in names):
         source, fraction = config.data.train, config.data.dev_fraction
         train, dev = task.split_dev(task.read(config, "train", source, log), fraction, config.seed)
-        called = f"{fraction:.0%} of {source}, seed {config.seed}"
-        log(f"dev: not given; split off {len(dev):,} examples: {called}")
-        found = {"train": Split("train", source, train, None), "dev": Split("dev", called, dev, None)}
+        dev_source = f"{fraction:.0%} of {source}, seed {config.seed}"
+        log(f"dev: not given; split off {len(dev):,} examples: {dev_source}")
+        splits = {"train": Split("train", source, train, None), "dev": Split("dev", dev_source, dev, None)}
     for name in names:
-        if name not in found and (source := config.data[name]) is not None:
-            found[name] = Split(name, source, task.read(config, name, source, log), None)
-    return {name: found[name] for name in names if name in found}
+        if name not in splits and (source := getattr(config.data, name)) is not None:
+            splits[name] = Split(name, source, task.read(config, name, source, log), None)
+    return {name: splits[name] for name in names if name in splits}
 
 
 def read_run_splits(
-    task: type[Task], config: Settings, here: Sequence[int], log: Log
+    task: type[Task], config: Settings, local_shards: Sequence[int], log: Log
 ) -> tuple[dict[int, Split], dict[str, Split]]:
-    """What a run reads, without windows: of the training data those parts, from 0, that are `here`; dev and test."""
-    parts = config.data.shards
+    """Reads the data of a run, without windows.
+
+    Args:
+      task: reads the examples.
+      config: the run's settings.
+      local_shards: numbers, from 0, of the shards of the training data that this process reads.
+      log: prints a line.
+
+    Returns:
+      The shards of the training data by number, and the other splits, dev and test, by name.
+
+    Raises:
+      UserError: the settings name no training data, or leave out a data set; the data cannot be read.
+    """
+    shards = config.data.shards
     if config.data.train is None:
         raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
     sources = [("", config.data.train)]
@@ -51,7 +74,7 @@ def read_run_splits(
         raise UserError(
             f"config.data.train={config.data.train!r} leaves a data set out; give a file, hub:NAME or demo:NAME/train"
         )
-    if parts == 1:
+    if shards == 1:
         if processes.count() > 1:
             least = min(len(files.find_files(address) or [address]) for _, address in sources)
             most = max(n for n in range(1, least + 1) if config.batch.rows % n == 0)
@@ -59,47 +82,50 @@ def read_run_splits(
                 log(
                     f"every process reads all files of {config.data.train}; config.data.shards={most} deals them"
                 )
-        found = read_splits(task, config, log)
-        return {0: found.pop("train")}, found
+        splits = read_splits(task, config, log)
+        return {0: splits.pop("train")}, splits
     processes.assert_same(
         {key: value for _, address in sources for key, value in records.read_source_sizes(address).items()}
     )
     train = {}
-    with _of_parts(log) as saying:
-        for number in here:
-            part = f"#{number + 1}/{parts}"
-            source = ";".join(f"{tasks}{address}{part}" for tasks, address in sources)
-            examples = task.read(config, "train", source, saying(number))
-            train[number] = Split(f"train{part}", source, examples, None)
+    with _shard_logs(log) as shard_log:
+        for number in local_shards:
+            shard = f"#{number + 1}/{shards}"
+            source = ";".join(f"{tasks}{address}{shard}" for tasks, address in sources)
+            examples = task.read(config, "train", source, shard_log(number))
+            train[number] = Split(f"train{shard}", source, examples, None)
     return train, read_splits(task, config, log, ("dev", "test"))
 
 
 @contextlib.contextmanager
-def _of_parts(log: Log) -> Iterator[Callable[[int], Log]]:
-    """Gives what says lines about a part; process 0 says at the end also what others have said of theirs."""
+def _shard_logs(log: Log) -> Iterator[Callable[[int], Log]]:
+    """Yields a function that makes the log of a shard by number.
+
+    A process prints the lines of its shards at once. At the end, process 0 also prints those of the other shards.
+    """
     lines: dict[int, list[str]] = {}
 
-    def saying(number: int) -> Log:
-        own = lines[number] = []
+    def make_log(number: int) -> Log:
+        shard_lines = lines[number] = []
 
-        def one(line: str) -> None:
-            own.append(line)
+        def log_line(line: str) -> None:
+            shard_lines.append(line)
             log(line)
 
-        return one
+        return log_line
 
-    yield saying
-    for number, said in enumerate(processes.gather_by_shard(lines)):
-        for line in said if number not in lines else ():
+    yield make_log
+    for number, shard_lines in enumerate(processes.gather_by_shard(lines)):
+        for line in shard_lines if number not in lines else ():
             log(line)
 
 
 def collect_labels(task: type[Task], train: Mapping[int, Split]) -> list[str]:
-    """The labels that the training data determines, of which each process has some parts."""
-    found = processes.gather_by_shard(
-        {number: task.find_labels(part.examples) for number, part in train.items()}
+    """Returns the labels that the training data determines; each process has some of its shards."""
+    labels_by_shard = processes.gather_by_shard(
+        {number: task.find_labels(shard.examples) for number, shard in train.items()}
     )
-    return task.make_labels(list(itertools.chain(*found)))
+    return task.make_labels(list(itertools.chain(*labels_by_shard)))
 
 
 def encode_splits(
@@ -110,9 +136,24 @@ def encode_splits(
     config: Settings,
     log: Log,
 ) -> tuple[dict[int, Split], dict[str, Split]]:
-    """What `read_run` found, checked and with windows."""
+    """Encodes and checks what `read_run_splits` returned.
 
-    def encoded(split: Split) -> Split:
+    Args:
+      task: encodes and checks the splits.
+      train: the shards of the training data that this process has, by number.
+      others: dev and test, by name.
+      tokenizer: encodes the texts.
+      config: the run's settings.
+      log: prints a line.
+
+    Returns:
+      `train` and `others` with windows.
+
+    Raises:
+      UserError: a split cannot be encoded or does not fit the task, or processes have read different data.
+    """
+
+    def encode(split: Split) -> Split:
         try:
             return dataclasses.replace(split, windows=task.encode(split.examples, tokenizer, config))
         except UserError as error:
@@ -120,20 +161,20 @@ def encode_splits(
                 raise
             raise UserError(f"{split.source}: {error}; or have fewer parts, of more text each") from None
 
-    train = {number: encoded(part) for number, part in train.items()}
-    others = {name: encoded(split) for name, split in others.items()}
+    train = {number: encode(shard) for number, shard in train.items()}
+    others = {name: encode(split) for name, split in others.items()}
     shared = others | ({"train": train[0]} if config.data.shards == 1 else {})
-    # Before processes tell each other what they found in it.
+    # Comes first: the checks below exchange what processes find in the data.
     processes.assert_same({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
-    with _of_parts(log) as saying:
-        for number, part in train.items():
-            task.check(part, part.examples, saying(number))
+    with _shard_logs(log) as shard_log:
+        for number, shard in train.items():
+            task.check(shard, shard.examples, shard_log(number))
     for split in others.values():
         task.check(split, join_examples(train), log)
     return train, others
 
 
 def join_examples(train: Mapping[int, Split]) -> Sequence[Any]:
-    """Those of all parts that there are."""
-    first, *rest = (part.examples for part in train.values())
-    return functools.reduce(operator.add, rest, first)
+    """Returns the examples of all shards that this process has, as one sequence."""
+    first, *others = (shard.examples for shard in train.values())
+    return functools.reduce(operator.add, others, first)

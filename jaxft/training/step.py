@@ -1,4 +1,4 @@
-"""TrainState and the pure functions that a run compiles: one optimizer step, one evaluation batch."""
+"""Defines the train state and the pure functions that a run compiles: an optimizer step, an evaluation step."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +14,21 @@ from jaxft.layers.layer_stacks import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 
-# Flat: {"backbone/embeddings/word/embedding": array, ...}, with tuples of arrays where `stacks.apart` made them.
+# By path: {"backbone/embeddings/word/embedding": array, ...}; tuples of arrays where `layer_stacks.unstack` made them.
 Parameters = dict[str, Any]
-Batch = dict[str, jax.Array]  # arrays of [rows, length]; see data/loader.py
-MATRICES = ("kernel", "embedding")  # what the names of parameters that are matrices end with
+Batch = dict[str, jax.Array]  # arrays of [rows, length]; see `data.batching.batch`
+MATRICES = ("kernel", "embedding")  # endings of the paths of parameters that are matrices
 
 
 class TrainState(NamedTuple):
-    """All that a step reads and writes. Leaves are arrays; `step` counts finished optimizer steps, int32."""
+    """The state of training that a step reads and writes.
+
+    Attributes:
+      step: finished optimizer steps, an int32 scalar.
+      trainable: parameters that are trained, by path.
+      frozen: the other parameters, by path.
+      opt_state: the state of the optimizer.
+    """
 
     step: jax.Array
     trainable: Parameters
@@ -29,20 +36,26 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def model_of(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
-    """The module with `parameters`, for use inside a traced function."""
+def merge_model(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
+    """Returns the module with `parameters`, for use inside a traced function."""
     return nnx.merge(graphdef, parameter_paths.unflatten(stack(parameters)))
 
 
-def with_step_scales(batch: Batch) -> Batch:
-    """A step's batch with what a loss takes that depends on all of it: of several tasks `losses.step_scales`."""
+def add_step_scales(batch: Batch) -> Batch:
+    """Adds to a batch of several tasks the scales that their losses take and that depend on the entire batch.
+
+    See `cross_entropy.step_scales`. A batch of a single task is returned as it is.
+    """
     if "task_weights" not in batch:
         return batch
     return batch | {"scales": cross_entropy.step_scales(batch["task_weights"])}
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
-    """What gradients of global L2 `norm` are multiplied by so that it is at most `limit` (Pascanu et al. 2013)."""
+    """Returns the factor that brings gradients of global L2 `norm` to a norm of at most `limit`.
+
+    Source: Pascanu et al. 2013.
+    """
     return jnp.minimum(1.0, limit / norm)
 
 
@@ -57,21 +70,28 @@ def train_step(
     schedule: optax.Schedule,
     clip: float,
     accumulate: int,
-    microbatches: NamedSharding,
-    places: dict[str, NamedSharding],
+    microbatch_sharding: NamedSharding,
+    gradient_shardings: dict[str, NamedSharding],
     gradient_dtype: jnp.dtype = jnp.float32,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
+    """Makes one optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
 
     Loss sums and their gradients are added up over microbatches and divided once by the summed weight, and
     dropout masks depend on (seed, step, row in the batch): the result does not depend on `accumulate`.
 
     Args:
-      seed: uint32 scalar of the run.
+      state: the state before the step.
+      batch: arrays of [rows, length].
+      seed: the run's seed, a uint32 scalar.
+      task: computes the loss.
+      graphdef: the model's structure.
+      optimizer: updates the trainable parameters.
+      schedule: learning rate by step, for the metrics.
       clip: the largest global norm of a gradient; 0 for no limit.
-      microbatches: of a batch's arrays cut into [accumulate, rows / accumulate, length].
-      places: of the trainable parameters, and so of each microbatch's gradients: of parameters that are split no
-        device holds the whole gradient.
+      accumulate: number of microbatches; it divides the rows.
+      microbatch_sharding: the sharding of a batch's arrays cut into [accumulate, rows / accumulate, length].
+      gradient_shardings: by path, the shardings of the trainable parameters and so of each microbatch's gradients. If
+        parameters are split, no device holds the full gradient.
       gradient_dtype: of matrices' gradients, until microbatches are added up or the norm is taken, in float32.
 
     Returns:
@@ -79,43 +99,42 @@ def train_step(
       tokens, int32: the slots of all rows that are not padding.
     """
     rows = batch["input_ids"].shape[0]
-    batch = with_step_scales(batch)
+    batch = add_step_scales(batch)
     step_seed = seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
 
     def loss_sum(trainable: Parameters, micro: Batch, first_row: jax.Array):
-        model = model_of(graphdef, trainable | state.frozen)
+        model = merge_model(graphdef, trainable | state.frozen)
         return task.loss(model, micro, DropoutSeed(step_seed, first_row))
 
     def gradient(trainable: Parameters, micro: Batch, first_row: jax.Array):
-        # By copies of the gradient's dtype: with it devices' gradients are summed and held. Vectors stay float32:
-        # they are few, and in a copy of a norm's scale, which is near 1, small updates would not be seen.
+        # Differentiates with respect to copies of the gradient's dtype, so that devices sum and hold gradients of that
+        # dtype. Vectors stay float32: they are few, and a copy of a norm's scale, near 1, would lose small updates.
         copies = {
             name: optax.tree.cast(value, gradient_dtype) if name.endswith(MATRICES) else value
             for name, value in trainable.items()
         }
         sums, gradients = jax.value_and_grad(loss_sum, has_aux=True)(copies, micro, first_row)
-        return sums, jax.lax.with_sharding_constraint(gradients, places)
+        return sums, jax.lax.with_sharding_constraint(gradients, gradient_shardings)
 
     if accumulate == 1:
         (total, weight), gradients = gradient(state.trainable, batch, jnp.int32(0))
         gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
     else:
         micro_rows = rows // accumulate
-        # Each microbatch over all devices: left to itself, XLA would give each device whole microbatches.
-        cut = jax.lax.with_sharding_constraint(
+        # Spreads each microbatch over all devices: by default XLA would give each device entire microbatches.
+        microbatches = jax.lax.with_sharding_constraint(
             jax.tree.map(lambda x: x.reshape(accumulate, micro_rows, *x.shape[1:]), batch),
-            microbatches,
+            microbatch_sharding,
         )
 
-        def body(carry, xs):
+        def add_microbatch(carry, xs):
             micro, index = xs
             (total, weight), gradients = gradient(state.trainable, micro, index * micro_rows)
             return jax.tree.map(jnp.add, carry, (total, weight, gradients)), None
 
         zero = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, state.trainable))
-        (total, weight, gradients), _ = jax.lax.scan(
-            body, zero, (cut, jnp.arange(accumulate, dtype=jnp.int32))
-        )
+        indices = jnp.arange(accumulate, dtype=jnp.int32)
+        (total, weight, gradients), _ = jax.lax.scan(add_microbatch, zero, (microbatches, indices))
 
     scale = 1.0 / jnp.maximum(weight, 1e-6)
     norm = optax.tree.norm(gradients) * scale
@@ -137,6 +156,6 @@ def train_step(
 def eval_step(
     parameters: Parameters, batch: Batch, *, task: Task, graphdef: nnx.GraphDef
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Predictions, each [rows, ...], and {"loss_sum", "weight_sum"} of a batch, without dropout."""
-    outputs, loss_sum, weight_sum = task.predict(model_of(graphdef, parameters), batch)
+    """Returns a batch's predictions, each [rows, ...], and its {"loss_sum", "weight_sum"}, without dropout."""
+    outputs, loss_sum, weight_sum = task.predict(merge_model(graphdef, parameters), batch)
     return outputs, {"loss_sum": loss_sum, "weight_sum": weight_sum}

@@ -1,83 +1,96 @@
-"""What a run's folder holds, and how it is claimed, checked and read again by the other commands."""
+"""The folder of a run: claims it, writes the files that make the run stand on its own, and opens it for reading."""
 
+import dataclasses
 import errno
 import fcntl
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from jaxft.config import loading as settings
+from jaxft.config.loading import flatten_values
+from jaxft.config.sections import Settings
+from jaxft.config.settings import defaults, flatten, to_dict
 from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
+from jaxft.hub.files import read_config
+from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.io import read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes
-from jaxft.training.identity import FREE, MOVABLE, settings_without, versions
+from jaxft.tasks.run_facts import RunFacts
+from jaxft.training.identity import FREE, MOVABLE, installed_versions, plain_settings, settings_without
+from jaxft.training.settings import settings_from_config
 
 # Open lock files by folder: a lock is this process's until it ends.
 _LOCKS: dict[Path, IO] = {}
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this run's, or finds that it is already; process 0 does so for all, until it ends.
+def claim(workdir: Path, config: Settings) -> None:
+    """Makes `workdir` this run's until the process ends, or confirms that it already is.
 
-    Raises `UserError` where it cannot be written, another run trains in it, or it holds a run of other settings
-    (which it names); where processes have other settings or packages, or don't share the folder.
+    With several processes, process 0 claims it for all.
+
+    Raises:
+      UserError: the folder cannot be written, another run trains in it, or it holds a run of other settings (the
+        message names them); processes differ in settings or package versions, or don't share the folder.
     """
-    processes.assert_same(
-        {f"config.{key}": value for key, value in settings_without(config).items()} | versions()
-    )
+    _assert_same_settings(config)
     if processes.is_main_process():
         _claim(workdir, config)
-    processes.broadcast(None)  # it is claimed
-    seen = processes.gather((workdir / "config.json").is_file())
-    if not all(seen):
+    processes.broadcast(None)  # the others wait here until it is claimed
+    sees_config = processes.gather((workdir / "config.json").is_file())
+    if not all(sees_config):
         raise UserError(
-            f"--workdir {workdir}: process {seen.index(False)} doesn't see what process 0 has written there; all "
-            "processes save into one folder: name one that they share"
+            f"--workdir {workdir}: process {sees_config.index(False)} doesn't see what process 0 has written there; "
+            "all processes save into one folder: name one that they share"
         )
 
 
-def _claim(workdir: Path, config: ConfigDict) -> None:
+def _assert_same_settings(config: Settings) -> None:
+    """Raises `UserError` if processes differ in settings that change results, or in package versions."""
+    processes.assert_same(
+        {f"config.{key}": value for key, value in settings_without(config).items()} | installed_versions()
+    )
+
+
+def _claim(workdir: Path, config: Settings) -> None:
+    """Claims `workdir` for this process; see `claim`."""
     path = workdir / "config.json"
-    wanted_config = json.loads(json.dumps(config.to_dict()))
+    run_config = to_dict(config)
     try:
         if not path.exists():
             if workdir.exists() and any(entry.name != "config.json.tmp" for entry in workdir.iterdir()):
                 raise UserError(
                     f"--workdir {workdir} holds files but no jaxft run (no config.json); name a new or empty folder"
                 )
-            write_json(path, wanted_config)
+            write_json(path, run_config)
         else:  # a folder that was made read-only since must fail here, not hours later
             with open(workdir / "metrics.jsonl", "a"):
                 pass
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error}; name another folder") from None
-    # A setting that is newer than the run had what is now its default.
-    found, wanted = (
-        settings_without(settings.base(), ()) | settings.flat(read_json(path)),
-        settings.flat(wanted_config),
-    )
+    # If a setting is newer than the run, the run had what is now its default.
+    old = plain_settings(defaults(type(config))) | flatten_values(read_json(path))
+    new = plain_settings(flatten(config))
     changed = [
-        f"config.{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key) and not key.startswith(FREE + MOVABLE)
+        f"config.{key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(FREE + MOVABLE)
     ]
-    if changed and _trained(workdir):
+    if changed and _has_trained(workdir):
         raise UserError(
             f"--workdir {workdir} holds a run of other settings: {'; '.join(changed)}. "
             "Name a new folder, or give that run's settings to go on with it"
         )
     _lock(workdir)
-    if changed:  # a start that failed, by a typing mistake say: nothing there depends on its settings
-        write_json(path, wanted_config)
+    if changed:  # an earlier start failed, perhaps by a typing mistake: nothing there depends on its settings
+        write_json(path, run_config)
 
 
 def _lock(workdir: Path) -> None:
+    """Locks the folder until this process ends; raises `UserError` if another process has locked it."""
     if (key := workdir.resolve()) in _LOCKS:
         return
     file = open(workdir / "lock", "a")
@@ -89,19 +102,19 @@ def _lock(workdir: Path) -> None:
             raise UserError(
                 f"--workdir {workdir}: another process trains in it; wait for its end, or name another folder"
             ) from None
-        # A file system without locks: nothing is guarded there, as before.
+        # Other errors mean a file system without locks: there the folder stays unguarded.
     _LOCKS[key] = file
 
 
-def _trained(workdir: Path) -> bool:
-    """Whether the run in `workdir` has got as far as numbers or checkpoints."""
+def _has_trained(workdir: Path) -> bool:
+    """Returns whether the run in `workdir` has got as far as numbers or checkpoints."""
     metrics = workdir / "metrics.jsonl"
-    kept = [folder for name in ("checkpoints", "best") if (folder := workdir / name).is_dir()]
-    return (metrics.exists() and metrics.stat().st_size > 0) or any(any(f.iterdir()) for f in kept)
+    folders = [folder for name in ("checkpoints", "best") if (folder := workdir / name).is_dir()]
+    return (metrics.exists() and metrics.stat().st_size > 0) or any(any(f.iterdir()) for f in folders)
 
 
 def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[str]) -> None:
-    """Keeps the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
+    """Writes the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
     if not processes.is_main_process():
         return
     folder = workdir / "model"
@@ -109,18 +122,48 @@ def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[st
     checkpoint.tokenizer.save_pretrained(folder)
     write_json(folder / "config.json", checkpoint.hf_config)
     write_json(folder / "labels.json", labels)
-    write_json(workdir / "versions.json", versions())
+    write_json(workdir / "versions.json", installed_versions())
 
 
 def save_tuned(workdir: Path, tuned: Mapping[str, Any]) -> None:
-    """Keeps what a task chose on the dev split, with the weights that it chose it for."""
+    """Writes what a task chose on the dev split, next to the model that it chose it for."""
     if tuned:
         write_json(workdir / "model" / "tuned.json", dict(tuned))
 
 
 def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
-    """Writes the arrays of a batch that made the loss non-finite, each process the rows that it fed."""
+    """Writes the arrays of a batch that made the loss non-finite; each process writes the rows that it fed.
+
+    Returns:
+      The path of this process's .npz file.
+    """
     process = f".process_{processes.index()}" if processes.count() > 1 else ""
     path = workdir / f"non_finite_step_{step}{process}.npz"
     np.savez(path, windows=batch.windows, starts=batch.starts, **batch.arrays)
     return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(RunFacts):
+    """A finished or running run, opened for reading; `workdir` is its folder."""
+
+    workdir: Path
+
+
+def open_run(workdir: Path) -> Run:
+    """Opens the run in `workdir` for reading: settings, tokenizer, model config and labels.
+
+    Needs neither the run's data nor a hub.
+
+    Raises:
+      UserError: there is no run, its files are damaged, or processes differ in its settings.
+    """
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
+    config = settings_from_config(read_json(workdir / "config.json"), str(workdir / "config.json"))
+    _assert_same_settings(config)
+    folder = workdir / "model"
+    labels = read_json(folder / "labels.json")
+    checkpoint = PretrainedModel(config.model.checkpoint, folder, read_config(folder), load_tokenizer(folder))
+    tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
+    return Run(config, checkpoint, labels, tuned, workdir)

@@ -1,0 +1,1 @@
+"""Measures and reports the progress of a run."""

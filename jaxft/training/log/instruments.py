@@ -1,0 +1,84 @@
+"""Measures a run's process: training time, compilations, profiler traces, peak memory."""
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class Clock:
+    """Counts the seconds of training since its creation.
+
+    Time spent inside `with clock:` (evaluating, saving) is not counted.
+    """
+
+    def __init__(self) -> None:
+        self._started, self._paused, self._pause_began = time.perf_counter(), 0.0, None
+
+    def __enter__(self) -> None:
+        self._pause_began = time.perf_counter()
+
+    def __exit__(self, *_: Any) -> None:
+        self._paused += time.perf_counter() - self._pause_began
+
+    def seconds(self) -> float:
+        """Returns the training seconds so far."""
+        return time.perf_counter() - self._started - self._paused
+
+
+class CompileCounter:
+    """Counts the XLA compilations of this process from its creation on.
+
+    A program found in the compilation cache counts too: loading it stalls the run as well, though for less time.
+
+    Attributes:
+      count: compilations so far.
+      seconds: the time they took.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.seconds = 0, 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    @contextlib.contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Leaves out what the block compiles: once, in a save, orbax cuts arrays that several devices hold."""
+        before = self.count, self.seconds
+        yield
+        self.count, self.seconds = before
+
+    def _listen(self, event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+            self.seconds += seconds
+
+
+class Profile:
+    """A trace of a range of steps, written into `folder` for TensorBoard's profile plugin, XProf and Perfetto."""
+
+    def __init__(self, folder: Path, steps: range):
+        self._folder, self._steps, self._running = folder, steps, False
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether the trace begins or ends before `step`."""
+        return bool(self._steps) and step == (self._steps.stop if self._running else self._steps.start)
+
+    def toggle(self) -> str:
+        """Begins or ends the trace, and returns the line to log about it."""
+        self._running = not self._running
+        if self._running:
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            return f"profile: steps {self._steps.start} to {self._steps.stop - 1} into {self._folder}"
+        jax.profiler.stop_trace()
+        return f"profile: open {self._folder} in XProf, or its perfetto_trace.json.gz at ui.perfetto.dev"
+
+
+def peak_rss_bytes() -> int:
+    """Returns the process's largest resident memory so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,141 @@
+"""Reads the metrics of training steps and logs them, averaged, at intervals."""
+
+import collections
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import jax
+
+from jaxft.data.batching.batch import Batch
+from jaxft.data.batching.prefetch import Prefetch
+from jaxft.training.log.instruments import Clock
+from jaxft.training.log.run_log import RunLog
+
+
+class TrainLog:
+    """The metrics of a run's steps: those still on the device, sums since the last log line, totals of the run.
+
+    The device works ahead of the host, so the metrics of a step are read only after later steps are queued.
+
+    Args:
+      run_log: prints and writes the lines.
+      batches: tells how long the loop has waited for batches.
+      clock: tells the seconds of training in this process.
+      total: steps of the run.
+      every_steps: steps between log lines.
+      steps_per_epoch: steps of an epoch.
+      flops_per_token: model FLOPs of forward and backward for a token.
+      peak_flops: FLOP/s of all devices at their peak; None if unknown, and then lines have no MFU.
+      sums: sums since the last log line at the checkpoint that the run goes on from.
+      totals: totals of the run up to there.
+      on_non_finite: called with (step, batch, metrics) if the loss or the gradient norm is NaN or infinite; raises.
+    """
+
+    def __init__(
+        self,
+        run_log: RunLog,
+        batches: Prefetch,
+        clock: Clock,
+        *,
+        total: int,
+        every_steps: int,
+        steps_per_epoch: int,
+        flops_per_token: float,
+        peak_flops: float | None,
+        sums: Mapping[str, float],
+        totals: Mapping[str, float],
+        on_non_finite: Callable[[int, Batch, Mapping[str, float]], NoReturn],
+    ):
+        self._run_log, self._batches, self._clock = run_log, batches, clock
+        self._total, self._every_steps, self._steps_per_epoch = total, every_steps, steps_per_epoch
+        self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+        self._on_non_finite = on_non_finite
+        self._pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
+        self._sums = collections.Counter(sums)  # since the last log line
+        self._timed = collections.Counter()  # the same, but of this process only: for rates by its clock
+        self._totals = collections.Counter(totals)  # of the run, over all its starts
+        self._earlier_seconds, self._earlier_stall = self._totals["seconds"], self._totals["stall"]
+        self._last_line_seconds, self._last_line_stall = 0.0, 0.0
+
+    def add(self, step: int, batch: Batch, metrics: Mapping[str, jax.Array]) -> None:
+        """Queues the metrics of `step`, which the device may not have computed yet."""
+        self._pending.append((step, batch, metrics))
+
+    def drain(self, keep: int) -> None:
+        """Reads the metrics of all queued steps but the newest `keep`, and logs where a line is due."""
+        while len(self._pending) > keep:
+            step, batch, metrics = self._pending.popleft()
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+                self._on_non_finite(step, batch, values)
+            self._sums.update(
+                steps=1,
+                loss=values["loss"] * values["weight"],
+                weight=values["weight"],
+                grad_norm=values["grad_norm"],
+            )
+            for counter in (self._sums, self._timed, self._totals):
+                counter.update(tokens=int(values["tokens"]), slots=batch.shape.slots)
+            if step % self._every_steps == 0 or step == self._total:
+                self._write_line(step, values["lr"])
+
+    def progress(self) -> dict[str, dict[str, float]]:
+        """Returns what a checkpoint keeps, as the arguments `sums` and `totals` of the run that goes on from it."""
+        times = {"seconds": self.train_seconds(), "stall": self.stall_seconds()}
+        return {"sums": dict(self._sums), "totals": {**self._totals, **times}}
+
+    def train_seconds(self) -> float:
+        """Returns the seconds of training, over all starts of the run."""
+        return self._earlier_seconds + self._clock.seconds()
+
+    def stall_seconds(self) -> float:
+        """Returns the seconds that the loop has waited for batches, over all starts of the run."""
+        return self._earlier_stall + self._batches.stall
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on, over all starts of the run."""
+        return self._totals["tokens"]
+
+    @property
+    def padding_fraction(self) -> float:
+        """The fraction of slots without a token, over all starts of the run."""
+        return 1 - self._totals["tokens"] / self._totals["slots"]
+
+    def _write_line(self, step: int, learning_rate: float) -> None:
+        """Logs the means since the last line and begins the next interval."""
+        now, stall = self._clock.seconds(), self._batches.stall
+        seconds = max(now - self._last_line_seconds, 1e-9)
+        line = {
+            "loss": self._sums["loss"] / max(self._sums["weight"], 1e-6),
+            "grad_norm": self._sums["grad_norm"] / self._sums["steps"],
+            "lr": learning_rate,
+            "epoch": step / self._steps_per_epoch,
+            "real_tokens_per_s": self._timed["tokens"] / seconds,
+            "padding_fraction": 1 - self._sums["tokens"] / self._sums["slots"],
+            "input_stall_fraction": (stall - self._last_line_stall) / seconds,
+        }
+        if self._peak_flops:
+            line["mfu"] = self._flops_per_token * self._timed["tokens"] / seconds / self._peak_flops
+        self._run_log.log(format_train_line(step, self._total, line))
+        self._run_log.write(step, "train", line)
+        self._sums.clear()
+        self._timed.clear()
+        self._last_line_seconds, self._last_line_stall = now, stall
+
+
+def format_train_line(step: int, total: int, values: Mapping[str, Any]) -> str:
+    """Returns the log line of one training interval."""
+    fields = [
+        f"step {step}/{total}",
+        f"loss {values['loss']:.4f}",
+        f"grad norm {values['grad_norm']:.2f}",
+        f"lr {values['lr']:.2e}",
+        f"{values['real_tokens_per_s']:,.0f} tokens/s",
+        f"padding {values['padding_fraction']:.1%}",
+        f"input stall {values['input_stall_fraction']:.1%}",
+    ]
+    if "mfu" in values:
+        fields.append(f"MFU {values['mfu']:.1%}")
+    return "  ".join(fields)

@@ -1,0 +1,195 @@
+"""Builds a task's model over a mesh, without computing anything, and its first parameters."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from jaxft.config.sections import Settings
+from jaxft.data.batching.batch import Shape
+from jaxft.hub.files import read_config
+from jaxft.hub.tensors import open_tensors
+from jaxft.hub.weights import load_weights
+from jaxft.layers import parameter_paths
+from jaxft.layers.attention.choice import make_attention
+from jaxft.models.pretrained_model import PretrainedModel
+from jaxft.models.registry import family_of
+from jaxft.parallel.mesh import BATCH_SPEC, parameter_shardings, put_array
+from jaxft.tasks.base import Task
+
+WORD_EMBEDDING = "backbone/embeddings/word/embedding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A task's model in the abstract: its structure, and the shape and sharding of every parameter.
+
+    Attributes:
+      task: the task.
+      graphdef: the structure for batches of unknown shape.
+      graphdef_for: returns the structure for batches of a shape.
+      mesh: the devices.
+      abstract: shape, dtype and sharding of every parameter by path.
+      new_parameters: makes new parameters by path from a uint32 seed.
+      prunes_outputs: the last layer can compute the positions alone that the loss reads.
+      unstacks_layers: train states hold each layer in an array of its own. On a CPU an unrolled step would otherwise
+        copy each layer out of its stack.
+    """
+
+    task: Task
+    graphdef: nnx.GraphDef
+    graphdef_for: Callable[[Shape], nnx.GraphDef]
+    mesh: Mesh
+    abstract: dict[str, jax.ShapeDtypeStruct]
+    new_parameters: Callable[[jax.Array], dict[str, jax.Array]]
+    prunes_outputs: bool
+    unstacks_layers: bool
+
+    @functools.cached_property
+    def parameter_count(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in self.abstract.values())
+
+    def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
+        """Returns the model FLOPs of forward and backward for a token, without recomputation.
+
+        Six per weight of a matrix product, the output's tied embedding being one, and 12 * layers * length *
+        width for attention scores and their weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
+        With R-Drop there are two passes.
+
+        Args:
+          length: slots of a row.
+          output_share: share of tokens that the last layer takes through its products after attention.
+        """
+        kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
+        dense = 6 * sum(leaf.size for leaf in kernels.values())
+        if self.task.predicts_tokens:
+            dense += 6 * output_share * self.abstract[WORD_EMBEDDING].size
+        after_attention = [
+            leaf for name, leaf in kernels.items() if re.search(r"/layers/(attention/output|mlp/)", name)
+        ]
+        dense -= 6 * (1 - output_share) * sum(leaf.size // leaf.shape[0] for leaf in after_attention)
+        query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
+        return self.task.backbone_passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
+
+
+def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
+    """Lays the task's model over `mesh`; computes nothing.
+
+    Args:
+      task: builds the model.
+      sizes: of the backbone, as `backbone_sizes` returns them.
+      mesh: the devices.
+    """
+    sizes = dict(sizes)
+    make_attend = functools.partial(make_attention, sizes.pop("attention", "dense"), mesh)
+    sizes["attention_function"] = make_attend()
+    sizes["activations"] = NamedSharding(mesh, BATCH_SPEC) if mesh.size > 1 else None
+
+    def new_parameters(seed: jax.Array) -> dict[str, jax.Array]:
+        model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
+        return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+
+    # Scanned layers would be copied to take the last from the others; over devices, positions would travel.
+    prunes_outputs = sizes["unroll"] and mesh.size == 1
+
+    @functools.cache
+    def graphdef(block_length: int, whole_row_period: int, output_count: int) -> nnx.GraphDef:
+        shape_options = {
+            "attention_function": make_attend(block=block_length, every=whole_row_period),
+            "output_count": output_count if prunes_outputs else 0,
+        }
+        model = nnx.eval_shape(lambda: task.build_model(sizes | shape_options, nnx.Rngs(params=0)))
+        return nnx.split(model)[0]
+
+    shapes = jax.eval_shape(new_parameters, jnp.uint32(0))
+    shardings = parameter_shardings(shapes, mesh)
+    abstract = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
+        for name, leaf in shapes.items()
+    }
+    return Network(
+        task=task,
+        graphdef=graphdef(0, 0, 0),
+        graphdef_for=lambda shape: graphdef(shape.block_length, shape.whole_row_period, shape.output_count),
+        mesh=mesh,
+        abstract=abstract,
+        new_parameters=new_parameters,
+        prunes_outputs=prunes_outputs,
+        unstacks_layers=prunes_outputs and mesh.devices.flat[0].platform == "cpu",
+    )
+
+
+def make_abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shape, dtype and sharding of the arrays of a batch of `shape`, its rows split over the mesh."""
+    sharding = NamedSharding(net.mesh, BATCH_SPEC)
+    rows, length = shape.rows, shape.length
+    return {
+        name: jax.ShapeDtypeStruct(
+            spec.shape_in(rows, length, net.task.max_segments), spec.dtype, sharding=sharding
+        )
+        for name, spec in net.task.arrays.items()
+    }
+
+
+def initial_parameters(
+    net: Network, config: Settings, checkpoint: PretrainedModel
+) -> tuple[dict[str, jax.Array], str]:
+    """Returns the first parameters by path, in their shardings, and a line that tells where they come from.
+
+    They are those of the checkpoint where it has them, else new. Each is put onto its devices as soon as it is read or
+    made: no host holds them all, unless its devices do.
+    """
+    if config.model.init == "pretrained":
+        loaded, line = _load_pretrained(net, checkpoint)
+    else:
+        loaded = {}
+        line = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
+    new_names = [name for name in net.abstract if name not in loaded]
+    # jit removes the computation of parameters that the result leaves out.
+    new = jax.jit(
+        lambda seed: {name: net.new_parameters(seed)[name] for name in new_names},
+        out_shardings={name: net.abstract[name].sharding for name in new_names},
+    )(np.uint32(config.seed))
+    return {name: (new if name in new else loaded)[name] for name in net.abstract}, line
+
+
+def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[str, jax.Array], str]:
+    """Returns the parameters that the checkpoint has, by path, and a line about them."""
+    folder, abstract = checkpoint.folder, dict(net.abstract)
+    family = family_of(checkpoint.hf_config)
+    stored_rows = family.config.read_sizes(read_config(folder))["vocab_size"]
+    rows, width = abstract[WORD_EMBEDDING].shape
+    abstract[WORD_EMBEDDING] = jax.ShapeDtypeStruct((stored_rows, width), abstract[WORD_EMBEDDING].dtype)
+    known_words = len(checkpoint.tokenizer) - checkpoint.added  # a table may have room for more
+
+    def place(name: str, value: np.ndarray) -> jax.Array:
+        if name == WORD_EMBEDDING and checkpoint.added:
+            value = np.concatenate([value, np.empty((rows - stored_rows, width), value.dtype)])
+            mean = value[:known_words].mean(axis=0, dtype=np.float64)
+            value[known_words : known_words + checkpoint.added] = mean
+        return put_array(value, net.abstract[name].sharding)
+
+    tensors = open_tensors(folder)
+    # Checkpoints of other tasks have no pooler, and one task's head is no use to another.
+    new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "backbone/pooler/")
+    loaded, report = load_weights(
+        family.table,
+        tensors,
+        abstract,
+        new=[name for name in abstract if name.startswith(new)],
+        place=place,
+        source=str(folder),
+    )
+    line = str(report)
+    if checkpoint.added:
+        added = f"{checkpoint.added} new words (config.data.added_tokens)"
+        line += f"; {added} begin as the mean of the other {known_words:,}"
+    return loaded, line
