@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxft.config.loading import MINILM
 from jaxft.hub.addresses import resolve_address
+from jaxft.training.settings import MINILM
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -17,14 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources import tag_schemes
 from jaxft.layers import crf
 from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh, place_batch
+from jaxft.tasks.token_classification.crf import CRFTagging
+from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import make_trainer, open_base_model, prune_outputs
 
 STEPS = 1000  # of the schedule
@@ -48,16 +50,16 @@ def in_turns(actions: dict[str, Callable], turns: int) -> dict:
 
 def measure(rows: int, length: int, turns: int) -> None:
     """Prints the lines of one shape."""
-    settings = loading.base()
-    settings.data.max_length, settings.batch.rows, settings.data.train = length, rows, "demo:ner/train"
+    values = {"task": "token_classification", "data.train": "demo:ner/train"}
+    settings = settings_from_config(values | {"data.max_length": length, "batch.rows": rows})
     checkpoint = open_base_model(settings, lambda: [])
     mesh = make_mesh(settings)
-    tagger = TASKS["token_classification"]
+    tagger = TokenClassification
     sentences = tagger.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
     labels = tagger.make_labels(tagger.find_labels(sentences))
     actions = {}
-    for name, kind in (("softmax", "token_classification"), ("crf", "crf_tagging")):
-        task = TASKS[kind](labels, head_dropout=0.1, config=settings)
+    for name, task_class in (("softmax", TokenClassification), ("crf", CRFTagging)):
+        task = task_class(labels, head_dropout=0.1, config=settings)
         windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
         loader = Loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = place_batch(loader.batch(0).arrays, mesh)

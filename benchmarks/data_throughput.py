@@ -22,11 +22,11 @@ import time
 
 import numpy as np
 
-from jaxft.config import loading
 from jaxft.data.batching import mixed
 from jaxft.data.demo import documents
 from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.tasks.causal_lm.task import CausalLM
+from jaxft.training.settings import settings_from_config
 
 
 def write_corpus(path: pathlib.Path, megabytes: int) -> None:
@@ -42,9 +42,8 @@ def write_corpus(path: pathlib.Path, megabytes: int) -> None:
 
 def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     """Figures of this process."""
-    settings = loading.base()
-    settings.task, settings.data.train = "causal_lm", str(path)
-    settings.data.max_length, settings.data.cache_dir = flags.length, str(path.parent / "cache")
+    values = {"task": "causal_lm", "data.train": str(path), "data.max_length": flags.length}
+    settings = settings_from_config(values | {"data.cache_dir": str(path.parent / "cache")})
     with open(path, encoding="utf-8") as file:
         tokenizer = train_tokenizer(list(itertools.islice(file, 500)), flags.vocabulary, flags.length)
     task = CausalLM([], head_dropout=0.0, config=settings)

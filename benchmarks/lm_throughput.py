@@ -1,4 +1,4 @@
-"""Compares jaxft with the Hugging Face Trainer on GPT-2 from random weights: speed, memory, loss; and two layouts of text.
+"""Compares jaxft with the Hugging Face Trainer on GPT-2 from random weights: speed, memory, loss, and text layouts.
 
     python benchmarks/lm_throughput.py --text FILE --peer hf_lm.py [--part small|large|layouts]
     python benchmarks/lm_throughput.py --part memory

@@ -22,7 +22,7 @@ import tempfile
 
 from task_throughput import Steps
 
-from jaxft.config import loading
+from jaxft.training.settings import load_settings
 
 RECIPE = pathlib.Path(__file__).resolve().parents[1] / "configs" / "nlupp.py"
 METRICS = {"intents": "intents/f1_micro", "slots": "slots/entity_f1"}
@@ -35,7 +35,7 @@ def flags_for(flags: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
     devs = tuple((fold + 2) % 20 for fold in tests)
     trains = [fold for fold in range(20) if fold not in tests + devs]
     domains = ("banking", "hotels") if flags.domain == "all" else (flags.domain,)
-    tasks = tuple(task for task in loading.load(f"{RECIPE}:{flags.domain}").tasks if task[0] in names)
+    tasks = tuple(task for task in load_settings(f"{RECIPE}:{flags.domain}").tasks if task[0] in names)
     values = {"tasks": tasks, "eval.metric": "+".join(METRICS[name] for name in names)}
     for name, folds in (("train", trains), ("dev", devs), ("test", tests)):
         chosen = ",".join(map(str, folds))
@@ -46,7 +46,7 @@ def flags_for(flags: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
 def steps(flags: argparse.Namespace) -> None:
     """Prints milliseconds of a step of each run, in turns."""
     run = {
-        name: Steps(loading.load(f"{RECIPE}:{flags.domain}", flags_for(flags, tasks)))
+        name: Steps(load_settings(f"{RECIPE}:{flags.domain}", flags_for(flags, tasks)))
         for name, tasks in RUNS.items()
     }
     seconds = {name: [] for name in run}

@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from jaxft.config.loading import MINILM
 from jaxft.hub.addresses import resolve_address
+from jaxft.training.settings import MINILM
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDES = {"peer": [], "peer_grouped": ["--group"]}  # flags of the peer script

@@ -23,12 +23,14 @@ import tempfile
 import jax
 import numpy as np
 
-from jaxft.config import loading
 from jaxft.data.demo import ner
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import AXES
-from jaxft.tasks import TASKS
-from jaxft.training.setup import make_network, make_trainer, open_base_model
+from jaxft.tasks.registry import task_class
+from jaxft.tasks.token_classification.task import TokenClassification
+from jaxft.training.network import make_network
+from jaxft.training.settings import load_settings
+from jaxft.training.setup import make_trainer, open_base_model
 
 RECIPE = str(pathlib.Path(__file__).resolve().parents[1] / "configs/ner.py")
 MESHES = [{"data": 1}, *({axis: ways} for ways in (2, 4, 8) for axis in ("data", "fsdp"))]
@@ -51,9 +53,9 @@ def write_corpus(folder: pathlib.Path) -> dict[str, str]:
 
 def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """What a device of the mesh holds."""
-    settings = loading.load(RECIPE, flags_of(values))
+    settings = load_settings(RECIPE, flags_of(values))
     checkpoint = open_base_model(settings, lambda: [])
-    task = TASKS[settings.task](demo_labels(), head_dropout=0.1, config=settings)
+    task = task_class(settings)(demo_labels(), head_dropout=0.1, config=settings)
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES)
@@ -70,8 +72,7 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
 def demo_labels() -> list[str]:
     """Those of the corpus."""
     sentences = list(itertools.islice(ner.generate_sentences("train"), 1000))
-    kind = TASKS["token_classification"]
-    return kind.make_labels(kind.find_labels(sentences))
+    return TokenClassification.make_labels(TokenClassification.find_labels(sentences))
 
 
 def flags_of(values: dict) -> list[str]:

@@ -16,20 +16,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel.mesh import make_mesh, place_batch
-from jaxft.tasks import TASKS
-from jaxft.training.setup import (
-    initial_parameters,
-    make_network,
-    make_trainer,
-    open_base_model,
-    prune_outputs,
-)
+from jaxft.tasks.registry import task_class
+from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.settings import Settings, load_settings
+from jaxft.training.setup import make_trainer, open_base_model, prune_outputs
 from jaxft.training.splits import read_splits
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -38,8 +32,8 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 class Steps:
     """The compiled train step of `settings`, its state, and its batches."""
 
-    def __init__(self, settings: ConfigDict):
-        kind = TASKS[settings.task]
+    def __init__(self, settings: Settings):
+        kind = task_class(settings)
         checkpoint = open_base_model(settings, lambda: [])
         found = read_splits(kind, settings, lambda line: None, ["train"])
         rate = head_dropout(settings, checkpoint.hf_config)
@@ -79,7 +73,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     flags = parser.parse_args()
     shape = [f"--config.batch.rows={flags.rows}", f"--config.data.max_length={flags.length}"]
-    steps = {name: Steps(loading.load(str(CONFIGS / f"{name}.py"), shape)) for name in flags.recipes}
+    steps = {name: Steps(load_settings(str(CONFIGS / f"{name}.py"), shape)) for name in flags.recipes}
     seconds, tokens = ({name: [] for name in steps} for _ in range(2))
     for turn in range(flags.turns + 1):
         for name in list(steps)[:: 1 if turn % 2 else -1]:

@@ -11,13 +11,12 @@ being the target, e.g. --config.data.template='Question: {question} Answer: {ans
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import base
 from jaxft.errors import UserError
+from jaxft.training.settings import default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
-    config.task = "causal_lm"
+    config = default_config("causal_lm")
     config.optim.warmup = 0.1
     if arg == "offline":
         config.model.checkpoint = "new:gpt2"

@@ -12,13 +12,12 @@ banking77  MiniLM on Banking77 (77 intents), whose files train.csv and test.csv 
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
-    config.task = "sequence_classification"
+    config = default_config("sequence_classification")
     config.model.checkpoint = MINILM
     config.optim.warmup = 0.1
     config.optim.lr = 1e-4

@@ -9,13 +9,12 @@ gpt2  gpt2 (124M) from the hub on WikiText-2 from the hub. Not measured here (no
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import base
 from jaxft.errors import UserError
+from jaxft.training.settings import default_config
 
 
 def get_config(arg: str = "tiny") -> ConfigDict:
-    config = base()
-    config.task = "causal_lm"
+    config = default_config("causal_lm")
     config.optim.warmup = 0.1
     config.optim.schedule = "cosine"
     if arg == "tiny":

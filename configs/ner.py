@@ -12,12 +12,12 @@ wnut17     MiniLM on WNUT-17 from the hub. Measured on the corpus's own files, s
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
+    config = default_config("token_classification")
     config.optim.warmup = 0.1
     if arg == "offline":
         config.model.checkpoint = MINILM

@@ -11,13 +11,13 @@ Without --config.model.constraints=False no I-X is predicted but after B-X or I-
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
-    config.task = "crf_tagging"
+    config = default_config("token_classification")
+    config.model.crf = True
     config.model.checkpoint = MINILM
     config.optim.lr = 1e-4
     config.optim.warmup = 0.1

@@ -14,8 +14,8 @@ Both tasks read the same records, which are encoded once and pass the body once.
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 INTENTS = (
     ("task", "sequence_classification"),
@@ -33,8 +33,7 @@ SLOTS = (
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
-    config.task = "multi_task"
+    config = default_config("multi_task")
     config.tasks = (("intents", INTENTS), ("slots", SLOTS))
     config.model.checkpoint = MINILM
     config.optim.warmup = 0.1

@@ -14,12 +14,12 @@ Labels of your own: --config.data.train=FILE, CoNLL columns or records; they sta
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
+    config = default_config("token_classification")
     config.data.scheme = "none"  # labels that form no entities, whatever they look like
     config.optim.warmup = 0.1
     if arg in ("offline", "gpt2"):

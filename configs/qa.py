@@ -12,13 +12,12 @@ Questions of your own: --config.data.train=FILE, SQuAD's JSON or JSON lines with
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
-    config.task = "question_answering"
+    config = default_config("question_answering")
     config.optim.warmup = 0.1
     if arg == "offline":
         config.model.checkpoint = MINILM

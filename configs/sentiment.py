@@ -17,13 +17,12 @@ f1_micro or spearman.
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
-    config.task = "sequence_classification"
+    config = default_config("sequence_classification")
     config.optim.warmup = 0.1
     if arg == "offline":
         config.model.checkpoint = MINILM

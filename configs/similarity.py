@@ -12,13 +12,12 @@ Numbers of your own: --config.data.train=FILE (CSV or TSV with a header, JSON li
 
 from ml_collections import ConfigDict
 
-from jaxft.config.loading import MINILM, base
 from jaxft.errors import UserError
+from jaxft.training.settings import MINILM, default_config
 
 
 def get_config(arg: str = "offline") -> ConfigDict:
-    config = base()
-    config.task = "sequence_classification"
+    config = default_config("sequence_classification")
     config.model.problem_type = "regression"
     config.data.label_range = (0.0, 5.0)
     config.optim.warmup = 0.1

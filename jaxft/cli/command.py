@@ -14,7 +14,7 @@ from jaxft.cli import startup
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.errors import EXIT_INTERRUPTED, UserError
 from jaxft.parallel import processes
-from jaxft.training.identity import versions
+from jaxft.training.identity import installed_versions
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -45,7 +45,7 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
             if processes.count() > 1:
                 if "-" in (getattr(flags, "data", None), getattr(flags, "input", None)):
                     raise UserError("stdin is one process's; give all processes a file that they share")
-                processes.assert_same(_shared_flags(flags) | versions())
+                processes.assert_same(_shared_flags(flags) | installed_versions())
             startup.use_compilation_cache()
             yield flags
             sys.stdout.flush()

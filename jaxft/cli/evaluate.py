@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import copy
 import dataclasses
 import os
 import re
@@ -10,22 +9,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxft.cli.command import command
-from jaxft.config.validation import CHOICES
+from jaxft.config.sections import Data, Settings
+from jaxft.config.settings import declarations, flatten
 from jaxft.data.encoding.documents import LAYOUTS
 from jaxft.errors import UserError
 from jaxft.inference.model import open_model, task_of
 from jaxft.io import read_json
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
-from jaxft.tasks import TASKS
 from jaxft.tasks.base import Split
+from jaxft.tasks.registry import task_class
 from jaxft.training.evaluation import write_evaluation
-from jaxft.training.finished_run import open_run
+from jaxft.training.settings import settings_from_config
 from jaxft.training.splits import read_splits
+from jaxft.training.workdir import open_run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> None:
         "--data", required=True, help="file, pattern of files, -, demo:NAME/SPLIT or hub:NAME/SPLIT"
     )
     parser.add_argument("--output", help="folder of what is found; default RUN/evaluations/NAME_OF_THE_DATA")
-    parser.add_argument("--format", choices=CHOICES["data.format"], help="of the data; default the run's")
+    parser.add_argument(
+        "--format", choices=declarations(Data)["format"].choices, help="of the data; default the run's"
+    )
     parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--layout", choices=LAYOUTS, help="of a language model's text; default the run's")
@@ -52,12 +54,13 @@ def main(argv: list[str] | None = None) -> None:
 def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     """Writes metrics, predictions and errors, prints the report, and gives the metrics."""
     run = open_run(Path(flags.run))
-    original, config = run.config, copy.deepcopy(run.config)
+    original, changes = run.config, {}
     for name in ("format", "word_column", "tag_column", "layout", "stride"):
         if getattr(flags, name) is not None:
-            config.data[name] = getattr(flags, name)
-    if config.task == "causal_lm" and flags.layout == "blocks" and flags.stride is None:
-        config.data.stride = None  # the run's, which blocks have none of
+            changes[f"data.{name}"] = getattr(flags, name)
+    if flags.layout == "blocks":  # which have no stride, whatever the run has
+        changes.setdefault("data.stride", None)
+    config = settings_from_config(flatten(original) | changes, f"--run {flags.run}")
     address = flags.data.rstrip("/").removeprefix("./")
     if ":" not in address:
         address = re.sub(r"[^;=]*/", "", address)  # of each of several files
@@ -117,10 +120,10 @@ def _check_folder(folder: Path, name: str, data: str) -> None:
         )
 
 
-def _training_examples(config: ConfigDict) -> Sequence[Any]:
+def _training_examples(config: Settings) -> Sequence[Any]:
     """The run's training data, against which entities count as seen; none, which is said, if it is gone."""
     try:
-        return read_splits(TASKS[config.task], config, processes.log, ["train"])["train"].examples
+        return read_splits(task_class(config), config, processes.log, ["train"])["train"].examples
     except UserError as error:
         processes.log(f"warning: without the training data every entity counts as unseen ({error})")
         return []

@@ -6,18 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from jaxft.config import loading as settings
+from jaxft.config.sections import Settings
 from jaxft.errors import EXIT_DOES_NOT_FIT, EXIT_INTERRUPTED, UserError, exit_on_user_error
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import AXES
 from jaxft.planning import topology
 from jaxft.planning.estimate import Assumptions, Estimate, estimate
 from jaxft.planning.search import Changes, Plan, changed, find_remedies, meshes, recommend
+from jaxft.training.settings import load_settings
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(
         prog="python -m jaxft plan",
@@ -46,25 +45,27 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags, plans, prints, and exits with `EXIT_DOES_NOT_FIT` where the step doesn't fit."""
-    flags, rest = parser().parse_known_args(argv)
+    flags, rest = make_parser().parse_known_args(argv)
     with exit_on_user_error():
         if unknown := [text for text in rest if not text.startswith("--config.")]:
             raise UserError(f"{unknown[0]}: unknown flag; settings are given as --config.optim.lr=3e-5")
         _check(flags)
-        config = settings.load(flags.config, rest)
+        config = load_settings(flags.config, rest)
         names = flags.scale.split(",") if flags.scale else [flags.topology]
         topology.prepare(names)
         try:
-            fits = (scale if flags.scale else sweep if flags.sweep else one)(flags, config, names)
+            fits = (plan_topologies if flags.scale else plan_meshes if flags.sweep else plan_step)(
+                flags, config, names
+            )
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
     if not fits:
         sys.exit(EXIT_DOES_NOT_FIT)
 
 
-def one(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bool:
+def plan_step(flags: argparse.Namespace, config: Settings, names: list[str]) -> bool:
     """Plans one step, and where it doesn't fit looks for what would; says whether it fits."""
-    config, plan = planner(flags, config, names[0])
+    config, plan = make_planner(flags, config, names[0])
     found, text = plan(config)
     if flags.dump and text is not None:
         flags.dump.write_text(text, encoding="utf-8")
@@ -73,15 +74,15 @@ def one(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bool
         better = [{"flags": _flags(changes), **dataclasses.asdict(e)} for changes, e in tried]
         print(json.dumps(dataclasses.asdict(found) | {"remedies": better}, indent=1))
     else:
-        print(describe(found))
+        print(describe_estimate(found))
         if found.fits is False:
             print("\n".join(_advice(tried)))
     return found.fits is not False
 
 
-def sweep(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bool:
+def plan_meshes(flags: argparse.Namespace, config: Settings, names: list[str]) -> bool:
     """Plans all meshes of `meshes`, recommends the quickest that fits; says whether one does."""
-    config, plan = planner(flags, config, names[0])
+    config, plan = make_planner(flags, config, names[0])
     found = []
     for sizes in meshes(len(topology.devices(names[0]))):
         try:
@@ -93,7 +94,7 @@ def sweep(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bo
         plans = [dataclasses.asdict(e) for e in found]
         print(json.dumps({"plans": plans, "recommended": best and best.mesh}, indent=1))
     else:
-        print(table(found))
+        print(format_table(found))
         if best:
             print(f"recommended: {' '.join(_flags({f'mesh.{k}': v for k, v in best.mesh.items()}))}")
         else:
@@ -101,21 +102,21 @@ def sweep(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bo
     return best is not None
 
 
-def scale(flags: argparse.Namespace, config: ConfigDict, names: list[str]) -> bool:
+def plan_topologies(flags: argparse.Namespace, config: Settings, names: list[str]) -> bool:
     """Plans the step on each topology; says whether it fits all of them."""
     found = []
     for name in names:
-        own, plan = planner(flags, config, name)
+        own, plan = make_planner(flags, config, name)
         found.append(plan(own)[0])
     print(
         json.dumps({"plans": [dataclasses.asdict(e) for e in found]}, indent=1)
         if flags.json
-        else table(found)
+        else format_table(found)
     )
     return all(e.fits is not False for e in found)
 
 
-def planner(flags: argparse.Namespace, config: ConfigDict, name: str) -> tuple[ConfigDict, Plan]:
+def make_planner(flags: argparse.Namespace, config: Settings, name: str) -> tuple[Settings, Plan]:
     """The settings for topology `name`, and what makes an `Estimate` of settings for it."""
     devices = topology.devices(name)
     if flags.chip:
@@ -129,7 +130,7 @@ def planner(flags: argparse.Namespace, config: ConfigDict, name: str) -> tuple[C
     memory = None if flags.memory_gib is None else round(flags.memory_gib * chips.GIB)
     assumptions = Assumptions(flags.labels, flags.padding, memory)
 
-    def plan(config: ConfigDict) -> tuple[Estimate, str | None]:
+    def plan(config: Settings) -> tuple[Estimate, str | None]:
         found = estimate(config, devices, topology=name, chip=chip, assumptions=assumptions)
         one = found[0]
         how = f"mesh {_mesh(one.mesh)}, remat {one.remat}, microbatches {one.accumulate}"
@@ -139,7 +140,7 @@ def planner(flags: argparse.Namespace, config: ConfigDict, name: str) -> tuple[C
     return config, plan
 
 
-def describe(e: Estimate) -> str:
+def describe_estimate(e: Estimate) -> str:
     """The estimate in words."""
     if e.temporary_bytes_per_device is None:
         memory = f"the compiler gave up at {_size(e.peak_bytes_per_device)}"
@@ -183,7 +184,7 @@ def describe(e: Estimate) -> str:
     return "\n".join([*lines, f"compiled in {e.compile_s:.1f} s"])
 
 
-def table(found: list[Estimate]) -> str:
+def format_table(found: list[Estimate]) -> str:
     """Estimates side by side, a Markdown table; bytes are a device's, in MiB."""
     head = "topology | data x fsdp x tensor | rows | parameters | optimizer | peak | fits | sent | needed | "
     head += "roofline ms | bound | MFU"

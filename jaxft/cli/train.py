@@ -8,9 +8,10 @@ from pathlib import Path
 
 from jaxft.cli import startup
 from jaxft.cli.several_processes import add_flags, as_process
-from jaxft.config import loading as settings
+from jaxft.config.loading import recipe_name
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from jaxft.training.run import train
+from jaxft.training.settings import load_settings
 
 # What to do about a folder that could be written when the run began, and cannot any more.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
@@ -38,10 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     with as_process(flags):
         if unknown := [text for text in rest if not text.startswith("--config.")]:
             raise UserError(f"{unknown[0]}: unknown flag; settings are given as --config.optim.lr=3e-5")
-        config = settings.load(flags.config, rest)
-        workdir = Path(flags.workdir or "runs") / (
-            "" if flags.workdir else settings.recipe_name(flags.config)
-        )
+        config = load_settings(flags.config, rest)
+        workdir = Path(flags.workdir or "runs") / ("" if flags.workdir else recipe_name(flags.config))
         startup.use_compilation_cache()
         try:
             train(config, workdir, _steps(flags.profile_steps))

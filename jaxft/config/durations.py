@@ -1,10 +1,8 @@
-"""How long a run and its warmup are: durations in steps, epochs, examples or shares, turned into steps."""
+"""Turns durations in steps, epochs, examples or shares of the run into steps."""
 
 import math
 import re
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from jaxft.errors import UserError
 
@@ -14,7 +12,7 @@ _DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
 def duration_steps(
     value: Any, key: str, *, total: int, steps_per_epoch: int, examples_per_step: float
 ) -> int:
-    """Steps that a duration setting stands for.
+    """Returns the steps that a duration setting stands for.
 
     Args:
       value: None (0 steps), a share of the run in [0, 1) such as 0.1, a number of steps, or text: "10%",
@@ -47,10 +45,12 @@ def duration_steps(
     return round(amount * scale)
 
 
-def total_steps(config: ConfigDict, *, steps_per_epoch: int, examples_per_step: float) -> int:
-    """The run's optimizer steps: `train.steps`, else `train.examples`, else `train.epochs`."""
-    if config.train.steps is not None:
-        return config.train.steps
-    if config.train.examples is not None:
-        return max(1, math.ceil(config.train.examples / examples_per_step))
-    return max(1, round(config.train.epochs * steps_per_epoch))
+def total_steps(
+    *, steps: int | None, examples: int | None, epochs: float, steps_per_epoch: int, examples_per_step: float
+) -> int:
+    """Returns the run's optimizer steps: `train.steps`, else those of `train.examples`, else of `train.epochs`."""
+    if steps is not None:
+        return steps
+    if examples is not None:
+        return max(1, math.ceil(examples / examples_per_step))
+    return max(1, round(epochs * steps_per_epoch))

@@ -12,15 +12,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxft.config.settings import replace
 from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.loader import Loader
 from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel.mesh import AXES, local_rows
-from jaxft.tasks import TASKS, Task
+from jaxft.tasks.base import Task
+from jaxft.tasks.registry import task_class
+from jaxft.training.best import load_best
 from jaxft.training.evaluation import predict_batches
-from jaxft.training.finished_run import Run, load_best
-from jaxft.training.setup import Network, compile_eval, make_network
+from jaxft.training.network import Network, make_network
+from jaxft.training.setup import compile_eval
+from jaxft.training.workdir import Run
 
 Log = Callable[[str], None]
 
@@ -75,7 +79,7 @@ class Model:
 def task_of(run: Run) -> Task:
     """The task of `run`, with the labels that it was trained on and what it tuned."""
     rate = head_dropout(run.config, run.checkpoint.hf_config)
-    task = TASKS[run.config.task](run.labels, head_dropout=rate, config=run.config)
+    task = task_class(run.config)(run.labels, head_dropout=rate, config=run.config)
     task.tuned = run.tuned
     return task
 
@@ -89,8 +93,7 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
 
     Raises `UserError` where the run has no weights, or none that are whole.
     """
-    config, task = run.config.copy_and_resolve_references(), task_of(run)
-    config.model.attention = "auto"
+    config, task = replace(run.config, {"model.attention": "auto"}), task_of(run)
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     sizes = backbone_sizes(config, run.checkpoint.hf_config)

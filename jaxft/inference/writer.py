@@ -141,7 +141,9 @@ class Writer:
         while batch := list(itertools.islice(prompts, rows * processes.count())):
             own = processes.index() * rows
             ids = self.encode(batch, options, where=f"after prompt {first}, prompt")[own : own + rows]
-            outputs = self._generator.generate(ids, options, first=first + own, stop=stops) if ids else []
+            outputs = (
+                self._generator.generate(ids, options, first_number=first + own, stop=stops) if ids else []
+            )
             made = [[dataclasses.astuple(self._finished(one, stops)) for one in texts] for texts in outputs]
             for texts in itertools.chain.from_iterable(processes.gather(made)):
                 yield [Generated(*one) for one in texts]

@@ -47,8 +47,8 @@ def make_mesh(config: Settings, devices: Sequence[jax.Device] | None = None) -> 
     fixed_size = int(np.prod([size for size in sizes if size > 0]))
     if -1 in sizes and len(devices) % fixed_size:
         raise UserError(
-            f"config.mesh={dataclasses.asdict(config.mesh)}: {fixed_size} doesn't divide {len(devices)} devices, so that no size "
-            "would do for -1; change the others"
+            f"config.mesh={dataclasses.asdict(config.mesh)}: {fixed_size} doesn't divide {len(devices)} devices, "
+            "so that no size would do for -1; change the others"
         )
     if -1 not in sizes and fixed_size != len(devices):
         raise UserError(

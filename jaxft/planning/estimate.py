@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import chunked
@@ -20,17 +20,10 @@ from jaxft.models.pretrained_model import backbone_sizes, head_dropout
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.planning import hlo
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import task_class
 from jaxft.training import step
-from jaxft.training.setup import (
-    WORD_EMBEDDING,
-    Network,
-    describe_base_model,
-    make_abstract_batch,
-    make_network,
-    make_trainer,
-    predict_bytes,
-)
+from jaxft.training.network import WORD_EMBEDDING, Network, make_abstract_batch, make_network
+from jaxft.training.setup import describe_base_model, make_trainer, predict_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +78,7 @@ class Estimate:
 
 
 def estimate(
-    config: ConfigDict,
+    config: Settings,
     devices: Sequence[jax.Device],
     *,
     topology: str,
@@ -178,14 +171,14 @@ def estimate(
     return Estimate(**known | measured | times), text
 
 
-def _task(config: ConfigDict, hf_config: dict[str, Any], count: int):
+def _task(config: Settings, hf_config: dict[str, Any], count: int):
     """The task with `count` labels, those that the settings name among them."""
     named = [label for label, _ in config.loss.class_weights]
     labels = named + [f"label {i}" for i in range(count - len(named))]
     if config.tasks:
         labels = [f"{name}/{label}" for name, _ in config.tasks for label in labels]
     rate = head_dropout(config, hf_config)
-    return TASKS[config.task](labels, head_dropout=rate, config=config)
+    return task_class(config)(labels, head_dropout=rate, config=config)
 
 
 def _shard_bytes(tree: Any) -> int:

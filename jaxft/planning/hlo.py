@@ -1,16 +1,16 @@
-"""Reads what one device does in a compiled XLA program's text: collectives, FLOPs and memory traffic.
+"""Counts what one device does in a compiled XLA program: collectives, FLOPs and memory traffic.
 
-A computation counts as often as it runs: a loop's body once for each trip. (XLA's own cost analysis counts it once.)
+A computation counts as often as it runs, so a loop's body once for each trip. (XLA's own cost analysis counts it once.)
 """
 
 import collections
+import itertools
 import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
+from jaxft.planning.hlo_flops import convolution_flops, dot_flops
 from jaxft.planning.hlo_text import Computation, Instruction, parse
 
 KINDS = (
@@ -21,17 +21,17 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-# Instructions that move no data themselves; what the loops and calls among them run is counted where it stands.
+# Instructions that move no data themselves. What the loops and calls among them run is counted in its computation.
 FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast while call conditional after-all partition-id replica-id "
     "opt-barrier optimization-barrier async-start async-update async-done".split()
 )
-# Their results are as small as what they read of their first operand.
+# They read as many bytes of their first operand as their results have.
 SLICES = frozenset({"dynamic-slice", "slice", "gather"})
 
 
 class Collective(NamedTuple):
-    """One collective operation, and how often it runs in a step."""
+    """A collective operation, and how often it runs in a step."""
 
     kind: str  # one of `KINDS`
     count: int
@@ -40,103 +40,107 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends in all its runs, by ring algorithms (Thakur et al. 2005)."""
+        """Returns the bytes that a device sends in all its runs, by ring algorithms (Thakur et al. 2005)."""
         share = (self.group - 1) / self.group
-        factor = {"all-reduce": 2 * share, "collective-permute": 1, "collective-broadcast": 1}.get(
-            self.kind, share
-        )
-        return self.count * self.size * factor
+        other_shares = {"all-reduce": 2 * share, "collective-permute": 1, "collective-broadcast": 1}
+        return self.count * self.size * other_shares.get(self.kind, share)
 
 
 class Program:
-    """A compiled program's computations, and how often each runs.
+    """The computations of a compiled program, and how often each runs.
 
-    unknown_trips: how often a loop runs whose number of trips the text doesn't tell.
+    Args:
+        text: the program, as `jax.stages.Compiled.as_text` gives it.
+        unknown_trips: how many trips to count for a loop if the text doesn't say.
     """
 
     def __init__(self, text: str, unknown_trips: int = 1):
         self.computations, self.entry = parse(text)
-        self.devices = int((re.search(r"num_partitions=(\d+)", text) or [0, 1])[1])
-        self.devices *= int((re.search(r"replica_count=(\d+)", text) or [0, 1])[1])
+        self.devices = _header_number(text, "num_partitions") * _header_number(text, "replica_count")
         self.unknown_trips, self.unknown_loops = unknown_trips, 0
         self.runs: collections.Counter = collections.Counter()
         self.fused: set[str] = set()
         self._count(self.entry, 1)
 
     def _count(self, name: str, times: int) -> None:
+        """Counts `times` runs of the computation `name`, and the runs of the computations that it calls."""
         self.runs[name] += times
-        for one in self.computations[name].values():
-            if one.opcode == "while":
-                inner = times * self._trips(one)
-            elif one.opcode in ("fusion", "call", "conditional", "async-start"):
-                inner = times
+        for instruction in self.computations[name].values():
+            if instruction.opcode == "while":
+                called_times = times * self._trips(instruction)
+            elif instruction.opcode in ("fusion", "call", "conditional", "async-start"):
+                called_times = times
             else:
-                continue  # what reductions, sorts and scatters do to single elements
-            for called in (c for names in one.called.values() for c in names if c in self.computations):
-                if one.opcode == "fusion" or name in self.fused:
-                    self.fused.add(called)
-                self._count(called, inner)
+                continue  # the computations of reductions, sorts and scatters are of single elements
+            for called in itertools.chain.from_iterable(instruction.called.values()):
+                if called in self.computations:
+                    if instruction.opcode == "fusion" or name in self.fused:
+                        self.fused.add(called)
+                    self._count(called, called_times)
 
     def _trips(self, loop: Instruction) -> int:
+        """Returns the number of trips of a loop."""
         if known := re.search(r"known_trip_count\D+(\d+)", loop.attributes):
             return int(known[1])
-        # A counter from 0 that is compared with the condition's only constant.
-        condition = list(self._with_fused(loop.called["condition"][0]))
-        limits = [
-            int(one.attributes) for one in condition if one.opcode == "constant" and one.attributes.isdigit()
-        ]
-        if len(limits) == 1 and any("direction=LT" in one.attributes for one in condition):
+        # A counter starts at 0 and is compared with the condition's only constant.
+        condition = list(self._instructions_with_fused(loop.called["condition"][0]))
+        constants = [instruction.attributes for instruction in condition if instruction.opcode == "constant"]
+        limits = [int(text) for text in constants if text.isdigit()]
+        if len(limits) == 1 and any("direction=LT" in instruction.attributes for instruction in condition):
             return -(-limits[0] // self._stride(loop, condition))
         self.unknown_loops += 1
         return self.unknown_trips
 
     def _stride(self, loop: Instruction, condition: list[Instruction]) -> int:
-        """What the body adds to the counter: more than 1 where the compiler has put several trips into one."""
+        """Returns what the body adds to the counter; more than 1 if the compiler has put several trips into one."""
         body = self.computations[loop.called["body"][0]]
-        read = [one for one in condition if one.opcode == "get-tuple-element"]
-        index = int(re.search(r"index=(\d+)", read[0].attributes)[1]) if len(read) == 1 else None
-        if index is None or body.root.opcode != "tuple":
+        counters = [instruction for instruction in condition if instruction.opcode == "get-tuple-element"]
+        if len(counters) != 1 or body.root.opcode != "tuple":
             return 1
-        added = body[body.root.operands[index]]
-        steps = [int(one.attributes) for one in body.operands(added) if one.opcode == "constant"]
-        return steps[0] if added.opcode == "add" and len(steps) == 1 else 1
+        index = int(re.search(r"index=(\d+)", counters[0].attributes)[1])
+        new_counter = body[body.root.operands[index]]
+        operands = body.operands(new_counter)
+        steps = [int(operand.attributes) for operand in operands if operand.opcode == "constant"]
+        return steps[0] if new_counter.opcode == "add" and len(steps) == 1 else 1
 
-    def _with_fused(self, name: str) -> Iterator[Instruction]:
-        for one in self.computations[name].values():
-            yield one
-            if one.opcode == "fusion":
-                yield from self._with_fused(one.called["calls"][0])
+    def _instructions_with_fused(self, name: str) -> Iterator[Instruction]:
+        """Yields the instructions of the computation `name` and of the fusions in it."""
+        for instruction in self.computations[name].values():
+            yield instruction
+            if instruction.opcode == "fusion":
+                yield from self._instructions_with_fused(instruction.called["calls"][0])
 
     def collectives(self) -> list[Collective]:
-        """Every collective among more than one device."""
-        found, chains = [], set()
+        """Returns every collective among more than one device."""
+        collectives, chains = [], set()
         for name, times in self.runs.items():
             computation = self.computations[name]
-            for one in computation.values():
-                kind = one.opcode.removesuffix("-start").removeprefix("ragged-")
-                if kind not in KINDS or (group := self._group(one)) == 1:
+            for instruction in computation.values():
+                kind = instruction.opcode.removesuffix("-start").removeprefix("ragged-")
+                if kind not in KINDS or (group := self._group_size(instruction)) == 1:
                     continue
-                if chain := re.search(r'chain_id="\d+"', one.attributes):
-                    # TPU: one operation, named again in each fusion that it overlaps.
-                    channel = re.search(r"channel_id=\d+", one.attributes)[0]
+                if chain := re.search(r'chain_id="\d+"', instruction.attributes):
+                    # On TPUs one operation appears once more in each fusion that it overlaps.
+                    channel = re.search(r"channel_id=\d+", instruction.attributes)[0]
                     if (chain[0], channel) in chains:
                         continue
                     chains.add((chain[0], channel))
-                size = sum(array.bytes for operand in computation.operands(one) for array in operand.arrays)
+                operands = computation.operands(instruction)
+                size = sum(array.bytes for operand in operands for array in operand.arrays)
                 if kind == "all-gather":
                     size *= group
                 elif (
                     kind == "all-reduce"
                     and name in self.fused
-                    and _only(computation.readers(one), "dynamic-slice")
+                    and _all_have_opcode(computation.readers(instruction), "dynamic-slice")
                 ):
                     kind = "reduce-scatter"  # as TPU's compiler writes it
-                found.append(Collective(kind, times, size, group))
-        return found
+                collectives.append(Collective(kind, times, size, group))
+        return collectives
 
-    def _group(self, one: Instruction) -> int:
-        """How many devices a collective's groups have. Raises ValueError where the text isn't understood."""
-        groups = re.search(r"replica_groups=(.*)", one.attributes)
+    def _group_size(self, collective: Instruction) -> int:
+        """Returns how many devices a collective's groups have; raises ValueError if the text has an unknown form."""
+        groups = re.search(r"replica_groups=(.*)", collective.attributes)
         if not groups or groups[1].startswith("{}"):
             return self.devices
         if listed := re.match(r"\{\{([\d,]+)\}", groups[1]):
@@ -145,131 +149,98 @@ class Program:
             return int(tiled[1])
         if named := re.match(r"mesh\[([^\]]*)\][^{]*\{([^}]*)\}", groups[1]):
             sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-            # Of an axis, or of a part of it as "'axis':(devices before)devices".
+            # An axis of the mesh, or a subgroup of it, "'axis':(devices before)devices".
             axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
-            return math.prod(int(part or sizes[axis]) for axis, part in axes)
-        raise ValueError(f"{one.name}: {groups[0][:80]}: not a form of replica groups that is known")
+            return math.prod(int(subgroup_size or sizes[axis]) for axis, subgroup_size in axes)
+        raise ValueError(f"{collective.name}: {groups[0][:80]}: not a form of replica groups that is known")
 
     def flops(self) -> int:
-        """FLOPs of matrix products and convolutions on one device, two for a multiplication with its addition."""
+        """Returns the FLOPs of matrix products and convolutions on one device."""
+        count_flops = {"dot": dot_flops, "convolution": convolution_flops}
         total = 0
         for name, times in self.runs.items():
             computation = self.computations[name]
-            for one in computation.values():
-                if one.opcode == "dot":
-                    total += times * _dot_flops(one, *(i.arrays[0].dims for i in computation.operands(one)))
-                elif one.opcode == "convolution":
-                    total += times * _convolution_flops(
-                        one, *(i.arrays[0].dims for i in computation.operands(one))
-                    )
+            for instruction in computation.values():
+                if instruction.opcode in count_flops:
+                    left, right = (operand.arrays[0].dims for operand in computation.operands(instruction))
+                    total += times * count_flops[instruction.opcode](instruction, left, right)
         return total
 
     def traffic(self) -> int:
-        """Bytes that one device reads from and writes to its memory: operands and results of what is not fused."""
+        """Returns the bytes that one device reads from and writes to its memory.
+
+        These are the operands and results of all instructions that are not fused.
+        """
         total = 0
         for name, times in self.runs.items():
             if name not in self.fused:
                 computation = self.computations[name]
-                total += times * sum(self._traffic(computation, one) for one in computation.values())
+                instructions = computation.values()
+                total += times * sum(
+                    self._instruction_traffic(computation, instruction) for instruction in instructions
+                )
         return total
 
-    def _traffic(self, computation: Computation, one: Instruction) -> int:
-        if one.opcode in FREE or one.opcode.endswith("-done"):
+    def _instruction_traffic(self, computation: Computation, instruction: Instruction) -> int:
+        """Returns the bytes that an instruction of `computation` reads and writes when it runs once."""
+        opcode = instruction.opcode
+        if opcode in FREE or opcode.endswith("-done"):
             return 0
-        sizes = [operand.bytes for operand in computation.operands(one)]
-        if one.opcode in SLICES:
-            return 2 * one.bytes
-        if one.opcode in ("dynamic-update-slice", "scatter"):
-            return 2 * sizes[-1 if one.opcode == "scatter" else 1]
-        if one.opcode.endswith("-start"):  # its result names the operands again
+        sizes = [operand.bytes for operand in computation.operands(instruction)]
+        if opcode in SLICES:
+            return 2 * instruction.bytes
+        if opcode == "scatter":
+            return 2 * sizes[-1]
+        if opcode == "dynamic-update-slice":
+            return 2 * sizes[1]
+        if opcode.endswith("-start"):  # its result contains the operands too
             return 2 * sum(sizes)
-        if one.opcode != "fusion":
-            return sum(sizes) + one.bytes
-        fused = self.computations[one.called["calls"][0]]
-        parameters = [i for i in fused.values() if i.opcode == "parameter"]
-        parameters.sort(key=lambda i: int(i.attributes))
-        read = (_read(fused, inner, outer) for inner, outer in zip(parameters, sizes, strict=False))
-        return sum(read) + _written(fused, one)
+        if opcode != "fusion":
+            return sum(sizes) + instruction.bytes
+        fused = self.computations[instruction.called["calls"][0]]
+        parameters = [inner for inner in fused.values() if inner.opcode == "parameter"]
+        parameters.sort(key=lambda parameter: int(parameter.attributes))
+        read = sum(
+            _bytes_read(fused, parameter, size) for parameter, size in zip(parameters, sizes, strict=False)
+        )
+        return read + _bytes_written(fused, instruction)
 
 
-def _only(users: list[Instruction], *opcodes: str) -> bool:
-    return bool(users) and all(one.opcode in opcodes for one in users)
+def _header_number(text: str, name: str) -> int:
+    """Returns the number `name=` of a program's first line, 1 if it isn't there."""
+    match = re.search(rf"{name}=(\d+)", text)
+    return int(match[1]) if match else 1
 
 
-def _read(fused: Computation, parameter: Instruction, size: int) -> int:
-    """Bytes that a fusion reads of an operand of `size` bytes: of one that is only sliced, the slices."""
+def _all_have_opcode(instructions: list[Instruction], *opcodes: str) -> bool:
+    """Returns whether there are instructions, and all have one of `opcodes`."""
+    return bool(instructions) and all(instruction.opcode in opcodes for instruction in instructions)
+
+
+def _bytes_read(fused: Computation, parameter: Instruction, size: int) -> int:
+    """Returns the bytes that a fusion reads of an operand of `size` bytes; of one that it only slices, the slices'."""
     users = fused.users[parameter.name]
     if (
         size
-        and _only(users, *SLICES, "dynamic-update-slice")
-        and all(u.operands[0] == parameter.name for u in users)
+        and _all_have_opcode(users, *SLICES, "dynamic-update-slice")
+        and all(user.operands[0] == parameter.name for user in users)
     ):
-        return min(size, sum(sum(a.bytes for a in u.arrays) for u in users if u.opcode in SLICES))
+        slices = (user for user in users if user.opcode in SLICES)
+        return min(size, sum(array.bytes for user in slices for array in user.arrays))
     return size
 
 
-def _written(fused: Computation, fusion: Instruction) -> int:
-    """Bytes that a fusion writes: of an array that is updated in place, the update."""
+def _bytes_written(fused: Computation, fusion: Instruction) -> int:
+    """Returns the bytes that a fusion writes; of an array that it updates in place, those of the update."""
     root = fused.root
     roots = fused.operands(root) if root.opcode == "tuple" else [root]
     total = 0
-    for one, array in zip(roots, fusion.arrays, strict=False):
-        if one.opcode == "dynamic-update-slice" and len(updated := fused.operands(one)) > 1:
-            total += 0 if array.on_chip else sum(a.bytes for a in updated[1].arrays)
+    for result, array in zip(roots, fusion.arrays, strict=False):
+        if array.on_chip:
+            continue
+        operands = fused.operands(result)
+        if result.opcode == "dynamic-update-slice" and len(operands) > 1:
+            total += sum(update.bytes for update in operands[1].arrays)
         else:
-            total += 0 if array.on_chip else array.bytes
+            total += array.bytes
     return total
-
-
-def _numbers(pattern: str, text: str) -> list[int]:
-    found = re.search(pattern, text)
-    return [int(n) for n in found[1].split(",")] if found and found[1] else []
-
-
-def _dot_flops(one: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    contracted = _numbers(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
-    return 2 * math.prod(one.arrays[0].dims) * math.prod(left[axis] for axis in contracted)
-
-
-def _convolution_flops(one: Instruction, data: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-    """As TPU's compiler writes matrix products too: a batched one is a strided, dilated convolution over its batch.
-
-    Only places where the kernel meets data count, as in XLA's HloCostAnalysis.
-    """
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
-    data_labels, kernel_labels, result_labels = labels[1], labels[2], labels[3]
-    result = one.arrays[0].dims
-    groups = _numbers(r"batch_group_count=(\d+)", one.attributes) or [1]
-    total = 2 * kernel[kernel_labels.index("i")] * result[result_labels.index("f")]
-    total *= data[data_labels.index("b")] // groups[0]
-    window = dict(
-        re.findall(r"(\w+)=([\d_x\-]+)", (re.search(r"window=\{([^}]*)\}", one.attributes) or ["", ""])[1])
-    )
-    for axis, label in enumerate(sorted(set(data_labels) - set("bf"))):
-
-        def setting(name: str, default: str, axis: int = axis) -> int:
-            return int((window[name].split("x")[axis] if name in window else default).split("_")[0])
-
-        total *= _meetings(
-            result[result_labels.index(label)],
-            setting("stride", "1"),
-            kernel[kernel_labels.index(label)],
-            setting("rhs_dilate", "1"),
-            setting("pad", "0_0"),
-            data[data_labels.index(label)],
-            setting("lhs_dilate", "1"),
-        )
-    return total
-
-
-def _meetings(places: int, stride: int, taps: int, rate: int, pad: int, size: int, dilation: int) -> int:
-    """How often, over all places, one of `taps` (`rate` apart) is at one of `size` elements (`dilation` apart)."""
-    first = np.arange(places) * stride - pad  # where tap 0 is
-    low = np.maximum(-(first // rate), 0)
-    high = np.minimum(((size - 1) * dilation - first) // rate, taps - 1)
-    # first + tap * rate is a multiple of the dilation: for each `period`-th tap, if for any.
-    common = math.gcd(rate, dilation)
-    period = dilation // common
-    start = -(first // common) * pow(rate // common, -1, period) % period
-    counts = (high - start) // period - (low - 1 - start) // period
-    return int(np.where(first % common == 0, np.maximum(counts, 0), 0).sum())

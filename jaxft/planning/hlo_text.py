@@ -18,7 +18,7 @@ _CALLED = re.compile(r"\b(calls|to_apply|body|condition|\w+_computations?)=(?:\{
 
 
 class Array(NamedTuple):
-    """Shape of one array; `on_chip` where it lies in fast memory beside the core, not in the device's memory."""
+    """The shape of one array; `on_chip` if it lies in fast memory next to the core, not in the device's memory."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -26,71 +26,74 @@ class Array(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Returns its size in bytes."""
         bits = 8 if self.dtype == "pred" else int((re.search(r"\d+", self.dtype) or ["0"])[0])
         return math.prod(self.dims) * bits // 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation."""
+    """An instruction, which is one line of a computation."""
 
     name: str
     opcode: str
-    arrays: list[Array]  # of its result, several for a tuple
-    operands: list[str]
-    attributes: str
-    root: bool
+    arrays: list[Array]  # of its result; several for a tuple
+    operands: list[str]  # names of instructions
+    attributes: str  # the text after the operands; of a parameter or constant its number
+    is_root: bool
 
     @property
     def bytes(self) -> int:
-        """Size of its result outside the chip."""
+        """Returns the size of its result in the device's memory."""
         return sum(array.bytes for array in self.arrays if not array.on_chip)
 
     @functools.cached_property
     def called(self) -> dict[str, list[str]]:
-        """Names of the computations that it runs, by attribute."""
-        found = {}
+        """Returns the names of the computations that it runs, by attribute."""
+        names_by_attribute = {}
         for attribute, several, single in _CALLED.findall(self.attributes):
-            found[attribute] = [name.strip(" %") for name in (several or single).split(",")]
-        return found
+            names_by_attribute[attribute] = [name.strip(" %") for name in (several or single).split(",")]
+        return names_by_attribute
 
 
 class Computation(dict):
-    """Instructions by name, in their order."""
+    """The instructions of a computation by name, in their order."""
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Who reads an instruction's result."""
-        found = collections.defaultdict(list)
-        for one in self.values():
-            for name in one.operands:
-                found[name].append(one)
-        return found
+        """Returns the instructions that read a result, by the name of the instruction whose result it is."""
+        users = collections.defaultdict(list)
+        for instruction in self.values():
+            for name in instruction.operands:
+                users[name].append(instruction)
+        return users
 
-    def readers(self, one: Instruction) -> list[Instruction]:
-        """Who reads its result, or an element of it."""
-        direct = self.users[one.name]
-        return [r for u in direct for r in (self.users[u.name] if u.opcode == "get-tuple-element" else [u])]
+    def readers(self, instruction: Instruction) -> list[Instruction]:
+        """Returns the instructions that read the result of `instruction`, or an element of it."""
+        readers = []
+        for user in self.users[instruction.name]:
+            readers += self.users[user.name] if user.opcode == "get-tuple-element" else [user]
+        return readers
 
-    def operands(self, one: Instruction) -> list[Instruction]:
-        """The instructions that `one` reads."""
-        return [self[name] for name in one.operands if name in self]
+    def operands(self, instruction: Instruction) -> list[Instruction]:
+        """Returns the instructions whose results `instruction` reads."""
+        return [self[name] for name in instruction.operands if name in self]
 
     @property
     def root(self) -> Instruction:
-        """The instruction whose result is the computation's."""
-        return next((one for one in self.values() if one.root), list(self.values())[-1])
+        """Returns the instruction whose result is the computation's."""
+        roots = (instruction for instruction in self.values() if instruction.is_root)
+        return next(roots, list(self.values())[-1])
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """Computations by name, and the name of the one that the program begins with."""
+    """Returns the computations of a program by name, and the name of the one that it begins with."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for line in text.splitlines():
-        if found := _INSTRUCTION.match(line):
-            if current is not None and (one := _instruction(*found.groups())):
-                current[one.name] = one
+        if match := _INSTRUCTION.match(line):
+            if current is not None and (instruction := _parse_instruction(*match.groups())):
+                current[instruction.name] = instruction
         elif line[:1] not in ("", " ", "}") and (header := _HEADER.match(line)):
             current = computations[header[1]] = Computation()
             if line.startswith("ENTRY"):
@@ -98,25 +101,32 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
     return computations, entry
 
 
-def _instruction(root: str | None, name: str, rest: str) -> Instruction | None:
-    end = _closing(rest) if rest.startswith("(") else rest.find(" ")
+def _parse_instruction(root: str | None, name: str, rest: str) -> Instruction | None:
+    """Returns the instruction of a line, None if it has no opcode.
+
+    Args:
+        root: "ROOT " if the line begins with it.
+        name: before the equals sign.
+        rest: after the equals sign.
+    """
+    end = _end_of_parenthesis(rest) if rest.startswith("(") else rest.find(" ")
     opcode = _OPCODE.match(rest, end)
     if not opcode:
         return None
-    close = _closing(rest, opcode.end() - 1)
+    close = _end_of_parenthesis(rest, opcode.end() - 1)
     inside, attributes = rest[opcode.end() : close - 1], rest[close:]
     arrays = [
         Array(dtype, tuple(int(n.strip("<=")) for n in dims.split(",") if n), "S(" in layout)
         for dtype, dims, layout in _ARRAY.findall(rest[:end])
     ]
-    # Of parameters and constants what stands in parentheses is the number.
-    operands = [] if opcode[1] in ("parameter", "constant") else re.findall(r"%([\w.\-]+)", inside)
-    attributes = inside if opcode[1] in ("parameter", "constant") else attributes
+    operands = re.findall(r"%([\w.\-]+)", inside)
+    if opcode[1] in ("parameter", "constant"):  # whose parentheses hold a number
+        operands, attributes = [], inside
     return Instruction(name, opcode[1], arrays, operands, attributes, bool(root))
 
 
-def _closing(text: str, start: int = 0) -> int:
-    """Where the parenthesis that opens at `start` has closed."""
+def _end_of_parenthesis(text: str, start: int = 0) -> int:
+    """Returns the position after the parenthesis that closes the one at `start`."""
     depth = 0
     for match in re.compile(r"[()]").finditer(text, start):
         depth += 1 if match[0] == "(" else -1

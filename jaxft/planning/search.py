@@ -1,13 +1,12 @@
 """Searches for settings that fit the hardware."""
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from jaxft.config import loading as settings
+from jaxft.config.sections import Settings
+from jaxft.config.settings import flatten
 from jaxft.planning.estimate import Estimate
+from jaxft.training.settings import settings_from_config
 
 REMATS = ("none", "dots", "full")  # from the most memory to the least
 
@@ -18,15 +17,12 @@ TENSOR_WAYS = (1, 2, 4)  # that a sweep tries
 Changes = dict[str, Any]  # settings by key, {"batch.accumulate": 4}
 
 
-Plan = Callable[[ConfigDict], tuple[Estimate, str | None]]
+Plan = Callable[[Settings], tuple[Estimate, str | None]]
 
 
-def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
+def changed(config: Settings, changes: Changes) -> Settings:
     """A copy of the settings with some changed, and checked."""
-    config = copy.deepcopy(config)
-    config.update_from_flattened_dict(changes)
-    settings.validate(config)
-    return config
+    return settings_from_config(flatten(config) | changes)
 
 
 def meshes(devices: int) -> Iterator[dict[str, int]]:
@@ -47,7 +43,7 @@ def recommend(found: list[Estimate]) -> Estimate | None:
     return min(quick, key=lambda e: e.peak_bytes_per_device, default=None)
 
 
-def find_remedies(config: ConfigDict, found: Estimate, plan: Plan) -> Iterator[tuple[Changes, Estimate]]:
+def find_remedies(config: Settings, found: Estimate, plan: Plan) -> Iterator[tuple[Changes, Estimate]]:
     """What makes the step fit, each tried: single changes, or if none is enough the first combination that is."""
     state = found.param_bytes_per_device + found.optimizer_bytes_per_device
     ways = found.mesh["data"] * found.mesh["fsdp"]

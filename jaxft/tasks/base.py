@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import ArraySpec, Batch
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
@@ -73,7 +73,7 @@ class Task(Protocol):
     max_segments: int | None
     tuned: dict[str, Any]
 
-    def __init__(self, labels: list[str], *, head_dropout: float, config: ConfigDict):
+    def __init__(self, labels: list[str], *, head_dropout: float, config: Settings):
         """Makes the task of a run.
 
         Args:
@@ -85,7 +85,7 @@ class Task(Protocol):
     # ---------------------------------------------------------------- data
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[Any]:
+    def read(config: Settings, name: str, source: str, log: Log) -> list[Any]:
         """Returns all examples of `source` and logs their number and what they contain.
 
         Args:
@@ -123,7 +123,7 @@ class Task(Protocol):
         self,
         examples: Sequence[Any],
         tokenizer: Any,
-        config: ConfigDict,
+        config: Settings,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -173,7 +173,7 @@ class Task(Protocol):
         Each output is [R, ...], or the same for all rows of the batch.
         """
 
-    def encode_prompts(self, examples: Sequence[Any], tokenizer: Any, config: ConfigDict) -> list[list[int]]:
+    def encode_prompts(self, examples: Sequence[Any], tokenizer: Any, config: Settings) -> list[list[int]]:
         """Returns the token ids of the prompt of each example; an empty list if the task generates nothing."""
 
     # ---------------------------------------------------------------- evaluation
@@ -250,7 +250,7 @@ def loss_with_r_drop(
     return (total + loss(second)[0]) / 2 + r_drop * divergence(first, second), weight
 
 
-def class_weights(config: ConfigDict, labels: Sequence[str]) -> np.ndarray | None:
+def class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | None:
     """Returns `config.loss.class_weights` as float32 [C], or None if there are none.
 
     Raises:

@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from jaxft.config.sections import Settings
 from jaxft.models.pretrained_model import PretrainedModel
 
 
@@ -19,7 +18,7 @@ class RunFacts:
       tuned: what the task chose on the dev split; empty until the run has ended.
     """
 
-    config: ConfigDict
+    config: Settings
     checkpoint: PretrainedModel
     labels: list[str]
     tuned: dict[str, Any]

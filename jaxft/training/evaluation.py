@@ -120,7 +120,7 @@ def generate_targets(
     rows = config.eval.rows
     texts = []  # a list for each batch of this process; processes take the batches in turn
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):
-        outputs = generator.generate(prompts[first : first + rows], options, first=first)
+        outputs = generator.generate(prompts[first : first + rows], options, first_number=first)
         texts.append([tokenizer.decode(output.ids, skip_special_tokens=True) for [output] in outputs])
     batches = itertools.chain.from_iterable(itertools.zip_longest(*processes.gather(texts), fillvalue=()))
     return list(itertools.chain.from_iterable(batches))

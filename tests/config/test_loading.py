@@ -1,6 +1,7 @@
 """Settings: every mistake a user can type is answered with the key, what was found and what was expected."""
 
 import ast
+import dataclasses
 import json
 import re
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.config import loading as settings
 from jaxft.config.durations import duration_steps, total_steps
+from jaxft.config.settings import to_dict
 from jaxft.errors import UserError
+from jaxft.training.settings import TASKS, default_config, load_settings, settings_from_config
 from tests.conftest import REPOSITORY
 
 NER = str(REPOSITORY / "configs/ner.py")
@@ -22,20 +24,20 @@ RECIPES = [  # each name that a recipe's docstring lists
 
 
 def load(*overrides):
-    return settings.load(NER, [f"--config.{text}" for text in overrides])
+    return load_settings(NER, [f"--config.{text}" for text in overrides])
 
 
 @pytest.mark.parametrize("path, name", RECIPES, ids=str)
 def test_every_recipe_loads_and_survives_its_config_json(path, name, tmp_path):
-    config = settings.load(f"{path}:{name}")
+    config = load_settings(f"{path}:{name}")
     saved = tmp_path / "config.json"
-    saved.write_text(json.dumps(config.to_dict()))
-    assert settings.load(str(saved)).to_dict() == config.to_dict()
+    saved.write_text(json.dumps(to_dict(config)))
+    assert load_settings(str(saved)) == config
 
 
 def test_recipes_are_found_by_their_docstrings():
     assert {name for _, name in RECIPES} >= {"offline", "conll2003", "wnut17"}
-    assert settings.load(NER).to_dict() == settings.load(NER + ":offline").to_dict()
+    assert load_settings(NER) == load_settings(NER + ":offline")
 
 
 def test_names_that_users_type_take_values():
@@ -52,18 +54,28 @@ def test_names_that_users_type_take_values():
         "optim.freeze=('^backbone/',)",
         "optim.lr_multipliers=(('^head/', 10), ('.', 1.0))",
         "loss.class_weights=[['O', 0.5]]",
+        "data.columns=tokens=words,tags=ner tags",
+        "optim.decay=kernel$=True,.=False",
+        "model.sizes=n_layer=4,name=x",
         "mesh.fsdp=2",
     )
     assert (config.seed, config.optim.lr, config.train.steps, config.data.pack) == (3, 1.0, None, False)
     assert (config.data.dev, config.data.train, config.optim.warmup) == ("x=y.conll", "17", "10%")
     assert config.optim.lr_multipliers == (("^head/", 10), (".", 1.0))
     assert (config.optim.freeze, config.loss.class_weights) == (("^backbone/",), (("O", 0.5),))
+    assert config.data.columns == (("tokens", "words"), ("tags", "ner tags"))
+    assert config.optim.decay == (("kernel$", True), (".", False))
+    assert config.model.sizes == (("n_layer", 4), ("name", "x"))
+    assert load("loss.class_weights=O=0.5,B-PER=2").loss.class_weights == (("O", 0.5), ("B-PER", 2))
 
 
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("optim.learning_rate=1", r"no setting config\.optim\.learning_rate; known: optim\.b1, .*optim\.lr,"),
+        (
+            "optim.learning_rate=1",
+            r"no setting config\.optim\.learning_rate; known: optim\.lr, optim\.schedule,",
+        ),
         ("optim.l=1", r"there is no setting config\.optim\.l; did you mean config\.optim\.lr\?"),
         ("batch.row=1", r"did you mean config\.batch\.rows\?"),
         ("model.max_length=1", r"did you mean config\.data\.max_length\?"),
@@ -123,27 +135,98 @@ def test_mistakes_are_named(override, message):
 def test_a_recipe_with_a_mistake_is_named(tmp_path, body, message):
     path = tmp_path / "recipe.py"
     path.write_text(
-        f"from jaxft.config.loading import base\ndef get_config():\n    config = base()\n    {body}\n    return config\n"
+        "from jaxft.training.settings import default_config\n"
+        f"def get_config():\n    config = default_config('token_classification')\n    {body}\n    return config\n"
     )
     with pytest.raises(UserError, match=message):
-        settings.load(str(path))
+        load_settings(str(path))
 
 
 def test_addresses_that_lead_nowhere_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no file .*nerr\.py; expected a recipe such as configs/ner\.py"):
-        settings.load(NER.replace("ner.py", "nerr.py"))
+        load_settings(NER.replace("ner.py", "nerr.py"))
     with pytest.raises(UserError, match=r"has no recipe 'wnut'; expected offline, conll2003 or wnut17"):
-        settings.load(NER + ":wnut")
+        load_settings(NER + ":wnut")
     broken = tmp_path / "config.json"
     for text, message in (
         ('{"optim": {"lr"', "not JSON"),
         ("[1]", "expected an object of settings"),
-        ('{"optim": {"lrr": 1}}', r"no setting config\.optim\.lrr; did you mean config\.optim\.lr\?"),
-        ('{"optim": {"lr": "x"}}', r"config\.optim\.lr takes a number"),
+        ('{"optim": {"lr": 1}}', "config.task must be given"),
+        (
+            '{"task": "causal_lm", "optim": {"lrr": 1}}',
+            r"no setting config\.optim\.lrr; did you mean config\.optim\.lr\?",
+        ),
+        ('{"task": "causal_lm", "optim": {"lr": "x"}}', r"config\.optim\.lr takes a number"),
     ):
         broken.write_text(text)
         with pytest.raises(UserError, match=message):
-            settings.load(str(broken))
+            load_settings(str(broken))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_defaults_of_a_task_are_settings_of_it(task):
+    config = default_config(task)
+    if task == "multi_task":
+        config.tasks = (("a", (("task", "sequence_classification"),)),)
+    settings = settings_from_config(config)
+    assert settings.task == task and settings_from_config(to_dict(settings)) == settings
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.optim.lr = 1.0
+
+
+def test_a_setting_of_another_task_says_whose_it_is():
+    for override, message in (
+        (
+            "data.text=x",
+            "config.data.text is a setting of sequence_classification; .* 'token_classification': leave",
+        ),
+        ("data.max_segments=3", "is a setting of sequence_classification and question_answering; this run's"),
+        ("data.mix=size", "config.data.mix is a setting of multi_task; this run's config.task is"),
+        ("task=ner", "config.task='ner': expected one of token_classification, .*multi_task"),
+        ("task=causal_llm", "did you mean causal_lm?"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(override)
+
+
+def test_a_recipe_can_be_turned_into_another_task_if_it_sets_nothing_of_its_own():
+    assert load("task=question_answering", "eval.n_best=3").eval.n_best == 3
+    with pytest.raises(UserError, match="config.model.crf is a setting of token_classification"):
+        load_settings(NER.replace("ner", "ner_crf"), ["--config.task=question_answering"])
+
+
+def test_yaml_and_json_recipes_build_on_others(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        f"recipe: {NER}:wnut17\noptim:\n  lr: 3e-5\n  freeze: [^backbone/]\ndata.train: a.conll\n"
+        "loss:\n  class_weights: {O: 0.5}\ntrain:\n  steps: 7\n"
+    )
+    config = load_settings(str(recipe), ["--config.train.steps=8"])
+    assert (config.optim.lr, config.optim.freeze, config.data.train) == (3e-5, ("^backbone/",), "a.conll")
+    assert (config.loss.class_weights, config.train.steps, config.batch.rows) == ((("O", 0.5),), 8, 16)
+    (tmp_path / "next.json").write_text(json.dumps({"recipe": "mine.yaml", "seed": 5}))
+    assert load_settings(str(tmp_path / "next.json")).seed == 5  # found next to the file
+    recipe.write_text(
+        "task: multi_task\ntasks:\n  a: {task: sequence_classification, data.label: intents}\n"
+        "  b: {task: token_classification, loss: {weight: 2}}\n"
+    )
+    assert load_settings(str(recipe)).tasks == (
+        ("a", (("task", "sequence_classification"), ("data.label", "intents"))),
+        ("b", (("task", "token_classification"), ("loss.weight", 2))),
+    )
+    for text, message in (
+        ("optim: {lr: 1}", "config.task must be given"),
+        ("recipe: gone.py", "no file gone.py; expected a recipe"),
+        ("recipe: 3", "recipe takes text such as configs/ner.py:offline"),
+        ("a: [", "mine.yaml: not YAML"),
+        (f"recipe: {NER}\noptim: {{lr: fast}}", "config.optim.lr takes a number, found 'fast'"),
+        (f"recipe: {NER}\noptim: {{lrr: 1}}", "did you mean config.optim.lr?"),
+        (f"recipe: {NER}\noptim: fast", "no setting config.optim"),
+    ):
+        recipe.write_text(text)
+        with pytest.raises(UserError, match=message) as caught:
+            load_settings(str(recipe))
+        assert "\n" not in str(caught.value)
 
 
 def steps(value, total=1000):
@@ -178,7 +261,9 @@ def test_any_value_is_a_duration_or_refused(value):
 
 def test_total_steps_by_precedence():
     def total(*overrides):
-        return total_steps(load(*overrides), steps_per_epoch=200, examples_per_step=32.0)
+        train = dataclasses.asdict(load(*overrides).train)
+        del train["deterministic"]
+        return total_steps(**train, steps_per_epoch=200, examples_per_step=32.0)
 
     assert total("train.epochs=2.5") == 500
     assert total("train.epochs=0.0001") == 1

@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxft.cli import evaluate, predict
-from jaxft.config import loading as settings
 from jaxft.data.batching import mixed
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
@@ -29,6 +28,7 @@ from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
 from jaxft.training.network import WORD_EMBEDDING, initial_parameters, make_network
 from jaxft.training.run import train
+from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import open_base_model
 from jaxft.training.splits import read_splits
 from jaxft.training.workdir import open_run
@@ -38,8 +38,7 @@ SHAPES = {"ann": "round", "bob": "square", "cleo": "flat", "dan": "long", "eve":
 
 
 def config_for(folder, **changed):
-    config = settings.base()
-    config.update_from_flattened_dict(
+    config = settings_from_config(
         {
             "task": "causal_lm",
             "model.checkpoint": "new:gpt2",
@@ -59,7 +58,6 @@ def config_for(folder, **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    settings.validate(config)
     return config
 
 

@@ -1,6 +1,7 @@
 """CRF tagging through whole runs: what only a chain can learn, sentences of many windows, resume, predict, export."""
 
 import argparse
+import dataclasses
 import json
 import shutil
 import types
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxft.cli import evaluate, predict
-from jaxft.config import loading as settings
+from jaxft.config.settings import replace
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.tag_schemes import convert_tags_to_iob2
@@ -22,6 +23,7 @@ from jaxft.inference.model import task_of
 from jaxft.layers.crf import Chain
 from jaxft.tasks.base import Split
 from jaxft.training.run import train
+from jaxft.training.settings import load_settings
 from jaxft.training.workdir import open_run
 from tests.conftest import REPOSITORY, write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -66,7 +68,7 @@ def flags(tiny_bert, tmp_path_factory):
 def load(flags):
     def loaded(recipe="ner_crf", **changed):
         changed = {key: f"--config.{key}={value}" for key, value in changed.items()}
-        return settings.load(str(REPOSITORY / f"configs/{recipe}.py"), list((flags | changed).values()))
+        return load_settings(str(REPOSITORY / f"configs/{recipe}.py"), list((flags | changed).values()))
 
     return loaded
 
@@ -154,7 +156,7 @@ def test_other_tags_in_torch_are_told_and_nothing_is_left(finished, tmp_path, mo
 def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished, constraints):
     """Random emissions for the words of whole sentences, though these come from several windows."""
     run = open_run(finished[0])
-    run.config.model.constraints = constraints
+    run = dataclasses.replace(run, config=replace(run.config, {"model.constraints": constraints}))
     task, rng = task_of(run), np.random.default_rng(0)
     sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]
     windows = task.encode(sentences, run.checkpoint.tokenizer, run.config, cached=False)

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.io import read_json
 from jaxft.parallel import processes
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import task_class
 from jaxft.training.run import train
+from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import make_train_loader, open_base_model
 from jaxft.training.splits import collect_labels, encode_splits, read_run_splits
 
@@ -19,7 +19,7 @@ FILES, PARTS = 5, 3
 INTENTS = ("intents", (("task", "sequence_classification"), ("data.label", "intent")))
 SLOTS = ("slots", (("task", "token_classification"),))
 KINDS = {
-    "words": {"task": "token_classification"},
+    "words": {"task": "token_classification", "data__scheme": "iob2"},
     "texts": {"task": "sequence_classification", "data__label": "intent"},
     "numbers": {
         "task": "sequence_classification",
@@ -29,7 +29,7 @@ KINDS = {
     "questions": {"task": "question_answering"},
     "documents": {"task": "causal_lm"},
     "targets": {"task": "causal_lm", "data__template": "{text} : {intent}", "eval__max_new_tokens": 16},
-    "several": {"task": "multi_task", "tasks": (INTENTS, SLOTS)},
+    "several": {"task": "multi_task", "tasks": (INTENTS, SLOTS), "data__scheme": "iob2"},
 }
 LABELS = {  # intents i1 and i2 are in all files, the others in one each
     "words": ["O", *(f"{prefix}-s{number}" for number in range(1, 6) for prefix in "BI")],
@@ -61,14 +61,12 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def config_for(folder, tiny_bert, tiny_gpt2):
     def make(kind: str, **changed):
-        config = settings.base()
         values = {
             "model__checkpoint": str(tiny_gpt2 if KINDS[kind]["task"] == "causal_lm" else tiny_bert),
             "model__unroll": "no",
             "data__train": f"{folder}/part-*.jsonl",
             "data__dev": f"{folder}/dev.jsonl",
             "data__shards": PARTS,
-            "data__scheme": "iob2",
             "data__cache_dir": "off",
             "data__max_length": 48,
             "batch__rows": 6,
@@ -76,16 +74,14 @@ def config_for(folder, tiny_bert, tiny_gpt2):
             "log__every_steps": 1,
         }
         values |= KINDS[kind] | changed
-        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in values.items()})
-        settings.validate(config)
-        return config
+        return settings_from_config({key.replace("__", "."): value for key, value in values.items()})
 
     return make
 
 
 def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
-    kind = TASKS[config.task]
+    kind = task_class(config)
     found, _ = read_run_splits(kind, config, range(config.data.shards), lambda line: None)
     checkpoint = open_base_model(config, lambda: [])
     task = kind(collect_labels(kind, found), head_dropout=0.0, config=config)
@@ -146,10 +142,10 @@ def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
     for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
         said = []
         config = config_for(kind, data__shards=1, data__train=source)
-        read_run_splits(TASKS[config.task], config, [0], said.append)
+        read_run_splits(task_class(config), config, [0], said.append)
         assert said[0] == f"every process reads all files of {source}; config.data.shards=3 deals them"
         one_file = config_for(kind, data__shards=1, data__train=f"{folder}/dev.jsonl")
-        read_run_splits(TASKS[config.task], one_file, [0], said.append)
+        read_run_splits(task_class(config), one_file, [0], said.append)
         assert len([line for line in said if "deals them" in line]) == 1
 
 
@@ -163,8 +159,8 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
     for kind in ("words", "texts"):
         config = config_for(kind, data__train=f"{tmp_path}/part-*.jsonl")
         said = []
-        found, others = read_run_splits(TASKS[config.task], config, range(3), said.append)
-        task = TASKS[config.task](collect_labels(TASKS[config.task], found), config=config)
+        found, others = read_run_splits(task_class(config), config, range(3), said.append)
+        task = task_class(config)(collect_labels(task_class(config), found), config=config)
         tokenizer = open_base_model(config, lambda: []).tokenizer
         encode_splits(task, found, {}, tokenizer, config, said.append)
         assert not [line for line in said if "warning" in line and "train" in line], said

@@ -10,11 +10,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxft.cli import predict
-from jaxft.config import loading as settings
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.export import writer
 from jaxft.training.run import train
+from jaxft.training.settings import load_settings
 from jaxft.training.workdir import open_run
 
 
@@ -103,7 +103,7 @@ def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):
     short = {"optim.freeze": "('^backbone/',)", "train.steps": 2, "eval.every_steps": 2}
     quick = {"model.unroll": "no", "batch.accumulate": 1}  # to compile
     flags = [f"--config.{key}={value}" for key, value in (short | quick).items()]
-    train(settings.load(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")
+    train(load_settings(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")
     writer.export_run(tmp_path / "run", tmp_path / "out")
     before, after = load_file(tiny_bert / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
     assert after.keys() == {f"bert.{n}" for n in before if not n.startswith("pooler.")} | {

@@ -6,10 +6,10 @@ import re
 import jax
 import pytest
 
-from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh, parameter_spec
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import TASKS
+from jaxft.training.settings import settings_from_config
 
 # All tasks over several meshes, in the same steps; with what each device then holds of the state.
 SCRIPT = """
@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
 from jaxft.models.pretrained_model import backbone_sizes
-from jaxft.training.setup import make_network, make_trainer
+from jaxft.training.network import make_network
+from jaxft.training.setup import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import TASKS, task_class
 
 assert jax.device_count() == 8
 ROWS, SEGMENTS = 16, 2
@@ -35,11 +36,17 @@ STARTS = {}  # parameters of each task, one and the same on all meshes
 PARTS = {"words": "token_classification", "texts": "sequence_classification"}  # of multi_task
 
 
+def task_values(name):
+    if name == "crf":
+        return {"task": "token_classification", "model.crf": True}
+    return {"task": name}
+
+
 def network(name, config, mesh):
     labels = test_step.LABELS
     if name == "multi_task":
         labels = [f"{part}/{label}" for part in PARTS for label in labels]
-    task = TASKS[name](labels, head_dropout=0.2, config=config)
+    task = task_class(config)(labels, head_dropout=0.2, config=config)
     sizes = test_step.SIZES
     if name == "causal_lm":
         gpt2 = backbone_sizes(config, GPT2 | {"model_type": "gpt2"})
@@ -71,7 +78,7 @@ def batch(name, number):
 def train(name, sizes, **more):
     devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
     mesh = jax.sharding.Mesh(devices, AXES)
-    values = test_step.SMOOTH | {"batch.accumulate": 2, "data.max_length": 16, "model.unroll": "no"} | more
+    values = task_values(name) | test_step.SMOOTH | {"batch.accumulate": 2, "data.max_length": 16, "model.unroll": "no"} | more
     if name == "multi_task":
         values["tasks"] = tuple((part, (("task", kind),)) for part, kind in PARTS.items())
     config = test_step.config_with(**values)
@@ -90,7 +97,7 @@ def train(name, sizes, **more):
     return {"steps": steps, "share": share}
 
 
-MESHES = {name: [(1, 1, 1), (2, 2, 2), (1, 8, 1)] for name in TASKS}
+MESHES = {name: [(1, 1, 1), (2, 2, 2), (1, 8, 1)] for name in (*TASKS, "crf")}
 for name in ("token_classification", "causal_lm"):  # a BERT and a GPT-2
     MESHES[name] += [(8, 1, 1), (1, 1, 8)]
 found = {n: {"x".join(map(str, m)): train(n, m) for m in meshes} for n, meshes in MESHES.items()}
@@ -108,7 +115,7 @@ print(json.dumps(found))
 def test_eight_devices_train_as_one_does(on_eight_devices):
     """Losses and gradient norms of 20 steps, with packing, dropout and accumulation on; fsdp splits the state."""
     found = on_eight_devices(SCRIPT)
-    assert found.keys() == TASKS.keys()
+    assert found.keys() == {*TASKS, "crf"}
     for task, meshes in found.items():
         if task in ("token_classification", "causal_lm"):
             halves = [meshes.pop(f"bfloat16 {mesh}")["steps"] for mesh in ("1x1x1", "2x2x2")]
@@ -133,13 +140,15 @@ import jax
 import numpy as np
 
 from jaxft.models.pretrained_model import backbone_sizes
-from jaxft.training.setup import initial_parameters, make_network, make_trainer, open_base_model
+from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.setup import make_trainer, open_base_model
 from jaxft.parallel.mesh import make_mesh, put_array
 from jaxft.training import setup
-from jaxft.config import loading as settings
-from jaxft.tasks import TASKS
+from jaxft.config.settings import replace
+from jaxft.tasks.registry import task_class
+from jaxft.training.settings import load_settings
 
-config = settings.load(sys.argv[2], sys.argv[3:] + ["--config.mesh.data=1", "--config.mesh.fsdp=8"])
+config = load_settings(sys.argv[2], sys.argv[3:] + ["--config.mesh.data=1", "--config.mesh.fsdp=8"])
 mesh, put, whole = make_mesh(config), put_array, []
 
 
@@ -155,9 +164,9 @@ def share(tree):
 
 setup.put_array, found = recorded, {}
 for start in ("pretrained", "scratch"):
-    config.model.init = start
+    config = replace(config, {"model.init": start})
     checkpoint = open_base_model(config, lambda: [])
-    task = TASKS[config.task](["O", "B-X"], head_dropout=0.1, config=config)
+    task = task_class(config)(["O", "B-X"], head_dropout=0.1, config=config)
     net = make_network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
     trainer = make_trainer(net, config, total=9, warmup=0)
     parameters, _ = initial_parameters(net, config, checkpoint)
@@ -187,6 +196,7 @@ def test_a_state_is_made_in_its_shards(on_eight_devices, tiny_flags):
 # One run after the other: undisturbed, and moved from mesh to mesh each time that it is told to stop.
 MOVES = """
 import contextlib
+import dataclasses
 import io
 import json
 import pathlib
@@ -194,8 +204,9 @@ import sys
 
 import jax
 
+from jaxft.config.settings import replace
 from jaxft.training import checkpoint
-from jaxft.config import loading as settings
+from jaxft.training.settings import load_settings
 from jaxft.parallel import mesh as sharding
 from jaxft.parallel import heartbeat
 from jaxft.training.run import train
@@ -203,7 +214,7 @@ from jaxft.errors import Preempted
 
 checkpoint.FILE_SIZE = 1 << 14  # cuts arrays
 make_mesh = sharding.make_mesh
-sharding.make_mesh = lambda config: make_mesh(config, jax.devices()[: 8 if -1 in config.mesh.values() else 1])
+sharding.make_mesh = lambda config: make_mesh(config, jax.devices()[: 8 if -1 in dataclasses.astuple(config.mesh) else 1])
 folder, recipe, *overrides = sys.argv[2:]
 output = io.StringIO()
 
@@ -211,8 +222,8 @@ output = io.StringIO()
 def run(name, steps, **mesh):
     asked = iter(range(1, 1000))
     heartbeat.on_sigterm = lambda: lambda: next(asked) == steps
-    config = settings.load(recipe, overrides)
-    config.mesh.update(dict(data=1, fsdp=1, tensor=1) | mesh)
+    sizes = dict(data=1, fsdp=1, tensor=1) | mesh
+    config = replace(load_settings(recipe, overrides), {f"mesh.{axis}": size for axis, size in sizes.items()})
     with contextlib.suppress(Preempted), contextlib.redirect_stdout(output):
         train(config, pathlib.Path(folder) / name)
 
@@ -265,9 +276,8 @@ def test_a_run_goes_on_over_another_mesh(on_eight_devices, tiny_flags, tmp_path,
 
 
 def mesh_of(**sizes):
-    config = settings.base()
-    config.mesh.update(sizes)
-    return config
+    values = {f"mesh.{axis}": size for axis, size in sizes.items()}
+    return settings_from_config({"task": "token_classification"} | values)
 
 
 def test_meshes_that_cannot_be_are_refused():

@@ -20,7 +20,7 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.run import train
-from jaxft.training.settings import load_settings
+from jaxft.training.settings import load_settings, settings_from_config
 from jaxft.training.setup import open_base_model
 from jaxft.training.splits import collect_labels, encode_splits, read_splits
 from jaxft.training.step import add_step_scales, merge_model
@@ -35,7 +35,7 @@ SLOTS = (("task", "token_classification"),)
 SCORE = (("task", "sequence_classification"), ("model.problem_type", "regression"), ("model.pool", "mean"))
 SCORE += (("data.text", "first"), ("data.text_pair", "second"), ("data.label", "score"))
 SCORE += (("data.label_range", (0.0, 50.0)),)
-CHAIN = (("task", "crf_tagging"), ("loss.weight", 2.0))
+CHAIN = (("task", "token_classification"), ("model.crf", True), ("loss.weight", 2.0))
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,8 @@ def folder(tmp_path_factory):
 
 
 def config_for(folder, tiny_bert, **changed):
-    config = settings.base()
     both = folder / "both.jsonl"
-    config.update_from_flattened_dict(
+    config = settings_from_config(
         {
             "task": "multi_task",
             "tasks": (("intents", (*INTENTS, ("loss.weight", 5.0))), ("slots", SLOTS)),

@@ -14,6 +14,7 @@ import pytest
 
 from jaxft.cli import predict
 from jaxft.cli.command import EXIT_BROKEN_PIPE
+from jaxft.config.settings import replace
 from jaxft.data.sources import conll, tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import read_sentences
@@ -192,8 +193,7 @@ def test_a_stream_is_read_no_further_than_a_chunk(model):
             shape = batch.arrays["input_ids"].shape
             yield batch, {"label": np.zeros(shape, np.int32), "score": np.ones(shape, np.float32)}
 
-    config = model.run.config.copy_and_resolve_references()
-    config.data.context = True
+    config = replace(model.run.config, {"data.context": True})
     tokenizer = model.run.checkpoint.tokenizer
     for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=500):
         furthest = max(furthest, read - done)
@@ -206,8 +206,7 @@ def test_a_stream_is_read_no_further_than_a_chunk(model):
 
 def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
     """With document context too, which then comes from neighbouring chunks."""
-    config = model.run.config.copy_and_resolve_references()
-    config.data.context = True
+    config = replace(model.run.config, {"data.context": True})
     sentences = [
         dataclasses.replace(s, document=i // 8)
         for i, s in enumerate(read_sentences(corpus["train"], tagged=False))
@@ -224,7 +223,7 @@ def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
     assert [p.tags for p in parts] == [p.tags for p in whole]
     for part, one in zip(parts, whole, strict=True):
         np.testing.assert_allclose(part.scores, one.scores, atol=1e-5)
-    config.data.context = False
+    config = replace(config, {"data.context": False})
     assert [p.scores.tolist() for p in predictions(60)] != [p.scores.tolist() for p in parts]
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from jaxft.cli import evaluate, predict
-from jaxft.config import loading as settings
 from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
 from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
 from jaxft.training.run import train
+from jaxft.training.settings import settings_from_config
 from jaxft.training.workdir import open_run
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -58,8 +58,7 @@ def folder(tmp_path_factory):
 
 
 def config_for(folder, tiny_bert, **changed):
-    config = settings.base()
-    config.update_from_flattened_dict(
+    config = settings_from_config(
         {
             "task": "question_answering",
             "model.checkpoint": str(tiny_bert),
@@ -81,7 +80,6 @@ def config_for(folder, tiny_bert, **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    settings.validate(config)
     return config
 
 

@@ -11,16 +11,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft.config import loading as settings
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 from jaxft.training.run import train
+from jaxft.training.settings import load_settings
 
 TIMING = {"real_tokens_per_s", "input_stall_fraction", "mfu"}
 
 
 def in_process(flags, workdir):
     """The run of `flags`, up to the error that it is expected to raise before anything is compiled."""
-    return train(settings.load(flags[1], flags[2:]), workdir)
+    return train(load_settings(flags[1], flags[2:]), workdir)
 
 
 def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
@@ -67,7 +67,7 @@ from jaxft.inference import model
 from jaxft.cli import train
 from jaxft.training.checkpoint import RunCheckpoints
 from jaxft.data.batching.loader import Loader
-from jaxft.training.log import RunLog
+from jaxft.training.log.run_log import RunLog
 from jaxft.tasks.token_classification.task import TokenClassification
 
 def on(owner, name, when, *, after=False, sent=signal.SIGKILL):

@@ -7,11 +7,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft.config import loading as settings
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
 from jaxft.parallel import mesh as sharding
 from jaxft.training import run as train
+from jaxft.training.settings import load_settings
 
 SHORT = {"train.steps": 8, "eval.every_steps": 8, "checkpoint.every_steps": 8, "eval.bootstrap": 0}
 
@@ -23,7 +23,7 @@ def run(tiny_flags, tmp_path, capsys):
     def start(name="run", **values):
         values = SHORT | {key.replace("__", "."): value for key, value in values.items()}
         flags = [f"--config.{key}={value}" for key, value in values.items()]
-        summary = train.train(settings.load(tiny_flags[1], [*tiny_flags[2:], *flags]), tmp_path / name)
+        summary = train.train(load_settings(tiny_flags[1], [*tiny_flags[2:], *flags]), tmp_path / name)
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         assert summary["late_compiles"] == 0
         return summary, rows, capsys.readouterr().out

@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 
 from jaxft import errors
 from jaxft.cli import plan
-from jaxft.config import loading as defaults
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
-from jaxft.planning import hlo
+from jaxft.planning import hlo, hlo_flops
 from jaxft.planning.estimate import Estimate
 from jaxft.planning.search import find_remedies, meshes, recommend
 from jaxft.tasks.token_classification.task import TokenClassification
-from jaxft.training.setup import describe_base_model, make_network
+from jaxft.training.network import make_network
+from jaxft.training.settings import settings_from_config
+from jaxft.training.setup import describe_base_model
 
 # One process for all plans, for it starts with eight devices: reads flags of plans, writes what each gave.
 SCRIPT = """
@@ -54,8 +55,7 @@ QUICK = (
 
 
 def tiny_config():
-    config = defaults.base()
-    config.update_from_flattened_dict(TINY)
+    config = settings_from_config({"task": "token_classification"} | TINY)
     return config
 
 
@@ -126,9 +126,9 @@ def test_fsdp_splits_parameters_and_their_state(found):
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding"))]
     split = sum(net.abstract[name].size for name in names)
     one, eight = found["data"], found["fsdp"]
-    assert one["parameters"] == eight["parameters"] == net.count
+    assert one["parameters"] == eight["parameters"] == net.parameter_count
     assert one["param_bytes_per_device"] == 4 * one["parameters"]
-    assert eight["param_bytes_per_device"] == 4 * (split // 8 + net.count - split)
+    assert eight["param_bytes_per_device"] == 4 * (split // 8 + net.parameter_count - split)
     assert one["optimizer_bytes_per_device"] == pytest.approx(2 * one["param_bytes_per_device"], abs=16)
     assert eight["optimizer_bytes_per_device"] == pytest.approx(2 * eight["param_bytes_per_device"], abs=16)
     assert one["mesh"] == {"data": 8, "fsdp": 1, "tensor": 1}
@@ -195,7 +195,7 @@ def test_a_loop_counts_as_its_trips(found):
 def test_where_a_convolutions_kernel_meets_data(places, stride, taps, rate, pad, size, dilation):
     at = np.arange(places)[:, None] * stride + np.arange(taps) * rate - pad
     want = ((at >= 0) & (at <= (size - 1) * dilation) & (at % dilation == 0)).sum()
-    assert hlo._meetings(places, stride, taps, rate, pad, size, dilation) == want
+    assert hlo_flops.count_meetings(places, stride, taps, rate, pad, size, dilation) == want
 
 
 def test_flops_and_traffic_are_xlas_where_nothing_loops():
@@ -307,7 +307,7 @@ def test_meshes_of_a_sweep():
 
 
 def test_words(found):
-    text = plan.describe(estimate_of(found["data"]))
+    text = plan.describe_estimate(estimate_of(found["data"]))
     for part in (
         "mesh data 8, fsdp 1, tensor 1",
         "of 16.00 GiB: fits",
@@ -441,9 +441,9 @@ def test_the_table_of_chips_is_what_training_reckons_by():
 
 def test_every_task_has_a_plan(plans):
     """With a gradient that is sent once, whatever the loss."""
-    both = '(("texts",(("task","sequence_classification"),)),("words",(("task","crf_tagging"),)))'
+    both = '(("texts",(("task","sequence_classification"),)),("words",(("task","token_classification"),("model.crf",True))))'
     flags = {
-        "crf_tagging": [],
+        "token_classification": ["--config.model.crf=True"],
         "sequence_classification": ["--config.model.pool=mean"],
         "question_answering": [],
         "multi_task": [f"--config.tasks={both}"],

@@ -17,7 +17,6 @@ from transformers import (
 )
 
 from jaxft.cli import evaluate, predict
-from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.sentence import Sentence
@@ -30,9 +29,10 @@ from jaxft.hub.weights import load_weights
 from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import backbone_sizes
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks import TASKS
+from jaxft.tasks.registry import task_class
 from jaxft.training.network import make_network
 from jaxft.training.run import train
+from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import open_base_model
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -70,8 +70,7 @@ def checkpoint(tmp_path_factory):
 
 
 def settings(checkpoint, task, **changed):
-    values = loading.base()
-    values.update_from_flattened_dict(
+    values = settings_from_config(
         {
             "task": task,
             "model.checkpoint": str(checkpoint),
@@ -82,7 +81,6 @@ def settings(checkpoint, task, **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    loading.validate(values)
     return values
 
 
@@ -93,7 +91,7 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     opened = open_base_model(values, lambda: [])
     labels, tokenizer = WORDS[kind], opened.tokenizer
     of_words = kind == "token_classification"
-    task = TASKS[kind](labels, head_dropout=0.1, config=values)
+    task = task_class(values)(labels, head_dropout=0.1, config=values)
     net = make_network(task, backbone_sizes(values, opened.hf_config), make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
@@ -158,7 +156,7 @@ def data(tmp_path_factory):
     ("kind", "suffix", "metric"),
     [
         ("token_classification", "conll", "entity_f1"),
-        ("crf_tagging", "conll", "entity_f1"),
+        ("crf", "conll", "entity_f1"),
         ("sequence_classification", "jsonl", "accuracy"),
     ],
 )
@@ -169,6 +167,8 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     options = {f"data__{name}": str(data / f"{name}.{suffix}") for name in ("train", "dev", "test")}
     options |= {"batch__rows": 8, "train__steps": 100, "optim__lr": 0.01, "optim__warmup": 5, "eval__rows": 8}
     options |= {"eval__bootstrap": 0, "data__max_length": 48, "data__label_subwords": "last"}
+    if kind == "crf":
+        kind, options["model__crf"] = "token_classification", True
     start = settings(checkpoint, kind, **options)
     summary = train(start, tmp_path / "run")
     assert summary["test"][metric] > 0.8  # by chance a quarter
@@ -244,7 +244,7 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
 @pytest.mark.parametrize("pool", ["pooler", "cls"])
 def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
-    task = TASKS["sequence_classification"](["x", "y"], config=values)
+    task = task_class(values)(["x", "y"], config=values)
     sizes = backbone_sizes(values, read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
         make_network(task, sizes, make_mesh(values))

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.config import loading as settings
+from jaxft.config.settings import replace
 from jaxft.errors import UserError
 from jaxft.training import checkpoint
-from jaxft.training.best import is_better, selection_metric
-from jaxft.training.checkpoint import RunCheckpoints, tree_digest
+from jaxft.training.best import choose_selection_metric, is_better
+from jaxft.training.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.identity import FREE, MOVABLE, check_identity, settings_without
+from jaxft.training.settings import settings_from_config
 from jaxft.training.workdir import claim
 
 
@@ -84,12 +85,12 @@ def test_a_donated_state_is_saved_as_it_was(file_size, tmp_path, said, monkeypat
 def test_any_flipped_bit_changes_the_digest():
     for dtype in (jnp.float32, jnp.bfloat16, jnp.int32):
         x = np.array(jax.random.normal(jax.random.key(0), (300,)) * 100).astype(dtype)
-        before = int(tree_digest([jnp.asarray(x)])[0])
+        before = int(digest_tree([jnp.asarray(x)])[0])
         bits = x.view(f"uint{8 * x.dtype.itemsize}")
         for position in (0, 1, 17, 299):
             for bit in range(8 * x.dtype.itemsize):
                 bits[position] ^= 1 << bit
-                assert int(tree_digest([jnp.asarray(x)])[0]) != before
+                assert int(digest_tree([jnp.asarray(x)])[0]) != before
                 bits[position] ^= 1 << bit
 
 
@@ -202,7 +203,7 @@ def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
 
 def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     """In the folder's config.json, and in what its checkpoints hold of the settings."""
-    config = settings.base()
+    config = settings_from_config({"task": "token_classification"})
     claim(tmp_path, config)
     (tmp_path / "metrics.jsonl").write_text("{}\n")  # it has trained
     older = json.loads((tmp_path / "config.json").read_text())
@@ -214,7 +215,7 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
     with pytest.raises(UserError, match="the order that jaxft trains in changed since its checkpoint"):
         check_identity({"identity": wanted | {"settings": kept, "order": "b"}}, wanted, tmp_path)
-    config.optim.gradients = "bfloat16"
+    config = replace(config, {"optim.gradients": "bfloat16"})
     with pytest.raises(UserError, match="config.optim.gradients was 'float32', is 'bfloat16'"):
         claim(tmp_path, config)
     wanted["settings"]["optim.gradients"] = "bfloat16"
@@ -228,10 +229,9 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     + [("sts/mse + topic/loss", True), ("sts/pearson+topic/f1/mae", False)],
 )
 def test_which_way_a_metric_is_better(metric, less):
-    config = settings.base()
-    config.eval.metric = metric
-    assert selection_metric(config, None, [metric]) == metric
+    config = settings_from_config({"task": "token_classification", "eval.metric": metric})
+    assert choose_selection_metric(config, None, [metric]) == metric
     assert is_better(metric, 1.0, 2.0) == less and is_better(metric, 2.0, 1.0) == (not less)
-    config.eval.metric = f"{metric}+{'topic/accuracy' if less else 'sts/mse'}"
+    config = replace(config, {"eval.metric": f"{metric}+{'topic/accuracy' if less else 'sts/mse'}"})
     with pytest.raises(UserError, match="adds up what should grow and what should shrink"):
-        selection_metric(config, None, [config.eval.metric])
+        choose_selection_metric(config, None, [config.eval.metric])

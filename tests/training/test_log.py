@@ -10,7 +10,8 @@ from rich.console import Console
 
 from jaxft.errors import UserError
 from jaxft.parallel import chips
-from jaxft.training.log import RunLog, train_line
+from jaxft.training.log.run_log import RunLog
+from jaxft.training.log.train_log import format_train_line
 
 
 class StandIn(types.ModuleType):
@@ -85,11 +86,11 @@ def test_numbers_past_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
 def test_the_line_of_a_step():
     values = {"loss": 1.23456, "grad_norm": 2.5, "lr": 3e-5, "real_tokens_per_s": 12345.6}
     values |= {"padding_fraction": 0.011, "input_stall_fraction": 0.002}
-    line = train_line(20, 400, values)
+    line = format_train_line(20, 400, values)
     assert line == (
         "step 20/400  loss 1.2346  grad norm 2.50  lr 3.00e-05  12,346 tokens/s  padding 1.1%  input stall 0.2%"
     )
-    assert train_line(20, 400, values | {"mfu": 0.4321}) == line + "  MFU 43.2%"
+    assert format_train_line(20, 400, values | {"mfu": 0.4321}) == line + "  MFU 43.2%"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxft.config import loading as settings
 from jaxft.errors import UserError
 from jaxft.training import optimizer as optim
+from jaxft.training.settings import settings_from_config
 from jaxft.training.step import clip_factor
 
 NAMES = {
@@ -23,9 +23,8 @@ NAMES = {
 
 
 def config_with(**values):
-    config = settings.base()
-    config.optim.update(values)
-    return config
+    values = {f"optim.{name}": value for name, value in values.items()}
+    return settings_from_config({"task": "token_classification"} | values)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxft.config import loading as settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
+from jaxft.layers.inputs import Inputs
 from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import backbone_sizes
@@ -22,7 +22,9 @@ from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training import optimizer as optim
 from jaxft.training import step
-from jaxft.training.setup import make_network, make_trainer
+from jaxft.training.network import make_network
+from jaxft.training.settings import settings_from_config
+from jaxft.training.setup import make_trainer
 
 LABELS = ["O", "B-X", "I-X"]
 SIZES = dict(
@@ -49,14 +51,13 @@ SMOOTH = {"optim.lr": 0.01, "optim.eps": 1e-3}
 
 
 def config_with(**values):
-    config = settings.base()
-    config.update_from_flattened_dict(values)
+    config = settings_from_config({"task": "token_classification"} | values)
     return config
 
 
 def network(config=None, kind=TokenClassification, **sizes):
-    task = kind(LABELS, head_dropout=0.2, config=config or settings.base())
-    mesh = make_mesh(settings.base())
+    task = kind(LABELS, head_dropout=0.2, config=config or config_with())
+    mesh = make_mesh(config_with())
     return make_network(task, SIZES | sizes, mesh)
 
 
@@ -126,7 +127,7 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     accumulate = 2
     config = config_with(**SMOOTH, **{"batch.accumulate": accumulate})
     net = network(kind=kind, unroll=True)
-    assert net.prunes_outputs and net.layers_apart
+    assert net.prunes_outputs and net.unstacks_layers
     trainer = make_trainer(net, config, total=10, warmup=0)
     counts = [(batch(n)["weights"] > 0).reshape(accumulate, -1).sum(axis=1).max() for n in range(3)]
     shape = Shape(ROWS, LENGTH, output_count=int(max(counts)))
@@ -194,7 +195,7 @@ def test_a_state_with_its_layers_apart_is_the_same_state():
         make_trainer(network(unroll=unroll), config_with(**SMOOTH), total=10, warmup=0)
         for unroll in (False, True)
     )
-    assert not stacked.net.layers_apart and apart.net.layers_apart
+    assert not stacked.net.unstacks_layers and apart.net.unstacks_layers
     _, state = run(apart)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, apart.abstract)
     name = "backbone/layers/mlp/up/kernel"
@@ -238,7 +239,7 @@ def test_a_table_of_bfloat16_adds_its_gradient_up_in_float32():
 def test_dropout_is_on_and_changes_with_row_and_seed():
     net = network()
     parameters = parameters_of(net)
-    loss = jax.jit(lambda seed: net.task.loss(step.model_of(net.graphdef, parameters), batch(0), seed))
+    loss = jax.jit(lambda seed: net.task.loss(step.merge_model(net.graphdef, parameters), batch(0), seed))
     values = {
         float(loss(DropoutSeed(jnp.uint32(seed), jnp.int32(row)))[0]) for seed in (0, 1) for row in (0, 8)
     }
@@ -264,7 +265,7 @@ def test_packed_and_unpacked_batches_have_one_loss_and_gradient(kind):
     unpacked = {k: np.stack([r[k] for r in rows]) for k in packed}
 
     def mean(parameters, arrays):
-        total, weight = net.task.loss(step.model_of(net.graphdef, parameters), arrays, None)
+        total, weight = net.task.loss(step.merge_model(net.graphdef, parameters), arrays, None)
         return total / weight
 
     gradient = jax.jit(jax.value_and_grad(mean))
@@ -280,9 +281,8 @@ def test_the_gradient_is_that_of_the_mean_over_labelled_tokens(plain):
     parameters, arrays = parameters_of(net), batch(0)
 
     def mean(parameters):
-        model = step.model_of(net.graphdef, parameters)
-        inputs = (arrays[k] for k in ("input_ids", "segment_ids", "positions", "token_type_ids"))
-        logits = model(*inputs, DropoutSeed(jnp.uint32(7), jnp.int32(0)))
+        model = step.merge_model(net.graphdef, parameters)
+        logits = model(Inputs.from_batch(arrays), DropoutSeed(jnp.uint32(7), jnp.int32(0)))
         log_probs = jax.nn.log_softmax(logits)
         picked = jnp.take_along_axis(log_probs, jnp.asarray(arrays["labels"])[..., None], -1)[..., 0]
         return -jnp.sum(picked * arrays["weights"]) / arrays["weights"].sum()

@@ -1,7 +1,6 @@
 """Causal language modelling: the next token of documents, or of targets that follow prompts."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models.registry import make_backbone
 from jaxft.tasks.base import Log, Split, cache_folder, count_anywhere
+from jaxft.tasks.lines import prediction_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,16 +40,19 @@ SHOWN = 3  # generated targets that are printed
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How well each window of a split is predicted, summed over its labelled tokens."""
+    """The scores of each window of a split, summed over its labelled tokens."""
 
     nll: np.ndarray  # float64 [N], nats
-    correct: np.ndarray  # int64 [N]: tokens whose label has the highest logit
+    correct: np.ndarray  # int64 [N], tokens whose label has the highest logit
     tokens: np.ndarray  # int64 [N]
-    generated: list[str] = dataclasses.field(default_factory=list)  # targets, of the first pairs
+    generated: list[str] = dataclasses.field(default_factory=list)  # generated targets of the first pairs
 
 
 class CausalLM:
-    """Next-token prediction by GPT-2, its output layer tied to the word embeddings."""
+    """Next-token prediction by GPT-2, whose output layer is its word embeddings.
+
+    Predictions are the `Scores` of a split.
+    """
 
     architectures = ("gpt2",)
     reads_words = False
@@ -67,32 +70,32 @@ class CausalLM:
 
     @staticmethod
     def read(config: Settings, name: str, source: str, log: Log) -> MappedDocuments:
-        """All texts of `source` that are not empty; says how many there are, and how many were."""
-        data, sizes, empty = config.data, 0, 0
+        """Returns the texts of `source` that are not empty, and logs how many there are and how many were empty."""
+        data, characters, empty = config.data, 0, 0
 
-        def kept() -> Iterator[Document]:
-            nonlocal sizes, empty
+        def nonempty_texts() -> Iterator[Document]:
+            nonlocal characters, empty
             options = {"format": data.format, "documents": data.documents, "template": data.template}
             for text in read_documents(source, columns=dict(data.columns), **options):
                 if text.text.strip():
-                    sizes += len(text.text)
+                    characters += len(text.text)
                     yield text
                 else:
                     empty += 1
 
-        texts = MappedDocuments.from_documents(kept())
-        what = "documents" if data.template is None else "targets of prompts"
+        texts = MappedDocuments.from_documents(nonempty_texts())
+        noun = "documents" if data.template is None else "targets of prompts"
         if not texts:
-            raise UserError(f"{name}: {source}: all {empty} {what} are empty; name a source that has some")
-        left_out = f"; {empty:,} empty ones left out" if empty else ""
-        log(f"{name}: {source}: {len(texts):,} {what}, {sizes:,} characters{left_out}")
+            raise UserError(f"{name}: {source}: all {empty} {noun} are empty; name a source that has some")
+        omission = f"; {empty:,} empty ones left out" if empty else ""
+        log(f"{name}: {source}: {len(texts):,} {noun}, {characters:,} characters{omission}")
         return texts
 
     @staticmethod
     def split_dev(
         texts: MappedDocuments, fraction: float, seed: int
     ) -> tuple[Sequence[Document], Sequence[Document]]:
-        """(train, dev) of texts; a single one is cut in two."""
+        """Splits texts into (train, dev); a single text is cut in two."""
         if len(texts) == 1:
             train, dev = cut_document(texts[0], fraction)
             return [train], [dev]
@@ -101,31 +104,32 @@ class CausalLM:
 
     @staticmethod
     def find_labels(texts: Sequence[Document]) -> list[str]:
-        """Nothing."""
+        """Returns no labels."""
         return []
 
     @staticmethod
-    def make_labels(found: Sequence[str]) -> list[str]:
-        """None: the vocabulary is the tokenizer's."""
+    def make_labels(found_labels: Sequence[str]) -> list[str]:
+        """Returns no labels, because the outputs are the tokenizer's vocabulary."""
         return []
 
     @staticmethod
     def iterate_texts(train: Sequence[Document]) -> Iterator[str]:
-        """Prompts with their targets, or documents."""
+        """Yields prompts with their targets, or documents."""
         return ((text.prompt or "") + text.text for text in train)
 
     def check(self, split: Split, train: Sequence[Document], log: Log) -> None:
-        """Warns of texts that stand in `train` as well, and says which pairs don't fit their windows."""
+        """Warns of texts that are also in `train`, and logs how many pairs do not fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
             if shared := count_anywhere(np.isin(hash_documents(texts), hash_documents(train))):
                 log(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
-            for part, what in (("prompt", ""), ("target", "warning: ")):
-                if count := np.count_nonzero(lost := windows.column(f"{part}_lost")):
+            for field, level in (("prompt", ""), ("target", "warning: ")):
+                lost_tokens = windows.column(f"{field}_lost")
+                if count := np.count_nonzero(lost_tokens):
                     log(
-                        f"{what}{name}: {count:,} of {len(texts):,} {part}s are shortened, by {lost.max()} tokens "
-                        "at most, to fit config.data.max_length"
+                        f"{level}{name}: {count:,} of {len(texts):,} {field}s are shortened, by {lost_tokens.max()} "
+                        "tokens at most, to fit config.data.max_length"
                     )
 
     def encode(
@@ -137,7 +141,7 @@ class CausalLM:
         only: range | None = None,
         cached: bool = True,
     ) -> Windows:
-        """`Windows` of texts (`only` some, if given) under the settings; see data/language.py."""
+        """Returns the windows of texts; see `encode_documents`."""
         data = config.data
         return encode_documents(
             texts if only is None else texts[only.start : only.stop],
@@ -149,27 +153,27 @@ class CausalLM:
         )
 
     def output_counts(self, windows: Windows) -> np.ndarray:
-        """The labelled tokens."""
+        """Returns the number of labelled tokens of each window."""
         return windows.label_counts
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """`LanguageModel` over a GPT-2 backbone of `sizes`."""
+        """Returns a `LanguageModel` over a GPT-2 backbone of `sizes`."""
         return LanguageModel(make_backbone(sizes, rngs=rngs))
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """Cross-entropy in nats summed over the labelled tokens; weight: how many there are."""
+        """Returns cross-entropy in nats summed over the labelled tokens, and their number."""
         return chunked.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
 
     def logits(self, model, batch) -> jax.Array:
-        """Logits of every next token, float32 [R, L, V], without dropout."""
+        """Returns the logits of every next token without dropout, float32 [R, L, vocabulary]."""
         return model(Inputs.from_batch(batch))
 
     def to_transformers(self, parameters):
-        """As they are."""
+        """Returns the parameters unchanged."""
         return parameters
 
     def predict(self, model, batch):
-        """{"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
+        """Returns {"nll": float32 [R, L], nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
         shape = batch["labels"].shape
         hidden, embedding, labels, weights = _flat(model, batch, None)
         nll, correct = chunked.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
@@ -177,41 +181,45 @@ class CausalLM:
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
     def encode_prompts(self, texts: Sequence[Document], tokenizer, config: Settings) -> list[list[int]]:
-        """Token ids of the prompts, shortened so that `config.eval.max_new_tokens` have room; none of documents."""
+        """Returns the token ids of prompts, shortened so that `config.eval.max_new_tokens` fit; none for documents."""
         if config.data.template is None:
             return []
         room = config.data.max_length - config.eval.max_new_tokens
         return encode_prompts(texts[: config.eval.generate], tokenizer, room)
 
     def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Scores:
-        """`Scores` of the split's windows."""
+        """Returns the `Scores` of the split's windows."""
         count = len(split.windows)
         nll, correct = np.zeros(count), np.zeros(count, np.int64)
         for batch, arrays in outputs:
             row, segment = np.nonzero(batch.windows >= 0)
             window = batch.windows[row, segment]
             size = split.windows.lengths[window]
-            place = ragged_arange(row * arrays["nll"].shape[1] + batch.starts[row, segment], size)
-            owner = np.repeat(window, size)
-            nll += np.bincount(owner, arrays["nll"].ravel()[place].astype(np.float64), minlength=count)
-            correct += np.bincount(owner[arrays["correct"].ravel()[place]], minlength=count)
-        owner = np.repeat(np.arange(count), split.windows.lengths)
-        return Scores(nll, correct, np.bincount(owner[split.windows.labels >= 0], minlength=count))
+            row_length = arrays["nll"].shape[1]
+            position = ragged_arange(row * row_length + batch.starts[row, segment], size)
+            window_of_token = np.repeat(window, size)
+            token_nll = arrays["nll"].ravel()[position].astype(np.float64)
+            nll += np.bincount(window_of_token, token_nll, minlength=count)
+            is_correct = arrays["correct"].ravel()[position]
+            correct += np.bincount(window_of_token[is_correct], minlength=count)
+        window_of_token = np.repeat(np.arange(count), split.windows.lengths)
+        tokens = np.bincount(window_of_token[split.windows.labels >= 0], minlength=count)
+        return Scores(nll, correct, tokens)
 
     def tune(self, split: Split, predictions) -> None:
-        """Nothing is tuned."""
+        """Does nothing, because there is nothing to tune."""
 
     def measure(self, split: Split, scores: Scores, loss_sum: float, weight_sum: float) -> LanguageModelState:
-        """Perplexities and accuracy of a split, from sums in float64."""
+        """Returns the metric state of perplexities and accuracy, from sums in float64."""
         return _state(split, scores)
 
     def metric_names(self, split: Split) -> list[str]:
-        """The names of what `measure` gives on `split`."""
-        one = np.ones(len(split.windows), np.int64)
-        return list(_state(split, Scores(one, one, one)).compute())
+        """Returns the names of the metrics that `measure` computes on a split."""
+        ones = np.ones(len(split.windows), np.int64)
+        return list(_state(split, Scores(ones, ones, ones)).compute())
 
     def summarize(self, values: dict[str, float]) -> str:
-        """The metrics of a log line."""
+        """Returns loss, perplexity, bits a byte and accuracy as a line of the log."""
         return (
             f"loss {values['loss']:.4f}, perplexity {values['perplexity']:.2f} a token, "
             f"{values['bits_per_byte']:.3f} bits a byte, token accuracy {100 * values['token_accuracy']:.2f}"
@@ -229,39 +237,42 @@ class CausalLM:
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes eval/NAME.json, generated targets to predictions/NAME.jsonl, prints both. Returns the metrics."""
+        """Writes eval/NAME.json and predictions/NAME.jsonl with generated targets, prints both, returns the metrics."""
         metrics = state.compute()
         pairs = list(zip(split.examples, scores.generated, strict=False))
         if pairs:
-            made = GeneratedTextState()
+            generated_state = GeneratedTextState()
             for text, target in pairs:
-                made.update(target, text.references)
-            metrics |= made.compute()
-        result = {
+                generated_state.update(target, text.references)
+            metrics |= generated_state.compute()
+        record = {
             "data": split.source,
             "texts": len(split.examples),
             "method": self.method,
             "metrics": metrics,
         }
-        write_json(folder / "eval" / f"{split.name}.json", result)
+        write_json(folder / "eval" / f"{split.name}.json", record)
         console.print(f"{split.name} ({split.source}), {self.method}:")
         for name, value in metrics.items():
             console.print(f"  {name:<16} {value:,.4f}" if value % 1 else f"  {name:<16} {value:,.0f}")
-        lines = [
-            {"prompt": text.prompt, "references": text.references, "prediction": target}
-            for text, target in pairs
-        ]
-        if lines:
-            path = folder / "predictions" / f"{split.name}.jsonl"
-            write_lines(path, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-            for line in lines[:SHOWN]:
-                for name, text in (("generated", line["prediction"]), ("reference", line["references"][0])):
-                    console.print(f"  {name}: {text.strip()}", markup=False)
+        if pairs:
+            _write_generated(folder / "predictions" / f"{split.name}.jsonl", pairs, console)
         return metrics
 
 
+def _write_generated(path: Path, pairs: Sequence[tuple[Document, str]], console: Console) -> None:
+    """Writes the generated target of each prompt as a JSON line, and prints the first ones."""
+    records = [
+        {"prompt": text.prompt, "references": text.references, "prediction": target} for text, target in pairs
+    ]
+    write_lines(path, prediction_lines(records))
+    for record in records[:SHOWN]:
+        for name, text in (("generated", record["prediction"]), ("reference", record["references"][0])):
+            console.print(f"  {name}: {text.strip()}", markup=False)
+
+
 def _method(config: Settings) -> str:
-    """How a text is cut into what is measured, which its perplexity depends on."""
+    """Returns how a text is cut into windows for measuring; its perplexity depends on that."""
     data = config.data
     if data.template is not None:
         return f"targets and their end given the prompt, in windows of {data.max_length} tokens"
@@ -276,7 +287,7 @@ def _method(config: Settings) -> str:
 
 
 def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Hidden states [R * L, D], the output embedding, labels [R * L] and weights [R * L]."""
+    """Returns hidden states [R * L, D], the output embedding [vocabulary, D], labels [R * L] and weights [R * L]."""
     hidden = model.backbone(Inputs.from_batch(batch), dropout, batch["weights"] > 0)
     return (
         hidden.reshape(-1, hidden.shape[-1]),
@@ -287,8 +298,9 @@ def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.A
 
 
 def _mesh(model) -> Mesh | None:
-    """The devices that the backbone lays its activations over; None for one."""
-    return model.backbone.activations and model.backbone.activations.mesh
+    """Returns the devices that the backbone shards its activations over, or None for a single one."""
+    sharding = model.backbone.activations
+    return None if sharding is None else sharding.mesh
 
 
 def _state(split: Split, scores: Scores) -> LanguageModelState:

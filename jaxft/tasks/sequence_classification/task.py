@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.windows import Windows
@@ -44,12 +44,12 @@ AUTO_POOL = {
 }  # of what `config.model.pool` means, by architecture; transformers'
 
 
-def pool_of(config: ConfigDict, model_type: str) -> str:
+def pool_of(config: Settings, model_type: str) -> str:
     """What the head reads of an architecture: `config.model.pool`, or what "auto" means."""
     return AUTO_POOL[model_type] if config.model.pool == "auto" else config.model.pool
 
 
-def has_transformers_class(config: ConfigDict, model_type: str) -> bool:
+def has_transformers_class(config: Settings, model_type: str) -> bool:
     """Whether transformers' class for sequence classification computes what a model of `config` does with a window.
 
     It pools in one way, and a GPT-2's has no bias, which numbers in the data's units need.
@@ -69,7 +69,7 @@ class SequenceClassification:
     predicts_tokens = False
     compares_with_train = False
 
-    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: ConfigDict):
+    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: Settings):
         self.labels = labels
         self.tuned: dict[str, Any] = {}
         self.head_dropout = head_dropout
@@ -83,7 +83,7 @@ class SequenceClassification:
         self.method = _method(config)
 
     @staticmethod
-    def read(config: ConfigDict, name: str, source: str, log: Log) -> list[LabelledText]:
+    def read(config: Settings, name: str, source: str, log: Log) -> list[LabelledText]:
         """All examples of `source`; says how many there are, of which labels, and which are empty."""
         data = config.data
         columns = TextColumns(data.text, data.text_pair, data.label)
@@ -159,7 +159,7 @@ class SequenceClassification:
         self,
         examples: Sequence[LabelledText],
         tokenizer: "PreTrainedTokenizerBase",
-        config: ConfigDict,
+        config: Settings,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -252,7 +252,7 @@ class SequenceClassification:
         self,
         examples: Iterable[LabelledText],
         tokenizer: "PreTrainedTokenizerBase",
-        config: ConfigDict,
+        config: Settings,
         outputs: Callable[[Windows], Iterable[tuple[Batch, dict[str, np.ndarray]]]],
         *,
         max_words: int,
@@ -344,7 +344,7 @@ def _labels(examples: Sequence[LabelledText]) -> str:
     return f"{len(counts)} labels: {shown}{', ...' if len(counts) > SHOWN else ''}"
 
 
-def _method(config: ConfigDict) -> str:
+def _method(config: Settings) -> str:
     """What is read of a text that is too long."""
     length = config.data.max_length
     if config.data.truncation == "windows":

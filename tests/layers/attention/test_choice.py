@@ -72,11 +72,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
 from jaxft.models import pretrained_model
-from jaxft.training.setup import make_network, make_trainer
+from jaxft.training.network import make_network
+from jaxft.training.setup import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, BATCH_SPEC
 from jaxft.layers.attention.choice import make_attention
 from jaxft.layers.attention.splash import splash_attention

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForQuestionAnswering
 
-from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
@@ -26,6 +25,7 @@ from jaxft.tasks.question_answering.answer_search import Candidate, RankedAnswer
 from jaxft.tasks.question_answering.task import QuestionAnswering
 from jaxft.training import step
 from jaxft.training.network import make_network
+from jaxft.training.settings import settings_from_config
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.models.parity import assert_gradients_are_torchs, randomize
 
@@ -45,18 +45,13 @@ HF = BertConfig(
 
 
 def values_of(**changed):
-    values = loading.base()
     given = {
         "task": "question_answering",
         "data.max_length": LENGTH,
         "data.stride": 4,
         "data.max_segments": 4,
     }
-    values.update_from_flattened_dict(
-        given | {key.replace("__", "."): value for key, value in changed.items()}
-    )
-    loading.validate(values)
-    return values
+    return settings_from_config(given | {key.replace("__", "."): value for key, value in changed.items()})
 
 
 def task_of(values):

@@ -11,7 +11,6 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from jaxft.config import loading
 from jaxft.data.batching.loader import Loader
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
 from jaxft.errors import UserError
@@ -26,6 +25,7 @@ from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.training import step
 from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import make_network
+from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import compile_eval
 from tests.data.tiny_text import VOCABULARY, tokenizer
 from tests.models.parity import assert_gradients_are_torchs, randomize
@@ -47,8 +47,7 @@ LABELS = {SINGLE: ["x", "y", "z"], MULTI: ["x", "y", "z"], NUMBER: ["value"]}
 
 
 def settings(problem=SINGLE, pair=False, **changed):
-    values = loading.base()
-    values.update_from_flattened_dict(
+    values = settings_from_config(
         {
             "task": "sequence_classification",
             "model.problem_type": problem,
@@ -58,7 +57,6 @@ def settings(problem=SINGLE, pair=False, **changed):
         }
         | {key.replace("__", "."): value for key, value in changed.items()}
     )
-    loading.validate(values)
     return values
 
 

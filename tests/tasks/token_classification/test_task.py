@@ -8,12 +8,13 @@ from jaxft.data.batching.batch import INPUTS
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import cross_entropy
 from jaxft.tasks.registry import task_class
+from jaxft.training.settings import settings_from_config
 
 
 def test_r_drop_is_the_mean_of_two_passes_and_their_divergence_over_labelled_words():
     """The model is a stand-in whose logits depend on the seed and are infinite where there is no word."""
-    values = loading.base()
-    values.loss.r_drop, values.loss.class_weights = 0.7, (("O", 0.5),)
+    changes = {"loss.r_drop": 0.7, "loss.class_weights": (("O", 0.5),)}
+    values = settings_from_config({"task": "token_classification"} | changes)
     task, rng = task_class(values)(["O", "B-X", "I-X"], config=values), np.random.default_rng(0)
     weights = jnp.asarray([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0]], jnp.float32)
     labels = jnp.asarray(rng.integers(0, 3, (2, 5)), jnp.int32)

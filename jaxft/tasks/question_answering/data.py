@@ -1,0 +1,80 @@
+"""Reads questions about contexts and checks data sets for answers that cannot be learnt or found."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxft.data.sources.questions import Question, find_question_overlap, read_questions
+from jaxft.errors import UserError
+from jaxft.tasks.base import Log, Split, count_anywhere
+from jaxft.tasks.question_answering.settings import Data
+
+
+def read_answered_questions(data: Data, name: str, source: str, log: Log) -> list[Question]:
+    """Returns the questions of `source`, and logs how many there are and how many have no answer.
+
+    Args:
+      name: name of the data set, "train" or "dev".
+
+    Raises:
+      UserError: no question of a data set that needs answers has one.
+    """
+    questions = list(read_questions(source, format=data.format, columns=dict(data.columns)))
+    unanswered = sum(not question.answers for question in questions)
+    contexts = len({question.context for question in questions})
+    log(
+        f"{name}: {source}: {len(questions):,} questions about {contexts:,} contexts, "
+        f"{unanswered:,} of them without an answer"
+    )
+    # A shard of the training data may have no answers although another has some.
+    needs_answers = name == "dev" or (name == "train" and data.shards == 1)
+    if unanswered == len(questions) and needs_answers:
+        raise UserError(
+            f"{name}: {source}: none of {unanswered:,} questions has an answer, so there is nothing to "
+            f"{'learn' if name == 'train' else 'choose weights by'}; is it a test set whose answers were taken out?"
+        )
+    counts_by_id = Counter(question.id for question in questions)
+    if repeated := sum(count - 1 for count in counts_by_id.values()):
+        log(f"warning: {name}: {repeated:,} questions have another one's id")
+    return questions
+
+
+def check_questions(split: Split, train: Sequence[Question], max_answer: int, log: Log) -> None:
+    """Logs which answers cannot be learnt or found, what is shortened, and which contexts are also in `train`.
+
+    Args:
+      max_answer: tokens that a predicted answer has at most.
+    """
+    name, questions, windows = split.name, split.examples, split.windows
+    is_train = questions is train
+    if not is_train and (shared := count_anywhere(find_question_overlap(train, questions))):
+        log(f"warning: {shared:,} of {len(questions):,} questions of {name} are about contexts of train")
+    if (extra := len(windows) - len(questions)) > 0:
+        log(f"{name}: long contexts have {extra:,} more windows")
+    question_of_window, spans = windows.sentence, windows.column("labels")
+    has_span = spans[:, 1] > 0
+    length = spans[:, 1] - spans[:, 0] + 1
+    is_in_window = np.zeros(len(questions), bool)  # some window has the answer
+    np.logical_or.at(is_in_window, question_of_window, has_span)
+    is_short = np.zeros(len(questions), bool)  # some window has an answer that may be predicted
+    np.logical_or.at(is_short, question_of_window, has_span & (length <= max_answer))
+    is_lost = np.array([bool(question.answers) for question in questions]) & ~is_in_window
+    if count := np.count_nonzero(is_lost):
+        first = questions[int(np.flatnonzero(is_lost)[0])].origin
+        use = "not trained on" if is_train else "scored, but can hardly be right"
+        log(
+            f"warning: {name}: {count:,} of {len(questions):,} questions have answers that no window holds whole; "
+            f"they are {use} (a larger config.data.stride or max_length helps); the first: {first}"
+        )
+    if count := np.count_nonzero(is_in_window & ~is_short):
+        log(
+            f"{name}: {count:,} of {len(questions):,} questions have answers of more than {max_answer} "
+            "tokens, which are not predicted (config.eval.max_answer)"
+        )
+    lost_tokens = windows.column("lost")
+    if count := len(np.unique(question_of_window[lost_tokens > 0])):
+        log(
+            f"{name}: {count:,} of {len(questions):,} questions are shortened, by {lost_tokens.max():,} tokens at "
+            "most, to half of config.data.max_length"
+        )

@@ -1,0 +1,71 @@
+"""Lists the tasks by name, as import strings: settings are read without importing any network."""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+from typing import TYPE_CHECKING
+
+from jaxft.config import sections
+from jaxft.config.settings import Schema, declarations, refuse
+
+if TYPE_CHECKING:
+    from jaxft.tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where a task's parts are: "module:name" of its settings, and of what chooses its class by them."""
+
+    settings: str
+    task: str
+
+
+TASKS = {
+    "token_classification": Entry(
+        "jaxft.tasks.token_classification.settings:Settings",
+        "jaxft.tasks.token_classification.crf:choose_class",
+    ),
+    "sequence_classification": Entry(
+        "jaxft.tasks.sequence_classification.settings:Settings",
+        "jaxft.tasks.sequence_classification.task:SequenceClassification",
+    ),
+    "question_answering": Entry(
+        "jaxft.tasks.question_answering.settings:Settings",
+        "jaxft.tasks.question_answering.task:QuestionAnswering",
+    ),
+    "causal_lm": Entry("jaxft.tasks.causal_lm.settings:Settings", "jaxft.tasks.causal_lm.task:CausalLM"),
+    "multi_task": Entry("jaxft.tasks.multi_task.settings:Settings", "jaxft.tasks.multi_task.task:MultiTask"),
+}
+
+
+@functools.cache
+def schema_of(task: str | None) -> Schema:
+    """Returns the settings that a run of `task` may have. Raises `UserError` if there is no such task."""
+    if task not in TASKS:
+        near = difflib.get_close_matches(str(task), TASKS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise refuse("task", task, f"one of {', '.join(TASKS)}{hint}")
+    root = _load(TASKS[task].settings)
+    owners: dict[str, tuple[str, ...]] = {}
+    for name, entry in TASKS.items():
+        if name != task and name != "multi_task":  # which has those of all its tasks
+            for key in declarations(_load(entry.settings)):
+                if key not in declarations(root):
+                    owners[key] = (*owners.get(key, ()), name)
+    if task != "multi_task":
+        for key in declarations(_load(TASKS["multi_task"].settings)):
+            if key not in declarations(root) and key not in owners:
+                owners[key] = ("multi_task",)
+    return Schema(root, task, owners)
+
+
+def task_class(config: sections.Settings) -> "type[Task]":
+    """Returns the class of the task that `config` trains."""
+    chosen = _load(TASKS[config.task].task)
+    return chosen if isinstance(chosen, type) else chosen(config)
+
+
+def _load(address: str):
+    module, _, name = address.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,58 @@
+"""Settings that several tasks, but not all, have; each task's own are in its folder's `settings.py`."""
+
+import dataclasses
+
+from jaxft.config import sections
+from jaxft.config.settings import below_one, not_negative, optional_at_least, positive, require, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordData(sections.Data):
+    """Data read from records whose keys stand for fixed roles."""
+
+    columns: tuple = setting(
+        (),
+        "keys of JSON, CSV, Parquet and hub records, by role",
+        pairs=str,
+        example="(('tokens', 'words'),) or tokens=words,tags=ner_tags",
+        hf="text_column_name, label_column_name",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentData(sections.Data):
+    """Data whose windows, not their tokens, have labels."""
+
+    max_segments: int | None = setting(
+        None, "windows in a row at most; unset: `max_length // 8`", check=optional_at_least(1)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelLoss(sections.Loss):
+    """The loss of labels of words or of texts."""
+
+    weight: float = setting(1.0, "weight of the task among several on one backbone", check=positive())
+    label_smoothing: float = setting(
+        0.0, "share of the target that goes to all labels", check=below_one(), hf="label_smoothing_factor"
+    )
+    r_drop: float = setting(
+        0.0,
+        "weight of the divergence of two passes under different dropout masks (R-Drop), such as 1.0",
+        check=not_negative(),
+    )
+    focal_gamma: float = setting(
+        0.0, "exponent of the focal loss, such as 2.0; 0: cross-entropy", check=not_negative()
+    )
+    class_weights: tuple = setting(
+        (),
+        "weights of labels; labels that are not named weigh 1",
+        pairs=int | float,
+        example="(('O', 0.5),) or O=0.5,B-PER=2",
+    )
+
+    def check_class_weights(self) -> None:
+        """Raises `UserError` for a weight that is not finite and above 0."""
+        weights = [weight for _, weight in self.class_weights]
+        fits = all(0 < weight < float("inf") for weight in weights)
+        require(fits, "loss.class_weights", self.class_weights, "weights above 0")

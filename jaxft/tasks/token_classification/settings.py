@@ -1,0 +1,82 @@
+"""Settings of token classification."""
+
+import dataclasses
+
+from jaxft.config import sections
+from jaxft.config.settings import refuse, setting
+from jaxft.errors import UserError
+from jaxft.tasks.settings import LabelLoss, RecordData
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(sections.Model):
+    """The model of a token classifier."""
+
+    crf: bool = setting(False, "a linear-chain CRF over words instead of a softmax for each word")
+    constraints: bool = setting(
+        True, "a CRF predicts only label sequences that IOB2 allows: no I-X but after B-X or I-X"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(RecordData):
+    """Sentences with a label for each word."""
+
+    word_column: int = setting(0, "CoNLL column of the words; negative numbers count from the end")
+    tag_column: int = setting(-1, "CoNLL column of the tags; negative numbers count from the end")
+    overlaps: str = setting(
+        "error",
+        "spans of characters that overlap: an error, or the longest counts",
+        choices=("error", "longest"),
+    )
+    scheme: str = setting(
+        "auto",
+        "scheme of the tags in the files; `none`: plain labels, which form no entities",
+        choices=("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),
+    )
+    label_subwords: str = setting(
+        "first",
+        "subwords of a word that carry its label in training",
+        choices=("first", "last", "all"),
+        hf="label_all_tokens",
+    )
+    context: bool = setting(
+        False, "fills windows with the document's neighbouring sentences, which are not scored"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(sections.Settings):
+    """All settings of a token classification run."""
+
+    model: Model = Model()
+    data: Data = Data()
+    loss: LabelLoss = LabelLoss()
+
+    def check(self) -> None:
+        """Raises `UserError` for settings that cannot go together."""
+        super().check()
+        self.loss.check_class_weights()
+        if not self.model.crf:
+            return
+        names = ("label_smoothing", "class_weights", "focal_gamma", "r_drop")
+        if any(getattr(self.loss, name) for name in names):
+            raise UserError(
+                "config.loss.label_smoothing, .class_weights, .focal_gamma and .r_drop are not for "
+                "config.model.crf=True, whose loss is of whole sequences; leave them out"
+            )
+        if self.data.label_subwords == "all":
+            raise UserError(
+                "config.data.label_subwords='all': with config.model.crf=True the chain goes over words, expected "
+                "'first' or 'last'"
+            )
+
+    def check_shards(self) -> None:
+        """Raises `UserError` if the training data cannot be dealt to shards."""
+        super().check_shards()
+        if self.data.scheme == "auto":
+            raise refuse(
+                "data.shards",
+                self.data.shards,
+                "1 unless config.data.scheme says how the data is tagged, which may not be seen in each shard alone",
+            )

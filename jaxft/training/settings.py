@@ -1,0 +1,50 @@
+"""The settings of a run, composed of those that every run has and of its task's: what commands and recipes use."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxft.config import loading, sections
+from jaxft.config.settings import to_dict
+from jaxft.tasks.registry import TASKS, schema_of
+
+MINILM = sections.MINILM
+Settings = sections.Settings
+
+
+def default_config(task: str) -> ConfigDict:
+    """Returns every setting of a run of `task` with its default, for a recipe to change.
+
+    Raises:
+      UserError: `task` is none of `TASKS`.
+    """
+    config = schema_of(task).config_dict()
+    config.task = task
+    return config
+
+
+def load_settings(address: str, overrides: Sequence[str] = ()) -> Settings:
+    """Returns the checked settings of a recipe under overrides; see `config.loading.load`."""
+    return loading.load(address, overrides, schema_of)
+
+
+def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "config") -> Settings:
+    """Returns the checked settings of a recipe's `ConfigDict`, or of nested or flat values.
+
+    Raises:
+      UserError: an unknown key, a wrong type, values that no run can have; `where` says where they stand.
+    """
+    values = loading.flatten_values(config.to_dict() if isinstance(config, ConfigDict) else config)
+    return schema_of(values.get("task")).build(values, where)
+
+
+__all__ = [
+    "MINILM",
+    "TASKS",
+    "Settings",
+    "default_config",
+    "load_settings",
+    "settings_from_config",
+    "to_dict",
+]
