@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 
 # Far from any backbone's sites, whatever its number of layers.
@@ -32,19 +33,13 @@ class TokenClassifier(nnx.Module):
         self.rate = dropout
 
     def __call__(
-        self,
-        input_ids: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        token_type_ids: jax.Array,
-        dropout: DropoutSeed | None = None,
-        output_mask: jax.Array | None = None,
+        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """Inputs int32 `[R, L]`, output_mask boolean (see `Bert.__call__`) -> logits float32 `[R, L, C]`.
+        """Returns the logits of each token, float32 `[R, L, C]`.
 
-        Where not output_mask they may mean nothing.
+        output_mask: boolean `[R, L]`, as a backbone's; where it is false the logits may mean nothing.
         """
-        x = self.backbone(input_ids, segment_ids, positions, token_type_ids, dropout, output_mask)
+        x = self.backbone(inputs, dropout, output_mask)
         rows, length, size = x.shape
         x = apply_dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
@@ -91,28 +86,21 @@ class SequenceClassifier(nnx.Module):
         self.pool = pool
         self.rate = dropout
 
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        token_type_ids: jax.Array,
-        starts: jax.Array,
-        dropout: DropoutSeed | None = None,
-    ) -> jax.Array:
-        """Inputs int32 `[R, L]` (see `Bert.__call__`), starts int32 `[R, S]` -> logits float32 `[R, S, C]`.
+    def __call__(self, inputs: Inputs, starts: jax.Array, dropout: DropoutSeed | None = None) -> jax.Array:
+        """Returns the logits of each segment, float32 `[R, S, C]`.
 
-        starts: the slot where segment k + 1 begins; where there is no such segment the logits mean nothing.
+        starts: int32 `[R, S]`, the slot where segment k + 1 begins. Where a row has no such segment its logits mean
+        nothing.
         """
         rows, segments = starts.shape
-        member = segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
+        member = inputs.segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
         slots = output_mask = None  # of the one state of each segment that is read
         if self.pool in ("pooler", "cls", "last"):
             slots = starts
             if self.pool == "last":
                 slots = starts + jnp.maximum(member.sum(axis=-1), 1) - 1
             output_mask = jnp.any(member & (jnp.arange(member.shape[-1]) == slots[..., None]), axis=1)
-        x = self.backbone(input_ids, segment_ids, positions, token_type_ids, dropout, output_mask)
+        x = self.backbone(inputs, dropout, output_mask)
         if slots is not None:
             x = jnp.take_along_axis(x, slots[..., None], axis=1)
             x = self.backbone.pool(x) if self.pool == "pooler" else x
@@ -134,13 +122,6 @@ class LanguageModel(nnx.Module):
     def __init__(self, backbone: nnx.Module):
         self.backbone = backbone
 
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        token_type_ids: jax.Array,
-        dropout: DropoutSeed | None = None,
-    ) -> jax.Array:
-        """All inputs int32 `[R, L]` (see `GPT2.__call__`) -> logits of the next token, float32 `[R, L, V]`."""
-        return self.backbone.attend(self.backbone(input_ids, segment_ids, positions, token_type_ids, dropout))
+    def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
+        """Returns the logits of the next token at each position, float32 `[R, L, V]`."""
+        return self.backbone.attend(self.backbone(inputs, dropout))

@@ -1,4 +1,4 @@
-"""One backbone under the heads of several tasks."""
+"""Puts the heads of several tasks on one backbone."""
 
 from collections.abc import Mapping
 
@@ -7,45 +7,49 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.inputs import Inputs
 
 
-class Shared:
-    """Stands for a backbone in several models, and computes its hidden states once for the same inputs and dropout."""
+class SharedBackbone:
+    """Stands for one backbone in the models of several tasks.
+
+    It computes hidden states once for the same inputs and dropout, and returns them to every model that asks.
+    """
 
     def __init__(self, backbone: nnx.Module):
         self.backbone = backbone
         self.hidden_size = backbone.hidden_size
-        self._known: list[tuple[tuple, jax.Array]] = []
+        self._calls: list[tuple[tuple[jax.Array, ...], jax.Array]] = []  # each call's arrays, and its result
 
     def __call__(
-        self,
-        input_ids: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        token_type_ids: jax.Array,
-        dropout: DropoutSeed | None = None,
-        output_mask: jax.Array | None = None,
+        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """As the backbone's, but of all positions: one task does not know which the others want."""
+        """Returns the backbone's hidden states `[R, L, D]` at all positions.
+
+        output_mask is ignored: a task does not know which positions the other tasks read.
+        """
         del output_mask
-        inputs = (input_ids, segment_ids, positions, token_type_ids, *(dropout or (None,)))
-        for known, x in self._known:
-            if len(known) == len(inputs) and all(a is b for a, b in zip(known, inputs, strict=True)):
-                return x
-        x = self.backbone(*inputs[:4], dropout)
-        self._known.append((inputs, x))
-        return x
+        arrays = (*inputs, *(dropout or ()))
+        for known, states in self._calls:
+            # Compares identities: traced arrays have no values to compare.
+            if len(known) == len(arrays) and all(a is b for a, b in zip(known, arrays, strict=True)):
+                return states
+        states = self.backbone(inputs, dropout)
+        self._calls.append((arrays, states))
+        return states
 
     def pool(self, x: jax.Array) -> jax.Array:
-        """As the backbone's."""
+        """Pools first tokens' hidden states by the backbone's pooler, `[..., D] -> [..., D]`."""
         return self.backbone.pool(x)
 
 
 class MultiHead(nnx.Module):
-    """A backbone and, under `head/NAME`, the heads of the models that were made for it; `reader` gives those models.
+    """A backbone under the heads of several tasks, each at `head/NAME`; `task_model` returns a task's model.
 
-    models: by task, each with `backbone` and `head`; of their backbones, which are alike, one is kept, with a pooler if
-    any has one. uncertainty: whether there are learnt log variances, one a task, at `head/uncertainty`.
+    Args:
+      models: the model of each task, with `backbone` and `head`. Their backbones have one architecture; the first
+        with a pooler is kept for all, or else the first.
+      uncertainty: whether to learn a log variance for each task, float32 `[T]` at `head/uncertainty`.
     """
 
     def __init__(self, models: Mapping[str, nnx.Module], *, uncertainty: bool):
@@ -58,10 +62,13 @@ class MultiHead(nnx.Module):
             self.head["uncertainty"] = nnx.Param(jnp.zeros(len(models), jnp.float32))
         for model in models.values():
             model.backbone = self.backbone
-        self.readers = nnx.Dict(models)
+        self.task_models = nnx.Dict(models)
 
-    def reader(self, name: str, backbone: Shared) -> nnx.Module:
-        """The model of one task over `backbone`; for use inside a traced function, where the modules are its own."""
-        model = self.readers[name]
+    def task_model(self, name: str, backbone: SharedBackbone) -> nnx.Module:
+        """Returns the model of one task over `backbone`.
+
+        It changes that model in place, so call it only in a traced function, which merged its modules anew.
+        """
+        model = self.task_models[name]
         model.backbone = backbone
         return model

@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads import LanguageModel, SequenceClassifier, TokenClassifier
+from jaxft.layers.inputs import Inputs
 from jaxft.models.registry import make_backbone
 from tests.models.backbones import LABELS, LENGTH, VOCABULARY, assert_same, random_batch
 
@@ -28,7 +29,6 @@ SIZES = {
 }
 BERT = SIZES | {"type_vocab_size": 2}
 GPT2 = SIZES | {"architecture": "gpt2", "embedding_dropout": 0.1}
-INPUTS = ("input_ids", "segment_ids", "positions", "token_type_ids")
 
 
 def make(kind: str, **options) -> nnx.Module:
@@ -44,15 +44,15 @@ def make(kind: str, **options) -> nnx.Module:
 
 def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> tuple[jax.Array, jax.Array]:
     """A loss of some positions' outputs, and those."""
-    inputs = [batch[name] for name in INPUTS]
+    inputs = Inputs.from_batch(batch)
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
     if kind == "tokens":
-        outputs = model(*inputs, dropout=seed, output_mask=weights > 0)
+        outputs = model(inputs, dropout=seed, output_mask=weights > 0)
     elif kind == "words":
-        outputs = model.backbone.attend(model.backbone(*inputs, seed, weights > 0))
+        outputs = model.backbone.attend(model.backbone(inputs, seed, weights > 0))
     else:
         starts = np.stack([np.zeros(ROWS), (batch["segment_ids"] == 1).sum(1)], 1).astype(np.int32)
-        outputs, weights = model(*inputs, starts, dropout=seed), np.ones((ROWS, 2))
+        outputs, weights = model(inputs, starts, dropout=seed), np.ones((ROWS, 2))
     outputs = jnp.where(weights[..., None] > 0, jnp.tanh(outputs), 0)
     return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum(), outputs
 

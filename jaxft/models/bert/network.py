@@ -9,6 +9,7 @@ from jaxft.layers.attention.choice import Attention
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
+from jaxft.layers.inputs import Inputs
 from jaxft.layers.layer_stacks import check_network_options, layer_layout, make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
@@ -209,28 +210,23 @@ class Bert(nnx.Module):
         self.output_count = output_count
 
     def __call__(
-        self,
-        input_ids: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        token_type_ids: jax.Array,
-        dropout: DropoutSeed | None = None,
-        output_mask: jax.Array | None = None,
+        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """All inputs int32 `[R, L]` -> hidden states `[R, L, D]` of `dtype`.
+        """Returns hidden states `[R, L, D]` of `dtype`; those at padding, segment 0, mean nothing.
 
-        Attention stays within equal segment ids of a row; 0 is padding, whose output means nothing. output_mask: boolean
-        `[R, L]`, where there are at most `output_count`: the output elsewhere need not mean anything either.
+        output_mask: boolean `[R, L]`, true at the positions that are read, at most `output_count`. The states elsewhere
+        may mean nothing either.
         """
-        rows, length = input_ids.shape
+        rows, length = inputs.input_ids.shape
         # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
-        x = self.embeddings(input_ids.ravel(), positions.ravel(), token_type_ids.ravel(), self.activations)
+        ids, positions, types = inputs.input_ids, inputs.positions, inputs.token_type_ids
+        x = self.embeddings(ids.ravel(), positions.ravel(), types.ravel(), self.activations)
         x = apply_dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
         output_positions = select_positions(output_mask, self.output_count)
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, _, site, positions: layer(x, segment_ids, dropout, site, positions),
+            lambda layer, x, _, site, positions: layer(x, inputs.segment_ids, dropout, site, positions),
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,

@@ -9,6 +9,7 @@ from jaxft.layers.attention.choice import Attention
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
+from jaxft.layers.inputs import Inputs
 from jaxft.layers.layer_stacks import check_network_options, layer_layout, make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
@@ -227,29 +228,23 @@ class GPT2(nnx.Module):
         self.output_count = output_count
 
     def __call__(
-        self,
-        input_ids: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        token_type_ids: jax.Array,
-        dropout: DropoutSeed | None = None,
-        output_mask: jax.Array | None = None,
+        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """All inputs int32 `[R, L]` -> hidden states after the final norm, `[R, L, D]` of `dtype`.
+        """Returns hidden states after the final norm, `[R, L, D]` of `dtype`; those at padding, segment 0, mean nothing.
 
-        A position sees those of its own segment up to itself; segment 0 is padding, whose output means
-        nothing. `token_type_ids` are left aside: they are there so that one batch serves all backbones. output_mask: as
+        A position sees those of its own segment up to itself. GPT-2 has no token types: it ignores them. output_mask: as
         `Bert`'s.
         """
-        del token_type_ids
-        rows, length = input_ids.shape
-        x = self.embeddings(input_ids.ravel(), positions.ravel(), self.activations)
+        rows, length = inputs.input_ids.shape
+        x = self.embeddings(inputs.input_ids.ravel(), inputs.positions.ravel(), self.activations)
         x = apply_dropout(x.astype(self.dtype), self.embedding_dropout, dropout, 0, rows=rows)
         output_positions = select_positions(output_mask, self.output_count)
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, index, site, positions: layer(x, segment_ids, index, dropout, site, positions),
+            lambda layer, x, index, site, positions: layer(
+                x, inputs.segment_ids, index, dropout, site, positions
+            ),
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,

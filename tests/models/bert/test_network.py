@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.inputs import Inputs
 from jaxft.models.bert.network import Bert
 from tests.models.backbones import (
     LABELS,
@@ -58,9 +59,7 @@ def compiled(**options):
     graph, _ = split(**options)
 
     def loss(parameters, batch, seed):
-        logits = nnx.merge(graph, parameters)(
-            batch["input_ids"], batch["segment_ids"], batch["positions"], batch["token_type_ids"], seed
-        )
+        logits = nnx.merge(graph, parameters)(Inputs.from_batch(batch), seed)
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["labels"][..., None], axis=-1)[..., 0]
         return -(scores * (batch["segment_ids"] > 0)).sum(), logits
 
@@ -73,8 +72,7 @@ def forward(**options):
     graph, _ = split(**options)
 
     def logits(parameters, batch, seed):
-        inputs = (batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids"))
-        return nnx.merge(graph, parameters)(*inputs, seed)
+        return nnx.merge(graph, parameters)(Inputs.from_batch(batch), seed)
 
     return jax.jit(logits)
 
@@ -93,8 +91,7 @@ def test_scan_unrolled_and_every_remat_policy_agree_and_remat_saves_memory():
 def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
     model, batch = make(nnx.Rngs(0)), random_batch(2)
     seed = DropoutSeed(jnp.uint32(9), jnp.int32(0))
-    inputs = [batch[name] for name in ("input_ids", "segment_ids", "positions", "token_type_ids")]
-    whole = jax.jit(lambda: model.backbone(*inputs, seed))()
+    whole = jax.jit(lambda: model.backbone(Inputs.from_batch(batch), seed))()
     graph, stack = nnx.split(model.backbone.layers)
 
     def loop(sites):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.inputs import Inputs
 from jaxft.models.gpt2.network import GPT2
 from tests.models.backbones import (
     LENGTH,
@@ -53,7 +54,7 @@ def compiled(**options):
     def loss(parameters, batch, seed):
         backbone = nnx.merge(graph, parameters)
         ids, segments = batch["input_ids"], batch["segment_ids"]
-        logits = backbone.attend(backbone(ids, segments, batch["positions"], jnp.zeros_like(ids), seed))
+        logits = backbone.attend(backbone(Inputs.from_batch(batch), seed))
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), ids[:, 1:, None], axis=-1)[..., 0]
         weights = (segments[:, 1:] > 0) & (segments[:, 1:] == segments[:, :-1])
         return -(scores * weights).sum(), logits
@@ -67,10 +68,8 @@ def forward(**options):
     graph, _ = split(**options)
 
     def logits(parameters, batch, seed):
-        backbone, ids = nnx.merge(graph, parameters), batch["input_ids"]
-        return backbone.attend(
-            backbone(ids, batch["segment_ids"], batch["positions"], jnp.zeros_like(ids), seed)
-        )
+        backbone = nnx.merge(graph, parameters)
+        return backbone.attend(backbone(Inputs.from_batch(batch), seed))
 
     return jax.jit(logits)
 
