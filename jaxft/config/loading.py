@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +143,3 @@ def _run_recipe(path: Path, arg: str | None) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config returned {type_name(type(config))}, expected a ConfigDict")
     return config
-
-
-def list_settings(schemas: Iterable[Schema]) -> list[tuple[str, Any]]:
-    """Returns (task, declaration) of every setting, those that all of `schemas` have first, under the task ""."""
-    schemas = list(schemas)
-    common = [key for key in schemas[0].declarations if all(key in schema.declarations for schema in schemas)]
-    listed = [("", schemas[0].declarations[key]) for key in common]
-    for schema in schemas:
-        listed += [(schema.task, d) for key, d in schema.declarations.items() if key not in common]
-    return listed

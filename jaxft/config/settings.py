@@ -135,11 +135,13 @@ class Schema:
       root: a frozen dataclass of sections with a method `check`.
       task: the name of the run's task, for messages.
       owners: for each key that only other tasks have, the names of these tasks.
+      extends: the tasks whose settings this one has too.
     """
 
     root: type
     task: str
     owners: Mapping[str, tuple[str, ...]]
+    extends: tuple[str, ...] = ()
 
     @property
     def declarations(self) -> dict[str, Declaration]:

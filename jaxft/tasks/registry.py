@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where a task's parts are: "module:name" of its settings, and of what chooses its class by them."""
+    """Where a task's parts are.
+
+    Attributes:
+      settings: "module:name" of its settings class.
+      task: "module:name" of its class, or of a function that chooses the class by the settings.
+      extends: tasks that come before it and whose settings it has too.
+    """
 
     settings: str
     task: str
+    extends: tuple[str, ...] = ()
 
 
 TASKS = {
@@ -35,7 +42,11 @@ TASKS = {
         "jaxft.tasks.question_answering.task:QuestionAnswering",
     ),
     "causal_lm": Entry("jaxft.tasks.causal_lm.settings:Settings", "jaxft.tasks.causal_lm.task:CausalLM"),
-    "multi_task": Entry("jaxft.tasks.multi_task.settings:Settings", "jaxft.tasks.multi_task.task:MultiTask"),
+    "multi_task": Entry(
+        "jaxft.tasks.multi_task.settings:Settings",
+        "jaxft.tasks.multi_task.task:MultiTask",
+        extends=("token_classification", "sequence_classification"),
+    ),
 }
 
 
@@ -49,15 +60,11 @@ def schema_of(task: str | None) -> Schema:
     root = _load(TASKS[task].settings)
     owners: dict[str, tuple[str, ...]] = {}
     for name, entry in TASKS.items():
-        if name != task and name != "multi_task":  # which has those of all its tasks
-            for key in declarations(_load(entry.settings)):
-                if key not in declarations(root):
-                    owners[key] = (*owners.get(key, ()), name)
-    if task != "multi_task":
-        for key in declarations(_load(TASKS["multi_task"].settings)):
-            if key not in declarations(root) and key not in owners:
-                owners[key] = ("multi_task",)
-    return Schema(root, task, owners)
+        for key in declarations(_load(entry.settings)):
+            # A task that extends others has their settings, and is named for its own only.
+            if key not in declarations(root) and not (entry.extends and key in owners):
+                owners[key] = (*owners.get(key, ()), name)
+    return Schema(root, task, owners, TASKS[task].extends)
 
 
 def task_class(config: sections.Settings) -> "type[Task]":

@@ -5,8 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxft.config import loading, sections
-from jaxft.config.settings import to_dict
+from jaxft.config import loading, reference, sections
+from jaxft.config.settings import Schema
 from jaxft.tasks.registry import TASKS, schema_of
 
 MINILM = sections.MINILM
@@ -39,12 +39,10 @@ def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "c
     return schema_of(values.get("task")).build(values, where)
 
 
-__all__ = [
-    "MINILM",
-    "TASKS",
-    "Settings",
-    "default_config",
-    "load_settings",
-    "settings_from_config",
-    "to_dict",
-]
+def all_schemas() -> list[Schema]:
+    """Returns the settings of every task."""
+    return [schema_of(task) for task in TASKS]
+
+
+if __name__ == "__main__":  # writes docs/settings.md
+    print(reference.markdown_page(all_schemas()), end="")

@@ -17,7 +17,7 @@ class Data(RecordData):
         "documents of a text file: its lines (`line`), all of it (`file`), or what stands between such lines",
     )
     template: str | None = setting(
-        None, r"makes prompt and target of records: `{article}\nHeadline: {headline}`", hf="source_prefix"
+        None, r"makes prompt and target of records: `{article}\nHeadline: {headline}`"
     )
     layout: str = setting(
         "documents",

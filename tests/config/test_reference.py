@@ -1,0 +1,32 @@
+"""docs/settings.md and `--help` say what the declarations say."""
+
+import subprocess
+import sys
+
+from jaxft.config import reference
+from jaxft.training.settings import all_schemas
+from tests.conftest import REPOSITORY
+
+
+def test_the_page_of_settings_is_in_step_with_the_code():
+    page = (REPOSITORY / "docs/settings.md").read_text(encoding="utf-8")
+    assert page == reference.markdown_page(all_schemas()), (
+        "python -m jaxft.training.settings > docs/settings.md"
+    )
+
+
+def test_every_setting_is_on_the_page_and_in_the_help():
+    page, text = reference.markdown_page(all_schemas()), reference.help_text(all_schemas())
+    for schema in all_schemas():
+        for key, declaration in schema.declarations.items():
+            assert declaration.help, key
+            assert f"`{key}`" in page and f"--config.{key}=" in text
+
+
+def test_settings_are_read_without_jax_or_transformers():
+    """So that `--help` is quick."""
+    script = "import sys, jaxft.training.settings as s; s.all_schemas(); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"jax", "flax", "transformers", "datasets", "torch"} & set(loaded)
