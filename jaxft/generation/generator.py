@@ -16,33 +16,39 @@ from jaxft.models.gpt2.network import GPT2
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Token ids that were generated for one prompt, without the token that ends a text."""
+    """Token ids that were generated for one prompt, without the token that ends a text.
+
+    Attributes:
+      ids: the token ids.
+      ended: the text ended by that token or by a stop, not at the limit of tokens.
+      score: of a beam, its log probability divided by its length to the power of the penalty.
+    """
 
     ids: list[int]
-    ended: bool  # by that token or by a stop, not by the limit of tokens
-    score: float | None = None  # of a beam: its log probability over its length to the power of the penalty
+    ended: bool
+    score: float | None = None
 
 
-# Shortens token ids to where a text must stop; None where it may go on. Gets all ids and how many of them it
-# has seen before.
+# (ids, seen) -> the number of ids after which a text must stop, or None if it may go on. `seen` is how many of the ids
+# the stop was called with before.
 Stop = Callable[[list[int], int], int | None]
 
+STOP_INTERVAL = 16  # tokens; the host looks for a stop, and tokens after it are made in vain
 
-def round_up_shape(count: int, least: int = 1) -> int:
-    """The next number that is a power of two or one and a half times one, and `least` or more."""
-    size = least
+
+def round_up_shape(count: int, minimum: int = 1) -> int:
+    """Returns the next number from `count` and `minimum` up that is a power of two, or one and a half times one."""
+    size = minimum
     while size < count:
         size = size * 3 // 2 if size & (size - 1) == 0 and size > 1 else 1 << size.bit_length()
     return size
 
 
 class Generator:
-    """A network that continues token ids.
-
-    eos: the token that ends a text, None for none. Batches run on one device, the first.
-    """
+    """A network that continues token ids, on the first of the local devices."""
 
     def __init__(self, backbone: GPT2, *, eos: int | None):
+        """Prepares the weights for decoding; `eos` is the token that ends a text, None for no such token."""
         graph, state = nnx.split(backbone)
         # A run's parameters may lie on every device of a mesh.
         backbone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
@@ -55,67 +61,70 @@ class Generator:
         prompts: Sequence[Sequence[int]],
         options: GenerationOptions,
         *,
-        first: int = 0,
+        first_number: int = 0,
         stop: Stop | None = None,
     ) -> list[list[Output]]:
-        """`options.samples` outputs for each prompt, in their order; see `stream`."""
-        every = 16 if stop else None  # a stop is found by the host: until then tokens are made in vain
-        *_, last = self.stream(prompts, options, first=first, stop=stop, every=every)
-        return last
+        """Returns `options.samples` outputs for each prompt, in their order; see `stream`."""
+        interval = STOP_INTERVAL if stop else None
+        *_, outputs = self.stream(prompts, options, first_number=first_number, stop=stop, interval=interval)
+        return outputs
 
     def stream(
         self,
         prompts: Sequence[Sequence[int]],
         options: GenerationOptions,
         *,
-        first: int = 0,
+        first_number: int = 0,
         stop: Stop | None = None,
-        every: int | None = 1,
+        interval: int | None = 1,
     ) -> Iterator[list[list[Output]]]:
-        """All outputs so far, each `every` tokens and at the end; those of beam search at the end only.
+        """Yields all outputs so far, again and again until all texts have ended.
 
-        All prompts are one batch. `first` is the number of the first: what is drawn for a text depends on the
-        seed, the number of its prompt, the number of the sample and the step, on nothing else in the batch.
-        Numbers of rows, of prompt tokens and of new tokens are rounded up to powers of two and the halves
-        between; whatever falls into the same is computed by the same compiled program.
+        All prompts are one batch. The numbers of rows, of prompt tokens and of new tokens are rounded up by
+        `round_up_shape`; batches that round to the same numbers are computed by the same compiled program.
 
-        Raises `UserError` for a prompt that is empty, or too long for the network's positions.
+        Args:
+          prompts: token ids of each prompt.
+          options: how tokens are chosen.
+          first_number: the number of the first prompt, which seeds its samples: what is drawn for a text depends on
+            the seed, the number of its prompt, the number of the sample and the step, and on nothing else.
+          stop: ends texts before their end token.
+          interval: yields after the first token and then every `interval` tokens; None for only at the end, which is
+            what beam search always does.
+
+        Raises:
+          UserError: a prompt is empty, or too long for the network's positions.
         """
-        for index, prompt in enumerate(prompts, start=first + 1):
-            if not len(prompt):
-                raise UserError(f"prompt {index} has no tokens; give at least the token that begins a text")
-            if len(prompt) + options.max_new_tokens > self.max_positions:
-                raise UserError(
-                    f"prompt {index} has {len(prompt)} tokens, which with max_new_tokens={options.max_new_tokens} "
-                    f"is more than the model's {self.max_positions} positions; shorten either"
-                )
-        rows = round_up_shape(len(prompts))
-        length = round_up_shape(max(map(len, prompts)), 16)
+        self._check_prompts(prompts, options.max_new_tokens, first_number)
+        ids, start = _pad_left(prompts)
+        length = ids.shape[1]
         capacity = length + round_up_shape(options.max_new_tokens, 16)
-        ids = np.zeros((rows, length), np.int32)
-        start = np.full(rows, length, np.int32)
-        for row, prompt in enumerate(prompts):
-            start[row] = length - len(prompt)
-            ids[row, start[row] :] = prompt
-        # What is compiled does not depend on these.
-        recipe = dataclasses.replace(options, max_new_tokens=1, seed=0)
-        static = {"sizes": self._sizes, "options": recipe, "eos": self._eos}
-        most = options.max_new_tokens
+        # The compiled programs don't depend on these two options, so one value of each serves all.
+        compiled_options = dataclasses.replace(options, max_new_tokens=1, seed=0)
+        static = {"sizes": self._sizes, "options": compiled_options, "eos": self._eos}
         ids, start = jax.device_put((ids, start))
         if options.beams > 1:
-            limit = jax.device_put(np.int32(most))
-            found = beam.beam_search(self._weights, ids, start, limit, capacity=capacity, **static)
-            yield self._best(len(prompts), options.samples, stop, *jax.device_get(found))
+            limit = jax.device_put(np.int32(options.max_new_tokens))
+            beams = beam.beam_search(self._weights, ids, start, limit, capacity=capacity, **static)
+            tokens, lengths, scores = jax.device_get(beams)
+            yield [
+                [
+                    self._output(tokens[p, k, : lengths[p, k]].tolist(), stop, 0, float(scores[p, k]))
+                    for k in range(options.samples)
+                ]
+                for p in range(len(prompts))
+            ]
             return
         numbers, seed = jax.device_put(
-            (np.arange(first, first + rows, dtype=np.int32), np.uint32(options.seed))
+            (np.arange(first_number, first_number + len(ids), dtype=np.int32), np.uint32(options.seed))
         )
         state = sampling.begin_sampling(self._weights, ids, start, numbers, seed, capacity=capacity, **static)
         outputs = [Output([], False)] * (len(prompts) * options.samples)
-        until = 1 if every else most
+        limit = 1 if interval else options.max_new_tokens
         while True:
-            limit = jax.device_put(np.int32(until))
-            state = sampling.extend_samples(self._weights, state, limit, length=length, **static)
+            state = sampling.extend_samples(
+                self._weights, state, jax.device_put(np.int32(limit)), length=length, **static
+            )
             tokens, done, end = jax.device_get((state.tokens, state.done, state.end))
             outputs = [
                 output if output.ended else self._output(row[length:end].tolist(), stop, len(output.ids))
@@ -123,26 +132,47 @@ class Generator:
             ]
             yield [outputs[i : i + options.samples] for i in range(0, len(outputs), options.samples)]
             done = done.copy()
-            done[: len(outputs)] = [output.ended for output in outputs]  # by a stop too
-            if until == most or done.all():
+            done[: len(outputs)] = [output.ended for output in outputs]  # a stop may have ended more rows
+            if limit == options.max_new_tokens or done.all():
                 return
             state = state._replace(done=jax.device_put(done))
-            until = min(until + every, most)
+            limit = min(limit + interval, options.max_new_tokens)
+
+    def _check_prompts(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, first_number: int
+    ) -> None:
+        """Raises `UserError` if a prompt is empty, or has too many tokens for the network's positions."""
+        for number, prompt in enumerate(prompts, start=first_number + 1):
+            if not len(prompt):
+                raise UserError(f"prompt {number} has no tokens; give at least the token that begins a text")
+            if len(prompt) + max_new_tokens > self.max_positions:
+                raise UserError(
+                    f"prompt {number} has {len(prompt)} tokens, which with max_new_tokens={max_new_tokens} "
+                    f"is more than the model's {self.max_positions} positions; shorten either"
+                )
 
     def _output(self, ids: list[int], stop: Stop | None, seen: int, score: float | None = None) -> Output:
-        """The output of a row that has `ids`, which may go on behind the token that ends it."""
+        """Returns the output of a row that has `ids`, which may go on after the token that ends the text."""
         ended = self._eos in ids
         if ended:
             ids = ids[: ids.index(self._eos)]
-        if stop and (cut := stop(ids, seen)) is not None:
-            ids, ended = ids[:cut], True
+        if stop and (length := stop(ids, seen)) is not None:
+            ids, ended = ids[:length], True
         return Output(ids, ended, score)
 
-    def _best(self, prompts, samples, stop, tokens, lengths, scores) -> list[list[Output]]:
-        return [
-            [
-                self._output(tokens[p, k, : lengths[p, k]].tolist(), stop, 0, float(scores[p, k]))
-                for k in range(samples)
-            ]
-            for p in range(prompts)
-        ]
+
+def _pad_left(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a batch of prompts that all end with the last column, in the rounded numbers of rows and columns.
+
+    Returns:
+      Token ids, int32 `[B, P]`, and the column of each prompt's first token, int32 `[B]`: P for rows that only fill up
+      the batch.
+    """
+    rows = round_up_shape(len(prompts))
+    length = round_up_shape(max(map(len, prompts)), 16)
+    ids = np.zeros((rows, length), np.int32)
+    start = np.full(rows, length, np.int32)
+    for row, prompt in enumerate(prompts):
+        start[row] = length - len(prompt)
+        ids[row, start[row] :] = prompt
+    return ids, start

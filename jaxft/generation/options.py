@@ -1,4 +1,4 @@
-"""What a user may ask of a generation."""
+"""Holds the options of text generation and checks them."""
 
 import dataclasses
 
@@ -7,9 +7,10 @@ from jaxft.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class GenerationOptions:
-    """How tokens are chosen. The defaults are greedy search.
+    """The options of a generation: how tokens are chosen and how many. The defaults are greedy search.
 
-    Raises `UserError` for values out of range and for those that would have no effect.
+    Raises:
+      UserError: a value is out of range, or would have no effect.
     """
 
     max_new_tokens: int = 64
@@ -18,11 +19,11 @@ class GenerationOptions:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0  # n-grams of this size occur once; 0: as often as they like
+    no_repeat_ngram: int = 0  # n-grams of this size occur at most once; 0: no limit
     beams: int = 1
     length_penalty: float = 1.0  # a beam's score is divided by its length to this power
-    early_stopping: bool = False  # end with as many finished texts as beams, though others may become better
-    samples: int = 1  # texts a prompt; with beams, the best so many
+    early_stopping: bool = False  # end as soon as `beams` texts have ended, even if others may become better
+    samples: int = 1  # texts for each prompt; of beam search, the best ones
     seed: int = 0
 
     def __post_init__(self):
@@ -40,10 +41,10 @@ class GenerationOptions:
         ):
             if not fits:
                 raise UserError(f"{name} is {getattr(self, name)}; expected {expected}")
-        drawn = {"top_k": self.top_k, "top_p": self.top_p < 1, "min_p": self.min_p}
         if self.temperature == 0:
-            for name, given in drawn.items():
-                if given:
+            limits = {"top_k": self.top_k > 0, "top_p": self.top_p < 1, "min_p": self.min_p > 0}
+            for name, is_set in limits.items():
+                if is_set:
                     raise UserError(f"{name} has no effect at temperature 0; give a temperature, such as 1")
             if self.samples > self.beams:
                 raise UserError(

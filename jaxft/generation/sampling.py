@@ -1,4 +1,4 @@
-"""Greedy search and sampling: one loop on the device from the prompts' last token to the end."""
+"""Runs greedy search and sampling: one loop on the device, from the last token of the prompts to the end."""
 
 import functools
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from jaxft.models.gpt2 import cached_decoder
 from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
 
 
-class State(NamedTuple):
-    """Rows in the middle of their generation; R rows, T columns."""
+class SamplingState(NamedTuple):
+    """A batch in the middle of its generation: R rows, T columns."""
 
     cache: Cache
-    tokens: jax.Array  # int32 [R, T]: padding, prompt, what was generated
+    tokens: jax.Array  # int32 [R, T]: padding, prompt, generated tokens
     start: jax.Array  # int32 [R], the column of a row's first token
-    end: jax.Array  # int32 scalar, the column after all rows' last token
+    end: jax.Array  # int32 scalar, the column after the last token of all rows
     done: jax.Array  # bool [R]
     keys: jax.Array  # random keys [R], of (seed, prompt, sample)
 
@@ -28,39 +28,45 @@ def begin_sampling(
     weights: DecoderWeights,
     ids: jax.Array,
     start: jax.Array,
-    prompts: jax.Array,
+    prompt_numbers: jax.Array,
     seed: jax.Array,
     *,
     sizes: DecoderSizes,
     options: GenerationOptions,
     capacity: int,
     eos: int,
-) -> State:
-    """Reads the prompts and chooses each row's first token; `options.samples` rows a prompt, side by side.
+) -> SamplingState:
+    """Reads the prompts and chooses each row's first token. Each prompt has `options.samples` rows, next to each other.
 
     Args:
+      weights: those of the network.
       ids: int32 `[B, P]`, prompts that end with the last column.
-      start: int32 `[B]`, the column of each prompt's first token; P for a row that is only there as filling.
-      prompts: int32 `[B]`, numbers of the prompts, which their random numbers depend on.
+      start: int32 `[B]`, the column of each prompt's first token; P for a row that only fills up the batch.
+      prompt_numbers: int32 `[B]`, which random numbers depend on.
       seed: uint32 scalar.
-      capacity: T. eos: the token that ends a text, -1 for none.
+      sizes: those of the network.
+      options: how tokens are chosen.
+      capacity: T, the columns of the state.
+      eos: the token that ends a text, -1 for none.
     """
     length, samples = ids.shape[1], options.samples
-    empty = start >= length
+    is_filling = start >= length
     logits, cache = cached_decoder.prefill(weights, sizes, ids, start, capacity)
 
-    def key(prompt, sample):
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), prompt), sample)
+    def make_key(prompt_number, sample):
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), prompt_number), sample)
 
-    keys = jax.vmap(lambda p: jax.vmap(lambda s: key(p, s))(jnp.arange(samples)))(prompts).reshape(-1)
-    repeated = functools.partial(jnp.repeat, repeats=samples, axis=0)
-    state = State(
-        jax.tree.map(repeated, cache),
-        jnp.pad(repeated(ids), ((0, 0), (0, capacity - length))),
-        repeated(start),
-        jnp.int32(length),
-        repeated(empty),
-        keys,
+    keys = jax.vmap(lambda number: jax.vmap(lambda sample: make_key(number, sample))(jnp.arange(samples)))(
+        prompt_numbers
+    ).reshape(-1)
+    repeat = functools.partial(jnp.repeat, repeats=samples, axis=0)
+    state = SamplingState(
+        cache=jax.tree.map(repeat, cache),
+        tokens=jnp.pad(repeat(ids), ((0, 0), (0, capacity - length))),
+        start=repeat(start),
+        end=jnp.int32(length),
+        done=repeat(is_filling),
+        keys=keys,
     )
     return _append(state, jnp.repeat(logits, samples, axis=1), length, options, eos)
 
@@ -68,30 +74,42 @@ def begin_sampling(
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "length", "eos"), donate_argnames="state")
 def extend_samples(
     weights: DecoderWeights,
-    state: State,
-    until: jax.Array,
+    state: SamplingState,
+    limit: jax.Array,
     *,
     sizes: DecoderSizes,
     options: GenerationOptions,
     length: int,
     eos: int,
-) -> State:
-    """Goes on until all rows are done or have `until` new tokens, an int32 scalar. length: P."""
+) -> SamplingState:
+    """Goes on until all rows are done or have `limit` new tokens.
 
-    def more(state: State) -> jax.Array:
-        return (state.end - length < until) & ~state.done.all()
+    Args:
+      weights: those of the network.
+      state: the batch; its arrays are donated.
+      limit: int32 scalar.
+      sizes: those of the network.
+      options: how tokens are chosen.
+      length: P, the columns of the prompts.
+      eos: the token that ends a text, -1 for none.
+    """
 
-    def advance(state: State) -> State:
+    def has_more(state: SamplingState) -> jax.Array:
+        return (state.end - length < limit) & ~state.done.all()
+
+    def step(state: SamplingState) -> SamplingState:
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.end - 1, 1, axis=1)[:, 0]
         logits, cache = cached_decoder.decode_step(
             weights, sizes, state.cache, last, state.start, state.end - 1
         )
         return _append(state._replace(cache=cache), logits, length, options, eos)
 
-    return jax.lax.while_loop(more, advance, state)
+    return jax.lax.while_loop(has_more, step, state)
 
 
-def _append(state: State, logits: jax.Array, length: int, options: GenerationOptions, eos: int) -> State:
+def _append(
+    state: SamplingState, logits: jax.Array, length: int, options: GenerationOptions, eos: int
+) -> SamplingState:
     """Chooses a token for each row by its logits `[V, R]`; rows that are done get 0, which nobody reads."""
     chosen = jnp.where(state.done, 0, choose_tokens(logits, state, length, options))
     return state._replace(
@@ -101,8 +119,10 @@ def _append(state: State, logits: jax.Array, length: int, options: GenerationOpt
     )
 
 
-def choose_tokens(logits: jax.Array, state: State, length: int, options: GenerationOptions) -> jax.Array:
-    """The next token of each row, int32 `[R]`, by logits float32 `[V, R]`."""
+def choose_tokens(
+    logits: jax.Array, state: SamplingState, length: int, options: GenerationOptions
+) -> jax.Array:
+    """Chooses the next token of each row, int32 `[R]`, by logits float32 `[V, R]`; `length` is that of the prompts."""
     if options.temperature == 0 and options.repetition_penalty == 1 and not options.no_repeat_ngram:
         return _likeliest(logits, axis=0)
     scores = penalize_scores(logits.T, state.tokens, state.start, state.end, options)
@@ -111,13 +131,13 @@ def choose_tokens(logits: jax.Array, state: State, length: int, options: Generat
     scores = scores / options.temperature
     candidates = None
     if options.top_k:
-        scores, candidates = processors.top_k(scores, options.top_k)
+        scores, candidates = processors.select_top_k(scores, options.top_k)
     if options.top_p < 1:
-        scores = processors.top_p(scores, options.top_p)
+        scores = processors.keep_top_p(scores, options.top_p)
     if options.min_p:
-        scores = processors.min_p(scores, options.min_p)
-    step = state.end - length
-    uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(state.keys)
+        scores = processors.keep_min_p(scores, options.min_p)
+    new_tokens = state.end - length
+    uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, new_tokens)))(state.keys)
     chosen = processors.draw(scores, uniform)
     if candidates is None:
         return chosen
@@ -127,18 +147,18 @@ def choose_tokens(logits: jax.Array, state: State, length: int, options: Generat
 def penalize_scores(
     scores: jax.Array, tokens: jax.Array, start: jax.Array, end: jax.Array, options: GenerationOptions
 ) -> jax.Array:
-    """Scores `[R, V]` after the penalties that depend on a row's tokens `[R, T]` in [start, end)."""
+    """Applies the penalties that depend on a row's tokens `[R, T]`, those in columns [start, end), to scores `[R, V]`."""
     columns = jnp.arange(tokens.shape[1])
-    real = (columns >= start[:, None]) & (columns < end)
+    is_token = (columns >= start[:, None]) & (columns < end)
     if options.repetition_penalty != 1:
-        scores = processors.penalize_repetition(scores, tokens, real, options.repetition_penalty)
+        scores = processors.penalize_repetition(scores, tokens, is_token, options.repetition_penalty)
     if options.no_repeat_ngram:
-        scores = processors.forbid_repeated_ngrams(scores, tokens, real, end, options.no_repeat_ngram)
+        scores = processors.forbid_repeated_ngrams(scores, tokens, is_token, end, options.no_repeat_ngram)
     return scores
 
 
 def _likeliest(scores: jax.Array, axis: int) -> jax.Array:
-    """argmax, the first of equals, as two plain reductions: XLA:CPU does not vectorize the joint one."""
-    places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
-    best = scores == scores.max(axis=axis, keepdims=True)
-    return jnp.where(best, places, scores.shape[axis] - 1).min(axis=axis)
+    """Returns the argmax, the first of equals, by two plain reductions: XLA:CPU does not vectorize argmax's own."""
+    indices = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
+    is_best = scores == scores.max(axis=axis, keepdims=True)
+    return jnp.where(is_best, indices, scores.shape[axis] - 1).min(axis=axis)

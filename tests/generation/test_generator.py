@@ -1,4 +1,4 @@
-"""Generation against torch's `generate`, token for token; chance that has the right shares, neighbours or not."""
+"""Generation equals torch's `generate` token for token; samples have the right shares whatever the rest of the batch."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ PROMPTS = [[1, 2, 3], [7], list(range(6, 22)), [4, 4, 9, 4, 4, 9, 4], [11, 0]]
 
 @functools.cache
 def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
-    """One random network twice; wide initial values, so that texts are neither constant nor endless."""
+    """Returns one random network in torch and in jax; wide initial values make texts neither constant nor endless."""
     sizes = {"vocab_size": VOCABULARY, "n_positions": POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
     ends = {"bos_token_id": EOS, "eos_token_id": EOS}
     config = GPT2Config(initializer_range=0.25, **sizes | ends | fields)
@@ -52,14 +52,14 @@ def generator(eos: int | None = EOS, **fields) -> Generator:
 
 
 def torch_ids(prompts, fields, *, samples=1, eos=EOS, **options) -> list[list[list[int]]]:
-    """What torch generates for prompts padded on the left, without padding and the end of text."""
+    """Returns what torch generates for prompts padded on the left, without padding and the end of text."""
     length = max(map(len, prompts))
     ids = torch.zeros(len(prompts), length, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, length - len(prompt) :] = torch.tensor(prompt)
         mask[row, length - len(prompt) :] = 1
-    found = (
+    rows = (
         models(**fields)[0]
         .generate(
             ids,
@@ -72,7 +72,7 @@ def torch_ids(prompts, fields, *, samples=1, eos=EOS, **options) -> list[list[li
         )[:, length:]
         .tolist()
     )
-    texts = [row[: row.index(eos)] if eos in row else row for row in found]
+    texts = [row[: row.index(eos)] if eos in row else row for row in rows]
     return [texts[i : i + samples] for i in range(0, len(texts), samples)]
 
 
@@ -144,13 +144,13 @@ def test_beam_search_is_torchs_token_for_token(case, eos, fields):
 
 
 def next_token_shares(prompt: list[int]) -> np.ndarray:
-    """Probabilities of the next token, by torch."""
+    """Returns the probabilities of the next token, by torch."""
     with torch.no_grad():
         return models()[0](torch.tensor([prompt])).logits[0, -1].softmax(dim=0).double().numpy()
 
 
 def p_value(counts: np.ndarray, shares: np.ndarray) -> float:
-    """Chi-square, tokens that are expected less than five times taken together."""
+    """Returns the p-value of a chi-square test; tokens expected less than five times count as one."""
     expected = shares / shares.sum() * counts.sum()
     rare = expected < 5
     if rare.any():
@@ -190,13 +190,13 @@ def test_samples_have_the_networks_probabilities(options):
 
 def test_a_sample_depends_on_seed_prompt_sample_and_step_and_on_nothing_else():
     options = GenerationOptions(max_new_tokens=12, temperature=1.5, samples=3, seed=4)
-    together = ids(generator(None).generate(PROMPTS, options))
-    assert together == ids(generator(None).generate(PROMPTS, options))
-    assert together[2:3] == ids(generator(None).generate(PROMPTS[2:3], options, first=2))
+    texts_of_all = ids(generator(None).generate(PROMPTS, options))
+    assert texts_of_all == ids(generator(None).generate(PROMPTS, options))
+    assert texts_of_all[2:3] == ids(generator(None).generate(PROMPTS[2:3], options, first_number=2))
     shorter = ids(generator(None).generate(PROMPTS, dataclasses.replace(options, max_new_tokens=7)))
-    assert [[text[:7] for text in texts] for texts in together] == shorter
-    another = ids(generator(None).generate(PROMPTS, dataclasses.replace(options, seed=5)))
-    texts = {tuple(text) for run in (together, another) for samples in run for text in samples}
+    assert [[text[:7] for text in texts] for texts in texts_of_all] == shorter
+    other_seed = ids(generator(None).generate(PROMPTS, dataclasses.replace(options, seed=5)))
+    texts = {tuple(text) for run in (texts_of_all, other_seed) for samples in run for text in samples}
     assert len(texts) == 2 * len(PROMPTS) * 3
     # The same prompt twice draws twice.
     twice = ids(generator(None).generate([[1], [1]], options))
@@ -205,7 +205,7 @@ def test_a_sample_depends_on_seed_prompt_sample_and_step_and_on_nothing_else():
 
 def test_streaming_gives_in_pieces_what_generate_gives_at_once():
     options = GenerationOptions(max_new_tokens=20, no_repeat_ngram=2)
-    pieces = [ids(outputs) for outputs in generator().stream(PROMPTS, options, every=3)]
+    pieces = [ids(outputs) for outputs in generator().stream(PROMPTS, options, interval=3)]
     assert pieces[-1] == ids(generator().generate(PROMPTS, options))
     assert len(pieces) == 8
     assert [len(p[0][0]) for p in pieces[:3]] == [1, 4, 7]
@@ -217,8 +217,8 @@ def test_a_stop_ends_a_row_where_it_says_and_the_others_go_on():
     plain = ids(generator(None).generate(PROMPTS, options))
     token = plain[0][0][9]
 
-    def stop(found: list[int], seen: int) -> int | None:
-        return found.index(token) if token in found else None
+    def stop(ids: list[int], seen: int) -> int | None:
+        return ids.index(token) if token in ids else None
 
     outputs = generator(None).generate(PROMPTS, options, stop=stop)
     for (output,), (text,) in zip(outputs, plain, strict=True):
@@ -244,7 +244,7 @@ def test_one_program_serves_a_bucket_of_shapes_and_every_seed():
 
 
 def test_the_cache_is_written_in_place():
-    """The loop's temporaries would be larger than the cache, were it copied."""
+    """If the loop copied the cache, its temporaries would be larger than the cache."""
     backbone = GPT2(
         vocab_size=8,
         hidden_size=16,
@@ -260,14 +260,16 @@ def test_the_cache_is_written_in_place():
         initializer_range=0.02,
         rngs=nnx.Rngs(0),
     )
-    made = Generator(backbone, eos=None)
-    static = {"sizes": made._sizes, "options": GenerationOptions(), "eos": -1}
+    tiny_generator = Generator(backbone, eos=None)
+    static = {"sizes": tiny_generator._sizes, "options": GenerationOptions(), "eos": -1}
     state = sampling.begin_sampling(
-        made._weights, np.ones((4, 16), np.int32), np.zeros(4, np.int32), np.arange(4), jnp.uint32(0),
+        tiny_generator._weights, np.ones((4, 16), np.int32), np.zeros(4, np.int32), np.arange(4), jnp.uint32(0),
         capacity=4096, **static,
     )  # fmt: skip
     cache = sum(leaf.nbytes for leaf in jax.tree.leaves(state.cache))
-    program = sampling.extend_samples.lower(made._weights, state, jnp.int32(9), length=16, **static).compile()
+    program = sampling.extend_samples.lower(
+        tiny_generator._weights, state, jnp.int32(9), length=16, **static
+    ).compile()
     assert program.memory_analysis().temp_size_in_bytes < cache / 3
 
 

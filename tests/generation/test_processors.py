@@ -1,4 +1,4 @@
-"""Each processor against transformers' own on random scores, and draws against the inverse of the distribution."""
+"""Processors equal transformers' on random scores, and draws invert the cumulative distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def random_scores(seed: int, vocabulary: int = VOCABULARY) -> np.ndarray:
 
 
 def random_tokens(seed: int, words: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens `[R, T]` of few different ones, and the column of the first real one."""
+    """Tokens `[R, T]` of `words` different ones, and the column of each row's first token."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, words, (ROWS, LENGTH)).astype(np.int32), rng.integers(0, LENGTH, ROWS)
 
@@ -29,25 +29,25 @@ SEEDS = st.integers(0, 10**6)
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.floats(0.01, 0.999))
-def test_top_p(seed, mass):
+def test_top_p_is_transformers(seed, mass):
     scores = random_scores(seed)
     expected = theirs.TopPLogitsWarper(mass)(None, torch.tensor(scores)).numpy()
-    np.testing.assert_array_equal(jax.jit(processors.top_p)(scores, mass), expected)
+    np.testing.assert_array_equal(jax.jit(processors.keep_top_p)(scores, mass), expected)
 
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.floats(0.001, 1.0))
-def test_min_p(seed, share):
+def test_min_p_is_transformers(seed, share):
     scores = random_scores(seed)
     expected = theirs.MinPLogitsWarper(share)(None, torch.tensor(scores)).numpy()
-    np.testing.assert_array_equal(jax.jit(processors.min_p)(scores, share), expected)
+    np.testing.assert_array_equal(jax.jit(processors.keep_min_p)(scores, share), expected)
 
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.integers(1, VOCABULARY + 3))
-def test_top_k(seed, count):
+def test_top_k_is_transformers(seed, count):
     scores = random_scores(seed)
-    values, index = processors.top_k(scores, count)
+    values, index = processors.select_top_k(scores, count)
     ours = np.full_like(scores, -np.inf)
     np.put_along_axis(ours, np.asarray(index), np.asarray(values), axis=1)
     np.testing.assert_array_equal(ours, theirs.TopKLogitsWarper(count)(None, torch.tensor(scores)).numpy())
@@ -55,38 +55,38 @@ def test_top_k(seed, count):
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.floats(0.2, 5.0), st.integers(1, VOCABULARY))
-def test_repetition_penalty_leaves_padding_aside(seed, penalty, words):
+def test_repetition_penalty_ignores_padding(seed, penalty, words):
     scores, (tokens, start) = random_scores(seed), random_tokens(seed, words)
-    real = np.arange(LENGTH) >= start[:, None]
+    is_token = np.arange(LENGTH) >= start[:, None]
     expected = theirs.RepetitionPenaltyLogitsProcessor(penalty, torch.tensor(start))(
         torch.tensor(tokens).long(), torch.tensor(scores)
     )
-    ours = jax.jit(processors.penalize_repetition)(scores, tokens, real, penalty)
+    ours = jax.jit(processors.penalize_repetition)(scores, tokens, is_token, penalty)
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.integers(1, 5), st.integers(1, 6), st.integers(0, 4))
 def test_ngrams_are_not_repeated(seed, size, words, room):
-    """Rows without padding, as theirs knows none; columns after the end hold anything."""
+    """Rows have no padding, which transformers does not know; columns after the end hold anything."""
     scores, (tokens, _) = random_scores(seed), random_tokens(seed, words)
     end = LENGTH - room
     expected = theirs.NoRepeatNGramLogitsProcessor(size)(
         torch.tensor(tokens[:, :end]).long(), torch.tensor(scores)
     )
-    real = np.broadcast_to(np.arange(LENGTH) < end, tokens.shape)
-    ours = processors.forbid_repeated_ngrams(jnp.asarray(scores), tokens, real, end, size)
+    is_token = np.broadcast_to(np.arange(LENGTH) < end, tokens.shape)
+    ours = processors.forbid_repeated_ngrams(jnp.asarray(scores), tokens, is_token, end, size)
     np.testing.assert_array_equal(ours, expected.numpy())
 
 
 def test_ngrams_of_padding_forbid_nothing():
     tokens = np.array([[0, 0, 0, 1, 0]], np.int32)
     scores = jnp.zeros((1, 3))
-    real = np.arange(5)[None] >= 2
+    is_token = np.arange(5)[None] >= 2
     np.testing.assert_array_equal(
-        processors.forbid_repeated_ngrams(scores, tokens, real, 5, 2), [[0, -np.inf, 0]]
+        processors.forbid_repeated_ngrams(scores, tokens, is_token, 5, 2), [[0, -np.inf, 0]]
     )
-    np.testing.assert_array_equal(processors.forbid_repeated_ngrams(scores, tokens, real, 5, 6), scores)
+    np.testing.assert_array_equal(processors.forbid_repeated_ngrams(scores, tokens, is_token, 5, 6), scores)
 
 
 @settings(max_examples=25, deadline=None)
