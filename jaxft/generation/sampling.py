@@ -147,7 +147,7 @@ def choose_tokens(
 def penalize_scores(
     scores: jax.Array, tokens: jax.Array, start: jax.Array, end: jax.Array, options: GenerationOptions
 ) -> jax.Array:
-    """Applies the penalties that depend on a row's tokens `[R, T]`, those in columns [start, end), to scores `[R, V]`."""
+    """Applies to scores `[R, V]` the penalties that depend on a row's tokens `[R, T]`, from column `start` to `end`."""
     columns = jnp.arange(tokens.shape[1])
     is_token = (columns >= start[:, None]) & (columns < end)
     if options.repetition_penalty != 1:

@@ -17,7 +17,7 @@ TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
 
 @dataclass(frozen=True, slots=True)
 class WeightRule:
-    """One parameter and the tensor of the checkpoint that holds it.
+    """A parameter and the tensor of the checkpoint that holds it.
 
     Attributes:
       parameter: the parameter's path.
@@ -55,7 +55,7 @@ def make_norm_rules(parameter: str, tensor: str) -> list[WeightRule]:
 
 @dataclass(frozen=True, slots=True)
 class WeightTable:
-    """All rules of an architecture.
+    """The rules of an architecture.
 
     Attributes:
       rules: one for each parameter.

@@ -1,4 +1,4 @@
-"""Generation equals torch's `generate` token for token; samples have the right shares whatever the rest of the batch."""
+"""Generation equals torch's `generate` token for token; samples have the right shares, whatever else is in a batch."""
 
 import dataclasses
 import functools
