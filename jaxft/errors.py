@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and the exit codes of every command."""
+"""Defines the exceptions that end a run on purpose, and the exit codes of every command."""
 
 import contextlib
 import sys
@@ -12,15 +12,15 @@ EXIT_PREEMPTED = 75  # SIGTERM: state saved, start the same command again (EX_TE
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the message says where, what was found and what to do."""
+    """A mistake that the user can correct: the message says where, what was found and what to do."""
 
 
 class NonFiniteLoss(UserError):
-    """The loss of a step was NaN or infinite."""
+    """A step had a loss or a gradient that was NaN or infinite."""
 
 
 class Preempted(Exception):
-    """SIGTERM came and the state was saved; not a mistake."""
+    """A run that SIGTERM has stopped: its state is saved. Not a mistake."""
 
 
 def first_line(error: BaseException) -> str:
@@ -30,9 +30,10 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def exit_on_user_error(who: str = "") -> Iterator[None]:
-    """Turns a `UserError` into one line on stderr and an exit code, for use around a command's body.
+    """Turns a `UserError` in a command's body into one line on stderr and an exit code.
 
-    who: what the line says before the error, such as "process 1: ".
+    Args:
+      who: stands in the line before the message, such as "process 1: ".
     """
     try:
         yield

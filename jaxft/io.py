@@ -1,4 +1,4 @@
-"""Writes files whole or not at all."""
+"""Writes text, JSON and line files, and reads JSON files of a run."""
 
 import json
 import os
@@ -10,26 +10,34 @@ from jaxft.errors import UserError
 
 
 def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8, in full or not at all: a reader never sees half a file.
+
+    It writes `path` + ".tmp" in the same folder, which must exist, and renames it.
+    """
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes `values` as indented JSON, whole or not at all."""
+    """Writes `values` as indented JSON, in full or not at all; makes the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes `lines`, each with its newline, as UTF-8."""
+    """Writes `lines`, each of which ends with its newline, as UTF-8; makes the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file that a run wrote; `UserError` where it is missing or damaged."""
+    """Returns the value in a JSON file that a run wrote.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner --config.optim.lr=3e-5`."""
+"""Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner` is `python -m jaxft train ...`."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Command-line verbs."""
+"""The command line: one module for each verb, and what verbs share."""

@@ -1,4 +1,4 @@
-"""Frames every verb: flags, errors, exit codes."""
+"""Frames verbs: flags, errors, exit codes."""
 
 import argparse
 import contextlib
@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +19,77 @@ from jaxft.training.identity import installed_versions
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
-def _shared_flags(flags: argparse.Namespace) -> dict[str, Any]:
-    """What `flags` ask for, which no two processes may differ in: where files lie may differ, the input itself not."""
-    own = ("process_id", "coordinator", "start_timeout", "peer_timeout")
-    own += ("run", "checkpoint", "data", "input", "output")
-    facts = {f"--{name.replace('_', '-')}": value for name, value in vars(flags).items() if name not in own}
+# Flags that processes may differ in. Where files lie may differ, but not what --input contains.
+FREE_FLAGS = (
+    "process_id",
+    "coordinator",
+    "start_timeout",
+    "peer_timeout",
+    "run",
+    "checkpoint",
+    "data",
+    "input",
+    "output",
+)
+
+
+def _shared_facts(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the flags that no two processes may differ in, and the digest of the input."""
+    facts = {
+        f"--{name.replace('_', '-')}": value for name, value in vars(flags).items() if name not in FREE_FLAGS
+    }
     if (source := getattr(flags, "input", None)) and Path(source).is_file():
-        with contextlib.suppress(OSError), open(source, "rb") as file:  # which is said where it is read
+        with contextlib.suppress(OSError), open(source, "rb") as file:  # an error is reported when it is read
             facts["SHA-256 of --input"] = hashlib.file_digest(file, "sha256").hexdigest()
     return facts
 
 
+def log_to_stderr(line: str) -> None:
+    """Prints a line for verbs whose stdout may be the output; with several processes, only process 0 prints."""
+    if processes.is_main_process():
+        print(line, file=sys.stderr, flush=True)
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Raises `UserError` if an argument that is no flag of the verb is no setting either."""
+    for argument in arguments:
+        if not argument.startswith("--config."):
+            raise UserError(f"{argument}: unknown flag; settings are given as --config.optim.lr=3e-5")
+
+
 @contextlib.contextmanager
 def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
-    """The body of a verb: parsed flags in; user's errors, a reader that left and Ctrl-C as exit codes out."""
+    """Parses the flags and runs the block as the body of a verb that uses a trained model.
+
+    A user's errors, a reader of stdout that has left and Ctrl-C become exit codes.
+
+    Args:
+      parser: the verb's flags; those for several processes are added.
+      argv: the arguments; None for the process's.
+
+    Yields:
+      The parsed flags.
+    """
     add_flags(parser)
-    flags, rest = parser.parse_known_args(argv)
-    # As an exception, so that files that are half-written are taken away.
-    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
+    flags, unknown = parser.parse_known_args(argv)
+    # SIGTERM raises an exception, so that half-written files are removed.
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with as_process(flags):
-            if rest:
-                raise UserError(f"{rest[0]}: unknown flag; --help lists those there are")
+            if unknown:
+                raise UserError(f"{unknown[0]}: unknown flag; --help lists those there are")
             if processes.count() > 1:
                 if "-" in (getattr(flags, "data", None), getattr(flags, "input", None)):
                     raise UserError("stdin is one process's; give all processes a file that they share")
-                processes.assert_same(_shared_flags(flags) | installed_versions())
+                processes.assert_same(_shared_facts(flags) | installed_versions())
             startup.use_compilation_cache()
             yield flags
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is said on exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that Python prints nothing more on exit
         sys.exit(EXIT_BROKEN_PIPE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`: measures a run's best weights on any data."""
 
 import argparse
 import contextlib
@@ -52,7 +52,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
-    """Writes metrics, predictions and errors, prints the report, and gives the metrics."""
+    """Evaluates the run that the flags name: writes metrics, predictions and errors, and prints the report.
+
+    Returns:
+      The metrics by name.
+
+    Raises:
+      UserError: a bad run, data or output folder.
+    """
     run = open_run(Path(flags.run))
     original, changes = run.config, {}
     for name in ("format", "word_column", "tag_column", "layout", "stride"):
@@ -63,7 +70,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     config = settings_from_config(flatten(original) | changes, f"--run {flags.run}")
     address = flags.data.rstrip("/").removeprefix("./")
     if ":" not in address:
-        address = re.sub(r"[^;=]*/", "", address)  # of each of several files
+        address = re.sub(r"[^;=]*/", "", address)  # in each of several addresses
     file = re.sub(r"[^\w.-]+", "-", address).strip("-") or "stdin"
     if not set(":?;=*#") & set(flags.data) and flags.data != "-":
         file = Path(flags.data).name
@@ -78,12 +85,12 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
     processes.assert_same({"data": split.windows.fingerprint} | describe_local_devices())
     task.check(split, train, processes.log)
-    with _errors_named(folder):
-        folder.mkdir(parents=True, exist_ok=True)  # found out before the work, not after
+    with _report_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)  # an error shows before the work, not after
     model = open_model(run, processes.log)
     loader = model.loader(split.windows, pack=config.data.pack)
     compiled = model.compile(loader.shapes)
-    with _errors_named(folder):
+    with _report_write_errors(folder):
         metrics = write_evaluation(
             model.net,
             compiled,
@@ -101,27 +108,31 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _errors_named(folder: Path) -> Iterator[None]:
+def _report_write_errors(folder: Path) -> Iterator[None]:
+    """Turns an `OSError` of the block into a `UserError` about --output."""
     try:
         yield
-    except BrokenPipeError:  # of stdout
+    except BrokenPipeError:  # stdout's reader has left
         raise
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written: {error}") from None
 
 
 def _check_folder(folder: Path, name: str, data: str) -> None:
-    """Raises `UserError` where another source's evaluation would be written over."""
+    """Raises `UserError` if the folder holds an evaluation of other data, which would be overwritten."""
     path = folder / "eval" / f"{name}.json"
-    found = read_json(path).get("data") if path.exists() else data
-    if os.path.abspath(found) != os.path.abspath(data):
+    evaluated = read_json(path).get("data") if path.exists() else data
+    if os.path.abspath(evaluated) != os.path.abspath(data):
         raise UserError(
-            f"{path} is the evaluation of {found}, not of {data}; name another folder with --output"
+            f"{path} is the evaluation of {evaluated}, not of {data}; name another folder with --output"
         )
 
 
 def _training_examples(config: Settings) -> Sequence[Any]:
-    """The run's training data, against which entities count as seen; none, which is said, if it is gone."""
+    """Returns the run's training examples, against which entities count as seen.
+
+    If the data is gone, logs that and returns none.
+    """
     try:
         return read_splits(task_class(config), config, processes.log, ["train"])["train"].examples
     except UserError as error:

@@ -1,15 +1,14 @@
-"""The verb `generate`."""
+"""The verb `generate`: continues text."""
 
 import argparse
 import contextlib
 import dataclasses
 import itertools
 import json
-import sys
 import time
 from pathlib import Path
 
-from jaxft.cli.command import command
+from jaxft.cli.command import command, log_to_stderr
 from jaxft.data.sources import files
 from jaxft.data.sources.sentences import check_readable
 from jaxft.errors import UserError
@@ -17,6 +16,22 @@ from jaxft.generation.options import GenerationOptions
 from jaxft.inference.output_file import open_output
 from jaxft.inference.writer import ROWS, Writer, read_prompts, writer_from_checkpoint, writer_from_run
 from jaxft.parallel import processes
+
+# Of the flags that are fields of `GenerationOptions`.
+HELP = {
+    "max_new_tokens": "most tokens of a text",
+    "temperature": "0: the likeliest token; above 0: tokens are drawn, their scores divided by it",
+    "top_k": "draw from so many of the likeliest tokens, 0 for all",
+    "top_p": "draw from the likeliest tokens that have this probability together",
+    "min_p": "draw from tokens at least this fraction as likely as the likeliest",
+    "repetition_penalty": "divides the scores of tokens that were there, 1 for none",
+    "no_repeat_ngram": "no n-gram of this many tokens occurs twice, 0 for no limit",
+    "beams": "texts that are followed in beam search",
+    "length_penalty": "a beam's score is divided by its length to this power",
+    "early_stopping": "end beam search with as many finished texts as beams",
+    "samples": "texts a prompt",
+    "seed": "of chance; the same seed draws the same",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,61 +57,52 @@ def main(argv: list[str] | None = None) -> None:
         if field.type is bool:
             parser.add_argument(flag, action="store_true", help=HELP[field.name])
         else:
-            help = f"{HELP[field.name]}; default {field.default}"
-            parser.add_argument(flag, type=field.type, default=field.default, help=help)
+            parser.add_argument(
+                flag,
+                type=field.type,
+                default=field.default,
+                help=f"{HELP[field.name]}; default {field.default}",
+            )
     with command(parser, argv) as flags:
         run_generate(flags)
 
 
-HELP = {
-    "max_new_tokens": "most tokens of a text",
-    "temperature": "0: the likeliest token; above 0: tokens are drawn, their scores divided by it",
-    "top_k": "draw from so many of the likeliest tokens, 0 for all",
-    "top_p": "draw from the likeliest tokens that have this probability together",
-    "min_p": "draw from tokens at least this fraction as likely as the likeliest",
-    "repetition_penalty": "divides the scores of tokens that were there, 1 for none",
-    "no_repeat_ngram": "no n-gram of this many tokens occurs twice, 0 for no limit",
-    "beams": "texts that are followed in beam search",
-    "length_penalty": "a beam's score is divided by its length to this power",
-    "early_stopping": "end beam search with as many finished texts as beams",
-    "samples": "texts a prompt",
-    "seed": "of chance; the same seed draws the same",
-}
-
-
-def _log(line: str) -> None:
-    if processes.is_main_process():
-        print(line, file=sys.stderr, flush=True)
-
-
 def run_generate(flags: argparse.Namespace) -> None:
-    """Generates for the flags. Raises `UserError` for a bad model, prompt or option."""
+    """Generates as the flags say.
+
+    Raises:
+      UserError: a bad model, prompt or option.
+    """
     options = GenerationOptions(
         **{field.name: getattr(flags, field.name) for field in dataclasses.fields(GenerationOptions)}
     )
     if flags.rows < 1:
         raise UserError(f"--rows {flags.rows}: expected 1 or more")
-    writer = writer_from_run(Path(flags.run), _log) if flags.run else writer_from_checkpoint(flags.checkpoint)
+    writer = (
+        writer_from_run(Path(flags.run), log_to_stderr)
+        if flags.run
+        else writer_from_checkpoint(flags.checkpoint)
+    )
     if flags.prompt is not None:
-        _print(writer, flags, options)
+        _answer_prompt(writer, flags, options)
         return
     files.check_single_file(flags.input)
     check_readable(flags.input, "- for stdin")
     began, count = time.perf_counter(), 0
     with open_output(flags.output) as put:
-        rows, again = itertools.tee(read_prompts(flags.input, writer))
-        prompts = (prompt for _, prompt in again)
+        records, records_for_prompts = itertools.tee(read_prompts(flags.input, writer))
+        prompts = (prompt for _, prompt in records_for_prompts)
         texts = writer.generate(prompts, options, stop=flags.stop, rows=flags.rows)
-        for (record, _), generated in zip(rows, texts, strict=True):
-            found = [one.text for one in generated]
-            value = found if options.samples > 1 else found[0]
+        for (record, _), generated in zip(records, texts, strict=True):
+            samples = [sample.text for sample in generated]
+            value = samples if options.samples > 1 else samples[0]
             put([json.dumps(record | {"generated": value}, ensure_ascii=False).encode() + b"\n"])
             count += 1
-    _log(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
+    log_to_stderr(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
 
 
-def _print(writer: Writer, flags: argparse.Namespace, options: GenerationOptions) -> None:
-    """Prints what follows `--prompt`: one text as it is made, several with a line between them."""
+def _answer_prompt(writer: Writer, flags: argparse.Namespace, options: GenerationOptions) -> None:
+    """Prints what follows `--prompt`: a single text while it is made, several with a line between them."""
     if flags.output != "-":
         raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")
     if options.samples == 1:
@@ -108,4 +114,4 @@ def _print(writer: Writer, flags: argparse.Namespace, options: GenerationOptions
         print()
         return
     for [*texts] in writer.generate([flags.prompt], options, stop=flags.stop):
-        processes.log("\n----\n".join(one.text for one in texts))
+        processes.log("\n----\n".join(sample.text for sample in texts))

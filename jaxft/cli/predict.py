@@ -1,22 +1,20 @@
-"""Predicts with a run's best weights, as a stream: `python -m jaxft predict --run RUN --input FILE --output FILE`.
+"""The verb `predict`: reads examples as a stream and writes them back with predictions.
 
-What comes out is what came in, line for line, with predictions added; `jaxft.predictions` says for each task what
-it reads and what it adds.
+The output is the input, line for line, with predictions added. `answers.py` in a task's folder says what the task reads
+and what it adds.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxft.cli.command import command
+from jaxft.cli.command import command, log_to_stderr
 from jaxft.data.sources import files
 from jaxft.errors import UserError
 from jaxft.inference.model import open_model
 from jaxft.inference.output_file import open_output
-from jaxft.parallel import processes
 from jaxft.tasks.lines import InputLines
 from jaxft.tasks.multi_task.answers import MultiTaskOutput
 from jaxft.tasks.question_answering.answers import QuestionAnsweringOutput
@@ -25,19 +23,20 @@ from jaxft.tasks.token_classification.answers import TokenClassificationOutput
 from jaxft.training.workdir import Run, open_run
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "squad", "text")
-CHUNK_BATCHES = 4  # of as many words as a batch has slots; at 1.5 subwords a word it is six batches
+# A chunk has as many words as this many batches have slots; at 1.5 subwords a word it fills six batches.
+CHUNK_BATCHES = 4
 
 
 class Output(Protocol):
-    """The examples of an input, and the input with what was predicted for them."""
+    """An input: its examples, and its lines with predictions added."""
 
     lines: InputLines
 
     def examples(self) -> Iterator[Any]:
-        """The examples, read as they are asked for."""
+        """Yields the examples, read as they are asked for."""
 
     def render(self, example: Any, prediction: Any) -> list[bytes]:
-        """What is written for the next example, with the lines before it."""
+        """Returns what to write for the next example, with the lines before it."""
 
 
 # By task; made of the run and the flags.
@@ -67,15 +66,11 @@ def main(argv: list[str] | None = None) -> None:
         run_predict(flags)
 
 
-def _log(line: str) -> None:
-    if processes.is_main_process():
-        print(line, file=sys.stderr, flush=True)
-
-
 def run_predict(flags: argparse.Namespace) -> None:
     """Streams the input through the model to the output.
 
-    Raises `UserError` for a bad run, input or output; what is wrong with the run or the names is found first.
+    Raises:
+      UserError: a bad run, input or output; a mistake in the run or the names is reported first.
     """
     run = open_run(Path(flags.run))
     if run.config.task not in OUTPUTS:
@@ -86,7 +81,7 @@ def run_predict(flags: argparse.Namespace) -> None:
     files.check_single_file(flags.input)
     output = OUTPUTS[run.config.task](run, flags)
     with open_output(flags.output) as put:
-        model = open_model(run, _log)
+        model = open_model(run, log_to_stderr)
         chunks = model.task.predict_stream(
             output.examples(),
             run.checkpoint.tokenizer,
@@ -101,4 +96,4 @@ def run_predict(flags: argparse.Namespace) -> None:
             examples += len(chunk)
         put(output.lines.take_rest())
     seconds = time.perf_counter() - began
-    _log(f"{examples:,} texts in {seconds:.1f} s")
+    log_to_stderr(f"{examples:,} texts in {seconds:.1f} s")

@@ -9,14 +9,9 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxft.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_NON_FINITE,
-    EXIT_PREEMPTED,
-    exit_on_user_error,
-)
+from jaxft.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_PREEMPTED, exit_on_user_error, first_line
 from jaxft.parallel import heartbeat, processes
-from jaxft.parallel.launch_detection import first_line, join_processes
+from jaxft.parallel.launch_detection import join_processes
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +39,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def as_process(flags: argparse.Namespace) -> Iterator[None]:
-    """The body of a command: joins the other processes, turns errors into exit codes, and ends with the others.
+    """Runs the block as one of several processes.
 
-    An error of one process is printed there, with its number, and ends the others, which say whose it was.
+    Joins the other processes before the block, turns its errors into exit codes, and ends together with the others. An
+    error of one process is printed there, with its number, and ends the others, which say whose it was.
     """
     with exit_on_user_error():
         join_processes(flags)
@@ -61,7 +57,7 @@ def as_process(flags: argparse.Namespace) -> Iterator[None]:
             yield
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if code not in (0, EXIT_PREEMPTED, EXIT_NON_FINITE):  # these all processes end with
+        if code not in (0, EXIT_PREEMPTED, EXIT_NON_FINITE):  # with these codes all processes end at once
             beat.leave(code, str(error.__context__ or "") or f"exit code {code}")
         _end(beat)
         raise
@@ -70,7 +66,7 @@ def as_process(flags: argparse.Namespace) -> Iterator[None]:
     except BaseException as error:
         who = f"process {processes.index()}"
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            # What all compute together fails in those that are left when one is lost.
+            # If a process is lost, the computations that it shares with the others fail in those.
             print(f"{who}: {first_line(error)}; waiting to hear whether a process is lost", file=sys.stderr)
             beat.await_verdict()
         print(f"{who}: {traceback.format_exc()}", file=sys.stderr, flush=True)
@@ -80,10 +76,13 @@ def as_process(flags: argparse.Namespace) -> Iterator[None]:
 
 
 def _separate_stdout() -> None:
-    """Has what native libraries print go to stderr (gloo speaks of its ranks): stdout may be a file of results."""
+    """Sends to stderr what native libraries print on stdout, which may be a file of results; gloo prints its ranks.
+
+    Python's own stdout stays where it is.
+    """
     out = sys.stdout
     out.flush()
-    sys.stdout = open(  # to the end of the process
+    sys.stdout = open(  # stays open to the end of the process
         os.dup(out.fileno()),
         "w",
         encoding=out.encoding,
@@ -94,7 +93,7 @@ def _separate_stdout() -> None:
 
 
 def _end(beat: heartbeat.Heartbeat) -> None:
-    """Waits until all processes have come to their end, however long another one writes its files."""
+    """Waits until all processes have finished, however long one of them writes its files, and disconnects."""
     processes.gather(None)
     beat.close()
     jax.distributed.shutdown()

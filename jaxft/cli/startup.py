@@ -1,4 +1,4 @@
-"""What a command sets up before it computes: huge pages, no torch, the cache of programs, memory given back."""
+"""Sets up the process of a command before it computes: huge pages, no torch, the cache of compiled programs."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ TUNABLE = "glibc.malloc.hugetlb=1"  # malloc marks its memory with madvise(MADV_
 def use_huge_pages() -> None:
     """Starts this command again with the tunable set, which glibc reads only at the start of a process.
 
-    To be called before slow imports. Does nothing where it is set, or glibc isn't the allocator.
+    Call it before slow imports. It does nothing if the tunable is set, or if glibc isn't the allocator.
     XLA:CPU's block of temporaries (350 MB for a MiniLM step of 8 x 128) is mapped, zeroed and unmapped at
     each step; in pages of 4 KiB that took a sixth of the CPU time, in pages of 2 MiB half of that.
     """
@@ -22,25 +22,27 @@ def use_huge_pages() -> None:
 
 
 def leave_torch_out() -> None:
-    """Imports transformers' tokenizers without torch, which they would load wherever it is installed.
+    """Imports transformers' tokenizers without torch, which they would load if it is installed.
 
-    To be called by a command that needs no torch, before other code imports transformers. It saves 180 MiB
-    and two seconds. Does nothing once torch is imported.
+    Call it in a command that needs no torch, before other code imports transformers. It saves 180 MiB and two seconds.
+    It does nothing once torch is imported.
     """
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that models won't be available
+    os.environ.setdefault(
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"
+    )  # it would warn that models are not available
     if "torch" in sys.modules:
         return
     sys.modules["torch"] = None
-    import transformers.models.auto.tokenization_auto  # noqa: F401  transformers remembers what it found
+    import transformers.models.auto.tokenization_auto  # noqa: F401  transformers remembers that there is no torch
 
     del sys.modules["torch"]
 
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
-    import jax  # here, for `use_huge_pages` comes before slow imports
+    import jax  # not at the top: `use_huge_pages` comes before slow imports
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
-    # Of many small programs too: at jax's 1 s a second start would compile dozens again.
+    # Small programs are kept too: with jax's limit of 1 s a second start would compile dozens again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

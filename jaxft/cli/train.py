@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from jaxft.cli import startup
+from jaxft.cli.command import check_overrides
 from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.config.loading import recipe_name
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from jaxft.training.run import train
 from jaxft.training.settings import load_settings
 
-# What to do about a folder that could be written when the run began, and cannot any more.
+# What a user does about a workdir that could be written when the run began, and no longer can.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS), "make it writable again"
 )
@@ -35,17 +36,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_flags(parser)
     parser.epilog = "Any setting: --config.optim.lr=3e-5 (README.md lists them)."
-    flags, rest = parser.parse_known_args(argv)
+    flags, overrides = parser.parse_known_args(argv)
     with as_process(flags):
-        if unknown := [text for text in rest if not text.startswith("--config.")]:
-            raise UserError(f"{unknown[0]}: unknown flag; settings are given as --config.optim.lr=3e-5")
-        config = load_settings(flags.config, rest)
-        workdir = Path(flags.workdir or "runs") / ("" if flags.workdir else recipe_name(flags.config))
+        check_overrides(overrides)
+        config = load_settings(flags.config, overrides)
+        workdir = Path(flags.workdir) if flags.workdir else Path("runs") / recipe_name(flags.config)
         startup.use_compilation_cache()
         try:
-            train(config, workdir, _steps(flags.profile_steps))
-        except Preempted as stopped:
-            print(stopped, file=sys.stderr, flush=True)
+            train(config, workdir, _parse_steps(flags.profile_steps))
+        except Preempted as preempted:
+            print(preempted, file=sys.stderr, flush=True)
             sys.exit(EXIT_PREEMPTED)
         except KeyboardInterrupt:
             print(
@@ -61,11 +61,11 @@ def main(argv: list[str] | None = None) -> None:
             ) from error
 
 
-def _steps(text: str | None) -> range:
-    """`FROM:TO` as a range; None is no steps. Raises `UserError` for anything else."""
+def _parse_steps(text: str | None) -> range:
+    """Returns the steps of `FROM:TO`, none for None; raises `UserError` for anything else."""
     if text is None:
         return range(0)
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    if not found or not (steps := range(int(found[1]), int(found[2]))):
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or not (steps := range(int(match[1]), int(match[2]))):
         raise UserError(f"--profile_steps {text}: expected FROM:TO with FROM below TO, such as 20:25")
     return steps

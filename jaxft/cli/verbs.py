@@ -1,12 +1,12 @@
-"""Lists the verbs, and starts one as the command of this process."""
+"""Lists the verbs, and runs one as the command of this process."""
 
 import importlib
 from collections.abc import Sequence
 
 from jaxft.cli import startup
 
-# Each verb is a module of this package with a `main(argv)`. Its steps run before slow imports: `use_huge_pages` starts
-# the process again, and transformers must be imported before `leave_torch_out` ends.
+# Each verb is a module of this package with a `main(argv)`. The functions listed here prepare its process, before slow
+# imports: `use_huge_pages` starts the process again, and `leave_torch_out` imports transformers.
 VERBS = {
     "train": (startup.use_huge_pages, startup.leave_torch_out),
     "evaluate": (startup.leave_torch_out,),

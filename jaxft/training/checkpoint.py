@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from jaxft.errors import UserError
+from jaxft.errors import UserError, first_line
 from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
 
@@ -125,7 +125,7 @@ class RunCheckpoints:
             self._remove_unfinished()  # it takes up the room that the next save, and the log, need
             self._manager.reload()  # else the manager counts the failed one, and would drop good ones for it
             self.log(
-                f"warning: checkpoint {step} could not be saved in {self.folder} ({_first_line(error)}); the run "
+                f"warning: checkpoint {step} could not be saved in {self.folder} ({first_line(error)}); the run "
                 f"goes on, earlier checkpoints are kept: {self.steps() or 'none'}"
             )
 
@@ -166,7 +166,7 @@ class RunCheckpoints:
                 if "RESOURCE_EXHAUSTED" in str(error):  # too little memory is not damage
                     raise
                 damaged.append(step)
-                reason = _first_line(error)[:200]
+                reason = first_line(error)[:200]
                 self.log(
                     f"warning: checkpoint {self.folder / str(step)} is damaged ({reason}); trying the one before"
                 )
@@ -216,8 +216,3 @@ class RunCheckpoints:
 def _checksum(meta: dict, digests: list[int]) -> str:
     """Returns the SHA-256 of a checkpoint's plain values."""
     return hashlib.sha256(json.dumps([meta, digests], sort_keys=True).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or its type if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
