@@ -1,7 +1,6 @@
 """Checkpoints: what was saved comes back to the bit, damage anywhere is found, a full disk costs one save."""
 
 import contextlib
-import json
 import resource
 import shutil
 
@@ -10,14 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.config.settings import replace
 from jaxft.errors import UserError
 from jaxft.training import checkpoint
-from jaxft.training.best import choose_selection_metric, is_better
 from jaxft.training.checkpoint import RunCheckpoints, digest_tree
-from jaxft.training.identity import FREE, MOVABLE, check_identity, settings_without
-from jaxft.training.settings import settings_from_config
-from jaxft.training.workdir import claim
 
 
 def tree(step: int, size: int = 2000) -> dict:
@@ -39,14 +33,14 @@ def same(a, b) -> bool:
 
 
 @pytest.fixture
-def said():
+def log_lines():
     return []
 
 
 @pytest.fixture
-def saved(tmp_path, said):
+def saved(tmp_path, log_lines):
     """A folder with checkpoints 1 and 2."""
-    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, log=said.append)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, log=log_lines.append)
     for step in (1, 2):
         checkpoints.save(step, tree(step), {"progress": {"best": 0.1 + 0.2, "labels": ["O", "B-X"]}})
     checkpoints.close()
@@ -62,22 +56,22 @@ def restore(folder, log, **options):
 
 
 @pytest.mark.parametrize("file_size", [checkpoint.FILE_SIZE, 1 << 14])
-def test_a_donated_state_is_saved_as_it_was(file_size, tmp_path, said, monkeypatch):
+def test_a_donated_state_is_saved_as_it_was(file_size, tmp_path, log_lines, monkeypatch):
     """In one file, and in several, which cut arrays."""
     monkeypatch.setattr(checkpoint, "FILE_SIZE", file_size)
     step = jax.jit(lambda t: jax.tree.map(lambda x: x * 3 + 1, t), donate_argnums=0)
     state = tree(1, size=100_000)
-    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, log=said.append)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=2, log=log_lines.append)
     for number in (1, 2, 3):
-        want = jax.tree.map(lambda x: np.array(x, copy=True), state)
+        expected = jax.tree.map(lambda x: np.array(x, copy=True), state)
         checkpoints.save(number, state, {"number": number, "x": float("nan")})
         for _ in range(5):  # while the save is under way
             state = step(state)
     checkpoints.wait()
-    found, got, meta = checkpoints.restore(lambda _: abstract(size=100_000))
+    restored_step, actual, meta = checkpoints.restore(lambda _: abstract(size=100_000))
     checkpoints.close()
-    assert (found, meta["number"]) == (3, 3) and same(got, want)
-    assert checkpoints.steps() == [2, 3] and said == []
+    assert (restored_step, meta["number"]) == (3, 3) and same(actual, expected)
+    assert checkpoints.steps() == [2, 3] and log_lines == []
     files = [path for path in (checkpoints.folder / "3/state").rglob("d/*") if path.stat().st_size > 1 << 13]
     assert (len(files) > 4) == (file_size == 1 << 14)
 
@@ -94,9 +88,9 @@ def test_any_flipped_bit_changes_the_digest():
                 bits[position] ^= 1 << bit
 
 
-def test_damage_to_any_file_is_found_or_harmless(saved, tmp_path, said):
+def test_damage_to_any_file_is_found_or_harmless(saved, tmp_path, log_lines):
     """A bit flipped in, or the end cut off, each file of the newest checkpoint: never a silently wrong state."""
-    _, _, meta = restore(saved, said.append)
+    _, _, meta = restore(saved, log_lines.append)
     used = set()
     for path in sorted(p.relative_to(saved) for p in (saved / "2").rglob("*") if p.is_file()):
         for damage in ("flip", "cut", "empty", "remove"):
@@ -110,11 +104,14 @@ def test_damage_to_any_file_is_found_or_harmless(saved, tmp_path, said):
                 (copy / path).write_bytes(b"")
             elif damage == "remove":
                 (copy / path).unlink()
-            said.clear()
-            found, got, other = restore(copy, said.append)
-            assert same(got, tree(found)) and other == meta, (path, damage)
-            if found == 1:
-                assert any(f"checkpoint {copy / '2'} is damaged" in line for line in said), (path, damage)
+            log_lines.clear()
+            step, restored, restored_meta = restore(copy, log_lines.append)
+            assert same(restored, tree(step)) and restored_meta == meta, (path, damage)
+            if step == 1:
+                assert any(f"checkpoint {copy / '2'} is damaged" in line for line in log_lines), (
+                    path,
+                    damage,
+                )
                 assert (tmp_path / "copy.damaged/2").is_dir()  # kept for whoever wants to look
                 used.add(path.parts[1])
             for folder in (copy, tmp_path / "copy.damaged"):
@@ -122,7 +119,7 @@ def test_damage_to_any_file_is_found_or_harmless(saved, tmp_path, said):
     assert used >= {"state", "meta"}
 
 
-def test_where_all_are_damaged_nothing_is_removed(saved, said):
+def test_where_all_are_damaged_nothing_is_removed(saved, log_lines):
     for step in ("1", "2"):
         for path in (saved / step).rglob("*"):
             if path.is_file():
@@ -130,27 +127,27 @@ def test_where_all_are_damaged_nothing_is_removed(saved, said):
     files = sorted(saved.rglob("*"))
     for _ in range(2):
         with pytest.raises(UserError, match=r"every checkpoint is damaged \(1, 2\); remove the folder"):
-            restore(saved, said.append)
+            restore(saved, log_lines.append)
     assert sorted(saved.rglob("*")) == files
 
 
-def test_a_checkpoint_of_another_run_is_refused_not_taken_for_damaged(saved, said):
+def test_a_checkpoint_of_another_run_is_refused_not_taken_for_damaged(saved, log_lines):
     def other(_):
         raise UserError("other labels")
 
-    checkpoints = RunCheckpoints(saved, keep=2, log=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, log=log_lines.append)
     with pytest.raises(UserError, match="other labels"):
         checkpoints.restore(other)
-    assert checkpoints.steps() == [1, 2] and said == []
+    assert checkpoints.steps() == [1, 2] and log_lines == []
     checkpoints.close()
 
 
-def test_reading_leaves_a_save_under_way_alone(saved, said):
+def test_reading_leaves_a_save_under_way_alone(saved, log_lines):
     unfinished = saved / "3.orbax-checkpoint-tmp"
     unfinished.mkdir()
-    assert restore(saved, said.append, read_only=True)[0] == 2
+    assert restore(saved, log_lines.append, read_only=True)[0] == 2
     assert unfinished.is_dir()
-    assert restore(saved, said.append)[0] == 2
+    assert restore(saved, log_lines.append)[0] == 2
     assert not unfinished.exists()  # left by a run that was killed
 
 
@@ -165,73 +162,40 @@ def no_room(file_bytes: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_without_room_is_not_filled(saved, said, monkeypatch):
+def test_a_disk_without_room_is_not_filled(saved, log_lines, monkeypatch):
     disk = shutil.disk_usage(saved)
-    checkpoints = RunCheckpoints(saved, keep=2, log=said.append)
+    checkpoints = RunCheckpoints(saved, keep=2, log=log_lines.append)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=20_000))
     checkpoints.save(3, tree(3), {})
-    assert "checkpoint 3 could not be saved" in said[0] and "earlier checkpoints are kept: [1, 2]" in said[0]
-    assert "(it takes 0.0 MiB, the disk has 0.0 MiB left)" in said[0]
+    assert (
+        "checkpoint 3 could not be saved" in log_lines[0]
+        and "earlier checkpoints are kept: [1, 2]" in log_lines[0]
+    )
+    assert "(it takes 0.0 MiB, the disk has 0.0 MiB left)" in log_lines[0]
     assert sorted(p.name for p in saved.iterdir()) == ["1", "2"]
     monkeypatch.undo()
     checkpoints.save(4, tree(4), {})
     checkpoints.close()
-    assert checkpoints.steps() == [2, 4] and len(said) == 1
+    assert checkpoints.steps() == [2, 4] and len(log_lines) == 1
 
 
-def test_a_full_disk_costs_the_save_and_nothing_else(saved, said):
-    checkpoints = RunCheckpoints(saved, keep=2, log=said.append)
+def test_a_full_disk_costs_the_save_and_nothing_else(saved, log_lines):
+    checkpoints = RunCheckpoints(saved, keep=2, log=log_lines.append)
     with no_room(4000):
         for step in (3, 4, 5):
             checkpoints.save(step, tree(step), {})
             checkpoints.wait()
             assert checkpoints.steps() == [1, 2]
-    assert len(said) == 3
-    for step, line in zip((3, 4, 5), said, strict=True):
+    assert len(log_lines) == 3
+    for step, line in zip((3, 4, 5), log_lines, strict=True):
         assert line.startswith(f"warning: checkpoint {step} could not be saved in {saved} (")
         assert (
             "too large" in line and line.endswith("earlier checkpoints are kept: [1, 2]") and "\n" not in line
         )
-    found, got, _ = checkpoints.restore(abstract)
-    assert found == 2 and same(got, tree(2))
+    restored_step, restored, _ = checkpoints.restore(abstract)
+    assert restored_step == 2 and same(restored, tree(2))
     for step in (6, 7):
         checkpoints.save(step, tree(step), {})
     checkpoints.close()
     assert sorted(p.name for p in saved.iterdir()) == ["6", "7"]  # nothing half-written takes up room
-    assert len(said) == 3
-
-
-def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
-    """In the folder's config.json, and in what its checkpoints hold of the settings."""
-    config = settings_from_config({"task": "token_classification"})
-    claim(tmp_path, config)
-    (tmp_path / "metrics.jsonl").write_text("{}\n")  # it has trained
-    older = json.loads((tmp_path / "config.json").read_text())
-    del older["optim"]["gradients"], older["train"]["deterministic"]
-    (tmp_path / "config.json").write_text(json.dumps(older))
-    claim(tmp_path, config)
-    wanted = {"settings": settings_without(config, FREE + MOVABLE), "labels": ["O"], "order": "a"}
-    kept = {key: value for key, value in wanted["settings"].items() if key != "optim.gradients"}
-    check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
-    with pytest.raises(UserError, match="the order that jaxft trains in changed since its checkpoint"):
-        check_identity({"identity": wanted | {"settings": kept, "order": "b"}}, wanted, tmp_path)
-    config = replace(config, {"optim.gradients": "bfloat16"})
-    with pytest.raises(UserError, match="config.optim.gradients was 'float32', is 'bfloat16'"):
-        claim(tmp_path, config)
-    wanted["settings"]["optim.gradients"] = "bfloat16"
-    with pytest.raises(UserError, match="the settings changed since its checkpoint was saved"):
-        check_identity({"identity": wanted | {"settings": kept}}, wanted, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("metric", "less"),
-    [("loss", True), ("accuracy", False), ("topic/loss", True), ("f1/loss", False), ("topic/f1/loss", False)]
-    + [("sts/mse + topic/loss", True), ("sts/pearson+topic/f1/mae", False)],
-)
-def test_which_way_a_metric_is_better(metric, less):
-    config = settings_from_config({"task": "token_classification", "eval.metric": metric})
-    assert choose_selection_metric(config, None, [metric]) == metric
-    assert is_better(metric, 1.0, 2.0) == less and is_better(metric, 2.0, 1.0) == (not less)
-    config = replace(config, {"eval.metric": f"{metric}+{'topic/accuracy' if less else 'sts/mse'}"})
-    with pytest.raises(UserError, match="adds up what should grow and what should shrink"):
-        choose_selection_metric(config, None, [config.eval.metric])
+    assert len(log_lines) == 3

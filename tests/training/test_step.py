@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
 
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.losses import cross_entropy
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
@@ -113,12 +113,12 @@ def test_microbatches_change_nothing(plain):
     """With dropout on: masks are those of the row in the whole batch."""
     config = config_with(**SMOOTH, **{"batch.accumulate": 4})
     metrics, state = run(make_trainer(network(), config, total=10, warmup=0))
-    want, whole = run(plain)
-    for ours, theirs in zip(metrics, want, strict=True):
+    expected, expected_state = run(plain)
+    for ours, theirs in zip(metrics, expected, strict=True):
         assert ours["weight"] == theirs["weight"] > 0
         assert ours == pytest.approx(theirs, rel=2e-5)
     for name, value in state.trainable.items():
-        np.testing.assert_allclose(value, whole.trainable[name], atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(value, expected_state.trainable[name], atol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", [TokenClassification, CRFTagging])
@@ -137,11 +137,11 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     metrics, state = run(trainer, graphdef=graphdef)
     if kind is CRFTagging:
         plain = make_trainer(network(kind=kind), config, total=10, warmup=0)
-    want, whole = run(plain)
-    for ours, theirs in zip(metrics, want, strict=True):
+    expected, expected_state = run(plain)
+    for ours, theirs in zip(metrics, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-5)
     for name, value in stack(state.trainable).items():
-        np.testing.assert_allclose(value, whole.trainable[name], atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(value, expected_state.trainable[name], atol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -153,19 +153,19 @@ def test_settings_of_the_computation_change_no_result(plain, values):
     config = config_with(**SMOOTH, **{f"model.{key}": value for key, value in values.items()})
     hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2}
     hf_config |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}
-    sizes = backbone_sizes(config, hf_config)
+    sizes = resolve_sizes(config, hf_config)
     settings = {key: sizes[key] for key in ("remat", "unroll", "dtype")}
     assert settings["unroll"] == ("remat" not in values)  # by "auto" too
     assert {key: settings[key] for key in values} == values | ({"unroll": True} if "unroll" in values else {})
     metrics, state = run(make_trainer(network(**settings), config, total=10, warmup=0))
-    want, whole = run(plain)
-    for ours, theirs in zip(metrics, want, strict=True):
+    expected, expected_state = run(plain)
+    for ours, theirs in zip(metrics, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=0.03 if "dtype" in values else 1e-5)
     leaves = jax.tree.leaves((state.trainable, state.opt_state))
     assert {leaf.dtype.name for leaf in leaves if leaf.ndim} == {"float32"}
     for name, value in state.trainable.items():
         np.testing.assert_allclose(
-            value, whole.trainable[name], atol=5e-3 if "dtype" in values else 1e-5, err_msg=name
+            value, expected_state.trainable[name], atol=5e-3 if "dtype" in values else 1e-5, err_msg=name
         )
 
 
@@ -176,7 +176,7 @@ def test_recomputing_saves_memory():
         config = config_with(**{"model.remat": remat})
         hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4}
         hf_config |= {"num_attention_heads": 2, "intermediate_size": 128, "max_position_embeddings": 64}
-        sizes = backbone_sizes(config, hf_config)
+        sizes = resolve_sizes(config, hf_config)
         net = network(**{key: sizes[key] for key in SIZES})
         compiled = make_trainer(net, config, total=10, warmup=0).compile(Shape(16, 64))
         return compiled.memory_analysis().temp_size_in_bytes
@@ -186,28 +186,32 @@ def test_recomputing_saves_memory():
     with pytest.raises(
         UserError, match="remat=dots saves no memory on a CPU with config.model.unroll=yes; use"
     ):
-        backbone_sizes(config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"})
+        resolve_sizes(config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"})
 
 
 def test_a_state_with_its_layers_apart_is_the_same_state():
     """A state after some steps is stacked, as checkpoints hold it, and taken apart again without a change."""
-    stacked, apart = (
+    stacked_trainer, unstacked_trainer = (
         make_trainer(network(unroll=unroll), config_with(**SMOOTH), total=10, warmup=0)
         for unroll in (False, True)
     )
-    assert not stacked.net.unstacks_layers and apart.net.unstacks_layers
-    _, state = run(apart)
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, apart.abstract)
+    assert not stacked_trainer.net.unstacks_layers and unstacked_trainer.net.unstacks_layers
+    _, state = run(unstacked_trainer)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, unstacked_trainer.abstract)
     name = "backbone/layers/mlp/up/kernel"
     assert isinstance(state.trainable[name], tuple) and isinstance(state.opt_state[0].mu[name], tuple)
     as_stacked = map_parameter_dicts(stack, state)
-    assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, stacked.abstract)
-    assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(lambda leaf: leaf.shape, apart.stacked)
-    back = apart.restored_state(as_stacked)
+    assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(
+        lambda leaf: leaf.shape, stacked_trainer.abstract
+    )
+    assert jax.tree.map(jnp.shape, as_stacked) == jax.tree.map(
+        lambda leaf: leaf.shape, unstacked_trainer.stacked
+    )
+    back = unstacked_trainer.restored_state(as_stacked)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert stacked.restored_state(as_stacked) is as_stacked
+    assert stacked_trainer.restored_state(as_stacked) is as_stacked
 
 
 def test_gradients_in_bfloat16(plain):
@@ -218,13 +222,13 @@ def test_gradients_in_bfloat16(plain):
     held = re.findall(r":(\w+)\[[\d,]*\] = sharding_constraint\[", program)
     assert held.count("bf16") == sum(name.endswith(step.MATRICES) for name in trainer.abstract.trainable)
     metrics, state = run(trainer)
-    want, whole = run(plain)
-    for ours, theirs in zip(metrics, want, strict=True):
+    expected, expected_state = run(plain)
+    for ours, theirs in zip(metrics, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=0.01)
     leaves = jax.tree.leaves((state.trainable, state.opt_state))
     assert {leaf.dtype.name for leaf in leaves if leaf.ndim} == {"float32"}
     for name, value in state.trainable.items():
-        np.testing.assert_allclose(value, whole.trainable[name], atol=5e-3, err_msg=name)
+        np.testing.assert_allclose(value, expected_state.trainable[name], atol=5e-3, err_msg=name)
 
 
 def test_a_table_of_bfloat16_adds_its_gradient_up_in_float32():
@@ -364,14 +368,14 @@ def test_label_smoothing_and_class_weights_reach_the_loss():
     for values in ({"loss.label_smoothing": 0.2}, {"loss.class_weights": (("O", 0.25), ("B-X", 3.0))}):
         task = TokenClassification(LABELS, config=config_with(**values))
         weights = np.array([0.25, 3.0, 1.0]) if "loss.class_weights" in values else None
-        want = cross_entropy.cross_entropy(
+        expected = cross_entropy.cross_entropy(
             logits,
             arrays["labels"],
             arrays["weights"],
             label_smoothing=values.get("loss.label_smoothing", 0.0),
             class_weights=weights,
         )
-        assert jnp.allclose(jnp.stack(task.loss(model, arrays, None)), jnp.stack(want), rtol=1e-6)
+        assert jnp.allclose(jnp.stack(task.loss(model, arrays, None)), jnp.stack(expected), rtol=1e-6)
 
 
 def test_the_focus_reaches_the_loss():

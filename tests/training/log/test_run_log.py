@@ -1,4 +1,4 @@
-"""Writers and lines of a run: W&B, the progress bar, the log line with its share of the device's peak."""
+"""Writers of a run: W&B, the progress bar, metrics.jsonl."""
 
 import io
 import json
@@ -9,9 +9,7 @@ import pytest
 from rich.console import Console
 
 from jaxft.errors import UserError
-from jaxft.parallel import chips
 from jaxft.training.log.run_log import RunLog
-from jaxft.training.log.train_log import format_train_line
 
 
 class StandIn(types.ModuleType):
@@ -81,28 +79,3 @@ def test_numbers_past_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
     path.write_text('{"step": 4}\n{"step": 8}\n{"step": 12}\n{"step": 1')  # the last line was cut by a kill
     RunLog(tmp_path, tensorboard=False, wandb=False, config={}).start(8, 20)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [4, 8]
-
-
-def test_the_line_of_a_step():
-    values = {"loss": 1.23456, "grad_norm": 2.5, "lr": 3e-5, "real_tokens_per_s": 12345.6}
-    values |= {"padding_fraction": 0.011, "input_stall_fraction": 0.002}
-    line = format_train_line(20, 400, values)
-    assert line == (
-        "step 20/400  loss 1.2346  grad norm 2.50  lr 3.00e-05  12,346 tokens/s  padding 1.1%  input stall 0.2%"
-    )
-    assert format_train_line(20, 400, values | {"mfu": 0.4321}) == line + "  MFU 43.2%"
-
-
-@pytest.mark.parametrize(
-    "kind, peak",
-    [
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("TPU v5 lite", 197e12),
-        ("TPU v5", 459e12),
-        ("cpu", None),
-    ],
-)
-def test_peaks_of_devices(kind, peak):
-    assert chips.peak_flops(types.SimpleNamespace(device_kind=kind)) == peak

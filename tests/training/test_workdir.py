@@ -1,0 +1,35 @@
+"""A run's folder: whose it is, and which settings it goes on with."""
+
+import json
+
+import pytest
+
+from jaxft.config.settings import replace
+from jaxft.errors import UserError
+from jaxft.training.identity import FREE, MOVABLE, check_identity, settings_without
+from jaxft.training.settings import settings_from_config
+from jaxft.training.workdir import claim
+
+
+def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
+    """In the folder's config.json, and in what its checkpoints hold of the settings."""
+    config = settings_from_config({"task": "token_classification"})
+    claim(tmp_path, config)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")  # it has trained
+    older = json.loads((tmp_path / "config.json").read_text())
+    del older["optim"]["gradients"], older["train"]["deterministic"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    claim(tmp_path, config)
+    identity = {"settings": settings_without(config, FREE + MOVABLE), "labels": ["O"], "order": "a"}
+    older_settings = {key: value for key, value in identity["settings"].items() if key != "optim.gradients"}
+    check_identity({"identity": identity | {"settings": older_settings}}, identity, tmp_path)
+    with pytest.raises(UserError, match="the order that jaxft trains in changed since its checkpoint"):
+        check_identity(
+            {"identity": identity | {"settings": older_settings, "order": "b"}}, identity, tmp_path
+        )
+    config = replace(config, {"optim.gradients": "bfloat16"})
+    with pytest.raises(UserError, match="config.optim.gradients was 'float32', is 'bfloat16'"):
+        claim(tmp_path, config)
+    identity["settings"]["optim.gradients"] = "bfloat16"
+    with pytest.raises(UserError, match="the settings changed since its checkpoint was saved"):
+        check_identity({"identity": identity | {"settings": older_settings}}, identity, tmp_path)
