@@ -1,17 +1,17 @@
-"""Tiny checkpoints, corpora and runs that tests of the whole program share."""
+"""Fixtures that tests share: tiny checkpoints, corpora and runs, and ways to run commands."""
 
 import importlib.metadata
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Programs of tiny steps: most of their time is the compiler's, of which these leave out half and more.
-# XLA_FLAGS= python -m pytest tests what users compile.
+# Tests run tiny steps, so most of their time is the compiler's; these flags save half of that and more.
+# `XLA_FLAGS= python -m pytest` tests what users compile.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_max_isa=SSE4_2"
-    # Newer ones end at a flag that they don't know.
-    + " --xla_cpu_use_fusion_emitters=false" * (importlib.metadata.version("jaxlib") < "0.11"),
+    # Newer versions don't know this flag, and end at it.
+    + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib") < "0.11" else ""),
 )
 
 import itertools
@@ -28,21 +28,33 @@ from jaxft.cli import startup
 from jaxft.data.demo import ner
 
 pytest.register_assert_rewrite("tests.interruption")
-# Files of minutes: they come first, so that at the end no process is left with one while the other waits.
-LONG = "distributed resume sharding language_model train train_settings step predict classification".split()
+# Files that take minutes. They come first, so that at the end no process works alone on one of them.
+SLOW_FILES = (
+    "several_processes",
+    "resume",
+    "meshes",
+    "causal_lm",
+    "train",
+    "train_settings",
+    "step",
+    "predict",
+    "sequence_classification",
+)
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items) -> None:
+    """Puts the tests of slow files first."""
+
     def rank(item) -> int:
         name = item.path.stem.removeprefix("test_")
-        return LONG.index(name) if name in LONG else len(LONG)
+        return SLOW_FILES.index(name) if name in SLOW_FILES else len(SLOW_FILES)
 
     items.sort(key=rank)
 
 
 def write_conll(path: pathlib.Path, sentences) -> pathlib.Path:
-    """Two columns, an empty line after each sentence."""
+    """Writes two columns, word and tag, and an empty line after each sentence."""
     blocks = ("".join(f"{w}\t{t}\n" for w, t in zip(s.words, s.tags, strict=True)) for s in sentences)
     path.write_text("\n".join(blocks), encoding="utf-8")
     return path
@@ -129,7 +141,7 @@ def tiny_gpt2(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
-    """Flags of `jaxft.main` for a run of seconds: packing, accumulation and dropout on, five epochs."""
+    """Flags of the verb `train` for a run of seconds: packing, accumulation and dropout on, five epochs."""
     settings = {
         "model.checkpoint": tiny_bert,
         **{f"data.{name}": path for name, path in corpus.items()},
@@ -142,7 +154,7 @@ def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
         "eval.rows": 8,
         "eval.every_steps": 20,
         "eval.bootstrap": 100,
-        "checkpoint.every_steps": 7,  # not with each evaluation, so that what lies between is kept as well
+        "checkpoint.every_steps": 7,  # not at each evaluation, so that sums between log lines are kept too
         "log.every_steps": 4,
         "log.tensorboard": False,
     }
@@ -153,11 +165,11 @@ def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory) -> str:
-    """The folder that keeps what tests compile, in their processes and in commands, for the tests that follow."""
+    """The folder that keeps the compiled programs of tests and commands for the tests that follow."""
     import jax
 
     base = tmp_path_factory.getbasetemp()
-    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for both processes
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # the same for both processes
     cache = os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "xla-cache")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
@@ -172,12 +184,12 @@ def environment(compiled_programs) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def python(environment, tmp_path_factory):
-    """The words that start a Python which has imported already what commands import, half of a short run's time."""
+    """The command line of a Python that has already imported what commands import: half of a short run's time."""
     script, path = (
         pathlib.Path(__file__).parent / "warm_python.py",
         tmp_path_factory.mktemp("python") / "socket",
     )
-    # Set, as a command sets it by starting itself again; and one thread, for threads do not survive a fork.
+    # The tunable for which a command would start itself again; a single thread, because threads do not survive a fork.
     settings = {"GLIBC_TUNABLES": startup.TUNABLE, "OPENBLAS_NUM_THREADS": "1"}
     server = subprocess.Popen(
         [sys.executable, script, path],
@@ -185,14 +197,14 @@ def python(environment, tmp_path_factory):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    with server:  # which ends with its stdin
+    with server:  # it ends when its stdin is closed
         assert server.stdout.readline() == b"ready\n"
         yield [sys.executable, "-I", "-S", str(script), str(path)]
 
 
 @pytest.fixture(scope="session")
 def command(environment, python):
-    """Runs `python -m jaxft VERB FLAGS`; gives the finished process with its text. `cold`: in a Python of its own."""
+    """A function that runs `python -m jaxft VERB FLAGS` and returns the finished process; `cold`: in a new Python."""
 
     def run(verb: str, *flags, timeout: float = 300, cold=False, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -209,7 +221,10 @@ def command(environment, python):
 
 @pytest.fixture(scope="session")
 def on_eight_devices(environment, python):
-    """Runs a Python script on eight virtual CPU devices, this folder and `more` its arguments; its last line's JSON."""
+    """A function that runs a Python script on eight virtual CPU devices and returns the JSON of its last line.
+
+    The script's arguments are this folder and `more`.
+    """
 
     def run(script: str, *more: str):
         flags = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"

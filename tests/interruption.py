@@ -1,4 +1,4 @@
-"""A run that is told to stop in the middle, and the same command again: it must end as if nothing had been."""
+"""Checks that a run that is stopped in the middle, and started again, ends as if it had not been stopped."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from jaxft.training.run import train
 
 
 def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint by path."""
+    """Returns all arrays of a checkpoint by path."""
     with ocp.CheckpointManager(
         checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)
     ) as manager:
@@ -25,8 +25,16 @@ def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def assert_a_stopped_run_ends_bit_identically(config, whole, workdir, monkeypatch, *, at: int) -> None:
-    """`config`'s run in `workdir`, stopped by SIGTERM in step `at` and started again, ends as the one in `whole`."""
+def assert_a_stopped_run_ends_bit_identically(config, undisturbed, workdir, monkeypatch, *, at: int) -> None:
+    """Checks that a run stopped by SIGTERM in step `at` and started again ends as the one in `undisturbed`.
+
+    Args:
+      config: the settings of both runs.
+      undisturbed: the folder of a finished run.
+      workdir: a new folder.
+      monkeypatch: pytest's.
+      at: the step.
+    """
     original = Loader.batch
 
     def stopping(self, number):
@@ -38,9 +46,10 @@ def assert_a_stopped_run_ends_bit_identically(config, whole, workdir, monkeypatc
         patch.setattr(Loader, "batch", stopping)
         with pytest.raises(Preempted, match="the same command goes on from there"):
             train(config, workdir)
-    again, summary = train(config, workdir), json.loads((whole / "summary.json").read_text())
+    resumed_summary = train(config, workdir)
+    summary = json.loads((undisturbed / "summary.json").read_text())
     for key in {"dev", "test", "best_step", "steps"} & summary.keys():
-        assert again[key] == summary[key]
-    one, other = (arrays(run / "checkpoints" / str(summary["steps"])) for run in (whole, workdir))
-    assert one.keys() == other.keys()
-    assert [k for k in one if one[k].tobytes() != other[k].tobytes()] == []
+        assert resumed_summary[key] == summary[key]
+    expected, actual = (arrays(run / "checkpoints" / str(summary["steps"])) for run in (undisturbed, workdir))
+    assert actual.keys() == expected.keys()
+    assert [name for name in expected if actual[name].tobytes() != expected[name].tobytes()] == []

@@ -1,9 +1,10 @@
-"""A Python that has imported everything already: `warm_python.py SOCKET -m jaxft.main ...` in a tenth of a second.
+"""Runs commands in a Python that has already imported everything: `warm_python.py SOCKET -m jaxft train ...`.
 
-`warm_python.py SOCKET` serves: it imports what commands import and, for each client, forks a process that runs the
-client's arguments as `python` would, in the client's folder and environment and on its stdin, stdout and stderr. The
-client ends as that process does, and takes it along where it is killed. The fork has no backend of JAX, which starts
-no threads before; it shares with its siblings the seed of `hash`, and settings that are read during imports.
+That takes a tenth of a second. `warm_python.py SOCKET` is the server: it imports what commands import and, for each
+client, forks a process that runs the client's arguments as `python` would, in the client's folder and environment and
+on its stdin, stdout and stderr. The client ends as that process does; if the client is killed, the process is too. The
+fork has no JAX backend, because the server starts none and so has no threads. It shares with its siblings the seed of
+`hash` and the settings that are read during imports.
 """
 
 import json
@@ -26,7 +27,7 @@ MODULES = (
 
 
 def ask(path: str, arguments: list[str]) -> None:
-    """Has the server run the arguments; ends as they end."""
+    """Asks the server to run the arguments, and ends as that process ends."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(path)
         request = [arguments, os.getcwd(), dict(os.environ)]
@@ -38,7 +39,7 @@ def ask(path: str, arguments: list[str]) -> None:
 
 
 def serve(path: str) -> list[str]:
-    """Forks for each client until stdin ends. Returns in a fork only: the arguments that it is to run."""
+    """Forks for each client until stdin ends. Returns only in a fork: the arguments that it must run."""
     import contextlib
     import select
 
@@ -49,7 +50,7 @@ def serve(path: str) -> list[str]:
         while True:
             ready, _, _ = select.select([listener, sys.stdin], [], [])
             with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # those that have ended
+                while os.waitpid(-1, os.WNOHANG)[0]:  # collects those that have ended
                     pass
             if sys.stdin in ready:
                 os._exit(0)
@@ -66,7 +67,7 @@ def serve(path: str) -> list[str]:
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(folder)
-    tunables = {"GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]}  # of the process, so of its forks
+    tunables = {"GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]}  # a fork has those of the server
     os.environ.clear()
     os.environ.update(environment | tunables)
     return arguments
@@ -89,15 +90,16 @@ def watch(client: socket.socket, pid: int) -> None:
 
 
 def fork() -> int:
+    """Forks without JAX's warning."""
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # JAX's: that it may run threads
+        warnings.simplefilter("ignore")  # it says that JAX may run threads
         return os.fork()
 
 
 def import_all() -> None:
-    """What commands import, at their start or on their way, but torch."""
+    """Imports all that commands import, at their start or later, except torch."""
     import gc
     import importlib
 
@@ -106,7 +108,7 @@ def import_all() -> None:
     startup.leave_torch_out()
     for name in MODULES:
         importlib.import_module(name)
-    gc.freeze()  # else its first run would touch, and so copy, all of it
+    gc.freeze()  # else a fork's first collection would touch, and so copy, all of it
 
 
 def become(arguments: list[str]) -> None:
