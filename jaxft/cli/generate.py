@@ -10,7 +10,6 @@ from pathlib import Path
 
 from jaxft.cli.command import command, log_to_stderr
 from jaxft.data.sources import files
-from jaxft.data.sources.sentences import check_readable
 from jaxft.errors import UserError
 from jaxft.generation.options import GenerationOptions
 from jaxft.inference.output_file import open_output
@@ -87,7 +86,7 @@ def run_generate(flags: argparse.Namespace) -> None:
         _answer_prompt(writer, flags, options)
         return
     files.check_single_file(flags.input)
-    check_readable(flags.input, "- for stdin")
+    files.check_readable(flags.input, "- for stdin")
     began, count = time.perf_counter(), 0
     with open_output(flags.output) as put:
         records, records_for_prompts = itertools.tee(read_prompts(flags.input, writer))

@@ -15,7 +15,7 @@ import jax
 from flax import nnx
 
 from jaxft.data.encoding.documents import encode_prompts, find_boundary_tokens
-from jaxft.data.sources import conll, documents, records
+from jaxft.data.sources import documents, files, records
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
 from jaxft.generation.options import GenerationOptions
@@ -211,7 +211,7 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
     """
     reader = records.read_csv if source.endswith(".csv") else records.read_jsonl
     if not source.endswith((".jsonl", ".ndjson", ".json", ".csv")):
-        for _, line in conll.read_lines(source):
+        for _, line in files.read_lines(source):
             if line := line.rstrip("\r\n"):
                 yield {"prompt": line}, line
         return

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxft.data.sources import conll
+from jaxft.data.sources import files
 from jaxft.errors import UserError
 
 
@@ -17,7 +17,7 @@ class InputLines:
     """
 
     def __init__(self, source: str):
-        self.name = conll.source_name(source)
+        self.name = files.source_name(source)
         self._stream = sys.stdin.buffer if source == "-" else open(source, "rb")
         self._kept_lines: deque[bytes] = deque()
         self._taken_count = 0

@@ -15,7 +15,7 @@ import pytest
 from jaxft.cli import predict
 from jaxft.cli.command import EXIT_BROKEN_PIPE
 from jaxft.config.settings import replace
-from jaxft.data.sources import conll, tag_schemes
+from jaxft.data.sources import files, tag_schemes
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
@@ -317,4 +317,4 @@ def test_unknown_flag(command):
     done = command("predict", "--run", "x", "--outptu", "y")
     assert done.returncode == 2
     assert done.stderr == "error: --outptu: unknown flag; --help lists those there are\n"
-    assert conll.source_name("-") == "<stdin>"  # what `Input` replaces in messages
+    assert files.source_name("-") == "<stdin>"  # what `Input` replaces in messages

@@ -1,102 +1,190 @@
-"""Finds the files that a pattern means, and deals them to the parts of a run's data."""
+"""Resolves what a source names to files, deals files to shards, and reads files line by line as UTF-8."""
 
 import glob
 import heapq
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from jaxft.errors import UserError
 
-_PART = re.compile(r"(?P<source>.+)#(?P<number>\d+)/(?P<count>\d+)")
+_SHARD = re.compile(r"(?P<source>.+)#(?P<number>\d+)/(?P<count>\d+)")
+
+
+class Stream(Protocol):
+    """An open input: lines of bytes, and the name that messages call it by."""
+
+    name: str
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yields the lines, each with its line end."""
+
+
+def source_name(source: str | Stream) -> str:
+    """Returns the name that messages call a source by: its path or name, or `<stdin>` for "-"."""
+    if not isinstance(source, str):
+        return source.name
+    return "<stdin>" if source == "-" else source
 
 
 def split_shard_suffix(source: str) -> tuple[str, tuple[int, int] | None]:
-    """("part-*.txt", (2, 4)) of "part-*.txt#2/4", the second of four parts; None for the whole.
+    """Splits a source from the shard of it that is meant.
 
-    Raises `UserError` for a part that there is not.
+    Returns `("part-*.txt", (2, 4))` for "part-*.txt#2/4", the second of four shards, and `(source, None)` for a
+    source without the suffix. Raises `UserError` for a shard number that does not exist.
     """
-    part = None if os.path.exists(source) else _PART.fullmatch(source)
-    if part is None:
+    match = None if os.path.exists(source) else _SHARD.fullmatch(source)
+    if match is None:
         return source, None
-    number, count = int(part["number"]), int(part["count"])
+    number, count = int(match["number"]), int(match["count"])
     if not 1 <= number <= count:
         raise UserError(f"{source}: there is no part {number} of {count}; expected 1 to {count}")
-    return part["source"], (number, count)
+    return match["source"], (number, count)
 
 
 def find_files(source: object) -> list[str] | None:
-    """The files that `source` means, by name, where it is a pattern ("part-*.txt") or a part of one; else None.
+    """Returns the files that a pattern ("part-*.txt"), or a shard of a pattern ("part-*.txt#2/4"), stands for.
 
-    Of parts see `split_part` and `dealt`; those of the hub's data sets are no files. "?" is any character, unless a
-    choice of records follows it ("data.jsonl?fold=1").
+    A source that is no pattern gives None: a path, "-", a stream, a corpus of `demo:`, a data set of the hub. "?"
+    stands for any character, unless a filter of records follows it ("data.jsonl?fold=1").
 
-    Raises `UserError` for a pattern that no file matches, one with a choice of records, and a part that there is not.
+    Returns:
+      The files, sorted by name; for a shard, those that `deal_files` gives it.
+
+    Raises:
+      UserError: if no file matches, if the pattern has a filter of records, or if the shard does not exist.
     """
     if not isinstance(source, str) or os.path.exists(source) or source.startswith("hub:"):
         return None
-    pattern, part = split_shard_suffix(source)
-    if part is None and os.path.exists(pattern.rpartition("?")[0]):
+    pattern, shard = split_shard_suffix(source)
+    if shard is None and os.path.exists(pattern.rpartition("?")[0]):
         return None
     address, _, choice = pattern.rpartition("?")
     if not address or "=" not in choice or "/" in choice:
         address, choice = pattern, ""
-    pathname = address.replace("[", "[[]")  # which are characters of names
-    found = sorted(name for name in glob.glob(pathname, recursive=True) if os.path.isfile(name))
-    if part is None and "*" not in address and not ("?" in address and found):
+    pathname = address.replace("[", "[[]")  # brackets are characters of names here, not of the pattern
+    paths = sorted(path for path in glob.glob(pathname, recursive=True) if os.path.isfile(path))
+    if shard is None and "*" not in address and not ("?" in address and paths):
         return None
-    if choice and part:
-        raise UserError(
-            f"{pattern}: ?{choice} chooses records, which no part is made of; write those to files, and deal these to "
-            "parts"
-        )
+    if choice and shard:
+        raise filtered_shard_error(pattern, choice)
     if choice:
         raise UserError(f"{pattern}: ?{choice} chooses records of a file, {address} is a pattern of several")
     if os.path.isdir(address):
         raise UserError(
             f"{pattern}: a folder; to deal its files to parts, give a pattern such as {address}/*.txt"
         )
-    if not found:
-        hint = ", or hub:NAME/SPLIT; only these have parts" if part else ""
+    if not paths:
+        hint = ", or hub:NAME/SPLIT; only these have parts" if shard else ""
         raise UserError(
             f"{pattern}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt, in which only *, ? "
             f"and ** stand for other characters{hint}"
         )
-    if part is None:
-        return found
-    number, count = part
-    if len(found) < count:
+    if shard is None:
+        return paths
+    number, count = shard
+    if len(paths) < count:
         raise UserError(
-            f"{pattern}: {len(found)} {'file' if len(found) == 1 else 'files'} for {count} parts; a part is one file "
+            f"{pattern}: {len(paths)} {'file' if len(paths) == 1 else 'files'} for {count} parts; a part is one file "
             "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-` does "
             "where an item is a line; for CoNLL see README, Several hosts), or have fewer parts (config.data.shards)"
         )
-    return deal_files(found, [os.path.getsize(name) for name in found], count)[number - 1]
+    return deal_files(paths, [os.path.getsize(path) for path in paths], count)[number - 1]
+
+
+def filtered_shard_error(source: str, choice: str) -> UserError:
+    """Returns the error for a source of which both a shard and, by the filter `choice`, records are asked for."""
+    return UserError(
+        f"{source}: ?{choice} chooses records, which no part is made of; write those to files, and deal these to parts"
+    )
 
 
 def check_single_file(source: str) -> None:
-    """Raises `UserError` where `source`, an input whose lines are answered one by one, is a pattern of files."""
-    if found := find_files(source):
+    """Raises `UserError` if `source`, an input whose lines are answered one by one, is a pattern of files."""
+    if paths := find_files(source):
         raise UserError(
-            f"--input {source}: a pattern, of {len(found)} files; answers are written for one: give one file after the "
+            f"--input {source}: a pattern, of {len(paths)} files; answers are written for one: give one file after the "
             "other"
         )
 
 
+def check_readable(source: str, alternative: str) -> None:
+    """Raises `UserError` if `source` is neither "-" nor a file that can be read.
+
+    Args:
+      source: a path, or "-".
+      alternative: another kind of source that the message names, for example "demo:ner/train".
+    """
+    if source == "-":
+        return
+    if not os.path.exists(source):
+        raise UserError(
+            f"{source}: no such file (in {os.getcwd()}); "
+            f"expected a path, {alternative}, or hub:NAME/SPLIT for a dataset of the Hugging Face hub"
+        )
+    if os.path.isdir(source):
+        raise UserError(f"{source}: a folder, where a data file was expected; name a file in it")
+    if not os.access(source, os.R_OK):
+        raise UserError(f"{source}: the file may not be read; check its permissions (`ls -l`)")
+
+
 def read_file_sizes(pattern: str) -> dict[str, int]:
-    """What dealing a pattern's files depends on: their names and sizes in bytes."""
-    return {f"the size of {name}": os.path.getsize(name) for name in find_files(f"{pattern}#1/1") or []}
+    """Reads what `deal_files` depends on: the size in bytes of each file of a pattern, by a line that names it."""
+    return {f"the size of {path}": os.path.getsize(path) for path in find_files(f"{pattern}#1/1") or []}
 
 
 def deal_files(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:
-    """Files in `count` parts of about the same size, each with one at least if there are as many, by name.
+    """Deals files to `count` shards of about the same size; each shard gets a file if there are enough.
 
-    The largest first, each goes to the part that has least so far: a function of names and sizes in bytes only.
+    The largest file goes first, each to the shard that has the fewest bytes so far. So the result depends only on
+    the files' names and their sizes in bytes.
+
+    Returns:
+      The files of each shard, sorted by name.
     """
-    parts: list[list[str]] = [[] for _ in range(count)]
-    least = [(0, 0, index) for index in range(count)]  # bytes, files, part
+    shards: list[list[str]] = [[] for _ in range(count)]
+    smallest_first = [(0, 0, index) for index in range(count)]  # a heap of (bytes, files, index of the shard)
     for size, name in sorted(zip(sizes, files, strict=True), key=lambda pair: (-pair[0], pair[1])):
-        held, number, index = heapq.heappop(least)
-        parts[index].append(name)
-        heapq.heappush(least, (held + size, number + 1, index))
-    return [sorted(part) for part in parts]
+        byte_count, file_count, index = heapq.heappop(smallest_first)
+        shards[index].append(name)
+        heapq.heappush(smallest_first, (byte_count + size, file_count + 1, index))
+    return [sorted(shard) for shard in shards]
+
+
+def read_lines(source: str | Stream) -> Iterator[tuple[int, str]]:
+    """Yields `(number from 1, line)` of UTF-8: a file, stdin ("-") or a stream; line ends kept, BOM removed.
+
+    Lines end at LF only: other characters that Unicode calls line ends may stand inside a word.
+    Raises `UserError` with line and byte if the bytes are not UTF-8.
+    """
+    opened = open(source, "rb") if isinstance(source, str) and source != "-" else None
+    stream = opened or (sys.stdin.buffer if source == "-" else source)
+    try:
+        for number, raw in enumerate(stream, 1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                if number == 1 and raw.startswith(b"\x1f\x8b"):
+                    raise UserError(f"{source_name(source)}: compressed; unpack it with `gunzip`") from None
+                is_utf16 = number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+                raise UserError(
+                    f"{source_name(source)}, line {number}, byte {error.start + 1} of the line: "
+                    f"0x{raw[error.start]:02x} is not UTF-8; convert the file, for example with "
+                    f"`iconv -f {'UTF-16' if is_utf16 else 'ISO-8859-1'} -t UTF-8`"
+                ) from None
+            yield number, line.removeprefix("\ufeff") if number == 1 else line
+    finally:
+        if opened:
+            opened.close()
+
+
+def require_examples(examples: Iterator, source: str | Stream, noun: str) -> Iterator:
+    """Yields the examples unchanged. Raises `UserError` at the end if there were none; `noun` is what they are."""
+    empty = True
+    for example in examples:
+        empty = False
+        yield example
+    if empty:
+        raise UserError(f"{source_name(source)}: empty, it holds no {noun}; name a source that has some")

@@ -1,4 +1,4 @@
-"""Keeps texts in a file that is mapped into memory, so that a corpus of any size takes little of it."""
+"""Keeps documents in a file that is mapped into memory, so that a corpus of any size takes little memory."""
 
 import contextlib
 import itertools
@@ -21,79 +21,83 @@ _SCHEMA = pa.schema(
         "references": pa.list_(pa.large_string()),
     }
 )
-_BATCH = 1024  # texts that are in memory at once
+_BATCH = 1024  # documents that are in memory at once
 
 
 class MappedDocuments(Sequence[Document]):
-    """Texts, made anew whenever they are asked for. A slice is a list of them."""
+    """Documents, made anew whenever they are asked for. A slice is a list of them."""
 
-    def __init__(self, table: pa.Table, numbers: np.ndarray | None = None):
-        """numbers: int64, which rows of the table they are; default all."""
+    def __init__(self, table: pa.Table, rows: np.ndarray | None = None):
+        """Takes the documents from a table: from its `rows`, int64 `[N]`, or from all rows."""
         self._table = table
-        self._numbers = np.arange(len(table)) if numbers is None else numbers
+        self._rows = np.arange(len(table)) if rows is None else rows
 
     @classmethod
-    def from_documents(cls, texts: Iterable[Document]) -> "MappedDocuments":
-        """All of `texts`, in a temporary file without a name. Raises `UserError` where that cannot be written."""
-        texts = iter(texts)
+    def from_documents(cls, documents: Iterable[Document]) -> "MappedDocuments":
+        """Writes documents to a temporary file, which is then unlinked, and maps it.
+
+        Raises `UserError` if the file cannot be written.
+        """
+        documents = iter(documents)
         with contextlib.ExitStack() as stack:
-            with _told():
+            with _report_write_errors():
                 file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".texts"))
                 writer = stack.enter_context(pa.ipc.new_file(file, _SCHEMA))
-            while some := list(itertools.islice(texts, _BATCH)):
-                columns = {name: [getattr(text, name) for text in some] for name in _SCHEMA.names}
-                with _told():
+            while batch := list(itertools.islice(documents, _BATCH)):
+                columns = {name: [getattr(document, name) for document in batch] for name in _SCHEMA.names}
+                with _report_write_errors():
                     writer.write_batch(pa.RecordBatch.from_pydict(columns, _SCHEMA))
-            with _told():
+            with _report_write_errors():
                 writer.close()
                 file.flush()
             with pa.memory_map(file.name) as mapped:
                 return cls(pa.ipc.open_file(mapped).read_all())
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[Document]:
         for start in range(0, len(self), _BATCH):
-            yield from self._made(self._numbers[start : start + _BATCH])
+            yield from self._read(self._rows[start : start + _BATCH])
 
     def __getitem__(self, index):
-        numbers = self._numbers[index]
-        return list(self._made(numbers)) if isinstance(index, slice) else next(self._made(numbers[None]))
+        rows = self._rows[index]
+        return list(self._read(rows)) if isinstance(index, slice) else next(self._read(rows[None]))
 
-    def _made(self, numbers: np.ndarray) -> Iterator[Document]:
-        if len(numbers) == 0:
+    def _read(self, rows: np.ndarray) -> Iterator[Document]:
+        """Yields the documents of the table's rows, int64 `[N]`."""
+        if len(rows) == 0:
             return
-        if numbers[-1] - numbers[0] == len(numbers) - 1:
-            rows = self._table.slice(int(numbers[0]), len(numbers))
+        if rows[-1] - rows[0] == len(rows) - 1:
+            table = self._table.slice(int(rows[0]), len(rows))
         else:
-            rows = self._table.take(numbers)
-        for row in rows.to_pylist():
-            yield Document(
-                **row | {"cuttable": tuple(row["cuttable"]), "references": tuple(row["references"])}
-            )
+            table = self._table.take(rows)
+        for fields in table.to_pylist():
+            tuples = {name: tuple(fields[name]) for name in ("cuttable", "references")}
+            yield Document(**fields | tuples)
 
     def __add__(self, others: "MappedDocuments") -> "MappedDocuments":
         table = pa.concat_tables([self._table, others._table])
-        return MappedDocuments(table, np.concatenate([self._numbers, others._numbers + len(self._table)]))
+        return MappedDocuments(table, np.concatenate([self._rows, others._rows + len(self._table)]))
 
     @property
     def document_ids(self) -> np.ndarray:
-        """The document of each: int64 `[N]`."""
-        return self._table.column("document").to_numpy()[self._numbers]
+        """Returns the number of each example's document: int64 `[N]`."""
+        return self._table.column("document").to_numpy()[self._rows]
 
     def select(self, chosen: np.ndarray) -> "MappedDocuments":
-        """Those where bool `[N]` is true."""
-        return MappedDocuments(self._table, self._numbers[chosen])
+        """Returns the documents where `chosen`, bool `[N]`, is true."""
+        return MappedDocuments(self._table, self._rows[chosen])
 
 
-def hash_documents(texts: Iterable[Document]) -> np.ndarray:
-    """A number for each that those with the same prompt and text share: int64 `[N]`, of this process."""
-    return np.fromiter((hash((text.prompt, text.text)) for text in texts), np.int64)
+def hash_documents(documents: Iterable[Document]) -> np.ndarray:
+    """Hashes prompt and text of each document: int64 `[N]`, comparable within this process only."""
+    return np.fromiter((hash((document.prompt, document.text)) for document in documents), np.int64)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _report_write_errors() -> Iterator[None]:
+    """Raises `UserError` instead of `OSError`."""
     try:
         yield
     except OSError as error:

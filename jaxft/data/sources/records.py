@@ -1,4 +1,4 @@
-"""Reads records, whatever they hold: JSON lines, CSV, Parquet and datasets of the Hugging Face hub."""
+"""Reads records of any content from JSON lines, CSV, Parquet and datasets of the Hugging Face hub."""
 
 import csv
 import json
@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.data.sources import conll, files
+from jaxft.data.sources import files
 from jaxft.errors import UserError
 
-Record = tuple[str, str, dict]  # where it stands, for messages; its origin, "data.jsonl:3"; keys and values
+# A record and its place: ("data.jsonl, line 3" for messages, its origin "data.jsonl:3", its keys and values).
+Record = tuple[str, str, dict]
 
-# Formats by suffix.
 FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -26,30 +26,36 @@ _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
 
 
 def split_filter(source: str) -> tuple[str, str]:
-    """A source and the choice of its records: ("data.jsonl", "fold!=3") of "data.jsonl?fold!=3"; "" for all."""
+    """Splits a source from the filter of its records.
+
+    Returns `("data.jsonl", "fold!=3")` for "data.jsonl?fold!=3", and `(source, "")` for a source without a filter.
+    Raises `UserError` for a filter of a shard.
+    """
     path, mark, choice = source.rpartition("?")
     if not mark or os.path.exists(source):
         return source, ""
     if files.split_shard_suffix(source)[1]:
-        raise UserError(
-            f"{source}: ?{choice.partition('#')[0]} chooses records, which no part is made of; write those to files, "
-            "and deal these to parts"
-        )
+        raise files.filtered_shard_error(source, choice.partition("#")[0])
     return path, choice
 
 
 def filter_records(rows: Iterator[Record], choice: str) -> Iterator[Record]:
-    """The records that meet all conditions of `choice`: "fold=0-3,7" or "fold!=4", with "&" between several.
+    """Yields the records that meet all conditions of a filter.
 
-    Values are compared as text; "0-3" stands for whole numbers. Raises `UserError` for what is no condition, and for
-    a record without the key.
+    Args:
+      rows: records.
+      choice: conditions such as "fold=0-3,7" or "fold!=4", with "&" between several; "" lets all records pass.
+        Values are compared as text; "0-3" stands for whole numbers.
+
+    Raises:
+      UserError: for text that is no condition, and for a record without the key.
     """
-    conditions = []
-    for part in choice.split("&") if choice else []:
-        match = _CONDITION.fullmatch(part)
+    conditions = []  # (key, whether its value must be among the values, values)
+    for condition in choice.split("&") if choice else []:
+        match = _CONDITION.fullmatch(condition)
         if not match:
             raise UserError(
-                f"the choice of records ?{choice}: {part!r} is no condition; expected KEY=VALUES or KEY!=VALUES, "
+                f"the choice of records ?{choice}: {condition!r} is no condition; expected KEY=VALUES or KEY!=VALUES, "
                 "values with commas between and 0-3 for whole numbers, such as ?fold=0-3,7"
             )
         values: set[str] = set()
@@ -58,22 +64,23 @@ def filter_records(rows: Iterator[Record], choice: str) -> Iterator[Record]:
             values.update(map(str, range(int(bounds[1]), int(bounds[2]) + 1)) if bounds else [value])
         conditions.append((match["key"], match["not"] == "", values))
     for where, origin, record in rows:
-        for key, wanted, values in conditions:
+        for key, is_among, values in conditions:
             if key not in record:
                 raise UserError(
                     f"{where}: no key {key!r} in {sorted(map(str, record))}; ?{choice} chooses by it"
                 )
             value = record[key]
-            if ((json.dumps(value) if isinstance(value, bool) else str(value)) in values) != wanted:
+            text = json.dumps(value) if isinstance(value, bool) else str(value)
+            if (text in values) != is_among:
                 break
         else:
             yield where, origin, record
 
 
-def read_jsonl(source: str | conll.Stream) -> Iterator[Record]:
-    """One JSON object a line. Raises `UserError` with the line for what is not one."""
-    name = conll.source_name(source)
-    for number, line in conll.read_lines(source):
+def read_jsonl(source: str | files.Stream) -> Iterator[Record]:
+    """Yields the JSON objects of a file with one a line. Raises `UserError` with the line for other content."""
+    name = files.source_name(source)
+    for number, line in files.read_lines(source):
         if not line.strip():
             continue
         where = f"{name}, line {number}"
@@ -96,47 +103,44 @@ def read_jsonl(source: str | conll.Stream) -> Iterator[Record]:
         yield where, f"{name}:{number}", record
 
 
-# How tables are cut, by format: tab-separated values have no quotes (as IANA defines them, and as in GLUE's files).
+# Arguments of `csv.reader` by format. Tab-separated values have no quotes (as IANA defines them, and GLUE's files).
 DIALECTS: dict[str, dict[str, Any]] = {
     "csv": {"delimiter": ",", "strict": True},
     "tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
 }
 
 
-def read_csv(source: str | conll.Stream, format: str = "csv") -> Iterator[Record]:
-    """Separated by commas, or tabs ("tsv"), with a header; every value is a string.
+def read_csv(source: str | files.Stream, format: str = "csv") -> Iterator[Record]:
+    """Yields the rows of a table with a header, separated by commas ("csv") or tabs ("tsv"); values are strings.
 
-    Read with the `csv` module, not pandas, which would turn the word "NA" into a missing value.
+    Uses the `csv` module and not pandas, which would turn the word "NA" into a missing value.
     """
-    name = conll.source_name(source)
+    name = files.source_name(source)
     csv.field_size_limit(1 << 30)  # the default refuses texts over 131,072 characters
-    reader = csv.reader((line for _, line in conll.read_lines(source)), **DIALECTS[format])
-    header, first = None, 1
+    reader = csv.reader((line for _, line in files.read_lines(source)), **DIALECTS[format])
+    header, first_line = None, 1
     try:
         for row in reader:
-            where, origin = f"{name}, line {first}", f"{name}:{first}"
-            first = reader.line_num + 1
+            where, origin = f"{name}, line {first_line}", f"{name}:{first_line}"
+            first_line = reader.line_num + 1
             if not row:
                 continue
             if header is None:
                 header = row
                 continue
             if len(row) != len(header):
-                raise UserError(
-                    f"{where}: {len(row)} fields where the header has {len(header)}; "
-                    + (
-                        'put a field that holds commas between double quotes ("...")'
-                        if format == "csv"
-                        else "fields are divided by single tabs"
-                    )
-                )
+                if format == "csv":
+                    hint = 'put a field that holds commas between double quotes ("...")'
+                else:
+                    hint = "fields are divided by single tabs"
+                raise UserError(f"{where}: {len(row)} fields where the header has {len(header)}; {hint}")
             yield where, origin, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise UserError(f"{name}, line {first}: not valid CSV ({error}); check its quotes") from None
+        raise UserError(f"{name}, line {first_line}: not valid CSV ({error}); check its quotes") from None
 
 
 def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
-    """Rows of a Parquet file, read by batches, and their features, as `datasets` writes them."""
+    """Returns the rows of a Parquet file, read in batches, and their features as `datasets` writes them."""
     import datasets
     import pyarrow
     import pyarrow.parquet
@@ -160,30 +164,36 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
 
 
 def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record], Mapping[str, Any]]:
-    """Rows and features of a dataset of the Hugging Face hub: `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
+    """Returns rows and features of a dataset of the Hugging Face hub.
 
-    Of a part, `hub:NAME/train#2/4`, rows that follow each other, of all its rows about a fourth.
+    Args:
+      address: `[hub:]NAME[:CONFIGURATION][@REVISION][/SPLIT]`. With a shard, `hub:NAME/train#2/4`, the rows are the
+        second fourth of the dataset's.
+      split: the split, if the address does not name one.
 
-    Raises `UserError` if it cannot be loaded; without a network the message says how to go on offline.
+    Raises:
+      UserError: if the dataset cannot be loaded; without a network the message says how to go on offline.
     """
-    address, part = files.split_shard_suffix(address)
+    address, shard = files.split_shard_suffix(address if address.startswith("hub:") else f"hub:{address}")
     dataset = _load(address, split)
-    number, count = part or (1, 1)
-    if part and len(dataset) < count:
+    number, count = shard or (1, 1)
+    if shard and len(dataset) < count:
         raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.shards)")
-    first, end = ((one * len(dataset)) // count for one in (number - 1, number))
-    numbered = enumerate(dataset.select(range(first, end)), first + 1)  # others are left in their file
+    start, end = (number - 1) * len(dataset) // count, number * len(dataset) // count
+    numbered = enumerate(dataset.select(range(start, end)), start + 1)  # other rows stay unread in their file
     rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in numbered)
     return rows, dataset.features
 
 
 def read_source_sizes(source: str) -> dict[str, int | None]:
-    """What the parts of a source depend on, beside their number: of the hub rows and bytes, else `files.census`."""
+    """Reads the sizes that decide how a source is dealt to shards, by a line that names them.
+
+    These are the rows and bytes of a dataset of the hub, and the sizes of a pattern's files.
+    """
     if not source.startswith("hub:"):
         return files.read_file_sizes(source)
     dataset = _load(split_filter(source)[0], None)
-    bytes_of_splits = dataset.info.dataset_size
-    return {f"the rows of {source}": len(dataset), f"the bytes of {source}": bytes_of_splits}
+    return {f"the rows of {source}": len(dataset), f"the bytes of {source}": dataset.info.dataset_size}
 
 
 def _load(address: str, split: str | None) -> Any:
@@ -209,8 +219,8 @@ def _load(address: str, split: str | None) -> Any:
 def parse_hub_address(address: str, split: str | None) -> tuple[str, str | None, str | None, str]:
     """Returns name, configuration, revision and split of `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
 
-    Names and revisions may hold a slash, so a last part of two is a split only if it is a usual name of one;
-    another is given by `split`.
+    Names and revisions may hold a slash. So what follows the last of one slash is a split only if it is a usual name
+    of one; the argument `split` names another.
     """
     path, _, revision = address.removeprefix("hub:").partition("@")
     head, _, last = (revision or path).rpartition("/")
@@ -229,8 +239,15 @@ def parse_hub_address(address: str, split: str | None) -> tuple[str, str | None,
     return name, configuration or None, revision or None, split
 
 
+def require_value(record: Mapping[str, Any], key: str, where: str, hint: str) -> Any:
+    """Returns the value under a key. Raises `UserError`, which ends with `hint`, if the record lacks the key."""
+    if key not in record:
+        raise UserError(f"{where}: no key {key!r} in {sorted(map(str, record))}; {hint}")
+    return record[key]
+
+
 def check_string(value: Any, where: str, key: str, index: int | None = None) -> None:
-    """Raises `UserError` for a value that is not text."""
+    """Raises `UserError` for a value that is not text; `where`, `key` and an item's `index` tell its place."""
     place = f"{where}, key {key!r}" + ("" if index is None else f", item {index}")
     if not isinstance(value, str):
         raise UserError(f"{place}: a {json_type_name(value)} where a string was expected")
@@ -244,7 +261,7 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
 
 
 def json_type_name(value: Any) -> str:
-    """What JSON calls a value, for messages."""
+    """Returns the name of a value's type in JSON, for messages."""
     kinds = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
     return kinds.get(type(value), "object" if isinstance(value, dict) else type(value).__name__)
 

@@ -1,4 +1,4 @@
-"""The sentence that every source yields, and how plain text with character spans becomes words with tags."""
+"""Defines the sentence that sources yield, splits text into words, and tags words by character spans."""
 
 import functools
 import re
@@ -11,11 +11,11 @@ from jaxft.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence of a source: its words, their tags if it has any, and where it stands."""
+    """A sentence of a source: its words, their tags if it has any, and its place in the source."""
 
     words: list[str]
-    tags: list[str] | None  # as the source writes them; `schemes` converts them
-    document: int  # 0, 1, 2, ...
+    tags: list[str] | None  # as the source writes them; `tag_schemes` converts them
+    document: int  # the number of its document: 0, 1, 2, ...
     origin: str  # "train.conll:17" (the first line) or "data.jsonl:3", for messages
     text: str | None = None  # the original text, if the source is text
     offsets: list[tuple[int, int]] | None = None  # characters of each word in `text`, end exclusive
@@ -70,10 +70,13 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Spans `(start, end, label)` without those that overlap a longer one (of equal ones, an earlier one)."""
+    """Drops spans `(start, end, label)` that overlap a longer one, or an earlier one of the same length.
+
+    Returns the others, the longest first.
+    """
     kept: list[tuple[int, int, str]] = []
     for start, end, label in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
-        if all(end <= other[0] or other[1] <= start for other in kept):
+        if all(end <= kept_start or kept_end <= start for kept_start, kept_end, _ in kept):
             kept.append((start, end, label))
     return kept
 
@@ -81,12 +84,16 @@ def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int,
 def tag_words(
     text: str, spans: Sequence[tuple[int, int, str]], where: str
 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """Words of `text` with IOB2 tags for character spans `(start, end, label)`, end exclusive.
+    """Splits text into words and tags them in IOB2 by character spans `(start, end, label)`, end exclusive.
 
     A span that begins or ends inside a word splits the word there, so that no span is lost.
 
-    Returns the offsets of the words and their tags. Raises `UserError`, which begins with `where`, for a
-    span outside the text, one without a word, or two that overlap.
+    Returns:
+      The offsets of the words, and their tags.
+
+    Raises:
+      UserError: with `where` as its beginning, for a span outside the text, a span without a word, or two spans
+        that overlap.
     """
     borders = set()
     last = (0, 0, "")

@@ -1,50 +1,50 @@
-"""Makes sentences of records: tokens and their tags, or text and character spans."""
+"""Parses records into sentences: tokens and their tags, or text and character spans."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.data.sources import conll, records
+from jaxft.data.sources import files, records
 from jaxft.data.sources.sentence import Sentence, keep_longest_spans, split_words, tag_words
 from jaxft.errors import UserError
 
-# What a record may hold, and the keys it is looked for under, in this order.
+# The roles of a record's values, and the usual keys of each, looked up in this order.
 KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), "spans": ("spans",)}
 
 
-def read_jsonl_sentences(source: str | conll.Stream, **options: Any) -> Iterator[Sentence]:
-    """Sentences of JSON lines; options as of `sentences`."""
+def read_jsonl_sentences(source: str | files.Stream, **options: Any) -> Iterator[Sentence]:
+    """Yields the sentences of JSON lines; `options` are those of `parse_sentences`."""
     return parse_sentences(records.read_jsonl(source), **options)
 
 
 def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
-    """Sentences of a CSV file; lists are JSON lists or divided by spaces, spans are JSON."""
-    lists = {columns.get(role, key) for role in ("tokens", "tags", "spans") for key in KEYS[role]}
+    """Yields the sentences of a CSV file; lists are JSON or divided by spaces, spans are JSON."""
+    list_keys = {columns.get(role, key) for role in ("tokens", "tags", "spans") for key in KEYS[role]}
 
     def rows() -> Iterator[records.Record]:
         for where, origin, record in records.read_csv(source):
-            parsed = {key: _csv_list(record[key], where, key) for key in lists & record.keys()}
-            yield where, origin, record | parsed
+            lists = {key: _parse_csv_list(record[key], where, key) for key in list_keys & record.keys()}
+            yield where, origin, record | lists
 
     return parse_sentences(rows(), columns=columns, **options)
 
 
 def read_parquet_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
-    """Sentences of a Parquet file; names of integer tags come from the schema that `datasets` writes."""
+    """Yields the sentences of a Parquet file; the schema that `datasets` writes names integer tags."""
     rows, features = records.read_parquet(source)
-    return parse_sentences(rows, columns=columns, names=_class_names(features, columns), **options)
+    return parse_sentences(rows, columns=columns, tag_names=_tag_names(features, columns), **options)
 
 
 def read_hub_sentences(
     address: str, *, split: str | None, columns: Mapping[str, str], **options: Any
 ) -> Iterator[Sentence]:
-    """Sentences of a dataset of the Hugging Face hub; see `records.read_hub`."""
+    """Yields the sentences of a dataset of the Hugging Face hub; see `records.read_hub`."""
     rows, features = records.read_hub(address, split=split)
-    return parse_sentences(rows, columns=columns, names=_class_names(features, columns), **options)
+    return parse_sentences(rows, columns=columns, tag_names=_tag_names(features, columns), **options)
 
 
-def _csv_list(cell: str, where: str, key: str) -> list:
+def _parse_csv_list(cell: str, where: str, key: str) -> list:
     cell = cell.strip()
     if cell.startswith("[") and cell.endswith("]"):
         try:
@@ -58,8 +58,8 @@ def _csv_list(cell: str, where: str, key: str) -> list:
     return [item for item in cell.split(" ") if item]
 
 
-def _class_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> list[str] | None:
-    """Names of the integer tags, if the schema has them."""
+def _tag_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> list[str] | None:
+    """Returns the names of the integer tags, if the schema has them."""
     for key in [columns["tags"]] if "tags" in columns else KEYS["tags"]:
         names = getattr(getattr(features.get(key), "feature", None), "names", None)
         if names:
@@ -72,46 +72,55 @@ def parse_sentences(
     *,
     tagged: bool,
     columns: Mapping[str, str],
-    names: list[str] | None = None,
+    tag_names: list[str] | None = None,
     choice: str = "",
     overlaps: str = "error",
 ) -> Iterator[Sentence]:
-    """Turns records into sentences, each its own document.
+    """Parses records into sentences, each its own document.
 
-    An empty record is dropped if tags are asked for, and otherwise kept, so that predictions stay aligned. names: of
-    integer tags. choice: see `records.chosen`. overlaps: see `sources.read`.
+    An empty record is dropped if tags are asked for, and otherwise kept, so that predictions stay aligned.
+
+    Args:
+      rows: records.
+      tagged: whether to read tags.
+      columns: keys of records where they differ from `KEYS`, by role.
+      tag_names: names of integer tags.
+      choice: a filter, see `records.filter_records`.
+      overlaps: what overlapping character spans mean: an "error", or that only the "longest" counts.
+
+    Raises:
+      UserError: for a record that is not as it should be, with its place and key.
     """
     document = 0
-    for where, origin, record in records.filter_records(rows, choice):
-        sentence = _sentence(record, where, origin, document, tagged, columns, names, overlaps)
+    for row in records.filter_records(rows, choice):
+        sentence = _parse_sentence(row, document, tagged, columns, tag_names, overlaps)
         if sentence.words or not tagged:
             yield sentence
             document += 1
 
 
-def _sentence(
-    record: dict,
-    where: str,
-    origin: str,
+def _parse_sentence(
+    row: records.Record,
     document: int,
     tagged: bool,
     columns: Mapping[str, str],
-    names: list[str] | None,
+    tag_names: list[str] | None,
     overlaps: str,
 ) -> Sentence:
+    where, origin, record = row
     keys = {}
-    for role, usual in KEYS.items():
-        candidates = [columns[role]] if role in columns else usual
+    for role, usual_keys in KEYS.items():
+        candidates = [columns[role]] if role in columns else usual_keys
         keys[role] = next((key for key in candidates if record.get(key) is not None), None)
 
     # Tokens go first if a record has both, as tags then are for tokens, unless only spans are there.
     if keys["tokens"] and (not tagged or keys["tags"] or not keys["spans"]):
-        words = _strings(record[keys["tokens"]], where, keys["tokens"])
+        words = _require_strings(record[keys["tokens"]], where, keys["tokens"])
         if not tagged:
             return Sentence(words, None, document, origin)
         if not keys["tags"]:
-            raise UserError(_missing(record, where, "tags", columns))
-        tags = _tags(record[keys["tags"]], where, keys["tags"], names)
+            raise UserError(_describe_missing(record, where, "tags", columns))
+        tags = _parse_tags(record[keys["tags"]], where, keys["tags"], tag_names)
         if len(tags) != len(words):
             raise UserError(
                 f"{where}: {len(words)} items in {keys['tokens']!r} but {len(tags)} in {keys['tags']!r}; "
@@ -120,22 +129,22 @@ def _sentence(
         return Sentence(words, tags, document, origin)
 
     if not keys["text"]:
-        raise UserError(_missing(record, where, "tokens (or text)", columns))
+        raise UserError(_describe_missing(record, where, "tokens (or text)", columns))
     text = record[keys["text"]]
     records.check_string(text, where, keys["text"])
     if not tagged:
         offsets, tags = split_words(text), None
     elif keys["spans"]:
-        spans = _spans(record[keys["spans"]], where, keys["spans"])
+        spans = _parse_spans(record[keys["spans"]], where, keys["spans"])
         if overlaps == "longest":
             spans = keep_longest_spans(spans)
         offsets, tags = tag_words(text, spans, where)
     else:
-        raise UserError(_missing(record, where, "spans", columns))
+        raise UserError(_describe_missing(record, where, "spans", columns))
     return Sentence([text[start:end] for start, end in offsets], tags, document, origin, text, offsets)
 
 
-def _missing(record: dict, where: str, role: str, columns: Mapping[str, str]) -> str:
+def _describe_missing(record: dict, where: str, role: str, columns: Mapping[str, str]) -> str:
     renamed = f" (with columns {dict(columns)})" if columns else ""
     return (
         f"{where}: no {role} in keys {sorted(map(str, record))}{renamed}; expected `tokens` and `tags`, "
@@ -143,7 +152,7 @@ def _missing(record: dict, where: str, role: str, columns: Mapping[str, str]) ->
     )
 
 
-def _strings(value: Any, where: str, key: str) -> list[str]:
+def _require_strings(value: Any, where: str, key: str) -> list[str]:
     if not isinstance(value, list):
         raise UserError(
             f"{where}, key {key!r}: a {records.json_type_name(value)} where a list of strings was expected"
@@ -153,23 +162,23 @@ def _strings(value: Any, where: str, key: str) -> list[str]:
     return value
 
 
-def _tags(value: Any, where: str, key: str, names: list[str] | None) -> list[str]:
-    numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
-    if not numbers:
-        return _strings(value, where, key)
-    if names is None:
+def _parse_tags(value: Any, where: str, key: str, tag_names: list[str] | None) -> list[str]:
+    are_numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
+    if not are_numbers:
+        return _require_strings(value, where, key)
+    if tag_names is None:
         raise UserError(
             f"{where}, key {key!r}: tags are numbers and their names are not in the data; "
             'write the names ("O", "B-PER", ...)'
         )
-    if not all(0 <= item < len(names) for item in value):
+    if not all(0 <= item < len(tag_names) for item in value):
         raise UserError(
-            f"{where}, key {key!r}: a tag number is outside 0..{len(names) - 1} ({', '.join(names)})"
+            f"{where}, key {key!r}: a tag number is outside 0..{len(tag_names) - 1} ({', '.join(tag_names)})"
         )
-    return [names[item] for item in value]
+    return [tag_names[item] for item in value]
 
 
-def _spans(value: Any, where: str, key: str) -> list[tuple[int, int, str]]:
+def _parse_spans(value: Any, where: str, key: str) -> list[tuple[int, int, str]]:
     if not isinstance(value, list):
         raise UserError(
             f"{where}, key {key!r}: a {records.json_type_name(value)} where a list of spans was expected"

@@ -1,4 +1,4 @@
-"""Reads the tagging schemes IO, IOB1, IOB2, BIOES and BILOU and converts them to IOB2; tells labels of no scheme."""
+"""Detects tagging schemes (IO, IOB1, IOB2, BIOES, BILOU, or none), and converts tags to IOB2."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,14 +8,14 @@ import numpy as np
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 
-# Prefixes of each scheme. In "io" a tag is the bare type.
+# The prefixes of each scheme. In "io" a tag is the bare type.
 SCHEMES = {"io": "", "iob1": "IB", "iob2": "BI", "bioes": "BIOES", "bilou": "BILOU"}
-NO_SCHEME = "none"  # labels that form no entities, such as parts of speech: they stay as they are
+NO_SCHEME = "none"  # of labels that form no entities, such as parts of speech: they stay as they are
 _PREFIXES = frozenset("BIESLU")
 
 
-def _parse(tag: str) -> tuple[str, str]:
-    """Prefix and type: ("B", "PER"), ("O", ""), or ("", tag) for a tag without a prefix."""
+def _split_tag(tag: str) -> tuple[str, str]:
+    """Splits a tag into prefix and type: ("B", "PER"), ("O", ""), or ("", tag) for a tag without a prefix."""
     if tag == "O":
         return "O", ""
     if len(tag) > 2 and tag[1] == "-" and tag[0] in _PREFIXES:
@@ -24,76 +24,85 @@ def _parse(tag: str) -> tuple[str, str]:
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
-    """Returns the scheme of tag sequences, a key of `SCHEMES` or `NONE`.
+    """Returns the scheme of tag sequences: a key of `SCHEMES`, or `NO_SCHEME`.
 
-    E- or S- tell BIOES, L- or U- tell BILOU; tags without prefix tell IO if there is an O, and `NONE` if not.
-    With B- and I- alone it is the scheme of IOB1 and IOB2 that fewer tags break: in IOB2 each entity begins with
-    B-, in IOB1 only one that follows another of its type. Sequences with nothing but O are called IOB2.
+    E- or S- mean BIOES, L- or U- mean BILOU. Tags without a prefix mean IO if there is an O, else `NO_SCHEME`.
+    If there are only B- and I-, it is the scheme of IOB1 and IOB2 that fewer tags break: in IOB2 each entity begins
+    with B-, in IOB1 only one that follows another of its type. Sequences with nothing but O count as IOB2.
     """
     counts = dict.fromkeys("BIESLU", 0)
-    bare = outside = breaks_iob1 = breaks_iob2 = 0
+    bare_count = outside_count = breaks_of_iob1 = breaks_of_iob2 = 0
     for tags in sequences:
-        previous = ""
+        previous_type = ""
         for tag in tags:
-            prefix, kind = _parse(tag)
+            prefix, entity_type = _split_tag(tag)
             if prefix in counts:
                 counts[prefix] += 1
-                breaks_iob1 += prefix == "B" and previous != kind
-                breaks_iob2 += prefix == "I" and previous != kind
+                breaks_of_iob1 += prefix == "B" and previous_type != entity_type
+                breaks_of_iob2 += prefix == "I" and previous_type != entity_type
             elif not prefix:
-                bare += 1
+                bare_count += 1
             else:
-                outside += 1
-            previous = kind
+                outside_count += 1
+            previous_type = entity_type
     if counts["E"] + counts["S"] + counts["L"] + counts["U"]:
         return "bioes" if counts["E"] + counts["S"] >= counts["L"] + counts["U"] else "bilou"
     if counts["B"] + counts["I"]:
-        return "iob2" if breaks_iob2 <= breaks_iob1 else "iob1"
-    if not bare:
+        return "iob2" if breaks_of_iob2 <= breaks_of_iob1 else "iob1"
+    if not bare_count:
         return "iob2"
-    return "io" if outside else NO_SCHEME
+    return "io" if outside_count else NO_SCHEME
 
 
 def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> tuple[list[str], list[int]]:
     """Converts one sentence's tags to valid IOB2.
 
-    Where the tags break their scheme they are read as conlleval does: a tag of another type than the one
+    Tags that break their scheme are read as conlleval reads them: a tag of another type than the one
     before, or after O, begins an entity.
 
-    Returns the tags, one for one, and the indices of the places that break the scheme. Raises `UserError`,
-    which names the sentence by `origin`, for a tag that is not of the scheme at all.
+    Args:
+      tags: the tags of a sentence.
+      scheme: a key of `SCHEMES`.
+      origin: the name of the sentence in messages.
+
+    Returns:
+      As many tags in IOB2, and the indices of the tags that break the scheme.
+
+    Raises:
+      UserError: for a tag that the scheme does not have at all.
     """
     if scheme not in SCHEMES:
         raise UserError(f"tagging scheme {scheme!r} is unknown; expected one of {', '.join(SCHEMES)}")
-    end, single = {"bioes": "ES", "bilou": "LU"}.get(scheme, "  ")
+    end_prefix, single_prefix = {"bioes": "ES", "bilou": "LU"}.get(scheme, "  ")  # a space is no prefix
     converted, invalid = [], []
     open_type = ""  # type of the entity that the next tag may continue
-    unclosed = False  # in BIOES and BILOU: whether it must
+    is_unclosed = False  # whether the next tag must continue it, in BIOES and BILOU
     for index, tag in enumerate(tags):
-        prefix, kind = _parse(tag)
+        prefix, entity_type = _split_tag(tag)
         if prefix != "O":
-            _check(tag, prefix, scheme, index, origin)
-        continues = prefix in ("I", end, "") and kind == open_type and kind != ""
-        if unclosed and not continues:
+            _check_tag(tag, prefix, scheme, index, origin)
+        continues = prefix in ("I", end_prefix, "") and entity_type == open_type and entity_type != ""
+        if is_unclosed and not continues:
             invalid.append(index - 1)
         if prefix == "O":
             converted.append("O")
         elif continues:
-            converted.append("I-" + kind)
+            converted.append("I-" + entity_type)
         else:
-            converted.append("B-" + kind)
-            orphan = prefix in ("I", end) and scheme != "iob1"
+            converted.append("B-" + entity_type)
+            is_orphan = prefix in ("I", end_prefix) and scheme != "iob1"
             # In IOB1 a B- is only for an entity that follows another of its type.
-            if orphan or (scheme == "iob1" and prefix == "B" and kind != open_type):
+            if is_orphan or (scheme == "iob1" and prefix == "B" and entity_type != open_type):
                 invalid.append(index)
-        unclosed = end != " " and prefix in ("B", "I")
-        open_type = "" if prefix in ("O", end, single) else kind
-    if unclosed:
+        is_unclosed = end_prefix != " " and prefix in ("B", "I")
+        open_type = "" if prefix in ("O", end_prefix, single_prefix) else entity_type
+    if is_unclosed:
         invalid.append(len(tags) - 1)
     return converted, sorted(set(invalid))
 
 
-def _check(tag: str, prefix: str, scheme: str, index: int, origin: str) -> None:
+def _check_tag(tag: str, prefix: str, scheme: str, index: int, origin: str) -> None:
+    """Raises `UserError` if the scheme does not have the tag."""
     allowed = SCHEMES[scheme].replace("O", "")
     if prefix in allowed and (prefix or (scheme == "io" and tag)):
         return
@@ -109,16 +118,16 @@ def _check(tag: str, prefix: str, scheme: str, index: int, origin: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What converting a source found."""
+    """A report of the conversion of a source."""
 
     scheme: str
-    sentences: int
-    words: int
-    invalid: int  # places that broke the scheme
-    places: list[str]  # the first three of them
+    sentences: int  # count
+    words: int  # count
+    invalid: int  # count of the tags that broke the scheme
+    places: list[str]  # descriptions of the first three of these
 
     def __str__(self) -> str:
-        """One line for the terminal."""
+        """Returns a line for the terminal."""
         line = f"{self.sentences} sentences, {self.words} words, "
         line += "labels of no scheme" if self.scheme == NO_SCHEME else f"tags in {self.scheme.upper()}"
         if self.invalid:
@@ -130,61 +139,75 @@ class Conversion:
 def convert_sentences_to_iob2(
     sentences: Iterable[Sentence], scheme: str | None = None
 ) -> tuple[list[Sentence], Conversion]:
-    """Sentences with their tags in IOB2 (or as they are, if they are of `NONE`), and the report.
+    """Converts the tags of sentences to IOB2; labels of `NO_SCHEME` stay as they are.
 
-    Without `scheme` it is detected. Raises `UserError` for a tag that is not of the scheme.
+    Args:
+      sentences: with tags.
+      scheme: a key of `SCHEMES` or `NO_SCHEME`; None detects it.
+
+    Returns:
+      The sentences with their new tags, and a report.
+
+    Raises:
+      UserError: for a tag that the scheme does not have.
     """
     sentences = list(sentences)
     if scheme is None:
         scheme = detect_scheme(sentence.tags for sentence in sentences)
-    converted, words, count, places = [], 0, 0, []
+    converted, word_count, invalid_count, places = [], 0, 0, []
     for sentence in sentences:
-        tags, invalid = (
-            _as_they_are(sentence)
-            if scheme == NO_SCHEME
-            else convert_tags_to_iob2(sentence.tags, scheme, sentence.origin)
-        )
+        if scheme == NO_SCHEME:
+            _check_labels(sentence)
+            tags, invalid = list(sentence.tags), []
+        else:
+            tags, invalid = convert_tags_to_iob2(sentence.tags, scheme, sentence.origin)
         converted.append(replace(sentence, tags=tags))
-        words += len(tags)
-        count += len(invalid)
+        word_count += len(tags)
+        invalid_count += len(invalid)
         for index in invalid[: 3 - len(places)]:
             word = sentence.words[index]
             places.append(f"{sentence.tags[index]!r} at word {index + 1} ({word!r}) of {sentence.origin}")
-    return converted, Conversion(scheme, len(sentences), words, count, places)
+    return converted, Conversion(scheme, len(sentences), word_count, invalid_count, places)
 
 
-def _as_they_are(sentence: Sentence) -> tuple[list[str], list[int]]:
+def _check_labels(sentence: Sentence) -> None:
+    """Raises `UserError` for an empty label."""
     if "" in sentence.tags:
         raise UserError(
             f"word {sentence.tags.index('') + 1} of the sentence at {sentence.origin}: the label is empty; write one, "
             "or name the tag column if this is not it"
         )
-    return list(sentence.tags), []
 
 
 def is_iob2(tags: Iterable[str]) -> bool:
-    """Whether all tags are O, B-TYPE or I-TYPE."""
-    return all(tag == "O" or _parse(tag)[0] in ("B", "I") for tag in tags)
+    """Returns whether all tags are O, B-TYPE or I-TYPE."""
+    return all(tag == "O" or _split_tag(tag)[0] in ("B", "I") for tag in tags)
 
 
 def find_allowed_transitions(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Which IOB2 labels may begin a sentence, bool [C], and which may follow which, bool [C, C] (from, to).
+    """Finds which IOB2 labels may begin a sentence, and which may follow which.
 
-    All may, but for I-X, which only follows B-X and I-X.
+    All may, except that I-X only follows B-X and I-X.
+
+    Args:
+      labels: C labels.
+
+    Returns:
+      Whether each label may begin a sentence, bool `[C]`, and the transitions from each label to each, bool `[C, C]`.
     """
-    parsed = [_parse(label) for label in labels]
-    start = np.array([prefix != "I" for prefix, _ in parsed])
-    follows = np.array([[kind == before for _, kind in parsed] for _, before in parsed])
-    return start, start | follows
+    pairs = [_split_tag(label) for label in labels]
+    may_begin = np.array([prefix != "I" for prefix, _ in pairs])
+    same_type = np.array([[next_type == entity_type for _, next_type in pairs] for _, entity_type in pairs])
+    return may_begin, may_begin | same_type
 
 
 def extract_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Entities of IOB2 tags as `(type, first, last + 1)`; an I- without its entity begins one."""
-    found = []
+    """Extracts the entities of IOB2 tags as `(type, first, last + 1)`; an I- without its entity begins one."""
+    entities = []
     for index, tag in enumerate(tags):
-        prefix, kind = _parse(tag)
-        if prefix == "I" and found and found[-1][0] == kind and found[-1][2] == index:
-            found[-1] = (kind, found[-1][1], index + 1)
+        prefix, entity_type = _split_tag(tag)
+        if prefix == "I" and entities and entities[-1][0] == entity_type and entities[-1][2] == index:
+            entities[-1] = (entity_type, entities[-1][1], index + 1)
         elif prefix != "O":
-            found.append((kind, index, index + 1))
-    return found
+            entities.append((entity_type, index, index + 1))
+    return entities

@@ -17,13 +17,13 @@ from jaxft.data.batching.batch import TOKEN_LABELS, Batch
 from jaxft.data.encoding.documents import encode_documents, encode_prompts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import ragged_arange
-from jaxft.data.sources.documents import Document, cut_document, read_documents
+from jaxft.data.sources.dev_split import choose_dev_examples, cut_document
+from jaxft.data.sources.documents import Document, read_documents
 from jaxft.data.sources.mapped_documents import MappedDocuments, hash_documents
-from jaxft.data.sources.sentences import choose_dev_examples
 from jaxft.errors import UserError
 from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.heads import LanguageModel
+from jaxft.layers.heads.causal_lm import LanguageModel
 from jaxft.layers.inputs import Inputs
 from jaxft.losses import chunked
 from jaxft.metrics.generated_text import GeneratedTextState

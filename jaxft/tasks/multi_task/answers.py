@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxft.data.encoding.multi_task import MultiText, get_text_and_pair
 from jaxft.data.sources import records
+from jaxft.data.sources.files import check_readable
 from jaxft.data.sources.labelled_texts import (
     TextColumns,
     guess_text_format,
@@ -20,7 +21,6 @@ from jaxft.data.sources.labelled_texts import (
     read_labelled_texts,
 )
 from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.sentences import check_readable
 from jaxft.data.sources.spans import parse_sentences
 from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
 from jaxft.tasks.multi_task.task import CLASSES
@@ -57,7 +57,9 @@ class MultiTaskOutput:
     def _records(self) -> Iterator[records.Record]:
         if self._format == "jsonl":
             return records.read_jsonl(self.lines)
-        keys = {own.data.text for own in self._own.values()} | {"text"}
+        keys = {own.data.text for own in self._own.values() if own.task == "sequence_classification"} | {
+            "text"
+        }
         return (
             (text.origin, text.origin, dict.fromkeys(keys, text.text))
             for text in read_labelled_texts(

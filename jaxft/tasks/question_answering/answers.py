@@ -1,4 +1,4 @@
-"""Reads questions about contexts and writes them with what answers them.
+"""Reads questions about contexts and renders them with their answers, as JSON lines.
 
 - JSON lines with `question` and `context` (or the keys of the training data): all keys stay, and are followed by
   `predicted_answer` ("" where there is none), `start` and `end`, its characters in the context (`end` exclusive; null
@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from jaxft.data.sources.files import check_readable
 from jaxft.data.sources.questions import Question, guess_question_format, read_questions
-from jaxft.data.sources.sentences import check_readable
 from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
 from jaxft.tasks.run_facts import RunFacts
 
@@ -19,10 +19,14 @@ FORMATS = ("jsonl", "squad")
 
 
 class QuestionAnsweringOutput:
-    """Questions of an input, and the input with their answers."""
+    """The questions of an input, and the lines of that input with their answers."""
 
     def __init__(self, run: RunFacts, flags: argparse.Namespace):
-        """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
+        """Opens the input.
+
+        Raises:
+          UserError: it cannot be read, or its format is not one of `FORMATS`.
+        """
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
             check_readable(source, "- for stdin")
@@ -32,15 +36,15 @@ class QuestionAnsweringOutput:
         self.lines = InputLines(source)
 
     def examples(self) -> Iterator[Question]:
-        """The questions, whose answers, if there are any, are not looked at."""
+        """Yields the questions; answers that the input has are not read."""
         try:
             yield from read_questions(self.lines, format=self._format, answered=False, columns=self._columns)
         finally:
             self.lines.close()
 
     def render(self, question: Question, answer: dict[str, Any]) -> list[bytes]:
-        """What is written for a question, with the lines before it."""
-        if self._format == "squad":  # one document, which is not written again
+        """Returns the lines of a question with its answer, after the lines before it."""
+        if self._format == "squad":  # the input is a single document, which is not copied
             self.lines.take_rest()
             return [make_json_line({"id": question.id} | answer)]
         before = self.lines.take_until(question.origin)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxft.data.sources.questions import Question, find_question_overlap, read_questions
+from jaxft.data.sources.dev_split import find_question_overlap
+from jaxft.data.sources.questions import Question, read_questions
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_anywhere
 from jaxft.tasks.question_answering.settings import Data

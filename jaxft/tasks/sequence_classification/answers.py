@@ -1,17 +1,18 @@
-"""Reads texts to be classified and writes them with what was predicted.
+"""Reads texts to classify and renders them with their predictions, in the format that they came in.
 
-- JSON lines, CSV and TSV with the columns of the training data: all keys and columns stay, and are followed by
-  `predicted_label` and `score`, its probability; where texts have several labels by `predicted_labels` and `scores`,
-  by label; or by `predicted_value`. In tables several labels are divided as in training, their scores by spaces.
+- JSON lines, CSV and TSV with the columns of the training data: all keys and columns stay. For single labels
+  `predicted_label` and its probability `score` follow, for several labels `predicted_labels` and `scores` by label, for
+  numbers `predicted_value`. In tables several labels are separated as in training, and their scores by spaces.
 - Plain text, for models of single texts: `{"text", ...}`, one JSON object a line.
 """
 
 import argparse
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jaxft.data.sources.files import check_readable
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
     TextColumns,
@@ -19,7 +20,6 @@ from jaxft.data.sources.labelled_texts import (
     read_labelled_texts,
 )
 from jaxft.data.sources.records import DIALECTS
-from jaxft.data.sources.sentences import check_readable
 from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, free_key, make_json_line
 from jaxft.tasks.run_facts import RunFacts
 
@@ -27,10 +27,14 @@ FORMATS = ("jsonl", "csv", "tsv", "text")
 
 
 class SequenceClassificationOutput:
-    """Texts of an input, and the input with what was predicted."""
+    """The texts of an input, and the lines of that input with predictions."""
 
     def __init__(self, run: RunFacts, flags: argparse.Namespace):
-        """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
+        """Opens the input.
+
+        Raises:
+          UserError: it cannot be read, or its format is not one of `FORMATS`.
+        """
         source, guessed, data = flags.input, flags.format, run.config.data
         if not source.startswith(("demo:", "hub:")):
             check_readable(source, "- for stdin")
@@ -42,14 +46,14 @@ class SequenceClassificationOutput:
         self.lines = InputLines(source)
 
     def examples(self) -> Iterator[LabelledText]:
-        """The texts, without labels; empty lines of plain text too."""
+        """Yields the texts without labels, also empty lines of plain text."""
         try:
             yield from read_labelled_texts(self.lines, columns=self._columns, format=self._format)
         finally:
             self.lines.close()
 
     def render(self, example: LabelledText, answer: dict[str, Any]) -> list[bytes]:
-        """What is written for a text, with the lines before it."""
+        """Returns the lines of a text with its answer, after the lines before it."""
         before = self.lines.take_until(example.origin)
         if self._format == "text":
             self.lines.take(1)
@@ -57,44 +61,45 @@ class SequenceClassificationOutput:
         if self._format == "jsonl":
             return [*before, extend_json_line(self.lines.take(1)[0], answer)]
         if not self._header:
-            before = self._head(before, list(answer))
-        _, lines = self._row()
-        return before + self._extended(lines, map(self._cell, answer.values()))
+            before = self._extend_header(before, list(answer))
+        return before + self._extend(self._take_row(), map(self._format_cell, answer.values()))
 
-    def _head(self, lines: list[bytes], names: list[str]) -> list[bytes]:
-        """The lines up to the first record, names of columns added to the header."""
-        header = [index for index, line in enumerate(lines) if line.strip(b"\xef\xbb\xbf \t\r\n")]
-        first, last = header[0], header[-1] + 1
-        text = b"".join(lines[first:last]).decode("utf-8-sig")
+    def _extend_header(self, lines: list[bytes], names: list[str]) -> list[bytes]:
+        """Returns the lines before the first record, with names of columns added to the header."""
+        filled = [index for index, line in enumerate(lines) if line.strip(b"\xef\xbb\xbf \t\r\n")]
+        first, end = filled[0], filled[-1] + 1
+        text = b"".join(lines[first:end]).decode("utf-8-sig")
         [self._header] = csv.reader(io.StringIO(text, newline=""), **DIALECTS[self._format])
         names = [free_key(name, self._header) for name in names]
-        return lines[:first] + self._extended(lines[first:last], names) + lines[last:]
+        return lines[:first] + self._extend(lines[first:end], names) + lines[end:]
 
-    def _row(self) -> tuple[list[str], list[bytes]]:
-        """The next record of a table, and the lines that it takes."""
+    def _take_row(self) -> list[bytes]:
+        """Takes the lines of the next record of a table; a quoted cell can have line ends."""
         lines: list[bytes] = []
 
-        def read() -> Iterator[str]:
+        def take_lines() -> Iterator[str]:
             while True:
                 lines.extend(self.lines.take(1))
                 yield lines[-1].decode()
 
-        return next(csv.reader(read(), **DIALECTS[self._format])), lines
+        next(csv.reader(take_lines(), **DIALECTS[self._format]))
+        return lines
 
-    def _extended(self, lines: list[bytes], cells) -> list[bytes]:
-        """The lines of a record with cells added."""
-        whole = b"".join(lines)
-        body = whole.rstrip(b"\r\n")
-        end = whole[len(body) :] or b"\n"
-        out = io.StringIO()
+    def _extend(self, lines: list[bytes], cells: Iterable[str]) -> list[bytes]:
+        """Returns the lines of a record with cells added."""
+        record = b"".join(lines)
+        text = record.rstrip(b"\r\n")
+        line_end = record[len(text) :] or b"\n"
+        additions = io.StringIO()
         if self._format == "csv":
-            csv.writer(out, lineterminator="").writerow(cells)
+            csv.writer(additions, lineterminator="").writerow(cells)
         else:
-            out.write("\t".join(" ".join(cell.split()) for cell in cells))
+            additions.write("\t".join(" ".join(cell.split()) for cell in cells))
         divider = DIALECTS[self._format]["delimiter"].encode()
-        return [body + divider + out.getvalue().encode() + end]
+        return [text + divider + additions.getvalue().encode() + line_end]
 
-    def _cell(self, value: Any) -> str:
+    def _format_cell(self, value: Any) -> str:
+        """Returns the text of a cell: of a label or a number, of several labels, or of their scores."""
         if isinstance(value, list):
             return self._separator.join(value)
         return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.dev_split import find_sentence_overlap
 from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.sentences import find_sentence_overlap, read_sentences
+from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_anywhere
 from jaxft.tasks.token_classification.settings import Data, Settings

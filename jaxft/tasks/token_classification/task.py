@@ -16,10 +16,10 @@ from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import TOKEN_LABELS, Batch, word_values
 from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
 from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.dev_split import split_dev_sentences
 from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.sentences import split_dev_sentences
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.losses import cross_entropy
@@ -153,7 +153,7 @@ class TokenClassification:
             dropout=self.head_dropout,
             initializer_range=sizes["initializer_range"],
             rngs=rngs,
-            head=self.head_class,
+            head_class=self.head_class,
         )
 
     def _loss(

@@ -10,7 +10,8 @@ import pytest
 
 from jaxft.data.demo import ner, pos
 from jaxft.data.sources import tag_schemes
-from jaxft.data.sources.sentences import find_sentence_overlap, read_sentences
+from jaxft.data.sources.dev_split import find_sentence_overlap
+from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 
 

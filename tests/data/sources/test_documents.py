@@ -8,7 +8,8 @@ import pandas
 import pytest
 
 from jaxft.data.sources import mapped_documents as store
-from jaxft.data.sources.documents import Document, Template, cut_document, read_documents
+from jaxft.data.sources.dev_split import cut_document
+from jaxft.data.sources.documents import Document, Template, read_documents
 from jaxft.errors import UserError
 
 

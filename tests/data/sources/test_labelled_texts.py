@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jaxft.data.demo import classification, similarity
 from jaxft.data.sources import records
+from jaxft.data.sources.dev_split import find_text_overlap, split_dev_labelled_texts
 from jaxft.data.sources.labelled_texts import (
     MULTI,
     NUMBER,
@@ -17,9 +18,7 @@ from jaxft.data.sources.labelled_texts import (
     LabelledText,
     TextColumns,
     collect_label_names,
-    find_text_overlap,
     read_labelled_texts,
-    split_dev_labelled_texts,
 )
 from jaxft.errors import UserError
 

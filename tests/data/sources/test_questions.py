@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 
 from jaxft.data.demo import ner
 from jaxft.data.demo import questions as demo_questions
-from jaxft.data.sources.questions import (
-    Answer,
-    Question,
-    find_question_overlap,
-    read_questions,
-    split_dev_questions,
-)
+from jaxft.data.sources.dev_split import find_question_overlap, split_dev_questions
+from jaxft.data.sources.questions import Answer, Question, read_questions
 from jaxft.errors import UserError
 
 CONTEXT = "Mr Café lives in Oslo. He came from Rome 😀 in 1999."

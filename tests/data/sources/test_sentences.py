@@ -12,14 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.data.sources import records
-from jaxft.data.sources.sentence import tag_words
-from jaxft.data.sources.sentences import (
-    Sentence,
-    find_sentence_overlap,
-    read_sentences,
-    split_dev_sentences,
-    split_words,
-)
+from jaxft.data.sources.dev_split import find_sentence_overlap, split_dev_sentences
+from jaxft.data.sources.sentence import Sentence, split_words, tag_words
+from jaxft.data.sources.sentences import read_sentences
 from jaxft.data.sources.tag_schemes import convert_tags_to_iob2, extract_entities
 from jaxft.errors import UserError
 from tests.conftest import REPOSITORY
