@@ -15,7 +15,7 @@ from jaxft.inference.model import Model
 from jaxft.io import write_json
 from jaxft.tasks.base import Task
 from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.sequence_classification.task import has_transformers_class, pool_of
+from jaxft.tasks.sequence_classification.task import has_transformers_class, resolve_pool
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.data import forms_entities
 from jaxft.training import step
@@ -99,7 +99,7 @@ def _describe_heads(run: Run, task: Any) -> dict[str, dict[str, Any]]:
     for name, (config, head_task) in _tasks_by_head(run, task).items():
         heads[name] = {"task": config.task, "labels": head_task.labels}
         if config.task == "sequence_classification":
-            pool = pool_of(config, run.checkpoint.hf_config["model_type"])
+            pool = resolve_pool(config, run.checkpoint.hf_config["model_type"])
             heads[name] |= {"problem_type": config.model.problem_type, "pool": pool, **head_task.tuned}
     return heads
 

@@ -1,0 +1,88 @@
+"""Computes how many bytes the algorithms of data, FSDP and tensor parallelism must send in a train step."""
+
+import re
+
+from jaxft.parallel.mesh import AXES
+from jaxft.training import step
+from jaxft.training.network import WORD_EMBEDDING, Network
+
+
+def required_collective_bytes(
+    net: Network,
+    state: step.TrainState,
+    *,
+    compute_itemsize: int,
+    gradient_itemsize: int,
+    slots: int,
+    accumulate: int,
+) -> int:
+    """Returns the bytes that a device must send in a step of data parallelism, FSDP and tensor parallelism.
+
+    Data parallelism and FSDP, after Rajbhandari et al. 2020 (ZeRO), section 7: A parameter split over fsdp is gathered
+    for the forward pass and once more for the backward pass of each microbatch, and its gradient is reduce-scattered,
+    all in the dtype of the computation. If there is a data axis too, the shard of the gradient is all-reduced over it
+    in the gradients' dtype (float32 for vectors); so is the gradient of a parameter that every device holds in full.
+    Instead of the table of an embedding, the vectors that were looked up (and their gradients) may change from columns
+    to rows, in float32.
+
+    Tensor parallelism, after Shoeybi et al. 2019 (Megatron-LM), section 3: The results of attention and of the MLP are
+    all-reduced in the forward pass, and the gradients of their inputs in the backward pass. So are the vectors looked
+    up in a vocabulary that is split by words. The loss over a vocabulary gathers the table, and splits the positions.
+
+    Args:
+        net: the network, with its mesh.
+        state: the abstract train state.
+        compute_itemsize: bytes of a number in the computation.
+        gradient_itemsize: bytes of a number in the gradient of a matrix.
+        slots: rows times length of a step, over all devices.
+        accumulate: microbatches of a step.
+    """
+    data, fsdp, tensor = (net.mesh.shape[axis] for axis in AXES)
+    device_slots = slots // (data * fsdp)  # whose activations a device has
+    total = 0.0
+    for name, leaf in net.abstract.items():
+        axes = [axis for axis in leaf.sharding.spec if axis]
+        is_split_by_fsdp, is_split_by_tensor = "fsdp" in axes, "tensor" in axes
+        fsdp_ways = fsdp if is_split_by_fsdp else 1
+        tensor_ways = tensor if is_split_by_tensor else 1
+        is_trained = name in state.trainable
+        is_embedding = name.endswith("embedding")
+        is_output_table = net.task.predicts_tokens and name == WORD_EMBEDDING
+        size = leaf.size / tensor_ways
+        width = leaf.shape[-1]
+        gradient_bytes = gradient_itemsize if name.endswith(step.MATRICES) else 4  # of a number
+        passes = 3 if is_trained else 2  # over fsdp in a microbatch: two to gather, one to reduce-scatter
+
+        if is_output_table:
+            ways = fsdp_ways * tensor_ways
+            total += leaf.size * compute_itemsize * accumulate * passes * (ways - 1) / ways
+            # The gradients of the positions that a device computes, to all.
+            total += device_slots * width * compute_itemsize * (tensor - 1) / tensor
+        elif is_split_by_fsdp and is_embedding:
+            looked_up_bytes = device_slots * width * (8 if is_trained else 4)
+            table_bytes = size * (compute_itemsize + (gradient_bytes if is_trained else 0)) * accumulate
+            total += min(looked_up_bytes, table_bytes) * (fsdp - 1) / fsdp
+        elif is_split_by_fsdp:
+            total += size * compute_itemsize * accumulate * passes * (fsdp - 1) / fsdp
+
+        if is_split_by_tensor and is_embedding:
+            total += _all_reduced_bytes(slots // data * (width / fsdp_ways) * 4, tensor)
+        elif is_split_by_tensor and re.search(
+            r"(query|up|output|down)/kernel$", name
+        ):  # key and value go with query
+            input_or_output_width = leaf.shape[-2] if re.search(r"(query|up)/", name) else leaf.shape[-1]
+            layers = leaf.shape[0]
+            layer_bytes = _all_reduced_bytes(device_slots * input_or_output_width * compute_itemsize, tensor)
+            total += layers * layer_bytes
+
+        if is_trained:
+            ways = data * (1 if is_split_by_fsdp else fsdp)
+            if is_output_table and not is_split_by_tensor:
+                ways *= tensor
+            total += _all_reduced_bytes(size * gradient_bytes / fsdp_ways, ways)
+    return round(total)
+
+
+def _all_reduced_bytes(size: float, ways: int) -> float:
+    """Returns the bytes that a device sends in a ring's all-reduce of `size` bytes over `ways` devices."""
+    return 2 * size * (ways - 1) / ways

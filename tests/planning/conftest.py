@@ -1,0 +1,95 @@
+"""Plans that the tests of planning share: made in one process, for it starts with eight devices."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jaxft.config.sections import Settings
+from jaxft.config.settings import to_dict
+from jaxft.planning.estimate import Estimate
+from jaxft.training.settings import settings_from_config
+
+# Reads flags of plans, and writes the result of each.
+SCRIPT = """
+import contextlib, io, json, sys
+from jaxft.cli import plan
+
+results = []
+for flags in json.loads(sys.stdin.read()):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            plan.main(flags)
+        except SystemExit as exit:
+            code = exit.code
+    results.append({"out": out.getvalue(), "err": err.getvalue(), "code": code})
+print(json.dumps(results))
+"""
+SIZES = (("hidden_size", 32), ("num_hidden_layers", 3), ("num_attention_heads", 4), ("intermediate_size", 64))
+SIZES += (("vocab_size", 1000), ("max_position_embeddings", 64))
+TINY = {"model.checkpoint": "new:bert", "model.sizes": SIZES, "data.max_length": 32, "batch.rows": 32}
+TINY |= {"model.unroll": "no", "model.dropout": 0.0}  # quicker to compile
+# The machine code isn't run, so it need not be optimized.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# Where `make test` puts libtpu: not among the packages, for with it jax looks for a TPU, aloud, at every start.
+LIBTPU = pathlib.Path(sys.prefix) / "libtpu"
+CPU = ["--topology", "cpu:8", "--json"]
+FSDP = ["--config.mesh.data=1", "--config.mesh.fsdp=8"]
+
+
+def tiny_config(**changes) -> Settings:
+    """The settings of a tiny BERT, from no checkpoint, that name no data; `model__unroll="yes"` changes one."""
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return settings_from_config({"task": "token_classification"} | TINY | changes)
+
+
+def estimate_of(plan: dict) -> Estimate:
+    """The estimate in the JSON of a plan."""
+    return Estimate(**{name: value for name, value in plan.items() if name != "remedies"})
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory):
+    """A config.json of `tiny_config`."""
+    path = tmp_path_factory.mktemp("plan") / "config.json"
+    path.write_text(json.dumps(to_dict(tiny_config())))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def plans(recipe, environment, python):
+    """Makes plans in one process; returns {"code", "out", "err"} of each. tpu: for TPU slices."""
+
+    def make(*flag_lists: list[str], tpu: bool = False) -> list[dict]:
+        commands = [["--config", recipe, *map(str, flags)] for flags in flag_lists]
+        path = f"{environment['PYTHONPATH']}{os.pathsep}{LIBTPU}" if tpu else environment["PYTHONPATH"]
+        done = subprocess.run(
+            [*([sys.executable] if tpu else python), "-c", SCRIPT],
+            input=json.dumps(commands),
+            env=environment | {"XLA_FLAGS": QUICK, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def estimates(plans, tmp_path_factory):
+    """JSON of plans on eight devices, by name."""
+    flags = {
+        "data": [*CPU, "--chip", "v5e", "--dump", tmp_path_factory.mktemp("dump") / "step.hlo"],
+        "fsdp": [*CPU, *FSDP],
+        "unrolled": [*CPU, *FSDP, "--config.model.unroll=yes"],
+    }
+    done = plans(*flags.values())
+    assert all(plan["code"] == 0 for plan in done), done
+    assert flags["data"][-1].read_text().startswith("HloModule jit_train_step")
+    return {name: json.loads(plan["out"]) for name, plan in zip(flags, done, strict=True)}
