@@ -117,7 +117,7 @@ class Task(Protocol):
         """Yields the text of the training data, which a new tokenizer is trained on."""
 
     def check(self, split: Split, train: Sequence[Any], log: Log) -> None:
-        """Logs a warning for whatever makes an encoded data set doubtful, by itself or next to the training examples."""
+        """Logs warnings about an encoded data set, by itself or compared with the training examples."""
 
     def encode(
         self,
@@ -287,7 +287,10 @@ def group_by_words(
 
 
 def count_anywhere(flags: np.ndarray) -> int:
-    """Counts the `flags`, bool [N], that are set in any process, since each may hold other shards of the training data."""
+    """Counts the `flags`, bool [N], that are set in any process.
+
+    Each process may hold other shards of the training data, so each finds only some.
+    """
     return int(np.count_nonzero(processes.any_process(flags)))
 
 

@@ -179,7 +179,7 @@ def test_errors_are_told_by_kind():
         {"id": str(i), "question": "q?", "answers": gold, "predicted_answer": text, "score": i / 10}
         for i, (text, gold) in enumerate(answered)
     ]
-    wrong = report.wrong_answers(records, state.final_scores())
+    wrong = report.list_wrong_answers(records, state.final_scores())
     assert [row["kind"] for row in wrong] == ["spurious", "missed", "wrong", "boundary"]
     assert all(tuple(row) == report.COLUMNS for row in wrong)
     result = report.evaluation_record(state, data="d", method="m", wrong=wrong, intervals=None)

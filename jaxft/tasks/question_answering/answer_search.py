@@ -1,11 +1,13 @@
 """Finds the best answers in the logits of a question's windows.
 
-As `postprocess_qa_predictions` of transformers' examples (pytorch/question-answering/utils_qa.py): of each window the
-`n_best` likeliest first and the `n_best` likeliest last tokens are combined, their logits added, and all windows'
-answers compared; no answer scores the sum of both logits at CLS, the least over the windows, since each must find
-nothing. Three things differ: only tokens of the context are among the likeliest, so that a question always has an
-answer where its context has tokens; the same characters from two windows count once, with their higher score; and
-ties go to the earlier.
+The search follows `postprocess_qa_predictions` of transformers' examples (pytorch/question-answering/utils_qa.py). In
+each window it combines the `n_best` likeliest first tokens with the `n_best` likeliest last tokens and adds their
+logits; then it compares the answers of all windows. The score of no answer is the sum of both logits at CLS, the least
+over the windows, because no window may have an answer. Three things differ:
+
+- Only tokens of the context are among the likeliest, so a question always has an answer if its context has tokens.
+- The same characters from two windows count once, with their higher score.
+- Ties go to the earlier answer.
 """
 
 import math
@@ -18,7 +20,7 @@ from jaxft.data.sources.questions import Question
 
 
 class Candidate(NamedTuple):
-    """Characters `start` up to `end` of the context, and the sum of both logits."""
+    """A possible answer: characters `start` up to `end` (exclusive) of the context, and the sum of both logits."""
 
     start: int
     end: int
@@ -26,35 +28,36 @@ class Candidate(NamedTuple):
 
 
 class RankedAnswers(NamedTuple):
-    """The candidates of a question, best first, and the score of no answer."""
+    """The possible answers to a question, best first, and the score of no answer."""
 
     candidates: list[Candidate]
     null: float
 
     @property
     def null_odds(self) -> float:
-        """How much higher no answer scores than the best one."""
+        """The score of no answer minus that of the best answer."""
         return self.null - self.candidates[0].score if self.candidates else math.inf
 
 
 def best_in_window(
     logits: np.ndarray, char_start: np.ndarray, char_end: np.ndarray, *, n_best: int, max_answer: int
 ) -> RankedAnswers:
-    """The best answers of a window.
+    """Returns the best answers in a window.
 
     Args:
-      logits: float [length, 2] of a token's being first and last.
-      char_start, char_end: int [length], the context's characters that a token stands for, -1 outside the context.
+      logits: float [length, 2], of each token as the first and as the last of the answer.
+      char_start, char_end: int [length], the characters of the context that a token stands for, -1 outside it.
+      n_best: first tokens, and last tokens, that are combined; also answers that are returned at most.
       max_answer: tokens that an answer has at most.
     """
     logits = logits.astype(np.float64)
     context = np.flatnonzero(char_start >= 0)
     first, last = (context[np.argsort(-logits[context, side], kind="stable")[:n_best]] for side in (0, 1))
-    if not _fitting(first, last, max_answer).any():
+    if not _fit(first, last, max_answer).any():
         first = last = context
-    pairs = _fitting(first, last, max_answer)
-    scores = np.where(pairs, logits[first, 0][:, None] + logits[last, 1][None], -math.inf)
-    order = np.argsort(-scores, axis=None, kind="stable")[: min(n_best, int(pairs.sum()))]
+    is_answer = _fit(first, last, max_answer)
+    scores = np.where(is_answer, logits[first, 0][:, None] + logits[last, 1][None], -math.inf)
+    order = np.argsort(-scores, axis=None, kind="stable")[: min(n_best, int(is_answer.sum()))]
     best = [
         Candidate(int(char_start[first[i]]), int(char_end[last[j]]), float(scores[i, j]))
         for i, j in zip(*np.unravel_index(order, scores.shape), strict=True)
@@ -62,42 +65,56 @@ def best_in_window(
     return RankedAnswers(best, float(logits[0].sum()))
 
 
-def _fitting(first: np.ndarray, last: np.ndarray, max_answer: int) -> np.ndarray:
+def _fit(first: np.ndarray, last: np.ndarray, max_answer: int) -> np.ndarray:
+    """Returns which pairs of first and last tokens have 1 to `max_answer` tokens, bool [first, last]."""
     length = last[None] - first[:, None] + 1
     return (length >= 1) & (length <= max_answer)
 
 
 def best_in_question(windows: Sequence[RankedAnswers], *, n_best: int) -> RankedAnswers:
-    """The best answers of all windows of a question."""
+    """Returns the best answers to a question from those in each of its windows."""
+    candidates = [candidate for window in windows for candidate in window.candidates]
+    candidates.sort(key=lambda candidate: (-candidate.score, candidate.start))
     best: dict[tuple[int, int], Candidate] = {}
-    for one in sorted(
-        (c for window in windows for c in window.candidates), key=lambda c: (-c.score, c.start)
-    ):
-        best.setdefault((one.start, one.end), one)
+    for candidate in candidates:
+        best.setdefault((candidate.start, candidate.end), candidate)
     return RankedAnswers(list(best.values())[:n_best], min(window.null for window in windows))
 
 
-def answer_record(question: Question, found: RankedAnswers, threshold: float | None) -> dict[str, Any]:
-    """What is said of a question: `predicted_answer`, "" for none, `start`, `end` (None for none), `score`, `n_best`.
+def answer_records(
+    questions: Sequence[Question], ranked: Sequence[RankedAnswers], threshold: float | None
+) -> list[dict[str, Any]]:
+    """Returns the `answer_record` of each question."""
+    return [
+        answer_record(question, answers, threshold)
+        for question, answers in zip(questions, ranked, strict=True)
+    ]
 
-    A `score` is the softmax over the candidates, and over no answer too where there is a threshold of `null_odds`
-    above which none is given.
+
+def answer_record(question: Question, answers: RankedAnswers, threshold: float | None) -> dict[str, Any]:
+    """Returns the answer to a question as JSON values.
+
+    Keys: `predicted_answer` ("" for none), `start` and `end` (None for none), `score`, and `n_best`, a list of answers.
+    A `score` is the softmax over the answers, which include no answer if there is a threshold.
+
+    Args:
+      threshold: the `null_odds` above which no answer is given; None to always give one.
     """
-    listed = [(question.context[c.start : c.end], c.start, c.end, c.score) for c in found.candidates]
-    if threshold is not None or not listed:
-        listed.append(("", None, None, found.null))
-    listed.sort(key=lambda item: -item[3])
-    powers = np.exp(np.array([item[3] for item in listed]) - listed[0][3])
+    choices = [(question.context[c.start : c.end], c.start, c.end, c.score) for c in answers.candidates]
+    if threshold is not None or not choices:
+        choices.append(("", None, None, answers.null))
+    choices.sort(key=lambda choice: -choice[3])
+    powers = np.exp(np.array([choice[3] for choice in choices]) - choices[0][3])
     n_best = [
         {"text": text, "start": start, "end": end, "score": round(float(share), 6)}
-        for (text, start, end, _), share in zip(listed, powers / powers.sum(), strict=True)
+        for (text, start, end, _), share in zip(choices, powers / powers.sum(), strict=True)
     ]
-    none = threshold is not None and found.null_odds > threshold
-    said = next((one for one in n_best if (one["start"] is None) == none), n_best[0])
+    gives_none = threshold is not None and answers.null_odds > threshold
+    answer = next((choice for choice in n_best if (choice["start"] is None) == gives_none), n_best[0])
     return {
-        "predicted_answer": said["text"],
-        "start": said["start"],
-        "end": said["end"],
-        "score": said["score"],
+        "predicted_answer": answer["text"],
+        "start": answer["start"],
+        "end": answer["end"],
+        "score": answer["score"],
         "n_best": n_best,
     }

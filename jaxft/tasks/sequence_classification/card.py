@@ -32,20 +32,19 @@ HUB_METRICS = {
 
 def describe_model(run: RunFacts, parameters: int) -> list[str]:
     """Returns lines that say what the model is: a paragraph and the first items of a list."""
-    problem = run.config.model.problem_type
-    what = (
-        "a number"
-        if problem == NUMBER
-        else f"{'any of' if problem == MULTI else 'one of'} {len(run.labels)} labels"
-    )
+    problem_type = run.config.model.problem_type
+    if problem_type == NUMBER:
+        label = "a number"
+    else:
+        label = f"{'any of' if problem_type == MULTI else 'one of'} {len(run.labels)} labels"
     text = "pair of texts" if run.config.data.text_pair else "text"
     lines = [
-        f"A {run.backbone_name} with a pooled linear layer that gives each {text} {what} "
+        f"A {run.backbone_name} with a pooled linear layer that gives each {text} {label} "
         f"({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's "
         "layout.",
         "",
     ]
-    return lines if problem == NUMBER else [*lines, f"- Labels: {', '.join(run.labels)}"]
+    return lines if problem_type == NUMBER else [*lines, f"- Labels: {', '.join(run.labels)}"]
 
 
 def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:

@@ -1,4 +1,4 @@
-"""What a text's label can be, each with its targets, loss, scores and answers: one name, several, or a number."""
+"""Defines the types of label that a text can have: one name, several names, or a number."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,6 @@ from jaxft.data.sources.labelled_texts import (
     NUMBER,
     SINGLE,
     LabelledText,
-    collect_label_names,
-    sort_labels,
 )
 from jaxft.errors import UserError
 from jaxft.losses import cross_entropy
@@ -26,53 +24,64 @@ from jaxft.metrics.regression import RegressionState
 from jaxft.tasks.base import Log, class_weights
 
 VALUE = "value"  # the label of a head that predicts a number
-WORST = 100  # errors of numbers that are listed
+WORST = 100  # errors of numbers that are listed at most
 
 
 class LabelType(Protocol):
-    """What depends on the kind of label. `scores` are what is measured and answered from, float64 [N, C]."""
+    """A type of label, with its targets, loss, metrics and answers.
 
-    arrays: Mapping[str, ArraySpec]  # of a batch
-    selection_metric: str  # what "best" means where config.eval.metric is "auto"
+    Metrics and answers are made from scores, float64 [N, C].
+
+    Attributes:
+      arrays: the arrays of a batch by name.
+      selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
+      error_columns: columns of the error list before those of the text.
+    """
+
+    arrays: Mapping[str, ArraySpec]
+    selection_metric: str
+    error_columns: tuple[str, ...]
 
     def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels [N] or [N, C] for the loss, and which examples have one: bool [N]."""
+        """Returns the labels for the loss, [N] or [N, C], and which examples have one, bool [N]."""
 
     def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(loss_sum, weight_sum) of logits [R, S, C]."""
+        """Returns (loss_sum, weight_sum) of logits [R, S, C]."""
 
-    def divergence(self, a: jax.Array, b: jax.Array, weights: jax.Array) -> jax.Array:
-        """How far two passes' logits [R, S, C] are apart, summed by weight."""
+    def divergence(self, first: jax.Array, second: jax.Array, weights: jax.Array) -> jax.Array:
+        """Returns how far the logits [R, S, C] of two passes differ, summed by weight."""
 
     def score(self, logits: np.ndarray) -> np.ndarray:
-        """Scores of logits, both [N, C]."""
+        """Returns the scores of logits, both [N, C]."""
 
-    def new_state(self, examples, scores: np.ndarray, tuned: Mapping[str, Any]) -> Any:
-        """The metric state of examples with gold labels, without the loss."""
+    def make_state(self, examples, scores: np.ndarray, tuned: Mapping[str, Any]) -> Any:
+        """Returns the metric state of examples with gold labels, without the loss."""
 
     def tune(self, state: Any) -> dict[str, Any]:
-        """What is chosen on the dev split."""
+        """Returns what is chosen on the dev split."""
 
     def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """What is said of each text, as keys of a record."""
+        """Yields the answer for each text, as keys of a record."""
 
     def evaluation_details(self, state: Any, samples: int, seed: int) -> dict[str, Any]:
-        """What an evaluation says beyond its metrics, as JSON; samples: of the bootstrap."""
+        """Returns what an evaluation records beyond its metrics, as JSON values.
+
+        Args:
+          samples: resamples of the bootstrap; 0 for no intervals.
+        """
 
     def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Each wrong answer's place, `index`, and what `error_columns` name, the worst first."""
-
-    error_columns: tuple[str, ...]
+        """Returns a row for each wrong answer, with its `index` and `error_columns`, the worst first."""
 
     def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
         """Warns of doubtful labels."""
 
     def summarize(self, values: Mapping[str, float]) -> str:
-        """The metrics of a log line."""
+        """Returns the metrics as a line of the log."""
 
 
 class SingleLabel:
-    """One of C labels: softmax cross-entropy. Scores are probabilities."""
+    """One of C labels, with softmax cross-entropy. Scores are probabilities."""
 
     selection_metric = "accuracy"
     error_columns = ("gold", "predicted", "score")
@@ -83,61 +92,60 @@ class SingleLabel:
         self._options = _loss_options(labels, config)
 
     def encode_targets(self, examples):
-        """int32 [N]; a label that the model lacks is none."""
+        """Returns label ids, int32 [N]; an example whose label the model lacks counts as having none."""
         ids = {label: index for index, label in enumerate(self.labels)}
-        found = np.array([ids.get(example.label, -1) for example in examples], np.int32)
-        return np.maximum(found, 0), found >= 0
+        label_ids = np.array([ids.get(example.label, -1) for example in examples], np.int32)
+        return np.maximum(label_ids, 0), label_ids >= 0
 
     def loss(self, logits, labels, weights):
-        """See `losses.cross_entropy`."""
+        """Returns `cross_entropy.cross_entropy`."""
         return cross_entropy.cross_entropy(logits, labels, weights, **self._options)
 
-    def divergence(self, a, b, weights):
-        """See `losses.divergence`."""
-        return cross_entropy.symmetric_divergence(a, b, weights)
+    def divergence(self, first, second, weights):
+        """Returns `cross_entropy.symmetric_divergence`."""
+        return cross_entropy.symmetric_divergence(first, second, weights)
 
     def score(self, logits):
-        """Softmax."""
+        """Returns the softmax of logits."""
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def new_state(self, examples, scores, tuned):
-        """A `ClassificationState`."""
+    def make_state(self, examples, scores, tuned):
+        """Returns a `ClassificationState`."""
         state = ClassificationState(self.labels)
         state.update([example.label for example in examples], scores)
         return state
 
     def tune(self, state):
-        """Nothing."""
+        """Returns nothing, because there is nothing to tune."""
         return {}
 
     def answer(self, scores, tuned):
-        """The most probable label and its probability."""
+        """Yields the most probable label and its probability."""
         for row, best in zip(scores, scores.argmax(axis=1), strict=True):
             yield {"predicted_label": self.labels[best], "score": round(float(row[best]), 6)}
 
     def evaluation_details(self, state, samples, seed):
-        """The confusion matrix and, with samples, intervals."""
-        found = {"intervals": state.intervals(samples=samples, seed=seed)} if samples else {}
-        return found | {
-            "confusion": {"labels": state.label_names(), "counts": state.confusion_matrix().tolist()}
-        }
+        """Returns the confusion matrix and, if there are samples, intervals."""
+        intervals = {"intervals": state.intervals(samples=samples, seed=seed)} if samples else {}
+        confusion = {"labels": state.label_names(), "counts": state.confusion_matrix().tolist()}
+        return intervals | {"confusion": confusion}
 
     def list_errors(self, gold, answers):
-        """The surest first."""
+        """Returns the wrong answers, the surest first."""
         rows = [
-            {"index": i, "gold": g, "predicted": a["predicted_label"], "score": a["score"]}
-            for i, (g, a) in enumerate(zip(gold, answers, strict=True))
-            if g != a["predicted_label"]
+            {"index": index, "gold": label, "predicted": answer["predicted_label"], "score": answer["score"]}
+            for index, (label, answer) in enumerate(zip(gold, answers, strict=True))
+            if label != answer["predicted_label"]
         ]
         return sorted(rows, key=lambda row: -row["score"])
 
     def check(self, name, examples, log):
-        """Of labels that the model has not."""
+        """Warns of labels that the model does not have."""
         _warn_of_unseen(Counter(e.label for e in examples if e.label not in self.labels), name, "wrong", log)
 
     def summarize(self, values):
-        """Accuracy, macro F1, loss."""
+        """Returns accuracy, macro F1 and loss as a line of the log."""
         return (
             f"accuracy {100 * values['accuracy']:.2f}, macro F1 {100 * values['f1_macro']:.2f}, "
             f"loss {values.get('loss', float('nan')):.4f}"
@@ -145,7 +153,10 @@ class SingleLabel:
 
 
 class MultiLabel:
-    """Any of C labels: sigmoid cross-entropy of each. Scores are probabilities, given from thresholds on."""
+    """Any number of C labels, with sigmoid cross-entropy of each.
+
+    Scores are probabilities. A text gets the labels whose probability reaches their threshold.
+    """
 
     selection_metric = "f1_micro"
     error_columns = ("missed", "spurious")
@@ -153,77 +164,80 @@ class MultiLabel:
     def __init__(self, labels: list[str], config: Settings):
         self.labels = labels
         self.arrays = segment_labels(np.float32, (len(labels),))
-        self.mode = config.eval.thresholds
+        self.threshold_mode = config.eval.thresholds
         self._options = _loss_options(labels, config)
 
     def encode_targets(self, examples):
-        """float32 [N, C], 1 for each label of an example."""
+        """Returns float32 [N, C], 1 for each label of an example."""
         ids = {label: index for index, label in enumerate(self.labels)}
-        found = np.zeros((len(examples), len(ids)), np.float32)
+        targets = np.zeros((len(examples), len(ids)), np.float32)
         for row, example in enumerate(examples):
-            found[row, [ids[label] for label in example.label or () if label in ids]] = 1
-        return found, np.array([example.label is not None for example in examples], bool)
+            targets[row, [ids[label] for label in example.label or () if label in ids]] = 1
+        return targets, np.array([example.label is not None for example in examples], bool)
 
     def loss(self, logits, labels, weights):
-        """See `losses.binary_cross_entropy`."""
+        """Returns `cross_entropy.binary_cross_entropy`."""
         return cross_entropy.binary_cross_entropy(logits, labels, weights, **self._options)
 
-    def divergence(self, a, b, weights):
-        """See `losses.divergence`."""
-        return cross_entropy.symmetric_divergence(a, b, weights, exclusive=False)
+    def divergence(self, first, second, weights):
+        """Returns `cross_entropy.symmetric_divergence`."""
+        return cross_entropy.symmetric_divergence(first, second, weights, exclusive=False)
 
     def score(self, logits):
-        """Sigmoid."""
+        """Returns the sigmoid of logits."""
         return 1 / (1 + np.exp(-logits))
 
     def _thresholds(self, tuned: Mapping[str, Any]) -> list[float] | None:
-        found = tuned.get("thresholds")
-        return None if found is None else [found[label] for label in self.labels]
+        """Returns the tuned thresholds in the order of labels, or None before they are tuned."""
+        by_label = tuned.get("thresholds")
+        return None if by_label is None else [by_label[label] for label in self.labels]
 
-    def new_state(self, examples, scores, tuned):
-        """A `MultiLabelState`; without tuned thresholds it chooses its own."""
-        state = MultiLabelState(self.labels, self._thresholds(tuned), self.mode)
+    def make_state(self, examples, scores, tuned):
+        """Returns a `MultiLabelState`, which chooses thresholds itself if none are tuned."""
+        state = MultiLabelState(self.labels, self._thresholds(tuned), self.threshold_mode)
         state.update([example.label for example in examples], scores)
         return state
 
     def tune(self, state):
-        """{"thresholds": by label}."""
+        """Returns {"thresholds": {label: threshold}}."""
         return {"thresholds": dict(zip(self.labels, state.choose_thresholds(), strict=True))}
 
     def answer(self, scores, tuned):
-        """The labels whose probability reaches their threshold, and these probabilities, highest first."""
+        """Yields the labels whose probability reaches their threshold, and these probabilities, the highest first."""
         thresholds = np.array(self._thresholds(tuned) or [0.5] * len(self.labels))
         for row in scores:
-            given = [i for i in np.argsort(-row, kind="stable") if row[i] >= thresholds[i]]
-            names = [self.labels[i] for i in given]
+            ids = [i for i in np.argsort(-row, kind="stable") if row[i] >= thresholds[i]]
+            names = [self.labels[i] for i in ids]
             yield {
                 "predicted_labels": names,
-                "scores": {name: round(float(row[i]), 6) for name, i in zip(names, given, strict=True)},
+                "scores": {name: round(float(row[i]), 6) for name, i in zip(names, ids, strict=True)},
             }
 
     def evaluation_details(self, state, samples, seed):
-        """The thresholds."""
+        """Returns the thresholds."""
         return self.tune(state)
 
     def list_errors(self, gold, answers):
-        """The most labels wrong first."""
+        """Returns the texts with missed or spurious labels, those with the most first."""
         rows = []
         for index, (labels, answer) in enumerate(zip(gold, answers, strict=True)):
-            given = answer["predicted_labels"]
-            missed = [label for label in labels if label not in given]
-            spurious = [label for label in given if label not in labels]
+            predicted = answer["predicted_labels"]
+            missed = [label for label in labels if label not in predicted]
+            spurious = [label for label in predicted if label not in labels]
             if missed or spurious:
                 rows.append((len(missed) + len(spurious), index, ", ".join(missed), ", ".join(spurious)))
         rows.sort(key=lambda row: -row[0])
-        return [{"index": i, "missed": missed, "spurious": spurious} for _, i, missed, spurious in rows]
+        return [
+            {"index": index, "missed": missed, "spurious": spurious} for _, index, missed, spurious in rows
+        ]
 
     def check(self, name, examples, log):
-        """Of labels that the model has not."""
+        """Warns of labels that the model does not have."""
         unseen = Counter(label for e in examples for label in e.label if label not in self.labels)
         _warn_of_unseen(unseen, name, "missed", log)
 
     def summarize(self, values):
-        """F1 and exact matches, loss."""
+        """Returns F1, exact matches and loss as a line of the log."""
         return (
             f"micro F1 {100 * values['f1_micro']:.2f}, macro F1 {100 * values['f1_macro']:.2f}, all labels right "
             f"{100 * values['subset_accuracy']:.2f}, loss {values.get('loss', float('nan')):.4f}"
@@ -231,7 +245,10 @@ class MultiLabel:
 
 
 class NumberLabel:
-    """A number: squared error of the label, scaled from `config.data.label_range` to 0..1. Scores are unscaled."""
+    """A number, with squared error of the label scaled from `config.data.label_range` to 0..1.
+
+    Scores are in the data's units.
+    """
 
     selection_metric = "pearson"
     error_columns = ("gold", "predicted", "difference")
@@ -247,52 +264,52 @@ class NumberLabel:
         self.offset, self.scale = float(low), float(high) - float(low)
 
     def encode_targets(self, examples):
-        """float32 [N], scaled."""
+        """Returns the scaled numbers, float32 [N]."""
         known = np.array([example.label is not None for example in examples], bool)
         values = np.array([0.0 if example.label is None else example.label for example in examples])
         return ((values - self.offset) / self.scale).astype(np.float32), known
 
     def loss(self, logits, labels, weights):
-        """See `losses.squared_error`."""
+        """Returns `cross_entropy.squared_error`."""
         return cross_entropy.squared_error(logits[..., 0], labels, weights)
 
-    def divergence(self, a, b, weights):
-        """The squared difference, which is that of normal distributions of variance 1."""
-        return cross_entropy.squared_error(a[..., 0], b[..., 0], weights)[0] / 2
+    def divergence(self, first, second, weights):
+        """Returns half the squared difference, the divergence of normal distributions of variance 1."""
+        return cross_entropy.squared_error(first[..., 0], second[..., 0], weights)[0] / 2
 
     def score(self, logits):
-        """In the data's units."""
+        """Returns the outputs in the data's units."""
         return logits * self.scale + self.offset
 
-    def new_state(self, examples, scores, tuned):
-        """A `RegressionState`."""
+    def make_state(self, examples, scores, tuned):
+        """Returns a `RegressionState`."""
         state = RegressionState()
         state.update([example.label for example in examples], scores[:, 0])
         return state
 
     def tune(self, state):
-        """Nothing."""
+        """Returns nothing, because there is nothing to tune."""
         return {}
 
     def answer(self, scores, tuned):
-        """The number."""
+        """Yields the number for each text."""
         for row in scores:
             yield {"predicted_value": round(float(row[0]), 6)}
 
     def evaluation_details(self, state, samples, seed):
-        """Nothing."""
+        """Returns nothing."""
         return {}
 
     def list_errors(self, gold, answers):
-        """The farthest off, `WORST` of them."""
-        rows = [
-            {"index": i, "gold": g, "predicted": a["predicted_value"], "difference": a["predicted_value"] - g}
-            for i, (g, a) in enumerate(zip(gold, answers, strict=True))
-        ]
+        """Returns the `WORST` predictions, the farthest off first."""
+        rows = []
+        for index, (label, answer) in enumerate(zip(gold, answers, strict=True)):
+            value = answer["predicted_value"]
+            rows.append({"index": index, "gold": label, "predicted": value, "difference": value - label})
         return sorted(rows, key=lambda row: -abs(row["difference"]))[:WORST]
 
     def check(self, name, examples, log):
-        """Of labels that are out of scale."""
+        """Warns of numbers that are far from the range that the head starts at."""
         values = [example.label for example in examples]
         low, high = min(values), max(values)
         if low < self.offset - self.scale or high > self.offset + 2 * self.scale:
@@ -303,7 +320,7 @@ class NumberLabel:
             )
 
     def summarize(self, values):
-        """Correlations and errors."""
+        """Returns correlations, squared error and loss as a line of the log."""
         return (
             f"Pearson {values['pearson']:.4f}, Spearman {values['spearman']:.4f}, mean squared error "
             f"{values['mse']:.4g}, loss {values.get('loss', float('nan')):.4f}"
@@ -311,35 +328,6 @@ class NumberLabel:
 
 
 LABEL_TYPES = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: NumberLabel}  # by config.model.problem_type
-
-
-def find_labels(examples: Sequence[LabelledText]) -> list[str | float]:
-    """Names of labels; of numbers the least and the greatest."""
-    if isinstance(examples[0].label, float):
-        numbers = [example.label for example in examples]
-        return [min(numbers), max(numbers)]
-    return collect_label_names(examples)
-
-
-def make_labels(found: Sequence[str | float]) -> list[str]:
-    """Labels by name, or by number if all are whole numbers; `VALUE` where they are numbers. found: of `find_labels`.
-
-    Raises `UserError` where there is nothing to tell apart.
-    """
-    if found and isinstance(found[0], float):
-        if min(found) == max(found):
-            raise UserError(
-                f"all labels of the training data are {found[0]:g}: there is nothing to learn; is config.data.label "
-                "right?"
-            )
-        return [VALUE]
-    names = sort_labels(set(found))
-    if len(names) < 2:
-        raise UserError(
-            f"the training data has {len(names)} label{': ' + repr(names[0]) if names else 's'}; two or more "
-            "are needed to learn anything; is config.data.label right?"
-        )
-    return names
 
 
 def _loss_options(labels: list[str], config: Settings) -> dict[str, Any]:

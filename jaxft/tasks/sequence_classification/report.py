@@ -1,4 +1,4 @@
-"""Writes what an evaluation of labelled texts found: a dict for JSON, a report, lines of predictions and errors."""
+"""Formats the evaluation of labelled texts: the JSON record and the report to print."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,18 @@ from rich.text import Text
 
 from jaxft.metrics.f1 import SCORES
 
-WORST = 20  # labels that the report shows where there are more
-CONFUSIONS = 10
+SHOWN_LABELS = 20  # the report shows at most so many labels
+SHOWN_CONFUSIONS = 10
 
 
 def evaluation_record(
     metrics: Mapping[str, float], *, data: str, method: str, details: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of `eval/dev.json`: plain JSON values with everything that `report` needs.
+    """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
-    Keys: `data` (what was evaluated), `method` (what is read of long texts), `examples`, `metrics` (flat), and what
-    `details` has: `intervals`, `thresholds`, `confusion` (`labels`, and `counts` by gold and predicted). Numbers
-    that are not finite, which JSON cannot hold, become None.
+    Keys: `data` (what was evaluated), `method` (what is read of long texts), `examples`, `metrics` (flat), and those of
+    `details`: `intervals`, `thresholds`, `confusion` (`labels`, and `counts` by gold and predicted label). Numbers that
+    are not finite, which JSON cannot hold, become None.
     """
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     return {
@@ -33,11 +33,11 @@ def evaluation_record(
     }
 
 
-def render_report(result: Mapping[str, Any]) -> RenderableType:
-    """The readable report of an `evaluation` dict, fresh or read back from JSON; print it with rich."""
-    metrics = result["metrics"]
-    parts: list[RenderableType] = [
-        Text(f"{result['data']}: {result['examples']:,} texts; read: {result['method']}")
+def render_report(record: Mapping[str, Any]) -> RenderableType:
+    """Returns the report of an `evaluation_record`, new or read from JSON, for rich to print."""
+    metrics = record["metrics"]
+    sections: list[RenderableType] = [
+        Text(f"{record['data']}: {record['examples']:,} texts; read: {record['method']}")
     ]
     averages = [name for name in ("micro", "macro", "weighted") if f"f1_{name}" in metrics]
     families = {"examples"} | {f"{score}_{average}" for score in SCORES for average in averages}
@@ -45,31 +45,29 @@ def render_report(result: Mapping[str, Any]) -> RenderableType:
     for name, value in metrics.items():
         if "/" not in name and name not in families:
             overall.add_row(name, "-" if value is None else f"{value:.4f}")
-    parts.append(overall)
-    if intervals := result.get("intervals"):
-        shown = ", ".join(
-            f"{name} {100 * low:.2f}–{100 * high:.2f}"
-            for name, (low, high) in ((n, v) for n, v in intervals.items() if isinstance(v, list))
-        )
-        parts.append(
+    sections.append(overall)
+    if intervals := record.get("intervals"):
+        bounds = {name: value for name, value in intervals.items() if isinstance(value, list)}
+        shown = ", ".join(f"{name} {100 * low:.2f}–{100 * high:.2f}" for name, (low, high) in bounds.items())
+        sections.append(
             Text(
                 f"{100 * intervals['confidence']:g}% intervals: {shown} ({intervals['method']}, "
                 f"{intervals['samples']:,} resamples)"
             )
         )
     if averages:
-        parts.append(_label_table(metrics, averages))
-    if confusion := result.get("confusion"):
-        parts.append(_confusions(confusion))
-    return Group(*parts)
+        sections.append(_label_table(metrics, averages))
+    if confusion := record.get("confusion"):
+        sections.append(_confusion_table(confusion))
+    return Group(*sections)
 
 
 def _label_table(metrics: Mapping[str, float], averages: Sequence[str]) -> Table:
     labels = [name.removeprefix("f1/") for name in metrics if name.startswith("f1/")]
     title = "Labels, %"
-    if len(labels) > WORST:
-        title = f"The {WORST} labels of {len(labels)} with the lowest F1, %"
-        labels = sorted(labels, key=lambda label: metrics[f"f1/{label}"])[:WORST]
+    if len(labels) > SHOWN_LABELS:
+        title = f"The {SHOWN_LABELS} labels of {len(labels)} with the lowest F1, %"
+        labels = sorted(labels, key=lambda label: metrics[f"f1/{label}"])[:SHOWN_LABELS]
     tuned = any(name.startswith("threshold/") for name in metrics)
     table = _table(title, "label", "precision", "recall", "F1", "gold", *(["threshold"] if tuned else []))
     for label in labels:
@@ -85,7 +83,7 @@ def _label_table(metrics: Mapping[str, float], averages: Sequence[str]) -> Table
     return table
 
 
-def _confusions(confusion: Mapping[str, Any]) -> RenderableType:
+def _confusion_table(confusion: Mapping[str, Any]) -> RenderableType:
     names = confusion["labels"]
     wrong = [
         (count, names[gold], names[predicted])
@@ -96,7 +94,7 @@ def _confusions(confusion: Mapping[str, Any]) -> RenderableType:
     if not wrong:
         return Text("No confusions.")
     table = _table(f"The most frequent confusions, of {len(wrong):,}", "gold", "predicted", "texts")
-    for count, gold, predicted in sorted(wrong, key=lambda item: -item[0])[:CONFUSIONS]:
+    for count, gold, predicted in sorted(wrong, key=lambda item: -item[0])[:SHOWN_CONFUSIONS]:
         table.add_row(Text(gold), Text(predicted), f"{count:,}")
     return table
 

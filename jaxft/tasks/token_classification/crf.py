@@ -10,7 +10,7 @@ from flax import nnx
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, word_values
 from jaxft.data.sources import tag_schemes
-from jaxft.layers import crf
+from jaxft.layers.heads import crf
 from jaxft.tasks.base import Split
 from jaxft.tasks.token_classification.task import TokenClassification
 
@@ -89,5 +89,5 @@ class CRFTagging(TokenClassification):
             is_scored[starts[sentence] + word] = True
         if arrays is not None and is_scored.all():
             chain = crf.Chain(*(arrays[name] for name in crf.Chain._fields))  # the same in every batch
-            label, probability = crf.best_paths(emissions, starts, chain)
+            label, probability = crf.find_best_paths(emissions, starts, chain)
         return label, probability
