@@ -22,7 +22,7 @@ from jaxft.errors import UserError
 from jaxft.export import card
 from jaxft.export.writer import CONFIGS, export_run
 from jaxft.hub.tokenizer_training import train_tokenizer
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
@@ -130,12 +130,12 @@ def test_generate_gives_what_the_runs_own_evaluation_gave(pair_run, folder, comm
     """Through the command, from records to texts by the run's template."""
     flags = ["--input", folder / "dev.jsonl", "--output", tmp_path / "out.jsonl", "--max-new-tokens", 8]
     command("generate", "--run", pair_run[0], *flags)
-    given, evaluated = (
+    generated_lines, evaluated = (
         [json.loads(line) for line in path.read_text().splitlines()]
         for path in (tmp_path / "out.jsonl", pair_run[0] / "predictions/dev.jsonl")
     )
-    assert [line["generated"] for line in given] == [line["prediction"] for line in evaluated]
-    assert len(given) == 20 and {"who", "asked", "shape"} < given[0].keys()
+    assert [line["generated"] for line in generated_lines] == [line["prediction"] for line in evaluated]
+    assert len(generated_lines) == 20 and {"who", "asked", "shape"} < generated_lines[0].keys()
 
 
 def _words_a_byte(text_run):
@@ -145,8 +145,8 @@ def _words_a_byte(text_run):
 
 def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
     """Its tokenizer is trained anew at the second start, and must be the same one."""
-    whole, config, _ = text_run
-    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=30)
+    workdir, config, _ = text_run
+    assert_a_stopped_run_ends_bit_identically(config, workdir, tmp_path / "run", monkeypatch, at=30)
 
 
 def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, monkeypatch):
@@ -156,13 +156,13 @@ def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, mo
     for index in range(4):
         (tmp_path / f"{index}.txt").write_text("\n".join(lines[index::4]) + "\n")
     config = config_for(tmp_path, data__train=f"{tmp_path}/*.txt", data__dev=str(folder / "train.txt"))
-    whole = tmp_path / "whole"
+    undisturbed = tmp_path / "whole"
     chunked, original = [], ChunkedLoader.batch
     monkeypatch.setattr(
         ChunkedLoader, "batch", lambda self, step: chunked.append(step) or original(self, step)
     )
-    assert train(config, whole)["steps"] == 60 and chunked[:2] == [0, 1]
-    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=5)
+    assert train(config, undisturbed)["steps"] == 60 and chunked[:2] == [0, 1]
+    assert_a_stopped_run_ends_bit_identically(config, undisturbed, tmp_path / "run", monkeypatch, at=5)
 
 
 def run_evaluate(run, data, output, **changed):
@@ -265,12 +265,12 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         }  # "a" is known
         config = config_for(folder, model__checkpoint=str(path), **added)
         checkpoint = open_base_model(config, list)
-        sizes = backbone_sizes(config, checkpoint.hf_config)
+        sizes = resolve_sizes(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
         task = CausalLM([], head_dropout=0.0, config=config)
         net = make_network(task, sizes, make_mesh(config))
-        parameters, said = initial_parameters(net, config, checkpoint)
-        assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in said
+        parameters, line = initial_parameters(net, config, checkpoint)
+        assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in line
         words = np.asarray(parameters[WORD_EMBEDDING])
         np.testing.assert_array_equal(words[: len(known)], known)
         np.testing.assert_allclose(
@@ -309,19 +309,19 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     task = CausalLM([], head_dropout=0.0, config=config)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
-    net = make_network(task, backbone_sizes(config, hf_config), make_mesh(config))
+    net = make_network(task, resolve_sizes(config, hf_config), make_mesh(config))
     parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
     gradient = jax.jit(
         jax.value_and_grad(
             lambda p, batch: task.loss(step.merge_model(net.graphdef, p), batch, None), has_aux=True
         )
     )
-    found = []
+    totals = []
     for pack in (True, False):
         loader = Loader(windows, rows=8, max_length=32, pack=pack, shuffle=False, pad_id=0)
-        parts = [gradient(parameters, loader.batch(i).arrays) for i in range(loader.steps_per_epoch)]
-        found.append(jax.tree.map(lambda *leaves: sum(leaves), *parts))
-    (packed, packed_gradient), (plain, plain_gradient) = found
+        batch_values = [gradient(parameters, loader.batch(i).arrays) for i in range(loader.steps_per_epoch)]
+        totals.append(jax.tree.map(lambda *leaves: sum(leaves), *batch_values))
+    (packed, packed_gradient), (plain, plain_gradient) = totals
     assert packed[1] == plain[1] == sum(len(tokenizer(t.text)["input_ids"]) + 1 for t in texts)
     assert float(packed[0]) == pytest.approx(float(plain[0]), rel=1e-5)
     for name, leaf in packed_gradient.items():
@@ -366,7 +366,7 @@ def test_predict_is_for_taggers(text_run):
 
 def test_the_same_text_gives_the_same_tokenizer(folder):
     texts = (folder / "train.txt").read_text().splitlines()
-    one, other = (train_tokenizer(iter(texts), 320, 32) for _ in range(2))
-    assert one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
+    first, second = (train_tokenizer(iter(texts), 320, 32) for _ in range(2))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
     odd = "".join(map(chr, itertools.chain(range(32, 1000), range(0x1F600, 0x1F640)))) + " \n\t  <|endoftext"
-    assert one.decode(one(odd)["input_ids"]) == odd
+    assert first.decode(first(odd)["input_ids"]) == odd

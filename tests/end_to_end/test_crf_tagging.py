@@ -20,7 +20,7 @@ from jaxft.errors import UserError
 from jaxft.export import heads, with_torch
 from jaxft.export.writer import export_run
 from jaxft.inference.model import task_of
-from jaxft.layers.crf import Chain
+from jaxft.layers.heads.crf import Chain
 from jaxft.tasks.base import Split
 from jaxft.training.run import train
 from jaxft.training.settings import load_settings
@@ -168,9 +168,9 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
     for step in range(loader.steps_per_epoch):
         emissions = rng.normal(size=(4, 16, 3)).astype(np.float32)
         outputs.append((loader.batch(step), jax.device_get(task._outputs(model, emissions))))
-    found = task.collect(Split("input", "input", sentences, windows), outputs)
-    assert [len(p.tags) for p in found] == [50, 3, 1, 30]
-    assert any(convert_tags_to_iob2(p.tags, "iob2")[1] for p in found) != constraints
+    predictions = task.collect(Split("input", "input", sentences, windows), outputs)
+    assert [len(p.tags) for p in predictions] == [50, 3, 1, 30]
+    assert any(convert_tags_to_iob2(p.tags, "iob2")[1] for p in predictions) != constraints
 
 
 @pytest.mark.parametrize(

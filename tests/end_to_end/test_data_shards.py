@@ -82,10 +82,10 @@ def config_for(folder, tiny_bert, tiny_gpt2):
 def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
     kind = task_class(config)
-    found, _ = read_run_splits(kind, config, range(config.data.shards), lambda line: None)
+    shards, _ = read_run_splits(kind, config, range(config.data.shards), lambda line: None)
     checkpoint = open_base_model(config, lambda: [])
-    task = kind(collect_labels(kind, found), head_dropout=0.0, config=config)
-    encoded, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda line: None)
+    task = kind(collect_labels(kind, shards), head_dropout=0.0, config=config)
+    encoded, _ = encode_splits(task, shards, {}, checkpoint.tokenizer, config, lambda line: None)
     loader = make_train_loader(
         {number: part.windows for number, part in encoded.items()},
         config,
@@ -113,9 +113,9 @@ def segments_of_an_epoch(config):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_epoch_of_parts_has_the_windows_and_labels_of_the_whole(kind, config_for):
-    whole, labels = segments_of_an_epoch(config_for(kind, data__shards=1))
-    parted, same = segments_of_an_epoch(config_for(kind))
-    assert sum(whole.values()) >= 110 and parted == whole
+    unsharded, labels = segments_of_an_epoch(config_for(kind, data__shards=1))
+    sharded, same = segments_of_an_epoch(config_for(kind))
+    assert sum(unsharded.values()) >= 110 and sharded == unsharded
     assert same == labels and labels == LABELS.get(kind, labels)
 
 
@@ -125,8 +125,8 @@ def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
     layout = {"data__layout": "blocks", "data__template": None} if kind == "targets" else {}
     config = config_for(kind, train__epochs=8.0, optim__lr=0.01, batch__accumulate=2, **layout)
     summary = train(config, tmp_path / "run")
-    said = capsys.readouterr().out
-    assert [line for line in said.splitlines() if line.startswith("train") and "#3/3: " in line]
+    output = capsys.readouterr().out
+    assert [line for line in output.splitlines() if line.startswith("train") and "#3/3: " in line]
     rows = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     assert len(losses) == summary["steps"] and sum(losses[-5:]) < 0.8 * sum(losses[:5])
@@ -140,13 +140,13 @@ def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 2)
     pattern = f"{folder}/part-*.jsonl"
     for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
-        said = []
+        lines = []
         config = config_for(kind, data__shards=1, data__train=source)
-        read_run_splits(task_class(config), config, [0], said.append)
-        assert said[0] == f"every process reads all files of {source}; config.data.shards=3 deals them"
+        read_run_splits(task_class(config), config, [0], lines.append)
+        assert lines[0] == f"every process reads all files of {source}; config.data.shards=3 deals them"
         one_file = config_for(kind, data__shards=1, data__train=f"{folder}/dev.jsonl")
-        read_run_splits(task_class(config), one_file, [0], said.append)
-        assert len([line for line in said if "deals them" in line]) == 1
+        read_run_splits(task_class(config), one_file, [0], lines.append)
+        assert len([line for line in lines if "deals them" in line]) == 1
 
 
 def test_of_labels_all_parts_count(config_for, tmp_path):
@@ -158,12 +158,12 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
         (tmp_path / f"part-{index}.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     for kind in ("words", "texts"):
         config = config_for(kind, data__train=f"{tmp_path}/part-*.jsonl")
-        said = []
-        found, others = read_run_splits(task_class(config), config, range(3), said.append)
-        task = task_class(config)(collect_labels(task_class(config), found), config=config)
+        lines = []
+        shards, others = read_run_splits(task_class(config), config, range(3), lines.append)
+        task = task_class(config)(collect_labels(task_class(config), shards), config=config)
         tokenizer = open_base_model(config, lambda: []).tokenizer
-        encode_splits(task, found, {}, tokenizer, config, said.append)
-        assert not [line for line in said if "warning" in line and "train" in line], said
+        encode_splits(task, shards, {}, tokenizer, config, lines.append)
+        assert not [line for line in lines if "warning" in line and "train" in line], lines
 
 
 @pytest.mark.parametrize(

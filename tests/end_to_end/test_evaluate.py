@@ -29,11 +29,11 @@ def test_the_runs_own_numbers_come_out_again(finished_run, corpus, command, tmp_
     assert done.returncode == 0, done.stderr
     assert "0 words unscored" in done.stdout and "Entities, strict" in done.stdout
     assert done.stderr == ""
-    found, expected = (json.loads((f / "eval/test.json").read_text()) for f in (folder, finished_run))
-    losses = [result["metrics"].pop("loss") for result in (found, expected)]
+    actual, expected = (json.loads((f / "eval/test.json").read_text()) for f in (folder, finished_run))
+    losses = [result["metrics"].pop("loss") for result in (actual, expected)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert found == expected
-    assert found["metrics"]["entity_predicted"] > 10  # or there is nothing to compare
+    assert actual == expected
+    assert actual["metrics"]["entity_predicted"] > 10  # or there is nothing to compare
     for file in ("predictions/test.conll", "errors/test.tsv"):
         assert (folder / file).read_bytes() == (finished_run / file).read_bytes()
 

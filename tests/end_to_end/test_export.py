@@ -86,9 +86,9 @@ def test_the_card_reads_as_one_and_tells_the_runs_scores(exported, finished_run,
     card = ModelCard.load(exported / "README.md")
     assert card.data.library_name == "transformers" and card.data.pipeline_tag == "token-classification"
     summary = json.loads((finished_run / "summary.json").read_text())
-    found = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    scores = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
     for name, metric in itertools.product(("dev", "test"), ("f1", "precision", "recall")):
-        assert found[name, metric] == summary[name][f"entity_{metric}"]
+        assert scores[name, metric] == summary[name][f"entity_{metric}"]
     low, high = json.loads((finished_run / "eval/test.json").read_text())["intervals"]["entity_f1"]
     f1 = f"{100 * summary['test']['entity_f1']:.2f} ({100 * low:.1f}–{100 * high:.1f})"
     assert f1 in card.text

@@ -1,4 +1,4 @@
-"""`jaxft.inference.writer`: text in, text out, from checkpoints and runs; streams, stops, templates and what is refused."""
+"""Text generation from checkpoints and runs: streams, stop strings, templates, and what is refused."""
 
 import json
 
@@ -24,7 +24,7 @@ def theirs(tiny_gpt2, prompt, **options) -> str:
     model = GPT2LMHeadModel.from_pretrained(tiny_gpt2).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_gpt2)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
-    found = model.generate(
+    output_ids = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         pad_token_id=0,
@@ -32,7 +32,7 @@ def theirs(tiny_gpt2, prompt, **options) -> str:
         tokenizer=tokenizer,
         **options,
     )
-    return tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)
+    return tokenizer.decode(output_ids[0, ids.shape[1] :], skip_special_tokens=True)
 
 
 def test_a_checkpoint_continues_text_as_torch_does_by_the_batch_and_streamed(tiny_gpt2, writer):
@@ -40,9 +40,9 @@ def test_a_checkpoint_continues_text_as_torch_does_by_the_batch_and_streamed(tin
     texts = [text for [text] in writer.generate(PROMPTS, options, rows=2)]
     expected = [theirs(tiny_gpt2, p, max_new_tokens=30, no_repeat_ngram_size=2) for p in PROMPTS]
     assert [text.text for text in texts] == expected
-    for prompt, whole in zip(PROMPTS, expected, strict=True):
+    for prompt, text in zip(PROMPTS, expected, strict=True):
         pieces = list(writer.stream(prompt, options))
-        assert "".join(pieces) == whole and len(pieces) > 5
+        assert "".join(pieces) == text and len(pieces) > 5
 
 
 def test_streaming_waits_for_whole_characters_and_for_what_may_be_a_stop(writer, monkeypatch):
@@ -74,31 +74,31 @@ def test_a_stop_string_cuts_the_best_beams(writer):
     [plain] = writer.generate(PROMPTS[:1], options)
     stop = plain[0].text[5:7]
     [cut] = writer.generate(PROMPTS[:1], options, stop=[stop])
-    assert [one.text for one in cut] == [one.text.partition(stop)[0] for one in plain]
+    assert [beam.text for beam in cut] == [beam.text.partition(stop)[0] for beam in plain]
 
 
 def test_samples_do_not_depend_on_the_size_of_batches(writer):
     options = GenerationOptions(max_new_tokens=8, temperature=1.0, samples=2, seed=3)
     texts, others = (list(writer.generate(PROMPTS, options, rows=rows)) for rows in (3, 2))
     assert texts == others
-    assert len({one.text for samples in texts for one in samples}) == 6
+    assert len({sample.text for samples in texts for sample in samples}) == 6
 
 
 def test_the_command_answers_a_prompt_and_files_and_repeats_itself(tiny_gpt2, command, tmp_path):
     flags = ["--checkpoint", tiny_gpt2, "--max-new-tokens", "12", "--temperature", "0.8", "--seed", "5"]
-    once, again = (command("generate", *flags, "--prompt", "the cat", cold=cold) for cold in (True, False))
-    assert once.returncode == 0, once.stderr
-    assert once.stdout == again.stdout and once.stdout.strip()
+    first, second = (command("generate", *flags, "--prompt", "the cat", cold=cold) for cold in (True, False))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout and first.stdout.strip()
     (tmp_path / "in.jsonl").write_text('{"prompt": "the cat", "id": 7}\n{"prompt": "", "id": 8}\n')
     done = command("generate", *flags, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["prompt"]) for row in rows] == [(7, "the cat"), (8, "")]
-    assert rows[0]["generated"] + "\n" == once.stdout
-    stop = once.stdout.strip()[3:5]
+    assert rows[0]["generated"] + "\n" == first.stdout
+    stop = first.stdout.strip()[3:5]
     several = command("generate", *flags, "--prompt", "the cat", "--samples", "2", "--stop", stop)
     first, second = several.stdout.split("\n----\n")
-    assert first == once.stdout[: once.stdout.index(stop)].rstrip("\n") and stop not in second
+    assert first == first.stdout[: first.stdout.index(stop)].rstrip("\n") and stop not in second
 
 
 def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command, finished_run, tmp_path):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.layers.attention.choice import _flash, weight_hashes
 from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.attention.flash import hash_attention_weights
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.training.setup import make_trainer
 from tests.end_to_end import test_resume
@@ -39,22 +39,22 @@ def test_flash_is_dense_in_value_and_gradient(length, width, causal, rate):
     keys = jax.random.split(jax.random.key(0), 4)
     arrays = [jax.random.normal(key, (rows * length, heads * width), jnp.bfloat16) for key in keys]
     arrays[3] = jnp.where(real[:, None], arrays[3], 0)
-    hashes = weight_hashes(rows, heads, length, **drawn) if rate else None
+    hashes = hash_attention_weights(rows, heads, length, **drawn) if rate else None
 
     def error(function, dtype):
         def compute(q, k, v, pull):
             out, back = jax.vjp(function, q, k, v)
             return out, *back(pull)
 
-        found = jax.jit(compute)(*(x.astype(dtype) for x in arrays))
-        return [np.asarray(x, np.float64)[real] for x in found]
+        results = jax.jit(compute)(*(x.astype(dtype) for x in arrays))
+        return [np.asarray(x, np.float64)[real] for x in results]
 
     def dense(q, k, v):
         return dense_attention(q, k, v, ids, **options, **drawn, rate=rate)
 
     with jax.default_matmul_precision("highest"):
         exact = error(dense, jnp.float32)
-    flash = error(lambda *x: _flash(*x, ids, hashes, **options, rate=rate), jnp.bfloat16)
+    flash = error(lambda *x: flash_attention(*x, ids, hashes, **options, rate=rate), jnp.bfloat16)
     for name, ours, other, truth in zip(
         "out dq dk dv".split(), flash, error(dense, jnp.bfloat16), exact, strict=True
     ):
@@ -74,8 +74,8 @@ def test_steps_of_a_run_are_the_same_to_the_bit_when_run_again():
         for number in range(5):
             state, _ = trainer.train_step(state, test_step.batch(number, 64), np.uint32(7))
         ends.append(jax.tree.map(np.asarray, state))
-    for name, one in ends[0].trainable.items():
-        assert one.tobytes() == ends[1].trainable[name].tobytes(), name
+    for name, value in ends[0].trainable.items():
+        assert value.tobytes() == ends[1].trainable[name].tobytes(), name
 
 
 def test_a_killed_run_ends_bit_identically(tiny_flags, environment, python, tmp_path):
@@ -92,9 +92,9 @@ def test_a_killed_run_ends_bit_identically(tiny_flags, environment, python, tmp_
             timeout=300,
         )
 
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for workdir, moment, code in ((whole, "", 0), (killed, kill, -signal.SIGKILL), (killed, "", 0)):
+    undisturbed, killed = tmp_path / "whole", tmp_path / "killed"
+    for workdir, moment, code in ((undisturbed, "", 0), (killed, kill, -signal.SIGKILL), (killed, "", 0)):
         done = start(workdir, moment)
         assert done.returncode == code, done.stdout + done.stderr
     assert re.search(r"going on at step [234]\d of 100", done.stdout)
-    test_resume.assert_same_run(whole, killed)
+    test_resume.assert_same_run(undisturbed, killed)

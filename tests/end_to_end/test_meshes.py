@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.training.network import make_network
 from jaxft.training.setup import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
@@ -49,7 +49,7 @@ def network(name, config, mesh):
     task = task_class(config)(labels, head_dropout=0.2, config=config)
     sizes = test_step.SIZES
     if name == "causal_lm":
-        gpt2 = backbone_sizes(config, GPT2 | {"model_type": "gpt2"})
+        gpt2 = resolve_sizes(config, GPT2 | {"model_type": "gpt2"})
         sizes = gpt2 | {key: sizes[key] for key in ("hidden_dropout", "attention_dropout")}
     return make_network(task, sizes, mesh)
 
@@ -78,7 +78,8 @@ def batch(name, number):
 def train(name, sizes, **more):
     devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
     mesh = jax.sharding.Mesh(devices, AXES)
-    values = task_values(name) | test_step.SMOOTH | {"batch.accumulate": 2, "data.max_length": 16, "model.unroll": "no"} | more
+    values = task_values(name) | test_step.SMOOTH | {"batch.accumulate": 2, "data.max_length": 16}
+    values |= {"model.unroll": "no"} | more
     if name == "multi_task":
         values["tasks"] = tuple((part, (("task", kind),)) for part, kind in PARTS.items())
     config = test_step.config_with(**values)
@@ -100,38 +101,39 @@ def train(name, sizes, **more):
 MESHES = {name: [(1, 1, 1), (2, 2, 2), (1, 8, 1)] for name in (*TASKS, "crf")}
 for name in ("token_classification", "causal_lm"):  # a BERT and a GPT-2
     MESHES[name] += [(8, 1, 1), (1, 1, 8)]
-found = {n: {"x".join(map(str, m)): train(n, m) for m in meshes} for n, meshes in MESHES.items()}
+results = {n: {"x".join(map(str, m)): train(n, m) for m in meshes} for n, meshes in MESHES.items()}
 for sizes, more in (((1, 8, 1), {"model.unroll": "yes"}), ((2, 2, 2), {"model.remat": "dots"})):
     for name in ("token_classification", "causal_lm"):
-        found[name]["x".join(map(str, sizes)) + f" {more}"] = train(name, sizes, **more)
+        results[name]["x".join(map(str, sizes)) + f" {more}"] = train(name, sizes, **more)
 half = {"model.dtype": "bfloat16", "optim.gradients": "bfloat16"}
 for name in ("token_classification", "causal_lm"):
     for sizes in ((1, 1, 1), (2, 2, 2)):
-        found[name]["bfloat16 " + "x".join(map(str, sizes))] = train(name, sizes, **half)
-print(json.dumps(found))
+        results[name]["bfloat16 " + "x".join(map(str, sizes))] = train(name, sizes, **half)
+print(json.dumps(results))
 """
 
 
 def test_eight_devices_train_as_one_does(on_eight_devices):
     """Losses and gradient norms of 20 steps, with packing, dropout and accumulation on; fsdp splits the state."""
-    found = on_eight_devices(SCRIPT)
-    assert found.keys() == {*TASKS, "crf"}
-    for task, meshes in found.items():
+    runs = on_eight_devices(SCRIPT)
+    assert runs.keys() == {*TASKS, "crf"}
+    for task, meshes in runs.items():
         if task in ("token_classification", "causal_lm"):
             halves = [meshes.pop(f"bfloat16 {mesh}")["steps"] for mesh in ("1x1x1", "2x2x2")]
-            for one, eight in zip(*halves, strict=True):  # which round each at other places
-                assert eight == pytest.approx(one, rel=0.05), task
-        one = meshes["1x1x1"]["steps"]
+            for expected, eight in zip(*halves, strict=True):  # which round each at other places
+                assert eight == pytest.approx(expected, rel=0.05), task
+        expected = meshes["1x1x1"]["steps"]
         for mesh, run in meshes.items():
-            for ours, theirs in zip(run["steps"], one, strict=True):
+            for ours, theirs in zip(run["steps"], expected, strict=True):
                 assert ours[0] == pytest.approx(theirs[0], abs=1e-5, rel=1e-6), (task, mesh)
                 assert ours[1] == pytest.approx(theirs[1], rel=1e-4), (task, mesh)
         assert meshes["2x2x2"]["share"] < 0.5, task
         assert meshes["1x8x1"]["share"] < 0.3, task
-    assert found["token_classification"]["8x1x1"]["share"] == 1
+    assert runs["token_classification"]["8x1x1"]["share"] == 1
 
 
-# A state made from a checkpoint, and one from nothing, over eight devices: where its arrays are, and what was whole.
+# Makes a state from a checkpoint, and one from nothing, over eight devices. Prints where its arrays are, and how large
+# the arrays on the host were.
 MADE = """
 import json
 import sys
@@ -139,21 +141,21 @@ import sys
 import jax
 import numpy as np
 
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.setup import make_trainer, open_base_model
 from jaxft.parallel.mesh import make_mesh, put_array
-from jaxft.training import setup
+from jaxft.training import network
 from jaxft.config.settings import replace
 from jaxft.tasks.registry import task_class
 from jaxft.training.settings import load_settings
 
 config = load_settings(sys.argv[2], sys.argv[3:] + ["--config.mesh.data=1", "--config.mesh.fsdp=8"])
-mesh, put, whole = make_mesh(config), put_array, []
+mesh, put, host_bytes = make_mesh(config), put_array, []
 
 
 def recorded(value, place):
-    whole.append(value.nbytes)  # in this host's memory
+    host_bytes.append(value.nbytes)  # in this host's memory
     return put(value, place)
 
 
@@ -162,12 +164,12 @@ def share(tree):
     return sum(x.addressable_shards[0].data.nbytes for x in leaves) / sum(x.nbytes for x in leaves)
 
 
-setup.put_array, found = recorded, {}
+network.put_array, results = recorded, {}
 for start in ("pretrained", "scratch"):
     config = replace(config, {"model.init": start})
     checkpoint = open_base_model(config, lambda: [])
     task = task_class(config)(["O", "B-X"], head_dropout=0.1, config=config)
-    net = make_network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
+    net = make_network(task, resolve_sizes(config, checkpoint.hf_config), mesh)
     trainer = make_trainer(net, config, total=9, warmup=0)
     parameters, _ = initial_parameters(net, config, checkpoint)
     shares = [share(parameters)]
@@ -176,20 +178,20 @@ for start in ("pretrained", "scratch"):
     making = jax.jit(net.new_parameters, out_shardings={n: x.sharding for n, x in net.abstract.items()})
     made = making.lower(np.uint32(0)).compile().memory_analysis()
     size = {n: x.size * 4 for n, x in net.abstract.items()}
-    found[start] = {
+    results[start] = {
         "shares": [*shares, share(state.opt_state), made.output_size_in_bytes / sum(size.values())],
         "as_asked": all(jax.tree.leaves(as_asked)),
-        "whole": max(whole) / max(size.values()),
+        "largest": max(host_bytes) / max(size.values()),
     }
-print(json.dumps(found))
+print(json.dumps(results))
 """
 
 
 def test_a_state_is_made_in_its_shards(on_eight_devices, tiny_flags):
     """From a checkpoint or nothing: an eighth on each device, no more than one parameter whole on the host."""
-    found = on_eight_devices(MADE, *tiny_flags[1:])
-    for start, made in found.items():
-        assert made["as_asked"] and made["whole"] <= 1, start
+    results = on_eight_devices(MADE, *tiny_flags[1:])
+    for start, made in results.items():
+        assert made["as_asked"] and made["largest"] <= 1, start
         assert all(0.12 < share < 0.2 for share in made["shares"]), (start, made)  # vectors are on all
 
 
@@ -214,7 +216,13 @@ from jaxft.errors import Preempted
 
 checkpoint.FILE_SIZE = 1 << 14  # cuts arrays
 make_mesh = sharding.make_mesh
-sharding.make_mesh = lambda config: make_mesh(config, jax.devices()[: 8 if -1 in dataclasses.astuple(config.mesh) else 1])
+
+
+def make_mesh_as_configured(config):
+    return make_mesh(config, jax.devices()[: 8 if -1 in dataclasses.astuple(config.mesh) else 1])
+
+
+sharding.make_mesh = make_mesh_as_configured
 folder, recipe, *overrides = sys.argv[2:]
 output = io.StringIO()
 
@@ -264,14 +272,14 @@ def test_a_run_goes_on_over_another_mesh(on_eight_devices, tiny_flags, tmp_path,
     # Unrolled, states of one device have their layers apart, those of eight stacked.
     values |= {"eval.every_steps": 11, "checkpoint.every_steps": 11, "model.unroll": "yes"}
     flags = [*flags, *(f"--config.{key}={value}" for key, value in values.items())]
-    found = on_eight_devices(MOVES, tmp_path, *flags)
-    assert len(found["still"]) == 12
-    assert found["moved"] == pytest.approx(found["still"], abs=1e-5)
+    results = on_eight_devices(MOVES, tmp_path, *flags)
+    assert len(results["still"]) == 12
+    assert results["moved"] == pytest.approx(results["still"], abs=1e-5)
     for step, mesh in ((3, "data 1, fsdp 8"), (6, "data 2, fsdp 1, tensor 4"), (9, "data 1, fsdp 1")):
-        assert re.search(rf"going on at step {step} of 11.*\n(.*\n)?.*devices: {mesh}", found["said"]), found[
-            "said"
-        ]
-    told, *_ = re.findall(r"not split along that axis of the mesh: (.*)", found["said"])
+        assert re.search(rf"going on at step {step} of 11.*\n(.*\n)?.*devices: {mesh}", results["said"]), (
+            results["said"]
+        )
+    told, *_ = re.findall(r"not split along that axis of the mesh: (.*)", results["said"])
     assert re.match(r"tensor 4 doesn't divide [\d,]+ of backbone/embeddings/word/embedding", told)
 
 

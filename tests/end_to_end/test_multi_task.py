@@ -1,4 +1,4 @@
-"""Several tasks on one backbone, as a user runs them: labels of the same texts, data sets of their own, and mistakes."""
+"""Several tasks on one backbone, as a user runs them: labels of the same texts, separate data sets, mistakes."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from jaxft.errors import UserError
 from jaxft.export import card, with_torch
 from jaxft.export.writer import export_run
 from jaxft.inference.model import open_model
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
@@ -60,8 +60,10 @@ def folder(tmp_path_factory):
     with open(folder / "pairs.tsv", "w") as file:
         file.write("first\tsecond\tscore\n")
         for _ in range(60):
-            one, other = rng.choice("024"), rng.choice("01")
-            file.write(f"a {one}\t{other} b\t{10 * (int(one) + int(other))}\n")
+            first_number, second_number = rng.choice("024"), rng.choice("01")
+            file.write(
+                f"a {first_number}\t{second_number} b\t{10 * (int(first_number) + int(second_number))}\n"
+            )
     for name, count in (("tags", 100), ("few", 9)):
         sentences = [rng.choices([*FILLERS, "1", "2"], k=[3, 5, 60][i % 3]) for i in range(count)]
         file = (folder / f"{name}.conll").open("w")
@@ -107,7 +109,7 @@ def joint(folder, tmp_path_factory, tiny_bert):
 
 
 @pytest.fixture(scope="module")
-def apart(folder, tmp_path_factory, tiny_bert):
+def separate_run(folder, tmp_path_factory, tiny_bert):
     """Three tasks with data sets of their own, one of two sets: (folder of the run, summary)."""
     run = tmp_path_factory.mktemp("runs") / "apart"
     files = f"intents={folder}/both.jsonl?fold=0-7;score={folder}/pairs.tsv;chain={folder}/tags.conll"
@@ -143,25 +145,25 @@ def test_both_tasks_are_learnt_in_one_pass(joint):
     assert test[summary["selected_by"]] == pytest.approx(mean)
     assert test["loss"] == pytest.approx(5 * test["intents/loss"] + test["slots/loss"])
     assert json.loads((run / "eval/test.json").read_text())["metrics"] == test
-    own = json.loads((run / "eval/test-slots.json").read_text())
-    assert own["metrics"]["entity_f1"] == test["slots/entity_f1"] and own["sentences"] == 50
+    slots = json.loads((run / "eval/test-slots.json").read_text())
+    assert slots["metrics"]["entity_f1"] == test["slots/entity_f1"] and slots["sentences"] == 50
     assert len(read_lines(run / "predictions/test-intents.jsonl")) == 50
     assert (run / "errors/test-slots.tsv").is_file()
 
 
-def test_data_sets_of_their_own(apart):
+def test_data_sets_of_their_own(separate_run):
     """Another part of each set is dev; what test has no text for is not measured there."""
-    _, summary = apart
+    _, summary = separate_run
     assert summary["selected_by"] == "intents/f1_micro+score/pearson+chain/entity_f1"
     assert summary["dev"]["chain/entity_f1"] > 0.9  # sentences of many windows among them
     assert {name.partition("/")[0] for name in summary["test"]} == {"chain", "loss"}
     assert summary["test"]["loss"] == pytest.approx(2 * summary["test"]["chain/loss"])
 
 
-def test_a_stopped_run_ends_bit_identically(apart, tmp_path, monkeypatch):
+def test_a_stopped_run_ends_bit_identically(separate_run, tmp_path, monkeypatch):
     """In the second of two epochs of data sets that go at paces of their own, a set a step."""
-    config = load_settings(str(apart[0] / "config.json"))
-    assert_a_stopped_run_ends_bit_identically(config, apart[0], tmp_path / "run", monkeypatch, at=40)
+    config = load_settings(str(separate_run[0] / "config.json"))
+    assert_a_stopped_run_ends_bit_identically(config, separate_run[0], tmp_path / "run", monkeypatch, at=40)
 
 
 def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_path):
@@ -182,10 +184,10 @@ def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_
     predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert lines[1::2] == [""] * 50
-    found = [json.loads(line) for line in lines[::2]]
-    assert [f["intents"]["predicted_labels"] for f in found] == [e["predicted_labels"] for e in expected]
-    assert [f["slots"] for f in found] == [1] * 50  # the record's own
-    for record in found:
+    records = [json.loads(line) for line in lines[::2]]
+    assert [f["intents"]["predicted_labels"] for f in records] == [e["predicted_labels"] for e in expected]
+    assert [f["slots"] for f in records] == [1] * 50  # the record's own
+    for record in records:
         for entity in record["predicted_slots"]["entities"]:
             assert record["text"][entity["start"] : entity["end"]] == entity["text"]
             assert entity["label"] in ("one", "other")
@@ -223,12 +225,16 @@ def test_bad_input_to_predict(joint, tmp_path, name, content, message):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
+def test_tasks_that_read_other_columns_answer_for_those(separate_run, tmp_path):
     """Each task's answer hangs on its own columns of a record alone."""
     changed = [{}, {"second": "4 b"}, {"text": "a p 3 4 b"}]
     records = [{"text": "a q b", "first": "a 4", "second": "1 b"} | change for change in changed]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    flags = {"run": apart[0], "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
+    flags = {
+        "run": separate_run[0],
+        "input": str(tmp_path / "in.jsonl"),
+        "output": str(tmp_path / "out.jsonl"),
+    }
     predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
     first, second, third = read_lines(tmp_path / "out.jsonl")
     values = [answer["score"]["predicted_value"] for answer in (first, second, third)]
@@ -240,23 +246,23 @@ def test_tasks_that_read_other_columns_answer_for_those(apart, tmp_path):
     assert first["chain"]["entities"] == second["chain"]["entities"]
 
 
-@pytest.mark.parametrize("kind", ["joint", "apart"])
+@pytest.mark.parametrize("kind", ["joint", "separate_run"])
 def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     """Multi-label, a number (unscaled) over a mean, and a CRF, whose heads lie next to the backbone."""
     run, _ = request.getfixturevalue(kind)
     export_run(run, tmp_path / "model", verify=True)
-    said = capsys.readouterr().out
-    assert "answers by heads_loader.py in torch: 0 of " in said
+    output = capsys.readouterr().out
+    assert "answers by heads_loader.py in torch: 0 of " in output
     loader = with_torch.load_exported(tmp_path / "model")
     if kind == "joint":
         assert loader("a p 3 4 b".split()) == {
             "intents": ["p"],
             "slots": ["O", "O", "B-other", "I-other", "O"],
         }
-        found = loader(
+        answers = loader(
             ["p", *["a"] * 100, "1"]
         )  # in several windows, whose logits for the intents are averaged
-        assert len(found["slots"]) == 102 and found["slots"][-1] == "B-one"
+        assert len(answers["slots"]) == 102 and answers["slots"][-1] == "B-one"
         with pytest.raises(ValueError, match="the task slots labels words: give a list"):
             loader("a p")
     text = (tmp_path / "model/README.md").read_text()
@@ -277,11 +283,11 @@ def network(folder, tiny_bert):
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
         checkpoint = open_base_model(config, lambda: [])
         kind = task_class(config)
-        found = {0: read_splits(kind, config, lambda _: None, ["train"])["train"]}
-        task = kind(collect_labels(kind, found), head_dropout=0.0, config=config)
-        train, _ = encode_splits(task, found, {}, checkpoint.tokenizer, config, lambda _: None)
+        examples = {0: read_splits(kind, config, lambda _: None, ["train"])["train"]}
+        task = kind(collect_labels(kind, examples), head_dropout=0.0, config=config)
+        train, _ = encode_splits(task, examples, {}, checkpoint.tokenizer, config, lambda _: None)
         mesh = make_mesh(config, jax.devices()[:1])
-        net = make_network(task, backbone_sizes(config, checkpoint.hf_config), mesh)
+        net = make_network(task, resolve_sizes(config, checkpoint.hf_config), mesh)
         parameters, _ = initial_parameters(net, config, checkpoint)
 
         def batches(**options):
@@ -317,8 +323,8 @@ def test_the_loss_is_the_sum_of_each_tasks_mean(network):
             for name in task.tasks
         }
         alone = [
-            one.loss(merge_model(net.graphdef, parameters).task_models[name], views[name], None)
-            for name, one in task.tasks.items()
+            single_task.loss(merge_model(net.graphdef, parameters).task_models[name], views[name], None)
+            for name, single_task in task.tasks.items()
         ]
         return sums(task, net, parameters, arrays), [sums(task, net, parameters, part) for part in cut], alone
 
@@ -369,22 +375,22 @@ def test_uncertainty_weighs_by_learned_variances(network, folder, numbers):
 
     @jax.jit
     def losses(variances, arrays):
-        own = parameters | {"head/uncertainty": variances}
-        model = merge_model(net.graphdef, own)
+        with_variances = parameters | {"head/uncertainty": variances}
+        model = merge_model(net.graphdef, with_variances)
         each = [
             loss / weight
             for loss, weight in (
-                one.loss(
+                single_task.loss(
                     model.task_models[name],
                     arrays | {k: arrays[f"{name}/{k}"] for k in ("labels", "weights")},
                     None,
                 )
-                for name, one in task.tasks.items()
+                for name, single_task in task.tasks.items()
             )
         ]
-        return jax.value_and_grad(lambda v: sums(task, net, own | {"head/uncertainty": v}, arrays)[0])(
-            variances
-        ), each
+        return jax.value_and_grad(
+            lambda v: sums(task, net, with_variances | {"head/uncertainty": v}, arrays)[0]
+        )(variances), each
 
     (total, gradient), each = losses(jnp.asarray(s, jnp.float32), batches()[0].arrays)
     each = np.array(each)
@@ -418,7 +424,7 @@ def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, 
     [
         ({"tasks": (("a/b", SLOTS),)}, "config.tasks: 'a/b' cannot be a task's name"),
         ({"tasks": ()}, r"config.tasks=\(\): expected pairs .*\"slots\""),
-        ({"task": "token_classification"}, "expected \\(\\), without config.task='multi_task'"),
+        ({"task": "token_classification"}, "config.tasks is a setting of multi_task"),
         (
             {"tasks": (("a", (*SLOTS, ("data.max_length", 9))),)},
             "config.tasks, a: 'data.max_length' is one for all",

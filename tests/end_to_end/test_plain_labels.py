@@ -60,10 +60,10 @@ def columns(path) -> list[list[str]]:
 
 def test_a_run_keeps_the_labels_and_scores_them_as_scikit_learn_does(finished, files):
     workdir, summary = finished
-    _, gold, found = zip(*columns(workdir / "predictions/dev.conll"), strict=True)
+    _, gold, predicted = zip(*columns(workdir / "predictions/dev.conll"), strict=True)
     assert list(gold) == [line[1] for line in columns(files["dev"])]
     labels = json.loads((workdir / "model/labels.json").read_text())
-    assert labels == sorted(labels) and set(found) <= set(labels) == {
+    assert labels == sorted(labels) and set(predicted) <= set(labels) == {
         "NAME",
         "NUM",
         "PUNCT",
@@ -74,8 +74,8 @@ def test_a_run_keeps_the_labels_and_scores_them_as_scikit_learn_does(finished, f
     assert summary["selected_by"] == "token_accuracy" and values["token_accuracy"] > 0.8
     assert max(map(gold.count, labels)) / len(gold) < 0.5  # which the most frequent label would reach
     assert not any("entity" in name or "lenient" in name for name in values)
-    assert values["token_accuracy"] == metrics.accuracy_score(gold, found)
-    report = metrics.classification_report(gold, found, output_dict=True, zero_division=0)
+    assert values["token_accuracy"] == metrics.accuracy_score(gold, predicted)
+    report = metrics.classification_report(gold, predicted, output_dict=True, zero_division=0)
     for ours, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
         for average in ("macro", "weighted"):
             assert values[f"token_{ours}_{average}"] == pytest.approx(report[f"{average} avg"][theirs])
@@ -156,10 +156,12 @@ def test_labels_with_prefixes_stay_as_they_are_where_that_is_asked_for(tmp_path,
 
     config = load_settings(flags[1], [*flags[0], "--config.data.scheme=none"])
     path = write_conll(tmp_path / "x.conll", [Sentence(list("abc"), ["I-X", "O", "B-X"], 0, "")])
-    said = []
-    sentences = TokenClassification.read(config, "train", str(path), said.append)
+    log_lines = []
+    sentences = TokenClassification.read(config, "train", str(path), log_lines.append)
     assert sentences[0].tags == ["I-X", "O", "B-X"]
-    assert said == [f"train: {path}: 1 sentences, 3 words, labels of no scheme; labels: B-X 1, I-X 1, O 1"]
+    assert log_lines == [
+        f"train: {path}: 1 sentences, 3 words, labels of no scheme; labels: B-X 1, I-X 1, O 1"
+    ]
     labels = TokenClassification.make_labels(TokenClassification.find_labels(sentences))
     task = TokenClassification(labels, config=config)
     assert not task.labels_form_entities and task.selection_metric == "token_accuracy"

@@ -104,8 +104,8 @@ def test_conll_gets_a_column_and_keeps_all_else(tag, model, name):
         body, end = (old[:-1], "\r") if old.endswith("\r") else (old, "")
         assert new.startswith(body) and new.endswith(end)
         divider = "\t" if "\t" in body or " " not in body else " "
-        found = new[len(body) :].removesuffix(end)
-        assert found[0] == divider and found[1:] in model.run.labels
+        column = new[len(body) :].removesuffix(end)
+        assert column[0] == divider and column[1:] in model.run.labels
         tagged.append(body)
     assert tagged == WORDS
 
@@ -218,13 +218,13 @@ def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
         return [prediction for chunk in chunks for _, prediction in chunk]
 
     compiles = CompileCounter()
-    whole, parts = predictions(10**6), predictions(60)
+    unchunked, chunked = predictions(10**6), predictions(60)
     assert compiles.count == 0
-    assert [p.tags for p in parts] == [p.tags for p in whole]
-    for part, one in zip(parts, whole, strict=True):
-        np.testing.assert_allclose(part.scores, one.scores, atol=1e-5)
+    assert [p.tags for p in chunked] == [p.tags for p in unchunked]
+    for actual, expected in zip(chunked, unchunked, strict=True):
+        np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-5)
     config = replace(config, {"data.context": False})
-    assert [p.scores.tolist() for p in predictions(60)] != [p.scores.tolist() for p in parts]
+    assert [p.scores.tolist() for p in predictions(60)] != [p.scores.tolist() for p in chunked]
 
 
 def test_output_flows_while_input_still_comes(finished_run, environment):

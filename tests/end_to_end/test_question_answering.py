@@ -42,16 +42,16 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("questions")
     rng = random.Random(0)
     for name, count in (("train", 400), ("dev", 60), ("test", 60)):
-        found = [example(rng, i, 70 if i % 10 == 0 else 12) for i in range(count)]
+        examples = [example(rng, i, 70 if i % 10 == 0 else 12) for i in range(count)]
         if name != "train":
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in found))
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in examples))
             continue
         paragraphs = []
-        for one in found:
-            qa = {key: one[key] for key in ("id", "question", "answers")} | {
-                "is_impossible": not one["answers"]
+        for record in examples:
+            qa = {key: record[key] for key in ("id", "question", "answers")} | {
+                "is_impossible": not record["answers"]
             }
-            paragraphs.append({"context": one["context"], "qas": [qa]})
+            paragraphs.append({"context": record["context"], "qas": [qa]})
         data = {"version": "v2.0", "data": [{"title": "letters", "paragraphs": paragraphs}]}
         (folder / "train.json").write_text(json.dumps(data))
     return folder
@@ -105,10 +105,10 @@ def test_it_learns_and_tells_what_it_found(trained, folder):
     # By chance an eighth of the answers; by saying that there is none, a quarter of all.
     assert test["exact_match"] > 0.8 and test["no_answer_f1"] > 0.6 and test["has_answer_f1"] > 0.8
     assert summary["selected_by"] == "f1" and summary["late_compiles"] == 0
-    found = read_json(run / "eval/test.json")
-    assert found["metrics"] == test and found["examples"] == 60
-    assert found["method"] == "contexts whole, long ones in windows of 40 tokens"
-    low, high = found["intervals"]["f1"]
+    evaluation = read_json(run / "eval/test.json")
+    assert evaluation["metrics"] == test and evaluation["examples"] == 60
+    assert evaluation["method"] == "contexts whole, long ones in windows of 40 tokens"
+    low, high = evaluation["intervals"]["f1"]
     assert low <= test["f1"] <= high
     threshold = read_json(run / "model/tuned.json")["null_threshold"]
     assert all(
@@ -117,13 +117,13 @@ def test_it_learns_and_tells_what_it_found(trained, folder):
     gold = read_lines(folder / "test.jsonl")
     lines = read_lines(run / "predictions/test.jsonl")
     right = 0
-    for one, line in zip(gold, lines, strict=True):
-        texts = [answer["text"] for answer in one["answers"]]
-        assert (line["id"], line["question"], line["answers"]) == (one["id"], one["question"], texts)
-        said = line["predicted_answer"]
-        right += said in texts if texts else said == ""
-        if said:
-            assert one["context"][line["start"] : line["end"]] == said
+    for record, line in zip(gold, lines, strict=True):
+        texts = [answer["text"] for answer in record["answers"]]
+        assert (line["id"], line["question"], line["answers"]) == (record["id"], record["question"], texts)
+        answer_text = line["predicted_answer"]
+        right += answer_text in texts if texts else answer_text == ""
+        if answer_text:
+            assert record["context"][line["start"] : line["end"]] == answer_text
         else:
             assert line["start"] is line["end"] is None
         assert 1 < len(line["n_best"]) <= 21 and line["score"] in [other["score"] for other in line["n_best"]]
@@ -133,12 +133,12 @@ def test_it_learns_and_tells_what_it_found(trained, folder):
         line["id"]: line["predicted_answer"] for line in lines
     }
     errors = list(csv.DictReader(open(run / "errors/test.tsv"), delimiter="\t"))
-    assert len(errors) == 60 - right == sum(found["errors"].values())
+    assert len(errors) == 60 - right == sum(evaluation["errors"].values())
 
 
 def test_a_stopped_run_ends_bit_identically(trained, tmp_path, monkeypatch):
-    whole, config, _ = trained
-    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=70)
+    workdir, config, _ = trained
+    assert_a_stopped_run_ends_bit_identically(config, workdir, tmp_path / "run", monkeypatch, at=70)
 
 
 def test_evaluation_gives_the_runs_own_numbers(trained, folder, tmp_path):
@@ -147,8 +147,8 @@ def test_evaluation_gives_the_runs_own_numbers(trained, folder, tmp_path):
     flags = {"run": trained[0], "data": str(folder / "test.jsonl"), "output": str(tmp_path / "out")}
     metrics = evaluate.run_evaluate(argparse.Namespace(**flags, **dict.fromkeys(names)))
     assert metrics == pytest.approx(trained[2]["test"], rel=1e-5)
-    one, other = (read_json(path / "predictions/test.json") for path in (tmp_path / "out", trained[0]))
-    assert one == other
+    actual, expected = (read_json(path / "predictions/test.json") for path in (tmp_path / "out", trained[0]))
+    assert actual == expected
 
 
 @pytest.fixture
@@ -182,15 +182,19 @@ def test_answers_of_lines_and_of_documents_are_those_of_the_run(trained, folder,
     )
     assert lines[1::2] == [b""] * 60
     keys = ("predicted_answer", "start", "end")
-    for line, wanted, given in zip(lines[::2], expected, read_lines(folder / "test.jsonl"), strict=False):
-        found = json.loads(line)
-        assert [found[key] for key in keys] == [wanted[key] for key in keys]
-        assert found["predicted_score"] == pytest.approx(wanted["score"], abs=1e-4)
-        assert found["score"] == given["answers"] and found["context"] == given["context"]
-    paragraphs = [{"context": one["context"], "qas": [one]} for one in map(json.loads, content.splitlines())]
+    for line, prediction, example in zip(
+        lines[::2], expected, read_lines(folder / "test.jsonl"), strict=False
+    ):
+        record = json.loads(line)
+        assert [record[key] for key in keys] == [prediction[key] for key in keys]
+        assert record["predicted_score"] == pytest.approx(prediction["score"], abs=1e-4)
+        assert record["score"] == example["answers"] and record["context"] == example["context"]
+    paragraphs = [
+        {"context": record["context"], "qas": [record]} for record in map(json.loads, content.splitlines())
+    ]
     output = predicted(trained[0], json.dumps({"data": [{"paragraphs": paragraphs}]}).encode(), "in.json")
-    found = [json.loads(line) for line in output.splitlines()]
-    assert {one["id"]: one["predicted_answer"] for one in found} == read_json(
+    answers = [json.loads(line) for line in output.splitlines()]
+    assert {record["id"]: record["predicted_answer"] for record in answers} == read_json(
         trained[0] / "predictions/test.json"
     )
 
@@ -259,15 +263,15 @@ def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, t
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict = {}
     exec(code.replace("PATH_OF_THIS_FOLDER", str(tmp_path / "model")), names)
-    given = {one["id"]: one for one in read_lines(folder / "test.jsonl")}
+    examples = {example["id"]: example for example in read_lines(folder / "test.jsonl")}
     long = 0
     for line in read_lines(run / "predictions/test.jsonl"):
-        one = given[line["id"]]
-        assert names["answer"](one["question"], one["context"]) == line["predicted_answer"]
-        long += len(one["context"].split()) > 31 and line["predicted_answer"] != ""
+        example = examples[line["id"]]
+        assert names["answer"](example["question"], example["context"]) == line["predicted_answer"]
+        long += len(example["context"].split()) > 31 and line["predicted_answer"] != ""
     assert long >= 3
     # A question of three quarters of a window, which keeps half; and no context, which only the card's code is given.
-    asked, read = " ".join("abcdefghij" * 3), given[line["id"]]["context"] * 5
+    asked, read = " ".join("abcdefghij" * 3), examples[line["id"]]["context"] * 5
     (tmp_path / "in.jsonl").write_text(json.dumps({"question": asked, "context": read}) + "\n")
     flags = {"run": run, "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
     predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))

@@ -27,10 +27,12 @@ def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of one checkpoint by path, read without the code under test."""
     import jax
 
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was saved
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was saved
     with ocp.StandardCheckpointer() as reader:
         told = reader.metadata(checkpoint / "state").item_metadata
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), told)
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), told
+        )
         state = reader.restore(checkpoint / "state", shapes)
     return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
 
@@ -39,11 +41,11 @@ def newest(folder: pathlib.Path) -> pathlib.Path:
     return max((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
 
 
-def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
+def assert_same_run(expected: pathlib.Path, actual: pathlib.Path) -> None:
     """Parameters, optimizer state, best weights, measured numbers and predictions agree to the bit."""
     for name in ("checkpoints", "best"):
-        assert newest(one / name).name == newest(other / name).name
-        a, b = arrays(newest(one / name)), arrays(newest(other / name))
+        assert newest(expected / name).name == newest(actual / name).name
+        a, b = arrays(newest(expected / name)), arrays(newest(actual / name))
         assert a.keys() == b.keys()
         assert [k for k in a if a[k].dtype != b[k].dtype or a[k].tobytes() != b[k].tobytes()] == []
 
@@ -51,10 +53,10 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
 
-    assert rows(one) == rows(other)
+    assert rows(expected) == rows(actual)
     for name in ("eval/dev.json", "eval/test.json", "predictions/dev.conll", "predictions/test.conll"):
-        assert (one / name).read_bytes() == (other / name).read_bytes()
-    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+        assert (expected / name).read_bytes() == (actual / name).read_bytes()
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (expected, actual)]
     for key in ("steps", "best_step", "padding_fraction", "dev", "test"):
         assert summaries[0][key] == summaries[1][key]
 
@@ -204,8 +206,8 @@ on(Checkpoints, "save", fill, after=True)
     )
     assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["7"]
 
-    again = full.replace("step == 7", "step == 14")
-    code, output = start(workdir, again.format(100_000))  # only checkpoints have none
+    script = full.replace("step == 7", "step == 14")
+    code, output = start(workdir, script.format(100_000))  # only checkpoints have none
     assert "going on at step 7 " in output
     assert code == 0, output
     assert "warning: checkpoint 56 could not be saved" in output and "kept: [7, 14]" in output

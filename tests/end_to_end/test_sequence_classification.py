@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.cli import evaluate, predict
-from jaxft.data.encoding.labelled_texts import _pieces
+from jaxft.data.encoding.labelled_texts import cut_into_windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 from jaxft.export import card, with_torch
@@ -34,10 +34,10 @@ FILLERS = "a b c d e f g h i j".split()
 
 def words(rng, *markers):
     """A few letters with markers among them."""
-    found = [rng.choice(FILLERS) for _ in range(rng.randint(3, 9))]
+    text_words = [rng.choice(FILLERS) for _ in range(rng.randint(3, 9))]
     for marker in markers:
-        found.insert(rng.randint(0, len(found)), marker)
-    return " ".join(found)
+        text_words.insert(rng.randint(0, len(text_words)), marker)
+    return " ".join(text_words)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,9 @@ def folder(tmp_path_factory):
         with open(folder / f"{name}.tsv", "w") as file:
             file.write("first\tsecond\tscore\n")
             for _ in range(count):
-                one, other = rng.choice("024"), rng.choice("01")
-                file.write(f"{words(rng, one)}\t{words(rng, other)}\t{10 * (int(one) + int(other))}\n")
+                first_number, second_number = rng.choice("024"), rng.choice("01")
+                score = 10 * (int(first_number) + int(second_number))
+                file.write(f"{words(rng, first_number)}\t{words(rng, second_number)}\t{score}\n")
     return folder
 
 
@@ -129,13 +130,16 @@ def test_one_label_is_learnt_and_told(single):
     run, _, summary = single
     assert summary["test"]["accuracy"] > 0.9  # by chance: a third
     assert summary["late_compiles"] == 0 and summary["padding_fraction"] < 0.1
-    found = read_json(run / "eval/test.json")
-    assert found["metrics"] == summary["test"] and found["examples"] == 60
-    assert found["method"] == "texts whole, long ones by the mean of the logits of their windows of 48 tokens"
-    low, high = found["intervals"]["accuracy"]
+    evaluation = read_json(run / "eval/test.json")
+    assert evaluation["metrics"] == summary["test"] and evaluation["examples"] == 60
+    assert (
+        evaluation["method"]
+        == "texts whole, long ones by the mean of the logits of their windows of 48 tokens"
+    )
+    low, high = evaluation["intervals"]["accuracy"]
     assert low <= summary["test"]["accuracy"] <= high
-    counts = np.array(found["confusion"]["counts"])
-    assert found["confusion"]["labels"] == ["1", "2", "3"] and counts.sum() == 60
+    counts = np.array(evaluation["confusion"]["counts"])
+    assert evaluation["confusion"]["labels"] == ["1", "2", "3"] and counts.sum() == 60
     assert counts.trace() / 60 == pytest.approx(summary["test"]["accuracy"])
     lines = read_lines(run / "predictions/test.jsonl")
     assert [line.keys() for line in lines] == [{"text", "label", "predicted_label", "score"}] * 60
@@ -151,12 +155,12 @@ def test_what_stands_beyond_the_first_window_is_learnt(tmp_path, tmp_path_factor
         with open(tmp_path / f"{name}.csv", "w") as file:
             file.write("text,label\n")
             for index in range(count):
-                star, found = (
+                star, text_words = (
                     rng.choice("123"),
                     rng.choices(FILLERS[:5], k=59 if index % 2 or name == "test" else 9),
                 )
-                found.insert(len(found) - rng.randint(0, 9), star)
-                file.write(f"{' '.join(found)},{star}\n")
+                text_words.insert(len(text_words) - rng.randint(0, 9), star)
+                file.write(f"{' '.join(text_words)},{star}\n")
     options = {
         "data__truncation": "windows",
         "train__steps": 100,
@@ -195,8 +199,8 @@ def test_numbers_are_learnt_in_their_own_scale(number):
 
 
 def test_a_stopped_run_ends_bit_identically(single, tmp_path, monkeypatch):
-    whole, config, _ = single
-    assert_a_stopped_run_ends_bit_identically(config, whole, tmp_path / "run", monkeypatch, at=45)
+    workdir, config, _ = single
+    assert_a_stopped_run_ends_bit_identically(config, workdir, tmp_path / "run", monkeypatch, at=45)
 
 
 def run_evaluate(run, data, output):
@@ -211,8 +215,8 @@ def test_evaluation_gives_the_runs_own_numbers(kind, suffix, request, folder, tm
     run, _, summary = request.getfixturevalue(kind)
     metrics = run_evaluate(run, folder / f"test.{suffix}", tmp_path / "out")
     assert metrics == pytest.approx(summary["test"], rel=1e-5)
-    ours, own = (read_lines(place / "predictions/test.jsonl") for place in (tmp_path / "out", run))
-    assert ours == own
+    actual, expected = (read_lines(place / "predictions/test.jsonl") for place in (tmp_path / "out", run))
+    assert actual == expected
 
 
 def test_labels_that_train_lacks_are_told_and_count_as_wrong(single, several, tmp_path, capsys):
@@ -269,9 +273,9 @@ def test_predictions_of_records_and_of_plain_text(several, number, folder, predi
     content = (folder / "test.jsonl").read_bytes()
     lines = predicted(several[0], content.replace(b"\n", b"\n\n"), "in.jsonl").split(b"\n")
     assert lines[1::2] == [b""] * 60
-    found = [json.loads(line) for line in lines[:-1:2]]
-    assert [line["predicted_labels"] for line in found] == [line["predicted_labels"] for line in expected]
-    assert [line["label"] for line in found] == [line["label"] for line in expected]
+    records = [json.loads(line) for line in lines[:-1:2]]
+    assert [line["predicted_labels"] for line in records] == [line["predicted_labels"] for line in expected]
+    assert [line["label"] for line in records] == [line["label"] for line in expected]
     text = "".join(line["text"] + "\n" for line in expected[:5]) + "\n"
     plain = [json.loads(line) for line in predicted(several[0], text.encode()).splitlines()]
     assert [line["text"] for line in plain] == text.splitlines()
@@ -348,8 +352,10 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
             assert max(scores, key=scores.get) == line["predicted_label"]
             assert scores[line["predicted_label"]] == pytest.approx(line["score"], abs=1e-4)
         elif kind == "several":
-            given = {label for label, score in scores.items() if score >= model.config.thresholds[label]}
-            assert given == set(line["predicted_labels"])
+            labels_above_threshold = {
+                label for label, score in scores.items() if score >= model.config.thresholds[label]
+            }
+            assert labels_above_threshold == set(line["predicted_labels"])
         else:
             assert scores["value"] == pytest.approx(line["predicted_value"], abs=1e-2)
     text = (tmp_path / "model/README.md").read_text()
@@ -385,10 +391,10 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
     values["model"]["pool"] = pool
     (run / "config.json").write_text(json.dumps(values))
     export_run(run, tmp_path / "model", verify=True)
-    said = capsys.readouterr().out
-    difference, count = re.search(r"between jax and torch: (\S+) \((\d+) windows of dev", said).groups()
+    output = capsys.readouterr().out
+    difference, count = re.search(r"between jax and torch: (\S+) \((\d+) windows of dev", output).groups()
     assert float(difference) < 1e-4 and int(count) > 90  # of 60 texts
-    assert "answers by heads_loader.py in torch: 0 of 60 of dev differ" in said
+    assert "answers by heads_loader.py in torch: 0 of 60 of dev differ" in output
     assert read_json(tmp_path / "model/config.json")["architectures"] == ["BertModel"]
     ask = with_torch.load_exported(tmp_path / "model")
     assert ask.heads["score"]["pool"] == pool
@@ -408,7 +414,7 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
 )
 def test_the_loader_cuts_texts_as_training_does(first, second, room, truncation, stride):
     texts = list(range(first)), list(range(100, 100 + second))
-    ours = _pieces(*texts, room, truncation, stride)
+    ours = cut_into_windows(*texts, room, truncation, stride)
     assert cut_texts(*texts, room, truncation, stride) == ours
 
 
@@ -438,7 +444,7 @@ def test_odd_data_is_told(folder, tiny_bert, tmp_path, capsys):
     options = {"train__steps": 1, "eval__every_steps": 1, "data__test": None, "optim__warmup": None}
     config = config_for(tmp_path, tiny_bert, **options)
     train(config, tmp_path / "run")
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for line in (
         "train.csv: 4 texts; 4 labels: a 1, b 1, c 1, e 1",
         f"warning: train: 1 of 4 texts are empty, and stay in; the first: {tmp_path}/train.csv:2",
@@ -446,7 +452,7 @@ def test_odd_data_is_told(folder, tiny_bert, tmp_path, capsys):
         "warning: 1 of 1 texts of dev stand word for word in train",
         "train: 1 of 4 texts are shortened, by 44 tokens at most, to fit config.data.max_length",
     ):
-        assert line in said
+        assert line in output
     (tmp_path / "train.csv").write_text("text,label\n,a\n ,b\n")
     with pytest.raises(UserError, match="all 2 texts are empty; is config.data.text='text' right?"):
         train(config, tmp_path / "other")

@@ -1,28 +1,20 @@
 """Several real processes on CPU as one run: the numbers of one process; what is said where one is missing or lost."""
 
-import argparse
 import importlib.metadata
 import json
 import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
-import jax
 import pytest
-from jax._src.clusters import cloud_tpu_cluster
-from jax._src.clusters import cluster as cluster_base
 from safetensors.numpy import load_file, save_file
 
-from jaxft.cli.several_processes import add_flags, as_process
 from jaxft.data.sources import files
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
-from jaxft.parallel import launch_detection, rendezvous
-from jaxft.parallel.jax_internals import ClusterEnv
 from tests.end_to_end.test_resume import assert_same_run, newest
 
 PEER_TIMEOUT = 8  # seconds; less, and a busy machine takes the living for dead
@@ -73,12 +65,6 @@ train.main(sys.argv[1:])
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def processes(environment, python):
     """Runs commands, one a process of a run, each on one thread; gives [(exit code, stdout, stderr)], seconds."""
@@ -103,13 +89,16 @@ def processes(environment, python):
             if command
         ]
         try:
-            texts = [one.communicate(timeout=240) for one in started]
+            texts = [process.communicate(timeout=240) for process in started]
         finally:
-            for one in started:
-                one.kill()
+            for process in started:
+                process.kill()
         # Without what gloo says of its own, in any process.
         told = [re.sub(r"^\[Gloo\].*\n", "", stderr, flags=re.M) for _, stderr in texts]
-        ends = [(one.returncode, text[0], err) for one, text, err in zip(started, texts, told, strict=True)]
+        ends = [
+            (process.returncode, text[0], err)
+            for process, text, err in zip(started, texts, told, strict=True)
+        ]
         return ends, time.monotonic() - began
 
     return run
@@ -139,10 +128,10 @@ def train(processes, flags, tmp_path_factory):
     def run(workdir: pathlib.Path, count=2, *, at=-1, sent=0, more=(), differing=(), **options):
         fed = workdir.parent / f"{workdir.name}-fed"
         fed.mkdir(parents=True, exist_ok=True)
-        own = [flag for flag in flags if "cache_dir" not in flag]  # which is in the workdir then
+        own_flags = [flag for flag in flags if "cache_dir" not in flag]  # which is in the workdir then
         commands = [
             [str(driver), str(fed / f"{index}.jsonl"), str(at if index == count - 1 else -1), str(int(sent))]
-            + [*own, "--workdir", str(workdir), *more]
+            + [*own_flags, "--workdir", str(workdir), *more]
             for index in range(count)
         ]
         commands[-1] += differing
@@ -177,22 +166,22 @@ def alone(command, flags, tmp_path_factory) -> pathlib.Path:
 
 
 def test_two_processes_train_and_evaluate_as_one_does(undisturbed, alone, command, corpus, tmp_path):
-    one, two = losses(alone), losses(undisturbed)
-    assert list(one) == list(two) == list(range(1, STEPS + 1))
-    assert max(abs(one[step] - two[step]) for step in one) < 1e-5
-    separate, together = (json.loads((run / "summary.json").read_text()) for run in (alone, undisturbed))
+    expected_losses, actual_losses = losses(alone), losses(undisturbed)
+    assert list(expected_losses) == list(actual_losses) == list(range(1, STEPS + 1))
+    assert max(abs(expected_losses[step] - actual_losses[step]) for step in expected_losses) < 1e-5
+    separate, joint = (json.loads((run / "summary.json").read_text()) for run in (alone, undisturbed))
     for key in ("steps", "best_step", "padding_fraction"):
-        assert separate[key] == together[key], key
-    assert together["late_compiles"] == 0
+        assert separate[key] == joint[key], key
+    assert joint["late_compiles"] == 0
 
     # What two processes saved and measured, one restores and measures: 40 sentences, whose last batch isn't full.
     out = tmp_path / "out"
     done = command("evaluate", "--run", undisturbed, "--data", corpus["test"], "--output", out)
     assert done.returncode == 0, done.stderr
-    found, wanted = (json.loads((folder / "eval/test.json").read_text()) for folder in (out, undisturbed))
-    loss = [result["metrics"].pop("loss") for result in (found, wanted)]
+    actual, expected = (json.loads((folder / "eval/test.json").read_text()) for folder in (out, undisturbed))
+    loss = [result["metrics"].pop("loss") for result in (actual, expected)]
     assert loss[0] == pytest.approx(loss[1], rel=1e-6)
-    assert found == wanted and found["metrics"]["entity_predicted"] > 10
+    assert actual == expected and actual["metrics"]["entity_predicted"] > 10
     assert (out / "predictions/test.conll").read_bytes() == (
         undisturbed / "predictions/test.conll"
     ).read_bytes()
@@ -217,8 +206,8 @@ def test_neighbours_in_a_mesh_may_be_of_two_processes(train, undisturbed, tmp_pa
     more = ["interleaved", "--config.mesh.data=2", "--config.mesh.fsdp=2"]
     ends, _ = train(tmp_path / "run", more=more)
     assert [code for code, _, _ in ends] == [0, 0], ends
-    one, other = losses(undisturbed), losses(tmp_path / "run")
-    assert len(other) == STEPS and max(abs(one[step] - other[step]) for step in one) < 1e-5
+    expected, actual = losses(undisturbed), losses(tmp_path / "run")
+    assert len(actual) == STEPS and max(abs(expected[step] - actual[step]) for step in expected) < 1e-5
     rows = [(tmp_path / "run-fed" / f"{index}.jsonl").read_text().splitlines() for index in range(2)]
     assert {json.loads(line)[2] for line in rows[0] + rows[1]} == {4}
 
@@ -246,16 +235,21 @@ def dealt(corpus, tmp_path_factory):
     rest = [block for block in blocks if "-PER" not in block]
     for folder in folders:
         folder.mkdir()
-    for index, some in enumerate((first, rest[0::5] + rest[1::5], *(rest[n::5] for n in (2, 3, 4)))):
-        (folders[0] / f"part-{index}.conll").write_text("\n\n".join(some) + "\n")
+    for index, file_sentences in enumerate(
+        (first, rest[0::5] + rest[1::5], *(rest[n::5] for n in (2, 3, 4)))
+    ):
+        (folders[0] / f"part-{index}.conll").write_text("\n\n".join(file_sentences) + "\n")
     paths = sorted(folders[0].iterdir())
-    parts = files.deal_files([path.name for path in paths], [path.stat().st_size for path in paths], PARTS)
-    for number, names in enumerate(parts):
+    shards = files.deal_files([path.name for path in paths], [path.stat().st_size for path in paths], PARTS)
+    for number, names in enumerate(shards):
         for path in (folders[0] / name for name in names):
-            own, other = folders[1 + number // 2] / path.name, folders[2 - number // 2] / path.name
-            own.write_bytes(path.read_bytes())
-            other.write_bytes(b"\xff" * path.stat().st_size)
-    return folders, parts
+            shard_path, other_path = (
+                folders[1 + number // 2] / path.name,
+                folders[2 - number // 2] / path.name,
+            )
+            shard_path.write_bytes(path.read_bytes())
+            other_path.write_bytes(b"\xff" * path.stat().st_size)
+    return folders, shards
 
 
 def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
@@ -265,7 +259,7 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
 
     The first start ends by a SIGTERM to one process.
     """
-    folders, parts = dealt
+    folders, shards = dealt
     held_out = tmp_path / "dev.conll"  # with a sentence of each file
     firsts = [path.read_text().partition("\n\n")[0] for path in folders[0].iterdir()]
     held_out.write_text("\n\n".join([pathlib.Path(corpus["dev"]).read_text().strip(), *firsts]) + "\n")
@@ -276,29 +270,32 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
         "data.dev": held_out,
     }
     more = [f"--config.{key}={value}" for key, value in settings.items()]
-    together = tmp_path / "together"
+    shared_run = tmp_path / "together"
     options = {"more": more, "folders": folders[1:]}
-    ends, _ = train(together, at=12, sent=signal.SIGTERM, **options)
+    ends, _ = train(shared_run, at=12, sent=signal.SIGTERM, **options)
     assert [code for code, *_ in ends] == [EXIT_PREEMPTED] * 2, ends
     fed = [(tmp_path / "together-fed" / f"{index}.jsonl").read_text() for index in range(2)]
     encoded = [(tmp_path / "together-fed" / f"{index}.jsonl-parts").read_text() for index in range(2)]
-    ends, _ = train(together, **options)
+    ends, _ = train(shared_run, **options)
     assert [code for code, *_ in ends] == [0, 0], ends
 
     single = tmp_path / "single"
-    own = [flag for flag in flags if "cache_dir" not in flag]
-    done = command("train", *own, *more, "--workdir", single, cwd=folders[0])
+    own_flags = [flag for flag in flags if "cache_dir" not in flag]
+    done = command("train", *own_flags, *more, "--workdir", single, cwd=folders[0])
     assert done.returncode == 0, done.stderr
-    one, two = losses(single), losses(together)
-    assert list(one) == list(two) == list(range(1, STEPS + 1))
-    assert max(abs(one[step] - two[step]) for step in one) < 1e-5
-    summaries = [json.loads((run / "summary.json").read_text()) for run in (single, together)]
+    expected_losses, actual_losses = losses(single), losses(shared_run)
+    assert list(expected_losses) == list(actual_losses) == list(range(1, STEPS + 1))
+    assert max(abs(expected_losses[step] - actual_losses[step]) for step in expected_losses) < 1e-5
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (single, shared_run)]
     for key in ("steps", "padding_fraction", "late_compiles"):
         assert summaries[0][key] == summaries[1][key], key
-    found = [json.loads((run / "eval/test.json").read_text()) for run in (single, together)]
+    evaluations = [json.loads((run / "eval/test.json").read_text()) for run in (single, shared_run)]
     # What the processes know of training, each of its part, is put together: labels, entities that were seen.
-    assert len(found[0]["metrics"]) == len(found[1]["metrics"]) > 8
-    assert found[0]["errors"]["gold"] == found[1]["errors"]["gold"] and found[0]["errors"]["gold"]["seen"] > 5
+    assert len(evaluations[0]["metrics"]) == len(evaluations[1]["metrics"]) > 8
+    assert (
+        evaluations[0]["errors"]["gold"] == evaluations[1]["errors"]["gold"]
+        and evaluations[0]["errors"]["gold"]["seen"] > 5
+    )
     for text in done.stdout, ends[0][1]:  # process 0 also tells what others found in their parts
         assert "warning: 5 of 45 sentences of dev stand" in text
         assert re.findall(r"^train: part-\*.conll#(\d/4): ", text, re.M) == [
@@ -308,7 +305,7 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     def count(path: pathlib.Path) -> int:
         return path.read_text().strip().count("\n\n") + 1
 
-    sizes = [sum(count(folders[0] / name) for name in names) for names in parts]
+    sizes = [sum(count(folders[0] / name) for name in names) for names in shards]
     others = count(held_out) + count(pathlib.Path(corpus["test"]))  # encoded by one or the other
     counts = [sum(map(int, text.split())) for text in encoded]
     assert sum(counts) == sum(sizes) + others
@@ -317,9 +314,9 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
         for step, windows, rows, seed in map(json.loads, text.splitlines()):
             assert rows == 2  # of 8: each part feeds as many
             seen.setdefault(seed, {})[step] = windows
-        own = sizes[2 * index : 2 * index + 2]
-        assert sum(own) <= counts[index] <= sum(own) + others
-        for size, steps in zip(own, seen.values(), strict=True):
+        shard_sizes = sizes[2 * index : 2 * index + 2]
+        assert sum(shard_sizes) <= counts[index] <= sum(shard_sizes) + others
+        for size, steps in zip(shard_sizes, seen.values(), strict=True):
             order = [window for _, windows in sorted(steps.items()) for window in windows]
             windows = max(order) + 1  # of some sentences there are two
             assert len(order) > windows >= size  # more than an epoch
@@ -384,10 +381,10 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
     assert [code for code, _, _ in ends] == [0, 0] and ends[1][1] == "", ends
     predicted = (tmp_path / "out/predictions/test.conll").read_bytes()
     assert predicted == (undisturbed / "predictions/test.conll").read_bytes()
-    found, wanted = (
+    actual, expected = (
         json.loads((folder / "eval/test.json").read_text()) for folder in (tmp_path / "out", undisturbed)
     )
-    assert found == wanted
+    assert actual == expected
 
     flags += ["--input", corpus["test"]]
     done = command("predict", *flags)
@@ -428,7 +425,7 @@ def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
     assert of_four.pop("kind") == of_one.pop("kind") and of_four["step"] == 10 and len(of_four) > 20
     assert of_four == pytest.approx(of_one, rel=1e-5, abs=1e-5)
 
-    one, meshes = losses(alone), {1: {}, 8: {"data": 2, "fsdp": 2, "tensor": 2}}
+    expected_losses, meshes = losses(alone), {1: {}, 8: {"data": 2, "fsdp": 2, "tensor": 2}}
     for devices, mesh in meshes.items():
         folder = shutil.copytree(workdir, tmp_path / str(devices))
         done = subprocess.run(
@@ -440,9 +437,9 @@ def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
             text=True,
         )
         assert done.returncode == 0 and f"going on at step {stopped} of {STEPS}" in done.stdout, done
-        found = losses(folder)  # of four processes, then of this one
-        assert list(found) == list(one)
-        assert max(abs(found[step] - one[step]) for step in one) < 1e-5
+        actual_losses = losses(folder)  # of four processes, then of this one
+        assert list(actual_losses) == list(expected_losses)
+        assert max(abs(actual_losses[step] - expected_losses[step]) for step in expected_losses) < 1e-5
 
 
 def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_bert, tmp_path):
@@ -450,9 +447,11 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_b
     ends, _ = train(tmp_path / "settings", differing=["--config.optim.lr=0.02", "other-optax"])
     for index, (code, _, stderr) in enumerate(ends):
         assert code == EXIT_USER_ERROR
-        said = rf"error: process {index}: process 1 \(.+\) differs from process 0 \(.+\): config.optim.lr is 0.02, "
+        message = rf"error: process {index}: process 1 \(.+\) differs from process 0 \(.+\): config.optim.lr is 0.02, "
         packages = rf"optax is '0.0.1', not '{re.escape(importlib.metadata.version('optax'))}'"
-        assert re.search(said + rf"not 0.001; {packages}; start it with: .* --process_id 1 ", stderr), stderr
+        assert re.search(message + rf"not 0.001; {packages}; start it with: .* --process_id 1 ", stderr), (
+            stderr
+        )
         assert "lr=0.02" not in stderr  # the command is process 0's
     assert not (tmp_path / "settings").exists()
 
@@ -548,199 +547,3 @@ def test_the_loss_of_process_0_ends_the_others_at_once(processes, tmp_path):
     assert ends[1][0] == EXIT_PREEMPTED
     sentence = r"error: process 1 stops: process 0 \(.+\) .* counts as lost; the same command in every process goes on"
     assert len(re.findall(sentence, ends[1][2])) == 1
-
-
-def parsed(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    return parser.parse_args(words)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["--coordinator", "a:1"],
-            "--num_processes and --process_id missing: give .* together, or none of them",
-        ),
-        (["--process_id", "0", "--num_processes", "2"], "--coordinator missing"),
-        (["--coordinator", "a", "--num_processes", "2", "--process_id", "0"], "expected HOST:PORT"),
-        (
-            ["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"],
-            "expected numbers from 0 to 1, each",
-        ),
-        (["--peer_timeout", "0"], "--peer_timeout 0: expected 1 second or more"),
-    ],
-)
-def test_flags_that_cannot_be_are_refused(words, message, capsys):
-    with pytest.raises(SystemExit) as ended, as_process(parsed(*words)):
-        pass
-    assert ended.value.code == EXIT_USER_ERROR
-    assert re.search(message, capsys.readouterr().err)
-
-
-def test_a_port_that_is_taken_is_named(capsys):
-    with socket.socket() as other:
-        other.bind(("", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        flags = parsed("--coordinator", f"localhost:{port}", "--num_processes", "2", "--process_id", "0")
-        with pytest.raises(SystemExit), as_process(flags):
-            pass
-    assert f"port {port} cannot be had here (Address already in use)" in capsys.readouterr().err
-
-
-SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
-COUNTED = """
-import argparse, jax
-
-from jaxft.cli.several_processes import add_flags, as_process
-from jaxft.parallel import processes
-from jaxft.parallel.mesh import describe_local_devices
-from jaxft.training.identity import installed_versions
-
-parser = argparse.ArgumentParser()
-add_flags(parser)
-with as_process(parser.parse_args()):
-    processes.assert_same(installed_versions() | describe_local_devices())
-    print(processes.gather([processes.index(), jax.process_index(), jax.device_count()]))
-"""
-
-
-def test_slurms_processes_find_each_other_and_say_who_is_missing(environment, python, tmp_path):
-    (tmp_path / "script.py").write_text(COUNTED)
-    slurm = environment | SLURM | {"SLURM_NTASKS": "2", "JAX_COORDINATOR_PORT": str(free_port())}
-
-    def start(*numbers: int, timeout: int, second: str = "") -> list[subprocess.Popen]:
-        return [
-            subprocess.Popen(
-                [*python, tmp_path / "script.py", "--start_timeout", str(timeout)],
-                env=slurm
-                | {
-                    "SLURM_PROCID": str(number),
-                    "XLA_FLAGS": f"{slurm['XLA_FLAGS']} {second if number else ''}",
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for number in numbers
-        ]
-
-    for one in start(0, 1, timeout=60):
-        stdout, stderr = one.communicate(timeout=60)
-        assert one.returncode == 0 and "[[0, 0, 2], [1, 1, 2]]" in stdout, stderr
-    for one in start(0, 1, timeout=60, second="--xla_force_host_platform_device_count=2"):
-        _, stderr = one.communicate(timeout=60)
-        assert one.returncode == EXIT_USER_ERROR and "devices is '2 x cpu', not '1 x cpu'; start it" in stderr
-    [alone] = start(0, timeout=1)
-    _, stderr = alone.communicate(timeout=60)
-    assert alone.returncode == EXIT_USER_ERROR and "Traceback" not in stderr
-    assert (
-        "error: process 0: after 1 s 1 of 2 processes are missing (1); see that they reach localhost:"
-        in stderr
-    )
-
-
-@pytest.mark.parametrize("kind", ["queued resource", "GKE"])
-def test_what_a_tpu_slice_says_starts_a_process(monkeypatch, kind):
-    given = {}
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: given.update(options))
-    monkeypatch.setattr(rendezvous, "wait_for_all", lambda *who: given.update(met=who))
-    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
-    told = {"agent-worker-number": "2", "worker-network-endpoints": "::h0,::h1,::h2,::h3", "tpu-env": ""}
-    if kind == "GKE":
-        monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "h0,h1,h2,h3")
-        monkeypatch.setenv("TPU_WORKER_ID", "2")
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-        told = {"tpu-env": ""}
-    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
-    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
-    monkeypatch.setattr(cluster_base, "running_in_cloud_tpu_vm", True)
-    monkeypatch.setattr(
-        cloud_tpu_cluster, "get_metadata", lambda key: (told.get(key, ""), 200 if told.get(key) else 404)
-    )
-    monkeypatch.setattr(cloud_tpu_cluster.socket, "gethostbyname", lambda name: name)
-    with as_process(parsed()):
-        pass
-    assert given["met"] == ("h0:8482", 4, 2, 300) and given["coordinator_address"] == "h0:8482"
-    assert (given["num_processes"], given["process_id"], given["local_device_ids"]) == (4, 2, None)
-
-
-def test_what_slurm_says_starts_a_process(monkeypatch):
-    """jax reads who is who; of several GPUs on a node with one task jax itself would take only the first."""
-    given = {}
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: given.update(options))
-    monkeypatch.setattr(rendezvous, "wait_for_all", lambda *who: given.update(met=who))
-    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
-    tasks = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_TASKS_PER_NODE": "1(x4)"}
-    for name, value in (SLURM | tasks | {"SLURM_GPUS_ON_NODE": "8"}).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "node[07-10]")
-    with as_process(parsed("--peer_timeout", "7")):
-        pass
-    assert given["met"] == (given["coordinator_address"], 4, 3, 300) and given["num_processes"] == 4
-    assert given["coordinator_address"].startswith("node07:") and given["process_id"] == 3
-    assert given["local_device_ids"] == list(range(8)) and given["heartbeat_timeout_seconds"] == 37
-    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4)")
-    monkeypatch.setenv("SLURM_LOCALID", "5")
-    with as_process(parsed()):
-        pass
-    assert given["local_device_ids"] == [5]
-
-
-def test_a_pod_of_a_job_does_not_train_alone_unasked(monkeypatch, capsys):
-    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
-    monkeypatch.setattr(ClusterEnv, "_cluster_types", [])  # the package kubernetes is not installed
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    with as_process(parsed()):  # a pod by itself
-        pass
-    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
-    with pytest.raises(SystemExit) as ended, as_process(parsed()):
-        pass
-    assert ended.value.code == EXIT_USER_ERROR
-    assert (
-        "error: this is pod 3 of an indexed Kubernetes job, but jax finds no others: give"
-        in capsys.readouterr().err
-    )
-    with as_process(parsed("--num_processes", "1")):
-        pass
-
-
-def test_an_address_without_a_cluster_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(launch_detection, "backends_are_initialized", lambda: False)
-    monkeypatch.setattr(ClusterEnv, "_cluster_types", [])
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "a:1")
-    with pytest.raises(SystemExit) as ended, as_process(parsed()):
-        pass
-    assert ended.value.code == EXIT_USER_ERROR
-    assert "JAX_COORDINATOR_ADDRESS is set, but there is no cluster that says" in capsys.readouterr().err
-
-
-def test_a_run_longer_than_one_wait_goes_on(python):
-    """The error that ends a wait, as jax's client raises it, is no loss of process 0; any other is."""
-    program = """
-import jax, jax._src.distributed as d
-from jaxft.parallel import processes, heartbeat
-jax.distributed.initialize("localhost:{port}", 1, 0)
-lost, waits = [], []
-client = d.global_state.client
-class Client:
-    def blocking_key_value_get(self, key, patience):
-        waits.append(patience)
-        if len(waits) == 2:
-            raise RuntimeError("UNAVAILABLE: the socket is closed")
-        return client.blocking_key_value_get("never set", 50)
-heartbeat.global_state = type("State", (), {{"client": Client()}})
-one = object.__new__(heartbeat.Heartbeat)
-one._hosts, one._lost = ["here"], lost.append
-one._hold()
-print(len(waits), lost)
-"""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    done = subprocess.run(
-        [*python, "-c", program.format(port=port)], capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.splitlines()[-1] == "2 ['process 0 (here) has ended']", done.stdout + done.stderr

@@ -49,11 +49,13 @@ def test_from_scratch_with_the_start_told_and_the_share_of_the_peak(run, monkeyp
         r"compiled in .* s; a step of 4 x 64: .* GFLOP, [\d,]+ MiB; ready [\d.]+ s after start", output
     )
     new = weights(tmp_path / "run")
-    whole = 6 * sum(value.size for name, value in new.items() if name.endswith("kernel")) + 12 * 2 * 64 * 32
+    all_flops = (
+        6 * sum(value.size for name, value in new.items() if name.endswith("kernel")) + 12 * 2 * 64 * 32
+    )
     flops = summary["train_flops_per_token"]
     after_attention = 6 * (32 * 32 + 2 * 32 * 64)
     # Some subwords have no label.
-    assert whole - 0.6 * after_attention < flops < whole - 0.1 * after_attention
+    assert all_flops - 0.6 * after_attention < flops < all_flops - 0.1 * after_attention
     for row in (row for row in rows if row["kind"] == "train"):
         assert row["mfu"] == pytest.approx(flops * row["real_tokens_per_s"] / 1e12)
     assert re.search(r"step 8/8  loss .*  MFU \d+\.\d%", output)
@@ -91,9 +93,11 @@ def test_all_subwords_labelled_and_rates_by_path(run, monkeypatch, tmp_path):
         assert "dev: " in output and ", 0 words unscored" in output
     assert learnt["all"] > 1.05 * learnt["first"] > 0
     assert words["all"] == words["first"]
-    one, other = weights(tmp_path / "first"), weights(tmp_path / "all")
-    for name in one:
-        assert np.array_equal(one[name], other[name]) == name.startswith("backbone/embeddings/"), name
+    first_weights, all_weights = weights(tmp_path / "first"), weights(tmp_path / "all")
+    for name in first_weights:
+        assert np.array_equal(first_weights[name], all_weights[name]) == name.startswith(
+            "backbone/embeddings/"
+        ), name
 
 
 def test_frozen_and_averaged_weights_go_on_to_the_same_end(run, monkeypatch, tmp_path):
@@ -104,7 +108,7 @@ def test_frozen_and_averaged_weights_go_on_to_the_same_end(run, monkeypatch, tmp
         "eval__every_steps": 2,
         "checkpoint__every_steps": 3,
     }
-    whole, rows, output = run("whole", **options)
+    undisturbed, rows, output = run("whole", **options)
     trained = int(re.search(r"parameters, ([\d,]+) of them trained", output)[1].replace(",", ""))
     best = weights(tmp_path / "whole")
     frozen = [name for name in best if re.match(r"backbone/embeddings/|backbone/layers/attention/", name)]
@@ -119,18 +123,18 @@ def test_frozen_and_averaged_weights_go_on_to_the_same_end(run, monkeypatch, tmp
         patched.setattr(Loader, "batch", broken)
         with pytest.raises(RuntimeError, match="broken off"):
             run("broken", **options)
-    resumed, again, output = run("broken", **options)
+    resumed, resumed_rows, output = run("broken", **options)
     assert "going on at step 3 of 8" in output
     clocks = {"real_tokens_per_s", "input_stall_fraction"}
-    assert [{k: v for k, v in row.items() if k not in clocks} for row in again] == [
+    assert [{k: v for k, v in row.items() if k not in clocks} for row in resumed_rows] == [
         {k: v for k, v in row.items() if k not in clocks} for row in rows
     ]
-    assert (resumed["dev"], resumed["test"]) == (whole["dev"], whole["test"])
+    assert (resumed["dev"], resumed["test"]) == (undisturbed["dev"], undisturbed["test"])
     other = weights(tmp_path / "broken")
     assert [name for name in best if best[name].tobytes() != other[name].tobytes()] == []
     plain, _, _ = run("plain", **options | {"optim__ema": 0.0})
     moved = weights(tmp_path / "plain")
-    assert plain["dev"]["loss"] != whole["dev"]["loss"]  # the average is what is measured
+    assert plain["dev"]["loss"] != undisturbed["dev"]["loss"]  # the average is what is measured
     assert [name for name in best if np.array_equal(best[name], moved[name])] == frozen
 
 
