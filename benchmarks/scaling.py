@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from jaxft.data.demo import ner
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.parallel.mesh import AXES
 from jaxft.tasks.registry import task_class
 from jaxft.tasks.token_classification.task import TokenClassification
@@ -59,7 +59,7 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES)
-    net = make_network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
+    net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), mesh)
     state = make_trainer(net, settings, total=10, warmup=0).abstract
 
     def held(tree) -> int:
@@ -107,13 +107,14 @@ def run(folder: pathlib.Path, values: dict, *, devices: int = 1, processes: int 
 
 
 def compile_times() -> None:
-    """Prints seconds of compilation with layers scanned and unrolled, by `jaxft.cli.plan`."""
+    """Prints seconds of compilation with layers scanned and unrolled, by the verb `plan`."""
     for unroll in ("no", "yes"):
         values = {"model.checkpoint": "new:bert", "model.unroll": unroll}
         command = [
             sys.executable,
             "-m",
-            "jaxft.cli.plan",
+            "jaxft",
+            "plan",
             "--config",
             RECIPE,
             "--topology",
