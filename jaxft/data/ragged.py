@@ -1,12 +1,17 @@
-"""Index arithmetic for ragged arrays."""
+"""Computes indices into ragged arrays."""
 
 import numpy as np
 
 
 def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenates `arange(start, start + length)` over all pairs: int64 `[sum(lengths)]`.
+    """Concatenates `arange(start, start + length)` over all pairs.
 
-    `starts` is `[N]` or a scalar, `lengths` is `[N]`, not negative.
+    Args:
+      starts: `[N]` or a scalar.
+      lengths: `[N]`, not negative.
+
+    Returns:
+      int64 `[sum(lengths)]`.
     """
     lengths = np.asarray(lengths, np.int64)
     ends = np.cumsum(lengths)
@@ -15,5 +20,5 @@ def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def offsets_from_lengths(lengths: np.ndarray) -> np.ndarray:
-    """Where each of N ragged pieces begins in their concatenation, and the last ends: int64 `[N + 1]`."""
+    """Returns the offset of each of N pieces in their concatenation, and at the end its length: int64 `[N + 1]`."""
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))

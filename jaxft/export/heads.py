@@ -9,8 +9,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxft.config.sections import Settings
-from jaxft.data.encoding.labelled_texts import make_frame
-from jaxft.data.encoding.sentences import choose_stride, find_special_tokens
+from jaxft.data.encoding.sentences import choose_stride
+from jaxft.data.encoding.tokenizer import find_special_tokens, make_frame
 from jaxft.inference.model import Model
 from jaxft.io import write_json
 from jaxft.tasks.base import Task

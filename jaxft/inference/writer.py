@@ -14,7 +14,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft.data.encoding.documents import encode_prompts, find_boundary_tokens
+from jaxft.data.encoding.documents import encode_prompts
+from jaxft.data.encoding.tokenizer import find_boundary_tokens
 from jaxft.data.sources import documents, files, records
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output

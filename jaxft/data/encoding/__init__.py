@@ -1,1 +1,1 @@
-"""Encoders: from examples to windows of tokens."""
+"""Turns examples into windows of tokens."""

@@ -1,4 +1,4 @@
-"""Keeps encoded windows in a file that is whole or absent, which processes that share it make together."""
+"""Keeps encoded windows in a file that is complete or absent; processes that share the file share the work."""
 
 import contextlib
 import fcntl
@@ -15,103 +15,123 @@ import pyarrow as pa
 from jaxft.data.encoding.windows import Windows, join_windows
 from jaxft.data.ragged import offsets_from_lengths
 
-# What encodes some items, those of a range of numbers, and gives their windows in pieces.
+CHUNK_CHARACTERS = (
+    1 << 21
+)  # of text that are encoded and cached at once: some seconds of work, and bounded memory
+
+# For each chunk, a range of items: a function that encodes these items and yields their windows as tables, in order.
 ChunkEncoders = dict[range, Callable[[], Iterable[Windows]]]
 
 _log = logging.getLogger(__name__)
 
 
-def load_or_encode(path: pathlib.Path | None, parts: Callable[[], ChunkEncoders]) -> Windows:
-    """The windows of all parts, one after the other, kept in the file `path` if there is to be one.
+def load_or_encode(path: pathlib.Path | None, make_encoders: Callable[[], ChunkEncoders]) -> Windows:
+    """Returns the windows of all chunks, in order, from the file `path` if there is one.
 
-    parts: asked for where they are not there yet; one piece is in memory at a time where they can be written.
+    Each process that shares the file encodes the chunks that no other process has taken. One process joins them into
+    the file, and all processes map it; if the file cannot be written, each process encodes everything for itself.
+    Chunks that a killed process finished are not encoded again.
 
-    Of several processes that share the file each encodes the parts that no other has taken. One joins them, and all
-    map what it left; where it could leave nothing, each encodes all for itself. Parts that a killed process left are
-    not encoded again.
+    Args:
+      path: the file to keep the windows in; None for no cache.
+      make_encoders: called only if the file is missing or damaged. If chunks can be written, one table is in memory
+        at a time.
     """
-    found = None if path is None else load_windows(path)
-    if found is not None:
-        return found
-    jobs = parts()
+    windows = None if path is None else load_windows(path)
+    if windows is not None:
+        return windows
+    encoders = make_encoders()
     if path is not None:
-        found = _made_together(path, jobs)
-    return join_windows([piece for job in jobs.values() for piece in job()]) if found is None else found
+        windows = _encode_into_file(path, encoders)
+    if windows is not None:
+        return windows
+    return join_windows([table for encode in encoders.values() for table in encode()])
 
 
-def split_by_size(sizes: Iterable[int], size: int) -> list[range]:
-    """Ranges of neighbouring items whose sizes add up to about `size`; at least one."""
-    found, first, held, end = [], 0, 0, 0
-    for end, one in enumerate(sizes, 1):
-        held += one
-        if held >= size:
-            found.append(range(first, end))
-            first, held = end, 0
-    return found if found and first == end else [*found, range(first, end)]
+def split_by_size(sizes: Iterable[int], target_size: int) -> list[range]:
+    """Splits items into ranges of neighbours whose sizes add up to about `target_size`; returns at least one range."""
+    ranges, start, total, end = [], 0, 0, 0
+    for end, size in enumerate(sizes, 1):
+        total += size
+        if total >= target_size:
+            ranges.append(range(start, end))
+            start, total = end, 0
+    if not ranges or start != end:
+        ranges.append(range(start, end))
+    return ranges
 
 
-def _made_together(path: pathlib.Path, jobs: ChunkEncoders) -> Windows | None:
-    """What is at `path` after this process, others, or several have made it; None where it can't be written."""
-    if len(jobs) == 1:
-        [job] = jobs.values()
-        with _alone(path) as (_, waited):
-            found = load_windows(path) if waited else None
-            if found is None:
-                save_joined_windows(job(), path)
-                found = load_windows(path)
-        return found
+def _encode_into_file(path: pathlib.Path, encoders: ChunkEncoders) -> Windows | None:
+    """Makes the file, together with other processes, and loads it; returns None if it cannot be written."""
+    if len(encoders) == 1:
+        [encode] = encoders.values()
+        with _lock(path) as (_, has_waited):
+            windows = load_windows(path) if has_waited else None
+            if windows is None:
+                save_joined_windows(encode(), path)
+                windows = load_windows(path)
+        return windows
     folder = path.with_suffix(".parts")
-    # A part's name has its bounds, so that those of others, cut elsewhere, are not taken for it.
-    files = {folder / f"{some.start}-{some.stop}.arrow": job for some, job in jobs.items()}
-    for file, job in files.items():
+    # A chunk's file is named by its range, so that chunks that another process cut elsewhere are not taken for it.
+    files = {folder / f"{items.start}-{items.stop}.arrow": encode for items, encode in encoders.items()}
+    _encode_free_chunks(path, files)
+    with _lock(path):
+        windows = load_windows(path)
+        if windows is None:
+            save_joined_windows(_load_chunks(files), path)
+            windows = load_windows(path)
+        shutil.rmtree(folder, ignore_errors=True)  # also frees space on a full disk
+    return windows
+
+
+def _encode_free_chunks(
+    path: pathlib.Path, files: dict[pathlib.Path, Callable[[], Iterable[Windows]]]
+) -> None:
+    """Encodes each chunk that no other process encodes or has encoded into its file."""
+    for file, encode in files.items():
         if file.exists():
             continue
-        with _alone(file, wait=False) as (mine, _):
-            if path.exists():  # others have been quicker
+        with _lock(file, wait=False) as (is_held, _):
+            if path.exists():  # other processes were quicker
                 break
-            if mine and not file.exists():
-                save_joined_windows(job(), file)
-                if not file.exists():  # the disk is full: no more of them
+            if is_held and not file.exists():
+                save_joined_windows(encode(), file)
+                if not file.exists():  # the disk is full: do not try further chunks
                     break
 
-    def pieces() -> Iterator[Windows]:
-        for file, job in files.items():
-            with _alone(file):  # who has it is encoding it
-                found = load_windows(file)
-            yield from job() if found is None else [found]
 
-    with _alone(path):
-        found = load_windows(path)
-        if found is None:
-            save_joined_windows(pieces(), path)
-            found = load_windows(path)
-        shutil.rmtree(folder, ignore_errors=True)  # which on a full disk are in the way
-    return found
+def _load_chunks(files: dict[pathlib.Path, Callable[[], Iterable[Windows]]]) -> Iterator[Windows]:
+    """Yields the windows of each chunk, when the process that encodes it is done; encodes those that have no file."""
+    for file, encode in files.items():
+        with _lock(file):
+            windows = load_windows(file)
+        yield from encode() if windows is None else [windows]
 
 
 @contextlib.contextmanager
-def _alone(path: pathlib.Path, wait: bool = True) -> Iterator[tuple[bool, bool]]:
-    """Keeps other processes out that ask for the same file; gives whether that is so, and whether one was waited for.
+def _lock(path: pathlib.Path, wait: bool = True) -> Iterator[tuple[bool, bool]]:
+    """Keeps out other processes that lock the same path; yields two flags, `is_held` and `has_waited`.
 
-    The lock goes with its process, however that ends. Where there can be none, nobody waits.
+    The system frees the lock when its process ends, however it ends. If the file system has no locks, no process
+    waits and `is_held` is true.
     """
-    mine, waited, lock = True, False, pathlib.Path(f"{path}.lock")
-    with contextlib.ExitStack() as held:
+    is_held, has_waited, lock = True, False, pathlib.Path(f"{path}.lock")
+    with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context(open(lock, "wb"))
+            file = stack.enter_context(open(lock, "wb"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if wait:
                     _log.info("another process is encoding the same text (it holds %s); waiting for it", lock)
                     fcntl.flock(file, fcntl.LOCK_EX)
-                mine, waited = wait, wait
-            if mine:
-                held.callback(_remove, lock)  # who still waits for it has what it waits for
-        except OSError:  # a folder that cannot be written, a file system without locks
+                is_held, has_waited = wait, wait
+            if is_held:
+                stack.callback(_remove, lock)  # processes that still wait have the open file, which is enough
+        except OSError:  # a folder that cannot be written, or a file system without locks
             pass
-        yield mine, waited
+        yield is_held, has_waited
 
 
 def _remove(path: pathlib.Path) -> None:
@@ -120,7 +140,7 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def load_windows(path: pathlib.Path) -> Windows | None:
-    """The windows that `save` left at `path`, or None; a file that cannot be read is warned of."""
+    """Maps the file that `save_windows` wrote; returns None, with a warning if there is a damaged file."""
     try:
         with pa.memory_map(str(path)) as file:
             return Windows(pa.ipc.open_file(file).get_batch(0))
@@ -132,9 +152,9 @@ def load_windows(path: pathlib.Path) -> Windows | None:
 
 
 def save_windows(windows: Windows, path: pathlib.Path) -> None:
-    """Writes beside `path`, then renames: a file by that name is whole, whenever the process dies.
+    """Writes a file next to `path`, then renames it, so that `path` is complete whenever the process dies.
 
-    An error of the file system is logged as a warning, for the work can go on without a cache.
+    An error of the file system is logged as a warning, since work can go on without a cache.
     """
     unfinished = None
     try:
@@ -152,35 +172,35 @@ def save_windows(windows: Windows, path: pathlib.Path) -> None:
             _remove(unfinished)
 
 
-def save_joined_windows(parts: Iterable[Windows], path: pathlib.Path) -> None:
-    """As `save` of what `joined` gives, but with one part in memory at a time; others lie in files beside it."""
+def save_joined_windows(tables: Iterable[Windows], path: pathlib.Path) -> None:
+    """Saves what `join_windows` would return, with one table in memory at a time; the others lie in files."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, suffix=".unfinished") as folder:
-            save_windows(_spooled(parts, pathlib.Path(folder)), path)
+            save_windows(_join_on_disk(tables, pathlib.Path(folder)), path)
     except OSError as error:
         _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
 
 
-def _spooled(parts: Iterable[Windows], folder: pathlib.Path) -> Windows:
-    """The windows of `parts` in a file of `folder` for each column, mapped into memory."""
-    lengths, files, kinds = [], {}, {}
+def _join_on_disk(tables: Iterable[Windows], folder: pathlib.Path) -> Windows:
+    """Joins tables in a file of `folder` for each column, and maps these files."""
+    lengths, files, types = [], {}, {}
     with contextlib.ExitStack() as stack:
-        for part in parts:
-            lengths.append(part.lengths)
-            for name in part.record_batch.schema.names:
-                values = part.column(name)
+        for windows in tables:
+            lengths.append(windows.lengths)
+            for name in windows.record_batch.schema.names:
+                values = windows.column(name)
                 if name not in files:
                     files[name] = stack.enter_context(open(folder / name, "wb"))
-                    kinds[name] = part.record_batch.schema.field(name).type, values.dtype
+                    types[name] = windows.record_batch.schema.field(name).type, values.dtype
                 values.tofile(files[name])
-    offsets, arrays = offsets_from_lengths(np.concatenate(lengths)), {}
-    for name, (kind, dtype) in kinds.items():
+    offsets, columns = offsets_from_lengths(np.concatenate(lengths)), {}
+    for name, (arrow_type, dtype) in types.items():
         file = folder / name
         values = pa.array(np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype))
-        if pa.types.is_large_list(kind):  # as long as `input_ids`
+        if pa.types.is_large_list(arrow_type):  # as long as `input_ids`
             values = pa.LargeListArray.from_arrays(offsets, values)
-        elif pa.types.is_fixed_size_list(kind):
-            values = pa.FixedSizeListArray.from_arrays(values, kind.list_size)
-        arrays[name] = values
-    return Windows(pa.RecordBatch.from_pydict(arrays))
+        elif pa.types.is_fixed_size_list(arrow_type):
+            values = pa.FixedSizeListArray.from_arrays(values, arrow_type.list_size)
+        columns[name] = values
+    return Windows(pa.RecordBatch.from_pydict(columns))

@@ -6,54 +6,19 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.encoding.cache import ChunkEncoders, load_or_encode, split_by_size
-from jaxft.data.encoding.sentences import describe_tokenizer
+from jaxft.data.encoding.cache import CHUNK_CHARACTERS, ChunkEncoders, load_or_encode, split_by_size
+from jaxft.data.encoding.tokenizer import TEXTS_PER_CALL, Frame, describe_tokenizer, make_frame, tokenize
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 
 _FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
-_TOKENIZER_BATCH = 256  # texts a call: bounds the tokenizer's own, heavy objects
-CHUNK_CHARACTERS = 1 << 21  # characters that are encoded, and cached, before others: some seconds
-
-
-class Frame(NamedTuple):
-    """The special tokens before, between and after a text and its pair, and the token types of all five parts."""
-
-    before: list[int]
-    between: list[int]
-    after: list[int]
-    types: tuple[list[int], int, list[int], int, list[int]]
-
-    @property
-    def size(self) -> int:
-        """Special tokens in all."""
-        return len(self.before) + len(self.between) + len(self.after)
-
-
-def make_frame(tokenizer, pair: bool) -> Frame:
-    """What a fast Hugging Face tokenizer puts around one text, or around a text and its pair."""
-    [encoding] = tokenizer(["a"], ["a"] if pair else None, truncation=False, padding=False).encodings
-    ids, types, of = encoding.ids, encoding.type_ids, encoding.sequence_ids
-    first = [index for index, text in enumerate(of) if text == 0]
-    second = [index for index, text in enumerate(of) if text == 1] or [len(ids)]
-    middle = slice(first[-1] + 1, second[0]) if pair else slice(0, 0)
-    last = slice((second if pair else first)[-1] + 1, None)
-    kinds = (
-        types[: first[0]],
-        types[first[0]],
-        types[middle],
-        types[second[0]] if pair else 0,
-        types[last],
-    )
-    return Frame(ids[: first[0]], ids[middle], ids[last], kinds)
 
 
 def encode_labelled_texts(
@@ -67,29 +32,32 @@ def encode_labelled_texts(
     stride: int | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> Windows:
-    """Windows of at most `max_length` tokens, special ones included, with columns `labels`, `weights` and `lost`.
+    """Encodes texts as windows of at most `max_length` tokens, special ones included.
 
-    A text that is too long keeps its "head", its "tail", or "head+tail", of its room a quarter and the rest (near
-    the best of Sun et al. 2019, How to Fine-Tune BERT for Text Classification, table 2); of a pair the longer
-    text is shortened first, both to the same length where that isn't enough (transformers' "longest_first").
-    "windows" reads all of it: windows of equal length over the text, the longer one of a pair, that share
-    `stride` (default 0) tokens at least. Each then carries its document's label, with a weight of 1 over their
-    number, so that a document counts once.
+    The windows have columns `labels`, `weights` and `lost` (tokens that were cut off), and `token_type_ids` for pairs.
+
+    A text that is too long keeps its "head", its "tail", or "head+tail", a quarter of the room from its head and the
+    rest from its tail (near the best of Sun et al. 2019, How to Fine-Tune BERT for Text Classification, table 2). Of a
+    pair the longer text is shortened first, and both to the same length if that is not enough (transformers'
+    "longest_first"). "windows" reads all of a text: windows of equal length over it (of a pair, over the longer text)
+    that share at least `stride` tokens (default 0). Each window then carries its document's label, with a weight of 1
+    over the number of the document's windows, so that a document counts once.
 
     Args:
-      labels: [N] or [N, C], int32 or float32: of each example.
-      known: bool [N], False where an example's label is none; its weight is 0.
-      cache_dir: as in `tokenize.encode`.
+      labels: `[N]` or `[N, C]`, int32 or float32, the label of each example.
+      known: bool `[N]`, False where an example has no label; its weight is 0.
+      cache_dir: see `encode_sentences`.
 
-    Raises UserError for settings that cannot work.
+    Raises:
+      UserError: settings cannot work.
     """
-    pair = bool(examples) and examples[0].pair is not None
-    around = make_frame(tokenizer, pair)
-    room = max_length - around.size
+    pair = _has_pairs(examples)
+    frame = make_frame(tokenizer, pair)
+    room = max_length - frame.size
     smallest = room // 2 if pair else room
     if smallest < 1:
         raise UserError(
-            f"config.data.max_length={max_length} leaves no room for text beside {around.size} special tokens"
+            f"config.data.max_length={max_length} leaves no room for text beside {frame.size} special tokens"
         )
     if stride is not None and not 0 <= stride < smallest:
         raise UserError(
@@ -99,19 +67,27 @@ def encode_labelled_texts(
     if cache_dir is not None:
         settings = [max_length, truncation, stride]
         path = pathlib.Path(cache_dir) / f"{_fingerprint(examples, labels, known, tokenizer, settings)}.arrow"
-    rest = (around, room, truncation, stride or 0)
 
-    def parts() -> ChunkEncoders:
-        sizes = (len(one.text) + len(one.pair or "") for one in examples)
-        encoder = functools.partial(_encode, examples, labels, known, tokenizer, *rest)
-        return {some: functools.partial(encoder, some) for some in split_by_size(sizes, CHUNK_CHARACTERS)}
+    def make_encoders() -> ChunkEncoders:
+        sizes = (len(example.text) + len(example.pair or "") for example in examples)
+        cut = functools.partial(cut_into_windows, room=room, truncation=truncation, stride=stride or 0)
+        encode = functools.partial(_encode, examples, labels, known, tokenizer, frame, cut)
+        return {
+            indices: functools.partial(encode, indices) for indices in split_by_size(sizes, CHUNK_CHARACTERS)
+        }
 
-    return load_or_encode(path, parts)
+    return load_or_encode(path, make_encoders)
 
 
-def _fingerprint(examples, labels, known, tokenizer, settings) -> str:
-    about = [_FORMAT, "labelled", describe_tokenizer(tokenizer), settings, str(labels.dtype), labels.shape]
-    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+def _has_pairs(examples: Sequence[LabelledText]) -> bool:
+    return bool(examples) and examples[0].pair is not None
+
+
+def _fingerprint(
+    examples: Sequence[LabelledText], labels: np.ndarray, known: np.ndarray, tokenizer, settings: list
+) -> str:
+    header = [_FORMAT, "labelled", describe_tokenizer(tokenizer), settings, str(labels.dtype), labels.shape]
+    digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(labels).tobytes() + known.tobytes())
     for example in examples:
         digest.update(repr((example.text, example.pair)).encode())
@@ -119,40 +95,42 @@ def _fingerprint(examples, labels, known, tokenizer, settings) -> str:
 
 
 def _encode(
-    examples, labels, known, tokenizer, around, room, truncation, stride, some: range
+    examples: Sequence[LabelledText],
+    labels: np.ndarray,
+    known: np.ndarray,
+    tokenizer,
+    frame: Frame,
+    cut: Callable[[list[int], list[int]], list[tuple[list[int], list[int]]]],
+    indices: range,
 ) -> Iterator[Windows]:
-    ids, types = array.array("i"), array.array("i")  # a tenth of what lists take
-    lengths, owners, weights, losses = [], [], [], []
-    pair = bool(examples) and examples[0].pair is not None
-    for owner, (first, second) in enumerate(_tokens(examples[some.start : some.stop], tokenizer), some.start):
-        if not around.size + len(first) + len(second):  # an empty text, and no special tokens either
+    """Yields the windows of the examples `indices` in one table; `cut` is `cut_into_windows`."""
+    input_ids, types = array.array("i"), array.array("i")  # a tenth of the memory of lists
+    lengths, owners, weights, lost_counts = [], [], [], []
+    pair = _has_pairs(examples)
+    tokens = _tokenize_examples(examples[indices.start : indices.stop], tokenizer)
+    for owner, (first, second) in enumerate(tokens, indices.start):
+        if not frame.size + len(first) + len(second):  # an empty text, and no special tokens either
             first = [tokenizer.eos_token_id]
-        pieces = _pieces(first, second, room, truncation, stride)
-        lost = len(first) + len(second) - sum(map(len, pieces[0]))
-        if len(pieces) > 1:  # which hold all of the longer text
-            shorter = int(len(first) >= len(second))
-            lost = len((first, second)[shorter]) - len(pieces[0][shorter])
-        for one, other in pieces:
-            parts = (around.before, one, around.between, other, around.after)
-            for part in parts:
-                ids.extend(part)
+        windows = cut(first, second)
+        lost = _count_lost(first, second, windows)
+        for first_piece, second_piece in windows:
+            ids = frame.join_ids(first_piece, second_piece)
+            input_ids.extend(ids)
             if pair:
-                a, b, c, d, e = around.types
-                types.extend([*a, *[b] * len(one), *c, *[d] * len(other), *e])
-            lengths.append(sum(map(len, parts)))
+                types.extend(frame.join_types(len(first_piece), len(second_piece)))
+            lengths.append(len(ids))
             owners.append(owner)
-            weights.append(known[owner] / len(pieces))
-            losses.append(lost)
+            weights.append(known[owner] / len(windows))
+            lost_counts.append(lost)
     offsets = offsets_from_lengths(np.asarray(lengths, np.int64))
     owner = np.asarray(owners, np.int32)
-    of_windows = labels[owner]
-    values = pa.array(of_windows.ravel())
+    values = pa.array(labels[owner].ravel())
     columns = {
-        "input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(np.asarray(ids, np.int32))),
+        "input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(np.asarray(input_ids, np.int32))),
         "sentence": pa.array(owner),
         "labels": values if labels.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, labels.shape[1]),
         "weights": pa.array(np.asarray(weights, np.float32)),
-        "lost": pa.array(np.asarray(losses, np.int32)),
+        "lost": pa.array(np.asarray(lost_counts, np.int32)),
     }
     if pair:
         columns["token_type_ids"] = pa.LargeListArray.from_arrays(
@@ -161,30 +139,43 @@ def _encode(
     yield Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _tokens(examples: Sequence[LabelledText], tokenizer) -> Iterator[tuple[list[int], list[int]]]:
-    """Token ids of each text and of its pair, the latter empty where there is none."""
-    for start in range(0, len(examples), _TOKENIZER_BATCH):
-        batch = examples[start : start + _TOKENIZER_BATCH]
-        sides = [[example.text for example in batch]]
-        if batch[0].pair is not None:
-            sides.append([example.pair for example in batch])
-        encoded = [
-            tokenizer(
-                texts,
-                add_special_tokens=False,
-                truncation=False,
-                padding=False,
-                return_attention_mask=False,
-                verbose=False,
-            ).encodings
-            for texts in sides
-        ]
-        for index in range(len(batch)):
-            yield encoded[0][index].ids, encoded[1][index].ids if len(encoded) > 1 else []
+def _tokenize_examples(examples: Sequence[LabelledText], tokenizer) -> Iterator[tuple[list[int], list[int]]]:
+    """Yields the token ids of each text and of its pair; the latter are empty if there is none."""
+    for start in range(0, len(examples), TEXTS_PER_CALL):
+        batch = examples[start : start + TEXTS_PER_CALL]
+        texts = tokenize(tokenizer, [example.text for example in batch])
+        if batch[0].pair is None:
+            yield from ((text.ids, []) for text in texts)
+        else:
+            pairs = tokenize(tokenizer, [example.pair for example in batch])
+            yield from ((text.ids, pair.ids) for text, pair in zip(texts, pairs, strict=True))
 
 
-def _shares(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of each text are kept; as the Rust tokenizers' LongestFirst."""
+def cut_into_windows(
+    first: list[int], second: list[int], room: int, truncation: str, stride: int
+) -> list[tuple[list[int], list[int]]]:
+    """Returns the pieces of a text and of its pair that each window holds; see `encode_labelled_texts`."""
+    if len(first) + len(second) <= room:
+        return [(first, second)]
+    first_size, second_size = _share_room(len(first), len(second), room)
+    if truncation != "windows":
+        return [(_shorten(first, first_size, truncation), _shorten(second, second_size, truncation))]
+    if len(first) >= len(second):
+        return [(piece, second[:second_size]) for piece in _cut_evenly(first, first_size, stride)]
+    return [(first[:first_size], piece) for piece in _cut_evenly(second, second_size, stride)]
+
+
+def _count_lost(first: list[int], second: list[int], windows: list[tuple[list[int], list[int]]]) -> int:
+    """Returns how many tokens of a text and its pair are in none of its windows."""
+    first_piece, second_piece = windows[0]
+    if len(windows) == 1:
+        return len(first) + len(second) - len(first_piece) - len(second_piece)
+    # Several windows hold all of the longer text, and each of them the same piece of the shorter one.
+    return len(second) - len(second_piece) if len(first) >= len(second) else len(first) - len(first_piece)
+
+
+def _share_room(first: int, second: int, room: int) -> tuple[int, int]:
+    """Returns how many tokens of each text are kept, as LongestFirst of the Rust tokenizers does."""
     if first + second <= room:
         return first, second
     short = min(first, second)
@@ -194,30 +185,16 @@ def _shares(first: int, second: int, room: int) -> tuple[int, int]:
     return (low, high) if first <= second else (high, low)
 
 
-def _pieces(first, second, room: int, truncation: str, stride: int) -> list[tuple[list[int], list[int]]]:
-    """The parts of both texts that each window of an example holds."""
-    if len(first) + len(second) <= room:
-        return [(first, second)]
-    keep = _shares(len(first), len(second), room)
-    if truncation != "windows":
-        return [
-            tuple(_shortened(ids, size, truncation) for ids, size in zip((first, second), keep, strict=True))
-        ]
-    if len(first) >= len(second):
-        return [(piece, second[: keep[1]]) for piece in _cut(first, keep[0], stride)]
-    return [(first[: keep[0]], piece) for piece in _cut(second, keep[1], stride)]
-
-
-def _shortened(ids: list[int], size: int, truncation: str) -> list[int]:
+def _shorten(ids: list[int], size: int, truncation: str) -> list[int]:
     if len(ids) <= size:
         return ids
     head = {"head": size, "tail": 0, "head+tail": size // 4}[truncation]
     return ids[:head] + ids[len(ids) - (size - head) :]
 
 
-def _cut(ids: list[int], size: int, stride: int) -> list[list[int]]:
-    """As few windows of one length, at most `size`, as hold all of `ids`, neighbours sharing `stride` or more."""
-    count = -(-(len(ids) - stride) // (size - stride))
+def _cut_evenly(ids: list[int], max_size: int, stride: int) -> list[list[int]]:
+    """Cuts `ids` into as few pieces of equal length as hold them; neighbours share at least `stride` tokens."""
+    count = -(-(len(ids) - stride) // (max_size - stride))
     if count <= 1:
         return [ids]
     size = -(-(len(ids) + (count - 1) * stride) // count)

@@ -1,4 +1,4 @@
-"""Texts that several tasks read: joined where they are the same, encoded once, and taken apart again by task."""
+"""Joins texts that several tasks read, combines their windows into one table, and selects those of one task."""
 
 import os
 import random
@@ -20,25 +20,30 @@ from jaxft.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class MultiText:
-    """One text and what each task that has it makes of it."""
+    """A text with the example that each task makes of it."""
 
     origin: str  # "data.jsonl:3", for messages
-    data_set: int  # which of those that the settings name
-    examples: dict[str, Sentence | LabelledText]  # by task
-    task_classes: Mapping[str, Any]  # the class of each task of the run, by name
+    data_set: int  # index of the data set among those that the settings name
+    examples: dict[
+        str, Sentence | LabelledText
+    ]  # task -> its example; tasks that do not read the text are missing
+    task_classes: Mapping[str, Any]  # task -> its class, for all tasks of the run
 
 
 def parse_data_sets(source: str, tasks: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
-    """The data sets that `source` names, and the tasks that read each.
+    """Returns the data sets that `source` names, each as (names of the tasks that read it, address).
 
-    "a.jsonl" is read by all tasks; "intents,slots=a.jsonl;slots=b.conll" are two, each read by those before "=".
-    Raises `UserError` for a task that isn't there.
+    "a.jsonl" is read by all tasks; "intents,slots=a.jsonl;slots=b.conll" are two data sets, each read by the tasks
+    before "=".
+
+    Raises:
+      UserError: a task does not exist.
     """
-    found = []
-    for part in [source] if os.path.exists(source) else source.split(";"):
-        head, equals, rest = part.strip().partition("=")
-        if not equals or os.path.exists(part) or not re.fullmatch(r"[\w, ]+", head):
-            found.append((tuple(tasks), part.strip()))
+    data_sets = []
+    for entry in [source] if os.path.exists(source) else source.split(";"):
+        head, equals, address = entry.strip().partition("=")
+        if not equals or os.path.exists(entry) or not re.fullmatch(r"[\w, ]+", head):
+            data_sets.append((tuple(tasks), entry.strip()))
             continue
         names = tuple(name.strip() for name in head.split(","))
         if unknown := [name for name in names if name not in tasks]:
@@ -46,148 +51,168 @@ def parse_data_sets(source: str, tasks: Sequence[str]) -> list[tuple[tuple[str, 
                 f"{source}: {unknown[0]!r} is no task; expected FILE or TASK=FILE, config.tasks has "
                 f"{', '.join(tasks)}"
             )
-        found.append((names, rest))
-    return found
+        data_sets.append((names, address))
+    return data_sets
 
 
 def get_text_and_pair(example: Sentence | LabelledText) -> tuple[str, str | None]:
-    """What is read of an example: text and pair; words without a text have spaces between."""
+    """Returns the text of an example and its pair, if any; words without a text are joined by spaces."""
     if isinstance(example, LabelledText):
         return example.text, example.pair
     return (" ".join(example.words) if example.text is None else example.text), None
 
 
 def join_examples(
-    examples: Mapping[str, Iterable[Sentence | LabelledText]], data_set: int, kinds: Mapping[str, Any]
+    examples: Mapping[str, Iterable[Sentence | LabelledText]], data_set: int, task_classes: Mapping[str, Any]
 ) -> list[MultiText]:
-    """Examples of several tasks from one source, those of the same text and place being one.
+    """Joins the examples that several tasks make of one data set; those of the same text and place become one.
 
-    Raises `UserError` where two tasks see a text as different words, so that it cannot be encoded once for both.
+    Args:
+      examples: task -> its examples.
+      data_set: the index of the data set.
+      task_classes: task -> its class, for all tasks of the run.
+
+    Raises:
+      UserError: two tasks see a text as different words, so that it cannot be encoded once for both.
     """
-    found: dict[tuple, MultiText] = {}
-    for name, some in examples.items():
-        for example in some:
+    joined: dict[tuple, MultiText] = {}
+    for task, task_examples in examples.items():
+        for example in task_examples:
             key = (example.origin, *get_text_and_pair(example))
-            one = found.setdefault(key, MultiText(example.origin, data_set, {}, kinds))
-            for other, part in one.examples.items():
-                both = isinstance(part, Sentence) and isinstance(example, Sentence)
-                if both and part.words != example.words:
+            multi_text = joined.setdefault(key, MultiText(example.origin, data_set, {}, task_classes))
+            for other_task, other in multi_text.examples.items():
+                are_sentences = isinstance(other, Sentence) and isinstance(example, Sentence)
+                if are_sentences and other.words != example.words:
                     raise UserError(
-                        f"{example.origin}: the tasks {other} and {name} cut the text into different words (a span "
-                        "that ends inside a word cuts it); give them files of their own, "
-                        f"{other}=FILE;{name}=ANOTHER"
+                        f"{example.origin}: the tasks {other_task} and {task} cut the text into different words (a "
+                        "span that ends inside a word cuts it); give them files of their own, "
+                        f"{other_task}=FILE;{task}=ANOTHER"
                     )
-            one.examples[name] = example
-    return list(found.values())
+            multi_text.examples[task] = example
+    return list(joined.values())
 
 
 def split_dev_texts(
-    examples: Sequence[MultiText], fraction: float, seed: int
+    texts: Sequence[MultiText], fraction: float, seed: int
 ) -> tuple[list[MultiText], list[MultiText]]:
-    """(train, dev): of each data set a part of its texts, one at least."""
-    taken: set[int] = set()
-    for data_set in sorted({example.data_set for example in examples}):
-        own = [index for index, example in enumerate(examples) if example.data_set == data_set]
-        if len(own) < 2:
+    """Splits off a fraction of the texts of each data set, at least one; returns (train, dev)."""
+    dev_indices: set[int] = set()
+    for data_set in sorted({text.data_set for text in texts}):
+        members = [index for index, text in enumerate(texts) if text.data_set == data_set]
+        if len(members) < 2:
             raise UserError(
-                f"{len(own)} text in data set {data_set + 1} of the training data: none can be split off for "
+                f"{len(members)} text in data set {data_set + 1} of the training data: none can be split off for "
                 "evaluation; add data, or name a dev set"
             )
-        taken.update(random.Random(seed).sample(own, max(1, round(fraction * len(own)))))
-    parts = ([], [])
-    for index, example in enumerate(examples):
-        parts[index in taken].append(example)
-    return parts
+        dev_indices.update(random.Random(seed).sample(members, max(1, round(fraction * len(members)))))
+    train = [text for index, text in enumerate(texts) if index not in dev_indices]
+    dev = [text for index, text in enumerate(texts) if index in dev_indices]
+    return train, dev
 
 
-@dataclass
-class Encoding:
-    """Windows of one reading of some texts, before those of all are put together."""
+@dataclass(frozen=True)
+class EncodedTexts:
+    """The N windows of texts that are encoded in the same way, before they are combined with those of other texts."""
 
-    owner: np.ndarray  # int32 [N]: each window's text
     windows: Windows
-    word: np.ndarray | None  # int32 [tokens], where texts are read as words
-    labels: dict[str, np.ndarray]  # of tasks that label words: int32 [tokens]
-    share: np.ndarray  # float32 [N]: 1 over the number of the text's windows
+    text_indices: np.ndarray  # int32 [N]: each window's text among all texts
+    shares: np.ndarray  # float32 [N]: 1 over the number of the text's windows
     lost: np.ndarray  # int32 [N]: tokens of the text that were cut off
+    word: np.ndarray | None  # int32 [tokens] as `Windows.word`, if texts are read as words
+    word_labels: dict[str, np.ndarray]  # task that labels words -> label ids, int32 [tokens]
 
 
-def combine_encodings(
-    encodings: Sequence[Encoding],
+def combine_windows(
+    encoded: Sequence[EncodedTexts],
     data_sets: np.ndarray,
-    taggers: Sequence[str],
-    texts: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    order: Sequence[str],
+    word_tasks: Sequence[str],
+    text_labels: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    tasks: Sequence[str],
 ) -> Windows:
-    """One table of the windows of all readings.
+    """Combines all windows, with the labels of all tasks, into one table.
+
+    The table has the columns `input_ids`, `sentence` (the text), `data_set`, `lost`, `word`, for each task
+    `TASK/labels`, for tasks that label texts `TASK/weights`, and `task_weights` `[N, T]`: the sum of a window's weights
+    for each of `tasks`. `token_type_ids` is there if texts have them.
 
     Args:
-      data_sets: int32 [texts].
-      taggers: tasks that label words. texts: those that label texts, with labels [texts, ...] and known bool [texts].
-      order: all tasks, as in the column `task_weights` [N, T]: the sum of a window's weights for each.
+      data_sets: int32 `[texts]`, the data set of each text.
+      word_tasks: the tasks that label words.
+      text_labels: tasks that label texts -> labels `[texts, ...]` and bool `[texts]`, True for texts with a label.
+      tasks: all tasks, in order.
     """
-    owner = np.concatenate([e.owner for e in encodings])
-    lengths = np.concatenate([e.windows.lengths for e in encodings])
+    text_indices = np.concatenate([group.text_indices for group in encoded])
+    lengths = np.concatenate([group.windows.lengths for group in encoded])
+    shares = np.concatenate([group.shares for group in encoded])
     offsets = offsets_from_lengths(lengths)
 
-    def tokens(values: Sequence[np.ndarray | None], empty: int) -> np.ndarray:
-        pieces = [
-            np.full(e.windows.offsets[-1], empty, np.int32) if v is None else v
-            for e, v in zip(encodings, values, strict=True)
+    def token_column(values: Sequence[np.ndarray | None], default: int) -> np.ndarray:
+        """Joins a column of all groups; `default` stands for the tokens of a group that lacks the column."""
+        columns = [
+            np.full(group.windows.offsets[-1], default, np.int32) if group_values is None else group_values
+            for group, group_values in zip(encoded, values, strict=True)
         ]
-        return np.concatenate(pieces).astype(np.int32, copy=False)
+        return np.concatenate(columns).astype(np.int32, copy=False)
 
-    def lists(values: np.ndarray) -> pa.Array:
+    def as_lists(values: np.ndarray) -> pa.Array:
         return pa.LargeListArray.from_arrays(offsets, pa.array(values))
 
     columns = {
-        "input_ids": lists(tokens([e.windows.input_ids for e in encodings], 0)),
-        "sentence": pa.array(owner.astype(np.int32)),
-        "data_set": pa.array(data_sets[owner].astype(np.int32)),
-        "lost": pa.array(np.concatenate([e.lost for e in encodings]).astype(np.int32)),
-        "word": lists(tokens([e.word for e in encodings], -1)),
+        "input_ids": as_lists(token_column([group.windows.input_ids for group in encoded], 0)),
+        "sentence": pa.array(text_indices.astype(np.int32)),
+        "data_set": pa.array(data_sets[text_indices].astype(np.int32)),
+        "lost": pa.array(np.concatenate([group.lost for group in encoded]).astype(np.int32)),
+        "word": as_lists(token_column([group.word for group in encoded], -1)),
     }
-    if any(e.windows.has_column("token_type_ids") for e in encodings):
-        kinds = [
-            e.windows.column("token_type_ids") if e.windows.has_column("token_type_ids") else None
-            for e in encodings
-        ]
-        columns["token_type_ids"] = lists(tokens(kinds, 0))
-    share = np.concatenate([e.share for e in encodings])
-    sums = {}
-    for name in taggers:
-        labels = tokens([e.labels.get(name) for e in encodings], IGNORED)
-        columns[f"{name}/labels"] = lists(labels)
+    types = [_column_or_none(group.windows, "token_type_ids") for group in encoded]
+    if any(group_types is not None for group_types in types):
+        columns["token_type_ids"] = as_lists(token_column(types, 0))
+    weights = {}
+    for task in word_tasks:
+        labels = token_column([group.word_labels.get(task) for group in encoded], IGNORED)
+        columns[f"{task}/labels"] = as_lists(labels)
         window = np.repeat(np.arange(len(lengths)), lengths)
-        sums[name] = np.bincount(window[labels >= 0], minlength=len(lengths))
-    for name, (labels, known) in texts.items():
-        columns[f"{name}/labels"] = _values(labels[owner])
-        sums[name] = np.where(known[owner], share, 0)
-        columns[f"{name}/weights"] = pa.array(sums[name].astype(np.float32))
-    columns["task_weights"] = _values(np.stack([sums[name] for name in order], axis=1).astype(np.float32))
+        weights[task] = np.bincount(window[labels >= 0], minlength=len(lengths))
+    for task, (labels, is_known) in text_labels.items():
+        columns[f"{task}/labels"] = _as_array(labels[text_indices])
+        weights[task] = np.where(is_known[text_indices], shares, 0)
+        columns[f"{task}/weights"] = pa.array(weights[task].astype(np.float32))
+    task_weights = np.stack([weights[task] for task in tasks], axis=1)
+    columns["task_weights"] = _as_array(task_weights.astype(np.float32))
     return Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _values(values: np.ndarray) -> pa.Array:
+def _column_or_none(windows: Windows, name: str) -> np.ndarray | None:
+    return windows.column(name) if windows.has_column(name) else None
+
+
+def _as_array(values: np.ndarray) -> pa.Array:
     flat = pa.array(values.ravel())
     return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def select_task_windows(windows: Windows, name: str, member: np.ndarray) -> tuple[Windows, np.ndarray]:
-    """One task's windows, as it would have encoded them, and each window's number among them, int32 [N], else -1.
+def select_task_windows(windows: Windows, task: str, is_member: np.ndarray) -> tuple[Windows, np.ndarray]:
+    """Selects the windows of one task from those of all tasks.
 
-    member: bool [texts], which are the task's; they are numbered anew.
+    Args:
+      windows: a table that `combine_windows` made.
+      is_member: bool `[texts]`, True for the texts of the task; they are numbered anew.
+
+    Returns:
+      The windows, as the task would have encoded its texts, and the number of each of all windows among them, int32
+      `[N]`, -1 for windows of other tasks.
     """
-    kept = np.flatnonzero(member[windows.sentence])
-    number = np.full(len(windows), -1, np.int32)
-    number[kept] = np.arange(len(kept))
-    own = {f"{name}/labels": "labels", f"{name}/weights": "weights"}
-    wanted = ["input_ids", "lost", "word", "token_type_ids", *own]
-    taken = windows.record_batch.select([column for column in wanted if windows.has_column(column)]).take(
-        pa.array(kept)
-    )
-    columns = {own.get(column, column): taken.column(column) for column in taken.schema.names}
-    sentence = (np.cumsum(member) - 1)[windows.sentence[kept]]
-    return Windows(
-        pa.RecordBatch.from_pydict(columns | {"sentence": pa.array(sentence.astype(np.int32))})
-    ), number
+    kept = np.flatnonzero(is_member[windows.sentence])
+    numbers = np.full(len(windows), -1, np.int32)
+    numbers[kept] = np.arange(len(kept))
+    new_names = {f"{task}/labels": "labels", f"{task}/weights": "weights"}
+    names = [
+        name
+        for name in ("input_ids", "lost", "word", "token_type_ids", *new_names)
+        if windows.has_column(name)
+    ]
+    rows = windows.record_batch.select(names).take(pa.array(kept))
+    columns = {new_names.get(name, name): rows.column(name) for name in rows.schema.names}
+    sentence = (np.cumsum(is_member) - 1)[windows.sentence[kept]]
+    columns["sentence"] = pa.array(sentence.astype(np.int32))
+    return Windows(pa.RecordBatch.from_pydict(columns)), numbers

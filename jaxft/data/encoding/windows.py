@@ -10,15 +10,17 @@ import pyarrow as pa
 
 from jaxft.data.ragged import offsets_from_lengths
 
+_COUNTED_WINDOWS = 1 << 16  # windows whose labels are counted at a time: a corpus may be larger than memory
+
 
 @dataclass(frozen=True)
 class Windows:
-    """Encoded text, one window a row of an Arrow record batch (in memory, or mapped from the cache).
+    """Encoded text: a table with a row for each of N windows, in memory or mapped from the cache.
 
-    Columns: `input_ids` (a list of int32) and `sentence` (int32) always. Where tokens are labelled, `labels` and
-    `word` (lists of the same length); where windows are, `labels` and `weights` (a value or vector a window).
-    The properties show them as flat numpy arrays without a copy; window w is `[offsets[w]:offsets[w + 1]]`, also where
-    the rows are a slice of others.
+    All tables have the columns `input_ids` (lists of int32) and `sentence` (int32). If tokens are labelled there are
+    `labels` and `word`, lists as long as `input_ids`; if windows are labelled there are `labels` and `weights`, a value
+    or a vector for each window. The properties show columns as flat numpy arrays without a copy. Window w is
+    `[offsets[w]:offsets[w + 1]]` of the flat arrays, also if the record batch is a slice of another.
     """
 
     record_batch: pa.RecordBatch
@@ -26,71 +28,71 @@ class Windows:
     def __len__(self) -> int:
         return self.record_batch.num_rows
 
-    def _flat(self, column: str) -> np.ndarray:
-        return self.record_batch.column(column).values.to_numpy(zero_copy_only=True)
+    def _flat_column(self, name: str) -> np.ndarray:
+        return self.record_batch.column(name).values.to_numpy(zero_copy_only=True)
 
     def column(self, name: str) -> np.ndarray:
-        """A column that only some encodings have: of one value a window `[N]`, of C `[N, C]`, of tokens `[tokens]`."""
+        """Returns any column: `[N]` if it has a value for each window, `[N, C]` for C of them, `[tokens]` for lists."""
         column = self.record_batch.column(name)
         if pa.types.is_fixed_size_list(column.type):
             return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
         if pa.types.is_large_list(column.type):
-            return self._flat(name)
+            return self._flat_column(name)
         return column.to_numpy(zero_copy_only=True)
 
     def has_column(self, name: str) -> bool:
-        """Whether there is such a column."""
+        """Returns True if the table has a column with this name."""
         return name in self.record_batch.schema.names
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that they hold."""
-        data = hashlib.sha256()
+        """A hash of everything that the table holds."""
+        digest = hashlib.sha256()
         for array in (self.offsets, *map(self.column, self.record_batch.schema.names)):
-            data.update(np.ascontiguousarray(array))
-        return data.hexdigest()
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """Where each window begins in the flat arrays: int64 `[N + 1]`."""
+        """The first token of each window in the flat arrays, and the end of the last window: int64 `[N + 1]`."""
         return self.record_batch.column("input_ids").offsets.to_numpy()
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Subwords in each window, special tokens included: int32 `[N]`."""
+        """The number of tokens in each window, special tokens included: int32 `[N]`."""
         return np.diff(self.offsets).astype(np.int32)
 
     @cached_property
     def input_ids(self) -> np.ndarray:
         """Token ids, special tokens included: int32 `[tokens]`."""
-        return self._flat("input_ids")
+        return self._flat_column("input_ids")
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Label ids, -100 where there is no loss: int32 `[tokens]`."""
-        return self._flat("labels")
+        return self._flat_column("labels")
 
     @cached_property
     def label_counts(self) -> np.ndarray:
-        """How many tokens of each window have a label: int64 `[N]`."""
-        found = np.empty(len(self), np.int64)
-        for first in range(0, len(self), 1 << 16):  # a corpus may be larger than memory
-            offsets = self.offsets[first : first + (1 << 16) + 1]
-            before = offsets_from_lengths(self.labels[offsets[0] : offsets[-1]] >= 0)
-            found[first : first + len(offsets) - 1] = np.diff(before[offsets - offsets[0]])
-        return found
+        """The number of tokens with a label in each window: int64 `[N]`."""
+        counts = np.empty(len(self), np.int64)
+        for start in range(0, len(self), _COUNTED_WINDOWS):
+            offsets = self.offsets[start : start + _COUNTED_WINDOWS + 1]
+            labels_before = offsets_from_lengths(self.labels[offsets[0] : offsets[-1]] >= 0)
+            counts[start : start + len(offsets) - 1] = np.diff(labels_before[offsets - offsets[0]])
+        return counts
 
     @cached_property
     def word(self) -> np.ndarray:
-        """At the token that scores a word, the word's index in its sentence, else -1: int32 `[tokens]`."""
-        return self._flat("word")
+        """The index of a word in its sentence at the token that scores it, else -1: int32 `[tokens]`."""
+        return self._flat_column("word")
 
     @cached_property
     def sentence(self) -> np.ndarray:
-        """The index of each window's sentence among those encoded: int32 `[N]`."""
+        """The index of each window's sentence, text or question among the encoded ones: int32 `[N]`."""
         return self.record_batch.column("sentence").to_numpy(zero_copy_only=True)
 
 
 def join_windows(tables: Sequence[Windows]) -> Windows:
-    """The windows of `parts`, one after the other, in memory."""
-    return Windows(pa.concat_batches([part.record_batch for part in tables]))
+    """Returns the windows of several tables, in order, as one table in memory."""
+    return Windows(pa.concat_batches([windows.record_batch for windows in tables]))

@@ -1,4 +1,4 @@
-"""Encodes texts for several tasks at once: one reading for all that a text has labels for."""
+"""Encodes texts for several tasks, each text once for all tasks that have labels for it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxft.config.sections import Settings
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
-from jaxft.data.encoding.multi_task import Encoding, MultiText, combine_encodings, get_text_and_pair
+from jaxft.data.encoding.multi_task import EncodedTexts, MultiText, combine_windows, get_text_and_pair
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.tasks.base import Task, cache_folder
@@ -17,58 +17,88 @@ from jaxft.tasks.token_classification.task import TokenClassification
 
 def encode_for_tasks(
     tasks: Mapping[str, Task],
-    examples: Sequence[MultiText],
+    texts: Sequence[MultiText],
     tokenizer: Any,
     config: Settings,
     *,
     cached: bool,
 ) -> Windows:
-    """Windows of all examples for all tasks; see `joint.together` for their columns.
+    """Encodes all texts for all tasks; see `combine_windows` for the columns.
 
-    A text that some task labels the words of is read as these words, whole, in as many windows as it takes; its labels
-    as a text then weigh 1 over that number in each. Other texts are read as `config.data.truncation` says.
+    If a task labels the words of a text, the text is encoded as these words, all of them, in as many windows as that
+    takes; the labels of tasks that label texts then weigh 1 over the number of windows in each. Other texts are cut as
+    `config.data.truncation` says.
     """
-    taggers = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]
-    readings: dict[
-        tuple, list[int]
-    ] = {}  # texts that are read alike: by tasks of their words, and whether in pairs
-    for index, example in enumerate(examples):
-        own = tuple(name for name in taggers if name in example.examples and example.examples[name].words)
-        pair = any(get_text_and_pair(part)[1] is not None for part in example.examples.values())
-        if own or any(isinstance(part, LabelledText) for part in example.examples.values()):
-            readings.setdefault((own, pair), []).append(index)
-    encodings = []
-    for (own, _), members in readings.items():
-        some = [examples[index] for index in members]
-        if own:
-            owner, *rest = _as_words(tasks, own, some, tokenizer, config, cached)
+    word_tasks = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]
+    encoded = []
+    for (word_tasks_of_group, _), indices in _group_texts(word_tasks, texts).items():
+        group = [texts[index] for index in indices]
+        text_indices = np.array(indices, np.int32)
+        if word_tasks_of_group:
+            encode = {name: tasks[name].encode for name in word_tasks_of_group}
+            encoded.append(_encode_as_words(encode, group, text_indices, tokenizer, config, cached))
         else:
-            owner, *rest = _as_texts(some, tokenizer, config, cached)
-        encodings.append(Encoding(np.array(members, np.int32)[owner], *rest))
-    targets = {name: _targets(task, name, examples) for name, task in tasks.items() if name not in taggers}
-    data_sets = np.array([example.data_set for example in examples], np.int32)
-    return combine_encodings(encodings, data_sets, taggers, targets, list(tasks))
-
-
-def _as_words(tasks, names: tuple[str, ...], examples: Sequence[MultiText], tokenizer, config, cached: bool):
-    settings = make_task_configs(config)
-    found = {
-        name: tasks[name].encode(
-            [e.examples[name] for e in examples], tokenizer, settings[name], cached=cached
-        )
-        for name in names
+            encoded.append(_encode_as_texts(group, text_indices, tokenizer, config, cached))
+    text_labels = {
+        name: _encode_text_labels(task, name, texts) for name, task in tasks.items() if name not in word_tasks
     }
-    windows = found[names[0]]  # the others' differ in labels only
-    share = 1 / np.bincount(windows.sentence)[windows.sentence]
-    labels = {name: one.labels for name, one in found.items()}
-    return windows.sentence, windows, windows.word, labels, share, np.zeros(len(windows), np.int32)
+    data_sets = np.array([text.data_set for text in texts], np.int32)
+    return combine_windows(encoded, data_sets, word_tasks, text_labels, list(tasks))
 
 
-def _as_texts(examples: Sequence[MultiText], tokenizer, config: Settings, cached: bool):
-    texts = [next(part for part in e.examples.values() if isinstance(part, LabelledText)) for e in examples]
+def _group_texts(
+    word_tasks: Sequence[str], texts: Sequence[MultiText]
+) -> dict[tuple[tuple[str, ...], bool], list[int]]:
+    """Groups the indices of texts that are encoded in the same way.
+
+    The keys are the tasks that label words of the text, and True for a text with a pair. A text without words for any
+    task is in no group.
+    """
+    groups: dict[tuple[tuple[str, ...], bool], list[int]] = {}
+    for index, text in enumerate(texts):
+        with_words = tuple(name for name in word_tasks if name in text.examples and text.examples[name].words)
+        has_pair = any(get_text_and_pair(example)[1] is not None for example in text.examples.values())
+        if with_words or any(isinstance(example, LabelledText) for example in text.examples.values()):
+            groups.setdefault((with_words, has_pair), []).append(index)
+    return groups
+
+
+def _encode_as_words(
+    encode: Mapping[str, Any],
+    texts: Sequence[MultiText],
+    text_indices: np.ndarray,
+    tokenizer: Any,
+    config: Settings,
+    cached: bool,
+) -> EncodedTexts:
+    """Encodes texts as words; `encode` holds the method of each task that labels their words."""
+    task_configs = make_task_configs(config)
+    windows_by_task = {
+        name: encode_words(
+            [text.examples[name] for text in texts], tokenizer, task_configs[name], cached=cached
+        )
+        for name, encode_words in encode.items()
+    }
+    windows = next(iter(windows_by_task.values()))  # those of the other tasks differ in labels only
+    return EncodedTexts(
+        windows=windows,
+        text_indices=text_indices[windows.sentence],
+        shares=1 / np.bincount(windows.sentence)[windows.sentence],
+        lost=np.zeros(len(windows), np.int32),
+        word=windows.word,
+        word_labels={name: task_windows.labels for name, task_windows in windows_by_task.items()},
+    )
+
+
+def _encode_as_texts(
+    texts: Sequence[MultiText], text_indices: np.ndarray, tokenizer: Any, config: Settings, cached: bool
+) -> EncodedTexts:
     windows = encode_labelled_texts(
-        texts,
-        np.zeros(len(texts), np.int32),  # the tasks' labels are put in later
+        [
+            next(example for example in text.examples.values() if isinstance(example, LabelledText))
+            for text in texts
+        ],
+        np.zeros(len(texts), np.int32),  # `combine_windows` adds the labels of the tasks
         np.ones(len(texts), bool),
         tokenizer,
         max_length=config.data.max_length,
@@ -76,14 +106,23 @@ def _as_texts(examples: Sequence[MultiText], tokenizer, config: Settings, cached
         stride=config.data.stride,
         cache_dir=cache_folder(config.data.cache_dir) if cached else None,
     )
-    return windows.sentence, windows, None, {}, windows.column("weights"), windows.column("lost")
+    return EncodedTexts(
+        windows=windows,
+        text_indices=text_indices[windows.sentence],
+        shares=windows.column("weights"),
+        lost=windows.column("lost"),
+        word=None,
+        word_labels={},
+    )
 
 
-def _targets(task: Any, name: str, examples: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [N, ...] of a task that labels texts, and which of all examples have one, bool [N]."""
-    member = np.array([name in example.examples for example in examples], bool)
-    found, has = task.label_type.encode_targets([e.examples[name] for e in examples if name in e.examples])
-    labels = np.zeros((len(examples), *found.shape[1:]), found.dtype)
-    known = np.zeros(len(examples), bool)
-    labels[member], known[member] = found, has
-    return labels, known
+def _encode_text_labels(task: Any, name: str, texts: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels `[N, ...]` of a task that labels texts, and bool `[N]`, True for texts that have a label."""
+    is_member = np.array([name in text.examples for text in texts], bool)
+    member_labels, member_is_known = task.label_type.encode_targets(
+        [text.examples[name] for text in texts if name in text.examples]
+    )
+    labels = np.zeros((len(texts), *member_labels.shape[1:]), member_labels.dtype)
+    is_known = np.zeros(len(texts), bool)
+    labels[is_member], is_known[is_member] = member_labels, member_is_known
+    return labels, is_known

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import TOKEN_LABELS, Batch, word_values
-from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
+from jaxft.data.encoding.sentence_chunks import chunk_sentences
+from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_sentences
 from jaxft.data.sources.sentence import Sentence

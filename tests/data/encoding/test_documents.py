@@ -184,7 +184,7 @@ def test_windows_come_from_the_cache_until_something_changes(tmp_path, monkeypat
         def again(*_):
             raise AssertionError("encoded again")
 
-        patch.setattr(language, "_documents", again)
+        patch.setattr(language, "_encode_documents", again)
         assert encode(texts).record_batch.equals(first.record_batch)
         for changed in ({"max_length": 9}, {"stride": 2}):
             with pytest.raises(AssertionError, match="encoded again"):

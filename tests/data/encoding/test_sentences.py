@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.data.encoding import sentences
-from jaxft.data.encoding.sentences import chunk_sentences, encode_sentences
+from jaxft.data.encoding.sentence_chunks import chunk_sentences
+from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export.heads_loader import Model
