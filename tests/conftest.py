@@ -17,6 +17,7 @@ os.environ.setdefault(
 import itertools
 import json
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -51,6 +52,13 @@ def pytest_collection_modifyitems(items) -> None:
         return SLOW_FILES.index(name) if name in SLOW_FILES else len(SLOW_FILES)
 
     items.sort(key=rank)
+
+
+def free_port() -> int:
+    """Returns a port of this machine that no program listens at."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
 
 
 def write_conll(path: pathlib.Path, sentences) -> pathlib.Path:

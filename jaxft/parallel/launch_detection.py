@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxft.errors import UserError
+from jaxft.errors import UserError, first_line
 from jaxft.parallel import rendezvous
 from jaxft.parallel.jax_internals import ClusterEnv, backends_are_initialized
 
@@ -127,8 +127,3 @@ def _check_flags(flags: argparse.Namespace) -> bool:
             f"{max(flags.num_processes - 1, 0)}, each once"
         )
     return True
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, 300 characters at most."""
-    return str(error).strip().partition("\n")[0][:300]

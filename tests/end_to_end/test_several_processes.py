@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxft.data.sources import files
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
+from tests.conftest import free_port
 from tests.end_to_end.test_resume import assert_same_run, newest
 
 PEER_TIMEOUT = 8  # seconds; less, and a busy machine takes the living for dead
@@ -33,20 +34,20 @@ from jaxft.data.batching.loader import Loader
 
 fed = open(sys.argv.pop(1), "w")
 at, sent = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-build, encode = Loader.batch, sentences._encode
+build_batch, encode = Loader.batch, sentences._encode
 
 def batch(self, step):
-    made = build(self, step)
-    if self._shuffle:
-        rows = made.windows[self._place >= 0]
-        json.dump([step, rows[rows >= 0].tolist(), made.arrays["input_ids"].shape[0], self._seed], fed)
+    made = build_batch(self, step)
+    if self.seed is not None:
+        rows = made.windows if self.layout.only is None else made.windows[self.layout.only]
+        json.dump([step, rows[rows >= 0].tolist(), made.arrays["input_ids"].shape[0], self.seed], fed)
         print(file=fed, flush=True)
         if step == at:
             os.kill(os.getpid(), sent)
     return made
 
 def encoded(chunk, *rest):
-    print(len(chunk.sentences), file=parts, flush=True)
+    print(len(chunk.sentences), file=chunks, flush=True)
     yield from encode(chunk, *rest)
 
 def versions(installed=workdir.installed_versions):
@@ -59,7 +60,7 @@ if "interleaved" in sys.argv:  # two devices a process, neighbours in the mesh b
 if "other-optax" in sys.argv:
     sys.argv.remove("other-optax")
     workdir.installed_versions = versions
-parts = open(fed.name + "-parts", "w")
+chunks = open(fed.name + "-chunks", "w")
 Loader.batch, sentences._encode, sentences._CHUNK_WORDS = batch, encoded, 300  # words
 train.main(sys.argv[1:])
 """
@@ -212,9 +213,9 @@ def test_neighbours_in_a_mesh_may_be_of_two_processes(train, undisturbed, tmp_pa
     assert {json.loads(line)[2] for line in rows[0] + rows[1]} == {4}
 
 
-def test_each_part_of_the_text_is_encoded_by_one_process(undisturbed, corpus):
+def test_each_chunk_of_the_text_is_encoded_by_one_process(undisturbed, corpus):
     folder = undisturbed.parent / "undisturbed-fed"
-    counts = [list(map(int, (folder / f"{index}.jsonl-parts").read_text().split())) for index in range(2)]
+    counts = [list(map(int, (folder / f"{index}.jsonl-chunks").read_text().split())) for index in range(2)]
     sentences = sum(pathlib.Path(path).read_text().strip().count("\n\n") + 1 for path in corpus.values())
     assert sum(map(sum, counts)) == sentences and sum(map(len, counts)) > 10
     assert {path.suffix for path in (undisturbed / "cache").iterdir()} == {".arrow"}
@@ -275,7 +276,7 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     ends, _ = train(shared_run, at=12, sent=signal.SIGTERM, **options)
     assert [code for code, *_ in ends] == [EXIT_PREEMPTED] * 2, ends
     fed = [(tmp_path / "together-fed" / f"{index}.jsonl").read_text() for index in range(2)]
-    encoded = [(tmp_path / "together-fed" / f"{index}.jsonl-parts").read_text() for index in range(2)]
+    encoded = [(tmp_path / "together-fed" / f"{index}.jsonl-chunks").read_text() for index in range(2)]
     ends, _ = train(shared_run, **options)
     assert [code for code, *_ in ends] == [0, 0], ends
 
@@ -370,7 +371,8 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
     flags = ["--run", str(undisturbed)]
     evaluate = [
         "-m",
-        "jaxft.training.evaluation",
+        "jaxft",
+        "evaluate",
         *flags,
         "--data",
         corpus["test"],
