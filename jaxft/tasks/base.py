@@ -32,7 +32,7 @@ class Split:
 
 
 class Task(Protocol):
-    """What a model learns: how its data is read and encoded, its head and loss, its predictions and metrics.
+    """The contract of a task: its data and their encoding, its head and loss, its predictions and metrics.
 
     A task is a plain class with these attributes and methods; it inherits from nothing, and `jaxft.tasks.TASKS`
     names it. The trainer calls them in this order:

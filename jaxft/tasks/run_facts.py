@@ -1,4 +1,4 @@
-"""What tasks know of a finished run when they write answers and model cards."""
+"""Defines what tasks know of a finished run when they write answers and model cards."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ from jaxft.models.pretrained_model import PretrainedModel
 
 @dataclasses.dataclass(frozen=True)
 class RunFacts:
-    """A run without its folder.
+    """The facts of a run without its folder.
 
     Attributes:
       config: the run's settings.
@@ -25,5 +25,5 @@ class RunFacts:
 
     @property
     def backbone_name(self) -> str:
-        """The network's name, for people."""
+        """The network's name, as people write it."""
         return {"bert": "BERT", "gpt2": "GPT-2"}[self.checkpoint.hf_config["model_type"]]

@@ -1,10 +1,10 @@
-"""Reads texts for several tasks and writes them with each task's answer, under the task's name.
+"""Reads texts for several tasks and renders them with each task's answer, under the task's name.
 
-- JSON lines: all keys stay; for each task NAME, or `predicted_NAME` where the record has that key, is added.
+- JSON lines: all keys stay; for each task a key NAME is added, or `predicted_NAME` if the record has that key already.
 - Plain text: `{"text", NAME, ...}`, one JSON object a line.
 
-A task that labels texts answers `{"predicted_labels", "scores"}` or what else `sequence_classification` writes; one
-that labels words `{"entities": [...]}` (or `words`) of a text, `{"predicted_tags", "scores"}` of tokens.
+A task that labels texts answers as in `sequence_classification`, such as `{"predicted_labels", "scores"}`. A task that
+labels words answers `{"entities": [...]}` (or `words`) for a text, and `{"predicted_tags", "scores"}` for tokens.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from jaxft.data.encoding.multi_task import MultiText, get_text_and_pair
 from jaxft.data.sources import records
 from jaxft.data.sources.files import check_readable
 from jaxft.data.sources.labelled_texts import (
+    LabelledText,
     TextColumns,
     guess_text_format,
     parse_labelled_text,
@@ -23,7 +24,7 @@ from jaxft.data.sources.labelled_texts import (
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.spans import parse_sentences
 from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
-from jaxft.tasks.multi_task.task import CLASSES
+from jaxft.tasks.multi_task.data import CLASSES
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.answers import list_labelled_spans
@@ -32,34 +33,45 @@ FORMATS = ("jsonl", "text")
 
 
 class MultiTaskOutput:
-    """Texts of an input, and the input with what was predicted."""
+    """The texts of an input, and the lines of that input with predictions."""
 
     def __init__(self, run: RunFacts, flags: argparse.Namespace):
-        """Opens the input. Raises `UserError` for one that cannot be read or is in no format that fits."""
+        """Opens the input.
+
+        Raises:
+          UserError: it cannot be read, or its format is not one of `FORMATS`.
+        """
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
             check_readable(source, "- for stdin")
             guessed = guess_text_format(source) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
-        self._own = make_task_configs(run.config)
-        self._kinds = {name: CLASSES[own.task] for name, own in self._own.items()}
+        self._task_configs = make_task_configs(run.config)
+        self._task_classes = {name: CLASSES[config.task] for name, config in self._task_configs.items()}
         self.lines = InputLines(source)
 
     def examples(self) -> Iterator[MultiText]:
-        """The texts, without labels; empty ones too. Raises `UserError` for a record without a task's text."""
+        """Yields the texts without labels, empty ones too.
+
+        Raises:
+          UserError: a record has no text for a task.
+        """
         try:
-            for where, origin, record in self._records():
-                parts = {name: self._part(name, where, origin, record) for name in self._own}
-                yield MultiText(origin, 0, parts, self._kinds)
+            for where, origin, record in self._read_records():
+                examples = {
+                    name: self._parse_example(name, where, origin, record) for name in self._task_configs
+                }
+                yield MultiText(origin, 0, examples, self._task_classes)
         finally:
             self.lines.close()
 
-    def _records(self) -> Iterator[records.Record]:
+    def _read_records(self) -> Iterator[records.Record]:
         if self._format == "jsonl":
             return records.read_jsonl(self.lines)
-        keys = {own.data.text for own in self._own.values() if own.task == "sequence_classification"} | {
-            "text"
-        }
+        keys = {"text"}
+        for config in self._task_configs.values():
+            if config.task == "sequence_classification":
+                keys.add(config.data.text)
         return (
             (text.origin, text.origin, dict.fromkeys(keys, text.text))
             for text in read_labelled_texts(
@@ -67,28 +79,30 @@ class MultiTaskOutput:
             )
         )
 
-    def _part(self, name: str, where: str, origin: str, record: dict) -> Any:
-        data = self._own[name].data
-        if self._own[name].task == "sequence_classification":
+    def _parse_example(self, name: str, where: str, origin: str, record: dict) -> Sentence | LabelledText:
+        """Returns what a task reads of a record."""
+        data = self._task_configs[name].data
+        if self._task_configs[name].task == "sequence_classification":
             return parse_labelled_text(where, origin, record, TextColumns(data.text, data.text_pair, None))
         columns = {} if self._format == "text" else dict(data.columns)
         [sentence] = parse_sentences(iter([(where, origin, record)]), tagged=False, columns=columns)
         return sentence
 
-    def render(self, example: MultiText, answers: dict[str, Any]) -> list[bytes]:
-        """What is written for a text, with the lines before it."""
-        before = self.lines.take_until(example.origin)
+    def render(self, text: MultiText, answers: dict[str, Any]) -> list[bytes]:
+        """Returns the lines of a text with each task's answer, after the lines before it."""
+        before = self.lines.take_until(text.origin)
         [line] = self.lines.take(1)
-        said = {name: _said(example.examples[name], answer) for name, answer in answers.items()}
+        additions = {name: _make_record(text.examples[name], answer) for name, answer in answers.items()}
         if self._format == "jsonl":
-            return [*before, extend_json_line(line, said)]
-        text, _ = get_text_and_pair(next(iter(example.examples.values())))
-        return [*before, make_json_line({"text": text} | said)]
+            return [*before, extend_json_line(line, additions)]
+        first_string, _ = get_text_and_pair(next(iter(text.examples.values())))
+        return [*before, make_json_line({"text": first_string} | additions)]
 
 
-def _said(part: Any, answer: Any) -> dict[str, Any]:
-    if not isinstance(part, Sentence):
+def _make_record(example: Sentence | LabelledText, answer: Any) -> dict[str, Any]:
+    """Returns the answer of one task as JSON values."""
+    if not isinstance(example, Sentence):
         return answer
-    if part.text is not None:
-        return list_labelled_spans(part, answer)
+    if example.text is not None:
+        return list_labelled_spans(example, answer)
     return {"predicted_tags": answer.tags, "scores": [round(float(score), 6) for score in answer.scores]}

@@ -1,4 +1,4 @@
-"""The metric states of several tasks as one, with a metric composed of theirs."""
+"""Joins the metric states of several tasks, and averages their metrics."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,26 +6,43 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class ComposedState:
-    """States by task, the `weights` of their losses, and the name of the metric that is asked for; see `compose`."""
+class MultiTaskState:
+    """The metric states of several tasks.
 
-    of: dict[str, Any]
+    Attributes:
+      by_task: the state of each task.
+      weights: the weight of each task's loss.
+      averaged_metric: names of metrics joined by "+", whose mean is a metric too; see `average_metrics`.
+    """
+
+    by_task: dict[str, Any]
     weights: dict[str, float]
-    asked: str
+    averaged_metric: str
 
     def compute(self) -> dict[str, float]:
-        """Each task's metrics as NAME/METRIC, the weighted sum of their losses, and what is asked for."""
-        found = {name: state.compute() for name, state in self.of.items()}
-        values = {f"{name}/{key}": value for name, one in found.items() for key, value in one.items()}
-        losses = [self.weights[name] * one["loss"] for name, one in found.items() if "loss" in one]
+        """Returns each task's metrics as TASK/METRIC, the weighted sum of the losses, and the averaged metric."""
+        metrics = {name: state.compute() for name, state in self.by_task.items()}
+        values = {
+            f"{name}/{key}": value
+            for name, task_metrics in metrics.items()
+            for key, value in task_metrics.items()
+        }
+        losses = [
+            self.weights[name] * task_metrics["loss"]
+            for name, task_metrics in metrics.items()
+            if "loss" in task_metrics
+        ]
         if losses:
             values["loss"] = sum(losses)
-        return values | compose(self.asked, values)
+        return values | average_metrics(self.averaged_metric, values)
 
 
-def compose(name: str, values: Mapping[str, float]) -> dict[str, float]:
-    """The mean of the metrics that `name` has "+" between, under that name; nothing if one of them isn't there."""
-    parts = [part.strip() for part in name.split("+")]
-    if name in values or not all(part in values for part in parts):
+def average_metrics(joined_names: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Returns the mean of the metrics that `joined_names` joins by "+", under that name.
+
+    Returns nothing if one of them is missing, or if `joined_names` is a metric already.
+    """
+    names = [name.strip() for name in joined_names.split("+")]
+    if joined_names in values or not all(name in values for name in names):
         return {}
-    return {name: sum(values[part] for part in parts) / len(parts)}
+    return {joined_names: sum(values[name] for name in names) / len(names)}

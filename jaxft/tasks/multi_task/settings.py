@@ -103,6 +103,10 @@ class Settings(sections.Settings):
         if self.data.mix != "size" or self.batch.by_task:
             raise refuse("data.shards", self.data.shards, "1 where data sets are mixed in other ways")
 
+    def task_names(self) -> tuple[str, ...]:
+        """Returns the names of the tasks."""
+        return tuple(name for name, _ in self.tasks)
+
     def mix_options(self) -> dict[str, Any]:
         """Returns how several data sets are mixed: arguments of `data.batching.mixed.Mix`."""
         data = self.data

@@ -81,7 +81,7 @@ class LabelType(Protocol):
 
 
 class SingleLabel:
-    """One of C labels, with softmax cross-entropy. Scores are probabilities."""
+    """A single label of C, with softmax cross-entropy. Scores are probabilities."""
 
     selection_metric = "accuracy"
     error_columns = ("gold", "predicted", "score")

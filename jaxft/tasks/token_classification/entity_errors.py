@@ -55,7 +55,7 @@ class EntityError:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorAnalysis:
-    """All errors in the order of the text, and how many gold and predicted entities were seen in training."""
+    """The errors in the order of the text, and how many gold and predicted entities were seen in training."""
 
     errors: list[EntityError]
     gold: dict[str, int]  # "seen" / "unseen" -> count
