@@ -337,6 +337,10 @@ class Settings:
             if not condition:
                 raise refuse("data.shards", shards, expected)
 
+    def task_names(self) -> tuple[str, ...]:
+        """Returns the names of the run's tasks if it has several, else ()."""
+        return ()
+
     def mix_options(self) -> dict[str, Any]:
         """Returns how several data sets are mixed: arguments of `data.batching.mixed.Mix`."""
         return {}

@@ -67,8 +67,8 @@ def read_run_splits(
     if config.data.train is None:
         raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
     sources = [("", config.data.train)]
-    if config.tasks:
-        named = parse_data_sets(config.data.train, [name for name, _ in config.tasks])
+    if names := config.task_names():
+        named = parse_data_sets(config.data.train, list(names))
         sources = [(",".join(tasks) + "=", address) for tasks, address in named]
     if not all(address for _, address in sources):
         raise UserError(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxft.cli import evaluate, predict
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.choice import make_loader
 from jaxft.errors import UserError
 from jaxft.export import card, with_torch
 from jaxft.export.writer import export_run
@@ -291,7 +291,7 @@ def network(folder, tiny_bert):
         parameters, _ = initial_parameters(net, config, checkpoint)
 
         def batches(**options):
-            loader = Loader(
+            loader = make_loader(
                 train[0].windows,
                 **{"rows": 8, "max_length": 48, "pad_id": 0, "seed": 1} | options,
                 arrays=task.arrays,

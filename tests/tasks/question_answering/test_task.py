@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForQuestionAnswering
 
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights, save_weights
@@ -113,7 +113,7 @@ def mean_loss(*, pack=True):
         "arrays": net.task.arrays,
         "segments": net.task.max_segments,
     }
-    loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
+    loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
     return (
@@ -179,7 +179,7 @@ def test_packed_is_unpacked():
             "arrays": net.task.arrays,
             "segments": net.task.max_segments,
         }
-        loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
+        loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
         batches = [loader.batch(number) for number in range(loader.steps_per_epoch)]
         outputs = [(batch, jax.device_get(predict(parameters, batch.arrays))) for batch in batches]
         found.append(net.task.collect(split, outputs))
@@ -296,7 +296,10 @@ def test_what_is_said_of_a_question():
 
 def test_settings_of_labels_are_refused():
     for key, value in (("label_smoothing", 0.1), ("focal_gamma", 2.0), ("class_weights", (("start", 2.0),))):
-        with pytest.raises(UserError, match=f"config.loss.{key} is not for config.task='question_answering'"):
+        with pytest.raises(
+            UserError,
+            match=f"config.loss.{key} is a setting of token_classification and sequence_classification",
+        ):
             task_of(values_of(**{f"loss__{key}": value}))
     for key in ("n_best", "max_answer"):
         with pytest.raises(UserError, match=f"config.eval.{key}=0: expected 1 or more"):

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights
@@ -100,7 +100,7 @@ def mean_loss(net, gradient, parameters, windows, *, pack=True):
     """(loss, its gradient) over all windows, from batches of one shape of the loader."""
     task = net.task
     options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.max_segments}
-    loader = Loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
+    loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
     return total / weight, jax.tree.map(lambda *g: np.asarray(sum(g)) / weight, *(f[1] for f in found))
@@ -180,7 +180,7 @@ def HF_with(problem):
 def collected(net, parameters, split):
     """What the task collects of the predictions of a split, through the compiled step of every verb."""
     task = net.task
-    loader = Loader(
+    loader = make_loader(
         split.windows,
         rows=2,
         max_length=LENGTH,
@@ -213,7 +213,7 @@ def test_pools_read_their_own_segment_only():
     nets = {pool: network(v) for pool, v in values.items()}
     net = nets["cls"]
     windows = net.task.encode(examples(SINGLE, False, 3, 4), tokenizer(), values["cls"], cached=False)
-    loader = Loader(windows, rows=1, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
+    loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
     inputs = Inputs.from_batch(batch)
@@ -241,7 +241,7 @@ def test_dropout_is_on_before_the_head_too():
     net, parameters = network(values), parameters_of("pooler")
     windows = net.task.encode(examples(SINGLE, False), tokenizer(), values, cached=False)
     batch = (
-        Loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
+        make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
         .batch(0)
         .arrays
     )
@@ -341,7 +341,7 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
         (MULTI, [(), ()], {}, "the training data has 0 labels; two or more"),
         (NUMBER, [1.5] * 3, {}, "all labels of the training data are 1.5: there is nothing to learn"),
         (SINGLE, ["a", "b"], {"loss__class_weights": (("c", 2.0),)}, "class_weights names 'c', which is no label"),
-        (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.label_type"),
+        (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.problem_type"),
     ],
 )  # fmt: skip
 def test_labels_that_teach_nothing(problem, labels, changed, message):
