@@ -1,12 +1,14 @@
-"""One device against several, and one process against two, at a fixed global batch; prints JSON lines.
+"""Compares one device with several, and one process with two, at a fixed global batch; prints JSON lines.
 
     python benchmarks/scaling.py [--part devices processes compile] [--steps 8] [--rows 8] [--length 64]
 
-devices and processes: whole runs of `jaxft.main` with MiniLM (packing, dropout 0.1, float32) over 2, 4 and 8 virtual
-CPU devices by data and by fsdp, and over two processes (gloo), beside one device. Of each: bytes a device of the
-parameters and of all that a step keeps (optimizer state too), seconds a step, the first and last loss, and how far any
-step's loss is from one device's. All devices and processes share this machine's cores, so seconds tell what spreading
-costs, not what it gains. compile: BERT-base's train step on one CPU device, layers scanned and unrolled.
+devices and processes: runs of `jaxft.main` with MiniLM (packing, dropout 0.1, float32) on one device, on 2, 4 and 8
+virtual CPU devices by data and by fsdp, and in two processes (gloo). A line has the bytes that a device holds of the
+parameters and of the train state (optimizer state too), seconds a step, the first and last loss, and the largest
+difference of a step's loss from one device's. All devices and processes share this machine's cores, so the seconds show
+what distributing costs, not what it gains.
+
+compile: BERT-base's train step on one CPU device, with layers scanned and unrolled.
 """
 
 import argparse
@@ -37,9 +39,9 @@ MESHES = [{"data": 1}, *({axis: ways} for ways in (2, 4, 8) for axis in ("data",
 
 
 def write_corpus(folder: pathlib.Path) -> dict[str, str]:
-    """Small files of `demo:ner`: settings that name them, and the cache."""
+    """Writes small files of `demo:ner`; returns settings that name them and a cache."""
     sentences = ner.generate_sentences("train")
-    found = {"data.test": "none", "data.cache_dir": str(folder / "cache")}
+    values = {"data.test": "none", "data.cache_dir": str(folder / "cache")}
     for name, size in (("train", 1000), ("dev", 32)):
         blocks = (
             "".join(f"{word}\t{tag}\n" for word, tag in zip(s.words, s.tags, strict=True))
@@ -47,12 +49,12 @@ def write_corpus(folder: pathlib.Path) -> dict[str, str]:
         )
         path = folder / f"{name}.conll"
         path.write_text("\n".join(blocks), encoding="utf-8")
-        found[f"data.{name}"] = str(path)
-    return found
+        values[f"data.{name}"] = str(path)
+    return values
 
 
 def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
-    """What a device of the mesh holds."""
+    """Returns the bytes that a device of a mesh of `sizes` holds of the parameters and of the train state."""
     settings = load_settings(RECIPE, flags_of(values))
     checkpoint = open_base_model(settings, lambda: [])
     task = task_class(settings)(demo_labels(), head_dropout=0.1, config=settings)
@@ -62,26 +64,29 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), mesh)
     state = make_trainer(net, settings, total=10, warmup=0).abstract
 
-    def held(tree) -> int:
+    def shard_bytes(tree) -> int:
         leaves = jax.tree.leaves(tree)
         return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
-    return {"parameter_bytes_per_device": held(state.trainable), "state_bytes_per_device": held(state)}
+    return {
+        "parameter_bytes_per_device": shard_bytes(state.trainable),
+        "state_bytes_per_device": shard_bytes(state),
+    }
 
 
 def demo_labels() -> list[str]:
-    """Those of the corpus."""
+    """Returns the labels of the corpus."""
     sentences = list(itertools.islice(ner.generate_sentences("train"), 1000))
     return TokenClassification.make_labels(TokenClassification.find_labels(sentences))
 
 
 def flags_of(values: dict) -> list[str]:
-    """Settings as flags of the command line."""
+    """Returns settings as flags of the command line."""
     return [f"--config.{key}={value}" for key, value in values.items()]
 
 
 def run(folder: pathlib.Path, values: dict, *, devices: int = 1, processes: int = 1) -> dict:
-    """Seconds a step and losses of one run of `jaxft.main`."""
+    """Runs `jaxft.main`; returns seconds a step and the loss of each step."""
     command = [sys.executable, "-m", "jaxft.main", "--config", RECIPE, "--workdir", str(folder)]
     command += flags_of(values)
     if processes > 1:
@@ -98,7 +103,7 @@ def run(folder: pathlib.Path, values: dict, *, devices: int = 1, processes: int 
         )
         for index in range(processes)
     ]
-    if any([one.wait() for one in started]):
+    if any([process.wait() for process in started]):
         raise SystemExit(f"a run failed: {' '.join(command)}")
     summary = json.loads((folder / "summary.json").read_text())
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
@@ -129,13 +134,13 @@ def compile_times() -> None:
 
 def main() -> None:
     """Parses the flags and measures."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parts = ("devices", "processes", "compile")
-    flags.add_argument("--part", nargs="+", choices=parts, default=parts)
-    flags.add_argument("--steps", type=int, default=8)
-    flags.add_argument("--rows", type=int, default=8)
-    flags.add_argument("--length", type=int, default=64)
-    flags = flags.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    measurements = ("devices", "processes", "compile")
+    parser.add_argument("--part", nargs="+", choices=measurements, default=measurements)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--length", type=int, default=64)
+    flags = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", max(math.prod(sizes.values()) for sizes in MESHES))
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -149,29 +154,34 @@ def main() -> None:
             "log.every_steps": 1,
             "log.tensorboard": False,
         }
-        cases = MESHES if "devices" in flags.part else MESHES[:1] if "processes" in flags.part else []
-        one = None
-        for number, sizes in enumerate(cases):
+        if "devices" in flags.part:
+            meshes = MESHES
+        else:
+            meshes = MESHES[:1] if "processes" in flags.part else []
+        on_one_device = None
+        for number, sizes in enumerate(meshes):
             mesh = {axis: sizes.get(axis, 1) for axis in AXES}
-            own = values | {f"mesh.{axis}": ways for axis, ways in mesh.items()}
-            found = run(folder / f"devices{number}", own, devices=math.prod(mesh.values()))
-            one = one or found
-            told = {"part": "devices", "mesh": mesh} | bytes_per_device(mesh, own)
-            print(json.dumps(told | against(found, one)), flush=True)
+            mesh_values = values | {f"mesh.{axis}": ways for axis, ways in mesh.items()}
+            result = run(folder / f"devices{number}", mesh_values, devices=math.prod(mesh.values()))
+            if on_one_device is None:
+                on_one_device = result
+            row = {"part": "devices", "mesh": mesh} | bytes_per_device(mesh, mesh_values)
+            print(json.dumps(row | compare(result, on_one_device)), flush=True)
         if "processes" in flags.part:
-            found = run(folder / "processes", values, processes=2)
-            print(json.dumps({"part": "processes", "processes": 2} | against(found, one)), flush=True)
+            result = run(folder / "processes", values, processes=2)
+            row = {"part": "processes", "processes": 2}
+            print(json.dumps(row | compare(result, on_one_device)), flush=True)
     if "compile" in flags.part:
         compile_times()
 
 
-def against(found: dict, one: dict) -> dict:
-    """The figures of a run beside one device's."""
-    pairs = zip(found["losses"], one["losses"], strict=True)
+def compare(result: dict, on_one_device: dict) -> dict:
+    """Returns the figures of a run, compared with one device's."""
+    pairs = zip(result["losses"], on_one_device["losses"], strict=True)
     return {
-        "step_s": found["step_s"],
-        "first_loss": round(found["losses"][0], 6),
-        "last_loss": round(found["losses"][-1], 6),
+        "step_s": result["step_s"],
+        "first_loss": round(result["losses"][0], 6),
+        "last_loss": round(result["losses"][-1], 6),
         "largest_difference": max(abs(a - b) for a, b in pairs),
     }
 
