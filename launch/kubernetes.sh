@@ -3,18 +3,18 @@
 #
 #   launch/kubernetes.sh [OPTIONS] apply|logs|delete [-- ARGUMENTS OF jaxft.main]
 #
-# --name NAME     of the job (needed)              --hosts N        how many pods, default 1
+# --name NAME     of the job (required)            --hosts N        how many pods, default 1
 # --image IMAGE   with jaxft installed (apply)     --claim NAME     a PersistentVolumeClaim (ReadWriteMany), mounted at
 # --gpus N        of a pod; or                                      /mnt/jaxft: the place for --workdir (apply)
-# --tpu TYPE:TOPOLOGY:CHIPS  e.g. tpu-v5-lite-podslice:4x4:4, CHIPS being those of a host
+# --tpu TYPE:TOPOLOGY:CHIPS  e.g. tpu-v5-lite-podslice:4x4:4, with the CHIPS of one host
 # --secret NAME   a Secret whose keys become environment variables (HF_TOKEN, WANDB_API_KEY)
-# --dry-run       prints the manifest and what would be run
+# --dry-run       prints the manifest and the command, and runs nothing
 #
-# A pod that is evicted or preempted brings the whole job up again, which goes on from its last checkpoint.
+# If a pod is evicted or preempted, the whole job restarts, and resumes from its last checkpoint.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+script_dir=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=launch/lib.sh
-source "$here/lib.sh"
+source "$script_dir/lib.sh"
 
 name='' hosts=1 image='' claim='' gpus='' tpu='' secret=jaxft verb=''
 while (($#)); do
@@ -38,7 +38,7 @@ needs --name "$name"
 manifest() {
   local text arguments tpu_type tpu_topology tpu_chips kind=gpu
   [[ $tpu ]] && kind=tpu
-  text=$(<"$here/jobset_$kind.yaml")
+  text=$(<"$script_dir/jobset_$kind.yaml")
   IFS=: read -r tpu_type tpu_topology tpu_chips <<<"$tpu"
   arguments=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:])[1:-1])' "$@")
   text=${text//@NAME@/"$name"}

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the launch scripts share: commands that are printed and run, or with --dry-run printed only.
+# Functions that the launch scripts share: they print and run commands, or with --dry-run only print them.
 
 dry_run=
 
-# Prints a command as a shell would take it, then runs it.
+# run COMMAND...: prints a command, quoted for a shell, then runs it.
 run() {
   if [[ $dry_run ]]; then
     printf '%q ' "$@" | sed 's/ $//'
@@ -14,15 +14,16 @@ run() {
   fi
 }
 
+# die MESSAGE: ends the script as a mistake of its user.
 die() {
   echo "error: $*" >&2
   exit 2
 }
 
-# needs NAME VALUE: an option that must be given.
+# needs NAME VALUE: ends the script if the option NAME has no value.
 needs() { [[ $2 ]] || die "$1 is not given; --help lists the options"; }
 
-# The comment at the top of a script is its help.
+# help SCRIPT: prints the comment at the top of a script.
 help() {
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$1"
   exit 0

@@ -6,14 +6,14 @@
 # --nodes N       default 1                        --gpus N         of a node, default 1
 # --time LIMIT    e.g. 12:00:00                    --partition NAME
 # --job-name NAME default jaxft                    --python PATH    default .venv/bin/python
-# --dry-run       prints what would be run
+# --dry-run       prints the command, and runs nothing
 #
-# Two minutes before the limit, and when the job is preempted, the run saves and is queued again; it goes on from there.
-# The --workdir must be on a file system that all nodes share.
+# Two minutes before the limit, and when the job is preempted, the run saves a checkpoint and is queued once more, to
+# resume from there. The --workdir must be on a file system that all nodes share.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+script_dir=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=launch/lib.sh
-source "$here/lib.sh"
+source "$script_dir/lib.sh"
 
 nodes=1 gpus=1 time='' partition='' job_name=jaxft python=.venv/bin/python
 while (($#)); do
@@ -35,4 +35,4 @@ done
 options=(--job-name="$job_name" --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus")
 [[ $time ]] && options+=(--time="$time")
 [[ $partition ]] && options+=(--partition="$partition")
-run sbatch "${options[@]}" "$here/slurm.sbatch" "$python" "$@"
+run sbatch "${options[@]}" "$script_dir/slurm.sbatch" "$python" "$@"

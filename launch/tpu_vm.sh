@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice, all of its hosts at once.
+# Trains on a Cloud TPU slice, on all of its hosts at once.
 #
 #   launch/tpu_vm.sh [OPTIONS] create|wait|install|run|logs|delete|keep [-- ARGUMENTS OF jaxft.main]
 #
-# create   asks for the slice as a queued resource      wait   until it is there
-# install  copies this commit to all hosts, installs    run    starts training on all hosts, in the background
-# logs     follows the first host's log                 delete gives the slice back
-# keep     all of it: creates, waits, installs, runs; begins again whenever the slice is taken away; deletes at the end
+# create   requests the slice as a queued resource      wait   waits until the slice is active
+# install  installs this commit on all hosts            run    starts training on all hosts, in the background
+# logs     follows the first host's log                 delete returns the slice
+# keep     does all of it: creates, waits, installs, runs; repeats this when the slice is preempted; deletes at the end
 #
-# --name NAME     of the slice (needed)            --zone ZONE      (needed)
+# --name NAME     of the slice (required)          --zone ZONE      (required)
 # --type TYPE     e.g. v5litepod-16 (create)       --project ID     default: gcloud's
 # --runtime VER   e.g. v2-alpha-tpuv5-lite (create)
 # --nfs HOST:/DIR a file share, mounted at /mnt/jaxft on all hosts: the place for --workdir, which must outlive them
-# --spot          preemptible                      --poll SECONDS   between looks at the state, default 30
-# --python NAME   on the hosts, 3.11 or newer, default python3.11; Ubuntu's package NAME-venv where it is not there
-# --dry-run       prints what would be run
+# --spot          preemptible                      --poll SECONDS   between checks of the state, default 30
+# --python NAME   on the hosts, 3.11 or newer, default python3.11; if it has no venv, installs Ubuntu's package NAME-venv
+# --dry-run       prints the commands, and runs nothing
 #
-# Secrets stay off command lines: put a hub token into ~/.cache/huggingface/token on the share or the hosts.
+# Do not put secrets on command lines: put a hub token into ~/.cache/huggingface/token on the share or the hosts.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+script_dir=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=launch/lib.sh
-source "$here/lib.sh"
+source "$script_dir/lib.sh"
 
 name='' zone='' type='' project='' runtime='' nfs='' spot='' poll=30 python=python3.11 verb=''
 while (($#)); do
@@ -71,9 +71,9 @@ await() {
 
 install() {
   local archive=jaxft.tar.gz
-  run git -C "$here/.." archive --format tar.gz -o "$here/../$archive" HEAD
-  tpus tpu-vm scp "$here/../$archive" "$name:" --worker=all
-  run rm "$here/../$archive"
+  run git -C "$script_dir/.." archive --format tar.gz -o "$script_dir/../$archive" HEAD
+  tpus tpu-vm scp "$script_dir/../$archive" "$name:" --worker=all
+  run rm "$script_dir/../$archive"
   local steps="rm -rf jaxft && mkdir jaxft && tar -xzf $archive -C jaxft && cd jaxft"
   local venv="$python -m venv --clear .venv"
   steps+=" && ($venv || (sudo apt-get update -q && sudo apt-get install -qy $python-venv && $venv))"
@@ -86,7 +86,7 @@ install() {
   on_all "$steps"
 }
 
-# Each host notes its exit code when it is done, for `keep`.
+# Each host writes its exit code to a file when it is done; `keep` reads it.
 train() {
   (($#)) || die "no arguments of jaxft.main after --"
   local command
@@ -96,7 +96,7 @@ train() {
 
 delete() { tpus queued-resources delete "$name" --force --quiet; }
 
-# The first host's exit code, or nothing while it trains or where the host has gone.
+# Prints the first host's exit code, or nothing while it trains or if the host is gone.
 ended() { gcloud compute tpus tpu-vm ssh "$name" --worker=0 --command "cat jaxft.exit" "${place[@]}" 2>/dev/null || true; }
 
 keep() {
@@ -104,7 +104,7 @@ keep() {
   while true; do
     create
     local begun=0 code='' now
-    set +e # the slice may be taken away at any moment
+    set +e # the slice may be preempted at any moment
     (
       set -e
       await
@@ -118,13 +118,13 @@ keep() {
       return
     fi
     if ((begun)); then
-      sleep "$poll" # what is being taken away may still be called active
+      sleep "$poll" # a slice that is being preempted may still be called active
       now=$(state) || now=''
       delete
       case $now in ACTIVE | FAILED) die "the slice is $now, but training could not be started: see above" ;; esac
     fi
     while ((!begun)) && code=$(ended) && [[ ! $code ]]; do
-      now=$(state) || now='' # that a look fails says nothing
+      now=$(state) || now='' # a failed look at the state says nothing
       [[ ! $now || $now == ACTIVE ]] || break
       sleep "$poll"
     done

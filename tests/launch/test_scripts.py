@@ -1,4 +1,4 @@
-"""The launch scripts against stand-ins of gcloud, sbatch and kubectl that record what they are told."""
+"""The launch scripts against stand-ins of gcloud, sbatch and kubectl that record how they are called."""
 
 import importlib
 import json
@@ -39,7 +39,7 @@ for number, (words, lines) in enumerate(answers):
 
 @pytest.fixture
 def tools(tmp_path):
-    """Stand-ins on PATH: `start(script, *flags, answers=)` gives the process and what the tools were told."""
+    """Puts stand-ins on PATH; `start(script, *flags, answered=)` returns the finished script and their calls."""
     bin, record, answers = tmp_path / "bin", tmp_path / "record", tmp_path / "answers.json"
     bin.mkdir()
     for name in ("gcloud", "sbatch", "kubectl", "scontrol", "srun"):
@@ -83,18 +83,18 @@ def test_scripts_pass_shellcheck():
     ],
 )
 def test_a_dry_run_prints_exactly_what_would_be_run(tools, script, flags):
-    _, told = tools(script, *flags)
+    _, calls = tools(script, *flags)
     dry, nothing = tools(script, "--dry-run", *flags)
-    assert told and not nothing
+    assert calls and not nothing
     words = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {dry.stdout}"], capture_output=True, text=True
     ).stdout
-    assert [[name, *arguments] for name, arguments, _ in told] == [words.split("\0")[:-1]]
+    assert [[name, *arguments] for name, arguments, _ in calls] == [words.split("\0")[:-1]]
 
 
 @pytest.mark.parametrize("verb", ["wait", "install", "keep"])
 def test_a_dry_run_prints_all_that_is_run_for_a_slice(tools, verb):
-    """What is run is told on stderr; the slice is there at once, and the run soon done."""
+    """A script prints on stderr what it runs; the slice is there at once, and the run soon done."""
     flags = [
         *TPU,
         "--nfs",
@@ -105,9 +105,9 @@ def test_a_dry_run_prints_all_that_is_run_for_a_slice(tools, verb):
         *(["--", *RUN] if verb == "keep" else []),
     ]
     answered = [[["describe"], ["ACTIVE"]], [["--worker=0"], ["0"]]]
-    done, told = tools("tpu_vm.sh", *flags, answered=answered)
+    done, calls = tools("tpu_vm.sh", *flags, answered=answered)
     dry, nothing = tools("tpu_vm.sh", "--dry-run", *flags)
-    assert done.returncode == 0 and told and not nothing
+    assert done.returncode == 0 and calls and not nothing
     ran = [line.removeprefix("+ ") for line in done.stderr.splitlines() if line.startswith("+ ")]
     assert dry.stdout.splitlines() == ran
     if verb != "wait":
@@ -132,32 +132,32 @@ def test_a_tpu_host_runs_the_arguments_as_they_were_given(tools, tmp_path):
 def test_a_slice_that_is_taken_away_is_asked_for_again(tools):
     states = [["describe"], ["WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "ACTIVE", "ACTIVE"]]
     codes = [["--worker=0"], ["", "0"]]  # nothing yet, then done
-    done, told = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=[states, codes])
+    done, calls = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=[states, codes])
     assert done.returncode == 0, done.stderr
-    verbs = [arguments[3] for _, arguments, _ in told if arguments[2] == "queued-resources"]
+    verbs = [arguments[3] for _, arguments, _ in calls if arguments[2] == "queued-resources"]
     assert [v for v in verbs if v != "describe"] == ["create", "delete", "create", "delete"]
     assert "again, from the last checkpoint" in done.stderr
 
 
-@pytest.mark.parametrize(("state", "again"), [("SUSPENDED", True), ("ACTIVE", False)])
-def test_a_slice_that_is_taken_away_while_it_is_set_up(tools, state, again):
-    """It is given back and asked for again; where it is still there, what failed would fail again."""
+@pytest.mark.parametrize(("state", "is_preempted"), [("SUSPENDED", True), ("ACTIVE", False)])
+def test_a_slice_that_is_taken_away_while_it_is_set_up(tools, state, is_preempted):
+    """It is deleted and requested once more; if it is still there, the step that failed would fail again."""
     states = [["describe"], ["ACTIVE", state, "ACTIVE", "ACTIVE"]]
     copying = [["scp"], ["lost", "copied"]]
-    done, told = tools(
+    done, calls = tools(
         "tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=[states, copying, [["--worker=0"], ["0"]]]
     )
-    verbs = [arguments[3] for _, arguments, _ in told if arguments[2] == "queued-resources"]
-    assert [v for v in verbs if v != "describe"] == ["create", "delete"] * (1 + again)
-    assert (done.returncode == 0) == again, done.stderr
-    assert ("training could not be started: see above" in done.stderr) != again
+    verbs = [arguments[3] for _, arguments, _ in calls if arguments[2] == "queued-resources"]
+    assert [v for v in verbs if v != "describe"] == ["create", "delete"] * (2 if is_preempted else 1)
+    assert (done.returncode == 0) == is_preempted, done.stderr
+    assert ("training could not be started: see above" in done.stderr) != is_preempted
 
 
 def test_a_mistake_is_not_tried_again(tools):
     answered = [[["describe"], ["ACTIVE"]], [["--worker=0"], [str(EXIT_USER_ERROR)]]]
-    done, told = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=answered)
+    done, calls = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=answered)
     assert done.returncode != 0 and "a restart would not mend that" in done.stderr
-    assert [arguments[3] for _, arguments, _ in told if arguments[2] == "queued-resources"][-1] == "delete"
+    assert [arguments[3] for _, arguments, _ in calls if arguments[2] == "queued-resources"][-1] == "delete"
 
 
 def test_the_slurm_job_starts_a_process_for_each_gpu_and_is_queued_again(tools, tmp_path):
@@ -171,15 +171,15 @@ def test_the_slurm_job_starts_a_process_for_each_gpu_and_is_queued_again(tools, 
     assert (
         "srun --kill-on-bad-exit=0" in text
     )  # or the code of a process that srun killed would take 75's place
-    for code, again in ((0, False), (EXIT_PREEMPTED, True), (EXIT_USER_ERROR, False)):
+    for code, is_requeued in ((0, False), (EXIT_PREEMPTED, True), (EXIT_USER_ERROR, False)):
         failing = tmp_path / f"bin{code}"
         failing.mkdir()
         (failing / "srun").write_text(f"#!/bin/sh\nexit {code}\n")
         (failing / "srun").chmod(0o755)
         path = f"{failing}:{tmp_path / 'bin'}:{os.environ['PATH']}"
-        done, told = tools("slurm.sbatch", *job, PATH=path, SLURM_JOB_ID="17")
+        done, calls = tools("slurm.sbatch", *job, PATH=path, SLURM_JOB_ID="17")
         assert done.returncode == code
-        assert told == ([["scontrol", ["requeue", "17"], None]] if again else [])
+        assert calls == ([["scontrol", ["requeue", "17"], None]] if is_requeued else [])
 
 
 def is_a_jobset(document):
@@ -258,8 +258,8 @@ def skypilot_errors(monkeypatch):
     validator = importlib.import_module("sky.utils.validator").get_schema_validator()
 
     def errors(task):
-        parts = (schemas.get_task_schema(), task), (schemas.get_resources_schema(), task["resources"])
-        return [error.message for schema, part in parts for error in validator(schema).iter_errors(part)]
+        checks = (schemas.get_task_schema(), task), (schemas.get_resources_schema(), task["resources"])
+        return [error.message for schema, value in checks for error in validator(schema).iter_errors(value)]
 
     return errors
 
@@ -317,6 +317,6 @@ def test_the_skypilot_task_recovers_and_names_each_process(tmp_path):
     ],
 )
 def test_what_is_missing_is_said(tools, script, flags, message):
-    done, told = tools(script, *flags)
-    assert done.returncode == 2 and not told
+    done, calls = tools(script, *flags)
+    assert done.returncode == 2 and not calls
     assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
