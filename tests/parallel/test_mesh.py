@@ -1,0 +1,62 @@
+"""A mesh splits parameters by the rules, and meshes and rows that do not fit the devices are refused."""
+
+import jax
+import pytest
+
+from jaxft.errors import UserError
+from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh, parameter_spec
+from jaxft.training.settings import settings_from_config
+
+
+def settings_of(**sizes):
+    values = {f"mesh.{axis}": size for axis, size in sizes.items()}
+    return settings_from_config({"task": "token_classification"} | values)
+
+
+def test_impossible_meshes_are_refused():
+    count = jax.device_count()
+    with pytest.raises(UserError, match=rf"takes {count * 3} devices, found {count}; set one axis to -1"):
+        make_mesh(settings_of(data=count * 3))
+    with pytest.raises(UserError, match="at most one -1"):
+        make_mesh(settings_of(data=-1, fsdp=-1))
+    with pytest.raises(UserError, match="sizes of 1 or more"):
+        make_mesh(settings_of(tensor=0))
+
+
+def test_rows_must_divide_over_the_devices():
+    mesh = jax.sharding.AbstractMesh((2, 4, 1), AXES)
+    check_rows(mesh, 16, "config.batch.rows")
+    with pytest.raises(
+        UserError, match="config.batch.rows=12: rows go over 8 devices .* use a multiple of 8"
+    ):
+        check_rows(mesh, 12, "config.batch.rows")
+
+
+def test_layout_of_parameters_follows_the_rules():
+    mesh = jax.sharding.AbstractMesh((1, 2, 2), AXES)
+    spec = jax.sharding.PartitionSpec
+    for name, shape, expected in (
+        ("backbone/layers/attention/query/kernel", (6, 8, 8), spec(None, "fsdp", "tensor")),
+        ("backbone/layers/attention/output/kernel", (6, 8, 8), spec(None, "tensor", "fsdp")),
+        ("backbone/layers/mlp/up/bias", (6, 8), spec(None, "tensor")),
+        ("backbone/embeddings/word/embedding", (100, 8), spec("tensor", "fsdp")),
+        ("backbone/embeddings/word/embedding", (101, 8), spec(None, "fsdp")),  # 101 is not divisible
+        ("backbone/layers/mlp_norm/scale", (6, 8), spec(None, None)),
+        ("head/kernel", (8, 9), spec("fsdp", None)),
+    ):
+        assert parameter_spec(name, shape, mesh) == expected, name
+
+
+def test_what_a_mesh_does_not_divide_is_told():
+    shapes = {
+        "head/kernel": (8, 9),
+        "backbone/embeddings/word/embedding": (101, 8),
+        "backbone/norm/scale": (7,),
+    }
+    shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
+    mesh = jax.sharding.AbstractMesh((3, 2, 2), AXES)
+    assert describe_unsharded(shapes, mesh, 3) == (
+        "not split along that axis of the mesh: tensor 2 doesn't divide 101 of backbone/embeddings/word/embedding; "
+        "tensor 2 doesn't divide 3 heads, which each device has all of"
+    )
+    assert describe_unsharded(shapes, jax.sharding.AbstractMesh((4, 1, 1), AXES), 3) is None
