@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.layers.attention.choice import _flash, weight_hashes
 from jaxft.layers.attention.dense import dense_attention
-from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.attention.flash import flash_attention
+from jaxft.layers.dropout import DropoutSeed, hash_attention_weights
 
 HEADS, WIDTH = 12, 64
 SHAPES = [
@@ -50,8 +50,8 @@ def measure(rows: int, length: int, causal: bool, segments: int, rate: float, tu
         return dense_attention(q, k, v, ids, **options, **SEED)
 
     def flash(q, k, v):
-        hashes = weight_hashes(rows, HEADS, length, **SEED) if rate else None
-        return _flash(q, k, v, ids, hashes, **options)
+        hashes = hash_attention_weights(rows, HEADS, length, **SEED) if rate else None
+        return flash_attention(q, k, v, ids, hashes, **options)
 
     def with_gradients(function):
         def both(q, k, v, pull):

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources import tag_schemes
-from jaxft.layers import crf
+from jaxft.layers.heads import crf
 from jaxft.losses import cross_entropy
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
@@ -61,11 +61,11 @@ def measure(rows: int, length: int, turns: int) -> None:
     for name, task_class in (("softmax", TokenClassification), ("crf", CRFTagging)):
         task = task_class(labels, head_dropout=0.1, config=settings)
         windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
-        loader = Loader(windows, rows=rows, max_length=length, pad_id=0)
+        loader = make_loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = place_batch(loader.batch(0).arrays, mesh)
-        net = make_network(task, backbone_sizes(settings, checkpoint.hf_config), mesh)
+        net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), mesh)
         trainer = make_trainer(net, settings, total=STEPS, warmup=0)
-        prune_outputs(net, loader, {0: windows}, steps=STEPS, parts=1)
+        loader, _ = prune_outputs(net, loader, {0: windows}, steps=STEPS, microbatches=1)
         compiled_step = trainer.compile(loader.shapes[0])
         parameters, _ = initial_parameters(net, settings, checkpoint)
         held = [trainer.new_state(parameters)]
@@ -106,7 +106,7 @@ def decoding(turns: int) -> None:
         seconds = []
         for _ in range(max(turns // 5, 1)):
             began = time.perf_counter()
-            crf.best_paths(emissions, np.arange(0, 40_001, 20), chain)
+            crf.find_best_paths(emissions, np.arange(0, 40_001, 20), chain)
             seconds.append(time.perf_counter() - began)
         rate = round(40_000 / statistics.median(seconds))
         print(json.dumps({"measured": "decoding", "labels": len(labels), "words_per_s": rate}), flush=True)

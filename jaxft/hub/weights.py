@@ -120,7 +120,7 @@ def load_weights(
       UserError: a parameter without a tensor, a tensor that neither the rules nor the ignore list know, a tensor of
         the wrong shape, or two tensors for one parameter. The message names both sides.
     """
-    new_paths = parameter_paths.first_match(
+    new_paths = parameter_paths.match_first(
         [(pattern, True) for pattern in new], abstract, what="new parameters"
     )
     originals = _canonical_names(table, tensors, source)

@@ -8,8 +8,25 @@ import jax
 import jax.numpy as jnp
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gelu(x: jax.Array, approximate: bool) -> jax.Array:
+    """Computes GELU (Hendrycks & Gimpel, 2016), x Phi(x), or its tanh approximation; any shape, in x's dtype.
+
+    It saves only its input for the backward pass.
+    """
+    return _gelu_and_derivative(x, approximate)[0]
+
+
+def _gelu_backward(approximate, x, gradient):
+    # Without the barrier XLA would keep the erf or tanh of the forward pass as well: twice the memory.
+    return (gradient * _gelu_and_derivative(jax.lax.optimization_barrier(x), approximate)[1],)
+
+
+gelu.defvjp(lambda x, approximate: (gelu(x, approximate), x), _gelu_backward)
+
+
 def _gelu_and_derivative(x: jax.Array, approximate: bool) -> tuple[jax.Array, jax.Array]:
-    """GELU and its derivative at `x`, both of x's dtype, computed in float32."""
+    """Returns GELU and its derivative at x, both in x's dtype, computed in float32."""
     z = x.astype(jnp.float32)
     if approximate:
         c = math.sqrt(2.0 / math.pi)
@@ -20,23 +37,6 @@ def _gelu_and_derivative(x: jax.Array, approximate: bool) -> tuple[jax.Array, ja
         cdf = 0.5 * (1.0 + jax.lax.erf(z * math.sqrt(0.5)))
         slope = jnp.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
     return (z * cdf).astype(x.dtype), (cdf + z * slope).astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def gelu(x: jax.Array, approximate: bool) -> jax.Array:
-    """GELU (Hendrycks & Gimpel, 2016): x Phi(x), or its tanh approximation. Any shape, dtype of `x`.
-
-    Saves its input alone for the backward pass.
-    """
-    return _gelu_and_derivative(x, approximate)[0]
-
-
-def _gelu_backward(approximate, x, gradient):
-    # The barrier, or XLA would keep the erf or tanh of the forward pass as well: as much memory again.
-    return (gradient * _gelu_and_derivative(jax.lax.optimization_barrier(x), approximate)[1],)
-
-
-gelu.defvjp(lambda x, approximate: (gelu(x, approximate), x), _gelu_backward)
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

@@ -1,4 +1,4 @@
-"""The parts that transformers are built of beside attention: linear, norm, embedding, activations, dropout."""
+"""Dropout whose masks are hashed from counters, so that they are the same on any mesh."""
 
 import functools
 import math
@@ -9,66 +9,23 @@ import jax.numpy as jnp
 
 from jaxft.layers.output_positions import OutputPositions
 
+# A backbone's dropout sites: 0 for the embeddings, then these for each layer.
+SITES_PER_LAYER = 3
+# The site before a task's head: far from any backbone's, whatever its number of layers.
+HEAD_SITE = 1 << 16
+
 
 class DropoutSeed(NamedTuple):
-    """What a dropout mask depends on besides its site; None in its place means no dropout.
+    """The step's share of what a dropout mask depends on; None instead of a seed means no dropout.
 
-    `seed` is a uint32 scalar, different for each step. `first_row` is an int32 scalar: the global index of
-    the batch's first row, so that a row keeps its masks however the batch is split into microbatches.
+    Attributes:
+      seed: uint32 scalar, different for each step.
+      first_row: int32 scalar, the global index of the batch's first row. So a row keeps its masks however the batch is
+        split into microbatches.
     """
 
     seed: jax.Array
     first_row: jax.Array
-
-
-def _mix(h: jax.Array) -> jax.Array:
-    """Finalizer of MurmurHash3 (Appleby, 2016, fmix32): uint32 -> uint32, each bit depends on all bits."""
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return h ^ (h >> 16)
-
-
-def keep_mask(
-    shape: tuple[int, ...], rate: float, seed: DropoutSeed, site: int | jax.Array, rows: int
-) -> jax.Array:
-    """Boolean mask of `shape`, True with probability 1 - rate.
-
-    The leading axes hold `rows` rows in row-major order (`[R, ...]` or flat `[R * L, ...]`). An element's
-    value depends on (seed, site, global row, index within the row) only: a counter-based hash, cheap enough
-    to compute again in the backward pass, with no state and the same on any mesh.
-    """
-    *leading, last = shape
-    per_row = math.prod(leading) // rows
-    outer = jax.lax.iota(jnp.uint32, rows * per_row)
-    row, index = outer // jnp.uint32(per_row), outer % jnp.uint32(per_row)
-    return keep_mask_at(row, index, jnp.uint32(0), last, rate, seed, site).reshape(shape)
-
-
-def keep_mask_at(
-    row: jax.Array, index: jax.Array, first: jax.Array, last: int, rate: float, seed: DropoutSeed, site
-) -> jax.Array:
-    """`keep_mask` of vectors that lie anywhere: boolean `[N, last]`.
-
-    row: uint32 `[N]`, of the batch. index: uint32 `[N]`, of the vector within its row. first: uint32 `[N]` or a
-    scalar, where what is asked for begins in its vector.
-    """
-    hashes = vector_hashes(row, index, seed, site) + first * jnp.uint32(0x9E3779B9)
-    return keep_from_hashes(hashes[:, None], jax.lax.iota(jnp.uint32, last)[None, :], rate)
-
-
-def vector_hashes(row: jax.Array, index: jax.Array, seed: DropoutSeed, site: int | jax.Array) -> jax.Array:
-    """uint32, of the shape that `row` and `index` broadcast to: what `kept` draws a vector's mask from."""
-    row = row + jnp.asarray(seed.first_row).astype(jnp.uint32)
-    # Odd constants with well-spread bits keep the fields apart; each is mixed before the next is added.
-    h = _mix(jnp.asarray(seed.seed).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
-    h = _mix(h + jnp.asarray(site).astype(jnp.uint32) * jnp.uint32(0x7FEB352D))
-    h = _mix(h + row * jnp.uint32(0x846CA68B))
-    return _mix(h + index * jnp.uint32(0xC2B2AE3D))
-
-
-def keep_from_hashes(hashes: jax.Array, place: jax.Array, rate: float) -> jax.Array:
-    """Boolean, of the shape that `hashes` and `place`, both uint32, broadcast to; place: that in the vector."""
-    return _mix(hashes + place * jnp.uint32(0x9E3779B9)) >= jnp.uint32(round(rate * 2**32))
 
 
 def apply_dropout(
@@ -80,11 +37,18 @@ def apply_dropout(
     rows: int | None = None,
     output_positions: OutputPositions | None = None,
 ) -> jax.Array:
-    """Sets elements of `x` to zero with probability `rate` and divides the others by 1 - rate.
+    """Sets elements of x to zero with probability `rate` and divides the others by 1 - rate.
 
-    `x` is `[R, ...]`, or flat `[R * L, ...]` with `rows=R`, or `output_positions` vectors of that. `site` numbers the place in
-    the network; two places with one number would share a mask. The mask is `keep_mask`'s; it is not kept for the
-    backward pass but hashed again there. Source: Srivastava et al., 2014.
+    Source: Srivastava et al., 2014. The mask is `draw_keep_mask`'s. The backward pass does not keep it but hashes it
+    again.
+
+    Args:
+      x: `[R, ...]`; or flat `[R * L, ...]`, with `rows`; or `[N, D]`, with `output_positions`.
+      rate: in [0, 1).
+      seed: None for no dropout.
+      site: numbers the place in the network; two places with one number would share a mask.
+      rows: R of a flat x.
+      output_positions: which vectors of the flat `[R * L, D]` x holds, if not all.
     """
     if seed is None or rate == 0.0:
         return x
@@ -94,11 +58,10 @@ def apply_dropout(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _dropout(x, seed, site, output_positions, rate, rows):
     if output_positions is None:
-        mask = keep_mask(x.shape, rate, seed, site, rows)
+        mask = draw_keep_mask(x.shape, rate, seed, site, rows)
     else:
-        mask = keep_mask_at(
-            output_positions.row, output_positions.index, jnp.uint32(0), x.shape[-1], rate, seed, site
-        )
+        row, index = output_positions.row, output_positions.index
+        mask = draw_keep_mask_at(row, index, jnp.uint32(0), x.shape[-1], rate, seed, site)
     return jnp.where(mask, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
@@ -111,3 +74,78 @@ def _dropout_backward(rate, rows, residuals, gradient):
 
 
 _dropout.defvjp(_dropout_forward, _dropout_backward)
+
+
+def draw_keep_mask(
+    shape: tuple[int, ...], rate: float, seed: DropoutSeed, site: int | jax.Array, rows: int
+) -> jax.Array:
+    """Returns a boolean mask of `shape`, true with probability 1 - rate.
+
+    The leading axes hold `rows` rows in row-major order (`[R, ...]` or flat `[R * L, ...]`). An element's value depends
+    only on (seed, site, global row, index within the row): a counter-based hash, cheap enough to compute again in the
+    backward pass, with no state and the same on any mesh.
+    """
+    *leading, last = shape
+    per_row = math.prod(leading) // rows
+    outer = jax.lax.iota(jnp.uint32, rows * per_row)
+    row, index = outer // jnp.uint32(per_row), outer % jnp.uint32(per_row)
+    return draw_keep_mask_at(row, index, jnp.uint32(0), last, rate, seed, site).reshape(shape)
+
+
+def draw_keep_mask_at(
+    row: jax.Array, index: jax.Array, first: jax.Array, size: int, rate: float, seed: DropoutSeed, site
+) -> jax.Array:
+    """Returns `draw_keep_mask` of vectors that lie anywhere in their rows, boolean `[N, size]`.
+
+    Args:
+      row: uint32 `[N]`, each vector's row in the batch.
+      index: uint32 `[N]`, each vector's index within its row.
+      first: uint32 `[N]` or a scalar, the first element of the vector that is asked for.
+      size: how many elements of each vector are asked for.
+    """
+    hashes = hash_vectors(row, index, seed, site) + first * jnp.uint32(0x9E3779B9)
+    return draw_from_hashes(hashes[:, None], jax.lax.iota(jnp.uint32, size)[None, :], rate)
+
+
+def draw_from_hashes(hashes: jax.Array, index: jax.Array, rate: float) -> jax.Array:
+    """Returns whether elements are kept, boolean of the shape that both arrays broadcast to.
+
+    hashes: uint32, of the elements' vectors, from `hash_vectors`. index: uint32, of the elements in their vectors.
+    """
+    return _mix(hashes + index * jnp.uint32(0x9E3779B9)) >= jnp.uint32(round(rate * 2**32))
+
+
+def hash_vectors(row: jax.Array, index: jax.Array, seed: DropoutSeed, site: int | jax.Array) -> jax.Array:
+    """Hashes vectors by row and index within the row: uint32 of the shape that both broadcast to."""
+    row = row + jnp.asarray(seed.first_row).astype(jnp.uint32)
+    # Odd constants with well-spread bits separate the fields; each is mixed before the next is added.
+    h = _mix(jnp.asarray(seed.seed).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
+    h = _mix(h + jnp.asarray(site).astype(jnp.uint32) * jnp.uint32(0x7FEB352D))
+    h = _mix(h + row * jnp.uint32(0x846CA68B))
+    return _mix(h + index * jnp.uint32(0xC2B2AE3D))
+
+
+def hash_attention_weights(
+    rows: int,
+    num_heads: int,
+    length: int,
+    seed: DropoutSeed,
+    site: int | jax.Array,
+    first_head: int | jax.Array = 0,
+) -> jax.Array:
+    """Hashes each query's attention weights, uint32 `[R, H, L]`, as dense attention does.
+
+    first_head: the number of the first of these heads, if other devices have those before it.
+    """
+    row, head, query = (
+        jax.lax.broadcasted_iota(jnp.uint32, (rows, num_heads, length), axis) for axis in range(3)
+    )
+    first = jnp.asarray(first_head).astype(jnp.uint32)
+    return hash_vectors(row, (first + head) * jnp.uint32(length) + query, seed, site)
+
+
+def _mix(h: jax.Array) -> jax.Array:
+    """Applies the finalizer of MurmurHash3 (Appleby, 2016, fmix32): each bit of the uint32 depends on all bits."""
+    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+    return h ^ (h >> 16)

@@ -1,17 +1,17 @@
-"""Embedding tables with a hand-written gradient."""
+"""Embedding tables, whose lookup has a hand-written gradient."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxft.layers.layer_stacks import constrain_sharding
+from jaxft.layers.sharding import constrain_sharding
 
 
 class Embedding(nnx.Module):
-    """A table `embedding [N, D]`; looks up int32 ids of any shape, giving float32 `[..., D]`.
+    """A table `embedding`, float32 `[count, D]`, with a vector for each id.
 
-    An id outside [0, N) gives NaN, which stops a run; clamping it would train on the wrong vector.
+    An id outside [0, count) gives NaN, which stops a run; clamping it would train on the wrong vector.
     """
 
     def __init__(self, count: int, size: int, *, initializer_range: float, rngs: nnx.Rngs):
@@ -19,19 +19,23 @@ class Embedding(nnx.Module):
         self.embedding = nnx.Param(initializer(rngs.params(), (count, size), jnp.float32))
 
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """int32 `[...]` -> float32 `[..., D]`."""
+        """Looks up ids, int32 `[...]` -> float32 `[..., D]`."""
         return _lookup(self.embedding[...], ids).astype(jnp.float32)
 
 
 @jax.custom_vjp
 def _lookup(table, ids):
+    """Takes rows of a table: `[V, D]`, int32 `[...]` -> `[..., D]`.
+
+    The gradient is summed in float32, because a frequent word adds up many terms, and returned in the table's dtype.
+    """
     return jnp.take(table, ids, axis=0, mode="fill", fill_value=jnp.nan)
 
 
 def _lookup_backward(residuals, gradient):
     table, ids = residuals
-    gradient = gradient.astype(jnp.float32)  # in which a word's many are added up, whatever the table's dtype
-    # The zeros hang on the gradient, or XLA would hold a second table from the start of the step on.
+    gradient = gradient.astype(jnp.float32)
+    # The zeros depend on the gradient, or XLA would hold a second table from the start of the step on.
     zero = gradient[(0,) * gradient.ndim] * 0
     return jnp.full(table.shape, zero).at[ids].add(gradient, mode="drop").astype(table.dtype), None
 
@@ -39,17 +43,21 @@ def _lookup_backward(residuals, gradient):
 _lookup.defvjp(lambda table, ids: (_lookup(table, ids), (table, ids)), _lookup_backward)
 
 
-def sum_embeddings(*looked_up: tuple[Embedding, jax.Array], activations: NamedSharding | None) -> jax.Array:
-    """Sum of embeddings, each of a table and int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says.
+def sum_embeddings(*lookups: tuple[Embedding, jax.Array], activations: NamedSharding | None) -> jax.Array:
+    """Returns the sum of embeddings, float32 `[N, D]`, laid out as `activations` says.
 
-    Tables are split by columns over the last of the axes that rows are split over. A device looks up its own
-    columns for all rows of the devices that share a table; then columns are exchanged for rows, so that neither
-    a table nor its gradient travels whole.
+    Tables are split by columns over the last of the axes that rows are split over. A device looks up its own columns
+    for all rows of the devices that share a table; then columns are exchanged for rows. So neither a table nor its
+    gradient is ever gathered.
+
+    Args:
+      lookups: pairs of a table and int32 ids `[N]`.
+      activations: how the sum lies over devices; None on one device.
     """
     if activations is None:
-        return sum(table(ids) for table, ids in looked_up)
+        return sum(table(ids) for table, ids in lookups)
     *others, last = activations.spec[0]
     rows = NamedSharding(activations.mesh, PartitionSpec(tuple(others)))
     columns = NamedSharding(activations.mesh, PartitionSpec(tuple(others), last))
-    x = sum(constrain_sharding(table(constrain_sharding(ids, rows)), columns) for table, ids in looked_up)
+    x = sum(constrain_sharding(table(constrain_sharding(ids, rows)), columns) for table, ids in lookups)
     return constrain_sharding(constrain_sharding(x, columns), activations)

@@ -1,4 +1,4 @@
-"""Linear layers."""
+"""Linear layers, whose bias has a hand-written gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -7,63 +7,73 @@ from flax import nnx
 from jaxft.parallel.sharded_matmul import ActivationLayout, sharded_matmul
 
 
-def column_sums(x: jax.Array) -> jax.Array:
-    """`[N, D]` of any float dtype -> float32 `[D]`, summed in float32."""
-    return jax.lax.platform_dependent(
-        x.astype(jnp.float32),
-        # Products use all cores there, reductions do not.
-        cpu=lambda x: jnp.matmul(jnp.ones((1, x.shape[0])), x, precision=jax.lax.Precision.HIGHEST)[0],
-        default=lambda x: x.sum(axis=0),
-    )
-
-
-@jax.custom_vjp
-def _add_bias(x, bias):
-    return x + bias.astype(x.dtype)
-
-
-# By itself the gradient of bfloat16 activations would be summed in bfloat16, row by row.
-_add_bias.defvjp(
-    lambda x, bias: (_add_bias(x, bias), None),
-    lambda _, gradient: (gradient, column_sums(gradient.reshape(-1, gradient.shape[-1]))),
-)
-
-
 class Linear(nnx.Module):
     """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`.
 
-    rows, split: how x, then `[N, in]`, and the kernel lie over devices; see `products`.
+    Args:
+      initializer_range: standard deviation of the new kernel; the new bias is 0.
+      use_bias: whether there is a bias.
+      layout: how x, which then is `[N, in]`, lies over devices; None on one device.
+      fsdp_dimension: the kernel's dimension that is split for FSDP, see `sharded_matmul`.
     """
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
+        in_features: int,
+        out_features: int,
         *,
         initializer_range: float,
         rngs: nnx.Rngs,
         use_bias: bool = True,
-        rows: ActivationLayout | None = None,
-        split: int = 0,
+        layout: ActivationLayout | None = None,
+        fsdp_dimension: int = 0,
     ):
         initializer = nnx.initializers.normal(initializer_range)
-        self.kernel = nnx.Param(initializer(rngs.params(), (inputs, outputs), jnp.float32))
+        self.kernel = nnx.Param(initializer(rngs.params(), (in_features, out_features), jnp.float32))
         if use_bias:
-            self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+            self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
         self.use_bias = use_bias
-        self.rows = rows
-        self.split = split
+        self.layout = layout
+        self.fsdp_dimension = fsdp_dimension
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., in] -> [..., out]`."""
+        """Applies the layer, `[..., in] -> [..., out]`."""
         return apply_linears(x, self)[0]
 
 
 def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
-    """What each of `linears`, alike but for their parameters, gives of x; devices exchange its gradient once."""
+    """Applies several linear layers to one x, whose gradient devices then exchange once.
+
+    The layers differ only in their parameters' values.
+    """
     first = linears[0]
     kernels = [linear.kernel[...].astype(x.dtype) for linear in linears]
-    found = sharded_matmul(x, kernels, first.rows, first.split)
+    products = sharded_matmul(x, kernels, first.layout, first.fsdp_dimension)
     if not first.use_bias:
-        return found
-    return [_add_bias(product, linear.bias[...]) for product, linear in zip(found, linears, strict=True)]
+        return products
+    return [_add_bias(product, linear.bias[...]) for product, linear in zip(products, linears, strict=True)]
+
+
+@jax.custom_vjp
+def _add_bias(x, bias):
+    """Adds a float32 bias `[D]` to x `[..., D]` in x's dtype. Its gradient is summed in float32.
+
+    Left to itself, jax would sum the gradient of bfloat16 activations in bfloat16, row by row.
+    """
+    return x + bias.astype(x.dtype)
+
+
+_add_bias.defvjp(
+    lambda x, bias: (_add_bias(x, bias), None),
+    lambda _, gradient: (gradient, sum_columns(gradient.reshape(-1, gradient.shape[-1]))),
+)
+
+
+def sum_columns(x: jax.Array) -> jax.Array:
+    """Returns the sum over rows in float32: `[N, D]` of any float dtype -> float32 `[D]`."""
+    return jax.lax.platform_dependent(
+        x.astype(jnp.float32),
+        # XLA runs products on all cores of a CPU, but not reductions.
+        cpu=lambda x: jnp.matmul(jnp.ones((1, x.shape[0])), x, precision=jax.lax.Precision.HIGHEST)[0],
+        default=lambda x: x.sum(axis=0),
+    )

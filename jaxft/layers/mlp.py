@@ -9,27 +9,34 @@ from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
 class MLP(nnx.Module):
-    """Two linear layers with an activation between; new weights of the second spread by `output_range`.
+    """Two linear layers with an activation between them.
 
-    rows: how x, then `[N, D]`, lies over devices.
+    Args:
+      size: D, the width of x.
+      inner_size: the width between the layers.
+      activation: a key of `ACTIVATIONS`.
+      initializer_range: standard deviation of the first layer's new weights.
+      output_range: standard deviation of the second layer's.
+      layout: how x, which then is `[N, D]`, lies over devices; None on one device.
     """
 
     def __init__(
         self,
         size: int,
-        inner: int,
+        inner_size: int,
         *,
         activation: str,
         initializer_range: float,
         output_range: float,
-        rows: ActivationLayout | None,
+        layout: ActivationLayout | None,
         rngs: nnx.Rngs,
     ):
-        options = {"rows": rows, "rngs": rngs}
-        self.up = Linear(size, inner, initializer_range=initializer_range, **options)
-        self.down = Linear(inner, size, initializer_range=output_range, split=1, **options)
+        self.up = Linear(size, inner_size, initializer_range=initializer_range, layout=layout, rngs=rngs)
+        self.down = Linear(
+            inner_size, size, initializer_range=output_range, fsdp_dimension=1, layout=layout, rngs=rngs
+        )
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D] -> [..., D]`."""
+        """Applies the block, `[..., D] -> [..., D]`."""
         return self.down(ACTIVATIONS[self.activation](self.up(x)))

@@ -6,11 +6,26 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.layers.linear import column_sums
+from jaxft.layers.linear import sum_columns
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalization (Ba et al., 2016) over the last axis, computed in float32, returned in x's dtype."""
+
+    def __init__(self, size: int, *, epsilon: float):
+        self.scale = nnx.Param(jnp.ones((size,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((size,), jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalizes x, `[..., D] -> [..., D]`."""
+        flat = x.reshape(-1, x.shape[-1])
+        return _layer_norm(flat, self.scale[...], self.bias[...], self.epsilon).reshape(x.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _layer_norm(x, scale, bias, epsilon):
+    """Normalizes `[N, D]`. The backward pass gets x and, for each row, the mean and inverse standard deviation."""
     return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
@@ -23,32 +38,18 @@ def _layer_norm_forward(x, scale, bias, epsilon):
 
 
 def _layer_norm_backward(epsilon, residuals, gradient):
+    # With n the normalized x and g the gradient of the output:
+    # dx = (g * scale - mean(g * scale) - n * mean(g * scale * n)) * inverse, means over the last axis.
     x, mean, inverse, scale = residuals
     g = gradient.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) * inverse
-    # Rows' sums as products too, for the same reason as `_column_sums`.
+    # Sums over rows are products too, for the reason that `sum_columns` gives.
     dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     g_normal = g * normal
     shift = dot(g, scale)[:, None] / x.shape[-1]
     slope = dot(g_normal, scale)[:, None] / x.shape[-1]
     dx = (g * scale - shift - normal * slope) * inverse
-    return dx.astype(x.dtype), column_sums(g_normal), column_sums(g)
+    return dx.astype(x.dtype), sum_columns(g_normal), sum_columns(g)
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
-
-
-class LayerNorm(nnx.Module):
-    """Layer normalization (Ba et al., 2016) over the last axis, computed in float32, given in x's dtype."""
-
-    def __init__(self, size: int, *, epsilon: float):
-        self.scale = nnx.Param(jnp.ones((size,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((size,), jnp.float32))
-        self.epsilon = epsilon
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D] -> [..., D]`."""
-        shape = x.shape
-        return _layer_norm(x.reshape(-1, shape[-1]), self.scale[...], self.bias[...], self.epsilon).reshape(
-            shape
-        )

@@ -44,7 +44,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def first_match(
+def match_first(
     rules: Sequence[tuple[str, Value]],
     names: Iterable[str],
     *,

@@ -46,7 +46,9 @@ def chunked_cross_entropy(
     Returns:
       loss_sum, weight_sum: float32 scalars.
     """
-    return _chunked(hidden, embedding, labels, weights, chunk or chunk_size(mesh), mesh), jnp.sum(weights)
+    return _chunked(hidden, embedding, labels, weights, chunk or choose_chunk_size(mesh), mesh), jnp.sum(
+        weights
+    )
 
 
 def chunked_scores(
@@ -62,13 +64,13 @@ def chunked_scores(
 
     Arguments as in `chunked_cross_entropy`; 0 and False where there is no weight.
     """
-    scores = functools.partial(_scores_of_all, chunk=chunk or chunk_size(mesh), words=len(embedding))
+    scores = functools.partial(_scores_of_all, chunk=chunk or choose_chunk_size(mesh), words=len(embedding))
     return _on_each_device(scores, mesh, hidden.shape, "pp")(
         hidden, _table(embedding, hidden.dtype), labels, weights
     )
 
 
-def chunk_size(mesh: Mesh | None) -> int:
+def choose_chunk_size(mesh: Mesh | None) -> int:
     """How many positions' logits are held at once on the devices of `mesh`, or on this process's."""
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     return CHUNK_ON_CPU if platform == "cpu" else CHUNK

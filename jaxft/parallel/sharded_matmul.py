@@ -29,7 +29,7 @@ class ActivationLayout(NamedTuple):
     """
 
     sharding: NamedSharding
-    again: bool
+    regathers: bool
 
 
 class _Layout(NamedTuple):
@@ -57,7 +57,7 @@ class _Layout(NamedTuple):
 
 
 def sharded_matmul(
-    x: jax.Array, kernels: Sequence[jax.Array], rows: ActivationLayout | None, split: int
+    x: jax.Array, kernels: Sequence[jax.Array], layout: ActivationLayout | None, fsdp_dimension: int
 ) -> list[jax.Array]:
     """`x [N, in] @ kernel [in, out]` -> `[N, out]` for each kernel, all of one shape and of x's dtype.
 
@@ -65,7 +65,7 @@ def sharded_matmul(
     split for FSDP. The other one is split over the tensor axis: with 0 the products' columns come out split over it,
     with 1 those of x are. Where an axis doesn't divide a dimension it isn't split. What devices send is in x's dtype.
     """
-    layout = None if rows is None else _layout(kernels[0].shape, rows, split)
+    layout = None if layout is None else _layout(kernels[0].shape, layout, fsdp_dimension)
     if layout is None:
         return [x @ kernel for kernel in kernels]
     if x.ndim != 2:
@@ -109,7 +109,7 @@ def _layout(kernel: tuple[int, ...], rows: ActivationLayout, split: int) -> _Lay
         return axis if mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
 
     fsdp, tensor = usable(axes[-1], kernel[split]), usable(other, kernel[1 - split])
-    layout = _Layout(mesh, axes, fsdp, tensor, split, rows.again)
+    layout = _Layout(mesh, axes, fsdp, tensor, split, rows.regathers)
     return layout if layout.fsdp or layout.tensor else None
 
 

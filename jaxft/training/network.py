@@ -18,7 +18,7 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
-from jaxft.layers.attention.choice import make_attention
+from jaxft.layers.attention.over_mesh import make_attention
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import family_of
 from jaxft.parallel.mesh import BATCH_SPEC, parameter_shardings, put_array
@@ -85,7 +85,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
 
     Args:
       task: builds the model.
-      sizes: of the backbone, as `backbone_sizes` returns them.
+      sizes: of the backbone, as `resolve_sizes` returns them.
       mesh: the devices.
     """
     sizes = dict(sizes)
@@ -103,7 +103,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
     @functools.cache
     def graphdef(block_length: int, whole_row_period: int, output_count: int) -> nnx.GraphDef:
         shape_options = {
-            "attention_function": make_attend(block=block_length, every=whole_row_period),
+            "attention_function": make_attend(block_length=block_length, whole_row_period=whole_row_period),
             "output_count": output_count if prunes_outputs else 0,
         }
         model = nnx.eval_shape(lambda: task.build_model(sizes | shape_options, nnx.Rngs(params=0)))
@@ -168,13 +168,13 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
     stored_rows = family.config.read_sizes(read_config(folder))["vocab_size"]
     rows, width = abstract[WORD_EMBEDDING].shape
     abstract[WORD_EMBEDDING] = jax.ShapeDtypeStruct((stored_rows, width), abstract[WORD_EMBEDDING].dtype)
-    known_words = len(checkpoint.tokenizer) - checkpoint.added  # a table may have room for more
+    known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count  # a table may have room for more
 
     def place(name: str, value: np.ndarray) -> jax.Array:
-        if name == WORD_EMBEDDING and checkpoint.added:
+        if name == WORD_EMBEDDING and checkpoint.added_token_count:
             value = np.concatenate([value, np.empty((rows - stored_rows, width), value.dtype)])
             mean = value[:known_words].mean(axis=0, dtype=np.float64)
-            value[known_words : known_words + checkpoint.added] = mean
+            value[known_words : known_words + checkpoint.added_token_count] = mean
         return put_array(value, net.abstract[name].sharding)
 
     tensors = open_tensors(folder)
@@ -189,7 +189,7 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
         source=str(folder),
     )
     line = str(report)
-    if checkpoint.added:
-        added = f"{checkpoint.added} new words (config.data.added_tokens)"
+    if checkpoint.added_token_count:
+        added = f"{checkpoint.added_token_count} new words (config.data.added_tokens)"
         line += f"; {added} begin as the mean of the other {known_words:,}"
     return loaded, line

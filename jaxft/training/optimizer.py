@@ -39,7 +39,7 @@ def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[st
       UserError: every parameter is frozen.
     """
     rules = [(pattern, True) for pattern in config.optim.freeze]
-    frozen = parameter_paths.first_match(rules, names, what="config.optim.freeze")
+    frozen = parameter_paths.match_first(rules, names, what="config.optim.freeze")
     trainable = [name for name in names if name not in frozen]
     if not trainable:
         raise UserError(
@@ -58,10 +58,10 @@ def make_optimizer(
     gradients, not the optimizer.
     """
     optim = config.optim
-    decayed = parameter_paths.first_match(
+    decayed = parameter_paths.match_first(
         optim.decay, trainable, what="config.optim.decay", require_cover=True, allow_unused=True
     )
-    multipliers = parameter_paths.first_match(
+    multipliers = parameter_paths.match_first(
         optim.lr_multipliers, trainable, what="config.optim.lr_multipliers", require_cover=True
     )
     steps = [

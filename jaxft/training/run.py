@@ -12,15 +12,15 @@ import numpy as np
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.config.sections import Settings
 from jaxft.config.settings import replace, to_dict
-from jaxft.data.batching import mixed
 from jaxft.data.batching.batch import Batch
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.hub.tensors import checksum_weights
 from jaxft.io import write_json
-from jaxft.layers.layer_stacks import map_parameter_dicts, stack
-from jaxft.models.pretrained_model import backbone_sizes, head_dropout
+from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
+from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
@@ -107,7 +107,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     train, splits = read_run_splits(task_type, config, local_shards, log)
     checkpoint = open_base_model(config, lambda: task_type.iterate_texts(train[0].examples))
     labels = collect_labels(task_type, train)
-    task = task_type(labels, head_dropout=head_dropout(config, checkpoint.hf_config), config=config)
+    task = task_type(labels, head_dropout=resolve_head_dropout(config, checkpoint.hf_config), config=config)
     train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, log)
     selection_metric = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
@@ -116,9 +116,8 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     windows = {number: shard.windows for number, shard in train.items()}
     loader = make_train_loader(windows, config, only=train_rows, **options)
     loaders = {
-        name: mixed.make_loader(
+        name: make_loader(
             split.windows,
-            mixed.Mix(),
             rows=config.eval.rows,
             only=local_rows(mesh, config.eval.rows),
             pack=config.data.pack,
@@ -140,13 +139,15 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
         f"{loader.padding_fraction:.1%} padding; {loader.steps_per_epoch:,} steps an epoch, {total:,} in all, "
         f"{warmup:,} of them warmup"
     )
-    if config.data.shards > 1 and (warning := loader.uneven()):
+    if config.data.shards > 1 and (warning := loader.uneven_warning()):
         log(warning)
 
     # ---------------------------------------------------------------- model, optimizer and initial state
-    sizes = backbone_sizes(config, checkpoint.hf_config)
+    sizes = resolve_sizes(config, checkpoint.hf_config)
     net = make_network(task, sizes, mesh)
-    output_share = prune_outputs(net, loader, windows, steps=total, parts=config.batch.accumulate)
+    loader, output_share = prune_outputs(
+        net, loader, windows, steps=total, microbatches=config.batch.accumulate
+    )
     trainer = make_trainer(net, config, total=total, warmup=warmup)
     data = processes.gather_by_shard(
         {number: shard_windows.fingerprint for number, shard_windows in windows.items()}

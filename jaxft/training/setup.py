@@ -12,13 +12,14 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching import mixed
 from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
-from jaxft.data.batching.sharded import ShardedLoader
+from jaxft.data.batching.mixed import Mix
+from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader
 from jaxft.data.encoding.windows import Windows
-from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
+from jaxft.layers.stacked_parameters import map_parameter_dicts, unstack
 from jaxft.models.pretrained_model import PretrainedModel, describe_pretrained_model, open_pretrained_model
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
@@ -35,7 +36,7 @@ MAX_OUTPUT_SHARE = 0.9
 def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
     """Opens the model that a run of `config` starts from, as its task demands; see `open_pretrained_model`."""
     task = task_class(config)
-    return open_pretrained_model(config, texts, of_words=task.reads_words, supported=task.architectures)
+    return open_pretrained_model(config, texts, reads_words=task.reads_words, supported=task.architectures)
 
 
 def describe_base_model(config: Settings) -> dict[str, Any]:
@@ -139,16 +140,22 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
 def make_train_loader(
     windows: Mapping[int, Windows], config: Settings, *, only: np.ndarray, **options
 ) -> Loader | ChunkedLoader | ShardedLoader:
-    """Batches of the training data, of whose parts, from 0, these are the `windows` that feed the rows `only`.
+    """Returns the batches of the training data.
 
-    options: of `Loader`, beside those that `config` has.
+    Args:
+      windows: of the shards, by number from 0, that feed the rows `only`.
+      config: the run's.
+      only: the rows that this process feeds.
+      options: of `make_loader`, in addition to those that `config` has.
     """
     data, rows = config.data, config.batch.rows
     if data.shards > 1:
-        of_parts = {"parts": data.shards, "pool": processes.gather_by_shard}
-        return ShardedLoader(windows, rows=rows, only=only, **of_parts, **options)
-    mix = mixed.Mix(**config.mix_options())
-    return mixed.make_loader(windows[0], mix, rows=rows, only=only, pack=data.pack, shuffle=True, **options)
+        gather = processes.gather_by_shard
+        return make_sharded_loader(
+            windows, shards=data.shards, gather=gather, rows=rows, only=only, **options
+        )
+    mix = Mix(**config.mix_options())
+    return make_loader(windows[0], mix=mix, rows=rows, only=only, pack=data.pack, **options)
 
 
 def prune_outputs(
@@ -157,22 +164,32 @@ def prune_outputs(
     windows: Mapping[int, Windows],
     *,
     steps: int,
-    parts: int,
-) -> float:
-    """Has the loader's shapes tell how many positions the loss reads, so that the last layer gives those alone.
+    microbatches: int,
+) -> tuple[Loader | ChunkedLoader | ShardedLoader, float]:
+    """Lets the last layer compute only the positions that the loss reads.
 
-    Done where the network can, the data is in one part, and enough is left out. windows: the loader's, by part. steps:
-    of the run. parts: microbatches of a batch. Gives the share of tokens that the last layer then has to give.
+    Done if the network can, the data is one shard, and enough positions are left out.
+
+    Args:
+      net: the network.
+      loader: the training batches.
+      windows: the loader's, by shard.
+      steps: of the run.
+      microbatches: how many a batch is cut into.
+
+    Returns:
+      The loader, whose shapes then say how many positions the loss reads, and the share of tokens that the last layer
+      computes.
     """
-    counts = net.prunes_outputs and not isinstance(loader, ShardedLoader)
-    output_counts = net.task.output_counts(windows[0]) if counts else None
+    if not net.prunes_outputs or isinstance(loader, ShardedLoader):
+        return loader, 1.0
+    output_counts = net.task.output_counts(windows[0])
     if output_counts is None:
-        return 1.0
+        return loader, 1.0
     share = float(output_counts.sum() / windows[0].lengths.sum())
     if share > MAX_OUTPUT_SHARE:
-        return 1.0
-    loader.count_outputs(output_counts, steps, parts)
-    return share
+        return loader, 1.0
+    return loader.with_output_counts(output_counts, steps, microbatches), share
 
 
 def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:

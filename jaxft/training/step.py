@@ -10,11 +10,11 @@ from jax.sharding import NamedSharding
 
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.layer_stacks import stack
+from jaxft.layers.stacked_parameters import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 
-# By path: {"backbone/embeddings/word/embedding": array, ...}; tuples of arrays where `layer_stacks.unstack` made them.
+# By path: {"backbone/embeddings/word/embedding": array, ...}; tuples of arrays where `stacked_parameters.unstack` made them.
 Parameters = dict[str, Any]
 Batch = dict[str, jax.Array]  # arrays of [rows, length]; see `data.batching.batch`
 MATRICES = ("kernel", "embedding")  # endings of the paths of parameters that are matrices

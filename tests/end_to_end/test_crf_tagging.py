@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxft.cli import evaluate, predict
 from jaxft.config.settings import replace
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.tag_schemes import convert_tags_to_iob2
 from jaxft.errors import UserError
@@ -160,7 +160,7 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
     task, rng = task_of(run), np.random.default_rng(0)
     sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]
     windows = task.encode(sentences, run.checkpoint.tokenizer, run.config, cached=False)
-    loader = Loader(windows, rows=4, max_length=16, shuffle=False, pad_id=0)
+    loader = make_loader(windows, rows=4, max_length=16, shuffle=False, pad_id=0)
     model = types.SimpleNamespace(
         head=types.SimpleNamespace(chain=lambda: Chain(*map(np.zeros, ((3, 3), 3, 3))))
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.layers.activations import ACTIVATIONS
-from jaxft.layers.dropout import DropoutSeed, apply_dropout, keep_mask
+from jaxft.layers.dropout import DropoutSeed, apply_dropout, draw_keep_mask
 
 SHAPES = st.sampled_from([(8, 4, 6), (8, 2, 5, 5), (8 * 7, 6), (8, 129)])
 
@@ -44,7 +44,7 @@ def test_masks_have_their_rate_and_are_independent(rate):
     """Over elements, rows, seeds and sites, and between neighbours of each kind, to 5 standard errors."""
     rows, columns = 256, 384
     mask = {
-        (seed, site): np.asarray(keep_mask((rows, columns), rate, seed_of(seed), site, rows))
+        (seed, site): np.asarray(draw_keep_mask((rows, columns), rate, seed_of(seed), site, rows))
         for seed in (0, 1, 2**32 - 1)
         for site in (0, 1, 2)
     }
@@ -59,7 +59,7 @@ def test_masks_have_their_rate_and_are_independent(rate):
     for other in neighbours:
         here = base[: other.shape[0], : other.shape[1]]
         assert abs(np.corrcoef(here.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(here.size)
-    one_element = [bool(keep_mask((1, 1), rate, seed_of(seed), 0, 1)[0, 0]) for seed in range(300)]
+    one_element = [bool(draw_keep_mask((1, 1), rate, seed_of(seed), 0, 1)[0, 0]) for seed in range(300)]
     assert abs(np.mean(one_element) - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / 300)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.errors import UserError
-from jaxft.layers.parameter_paths import first_match, flatten, unflatten
+from jaxft.layers.parameter_paths import flatten, match_first, unflatten
 
 KEYS = st.text("abc01_", min_size=1, max_size=3)
 TREES = st.recursive(st.integers(), lambda node: st.dictionaries(KEYS, node, min_size=1, max_size=3))
@@ -27,23 +27,23 @@ def test_paths_that_cannot_be_given_back_are_refused():
 
 
 def test_first_rule_wins_and_is_searched_anywhere_in_the_name():
-    found = first_match([("^head/", 10), ("kernel$", 1), ("head/bias", 99)], NAMES, what="rates")
+    found = match_first([("^head/", 10), ("kernel$", 1), ("head/bias", 99)], NAMES, what="rates")
     assert found == {"backbone/layers/mlp/up/kernel": 1, "head/kernel": 10, "head/bias": 10}
 
 
 def test_a_rule_without_a_name_prints_both_sides():
     with pytest.raises(UserError, match=r"freeze: the pattern 'encoder' matches nothing; .*'head/bias'"):
-        first_match([("encoder", 1)], NAMES, what="freeze")
-    assert first_match([("encoder", 1)], NAMES, what="freeze", allow_unused=True) == {}
+        match_first([("encoder", 1)], NAMES, what="freeze")
+    assert match_first([("encoder", 1)], NAMES, what="freeze", allow_unused=True) == {}
 
 
 def test_a_name_without_a_rule_prints_both_sides():
     with pytest.raises(
         UserError, match=r"sharding: no pattern matches 'head/bias'; the patterns are 'kernel'"
     ):
-        first_match([("kernel", 1), ("mlp", 2)], NAMES, what="sharding", require_cover=True)
+        match_first([("kernel", 1), ("mlp", 2)], NAMES, what="sharding", require_cover=True)
 
 
 def test_a_broken_pattern_is_named():
     with pytest.raises(UserError, match=r"freeze: the pattern '\(' is not a regular expression"):
-        first_match([("(", 1)], NAMES, what="freeze")
+        match_first([("(", 1)], NAMES, what="freeze")

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.heads import LanguageModel, SequenceClassifier, TokenClassifier
+from jaxft.layers.heads.causal_lm import LanguageModel
+from jaxft.layers.heads.sequence import SequenceClassifier
+from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.models.registry import make_backbone
 from tests.models.backbones import LABELS, LENGTH, VOCABULARY, assert_same, random_batch

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
 
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
 from jaxft.layers.inputs import Inputs
+from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
 from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import resolve_sizes
 from jaxft.parallel.mesh import make_mesh

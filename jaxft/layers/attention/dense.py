@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.layers.dropout import DropoutSeed, keep_mask_at
+from jaxft.layers.dropout import DropoutSeed, draw_keep_mask_at
 
 
 def dense_attention(
@@ -42,8 +42,8 @@ def dense_in_blocks(
     v: jax.Array,
     segment_ids: jax.Array,
     *,
-    block: int,
-    every: int,
+    block_length: int,
+    whole_row_period: int,
     num_heads: int,
     causal: bool = False,
     rate: float = 0.0,
@@ -58,12 +58,14 @@ def dense_in_blocks(
     """
     rows, length = segment_ids.shape
     places = RowPieces.of_rows(rows, length)
-    period = math.gcd(every, rows) if every else 0
+    period = math.gcd(whole_row_period, rows) if whole_row_period else 0
     options = (num_heads, causal, rate, seed, site, first_head)
     if period == 1:
         return _at_places(q, k, v, segment_ids, places, *options)
     if period == 0:
-        return _at_places(q, k, v, segment_ids.reshape(-1, block), places.in_blocks(block), *options)
+        return _at_places(
+            q, k, v, segment_ids.reshape(-1, block_length), places.in_blocks(block_length), *options
+        )
 
     def cut(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
         """[rows * size, ...] -> its every `period`-th row, and the others, flat."""
@@ -75,7 +77,12 @@ def dense_in_blocks(
     whole, others = places.cut(period)
     mixed = _at_places(q, k, v, ids.reshape(-1, length), whole, *options)
     others = _at_places(
-        others_q, others_k, others_v, others_ids.reshape(-1, block), others.in_blocks(block), *options
+        others_q,
+        others_k,
+        others_v,
+        others_ids.reshape(-1, block_length),
+        others.in_blocks(block_length),
+        *options,
     )
     mixed, others = (x.reshape(rows // period, -1, x.shape[-1]) for x in (mixed, others))
     return jnp.concatenate([mixed, others], axis=1).reshape(rows * length, -1)
@@ -164,7 +171,7 @@ def _dense_forward(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_
         head, query = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (1, 2))
         index = (first_head + head) * jnp.uint32(row_length) + query + first[:, None, None]
         row, first = (jnp.broadcast_to(x[:, None, None], shape).reshape(-1) for x in (row, first))
-        mask = keep_mask_at(row, index.reshape(-1), first, length, rate, seed, site)
+        mask = draw_keep_mask_at(row, index.reshape(-1), first, length, rate, seed, site)
         kept = jnp.where(
             mask.reshape(powers.shape), powers * jnp.asarray(1.0 / (1.0 - rate), dtype), jnp.zeros((), dtype)
         )

@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from jaxft.layers.attention.limits import FLASH_BLOCK
-from jaxft.layers.dropout import keep_from_hashes
+from jaxft.layers.dropout import draw_from_hashes
 
 HIDDEN = -1e30  # a score that no weight is left of
 
@@ -148,7 +148,7 @@ class _Call:
         """What weights are multiplied by, `[queries, keys]`: 0 where they are dropped."""
         keys = (first_key + jnp.arange(FLASH_BLOCK)).astype(jnp.uint32)
         return jnp.where(
-            keep_from_hashes(hashes[:, None], keys[None, :], self.rate), 1.0 / (1.0 - self.rate), 0.0
+            draw_from_hashes(hashes[:, None], keys[None, :], self.rate), 1.0 / (1.0 - self.rate), 0.0
         )
 
 

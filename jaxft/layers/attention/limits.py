@@ -2,17 +2,13 @@
 
 import jax.numpy as jnp
 
-WITH_DROPOUT = ("flash",)
-
-
+KERNELS_WITH_DROPOUT = ("flash",)
 LANES = 128  # of a TPU's vector registers
-
-
 FLASH_BLOCK = 64  # queries and keys that flash takes at a time: the quickest of 32, 64 and 128 on an H100
 
 
-def kernel_obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> str | None:
-    """What keeps a kernel of `KERNELS` from rows of `length` and heads of `head_width` in `dtype`; None: nothing.
+def find_obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> str | None:
+    """Returns why a kernel cannot compute rows of `length` and heads of `head_width` in `dtype`; None if it can.
 
     Source for splash: the checks of jax 0.10.2 in splash_attention_kernel.py.
     """

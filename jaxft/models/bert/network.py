@@ -1,16 +1,27 @@
-"""BERT (Devlin et al., 2019): post-norm transformer encoder over packed rows, its layers stacked."""
+"""BERT (Devlin et al., 2019): the transformer encoder of Vaswani et al. (2017), section 3.1, over packed rows.
+
+The network is the paper's: three embeddings are summed and normalized, then each layer applies self-attention and an
+MLP, both followed by dropout, a residual connection and LayerNorm ("post-norm"). Three things are arranged otherwise,
+with the same result:
+
+- A row holds one text or several, its segments, and attention stays within each of them.
+- Activations are flat, `[R * L, D]`, outside of attention.
+- The layers are one module whose parameters are stacked, `[num_layers, ...]`, and run in a loop.
+
+In shapes R is the number of rows, L the positions of a row, D the hidden size.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.layers.attention.choice import Attention
 from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.attention.over_mesh import Attention
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.layer_stacks import check_network_options, layer_layout, make_stack, run_layers
+from jaxft.layers.layer_stacks import check_network_options, make_activation_layout, make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
@@ -19,7 +30,7 @@ from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
 class Embeddings(nnx.Module):
-    """Sum of word, position and token-type embeddings, normalized."""
+    """The sum of word, position and token-type embeddings, normalized (Devlin et al., 2019, figure 2)."""
 
     def __init__(self, *, vocab_size, max_positions, type_vocab_size, size, epsilon, initializer_range, rngs):
         options = {"initializer_range": initializer_range, "rngs": rngs}
@@ -35,13 +46,13 @@ class Embeddings(nnx.Module):
         token_type_ids: jax.Array,
         activations: NamedSharding | None,
     ) -> jax.Array:
-        """int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says."""
+        """Returns float32 `[R * L, D]`, laid out as `activations` says, for inputs int32 `[R * L]`."""
         looked_up = (self.word, input_ids), (self.type, token_type_ids), (self.position, positions)
         return self.norm(sum_embeddings(*looked_up, activations=activations))
 
 
 class SelfAttention(nnx.Module):
-    """Query, key and value projections, attention within segments, output projection."""
+    """Multi-head attention within segments (Vaswani et al., 2017, section 3.2.2), with its four projections."""
 
     def __init__(
         self,
@@ -50,15 +61,15 @@ class SelfAttention(nnx.Module):
         num_heads: int,
         rate: float,
         attention_function: Attention,
-        rows: ActivationLayout | None,
+        layout: ActivationLayout | None,
         initializer_range: float,
         rngs: nnx.Rngs,
     ):
-        options = {"initializer_range": initializer_range, "rows": rows, "rngs": rngs}
+        options = {"initializer_range": initializer_range, "layout": layout, "rngs": rngs}
         self.query = Linear(size, size, **options)
         self.key = Linear(size, size, **options)
         self.value = Linear(size, size, **options)
-        self.output = Linear(size, size, split=1, **options)
+        self.output = Linear(size, size, fsdp_dimension=1, **options)
         self.num_heads = num_heads
         self.rate = rate
         self.attention_function = attention_function
@@ -68,11 +79,22 @@ class SelfAttention(nnx.Module):
         x: jax.Array,
         segment_ids: jax.Array,
         seed: DropoutSeed | None,
-        site,
+        site: int | jax.Array,
         output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `output_positions`."""
-        mixed = self.attention_function(
+        """Returns the attention's update of `x`, before dropout and residual connection.
+
+        Args:
+          x: `[R * L, D]`.
+          segment_ids: int32 `[R, L]`.
+          seed: of dropout, None for none.
+          site: the dropout site of the attention weights.
+          output_positions: the N positions to compute, None for all.
+
+        Returns:
+          `[R * L, D]`, or `[N, D]` for `output_positions`.
+        """
+        attended = self.attention_function(
             *apply_linears(x, self.query, self.key, self.value),
             segment_ids,
             num_heads=self.num_heads,
@@ -80,11 +102,11 @@ class SelfAttention(nnx.Module):
             seed=seed,
             site=site,
         )
-        return self.output(gather(mixed, output_positions))
+        return self.output(gather(attended, output_positions))
 
 
 class Layer(nnx.Module):
-    """One encoder layer: attention and MLP, each with dropout, residual connection and a norm after it."""
+    """An encoder layer: attention and MLP, each followed by dropout, residual connection and norm."""
 
     def __init__(
         self,
@@ -97,11 +119,11 @@ class Layer(nnx.Module):
         hidden_dropout,
         attention_dropout,
         attention_function,
-        rows,
+        layout,
         initializer_range,
         rngs,
     ):
-        options = {"initializer_range": initializer_range, "rows": rows, "rngs": rngs}
+        options = {"initializer_range": initializer_range, "layout": layout, "rngs": rngs}
         self.attention = SelfAttention(
             size,
             num_heads=num_heads,
@@ -119,29 +141,23 @@ class Layer(nnx.Module):
         x: jax.Array,
         segment_ids: jax.Array,
         seed: DropoutSeed | None,
-        site,
+        site: int | jax.Array,
         output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]`; gives all vectors or those `output_positions`.
+        """Returns the layer's output; arguments and shapes are those of `SelfAttention`.
 
-        Uses dropout sites `site` to `site + 2`.
+        It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
-        of = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+        dropout_options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
         update = self.attention(x, segment_ids, seed, site, output_positions)
         x = gather(x, output_positions)
-        x = self.attention_norm(x + apply_dropout(update, self.rate, seed, site + 1, **of))
+        x = self.attention_norm(x + apply_dropout(update, self.rate, seed, site + 1, **dropout_options))
         update = self.mlp(x)
-        return self.mlp_norm(x + apply_dropout(update, self.rate, seed, site + 2, **of))
+        return self.mlp_norm(x + apply_dropout(update, self.rate, seed, site + 2, **dropout_options))
 
 
 class Bert(nnx.Module):
-    """The encoder. Parameters are float32; the layers' are stacked, `[num_layers, ...]`, under `layers/`.
-
-    dtype: what activations and matrix products are computed in. attention_function: computes what
-    `attention.dense` does. remat: see `stack.run`. unroll: unrolls the scan over layers, which is quicker on CPU
-    and GPU and slower to compile. activations: how `[R * L, D]` lies over devices. output_count: positions of a batch
-    whose output is wanted, at most, where that is known; else 0.
-    """
+    """The encoder, without a head. Parameters are float32; those of the layers are stacked under `layers/`."""
 
     def __init__(
         self,
@@ -167,6 +183,21 @@ class Bert(nnx.Module):
         output_count: int = 0,
         rngs: nnx.Rngs,
     ):
+        """Makes a new network.
+
+        The arguments up to `initializer_range` are BertConfig's, which `config.read_sizes` reads. The others are:
+
+        Args:
+          pooler: adds the linear layer that `pool` applies to the first token's state.
+          dtype: of activations and matrix products.
+          attention_function: computes what `dense_attention` does.
+          remat: what the backward pass computes again; see `layer_stacks.run_layers`.
+          unroll: unrolls the loop over layers, which is quicker on CPU and GPU, and slower to compile.
+          activations: how `[R * L, D]` lies over the devices of a mesh.
+          output_count: how many positions of a batch are read at most; 0 if unknown. The last layer then computes only
+            that many, if a batch tells which (`output_mask`).
+          rngs: of the initial parameters.
+        """
         check_network_options(
             hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat
         )
@@ -180,9 +211,9 @@ class Bert(nnx.Module):
             rngs=rngs,
         )
 
-        rows = layer_layout(activations, remat=remat, unroll=unroll)
+        layout = make_activation_layout(activations, remat=remat, unroll=unroll)
 
-        def layer(rngs: nnx.Rngs) -> Layer:
+        def make_layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
                 hidden_size,
                 num_heads=num_heads,
@@ -192,12 +223,12 @@ class Bert(nnx.Module):
                 hidden_dropout=hidden_dropout,
                 attention_dropout=attention_dropout,
                 attention_function=attention_function,
-                rows=rows,
+                layout=layout,
                 initializer_range=initializer_range,
                 rngs=rngs,
             )
 
-        self.layers = make_stack(layer, num_layers, rngs)
+        self.layers = make_stack(make_layer, num_layers, rngs)
         if pooler:
             self.pooler = Linear(hidden_size, hidden_size, initializer_range=initializer_range, rngs=rngs)
         self.hidden_size = hidden_size
@@ -214,8 +245,11 @@ class Bert(nnx.Module):
     ) -> jax.Array:
         """Returns hidden states `[R, L, D]` of `dtype`; those at padding, segment 0, mean nothing.
 
-        output_mask: boolean `[R, L]`, true at the positions that are read, at most `output_count`. The states elsewhere
-        may mean nothing either.
+        Args:
+          inputs: the batch's arrays.
+          dropout: its seed; None for no dropout.
+          output_mask: boolean `[R, L]`, True at the positions that are read, at most `output_count`. The states
+            elsewhere may mean nothing.
         """
         rows, length = inputs.input_ids.shape
         # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
@@ -236,5 +270,5 @@ class Bert(nnx.Module):
         return scatter(x, output_positions, rows * length).reshape(rows, length, -1)
 
     def pool(self, x: jax.Array) -> jax.Array:
-        """Hidden states of first tokens, `[..., D]` -> `[..., D]`: tanh of a linear layer."""
+        """Returns tanh of a linear layer over the hidden states of first tokens, `[..., D]` -> `[..., D]`."""
         return jnp.tanh(self.pooler(x))

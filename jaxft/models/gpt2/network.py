@@ -1,16 +1,27 @@
-"""GPT-2 (Radford et al., 2019): pre-norm causal transformer over packed rows, its layers stacked."""
+"""GPT-2 (Radford et al., 2019, section 2.3): a causal transformer decoder over packed rows.
+
+The network is the paper's: two embeddings are summed, then each layer applies self-attention and an MLP, both preceded
+by LayerNorm ("pre-norm") and followed by dropout and a residual connection; a norm follows the last layer. Three
+things are arranged otherwise, with the same result:
+
+- A row holds one text or several, its segments, and attention stays within each of them.
+- Activations are flat, `[R * L, D]`, outside of attention.
+- The layers are one module whose parameters are stacked, `[num_layers, ...]`, and run in a loop.
+
+In shapes R is the number of rows, L the positions of a row, D the hidden size, V the vocabulary.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.layers.attention.choice import Attention
 from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.attention.over_mesh import Attention
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.layer_stacks import check_network_options, layer_layout, make_stack, run_layers
+from jaxft.layers.layer_stacks import check_network_options, make_activation_layout, make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
@@ -19,7 +30,7 @@ from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
 class Embeddings(nnx.Module):
-    """Sum of word and position embeddings."""
+    """The sum of word and position embeddings."""
 
     def __init__(self, *, vocab_size, max_positions, size, initializer_range, rngs):
         self.word = Embedding(vocab_size, size, initializer_range=initializer_range, rngs=rngs)
@@ -28,12 +39,12 @@ class Embeddings(nnx.Module):
     def __call__(
         self, input_ids: jax.Array, positions: jax.Array, activations: NamedSharding | None
     ) -> jax.Array:
-        """int32 ids `[N]` -> float32 `[N, D]`, laid out as `activations` says."""
+        """Returns float32 `[R * L, D]`, laid out as `activations` says, for inputs int32 `[R * L]`."""
         return sum_embeddings((self.word, input_ids), (self.position, positions), activations=activations)
 
 
 class CausalSelfAttention(nnx.Module):
-    """Query, key and value projections, causal attention within segments, output projection."""
+    """Causal multi-head attention within segments, with its four projections."""
 
     def __init__(
         self,
@@ -43,23 +54,23 @@ class CausalSelfAttention(nnx.Module):
         rate: float,
         attention_function: Attention,
         scale_by_inverse_layer: bool,
-        rows: ActivationLayout | None,
+        layout: ActivationLayout | None,
         initializer_range: float,
         output_range: float,
         rngs: nnx.Rngs,
     ):
-        options = {"rows": rows, "rngs": rngs}
+        options = {"layout": layout, "rngs": rngs}
         self.query = Linear(size, size, initializer_range=initializer_range, **options)
         self.key = Linear(size, size, initializer_range=initializer_range, **options)
         self.value = Linear(size, size, initializer_range=initializer_range, **options)
-        self.output = Linear(size, size, initializer_range=output_range, split=1, **options)
+        self.output = Linear(size, size, initializer_range=output_range, fsdp_dimension=1, **options)
         self.num_heads = num_heads
         self.rate = rate
         self.attention_function = attention_function
         self.scale_by_inverse_layer = scale_by_inverse_layer
 
     def project(self, x: jax.Array, layer: int | jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`[..., D]` -> queries, keys and values, each `[..., D]`, of the layer numbered `layer` from 0."""
+        """Returns queries, keys and values of x `[..., D]`, each `[..., D]`; `layer` is the layer's number, from 0."""
         query, key, value = apply_linears(x, self.query, self.key, self.value)
         if self.scale_by_inverse_layer:
             query = query * (1.0 / (jnp.asarray(layer) + 1)).astype(x.dtype)
@@ -69,14 +80,26 @@ class CausalSelfAttention(nnx.Module):
         self,
         x: jax.Array,
         segment_ids: jax.Array,
-        layer,
+        layer: int | jax.Array,
         seed: DropoutSeed | None,
-        site,
+        site: int | jax.Array,
         output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]` -> `[R * L, D]`, or of those `output_positions`."""
+        """Returns the attention's update of `x`, before dropout and residual connection.
+
+        Args:
+          x: `[R * L, D]`, normalized.
+          segment_ids: int32 `[R, L]`.
+          layer: the layer's number, from 0.
+          seed: of dropout, None for none.
+          site: the dropout site of the attention weights.
+          output_positions: the N positions to compute, None for all.
+
+        Returns:
+          `[R * L, D]`, or `[N, D]` for `output_positions`.
+        """
         query, key, value = self.project(x, layer)
-        mixed = self.attention_function(
+        attended = self.attention_function(
             query,
             key,
             value,
@@ -87,11 +110,11 @@ class CausalSelfAttention(nnx.Module):
             seed=seed,
             site=site,
         )
-        return self.output(gather(mixed, output_positions))
+        return self.output(gather(attended, output_positions))
 
 
 class Layer(nnx.Module):
-    """One decoder layer: attention and MLP, each with a norm before it, dropout and residual connection after."""
+    """A decoder layer: attention and MLP, each preceded by a norm, followed by dropout and residual connection."""
 
     def __init__(
         self,
@@ -105,13 +128,13 @@ class Layer(nnx.Module):
         attention_dropout,
         attention_function,
         scale_by_inverse_layer,
-        rows,
+        layout,
         initializer_range,
         output_range,
         rngs,
     ):
         options = {
-            "rows": rows,
+            "layout": layout,
             "initializer_range": initializer_range,
             "output_range": output_range,
             "rngs": rngs,
@@ -133,31 +156,27 @@ class Layer(nnx.Module):
         self,
         x: jax.Array,
         segment_ids: jax.Array,
-        layer,
+        layer: int | jax.Array,
         seed: DropoutSeed | None,
-        site,
+        site: int | jax.Array,
         output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """x `[R * L, D]`, segment_ids int32 `[R, L]`, layer its number; gives all vectors or those `output_positions`.
+        """Returns the layer's output; arguments and shapes are those of `CausalSelfAttention`.
 
-        Uses dropout sites `site` to `site + 2`.
+        It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
-        of = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+        dropout_options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
         update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, output_positions)
-        x = gather(x, output_positions) + apply_dropout(update, self.rate, seed, site + 1, **of)
+        x = gather(x, output_positions) + apply_dropout(update, self.rate, seed, site + 1, **dropout_options)
         update = self.mlp(self.mlp_norm(x))
-        return x + apply_dropout(update, self.rate, seed, site + 2, **of)
+        return x + apply_dropout(update, self.rate, seed, site + 2, **dropout_options)
 
 
 class GPT2(nnx.Module):
-    """The decoder. Parameters are float32; the layers' are stacked, `[num_layers, ...]`, under `layers/`.
+    """The decoder, without a head. Parameters are float32; those of the layers are stacked under `layers/`.
 
-    scale_by_inverse_layer: divides a layer's attention scores by its number, from 1. Scores and softmax are
-    float32 whatever `dtype` is, so `reorder_and_upcast_attn` of Hugging Face's config changes nothing here.
-    dtype, attention_function, remat, unroll, activations, output_count: as in `Bert`.
-
-    New weights are as in the paper, section 2.3: those that write into the residual stream start smaller by
-    the square root of the number of such layers, two for each of `num_layers`.
+    Attention scores and softmax are float32 whatever `dtype` is, so that `reorder_and_upcast_attn` of Hugging Face's
+    config changes nothing here.
     """
 
     def __init__(
@@ -184,6 +203,17 @@ class GPT2(nnx.Module):
         output_count: int = 0,
         rngs: nnx.Rngs,
     ):
+        """Makes a new network, its weights initialized as in section 2.3 of the paper.
+
+        Weights that write into the residual stream start smaller, by the square root of the number of layers that do
+        so: two for each of `num_layers`.
+
+        The arguments up to `initializer_range` are GPT2Config's, which `config.read_sizes` reads; those from `dtype`
+        on are `Bert`'s.
+
+        Args:
+          scale_by_inverse_layer: divides a layer's attention scores by its number, from 1.
+        """
         check_network_options(
             hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat
         )
@@ -195,9 +225,9 @@ class GPT2(nnx.Module):
             rngs=rngs,
         )
 
-        rows = layer_layout(activations, remat=remat, unroll=unroll)
+        layout = make_activation_layout(activations, remat=remat, unroll=unroll)
 
-        def layer(rngs: nnx.Rngs) -> Layer:
+        def make_layer(rngs: nnx.Rngs) -> Layer:
             return Layer(
                 hidden_size,
                 num_heads=num_heads,
@@ -208,13 +238,13 @@ class GPT2(nnx.Module):
                 attention_dropout=attention_dropout,
                 attention_function=attention_function,
                 scale_by_inverse_layer=scale_by_inverse_layer,
-                rows=rows,
+                layout=layout,
                 initializer_range=initializer_range,
                 output_range=initializer_range / (2 * num_layers) ** 0.5,
                 rngs=rngs,
             )
 
-        self.layers = make_stack(layer, num_layers, rngs)
+        self.layers = make_stack(make_layer, num_layers, rngs)
         self.norm = LayerNorm(hidden_size, epsilon=layer_norm_eps)
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -230,10 +260,10 @@ class GPT2(nnx.Module):
     def __call__(
         self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """Returns hidden states after the final norm, `[R, L, D]` of `dtype`; those at padding, segment 0, mean nothing.
+        """Returns hidden states after the final norm, `[R, L, D]` of `dtype`; those at padding mean nothing.
 
-        A position sees those of its own segment up to itself. GPT-2 has no token types: it ignores them. output_mask: as
-        `Bert`'s.
+        A position sees those of its segment up to itself. Segment 0 is padding. GPT-2 has no token types and ignores
+        them. The arguments are those of `Bert`.
         """
         rows, length = inputs.input_ids.shape
         x = self.embeddings(inputs.input_ids.ravel(), inputs.positions.ravel(), self.activations)
@@ -254,6 +284,9 @@ class GPT2(nnx.Module):
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
-        """Scores of the next token by the word embeddings (Press & Wolf, 2017): `[..., D]` -> float32 `[..., V]`."""
+        """Returns logits of the next token, float32 `[..., V]`, by the word embeddings (Press & Wolf, 2017).
+
+        hidden: `[..., D]`.
+        """
         table = self.embeddings.word.embedding[...].astype(hidden.dtype)
         return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.models.pretrained_model import backbone_sizes
+from jaxft.models.pretrained_model import resolve_sizes
 from tests.training import test_step
 
 BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
@@ -15,7 +15,7 @@ BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
 def chosen(platform: str, hf_config=BERT, **values) -> str:
     defaults = {"model.dropout": 0.0, "data.max_length": 512}
     config = test_step.config_with(**(defaults | {key.replace("__", "."): v for key, v in values.items()}))
-    return backbone_sizes(config, hf_config, platform)["attention"]
+    return resolve_sizes(config, hf_config, platform)["attention"]
 
 
 @pytest.fixture
@@ -79,17 +79,17 @@ from jaxft.models import pretrained_model
 from jaxft.training.network import make_network
 from jaxft.training.setup import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, BATCH_SPEC
-from jaxft.layers.attention.choice import make_attention
+from jaxft.layers.attention.over_mesh import make_attention
 from jaxft.layers.attention.splash import splash_attention
 from jaxft.layers.attention.dense import dense_attention
-from jaxft.layers.attention import choice
+from jaxft.layers.attention import over_mesh
 from jaxft.layers.attention.flash import flash_attention
 from jaxft.layers.dropout import DropoutSeed
 
-choice.KERNELS["splash"] = functools.partial(splash_attention, interpret=True)
+over_mesh.KERNELS["splash"] = functools.partial(splash_attention, interpret=True)
 # In float32 too, in which it is not used.
-choice.KERNELS["flash"] = functools.partial(flash_attention, interpret=True)
-choice.kernel_obstacle = lambda kernel, *, length, **_: "too short" if length < 128 else None
+over_mesh.KERNELS["flash"] = functools.partial(flash_attention, interpret=True)
+over_mesh.find_obstacle = lambda kernel, *, length, **_: "too short" if length < 128 else None
 rows, length, heads, width = 4, 128, 2, 8
 
 
@@ -120,7 +120,7 @@ arrays[3] = jnp.where(ids.reshape(-1, 1) > 0, arrays[3], 0)
 drawn = {"rate": 0.3, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 2}
 expected = jax.jit(functools.partial(value_and_gradients, functools.partial(dense_attention, **drawn)))(arrays, ids)
 for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
-    for known in ({}, {"block": 64, "every": 4}):
+    for known in ({}, {"block_length": 64, "whole_row_period": 4}):
         function = functools.partial(make_attention("dense", mesh_of(*sizes), **known), **drawn)
         found = jax.jit(functools.partial(value_and_gradients, function))(arrays, ids)
         differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(found, expected, strict=True)]

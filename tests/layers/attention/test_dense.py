@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-from jaxft.layers.attention.choice import _flash, weight_hashes
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
 from jaxft.layers.attention.flash import _Call, flash_attention
-from jaxft.layers.attention.limits import kernel_obstacle
+from jaxft.layers.attention.limits import find_obstacle
 from jaxft.layers.attention.splash import splash_attention
-from jaxft.layers.dropout import DropoutSeed, keep_mask
+from jaxft.layers.dropout import DropoutSeed, draw_keep_mask, hash_attention_weights
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -46,7 +45,7 @@ def test_attention_and_its_gradient_are_those_of_the_equation(causal):
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(0))
     segment_ids = jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], jnp.int32)
     q, k, v, pull = (jax.random.normal(key, (14, width)) for key in jax.random.split(jax.random.key(2), 4))
-    kept = keep_mask((rows, heads, length, length), rate, seed, 5, rows) / (1 - rate)
+    kept = draw_keep_mask((rows, heads, length, length), rate, seed, 5, rows) / (1 - rate)
 
     def plain(q, k, v):
         q, k, v = (x.reshape(rows, length, heads, -1) for x in (q, k, v))
@@ -82,7 +81,10 @@ def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(every, rows, causal
     options = {"num_heads": heads, "causal": causal, "rate": 0.3, "seed": seed, "site": 2}
     expected, back = jax.vjp(lambda *x: dense_attention(*x, segment_ids, **options), q, k, v)
     found, our_back = jax.vjp(
-        lambda *x: dense_in_blocks(*x, segment_ids, block=block, every=every, **options), q, k, v
+        lambda *x: dense_in_blocks(*x, segment_ids, block_length=block, whole_row_period=every, **options),
+        q,
+        k,
+        v,
     )
     real = np.asarray(segment_ids).ravel() > 0
     np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
@@ -120,7 +122,7 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
         {"num_heads": heads, "causal": causal},
         {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7},
     )
-    given = [weight_hashes(rows, heads, length, **drawn)] if rate else []
+    given = [hash_attention_weights(rows, heads, length, **drawn)] if rate else []
     drawn |= {"rate": rate}
 
     def compute(function):
@@ -135,7 +137,7 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kernel", "platform"), [(splash_attention, "tpu"), (_flash, "cuda")])
+@pytest.mark.parametrize(("kernel", "platform"), [(splash_attention, "tpu"), (flash_attention, "cuda")])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, causal):
     """As far as that goes without the platform: heads of 32, as MiniLM's, and no scores of all heads."""
@@ -181,5 +183,5 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
 )
 def test_what_a_kernel_cannot_compute_is_said(kernel, change, message):
     shape = {"length": 512, "head_width": 64, "dtype": jnp.dtype(jnp.bfloat16)}
-    found = kernel_obstacle(kernel, **(shape | change))
+    found = find_obstacle(kernel, **(shape | change))
     assert found is None if message is None else message in found

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
-from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.models.bert.network import Bert
 from tests.models.backbones import (
@@ -42,20 +42,20 @@ SIZES = {
 }
 
 
-def make(rngs: nnx.Rngs, **options) -> TokenClassifier:
+def make_model(rngs: nnx.Rngs, **options) -> TokenClassifier:
     backbone = Bert(**(SIZES | options), rngs=rngs)
     return TokenClassifier(backbone, num_labels=LABELS, dropout=0.1, initializer_range=0.2, rngs=rngs)
 
 
 @functools.cache
 def split(**options):
-    graph, state = nnx.split(make(nnx.Rngs(0), **options))
+    graph, state = nnx.split(make_model(nnx.Rngs(0), **options))
     return graph, nnx.to_pure_dict(state)
 
 
 @functools.cache
 def compiled(**options):
-    """Logits and the gradients of a weighted sum of them, jitted over a plain dict of parameters."""
+    """Returns a jitted function of a plain dict of parameters to (gradients, logits)."""
     graph, _ = split(**options)
 
     def loss(parameters, batch, seed):
@@ -68,7 +68,7 @@ def compiled(**options):
 
 @functools.cache
 def forward(**options):
-    """Logits alone, which compile in a fraction of the time."""
+    """Returns a jitted function to logits alone, which compiles in a fraction of the time."""
     graph, _ = split(**options)
 
     def logits(parameters, batch, seed):
@@ -84,14 +84,14 @@ def test_packed_is_unpacked_in_logits_and_gradients(rows, seed):
 
 
 def test_scan_unrolled_and_every_remat_policy_agree_and_remat_saves_memory():
-    """With dropout on: the masks computed again in the backward pass must be the forward pass's."""
+    """Dropout is on: the masks that the backward pass computes again must be the forward pass's."""
     assert_scan_and_remat_agree(compiled, split()[1], atol=2e-5)
 
 
 def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
-    model, batch = make(nnx.Rngs(0)), random_batch(2)
+    model, batch = make_model(nnx.Rngs(0)), random_batch(2)
     seed = DropoutSeed(jnp.uint32(9), jnp.int32(0))
-    whole = jax.jit(lambda: model.backbone(Inputs.from_batch(batch), seed))()
+    expected = jax.jit(lambda: model.backbone(Inputs.from_batch(batch), seed))()
     graph, stack = nnx.split(model.backbone.layers)
 
     def loop(sites):
@@ -102,21 +102,21 @@ def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
         for index, site in enumerate(sites):
             layer = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stack))
             x = layer(x, batch["segment_ids"], seed, site, None)
-        return x.reshape(whole.shape)
+        return x.reshape(expected.shape)
 
-    np.testing.assert_allclose(whole, jax.jit(lambda: loop([1, 4]))(), atol=2e-5)
-    assert np.abs(whole - jax.jit(lambda: loop([1, 1]))()).max() > 0.1
+    np.testing.assert_allclose(expected, jax.jit(lambda: loop([1, 4]))(), atol=2e-5)
+    assert np.abs(expected - jax.jit(lambda: loop([1, 1]))()).max() > 0.1
 
 
 def test_a_row_has_the_same_dropout_in_any_microbatch():
     _, parameters = split()
     batch, seed = random_batch(8), jnp.uint32(9)
-    whole = forward()(parameters, batch, DropoutSeed(seed, jnp.int32(0)))
-    assert np.abs(whole - forward()(parameters, batch, DropoutSeed(seed + 1, jnp.int32(0)))).max() > 0.01
+    expected = forward()(parameters, batch, DropoutSeed(seed, jnp.int32(0)))
+    assert np.abs(expected - forward()(parameters, batch, DropoutSeed(seed + 1, jnp.int32(0)))).max() > 0.01
     for row in range(8):
-        one = {name: value[row : row + 1] for name, value in batch.items()}
-        logits = forward()(parameters, one, DropoutSeed(seed, jnp.int32(row)))
-        np.testing.assert_allclose(logits[0], whole[row], atol=2e-5)
+        microbatch = {name: value[row : row + 1] for name, value in batch.items()}
+        logits = forward()(parameters, microbatch, DropoutSeed(seed, jnp.int32(row)))
+        np.testing.assert_allclose(logits[0], expected[row], atol=2e-5)
 
 
 def test_bfloat16_computes_close_to_float32():
@@ -124,7 +124,7 @@ def test_bfloat16_computes_close_to_float32():
 
 
 def test_abstract_state_has_the_shapes_of_the_real_one_without_making_it():
-    abstract = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[1])
+    abstract = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))))[1])
     shapes = {path: leaf.shape for path, leaf in parameter_paths.flatten(abstract).items()}
     _, parameters = split()
     assert shapes == {path: leaf.shape for path, leaf in parameter_paths.flatten(parameters).items()}
@@ -151,4 +151,4 @@ def test_an_id_outside_the_vocabulary_is_seen_and_not_clamped():
 @pytest.mark.parametrize("wrong", [{"num_heads": 5}, {"activation": "selu"}, {"remat": "some"}])
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
-        make(nnx.Rngs(0), **wrong)
+        make_model(nnx.Rngs(0), **wrong)

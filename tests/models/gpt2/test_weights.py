@@ -17,16 +17,16 @@ from jaxft.hub.files import read_config, write_model_folder
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
-from jaxft.layers.heads import LanguageModel
+from jaxft.layers.heads.causal_lm import LanguageModel
 from jaxft.layers.inputs import Inputs
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.network import GPT2
-from tests.models.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_equal_torch, randomize
 
 
 def tiny_config(seed: int, **fields) -> GPT2Config:
-    """A random GPT-2 of odd sizes whose weights are large enough for every part to matter."""
+    """Returns the config of a GPT-2 of odd sizes, whose weights are large enough for all of them to matter."""
     rng = np.random.default_rng(seed)
     heads = int(rng.integers(1, 5))
     vocabulary = int(rng.integers(20, 60))
@@ -44,15 +44,16 @@ def tiny_config(seed: int, **fields) -> GPT2Config:
     return GPT2Config(**(sizes | fields))
 
 
-def saved(config, seed, folder, kind=GPT2LMHeadModel):
+def save_torch(config, seed, folder, kind=GPT2LMHeadModel):
+    """Writes the folder of a random torch model; returns both."""
     model = kind._from_config(config, attn_implementation="eager")  # the only one that upcasts when told
     randomize(model, seed)
     model.eval().save_pretrained(folder)
     return model, folder
 
 
-def imported(folder, **options):
-    """(graph, parameters by path, report) of a language model with a folder's weights."""
+def load(folder, **options):
+    """Returns (graph, parameters by path, report) of a language model with a folder's weights."""
     sizes = gpt2_config.read_sizes(read_config(folder)) | options
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
@@ -60,7 +61,7 @@ def imported(folder, **options):
 
 
 def random_batch(config, rows=3, length=11, seed=0):
-    """One segment a row, of several lengths."""
+    """Returns rows of one segment each, of several lengths."""
     rng = np.random.default_rng(seed)
     lengths = np.concatenate([[length], rng.integers(2, length + 1, rows - 1)])
     return {
@@ -107,17 +108,17 @@ def torch_logits_and_gradients(model, batch):
 )
 def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     seed = len(str(fields))
-    model, folder = saved(tiny_config(seed, **fields), seed, tmp_path / "in")
+    model, folder = save_torch(tiny_config(seed, **fields), seed, tmp_path / "in")
     config = read_config(folder)
-    graph, parameters, report = imported(folder)
+    graph, parameters, report = load(folder)
     assert not report.new and not report.ignored
     batch = random_batch(config, seed=seed)
     ours, our_gradients = our_logits_and_gradients(graph, parameters, batch)
     theirs, their_gradients = torch_logits_and_gradients(model, batch)
-    real = batch["segment_ids"] > 0
-    assert np.abs(theirs[real]).max() > 0.5
-    np.testing.assert_allclose(ours[real], theirs[real], atol=1e-4, rtol=0)
-    assert_gradients_are_torchs(gpt2_weights.TABLE, our_gradients, their_gradients, parameters)
+    is_token = batch["segment_ids"] > 0
+    assert np.abs(theirs[is_token]).max() > 0.5
+    np.testing.assert_allclose(ours[is_token], theirs[is_token], atol=1e-4, rtol=0)
+    assert_gradients_equal_torch(gpt2_weights.TABLE, our_gradients, their_gradients, parameters)
 
     exported = tmp_path / "out"
     write_model_folder(
@@ -129,15 +130,15 @@ def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     assert original.keys() == back.keys()
     assert all(back[name].tobytes() == tensor.tobytes() for name, tensor in original.items())
     assert read_config(exported) == config
-    again, loading = GPT2LMHeadModel.from_pretrained(exported, output_loading_info=True)
+    reloaded, loading = GPT2LMHeadModel.from_pretrained(exported, output_loading_info=True)
     assert not any(loading.values())
-    assert again.lm_head.weight is again.transformer.wte.weight
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert reloaded.lm_head.weight is reloaded.transformer.wte.weight
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), reloaded.parameters(), strict=True))
 
 
 @functools.cache
 def tiny_tensors() -> tuple[dict, dict]:
-    """(config, tensors) of a random GPT-2, to build odd checkpoints from."""
+    """Returns (config, tensors) of a random GPT-2, to build odd checkpoints from."""
     model = GPT2LMHeadModel(tiny_config(5))
     randomize(model, 5)
     tensors = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
@@ -154,34 +155,34 @@ def write(folder, tensors, **changes):
 def test_prefix_mask_buffers_and_the_tied_head_do_not_matter(tmp_path):
     tensors = tiny_tensors()[1]
     assert "lm_head.weight" in tensors
-    _, plain, report = imported(write(tmp_path / "plain", tensors))
+    _, plain, report = load(write(tmp_path / "plain", tensors))
     assert report.ignored == ["lm_head.weight"]
     bare = {n.removeprefix("transformer."): t for n, t in tensors.items() if n != "lm_head.weight"}
     masks = {
         "h.0.attn.bias": np.tri(9, dtype=np.uint8)[None, None],
         "h.1.attn.masked_bias": np.array([-1e4], np.float32),
     }
-    _, parameters, report = imported(write(tmp_path / "bare", bare | masks))
+    _, parameters, report = load(write(tmp_path / "bare", bare | masks))
     assert sorted(report.ignored) == sorted(masks)
     assert all(np.array_equal(parameters[path], value) for path, value in plain.items())
 
 
 def test_another_tasks_head_is_ignored_and_another_buffer_is_not(tmp_path):
-    _, folder = saved(tiny_config(6, num_labels=3), 6, tmp_path / "in", GPT2ForSequenceClassification)
-    assert imported(folder)[2].ignored == ["score.weight"]
+    _, folder = save_torch(tiny_config(6, num_labels=3), 6, tmp_path / "in", GPT2ForSequenceClassification)
+    assert load(folder)[2].ignored == ["score.weight"]
     odd = write(tmp_path / "odd", tiny_tensors()[1] | {"transformer.h.0.attn.gate": np.ones(3, np.float32)})
     with pytest.raises(UserError, match=r"has a tensor 'transformer\.h\.0\.attn\.gate' \(3,\).*no parameter"):
-        imported(odd)
+        load(odd)
 
 
-def test_a_joint_projection_of_the_wrong_width_is_named(tmp_path):
+def test_a_fused_projection_of_the_wrong_width_is_named(tmp_path):
     tensors = dict(tiny_tensors()[1])
     name = "transformer.h.1.attn.c_attn.weight"
     width = tensors[name].shape[0]
     tensors[name] = np.zeros((width, 2 * width), np.float32)
     message = rf"'{name}' has the shape \({width}, {2 * width}\), but \({width}, {3 * width}\) is expected"
     with pytest.raises(UserError, match=message):
-        imported(write(tmp_path / "in", tensors))
+        load(write(tmp_path / "in", tensors))
 
 
 @pytest.mark.parametrize(

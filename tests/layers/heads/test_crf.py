@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.data.sources import tag_schemes
-from jaxft.layers import crf
-from jaxft.layers.crf import Chain, best_paths, negative_log_likelihood
+from jaxft.layers.heads import crf
+from jaxft.layers.heads.crf import Chain, find_best_paths, negative_log_likelihood
 from jaxft.losses.cross_entropy import cross_entropy
 
 LENGTH = 9
@@ -123,7 +123,7 @@ def test_best_paths_and_probabilities_are_those_of_all_paths(seed, lengths, cons
         )
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     emissions = (rng.normal(size=(offsets[-1], 3)) * 3).astype(np.float32)
-    found, probabilities = best_paths(emissions, offsets, chain)
+    found, probabilities = find_best_paths(emissions, offsets, chain)
     assert found.dtype == np.int32 and probabilities.dtype == np.float32
     for first, last in itertools.pairwise(offsets):
         if first == last:
@@ -148,7 +148,7 @@ def test_many_sentences_and_long_ones(monkeypatch):
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     emissions = rng.normal(size=(offsets[-1], 5)).astype(np.float32)
     emissions[:, [2, 4]] += 500 * (rng.random((offsets[-1], 2)) < 0.5)
-    found = best_paths(emissions, offsets, chain)
+    found = find_best_paths(emissions, offsets, chain)
     assert ((found[1] >= 0) & (found[1] <= 1)).all()
     assert (np.isin(found[0], [2, 4])).mean() > 0.3
     for first, last in itertools.pairwise(offsets):
@@ -167,7 +167,7 @@ def test_many_sentences_and_long_ones(monkeypatch):
     monkeypatch.setattr(crf, "_STREAMS", 7)
     monkeypatch.setattr(crf, "_STRETCH", 50)
     crf.compile_best_paths.cache_clear()
-    label, probability = best_paths(emissions, offsets, chain)
+    label, probability = find_best_paths(emissions, offsets, chain)
     crf.compile_best_paths.cache_clear()
     np.testing.assert_array_equal(label, found[0])
     np.testing.assert_allclose(probability, found[1], atol=1e-5)
@@ -212,7 +212,7 @@ def test_without_chain_scores_it_is_the_softmax(dtype):
     assert ours[0].dtype == jnp.float32
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     flat = np.asarray(emissions, np.float32).reshape(-1, 4)
-    best, probability = best_paths(flat, np.array([0, 20, len(flat)]), Chain(*map(np.asarray, zero)))
+    best, probability = find_best_paths(flat, np.array([0, 20, len(flat)]), Chain(*map(np.asarray, zero)))
     softmax = np.asarray(jax.nn.softmax(flat))
     assert best.tolist() == flat.argmax(axis=1).tolist()
     np.testing.assert_allclose(probability, softmax.max(axis=1), rtol=1e-5)

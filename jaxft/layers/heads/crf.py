@@ -115,7 +115,9 @@ def _neighbours(words: jax.Array, segment_ids: jax.Array) -> tuple[jax.Array, ja
     return jnp.maximum(previous, 0), words & same_segment(previous), words & same_segment(following)
 
 
-def best_paths(emissions: np.ndarray, offsets: np.ndarray, chain: Chain) -> tuple[np.ndarray, np.ndarray]:
+def find_best_paths(
+    emissions: np.ndarray, offsets: np.ndarray, chain: Chain
+) -> tuple[np.ndarray, np.ndarray]:
     """The best label sequence of each sentence, and the probability of each of its labels given all emissions.
 
     By Viterbi's algorithm and by forward and backward sums (Rabiner 1989, section III): scans over words, in float32

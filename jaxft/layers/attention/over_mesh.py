@@ -1,0 +1,116 @@
+"""Makes a backbone's attention function: an implementation, laid over the devices of a mesh."""
+
+import functools
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
+from jaxft.layers.attention.limits import KERNELS_WITH_DROPOUT, find_obstacle
+from jaxft.layers.attention.splash import splash_attention
+from jaxft.layers.dropout import DropoutSeed, hash_attention_weights
+from jaxft.parallel.mesh import BATCH_SPEC
+
+
+class Attention(Protocol):
+    """A function that computes what `dense_attention` does."""
+
+    def __call__(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        segment_ids: jax.Array,
+        *,
+        num_heads: int,
+        causal: bool = False,
+        rate: float = 0.0,
+        seed: DropoutSeed | None = None,
+        site: int | jax.Array = 0,
+    ) -> jax.Array:
+        """Computes attention within segments; see `dense_attention`."""
+
+
+def make_attention(name: str, mesh: Mesh, *, block_length: int = 0, whole_row_period: int = 0) -> Attention:
+    """Returns an attention function over the devices of `mesh`.
+
+    Each device computes its own rows, and its own heads if `tensor` divides them (if not, all heads). Dense attention
+    computes what a kernel cannot, such as the short rows of a batch in length buckets.
+
+    Args:
+      name: "dense", or a kernel of `KERNELS`.
+      mesh: the devices.
+      block_length, whole_row_period: what is known of the rows' segments, see `dense_in_blocks`; a block_length of 0
+        for nothing. Only dense attention makes use of it.
+    """
+    dense = dense_attention
+    if block_length:
+        dense = functools.partial(
+            dense_in_blocks, block_length=block_length, whole_row_period=whole_row_period
+        )
+    tensor = mesh.shape["tensor"]
+
+    def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
+        length = segment_ids.shape[1]
+        shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
+        runs_kernel = name != "dense" and not find_obstacle(name, **shape)
+        if rate == 0.0:
+            seed = None
+        if seed is not None and name not in ("dense", *KERNELS_WITH_DROPOUT):
+            raise ValueError(f"{name} has no dropout of attention weights")
+        if not runs_kernel and mesh.size == 1:
+            options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
+            return dense(q, k, v, segment_ids, **options)
+        splits_heads = num_heads % tensor == 0
+        device_heads = num_heads // tensor if splits_heads else num_heads
+
+        def attend_on_device(q, k, v, segment_ids, seed, site):
+            options, first_head = {"num_heads": device_heads, "causal": causal}, 0
+            if seed is not None:  # masks are those of the same rows and heads on one device
+                row = jax.lax.axis_index(BATCH_SPEC[0]) * len(segment_ids)
+                seed = seed._replace(first_row=seed.first_row + row)
+                first_head = jax.lax.axis_index("tensor") * device_heads if splits_heads else 0
+            if not runs_kernel:
+                options |= {"rate": rate, "seed": seed, "site": site, "first_head": first_head}
+                return dense(q, k, v, segment_ids, **options)
+            if seed is not None:
+                hashes = hash_attention_weights(
+                    len(segment_ids), device_heads, length, seed, site, first_head
+                )
+                options |= {"hashes": hashes, "rate": rate}
+            return KERNELS[name](q, k, v, segment_ids, **options)
+
+        activations = PartitionSpec(*BATCH_SPEC, "tensor" if splits_heads else None)
+        replicated = PartitionSpec()
+        sharded = jax.shard_map(
+            attend_on_device,
+            mesh=mesh,
+            in_specs=(activations, activations, activations, BATCH_SPEC, replicated, replicated),
+            out_specs=activations,
+            check_vma=False,  # Pallas kernels do not declare over which axes their results vary
+        )
+        return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
+
+    return attend
+
+
+def _flash(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    hashes: jax.Array | None = None,
+    *,
+    num_heads: int,
+    causal: bool = False,
+    rate: float = 0.0,
+) -> jax.Array:
+    """Calls `flash_attention`, whose module it imports late: that is slow, and needed on GPUs only."""
+    from jaxft.layers.attention.flash import flash_attention
+
+    return flash_attention(q, k, v, segment_ids, hashes, num_heads=num_heads, causal=causal, rate=rate)
+
+
+KERNELS = {"splash": splash_attention, "flash": _flash}

@@ -1,0 +1,49 @@
+"""Classifies each token."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
+from jaxft.layers.inputs import Inputs
+from jaxft.layers.linear import Linear
+
+
+class TokenClassifier(nnx.Module):
+    """A backbone, dropout, and one linear layer `head` that scores each token for each label.
+
+    Args:
+      backbone: called like `Bert`, with its width in `hidden_size`.
+      num_labels: C.
+      dropout: the rate before the head.
+      initializer_range: standard deviation of the head's new weights.
+      head_class: the head's class, made like `Linear`.
+    """
+
+    def __init__(
+        self,
+        backbone: nnx.Module,
+        *,
+        num_labels: int,
+        dropout: float,
+        initializer_range: float,
+        rngs: nnx.Rngs,
+        head_class: type[Linear] = Linear,
+    ):
+        self.backbone = backbone
+        self.head = head_class(
+            backbone.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs
+        )
+        self.rate = dropout
+
+    def __call__(
+        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits of each token, float32 `[R, L, C]`.
+
+        output_mask: boolean `[R, L]`, as a backbone's; where it is false the logits may mean nothing.
+        """
+        x = self.backbone(inputs, dropout, output_mask)
+        rows, length, size = x.shape
+        x = apply_dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
+        return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
