@@ -22,7 +22,7 @@ import time
 
 import numpy as np
 
-from jaxft.data.batching import mixed
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.demo import documents
 from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.tasks.causal_lm.task import CausalLM
@@ -60,9 +60,7 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     windows = timed("encode", lambda: task.encode(texts, tokenizer, settings))
     loader = timed(
         "pack",
-        lambda: mixed.make_loader(
-            windows, mixed.Mix(), shuffle=True, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0
-        ),
+        lambda: make_loader(windows, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0),
     )
     tokens = timed("batches", lambda: sum(loader.batch(n).tokens for n in range(loader.steps_per_epoch)))
     found["tokens"] = tokens

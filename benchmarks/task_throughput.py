@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxft.data.batching.loader import Loader
-from jaxft.models.pretrained_model import backbone_sizes, head_dropout
+from jaxft.data.batching.choice import make_loader
+from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
@@ -36,19 +36,19 @@ class Steps:
         kind = task_class(settings)
         checkpoint = open_base_model(settings, lambda: [])
         found = read_splits(kind, settings, lambda line: None, ["train"])
-        rate = head_dropout(settings, checkpoint.hf_config)
+        rate = resolve_head_dropout(settings, checkpoint.hf_config)
         task = kind(
             kind.make_labels(kind.find_labels(found["train"].examples)), head_dropout=rate, config=settings
         )
         windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
         self._mesh = make_mesh(settings)
-        net = make_network(task, backbone_sizes(settings, checkpoint.hf_config), self._mesh)
+        net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), self._mesh)
         trainer = make_trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
-        self._loader = Loader(
+        loader = make_loader(
             windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.max_segments
         )
-        prune_outputs(net, self._loader, {0: windows}, steps=1000, parts=1)
+        self._loader, _ = prune_outputs(net, loader, {0: windows}, steps=1000, microbatches=1)
         (shape,) = self._loader.shapes
         self._step = trainer.compile(shape)
         self._state = trainer.new_state(initial_parameters(net, settings, checkpoint)[0])

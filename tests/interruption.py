@@ -38,7 +38,7 @@ def assert_a_stopped_run_ends_bit_identically(config, undisturbed, workdir, monk
     original = Loader.batch
 
     def stopping(self, number):
-        if number == at and self._shuffle:
+        if number == at and self.seed is not None:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, number)
 

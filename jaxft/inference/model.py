@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxft.config.settings import replace
-from jaxft.data.batching.batch import Batch, Shape
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.batch import Batch, Batches, Shape
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.encoding.windows import Windows
-from jaxft.models.pretrained_model import backbone_sizes, head_dropout
+from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
 from jaxft.parallel.mesh import AXES, local_rows
 from jaxft.tasks.base import Task
 from jaxft.tasks.registry import task_class
@@ -41,14 +41,15 @@ class Model:
 
     def loader(
         self, windows: Windows, *, pack: bool, rows: int | None = None, block: int | None = None
-    ) -> Loader:
+    ) -> Batches:
         """Batches of `windows` in fixed order, of `rows` (default the run's).
 
         Packed ones are all of one shape, with `block` 0 of the same for all windows.
         """
         rows = rows or self.rows
-        return Loader(
+        return make_loader(
             windows,
+            chunk=len(windows),  # planned at once, however many there are
             rows=rows,
             only=local_rows(self.net.mesh, rows),
             max_length=self.run.config.data.max_length,
@@ -78,7 +79,7 @@ class Model:
 
 def task_of(run: Run) -> Task:
     """The task of `run`, with the labels that it was trained on and what it tuned."""
-    rate = head_dropout(run.config, run.checkpoint.hf_config)
+    rate = resolve_head_dropout(run.config, run.checkpoint.hf_config)
     task = task_class(run.config)(run.labels, head_dropout=rate, config=run.config)
     task.tuned = run.tuned
     return task
@@ -96,7 +97,7 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     config, task = replace(run.config, {"model.attention": "auto"}), task_of(run)
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
-    sizes = backbone_sizes(config, run.checkpoint.hf_config)
+    sizes = resolve_sizes(config, run.checkpoint.hf_config)
     net = make_network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
     parameters = load_best(run.workdir, net.abstract, run.labels, log)
     return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))

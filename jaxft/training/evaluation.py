@@ -12,8 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import Batch, Shape
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.generation.generator import Generator
 from jaxft.generation.options import GenerationOptions
 from jaxft.parallel import processes
@@ -26,7 +25,7 @@ QUEUED_BATCHES = 2  # batches on the device ahead of the one that the host reads
 
 
 def evaluate(
-    net: Network, compiled: Mapping[Shape, Any], parameters: dict, split: Split, loader: Loader
+    net: Network, compiled: Mapping[Shape, Any], parameters: dict, split: Split, loader: Batches
 ) -> tuple[Any, Any]:
     """Predicts and measures a split.
 
@@ -57,7 +56,7 @@ def write_evaluation(
     compiled: Mapping[Shape, Any],
     parameters: dict,
     split: Split,
-    loader: Loader,
+    loader: Batches,
     *,
     folder: Path,
     train: Sequence[Any],
@@ -127,7 +126,7 @@ def generate_targets(
 
 
 def predict_batches(
-    net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Loader
+    net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Batches
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
     """Yields the predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
 

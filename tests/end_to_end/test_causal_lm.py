@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxft.cli import evaluate, predict
-from jaxft.data.batching import mixed
+from jaxft.data.batching import chunked
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
-from jaxft.data.batching.loader import Loader
 from jaxft.data.encoding.documents import encode_documents
 from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
@@ -151,17 +151,17 @@ def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
 
 def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, monkeypatch):
     """Four files, and more windows than are planned at once: it goes on by its position."""
-    monkeypatch.setattr(mixed, "CHUNK", 100)
+    monkeypatch.setattr(chunked, "CHUNK_WINDOWS", 100)
     lines = (folder / "train.txt").read_text().splitlines()
     for index in range(4):
         (tmp_path / f"{index}.txt").write_text("\n".join(lines[index::4]) + "\n")
     config = config_for(tmp_path, data__train=f"{tmp_path}/*.txt", data__dev=str(folder / "train.txt"))
     undisturbed = tmp_path / "whole"
-    chunked, original = [], ChunkedLoader.batch
+    chunk_steps, original = [], ChunkedLoader.batch
     monkeypatch.setattr(
-        ChunkedLoader, "batch", lambda self, step: chunked.append(step) or original(self, step)
+        ChunkedLoader, "batch", lambda self, step: chunk_steps.append(step) or original(self, step)
     )
-    assert train(config, undisturbed)["steps"] == 60 and chunked[:2] == [0, 1]
+    assert train(config, undisturbed)["steps"] == 60 and chunk_steps[:2] == [0, 1]
     assert_a_stopped_run_ends_bit_identically(config, undisturbed, tmp_path / "run", monkeypatch, at=5)
 
 
@@ -318,7 +318,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     )
     totals = []
     for pack in (True, False):
-        loader = Loader(windows, rows=8, max_length=32, pack=pack, shuffle=False, pad_id=0)
+        loader = make_loader(windows, rows=8, max_length=32, pack=pack, shuffle=False, pad_id=0)
         batch_values = [gradient(parameters, loader.batch(i).arrays) for i in range(loader.steps_per_epoch)]
         totals.append(jax.tree.map(lambda *leaves: sum(leaves), *batch_values))
     (packed, packed_gradient), (plain, plain_gradient) = totals

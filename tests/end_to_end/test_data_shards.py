@@ -103,7 +103,7 @@ def segments_of_an_epoch(config):
         for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
             inside = batch.arrays["segment_ids"][row] == segment + 1
             values = [
-                values[row, segment] if task.arrays[name].of_segment else values[row][inside]
+                values[row, segment] if task.arrays[name].per_segment else values[row][inside]
                 for name, values in sorted(batch.arrays.items())
                 if name not in ("segment_ids", "starts")
             ]

@@ -1,4 +1,4 @@
-"""GPT-2 under the heads that label texts and words: torch's loss and gradients, runs that learn and are exported."""
+"""GPT-2 under the heads that label texts and words equals torch, learns, and is exported."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import open_base_model
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
-from tests.models.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_equal_torch, randomize
 from tests.tasks.sequence_classification.test_task import gradient_of, mean_loss
 
 END, LENGTH = "<|endoftext|>", 16
@@ -50,7 +50,7 @@ CLASSES = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A random GPT-2 as Hugging Face's: a byte-level tokenizer that puts no space before a text, no padding token."""
+    """Writes a random GPT-2 like Hugging Face's: its tokenizer puts no space before a text and has no padding token."""
     folder = tmp_path_factory.mktemp("gpt2")
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(["ab cd abcd ef gh " * 9], vocab_size=300, special_tokens=[END])
@@ -85,13 +85,13 @@ def settings(checkpoint, task, **changed):
 
 
 @pytest.mark.parametrize("kind", list(CLASSES))
-def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
-    """Words as after a space, texts as they are; packed here, a text a row there; the last real token is read."""
+def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
+    """Words are read as after a space, texts as they are. We pack rows; torch has a row for each text."""
     only = {"data__label_subwords": "last"} if kind == "token_classification" else {"data__max_segments": 4}
     values = settings(checkpoint, kind, **only)
     opened = open_base_model(values, lambda: [])
     labels, tokenizer = WORDS[kind], opened.tokenizer
-    of_words = kind == "token_classification"
+    has_words = kind == "token_classification"
     task = task_class(values)(labels, head_dropout=0.1, config=values)
     net = make_network(task, resolve_sizes(values, opened.hf_config), make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
@@ -99,28 +99,28 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
     parameters, report = load_weights(gpt2_weights.TABLE, tensors, net.abstract)
     assert not report.new and not report.ignored
-    assert bool(tokenizer.add_prefix_space) == of_words
+    assert bool(tokenizer.add_prefix_space) == has_words
 
     rng = random.Random(2)
     texts = [rng.choices(["ab", "cd", "abcd", "ef"], k=rng.randint(1, 6)) for _ in range(7)]
     tags = [[rng.choice(labels) for _ in words] for words in texts]
-    if of_words:
+    if has_words:
         examples = [Sentence(w, t, 0, "x") for w, t in zip(texts, tags, strict=True)]
         encoded = tokenizer(texts, is_split_into_words=True, padding=True, return_tensors="pt")
-        wanted = torch.full(encoded["input_ids"].shape, -100)
+        targets = torch.full(encoded["input_ids"].shape, -100)
         for row, sentence in enumerate(tags):
             ids = encoded.word_ids(row)
             for slot, word in enumerate(ids):
                 if word is not None and word not in ids[slot + 1 :]:
-                    wanted[row, slot] = labels.index(sentence[word])
+                    targets[row, slot] = labels.index(sentence[word])
     else:
         examples = [
             LabelledText(" ".join(w), None, t[0].lower()[0], "x") for w, t in zip(texts, tags, strict=True)
         ]
         encoded = tokenizer([e.text for e in examples], padding=True, return_tensors="pt")
-        wanted = torch.tensor([labels.index(e.label) for e in examples])
+        targets = torch.tensor([labels.index(e.label) for e in examples])
     output = theirs(
-        input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], labels=wanted.long()
+        input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], labels=targets.long()
     )
     output.loss.backward()
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
@@ -132,12 +132,12 @@ def test_loss_and_gradients_are_torchs_from_text_on(checkpoint, kind):
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)
-    assert_gradients_are_torchs(gpt2_weights.TABLE, ours, gradients, net.abstract)
+    assert_gradients_equal_torch(gpt2_weights.TABLE, ours, gradients, net.abstract)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Texts named after their first word; sentences whose word after "ab" is an entity; "cdgh" has two subwords."""
+    """Writes texts labelled by their first word, and sentences whose word after "ab" is an entity."""
     folder, rng = tmp_path_factory.mktemp("data"), random.Random(0)
     for name, count in (("train", 300), ("dev", 40), ("test", 40)):
         sentences = [rng.choices(["ab", "cdgh", "ef", "gh"], k=rng.randint(2, 7)) for _ in range(count)]
@@ -161,10 +161,10 @@ def data(tmp_path_factory):
         ("sequence_classification", "jsonl", "accuracy"),
     ],
 )
-def test_it_learns_what_stands_before_and_torch_agrees(
+def test_it_learns_from_earlier_words_and_torch_agrees(
     checkpoint, data, tmp_path, capsys, monkeypatch, kind, suffix, metric
 ):
-    """Words are read at their last subword, the only one that has seen all of them: by the exported loader too."""
+    """Words are read at their last subword, which alone has seen all of the word; so does the exported loader."""
     options = {f"data__{name}": str(data / f"{name}.{suffix}") for name in ("train", "dev", "test")}
     options |= {"batch__rows": 8, "train__steps": 100, "optim__lr": 0.01, "optim__warmup": 5, "eval__rows": 8}
     options |= {"eval__bootstrap": 0, "data__max_length": 48}
@@ -183,38 +183,39 @@ def test_it_learns_what_stands_before_and_torch_agrees(
     assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["test"], rel=1e-5)
 
     export_run(tmp_path / "run", tmp_path / "out", verify=True)
-    said = capsys.readouterr().out
-    assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
+    output_text = capsys.readouterr().out
+    assert float(re.search(r"between jax and torch: (\S+) ", output_text)[1]) < 1e-4
     card = (tmp_path / "out/README.md").read_text()
     assert "GPT-2" in card
-    of_words = suffix == "conll"
-    loaded = CLASSES["token_classification" if of_words else kind].from_pretrained(tmp_path / "out")
+    has_words = suffix == "conll"
+    loaded = CLASSES["token_classification" if has_words else kind].from_pretrained(tmp_path / "out")
     assert loaded.config.id2label == dict(
         enumerate(sorted(loaded.config.label2id, key=loaded.config.label2id.get))
     )
     assert load_tokenizer(tmp_path / "out").pad_token_id is not None
 
-    if of_words:
+    if has_words:
         inputs = [{"tokens": ["ab", "cdgh", "cdgh", "ab", "gh"]}]
     else:
         inputs = [{"text": text} for text in ("cdgh ab", "gh", "ef " * 12 + "ab", "ab ef cdgh gh")]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in inputs))
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in inputs))
     flags = {"run": tmp_path / "run", "input": str(tmp_path / "in.jsonl")}
     flags["output"] = str(tmp_path / "out.jsonl")
     predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    if not of_words:
-        assert [one["predicted_label"] for one in records] == ["cdgh", "gh", "ef", "ab"]
+    if not has_words:
+        labels = [record["predicted_label"] for record in records]
+        assert labels == ["cdgh", "gh", "ef", "ab"]
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
         classify = pipeline("text-classification", model=loaded, tokenizer=tokenizer, device="cpu")
-        answers = classify([one["text"] for one in inputs], batch_size=len(inputs))
-        assert [one["label"] for one in answers] == [one["predicted_label"] for one in records]
-        scores = [one["score"] for one in answers]
-        assert scores == pytest.approx([one["score"] for one in records], abs=1e-4)
+        answers = classify([record["text"] for record in inputs], batch_size=len(inputs))
+        assert [answer["label"] for answer in answers] == labels
+        scores = [answer["score"] for answer in answers]
+        assert scores == pytest.approx([record["score"] for record in records], abs=1e-4)
         return
     [record], words = records, inputs[0]["tokens"]
     assert record["predicted_tags"] == ["O", "B-X", "O", "O", "B-X"]
-    assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
+    assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in output_text
     assert "a word's tag is read at its last subword" in card
     assert with_torch.load_exported(tmp_path / "out")(words)["tags"] == record["predicted_tags"]
 
@@ -222,10 +223,10 @@ def test_it_learns_what_stands_before_and_torch_agrees(
 @pytest.mark.parametrize(
     "changed", [{"model__pool": "mean"}, {"model__problem_type": "regression", "eval__metric": "mse"}]
 )
-def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
+def test_without_a_class_in_transformers_backbone_and_head_are_exported(
     checkpoint, tmp_path, capsys, changed
 ):
-    """Another pool, and numbers, whose scale wants a bias; packed here, a text a row there."""
+    """These are another pool, and numbers, whose scale needs a bias."""
     rng, values = random.Random(0), "012" if "model__pool" in changed else (0.0, 25.0, 50.0)
     texts = [" ".join(rng.choices(["ab", "cdgh", "ef"], k=rng.randint(1, 6))) for _ in range(40)]
     lines = [json.dumps({"text": text, "label": rng.choice(values)}) for text in texts]
@@ -236,16 +237,16 @@ def test_what_transformers_has_no_class_for_is_exported_as_body_and_head(
     options |= {"data__label_range": (0.0, 50.0)}
     train(settings(checkpoint, "sequence_classification", **options | changed), tmp_path / "run")
     export_run(tmp_path / "run", tmp_path / "out", verify=True)
-    said = capsys.readouterr().out
-    assert float(re.search(r"between jax and torch: (\S+) ", said)[1]) < 1e-4
-    assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in said
+    output_text = capsys.readouterr().out
+    assert float(re.search(r"between jax and torch: (\S+) ", output_text)[1]) < 1e-4
+    assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in output_text
     assert with_torch.load_exported(tmp_path / "out").heads["label"]["pool"] == changed.get(
         "model__pool", "last"
     )
 
 
 @pytest.mark.parametrize("pool", ["pooler", "cls"])
-def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
+def test_a_pool_at_the_first_token_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
     task = task_class(values)(["x", "y"], config=values)
     sizes = resolve_sizes(values, read_config(checkpoint))
@@ -260,7 +261,7 @@ def test_a_pool_that_has_read_nothing_is_refused(checkpoint, pool):
         ("multi_task", {"tasks": (("a", (("task", "token_classification"),)),)}),
     ],
 )
-def test_tasks_that_are_not_for_it_say_so(checkpoint, kind, changed):
+def test_tasks_that_cannot_train_it_are_refused(checkpoint, kind, changed):
     values = settings(checkpoint, kind, **changed)
     with pytest.raises(
         UserError, match=f"model_type is 'gpt2', but config.task='{kind}' is for bert; choose"

@@ -1,141 +1,176 @@
-"""Batches of more windows than can be planned at once: a chunk of them after the other, in memory that doesn't grow."""
+"""Serves batches of more windows than are planned at once: one chunk after the other, in memory that doesn't grow."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxft.data.batching.batch import Batch, Shape
-from jaxft.data.batching.loader import Loader, random_permutation
-from jaxft.data.batching.packing import choose_block_length
+from jaxft.data.batching.loader import BatchLayout, KeepLatest, Loader, OutputCounts, split_step
+from jaxft.data.batching.plan import RowPlan, random_permutation
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 
-CHUNK = 1 << 19  # windows; their plan takes about 260 bytes each
+CHUNK_WINDOWS = 1 << 19  # their plan takes about 260 bytes each
 
 
+class Chunks(NamedTuple):
+    """The facts that are kept of the plans of all chunks.
+
+    Attributes:
+      offsets: int64 `[C + 1]`, where each chunk begins in the windows, and where the last one ends.
+      steps: int64 `[C]`, the steps that each takes.
+      shapes: the shapes of all chunks, by rising length.
+      padding_fraction: the share of slots that are padding.
+    """
+
+    offsets: np.ndarray
+    steps: np.ndarray
+    shapes: tuple[Shape, ...]
+    padding_fraction: float
+
+
+PlanChunk = Callable[[np.ndarray], RowPlan]  # from the lengths of a chunk's windows
+
+
+def plan_chunks(windows: Windows, plan_chunk: PlanChunk, chunk: int) -> Chunks:
+    """Plans chunks of nearly equal size, of at most `chunk` windows, one after the other."""
+    count = max(1, -(-len(windows) // chunk))
+    offsets = np.linspace(0, len(windows), count + 1).astype(np.int64)
+    steps, tokens, slots, shapes = [], 0.0, 0, []
+    for first, end in itertools.pairwise(offsets.tolist()):
+        plan = plan_chunk(_slice_windows(windows, slice(first, end)).lengths)
+        steps.append(plan.steps_per_epoch)
+        slots += plan.slots
+        tokens += plan.slots * (1 - plan.padding_fraction)
+        shapes += plan.shapes
+    # Chunks have the same shapes, up to their periods and to lengths that not all use.
+    periods = {
+        shape._replace(whole_row_period=0): [
+            other.whole_row_period for other in shapes if other.length == shape.length
+        ]
+        for shape in sorted(shapes)
+    }
+    common = tuple(
+        shape._replace(whole_row_period=common_whole_row_period(of_chunks))
+        for shape, of_chunks in periods.items()
+    )
+    padding_fraction = 1 - tokens / slots if slots else 0.0
+    return Chunks(offsets, np.array(steps, np.int64), common, padding_fraction)
+
+
+def common_whole_row_period(periods: Iterable[int]) -> int:
+    """Returns the smallest period that is not 0: rows that fit a larger one fit it too. 0 if all are."""
+    return min((period for period in periods if period), default=0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class ChunkedLoader:
-    """Random access to the batches of any epoch, as `Loader`'s, with the plan of one chunk in memory.
+    """The batches of one chunk's plan after the other; see `choice.make_loader`. Implements `Batches`.
 
     An epoch takes the chunks in an order drawn anew, and each as a `Loader` takes all: windows are shuffled within
     chunks, every window comes exactly once, and a chunk's last step may have empty rows. A batch is still a pure
-    function of seed and step. Without `segments`, S is each chunk's own. Shapes are those of all chunks.
+    function of seed and step. Without `layout.segments`, S is each chunk's own.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        *,
-        chunk: int,
-        seed: int = 0,
-        shuffle: bool = True,
-        pack: bool = True,
-        rows: int,
-        max_length: int,
-        segments: int | None = None,
-        block: int | None = None,
-        **options,
-    ):
-        """Makes up the rows of all chunks, which are of nearly equal size, at most `chunk` windows.
-
-        block, options: as of `Loader`.
-        """
-        self._windows, self._seed, self._shuffle = windows, seed, shuffle
-        self.window_count = len(windows)
-        if block is None:
-            block = choose_block_length(windows.lengths, rows, max_length, segments) if pack else 0
-        self._options = options | {
-            "shuffle": shuffle,
-            "pack": pack,
-            "rows": rows,
-            "max_length": max_length,
-            "segments": segments,
-            "block": block,
-        }
-        count = max(1, -(-len(windows) // chunk))
-        self._first = np.linspace(0, len(windows), count + 1).astype(np.int64)
-        self._loaded: tuple[int, Loader] | None = None
-        self._shapes: dict[int, Shape] = {}  # by length
-        # What `count_outputs` was given: `output_count` and `parts`.
-        self._counted: tuple[np.ndarray, int] | None = None
-        steps, tokens, slots, shapes = [], 0.0, 0, []
-        for index in range(count):
-            one = self._loader(index)
-            steps.append(one.steps_per_epoch)
-            slots += one.slots
-            tokens += one.slots * (1 - one.padding_fraction)
-            shapes += one.shapes
-        for shape in shapes:
-            # What holds for each n-th row holds for more of them.
-            every = min(
-                (
-                    one.whole_row_period
-                    for one in shapes
-                    if one.length == shape.length and one.whole_row_period
-                ),
-                default=0,
-            )
-            self._shapes[shape.length] = shape._replace(whole_row_period=every)
-        self._loaded = None
-        self._steps = np.array(steps, np.int64)
-        self.steps_per_epoch = int(self._steps.sum())
-        self.padding_fraction = 1 - tokens / slots if slots else 0.0
+    windows: Windows
+    chunks: Chunks
+    plan_chunk: PlanChunk
+    layout: BatchLayout
+    seed: int | None
+    output_counts: OutputCounts | None = None
 
     @property
-    def shapes(self) -> list[Shape]:
-        """Of batches, by length."""
-        return [self._shapes[length] for length in sorted(self._shapes)]
+    def window_count(self) -> int:
+        """Number of windows."""
+        return len(self.windows)
 
-    def set_whole_row_period(self, every: int) -> None:
-        """As `Loader.set_whole_row_period`."""
-        self._shapes = {
-            length: shape._replace(whole_row_period=every) for length, shape in self._shapes.items()
-        }
-        self._loaded = None
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of all chunks, by rising length."""
+        return self.chunks.shapes
 
-    def _loader(self, index: int) -> Loader:
-        loaded = self._loaded  # one read: another thread may be in another chunk
-        if loaded is None or loaded[0] != index:
-            first, end = map(int, self._first[index : index + 2])
-            [seed] = np.random.SeedSequence([self._seed, index]).generate_state(1, np.uint64)
-            self._loaded = loaded = None  # before the next is made
-            windows = Windows(self._windows.record_batch.slice(first, end - first))
-            loader = Loader(windows, seed=int(seed), **self._options)
-            loader.shapes = [self._shapes.get(shape.length, shape) for shape in loader.shapes]
-            loader.counted = self._counted and (self._counted[0][first:end], self._counted[1])
-            self._loaded = loaded = index, loader
-        return loaded[1]
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps, of all chunks."""
+        return int(self.chunks.steps.sum())
 
-    def count_outputs(self, output_counts: np.ndarray, steps: int, parts: int = 1) -> None:
-        """As `Loader.count_outputs`."""
+    @property
+    def padding_fraction(self) -> float:
+        """The share of slots that are padding."""
+        return self.chunks.padding_fraction
+
+    def with_whole_row_period(self, period: int) -> "ChunkedLoader":
+        """Returns the loader for another period; see `Loader.with_whole_row_period`."""
+        shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
+        return dataclasses.replace(self, chunks=self.chunks._replace(shapes=shapes))
+
+    def with_output_counts(self, of_window: np.ndarray, steps: int, microbatches: int = 1) -> "ChunkedLoader":
+        """Returns the loader whose `shapes` have output counts; see `Loader.with_output_counts`."""
         epochs = -(-steps // self.steps_per_epoch)
-        most = dict.fromkeys(self._shapes, 0)
-        for index in range(len(self._steps)):
-            one = self._loader(index)
-            own = output_counts[self._first[index] : self._first[index + 1]]
-            one.count_outputs(own, epochs * one.steps_per_epoch, parts)
-            for shape in one.shapes:
-                most[shape.length] = max(most[shape.length], shape.output_count)
-        self._shapes = {
-            length: shape._replace(output_count=most[length]) for length, shape in self._shapes.items()
-        }
-        self._counted, self._loaded = (output_counts, parts), None
+        largest = dict.fromkeys([shape.length for shape in self.shapes], 0)
+        for index, chunk_steps in enumerate(self.chunks.steps.tolist()):
+            counts = of_window[_chunk_slice(self.chunks, index)]
+            loader = self._chunk_loader(index).with_output_counts(counts, epochs * chunk_steps, microbatches)
+            for shape in loader.shapes:
+                largest[shape.length] = max(largest[shape.length], shape.output_count)
+        shapes = tuple(shape._replace(output_count=largest[shape.length]) for shape in self.shapes)
+        counts = OutputCounts(of_window, microbatches)
+        return dataclasses.replace(self, chunks=self.chunks._replace(shapes=shapes), output_counts=counts)
 
     def order(self) -> str:
-        """A hash of the order of the first chunk, as of the others: they are cut and shuffled alike."""
-        return self._loader(0).order()
+        """Hashes the order of the first chunk; the others are cut and shuffled in the same way."""
+        return self._chunk_loader(0).order()
 
     def batch(self, step: int) -> Batch:
-        """The batch of any step from 0 on. Raises IndexError where there is none."""
-        if step < 0 or self.steps_per_epoch == 0:
-            raise IndexError(f"no batch {step}: {self.steps_per_epoch} steps an epoch")
-        epoch, index = divmod(step, self.steps_per_epoch)
-        order = np.arange(len(self._steps))
-        if self._shuffle:
-            order = random_permutation(
-                np.random.PCG64(np.random.SeedSequence([self._seed, epoch])), len(order)
-            )
-        begin = offsets_from_lengths(self._steps[order])
+        """Returns the batch of any step from 0 on. Raises IndexError if there is none."""
+        epoch, index = split_step(step, self.steps_per_epoch)
+        steps, order = self.chunks.steps, np.arange(len(self.chunks.steps))
+        if self.seed is not None:
+            bits = np.random.PCG64(np.random.SeedSequence([self.seed, epoch]))
+            order = random_permutation(bits, len(order))
+        begin = offsets_from_lengths(steps[order])
         place = int(np.searchsorted(begin, index, side="right")) - 1
         chunk = int(order[place])
-        batch = self._loader(chunk).batch(epoch * int(self._steps[chunk]) + index - int(begin[place]))
-        return batch._replace(
-            windows=np.where(batch.windows < 0, -1, batch.windows + self._first[chunk]).astype(np.int32)
-        )
+        batch = self._chunk_loader(chunk).batch(epoch * int(steps[chunk]) + index - int(begin[place]))
+        windows = np.where(batch.windows < 0, -1, batch.windows + self.chunks.offsets[chunk])
+        return batch._replace(windows=windows.astype(np.int32))
+
+    @functools.cached_property
+    def _chunk_loader(self) -> Callable[[int], Loader]:
+        """Makes the loader of a chunk by number."""
+        facts = self.windows, self.chunks, self.plan_chunk, self.layout, self.seed, self.output_counts
+        return KeepLatest(functools.partial(_make_chunk_loader, *facts))
+
+
+def _make_chunk_loader(
+    windows: Windows,
+    chunks: Chunks,
+    plan_chunk: PlanChunk,
+    layout: BatchLayout,
+    seed: int | None,
+    output_counts: OutputCounts | None,
+    index: int,
+) -> Loader:
+    """Plans a chunk once more and returns its loader, whose shapes are those of all chunks."""
+    chunk = _chunk_slice(chunks, index)
+    chunk_windows = _slice_windows(windows, chunk)
+    plan = plan_chunk(chunk_windows.lengths)
+    shape_of_length = {shape.length: shape for shape in chunks.shapes}
+    plan = plan.with_shapes(tuple(shape_of_length[shape.length] for shape in plan.shapes))
+    if seed is not None:
+        [seed] = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64).tolist()
+    if output_counts is not None:
+        output_counts = output_counts._replace(of_window=output_counts.of_window[chunk])
+    return Loader(chunk_windows, plan, layout, seed, output_counts)
+
+
+def _chunk_slice(chunks: Chunks, index: int) -> slice:
+    return slice(int(chunks.offsets[index]), int(chunks.offsets[index + 1]))
+
+
+def _slice_windows(windows: Windows, chunk: slice) -> Windows:
+    return Windows(windows.record_batch.slice(chunk.start, chunk.stop - chunk.start))

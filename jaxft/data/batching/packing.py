@@ -1,4 +1,4 @@
-"""Decides which windows share a row: best-fit packing, length buckets, and ragged index arithmetic."""
+"""Decides which windows share a row: best-fit packing, blocks within rows, length buckets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,24 +9,33 @@ from jaxft.data.batching.batch import Shape
 from jaxft.data.ragged import offsets_from_lengths
 
 SHORTEST_BLOCK = 32
-# What attention over a row costs beside all else is the row's length by this: MiniLM's quarter of a step at 128.
+# Attention over a row costs the row's length divided by this, relative to everything else in a step.
+# MiniLM spends a quarter of a step on attention at length 128.
 LENGTH_OF_EQUAL_COST = 384
-SAMPLE = 20_000  # windows that a choice between blocks is made by
+SAMPLE = 20_000  # windows by which a block length is chosen
 
 
 def best_fit(
-    lengths: np.ndarray, capacity: int, most: int | None = None, block: int | None = None
+    lengths: np.ndarray, capacity: int, max_segments: int | None = None, block: int | None = None
 ) -> list[np.ndarray]:
-    """Packs pieces into rows by best-fit-decreasing: each row is an array of indices into `lengths`.
+    """Packs windows into rows by best-fit-decreasing.
 
-    Longest first, each piece goes to the row whose free room is the smallest that holds it. A row that holds
-    `most` pieces takes no more. With `block` a row that a piece no longer than it begins is no longer either, and
-    holds a proportional part of `most`: rows of `capacity` come first, then rows of `block`. Rows are kept in
-    stacks by their free room, and a bitmask says which stacks are not empty, so that n pieces take O(n) for a given
-    capacity. How the rows are made up in lengths depends only on the multiset of lengths; among equal lengths the
-    order given decides.
+    Longest first, each window goes to the row whose free room is the smallest that holds it. Rows are kept in stacks
+    by their free room, and a bitmask says which stacks are not empty, so that n windows take O(n) for a fixed capacity.
+    The rows' lengths depend only on the multiset of window lengths. The input order decides among equal lengths.
 
-    Raises ValueError for a length below 1 or above `capacity`.
+    Args:
+      lengths: int `[N]`.
+      capacity: slots of a row.
+      max_segments: windows that a row holds at most; default as many as fit.
+      block: slots of a short row. A row whose first window fits a block is a short row and holds a proportional share
+        of `max_segments`. Rows of `capacity` come first, then short rows. Default: no short rows.
+
+    Returns:
+      The windows of each row, as indices into `lengths`.
+
+    Raises:
+      ValueError: a length is below 1 or above `capacity`.
     """
     lengths = np.asarray(lengths, np.int64)
     if len(lengths) == 0:
@@ -37,8 +46,8 @@ def best_fit(
     order = np.argsort(-lengths, kind="stable")
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     open_rooms = 0  # bit r is set when a row with r free slots is open
-    free: list[int] = []  # pieces that each row may still take
-    most = most or capacity
+    free: list[int] = []  # windows that each row may still take
+    max_segments = max_segments or capacity
     row_of = []
     for length in lengths[order].tolist():
         fitting = open_rooms >> length
@@ -49,7 +58,7 @@ def best_fit(
                 open_rooms ^= 1 << room
         else:
             room, row = capacity if length > block else block, len(free)
-            free.append(most * room // capacity)
+            free.append(max_segments * room // capacity)
         free[row] -= 1
         if room > length and free[row] > 0:
             by_room[room - length].append(row)
@@ -60,83 +69,103 @@ def best_fit(
     return np.split(order[by_row], np.cumsum(np.bincount(rows))[:-1])
 
 
-class Packed(NamedTuple):
-    """Windows packed into rows of one length, those rows first that hold a window longer than a block.
+class PackedRows(NamedTuple):
+    """Windows laid into rows. Rows with a window longer than a block come first.
 
     Attributes:
       members: int64 `[N]`, the windows, row by row.
-      starts: int64 `[N]`, the slot of its row where each begins.
-      first: int64 `[R + 1]`, where each row begins in `members`, and the last ends.
-      whole_rows: how many rows hold a window longer than a block.
+      starts: int64 `[N]`, the slot of its row where each window begins.
+      offsets: int64 `[R + 1]`, where each row begins in `members`, and where the last one ends.
+      whole_rows: number of rows that hold a window longer than a block.
     """
 
     members: np.ndarray
     starts: np.ndarray
-    first: np.ndarray
+    offsets: np.ndarray
     whole_rows: int
 
+    @property
+    def max_segments(self) -> int:
+        """The most windows that a row holds, at least 1."""
+        return int(np.diff(self.offsets).max(initial=1))
 
-def pack_rows(lengths: np.ndarray, shape: Shape, most: int | None = None) -> Packed:
-    """Packs windows by `best_fit` into rows of `shape.length`, where they fit of blocks of `shape.block_length`.
 
-    most: windows that a row holds at most.
+def one_window_rows(count: int) -> PackedRows:
+    """Returns `count` rows of one window each."""
+    return PackedRows(np.arange(count), np.zeros(count, np.int64), np.arange(count + 1), 0)
+
+
+def pack_rows(lengths: np.ndarray, shape: Shape, max_segments: int | None = None) -> PackedRows:
+    """Packs windows by `best_fit` into rows of `shape.length`, made of blocks of `shape.block_length` where they fit.
+
+    max_segments: windows that a row holds at most.
     """
     lengths = np.asarray(lengths, np.int64)
     block = shape.block_length or shape.length
-    in_row = shape.length // block
-    bins = best_fit(lengths, shape.length, most, block)
+    blocks_per_row = shape.length // block
+    bins = best_fit(lengths, shape.length, max_segments, block)
     members = np.concatenate(bins) if bins else np.empty(0, np.int64)
-    size = np.array([len(one) for one in bins], np.int64)
-    longest = lengths[members[offsets_from_lengths(size)[:-1]]]  # its first
-    whole = int(np.count_nonzero(longest > block)) if block < shape.length else len(bins)
-    # Bins beyond the whole rows are blocks, `in_row` of them a row.
-    place = np.arange(len(bins)) - whole
-    row = np.where(place < 0, place + whole, whole + place // in_row)
-    begin = np.where(place < 0, 0, place % in_row * block)
+    size = np.array([len(windows) for windows in bins], np.int64)
+    longest = lengths[members[offsets_from_lengths(size)[:-1]]]  # the first window of each bin
+    whole_rows = int(np.count_nonzero(longest > block)) if block < shape.length else len(bins)
+    # Bins after the whole rows are blocks, `blocks_per_row` of them in a row.
+    place = np.arange(len(bins)) - whole_rows
+    row = np.where(place < 0, place + whole_rows, whole_rows + place // blocks_per_row)
+    begin = np.where(place < 0, 0, place % blocks_per_row * block)
     within = offsets_from_lengths(lengths[members])[:-1]
     within = within - np.repeat(within[offsets_from_lengths(size)[:-1]], size)
-    first = np.concatenate(([0], np.cumsum(np.bincount(row, weights=size), dtype=np.int64)))
-    return Packed(members, within + np.repeat(begin, size), first.astype(np.int64), whole)
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(row, weights=size), dtype=np.int64)))
+    return PackedRows(members, within + np.repeat(begin, size), offsets.astype(np.int64), whole_rows)
 
 
-def choose_block_length(lengths: np.ndarray, rows: int, length: int, most: int | None = None) -> int:
-    """The block of `Shape` for windows in batches of `rows` rows of `length` by which steps take least time, or 0.
+def choose_block_length(lengths: np.ndarray, rows: int, length: int, max_segments: int | None = None) -> int:
+    """Returns the block length (see `Shape`) with which steps take least time, or 0 for no blocks.
 
-    A row cut into blocks takes less attention, with a little more padding. The choice is made by the rows that a
-    sample of the windows fills, each costing its slots and, by `LENGTH_OF_EQUAL_COST`, its attention.
+    A row cut into blocks needs less attention and has a little more padding. The choice is made on the rows that a
+    sample of the windows fills: each costs its slots and, by `LENGTH_OF_EQUAL_COST`, its attention.
+
+    Args:
+      lengths: int `[N]`, of the windows.
+      rows: rows of a batch.
+      length: slots of a row.
+      max_segments: windows that a row holds at most.
     """
     lengths = np.asarray(lengths, np.int64)
     sample = lengths[:: max(1, len(lengths) // SAMPLE)]
-    best, cheapest, block = 0, np.inf, length
+    best, lowest_cost, block = 0, np.inf, length
     while True:
-        packed = pack_rows(sample, Shape(rows, length, block % length), most)
-        count = len(packed.first) - 1
-        every = whole_row_period(packed.whole_rows, count, rows)
-        seen = block + (length - block) / every if every else block  # of a row, by a position in the mean
-        cost = count * (1 + seen / LENGTH_OF_EQUAL_COST)
-        if cost < cheapest:
-            best, cheapest = block % length, cost
+        packed = pack_rows(sample, Shape(rows, length, block % length), max_segments)
+        count = len(packed.offsets) - 1
+        period = choose_whole_row_period(packed.whole_rows, count, rows)
+        # The slots of a row that a position attends to, on average.
+        attended = block + (length - block) / period if period else block
+        cost = count * (1 + attended / LENGTH_OF_EQUAL_COST)
+        if cost < lowest_cost:
+            best, lowest_cost = block % length, cost
         block, odd = divmod(block, 2)
-        if odd or block < SHORTEST_BLOCK or (most and most < length // block):
+        if odd or block < SHORTEST_BLOCK or (max_segments and max_segments < length // block):
             return best
 
 
-def whole_row_period(whole: int, count: int, rows: int) -> int:
-    """The `every` of `Shape` for `count` rows in batches of `rows`, of which `whole` hold longer segments."""
-    if whole == 0:
+def choose_whole_row_period(whole_rows: int, count: int, rows: int) -> int:
+    """Returns the largest `Shape.whole_row_period` for `count` rows, of which `whole_rows` hold longer windows.
+
+    rows: rows of a batch, which the period divides. 0 if there are no whole rows.
+    """
+    if whole_rows == 0:
         return 0
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and -(-count // n) >= whole)
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and -(-count // n) >= whole_rows)
 
 
 def default_edges(max_length: int) -> list[int]:
-    """Bucket lengths for one window a row: powers of two from 32, and `max_length` itself."""
+    """Returns bucket lengths for rows of one window: powers of two from 32, and `max_length` itself."""
     return [2**k for k in range(5, max_length.bit_length()) if 2**k < max_length] + [max_length]
 
 
 def bucket_index(lengths: np.ndarray, edges: Sequence[int]) -> np.ndarray:
-    """The index of the smallest of the rising `edges` that holds each length: int64 `[N]`.
+    """Returns the index of the smallest of the rising `edges` that holds each length: int64 `[N]`.
 
-    Raises ValueError where the last edge is too short.
+    Raises ValueError if the last edge is too short.
     """
     if len(lengths) and np.max(lengths) > edges[-1]:
         raise ValueError(f"length {np.max(lengths)} is above the last bucket, {edges[-1]}")

@@ -5,8 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from jaxft.data.batching.batch import Batch
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.batch import Batch, Batches
 
 
 class Prefetch:
@@ -16,7 +15,7 @@ class Prefetch:
       stall: seconds that the consumer has waited for batches so far.
     """
 
-    def __init__(self, loader: Loader, start: int, stop: int, depth: int):
+    def __init__(self, loader: Batches, start: int, stop: int, depth: int):
         self.stall = 0.0
         self._ready: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
@@ -61,7 +60,7 @@ class Prefetch:
         self.close()
 
 
-def _produce(loader: Loader, start: int, stop: int, ready: queue.Queue, closed: threading.Event) -> None:
+def _produce(loader: Batches, start: int, stop: int, ready: queue.Queue, closed: threading.Event) -> None:
     try:
         for step in range(start, stop):
             item = (step, loader.batch(step))
@@ -73,7 +72,7 @@ def _produce(loader: Loader, start: int, stop: int, ready: queue.Queue, closed: 
         ready.put(error)
 
 
-def prefetch(loader: Loader, start: int, stop: int, depth: int = 2) -> Prefetch:
+def prefetch(loader: Batches, start: int, stop: int, depth: int = 2) -> Prefetch:
     """Steps `start` up to `stop` (exclusive) with their batches, built in a thread up to `depth` ahead.
 
     An error in building a batch is raised where the consumer asks for that batch. Close it (or use it in a

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.data.batching.batch import word_values
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
-from jaxft.data.batching.loader import OUTPUT_MULTIPLE, Loader
+from jaxft.data.batching.plan import OUTPUT_MULTIPLE
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.conll import read_conll
 from tests.conftest import REPOSITORY
@@ -19,26 +20,29 @@ WNUT17 = REPOSITORY / "../shared/data/wnut17"
 
 
 def corpus_of(lengths):
-    """One window for each length, special tokens included."""
+    """Returns sentences of which each gives one window of its length, special tokens included."""
     return plain(*[" ".join(np.resize(list("abcdefgh"), n - 2)) for n in lengths])
 
 
-def loader_of(lengths, max_length=32, chunk=None, **settings):
+def loader_of(lengths, max_length=32, **settings):
+    """Returns the loader of windows of these lengths."""
     windows = encode_sentences(corpus_of(lengths), tokenizer(), LABELS, max_length=max_length)
     settings = {"rows": 4, "max_length": max_length, "pad_id": 0} | settings
-    return ChunkedLoader(windows, chunk=chunk, **settings) if chunk else Loader(windows, **settings)
+    return make_loader(windows, **settings)
 
 
-def seen(batch):
+def windows_in(batch):
+    """Returns the windows of a batch, row by row."""
     return batch.windows[batch.windows >= 0].tolist()
 
 
-def equal(one, other):
+def equal(left, right):
+    """Tells whether two batches are the same in all they hold."""
     return (
-        all(np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays)
-        and np.array_equal(one.windows, other.windows)
-        and np.array_equal(one.starts, other.starts)
-        and one[3:] == other[3:]
+        all(np.array_equal(left.arrays[name], right.arrays[name]) for name in left.arrays)
+        and np.array_equal(left.windows, right.windows)
+        and np.array_equal(left.starts, right.starts)
+        and (left.tokens, left.shape) == (right.tokens, right.shape)
     )
 
 
@@ -55,18 +59,25 @@ SETTINGS = st.fixed_dictionaries(
 
 
 @settings(max_examples=40, deadline=None)
-@given(LENGTHS, SETTINGS, st.integers(1, 60), st.randoms(use_true_random=False))
+@given(
+    LENGTHS.filter(lambda lengths: len(lengths) > 1),
+    SETTINGS,
+    st.integers(1, 60),
+    st.randoms(use_true_random=False),
+)
 def test_chunks_are_batched_as_their_windows_alone_and_an_epoch_holds_every_window_once(
     lengths, setting, chunk, random
 ):
-    """In any order of asking, with only a chunk's plan at hand."""
+    """Holds in any order of asking, with only one chunk's plan in memory."""
     corpus = encode_sentences(corpus_of(lengths), tokenizer(), LABELS, max_length=32)
     options = {"max_length": 32, "pad_id": 0} | setting
-    loader = ChunkedLoader(corpus, chunk=chunk, **options)
+    chunk = min(chunk, len(lengths) - 1)
+    loader = make_loader(corpus, chunk=chunk, **options)
+    assert isinstance(loader, ChunkedLoader)
     batches = [loader.batch(step) for step in range(2 * loader.steps_per_epoch)]
     for epoch in range(2):
         of_epoch = batches[epoch * loader.steps_per_epoch :][: loader.steps_per_epoch]
-        windows = [window for batch in of_epoch for window in seen(batch)]
+        windows = [window for batch in of_epoch for window in windows_in(batch)]
         assert sorted(windows) == list(range(len(lengths)))
         tokens, slots = sum(batch.tokens for batch in of_epoch), sum(batch.shape.slots for batch in of_epoch)
         assert tokens == sum(lengths) and loader.padding_fraction == pytest.approx(1 - tokens / slots)
@@ -79,9 +90,9 @@ def test_chunks_are_batched_as_their_windows_alone_and_an_epoch_holds_every_wind
                 corpus.input_ids[slice(*corpus.offsets[batch.windows[place] :][:2])],
             )
             assert np.array_equal(batch.arrays["input_ids"][place[0], start : start + len(ids)], ids)
-    again = ChunkedLoader(corpus, chunk=chunk, **options)
+    remade = make_loader(corpus, chunk=chunk, **options)
     for step in random.sample(range(len(batches)), len(batches)):
-        assert equal(again.batch(step), batches[step])
+        assert equal(remade.batch(step), batches[step])
 
 
 @settings(max_examples=80, deadline=None)
@@ -92,8 +103,10 @@ def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, 
     batches = [loader.batch(step) for step in range(epochs * loader.steps_per_epoch)]
     for epoch in range(epochs):
         of_epoch = batches[epoch * loader.steps_per_epoch : (epoch + 1) * loader.steps_per_epoch]
-        assert sorted(w for batch in of_epoch for w in seen(batch)) == list(range(len(lengths)))
-    assert {batch.arrays["input_ids"].shape for batch in batches} == {shape[:2] for shape in loader.shapes}
+        assert sorted(w for batch in of_epoch for w in windows_in(batch)) == list(range(len(lengths)))
+    assert {batch.arrays["input_ids"].shape for batch in batches} == {
+        (shape.rows, shape.length) for shape in loader.shapes
+    }
     assert len({batch.windows.shape for batch in batches}) == 1
     other = loader_of(lengths, **setting)
     for step in random.choices(range(len(batches)), k=10):
@@ -132,25 +145,25 @@ def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, s
 @settings(max_examples=30, deadline=None)
 @given(LENGTHS, SETTINGS, st.randoms(use_true_random=False))
 def test_processes_build_their_rows_of_the_same_batches(lengths, setting, random):
-    """The rows dealt to two loaders make up those of one that builds all; the rest of a batch is the same."""
+    """Checks that rows dealt to two loaders are those of one that builds all, the rest being the same."""
     rows = setting["rows"]
-    whole = loader_of(lengths, **setting)
+    complete = loader_of(lengths, **setting)
     mine = np.array(sorted(random.sample(range(rows), random.randint(0, rows))), np.int64)
     others = np.setdiff1d(np.arange(rows), mine)
     for only in (mine, others):
-        part = loader_of(lengths, **setting, only=only)
-        for step in range(whole.steps_per_epoch):
-            all_rows, some = whole.batch(step), part.batch(step)
+        partial = loader_of(lengths, **setting, only=only)
+        for step in range(complete.steps_per_epoch):
+            all_rows, its_rows = complete.batch(step), partial.batch(step)
             cut = {name: array[only] for name, array in all_rows.arrays.items()}
-            assert equal(all_rows._replace(arrays=cut), some)
-            assert all(array.dtype == all_rows.arrays[name].dtype for name, array in some.arrays.items())
+            assert equal(all_rows._replace(arrays=cut), its_rows)
+            assert all(array.dtype == all_rows.arrays[name].dtype for name, array in its_rows.arrays.items())
 
 
 @settings(max_examples=80, deadline=None)
 @given(corpora(), st.integers(3, 30), SETTINGS)
 def test_arrays_say_what_the_windows_say(corpus, max_length, setting):
     windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length)
-    loader = Loader(windows, max_length=max_length, pad_id=7, **(setting | {"buckets": None}))
+    loader = make_loader(windows, max_length=max_length, pad_id=7, **(setting | {"buckets": None}))
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
         arrays = {name: array.copy() for name, array in batch.arrays.items()}
@@ -180,8 +193,8 @@ def test_arrays_say_what_the_windows_say(corpus, max_length, setting):
 @given(corpora(), st.integers(3, 30), SETTINGS, st.booleans())
 def test_every_word_comes_back_exactly_once(corpus, max_length, setting, context):
     windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
-    loader = Loader(windows, max_length=max_length, pad_id=0, **(setting | {"buckets": None}))
-    back = []
+    loader = make_loader(windows, max_length=max_length, pad_id=0, **(setting | {"buckets": None}))
+    word_labels = []
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
         ids = batch.arrays["input_ids"]
@@ -192,17 +205,19 @@ def test_every_word_comes_back_exactly_once(corpus, max_length, setting, context
             first = tokenizer()([[corpus[s].words[w].replace("\ud83d", "")]], is_split_into_words=True)
             assert token == (first["input_ids"][0] if len(first["input_ids"][0]) > 2 else [2, 1])[1]
             assert label == (LABELS.get(corpus[s].tags[w], 0) if corpus[s].tags else 0)
-            back.append((s, w))
-    assert sorted(back) == [(s, w) for s, sentence in enumerate(corpus) for w in range(len(sentence.words))]
+            word_labels.append((s, w))
+    assert sorted(word_labels) == [
+        (s, w) for s, sentence in enumerate(corpus) for w in range(len(sentence.words))
+    ]
 
 
 def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
     lengths = np.random.default_rng(1).integers(3, 33, 200)
     loader, other = loader_of(lengths, seed=1), loader_of(lengths, seed=2)
     n = loader.steps_per_epoch
-    epochs = [[seen(loader.batch(e * n + s)) for s in range(n)] for e in range(3)]
+    epochs = [[windows_in(loader.batch(e * n + s)) for s in range(n)] for e in range(3)]
     assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != [seen(other.batch(s)) for s in range(n)]
+    assert epochs[0] != [windows_in(other.batch(s)) for s in range(n)]
     # Not only the rows' order: which windows of equal length share a row changes too.
     rows = [
         {frozenset(r[r >= 0].tolist()) for s in range(n) for r in loader.batch(e * n + s).windows}
@@ -210,7 +225,9 @@ def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
     ]
     assert len(rows[0] & rows[1]) < len(rows[0]) / 2
     fixed = loader_of(lengths, shuffle=False)
-    assert [seen(fixed.batch(s)) for s in range(n)] == [seen(fixed.batch(n + s)) for s in range(n)]
+    assert [windows_in(fixed.batch(s)) for s in range(n)] == [
+        windows_in(fixed.batch(n + s)) for s in range(n)
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -222,35 +239,38 @@ def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
     st.integers(0, 2**32 - 1),
     st.sampled_from([None, 20]),
 )
-def test_shapes_say_how_many_positions_are_read_at_most(lengths, setting, parts, steps, seed, chunk):
-    """In any microbatch of the steps asked for, and no more than rounding beyond that."""
-    setting = setting | {"rows": setting["rows"] * parts, "chunk": chunk}
-    loader, plain = (loader_of(lengths, **setting) for _ in range(2))
+def test_shapes_say_how_many_positions_are_read_at_most(lengths, setting, microbatches, steps, seed, chunk):
+    """Holds for any microbatch of the steps that are counted, and the count is no larger than rounding makes it."""
+    setting = setting | {"rows": setting["rows"] * microbatches, "chunk": chunk}
+    plain = loader_of(lengths, **setting)
     output_counts = np.random.default_rng(seed).integers(0, np.array(lengths) + 1)
-    loader.count_outputs(output_counts, steps, parts)
-    assert [shape._replace(output_count=0) for shape in loader.shapes] == plain.shapes
+    loader = plain.with_output_counts(output_counts, steps, microbatches)
+    assert tuple(shape._replace(output_count=0) for shape in loader.shapes) == plain.shapes
+    assert all(shape.output_count == 0 for shape in plain.shapes)
     steps = -(-steps // loader.steps_per_epoch) * loader.steps_per_epoch  # of whole epochs
     most = dict.fromkeys(loader.shapes, 0)
     for step in range(steps):
         batch, same = loader.batch(step), plain.batch(step)
         assert np.array_equal(batch.windows, same.windows) and batch.shape in loader.shapes
-        read = np.where(batch.windows < 0, 0, output_counts[batch.windows]).reshape(parts, -1).sum(axis=1)
+        read = (
+            np.where(batch.windows < 0, 0, output_counts[batch.windows]).reshape(microbatches, -1).sum(axis=1)
+        )
         most[batch.shape] = max(most[batch.shape], read.max())
     for shape, count in most.items():
         assert count <= shape.output_count < count + OUTPUT_MULTIPLE
 
 
 def test_the_order_is_that_of_every_version():
-    """Pinned: a changed order would break the resume of runs begun by an earlier version."""
+    """Pins the order: another one would break the resume of runs begun by an earlier version."""
     loader = loader_of([3, 9, 9, 17, 17, 20, 30, 9, 9], rows=2, seed=5)
-    assert [seen(loader.batch(step)) for step in range(2 * loader.steps_per_epoch)] == PINNED
+    assert [windows_in(loader.batch(step)) for step in range(2 * loader.steps_per_epoch)] == PINNED
 
 
 PINNED = [[4, 2, 3, 8], [5, 7, 0, 1], [6], [2, 3, 1], [5, 7, 0, 4, 8], [6]]
 
 
 def test_an_order_has_a_hash_of_its_own():
-    """So that a resume, or another process, with a jaxft that orders data differently is found out."""
+    """Lets a resume or another process find out if its jaxft orders data differently."""
     lengths = [3, 9, 9, 17, 17, 20, 30, 9, 9]
     changes = ({}, {"seed": 1}, {"rows": 3}, {"pack": False})
     hashes = [loader_of(lengths, **changed).order() for changed in changes]
@@ -262,13 +282,13 @@ def test_an_order_has_a_hash_of_its_own():
 
 def test_a_single_sentence_makes_a_batch():
     loader = loader_of([5])
-    assert loader.steps_per_epoch == 1 and loader.shapes == [(4, 32, 0, 0, 0)]
-    assert len(seen(loader.batch(3))) == 1
+    assert loader.steps_per_epoch == 1 and loader.shapes == ((4, 32, 0, 0, 0),)
+    assert len(windows_in(loader.batch(3))) == 1
 
 
 def test_no_windows_no_batches():
     loader = loader_of([])
-    assert loader.steps_per_epoch == 0 and loader.shapes == []
+    assert loader.steps_per_epoch == 0 and loader.shapes == ()
     with pytest.raises(IndexError, match="no batch 0"):
         loader.batch(0)
 
@@ -280,7 +300,7 @@ def test_wnut17_packs_with_under_3_percent_waste_and_batches_are_quick():
     assert len(corpus) == 3394
     windows = encode_sentences(corpus, minilm(), labels, max_length=128)
     assert (windows.word >= 0).sum() == sum(len(s.words) for s in corpus)
-    loader = Loader(windows, rows=8, max_length=128, pad_id=0)
+    loader = make_loader(windows, rows=8, max_length=128, pad_id=0)
     assert loader.padding_fraction < 0.03
     took = []
     for step in range(2 * loader.steps_per_epoch):

@@ -37,8 +37,10 @@ def test_best_fit_is_best_fit_decreasing_and_loses_nothing(case, random):
     fills = sorted(sum(row) for row in slow_best_fit(lengths, capacity))
     assert sorted(sum(lengths[i] for i in row) for row in rows) == fills
     shuffled = random.sample(lengths, len(lengths))
-    again = best_fit(np.array(shuffled, np.int32), capacity)
-    assert [[shuffled[i] for i in row] for row in again] == [[lengths[i] for i in row] for row in rows]
+    shuffled_rows = best_fit(np.array(shuffled, np.int32), capacity)
+    assert [[shuffled[i] for i in row] for row in shuffled_rows] == [
+        [lengths[i] for i in row] for row in rows
+    ]
 
 
 def test_best_fit_refuses_what_cannot_fit():

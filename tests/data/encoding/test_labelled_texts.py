@@ -1,4 +1,6 @@
-"""Windows of texts: framed and shortened as transformers does, or read whole; packed with what belongs to each."""
+"""Windows of texts are framed and shortened as in transformers, or hold all of a text, and are packed with their labels."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.data.batching.batch import segment_labels
-from jaxft.data.batching.loader import Loader
+from jaxft.data.batching.choice import make_loader
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
@@ -16,14 +18,15 @@ TEXTS = st.lists(st.sampled_from("abcdefgh"), max_size=40).map(" ".join)
 
 
 def windows_of(pairs, max_length=16, tokenizer=tokenizer, labels=None, **options):
-    """Of (text, second text or None) pairs; labels by default their numbers."""
+    """Encodes pairs (text, second text or None); the labels are by default their numbers."""
     examples = [LabelledText(text, pair, None, f"x:{i}") for i, (text, pair) in enumerate(pairs)]
     labels = np.arange(len(examples), dtype=np.int32) if labels is None else labels
-    known = np.ones(len(examples), bool)
-    return encode_labelled_texts(examples, labels, known, tokenizer(), max_length=max_length, **options)
+    is_known = np.ones(len(examples), bool)
+    return encode_labelled_texts(examples, labels, is_known, tokenizer(), max_length=max_length, **options)
 
 
-def pieces(windows, name="input_ids"):
+def split_column(windows, name="input_ids"):
+    """Returns a column of token values as a list for each window."""
     return [a.tolist() for a in np.split(windows.column(name), windows.offsets[1:-1])]
 
 
@@ -35,67 +38,67 @@ def test_head_is_what_transformers_truncation_gives(pairs, paired, max_length):
     options = {"truncation": True, "max_length": max_length, "return_token_type_ids": True}
     theirs = tokenizer()(list(texts), seconds, **options)
     windows = windows_of([(a, b if paired else None) for a, b in pairs], max_length)
-    assert pieces(windows) == theirs["input_ids"]
+    assert split_column(windows) == theirs["input_ids"]
     if paired:
-        assert pieces(windows, "token_type_ids") == theirs["token_type_ids"]
+        assert split_column(windows, "token_type_ids") == theirs["token_type_ids"]
     full = tokenizer()(list(texts), seconds)["input_ids"]
     assert windows.column("lost").tolist() == [max(len(ids) - max_length, 0) for ids in full]
 
 
-def test_tail_and_head_with_tail():
+def test_long_texts_keep_their_tail_or_head_and_tail():
     text = "a b c d e f g h a b c d"
     ids = tokenizer()(text)["input_ids"][1:-1]
-    [tail] = pieces(windows_of([(text, None)], 10, truncation="tail"))
+    [tail] = split_column(windows_of([(text, None)], 10, truncation="tail"))
     assert tail[1:-1] == ids[-8:]
-    [both] = pieces(windows_of([(text, None)], 10, truncation="head+tail"))
-    assert both[1:-1] == ids[:2] + ids[-6:]
-    [pair] = pieces(windows_of([(text, "a b")], 13, truncation="tail"))
+    [head_and_tail] = split_column(windows_of([(text, None)], 10, truncation="head+tail"))
+    assert head_and_tail[1:-1] == ids[:2] + ids[-6:]
+    [pair] = split_column(windows_of([(text, "a b")], 13, truncation="tail"))
     assert pair[1:-1] == [*ids[-8:], 3, *ids[:2]]
 
 
 @settings(max_examples=80, deadline=None)
 @given(TEXTS, st.none() | TEXTS, st.integers(10, 24), st.integers(0, 2))
 def test_windows_hold_all_of_the_longer_text(text, pair, max_length, stride):
-    """Of one length, as few as can be, overlapping by the stride at least, weighing 1 together."""
+    """They have one length, are as few as possible, share at least the stride, and their weights add up to 1."""
     windows = windows_of([(text, pair)], max_length, truncation="windows", stride=stride)
-    found = pieces(windows)
+    framed = split_column(windows)
+    count = len(framed)
     assert windows.column("weights").sum() == pytest.approx(1)
-    assert windows.column("labels").tolist() == windows.sentence.tolist() == [0] * len(found)
-    assert max(map(len, found)) <= max_length and len({len(ids) for ids in found}) == 1
+    assert windows.column("labels").tolist() == windows.sentence.tolist() == [0] * count
+    assert max(map(len, framed)) <= max_length and len({len(ids) for ids in framed}) == 1
     longer = max(text, pair or "", key=lambda t: len(t.split()))
     if len(text.split()) == len((pair or "").split()):
         longer = text
-    whole = tokenizer()(longer)["input_ids"][1:-1]
-    ids = [one[1:-1] for one in found]
+    text_ids = tokenizer()(longer)["input_ids"][1:-1]
+    pieces = [ids[1:-1] for ids in framed]  # of the longer text
     lost = 0
     if pair is not None:
-        parts = [(one[: one.index(3)], one[one.index(3) + 1 :]) for one in ids]
-        ids = [part[longer is not text] for part in parts]
-        assert len({tuple(part[longer is text]) for part in parts}) == 1
+        sides = [(ids[: ids.index(3)], ids[ids.index(3) + 1 :]) for ids in pieces]
+        pieces = [side[longer is not text] for side in sides]
+        assert len({tuple(side[longer is text]) for side in sides}) == 1
         shorter = pair if longer is text else text
-        lost = len(tokenizer()(shorter)["input_ids"]) - 2 - len(parts[0][longer is text])
-    assert windows.column("lost").tolist() == [lost] * len(found)
-    covered = len(ids[0])
-    place = 0
-    for before, one in zip(ids[:-1], ids[1:], strict=True):
-        # Where it can stand: the farthest place that leaves no gap and the stride.
-        place = max(
-            p for p in range(place, place + len(before) - stride + 1) if whole[p : p + len(one)] == one
-        )
-        covered = place + len(one)
-    assert covered >= len(whole) or len(found) == 1 and ids[0] == whole
-    if len(found) > 1:
-        size = max_length - 2 if pair is None else len(ids[0])
-        assert len(found) <= -(-(len(whole) - stride) // max(size - stride, 1))
+        lost = len(tokenizer()(shorter)["input_ids"]) - 2 - len(sides[0][longer is text])
+    assert windows.column("lost").tolist() == [lost] * count
+    covered = len(pieces[0])
+    start = 0
+    for before, piece in itertools.pairwise(pieces):
+        # The piece may stand in several places: take the farthest one that leaves no gap and shares the stride.
+        starts = range(start, start + len(before) - stride + 1)
+        start = max(s for s in starts if text_ids[s : s + len(piece)] == piece)
+        covered = start + len(piece)
+    assert covered >= len(text_ids) or count == 1 and pieces[0] == text_ids
+    if count > 1:
+        size = max_length - 2 if pair is None else len(pieces[0])
+        assert count <= -(-(len(text_ids) - stride) // max(size - stride, 1))
 
 
-def test_the_real_tokenizers_frame():
-    """MiniLM's own file pads to 128 and cuts there; neither may reach us."""
+def test_a_real_tokenizers_padding_and_truncation_have_no_effect():
+    """MiniLM's tokenizer file pads to 128 tokens and cuts there."""
     text, pair = "The cat sat. " * 90, "A dog?"
     windows = windows_of([(text, pair)], 200, minilm, truncation="head")
     theirs = minilm()(text, pair, truncation=True, max_length=200)
-    assert pieces(windows) == [theirs["input_ids"]]
-    assert pieces(windows, "token_type_ids") == [theirs["token_type_ids"]]
+    assert split_column(windows) == [theirs["input_ids"]]
+    assert split_column(windows, "token_type_ids") == [theirs["token_type_ids"]]
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,7 +107,7 @@ def test_a_batch_holds_for_each_segment_what_belongs_to_its_window(pairs, segmen
     labels = np.random.default_rng(0).random((len(pairs), 3) if vector else len(pairs)).astype(np.float32)
     windows = windows_of(pairs, 24, labels=labels)
     arrays = segment_labels(np.float32, (3,) if vector else ())
-    loader = Loader(windows, rows=3, max_length=32, pad_id=0, arrays=arrays, segments=segments)
+    loader = make_loader(windows, rows=3, max_length=32, pad_id=0, arrays=arrays, segments=segments)
     seen = []
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
@@ -118,34 +121,34 @@ def test_a_batch_holds_for_each_segment_what_belongs_to_its_window(pairs, segmen
             window, start = batch.windows[row, segment], batch.arrays["starts"][row, segment]
             slots = slice(start, start + windows.lengths[window])
             assert (batch.arrays["segment_ids"][row, slots] == segment + 1).all()
-            assert batch.arrays["input_ids"][row, slots].tolist() == pieces(windows)[window]
+            assert batch.arrays["input_ids"][row, slots].tolist() == split_column(windows)[window]
             types = batch.arrays["token_type_ids"][row, slots].tolist()
-            assert types == pieces(windows, "token_type_ids")[window]
+            assert types == split_column(windows, "token_type_ids")[window]
             np.testing.assert_array_equal(batch.arrays["labels"][row, segment], labels[window])
             assert batch.arrays["weights"][row, segment] == 1
             seen.append(window)
     assert sorted(seen) == list(range(len(pairs)))
 
 
-def test_the_cache_tells_labels_texts_and_settings_apart(tmp_path):
-    def ids(*arguments, **options):
+def test_the_cache_distinguishes_labels_texts_and_settings(tmp_path):
+    def encode(*arguments, **options):
         windows = windows_of(*arguments, cache_dir=tmp_path, **options)
-        return pieces(windows), windows.column("labels").tolist()
+        return split_column(windows), windows.column("labels").tolist()
 
     text = "a b c d e f g h"
-    assert ids([(text, None)]) == ids([(text, None)])
+    assert encode([(text, None)]) == encode([(text, None)])
     assert len(list(tmp_path.iterdir())) == 1
     variants = [
-        ids([(text, "a")]),
-        ids([(text, None)], 8),
-        ids([(text, None)], 8, truncation="tail"),
-        ids([(text, None)], labels=np.array([5], np.int32)),
-        ids([(text, None)], labels=np.array([[1, 0]], np.float32)),
+        encode([(text, "a")]),
+        encode([(text, None)], 8),
+        encode([(text, None)], 8, truncation="tail"),
+        encode([(text, None)], labels=np.array([5], np.int32)),
+        encode([(text, None)], labels=np.array([[1, 0]], np.float32)),
     ]
     assert len({str(v) for v in variants}) == 5 and len(list(tmp_path.iterdir())) == 6
 
 
-def test_settings_that_cannot_work():
+def test_settings_that_cannot_work_are_refused():
     with pytest.raises(
         UserError, match=r"config.data.stride=14: expected 0 to 13 with config.data.max_length=16"
     ):

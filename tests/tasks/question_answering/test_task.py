@@ -1,6 +1,7 @@
-"""Question answering from text on: torch's loss and gradients, the same packed and unpacked, run_qa's answers."""
+"""Question answering from text on equals torch, packed and unpacked, and finds the answers of transformers' run_qa."""
 
 import functools
+import itertools
 import json
 
 import jax
@@ -27,10 +28,10 @@ from jaxft.training import step
 from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
 from tests.data.tiny_text import VOCABULARY, tokenizer
-from tests.models.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_equal_torch, randomize
 
 LENGTH = 24
-QUICK = {"xla_backend_optimization_level": 0}  # to compile
+QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly
 HF = BertConfig(
     vocab_size=len(VOCABULARY),
     hidden_size=24,
@@ -45,13 +46,13 @@ HF = BertConfig(
 
 
 def values_of(**changed):
-    given = {
+    defaults = {
         "task": "question_answering",
         "data.max_length": LENGTH,
         "data.stride": 4,
         "data.max_segments": 4,
     }
-    return settings_from_config(given | {key.replace("__", "."): value for key, value in changed.items()})
+    return settings_from_config(defaults | {key.replace("__", "."): value for key, value in changed.items()})
 
 
 def task_of(values):
@@ -59,22 +60,22 @@ def task_of(values):
 
 
 def questions(count=12, longest=40):
-    """Some contexts longer than a window, a third of the questions without an answer."""
+    """Returns questions of which some have contexts longer than a window, and a third have no answer."""
     rng = np.random.default_rng(3)
-    found = []
+    out = []
     for index in range(count):
         context = " ".join(rng.choice(list("abcdefgh"), rng.integers(2, longest)))
         low = int(2 * rng.integers(0, (len(context) + 1) // 2))
         high = min(low + int(rng.choice([1, 3, 5])), len(context))
         answers = () if index % 3 == 2 else (Answer(context[low:high], low),)
         text = " ".join(rng.choice(list("abcdefgh"), rng.integers(1, 6)))
-        found.append(Question(str(index), text, context, answers, f"x:{index}"))
-    return found
+        out.append(Question(str(index), text, context, answers, f"x:{index}"))
+    return out
 
 
 @functools.cache
 def setting():
-    """(values, network, torch's model, our parameters of it, its windows, compiled gradient)."""
+    """Returns (settings, network, torch's model, our parameters of it, windows, compiled gradient)."""
     values = values_of()
     net = make_network(
         task_of(values), bert_config.read_sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values)
@@ -94,18 +95,19 @@ def setting():
 
 
 def ours_of(net, tensors):
-    """Parameters by path; the head stands where an export puts it."""
+    """Returns torch's tensors as parameters by path, and checks that an export returns the tensors."""
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     renamed = {name.replace("qa_outputs", "classifier"): value for name, value in arrays.items()}
-    found, report = load_weights(bert_weights.TABLE, renamed, net.abstract)
+    parameters, report = load_weights(bert_weights.TABLE, renamed, net.abstract)
     assert not report.new and not report.ignored
-    back = save_weights(bert_weights.TABLE, net.task.to_transformers(found))
-    assert back.keys() == arrays.keys() and all(np.array_equal(back[name], arrays[name]) for name in back)
-    return found
+    exported = save_weights(bert_weights.TABLE, net.task.to_transformers(parameters))
+    assert exported.keys() == arrays.keys()
+    assert all(np.array_equal(exported[name], arrays[name]) for name in exported)
+    return parameters
 
 
 def mean_loss(*, pack=True):
-    """(loss, its gradient, weight) over all windows, from batches of one shape of the loader."""
+    """Returns (loss, its gradient, weight) over all windows, from batches of one shape."""
     _, net, _, parameters, windows, gradient = setting()
     options = {
         "pack": pack,
@@ -114,26 +116,23 @@ def mean_loss(*, pack=True):
         "segments": net.task.max_segments,
     }
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
-    found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
-    total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
-    return (
-        total / weight,
-        jax.tree.map(lambda *g: np.asarray(sum(g)) / weight, *(f[1] for f in found)),
-        weight,
-    )
+    results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
+    losses, gradients = zip(*results, strict=True)
+    total, weight = (sum(float(loss[i]) for loss in losses) for i in range(2))
+    return total / weight, jax.tree.map(lambda *g: np.asarray(sum(g)) / weight, *gradients), weight
 
 
-def test_loss_and_gradients_are_torchs_from_text_on():
-    """Windows, special tokens, token types, positions, packing, head and loss, all at once."""
+def test_loss_and_gradients_equal_torch_from_text_on():
+    """Covers windows, special tokens, token types, positions, packing, head and loss at once."""
     values, net, theirs, _, windows, _ = setting()
-    found = questions()
+    examples = questions()
     spans, weights = windows.column("labels"), windows.column("weights")
-    assert len(windows) > len(found) and 0 < (spans[:, 1] > 0).sum() < len(windows)
+    assert len(windows) > len(examples) and 0 < (spans[:, 1] > 0).sum() < len(windows)
     theirs.zero_grad()
-    wanted = 0.0
+    expected = 0.0
     encoded = tokenizer()(
-        [q.question for q in found],
-        [q.context for q in found],
+        [q.question for q in examples],
+        [q.context for q in examples],
         truncation="only_second",
         max_length=LENGTH,
         stride=values.data.stride,
@@ -141,25 +140,24 @@ def test_loss_and_gradients_are_torchs_from_text_on():
         return_token_type_ids=True,
     )
     for index, (first, last) in enumerate(spans.tolist()):
-        # One at a time: in a padded batch torch's softmax would be over the padding too.
+        # Each window by itself: in a padded batch torch's softmax would include the padding.
         names = ("input_ids", "token_type_ids", "attention_mask")
         inputs = {name: torch.tensor([encoded[name][index]]) for name in names}
         positions = {"start_positions": torch.tensor([first]), "end_positions": torch.tensor([last])}
         loss = theirs(**inputs, **positions).loss * weights[index] / weights.sum()
         loss.backward()
-        wanted += loss.item()
+        expected += loss.item()
     loss, gradients, weight = mean_loss()
-    assert weight == weights.sum() and loss == pytest.approx(wanted, rel=1e-5)
-    torchs = {
+    assert weight == weights.sum() and loss == pytest.approx(expected, rel=1e-5)
+    torch_gradients = {
         name.replace("qa_outputs", "classifier"): p.grad.numpy()
         for name, p in theirs.named_parameters()
         if p.grad is not None
     }
-    assert_gradients_are_torchs(bert_weights.TABLE, gradients, torchs, net.abstract)
+    assert_gradients_equal_torch(bert_weights.TABLE, gradients, torch_gradients, net.abstract)
 
 
-def test_packed_is_unpacked():
-    """Loss, gradients and answers."""
+def test_packed_loss_gradients_and_answers_equal_unpacked():
     packed, unpacked = mean_loss(), mean_loss(pack=False)
     assert packed[0] == pytest.approx(unpacked[0], rel=1e-5)
     for path, gradient in packed[1].items():
@@ -171,7 +169,7 @@ def test_packed_is_unpacked():
     def predict(parameters, batch):
         return net.task.predict(step.merge_model(net.graphdef, parameters), batch)[0]
 
-    found = []
+    answers = []
     for pack in (True, False):
         options = {
             "pack": pack,
@@ -182,27 +180,33 @@ def test_packed_is_unpacked():
         loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
         batches = [loader.batch(number) for number in range(loader.steps_per_epoch)]
         outputs = [(batch, jax.device_get(predict(parameters, batch.arrays))) for batch in batches]
-        found.append(net.task.collect(split, outputs))
-    for one, other in zip(*found, strict=True):
-        assert one.null == pytest.approx(other.null, abs=1e-4)
-        assert [c[:2] for c in one.candidates[:3]] == [c[:2] for c in other.candidates[:3]]
-        assert one.candidates[0].score == pytest.approx(other.candidates[0].score, abs=1e-4)
+        answers.append(net.task.collect(split, outputs))
+    for packed_answers, unpacked_answers in zip(*answers, strict=True):
+        assert packed_answers.null == pytest.approx(unpacked_answers.null, abs=1e-4)
+        assert spans_of(packed_answers)[:3] == spans_of(unpacked_answers)[:3]
+        scores = [ranked.candidates[0].score for ranked in (packed_answers, unpacked_answers)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
-def test_segments_have_a_softmax_of_their_own():
-    """Against torch on each segment by itself; one without weight counts for nothing, even if it is not finite."""
+def spans_of(ranked):
+    return [(candidate.start, candidate.end) for candidate in ranked.candidates]
+
+
+def test_each_segment_has_its_own_softmax():
+    """Equals torch on each segment by itself. A segment without weight does not count, even if it is not finite."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2, 10, 2)).astype(np.float32) * 5
     segments = np.array([[1, 1, 1, 2, 2, 2, 2, 3, 3, 0], [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]], np.int32)
     spans = np.array([[[1, 2], [3, 6], [7, 8]], [[0, 0], [0, 0], [0, 0]]], np.int32)
     weights = np.array([[1, 2, 0], [1, 0, 0]], np.float32)
     logits[0, 7:] = np.nan
-    wanted = 0.0
-    for row, segment, part in ((0, 0, slice(0, 3)), (0, 1, slice(3, 7)), (1, 0, slice(0, 4))):
+    expected = 0.0
+    for row, segment, tokens in ((0, 0, slice(0, 3)), (0, 1, slice(3, 7)), (1, 0, slice(0, 4))):
         for side in (0, 1):
-            at = torch.tensor([spans[row, segment, side] - part.start])
-            one = torch.nn.functional.cross_entropy(torch.tensor(logits[row, part, side])[None], at.long())
-            wanted += one.item() / 2 * weights[row, segment]
+            target = torch.tensor([spans[row, segment, side] - tokens.start])
+            side_logits = torch.tensor(logits[row, tokens, side])[None]
+            loss = torch.nn.functional.cross_entropy(side_logits, target.long())
+            expected += loss.item() / 2 * weights[row, segment]
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient_of(logits):
@@ -212,16 +216,20 @@ def test_segments_have_a_softmax_of_their_own():
         return jax.value_and_grad(loss, has_aux=True)(logits)
 
     (total, weight), gradient = gradient_of(logits)
-    assert total == pytest.approx(wanted, rel=1e-5) and weight == 4
+    assert total == pytest.approx(expected, rel=1e-5) and weight == 4
     assert np.isfinite(gradient).all() and not gradient[0, 7:].any() and not gradient[1, 4:].any()
 
 
 def run_qa(logits, offsets, contexts, *, n_best, max_answer):
-    """The rules of `postprocess_qa_predictions` for a question of several windows: ((start, end), score), null score.
+    """Applies the rules of `postprocess_qa_predictions` to a question of several windows.
 
-    offsets: None where a token isn't context.
+    Args:
+      offsets: None for a token that is not context.
+
+    Returns:
+      A list of ((start, end), score), and the score of no answer.
     """
-    null, found = None, []
+    null, answers = None, []
     for window, chars in zip(logits, offsets, strict=True):
         null = window[0].sum() if null is None else min(null, window[0].sum())
         tops = [np.argsort(window[:, side])[-1 : -n_best - 1 : -1] for side in (0, 1)]
@@ -231,67 +239,69 @@ def run_qa(logits, offsets, contexts, *, n_best, max_answer):
                     continue
                 if last < first or last - first + 1 > max_answer:
                     continue
-                found.append(((chars[first][0], chars[last][1]), window[first, 0] + window[last, 1]))
-    return sorted(found, key=lambda item: -item[1])[:n_best], null
+                answers.append(((chars[first][0], chars[last][1]), window[first, 0] + window[last, 1]))
+    return sorted(answers, key=lambda answer: -answer[1])[:n_best], null
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 6))
-def test_answers_are_those_of_run_qa(seed, count, max_answer):
+def test_answers_equal_those_of_run_qa(seed, count, max_answer):
     rng = np.random.default_rng(seed)
     logits, offsets, windows = [], [], []
     for window in range(count):
         length, begin = int(rng.integers(8, 20)), int(rng.integers(1, 5))
-        one = rng.normal(size=(length, 2)) * 4
-        one[:begin] -= 50  # so that the question's tokens are not among run_qa's likeliest
-        one[0] += 100  # and CLS always is
-        one[-1] -= 50
+        window_logits = rng.normal(size=(length, 2)) * 4
+        window_logits[:begin] -= 50  # the question's tokens are not among run_qa's likeliest
+        window_logits[0] += 100  # but CLS always is
+        window_logits[-1] -= 50
         starts = np.array([-1] * begin + [20 * window + 2 * i for i in range(length - begin - 1)] + [-1])
         ends = np.where(starts < 0, -1, starts + 1)
-        logits.append(one)
+        logits.append(window_logits)
         offsets.append([None if a < 0 else (a, b) for a, b in zip(starts, ends, strict=True)])
-        windows.append(answer_search.best_in_window(one, starts, ends, n_best=6, max_answer=max_answer))
-    found = answer_search.best_in_question(windows, n_best=6)
-    wanted, null = run_qa(
-        logits, offsets, None, n_best=7, max_answer=max_answer
-    )  # CLS is one of its likeliest
-    assert found.null == pytest.approx(null)
-    best: dict = {}
-    for span, score in wanted:
-        best.setdefault(span, score)
-    if wanted:
-        assert found.candidates[0][:2] == wanted[0][0]
-        assert found.candidates[0].score == pytest.approx(wanted[0][1])
-    assert found.candidates and len({c[:2] for c in found.candidates}) == len(found.candidates) <= 6
-    assert all(a.score >= b.score for a, b in zip(found.candidates, found.candidates[1:], strict=False))
+        windows.append(
+            answer_search.best_in_window(window_logits, starts, ends, n_best=6, max_answer=max_answer)
+        )
+    ranked = answer_search.best_in_question(windows, n_best=6)
+    # CLS is one of the 7 likeliest in run_qa.
+    expected, null = run_qa(logits, offsets, None, n_best=7, max_answer=max_answer)
+    assert ranked.null == pytest.approx(null)
+    candidates = ranked.candidates
+    if expected:
+        span, score = expected[0]
+        assert spans_of(ranked)[0] == span
+        assert candidates[0].score == pytest.approx(score)
+    assert candidates and len(set(spans_of(ranked))) == len(candidates) <= 6
+    assert all(a.score >= b.score for a, b in itertools.pairwise(candidates))
 
 
 def test_the_likeliest_pair_may_be_none_of_the_likeliest_tokens():
-    """Where all likely ends stand before all likely starts the others are looked at, so that there is an answer."""
+    """If all likely ends come before all likely starts the search takes all tokens, so there is an answer."""
     logits = np.zeros((6, 2))
     logits[5, 0], logits[1, 1] = 9, 9
     chars = np.array([-1, 0, 2, 4, 6, 8])
-    found = answer_search.best_in_window(
+    ranked = answer_search.best_in_window(
         logits, chars, np.where(chars < 0, -1, chars + 1), n_best=1, max_answer=3
     )
-    assert found.candidates == [Candidate(0, 1, 9.0)]
+    assert ranked.candidates == [Candidate(0, 1, 9.0)]
     nothing = answer_search.best_in_window(logits, np.full(6, -1), np.full(6, -1), n_best=1, max_answer=3)
     assert nothing.candidates == [] and nothing.null_odds == np.inf
 
 
-def test_what_is_said_of_a_question():
-    one = Question("1", "q", "ab cd", None, "x:1")
-    found = RankedAnswers([Candidate(0, 2, 2.0), Candidate(3, 5, 1.0)], 2.5)
-    said = answer_search.answer_record(one, found, None)
-    assert (said["predicted_answer"], said["start"], said["end"]) == ("ab", 0, 2)
-    assert [c["score"] for c in said["n_best"]] == pytest.approx([0.731059, 0.268941])
-    said = answer_search.answer_record(one, found, 0.6)  # no answer scores 0.5 more
-    assert said["predicted_answer"] == "ab" and [c["text"] for c in said["n_best"]] == ["", "ab", "cd"]
-    assert sum(c["score"] for c in said["n_best"]) == pytest.approx(1, abs=1e-5)
-    said = answer_search.answer_record(one, found, 0.4)
-    assert (said["predicted_answer"], said["start"], said["end"]) == ("", None, None)
-    assert said["score"] == said["n_best"][0]["score"]
-    assert answer_search.answer_record(one, RankedAnswers([], 1.0), None)["predicted_answer"] == ""
+def test_answer_record_gives_none_above_the_threshold():
+    question = Question("1", "q", "ab cd", None, "x:1")
+    ranked = RankedAnswers([Candidate(0, 2, 2.0), Candidate(3, 5, 1.0)], 2.5)
+    record = answer_search.answer_record(question, ranked, None)
+    assert (record["predicted_answer"], record["start"], record["end"]) == ("ab", 0, 2)
+    assert [answer["score"] for answer in record["n_best"]] == pytest.approx([0.731059, 0.268941])
+    record = answer_search.answer_record(question, ranked, 0.6)  # no answer scores 0.5 more
+    assert record["predicted_answer"] == "ab"
+    assert [answer["text"] for answer in record["n_best"]] == ["", "ab", "cd"]
+    assert sum(answer["score"] for answer in record["n_best"]) == pytest.approx(1, abs=1e-5)
+    record = answer_search.answer_record(question, ranked, 0.4)
+    assert (record["predicted_answer"], record["start"], record["end"]) == ("", None, None)
+    assert record["score"] == record["n_best"][0]["score"]
+    nothing = answer_search.answer_record(question, RankedAnswers([], 1.0), None)
+    assert nothing["predicted_answer"] == ""
 
 
 def test_settings_of_labels_are_refused():
@@ -306,28 +316,28 @@ def test_settings_of_labels_are_refused():
             values_of(**{f"eval__{key}": 0})
 
 
-def test_what_cannot_be_learnt_or_found_is_told(tmp_path):
-    """Answers that no window holds, long answers, long questions, contexts of train in dev, ids that stand twice."""
+def test_the_log_tells_what_cannot_be_learnt_or_found(tmp_path):
+    """Answers that no window holds, long answers, long questions, contexts of train in dev, repeated ids."""
     letters = " ".join("abcdefgh" * 6)
-    one = {"id": "1", "question": "a", "context": "a b c", "answers": [{"text": "b", "answer_start": 2}]}
+    short = {"id": "1", "question": "a", "context": "a b c", "answers": [{"text": "b", "answer_start": 2}]}
     spanning = {
         "question": "b",
         "context": letters,
         "answers": [{"text": letters[20:80], "answer_start": 20}],
     }
     lengthy = {"question": "c", "context": letters, "answers": [{"text": letters[:13], "answer_start": 0}]}
-    wordy = one | {"id": "2", "question": "a " * 30}
-    for name, records in (("train", [one, one, spanning, lengthy, wordy]), ("dev", [one, spanning])):
+    wordy = short | {"id": "2", "question": "a " * 30}
+    for name, records in (("train", [short, short, spanning, lengthy, wordy]), ("dev", [short, spanning])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    values, said = values_of(eval__max_answer=5), []
+    values, lines = values_of(eval__max_answer=5), []
     task, train = task_of(values), None
     for name in ("train", "dev"):
         source = str(tmp_path / f"{name}.jsonl")
-        found = task.read(values, name, source, said.append)
-        split = Split(name, source, found, task.encode(found, tokenizer(), values, cached=False))
-        train = train or found
-        task.check(split, train, said.append)
-    said = "\n".join(said)
+        examples = task.read(values, name, source, lines.append)
+        split = Split(name, source, examples, task.encode(examples, tokenizer(), values, cached=False))
+        train = train or examples
+        task.check(split, train, lines.append)
+    log = "\n".join(lines)
     for line in (
         "train.jsonl: 5 questions about 2 contexts, 0 of them without an answer",
         "warning: train: 1 questions have another one's id",
@@ -338,22 +348,22 @@ def test_what_cannot_be_learnt_or_found_is_told(tmp_path):
         "train: 1 of 5 questions have answers of more than 5 tokens, which are not predicted (config.eval.max_answer)",
         "train: 1 of 5 questions are shortened, by 20 tokens at most, to half of config.data.max_length",
     ):
-        assert line in said
+        assert line in log
 
 
 def test_thresholds_are_tuned_where_dev_has_questions_without_answers():
-    """Until then an evaluation takes the best one for itself; afterwards all take dev's, which may be none."""
+    """Until then an evaluation takes the threshold that is best for itself; afterwards dev's, which may be None."""
     task = task_of(values_of())
-    some = [Question(str(i), "a", "b c", (Answer("b", 0),) if i else (), "x") for i in range(3)]
-    found = [RankedAnswers([Candidate(0, 1, 1.0)], null) for null in (2.0, 0.5, 0.0)]  # odds 1, -0.5, -1
-    split = Split("dev", "x", some, None)
-    assert task.measure(split, found, 0.0, 1.0).compute()["f1"] == 1
-    task.tune(split, found)
+    examples = [Question(str(i), "a", "b c", (Answer("b", 0),) if i else (), "x") for i in range(3)]
+    ranked = [RankedAnswers([Candidate(0, 1, 1.0)], null) for null in (2.0, 0.5, 0.0)]  # odds 1, -0.5, -1
+    split = Split("dev", "x", examples, None)
+    assert task.measure(split, ranked, 0.0, 1.0).compute()["f1"] == 1
+    task.tune(split, ranked)
     assert task.tuned == {"null_threshold": 0.25}
     other = [RankedAnswers([Candidate(0, 1, 1.0)], 1.5)] * 3
     assert task.measure(split, other, 0.0, 1.0).compute()["has_answer_f1"] == 0
-    answered = Split("dev", "x", some[1:], None)
-    task.tune(answered, found[1:])
+    answered = Split("dev", "x", examples[1:], None)
+    task.tune(answered, ranked[1:])
     assert task.tuned == {"null_threshold": None}
     values = task.measure(split, other, 0.0, 1.0).compute()
     assert values["has_answer_f1"] == 1 and values["no_answer_f1"] == 0

@@ -1,4 +1,4 @@
-"""Text classification from text on: torch's loss and gradients, the same packed and unpacked, documents read whole."""
+"""Text classification from text on equals torch, packed and unpacked, and reads whole documents."""
 
 import functools
 import random
@@ -28,10 +28,10 @@ from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import compile_eval
 from tests.data.tiny_text import VOCABULARY, tokenizer
-from tests.models.parity import assert_gradients_are_torchs, randomize
+from tests.models.parity import assert_gradients_equal_torch, randomize
 
 LENGTH = 16
-QUICK = {"xla_backend_optimization_level": 0}  # to compile
+QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly
 HF = BertConfig(
     vocab_size=len(VOCABULARY),
     hidden_size=24,
@@ -84,7 +84,7 @@ def examples(problem, pair, count=11, longest=20):
 
 
 def gradient_of(net):
-    """Compiled: (parameters, batch) -> ((loss sum, weight), gradients), without dropout."""
+    """Returns the compiled (parameters, batch) -> ((loss sum, weight), gradients), without dropout."""
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient(parameters, batch):
@@ -97,13 +97,14 @@ def gradient_of(net):
 
 
 def mean_loss(net, gradient, parameters, windows, *, pack=True):
-    """(loss, its gradient) over all windows, from batches of one shape of the loader."""
+    """Returns (loss, its gradient) over all windows, from batches of one shape."""
     task = net.task
     options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.max_segments}
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
-    found = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
-    total, weight = (sum(float(f[0][i]) for f in found) for i in range(2))
-    return total / weight, jax.tree.map(lambda *g: np.asarray(sum(g)) / weight, *(f[1] for f in found))
+    results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
+    losses, gradients = zip(*results, strict=True)
+    total, weight = (sum(float(loss[i]) for loss in losses) for i in range(2))
+    return total / weight, jax.tree.map(lambda *g: np.asarray(sum(g)) / weight, *gradients)
 
 
 @functools.cache
@@ -113,7 +114,7 @@ def parameters_of(pool):
 
 
 class Pooled(torch.nn.Module):
-    """transformers' BERT under a head for one label that reads its states by another pool."""
+    """Reads the states of transformers' BERT by another pool, with a head for single labels."""
 
     def __init__(self, pool):
         super().__init__()
@@ -135,10 +136,10 @@ class Pooled(torch.nn.Module):
     [(SINGLE, False, "pooler"), (SINGLE, True, "pooler"), (MULTI, False, "pooler"), (NUMBER, True, "pooler")]
     + [(SINGLE, False, "cls"), (SINGLE, True, "mean"), (SINGLE, False, "max")],
 )
-def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
-    """Special tokens, token types, truncation, packing, pool, head and loss, all at once."""
+def test_loss_and_gradients_equal_torch_from_text_on(problem, pair, pool):
+    """Covers special tokens, token types, truncation, packing, pool, head and loss at once."""
     values = settings(problem, pair, model__pool=pool)
-    net, found = network(values), examples(problem, pair)
+    net, texts = network(values), examples(problem, pair)
     theirs = BertForSequenceClassification(HF_with(problem)) if pool == "pooler" else Pooled(pool)
     theirs.eval()
     randomize(theirs, 1)
@@ -147,28 +148,28 @@ def test_loss_and_gradients_are_torchs_from_text_on(problem, pair, pool):
     assert not report.new and not report.ignored
 
     encoded = tokenizer()(
-        [e.text for e in found],
-        [e.pair for e in found] if pair else None,
+        [e.text for e in texts],
+        [e.pair for e in texts] if pair else None,
         truncation=True,
         max_length=LENGTH,
         padding=True,
         return_token_type_ids=True,
         return_tensors="pt",
     )
-    labels = torch.tensor(net.task.label_type.encode_targets(found)[0])
-    wanted = theirs(**encoded, labels=labels.long() if problem == SINGLE else labels)
-    wanted.loss.backward()
+    labels = torch.tensor(net.task.label_type.encode_targets(texts)[0])
+    expected = theirs(**encoded, labels=labels.long() if problem == SINGLE else labels)
+    expected.loss.backward()
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
-    windows = net.task.encode(found, tokenizer(), values, cached=False)
+    windows = net.task.encode(texts, tokenizer(), values, cached=False)
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
-    assert loss == pytest.approx(wanted.loss.item(), rel=1e-5)
+    assert loss == pytest.approx(expected.loss.item(), rel=1e-5)
     padding = gradients["bert.embeddings.word_embeddings.weight"][0]
-    assert not padding.any()  # torch gives the padding token none, and no text of ours holds it
-    assert_gradients_are_torchs(bert_weights.TABLE, ours, gradients, net.abstract)
+    assert not padding.any()  # torch gives the padding token no gradient, and no text of ours has it
+    assert_gradients_equal_torch(bert_weights.TABLE, ours, gradients, net.abstract)
 
-    split = Split("dev", "dev", found, windows)
-    scores = net.task.label_type.score(wanted.logits.detach().numpy().astype(np.float64))
+    split = Split("dev", "dev", texts, windows)
+    scores = net.task.label_type.score(expected.logits.detach().numpy().astype(np.float64))
     np.testing.assert_allclose(collected(net, parameters, split), scores, atol=1e-5)
 
 
@@ -178,7 +179,7 @@ def HF_with(problem):
 
 
 def collected(net, parameters, split):
-    """What the task collects of the predictions of a split, through the compiled step of every verb."""
+    """Returns the task's predictions for a split, computed by the compiled step of every verb."""
     task = net.task
     loader = make_loader(
         split.windows,
@@ -195,20 +196,23 @@ def collected(net, parameters, split):
 
 
 @pytest.mark.parametrize("pool", ["pooler", "cls", "mean", "max"])
-def test_packed_and_unpacked_have_one_loss_and_gradient(pool):
+def test_packed_loss_and_gradient_equal_unpacked(pool):
     values = settings(MULTI, True, model__pool=pool)
     net, parameters = network(values), parameters_of(pool)
     windows = net.task.encode(examples(MULTI, True, longest=6), tokenizer(), values, cached=False)
     gradient = gradient_of(net)
-    packed, alone = (mean_loss(net, gradient, parameters, windows, pack=pack) for pack in (True, False))
-    np.testing.assert_allclose(packed[0], alone[0], rtol=1e-5)
+    packed, packed_gradient = mean_loss(net, gradient, parameters, windows, pack=True)
+    unpacked, unpacked_gradient = mean_loss(net, gradient, parameters, windows, pack=False)
+    np.testing.assert_allclose(packed, unpacked, rtol=1e-5)
     for name in parameters:
-        scale = np.abs(alone[1][name]).max()
-        np.testing.assert_allclose(packed[1][name], alone[1][name], atol=1e-3 * scale + 1e-6, err_msg=name)
+        tolerance = 1e-3 * np.abs(unpacked_gradient[name]).max() + 1e-6
+        np.testing.assert_allclose(
+            packed_gradient[name], unpacked_gradient[name], atol=tolerance, err_msg=name
+        )
 
 
-def test_pools_read_their_own_segment_only():
-    """By hand from the backbone's states: first, mean and largest of each segment; zeros of one that isn't there."""
+def test_pools_read_only_their_own_segment():
+    """Equals the first, mean and largest of each segment's states; the output of a missing segment is finite."""
     values = {pool: settings(model__pool=pool) for pool in ("cls", "mean", "max")}
     nets = {pool: network(v) for pool, v in values.items()}
     net = nets["cls"]
@@ -221,18 +225,17 @@ def test_pools_read_their_own_segment_only():
         parameters
     )[0]
     states = np.asarray(states)
-    head = [parameters["head/kernel"], parameters["head/bias"]]
+    kernel, bias = parameters["head/kernel"], parameters["head/bias"]
     pools = {"cls": lambda x: x[0], "mean": lambda x: x.mean(0), "max": lambda x: x.max(0)}
     for pool, pooled in pools.items():
-        one = nets[pool]
 
-        def logits_of(p, one=one):
-            return one.task.logits(step.merge_model(one.graphdef, p), batch)
+        def logits_of(p, net=nets[pool]):
+            return net.task.logits(step.merge_model(net.graphdef, p), batch)
 
         logits = jax.jit(logits_of, compiler_options=QUICK)(parameters)[0]
         for segment in range(batch["segment_ids"].max()):
-            own = states[batch["segment_ids"][0] == segment + 1]
-            np.testing.assert_allclose(logits[segment], pooled(own) @ head[0] + head[1], atol=1e-5)
+            expected = pooled(states[batch["segment_ids"][0] == segment + 1]) @ kernel + bias
+            np.testing.assert_allclose(logits[segment], expected, atol=1e-5)
         assert np.isfinite(logits).all()
 
 
@@ -264,7 +267,7 @@ def test_dropout_is_on_before_the_head_too():
 
 @pytest.mark.parametrize("problem", [SINGLE, MULTI, NUMBER])
 def test_r_drop_is_the_mean_of_two_passes_and_their_divergence(problem):
-    """Of a stand-in whose logits are the seed's; without dropout, as in evaluation, one pass."""
+    """The model is a stand-in whose logits depend on the seed."""
     values = settings(problem, loss__r_drop=0.7)
     task, rng = task_of(values), np.random.default_rng(0)
     labels, _ = task.label_type.encode_targets(examples(problem, False, 6))
@@ -280,20 +283,21 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence(problem):
         return logits.setdefault(key, jnp.asarray(rng.normal(size=size), jnp.float32))
 
     total, weight = task.loss(model, batch, DropoutSeed(jnp.uint32(1), jnp.int32(0)))
-    (one, other), problem = logits.values(), task.label_type
-    losses = [problem.loss(x, batch["labels"], batch["weights"]) for x in (one, other)]
-    want = (losses[0][0] + losses[1][0]) / 2 + 0.7 * problem.divergence(one, other, batch["weights"])
-    assert float(total) == pytest.approx(float(want)) and weight == losses[0][1]
-    assert float(want) != pytest.approx(float((losses[0][0] + losses[1][0]) / 2))
+    (first, second), label_type = logits.values(), task.label_type
+    losses = [label_type.loss(x, batch["labels"], batch["weights"]) for x in (first, second)]
+    mean = (losses[0][0] + losses[1][0]) / 2
+    expected = mean + 0.7 * label_type.divergence(first, second, batch["weights"])
+    assert float(total) == pytest.approx(float(expected)) and weight == losses[0][1]
+    assert float(expected) != pytest.approx(float(mean))
     task.loss(model, batch, None)
-    assert len(logits) == 3
+    assert len(logits) == 3  # without dropout there is only one pass
 
 
 @pytest.mark.parametrize(
     ("count", "cut"),
     [
         (40, [(0, 14), (13, 27), (26, 40)]),  # in windows of 14: three, evenly spread
-        (3000, [(i * 2986 // 214, i * 2986 // 214 + 14) for i in range(215)]),  # a long review, whole
+        (3000, [(i * 2986 // 214, i * 2986 // 214 + 14) for i in range(215)]),  # all of a long review
     ],
 )
 def test_a_document_has_the_mean_of_its_windows_logits(count, cut):
@@ -304,13 +308,13 @@ def test_a_document_has_the_mean_of_its_windows_logits(count, cut):
     windows = net.task.encode(documents, tokenizer(), values, cached=False)
     assert windows.sentence.tolist() == [0] * len(cut) + [1]
     assert {word for a, b in cut for word in range(a, b)} == set(range(count))
-    whole = collected(net, parameters, Split("dev", "dev", documents, windows))
-    parts = [LabelledText(" ".join(words[a:b]), None, "x", "x:1") for a, b in cut]
-    alone = net.task.encode(parts, tokenizer(), values, cached=False)
-    assert windows.input_ids[: alone.offsets[-1]].tolist() == alone.input_ids.tolist()
-    logits = np.log(collected(net, parameters, Split("dev", "dev", parts, alone)))
+    document_scores = collected(net, parameters, Split("dev", "dev", documents, windows))[0]
+    pieces = [LabelledText(" ".join(words[a:b]), None, "x", "x:1") for a, b in cut]
+    piece_windows = net.task.encode(pieces, tokenizer(), values, cached=False)
+    assert windows.input_ids[: piece_windows.offsets[-1]].tolist() == piece_windows.input_ids.tolist()
+    logits = np.log(collected(net, parameters, Split("dev", "dev", pieces, piece_windows)))
     np.testing.assert_allclose(
-        whole[0], net.task.label_type.score(logits.mean(0, keepdims=True))[0], atol=1e-5
+        document_scores, net.task.label_type.score(logits.mean(0, keepdims=True))[0], atol=1e-5
     )
 
 
@@ -344,8 +348,8 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
         (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.problem_type"),
     ],
 )  # fmt: skip
-def test_labels_that_teach_nothing(problem, labels, changed, message):
-    found = [LabelledText("a", None, label, "x:1") for label in labels]
+def test_labels_that_teach_nothing_are_refused(problem, labels, changed, message):
+    texts = [LabelledText("a", None, label, "x:1") for label in labels]
     with pytest.raises(UserError, match=message):
-        names = SequenceClassification.make_labels(SequenceClassification.find_labels(found))
+        names = SequenceClassification.make_labels(SequenceClassification.find_labels(texts))
         SequenceClassification(names, config=settings(problem, **changed))

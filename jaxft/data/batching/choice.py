@@ -1,0 +1,65 @@
+"""Chooses how batches are planned: all windows at once, chunk by chunk, or mixed from several data sets."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxft.data.batching import chunked
+from jaxft.data.batching.batch import TOKEN_LABELS, ArraySpec
+from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.loader import BatchLayout, Loader
+from jaxft.data.batching.mixed import WINDOWS_ONCE, Mix, plan_mixed_rows
+from jaxft.data.batching.packing import choose_block_length
+from jaxft.data.batching.plan import plan_rows
+from jaxft.data.encoding.windows import Windows
+
+
+def make_loader(
+    windows: Windows,
+    *,
+    rows: int,
+    max_length: int,
+    pad_id: int,
+    pack: bool = True,
+    buckets: Sequence[int] | None = None,
+    block: int | None = None,
+    segments: int | None = None,
+    seed: int = 0,
+    shuffle: bool = True,
+    mix: Mix = WINDOWS_ONCE,
+    chunk: int | None = None,
+    arrays: Mapping[str, ArraySpec] = TOKEN_LABELS,
+    only: np.ndarray | None = None,
+) -> Loader | ChunkedLoader:
+    """Makes up rows of `windows` and returns their batches.
+
+    Args:
+      rows, max_length, pack, buckets, block, segments: see `plan_rows`; with a mix, rows have one length and no blocks.
+      pad_id, arrays, only: see `BatchLayout`.
+      seed: of shuffling.
+      shuffle: without it each window comes once an epoch, in a fixed order.
+      mix: the proportions of data sets in shuffled batches; by default each window comes once an epoch.
+      chunk: how many windows are planned at once; default `chunked.CHUNK_WINDOWS`. More are shuffled within chunks.
+
+    Raises:
+      UserError: the mix does not fit the data sets.
+      ValueError: a window is longer than a row.
+    """
+    if only is not None and len(only) == rows:
+        only = None
+    layout = BatchLayout(pad_id, arrays, segments, only)
+    used_seed = seed if shuffle else None
+    sizes = {"rows": rows, "max_length": max_length, "pack": pack, "segments": segments}
+    if shuffle and (mix.kind != "size" or mix.by_task):
+        return Loader(windows, plan_mixed_rows(windows, mix, **sizes), layout, used_seed)
+    chunk = chunk or chunked.CHUNK_WINDOWS
+    if len(windows) <= chunk:
+        plan = plan_rows(windows.lengths, buckets=buckets, block=block, **sizes)
+        return Loader(windows, plan, layout, used_seed)
+    if pack and block is None:
+        block = choose_block_length(windows.lengths, rows, max_length, segments)
+    plan_chunk = functools.partial(plan_rows, buckets=buckets, block=block, **sizes)
+    return ChunkedLoader(
+        windows, chunked.plan_chunks(windows, plan_chunk, chunk), plan_chunk, layout, used_seed
+    )

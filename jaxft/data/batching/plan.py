@@ -1,0 +1,222 @@
+"""Plans an epoch: which windows the rows hold, and which rows each step takes, by seed and epoch alone."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.packing import (
+    PackedRows,
+    bucket_index,
+    choose_block_length,
+    choose_whole_row_period,
+    default_edges,
+    one_window_rows,
+    pack_rows,
+)
+
+OUTPUT_MULTIPLE = 16  # output counts are multiples of it: as many lines go through a CPU's products at a time
+
+
+class EpochPlan(NamedTuple):
+    """The windows and rows that one epoch draws.
+
+    Attributes:
+      windows: int64 `[N]`, the window at each place of `PackedRows.members`.
+      step_rows: int64 `[steps, R]`, the rows of each step, -1 for an empty row.
+      step_shapes: int64 `[steps]`, which of the plan's shapes each step has.
+    """
+
+    windows: np.ndarray
+    step_rows: np.ndarray
+    step_shapes: np.ndarray
+
+
+class Plan(Protocol):
+    """Rows that are made up once, and a pure function that draws each epoch's use of them."""
+
+    @property
+    def rows(self) -> PackedRows:
+        """The rows, in lengths: an epoch puts windows of the same lengths there."""
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of batches, by rising length."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps, the same for each epoch."""
+
+    @property
+    def padding_fraction(self) -> float:
+        """The share of slots that are padding."""
+
+    def with_shapes(self, shapes: tuple[Shape, ...]) -> "Plan":
+        """Returns the plan with more, or other, facts about its shapes."""
+
+    def draw_epoch(self, seed: int | None, epoch: int) -> EpochPlan:
+        """Returns the plan of an epoch; seed None keeps a fixed order."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """The plan where each window comes exactly once an epoch; see `plan_rows`.
+
+    Attributes:
+      lengths: int64 `[N]`, of the windows.
+      by_length: int64 `[N]`, the windows, shortest first.
+      rows_of_shape: the rows of each shape.
+    """
+
+    lengths: np.ndarray
+    by_length: np.ndarray
+    rows: PackedRows
+    shapes: tuple[Shape, ...]
+    rows_of_shape: tuple[np.ndarray, ...]
+
+    @property
+    def steps_of_shape(self) -> list[int]:
+        """Steps an epoch of each shape; empty rows fill the last one."""
+        return [
+            -(-len(rows) // shape.rows) for rows, shape in zip(self.rows_of_shape, self.shapes, strict=True)
+        ]
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        """Number of steps."""
+        return sum(self.steps_of_shape)
+
+    @property
+    def slots(self) -> int:
+        """Slots of an epoch."""
+        return sum(steps * shape.slots for steps, shape in zip(self.steps_of_shape, self.shapes, strict=True))
+
+    @property
+    def padding_fraction(self) -> float:
+        """The share of slots that are padding."""
+        return float(1 - self.lengths.sum() / self.slots) if self.slots else 0.0
+
+    def with_shapes(self, shapes: tuple[Shape, ...]) -> "RowPlan":
+        """Returns the plan with more, or other, facts about its shapes."""
+        return RowPlan(self.lengths, self.by_length, self.rows, shapes, self.rows_of_shape)
+
+    def draw_epoch(self, seed: int | None, epoch: int) -> EpochPlan:
+        """Draws which of the windows of equal length goes where, and the order of rows and steps.
+
+        This equals shuffling the windows, then packing them by best fit, but does not pack again.
+        """
+        windows, orders = self.rows.members, [np.arange(len(rows)) for rows in self.rows_of_shape]
+        step_order = np.arange(self.steps_per_epoch)
+        period = self.shapes[0].whole_row_period if self.shapes else 0
+        whole_row_places = np.arange(0, len(orders[0]), period) if period else np.empty(0, np.int64)
+        if seed is not None:
+            bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
+            replacement = np.empty_like(self.by_length)
+            replacement[self.by_length] = shuffle_equal_lengths(bits, self.lengths)
+            windows = replacement[windows]
+            orders = [random_permutation(bits, len(order)) for order in orders]
+            if len(orders) > 1:
+                step_order = random_permutation(bits, len(step_order))
+            whole_row_places = whole_row_places[random_permutation(bits, len(whole_row_places))]
+        if period > 1:
+            orders = [_place_whole_rows(orders[0], self.rows.whole_rows, whole_row_places)]
+        step_rows = np.full((self.steps_per_epoch, self.shapes[0].rows if self.shapes else 0), -1, np.int64)
+        first_step = 0
+        for rows, order, steps in zip(self.rows_of_shape, orders, self.steps_of_shape, strict=True):
+            step_rows[first_step:].reshape(-1)[: len(rows)] = rows[order]
+            first_step += steps
+        step_shapes = np.repeat(np.arange(len(self.shapes)), self.steps_of_shape)
+        return EpochPlan(windows, step_rows[step_order], step_shapes[step_order])
+
+
+def _place_whole_rows(order: np.ndarray, whole_rows: int, places: np.ndarray) -> np.ndarray:
+    """Moves the first `whole_rows` rows to the first of the `places` in `order`, and keeps the others' order."""
+    is_whole = order < whole_rows
+    at_place = np.zeros(len(order), bool)
+    at_place[places[:whole_rows]] = True
+    placed = np.empty_like(order)
+    placed[at_place], placed[~at_place] = order[is_whole], order[~is_whole]
+    return placed
+
+
+def plan_rows(
+    lengths: np.ndarray,
+    *,
+    rows: int,
+    max_length: int,
+    pack: bool = True,
+    buckets: Sequence[int] | None = None,
+    segments: int | None = None,
+    block: int | None = None,
+) -> RowPlan:
+    """Makes up the rows of windows of these `lengths`.
+
+    Args:
+      lengths: int `[N]`, of the windows.
+      rows: rows of a batch.
+      max_length: slots of a packed row.
+      pack: whether windows share rows; else each row holds one, and has the length of its bucket.
+      buckets: rising row lengths for `pack=False`; default powers of two up to `max_length`.
+      segments: windows that a packed row holds at most; default as many as fit.
+      block: length of the blocks of packed rows, 0 for whole rows (all batches then have one shape, whatever the
+        windows are); default the one that takes least time.
+
+    Raises:
+      ValueError: a window is longer than `max_length`, or than the last bucket.
+    """
+    lengths = lengths.astype(np.int64)
+    period = 0
+    if pack:
+        if block is None:
+            block = choose_block_length(lengths, rows, max_length, segments)
+        packed = pack_rows(lengths, Shape(rows, max_length, block), segments)
+        count = len(packed.offsets) - 1
+        if block:
+            period = choose_whole_row_period(packed.whole_rows, count, rows)
+        edges, edge_of_row = [max_length], np.zeros(count, np.int64)
+    else:
+        block, packed = 0, one_window_rows(len(lengths))
+        edges = default_edges(max_length) if buckets is None else list(buckets)
+        edge_of_row = bucket_index(lengths, edges)
+    used = np.unique(edge_of_row)
+    return RowPlan(
+        lengths,
+        np.argsort(lengths, kind="stable"),
+        packed,
+        tuple(Shape(rows, int(edges[index]), block, period) for index in used),
+        tuple(np.flatnonzero(edge_of_row == index) for index in used),
+    )
+
+
+def random_permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:
+    """Draws a random order of `count` things; from raw bits, since numpy may change `permutation` between versions."""
+    return np.argsort(bits.random_raw(count), kind="stable")
+
+
+def shuffle_equal_lengths(bits: np.random.BitGenerator, lengths: np.ndarray) -> np.ndarray:
+    """Sorts windows of these `lengths` by length, those of equal length in random order: int64 `[N]`, indices."""
+    shuffled = random_permutation(bits, len(lengths))
+    return shuffled[np.argsort(lengths[shuffled], kind="stable")]
+
+
+def count_outputs(
+    plan: Plan, epochs: Iterable[EpochPlan], output_counts: np.ndarray, microbatches: int
+) -> tuple[Shape, ...]:
+    """Returns the plan's shapes with `output_count`: the most positions that a microbatch of `epochs` reads.
+
+    output_counts: int64 `[N]`, positions that the loss reads in each window.
+    """
+    largest = np.zeros(len(plan.shapes), np.int64)
+    for epoch in epochs:
+        count_of_row = np.add.reduceat(output_counts[epoch.windows], plan.rows.offsets[:-1])
+        counts = np.where(epoch.step_rows < 0, 0, count_of_row[epoch.step_rows])
+        counts = counts.reshape(len(counts), microbatches, -1).sum(axis=-1)
+        np.maximum.at(largest, epoch.step_shapes, counts.max(axis=-1))
+    largest = -(-largest // OUTPUT_MULTIPLE) * OUTPUT_MULTIPLE
+    return tuple(
+        shape._replace(output_count=min(int(count), shape.slots // microbatches))
+        for shape, count in zip(plan.shapes, largest, strict=True)
+    )
