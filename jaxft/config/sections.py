@@ -226,7 +226,7 @@ class Loss:
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    """When and how the dev set is evaluated, and what "best" means."""
+    """The evaluation of the dev set, and the meaning of "best"."""
 
     every_steps: int | None = setting(
         None, "steps between evaluations; unset: once an epoch", check=optional_at_least(1), hf="eval_steps"
@@ -274,7 +274,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """What a run tells while it trains."""
+    """The log of a run."""
 
     every_steps: int = setting(20, "steps between log lines", check=at_least(1), hf="logging_steps")
     tensorboard: bool = setting(True, "writes TensorBoard events", hf="report_to")
@@ -283,7 +283,7 @@ class Log:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings of a run. A task's own class replaces the sections that it adds to."""
+    """The settings of a run. A task's own class replaces the sections that it adds to."""
 
     reads_plain_text: ClassVar[bool] = False  # whether files may be text without labels
 

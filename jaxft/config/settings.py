@@ -57,7 +57,7 @@ def setting(
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """One setting as it was declared, under its full `key` such as "optim.lr"."""
+    """A setting as it was declared, under its full `key` such as "optim.lr"."""
 
     key: str
     kind: type

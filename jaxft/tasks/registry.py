@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where a task's parts are.
+    """The places of a task's parts.
 
     Attributes:
       settings: "module:name" of its settings class.

@@ -46,7 +46,7 @@ class Eval(sections.Eval):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(sections.Settings):
-    """All settings of a language modelling run."""
+    """The settings of a language modelling run."""
 
     reads_plain_text: ClassVar[bool] = True
 

@@ -48,7 +48,7 @@ class Batch(sections.Batch):
 
 @dataclasses.dataclass(frozen=True)
 class Loss(sequence_classification.LabelLoss):
-    """How the tasks' losses are added up, and defaults for each."""
+    """The sum of the tasks' losses, and defaults for each."""
 
     balance: str = setting(
         "weights",
@@ -59,7 +59,7 @@ class Loss(sequence_classification.LabelLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(sections.Settings):
-    """All settings of a run with several tasks."""
+    """The settings of a run with several tasks."""
 
     tasks: tuple = setting((), f"names, and the settings that differ for each: {EXAMPLE}")
     model: Model = Model()

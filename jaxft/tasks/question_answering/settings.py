@@ -29,7 +29,7 @@ class Eval(sections.Eval):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(sections.Settings):
-    """All settings of a question answering run."""
+    """The settings of a question answering run."""
 
     data: Data = Data()
     eval: Eval = Eval()

@@ -61,7 +61,7 @@ class Eval(sections.Eval):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(sections.Settings):
-    """All settings of a sequence classification run."""
+    """The settings of a sequence classification run."""
 
     model: Model = Model()
     data: Data = Data()

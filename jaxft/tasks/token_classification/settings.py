@@ -47,7 +47,7 @@ class Data(RecordData):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(sections.Settings):
-    """All settings of a token classification run."""
+    """The settings of a token classification run."""
 
     model: Model = Model()
     data: Data = Data()
