@@ -1,1 +1,1 @@
-"""Network code in flax.nnx: no config objects, no tasks, no data."""
+"""Holds the model families, a folder each, and opens the models that runs start from; knows no task."""

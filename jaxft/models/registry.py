@@ -19,13 +19,13 @@ from jaxft.models.gpt2.network import GPT2
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One model family: its network, and how its checkpoints are read and written.
+    """A model family: its network, and how its checkpoints are read and written.
 
     Attributes:
-      network: the backbone's class, made from keyword arguments that `config.read_sizes` returns.
+      network: the backbone's class; `config.read_sizes` returns its keyword arguments.
       config: the module that reads and writes the family's config.json.
-      table: the names of its tensors.
-      is_causal: whether a position sees only those before it, so that the last one has read the whole text.
+      table: maps its parameters to the tensors of checkpoints.
+      is_causal: a position sees only those before it, so that only the last one has read all of the text.
     """
 
     network: type[nnx.Module]
@@ -42,13 +42,13 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(hf_config: Mapping[str, Any]) -> Family:
     """Returns the family of a config.json. Raises `UserError` if its model_type is not supported."""
-    found = hf_config.get("model_type")
-    if found not in FAMILIES:
+    model_type = hf_config.get("model_type")
+    if model_type not in FAMILIES:
         raise UserError(
-            f"config.json: model_type is {found!r}, but only {sorted(FAMILIES)} are supported; choose "
+            f"config.json: model_type is {model_type!r}, but only {sorted(FAMILIES)} are supported; choose "
             "another checkpoint (or add the field where an old config.json lacks it)"
         )
-    return FAMILIES[found]
+    return FAMILIES[model_type]
 
 
 def is_causal(sizes: Mapping[str, Any]) -> bool:

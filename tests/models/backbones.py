@@ -1,4 +1,4 @@
-"""What every backbone has to pass, given its logits and gradients as functions of (parameters, batch, seed)."""
+"""Checks that every backbone must pass; its logits and gradients are functions of (parameters, batch, seed)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,24 +11,25 @@ LENGTH, VOCABULARY, LABELS = 12, 31, 5
 
 
 def random_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Rows of two segments and some padding."""
+    """Returns rows of two segments and some padding."""
     rng = np.random.default_rng(seed)
     border, end = rng.integers(2, 6, (rows, 1)), rng.integers(7, LENGTH + 1, (rows, 1))
-    place = np.arange(LENGTH)[None, :]
+    column = np.arange(LENGTH)[None, :]
     return {
         "input_ids": rng.integers(0, VOCABULARY, (rows, LENGTH)).astype(np.int32),
-        "segment_ids": np.where(place < border, 1, np.where(place < end, 2, 0)).astype(np.int32),
-        "positions": np.where(place < border, place, place - border).astype(np.int32),
+        "segment_ids": np.where(column < border, 1, np.where(column < end, 2, 0)).astype(np.int32),
+        "positions": np.where(column < border, column, column - border).astype(np.int32),
         "token_type_ids": rng.integers(0, 2, (rows, LENGTH)).astype(np.int32),
         "labels": rng.integers(0, LABELS, (rows, LENGTH)).astype(np.int32),
     }
 
 
-def assert_same(ours, theirs, rtol=2e-4, atol=2e-5):
-    for path, value in parameter_paths.flatten(theirs).items():
+def assert_same(actual, expected, rtol=2e-4, atol=2e-5):
+    """Asserts that two trees of gradients agree, each leaf to `rtol` of its largest value."""
+    for path, value in parameter_paths.flatten(expected).items():
         scale = np.abs(np.asarray(value)).max()
         np.testing.assert_allclose(
-            parameter_paths.flatten(ours)[path], value, atol=atol + rtol * scale, rtol=0, err_msg=path
+            parameter_paths.flatten(actual)[path], value, atol=atol + rtol * scale, rtol=0, err_msg=path
         )
 
 
@@ -37,12 +38,15 @@ SEGMENTS = st.lists(st.integers(1, LENGTH), min_size=0, max_size=4).filter(lambd
 
 
 def assert_packed_is_unpacked(gradients, parameters, rows, seed, *, atol):
-    """In logits and gradients, for two rows of segments. gradients: gives (gradients, logits)."""
+    """Asserts that two rows of segments have the logits and gradients of one segment a row.
+
+    gradients: returns (gradients, logits).
+    """
     rng = np.random.default_rng(seed)
     names = random_batch(1)
     packed = {name: np.zeros((2, LENGTH), np.int32) for name in names}
-    alone = {name: np.zeros((8, LENGTH), np.int32) for name in names}
-    where = []
+    unpacked = {name: np.zeros((8, LENGTH), np.int32) for name in names}
+    places = []
     for row, lengths in enumerate(rows):
         start = 0
         for segment, length in enumerate(lengths, start=1):
@@ -54,23 +58,26 @@ def assert_packed_is_unpacked(gradients, parameters, rows, seed, *, atol):
             }
             for name, value in values.items():
                 packed[name][row, start : start + length] = value
-                alone[name][len(where), :length] = value
+                unpacked[name][len(places), :length] = value
             packed["segment_ids"][row, start : start + length] = segment
-            alone["segment_ids"][len(where), :length] = 1
-            where.append((row, start, length))
+            unpacked["segment_ids"][len(places), :length] = 1
+            places.append((row, start, length))
             start += length
     packed_gradients, packed_logits = gradients(parameters, packed, None)
-    alone_gradients, alone_logits = gradients(parameters, alone, None)
-    for index, (row, start, length) in enumerate(where):
+    unpacked_gradients, unpacked_logits = gradients(parameters, unpacked, None)
+    for index, (row, start, length) in enumerate(places):
         np.testing.assert_allclose(
-            packed_logits[row, start : start + length], alone_logits[index, :length], atol=atol
+            packed_logits[row, start : start + length], unpacked_logits[index, :length], atol=atol
         )
     assert np.isfinite(packed_logits).all()
-    assert_same(packed_gradients, alone_gradients)
+    assert_same(packed_gradients, unpacked_gradients)
 
 
 def assert_scan_and_remat_agree(compiled, parameters, *, atol):
-    """Unrolled and under every policy, with dropout on; and remat saves memory. compiled: options -> gradients."""
+    """Asserts that loops, unrolled layers and remat agree, with dropout on, and that remat saves memory.
+
+    compiled: makes the gradients' function from options.
+    """
     batch, seed = random_batch(64), DropoutSeed(jnp.uint32(5), jnp.int32(0))
 
     def compute(**options):
@@ -87,7 +94,10 @@ def assert_scan_and_remat_agree(compiled, parameters, *, atol):
 
 
 def assert_bfloat16_is_close(forward, parameters, seed):
-    """Logits computed in bfloat16 are float32, and near the exact ones. forward: options -> logits."""
+    """Asserts that logits computed in bfloat16 are float32 and near the exact ones.
+
+    forward: makes the logits' function from options.
+    """
     batch = random_batch(8)
     exact = forward()(parameters, batch, seed)
     logits = forward(dtype=jnp.bfloat16)(parameters, batch, seed)

@@ -1,4 +1,4 @@
-"""What comparisons with torch share: random parameters, and gradients held to torch's by the weight table."""
+"""Helpers of comparisons with torch: random parameters, and gradients that the weight table maps to torch's."""
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-def assert_gradients_are_torchs(table, ours, theirs, abstract):
-    """The table that maps weights maps their gradients too."""
+def assert_gradients_equal_torch(table, ours, theirs, abstract):
+    """Asserts that gradients equal torch's, which the table maps as it maps weights."""
     expected, _ = load_weights(table, theirs, abstract)
     total = np.sqrt(sum(float((g**2).sum()) for g in expected.values()))
     for path, gradient in expected.items():

@@ -12,6 +12,28 @@ from jaxft.hub.fields import (
     read_width_and_heads,
 )
 
+# Fields of config.json that a user may set for a new model.
+NEW_MODEL_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+    "initializer_range",
+)
+
+
+def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
+    """Returns the config.json of a new BERT with `fields`; those left out are BertConfig's, which are BERT-base's."""
+    del max_length, vocab_size  # a new BERT has no tokenizer yet, and its fields tell its positions
+    return {"model_type": "bert", **fields}
+
 
 def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keyword arguments of `Bert` for a checkpoint's config.json.

@@ -1,8 +1,9 @@
-"""GPT-2 for decoding: prefill of prompts, then one token a row and step from cached keys and values.
+"""Decodes with GPT-2: reads prompts at once, then one token of each row in a step, from cached keys and values.
 
-A computation of its own beside models/gpt2.py, with the same numbers, because a step of a few rows is bound by
-the reading of weights: on CPU a product `W [out, in] @ x [in, R]` reads them two to four times as fast as
-`x [R, in] @ W [in, out]`, so activations of a step are columns, `[D, R]`, and weights are turned once, beforehand.
+It computes the same numbers as network.py, but not by the same code. A step of a few rows is bound by the reading of
+weights, and on CPU a product `W [out, in] @ x [in, R]` reads them two to four times as fast as
+`x [R, in] @ W [in, out]`. The activations of a step are therefore columns, `[D, R]`, and the weights are transposed
+once, beforehand.
 """
 
 from typing import NamedTuple
@@ -31,10 +32,10 @@ class Norm(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One layer's weights; `joint` holds query, key and value, one above the other."""
+    """The weights of one layer."""
 
     attention_norm: Norm
-    joint: Dense
+    query_key_value: Dense  # [3 * D, D], in this order
     output: Dense
     mlp_norm: Norm
     up: Dense
@@ -42,16 +43,16 @@ class Layer(NamedTuple):
 
 
 class DecoderWeights(NamedTuple):
-    """What a decoder computes with, in its dtype; norms are float32."""
+    """The weights of a decoder, in the dtype of its computation; norms are float32."""
 
-    word: jax.Array  # [V, D], embeds tokens and scores them
+    word: jax.Array  # [V, D], the embeddings of tokens, and the weights of the output layer
     position: jax.Array  # [max_positions, D]
     layers: list[Layer]
     norm: Norm
 
 
 class DecoderSizes(NamedTuple):
-    """What of a network is not in its weights."""
+    """The facts about a network that its weights don't tell."""
 
     num_heads: int
     activation: str
@@ -63,52 +64,54 @@ Cache = list[tuple[jax.Array, jax.Array]]  # keys and values of each layer, each
 
 
 def prepare_weights(backbone: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
-    """A decoder's weights, in `backbone.dtype`, and sizes."""
+    """Returns the decoder's weights, in `backbone.dtype`, and its sizes."""
     graph, state = nnx.split(backbone)
-    template = backbone.layers
+    layers = backbone.layers
     sizes = DecoderSizes(
-        backbone.num_heads,
-        template.mlp.activation,
-        backbone.norm.epsilon,
-        template.attention.scale_by_inverse_layer,
+        num_heads=backbone.num_heads,
+        activation=layers.mlp.activation,
+        epsilon=backbone.norm.epsilon,
+        scale_by_inverse_layer=layers.attention.scale_by_inverse_layer,
     )
 
     @jax.jit
-    def turned(state) -> DecoderWeights:
+    def transpose_weights(state) -> DecoderWeights:
         backbone = nnx.merge(graph, state)
         stack = backbone.layers
 
-        def dense(index: int, *modules) -> Dense:
+        def dense(index: int, *linears) -> Dense:
             return Dense(
-                jnp.concatenate([m.kernel[...][index].T for m in modules]).astype(backbone.dtype),
-                jnp.concatenate([m.bias[...][index] for m in modules]).astype(backbone.dtype),
+                jnp.concatenate([linear.kernel[...][index].T for linear in linears]).astype(backbone.dtype),
+                jnp.concatenate([linear.bias[...][index] for linear in linears]).astype(backbone.dtype),
             )
 
         def norm(module, index=...) -> Norm:
             return Norm(module.scale[...][index], module.bias[...][index])
 
         return DecoderWeights(
-            backbone.embeddings.word.embedding[...].astype(backbone.dtype),
-            backbone.embeddings.position.embedding[...].astype(backbone.dtype),
-            [
+            word=backbone.embeddings.word.embedding[...].astype(backbone.dtype),
+            position=backbone.embeddings.position.embedding[...].astype(backbone.dtype),
+            layers=[
                 Layer(
-                    norm(stack.attention_norm, i),
-                    dense(i, stack.attention.query, stack.attention.key, stack.attention.value),
-                    dense(i, stack.attention.output),
-                    norm(stack.mlp_norm, i),
-                    dense(i, stack.mlp.up),
-                    dense(i, stack.mlp.down),
+                    attention_norm=norm(stack.attention_norm, i),
+                    query_key_value=dense(
+                        i, stack.attention.query, stack.attention.key, stack.attention.value
+                    ),
+                    output=dense(i, stack.attention.output),
+                    mlp_norm=norm(stack.mlp_norm, i),
+                    up=dense(i, stack.mlp.up),
+                    down=dense(i, stack.mlp.down),
                 )
                 for i in range(backbone.num_layers)
             ],
-            norm(backbone.norm),
+            norm=norm(backbone.norm),
         )
 
-    return turned(state), sizes
+    return transpose_weights(state), sizes
 
 
 def _norm(x: jax.Array, parameters: Norm, epsilon: float, axis: int) -> jax.Array:
-    """LayerNorm over `axis`, computed in float32."""
+    """Normalizes `x` over `axis`, computing in float32."""
     z = x.astype(jnp.float32)
     z -= z.mean(axis=axis, keepdims=True)
     z *= jax.lax.rsqrt(jnp.square(z).mean(axis=axis, keepdims=True) + epsilon)
@@ -117,19 +120,19 @@ def _norm(x: jax.Array, parameters: Norm, epsilon: float, axis: int) -> jax.Arra
 
 
 def _rows(dense: Dense, x: jax.Array) -> jax.Array:
-    """`[M, in] -> [M, out]`."""
+    """Applies a linear layer to rows: `[M, in] -> [M, out]`."""
     return jax.lax.dot_general(x, dense.weight, (((1,), (1,)), ((), ()))) + dense.bias
 
 
 def _columns(dense: Dense, x: jax.Array) -> jax.Array:
-    """`[in, R] -> [out, R]`."""
+    """Applies a linear layer to columns: `[in, R] -> [out, R]`."""
     return dense.weight @ x + dense.bias[:, None]
 
 
 def _scores(weights: DecoderWeights, x: jax.Array) -> jax.Array:
-    """Columns `[D, R]` -> logits float32 `[V, R]`."""
+    """Returns logits, float32 `[V, R]`, for columns `[D, R]`."""
     logits = jnp.matmul(weights.word, x, preferred_element_type=jnp.float32)
-    # Whoever transposes this must not turn the product around.
+    # Without a barrier XLA would merge a caller's transposition into the product, and turn that around.
     return jax.lax.optimization_barrier(logits)
 
 
@@ -139,9 +142,11 @@ def prefill(
     """Reads prompts that end with the last column.
 
     Args:
-      ids: int32 `[B, P]`, what is left of a prompt's first token is padding.
-      start: int32 `[B]`, the column of that token.
-      capacity: T, of the cache, at least P.
+      weights: those of the network.
+      sizes: those of the network.
+      ids: int32 `[B, P]`, padded on the left.
+      start: int32 `[B]`, the column of each prompt's first token.
+      capacity: T, the columns of the cache, at least P.
 
     Returns:
       Logits of the next token, float32 `[V, B]`, and the cache, filled up to column P.
@@ -153,8 +158,8 @@ def prefill(
     x = (weights.word[ids] + weights.position[positions]).reshape(rows * length, -1)
     cache = []
     for index, layer in enumerate(weights.layers):
-        joint = _rows(layer.joint, _norm(x, layer.attention_norm, sizes.epsilon, 1))
-        query, key, value = jnp.split(joint, 3, axis=1)
+        projected = _rows(layer.query_key_value, _norm(x, layer.attention_norm, sizes.epsilon, 1))
+        query, key, value = jnp.split(projected, 3, axis=1)
         if sizes.scale_by_inverse_layer:
             query = query / (index + 1)
         mixed = dense_attention(query, key, value, segments, num_heads=sizes.num_heads, causal=True)
@@ -179,27 +184,31 @@ def decode_step(
     """Reads one token of each row.
 
     Args:
-      ids: int32 `[R]`, the tokens at `column`, an int32 scalar below the cache's capacity.
+      weights: those of the network.
+      sizes: those of the network.
+      cache: keys and values of the columns before `column`.
+      ids: int32 `[R]`, the tokens at `column`.
       start: int32 `[R]`, the column of each row's first token.
+      column: int32 scalar, below the cache's capacity.
 
     Returns:
-      Logits of the next token, float32 `[V, R]`, and the cache with `column` filled. Written in place where
+      Logits of the next token, float32 `[V, R]`, and the cache with `column` filled. XLA writes it in place if
       `cache` is a loop's carry.
     """
     rows, capacity = len(ids), cache[0][0].shape[2]
     columns = jnp.arange(capacity)
-    visible = ((columns >= start[:, None]) & (columns <= column))[:, None]  # [R, 1, T]
+    is_visible = ((columns >= start[:, None]) & (columns <= column))[:, None]  # [R, 1, T]
     x = (weights.word[ids] + weights.position[column - start]).T
     filled = []
     for index, (layer, (keys, values)) in enumerate(zip(weights.layers, cache, strict=True)):
-        joint = _columns(layer.joint, _norm(x, layer.attention_norm, sizes.epsilon, 0))
-        query, key, value = joint.T.reshape(rows, 3, sizes.num_heads, -1).swapaxes(0, 1)  # each [R, H, d]
+        projected = _columns(layer.query_key_value, _norm(x, layer.attention_norm, sizes.epsilon, 0))
+        query, key, value = projected.T.reshape(rows, 3, sizes.num_heads, -1).swapaxes(0, 1)  # each [R, H, d]
         keys = jax.lax.dynamic_update_slice(keys, key[:, :, None], (0, 0, column, 0))
         values = jax.lax.dynamic_update_slice(values, value[:, :, None], (0, 0, column, 0))
         filled.append((keys, values))
         scale = query.shape[-1] ** -0.5 / (index + 1 if sizes.scale_by_inverse_layer else 1)
         scores = jnp.einsum("rhd,rhtd->rht", query * scale, keys, preferred_element_type=jnp.float32)
-        shares = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf)).astype(x.dtype)
+        shares = jax.nn.softmax(jnp.where(is_visible, scores, -jnp.inf)).astype(x.dtype)
         mixed = jnp.einsum("rht,rhtd->rhd", shares, values)
         x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
         inner = _columns(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 0))

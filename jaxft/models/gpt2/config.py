@@ -12,6 +12,33 @@ from jaxft.hub.fields import (
     read_width_and_heads,
 )
 
+# Fields of config.json that a user may set for a new model.
+NEW_MODEL_FIELDS = (
+    "n_positions",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "n_inner",
+    "activation_function",
+    "embd_pdrop",
+    "resid_pdrop",
+    "attn_pdrop",
+    "layer_norm_epsilon",
+    "initializer_range",
+    "scale_attn_by_inverse_layer_idx",
+)
+
+
+def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
+    """Returns the config.json of a new GPT-2 with `fields`; it has `max_length` positions if they don't tell."""
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "n_positions": max_length,
+        **fields,
+        "vocab_size": vocab_size,
+    }
+
 
 def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keyword arguments of `GPT2` for a checkpoint's config.json.

@@ -48,7 +48,7 @@ def split(**options):
 
 @functools.cache
 def compiled(**options):
-    """Gradients of the summed loss of next tokens, and logits, jitted over a plain dict of parameters."""
+    """Returns a jitted function of a plain dict of parameters to (gradients of the next tokens' loss, logits)."""
     graph, _ = split(**options)
 
     def loss(parameters, batch, seed):
@@ -64,7 +64,7 @@ def compiled(**options):
 
 @functools.cache
 def forward(**options):
-    """Logits alone, which compile in a fraction of the time."""
+    """Returns a jitted function to logits alone, which compiles in a fraction of the time."""
     graph, _ = split(**options)
 
     def logits(parameters, batch, seed):
@@ -91,7 +91,7 @@ def test_a_position_knows_nothing_of_later_ones():
 
 
 def test_scan_unrolled_and_every_remat_policy_agree_and_remat_saves_memory():
-    """With dropout on: the masks computed again in the backward pass must be the forward pass's."""
+    """Dropout is on: the masks that the backward pass computes again must be the forward pass's."""
     assert_scan_and_remat_agree(compiled, split()[1], atol=5e-5)
 
 
@@ -100,10 +100,12 @@ def test_each_dropout_has_its_rate_and_a_row_keeps_its_masks_in_any_microbatch(s
     rates = {"embedding_dropout": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0} | {site: 0.2}
     _, parameters = split()
     step, batch, seed = forward(**rates), random_batch(4), jnp.uint32(9)
-    whole = step(parameters, batch, DropoutSeed(seed, jnp.int32(0)))
-    assert np.abs(whole - step(parameters, batch, DropoutSeed(seed + 1, jnp.int32(0)))).max() > 0.01
-    one = {name: value[3:] for name, value in batch.items()}
-    np.testing.assert_allclose(step(parameters, one, DropoutSeed(seed, jnp.int32(3)))[0], whole[3], atol=5e-5)
+    expected = step(parameters, batch, DropoutSeed(seed, jnp.int32(0)))
+    assert np.abs(expected - step(parameters, batch, DropoutSeed(seed + 1, jnp.int32(0)))).max() > 0.01
+    last_row = {name: value[3:] for name, value in batch.items()}
+    np.testing.assert_allclose(
+        step(parameters, last_row, DropoutSeed(seed, jnp.int32(3)))[0], expected[3], atol=5e-5
+    )
 
 
 def test_bfloat16_computes_close_to_float32():
@@ -113,13 +115,13 @@ def test_bfloat16_computes_close_to_float32():
 def test_new_weights_into_the_residual_stream_start_smaller_with_depth():
     _, parameters = split(num_layers=8)
     layers = parameters["layers"]
-    for kernel, wanted in (
+    for kernel, deviation in (
         (layers["attention"]["query"]["kernel"], 0.3),
         (layers["mlp"]["up"]["kernel"], 0.3),
         (layers["attention"]["output"]["kernel"], 0.3 / 4),
         (layers["mlp"]["down"]["kernel"], 0.3 / 4),
     ):
-        assert float(kernel.std()) == pytest.approx(wanted, rel=0.1)
+        assert float(kernel.std()) == pytest.approx(deviation, rel=0.1)
         assert not np.array_equal(kernel[0], kernel[1])
 
 
