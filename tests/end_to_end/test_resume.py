@@ -65,7 +65,7 @@ def assert_same_run(expected: pathlib.Path, actual: pathlib.Path) -> None:
 # which watching from outside would miss on a quick or a busy machine.
 DRIVER = """
 import ctypes, os, signal, sys
-from jaxft.inference import model
+from jaxft.training import evaluation
 from jaxft.cli import train
 from jaxft.training.checkpoint import RunCheckpoints
 from jaxft.data.batching.loader import Loader
@@ -96,14 +96,16 @@ exec(sys.argv.pop(1))
 train.main(sys.argv[1:])
 """
 
-SAVED = 'on(Checkpoints, "save", lambda self, step, *_: self.folder.name == "{}" and step == {}, after=True)'
-WRITTEN = 'on(Report, "write", lambda _, step, kind, *__: (step, kind) == (60, "dev"))'
+SAVED = (
+    'on(RunCheckpoints, "save", lambda self, step, *_: self.folder.name == "{}" and step == {}, after=True)'
+)
+WRITTEN = 'on(RunLog, "write", lambda _, step, kind, *__: (step, kind) == (60, "dev"))'
 MOMENTS = (
     ("after some steps, before the first checkpoint", 'on(Loader, "batch", lambda _, step: step == 5)'),
     ("while a checkpoint is being saved", SAVED.format("checkpoints", 14)),
     ("while the best weights are being saved", SAVED.format("best", 20)),
     ("past the first epoch, between evaluation and its line", WRITTEN),
-    ("in an evaluation", 'on(inference, "_fetch", lambda *_: True)'),
+    ("in an evaluation", 'on(evaluation, "_fetch", lambda *_: True)'),
     ("when test is written", 'on(TokenClassification, "write_evaluation", lambda *a: a[2].name == "test")'),
 )
 
@@ -195,7 +197,7 @@ def fill(self, step, *_):
         self.wait()
         resource.setrlimit(resource.RLIMIT_FSIZE, ({}, resource.RLIM_INFINITY))
     return False
-on(Checkpoints, "save", fill, after=True)
+on(RunCheckpoints, "save", fill, after=True)
 """
     code, output = start(workdir, full.format(4_000))  # not even the log has room
     assert code == EXIT_USER_ERROR, output
@@ -233,7 +235,7 @@ def lock(self, step, *_):
         for path in [self.folder.parent, *self.folder.parent.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
     return False
-on(Checkpoints, "save", lock, after=True)
+on(RunCheckpoints, "save", lock, after=True)
 """
     code, output = start(workdir, lock)
     assert code == EXIT_USER_ERROR, output
