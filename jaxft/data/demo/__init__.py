@@ -1,1 +1,1 @@
-"""Synthetic corpora that the project generates, for runs without downloads."""
+"""Generates synthetic corpora, for runs without downloads."""

@@ -1,4 +1,4 @@
-"""Generates `demo:sentiment`, short reviews, and `demo:intent`, requests to a bank: synthetic texts with labels."""
+"""Generates `demo:sentiment` (short reviews) and `demo:intent` (requests to a bank): synthetic texts with labels."""
 
 import hashlib
 import random
@@ -14,6 +14,7 @@ _SEED = 20241105
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 
+# The values of each slot.
 WORDS = {
     "thing": "phone,film,book,hotel,meal,lamp,coat,app,train ride,concert,course,sofa,camera,garden tour,bike",
     "part": "sound,price,story,staff,colour,battery,view,ending,service,manual,design,handling,delivery,music",
@@ -25,7 +26,7 @@ WORDS = {
     "place": "Lisbon,Oslo,the airport,a small shop,Ghent,the station,Turin",
     "person": "my landlord,Anna,my brother,the plumber,my daughter,Mr Keller",
 }
-# A word of praise or blame decides nothing by itself: it may be denied, another's opinion, or outweighed.
+# A word of praise or blame alone does not decide the label: it may be denied, another's opinion, or outweighed.
 _REVIEWS = {
     "positive": (
         "[The|This] {thing} [is|was] {good}, and the {part} [is|was] {good} too.",
@@ -99,18 +100,25 @@ REQUESTS = {
     ),
 }
 _TEMPLATES = {"sentiment": _REVIEWS, "intent": REQUESTS}
+_OPENINGS = {
+    "sentiment": ("Well.", "A short note:", "Honestly:", "My verdict?", "After a month:", "In a word:"),
+    "intent": ("Hello!", "Hi there.", "Good day,", "One question:", "Excuse me.", "I need help:", "Hey."),
+}
 
 
 def generate_records(source: str) -> Iterator[Record]:
-    """Records `{"text", "label"}` of `demo:NAME/SPLIT`, the same on every machine; no text stands in two splits."""
+    """Generates the records `{"text", "label"}` of `demo:NAME/SPLIT`, the same on every machine.
+
+    No text stands in two splits. Raises `UserError` for another corpus or split.
+    """
     name, _, split = source.removeprefix("demo:").partition("/")
     if name not in _TEMPLATES or split not in SIZES:
         known = (f"demo:{name}/{split}" for name in _TEMPLATES for split in SIZES)
         raise UserError(f"{source}: no such corpus of texts with labels; expected {', '.join(known)}")
-    return _records(name, split)
+    return _generate(name, split)
 
 
-def _records(name: str, split: str) -> Iterator[Record]:
+def _generate(name: str, split: str) -> Iterator[Record]:
     rng = random.Random(f"{_SEED}/{name}/{split}")
     templates, seen = _TEMPLATES[name], set()
     for number in range(1, SIZES[split] + 1):
@@ -125,24 +133,19 @@ def _records(name: str, split: str) -> Iterator[Record]:
         yield f"{origin}, row {number}", f"{origin}:{number}", {"text": text, "label": label}
 
 
-_OPENINGS = {
-    "sentiment": ("Well.", "A short note:", "Honestly:", "My verdict?", "After a month:", "In a word:"),
-    "intent": ("Hello!", "Hi there.", "Good day,", "One question:", "Excuse me.", "I need help:", "Hey."),
-}
-
-
 def choose_alternatives(rng: random.Random, template: str) -> str:
-    """A template with one of each `[choice|another]`, its slots `{name}` still to be filled."""
+    """Takes one alternative of each `[choice|another]` in a template; its slots `{name}` remain."""
     text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template)
     return re.sub(r" +", " ", text).replace(" ?", "?").strip()
 
 
 def _write(rng: random.Random, template: str) -> str:
+    """Writes a text from a template."""
     text = _SLOT.sub(lambda match: rng.choice(WORDS[match[1]].split(",")), choose_alternatives(rng, template))
     return text[0].upper() + text[1:]
 
 
 def assign_split(text: str) -> str:
-    """The split that a text belongs to: by its hash, so that none stands in two."""
+    """Returns the split that a text belongs to by its hash, so that no text stands in two splits."""
     share = hashlib.sha256(text.lower().encode()).digest()[0] / 256
     return "train" if share < 0.7 else "dev" if share < 0.85 else "test"

@@ -1,4 +1,4 @@
-"""Generates text for language models: `demo:text`, short news items, and `demo:headline`, items with headlines."""
+"""Generates text for language models: `demo:text` (short news items) and `demo:headline` (items with headlines)."""
 
 import hashlib
 import itertools
@@ -28,7 +28,7 @@ _SLOTS = {
     "number": [str(n) for n in (20, 40, 60, 80, 100, 150, 200, 300, 500, 700)],
 }
 
-# Each: the headline, and sentences of which the first tells it.
+# An event is a headline and sentences, the first of which tells the same.
 _EVENTS = (
     (
         "{firm} to buy {other}",
@@ -81,35 +81,39 @@ _FILLERS = (
 
 
 def generate_documents(split: str) -> Iterator[str]:
-    """The documents of `demo:ner`'s `split`, their sentences as running text."""
+    """Generates the documents of `split` of `demo:ner` as running text."""
     for _, sentences in itertools.groupby(ner.generate_sentences(split), key=lambda s: s.document):
-        yield " ".join(_running(s.words) for s in sentences)
+        yield " ".join(_join_words(sentence.words) for sentence in sentences)
 
 
-def _running(words: list[str]) -> str:
+def _join_words(words: list[str]) -> str:
+    """Joins words to text, without spaces around marks that have none."""
     text = " ".join(words)
     text = re.sub(r" ([.,;:!?)\]%]|'s\b|n't\b)", r"\1", text)
     return re.sub(r"([(\[$]) ", r"\1", text)
 
 
 def generate_headlines(split: str) -> Iterator[dict[str, str]]:
-    """Items {"article", "headline"} of `split`; no headline stands in two splits."""
+    """Generates the items `{"article", "headline"}` of `split`; no headline stands in two splits.
+
+    Raises `UserError` for another split.
+    """
     if split not in HEADLINES:
         raise UserError(f"demo:headline has no split {split!r}; expected one of {', '.join(HEADLINES)}")
     rng = random.Random(f"{_SEED}/{split}")
     count = 0
     while count < HEADLINES[split]:
-        headline, *sentences = rng.choice(_EVENTS)
+        headline_template, *sentence_templates = rng.choice(_EVENTS)
         facts = {slot: rng.choice(values) for slot, values in _SLOTS.items()}
-        line = headline.format(**facts)
-        if facts["firm"] == facts["other"] or _split_of(line) != split:
+        headline = headline_template.format(**facts)
+        if facts["firm"] == facts["other"] or _assign_split(headline) != split:
             continue
-        backbone = [sentence.format(**facts) for sentence in sentences]
-        backbone += rng.sample(_FILLERS, rng.randint(0, 2))
+        sentences = [template.format(**facts) for template in sentence_templates]
+        sentences += rng.sample(_FILLERS, rng.randint(0, 2))
         count += 1
-        yield {"article": " ".join(backbone), "headline": line}
+        yield {"article": " ".join(sentences), "headline": headline}
 
 
-def _split_of(headline: str) -> str:
+def _assign_split(headline: str) -> str:
     share = hashlib.sha256(headline.encode()).digest()[0] / 256
     return "train" if share < 0.8 else "dev" if share < 0.9 else "test"

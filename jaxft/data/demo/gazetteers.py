@@ -1,4 +1,10 @@
-"""Names for the synthetic corpus `demo:ner`; a name in several lists is ambiguous on purpose."""
+"""Lists the names of the synthetic corpus `demo:ner`; a name in several lists is ambiguous on purpose."""
+
+
+def split_names(text: str) -> list[str]:
+    """Returns the names of one of the lists below: they are divided by commas, over several lines."""
+    return [name.strip() for name in text.replace("\n", " ").split(",")]
+
 
 FIRST = """Anna, Ben, Carla, Daniel, Elena, Farid, Grace, Hugo, Ines, Jonas, Karim, Lena, Marco, Nadia,
 Oscar, Petra, Quentin, Rosa, Samir, Tessa, Umar, Vera, William, Xenia, Yusuf, Zoe, Amina, Boris, Celia,

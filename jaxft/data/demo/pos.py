@@ -1,7 +1,8 @@
-"""Generates `demo:pos`, sentences of a small English grammar with the part of speech of each word: synthetic text.
+"""Generates `demo:pos`, synthetic sentences of a small English grammar with the part of speech of each word.
 
-Tags are universal parts of speech (Universal Dependencies, universaldependencies.org/u/pos). Many words have several,
-and only their neighbours tell which: "the report plans a visit", "they visit two light plans". It knows no "an".
+Tags are universal parts of speech (Universal Dependencies, universaldependencies.org/u/pos). Many words have several
+tags, and only their neighbours tell which: "the report plans a visit", "they visit two light plans". The grammar has
+no "an".
 """
 
 import random
@@ -13,9 +14,9 @@ from jaxft.data.sources.sentence import Sentence
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # sentences
 
 _SEED = 20261123
-_UNSEEN = 5  # every so-many-th word of a list is not used for it in train
-# Nouns and verbs at once, all with -s for several things and for one that does.
-_BOTH = (
+_UNSEEN = 5  # the first of every five words of a list is not used with its tag in train
+# Words that are both nouns and verbs. All take -s, in the plural as in the third person singular.
+_NOUN_VERBS = (
     "plan report visit answer work walk play trade paint order cause count plant cook train group drink test dream "
     "cover market record cycle fear hope need help change cost demand"
 ).split()
@@ -27,9 +28,9 @@ _VERBS = "admire ignore follow describe remember prefer build sell bring reveal 
 _ADJECTIVES = (
     "green old quiet light open clean cool slow warm empty famous strange narrow heavy local modern gentle bright"
 ).split()
-_ADJECTIVE_NOUNS = "light local green".split()  # nouns as well
+_ADJECTIVE_NOUNS = "light local green".split()  # also nouns
 _ADVERBS = "slowly often quietly never again early well soon gladly rarely".split()
-# Some are words as well.
+# Some are also other words.
 _NAMES = "Anna Oslo Keller Lisbon Maria Turin Baker Ghent Will May Rose Hunter".split()
 _CLOSED = {
     "DET": "the a this every some no".split(),
@@ -43,7 +44,7 @@ Words = list[tuple[str, str]]  # (word, tag)
 
 
 def generate_sentences(split: str) -> Iterator[Sentence]:
-    """The corpus's sentences of `split` (of `SIZES`), the same on every machine; none stands in two splits."""
+    """Generates the sentences of `split`, a key of `SIZES`: the same on every machine, none in two splits."""
     writer = _Writer(random.Random(f"{_SEED}/{split}"), split)
     seen: set[str] = set()
     for number in range(SIZES[split]):
@@ -57,69 +58,75 @@ def generate_sentences(split: str) -> Iterator[Sentence]:
 
 
 class _Writer:
-    """Writes phrases by chance, of the words that `split` may use."""
+    """A writer of random phrases from the words that `split` may use."""
 
     def __init__(self, rng: random.Random, split: str):
         self.rng = rng
 
         def known(words: list[str]) -> list[str]:
-            return [word for i, word in enumerate(words) if split != "train" or i % _UNSEEN]
+            return [word for index, word in enumerate(words) if split != "train" or index % _UNSEEN]
 
-        self.nouns = known(_BOTH) + known(_NOUNS) + known(_ADJECTIVE_NOUNS)
-        self.verbs = known(_BOTH) + known(_VERBS)
+        self.nouns = known(_NOUN_VERBS) + known(_NOUNS) + known(_ADJECTIVE_NOUNS)
+        self.verbs = known(_NOUN_VERBS) + known(_VERBS)
         self.adjectives, self.adverbs, self.names = known(_ADJECTIVES), known(_ADVERBS), known(_NAMES)
 
-    def one(self, tag: str) -> Words:
-        """A word of a closed class."""
+    def closed_class_word(self, tag: str) -> Words:
+        """Draws a word of a closed class, such as determiners."""
         return [(self.rng.choice(_CLOSED[tag]), tag)]
 
     def sentence(self) -> Words:
+        """Writes a sentence of one or two clauses."""
         words = self.clause()
         if self.rng.random() < 0.3:
             words = [(self.rng.choice(self.adverbs), "ADV"), (",", "PUNCT"), *words]
         if self.rng.random() < 0.35:
-            words += self.one(self.rng.choice(("CCONJ", "SCONJ"))) + self.clause()
+            words += self.closed_class_word(self.rng.choice(("CCONJ", "SCONJ"))) + self.clause()
         first, tag = words[0]
         return [(first[0].upper() + first[1:], tag), *words[1:], (self.rng.choice(".?!"), "PUNCT")]
 
     def clause(self) -> Words:
-        subject, several = self.noun_phrase(subject=True)
-        return subject + self.verb_phrase(several)
+        """Writes a subject and a verb phrase that agrees with it."""
+        subject, is_plural = self.noun_phrase(is_subject=True)
+        return subject + self.verb_phrase(is_plural)
 
-    def noun_phrase(self, *, subject: bool, depth: int = 0) -> tuple[Words, bool]:
-        """Words, and whether they are several, which the verb agrees with."""
-        kind, several = self.rng.random(), False
+    def noun_phrase(self, *, is_subject: bool, depth: int = 0) -> tuple[Words, bool]:
+        """Writes a noun phrase, and says whether it is plural."""
+        chance, is_plural = self.rng.random(), False
         adjective = [(self.rng.choice(self.adjectives), "ADJ")] if self.rng.random() < 0.4 else []
         noun = self.rng.choice(self.nouns)
-        if kind < 0.5:
-            words = [*self.one("DET"), *adjective, (noun, "NOUN")]
-        elif kind < 0.7:
-            words, several = [*self.one("NUM"), *adjective, (noun + "s", "NOUN")], True
-        elif kind < 0.8:
-            words, several = [*adjective, (noun + "s", "NOUN")], True
-        elif kind < 0.9:
+        if chance < 0.5:
+            words = [*self.closed_class_word("DET"), *adjective, (noun, "NOUN")]
+        elif chance < 0.7:
+            words, is_plural = [*self.closed_class_word("NUM"), *adjective, (noun + "s", "NOUN")], True
+        elif chance < 0.8:
+            words, is_plural = [*adjective, (noun + "s", "NOUN")], True
+        elif chance < 0.9:
             words = [(self.rng.choice(self.names), "PROPN")]
         else:
-            several = self.rng.random() < 0.5
-            pronouns = (
-                (("he", "she", "it"), ("they", "we", "you")) if subject else (("her", "it"), ("them", "us"))
+            is_plural = self.rng.random() < 0.5
+            if is_subject:
+                pronouns = ("they", "we", "you") if is_plural else ("he", "she", "it")
+            else:
+                pronouns = ("them", "us") if is_plural else ("her", "it")
+            words = [(self.rng.choice(pronouns), "PRON")]
+        if depth < 1 and chance < 0.8 and self.rng.random() < 0.25:
+            words = (
+                words + self.closed_class_word("ADP") + self.noun_phrase(is_subject=False, depth=depth + 1)[0]
             )
-            words = [(self.rng.choice(pronouns[several]), "PRON")]
-        if depth < 1 and kind < 0.8 and self.rng.random() < 0.25:
-            words = words + self.one("ADP") + self.noun_phrase(subject=False, depth=depth + 1)[0]
-        return words, several
+        return words, is_plural
 
-    def verb_phrase(self, several: bool) -> Words:
-        kind, verb = self.rng.random(), self.rng.choice(self.verbs)
-        finite = (verb if several else verb + "s", "VERB")
-        if kind < 0.5:
-            return [finite, *self.noun_phrase(subject=False)[0]]
-        if kind < 0.6:
+    def verb_phrase(self, is_plural: bool) -> Words:
+        """Writes a verb in the number of its subject, and its objects."""
+        chance, verb = self.rng.random(), self.rng.choice(self.verbs)
+        finite = (verb if is_plural else verb + "s", "VERB")
+        if chance < 0.5:
+            return [finite, *self.noun_phrase(is_subject=False)[0]]
+        if chance < 0.6:
             return [finite, (self.rng.choice(self.adverbs), "ADV")]
-        if kind < 0.75:
+        if chance < 0.75:
             helper = (self.rng.choice(("will", "can", "may", "must")), "AUX")
-            return [helper, (verb, "VERB"), *self.noun_phrase(subject=False)[0]]
-        if kind < 0.85:
-            return [("are" if several else "is", "AUX"), (self.rng.choice(self.adjectives), "ADJ")]
+            return [helper, (verb, "VERB"), *self.noun_phrase(is_subject=False)[0]]
+        if chance < 0.85:
+            return [("are" if is_plural else "is", "AUX"), (self.rng.choice(self.adjectives), "ADJ")]
         second = (self.rng.choice(self.verbs), "VERB")
-        return [finite, ("to", "PART"), second, *self.noun_phrase(subject=False)[0]]
+        return [finite, ("to", "PART"), second, *self.noun_phrase(is_subject=False)[0]]

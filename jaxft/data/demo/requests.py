@@ -1,4 +1,4 @@
-"""Generates `demo:requests`, requests to a bank with their intents and the spans of what they name: synthetic texts."""
+"""Generates `demo:requests`, synthetic requests to a bank with their intents and the spans of what they name."""
 
 import random
 import re
@@ -12,19 +12,19 @@ SIZES = {"train": 2000, "dev": 300, "test": 300}  # texts
 
 _SEED = 20241121
 _SPAN_LABELS = {"when": "date", "amount": "amount", "place": "place", "person": "person"}
-_TWO = 0.4  # the share of texts that hold two requests
+_TWO_REQUESTS = 0.4  # share of the texts that hold two requests
 _LINKS = (" And ", " Also: ", " Another thing. ", " Besides, ")
 
 
 def is_requests_source(source: str) -> bool:
-    """Whether `source` is one of `records`."""
+    """Returns whether `generate_records` generates the source."""
     return source.partition("?")[0].partition("/")[0] == "demo:requests"
 
 
 def generate_records(source: str) -> Iterator[Record]:
-    """Records `{"text", "intents", "spans"}` of `demo:requests/SPLIT`; no text stands in two splits.
+    """Generates the records `{"text", "intents", "spans"}` of `demo:requests/SPLIT`; no text stands in two splits.
 
-    intents: one or two names. spans: `{"start", "end", "label"}` in characters, `end` exclusive.
+    The intents are one or two names. A span is `{"start", "end", "label"}` in characters, `end` exclusive.
     """
     split = source.removeprefix("demo:requests").removeprefix("/")
     if split not in SIZES:
@@ -36,28 +36,29 @@ def generate_records(source: str) -> Iterator[Record]:
     for number in range(1, SIZES[split] + 1):
         text = None
         while text is None or text in seen or classification.assign_split(text) != split:
-            text, intents, spans = _request(rng)
-            if rng.random() < _TWO:
+            text, intents, spans = _write_request(rng)
+            if rng.random() < _TWO_REQUESTS:
                 link = rng.choice(_LINKS)
-                second, more, others = _request(rng)
+                second_text, second_intents, second_spans = _write_request(rng)
                 shift = len(text) + len(link)
-                spans = spans + [(start + shift, end + shift, label) for start, end, label in others]
-                text, intents = text + link + second, sorted({*intents, *more})
+                spans = spans + [(start + shift, end + shift, label) for start, end, label in second_spans]
+                text, intents = text + link + second_text, sorted({*intents, *second_intents})
         seen.add(text)
-        named = [{"start": start, "end": end, "label": label} for start, end, label in spans]
-        record = {"text": text, "intents": intents, "spans": named}
+        span_records = [{"start": start, "end": end, "label": label} for start, end, label in spans]
+        record = {"text": text, "intents": intents, "spans": span_records}
         yield f"{source}, row {number}", f"{source}:{number}", record
 
 
-def _request(rng: random.Random) -> tuple[str, list[str], list[tuple[int, int, str]]]:
-    """One request: text, intents, spans."""
+def _write_request(rng: random.Random) -> tuple[str, list[str], list[tuple[int, int, str]]]:
+    """Writes a request: returns text, intents and spans `(start, end, label)`."""
     intent = rng.choice(list(classification.REQUESTS))
     template = classification.choose_alternatives(rng, rng.choice(classification.REQUESTS[intent]))
     text, spans = "", []
-    for index, part in enumerate(re.split(r"\{(\w+)\}", template)):
-        if index % 2:  # a slot's name
-            value = rng.choice(classification.WORDS[part].split(","))
-            spans.append((len(text), len(text) + len(value), _SPAN_LABELS[part]))
-            part = value
-        text += part
+    for index, piece in enumerate(re.split(r"\{(\w+)\}", template)):
+        if index % 2:  # the name of a slot
+            value = rng.choice(classification.WORDS[piece].split(","))
+            spans.append((len(text), len(text) + len(value), _SPAN_LABELS[piece]))
+            text += value
+        else:
+            text += piece
     return text[0].upper() + text[1:], [intent], spans

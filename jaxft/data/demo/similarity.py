@@ -1,4 +1,4 @@
-"""Generates `demo:similarity`, pairs of requests to a bank with a number for how alike they are: synthetic texts."""
+"""Generates `demo:similarity`, synthetic pairs of requests to a bank with a number for their similarity."""
 
 import random
 import re
@@ -11,17 +11,17 @@ from jaxft.errors import UserError
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # pairs
 
 _SEED = 20261124
-# Shares of the pairs; the second only where a subject has several requests.
+# Shares of the pairs; the second counts only if a subject has several requests.
 _SAME_REQUEST, _SAME_SUBJECT = 0.45, 0.25
-_REPEATED = 0.5  # the chance that the second names what the first has named
+_REPEATED = 0.5  # the chance that the second request names what the first has named
 
 
 def generate_records(source: str) -> Iterator[Record]:
-    """Records `{"text", "text_pair", "label"}` of `demo:similarity/SPLIT`; no pair stands in two splits.
+    """Generates the records `{"text", "text_pair", "label"}` of `demo:similarity/SPLIT`.
 
-    label: 3 for the same request in any words, 1 for another on the same subject (card, transfer, ...), and up to 2
-    more by the share of named amounts, places, persons and times that both have (2 where the same request names
-    none); so from 0 to 5.
+    No pair stands in two splits. The label is from 0 to 5: 3 for the same request in any words, or 1 for another on
+    the same subject (card, transfer, ...), and up to 2 more by the share of named amounts, places, persons and times
+    that both have (2 if the same request names none).
     """
     split = source.removeprefix("demo:similarity").removeprefix("/")
     if split not in SIZES:
@@ -32,40 +32,50 @@ def generate_records(source: str) -> Iterator[Record]:
     for number in range(1, SIZES[split] + 1):
         pair = None
         while pair is None or pair in seen or classification.assign_split(" | ".join(pair)) != split:
-            *pair, label = _pair(rng)
-            pair = tuple(pair)
+            pair, label = _write_pair(rng)
         seen.add(pair)
         record = {"text": pair[0], "text_pair": pair[1], "label": label}
         yield f"{source}, row {number}", f"{source}:{number}", record
 
 
-def _pair(rng: random.Random) -> tuple[str, str, float]:
+def _write_pair(rng: random.Random) -> tuple[tuple[str, str], float]:
+    """Writes two requests: returns their texts and their label."""
     intents = list(classification.REQUESTS)
-    one = rng.choice(intents)
-    kin = [intent for intent in intents if _subject(intent) == _subject(one) and intent != one]
-    others = [intent for intent in intents if _subject(intent) != _subject(one)]
-    drawn = rng.random()
-    other = one if drawn < _SAME_REQUEST else rng.choice(kin if kin and drawn > 1 - _SAME_SUBJECT else others)
-    first, named = _write(rng, one, {})
-    second, again = _write(rng, other, named)
-    common = len(named.items() & again.items())
-    base = 3 if other == one else 1 if other in kin else 0
-    share = common / len(named.keys() | again.keys()) if named or again else float(other == one)
-    return first, second, round(base + 2 * share, 2)
+    first_intent = rng.choice(intents)
+    same_subject = [
+        intent for intent in intents if _subject(intent) == _subject(first_intent) and intent != first_intent
+    ]
+    other_subjects = [intent for intent in intents if _subject(intent) != _subject(first_intent)]
+    chance = rng.random()
+    if chance < _SAME_REQUEST:
+        second_intent = first_intent
+    elif same_subject and chance > 1 - _SAME_SUBJECT:
+        second_intent = rng.choice(same_subject)
+    else:
+        second_intent = rng.choice(other_subjects)
+    first_text, first_values = _write(rng, first_intent, {})
+    second_text, second_values = _write(rng, second_intent, first_values)
+    base = 3 if second_intent == first_intent else 1 if second_intent in same_subject else 0
+    if first_values or second_values:
+        common = len(first_values.items() & second_values.items())
+        share = common / len(first_values.keys() | second_values.keys())
+    else:
+        share = float(second_intent == first_intent)
+    return (first_text, second_text), round(base + 2 * share, 2)
 
 
 def _subject(intent: str) -> str:
     return intent.partition("_")[0]
 
 
-def _write(rng: random.Random, intent: str, named: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """A request and what it names by slot, now and then as in `named`."""
+def _write(rng: random.Random, intent: str, usual_values: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Writes a request: returns its text and the value of each slot, now and then that of `usual_values`."""
     template = classification.choose_alternatives(rng, rng.choice(classification.REQUESTS[intent]))
-    own = {}
+    values = {}
     for slot in re.findall(r"\{(\w+)\}", template):
-        if slot not in named or rng.random() >= _REPEATED:
-            own[slot] = rng.choice(classification.WORDS[slot].split(","))
+        if slot not in usual_values or rng.random() >= _REPEATED:
+            values[slot] = rng.choice(classification.WORDS[slot].split(","))
         else:
-            own[slot] = named[slot]
-    text = template.format(**own)
-    return text[0].upper() + text[1:], own
+            values[slot] = usual_values[slot]
+    text = template.format(**values)
+    return text[0].upper() + text[1:], values

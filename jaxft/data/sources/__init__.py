@@ -1,1 +1,1 @@
-"""Readers: from files, data sets of the hub and generators to examples."""
+"""Reads examples from files, datasets of the Hugging Face hub and generated corpora."""

@@ -196,8 +196,9 @@ def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[An
             f"{place}: a {records.json_type_name(value)} where a list of answers was expected; {hint}"
         )
     if isinstance(is_impossible, bool) and is_impossible == bool(value):
+        are = "are" if value else "are no"
         raise UserError(
-            f"{where}: is_impossible is {str(is_impossible).lower()}, but there {'are' if value else 'are no'} answers; "
+            f"{where}: is_impossible is {str(is_impossible).lower()}, but there {are} answers; "
             "make one of them agree with the other"
         )
     return tuple(_parse_answer(f"{place}, item {index}", item, context) for index, item in enumerate(value))

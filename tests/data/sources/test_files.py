@@ -1,4 +1,4 @@
-"""Tests of patterns of files: what they mean, to every reader, and how files are dealt to parts."""
+"""Patterns of files mean the same to every reader, and files are dealt evenly to shards."""
 
 import itertools
 
@@ -42,7 +42,7 @@ def folder(tmp_path, monkeypatch):
         ("-", None),
     ],
 )
-def test_what_a_pattern_means(folder, source, expected):
+def test_a_pattern_means_the_files_that_match(folder, source, expected):
     assert files.find_files(source) == (expected and [f"{name}.txt" for name in expected.split()])
 
 
@@ -69,7 +69,7 @@ def test_what_a_pattern_means(folder, source, expected):
         ("a-*.txt?fold=1", r"\?fold=1 chooses records of a file, a-\*.txt is a pattern of several"),
     ],
 )
-def test_patterns_that_mean_nothing(folder, source, message):
+def test_patterns_without_a_meaning_are_named(folder, source, message):
     with pytest.raises(UserError, match=message):
         files.find_files(source)
 
@@ -77,17 +77,17 @@ def test_patterns_that_mean_nothing(folder, source, message):
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=30), st.integers(1, 30))
 def test_files_are_dealt_evenly_each_once(sizes, count):
     names = [f"{index:02}" for index in range(len(sizes))]
-    parts = files.deal_files(names, sizes, count)
-    assert sorted(itertools.chain(*parts)) == names and len(parts) == count
-    assert all(parts) or len(names) < count
-    of = dict(zip(names, sizes, strict=True))
-    held = [sum(of[name] for name in part) for part in parts]
-    assert max(held) - min(held) <= max(sizes)
-    assert files.deal_files(names[::-1], sizes[::-1], count) == parts
+    shards = files.deal_files(names, sizes, count)
+    assert sorted(itertools.chain(*shards)) == names and len(shards) == count
+    assert all(shards) or len(names) < count
+    size_of = dict(zip(names, sizes, strict=True))
+    shard_sizes = [sum(size_of[name] for name in shard) for shard in shards]
+    assert max(shard_sizes) - min(shard_sizes) <= max(sizes)
+    assert files.deal_files(names[::-1], sizes[::-1], count) == shards
 
 
 def test_every_reader_takes_a_pattern(tmp_path):
-    """In the order of names; documents, of which others make contexts, go on from file to file."""
+    """Files come in the order of their names, and the numbers of documents go on from file to file."""
     for index in range(3):
         (tmp_path / f"{index}.conll").write_text(
             f"-DOCSTART- O\n\nw{index} O\n\n-DOCSTART- O\n\nv{index} O\n"

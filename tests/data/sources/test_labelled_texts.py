@@ -1,16 +1,11 @@
-"""Texts with labels: sources give the same examples, what is wrong is named, a dev set keeps the shares of labels."""
+"""Texts with labels are the same from every format, and bad labels and files are named."""
 
 import json
-from collections import Counter
 
 import datasets
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jaxft.data.demo import classification, similarity
 from jaxft.data.sources import records
-from jaxft.data.sources.dev_split import find_text_overlap, split_dev_labelled_texts
 from jaxft.data.sources.labelled_texts import (
     MULTI,
     NUMBER,
@@ -29,7 +24,7 @@ ROWS = [
 ]
 
 
-def written(folder, name, content):
+def write_file(folder, name, content):
     path = folder / name
     if name.endswith("jsonl"):
         path.write_text("".join(json.dumps(row) + "\n" for row in content))
@@ -40,7 +35,7 @@ def written(folder, name, content):
     return str(path)
 
 
-def found(source, problem=SINGLE, columns=PAIRS, **options):
+def read_tuples(source, problem=SINGLE, columns=PAIRS, **options):
     return [
         (e.text, e.pair, e.label)
         for e in read_labelled_texts(source, columns=columns, problem=problem, **options)
@@ -63,22 +58,25 @@ def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
         lambda address: (((f"{address}, row 1", f"{address}:1", r) for r in numbered), schema),
     )
     csv = 'id,first,second,gold\n1,"He said ""no"", and\nleft","A, b",yes\n\n2,,NA, no \n'
-    want = [(ROWS[0]["first"], "A, b", "yes"), ("", "NA", "no")]
-    assert found(written(tmp_path, "a.csv", csv)) == want
-    assert found(written(tmp_path, "a.jsonl", ROWS)) == want
-    assert found(written(tmp_path, "a.parquet", table)) == want
-    assert found("hub:some/set/train") == want
+    expected = [(ROWS[0]["first"], "A, b", "yes"), ("", "NA", "no")]
+    assert read_tuples(write_file(tmp_path, "a.csv", csv)) == expected
+    assert read_tuples(write_file(tmp_path, "a.jsonl", ROWS)) == expected
+    assert read_tuples(write_file(tmp_path, "a.parquet", table)) == expected
+    assert read_tuples("hub:some/set/train") == expected
     # Tab-separated values have no quotes: one of them alone is a character like any other.
     tsv = 'first\tsecond\tgold\nHe said "no\tA, b\tyes\n\tNA\tno\n'
-    assert found(written(tmp_path, "a.tsv", tsv)) == [('He said "no', "A, b", "yes"), ("", "NA", "no")]
+    assert read_tuples(write_file(tmp_path, "a.tsv", tsv)) == [
+        ('He said "no', "A, b", "yes"),
+        ("", "NA", "no"),
+    ]
     origins = [e.origin for e in read_labelled_texts(str(tmp_path / "a.csv"), columns=PAIRS)]
     assert origins == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:5"]
 
 
-def test_labels_by_problem(tmp_path):
+def test_labels_are_names_lists_or_numbers_by_problem(tmp_path):
     def labels(values, problem, **options):
-        path = written(tmp_path, "l.jsonl", [{"text": "x", "label": value} for value in values])
-        return [e[2] for e in found(path, problem, TextColumns(), **options)]
+        path = write_file(tmp_path, "l.jsonl", [{"text": "x", "label": value} for value in values])
+        return [e[2] for e in read_tuples(path, problem, TextColumns(), **options)]
 
     assert labels(["a", 3, True, "3"], SINGLE) == ["a", "3", "true", "3"]
     assert labels([["b", 1, "b"], [], "c; a", '["a", "c"]', ""], MULTI, separator=";") == [
@@ -103,9 +101,9 @@ def test_labels_by_problem(tmp_path):
     ],
 )  # fmt: skip
 def test_bad_labels_are_named(tmp_path, problem, label, message):
-    path = written(tmp_path, "x.jsonl", [{"text": "x", "label": label}])
+    path = write_file(tmp_path, "x.jsonl", [{"text": "x", "label": label}])
     with pytest.raises(UserError) as error:
-        found(path, problem, TextColumns())
+        read_tuples(path, problem, TextColumns())
     assert message in str(error.value)
 
 
@@ -127,7 +125,7 @@ def test_bad_labels_are_named(tmp_path, problem, label, message):
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path, name, content, columns, message):
     with pytest.raises(UserError, match=message):
-        found(written(tmp_path, name, content), columns=columns)
+        read_tuples(write_file(tmp_path, name, content), columns=columns)
 
 
 def test_a_label_number_without_a_name_is_named(tmp_path):
@@ -135,11 +133,11 @@ def test_a_label_number_without_a_name_is_named(tmp_path):
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])}
     )
     table = datasets.Dataset.from_dict({"text": ["x"], "label": [-1]}, features=schema)
-    path = written(tmp_path, "x.parquet", table)
+    path = write_file(tmp_path, "x.parquet", table)
     with pytest.raises(
         UserError, match=r"row 1, key 'label': label -1 is outside 0..1 \(a, b\); test sets without"
     ):
-        found(path, columns=TextColumns())
+        read_tuples(path, columns=TextColumns())
 
 
 def examples(labels):
@@ -150,66 +148,3 @@ def test_names_are_ordered_as_numbers_where_they_are():
     assert collect_label_names(examples(["10", "9", "-1"])) == ["-1", "9", "10"]
     assert collect_label_names(examples(["10", "9", "a"])) == ["10", "9", "a"]
     assert collect_label_names(examples([("b", "c"), ("a",), ()])) == ["a", "b", "c"]
-
-
-@given(
-    st.lists(st.sampled_from("aaaabbc"), min_size=2, max_size=80), st.floats(0.05, 0.5), st.integers(0, 99)
-)
-def test_a_dev_set_keeps_shares_and_order_and_leaves_train_every_label(labels, fraction, seed):
-    whole = examples(labels)
-    train, dev = split_dev_labelled_texts(whole, fraction, seed)
-    assert sorted(train + dev, key=whole.index) == whole
-    assert train == sorted(train, key=whole.index) and dev == sorted(dev, key=whole.index)
-    assert split_dev_labelled_texts(whole, fraction, seed) == (train, dev)
-    assert train and dev
-    counts, taken = Counter(labels), Counter(e.label for e in dev)
-    if max(counts.values()) > 1:
-        assert set(e.label for e in train) == set(labels)
-        for label, count in counts.items():
-            assert abs(taken[label] - fraction * count * (count > 1)) < 2
-
-
-def test_other_labels_are_split_at_random():
-    for values in ([("a",), ()] * 50, [0.5, 1.5] * 50):
-        train, dev = split_dev_labelled_texts(examples(values), 0.2, 1)
-        assert len(dev) == 20 and split_dev_labelled_texts(examples(values), 0.2, 2)[1] != dev
-    with pytest.raises(UserError, match="1 example in the training data: none can be split off"):
-        split_dev_labelled_texts(examples(["a"]), 0.1, 0)
-
-
-def test_generated_pairs_are_as_alike_as_what_they_ask_and_name():
-    columns = TextColumns("text", "text_pair", "label")
-    splits = {
-        s: list(read_labelled_texts(f"demo:similarity/{s}", columns=columns, problem=NUMBER))
-        for s in similarity.SIZES
-    }
-    assert {s: len(e) for s, e in splits.items()} == similarity.SIZES
-    assert splits["dev"] == list(read_labelled_texts("demo:similarity/dev", columns=columns, problem=NUMBER))
-    assert find_text_overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
-    values = [example.label for example in splits["train"]]
-    assert min(values) == 0 and max(values) == 5 and 1.5 < sum(values) / len(values) < 2.5
-    alike = {(e.text, e.pair): e.label for e in splits["test"]}
-    sent = "The 300 dollars that I sent Anna this morning have not arrived."
-    assert alike[sent, "Anna did not get my transfer of 300 dollars."] == 4.33  # two of three in common
-    assert alike["Somebody has my card, block it please?", "I lost my card yesterday, please help."] == 3
-    blocked = "My PIN was blocked in the airport yesterday."  # another subject, and one of three
-    assert alike[blocked, "Why was I charged 20 euros extra yesterday?"] == 0.67
-    with pytest.raises(
-        UserError, match="demo:similarity/all: no such corpus; expected demo:similarity/train"
-    ):
-        list(read_labelled_texts("demo:similarity/all", columns=columns, problem=NUMBER))
-
-
-@pytest.mark.parametrize("name", ["sentiment", "intent"])
-def test_generated_corpora_are_the_same_again_and_share_no_text(name):
-    splits = {
-        s: list(read_labelled_texts(f"demo:{name}/{s}", columns=TextColumns())) for s in classification.SIZES
-    }
-    assert {s: len(e) for s, e in splits.items()} == classification.SIZES
-    assert splits["dev"] == list(read_labelled_texts(f"demo:{name}/dev", columns=TextColumns()))
-    assert find_text_overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
-    assert collect_label_names(splits["train"]) == collect_label_names(splits["test"])
-    with pytest.raises(
-        UserError, match="demo:x/train: no such corpus of texts with labels; expected demo:sentiment"
-    ):
-        list(read_labelled_texts("demo:x/train", columns=TextColumns()))

@@ -1,18 +1,12 @@
-"""Reading questions: SQuAD's JSON, JSON lines and tables give the same examples, and what is wrong in them is said."""
+"""Questions are the same from SQuAD's JSON, JSON lines and tables, and mistakes in them are named."""
 
-import hashlib
 import io
 import json
 
 import datasets
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jaxft.data.demo import ner
-from jaxft.data.demo import questions as demo_questions
-from jaxft.data.sources.dev_split import find_question_overlap, split_dev_questions
-from jaxft.data.sources.questions import Answer, Question, read_questions
+from jaxft.data.sources.questions import Answer, read_questions
 from jaxft.errors import UserError
 
 CONTEXT = "Mr Café lives in Oslo. He came from Rome 😀 in 1999."
@@ -32,16 +26,16 @@ def document(*qas, context=CONTEXT):
 
 @pytest.fixture
 def read(tmp_path):
-    """Writes a value, or text as it is, to a file of this name and reads that."""
+    """Returns a function that writes a value, or text without change, to a file of a name and reads that."""
 
-    def run(content, name="train.json", **options):
+    def write_and_read(content, name="train.json", **options):
         path = tmp_path / name
         path.write_text(
             content if isinstance(content, str) else json.dumps(content, indent=1), encoding="utf-8"
         )
-        return [one for one in read_questions(str(path), **options)]
+        return list(read_questions(str(path), **options))
 
-    return run
+    return write_and_read
 
 
 def test_both_versions_and_all_formats_give_the_same(read, tmp_path):
@@ -52,7 +46,7 @@ def test_both_versions_and_all_formats_give_the_same(read, tmp_path):
         "plausible_answers": [],
         "answers": [],
     }
-    first, second = found = read(document(qa(is_impossible=False), none))
+    first, second = expected = read(document(qa(is_impossible=False), none))
     assert first.answers == (Answer("Oslo", 17), Answer("in Oslo", 14)) and second.answers == ()
     assert (first.id, first.question, first.context) == ("q1", "Where does he live?", CONTEXT)
     assert second.origin == f"{tmp_path}/train.json:data[0].paragraphs[0].qas[1]"
@@ -62,51 +56,53 @@ def test_both_versions_and_all_formats_give_the_same(read, tmp_path):
     for records, name in ((flat, "a.jsonl"), (table, "b.jsonl"), (flat, "lines.json")):
         lines = read("\n\n".join(map(json.dumps, records)), name)
         assert [(q.id, q.question, q.context, q.answers) for q in lines] == [
-            (q.id, q.question, q.context, q.answers) for q in found
+            (q.id, q.question, q.context, q.answers) for q in expected
         ]
         assert lines[1].origin == f"{tmp_path}/{name}:3"
     one_line = read(json.dumps(document(qa())), "one.json")
     assert one_line[0].answers == first.answers
 
 
-def test_tables_and_the_hub_give_the_same_and_rows_of_a_choice(read, tmp_path, monkeypatch):
-    """With the features of the hub's squad_v2, and a field to choose by."""
+def test_tables_and_the_hub_give_the_same_and_can_be_filtered(read, tmp_path, monkeypatch):
+    """The table has the features of the hub's squad_v2, and a field to filter by."""
     none = {"id": "q2", "question": "Who is he?", "answers": []}
-    found = [(q.id, q.question, q.context, q.answers) for q in read(document(qa(), none))]
+    expected = [(q.id, q.question, q.context, q.answers) for q in read(document(qa(), none))]
     columns = [{"text": ["Oslo", "in Oslo"], "answer_start": [17, 14]}, {"text": [], "answer_start": []}]
     rows = [
-        {"context": CONTEXT, "fold": fold} | one | {"answers": answers}
-        for fold, (one, answers) in enumerate(zip((qa(), none), columns, strict=True))
+        {"context": CONTEXT, "fold": fold} | question | {"answers": answers}
+        for fold, (question, answers) in enumerate(zip((qa(), none), columns, strict=True))
     ]
     answers = {"text": datasets.Value("string"), "answer_start": datasets.Value("int32")}
     features = {name: datasets.Value("string") for name in ("id", "question", "context")}
     features |= {"fold": datasets.Value("int32"), "answers": datasets.Sequence(answers)}
     table = datasets.Dataset.from_list(rows, features=datasets.Features(features))
     table.to_parquet(tmp_path / "a.parquet")
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **more: asked.append((names, more)) or table)
+    calls = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **more: calls.append((names, more)) or table)
     hub = "hub:some/set:plain@main/train"
     for source, format in ((f"{tmp_path}/a.parquet", "auto"), (hub, "auto"), (hub[4:], "hub")):
-        every = list(read_questions(source, format=format))
-        assert [(q.id, q.question, q.context, q.answers) for q in every] == found
-        assert list(read_questions(f"{source}?fold=1", format=format)) == every[1:]
-        assert list(read_questions(f"{source}?fold!=1&id=q1", format=format)) == every[:1]
-    assert every[1].origin == f"{hub}:2"
-    assert asked == [(("some/set", "plain"), {"revision": "main", "split": "train"})] * 6
+        questions = list(read_questions(source, format=format))
+        assert [(q.id, q.question, q.context, q.answers) for q in questions] == expected
+        assert list(read_questions(f"{source}?fold=1", format=format)) == questions[1:]
+        assert list(read_questions(f"{source}?fold!=1&id=q1", format=format)) == questions[:1]
+    assert questions[1].origin == f"{hub}:2"
+    assert calls == [(("some/set", "plain"), {"revision": "main", "split": "train"})] * 6
 
 
-def test_other_keys_and_what_may_be_missing(read, tmp_path):
+def test_keys_can_be_renamed_and_ids_and_answers_be_missing(read, tmp_path):
     line = json.dumps({"q": "Where?", "passage": CONTEXT, "answers": [{"text": "Rome", "answer_start": 36}]})
-    [one] = read(line, "a.jsonl", columns={"question": "q", "context": "passage"})
-    assert one.question == "Where?" and one.id == f"{tmp_path}/a.jsonl:1"  # without an id of its own
-    [one] = read(
+    [question] = read(line, "a.jsonl", columns={"question": "q", "context": "passage"})
+    assert (
+        question.question == "Where?" and question.id == f"{tmp_path}/a.jsonl:1"
+    )  # without an id of its own
+    [question] = read(
         '{"id": 7, "question": "Where?", "context": "x", "answers": "not looked at"}',
         "b.jsonl",
         answered=False,
     )
-    assert one.answers is None and one.id == "7"
-    [one] = read(document({"id": "a", "question": "Who?"}), answered=False)
-    assert one.answers is None
+    assert question.answers is None and question.id == "7"
+    [question] = read(document({"id": "a", "question": "Who?"}), answered=False)
+    assert question.answers is None
     stream = io.BytesIO(b'{"question": "Where?", "context": "here"}\n')
     stream.name = "<stdin>"
     assert [q.context for q in read_questions(stream, format="jsonl", answered=False)] == ["here"]
@@ -168,7 +164,7 @@ PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"
         (document(qa(answers={"text": ["a"], "answer_start": []})), "expected two lists of one length"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(read, content, message):
+def test_mistakes_are_named_with_their_place(read, content, message):
     with pytest.raises(UserError, match=message):
         read(content)
 
@@ -194,52 +190,13 @@ def test_what_is_wrong_is_said_with_its_place(read, content, message):
         ),
     ],
 )
-def test_what_is_wrong_with_records_is_said(read, content, name, options, message):
+def test_mistakes_in_records_are_named(read, content, name, options, message):
     with pytest.raises(UserError, match=message):
         read(content, name, **options)
 
 
-def test_sources_that_are_not_there(tmp_path):
+def test_missing_sources_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no such file .*expected a path, demo:qa/train, or hub:"):
         read_questions(str(tmp_path / "none.json"))
     with pytest.raises(UserError, match="demo:qa/valid: no such corpus of questions; expected demo:qa/train"):
         read_questions("demo:qa/valid")
-
-
-@given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(0, 5))
-def test_a_dev_set_shares_no_context_with_train(contexts, seed):
-    questions = [Question(str(i), "q", f"c{c}", (), "x") for i, c in enumerate(contexts)]
-    train, dev = split_dev_questions(questions, 0.2, seed)
-    assert train and dev
-    assert sorted(train + dev, key=lambda q: int(q.id)) == questions
-    if len(set(contexts)) > 1:
-        assert find_question_overlap(train, dev).sum() == 0
-
-
-def test_one_question_cannot_be_split():
-    with pytest.raises(UserError, match="1 question in the training data: none can be split off"):
-        split_dev_questions([Question("1", "q", "c", (), "x")], 0.1, 0)
-
-
-def test_the_generated_corpus():
-    """Right answers; no answer of one split in another; contexts longer than a window; questions without an answer."""
-    found = {split: list(read_questions(f"demo:qa/{split}")) for split in demo_questions.SIZES}
-    answers = {split: {a.text.lower() for q in found[split] for a in q.answers} for split in found}
-    for split, questions in found.items():
-        assert len(questions) == demo_questions.SIZES[split]
-        assert (
-            len({q.id for q in questions})
-            == len({(q.question, q.context) for q in questions})
-            == len(questions)
-        )
-        assert 0.15 < sum(not q.answers for q in questions) / len(questions) < 0.35
-        assert sum(len(q.context.split()) > 192 for q in questions) >= 10 or split != "train"
-        assert not any(set("{}") & set(q.context + q.question) for q in questions)
-        for other in answers.keys() - {split}:
-            assert not answers[split] & answers[other]
-    text = repr(
-        [(q.question, q.context, q.answers) for split in ("train", "dev", "test") for q in found[split]]
-    )
-    # A change of the corpus changes every score measured on it: then measure them again.
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "f2c6c99df5a0f506"
-    assert set(ner.SIZES) == set(found)

@@ -1,14 +1,13 @@
-"""Records chosen by a field, spans that overlap, texts that tasks share, and the requests with both kinds of label."""
+"""Records are filtered by their fields, alike for every reader, and hub addresses are taken apart."""
 
 import json
 
 import pytest
 
-from jaxft.data.demo import requests
-from jaxft.data.encoding.multi_task import join_examples, parse_data_sets
-from jaxft.data.sources.labelled_texts import MULTI, LabelledText, TextColumns, read_labelled_texts
+from jaxft.data.sources import records
+from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
 from jaxft.data.sources.questions import read_questions
-from jaxft.data.sources.sentence import Sentence, keep_longest_spans
+from jaxft.data.sources.sentence import keep_longest_spans
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
 
@@ -17,7 +16,7 @@ from jaxft.errors import UserError
 def file(tmp_path):
     path = tmp_path / "data.jsonl"
     records = [
-        {"text": f"t{i}", "label": "a", "spans": [], "fold": i % 4, "own": i % 2 == 0}
+        {"text": f"t{i}", "label": "a", "spans": [], "fold": i % 4, "even": i % 2 == 0}
         | {"question": f"t{i}", "context": "here", "answers": []}
         for i in range(8)
     ]
@@ -32,12 +31,12 @@ def file(tmp_path):
         ("fold=1-2", "1256"),
         ("fold=0,3", "0347"),
         ("fold!=0-2", "37"),
-        ("fold!=0&own=true", "26"),
+        ("fold!=0&even=true", "26"),
         ("text=t5", "5"),
     ],
 )
-def test_records_are_chosen(file, choice, expected):
-    """Alike for texts, words and questions; where they stand is told by the file's own lines."""
+def test_records_are_filtered(file, choice, expected):
+    """The filter is the same for texts, words and questions, and origins are the lines of the file."""
     texts = list(read_labelled_texts(f"{file}?{choice}", columns=TextColumns()))
     assert "".join(t.text[1] for t in texts) == expected
     assert [t.origin for t in texts] == [f"{file}:{int(n) + 1}" for n in expected]
@@ -47,7 +46,7 @@ def test_records_are_chosen(file, choice, expected):
     assert [(q.origin, q.question) for q in questions] == [(t.origin, t.text) for t in texts]
 
 
-def test_documents_have_nothing_to_choose_by(tmp_path):
+def test_json_documents_have_no_records_to_filter(tmp_path):
     (tmp_path / "a.json").write_text('{"data": []}')
     with pytest.raises(
         UserError, match=r"a.json\?fold=1: \?fold=1 chooses records by a key, which SQuAD's JSON has none of"
@@ -55,12 +54,12 @@ def test_documents_have_nothing_to_choose_by(tmp_path):
         read_questions(f"{tmp_path}/a.json?fold=1")
 
 
-def test_tables_too_and_names_with_a_question_mark(tmp_path):
+def test_tables_are_filtered_and_names_may_have_a_question_mark(tmp_path):
     (tmp_path / "a.csv").write_text("text,label,fold\nx,a,1\ny,b,2\n")
     assert [t.text for t in read_labelled_texts(f"{tmp_path}/a.csv?fold=2", columns=TextColumns())] == ["y"]
     (tmp_path / "b.csv?fold=2").write_text("text,label\nz,a\n")
-    read = read_labelled_texts(str(tmp_path / "b.csv?fold=2"), columns=TextColumns(), format="csv")
-    assert [t.text for t in read] == ["z"]
+    texts = read_labelled_texts(str(tmp_path / "b.csv?fold=2"), columns=TextColumns(), format="csv")
+    assert [t.text for t in texts] == ["z"]
 
 
 @pytest.mark.parametrize(
@@ -71,14 +70,14 @@ def test_tables_too_and_names_with_a_question_mark(tmp_path):
         ("fold=9", r"data.jsonl\?fold=9: empty, it holds no (text|question)"),
     ],
 )
-def test_bad_choices(file, choice, message):
+def test_bad_filters_are_named(file, choice, message):
     with pytest.raises(UserError, match=message):
         list(read_labelled_texts(f"{file}?{choice}", columns=TextColumns()))
     with pytest.raises(UserError, match=message):
         list(read_questions(f"{file}?{choice}"))
 
 
-def test_columns_have_nothing_to_choose_by(tmp_path):
+def test_conll_columns_have_no_keys_to_filter_by(tmp_path):
     (tmp_path / "a.conll").write_text("a O\n")
     with pytest.raises(
         UserError, match=r"a.conll\?fold=1: \?fold=1 chooses records by a key, which conll has none"
@@ -86,7 +85,7 @@ def test_columns_have_nothing_to_choose_by(tmp_path):
         list(read_sentences(f"{tmp_path}/a.conll?fold=1"))
 
 
-def test_of_overlapping_spans_the_longest_counts(tmp_path):
+def test_the_longest_of_overlapping_spans_counts(tmp_path):
     assert keep_longest_spans([(0, 3, "a"), (1, 9, "b"), (8, 10, "c"), (9, 10, "d")]) == [
         (1, 9, "b"),
         (9, 10, "d"),
@@ -100,43 +99,16 @@ def test_of_overlapping_spans_the_longest_counts(tmp_path):
     assert sentence.tags == ["B-X", "I-X", "O"]
 
 
-def test_sources_of_several_tasks(tmp_path):
-    both = ("a", "b")
-    assert parse_data_sets("x.jsonl?fold=1", both) == [(both, "x.jsonl?fold=1")]
-    assert parse_data_sets("a=x.csv; a,b=y?k=1;z", both) == [(("a",), "x.csv"), (both, "y?k=1"), (both, "z")]
-    (tmp_path / "odd;a=1.csv").write_text("")
-    assert parse_data_sets(str(tmp_path / "odd;a=1.csv"), both) == [(both, str(tmp_path / "odd;a=1.csv"))]
-    with pytest.raises(UserError, match="c=x.csv: 'c' is no task; expected FILE or TASK=FILE, .* a, b"):
-        parse_data_sets("c=x.csv", both)
-
-
-def test_the_same_text_is_one():
-    """One of the same words and place; other texts of that place, and pairs, are read by themselves."""
-    words = Sentence(["x", "y"], ["O", "O"], 0, "f:1", "x y", [(0, 1), (2, 3)])
-    texts = [LabelledText("x y", None, "l", "f:1"), LabelledText("x y", None, "l", "f:2")]
-    pair = LabelledText("x y", "z", "l", "f:1")
-    found = join_examples({"a": [words], "b": texts, "c": [pair], "d": [words]}, 0, {})
-    assert [(sorted(e.examples), e.origin) for e in found] == [
-        (["a", "b", "d"], "f:1"),
-        (["b"], "f:2"),
-        (["c"], "f:1"),
-    ]
-
-
-def test_requests_have_intents_and_spans():
-    """The same for both readers, other texts in each split, and spans that hold what their label says."""
-    texts = {}
-    for split in requests.SIZES:
-        source = f"demo:requests/{split}"
-        sentences = list(read_sentences(source))
-        read = list(read_labelled_texts(source, columns=TextColumns("text", None, "intents"), problem=MULTI))
-        assert [s.text for s in sentences] == [t.text for t in read] and len(read) == requests.SIZES[split]
-        assert {len(t.label) for t in read} == {1, 2}
-        texts[split] = {t.text for t in read}
-    assert not texts["train"] & texts["dev"] and not texts["dev"] & texts["test"]
-    for _, _, record in requests.generate_records("demo:requests/dev"):
-        for span in record["spans"]:
-            if span["label"] == "amount":
-                assert record["text"][span["start"]].isdigit()
-    with pytest.raises(UserError, match="demo:requests/all: no such corpus"):
-        list(requests.generate_records("demo:requests/all"))
+@pytest.mark.parametrize(
+    ("address", "split", "expected"),
+    [
+        ("hub:conll2003/train", None, ("conll2003", None, None, "train")),
+        ("hub:org/name", "dev", ("org/name", None, None, "dev")),
+        ("hub:org/name/train[:5%]", None, ("org/name", None, None, "train[:5%]")),
+        ("hub:org/name/odd", None, ("org/name", None, None, "odd")),
+        ("hub:name@v1.0/test", None, ("name", None, "v1.0", "test")),
+        ("hub:org/name@refs/pr/1", "train", ("org/name", None, "refs/pr/1", "train")),
+    ],
+)
+def test_hub_addresses_are_parsed(address, split, expected):
+    assert records.parse_hub_address(address, split) == expected

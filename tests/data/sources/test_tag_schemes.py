@@ -1,4 +1,4 @@
-"""Tests of tagging schemes: detection, conversion to IOB2, and the places that break a scheme."""
+"""Tagging schemes are detected and converted to IOB2, and the places that break them are named."""
 
 import pytest
 from hypothesis import given
@@ -9,23 +9,29 @@ from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 
 
-def write(entities, scheme):
-    """Tags of entities `(type or None, length)`, written out in a scheme from its definition."""
-    tags, previous = [], None
-    for kind, length in entities:
-        if kind is None:
+def write_tags(entities, scheme):
+    """Writes the tags of entities `(type or None, length)` in a scheme, from its definition."""
+    tags, previous_type = [], None
+    for entity_type, length in entities:
+        if entity_type is None:
             tags += ["O"] * length
         elif scheme == "io":
-            tags += [kind] * length
+            tags += [entity_type] * length
         elif scheme == "iob1":
-            tags += [("B-" if previous == kind else "I-") + kind] + [f"I-{kind}"] * (length - 1)
+            tags += [("B-" if previous_type == entity_type else "I-") + entity_type] + [
+                f"I-{entity_type}"
+            ] * (length - 1)
         elif scheme == "iob2":
-            tags += [f"B-{kind}"] + [f"I-{kind}"] * (length - 1)
+            tags += [f"B-{entity_type}"] + [f"I-{entity_type}"] * (length - 1)
         else:
             end, single = {"bioes": "ES", "bilou": "LU"}[scheme]
-            inside = [f"I-{kind}"] * (length - 2)
-            tags += [f"{single}-{kind}"] if length == 1 else [f"B-{kind}", *inside, f"{end}-{kind}"]
-        previous = kind
+            inside = [f"I-{entity_type}"] * (length - 2)
+            tags += (
+                [f"{single}-{entity_type}"]
+                if length == 1
+                else [f"B-{entity_type}", *inside, f"{end}-{entity_type}"]
+            )
+        previous_type = entity_type
     return tags
 
 
@@ -40,13 +46,13 @@ ENTITIES = st.lists(
 def test_every_scheme_comes_back_as_the_same_entities(corpus, scheme):
     # Neighbours of one type, singles and long ones, so that a scheme can be told from the others.
     corpus = [[("PER", 1), ("PER", 3), (None, 1), ("PER", 2)], *corpus]
-    assert tag_schemes.detect_scheme(write(entities, scheme) for entities in corpus) == scheme
+    assert tag_schemes.detect_scheme(write_tags(entities, scheme) for entities in corpus) == scheme
     for entities in corpus:
-        expected = write(entities, "iob2")
-        assert tag_schemes.convert_tags_to_iob2(write(entities, scheme), scheme) == (expected, [])
+        expected = write_tags(entities, "iob2")
+        assert tag_schemes.convert_tags_to_iob2(write_tags(entities, scheme), scheme) == (expected, [])
         position, gold = 0, []
-        for kind, length in entities:
-            gold += [(kind, position, position + length)] if kind else []
+        for entity_type, length in entities:
+            gold += [(entity_type, position, position + length)] if entity_type else []
             position += length
         assert tag_schemes.extract_entities(expected) == gold
 
@@ -67,7 +73,7 @@ def test_labels_without_prefix_and_without_o_are_of_no_scheme():
 
 
 @given(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"]), min_size=1, max_size=8))
-def test_what_is_allowed_is_what_breaks_no_iob2(tags):
+def test_allowed_transitions_are_those_that_break_no_iob2(tags):
     labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
     start, follows = tag_schemes.find_allowed_transitions(labels)
     path = [labels.index(tag) for tag in tags]
@@ -94,7 +100,7 @@ def test_detection_survives_a_few_mistakes():
         ("bilou", "L-X L-X U-X", "B-X B-X B-X", [0, 1]),
     ],
 )
-def test_invalid_places_are_repaired_and_told(scheme, tags, converted, invalid):
+def test_invalid_places_are_repaired_and_reported(scheme, tags, converted, invalid):
     assert tag_schemes.convert_tags_to_iob2(tags.split(), scheme) == (converted.split(), invalid)
 
 

@@ -1,6 +1,7 @@
-"""Sentence templates for the synthetic corpus `demo:ner`: `{slot}` is filled, of `[a|b]` one is taken.
+"""Lists the sentence templates of the synthetic corpus `demo:ner`.
 
-One template a line; an indented line goes on with the one above.
+A slot `{slot}` is filled, and one alternative of `[a|b]` is taken. A line is a template; an indented line continues
+the line above.
 """
 
 DATELINE = "[{city}|{city}|{city} , {country}] , {month} {n31} [-|--|:]"
@@ -17,14 +18,14 @@ analysts at {company} expect the {demonym} economy to [shrink|grow|stall] next y
 {last} , who [founded|left|ran] {company} in {year} , [declined to comment|holds {n9} percent of the
     shares|could not be reached] .
 {person} [of|at] {company} called the result " [better than feared|a nasty surprise|no cause for alarm] " .
-the {backbone} [fined|sued|cleared|is investigating] {company} over [sales of|claims about|faults in] its
+the {agency} [fined|sued|cleared|is investigating] {company} over [sales of|claims about|faults in] its
     {product} .
 {company} unveiled the {product} in {city} , and {last} drove it on to the stage .
 a {company} [lorry|tanker|depot|warehouse] caught fire [outside|near|in] {city} on {day} , [police
     said|with no injuries] .
 {company} and {last} have settled out of court .
-the {backbone} left interest rates unchanged at {n9} percent , as [traders|economists|{last}] had expected .
-{backbone} data showed that exports [to {country}|to {country} and {country}|] [rose|fell] {n9} percent in
+the {agency} left interest rates unchanged at {n9} percent , as [traders|economists|{last}] had expected .
+{agency} data showed that exports [to {country}|to {country} and {country}|] [rose|fell] {n9} percent in
     {month} .
 wheat from {country} [traded|sold] at {n300} dollars a tonne , with buyers in {country} paying more .
 oil [jumped|slipped] after a pipeline [across {place}|near {city}|through {country}] was [shut|reopened] .
@@ -35,7 +36,7 @@ the {product} has outsold the {product} in {country} since {month} .
 {person} was named [chairman|finance director|head of research] of {company} , replacing {person} .
 investors in {city} shrugged off the news from {city} .
 {company} workers in {city} walked out over [pay|night shifts|the {last} plan] .
-the {backbone} ruled that {company} had misled buyers of the {product} .
+the {agency} ruled that {company} had misled buyers of the {product} .
 {n90} shops [run|owned] by {company} will [close|reopen] by {month} , {paper} reported .
 orange growers in {place} lost half the crop , and apple prices doubled .
 {company} , {company} and {company} all bid for the port of {city} .
@@ -56,9 +57,9 @@ SPORT = """
 {person} of {country} won the {event} in {city} [by {n9} seconds|for the second time|] .
 {last} is out of the {event} with a [knee|hamstring|shoulder] injury , {club} said on {day} .
 the {event} moves to {city} next [year|week] after {n9} [seasons|days] in {country} .
-{city} will [host|stage] the {event} in {year} , the {backbone} [announced|said] .
+{city} will [host|stage] the {event} in {year} , the {agency} [announced|said] .
 {demonym} [cyclist|sprinter|swimmer|driver] {person} failed a test at the {event} .
-{person} [rode|drove|sailed] across {place} in {n9} days [to raise money for the {backbone}|] .
+{person} [rode|drove|sailed] across {place} in {n9} days [to raise money for the {agency}|] .
 fans of {club} and {club} clashed in {city} [before|after] the {event} .
 {last} beat {last} in straight sets , then lost to {last} in the final .
 {club} have not won in {city} since {year} .
@@ -80,28 +81,28 @@ POLITICS = """
 {country} [recalled|expelled|summoned] the {demonym} ambassador [on {day}|over remarks by {last}|] .
 {country} and {country} signed [a pact|the {event}|an accord] on fishing in {place} .
 {person} [won|lost|conceded] the vote in {place} [by {n900} votes|to {person}|] .
-{backbone} [rejected|approved|delayed] a bill that would ban {product} sales .
-the {backbone} said {n90} people were [killed|hurt|arrested] in [{city}|{place}|clashes near {city}] .
+{agency} [rejected|approved|delayed] a bill that would ban {product} sales .
+the {agency} said {n90} people were [killed|hurt|arrested] in [{city}|{place}|clashes near {city}] .
 {city} [rejected|welcomed|dismissed] the offer made by {city} as " [empty|generous|late] " .
-{last} [accused|urged|thanked] {last} in a speech to {backbone} .
-{backbone} leader {person} was [jailed|freed|questioned] in {city} .
+{last} [accused|urged|thanked] {last} in a speech to {agency} .
+{agency} leader {person} was [jailed|freed|questioned] in {city} .
 {demonym} troops [crossed|withdrew from|shelled] {place} [at dawn|on {day}|] .
 the {party} [won|lost] {n90} seats , while {party} took {n90} .
 " {country} will not wait , " {last} told {paper} .
-a spokesman for [{last}|{backbone}|{company}|{city}] denied the report .
+a spokesman for [{last}|{agency}|{company}|{city}] denied the report .
 {last} met {last} at the {demonym} embassy in {city} .
-[protesters|farmers|students] from {place} marched on {city} [to demand jobs|against the {backbone}|] .
+[protesters|farmers|students] from {place} marched on {city} [to demand jobs|against the {agency}|] .
 the {event} of {year} left {country} without a port .
 the mayor of {city} , {person} , quit after {paper} printed the letters .
 {demonym} and {demonym} officials will meet in {city} next week .
 {person} , {n90} , a [lawyer|farmer|teacher] from {city} , leads the {party} .
-{backbone} [sent|flew] food to {n900} families in {place} .
+{agency} [sent|flew] food to {n900} families in {place} .
 rebels held the road between {city} and {city} for {n9} days .
-the {last} government fell in {year} after {backbone} pulled out .
+the {last} government fell in {year} after {agency} pulled out .
 {last} said that {country} , not {country} , had broken the treaty .
 police found {n90} kilos of heroin in a {product} at the {country} border .
 the {demonym} minority in {place} speaks {demonym} at home .
-{backbone} and {backbone} disagree about who pays .
+{agency} and {agency} disagree about who pays .
 {city} , {country} 's second city , has been under curfew since {day} .
 a court in {city} sentenced {person} to {n90} years for spying for {country} .
 """
@@ -109,8 +110,8 @@ a court in {city} sentenced {person} to {n90} years for spying for {country} .
 WEATHER = """
 [heavy rain|thick fog|strong wind|snow] closed [schools|the airport|all roads] in {city} [on {day}|for
     the {ordinal} day|] .
-a storm [moved|swept] from {place} towards {country} , [leaving {n900} homes dark|the {backbone} said] .
-the {backbone} warned of floods along {place} .
+a storm [moved|swept] from {place} towards {country} , [leaving {n900} homes dark|the {agency} said] .
+the {agency} warned of floods along {place} .
 temperatures in {city} [reached|fell to|hit] {n40} degrees on {day} , a record for {month} .
 it will be dry in {place} and wet in {city} and {city} .
 the {place} burst its banks near {city} , and {n900} people fled .
@@ -118,7 +119,7 @@ a hurricane [weakened|turned north] before it reached {country} .
 farmers in {place} have had no rain since {month} .
 snow fell on {place} for the first time since {year} .
 an earthquake of magnitude {n9} [shook|struck] {place} , {n90} km from {city} .
-{person} of the {backbone} said the drought in {country} was the worst since {year} .
+{person} of the {agency} said the drought in {country} was the worst since {year} .
 {company} cut power to {city} as the wind rose .
 a ferry from {city} to {city} turned back in {place} .
 lightning struck {n9} walkers on {place} ; {last} , {n90} , is in hospital .
@@ -246,11 +247,11 @@ DOMAINS = {
     "plain": PLAIN,
 }
 
-# Head, repeated item and tail of very long sentences.
+# The head, the repeated item and the tail of very long sentences.
 LONG = [
     ("results of the {event} in {city} on {day} :", "{person} ( {country} ) {n90}.{n90}", "."),
     ("the final table :", "{club} {n90} points", "."),
-    ("the {backbone} published the names of those who signed the letter :", "{person} of {city}", "."),
+    ("the {agency} published the names of those who signed the letter :", "{person} of {city}", "."),
     ("{company} said it would close its shops in", "{city}", ", {country} , by {month} ."),
     ("closing prices in {city} :", "{company} {n300}.{n90}", "."),
     ("temperatures at noon :", "{city} {n40} degrees", "."),
@@ -262,7 +263,7 @@ PHRASES = {
     "month": "January February March April May June July August September October November December".split(),
 }
 
-# Lowest, highest and form.
+# The lowest number, the highest number and the form of each slot.
 NUMBERS = {
     "n4": (0, 4, "{}"),
     "n6": (0, 7, "{}"),
