@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.cli import startup
-from jaxft.cli.several_processes import add_flags, as_process
+from jaxft.cli.flags import add_process_flags
+from jaxft.cli.several_processes import as_process
 from jaxft.errors import EXIT_INTERRUPTED, UserError
 from jaxft.parallel import processes
 from jaxft.training.identity import installed_versions
@@ -70,7 +71,7 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
     Yields:
       The parsed flags.
     """
-    add_flags(parser)
+    add_process_flags(parser)
     flags, unknown = parser.parse_known_args(argv)
     # SIGTERM raises an exception, so that half-written files are removed.
     with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals

@@ -14,29 +14,6 @@ from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.launch_detection import join_processes
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags by which a command becomes one of several processes."""
-    group = parser.add_argument_group(
-        "several processes",
-        "the same command on each host; TPU slices and Slurm are recognised without flags",
-    )
-    group.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port there"
-    )
-    group.add_argument("--num_processes", metavar="N", type=int, help="how many there are")
-    group.add_argument("--process_id", metavar="I", type=int, help="which this is, from 0")
-    seconds = {"metavar": "SECONDS", "type": int}
-    group.add_argument(
-        "--start_timeout", **seconds, default=300, help="to wait for all to start; default 300"
-    )
-    group.add_argument(
-        "--peer_timeout",
-        **seconds,
-        default=60,
-        help="without a sign of life, after which a process counts as lost and the others stop; default 60",
-    )
-
-
 @contextlib.contextmanager
 def as_process(flags: argparse.Namespace) -> Iterator[None]:
     """Runs the block as one of several processes.

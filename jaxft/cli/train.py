@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 from jaxft.cli import startup
-from jaxft.cli.command import check_overrides
-from jaxft.cli.several_processes import add_flags, as_process
+from jaxft.cli.flags import add_process_flags
 from jaxft.config.loading import recipe_name
+from jaxft.config.reference import help_text
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
-from jaxft.training.run import train
-from jaxft.training.settings import load_settings
+from jaxft.training.settings import all_schemas, load_settings
 
 # What a user does about a workdir that could be written when the run began, and no longer can.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
@@ -20,13 +19,19 @@ REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
 )
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parses the flags, trains, and turns what went wrong into a sentence and an exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags; its help lists all settings."""
     parser = argparse.ArgumentParser(
-        prog="python -m jaxft train", description="Fine-tunes a pretrained transformer.", allow_abbrev=False
+        prog="python -m jaxft train",
+        description="Fine-tunes a pretrained transformer.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=help_text(all_schemas()),
     )
     parser.add_argument(
-        "--config", required=True, help="recipe, e.g. configs/ner.py:offline, or a config.json"
+        "--config",
+        required=True,
+        help="recipe: configs/ner.py:offline, a YAML or JSON file, or a run's config.json",
     )
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME_OF_THE_RECIPE")
     parser.add_argument(
@@ -34,9 +39,18 @@ def main(argv: list[str] | None = None) -> None:
         metavar="FROM:TO",
         help="trace these steps (counted from 0, TO excluded) into WORKDIR/profile, for XProf and Perfetto",
     )
-    add_flags(parser)
-    parser.epilog = "Any setting: --config.optim.lr=3e-5 (README.md lists them)."
-    flags, overrides = parser.parse_known_args(argv)
+    add_process_flags(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the flags, trains, and turns what went wrong into a sentence and an exit code."""
+    flags, overrides = make_parser().parse_known_args(argv)
+    # Slow imports come after --help has been answered.
+    from jaxft.cli.command import check_overrides
+    from jaxft.cli.several_processes import as_process
+    from jaxft.training.run import train
+
     with as_process(flags):
         check_overrides(overrides)
         config = load_settings(flags.config, overrides)

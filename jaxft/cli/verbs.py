@@ -19,6 +19,7 @@ VERBS = {
 
 def run_verb(verb: str, argv: Sequence[str]) -> None:
     """Prepares the process for `verb`, one of `VERBS`, and runs it with the arguments `argv`."""
-    for prepare in VERBS[verb]:
-        prepare()
+    if not {"-h", "--help"} & set(argv):
+        for prepare in VERBS[verb]:
+            prepare()
     importlib.import_module(f"jaxft.cli.{verb}").main(list(argv))

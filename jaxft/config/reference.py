@@ -42,7 +42,7 @@ def group_settings(schemas: Sequence[Schema]) -> dict[str, list[Declaration]]:
 
 def help_text(schemas: Sequence[Schema]) -> str:
     """Returns every setting with its default and what it does, by section, for `--help`."""
-    lines = ["settings, by section (docs/settings.md has them as tables):"]
+    lines = ["settings, by section:"]
     for heading, group in group_settings(schemas).items():
         lines += ["", f"  {heading}"]
         for declaration in group:

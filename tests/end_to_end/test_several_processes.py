@@ -528,11 +528,12 @@ def test_a_process_that_does_not_start_is_named(processes):
 DYING = """
 import argparse, os, signal, time
 
-from jaxft.cli.several_processes import add_flags, as_process
+from jaxft.cli.flags import add_process_flags
+from jaxft.cli.several_processes import as_process
 from jaxft.parallel import processes
 
 parser = argparse.ArgumentParser()
-add_flags(parser)
+add_process_flags(parser)
 with as_process(parser.parse_args()):
     if processes.is_main_process():
         time.sleep(2)

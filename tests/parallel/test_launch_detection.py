@@ -10,7 +10,8 @@ import pytest
 from jax._src.clusters import cloud_tpu_cluster
 from jax._src.clusters import cluster as cluster_base
 
-from jaxft.cli.several_processes import add_flags, as_process
+from jaxft.cli.flags import add_process_flags
+from jaxft.cli.several_processes import as_process
 from jaxft.errors import EXIT_USER_ERROR
 from jaxft.parallel import launch_detection, rendezvous
 from jaxft.parallel.jax_internals import ClusterEnv
@@ -29,7 +30,7 @@ def joined(monkeypatch) -> dict:
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    add_flags(parser)
+    add_process_flags(parser)
     return parser.parse_args(words)
 
 
@@ -71,13 +72,14 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID
 SCRIPT = """
 import argparse, jax
 
-from jaxft.cli.several_processes import add_flags, as_process
+from jaxft.cli.flags import add_process_flags
+from jaxft.cli.several_processes import as_process
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
 from jaxft.training.identity import installed_versions
 
 parser = argparse.ArgumentParser()
-add_flags(parser)
+add_process_flags(parser)
 with as_process(parser.parse_args()):
     processes.assert_same(installed_versions() | describe_local_devices())
     print(processes.gather([processes.index(), jax.process_index(), jax.device_count()]))
