@@ -30,7 +30,7 @@ def tokenizer():
 
 @functools.cache
 def unigram_tokenizer():
-    """Returns a tokenizer like SentencePiece's: words begin with a mark for the space, unknown characters are one token."""
+    """Returns a tokenizer like SentencePiece's: a mark begins each word, unknown characters are one token."""
     unigram = tokenizers.Tokenizer(tokenizers.models.Unigram())
     unigram.normalizer = tokenizers.normalizers.NFKC()
     unigram.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()

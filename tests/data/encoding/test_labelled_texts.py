@@ -1,4 +1,4 @@
-"""Windows of texts are framed and shortened as in transformers, or hold all of a text, and are packed with their labels."""
+"""Windows of texts are framed and shortened as in transformers, or hold all of a text, and keep their labels."""
 
 import itertools
 
