@@ -11,6 +11,7 @@ from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Task
 from jaxft.training.checkpoint import RunCheckpoints
+from jaxft.training.identity import refuse_earlier_run
 
 # Endings of metrics that exist for each label.
 OF_LABELS = ("precision", "recall", "f1", "support", "threshold")
@@ -113,13 +114,14 @@ def load_best(
       log: prints a line, for instance on a damaged checkpoint.
 
     Raises:
-      UserError: there are no weights, or they have other shapes or other labels.
+      UserError: there are no weights, they have other shapes or other labels, or an earlier jaxft wrote them.
     """
     folder = workdir / "best"
     if not folder.is_dir():
         raise UserError(
             f"{workdir} has no weights: there is no folder {folder}; is it a run that was evaluated?"
         )
+    refuse_earlier_run(workdir)
     checkpoints = RunCheckpoints(folder, keep=None, log=log, read_only=True)
 
     def check_fit(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:

@@ -32,6 +32,16 @@ PACKAGES = (
 )
 
 
+def refuse_earlier_run(workdir: Path) -> None:
+    """Raises `UserError` if the run in `workdir` is of a jaxft that named parameters `body/...`, not `backbone/...`."""
+    for metadata in workdir.glob("*/*/state/_METADATA"):  # orbax lists the paths of the parameters in it
+        if '"body/' in metadata.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(
+                f"{workdir} was written by an earlier jaxft, whose parameters are named body/...; train again, or use "
+                "the version that wrote it"
+            )
+
+
 def settings_without(config: Settings, without: tuple[str, ...] = FREE) -> dict[str, Any]:
     """Returns the settings by dotted key, as JSON gives them back, but those whose keys begin with `without`."""
     return {

@@ -20,7 +20,14 @@ from jaxft.io import read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes
 from jaxft.tasks.run_facts import RunFacts
-from jaxft.training.identity import FREE, MOVABLE, installed_versions, plain_settings, settings_without
+from jaxft.training.identity import (
+    FREE,
+    MOVABLE,
+    installed_versions,
+    plain_settings,
+    refuse_earlier_run,
+    settings_without,
+)
 from jaxft.training.settings import settings_from_config
 
 # Open lock files by folder: a lock is this process's until it ends.
@@ -57,6 +64,7 @@ def _assert_same_settings(config: Settings) -> None:
 
 def _claim(workdir: Path, config: Settings) -> None:
     """Claims `workdir` for this process; see `claim`."""
+    refuse_earlier_run(workdir)
     path = workdir / "config.json"
     run_config = to_dict(config)
     try:
@@ -160,6 +168,7 @@ def open_run(workdir: Path) -> Run:
     """
     if not (workdir / "config.json").is_file():
         raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
+    refuse_earlier_run(workdir)
     config = settings_from_config(read_json(workdir / "config.json"), str(workdir / "config.json"))
     _assert_same_settings(config)
     folder = workdir / "model"

@@ -2,13 +2,16 @@
 
 import json
 
+import jax.numpy as jnp
 import pytest
 
 from jaxft.config.settings import replace
 from jaxft.errors import UserError
+from jaxft.training.best import load_best
+from jaxft.training.checkpoint import RunCheckpoints
 from jaxft.training.identity import FREE, MOVABLE, check_identity, settings_without
 from jaxft.training.settings import settings_from_config
-from jaxft.training.workdir import claim
+from jaxft.training.workdir import claim, open_run
 
 
 def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
@@ -33,3 +36,22 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     identity["settings"]["optim.gradients"] = "bfloat16"
     with pytest.raises(UserError, match="the settings changed since its checkpoint was saved"):
         check_identity({"identity": identity | {"settings": older_settings}}, identity, tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "best"])
+def test_a_run_of_an_earlier_jaxft_is_refused_whoever_opens_it(folder, tmp_path):
+    """Its parameters are named `body/...`, and its config.json has settings that are gone."""
+    checkpoints = RunCheckpoints(tmp_path / folder, keep=1, log=print)
+    checkpoints.save(3, {"step": jnp.int32(3), "trainable": {"body/layers/mlp/up/kernel": jnp.ones(2)}}, {})
+    checkpoints.close()
+    (tmp_path / "best").mkdir(exist_ok=True)
+    (tmp_path / "config.json").write_text('{"data": {"parts": 1}}')
+    config = settings_from_config({"task": "token_classification"})
+    message = f"^{tmp_path} was written by an earlier jaxft, whose parameters are named body/.*; train again, or use"
+    for open_folder in (
+        lambda: claim(tmp_path, config),
+        lambda: open_run(tmp_path),
+        lambda: load_best(tmp_path, {}, []),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_folder()
