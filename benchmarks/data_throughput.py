@@ -1,12 +1,13 @@
-"""How fast one process reads, encodes and packs text, and what memory that takes; prints JSON lines.
+"""Measures how fast one process reads, encodes and packs text, and how much memory it takes; prints JSON lines.
 
     python benchmarks/data_throughput.py [--megabytes 5 10 20] [--length 128] [--rows 16] [--vocabulary 8192]
 
-For each size, in a process of its own: a synthetic corpus (lines of `demo:text`, words drawn anew), a tokenizer trained
-on its beginning, then what a run of `configs/lm.py` does before and beside its steps: all documents are read, encoded
-into the cache, rows made up, and every batch of an epoch built. Tokens a second of each, and the peak of memory so far:
-of anonymous memory, for what is mapped from files the system takes back when it needs it. A second line is of a process
-that finds the cache filled. Memory is flat where the peak does not grow with the size.
+A process for each size makes a synthetic corpus (lines of words drawn from `demo:text`) and trains a tokenizer on its
+beginning. It then does what a run of `configs/lm.py` does before and next to its steps: it reads all documents, encodes
+them into the cache, packs the windows into rows, and builds every batch of an epoch. The line has the tokens per second
+of each of these, and the peak of anonymous memory so far (memory mapped from files does not count, since the system
+takes it back when it needs it). A second process finds the cache filled, and prints a second line. Memory is flat if
+the peak does not grow with the size.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from jaxft.training.settings import settings_from_config
 
 
 def write_corpus(path: pathlib.Path, megabytes: int) -> None:
-    """Lines of 20 to 200 words of `demo:text`, drawn by seed."""
+    """Writes lines of 20 to 200 words, drawn at random from `demo:text` with a fixed seed."""
     rng = np.random.default_rng(0)
     text = " ".join(itertools.islice(documents.generate_documents("train"), 2000))
     words = np.array(text.split())
@@ -41,19 +42,19 @@ def write_corpus(path: pathlib.Path, megabytes: int) -> None:
 
 
 def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
-    """Figures of this process."""
+    """Returns the figures of this process."""
     values = {"task": "causal_lm", "data.train": str(path), "data.max_length": flags.length}
     settings = settings_from_config(values | {"data.cache_dir": str(path.parent / "cache")})
     with open(path, encoding="utf-8") as file:
         tokenizer = train_tokenizer(list(itertools.islice(file, 500)), flags.vocabulary, flags.length)
     task = CausalLM([], head_dropout=0.0, config=settings)
-    memory = Peak()
-    found = {"megabytes": path.stat().st_size / 1e6, "start_mib": memory.mib()}
+    memory = PeakMemory()
+    figures = {"megabytes": path.stat().st_size / 1e6, "start_mib": memory.mib()}
 
     def timed(name: str, action):
-        began = time.perf_counter()
+        start = time.perf_counter()
         result = action()
-        found[f"{name}_s"], found[f"{name}_peak_mib"] = time.perf_counter() - began, memory.mib()
+        figures[f"{name}_s"], figures[f"{name}_peak_mib"] = time.perf_counter() - start, memory.mib()
         return result
 
     texts = timed("read", lambda: task.read(settings, "train", str(path), lambda line: None))
@@ -63,32 +64,32 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
         lambda: make_loader(windows, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0),
     )
     tokens = timed("batches", lambda: sum(loader.batch(n).tokens for n in range(loader.steps_per_epoch)))
-    found["tokens"] = tokens
+    figures["tokens"] = tokens
     for name in ("read", "encode", "pack", "batches"):
-        found[f"{name}_tokens_per_s"] = tokens / found[f"{name}_s"]
-    return {name: round(value, 1) if isinstance(value, float) else value for name, value in found.items()}
+        figures[f"{name}_tokens_per_s"] = tokens / figures[f"{name}_s"]
+    return {name: round(value, 1) if isinstance(value, float) else value for name, value in figures.items()}
 
 
-class Peak:
-    """Watches this process's anonymous memory, of which Linux keeps no peak of its own."""
+class PeakMemory:
+    """Samples this process's anonymous memory, since Linux keeps no peak of it."""
 
     def __init__(self):
-        self._most = 0
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._peak_mib = 0
+        threading.Thread(target=self._sample_forever, daemon=True).start()
 
-    def _watch(self) -> None:
+    def _sample_forever(self) -> None:
         while True:
-            self._look()
+            self._sample()
             time.sleep(0.02)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         status = pathlib.Path("/proc/self/status").read_text()
-        self._most = max(self._most, int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) // 1024)
+        self._peak_mib = max(self._peak_mib, int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) // 1024)
 
     def mib(self) -> int:
-        """The most MiB so far."""
-        self._look()
-        return self._most
+        """Returns the peak so far, in MiB."""
+        self._sample()
+        return self._peak_mib
 
 
 def main() -> None:
@@ -110,8 +111,8 @@ def main() -> None:
             for cache in ("empty", "filled"):
                 command = [sys.executable, __file__, "--measure", str(path), "--length", str(flags.length)]
                 command += ["--rows", str(flags.rows), "--vocabulary", str(flags.vocabulary)]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                print(json.dumps({"cache": cache, **json.loads(done.stdout)}), flush=True)
+                process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                print(json.dumps({"cache": cache, **json.loads(process.stdout)}), flush=True)
 
 
 if __name__ == "__main__":
