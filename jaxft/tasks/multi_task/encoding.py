@@ -1,4 +1,4 @@
-"""Encodes texts for several tasks: each text is read once, for all tasks that have it."""
+"""Encodes texts for several tasks, each text once for all tasks that have labels for it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxft.config.sections import Settings
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
-from jaxft.data.encoding.multi_task import Encoding, MultiText, combine_encodings, get_text_and_pair
+from jaxft.data.encoding.multi_task import EncodedTexts, MultiText, combine_windows, get_text_and_pair
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.tasks.base import Task, cache_folder
@@ -24,79 +24,102 @@ def encode_for_tasks(
     *,
     cached: bool,
 ) -> Windows:
-    """Returns the windows of all texts for all tasks; see `combine_encodings` for their columns.
+    """Encodes all texts for all tasks; see `combine_windows` for the columns.
 
-    If a task labels the words of a text, the text is read as these words, completely, in as many windows as that
-    takes. A label of the text then weighs 1 / (number of windows) in each. Other texts are read as
+    If a task labels the words of a text, the text is encoded as these words, all of them, in as many windows as that
+    takes; the labels of tasks that label texts then weigh 1 over the number of windows in each. Other texts are cut as
     `config.data.truncation` says.
     """
-    taggers = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]
-    # Texts that are read in the same way: by the tasks that label their words, and by being pairs.
-    readings: dict[tuple[tuple[str, ...], bool], list[int]] = {}
-    for index, text in enumerate(texts):
-        text_taggers = tuple(name for name in taggers if name in text.examples and text.examples[name].words)
-        is_pair = any(get_text_and_pair(example)[1] is not None for example in text.examples.values())
-        if text_taggers or any(isinstance(example, LabelledText) for example in text.examples.values()):
-            readings.setdefault((text_taggers, is_pair), []).append(index)
-    encodings = []
-    for (text_taggers, _), indices in readings.items():
-        reading_texts = [texts[index] for index in indices]
-        if text_taggers:
-            owner, *columns = _encode_words(tasks, text_taggers, reading_texts, tokenizer, config, cached)
+    word_tasks = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]
+    encoded = []
+    for (word_tasks_of_group, _), indices in _group_texts(word_tasks, texts).items():
+        group = [texts[index] for index in indices]
+        text_indices = np.array(indices, np.int32)
+        if word_tasks_of_group:
+            encode = {name: tasks[name].encode for name in word_tasks_of_group}
+            encoded.append(_encode_as_words(encode, group, text_indices, tokenizer, config, cached))
         else:
-            owner, *columns = _encode_texts(reading_texts, tokenizer, config, cached)
-        encodings.append(Encoding(np.array(indices, np.int32)[owner], *columns))
-    targets = {
-        name: _encode_targets(task, name, texts) for name, task in tasks.items() if name not in taggers
+            encoded.append(_encode_as_texts(group, text_indices, tokenizer, config, cached))
+    text_labels = {
+        name: _encode_text_labels(task, name, texts) for name, task in tasks.items() if name not in word_tasks
     }
     data_sets = np.array([text.data_set for text in texts], np.int32)
-    return combine_encodings(encodings, data_sets, taggers, targets, list(tasks))
+    return combine_windows(encoded, data_sets, word_tasks, text_labels, list(tasks))
 
 
-def _encode_words(
-    tasks: Mapping[str, Task],
-    taggers: Sequence[str],
+def _group_texts(
+    word_tasks: Sequence[str], texts: Sequence[MultiText]
+) -> dict[tuple[tuple[str, ...], bool], list[int]]:
+    """Groups the indices of texts that are encoded in the same way.
+
+    The keys are the tasks that label words of the text, and True for a text with a pair. A text without words for any
+    task is in no group.
+    """
+    groups: dict[tuple[tuple[str, ...], bool], list[int]] = {}
+    for index, text in enumerate(texts):
+        with_words = tuple(name for name in word_tasks if name in text.examples and text.examples[name].words)
+        has_pair = any(get_text_and_pair(example)[1] is not None for example in text.examples.values())
+        if with_words or any(isinstance(example, LabelledText) for example in text.examples.values()):
+            groups.setdefault((with_words, has_pair), []).append(index)
+    return groups
+
+
+def _encode_as_words(
+    encode: Mapping[str, Any],
     texts: Sequence[MultiText],
+    text_indices: np.ndarray,
     tokenizer: Any,
     config: Settings,
     cached: bool,
-):
-    """Returns the fields of an `Encoding` of texts whose words all `taggers` label; owners are indices of `texts`."""
+) -> EncodedTexts:
+    """Encodes texts as words; `encode` holds the method of each task that labels their words."""
     task_configs = make_task_configs(config)
     windows_by_task = {
-        name: tasks[name].encode(select_examples(texts, name), tokenizer, task_configs[name], cached=cached)
-        for name in taggers
+        name: encode_words(select_examples(texts, name), tokenizer, task_configs[name], cached=cached)
+        for name, encode_words in encode.items()
     }
-    windows = windows_by_task[taggers[0]]  # those of the other tasks differ only in labels
-    share = 1 / np.bincount(windows.sentence)[windows.sentence]
-    labels = {name: task_windows.labels for name, task_windows in windows_by_task.items()}
-    return windows.sentence, windows, windows.word, labels, share, np.zeros(len(windows), np.int32)
+    windows = next(iter(windows_by_task.values()))  # those of the other tasks differ in labels only
+    return EncodedTexts(
+        windows=windows,
+        text_indices=text_indices[windows.sentence],
+        shares=1 / np.bincount(windows.sentence)[windows.sentence],
+        lost=np.zeros(len(windows), np.int32),
+        word=windows.word,
+        word_labels={name: task_windows.labels for name, task_windows in windows_by_task.items()},
+    )
 
 
-def _encode_texts(texts: Sequence[MultiText], tokenizer: Any, config: Settings, cached: bool):
-    """Returns the fields of an `Encoding` of texts whose words no task labels; owners are indices of `texts`."""
-    examples = [
-        next(example for example in text.examples.values() if isinstance(example, LabelledText))
-        for text in texts
-    ]
+def _encode_as_texts(
+    texts: Sequence[MultiText], text_indices: np.ndarray, tokenizer: Any, config: Settings, cached: bool
+) -> EncodedTexts:
     windows = encode_labelled_texts(
-        examples,
-        np.zeros(len(examples), np.int32),  # `combine_encodings` puts the tasks' labels in
-        np.ones(len(examples), bool),
+        [
+            next(example for example in text.examples.values() if isinstance(example, LabelledText))
+            for text in texts
+        ],
+        np.zeros(len(texts), np.int32),  # `combine_windows` adds the labels of the tasks
+        np.ones(len(texts), bool),
         tokenizer,
         max_length=config.data.max_length,
         truncation=config.data.truncation,
         stride=config.data.stride,
         cache_dir=cache_folder(config.data.cache_dir) if cached else None,
     )
-    return windows.sentence, windows, None, {}, windows.column("weights"), windows.column("lost")
+    return EncodedTexts(
+        windows=windows,
+        text_indices=text_indices[windows.sentence],
+        shares=windows.column("weights"),
+        lost=windows.column("lost"),
+        word=None,
+        word_labels={},
+    )
 
 
-def _encode_targets(task: Any, name: str, texts: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels [texts, ...] of a task that labels texts, and which of all texts have one, bool [texts]."""
+def _encode_text_labels(task: Any, name: str, texts: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels `[N, ...]` of a task that labels texts, and bool `[N]`, True for texts that have a label."""
     is_member = np.array([name in text.examples for text in texts], bool)
-    member_labels, member_known = task.label_type.encode_targets(select_examples(texts, name))
+    member_labels, member_is_known = task.label_type.encode_targets(select_examples(texts, name))
     labels = np.zeros((len(texts), *member_labels.shape[1:]), member_labels.dtype)
-    known = np.zeros(len(texts), bool)
-    labels[is_member], known[is_member] = member_labels, member_known
-    return labels, known
+    is_known = np.zeros(len(texts), bool)
+    labels[is_member], is_known[is_member] = member_labels, member_is_known
+    return labels, is_known

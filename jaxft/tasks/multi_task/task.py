@@ -208,7 +208,7 @@ class MultiTask:
         return {name: value for name, value in parameters.items() if name.startswith("backbone/")}
 
     def predict(self, model, batch):
-        """Returns the outputs of tasks as TASK/KEY, their losses as TASK/loss [2] (sum, weight), and the summed loss."""
+        """Returns outputs as TASK/KEY and TASK/loss [2] (sum, weight), and the sum of the tasks' losses."""
         outputs, losses = {}, []
         for name, task, task_model, task_batch in self._views(model, batch):
             task_outputs, total, weight = task.predict(task_model, task_batch)
