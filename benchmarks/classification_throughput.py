@@ -1,12 +1,12 @@
-"""jaxft beside the Hugging Face Trainer on labelled texts: speed in turns, accuracy over seeds; prints JSON lines.
+"""Compares jaxft with the Hugging Face Trainer on labelled texts: speed, accuracy over seeds; prints JSON lines.
 
     python benchmarks/classification_throughput.py --data DIR --peer hf_cls.py [--part speed|quality]
 
 DIR holds train.csv and test.csv with columns text and category, as Banking77 does. The peer script takes --model,
 --train, --eval, --label, --epochs, --lr, --bs, --seed, --group and prints a JSON line with real_tokens_per_s,
-peak_rss_mb and accuracy. Both sides see the same texts a step on average: the peer takes 32, jaxft as many packed
-rows as hold 32. Speeds are of the training loop alone, without start-up, compilation and evaluation, over
-non-padding tokens. The peer's share of padding is computed from its batches' lengths, drawn anew.
+peak_rss_mb and accuracy. Both sides see as many texts a step on average: the peer takes 32, jaxft the packed rows
+that hold 32. Speeds are non-padding tokens a second of the training loop alone, without start-up, compilation and
+evaluation. The peer's share of padding is computed from the lengths in batches that are drawn in the same way.
 """
 
 import argparse
@@ -26,12 +26,19 @@ from jaxft.training.settings import MINILM
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
-TEXTS = 32  # a step
-KEPT = ("steps", "train_s", "real_tokens_per_s", "padding_fraction", "input_stall_fraction", "peak_rss_bytes")
+TEXTS = 32  # of a step
+REPORTED = (
+    "steps",
+    "train_s",
+    "real_tokens_per_s",
+    "padding_fraction",
+    "input_stall_fraction",
+    "peak_rss_bytes",
+)
 
 
 def run_peer(flags, *extra) -> dict:
-    """One run of the peer script; the JSON line it prints."""
+    """Runs the peer script; returns the JSON line that it prints."""
     command = [
         sys.executable,
         flags.peer,
@@ -48,7 +55,7 @@ def run_peer(flags, *extra) -> dict:
 
 
 def run_jaxft(flags, *extra) -> dict:
-    """One run of jaxft in a folder of its own, evaluated once, at the end, on the test set; its summary.json."""
+    """Runs jaxft in a new folder with one evaluation, at the end, on the test set; returns its summary.json."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "data.train": f"{flags.data}/train.csv",
@@ -72,8 +79,8 @@ def run_jaxft(flags, *extra) -> dict:
         return json.loads((Path(folder) / "run/summary.json").read_text())
 
 
-def peer_padding(flags) -> float:
-    """Share of padding in batches of 32 texts in random order, each filled up to its longest."""
+def compute_peer_padding(flags) -> float:
+    """Returns the share of padding in batches of 32 texts in random order, each padded to its longest text."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_address(MINILM))
@@ -85,22 +92,22 @@ def peer_padding(flags) -> float:
     return 1 - lengths.sum() / sum(batch.max() * len(batch) for batch in batches)
 
 
-def show(**line) -> None:
+def print_line(**line) -> None:
     """Prints one JSON line."""
     print(json.dumps(line), flush=True)
 
 
-def speed(flags) -> None:
-    """Runs of --epochs-speed epochs in turn: jaxft, peer by default, peer with --group; medians and ratios."""
-    padding = peer_padding(flags)
+def measure_speed(flags) -> None:
+    """Runs jaxft, the peer and the peer with --group in turn for --epochs-speed epochs; prints medians and ratios."""
+    padding = compute_peer_padding(flags)
     rates = {"jaxft": [], "peer": [], "peer_grouped": []}
     for repeat in range(flags.repeats):
         ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs_speed}")
         rates["jaxft"].append(ours["real_tokens_per_s"])
-        show(
+        print_line(
             run="jaxft",
             repeat=repeat,
-            **{key: ours[key] for key in KEPT},
+            **{key: ours[key] for key in REPORTED},
             late_compiles=ours["late_compiles"],
         )
         for name, extra in (("peer", []), ("peer_grouped", ["--group"])):
@@ -108,10 +115,12 @@ def speed(flags) -> None:
                 continue
             line = run_peer(flags, "--label", flags.label, "--epochs", flags.epochs_speed, *extra)
             rates[name].append(line["real_tokens_per_s"])
-            show(run=name, repeat=repeat, **line)
-    show(
+            print_line(run=name, repeat=repeat, **line)
+    print_line(
         result="speed",
-        median_tokens_per_s={name: round(statistics.median(v)) for name, v in rates.items() if v},
+        median_tokens_per_s={
+            name: round(statistics.median(values)) for name, values in rates.items() if values
+        },
         ratio_to_peer=[round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer"], strict=True)],
         ratio_to_peer_grouped=[
             round(a / b, 2) for a, b in zip(rates["jaxft"], rates["peer_grouped"], strict=False)
@@ -120,15 +129,15 @@ def speed(flags) -> None:
     )
 
 
-def quality(flags) -> None:
-    """Test accuracy of the last step after --epochs epochs over the same seeds; --side runs one side alone."""
-    found = {"jaxft": [], "peer": []}
+def measure_quality(flags) -> None:
+    """Prints the last step's test accuracy after --epochs epochs over the same seeds, of both sides or of --side."""
+    accuracies = {"jaxft": [], "peer": []}
     for seed in flags.seeds:
         if flags.side != "peer":
             ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs}", f"--config.seed={seed}")
-            found["jaxft"].append(ours["dev"]["accuracy"])
+            accuracies["jaxft"].append(ours["dev"]["accuracy"])
             scores = {name: ours["dev"][name] for name in ("accuracy", "f1_macro")}
-            show(
+            print_line(
                 run="jaxft",
                 seed=seed,
                 steps=ours["steps"],
@@ -137,13 +146,18 @@ def quality(flags) -> None:
             )
         if flags.side != "jaxft":
             line = run_peer(flags, "--label", flags.label, "--epochs", flags.epochs, "--seed", seed)
-            found["peer"].append(line["accuracy"])
-            show(run="peer", seed=seed, **line)
-    show(result="quality", mean_accuracy={k: round(statistics.mean(v), 4) for k, v in found.items() if v})
+            accuracies["peer"].append(line["accuracy"])
+            print_line(run="peer", seed=seed, **line)
+    print_line(
+        result="quality",
+        mean_accuracy={
+            side: round(statistics.mean(values), 4) for side, values in accuracies.items() if values
+        },
+    )
 
 
 def main() -> None:
-    """Parses the flags and runs the parts."""
+    """Parses the flags and runs what --part names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -162,9 +176,9 @@ def main() -> None:
         "--side", choices=["jaxft", "peer", "both"], default="both", help="of the quality part"
     )
     flags = parser.parse_args()
-    for name, part in (("speed", speed), ("quality", quality)):
+    for name, measure in (("speed", measure_speed), ("quality", measure_quality)):
         if flags.part in (name, "all"):
-            part(flags)
+            measure(flags)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a CRF costs: train steps with it and with the softmax head, in turns in one process; prints JSON lines.
+"""Measures what a CRF costs: train steps with it and with a softmax, in turns in one process; prints JSON lines.
 
     python benchmarks/crf_cost.py [--shapes 16x64 8x128] [--turns 15]
 
-MiniLM in float32 on CPU, packed rows of `demo:ner`. A turn is one step of either, the order changing from turn to
-turn; `ratio` is the median over turns of the CRF's seconds by the other's. Beside it the losses alone, value and
-gradient by logits, and how many words a second best paths are found for.
+The model is MiniLM, in float32 on CPU, with packed rows of `demo:ner`. A turn is a step of each, in an order that
+changes from turn to turn. `ratio` is the median over turns of the CRF's seconds divided by the softmax's. The other
+lines are the losses alone (value and gradient by logits) and the words a second that best paths are found for.
 """
 
 import argparse
@@ -32,31 +32,33 @@ from jaxft.training.setup import make_trainer, open_base_model, prune_outputs
 STEPS = 1000  # of the schedule
 
 
-def in_turns(actions: dict[str, Callable], turns: int) -> dict:
-    """Median milliseconds of each of two actions and the median, least and largest ratio of the second to the first."""
+def time_in_turns(actions: dict[str, Callable], turns: int) -> dict:
+    """Times two actions in turns.
+
+    Returns the median milliseconds of each, and the median, least and largest ratio of the second to the first.
+    """
     seconds = {name: [] for name in actions}
     for action in actions.values():
-        action()  # compiled, memory touched
+        action()  # compiles and touches memory
     for turn in range(turns):
         for name in list(actions)[:: 1 if turn % 2 else -1]:
             began = time.perf_counter()
             actions[name]()
             seconds[name].append(time.perf_counter() - began)
-    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    ratios = [second / first for first, second in zip(*seconds.values(), strict=True)]
     medians = {f"{name}_ms": round(1000 * statistics.median(values), 2) for name, values in seconds.items()}
     spread = {"least": round(min(ratios), 3), "largest": round(max(ratios), 3)}
     return medians | {"ratio": round(statistics.median(ratios), 3), **spread}
 
 
-def measure(rows: int, length: int, turns: int) -> None:
-    """Prints the lines of one shape."""
+def measure_steps(rows: int, length: int, turns: int) -> None:
+    """Prints the lines of train steps and of losses for one shape."""
     values = {"task": "token_classification", "data.train": "demo:ner/train"}
     settings = settings_from_config(values | {"data.max_length": length, "batch.rows": rows})
     checkpoint = open_base_model(settings, lambda: [])
     mesh = make_mesh(settings)
-    tagger = TokenClassification
-    sentences = tagger.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
-    labels = tagger.make_labels(tagger.find_labels(sentences))
+    sentences = TokenClassification.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
+    labels = TokenClassification.make_labels(TokenClassification.find_labels(sentences))
     actions = {}
     for name, task_class in (("softmax", TokenClassification), ("crf", CRFTagging)):
         task = task_class(labels, head_dropout=0.1, config=settings)
@@ -68,15 +70,15 @@ def measure(rows: int, length: int, turns: int) -> None:
         loader, _ = prune_outputs(net, loader, {0: windows}, steps=STEPS, microbatches=1)
         compiled_step = trainer.compile(loader.shapes[0])
         parameters, _ = initial_parameters(net, settings, checkpoint)
-        held = [trainer.new_state(parameters)]
+        state_cell = [trainer.new_state(parameters)]  # a list, because each step replaces the donated state
 
-        def step(held=held, compiled_step=compiled_step, batch=batch):
-            held[0], metrics = compiled_step(held[0], batch, jnp.uint32(0))
-            jax.block_until_ready((held[0], metrics))
+        def step(state_cell=state_cell, compiled_step=compiled_step, batch=batch):
+            state_cell[0], metrics = compiled_step(state_cell[0], batch, jnp.uint32(0))
+            jax.block_until_ready((state_cell[0], metrics))
 
         actions[name] = step
     shape = {"rows": rows, "length": length, "labels": len(labels)}
-    print(json.dumps({"measured": "train step", **shape, **in_turns(actions, turns)}), flush=True)
+    print(json.dumps({"measured": "train step", **shape, **time_in_turns(actions, turns)}), flush=True)
 
     logits = jax.random.normal(jax.random.key(0), (rows, length, len(labels)))
     chain = crf.Chain(jnp.zeros((len(labels), len(labels))), jnp.zeros(len(labels)), jnp.zeros(len(labels)))
@@ -88,16 +90,18 @@ def measure(rows: int, length: int, turns: int) -> None:
         arrays = (batch["labels"], batch["weights"], batch["segment_ids"])
         return crf.negative_log_likelihood(logits, *arrays, chain)[0]
 
-    compiled = {"softmax": softmax, "crf": with_chain}
-    compiled = {name: jax.jit(jax.value_and_grad(loss, (0, 1))) for name, loss in compiled.items()}
-    alone = {name: lambda f=f: jax.block_until_ready(f(logits, chain)) for name, f in compiled.items()}
-    print(json.dumps({"measured": "loss and gradient alone", **shape, **in_turns(alone, turns)}), flush=True)
+    losses = {}
+    for name, loss in (("softmax", softmax), ("crf", with_chain)):
+        gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))
+        losses[name] = lambda gradient=gradient: jax.block_until_ready(gradient(logits, chain))
+    line = {"measured": "loss and gradient alone", **shape, **time_in_turns(losses, turns)}
+    print(json.dumps(line), flush=True)
 
 
-def decoding(turns: int) -> None:
-    """Prints words a second of `best_paths`, on random emissions for 2,000 sentences of 20 words."""
-    for kinds in (2, 6, 18):
-        labels = ["O"] + [f"{prefix}-{kind}" for kind in range(kinds) for prefix in "BI"]
+def measure_decoding(turns: int) -> None:
+    """Prints words a second of `find_best_paths`, on random emissions for 2,000 sentences of 20 words."""
+    for type_count in (2, 6, 18):
+        labels = ["O"] + [f"{prefix}-{kind}" for kind in range(type_count) for prefix in "BI"]
         start, transitions = tag_schemes.find_allowed_transitions(labels)
         chain = crf.Chain(
             np.where(transitions, 0, -np.inf), np.where(start, 0, -np.inf), np.zeros(len(labels))
@@ -121,8 +125,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     flags = parser.parse_args()
     for shape in flags.shapes:
-        measure(*map(int, shape.split("x")), flags.turns)
-    decoding(flags.turns)
+        rows, length = map(int, shape.split("x"))
+        measure_steps(rows, length, flags.turns)
+    measure_decoding(flags.turns)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Two tasks on one backbone beside a run of each, on NLU++; prints JSON lines.
+"""Compares two tasks on one backbone with a run of each task, on NLU++; prints JSON lines.
 
     python benchmarks/multi_task.py --data DIR [--domain hotels] [--part steps quality] [--epochs 30] [--seeds 0]
 
-DIR has banking.jsonl and hotels.jsonl (`text`, `intents`, `spans`, `fold`). Every run is `configs/nlupp.py`, the single
-ones with one of its two tasks, so that losses, weights, clipping and the rows of a step are the same. Fold k of the
-paper's large setting (Casanueva et al. 2022) tests on folds 2k and 2k + 1; here the next two are dev, and training has
-the other 16.
+DIR has banking.jsonl and hotels.jsonl (`text`, `intents`, `spans`, `fold`). All runs use `configs/nlupp.py`; single
+runs have one of its two tasks, so losses, weights, clipping and the rows of a step are the same. Fold k of the
+paper's large setting (Casanueva et al. 2022) tests on folds 2k and 2k + 1. Here the next two folds are dev, and
+training has the other 16.
 
-steps    seconds of a train step on the same texts, in turns in one process: medians, and of each turn the joint step's
-         by the sum of the two single ones.
-quality  whole runs: scores on dev and test, seconds of training and real tokens.
+steps    times train steps on the same texts, in turns in one process: the median of each run, and the ratio of the
+         joint step to the sum of the two single steps in the same turn.
+quality  trains complete runs: scores on dev and test, seconds of training and non-padding tokens.
 """
 
 import argparse
@@ -29,44 +29,46 @@ METRICS = {"intents": "intents/f1_micro", "slots": "slots/entity_f1"}
 RUNS = {"joint": ("intents", "slots"), "intents": ("intents",), "slots": ("slots",)}
 
 
-def flags_for(flags: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
-    """Overrides of the recipe for a run of some of its tasks."""
-    tests = (2 * flags.fold, 2 * flags.fold + 1)
-    devs = tuple((fold + 2) % 20 for fold in tests)
-    trains = [fold for fold in range(20) if fold not in tests + devs]
+def make_overrides(flags: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+    """Returns the overrides of the recipe for a run of the named tasks."""
+    test_folds = (2 * flags.fold, 2 * flags.fold + 1)
+    dev_folds = tuple((fold + 2) % 20 for fold in test_folds)
+    train_folds = [fold for fold in range(20) if fold not in test_folds + dev_folds]
     domains = ("banking", "hotels") if flags.domain == "all" else (flags.domain,)
     tasks = tuple(task for task in load_settings(f"{RECIPE}:{flags.domain}").tasks if task[0] in names)
     values = {"tasks": tasks, "eval.metric": "+".join(METRICS[name] for name in names)}
-    for name, folds in (("train", trains), ("dev", devs), ("test", tests)):
-        chosen = ",".join(map(str, folds))
-        values[f"data.{name}"] = ";".join(f"{flags.data}/{domain}.jsonl?fold={chosen}" for domain in domains)
+    for name, folds in (("train", train_folds), ("dev", dev_folds), ("test", test_folds)):
+        fold_list = ",".join(map(str, folds))
+        sources = (f"{flags.data}/{domain}.jsonl?fold={fold_list}" for domain in domains)
+        values[f"data.{name}"] = ";".join(sources)
     return [f"--config.{key}={value}" for key, value in values.items()] + flags.overrides
 
 
-def steps(flags: argparse.Namespace) -> None:
-    """Prints milliseconds of a step of each run, in turns."""
-    run = {
-        name: Steps(load_settings(f"{RECIPE}:{flags.domain}", flags_for(flags, tasks)))
+def measure_steps(flags: argparse.Namespace) -> None:
+    """Prints milliseconds of a step of each run, measured in turns."""
+    steps = {
+        name: Steps(load_settings(f"{RECIPE}:{flags.domain}", make_overrides(flags, tasks)))
         for name, tasks in RUNS.items()
     }
-    seconds = {name: [] for name in run}
+    seconds = {name: [] for name in steps}
     for turn in range(flags.turns + 1):
-        for name in list(run)[:: 1 if turn % 2 else -1]:
-            seconds[name].append(run[name].once(0)[0])
-    seconds = {name: values[1:] for name, values in seconds.items()}  # the first one touches memory
-    ratios = [a / (b + c) for a, b, c in zip(*seconds.values(), strict=True)]
+        for name in list(steps)[:: 1 if turn % 2 else -1]:
+            step_seconds, _ = steps[name].time_step(0)
+            if turn:  # the first turn touches memory
+                seconds[name].append(step_seconds)
+    ratios = [joint / (first + second) for joint, first, second in zip(*seconds.values(), strict=True)]
     medians = {f"{name}_ms": round(1000 * statistics.median(values), 1) for name, values in seconds.items()}
     spread = {"least": round(min(ratios), 3), "largest": round(max(ratios), 3)}
     line = {"part": "steps", "domain": flags.domain, "turns": flags.turns, **medians}
     print(json.dumps(line | {"ratio": round(statistics.median(ratios), 3), **spread}), flush=True)
 
 
-def quality(flags: argparse.Namespace, seed: int) -> None:
-    """Prints scores and costs of a run of each kind."""
+def measure_quality(flags: argparse.Namespace, seed: int) -> None:
+    """Prints scores and costs of a run with both tasks and of a run with each."""
     for name, tasks in RUNS.items():
         with tempfile.TemporaryDirectory() as folder:
             overrides = [
-                *flags_for(flags, tasks),
+                *make_overrides(flags, tasks),
                 f"--config.seed={seed}",
                 f"--config.train.epochs={flags.epochs}",
                 "--config.log.tensorboard=False",
@@ -80,12 +82,18 @@ def quality(flags: argparse.Namespace, seed: int) -> None:
                 f"{folder}/run",
             ]
             subprocess.run([sys.executable, *command, *overrides], check=True, stdout=sys.stderr)
-            found = json.loads(pathlib.Path(folder, "run", "summary.json").read_text())
-        line = {"part": "quality", "domain": flags.domain, "run": name, "seed": seed, "steps": found["steps"]}
-        line |= {"train_s": round(found["train_s"], 1)}
-        line |= {"real_tokens": round(found["real_tokens_per_s"] * found["train_s"])}
-        for part in ("dev", "test"):
-            line[part] = {METRICS[task]: round(100 * found[part][METRICS[task]], 2) for task in tasks}
+            summary = json.loads(pathlib.Path(folder, "run", "summary.json").read_text())
+        line = {
+            "part": "quality",
+            "domain": flags.domain,
+            "run": name,
+            "seed": seed,
+            "steps": summary["steps"],
+        }
+        line |= {"train_s": round(summary["train_s"], 1)}
+        line |= {"real_tokens": round(summary["real_tokens_per_s"] * summary["train_s"])}
+        for split in ("dev", "test"):
+            line[split] = {METRICS[task]: round(100 * summary[split][METRICS[task]], 2) for task in tasks}
         print(json.dumps(line), flush=True)
 
 
@@ -101,10 +109,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     flags, flags.overrides = parser.parse_known_args()
     if "steps" in flags.part:
-        steps(flags)
+        measure_steps(flags)
     if "quality" in flags.part:
         for seed in flags.seeds:
-            quality(flags, seed)
+            measure_quality(flags, seed)
 
 
 if __name__ == "__main__":

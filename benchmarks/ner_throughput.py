@@ -1,11 +1,11 @@
-"""jaxft beside the Hugging Face Trainer on one NER corpus: speed in turns, F1 over seeds; prints JSON lines.
+"""Compares jaxft with the Hugging Face Trainer on a NER corpus: speed in turns, F1 over seeds; prints JSON lines.
 
     python benchmarks/ner_throughput.py --data DIR --peer hf_ner.py [--part speed|quality|start]
 
-DIR holds train.conll and dev.conll. The peer script takes --model, --train, --eval, --epochs, --max-steps,
---lr, --seed, --group and prints a JSON line with real_tokens_per_s, peak_rss_mb and f1. Both sides see the same
-sentences a step on average: the peer takes --batch, jaxft as many packed rows as hold as many. Speeds are of the
-training loop alone, without start-up, compilation and evaluation, over non-padding tokens.
+DIR holds train.conll and dev.conll. The peer script takes --model, --train, --eval, --epochs, --max-steps, --lr,
+--seed, --group and prints a JSON line with real_tokens_per_s, peak_rss_mb and f1. Both sides see as many sentences a
+step on average: the peer takes --batch, jaxft the packed rows that hold as many. Speeds are non-padding tokens a
+second of the training loop alone, without start-up, compilation and evaluation.
 """
 
 import argparse
@@ -23,11 +23,21 @@ from jaxft.training.settings import MINILM
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDES = {"peer": [], "peer_grouped": ["--group"]}  # flags of the peer script
+REPORTED = (
+    "steps",
+    "train_s",
+    "real_tokens_per_s",
+    "padding_fraction",
+    "input_stall_fraction",
+    "peak_rss_bytes",
+    "late_compiles",
+    "ready_s",
+)
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 
 def run_peer(flags, *extra) -> dict:
-    """One run of the peer script; the JSON line it prints."""
+    """Runs the peer script; returns the JSON line that it prints."""
     command = [sys.executable, flags.peer, "--model", str(resolve_address(flags.model)), "--lr", "1e-4"]
     command += ["--bs", str(flags.batch)]
     command += ["--train", f"{flags.data}/train.conll", "--eval", f"{flags.data}/dev.conll", *map(str, extra)]
@@ -36,7 +46,7 @@ def run_peer(flags, *extra) -> dict:
 
 
 def run_jaxft(flags, *extra) -> dict:
-    """One run of jaxft in a folder of its own; its summary.json, and the seconds the whole command took."""
+    """Runs jaxft in a new folder; returns its summary.json, and the seconds that the complete command took."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "model.checkpoint": flags.model,
@@ -65,8 +75,8 @@ def run_jaxft(flags, *extra) -> dict:
         return summary | {"command_s": seconds, "ready_s": float(first.split(" ready ")[1].split()[0])}
 
 
-def matmul_peak() -> float:
-    """FLOP/s of a product as the models', in the dtype they compute in, the best of several."""
+def measure_matmul_peak() -> float:
+    """Returns the best FLOP/s of several matrix products, in the models' dtype and of about their shape."""
     import jax
     import jax.numpy as jnp
 
@@ -74,56 +84,44 @@ def matmul_peak() -> float:
         (4096, 1536, "float32") if jax.default_backend() == "cpu" else (8192, 8192, "bfloat16")
     )
     product = jax.jit(jnp.matmul)
-    a, b = (jax.random.normal(jax.random.key(0), (n, width), dtype) for n in (rows, width))
-    product(a, b).block_until_ready()
+    left, right = (jax.random.normal(jax.random.key(0), (n, width), dtype) for n in (rows, width))
+    product(left, right).block_until_ready()
     seconds = []
     for _ in range(15):
         began = time.perf_counter()
-        product(a, b).block_until_ready()
+        product(left, right).block_until_ready()
         seconds.append(time.perf_counter() - began)
     return 2 * rows * width**2 / min(seconds)
 
 
-def show(**line) -> None:
+def print_line(**line) -> None:
     """Prints one JSON line."""
     print(json.dumps(line), flush=True)
 
 
-def speed(flags) -> None:
-    """Runs of --epochs-speed epochs in turn: jaxft and each of --sides; medians and ratios."""
+def measure_speed(flags) -> None:
+    """Runs jaxft and each of --sides in turn for --epochs-speed epochs; prints medians and ratios."""
     rates = {name: [] for name in ("jaxft", *flags.sides)}
     memory = {name: [] for name in rates}
     for repeat in range(flags.repeats):
         ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs_speed}")
         rates["jaxft"].append(ours["real_tokens_per_s"])
         memory["jaxft"].append(ours["peak_rss_bytes"] / 2**20)
-        show(
+        print_line(
             run="jaxft",
             repeat=repeat,
-            **{
-                k: ours[k]
-                for k in (
-                    "steps",
-                    "train_s",
-                    "real_tokens_per_s",
-                    "padding_fraction",
-                    "input_stall_fraction",
-                    "peak_rss_bytes",
-                    "late_compiles",
-                    "ready_s",
-                )
-            },
+            **{key: ours[key] for key in REPORTED},
         )
         flops = ours["train_flops_per_token"]
         for name in flags.sides:
             line = run_peer(flags, "--epochs", flags.epochs_speed, *SIDES[name])
             rates[name].append(line["real_tokens_per_s"])
             memory[name].append(line["peak_rss_mb"])
-            show(run=name, repeat=repeat, **line)
+            print_line(run=name, repeat=repeat, **line)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    peak = matmul_peak()
-    share = medians["jaxft"] * flops / peak  # of the model's FLOPs, without what is computed for padding
-    show(
+    peak = measure_matmul_peak()
+    share = medians["jaxft"] * flops / peak  # the model's FLOPs, without those for padding
+    print_line(
         result="speed",
         median_tokens_per_s={name: round(value) for name, value in medians.items()},
         ratios={
@@ -140,11 +138,11 @@ def speed(flags) -> None:
     )
 
 
-def quality(flags) -> None:
-    """Dev entity F1 after six epochs over the same seeds; --side runs one side alone, to share out the hours."""
+def measure_quality(flags) -> None:
+    """Prints dev entity F1 after six epochs over the same seeds, of both sides or, to divide the hours, of --side."""
     for seed in flags.seeds:
         if flags.side != "peer":
-            # Of the last step, as the peer's: one evaluation, at the end.
+            # One evaluation, at the end, because the peer's score is that of the last step.
             ours = run_jaxft(
                 flags,
                 "--config.train.epochs=6.0",
@@ -152,19 +150,21 @@ def quality(flags) -> None:
                 "--config.eval.every_steps=1000000",
             )
             metrics = {name: ours["dev"][name] for name in ("entity_f1", "entity_precision", "entity_recall")}
-            show(run="jaxft", seed=seed, steps=ours["steps"], **metrics, lenient_f1=ours["dev"]["lenient_f1"])
+            print_line(
+                run="jaxft", seed=seed, steps=ours["steps"], **metrics, lenient_f1=ours["dev"]["lenient_f1"]
+            )
         if flags.side != "jaxft":
-            show(run="peer", seed=seed, **run_peer(flags, "--epochs", 6, "--seed", seed))
+            print_line(run="peer", seed=seed, **run_peer(flags, "--epochs", 6, "--seed", seed))
 
 
-def start(flags) -> None:
-    """Seconds from the command to the first step with the compilation cache filled."""
+def measure_start(flags) -> None:
+    """Prints the seconds from the command to the first step, with a filled compilation cache."""
     seconds = [run_jaxft(flags, "--config.train.steps=2")["ready_s"] for _ in range(flags.repeats + 1)][1:]
-    show(result="start", ready_s=seconds, median=statistics.median(seconds))
+    print_line(result="start", ready_s=seconds, median=statistics.median(seconds))
 
 
 def main() -> None:
-    """Parses the flags and runs the parts."""
+    """Parses the flags and runs what --part names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -187,9 +187,10 @@ def main() -> None:
     )
     parser.add_argument("--epochs-speed", type=float, default=1.0)
     flags = parser.parse_args()
-    for name, part in (("start", start), ("speed", speed), ("quality", quality)):
+    measures = {"start": measure_start, "speed": measure_speed, "quality": measure_quality}
+    for name, measure in measures.items():
         if flags.part in (name, "all"):
-            part(flags)
+            measure(flags)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Train steps of the tasks beside each other, in rows of one shape, in turns in one process; prints JSON lines.
+"""Compares the train steps of the tasks, in rows of one shape, in turns in one process; prints JSON lines.
 
     python benchmarks/task_throughput.py [--recipes ner ner_crf sentiment qa nlupp] [--rows 8] [--length 128]
 
-Each is the offline recipe of that name with its own data: MiniLM, packed rows, its own head, loss and dropout. A turn
-is one step of each, every turn other batches. Non-padding tokens a second: of all turns together; `ratio` to the first
-recipe, of each turn: least, median and largest.
+Each recipe trains offline with its own data, head, loss and dropout, on MiniLM with packed rows. A turn is a step of
+each recipe; each turn has other batches. `tokens_per_s` counts non-padding tokens over all turns. `ratio` is the rate
+relative to the first recipe in the same turn: the least, the median and the largest.
 """
 
 import argparse
@@ -30,17 +30,16 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
 
 class Steps:
-    """The compiled train step of `settings`, its state, and its batches."""
+    """The compiled train step of a run's settings, its state, and its batches."""
 
     def __init__(self, settings: Settings):
-        kind = task_class(settings)
+        task_type = task_class(settings)
         checkpoint = open_base_model(settings, lambda: [])
-        found = read_splits(kind, settings, lambda line: None, ["train"])
+        examples = read_splits(task_type, settings, lambda line: None, ["train"])["train"].examples
         rate = resolve_head_dropout(settings, checkpoint.hf_config)
-        task = kind(
-            kind.make_labels(kind.find_labels(found["train"].examples)), head_dropout=rate, config=settings
-        )
-        windows = task.encode(found["train"].examples, checkpoint.tokenizer, settings)
+        labels = task_type.make_labels(task_type.find_labels(examples))
+        task = task_type(labels, head_dropout=rate, config=settings)
+        windows = task.encode(examples, checkpoint.tokenizer, settings)
         self._mesh = make_mesh(settings)
         net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), self._mesh)
         trainer = make_trainer(net, settings, total=1000, warmup=0)
@@ -53,8 +52,8 @@ class Steps:
         self._step = trainer.compile(shape)
         self._state = trainer.new_state(initial_parameters(net, settings, checkpoint)[0])
 
-    def once(self, number: int) -> tuple[float, int]:
-        """Seconds of the step on batch `number`, and its non-padding tokens."""
+    def time_step(self, number: int) -> tuple[float, int]:
+        """Runs a step on batch `number`; returns its seconds, and the batch's non-padding tokens."""
         arrays: dict[str, Any] = self._loader.batch(number).arrays
         batch = place_batch(arrays, self._mesh)
         jax.block_until_ready(batch)
@@ -65,7 +64,7 @@ class Steps:
 
 
 def main() -> None:
-    """Parses the flags and measures."""
+    """Parses the flags, measures, and prints a line for each recipe."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--recipes", nargs="+", default=["ner", "ner_crf", "sentiment", "qa", "nlupp"])
     parser.add_argument("--rows", type=int, default=8)
@@ -77,10 +76,10 @@ def main() -> None:
     seconds, tokens = ({name: [] for name in steps} for _ in range(2))
     for turn in range(flags.turns + 1):
         for name in list(steps)[:: 1 if turn % 2 else -1]:
-            taken, real = steps[name].once(turn)
-            if turn:  # the first one touches memory
-                seconds[name].append(taken)
-                tokens[name].append(real)
+            step_seconds, step_tokens = steps[name].time_step(turn)
+            if turn:  # the first turn touches memory
+                seconds[name].append(step_seconds)
+                tokens[name].append(step_tokens)
     rates = {name: np.array(tokens[name]) / np.array(seconds[name]) for name in steps}
     for name, rate in rates.items():
         ratios = sorted((rate / rates[flags.recipes[0]]).tolist())
