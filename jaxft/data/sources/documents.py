@@ -141,10 +141,8 @@ def _split_documents(source: str, documents: str) -> Iterator[Document]:
 
     for number, line in files.read_lines(source):
         content = line.rstrip("\r\n")
-        if (
-            documents not in ("line", "file")
-            and (content.strip() if documents == "" else content) == documents
-        ):
+        is_divider = not content.strip() if documents == "" else content == documents
+        if is_divider and documents not in ("line", "file"):
             yield from finish_document()
             continue
         if not lines:

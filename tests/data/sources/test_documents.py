@@ -9,6 +9,7 @@ import pytest
 
 from jaxft.data.sources import mapped_documents
 from jaxft.data.sources.documents import Document, Template, read_documents
+from jaxft.data.sources.mapped_documents import MappedDocuments, hash_documents
 from jaxft.errors import UserError
 
 
@@ -108,27 +109,18 @@ def test_documents_mapped_from_a_file_equal_those_written(monkeypatch):
     plain = list(read_documents("demo:text/dev"))[:300]
     monkeypatch.setattr(mapped_documents, "_BATCH", 64)  # several batches
     for documents in (pairs, plain):
-        mapped = mapped_documents.MappedDocuments.from_documents(documents)
+        mapped = MappedDocuments.from_documents(documents)
         assert list(mapped) == documents and len(mapped) == len(documents)
-        assert (
-            mapped[70] == documents[70]
-            and mapped[60:130] == documents[60:130]
-            and mapped[-1] == documents[-1]
-        )
+        assert mapped[70] == documents[70] and mapped[-1] == documents[-1]
+        assert mapped[60:130] == documents[60:130]
         assert mapped.document_ids.tolist() == [text.document for text in documents]
         is_odd = np.arange(len(documents)) % 2 == 1
-        assert (
-            list(mapped.select(is_odd)) == documents[1::2] and mapped.select(is_odd)[3:5] == documents[7:11:2]
-        )
-        assert (
-            np.isin(
-                mapped_documents.hash_documents(mapped), mapped_documents.hash_documents(documents[:40])
-            ).sum()
-            == 40
-        )
+        assert list(mapped.select(is_odd)) == documents[1::2]
+        assert mapped.select(is_odd)[3:5] == documents[7:11:2]
+        assert np.isin(hash_documents(mapped), hash_documents(documents[:40])).sum() == 40
     monkeypatch.setattr(mapped_documents.tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(UserError, match="/no/such/folder: temporary files cannot be written .* TMPDIR"):
-        mapped_documents.MappedDocuments.from_documents(plain)
+        MappedDocuments.from_documents(plain)
 
 
 @pytest.mark.parametrize(
