@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from jaxft.config.loading import flatten_values
 from jaxft.config.sections import Settings
-from jaxft.config.settings import to_dict
 from jaxft.planning.estimate import Estimate
 from jaxft.training.settings import settings_from_config
 
@@ -31,8 +31,18 @@ print(json.dumps(results))
 """
 SIZES = (("hidden_size", 32), ("num_hidden_layers", 3), ("num_attention_heads", 4), ("intermediate_size", 64))
 SIZES += (("vocab_size", 1000), ("max_position_embeddings", 64))
-TINY = {"model.checkpoint": "new:bert", "model.sizes": SIZES, "data.max_length": 32, "batch.rows": 32}
-TINY |= {"model.unroll": "no", "model.dropout": 0.0}  # quicker to compile
+# A tiny BERT, from no checkpoint, and no data. It names no task's own settings, so flags can set any task.
+TINY = {
+    "task": "token_classification",
+    "model": {
+        "checkpoint": "new:bert",
+        "sizes": SIZES,
+        "unroll": "no",  # quicker to compile, as is no dropout
+        "dropout": 0.0,
+    },
+    "data": {"max_length": 32},
+    "batch": {"rows": 32},
+}
 # The machine code isn't run, so it need not be optimized.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # Where `make test` puts libtpu: not among the packages, for with it jax looks for a TPU, aloud, at every start.
@@ -42,21 +52,21 @@ FSDP = ["--config.mesh.data=1", "--config.mesh.fsdp=8"]
 
 
 def tiny_config(**changes) -> Settings:
-    """The settings of a tiny BERT, from no checkpoint, that name no data; `model__unroll="yes"` changes one."""
+    """Returns the settings of `TINY`; `model__unroll="yes"` changes one."""
     changes = {key.replace("__", "."): value for key, value in changes.items()}
-    return settings_from_config({"task": "token_classification"} | TINY | changes)
+    return settings_from_config(flatten_values(TINY) | changes)
 
 
 def estimate_of(plan: dict) -> Estimate:
-    """The estimate in the JSON of a plan."""
+    """Returns the estimate in the JSON of a plan."""
     return Estimate(**{name: value for name, value in plan.items() if name != "remedies"})
 
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory):
-    """A config.json of `tiny_config`."""
+    """Writes `TINY` as a config.json."""
     path = tmp_path_factory.mktemp("plan") / "config.json"
-    path.write_text(json.dumps(to_dict(tiny_config())))
+    path.write_text(json.dumps(TINY))
     return str(path)
 
 
