@@ -60,6 +60,4 @@ def make_loader(
     if pack and block is None:
         block = choose_block_length(windows.lengths, rows, max_length, segments)
     plan_chunk = functools.partial(plan_rows, buckets=buckets, block=block, **sizes)
-    return ChunkedLoader(
-        windows, chunked.plan_chunks(windows, plan_chunk, chunk), plan_chunk, layout, used_seed
-    )
+    return chunked.make_chunked_loader(windows, chunk, plan_chunk, layout, used_seed)

@@ -5,6 +5,7 @@ by number and resume restores the iterator's state; here every batch is a functi
 step alone, and best-fit packing sees all windows.
 """
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 
 from jaxft.data.batching.batch import ArraySpec, Batch, Shape
 from jaxft.data.batching.fill import fill_arrays, fill_segments, place_windows
-from jaxft.data.batching.plan import Plan, count_outputs
+from jaxft.data.batching.plan import EpochPlan, Plan, count_outputs
 from jaxft.data.encoding.windows import Windows
 
 
@@ -47,19 +48,18 @@ class OutputCounts(NamedTuple):
     microbatches: int
 
 
-class KeepLatest:
-    """A pure function of an integer that remembers its latest result, and drops it before it makes the next."""
+class Latest:
+    """Remembers the latest result of a pure function of an integer, and drops it before the next is made."""
 
-    def __init__(self, function: Callable[[int], Any]):
-        self._function = function
+    def __init__(self):
         self._latest: tuple[int, Any] | None = None
 
-    def __call__(self, number: int) -> Any:
+    def get(self, number: int, function: Callable[[int], Any]) -> Any:
         """Returns `function(number)`."""
         latest = self._latest  # one read: another thread may ask for another number
         if latest is None or latest[0] != number:
             self._latest = latest = None  # memory: before the next is made
-            self._latest = latest = number, self._function(number)
+            self._latest = latest = number, function(number)
         return latest[1]
 
 
@@ -70,34 +70,46 @@ def split_step(step: int, steps_per_epoch: int) -> tuple[int, int]:
     return divmod(step, steps_per_epoch)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Loader:
     """The batches of a plan; see `choice.make_loader`. Implements `Batches`.
 
     Empty rows fill the last step of an epoch (with buckets, each bucket's last).
 
     Attributes:
-      seed: of shuffling; None for a fixed order.
+      windows: the windows that are planned.
+      plan: their rows.
       layout: of the arrays.
+      seed: of shuffling; None for a fixed order.
+      output_counts: if they are counted.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        plan: Plan,
-        layout: BatchLayout,
-        seed: int | None,
-        output_counts: OutputCounts | None = None,
-        draw_epoch: KeepLatest | None = None,
-    ):
-        """draw_epoch: another loader's, of the same plan and seed, which may have an epoch at hand."""
-        self.seed, self.layout, self.window_count = seed, layout, len(windows)
-        self.shapes = plan.shapes
-        self.steps_per_epoch, self.padding_fraction = plan.steps_per_epoch, plan.padding_fraction
-        self._windows, self._plan, self._output_counts = windows, plan, output_counts
-        self._segments = layout.segments or plan.rows.max_segments
-        if draw_epoch is None:
-            draw_epoch = KeepLatest(functools.partial(plan.draw_epoch, seed))
-        self._draw_epoch = draw_epoch
+    windows: Windows
+    plan: Plan
+    layout: BatchLayout
+    seed: int | None
+    output_counts: OutputCounts | None = None
+    _latest: Latest = dataclasses.field(default_factory=Latest)  # epoch's plan
+
+    @property
+    def window_count(self) -> int:
+        """Number of windows."""
+        return len(self.windows)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of batches, by rising length."""
+        return self.plan.shapes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps."""
+        return self.plan.steps_per_epoch
+
+    @property
+    def padding_fraction(self) -> float:
+        """The share of slots that are padding."""
+        return self.plan.padding_fraction
 
     def with_whole_row_period(self, period: int) -> "Loader":
         """Returns the loader that puts windows longer than a block into each `period`-th row only.
@@ -105,7 +117,7 @@ class Loader:
         period: divides the number of rows, and is at most that of `shapes`.
         """
         shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
-        return Loader(self._windows, self._plan.with_shapes(shapes), self.layout, self.seed)
+        return Loader(self.windows, self.plan._replace(shapes=shapes), self.layout, self.seed)
 
     def with_output_counts(self, of_window: np.ndarray, steps: int, microbatches: int = 1) -> "Loader":
         """Returns the loader whose `shapes` say how many positions the loss reads at most in the first `steps` batches.
@@ -113,32 +125,40 @@ class Loader:
         of_window: int64 `[N]`, positions in each window. microbatches: how many a batch is cut into.
         """
         epochs = -(-steps // self.steps_per_epoch) if self.seed is not None else 1
-        shapes = count_outputs(self._plan, map(self._draw_epoch, range(epochs)), of_window, microbatches)
+        shapes = count_outputs(self.plan, map(self._epoch_plan, range(epochs)), of_window, microbatches)
         counts = OutputCounts(of_window, microbatches)
-        plan = self._plan.with_shapes(shapes)
-        return Loader(self._windows, plan, self.layout, self.seed, counts, self._draw_epoch)
+        # Draws the same epochs, the latest of which stays at hand.
+        return dataclasses.replace(self, plan=self.plan._replace(shapes=shapes), output_counts=counts)
+
+    @functools.cached_property
+    def _segments(self) -> int:
+        return self.layout.segments or int(np.diff(self.plan.rows.offsets).max(initial=1))
+
+    def _epoch_plan(self, epoch: int) -> EpochPlan:
+        number = epoch if self.seed is not None else 0
+        return self._latest.get(number, functools.partial(self.plan.draw_epoch, self.shapes, self.seed))
 
     def order(self) -> str:
         """Hashes the first epoch's order: which window begins where in which row, which row comes in which step."""
         hashed = hashlib.sha256()
-        for array in (self._plan.rows.offsets, self._plan.rows.starts, *self._draw_epoch(0)):
+        for array in (self.plan.rows.offsets, self.plan.rows.starts, *self._epoch_plan(0)):
             hashed.update(np.ascontiguousarray(array, np.int64))
         return hashed.hexdigest()
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of any step from 0 on. Raises IndexError if there is none."""
         epoch, index = split_step(step, self.steps_per_epoch)
-        drawn = self._draw_epoch(epoch if self.seed is not None else 0)
+        drawn = self._epoch_plan(epoch)
         shape: Shape = self.shapes[drawn.step_shapes[index]]
-        placement = place_windows(self._windows.lengths, self._plan.rows, drawn, index)
-        if self._output_counts is not None:
-            of_window, microbatches = self._output_counts
+        placement = place_windows(self.windows.lengths, self.plan.rows, drawn, index)
+        if self.output_counts is not None:
+            of_window, microbatches = self.output_counts
             counts = np.bincount(placement.rows, of_window[placement.windows], shape.rows)
             most = counts.reshape(microbatches, -1).sum(axis=1).max()
             assert most <= shape.output_count, f"step {step} is beyond those that were counted"
         only = self.layout.only
         arrays = fill_arrays(
-            self._windows,
+            self.windows,
             placement if only is None else placement.in_rows(only, shape.rows),
             self.layout.arrays,
             rows=shape.rows if only is None else len(only),

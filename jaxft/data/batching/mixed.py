@@ -1,14 +1,14 @@
 """Plans how often each of several data sets comes in training, and whether a step's rows are of one or of all."""
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.packing import PackedRows, bucket_index, one_window_rows, pack_rows
-from jaxft.data.batching.plan import EpochPlan, random_permutation, shuffle_equal_lengths
+from jaxft.data.batching.plan import EpochPlan, Plan, random_permutation, shuffle_equal_lengths
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 from jaxft.errors import UserError
@@ -38,7 +38,7 @@ WINDOWS_ONCE = Mix()  # each window once an epoch
 
 
 class DataSetRows(NamedTuple):
-    """The rows of one data set in a `MixedPlan`.
+    """The rows of one data set in a mixed plan.
 
     Attributes:
       windows: int64 `[N]`, its windows, rising.
@@ -55,61 +55,49 @@ class DataSetRows(NamedTuple):
     first_row: int
 
 
-@dataclass(frozen=True, eq=False)
-class MixedPlan:
-    """The plan that draws rows, each of one data set, in the proportions of a mix; see `plan_mixed_rows`.
+def draw_mixed_epoch(
+    packed: PackedRows,
+    data_sets: Sequence[DataSetRows],
+    lengths: np.ndarray,
+    by_task: bool,
+    shapes: tuple[Shape, ...],
+    seed: int,
+    epoch: int,
+) -> EpochPlan:
+    """Draws rows of each data set from its passes, and the order of rows or, by task, of steps.
 
     An epoch is as many rows as all data sets have together. Each data set goes through its own passes, in which every
     window comes exactly once, at its own pace: where an epoch ends in the middle of a pass the next one goes on with
-    it. With `by_task` a step's rows are of one data set.
+    it. By task a step's rows are of one data set.
     """
-
-    lengths: np.ndarray
-    rows: PackedRows
-    shapes: tuple[Shape, ...]
-    data_sets: Sequence[DataSetRows]
-    by_task: bool
-    padding_fraction: float
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps."""
-        return sum(rows.rows_per_epoch for rows in self.data_sets) // self.shapes[0].rows
-
-    def with_shapes(self, shapes: tuple[Shape, ...]) -> "MixedPlan":
-        """Returns the plan with more, or other, facts about its shapes."""
-        return replace(self, shapes=shapes)
-
-    def draw_epoch(self, seed: int, epoch: int) -> EpochPlan:
-        """Draws rows of each data set from its passes, and the order of rows or steps."""
-        windows, replacement = self.rows.members.copy(), np.arange(len(self.lengths))
-        drawn = []
-        for index, data_set in enumerate(self.data_sets):
-            count, per_epoch = data_set.count, data_set.rows_per_epoch
-            start = epoch * per_epoch
-            sequence = []
-            for copy, number in enumerate(range(start // count, (start + per_epoch - 1) // count + 1)):
-                bits = np.random.PCG64(np.random.SeedSequence([seed, index, number, 1]))
-                shuffled = shuffle_equal_lengths(bits, self.lengths[data_set.windows])
-                replacement[data_set.by_length] = data_set.windows[shuffled]
-                first = data_set.first_row + copy * count
-                members = slice(self.rows.offsets[first], self.rows.offsets[first + count])
-                windows[members] = replacement[self.rows.members[members]]
-                sequence.append(first + random_permutation(bits, count))
-            drawn.append(np.concatenate(sequence)[start % count :][:per_epoch])
-        bits = np.random.PCG64(np.random.SeedSequence([seed, epoch, 0, 2]))
-        step_rows = np.concatenate(drawn)
-        if not self.by_task:
-            step_rows = step_rows[random_permutation(bits, len(step_rows))]
-        step_rows = step_rows.reshape(-1, self.shapes[0].rows)
-        if self.by_task:
-            step_rows = step_rows[random_permutation(bits, len(step_rows))]
-        return EpochPlan(windows, step_rows, np.zeros(len(step_rows), np.int64))
+    windows, replacement = packed.members.copy(), np.arange(len(lengths))
+    drawn = []
+    for index, data_set in enumerate(data_sets):
+        count, per_epoch = data_set.count, data_set.rows_per_epoch
+        start = epoch * per_epoch
+        sequence = []
+        for copy, number in enumerate(range(start // count, (start + per_epoch - 1) // count + 1)):
+            bits = np.random.PCG64(np.random.SeedSequence([seed, index, number, 1]))
+            shuffled = shuffle_equal_lengths(bits, lengths[data_set.windows])
+            replacement[data_set.by_length] = data_set.windows[shuffled]
+            first = data_set.first_row + copy * count
+            members = slice(packed.offsets[first], packed.offsets[first + count])
+            windows[members] = replacement[packed.members[members]]
+            sequence.append(first + random_permutation(bits, count))
+        drawn.append(np.concatenate(sequence)[start % count :][:per_epoch])
+    bits = np.random.PCG64(np.random.SeedSequence([seed, epoch, 0, 2]))
+    step_rows = np.concatenate(drawn)
+    if not by_task:
+        step_rows = step_rows[random_permutation(bits, len(step_rows))]
+    step_rows = step_rows.reshape(-1, shapes[0].rows)
+    if by_task:
+        step_rows = step_rows[random_permutation(bits, len(step_rows))]
+    return EpochPlan(windows, step_rows, np.zeros(len(step_rows), np.int64))
 
 
 def plan_mixed_rows(
     windows: Windows, mix: Mix, *, rows: int, max_length: int, pack: bool, segments: int | None
-) -> MixedPlan:
+) -> Plan:
     """Makes up rows of one data set each, all of one length, so that any rows can share a step.
 
     Args:
@@ -131,10 +119,10 @@ def plan_mixed_rows(
     if not pack:
         bucket_index(lengths, [max_length])
     shape = Shape(rows, max_length)
-    members = [np.flatnonzero(set_of_window == index) for index in range(sets)]
+    windows_of_set = [np.flatnonzero(set_of_window == index) for index in range(sets)]
     packed = [
-        pack_rows(lengths[windows_of_set], shape, segments) if pack else one_window_rows(len(windows_of_set))
-        for windows_of_set in members
+        pack_rows(lengths[set_windows], shape, segments) if pack else one_window_rows(len(set_windows))
+        for set_windows in windows_of_set
     ]
     row_counts = np.array([len(rows_of_set.offsets) - 1 for rows_of_set in packed])
     if not row_counts.all():
@@ -156,30 +144,24 @@ def plan_mixed_rows(
     }[mix.kind]
     drawn = _apportion(draws, window_shares * row_counts / window_counts) * (rows if mix.by_task else 1)
     tokens = np.bincount(set_of_window, lengths, minlength=sets)
-    padding_fraction = float(1 - (drawn * tokens / row_counts).sum() / (drawn.sum() * max_length))
-    # A row stands in the tables once for each pass that an epoch can have a part in.
+    # A row stands in the table once for each pass that an epoch can have a part in.
     copies = -(-drawn // row_counts) + 1
-    first_rows = offsets_from_lengths(copies * row_counts)
-    return MixedPlan(
-        lengths,
-        PackedRows(
-            np.concatenate(
-                [np.tile(m[p.members], n) for m, p, n in zip(members, packed, copies, strict=True)]
-            ),
-            np.concatenate([np.tile(p.starts, n) for p, n in zip(packed, copies, strict=True)]),
-            offsets_from_lengths(
-                np.concatenate([np.tile(np.diff(p.offsets), n) for p, n in zip(packed, copies, strict=True)])
-            ),
-            0,
-        ),
-        (shape,),
-        [
-            DataSetRows(m, m[np.argsort(lengths[m], kind="stable")], int(count), int(per_epoch), int(first))
-            for m, count, per_epoch, first in zip(members, row_counts, drawn, first_rows[:-1], strict=True)
-        ],
-        mix.by_task,
-        padding_fraction,
+    members, starts, sizes, data_sets, first_row = [], [], [], [], 0
+    for index, rows_of_set in enumerate(packed):
+        set_windows, count = windows_of_set[index], int(row_counts[index])
+        members.append(np.tile(set_windows[rows_of_set.members], copies[index]))
+        starts.append(np.tile(rows_of_set.starts, copies[index]))
+        sizes.append(np.tile(np.diff(rows_of_set.offsets), copies[index]))
+        by_length = set_windows[np.argsort(lengths[set_windows], kind="stable")]
+        data_sets.append(DataSetRows(set_windows, by_length, count, int(drawn[index]), first_row))
+        first_row += int(copies[index]) * count
+    table = PackedRows(
+        np.concatenate(members), np.concatenate(starts), offsets_from_lengths(np.concatenate(sizes)), 0
     )
+    slots = int(drawn.sum()) * max_length
+    padding_fraction = float(1 - (drawn * tokens / row_counts).sum() / slots)
+    draw_epoch = functools.partial(draw_mixed_epoch, table, data_sets, lengths, mix.by_task)
+    return Plan(table, (shape,), steps, slots, padding_fraction, draw_epoch)
 
 
 def _apportion(count: int, shares: np.ndarray) -> np.ndarray:

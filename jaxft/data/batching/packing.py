@@ -84,11 +84,6 @@ class PackedRows(NamedTuple):
     offsets: np.ndarray
     whole_rows: int
 
-    @property
-    def max_segments(self) -> int:
-        """The most windows that a row holds, at least 1."""
-        return int(np.diff(self.offsets).max(initial=1))
-
 
 def one_window_rows(count: int) -> PackedRows:
     """Returns `count` rows of one window each."""

@@ -1,9 +1,8 @@
 """Plans an epoch: which windows the rows hold, and which rows each step takes, by seed and epoch alone."""
 
 import functools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,101 +34,81 @@ class EpochPlan(NamedTuple):
     step_shapes: np.ndarray
 
 
-class Plan(Protocol):
-    """Rows that are made up once, and a pure function that draws each epoch's use of them."""
-
-    @property
-    def rows(self) -> PackedRows:
-        """The rows, in lengths: an epoch puts windows of the same lengths there."""
-
-    @property
-    def shapes(self) -> tuple[Shape, ...]:
-        """The shapes of batches, by rising length."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps, the same for each epoch."""
-
-    @property
-    def padding_fraction(self) -> float:
-        """The share of slots that are padding."""
-
-    def with_shapes(self, shapes: tuple[Shape, ...]) -> "Plan":
-        """Returns the plan with more, or other, facts about its shapes."""
-
-    def draw_epoch(self, seed: int | None, epoch: int) -> EpochPlan:
-        """Returns the plan of an epoch; seed None keeps a fixed order."""
+DrawEpoch = Callable[
+    [tuple[Shape, ...], int | None, int], EpochPlan
+]  # from shapes, seed (None: fixed order), epoch
 
 
-@dataclass(frozen=True, eq=False)
-class RowPlan:
-    """The plan where each window comes exactly once an epoch; see `plan_rows`.
+class Plan(NamedTuple):
+    """Rows that are made up once, and a pure function that draws each epoch's use of them.
 
     Attributes:
-      lengths: int64 `[N]`, of the windows.
-      by_length: int64 `[N]`, the windows, shortest first.
-      rows_of_shape: the rows of each shape.
+      rows: the rows; an epoch puts windows of the same lengths there.
+      shapes: the shapes of batches, by rising length.
+      steps_per_epoch: number of steps, the same for each epoch.
+      slots: slots of an epoch.
+      padding_fraction: the share of them that are padding.
+      draw_epoch: called with `shapes`, of which it heeds `whole_row_period`.
     """
 
-    lengths: np.ndarray
-    by_length: np.ndarray
     rows: PackedRows
     shapes: tuple[Shape, ...]
-    rows_of_shape: tuple[np.ndarray, ...]
+    steps_per_epoch: int
+    slots: int
+    padding_fraction: float
+    draw_epoch: DrawEpoch
 
-    @property
-    def steps_of_shape(self) -> list[int]:
-        """Steps an epoch of each shape; empty rows fill the last one."""
-        return [
-            -(-len(rows) // shape.rows) for rows, shape in zip(self.rows_of_shape, self.shapes, strict=True)
-        ]
 
-    @functools.cached_property
-    def steps_per_epoch(self) -> int:
-        """Number of steps."""
-        return sum(self.steps_of_shape)
+def draw_epoch(
+    packed: PackedRows,
+    rows_of_shape: Sequence[np.ndarray],
+    lengths: np.ndarray,
+    by_length: np.ndarray,
+    shapes: tuple[Shape, ...],
+    seed: int | None,
+    epoch: int,
+) -> EpochPlan:
+    """Draws which of the windows of equal length goes where, and the order of rows and steps.
 
-    @property
-    def slots(self) -> int:
-        """Slots of an epoch."""
-        return sum(steps * shape.slots for steps, shape in zip(self.steps_of_shape, self.shapes, strict=True))
+    This equals shuffling the windows, then packing them by best fit, but does not pack again.
 
-    @property
-    def padding_fraction(self) -> float:
-        """The share of slots that are padding."""
-        return float(1 - self.lengths.sum() / self.slots) if self.slots else 0.0
+    Args:
+      packed: the rows.
+      rows_of_shape: which of them each shape has.
+      lengths: int64 `[N]`, of the windows.
+      by_length: int64 `[N]`, the windows, shortest first.
+      shapes: of batches.
+      seed: of the drawing; None keeps a fixed order.
+      epoch: its number.
+    """
+    windows, orders = packed.members, [np.arange(len(rows)) for rows in rows_of_shape]
+    steps = [-(-len(rows) // shapes[0].rows) for rows in rows_of_shape]
+    step_shapes, step_order = np.repeat(np.arange(len(shapes)), steps), np.arange(sum(steps))
+    period = shapes[0].whole_row_period
+    whole_row_places = np.arange(0, len(orders[0]), period) if period else np.empty(0, np.int64)
+    if seed is not None:
+        bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
+        replacement = np.empty_like(by_length)
+        replacement[by_length] = shuffle_equal_lengths(bits, lengths)
+        windows = replacement[windows]
+        orders = [random_permutation(bits, len(order)) for order in orders]
+        if len(orders) > 1:
+            step_order = random_permutation(bits, len(step_order))
+        whole_row_places = whole_row_places[random_permutation(bits, len(whole_row_places))]
+    if period > 1:
+        orders = [_place_whole_rows(orders[0], packed.whole_rows, whole_row_places)]
+    step_rows = [
+        _cut_into_steps(rows[order], shapes[0].rows)
+        for rows, order in zip(rows_of_shape, orders, strict=True)
+    ]
+    return EpochPlan(windows, np.concatenate(step_rows)[step_order], step_shapes[step_order])
 
-    def with_shapes(self, shapes: tuple[Shape, ...]) -> "RowPlan":
-        """Returns the plan with more, or other, facts about its shapes."""
-        return RowPlan(self.lengths, self.by_length, self.rows, shapes, self.rows_of_shape)
 
-    def draw_epoch(self, seed: int | None, epoch: int) -> EpochPlan:
-        """Draws which of the windows of equal length goes where, and the order of rows and steps.
-
-        This equals shuffling the windows, then packing them by best fit, but does not pack again.
-        """
-        windows, orders = self.rows.members, [np.arange(len(rows)) for rows in self.rows_of_shape]
-        step_order = np.arange(self.steps_per_epoch)
-        period = self.shapes[0].whole_row_period if self.shapes else 0
-        whole_row_places = np.arange(0, len(orders[0]), period) if period else np.empty(0, np.int64)
-        if seed is not None:
-            bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
-            replacement = np.empty_like(self.by_length)
-            replacement[self.by_length] = shuffle_equal_lengths(bits, self.lengths)
-            windows = replacement[windows]
-            orders = [random_permutation(bits, len(order)) for order in orders]
-            if len(orders) > 1:
-                step_order = random_permutation(bits, len(step_order))
-            whole_row_places = whole_row_places[random_permutation(bits, len(whole_row_places))]
-        if period > 1:
-            orders = [_place_whole_rows(orders[0], self.rows.whole_rows, whole_row_places)]
-        step_rows = np.full((self.steps_per_epoch, self.shapes[0].rows if self.shapes else 0), -1, np.int64)
-        first_step = 0
-        for rows, order, steps in zip(self.rows_of_shape, orders, self.steps_of_shape, strict=True):
-            step_rows[first_step:].reshape(-1)[: len(rows)] = rows[order]
-            first_step += steps
-        step_shapes = np.repeat(np.arange(len(self.shapes)), self.steps_of_shape)
-        return EpochPlan(windows, step_rows[step_order], step_shapes[step_order])
+def _cut_into_steps(rows: np.ndarray, rows_per_step: int) -> np.ndarray:
+    """Returns `[steps, R]`, the last step filled up with -1."""
+    steps = np.full((-(-len(rows) // rows_per_step), rows_per_step), -1, np.int64)
+    steps.reshape(-1)[: len(rows)] = rows
+    return steps
 
 
 def _place_whole_rows(order: np.ndarray, whole_rows: int, places: np.ndarray) -> np.ndarray:
@@ -151,8 +130,8 @@ def plan_rows(
     buckets: Sequence[int] | None = None,
     segments: int | None = None,
     block: int | None = None,
-) -> RowPlan:
-    """Makes up the rows of windows of these `lengths`.
+) -> Plan:
+    """Makes up the rows of windows of these `lengths`, each of which comes exactly once an epoch.
 
     Args:
       lengths: int `[N]`, of the windows.
@@ -182,12 +161,18 @@ def plan_rows(
         edges = default_edges(max_length) if buckets is None else list(buckets)
         edge_of_row = bucket_index(lengths, edges)
     used = np.unique(edge_of_row)
-    return RowPlan(
-        lengths,
-        np.argsort(lengths, kind="stable"),
+    shapes = tuple(Shape(rows, int(edges[index]), block, period) for index in used)
+    rows_of_shape = [np.flatnonzero(edge_of_row == index) for index in used]
+    steps = [-(-len(shape_rows) // rows) for shape_rows in rows_of_shape]
+    slots = sum(count * shape.slots for count, shape in zip(steps, shapes, strict=True))
+    by_length = np.argsort(lengths, kind="stable")
+    return Plan(
         packed,
-        tuple(Shape(rows, int(edges[index]), block, period) for index in used),
-        tuple(np.flatnonzero(edge_of_row == index) for index in used),
+        shapes,
+        sum(steps),
+        slots,
+        float(1 - lengths.sum() / slots) if slots else 0.0,
+        functools.partial(draw_epoch, packed, rows_of_shape, lengths, by_length),
     )
 
 
