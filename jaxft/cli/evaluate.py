@@ -16,7 +16,7 @@ from jaxft.config.sections import Data, Settings
 from jaxft.config.settings import declarations, flatten
 from jaxft.data.encoding.documents import LAYOUTS
 from jaxft.errors import UserError
-from jaxft.inference.model import open_model, task_of
+from jaxft.inference.model import make_run_task, open_model
 from jaxft.io import read_json
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
@@ -79,7 +79,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     _check_folder(folder, name, flags.data)
 
     run = dataclasses.replace(run, config=config)
-    task = task_of(run)
+    task = make_run_task(run)
     examples = task.read(config, name, flags.data, processes.log)
     train = _training_examples(original) if task.compares_with_train else []
     split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))

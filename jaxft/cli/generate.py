@@ -1,4 +1,10 @@
-"""The verb `generate`: continues text."""
+"""The verb `generate`: continues text.
+
+`--prompt` prints what follows while it is made. `--input` takes one prompt a line, or JSON lines or CSV with a key
+`prompt`, and writes JSON lines: each record with `generated`, a text, or with `--samples` a list of texts. A run
+trained on pairs fills its template: a prompt is then the value of the template's field, and records have a key for each
+field.
+"""
 
 import argparse
 import contextlib
@@ -13,7 +19,7 @@ from jaxft.data.sources import files
 from jaxft.errors import UserError
 from jaxft.generation.options import GenerationOptions
 from jaxft.inference.output_file import open_output
-from jaxft.inference.writer import ROWS, Writer, read_prompts, writer_from_checkpoint, writer_from_run
+from jaxft.inference.writer import ROWS, Writer, make_checkpoint_writer, make_run_writer, read_prompts
 from jaxft.parallel import processes
 
 # Of the flags that are fields of `GenerationOptions`.
@@ -78,9 +84,9 @@ def run_generate(flags: argparse.Namespace) -> None:
     if flags.rows < 1:
         raise UserError(f"--rows {flags.rows}: expected 1 or more")
     writer = (
-        writer_from_run(Path(flags.run), log_to_stderr)
+        make_run_writer(Path(flags.run), log_to_stderr)
         if flags.run
-        else writer_from_checkpoint(flags.checkpoint)
+        else make_checkpoint_writer(flags.checkpoint)
     )
     if flags.prompt is not None:
         _answer_prompt(writer, flags, options)

@@ -86,7 +86,7 @@ def run_predict(flags: argparse.Namespace) -> None:
             output.examples(),
             run.checkpoint.tokenizer,
             run.config,
-            model.predictor(),
+            model.make_predictor(),
             max_words=CHUNK_BATCHES * model.rows * run.config.data.max_length,
         )
         examples = 0

@@ -164,7 +164,7 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     taggers = heads.tagging_heads(run, model.task)
     examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:COMPARED_ANSWERS]]
     with jax.default_matmul_precision("highest"):
-        predict = model.predictor()
+        predict = model.make_predictor()
     loaded = load_exported(folder)
     config = run.config
     if getattr(config.data, "context", False):

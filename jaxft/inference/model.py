@@ -1,14 +1,12 @@
-"""Runs a network over windows of text, opens a run's best weights to do so, and frames the verbs that use them.
-
-Its own file because evaluate, predict and export share it, and workdir.py, which reads and writes a run's
-folder, knows no compiled steps.
-"""
+"""Opens the best weights of a run and runs its network over windows of text, for evaluate, predict and export."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -31,13 +29,21 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A run's best weights on this machine's devices."""
+    """The best weights of a run on this machine's devices.
+
+    Attributes:
+      run: the run.
+      task: its task, with its labels and what it tuned.
+      net: its network.
+      parameters: by path.
+      rows: of a batch: `config.eval.rows`, or the next multiple of the number of devices.
+    """
 
     run: Run
     task: Task
     net: Network
     parameters: dict[str, jax.Array]
-    rows: int  # of a batch: `config.eval.rows`, or the next multiple of the number of devices
+    rows: int
 
     def loader(
         self, windows: Windows, *, pack: bool, rows: int | None = None, block: int | None = None
@@ -62,11 +68,11 @@ class Model:
         )
 
     def compile(self, shapes: Sequence[Shape]) -> Mapping[Shape, Any]:
-        """Compiled evaluation steps by batch shape."""
+        """Returns a compiled evaluation step for each batch shape."""
         return compile_eval(self.net, set(shapes))
 
-    def predictor(self) -> Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]:
-        """A function from windows to (batch, outputs); compiles once, here, for the one shape it uses."""
+    def make_predictor(self) -> Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]:
+        """Returns a function that yields (batch, outputs) for windows; compiles its one batch shape now."""
         steps = self.compile([Shape(self.rows, self.run.config.data.max_length)])
 
         def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
@@ -77,8 +83,8 @@ class Model:
         return predict
 
 
-def task_of(run: Run) -> Task:
-    """The task of `run`, with the labels that it was trained on and what it tuned."""
+def make_run_task(run: Run) -> Task:
+    """Returns the task of `run`, with the labels that it was trained on and what it tuned."""
     rate = resolve_head_dropout(run.config, run.checkpoint.hf_config)
     task = task_class(run.config)(run.labels, head_dropout=rate, config=run.config)
     task.tuned = run.tuned
@@ -86,18 +92,26 @@ def task_of(run: Run) -> Task:
 
 
 def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
-    """The best weights of `run`, rows of batches going over all devices of this machine.
+    """Opens the best weights of `run`; the rows of a batch are spread over all devices of this machine.
 
-    The run's mesh and attention are left aside, for they may be another machine's: each device holds all
-    parameters, and attention is what "auto" means here.
-    dtype: of the computation, default the run's.
+    The run's mesh and attention may be those of another machine, and are ignored: each device holds all parameters,
+    and attention is what "auto" chooses on this machine.
 
-    Raises `UserError` where the run has no weights, or none that are whole.
+    Args:
+      run: the run.
+      log: prints a line.
+      dtype: of the computation; default the run's.
+
+    Raises:
+      UserError: the run has no weights, or no complete ones.
     """
-    config, task = replace(run.config, {"model.attention": "auto"}), task_of(run)
+    config, task = replace(run.config, {"model.attention": "auto"}), make_run_task(run)
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     sizes = resolve_sizes(config, run.checkpoint.hf_config)
-    net = make_network(task, sizes if dtype is None else sizes | {"dtype": jax.numpy.dtype(dtype)}, mesh)
+    if dtype is not None:
+        sizes["dtype"] = jnp.dtype(dtype)
+    net = make_network(task, sizes, mesh)
     parameters = load_best(run.workdir, net.abstract, run.labels, log)
-    return Model(run, task, net, parameters, -(-config.eval.rows // len(devices)) * len(devices))
+    rows = math.ceil(config.eval.rows / len(devices)) * len(devices)
+    return Model(run, task, net, parameters, rows)

@@ -1,4 +1,4 @@
-"""Opens the output of a verb."""
+"""Opens the output of a verb: stdout, or a file that appears when it is complete."""
 
 import contextlib
 import os
@@ -12,22 +12,28 @@ from jaxft.parallel import processes
 
 @contextlib.contextmanager
 def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
-    """Gives a function that writes to stdout ("-") or a file, at once.
+    """Yields a function that writes pieces to stdout or a file, and flushes them.
 
-    A file gets its name when the body ends without an error, and so is whole or not there; what can't be
-    renamed (a device, a named pipe) is written directly. Raises `UserError` where it cannot be written.
+    A file gets its name when the block ends without an error, so that it is complete or not there. What can't be
+    renamed (a device, a named pipe) is written directly. With several processes only process 0 writes.
+
+    Args:
+      name: a path, or "-" for stdout.
+
+    Raises:
+      UserError: the output cannot be written.
     """
     path = Path(name)
     if path.is_dir():
         raise UserError(f"--output {name}: is a folder; give a file's name, or - for stdout")
     if not processes.is_main_process():
-        yield lambda pieces: None  # process 0 writes
+        yield lambda pieces: None
         return
-    direct = name == "-" or (path.exists() and not path.is_file())
-    unfinished = path if direct else path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    writes_directly = name == "-" or (path.exists() and not path.is_file())
+    unfinished = path if writes_directly else path.with_name(f".{path.name}.unfinished-{os.getpid()}")
 
     @contextlib.contextmanager
-    def errors_named() -> Iterator[None]:
+    def name_errors() -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
@@ -36,22 +42,22 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
             raise UserError(f"--output {name}: cannot be written: {error.strerror or error}") from None
 
     def write(pieces: list[bytes]) -> None:
-        with errors_named():
+        with name_errors():
             file.write(b"".join(pieces))
             file.flush()
 
-    with errors_named():
+    with name_errors():
         file = sys.stdout.buffer if name == "-" else open(unfinished, "wb")
     try:
         yield write
         if name != "-":
-            with errors_named():
+            with name_errors():
                 file.close()
-                if not direct:
+                if not writes_directly:
                     unfinished.replace(path)
     finally:
         if name != "-":
-            with contextlib.suppress(OSError):  # of what could not be written, as was said
+            with contextlib.suppress(OSError):  # what could not be written was reported already
                 file.close()
-        if not direct:
+        if not writes_directly:
             unfinished.unlink(missing_ok=True)

@@ -1,8 +1,6 @@
-"""Continues text with a run's best weights or a checkpoint's: `python -m jaxft generate --run RUN --prompt TEXT`.
+"""Continues text with the best weights of a run or with those of a checkpoint, for `python -m jaxft generate`.
 
-`--prompt` prints what follows as it is made; `--input` takes a prompt a line, or JSON lines or CSV with a key
-`prompt`, and gives JSON lines: the record, and `generated`, a text, or with `--samples` a list of them. A run
-trained on pairs fills its template, so that a prompt is the value of its field (records have one key a field).
+A prompt is a text, or for a run trained on pairs the values of its template's fields.
 """
 
 import dataclasses
@@ -26,6 +24,7 @@ from jaxft.hub.tensors import open_tensors
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
 from jaxft.inference.model import open_model
+from jaxft.inference.stop_strings import StopStrings, decode_text
 from jaxft.layers import parameter_paths
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights
@@ -36,52 +35,26 @@ from jaxft.tasks.causal_lm.task import LanguageModel
 from jaxft.training import step
 from jaxft.training.workdir import open_run
 
-ROWS = 8  # prompts of a batch
+ROWS = 8  # prompts of a batch, by default
 
 
 @dataclasses.dataclass(frozen=True)
-class Generated:
-    """A text that follows a prompt; `ended` says whether by itself or a stop, `score` is that of a beam."""
+class GeneratedText:
+    """A text that follows a prompt.
+
+    Attributes:
+      text: without the stop string.
+      ended: it ended by itself or at a stop string, not at the limit of tokens.
+      score: that of a beam, None without beam search.
+    """
 
     text: str
     ended: bool
     score: float | None
 
 
-class StopStrings:
-    """Finds the first of `strings` in generated text; a `Stop` of decoding/generator.py."""
-
-    def __init__(self, tokenizer: Any, strings: Sequence[str]):
-        if not all(strings):
-            raise UserError("a stop string is empty; give the text to stop at")
-        self._decode, self._strings = _decoder(tokenizer), strings
-
-    def __call__(self, ids: list[int], seen: int) -> int | None:
-        """The number of tokens until a string is complete, None where there is none."""
-        if self.cut(self._decode(ids)) is None:
-            return None
-        return next(n for n in range(1, len(ids) + 1) if self.cut(self._decode(ids[:n])) is not None)
-
-    def cut(self, found: str) -> str | None:
-        """The text before the first string, None where there is none."""
-        places = [found.index(string) for string in self._strings if string in found]
-        return found[: min(places)] if places else None
-
-    def held(self, found: str) -> int:
-        """How many of the last characters may be the beginning of a string."""
-        return max((n for s in self._strings for n in range(1, len(s)) if found.endswith(s[:n])), default=0)
-
-
-def _decoder(tokenizer: Any):
-    return lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
 class Writer:
-    """A language model with its tokenizer, from prompts to texts.
-
-    template: of a run trained on pairs; prompts are then records, shortened to `room` tokens where they must be.
-    start: what is put before each prompt, as texts begin in the run's training.
-    """
+    """A language model with its tokenizer: turns prompts into texts."""
 
     def __init__(
         self,
@@ -90,39 +63,57 @@ class Writer:
         *,
         template: str | None = None,
         start: Sequence[int] = (),
-        room: int | None = None,
+        max_length: int | None = None,
     ):
-        self.special = find_boundary_tokens(tokenizer)
+        """Prepares a network for writing.
+
+        Args:
+          backbone: the network.
+          tokenizer: its tokenizer.
+          template: that of a run trained on pairs. Prompts are then records, and are shortened if they are too long.
+          start: token ids that begin each prompt, as they began texts in training.
+          max_length: tokens of prompt and text together that a template has room for; default all positions.
+        """
         self.tokenizer = tokenizer
         self.template = documents.Template(template) if template else None
-        self._generator = Generator(backbone, eos=self.special.end)
-        self._start, self._room = list(start), room
-        self._decode = _decoder(tokenizer)
+        self._boundary_tokens = find_boundary_tokens(tokenizer)
+        self._generator = Generator(backbone, eos=self._boundary_tokens.end)
+        self._start, self._max_length = list(start), max_length
 
     def encode(
         self, prompts: Sequence[str | dict], options: GenerationOptions, *, where: str = "prompt"
     ) -> list[list[int]]:
-        """Token ids of prompts: texts, or records of the template's keys (a text is the value of its only one)."""
+        """Returns the token ids of prompts.
+
+        Args:
+          prompts: texts, or with a template records of its keys. A text is then the value of the only key.
+          options: leave room for `max_new_tokens`.
+          where: names the prompts in errors, before their number.
+
+        Raises:
+          UserError: a prompt does not fit the template, or the template leaves no room for one.
+        """
         if self.template is None:
-            ids = self.tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
-            return [self._start + one or [self.special.start] for one in ids]
-        filled = []
+            encoded = self.tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
+            return [self._start + ids or [self._boundary_tokens.start] for ids in encoded]
+        filled, keys = [], self.template.prompt_keys
         for number, prompt in enumerate(prompts, 1):
-            keys = self.template.prompt_keys
             if isinstance(prompt, str) and len(keys) > 1:
                 raise UserError(
                     f"the run's template has the fields {', '.join(keys)}; give them as JSON lines with --input"
                 )
             record = {keys[0]: prompt} if isinstance(prompt, str) else prompt
-            whole, cut = self.template.fill_prompt(record, f"{where} {number}")
-            filled.append(documents.Document("", number, "", whole, cut))
-        room = min(self._room or self._generator.max_positions, self._generator.max_positions)
-        if room <= options.max_new_tokens:
+            text, cut = self.template.fill_prompt(record, f"{where} {number}")
+            filled.append(documents.Document("", number, "", text, cut))
+        max_length = self._generator.max_positions
+        if self._max_length:
+            max_length = min(self._max_length, max_length)
+        if max_length <= options.max_new_tokens:
             raise UserError(
-                f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt in the {room} positions "
+                f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt in the {max_length} positions "
                 "that the run was trained on; ask for fewer"
             )
-        return encode_prompts(filled, self.tokenizer, room - options.max_new_tokens)
+        return encode_prompts(filled, self.tokenizer, max_length - options.max_new_tokens)
 
     def generate(
         self,
@@ -131,70 +122,79 @@ class Writer:
         *,
         stop: Sequence[str] = (),
         rows: int = ROWS,
-    ) -> Iterator[list[Generated]]:
-        """`options.samples` texts for each prompt, in order, `rows` prompts at a time; without the stop string.
+    ) -> Iterator[list[GeneratedText]]:
+        """Yields `options.samples` texts for each prompt, in order, from batches of `rows` prompts.
 
-        A sample depends on the prompt's number among `prompts`, not on `rows`. Several processes each make a
-        part of the texts, and all get all.
+        A sample depends on the prompt's number among `prompts`, not on `rows`. Several processes share the work, and
+        each of them gets all texts.
         """
         stops = StopStrings(self.tokenizer, stop) if stop else None
-        prompts, first = iter(prompts), 0
+        prompts, read_count = iter(prompts), 0
         while batch := list(itertools.islice(prompts, rows * processes.count())):
-            own = processes.index() * rows
-            ids = self.encode(batch, options, where=f"after prompt {first}, prompt")[own : own + rows]
-            outputs = (
-                self._generator.generate(ids, options, first_number=first + own, stop=stops) if ids else []
-            )
-            made = [[dataclasses.astuple(self._finished(one, stops)) for one in texts] for texts in outputs]
-            for texts in itertools.chain.from_iterable(processes.gather(made)):
-                yield [Generated(*one) for one in texts]
-            first += len(batch)
+            first_row = processes.index() * rows  # of this process
+            encoded = self.encode(batch, options, where=f"after prompt {read_count}, prompt")
+            texts = []
+            if local_prompts := encoded[first_row : first_row + rows]:
+                outputs = self._generator.generate(
+                    local_prompts, options, first_number=read_count + first_row, stop=stops
+                )
+                texts = [
+                    [dataclasses.astuple(self._finish(output, stops)) for output in samples]
+                    for samples in outputs
+                ]
+            for samples in itertools.chain.from_iterable(processes.gather(texts)):
+                yield [GeneratedText(*fields) for fields in samples]
+            read_count += len(batch)
 
     def stream(
         self, prompt: str | dict, options: GenerationOptions, *, stop: Sequence[str] = ()
     ) -> Iterator[str]:
-        """Pieces of the one text that follows a prompt, as they are made; beam search gives it at the end."""
+        """Yields pieces of the one text that follows a prompt, as they are made; beam search yields it at the end."""
         if options.samples != 1:
             raise UserError(f"samples is {options.samples}, but only one text can be streamed")
         stops = StopStrings(self.tokenizer, stop) if stop else None
-        ids, given = self.encode([prompt], options), 0
-        found = ""
-        for [[output]] in self._generator.stream(ids, options, stop=stops):
-            found = self._finished(output, stops).text
-            # Bytes of a character that is not whole yet, and what may become a stop, wait.
-            sure = found.rstrip("\N{REPLACEMENT CHARACTER}")
-            sure = sure[: len(sure) - (stops.held(sure) if stops and not output.ended else 0)]
-            if len(sure) > given:
-                yield sure[given:]
-                given = len(sure)
-        if len(found) > given:
-            yield found[given:]
+        text, sent = "", 0
+        for [[output]] in self._generator.stream(self.encode([prompt], options), options, stop=stops):
+            text = self._finish(output, stops).text
+            # The bytes of an incomplete character wait, and so does what may become a stop string.
+            settled = text.rstrip("\N{REPLACEMENT CHARACTER}")
+            if stops and not output.ended:
+                settled = settled[: len(settled) - stops.count_pending(settled)]
+            if len(settled) > sent:
+                yield settled[sent:]
+                sent = len(settled)
+        if len(text) > sent:
+            yield text[sent:]
 
-    def _finished(self, output: Output, stops: StopStrings | None) -> Generated:
-        found = self._decode(output.ids)
-        cut = stops.cut(found) if stops else None
-        return Generated(found if cut is None else cut, output.ended, output.score)
+    def _finish(self, output: Output, stops: StopStrings | None) -> GeneratedText:
+        """Decodes an output, and cuts its text before the first stop string."""
+        text = decode_text(self.tokenizer, output.ids)
+        before_stop = stops.cut(text) if stops else None
+        return GeneratedText(text if before_stop is None else before_stop, output.ended, output.score)
 
 
-def writer_from_run(folder: Path, log: Callable[[str], None]) -> Writer:
-    """The best weights of a run. Raises `UserError` where it is no run of a language model."""
+def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
+    """Opens the best weights of a run for writing. Raises `UserError` if it is no run of a language model."""
     run = open_run(folder)
     if run.config.task != "causal_lm":
         raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
     model = open_model(run, log)
-    template = run.config.data.template
-    tokenizer = run.checkpoint.tokenizer
+    template, tokenizer = run.config.data.template, run.checkpoint.tokenizer
+    parameters = replicate_locally(model.parameters, model.net.mesh)
     return Writer(
-        step.merge_model(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh)).backbone,
+        step.merge_model(model.net.graphdef, parameters).backbone,
         tokenizer,
         template=template,
         start=[] if template else [find_boundary_tokens(tokenizer).start],
-        room=run.config.data.max_length,
+        max_length=run.config.data.max_length,
     )
 
 
-def writer_from_checkpoint(address: str) -> Writer:
-    """A pretrained checkpoint, `address` as in config.model.checkpoint; computes in float32 on CPU, else bfloat16."""
+def make_checkpoint_writer(address: str) -> Writer:
+    """Opens a pretrained GPT-2 for writing; it computes in float32 on CPU, in bfloat16 elsewhere.
+
+    address: of the checkpoint, as in `config.model.checkpoint`.
+    """
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     sizes = gpt2_config.read_sizes(read_config(folder)) | {"dtype": dtype}
@@ -206,9 +206,12 @@ def writer_from_checkpoint(address: str) -> Writer:
 
 
 def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict]]:
-    """(record, prompt) of each line of text, `{"prompt": LINE}`, or of each record of JSON lines or CSV.
+    """Yields (record, prompt) for each line of a text file, or for each record of JSON lines or CSV.
 
-    Raises `UserError` with the line where a record lacks what the prompt is made of.
+    The record of a line is `{"prompt": LINE}`. With a template, the prompt of a record is the record itself.
+
+    Raises:
+      UserError: a record lacks a key that the prompt is made of; the message names its line.
     """
     reader = records.read_csv if source.endswith(".csv") else records.read_jsonl
     if not source.endswith((".jsonl", ".ndjson", ".json", ".csv")):

@@ -19,7 +19,7 @@ from jaxft.data.sources.tag_schemes import convert_tags_to_iob2
 from jaxft.errors import UserError
 from jaxft.export import heads, with_torch
 from jaxft.export.writer import export_run
-from jaxft.inference.model import task_of
+from jaxft.inference.model import make_run_task
 from jaxft.layers.heads.crf import Chain
 from jaxft.tasks.base import Split
 from jaxft.training.run import train
@@ -157,7 +157,7 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
     """Random emissions for the words of whole sentences, though these come from several windows."""
     run = open_run(finished[0])
     run = dataclasses.replace(run, config=replace(run.config, {"model.constraints": constraints}))
-    task, rng = task_of(run), np.random.default_rng(0)
+    task, rng = make_run_task(run), np.random.default_rng(0)
     sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]
     windows = task.encode(sentences, run.checkpoint.tokenizer, run.config, cached=False)
     loader = make_loader(windows, rows=4, max_length=16, shuffle=False, pad_id=0)

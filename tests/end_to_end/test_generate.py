@@ -9,12 +9,12 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from jaxft.errors import UserError
 from jaxft.generation.generator import Output
 from jaxft.generation.options import GenerationOptions
-from jaxft.inference.writer import Generator, Writer, read_prompts, writer_from_checkpoint
+from jaxft.inference.writer import Generator, Writer, make_checkpoint_writer, read_prompts
 
 
 @pytest.fixture(scope="module")
 def writer(tiny_gpt2):
-    return writer_from_checkpoint(str(tiny_gpt2))
+    return make_checkpoint_writer(str(tiny_gpt2))
 
 
 PROMPTS = ["the cat", "a", "and thé hat"]
@@ -97,8 +97,8 @@ def test_the_command_answers_a_prompt_and_files_and_repeats_itself(tiny_gpt2, co
     assert rows[0]["generated"] + "\n" == first.stdout
     stop = first.stdout.strip()[3:5]
     several = command("generate", *flags, "--prompt", "the cat", "--samples", "2", "--stop", stop)
-    first, second = several.stdout.split("\n----\n")
-    assert first == first.stdout[: first.stdout.index(stop)].rstrip("\n") and stop not in second
+    first_sample, second_sample = several.stdout.split("\n----\n")
+    assert first_sample == first.stdout[: first.stdout.index(stop)].rstrip("\n") and stop not in second_sample
 
 
 def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command, finished_run, tmp_path):
@@ -128,7 +128,7 @@ def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypa
 
     monkeypatch.setattr(Generator, "__init__", init)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_gpt2)
-    writer = Writer(None, tokenizer, template="{article} =>{headline}", room=20)
+    writer = Writer(None, tokenizer, template="{article} =>{headline}", max_length=20)
     assert made["eos"] == tokenizer.eos_token_id
     short, long = writer.encode(["the cat", {"article": "z" * 30}], GenerationOptions(max_new_tokens=10))
     assert tokenizer.decode(short) == "the cat =>"
