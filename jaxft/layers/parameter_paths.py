@@ -10,9 +10,10 @@ Value = TypeVar("Value")
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns nested dicts into one dict keyed `"a/b/c"`, in the tree's own order; empty dicts vanish.
+    """Turns nested dicts into one dict keyed `"a/b/c"`, in the order of the tree; empty dicts vanish.
 
-    Raises ValueError for a key that contains a slash, which `unflatten` could not give back.
+    Raises:
+      ValueError: a key contains a slash, so that `unflatten` could not restore it.
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -28,7 +29,8 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Turns a dict keyed `"a/b/c"` back into nested dicts: the inverse of `flatten`.
 
-    Raises ValueError where one path is a leaf and also a folder of another.
+    Raises:
+      ValueError: a path is a leaf and also a folder of another path.
     """
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
@@ -52,13 +54,20 @@ def match_first(
     require_cover: bool = False,
     allow_unused: bool = False,
 ) -> dict[str, Value]:
-    """Gives each name the value of the first rule whose regex is found in it (`re.search`).
+    """Returns for each name the value of the first rule whose regex is found in it (`re.search`).
 
-    So `"bias$"` matches any path ending in "bias" and `"^head/"` only paths that begin with "head/".
-    Names that no rule matches are left out. `what` says in messages what the rules are for.
+    So `"bias$"` matches any path ending in "bias" and `"^head/"` only paths that begin with "head/". Names that no rule
+    matches are left out.
 
-    Raises UserError for a regex that does not compile; for a rule that matches no name at all, unless
-    `allow_unused`; and for a name that no rule matches, if `require_cover`.
+    Args:
+      rules: pairs of a regex and a value.
+      names: parameter paths, or the like.
+      what: what the rules are for, for messages.
+      require_cover: whether each name must match a rule.
+      allow_unused: whether a rule may match no name.
+
+    Raises:
+      UserError: a regex does not compile, a rule matches no name, or no rule matches a name.
     """
     names = list(names)
     compiled = []
@@ -72,25 +81,25 @@ def match_first(
         for regex, _ in compiled:
             if not any(regex.search(name) for name in names):
                 raise UserError(
-                    f"{what}: the pattern {regex.pattern!r} matches nothing; the names are {_listing(names)}"
+                    f"{what}: the pattern {regex.pattern!r} matches nothing; the names are {_list_names(names)}"
                 )
 
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for name in names:
         for regex, value in compiled:
             if regex.search(name):
-                found[name] = value
+                values[name] = value
                 break
-    uncovered = [name for name in names if name not in found]
+    uncovered = [name for name in names if name not in values]
     if require_cover and uncovered:
         patterns = [pattern for pattern, _ in rules]
         raise UserError(
-            f"{what}: no pattern matches {_listing(uncovered)}; the patterns are {_listing(patterns)}"
+            f"{what}: no pattern matches {_list_names(uncovered)}; the patterns are {_list_names(patterns)}"
         )
-    return found
+    return values
 
 
-def _listing(names: Sequence[str], limit: int = 40) -> str:
-    """Names for a message: quoted, and cut where a model of hundreds of parameters would flood it."""
+def _list_names(names: Sequence[str], limit: int = 40) -> str:
+    """Lists quoted names for a message, and cuts the list so that hundreds of parameters do not flood it."""
     shown = ", ".join(repr(name) for name in names[:limit]) or "(none)"
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

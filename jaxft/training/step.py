@@ -14,7 +14,7 @@ from jaxft.layers.stacked_parameters import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 
-# By path: {"backbone/embeddings/word/embedding": array, ...}; tuples of arrays where `stacked_parameters.unstack` made them.
+# By path: {"backbone/embeddings/word/embedding": array, ...}; `stacked_parameters.unstack` makes tuples of arrays.
 Parameters = dict[str, Any]
 Batch = dict[str, jax.Array]  # arrays of [rows, length]; see `data.batching.batch`
 MATRICES = ("kernel", "embedding")  # endings of the paths of parameters that are matrices

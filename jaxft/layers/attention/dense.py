@@ -1,4 +1,4 @@
-"""Multi-head attention within segments: dense, which runs everywhere, and kernels for TPUs and NVIDIA's GPUs."""
+"""Multi-head attention within segments, by matrix products that run on every platform."""
 
 import functools
 import math
@@ -24,16 +24,25 @@ def dense_attention(
     site: int | jax.Array = 0,
     first_head: int | jax.Array = 0,
 ) -> jax.Array:
-    """Multi-head scaled dot-product attention within segments (Vaswani et al., 2017, equation 1).
+    """Computes multi-head scaled dot-product attention within segments (Vaswani et al., 2017, equation 1).
 
-    q, k, v: flat `[R * L, D]`, heads side by side in D. segment_ids: int32 `[R, L]`. Gives `[R * L, D]` of
-    q's dtype; scores and softmax are float32. A position sees the positions of its row with the same
-    segment id, with `causal` only those up to itself. Padding, segment 0, sees padding: finite, and nothing
-    else sees it. Dropout at `rate` is applied to the weights, indexed `[R, H, L, L]` as (row, head, query,
-    key); first_head: the number of the first head given here, others being another device's.
+    A position sees the positions of its row with the same segment id; if causal, only those up to itself. Padding,
+    segment 0, sees padding: its output is finite, and nothing else sees it. Scores and softmax are float32.
+
+    Args:
+      q, k, v: flat `[R * L, D]`, with the heads next to each other in D.
+      segment_ids: int32 `[R, L]`.
+      num_heads: H, which divides D.
+      causal: whether later positions are hidden.
+      rate, seed, site: dropout of the weights, indexed `[R, H, L, L]` by (row, head, query, key); see `apply_dropout`.
+      first_head: the number of the first of these heads, if other devices have those before it.
+
+    Returns:
+      `[R * L, D]` in q's dtype.
     """
-    places = RowPieces.of_rows(*segment_ids.shape)
-    return _at_places(q, k, v, segment_ids, places, num_heads, causal, rate, seed, site, first_head)
+    pieces = RowPieces.of_entire_rows(*segment_ids.shape)
+    options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed}
+    return _attend_in_pieces(q, k, v, segment_ids, pieces, **options, site=site, first_head=first_head)
 
 
 def dense_in_blocks(
@@ -51,105 +60,119 @@ def dense_in_blocks(
     site: int | jax.Array = 0,
     first_head: int | jax.Array = 0,
 ) -> jax.Array:
-    """`dense` where segments cross multiples of `block` in each `every`-th row only, from the first on (0: in none).
+    """Computes `dense_attention` of rows whose segments mostly stay within blocks of `block_length` slots.
 
-    The same numbers, dropout included, from `block / L` of the scores. Where rows are some of those that `every`
-    counts (microbatches), there may be more that are computed whole.
+    The numbers are the same, dropout included, but a row in blocks takes only `block_length / L` of the scores.
+
+    Args:
+      block_length: divides L.
+      whole_row_period: segments may cross blocks only in every `whole_row_period`-th row, from the first on, which is
+        computed whole; 0 if they cross in no row. If these rows are a microbatch, of fewer rows than the period, more
+        of them may be computed whole.
+      others: as in `dense_attention`.
     """
     rows, length = segment_ids.shape
-    places = RowPieces.of_rows(rows, length)
+    pieces = RowPieces.of_entire_rows(rows, length)
     period = math.gcd(whole_row_period, rows) if whole_row_period else 0
-    options = (num_heads, causal, rate, seed, site, first_head)
+    attend = functools.partial(
+        _attend_in_pieces,
+        num_heads=num_heads,
+        causal=causal,
+        rate=rate,
+        seed=seed,
+        site=site,
+        first_head=first_head,
+    )
     if period == 1:
-        return _at_places(q, k, v, segment_ids, places, *options)
+        return attend(q, k, v, segment_ids, pieces)
     if period == 0:
-        return _at_places(
-            q, k, v, segment_ids.reshape(-1, block_length), places.in_blocks(block_length), *options
-        )
+        return attend(q, k, v, segment_ids.reshape(-1, block_length), pieces.cut_into_blocks(block_length))
 
-    def cut(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-        """[rows * size, ...] -> its every `period`-th row, and the others, flat."""
-        x = x.reshape(-1, period, size, *x.shape[1:])
+    def split_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Splits `[R * L, ...]` into every `period`-th row, and the other rows, flat."""
+        x = x.reshape(-1, period, length, *x.shape[1:])
         return x[:, 0].reshape(-1, *x.shape[3:]), x[:, 1:].reshape(-1, *x.shape[3:])
 
-    (q, others_q), (k, others_k), (v, others_v) = (cut(x, length) for x in (q, k, v))
-    ids, others_ids = cut(segment_ids.reshape(-1), length)
-    whole, others = places.cut(period)
-    mixed = _at_places(q, k, v, ids.reshape(-1, length), whole, *options)
-    others = _at_places(
-        others_q,
-        others_k,
-        others_v,
-        others_ids.reshape(-1, block_length),
-        others.in_blocks(block_length),
-        *options,
+    whole_qkv, block_qkv = zip(*(split_rows(x) for x in (q, k, v)), strict=True)
+    whole_ids, block_ids = split_rows(segment_ids.reshape(-1))
+    whole_rows, block_rows = pieces.split(period)
+    from_whole_rows = attend(*whole_qkv, whole_ids.reshape(-1, length), whole_rows)
+    from_blocks = attend(
+        *block_qkv, block_ids.reshape(-1, block_length), block_rows.cut_into_blocks(block_length)
     )
-    mixed, others = (x.reshape(rows // period, -1, x.shape[-1]) for x in (mixed, others))
-    return jnp.concatenate([mixed, others], axis=1).reshape(rows * length, -1)
+    outputs = [x.reshape(rows // period, -1, x.shape[-1]) for x in (from_whole_rows, from_blocks)]
+    return jnp.concatenate(outputs, axis=1).reshape(rows * length, -1)
 
 
 class RowPieces(NamedTuple):
-    """Where pieces of rows lie: which row they are of, where they begin in it, and how long it is."""
+    """N pieces of rows, and where they lie in a batch.
 
-    row: np.ndarray  # uint32 [N]
-    first: np.ndarray  # uint32 [N]
-    length: int
+    Attributes:
+      row: uint32 `[N]`, the row of each piece.
+      first: uint32 `[N]`, the slot of the row where the piece begins.
+      row_length: the slots of an entire row.
+    """
+
+    row: np.ndarray
+    first: np.ndarray
+    row_length: int
 
     @classmethod
-    def of_rows(cls, rows: int, length: int) -> "RowPieces":
-        """Of whole rows."""
+    def of_entire_rows(cls, rows: int, length: int) -> "RowPieces":
+        """Returns a piece for each row."""
         return cls(np.arange(rows, dtype=np.uint32), np.zeros(rows, np.uint32), length)
 
-    def in_blocks(self, block: int) -> "RowPieces":
-        """Of each row's blocks."""
-        count = self.length // block
-        first = np.tile(np.arange(count, dtype=np.uint32) * block, len(self.row))
-        return RowPieces(np.repeat(self.row, count), first.astype(np.uint32), self.length)
+    def cut_into_blocks(self, block_length: int) -> "RowPieces":
+        """Cuts entire rows into blocks, row after row."""
+        count = self.row_length // block_length
+        first = np.tile(np.arange(count, dtype=np.uint32) * block_length, len(self.row))
+        return RowPieces(np.repeat(self.row, count), first.astype(np.uint32), self.row_length)
 
-    def cut(self, period: int) -> tuple["RowPieces", "RowPieces"]:
-        """Every `period`-th row, and the others."""
-        others = np.arange(len(self.row)) % period > 0
-        return tuple(RowPieces(self.row[some], self.first[some], self.length) for some in (~others, others))
+    def split(self, period: int) -> tuple["RowPieces", "RowPieces"]:
+        """Splits entire rows into every `period`-th row, and the others."""
+        is_other = np.arange(len(self.row)) % period > 0
+        return (
+            RowPieces(self.row[~is_other], self.first[~is_other], self.row_length),
+            RowPieces(self.row[is_other], self.first[is_other], self.row_length),
+        )
 
 
-def _at_places(q, k, v, segment_ids, places: RowPieces, num_heads, causal, rate, seed, site, first_head):
-    """`dense` of pieces of rows, segment_ids `[N, L]`."""
+class _MaskPlace(NamedTuple):
+    """What the dropout mask of pieces' weights depends on, as traced arrays."""
+
+    seed: DropoutSeed | None
+    site: jax.Array
+    row: jax.Array  # uint32 [N], as in `RowPieces`
+    first: jax.Array  # uint32 [N]
+    first_head: jax.Array  # uint32
+
+
+def _attend_in_pieces(
+    q, k, v, segment_ids, pieces: RowPieces, *, num_heads, causal, rate, seed, site, first_head
+) -> jax.Array:
+    """Computes `dense_attention` of pieces of rows, segment_ids `[N, length of a piece]`."""
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
-    row, first = (jnp.asarray(x) for x in places[:2])
-    of_masks = seed, jnp.asarray(site), row, first, jnp.asarray(first_head).astype(jnp.uint32)
-    return _dense(q, k, v, segment_ids, of_masks, num_heads, causal, rate, places.length)
-
-
-def _split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
-    """`[R * L, H * d]` -> `[R * H, L, d]`."""
-    return (
-        x.reshape(rows, -1, num_heads, x.shape[-1] // num_heads)
-        .swapaxes(1, 2)
-        .reshape(rows * num_heads, x.shape[0] // rows, -1)
+    place = _MaskPlace(
+        seed=seed,
+        site=jnp.asarray(site),
+        row=jnp.asarray(pieces.row),
+        first=jnp.asarray(pieces.first),
+        first_head=jnp.asarray(first_head).astype(jnp.uint32),
     )
-
-
-def _merge_heads(x: jax.Array, rows: int) -> jax.Array:
-    """`[R * H, L, d]` -> `[R * L, H * d]`."""
-    heads = x.reshape(rows, x.shape[0] // rows, *x.shape[1:])
-    return heads.swapaxes(1, 2).reshape(rows * x.shape[1], -1)
-
-
-def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
-    """Product over two axes, batched over axis 0, accumulated in float32."""
-    return jax.lax.dot_general(
-        a, b, (((a_axis,), (b_axis,)), ((0,), (0,))), preferred_element_type=jnp.float32
-    )
+    return _dense(q, k, v, segment_ids, place, num_heads, causal, rate, pieces.row_length)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
-def _dense(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_length):
-    return _dense_forward(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_length)[0]
+def _dense(q, k, v, segment_ids, place, num_heads, causal, rate, row_length):
+    """Computes attention with a hand-written gradient, which keeps the weights before and after dropout.
+
+    The softmax is not normalized before it mixes the values: its output is scaled instead, L times fewer numbers.
+    """
+    return _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_length)[0]
 
 
-def _dense_forward(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_length):
-    seed, site, row, first, first_head = of_masks
+def _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_length):
     rows, length = segment_ids.shape
     dtype = q.dtype
     scale = (q.shape[-1] // num_heads) ** -0.5
@@ -165,16 +188,9 @@ def _dense_forward(q, k, v, segment_ids, of_masks, num_heads, causal, rate, row_
     normalizer = 1.0 / powers.sum(axis=-1).reshape(rows * num_heads, length, 1)
     powers = jax.lax.optimization_barrier(powers.astype(dtype))
     kept = powers
-    if seed is not None:
-        # Of the weights [R, H, L, L] of whole rows, whatever pieces of them are computed here.
-        shape = (rows, num_heads, length)
-        head, query = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (1, 2))
-        index = (first_head + head) * jnp.uint32(row_length) + query + first[:, None, None]
-        row, first = (jnp.broadcast_to(x[:, None, None], shape).reshape(-1) for x in (row, first))
-        mask = draw_keep_mask_at(row, index.reshape(-1), first, length, rate, seed, site)
-        kept = jnp.where(
-            mask.reshape(powers.shape), powers * jnp.asarray(1.0 / (1.0 - rate), dtype), jnp.zeros((), dtype)
-        )
+    if place.seed is not None:
+        mask = _draw_weight_mask(place, powers.shape, rate, row_length)
+        kept = jnp.where(mask, powers * jnp.asarray(1.0 / (1.0 - rate), dtype), jnp.zeros((), dtype))
         kept = jax.lax.optimization_barrier(kept)
     powers, kept = (x.reshape(rows * num_heads, length, length) for x in (powers, kept))
     mixed = _merge_heads((_batched_dot(kept, v, 2, 1) * normalizer).astype(dtype), rows)
@@ -200,3 +216,40 @@ def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _draw_weight_mask(
+    place: _MaskPlace, shape: tuple[int, int, int, int], rate: float, row_length: int
+) -> jax.Array:
+    """Draws which weights dropout keeps, boolean `[N, H, length, length]` of pieces.
+
+    The mask is a piece of that of entire rows' weights `[R, H, L, L]`, whatever pieces are computed.
+    """
+    leading = shape[:3]
+    head, query = (jax.lax.broadcasted_iota(jnp.uint32, leading, axis) for axis in (1, 2))
+    index = (place.first_head + head) * jnp.uint32(row_length) + query + place.first[:, None, None]
+    row, first = (jnp.broadcast_to(x[:, None, None], leading).reshape(-1) for x in (place.row, place.first))
+    mask = draw_keep_mask_at(row, index.reshape(-1), first, shape[3], rate, place.seed, place.site)
+    return mask.reshape(shape)
+
+
+def _split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
+    """Reorders `[R * L, H * d]` to `[R * H, L, d]`."""
+    return (
+        x.reshape(rows, -1, num_heads, x.shape[-1] // num_heads)
+        .swapaxes(1, 2)
+        .reshape(rows * num_heads, x.shape[0] // rows, -1)
+    )
+
+
+def _merge_heads(x: jax.Array, rows: int) -> jax.Array:
+    """Reorders `[R * H, L, d]` to `[R * L, H * d]`."""
+    heads = x.reshape(rows, x.shape[0] // rows, *x.shape[1:])
+    return heads.swapaxes(1, 2).reshape(rows * x.shape[1], -1)
+
+
+def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
+    """Multiplies over one axis of each, batched over axis 0, accumulated in float32."""
+    return jax.lax.dot_general(
+        a, b, (((a_axis,), (b_axis,)), ((0,), (0,))), preferred_element_type=jnp.float32
+    )

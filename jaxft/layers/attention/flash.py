@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax.experimental.pallas import triton
 from jaxft.layers.attention.limits import FLASH_BLOCK
 from jaxft.layers.dropout import draw_from_hashes
 
-HIDDEN = -1e30  # a score that no weight is left of
+HIDDEN = -1e30  # the score of a hidden position: its weight is 0
 
 
 def flash_attention(
@@ -27,15 +28,21 @@ def flash_attention(
     rate: float = 0.0,
     interpret: bool = False,
 ) -> jax.Array:
-    """What `attention.dense` gives, its dropout mask included, holding a block of scores at a time.
+    """Computes `dense_attention`, its dropout mask included, holding a block of scores at a time.
 
-    Blocks that no segment is common to are not computed: time grows with the lengths of the segments, not with the
-    square of the row's. Forward and backward as Dao, 2023 (FlashAttention-2), written here because cuDNN and jax's
-    own kernels go through all blocks and cannot draw this mask.
+    It skips blocks of queries and keys that have no segment in common: time grows with the lengths of the segments,
+    not with the square of the row's. Forward and backward are those of Dao, 2023 (FlashAttention-2). They are written
+    here because cuDNN's and jax's kernels go through all blocks and cannot draw this mask.
 
-    q, k, v: flat `[R * L, D]`, heads side by side in D, L a multiple of `FLASH_BLOCK` and heads a power of two wide.
-    segment_ids: int32 `[R, L]`. hashes: uint32 `[R, H, L]`, `layers.vector_hashes` of the weights' rows, where
-    weights are dropped at `rate`; None for no dropout. interpret: computes it anywhere, slowly, for tests.
+    Args:
+      q, k, v: flat `[R * L, D]`, with the heads next to each other in D. L is a multiple of `FLASH_BLOCK`, and a head's
+        width a power of two.
+      segment_ids: int32 `[R, L]`.
+      hashes: uint32 `[R, H, L]` from `hash_attention_weights`, to drop weights at `rate`; None for no dropout.
+      num_heads: H.
+      causal: whether later positions are hidden.
+      rate: of dropout.
+      interpret: computes it anywhere, slowly, for tests.
     """
     return _flash(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret)
 
@@ -46,80 +53,115 @@ def _flash(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
 
 
 def _forward(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
-    call = _Call(q, segment_ids, num_heads, causal, rate, interpret)
-    inputs = [*_of_queries(call, q, k, v), ("values", hashes)]
-    out, log_total = call(_forward_kernel, inputs, [("part", q.dtype), ("values", jnp.float32)])
+    """Computes attention, and the logarithm of each query's sum of exponentials for the backward pass."""
+    grid = _Grid(q, segment_ids, num_heads, causal, rate, interpret)
+    inputs = [*_query_inputs(grid, q, k, v), ("block_values", hashes)]
+    out, log_total = grid.run(_forward_kernel, inputs, [("block", q.dtype), ("block_values", jnp.float32)])
     return out, (q, k, v, segment_ids, hashes, out, log_total)
 
 
-def _of_queries(call: "_Call", q, k, v) -> list:
-    """What both kernels that go through the keys of a block of queries are given first."""
-    keys = [("row", k), ("row", v), ("ids", call.segment_ids)]
-    return [("range", call.ranges(over_keys=True)), ("part", q), *keys]
-
-
 def _backward(num_heads, causal, rate, interpret, residuals, gradient):
+    """Computes the gradient of queries in one kernel, those of keys and values in another."""
     q, k, v, segment_ids, hashes, out, log_total = residuals
-    call = _Call(q, segment_ids, num_heads, causal, rate, interpret)
-    inputs = _of_queries(call, q, k, v)
-    inputs += [("part", out), ("part", gradient), ("values", log_total), ("values", hashes)]
-    dq, inner = call(_queries_kernel, inputs, [("part", q.dtype), ("values", jnp.float32)])
+    grid = _Grid(q, segment_ids, num_heads, causal, rate, interpret)
     inputs = [
-        ("range", call.ranges(over_keys=False)),
-        ("part", k),
-        ("part", v),
+        *_query_inputs(grid, q, k, v),
+        ("block", out),
+        ("block", gradient),
+        ("block_values", log_total),
+        ("block_values", hashes),
+    ]
+    dq, inner = grid.run(_queries_kernel, inputs, [("block", q.dtype), ("block_values", jnp.float32)])
+    inputs = [
+        ("range", grid.block_ranges(over_keys=False)),
+        ("block", k),
+        ("block", v),
         ("row", q),
         ("row", gradient),
+        ("ids", segment_ids),
+        ("row_values", log_total),
+        ("row_values", inner),
+        ("row_values", hashes),
     ]
-    inputs += [("ids", segment_ids), ("row_values", log_total), ("row_values", inner), ("row_values", hashes)]
-    dk, dv = call(_keys_kernel, inputs, [("part", k.dtype), ("part", v.dtype)])
+    dk, dv = grid.run(_keys_kernel, inputs, [("block", k.dtype), ("block", v.dtype)])
     return dq, dk, dv, None, None
 
 
 _flash.defvjp(_forward, _backward)
 
 
-class _Call:
-    """A kernel's grid, a program for each block of positions of a head of a row, and what programs see of arrays."""
+def _query_inputs(grid: "_Grid", q, k, v) -> list:
+    """Returns the first inputs of both kernels that go through the keys of a block of queries."""
+    ranges = grid.block_ranges(over_keys=True)
+    return [("range", ranges), ("block", q), ("row", k), ("row", v), ("ids", grid.segment_ids)]
+
+
+class _Kind(NamedTuple):
+    """How the programs of a kernel see an array."""
+
+    array_shape: tuple[int, ...]
+    seen_shape: tuple[int | None, ...]  # what one program sees; None for an axis that it does not have
+    index: Callable  # which of these a program sees, by its block, head and row
+
+
+class _Grid:
+    """A program for each block of positions of each head of each row, and what the programs see of arrays."""
 
     def __init__(self, q, segment_ids, num_heads: int, causal: bool, rate: float, interpret: bool):
         self.rows, self.length = segment_ids.shape
         self.segment_ids, self.causal, self.rate, self.interpret = segment_ids, causal, rate, interpret
         self.num_heads, self.width = num_heads, q.shape[-1] // num_heads
-        length, block, width = self.length, FLASH_BLOCK, self.width
-        self.grid = (length // block, num_heads, self.rows)
-        flat, of_head = (self.rows, length, num_heads * width), (self.rows, num_heads, length)
-        # kind: shape of the array, that of what a program sees, and which of those it is.
+        rows, length, block, width = self.rows, self.length, FLASH_BLOCK, self.width
+        self.shape = (length // block, num_heads, rows)
+        flat, values = (rows, length, num_heads * width), (rows, num_heads, length)
         self.kinds = {
-            "part": (flat, (None, block, width), lambda i, h, r: (r, i, h)),
-            "row": (flat, (None, length, width), lambda i, h, r: (r, 0, h)),
-            "values": (of_head, (None, None, block), lambda i, h, r: (r, h, i)),
-            "row_values": (of_head, (None, None, length), lambda i, h, r: (r, h, 0)),
-            "ids": ((self.rows, length), (None, length), lambda i, h, r: (r, 0)),
-            "range": ((self.rows, length // block, 2), (None, None, 2), lambda i, h, r: (r, i, 0)),
+            # Vectors of the program's block, or of its entire row, for its head.
+            "block": _Kind(flat, (None, block, width), lambda i, h, r: (r, i, h)),
+            "row": _Kind(flat, (None, length, width), lambda i, h, r: (r, 0, h)),
+            # A number for each position of the block, or of the row, for its head.
+            "block_values": _Kind(values, (None, None, block), lambda i, h, r: (r, h, i)),
+            "row_values": _Kind(values, (None, None, length), lambda i, h, r: (r, h, 0)),
+            # A number for each position of the row.
+            "ids": _Kind((rows, length), (None, length), lambda i, h, r: (r, 0)),
+            # Two numbers for the block.
+            "range": _Kind((rows, length // block, 2), (None, None, 2), lambda i, h, r: (r, i, 0)),
         }
 
-    def __call__(self, kernel: Callable, inputs: list, outputs: list) -> list[jax.Array]:
-        """Runs `kernel` on (kind, array) `inputs`, of which the last may be None, giving (kind, dtype) `outputs`."""
+    def run(self, kernel: Callable, inputs: list, outputs: list) -> list[jax.Array]:
+        """Runs `kernel` on all programs.
+
+        Args:
+          inputs: (kind, array) pairs; one whose array is None is left out.
+          outputs: (kind, dtype) pairs.
+
+        Returns:
+          An array for each output; those of kind "block" are flat, `[R * L, D]`.
+        """
         inputs = [(kind, x) for kind, x in inputs if x is not None]
         results = pl.pallas_call(
-            functools.partial(kernel, call=self),
-            grid=self.grid,
-            in_specs=[pl.BlockSpec(*self.kinds[kind][1:]) for kind, _ in inputs],
-            out_specs=[pl.BlockSpec(*self.kinds[kind][1:]) for kind, _ in outputs],
-            out_shape=[jax.ShapeDtypeStruct(self.kinds[kind][0], dtype) for kind, dtype in outputs],
+            functools.partial(kernel, grid=self),
+            grid=self.shape,
+            in_specs=[self._block_spec(kind) for kind, _ in inputs],
+            out_specs=[self._block_spec(kind) for kind, _ in outputs],
+            out_shape=[jax.ShapeDtypeStruct(self.kinds[kind].array_shape, dtype) for kind, dtype in outputs],
             compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
             interpret=self.interpret,
             name="flash" + kernel.__name__,
-        )(*(x.reshape(self.kinds[kind][0]) for kind, x in inputs))
+        )(*(x.reshape(self.kinds[kind].array_shape) for kind, x in inputs))
         flat = (self.rows * self.length, -1)
         return [
-            x.reshape(flat) if kind == "part" else x for x, (kind, _) in zip(results, outputs, strict=True)
+            x.reshape(flat) if kind == "block" else x for x, (kind, _) in zip(results, outputs, strict=True)
         ]
 
-    def ranges(self, *, over_keys: bool) -> jax.Array:
-        """int32 `[R, L / block, 2]`: the first block that a block may see, or be seen by, and one past the last."""
-        # Padding comes after all segments, so that a row's ids ascend.
+    def _block_spec(self, kind: str) -> pl.BlockSpec:
+        return pl.BlockSpec(self.kinds[kind].seen_shape, self.kinds[kind].index)
+
+    def block_ranges(self, *, over_keys: bool) -> jax.Array:
+        """Returns the blocks that each block has a segment in common with, int32 `[R, L / block, 2]`: first and end.
+
+        over_keys: whether they are the keys that a block of queries sees, or the queries that see a block of keys.
+        """
+        # Padding comes after all segments. With the largest id it lets a row's ids ascend.
         ids = jnp.where(self.segment_ids > 0, self.segment_ids, jnp.iinfo(jnp.int32).max)
         ids = ids.reshape(self.rows, -1, FLASH_BLOCK)
         least, largest = ids.min(axis=-1), ids.max(axis=-1)
@@ -132,20 +174,20 @@ class _Call:
         end = common.shape[-1] - jnp.argmax(common[:, :, ::-1], axis=-1)
         return jnp.stack([first, end], axis=-1).astype(jnp.int32)
 
-    def scale(self, scores: jax.Array) -> jax.Array:
-        """Products of queries and keys as exponents of two."""
-        return scores * (self.width**-0.5 * math.log2(math.e))
+    def scale(self, products: jax.Array) -> jax.Array:
+        """Scales products of queries and keys to scores that are exponents of two."""
+        return products * (self.width**-0.5 * math.log2(math.e))
 
     def visible(self, query_ids, key_ids, first_query, first_key) -> jax.Array:
-        """Boolean `[queries, keys]`."""
+        """Returns which keys queries see, boolean `[queries, keys]`."""
         seen = query_ids[:, None] == key_ids[None, :]
         if self.causal:
             place = jnp.arange(FLASH_BLOCK)
             seen &= (first_query + place)[:, None] >= (first_key + place)[None, :]
         return seen
 
-    def kept(self, hashes, first_key) -> jax.Array:
-        """What weights are multiplied by, `[queries, keys]`: 0 where they are dropped."""
+    def dropout_factors(self, hashes, first_key) -> jax.Array:
+        """Returns the factors of weights `[queries, keys]`: 0 for those that are dropped."""
         keys = (first_key + jnp.arange(FLASH_BLOCK)).astype(jnp.uint32)
         return jnp.where(
             draw_from_hashes(hashes[:, None], keys[None, :], self.rate), 1.0 / (1.0 - self.rate), 0.0
@@ -153,10 +195,12 @@ class _Call:
 
 
 def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+    """Multiplies two matrices over one axis of each, summed in float32."""
     return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, call: _Call):
+def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, grid: _Grid):
+    """Mixes values for a block of queries, with running maxima and sums over blocks of keys."""
     *hash_ref, out_ref, log_total_ref = refs
     block = FLASH_BLOCK
     first_query = pl.program_id(0) * block
@@ -165,21 +209,21 @@ def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, call: _Call)
 
     def body(index, carry):
         out, top, total = carry
-        here = pl.ds(index * block, block)
-        scores = call.scale(_dot(q, k_ref[here, :], 1, 1))
-        seen = call.visible(query_ids, ids_ref[here], first_query, index * block)
+        keys = pl.ds(index * block, block)
+        scores = grid.scale(_dot(q, k_ref[keys, :], 1, 1))
+        seen = grid.visible(query_ids, ids_ref[keys], first_query, index * block)
         scores = jnp.where(seen, scores, HIDDEN)
-        # Where nothing was seen yet, weights of hidden scores are summed; the first real score sets them to 0.
+        # Until a query sees a key, weights of hidden scores are summed; its first real score sets them to 0.
         new_top = jnp.maximum(top, scores.max(axis=1))
         shrink, powers = jnp.exp2(top - new_top), jnp.exp2(scores - new_top[:, None])
         total = total * shrink + powers.sum(axis=1)
         if hashes is not None:
-            powers *= call.kept(hashes, index * block)
-        out = out * shrink[:, None] + _dot(powers.astype(q.dtype), v_ref[here, :], 1, 0)
+            powers *= grid.dropout_factors(hashes, index * block)
+        out = out * shrink[:, None] + _dot(powers.astype(q.dtype), v_ref[keys, :], 1, 0)
         return out, new_top, total
 
     start = (
-        jnp.zeros((block, call.width), jnp.float32),
+        jnp.zeros((block, grid.width), jnp.float32),
         jnp.full((block,), HIDDEN, jnp.float32),
         jnp.zeros((block,), jnp.float32),
     )
@@ -189,8 +233,9 @@ def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, call: _Call)
 
 
 def _queries_kernel(
-    range_ref, q_ref, k_ref, v_ref, ids_ref, out_ref, gradient_ref, log_total_ref, *refs, call: _Call
+    range_ref, q_ref, k_ref, v_ref, ids_ref, out_ref, gradient_ref, log_total_ref, *refs, grid: _Grid
 ):
+    """Computes the gradient of a block of queries, and the products of output and gradient that it needs."""
     *hash_ref, dq_ref, inner_ref = refs
     block = FLASH_BLOCK
     first_query = pl.program_id(0) * block
@@ -201,24 +246,25 @@ def _queries_kernel(
     inner_ref[...] = inner
 
     def body(index, dq):
-        here = pl.ds(index * block, block)
-        k = k_ref[here, :]
-        seen = call.visible(query_ids, ids_ref[here], first_query, index * block)
-        scores = call.scale(_dot(q, k, 1, 1))
+        keys = pl.ds(index * block, block)
+        k = k_ref[keys, :]
+        seen = grid.visible(query_ids, ids_ref[keys], first_query, index * block)
+        scores = grid.scale(_dot(q, k, 1, 1))
         weights = jnp.where(seen, jnp.exp2(scores - log_total[:, None]), 0.0)
-        pull = _dot(gradient, v_ref[here, :], 1, 1)
+        d_weights = _dot(gradient, v_ref[keys, :], 1, 1)
         if hashes is not None:
-            pull *= call.kept(hashes, index * block)
-        d_scores = weights * (pull - inner[:, None])
+            d_weights *= grid.dropout_factors(hashes, index * block)
+        d_scores = weights * (d_weights - inner[:, None])
         return dq + _dot(d_scores.astype(k.dtype), k, 1, 0)
 
-    dq = jax.lax.fori_loop(range_ref[0], range_ref[1], body, jnp.zeros((block, call.width), jnp.float32))
-    dq_ref[...] = (dq * call.width**-0.5).astype(dq_ref.dtype)
+    dq = jax.lax.fori_loop(range_ref[0], range_ref[1], body, jnp.zeros((block, grid.width), jnp.float32))
+    dq_ref[...] = (dq * grid.width**-0.5).astype(dq_ref.dtype)
 
 
 def _keys_kernel(
-    range_ref, k_ref, v_ref, q_ref, gradient_ref, ids_ref, log_total_ref, inner_ref, *refs, call: _Call
+    range_ref, k_ref, v_ref, q_ref, gradient_ref, ids_ref, log_total_ref, inner_ref, *refs, grid: _Grid
 ):
+    """Computes the gradients of a block of keys and their values."""
     *hash_ref, dk_ref, dv_ref = refs
     block = FLASH_BLOCK
     first_key = pl.program_id(0) * block
@@ -226,22 +272,22 @@ def _keys_kernel(
 
     def body(index, carry):
         dk, dv = carry
-        here = pl.ds(index * block, block)
-        q, gradient = q_ref[here, :], gradient_ref[here, :]
-        # All transposed, [keys, queries], as the products that follow need it.
-        seen = call.visible(ids_ref[here], key_ids, index * block, first_key).T
-        scores = call.scale(_dot(k, q, 1, 1))
-        weights = jnp.where(seen, jnp.exp2(scores - log_total_ref[here][None, :]), 0.0)
-        pull, mixing = _dot(v, gradient, 1, 1), weights
+        queries = pl.ds(index * block, block)
+        q, gradient = q_ref[queries, :], gradient_ref[queries, :]
+        # All are transposed, [keys, queries], as the products that follow need them.
+        seen = grid.visible(ids_ref[queries], key_ids, index * block, first_key).T
+        scores = grid.scale(_dot(k, q, 1, 1))
+        weights = jnp.where(seen, jnp.exp2(scores - log_total_ref[queries][None, :]), 0.0)
+        d_weights, kept = _dot(v, gradient, 1, 1), weights
         if hash_ref:
-            mask = call.kept(hash_ref[0][here], first_key).T
-            pull, mixing = pull * mask, mixing * mask
-        d_scores = weights * (pull - inner_ref[here][None, :])
+            factors = grid.dropout_factors(hash_ref[0][queries], first_key).T
+            d_weights, kept = d_weights * factors, kept * factors
+        d_scores = weights * (d_weights - inner_ref[queries][None, :])
         dk += _dot(d_scores.astype(q.dtype), q, 1, 0)
-        dv += _dot(mixing.astype(q.dtype), gradient, 1, 0)
+        dv += _dot(kept.astype(q.dtype), gradient, 1, 0)
         return dk, dv
 
-    start = (jnp.zeros((block, call.width), jnp.float32),) * 2
+    start = (jnp.zeros((block, grid.width), jnp.float32),) * 2
     dk, dv = jax.lax.fori_loop(range_ref[0], range_ref[1], body, start)
-    dk_ref[...] = (dk * call.width**-0.5).astype(dk_ref.dtype)
+    dk_ref[...] = (dk * grid.width**-0.5).astype(dk_ref.dtype)
     dv_ref[...] = dv.astype(dv_ref.dtype)

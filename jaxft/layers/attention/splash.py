@@ -16,16 +16,20 @@ def splash_attention(
     causal: bool = False,
     interpret: bool = False,
 ) -> jax.Array:
-    """`dense` without dropout by the splash kernel of jax's Pallas library, for one TPU core.
+    """Computes `dense_attention` without dropout by the splash kernel of jax's Pallas library, for one TPU core.
 
     A flash attention (Dao et al., 2022): scores are held a block at a time, forward and backward, so memory grows
-    with L and not with its square. Blocks above the diagonal are left out where `causal`. Those between two
-    segments are not: time grows with the square of L however a row is packed.
+    with L and not with its square. If causal, it skips blocks above the diagonal. It does not skip blocks between two
+    segments: time grows with the square of L however a row is packed.
 
     L is a multiple of 128. Heads may have any width in jax 0.10.2, but a TPU holds and multiplies them in lanes of
-    128: heads of 64 take the memory and time of heads of 128. interpret: computes it anywhere, slowly, for tests.
+    128: heads of 64 take the memory and time of heads of 128.
+
+    Args:
+      interpret: computes it anywhere, slowly, for tests.
+      others: as in `dense_attention`.
     """
-    # Here, for it is slow to import and needed on TPUs only.
+    # Imported late: it is slow, and needed on TPUs only.
     from jax.experimental.pallas.ops.tpu import splash_attention as library
 
     rows, length = segment_ids.shape

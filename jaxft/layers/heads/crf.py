@@ -1,4 +1,4 @@
-"""Linear-chain CRF over words: its head, its likelihood, and its best paths."""
+"""A linear-chain CRF over words: its head, its likelihood, and its best paths."""
 
 import functools
 from collections.abc import Callable
@@ -11,61 +11,69 @@ from flax import nnx
 
 from jaxft.layers.linear import Linear
 
-_STREAMS, _STRETCH = 256, 64  # of best_paths: words side by side, and words of a scan
+# Of `find_best_paths`: how many streams of words are scanned at once, and how many words of each a scan takes.
+_STREAMS, _STRETCH = 256, 64
 
 
 class Chain(NamedTuple):
-    """Scores of neighbouring labels, float32, of jax or numpy; -inf, or far below 0, where none may be."""
+    """Scores of neighbouring labels, float32 arrays of jax or numpy.
 
-    transitions: jax.Array | np.ndarray  # [C, C]: from, to
-    start: jax.Array | np.ndarray  # [C]: of a sentence's first label
-    end: jax.Array | np.ndarray  # [C]: of its last
+    A score of -inf, or far below 0, forbids a label there.
+
+    Attributes:
+      transitions: `[C, C]`, from label to label.
+      start: `[C]`, of a sentence's first label.
+      end: `[C]`, of its last label.
+    """
+
+    transitions: jax.Array | np.ndarray
+    start: jax.Array | np.ndarray
+    end: jax.Array | np.ndarray
 
 
 class CRFHead(Linear):
-    """A linear layer for the emissions, and beside it the scores of a `Chain`, 0 at first.
+    """A linear layer for the emissions, and the scores of a `Chain`.
 
-    With these zeros likelihood and best path are those of a softmax at each word.
+    New scores are 0. With these, likelihood and best path are those of a softmax at each word.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, initializer_range: float, rngs: nnx.Rngs):
-        super().__init__(inputs, outputs, initializer_range=initializer_range, rngs=rngs)
-        self.transitions = nnx.Param(jnp.zeros((outputs, outputs), jnp.float32))
-        self.start = nnx.Param(jnp.zeros((outputs,), jnp.float32))
-        self.end = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+    def __init__(self, in_features: int, out_features: int, *, initializer_range: float, rngs: nnx.Rngs):
+        super().__init__(in_features, out_features, initializer_range=initializer_range, rngs=rngs)
+        self.transitions = nnx.Param(jnp.zeros((out_features, out_features), jnp.float32))
+        self.start = nnx.Param(jnp.zeros((out_features,), jnp.float32))
+        self.end = nnx.Param(jnp.zeros((out_features,), jnp.float32))
 
     def chain(self) -> Chain:
-        """The scores as arrays."""
+        """Returns the scores as arrays."""
         return Chain(self.transitions[...], self.start[...], self.end[...])
 
 
 def negative_log_likelihood(
     emissions: jax.Array, labels: jax.Array, weights: jax.Array, segment_ids: jax.Array, chain: Chain
 ) -> tuple[jax.Array, jax.Array]:
-    """-log p(labels) summed over chains, and how many words they have; computed in float32.
+    """Returns -log p(labels) summed over chains, and how many words they have; computed in float32.
 
-    The words of a segment, where weights are above 0, are one chain, whatever lies between them. p is the
-    exponential of emissions, transitions, start and end scores of a label sequence, over the sum of that for all
-    label sequences, which the forward algorithm finds. Source: Lafferty et al. 2001; Sutton & McCallum 2012,
-    section 4.1.
+    The words of a segment, where weights are above 0, are one chain, whatever lies between them. p is the exponential
+    of a label sequence's emissions, transitions, start and end scores, divided by the sum of that for all label
+    sequences, which the forward algorithm computes. Source: Lafferty et al. 2001; Sutton & McCallum 2012, section 4.1.
 
     Args:
       emissions: [R, L, C] of any float dtype.
       labels: [R, L] int32 in [0, C).
-      weights: [R, L] float32, 1 at words; 0 leaves a position out of value and gradient, even where its
-        emissions are not finite.
+      weights: [R, L] float32, 1 at words; 0 leaves a position out of value and gradient, even if its emissions are
+        not finite.
       segment_ids: [R, L] int32.
       chain: finite scores.
 
     Returns:
-      loss_sum, weight_sum: float32 scalars. With all scores of the chain 0 they are those of
-      `losses.cross_entropy`, so that learning rates compare.
+      loss_sum, weight_sum: float32 scalars. If all scores of the chain are 0 they are those of `cross_entropy`, so the
+      same learning rates suit both.
     """
     words = weights > 0
     emissions = jnp.where(words[..., None], emissions.astype(jnp.float32), 0.0)
-    # What is the same for all labels of a word cancels; without it sums stay small, and so does their rounding.
+    # A constant for all labels of a word cancels. Without it sums stay small, and so does their rounding.
     emissions = jax.nn.log_softmax(emissions)
-    previous, follows, followed = _neighbours(words, segment_ids)
+    previous, follows, followed = _find_neighbours(words, segment_ids)
     first, last = words & ~follows, words & ~followed
 
     num_labels = emissions.shape[-1]
@@ -80,13 +88,12 @@ def negative_log_likelihood(
     )
     path = jnp.sum(jnp.where(words[..., None], scores * gold, 0.0))
 
-    def step(
-        alpha, position
-    ):  # alpha [R, C]: log of the sum over all label sequences up to here, by last label
-        emission, word, begins = position
+    def step(alpha, position):
+        # alpha [R, C]: by last label, the log of the sum over all label sequences up to this position.
+        emission, is_word, begins = position
         through = jax.nn.logsumexp(alpha[:, :, None] + chain.transitions, axis=1)
-        # Between words the state is handed on, and where a segment begins it begins anew.
-        alpha = jnp.where(word, emission + jnp.where(begins, chain.start, through), alpha)
+        # A position that is no word keeps the state; a segment's first word replaces it by the start scores.
+        alpha = jnp.where(is_word, emission + jnp.where(begins, chain.start, through), alpha)
         return alpha, alpha
 
     # An associative scan, logarithmic in length but with products of C x C matrices, took ten times as long on CPU.
@@ -96,43 +103,50 @@ def negative_log_likelihood(
     return jnp.sum(jnp.where(last.T, totals, 0.0)) - path, jnp.sum(weights)
 
 
-def _neighbours(words: jax.Array, segment_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of `words`, bool [R, L]: the slot of the word before, int32, and whether a word of the segment is before, after.
+def _find_neighbours(words: jax.Array, segment_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Finds the neighbours of each word in its segment.
 
-    The slot is 0 where there is none.
+    Args:
+      words: bool [R, L], where words are.
+      segment_ids: int32 [R, L].
+
+    Returns:
+      The slot of the word before, int32 (0 if there is none); whether a word of the segment is before; and whether one
+      is after. All [R, L].
     """
     length = words.shape[1]
-    place = jax.lax.broadcasted_iota(jnp.int32, words.shape, 1)
-    until = jax.lax.cummax(jnp.where(words, place, -1), axis=1)
-    since = jax.lax.cummin(jnp.where(words, place, length), axis=1, reverse=True)
-    previous = jnp.pad(until[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    following = jnp.pad(since[:, 1:], ((0, 0), (0, 1)), constant_values=length)
+    slot = jax.lax.broadcasted_iota(jnp.int32, words.shape, 1)
+    last_word = jax.lax.cummax(jnp.where(words, slot, -1), axis=1)
+    next_word = jax.lax.cummin(jnp.where(words, slot, length), axis=1, reverse=True)
+    previous = jnp.pad(last_word[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    following = jnp.pad(next_word[:, 1:], ((0, 0), (0, 1)), constant_values=length)
 
-    def same_segment(other):
-        at = jnp.clip(other, 0, length - 1)
-        return (at == other) & (jnp.take_along_axis(segment_ids, at, axis=1) == segment_ids)
+    def is_in_segment(neighbour):
+        inside = jnp.clip(neighbour, 0, length - 1)
+        return (inside == neighbour) & (jnp.take_along_axis(segment_ids, inside, axis=1) == segment_ids)
 
-    return jnp.maximum(previous, 0), words & same_segment(previous), words & same_segment(following)
+    return jnp.maximum(previous, 0), words & is_in_segment(previous), words & is_in_segment(following)
 
 
 def find_best_paths(
     emissions: np.ndarray, offsets: np.ndarray, chain: Chain
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best label sequence of each sentence, and the probability of each of its labels given all emissions.
+    """Finds the best label sequence of each sentence, and the probability of each of its labels.
 
-    By Viterbi's algorithm and by forward and backward sums (Rabiner 1989, section III): scans over words, in float32
-    and scaled at each word, so that long sentences lose no precision. All words of a data set come at once, for those
-    of a sentence may be from several windows, and so from several batches. Sentences lie behind each other in
-    `_STREAMS` streams, which go `_STRETCH` words ahead at a time: one program, `compile_best_paths`, for all lengths.
+    The algorithms are Viterbi's, and forward and backward sums (Rabiner 1989, section III): scans over words, in
+    float32 and scaled at each word, so that long sentences lose no precision. The function takes all words of a data
+    set at once, because the words of a sentence may come from several windows, and so from several batches. Sentences
+    are placed one after the other in `_STREAMS` streams, and each scan takes `_STRETCH` words of every stream: the two
+    programs of `compile_best_paths` serve all lengths.
 
     Args:
       emissions: float [W, C] of all words, sentence after sentence.
       offsets: int [S + 1], where each sentence begins and the last ends.
-      chain: numpy; scores may be -inf where some label sequence of every length remains.
+      chain: numpy arrays; scores may be -inf if every length keeps some label sequence.
 
     Returns:
       labels: int32 [W].
-      probabilities: float32 [W].
+      probabilities: float32 [W], of each label, given all emissions of the sentence.
     """
     count, num_labels = emissions.shape
     labels, probabilities = np.zeros(count, np.int32), np.zeros(count, np.float32)
@@ -146,79 +160,96 @@ def find_best_paths(
     # A stream takes the sentences that begin in its share of the words.
     stream = (starts * _STREAMS // count)[np.cumsum(begins) - 1]
     place = np.arange(count) - np.searchsorted(stream, stream)
+    # The words of each stretch of the streams.
     stretches = np.split(
         np.argsort(place // _STRETCH, kind="stable"), np.cumsum(np.bincount(place // _STRETCH))[:-1]
     )
 
-    def laid_out(words: np.ndarray, *columns: np.ndarray) -> list[jax.Array]:
-        """[T, B, ...] of some words' values; where there is no word all are 0, and True."""
-        out = []
+    def to_streams(words: np.ndarray, *columns: np.ndarray) -> list[jax.Array]:
+        """Arranges words' values as [T, B, ...]; slots without a word get 0, or True in boolean columns."""
+        arrays = []
         for values in columns:
-            out.append(np.full((_STRETCH, _STREAMS, *values.shape[1:]), values.dtype == bool, values.dtype))
-            out[-1][place[words] % _STRETCH, stream[words]] = values[words]
-        return jax.device_put(out)
+            array = np.full((_STRETCH, _STREAMS, *values.shape[1:]), values.dtype == bool, values.dtype)
+            array[place[words] % _STRETCH, stream[words]] = values[words]
+            arrays.append(array)
+        return jax.device_put(arrays)
 
-    def taken(words: np.ndarray, arrays) -> list[np.ndarray]:
+    def from_streams(words: np.ndarray, arrays) -> list[np.ndarray]:
+        """Undoes `to_streams`."""
         return [array[place[words] % _STRETCH, stream[words]] for array in jax.device_get(arrays)]
 
     emissions = (emissions - emissions.max(axis=1, keepdims=True)).astype(np.float32)
     best, sums = np.zeros((2, count, num_labels), np.float32)
-    carry = jax.device_put(_carries(num_labels)[0])
+    forward_carry, backward_carry = _first_carries(num_labels)
+    carry = jax.device_put(forward_carry)
     for words in stretches:
-        carry, found = forward(chain, carry, *laid_out(words, emissions, begins))
-        best[words], sums[words] = taken(words, found)
-    carry = jax.device_put(_carries(num_labels)[1])
+        carry, outputs = forward(chain, carry, *to_streams(words, emissions, begins))
+        best[words], sums[words] = from_streams(words, outputs)
+    carry = jax.device_put(backward_carry)
     for words in stretches[::-1]:
-        carry, found = backward(chain, carry, *laid_out(words, emissions, ends, best, sums))
-        labels[words], probabilities[words] = taken(words, found)
+        carry, outputs = backward(chain, carry, *to_streams(words, emissions, ends, best, sums))
+        labels[words], probabilities[words] = from_streams(words, outputs)
     return labels, probabilities
 
 
 @functools.cache
 def compile_best_paths(num_labels: int) -> tuple[Callable, Callable]:
-    """The two programs of `best_paths`, for the default device of this process."""
+    """Compiles the two programs of `find_best_paths` for the default device of this process."""
 
     def scores(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*shape, num_labels), jnp.float32)
 
     chain = Chain(scores(num_labels), scores(), scores())
-    of_words = scores(_STRETCH, _STREAMS)
+    words = scores(_STRETCH, _STREAMS)
     borders = jax.ShapeDtypeStruct((_STRETCH, _STREAMS), bool)
-    ahead, back = _carries(num_labels)
+    forward_carry, backward_carry = _first_carries(num_labels)
     return (
-        jax.jit(_forward).lower(chain, ahead, of_words, borders).compile(),
-        jax.jit(_backward).lower(chain, back, of_words, borders, of_words, of_words).compile(),
+        jax.jit(_forward).lower(chain, forward_carry, words, borders).compile(),
+        jax.jit(_backward).lower(chain, backward_carry, words, borders, words, words).compile(),
     )
 
 
-def _carries(num_labels: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """What `_forward` and `_backward` begin with: of no meaning, for sentences begin and end there."""
+def _first_carries(num_labels: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Returns the first carries of `_forward` and `_backward`, whose values no sentence reads."""
     scores = np.zeros((_STREAMS, num_labels), np.float32)
     return (scores, scores), (scores, np.zeros(_STREAMS, np.int32))
 
 
 def _forward(chain: Chain, carry, emissions: jax.Array, begins: jax.Array):
-    """One stretch, emissions [T, B, C] and begins [T, B]; carry: what is given of the word before.
+    """Scans a stretch forward.
 
-    Gives the carry, and of each word by its label, up to a constant, the score of the best label sequence up to it and
-    the log of the sum over all, [T, B, C] each.
+    Args:
+      carry: the outputs for the word before, [B, C] each.
+      emissions: [T, B, C].
+      begins: bool [T, B], the first words of sentences.
+
+    Returns:
+      The carry, and two arrays [T, B, C]: for each word and label, up to a constant, the score of the best label
+      sequence that ends there, and the log of the sum over all of them.
     """
 
     def step(carry, word):
         best, sums = carry
         emission, begins = word
         through = (best[:, :, None] + chain.transitions).max(axis=1), _log_product(sums, chain.transitions)
-        carry = tuple(_scaled(jnp.where(begins[:, None], chain.start, x) + emission) for x in through)
+        carry = tuple(_rescale(jnp.where(begins[:, None], chain.start, x) + emission) for x in through)
         return carry, carry
 
     return jax.lax.scan(step, carry, (emissions, begins))
 
 
 def _backward(chain: Chain, carry, emissions: jax.Array, ends: jax.Array, best: jax.Array, sums: jax.Array):
-    """The same stretch from its end, with what `_forward` gave.
+    """Scans a stretch backward, with the outputs of `_forward`.
 
-    carry, of the word after: the log of the sum over all label sequences from it on by its label, [B, C], and its label
-    on the best path, [B]. Gives the carry, and each word's label and its probability, [T, B].
+    Args:
+      carry: for the word after, by its label the log of the sum over all label sequences from it on, [B, C]; and its
+        label on the best path, [B].
+      emissions: [T, B, C].
+      ends: bool [T, B], the last words of sentences.
+      best, sums: [T, B, C], from `_forward`.
+
+    Returns:
+      The carry; and each word's label on the best path, int32 [T, B], with its probability, float32 [T, B].
     """
 
     def step(carry, word):
@@ -226,24 +257,26 @@ def _backward(chain: Chain, carry, emissions: jax.Array, ends: jax.Array, best: 
         emission, ends, best, sums = word
         label = (best + jnp.where(ends[:, None], chain.end, chain.transitions.T[label])).argmax(axis=1)
         follow = jnp.where(ends[:, None], chain.end, _log_product(after, chain.transitions.T))
-        chances = jax.nn.softmax(sums + follow, axis=1)
-        chance = jnp.take_along_axis(chances, label[:, None], axis=1)[:, 0]
+        probabilities = jax.nn.softmax(sums + follow, axis=1)
+        probability = jnp.take_along_axis(probabilities, label[:, None], axis=1)[:, 0]
         label = label.astype(jnp.int32)
-        return (_scaled(emission + follow), label), (label, chance)
+        return (_rescale(emission + follow), label), (label, probability)
 
     return jax.lax.scan(step, carry, (emissions, ends, best, sums), reverse=True)
 
 
-def _scaled(scores: jax.Array) -> jax.Array:
-    """[B, C] less a constant for each line, so that the largest is 0."""
+def _rescale(scores: jax.Array) -> jax.Array:
+    """Subtracts from each row of [B, C] its largest score."""
     return scores - scores.max(axis=1, keepdims=True)
 
 
 def _log_product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """log(exp(a) @ exp(b)): [B, C] and [C, C] -> [B, C], up to a constant for each line of `a`."""
-    # Scaled so that the largest summand of a line is 1, and no line is lost to underflow.
+    """Computes log(exp(a) @ exp(b)) for [B, C] and [C, C], up to a constant for each row of `a`."""
+    # Scaled so that the largest summand of a row is 1, and no row is lost to underflow.
     scale = b.max(axis=1)
     scale = jnp.where(jnp.isfinite(scale), scale, 0.0)
     return jnp.log(
-        jnp.dot(jnp.exp(_scaled(a + scale)), jnp.exp(b - scale[:, None]), precision=jax.lax.Precision.HIGHEST)
+        jnp.dot(
+            jnp.exp(_rescale(a + scale)), jnp.exp(b - scale[:, None]), precision=jax.lax.Precision.HIGHEST
+        )
     )

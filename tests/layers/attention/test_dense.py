@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
-from jaxft.layers.attention.flash import _Call, flash_attention
+from jaxft.layers.attention.flash import _Grid, flash_attention
 from jaxft.layers.attention.limits import find_obstacle
 from jaxft.layers.attention.splash import splash_attention
 from jaxft.layers.dropout import DropoutSeed, draw_keep_mask, hash_attention_weights
@@ -164,7 +164,7 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
     ids = np.stack([np.select([place < 64, place < 70, place < 130], [1, 2, 3]), np.ones(256), np.zeros(256)])
     ids = jnp.asarray(ids, jnp.int32)
     x = jnp.zeros((3 * 256, 32))
-    found = [_Call(x, ids, 1, causal, 0.0, False).ranges(over_keys=True) for causal in (False, True)]
+    found = [_Grid(x, ids, 1, causal, 0.0, False).block_ranges(over_keys=True) for causal in (False, True)]
     assert found[0].tolist() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
     assert found[1].tolist() == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
 
