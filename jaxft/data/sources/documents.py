@@ -77,18 +77,20 @@ def read_documents(
     if (paths := files.find_files(source)) is not None:
         options = {"format": format, "documents": documents, "template": template, "columns": columns}
         return _read_all(paths, options)
-    address, choice = records.split_filter(source)
+    address, record_filter = records.split_filter(source)
     rows = _read_records(address, format)
     if rows is None:
-        if choice:
-            raise UserError(f"{source}: ?{choice} chooses records by a key, which plain text has none of")
+        if record_filter:
+            raise UserError(
+                f"{source}: ?{record_filter} chooses records by a key, which plain text has none of"
+            )
         if template is not None:
             raise UserError(
                 f"{source}: plain text, but config.data.template asks for records; give JSON lines, CSV or Parquet"
             )
         return files.require_examples(_split_documents(source, documents), source, "text")
     parse = _plain_parser(columns.get("text", KEYS["text"])) if template is None else Template(template).fill
-    rows = records.filter_records(rows, choice)
+    rows = records.filter_records(rows, record_filter)
     examples = (
         parse(record, document, where, origin) for document, (where, origin, record) in enumerate(rows)
     )

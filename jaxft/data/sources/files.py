@@ -61,17 +61,19 @@ def find_files(source: object) -> list[str] | None:
     pattern, shard = split_shard_suffix(source)
     if shard is None and os.path.exists(pattern.rpartition("?")[0]):
         return None
-    address, _, choice = pattern.rpartition("?")
-    if not address or "=" not in choice or "/" in choice:
-        address, choice = pattern, ""
+    address, _, record_filter = pattern.rpartition("?")
+    if not address or "=" not in record_filter or "/" in record_filter:
+        address, record_filter = pattern, ""
     pathname = address.replace("[", "[[]")  # brackets are characters of names here, not of the pattern
     paths = sorted(path for path in glob.glob(pathname, recursive=True) if os.path.isfile(path))
     if shard is None and "*" not in address and not ("?" in address and paths):
         return None
-    if choice and shard:
-        raise filtered_shard_error(pattern, choice)
-    if choice:
-        raise UserError(f"{pattern}: ?{choice} chooses records of a file, {address} is a pattern of several")
+    if record_filter and shard:
+        raise filtered_shard_error(pattern, record_filter)
+    if record_filter:
+        raise UserError(
+            f"{pattern}: ?{record_filter} chooses records of a file, {address} is a pattern of several"
+        )
     if os.path.isdir(address):
         raise UserError(
             f"{pattern}: a folder; to deal its files to parts, give a pattern such as {address}/*.txt"
@@ -94,10 +96,11 @@ def find_files(source: object) -> list[str] | None:
     return deal_files(paths, [os.path.getsize(path) for path in paths], count)[number - 1]
 
 
-def filtered_shard_error(source: str, choice: str) -> UserError:
-    """Returns the error for a source of which both a shard and, by the filter `choice`, records are asked for."""
+def filtered_shard_error(source: str, record_filter: str) -> UserError:
+    """Returns the error for a source that has both a shard and a filter of records."""
     return UserError(
-        f"{source}: ?{choice} chooses records, which no part is made of; write those to files, and deal these to parts"
+        f"{source}: ?{record_filter} chooses records, which no part is made of; write those to files, "
+        "and deal these to parts"
     )
 
 

@@ -68,12 +68,12 @@ def read_labelled_texts(
     if (paths := files.find_files(source)) is not None:
         settings = {"columns": columns, "problem": problem, "separator": separator, "format": format}
         return (example for path in paths for example in read_labelled_texts(path, **settings))
-    address, choice = records.split_filter(source) if isinstance(source, str) else (source, "")
+    address, record_filter = records.split_filter(source) if isinstance(source, str) else (source, "")
     rows, features = _read_records(address, format, columns)
     label_names = _label_names(features.get(columns.label))
     examples = (
         parse_labelled_text(*row, columns, problem, separator, label_names)
-        for row in records.filter_records(rows, choice)
+        for row in records.filter_records(rows, record_filter)
     )
     return files.require_examples(examples, source, "text")
 

@@ -67,7 +67,7 @@ def read_questions(
     if (paths := files.find_files(source)) is not None:
         settings = {"format": format, "answered": answered, "columns": columns}
         return (question for path in paths for question in read_questions(path, **settings))
-    address, choice = records.split_filter(source) if isinstance(source, str) else (source, "")
+    address, record_filter = records.split_filter(source) if isinstance(source, str) else (source, "")
     if isinstance(source, str) and source.startswith("demo:"):
         rows, keys = demo_questions.generate_records(address), _USUAL_KEYS
     elif isinstance(source, str) and (format == "hub" or source.startswith("hub:")):
@@ -77,13 +77,13 @@ def read_questions(
             files.check_readable(address, "demo:qa/train")
             format = guess_question_format(address) if format == "auto" else format
         if format == "squad":
-            if choice:
+            if record_filter:
                 raise UserError(
-                    f"{source}: ?{choice} chooses records by a key, which SQuAD's JSON has none of"
+                    f"{source}: ?{record_filter} chooses records by a key, which SQuAD's JSON has none of"
                 )
             return files.require_examples(_read_squad(source, answered), source, "question")
         rows = records.read_parquet(address)[0] if format == "parquet" else records.read_jsonl(address)
-    questions = (_parse_question(*row, keys, answered) for row in records.filter_records(rows, choice))
+    questions = (_parse_question(*row, keys, answered) for row in records.filter_records(rows, record_filter))
     return files.require_examples(questions, source, "question")
 
 

@@ -31,32 +31,33 @@ def split_filter(source: str) -> tuple[str, str]:
     Returns `("data.jsonl", "fold!=3")` for "data.jsonl?fold!=3", and `(source, "")` for a source without a filter.
     Raises `UserError` for a filter of a shard.
     """
-    path, mark, choice = source.rpartition("?")
+    path, mark, record_filter = source.rpartition("?")
     if not mark or os.path.exists(source):
         return source, ""
     if files.split_shard_suffix(source)[1]:
-        raise files.filtered_shard_error(source, choice.partition("#")[0])
-    return path, choice
+        raise files.filtered_shard_error(source, record_filter.partition("#")[0])
+    return path, record_filter
 
 
-def filter_records(rows: Iterator[Record], choice: str) -> Iterator[Record]:
+def filter_records(rows: Iterator[Record], record_filter: str) -> Iterator[Record]:
     """Yields the records that meet all conditions of a filter.
 
     Args:
       rows: records.
-      choice: conditions such as "fold=0-3,7" or "fold!=4", with "&" between several; "" lets all records pass.
+      record_filter: conditions such as "fold=0-3,7" or "fold!=4", with "&" between several; "" lets all records pass.
         Values are compared as text; "0-3" stands for whole numbers.
 
     Raises:
       UserError: for text that is no condition, and for a record without the key.
     """
     conditions = []  # (key, whether its value must be among the values, values)
-    for condition in choice.split("&") if choice else []:
+    for condition in record_filter.split("&") if record_filter else []:
         match = _CONDITION.fullmatch(condition)
         if not match:
             raise UserError(
-                f"the choice of records ?{choice}: {condition!r} is no condition; expected KEY=VALUES or KEY!=VALUES, "
-                "values with commas between and 0-3 for whole numbers, such as ?fold=0-3,7"
+                f"the choice of records ?{record_filter}: {condition!r} is no condition; "
+                "expected KEY=VALUES or KEY!=VALUES, values with commas between and 0-3 for whole numbers, "
+                "such as ?fold=0-3,7"
             )
         values: set[str] = set()
         for value in match["values"].split(","):
@@ -67,7 +68,7 @@ def filter_records(rows: Iterator[Record], choice: str) -> Iterator[Record]:
         for key, is_among, values in conditions:
             if key not in record:
                 raise UserError(
-                    f"{where}: no key {key!r} in {sorted(map(str, record))}; ?{choice} chooses by it"
+                    f"{where}: no key {key!r} in {sorted(map(str, record))}; ?{record_filter} chooses by it"
                 )
             value = record[key]
             text = json.dumps(value) if isinstance(value, bool) else str(value)

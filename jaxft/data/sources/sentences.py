@@ -72,8 +72,8 @@ def read_sentences(
     if (paths := files.find_files(source)) is not None:
         settings = {"format": format, "word_column": word_column, "tag_column": tag_column, "tagged": tagged}
         return _read_all(paths, settings | {"split": split, "columns": columns, "overlaps": overlaps})
-    address, choice = records.split_filter(source) if isinstance(source, str) else (source, "")
-    options = {"tagged": tagged, "columns": columns, "choice": choice, "overlaps": overlaps}
+    address, record_filter = records.split_filter(source) if isinstance(source, str) else (source, "")
+    options = {"tagged": tagged, "columns": columns, "record_filter": record_filter, "overlaps": overlaps}
     if isinstance(source, str) and requests.is_requests_source(source):
         sentences = parse_sentences(requests.generate_records(address), **options)
         return files.require_examples(sentences, source, "sentence")
@@ -88,8 +88,8 @@ def read_sentences(
         files.check_readable(address, "demo:ner/train")
     if format == "auto":
         format = guess_sentence_format(address, tagged)
-    if choice and format in ("text", "conll"):
-        raise UserError(f"{source}: ?{choice} chooses records by a key, which {format} has none of")
+    if record_filter and format in ("text", "conll"):
+        raise UserError(f"{source}: ?{record_filter} chooses records by a key, which {format} has none of")
     if format == "text":
         if tagged:
             raise UserError(

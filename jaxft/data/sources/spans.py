@@ -73,7 +73,7 @@ def parse_sentences(
     tagged: bool,
     columns: Mapping[str, str],
     tag_names: list[str] | None = None,
-    choice: str = "",
+    record_filter: str = "",
     overlaps: str = "error",
 ) -> Iterator[Sentence]:
     """Parses records into sentences, each its own document.
@@ -85,14 +85,14 @@ def parse_sentences(
       tagged: whether to read tags.
       columns: keys of records where they differ from `KEYS`, by role.
       tag_names: names of integer tags.
-      choice: a filter, see `records.filter_records`.
+      record_filter: see `records.filter_records`.
       overlaps: what overlapping character spans mean: an "error", or that only the "longest" counts.
 
     Raises:
       UserError: for a record that is not as it should be, with its place and key.
     """
     document = 0
-    for row in records.filter_records(rows, choice):
+    for row in records.filter_records(rows, record_filter):
         sentence = _parse_sentence(row, document, tagged, columns, tag_names, overlaps)
         if sentence.words or not tagged:
             yield sentence
