@@ -9,7 +9,6 @@ import pytest
 
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
-from jaxft.parallel import mesh as sharding
 from jaxft.training import run as train
 from jaxft.training.settings import load_settings
 
@@ -78,11 +77,11 @@ def test_all_subwords_labelled_and_rates_by_path(run, monkeypatch, tmp_path):
     """More positions are learnt from, words are scored as ever, and a rate of 0 leaves parameters as they were."""
     learnt = {}
 
-    def place(arrays, mesh, original=sharding.place_batch):
+    def place(arrays, mesh, original=train.place_batch):
         learnt[case] += int(arrays["weights"].sum())
         return original(arrays, mesh)
 
-    monkeypatch.setattr(sharding, "place", place)
+    monkeypatch.setattr(train, "place_batch", place)
     words, multipliers = {}, "(('^backbone/embeddings/', 0.0), ('.', 1.0))"
     for case in ("first", "all"):
         learnt[case] = 0
