@@ -1,1 +1,1 @@
-"""Losses that return (sum, weight)."""
+"""Losses that return (loss_sum, weight_sum)."""

@@ -1,4 +1,4 @@
-"""Cross-entropy over a vocabulary without its logits: in chunks of positions, on each device for its own."""
+"""Computes cross-entropy over a vocabulary without holding all logits: in chunks of each device's positions."""
 
 import functools
 import math
@@ -11,10 +11,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxft.parallel.sharded_matmul import gather_shards, scatter_sum
 
-# Positions whose logits over a vocabulary are held at once. On an H100 GPT-2's step took 27.2 ms with 2,048 and 30.0
-# with 512.
+# How many positions' logits are held at once. On an H100 GPT-2's step took 27.2 ms with 2,048 and 30.0 with 512.
 CHUNK, CHUNK_ON_CPU = 2048, 512
-LANES = 128  # what a GPU's or TPU's products want the number of words to be a multiple of
+LANES = 128  # a GPU's or TPU's products are quicker if the number of words is a multiple of this
 SPLIT_TABLE = "fsdp"  # the axis of a mesh that a vocabulary's embedding is split over, by columns
 
 
@@ -27,21 +26,21 @@ def chunked_cross_entropy(
     chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """`losses.cross_entropy` of the logits `hidden @ embedding.T`, of which it only ever holds `[chunk, V]`.
+    """Computes `cross_entropy` of the logits `hidden @ embedding.T`, of which it only ever holds `[chunk, V]`.
 
-    Positions without weight are dropped first; the others go through in chunks, as many as they fill. With a
-    chunk's logits at hand its gradients are formed too, so that the backward pass is a product with a scalar and
-    no logits are computed twice. The gradient of `embedding` is summed in float32, over devices in its dtype.
+    Positions without weight are dropped first; the others fill as many chunks as they need. With a chunk's logits the
+    forward pass computes its gradients too: the backward pass is a product with a scalar, and no logits are computed
+    twice. The gradient of `embedding` is summed in float32, over devices in its dtype.
 
     Args:
-      hidden: [T, D] of any float dtype, in which the products' operands are; they are summed in float32.
+      hidden: [T, D] of any float dtype. Products have operands of this dtype and are summed in float32.
       embedding: [V, D] of any float dtype.
-      labels: [T] int32 in [0, V); anything where there is no weight. One outside gives NaN, which stops a run.
-      weights: [T] float32; 0 leaves a position out of value and gradient, even where its hidden state is not
-        finite. Not differentiated.
-      chunk: positions whose logits are held at once; None for `chunk_on`'s number.
-      mesh: that positions are split over, all its axes: each device drops and cuts its own, with all of the
-        embedding, which is gathered in hidden's dtype.
+      labels: [T] int32 in [0, V); any value where there is no weight. A label outside gives NaN, which stops a run.
+      weights: [T] float32; 0 leaves a position out of value and gradient, even if its hidden state is not finite. Not
+        differentiated.
+      chunk: positions whose logits are held at once; None for `choose_chunk_size`'s number.
+      mesh: its axes split the positions. Each device drops and cuts its own positions, with the entire embedding, which
+        is gathered in hidden's dtype.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
@@ -60,26 +59,27 @@ def chunked_scores(
     chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Each position's loss, float32 [T], and whether its label has the highest logit, bool [T].
+    """Returns each position's loss, float32 [T], and whether its label has the highest logit, bool [T].
 
-    Arguments as in `chunked_cross_entropy`; 0 and False where there is no weight.
+    Without weight they are 0 and False. The arguments are those of `chunked_cross_entropy`.
     """
-    scores = functools.partial(_scores_of_all, chunk=chunk or choose_chunk_size(mesh), words=len(embedding))
+    scores = functools.partial(_compute_scores, chunk=chunk or choose_chunk_size(mesh), words=len(embedding))
     return _on_each_device(scores, mesh, hidden.shape, "pp")(
-        hidden, _table(embedding, hidden.dtype), labels, weights
+        hidden, _pad_table(embedding, hidden.dtype), labels, weights
     )
 
 
 def choose_chunk_size(mesh: Mesh | None) -> int:
-    """How many positions' logits are held at once on the devices of `mesh`, or on this process's."""
+    """Returns how many positions' logits are held at once, on the devices of `mesh` or on this process's."""
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     return CHUNK_ON_CPU if platform == "cpu" else CHUNK
 
 
-def _table(embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The embedding in `dtype`, [V, D], filled up to a multiple of `LANES` words where it isn't float32, as on CPU.
+def _pad_table(embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Returns the embedding [V, D] in `dtype`, padded to a multiple of `LANES` words.
 
-    On an H100 the products with GPT-2's 50,257 words took GPT-2's step from 23.6 to 27.2 ms: unaligned, and filled up
+    In float32, as on CPU, it is not padded.
+    On an H100 products with GPT-2's 50,257 words took its step from 23.6 to 27.2 ms: they are unaligned, and were padded
     for each chunk.
     """
     if dtype == jnp.float32:
@@ -88,10 +88,14 @@ def _table(embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int], results: str):
-    """`function` (hidden, table, labels, weights) of each device's own positions, its results put together.
+    """Returns `function` under `shard_map`, so that each device calls it with its own positions.
 
-    shape: hidden's. results: a letter for each, "p" of a value a position, "s" of a sum over positions, "t" of a
-    table's gradient.
+    Args:
+      function: called with hidden, table, labels and weights, returns a tuple.
+      mesh: as in `chunked_cross_entropy`. Axes that do not divide the positions are left out, the last one first.
+      shape: hidden's.
+      results: a letter for each result, which says how those of the devices are combined: "p" for a value at each
+        position, "s" for a sum over positions, "t" for a gradient of the table.
     """
     axes = () if mesh is None else mesh.axis_names
     while shape[0] % math.prod(mesh.shape[axis] for axis in axes):
@@ -100,50 +104,64 @@ def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int
         return function
     columns = SPLIT_TABLE if SPLIT_TABLE in axes and shape[1] % mesh.shape[SPLIT_TABLE] == 0 else None
 
-    def own(hidden, table, labels, weights):
+    def call_on_device(hidden, table, labels, weights):
         if columns:
-            parts = gather_shards(table[None], columns, mesh)
-            table = parts.swapaxes(0, 1).reshape(len(table), -1)
-        return tuple(map(together, function(hidden, table, labels, weights), results))
+            shards = gather_shards(table[None], columns, mesh)
+            table = shards.swapaxes(0, 1).reshape(len(table), -1)
+        return tuple(map(combine, function(hidden, table, labels, weights), results))
 
-    def together(result, kind):
+    def combine(result, kind):
         if kind == "t" and columns:
-            # With the devices' parts as the first axis: TPU's compiler scattered columns by summing all on each device.
-            parts = result.reshape(len(result), mesh.shape[columns], -1).swapaxes(0, 1)
-            result = scatter_sum(parts, columns, mesh)[0]
+            # The devices' shards are the first axis: TPU's compiler scattered columns by summing all on each device.
+            shards = result.reshape(len(result), mesh.shape[columns], -1).swapaxes(0, 1)
+            result = scatter_sum(shards, columns, mesh)[0]
             return jax.lax.psum(result, [axis for axis in axes if axis != columns])
         return result if kind == "p" else jax.lax.psum(result, axes)
 
     specs = {"p": PartitionSpec(axes), "s": PartitionSpec(), "t": PartitionSpec(None, columns)}
     return jax.shard_map(
-        own,
+        call_on_device,
         mesh=mesh,
         in_specs=(specs["p"], specs["t"], specs["p"], specs["p"]),
         out_specs=tuple(map(specs.get, results)),
-        check_vma=False,  # a device's loop has as many trips as its labels take, which the check doesn't allow
+        check_vma=False,  # the check does not allow loops whose number of trips depends on the device's labels
     )
 
 
 class _Chunk(NamedTuple):
-    """The softmax over `[C, V]` logits, in parts: p[c, v] = others[c, v] / total[c], but for the label's."""
+    """The softmax over `[C, V]` logits of a chunk: p[c, v] = others[c, v] / total[c], except at the label.
 
-    hidden: jax.Array  # [C, D], 0 where there is no weight
-    labels: jax.Array  # [C]
-    weights: jax.Array  # [C]
-    label_rows: jax.Array  # [C, D] float32: the labels' rows of the embedding
-    losses: jax.Array  # [C]
-    others: jax.Array  # [C, V] float32: exp(logit - max), 0 at the label
-    others_sum: jax.Array  # [C]
-    total: jax.Array  # [C]: others_sum and the label's share
-    best: jax.Array  # [C] int32: where the logit is highest
-
-
-def _softmax_of_chunk(hidden, table, words, labels, weights, picked) -> _Chunk:
-    """The softmax at positions `picked` [C]; an index past the end stands for a position without weight.
-
-    words: how many of the table's rows are words; the others fill it up.
+    Attributes:
+      hidden: [C, D], 0 where there is no weight.
+      labels: [C].
+      weights: [C].
+      label_rows: [C, D] float32, the labels' rows of the embedding.
+      losses: [C].
+      others: [C, V] float32, exp(logit - max), 0 at the label.
+      others_sum: [C], the sum of `others` over words.
+      total: [C], others_sum and the label's exp(logit - max).
+      best: [C] int32, the word with the highest logit.
     """
-    take = functools.partial(jnp.take, indices=picked, axis=0, mode="fill", fill_value=0)
+
+    hidden: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+    label_rows: jax.Array
+    losses: jax.Array
+    others: jax.Array
+    others_sum: jax.Array
+    total: jax.Array
+    best: jax.Array
+
+
+def _compute_softmax(hidden, table, words, labels, weights, positions) -> _Chunk:
+    """Computes the softmax at some positions.
+
+    Args:
+      words: how many of the table's rows are words; the others are padding.
+      positions: [C]; an index past the end stands for a position without weight.
+    """
+    take = functools.partial(jnp.take, indices=positions, axis=0, mode="fill", fill_value=0)
     weights = take(weights)
     weighted = weights > 0
     hidden = jnp.where(weighted[:, None], take(hidden), 0)
@@ -166,10 +184,12 @@ def _softmax_of_chunk(hidden, table, words, labels, weights, picked) -> _Chunk:
     return _Chunk(hidden, labels, weights, label_rows, losses, others, others_sum, total, best)
 
 
-def _weighted_first(weights: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
-    """Positions in chunks [T / chunk rounded up, chunk], those with weight first; and how many chunks hold any.
+def _order_into_chunks(weights: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """Orders positions into chunks, those with weight first.
 
-    Filled up with T, an index past the end.
+    Returns:
+      The positions [T / chunk rounded up, chunk], padded with T, an index past the end; and how many chunks hold a
+      position with weight.
     """
     count = len(weights)
     chunk = min(chunk, count)
@@ -179,73 +199,76 @@ def _weighted_first(weights: jax.Array, chunk: int) -> tuple[jax.Array, jax.Arra
 
 
 def _product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
-    """Matrix product over the given axes, summed in float32."""
+    """Multiplies matrices over one axis of each, summed in float32."""
     return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _scores_of_all(hidden, table, labels, weights, *, chunk, words):
-    """As `chunked_scores`, on one device."""
-    order, used = _weighted_first(weights, chunk)
+def _compute_scores(hidden, table, labels, weights, *, chunk, words):
+    """Computes `chunked_scores` on one device."""
+    order, chunk_count = _order_into_chunks(weights, chunk)
 
     def body(index, carry):
         losses, correct = carry
-        one = _softmax_of_chunk(hidden, table, words, labels, weights, order[index])
-        weighted = one.weights > 0
+        softmax = _compute_softmax(hidden, table, words, labels, weights, order[index])
+        weighted = softmax.weights > 0
         return (
-            losses.at[order[index]].set(jnp.where(weighted, one.losses, 0.0), mode="drop"),
-            correct.at[order[index]].set(weighted & (one.best == one.labels), mode="drop"),
+            losses.at[order[index]].set(jnp.where(weighted, softmax.losses, 0.0), mode="drop"),
+            correct.at[order[index]].set(weighted & (softmax.best == softmax.labels), mode="drop"),
         )
 
     start = (jnp.zeros(len(labels), jnp.float32), jnp.zeros(len(labels), bool))
-    return jax.lax.fori_loop(0, used, body, start)
+    return jax.lax.fori_loop(0, chunk_count, body, start)
 
 
-def _loss_of_all(hidden, table, labels, weights, *, chunk, words):
-    """The loss summed, on one device, as a tuple of one."""
-    order, used = _weighted_first(weights, chunk)
+def _sum_loss(hidden, table, labels, weights, *, chunk, words):
+    """Sums the loss on one device, and returns it as a tuple of one value."""
+    order, chunk_count = _order_into_chunks(weights, chunk)
 
     def body(index, loss):
-        one = _softmax_of_chunk(hidden, table, words, labels, weights, order[index])
-        return loss + jnp.sum(one.losses * one.weights)
+        softmax = _compute_softmax(hidden, table, words, labels, weights, order[index])
+        return loss + jnp.sum(softmax.losses * softmax.weights)
 
-    return (jax.lax.fori_loop(0, used, body, jnp.float32(0)),)
+    return (jax.lax.fori_loop(0, chunk_count, body, jnp.float32(0)),)
 
 
-def _gradients_of_all(hidden, table, labels, weights, *, chunk, words, dtype):
-    """The loss summed and its gradients by hidden (in its dtype) and table (in `dtype`), on one device."""
-    order, used = _weighted_first(weights, chunk)
+def _sum_loss_with_gradients(hidden, table, labels, weights, *, chunk, words, dtype):
+    """Sums the loss on one device, with its gradients by hidden (in its dtype) and table (in `dtype`)."""
+    order, chunk_count = _order_into_chunks(weights, chunk)
 
     def body(index, carry):
         loss, d_hidden, d_table = carry
-        one = _softmax_of_chunk(hidden, table, words, labels, weights, order[index])
-        # d(loss) / d(logits) is weight / total * others, and -weight / total * others_sum at the label: two terms
-        # that are summed apart, so that no [C, V] is written for the second and nothing cancels.
-        scale = (one.weights / one.total)[:, None]
-        sums, others = one.others_sum[:, None], one.others.astype(hidden.dtype)
-        gradient = (_product(others, table, 1, 0) - sums * one.label_rows) * scale
+        softmax = _compute_softmax(hidden, table, words, labels, weights, order[index])
+        # d(loss) / d(logits) is weight / total * others, and -weight / total * others_sum at the label. The two terms
+        # are summed separately, so that no [C, V] is written for the second and nothing cancels.
+        scale = (softmax.weights / softmax.total)[:, None]
+        sums, others = softmax.others_sum[:, None], softmax.others.astype(hidden.dtype)
+        gradient = (_product(others, table, 1, 0) - sums * softmax.label_rows) * scale
         d_hidden = d_hidden.at[order[index]].set(gradient.astype(d_hidden.dtype), mode="drop")
-        scaled = one.hidden * scale
+        scaled = softmax.hidden * scale
         d_table += _product(others, scaled.astype(others.dtype), 0, 0)
-        d_table = d_table.at[one.labels].add(-sums * scaled)
-        loss += jnp.sum(one.losses * one.weights)
+        d_table = d_table.at[softmax.labels].add(-sums * scaled)
+        loss += jnp.sum(softmax.losses * softmax.weights)
         return loss, d_hidden, d_table
 
     start = (jnp.float32(0), jnp.zeros_like(hidden), jnp.zeros(table.shape, jnp.float32))
-    loss, d_hidden, d_table = jax.lax.fori_loop(0, used, body, start)
+    loss, d_hidden, d_table = jax.lax.fori_loop(0, chunk_count, body, start)
     return loss, d_hidden, d_table.astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _chunked(hidden, embedding, labels, weights, chunk, mesh):
-    loss = functools.partial(_loss_of_all, chunk=chunk, words=len(embedding))
-    arrays = hidden, _table(embedding, hidden.dtype), labels, weights
+    """Sums the loss; under differentiation the forward pass computes the gradients too."""
+    loss = functools.partial(_sum_loss, chunk=chunk, words=len(embedding))
+    arrays = hidden, _pad_table(embedding, hidden.dtype), labels, weights
     return _on_each_device(loss, mesh, hidden.shape, "s")(*arrays)[0]
 
 
 def _chunked_forward(hidden, embedding, labels, weights, chunk, mesh):
-    both = functools.partial(_gradients_of_all, chunk=chunk, words=len(embedding), dtype=embedding.dtype)
-    arrays = hidden, _table(embedding, hidden.dtype), labels, weights
-    loss, d_hidden, d_table = _on_each_device(both, mesh, hidden.shape, "spt")(*arrays)
+    loss_with_gradients = functools.partial(
+        _sum_loss_with_gradients, chunk=chunk, words=len(embedding), dtype=embedding.dtype
+    )
+    arrays = hidden, _pad_table(embedding, hidden.dtype), labels, weights
+    loss, d_hidden, d_table = _on_each_device(loss_with_gradients, mesh, hidden.shape, "spt")(*arrays)
     return loss, (d_hidden, d_table[: len(embedding)])
 
 

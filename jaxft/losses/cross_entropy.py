@@ -1,4 +1,4 @@
-"""Losses that return (sum, weight), so that sums over microbatches and devices are divided once."""
+"""Losses of logits, as (loss_sum, weight_sum): sums over microbatches and devices are divided once."""
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,15 @@ def cross_entropy(
     class_weights: jax.Array | None = None,
     focal_gamma: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Weighted softmax cross-entropy; sum / weight equals torch's `CrossEntropyLoss(reduction="mean")`.
+    """Computes weighted softmax cross-entropy; sum / weight equals torch's `CrossEntropyLoss(reduction="mean")`.
 
     Args:
       logits: [..., C] of any float dtype; computed in float32.
       labels: [...] int32 in [0, C).
-      weights: [...] float32; 0 leaves a position out of value and gradient, even where its logits are
-        not finite.
+      weights: [...] float32; 0 leaves a position out of value and gradient, even if its logits are not finite.
       label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
-      class_weights: [C] float32 by gold class; as in torch, the smoothed part is weighted by each class's
-        own weight and the divisor by the gold's.
+      class_weights: [C] float32. As in torch, each class's term of a smoothed target has that class's weight, and the
+        divisor has the gold class's.
       focal_gamma: each class's term is multiplied by (1 - its probability) ** focal_gamma (Lin et al. 2017,
         equation 4); the divisor stays.
 
@@ -39,13 +38,13 @@ def cross_entropy(
     smoothed = (1 - label_smoothing) * target + label_smoothing / num_classes
     terms = smoothed * class_weights * log_probs
     if focal_gamma:
-        terms *= _missing(log_probs) ** focal_gamma
+        terms *= _complement(log_probs) ** focal_gamma
     divisor = jnp.sum(target * class_weights, axis=-1)
     return jnp.sum(-jnp.sum(terms, axis=-1) * weights), jnp.sum(divisor * weights)
 
 
-def _missing(log_probs: jax.Array) -> jax.Array:
-    """1 - p, away from 0, where the gradient of a power below 1 is infinite."""
+def _complement(log_probs: jax.Array) -> jax.Array:
+    """Returns 1 - p, but at least 1e-7: at 0 the gradient of a power below 1 is infinite."""
     return jnp.maximum(-jnp.expm1(log_probs), 1e-7)
 
 
@@ -58,7 +57,7 @@ def binary_cross_entropy(
     class_weights: jax.Array | None = None,
     focal_gamma: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Sigmoid cross-entropy of each of C labels; sum / weight equals the mean of torch's `BCEWithLogitsLoss`.
+    """Computes sigmoid cross-entropy of each of C labels; sum / weight equals torch's `BCEWithLogitsLoss`.
 
     Args:
       logits: [..., C] of any float dtype; computed in float32.
@@ -78,7 +77,10 @@ def binary_cross_entropy(
     if class_weights is not None:
         positive *= class_weights
     if focal_gamma:
-        positive, negative = positive * _missing(yes) ** focal_gamma, negative * _missing(no) ** focal_gamma
+        positive, negative = (
+            positive * _complement(yes) ** focal_gamma,
+            negative * _complement(no) ** focal_gamma,
+        )
     losses = -jnp.sum(positive + negative, axis=-1)
     return jnp.sum(losses * weights), jnp.sum(weights) * logits.shape[-1]
 
@@ -86,16 +88,17 @@ def binary_cross_entropy(
 def symmetric_divergence(
     a: jax.Array, b: jax.Array, weights: jax.Array, *, exclusive: bool = True
 ) -> jax.Array:
-    """Half the sum of both Kullback-Leibler divergences of two distributions, summed over positions by weight.
+    """Returns half the sum of both Kullback-Leibler divergences of two distributions, summed over weighted positions.
 
     Source: R-Drop (Liang et al. 2021, equation 2), where a and b come from one input under two dropout masks.
 
     Args:
       a, b: logits [..., C] of any float dtype; computed in float32.
       weights: [...] float32; 0 leaves a position out.
-      exclusive: whether the C classes are one softmax; if not each is a sigmoid of its own.
+      exclusive: whether the C classes are one softmax; if not, each is a sigmoid.
     """
-    log = jax.nn.log_softmax if exclusive else lambda x: x  # a sigmoid's two log-odds differ by its logit
+    # The log-probabilities of a sigmoid's two outcomes differ by its logit.
+    log = jax.nn.log_softmax if exclusive else lambda x: x
     share = jax.nn.softmax if exclusive else jax.nn.sigmoid
     a, b = (jnp.where((weights > 0)[..., None], x.astype(jnp.float32), 0.0) for x in (a, b))
     return jnp.sum(0.5 * jnp.sum((share(a) - share(b)) * (log(a) - log(b)), axis=-1) * weights)
@@ -104,32 +107,33 @@ def symmetric_divergence(
 def span_cross_entropy(
     logits: jax.Array, segment_ids: jax.Array, spans: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of each segment's first and last token of an answer; sum / weight equals torch's loss of
-    `BertForQuestionAnswering` on a segment without padding (which torch's softmax would be over too): the mean of both
-    softmaxes over the segment's own tokens.
+    """Computes cross-entropy of each segment's first and last token of an answer.
+
+    It is the mean of two softmaxes over the segment's tokens. sum / weight equals the loss of transformers'
+    `BertForQuestionAnswering` on a segment without padding (which transformers' softmax would include).
 
     Args:
-      logits: [R, L, 2] of any float dtype, of being first and of being last; computed in float32.
+      logits: [R, L, 2] of any float dtype, for the first and for the last token; computed in float32.
       segment_ids: [R, L] int32, k + 1 at the tokens of segment k.
       spans: [R, S, 2] int32, the slots in the row of segment k's first and last token of its answer.
-      weights: [R, S] float32; 0 leaves a segment out of value and gradient, even where its logits are not finite.
+      weights: [R, S] float32; 0 leaves a segment out of value and gradient, even if its logits are not finite.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
     """
-    used = weights > 0  # [R, S]
+    is_weighted = weights > 0  # [R, S]
     segments = jnp.arange(1, weights.shape[1] + 1)
-    member = (segment_ids[:, None] == segments[None, :, None]) & used[..., None]  # [R, S, L]
+    member = (segment_ids[:, None] == segments[None, :, None]) & is_weighted[..., None]  # [R, S, L]
     logits = jnp.where(member.any(axis=1)[..., None], logits.astype(jnp.float32), 0.0)
-    own = jnp.where(member[..., None], logits[:, None], jnp.finfo(jnp.float32).min)  # [R, S, L, 2]
-    total = jax.nn.logsumexp(own, axis=2)  # [R, S, 2]
-    chosen = jnp.take_along_axis(logits, spans, axis=1)  # [R, S, 2]
-    losses = jnp.where(used[..., None], total - chosen, 0.0)
+    segment_logits = jnp.where(member[..., None], logits[:, None], jnp.finfo(jnp.float32).min)  # [R, S, L, 2]
+    total = jax.nn.logsumexp(segment_logits, axis=2)  # [R, S, 2]
+    gold = jnp.take_along_axis(logits, spans, axis=1)  # [R, S, 2]
+    losses = jnp.where(is_weighted[..., None], total - gold, 0.0)
     return jnp.sum(jnp.mean(losses, axis=-1) * weights), jnp.sum(weights)
 
 
 def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Squared difference; sum / weight equals torch's `MSELoss`. All [...], computed in float32.
+    """Computes the squared difference; sum / weight equals torch's `MSELoss`. All [...], computed in float32.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
@@ -139,17 +143,18 @@ def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> 
 
 
 def step_scales(weights: jax.Array) -> jax.Array:
-    """What a step's losses of T tasks are multiplied by, from the weights of labels in all of its windows.
+    """Returns the factors of a step's losses of T tasks, from the weights of labels in all of its windows.
 
     Args:
-      weights: float32 [..., T + 1]: of each window the summed weights of its labels for each task, and 1; 0 throughout
-        where there is no window.
+      weights: float32 [..., T + 1]. Each window has the summed weights of its labels for each task, and 1. Where there
+        is no window, all are 0.
 
-    Returns float32 [..., T + 1]. In column t the share of windows that have labels of task t by the sum of their
-    weights, 0 where a window has none: so the task's summed loss becomes its mean, times that share. In the last
-    column 1 / N for N windows, so that it adds up to 1 over the step, however they lie in microbatches and on devices.
+    Returns:
+      float32 [..., T + 1]. Column t is the share of windows that have labels of task t, divided by the sum of their
+      weights; 0 for a window that has none. So the task's summed loss becomes its mean, times that share. The last
+      column is 1 / N for N windows, which adds up to 1 over the step, however windows lie in microbatches and devices.
     """
-    over = tuple(range(weights.ndim - 1))
-    counts = jnp.sum(weights > 0, axis=over)  # windows with labels of each task, and all of them
-    totals = jnp.maximum(jnp.sum(weights, axis=over), 1e-30)
+    axes = tuple(range(weights.ndim - 1))
+    counts = jnp.sum(weights > 0, axis=axes)  # windows with labels of each task, and all of them
+    totals = jnp.maximum(jnp.sum(weights, axis=axes), 1e-30)
     return (weights > 0) * (counts / (jnp.maximum(counts[-1], 1) * totals))

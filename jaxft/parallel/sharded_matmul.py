@@ -1,8 +1,8 @@
-"""Matrix products with kernels that are split over devices, for data in rows: FSDP, and tensor parallelism.
+"""Multiplies activations in rows with kernels that are split over devices: FSDP and tensor parallelism.
 
-Kernels are gathered for each product and their gradients reduce-scattered (ZeRO, Rajbhandari et al. 2020, stage 3);
-over the tensor axis activations are added up once for two products, a widening and a narrowing one (Megatron-LM,
-Shoeybi et al. 2019). Left to itself XLA gathers and scatters over all of a TPU slice by all-reduces, which send twice
+Kernels are gathered for each product and their gradients reduce-scattered (ZeRO, Rajbhandari et al. 2020, stage 3).
+Over the tensor axis activations are added up once for two products, a widening and a narrowing one (Megatron-LM,
+Shoeybi et al. 2019). Left to itself, XLA gathers and scatters over all of a TPU slice by all-reduces, which send twice
 the bytes or more, and moves heads between the devices of a tensor axis.
 """
 
@@ -14,155 +14,194 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# By platform, the devices up to which one exchange among all is left as it is (seen of v5e:2x4; of 4x4 it was not).
+# By platform, the most devices for which XLA leaves an exchange among all as it is: on v5e:2x4 it did, on 4x4 not.
 ONE_STAGE = {"tpu": 8}
-PRODUCT = "product"  # what results are called in policies of rematerialisation, which don't see how they are computed
+# The name of results in rematerialisation policies, which do not see how results are computed.
+PRODUCT = "product"
 
 
 class ActivationLayout(NamedTuple):
-    """How activations `[N, D]` lie over devices, and how kernels are gathered for products with them.
+    """The layout of activations `[N, D]` over devices, and how kernels are gathered for products with them.
 
-    sharding: of activations. It splits N over some axes of the mesh, kernels are split over the last of these too.
-    again: whether the backward pass is kept from sharing what was gathered for the forward pass, as XLA would have it
-    where both are in one computation: whole kernels would be held from one to the other. (Not on CPU, where XLA can't
-    be kept from it.)
+    Attributes:
+      sharding: of activations. It splits N over some axes of the mesh; kernels are split over the last of these too.
+      regathers: whether the backward pass gathers kernels again. Otherwise XLA, if it has both passes in one
+        computation, holds entire kernels from the forward to the backward pass. (On CPU it cannot be kept from it.)
     """
 
     sharding: NamedSharding
     regathers: bool
 
 
-class _Layout(NamedTuple):
-    """How x `[N, in]`, kernels `[in, out]` and products `[N, out]` lie over devices."""
+class _ProductLayout(NamedTuple):
+    """The layout of x `[N, in]`, kernels `[in, out]` and products `[N, out]` over devices.
+
+    Attributes:
+      mesh: the devices.
+      rows: the axes of the mesh that x's rows are split over.
+      fsdp: the one of these that kernels' `fsdp_dimension` is split over, or None.
+      tensor: the axis that kernels' other dimension is split over, or None.
+      fsdp_dimension: 0 or 1.
+      regathers: as in `ActivationLayout`.
+    """
 
     mesh: Mesh
-    rows: tuple[str, ...]  # axes of the mesh that x's rows are split over
-    fsdp: str | None  # the one of them that kernels' dimension `split` is split over, if it is
-    tensor: str | None  # the axis that kernels' other dimension is split over, if it is
-    split: int
-    again: bool
+    rows: tuple[str, ...]
+    fsdp: str | None
+    tensor: str | None
+    fsdp_dimension: int
+    regathers: bool
 
     @property
     def kernel(self) -> PartitionSpec:
-        axes = (self.fsdp, self.tensor)
-        return PartitionSpec(*(reversed(axes) if self.split else axes))
+        """The partition of kernels."""
+        if self.fsdp_dimension == 1:
+            return PartitionSpec(self.tensor, self.fsdp)
+        return PartitionSpec(self.fsdp, self.tensor)
 
     @property
     def x(self) -> PartitionSpec:
-        return PartitionSpec(self.rows, self.tensor if self.split else None)
+        """The partition of x."""
+        return PartitionSpec(self.rows, self.tensor if self.fsdp_dimension == 1 else None)
 
     @property
     def product(self) -> PartitionSpec:
-        return PartitionSpec(self.rows, None if self.split else self.tensor)
+        """The partition of products."""
+        return PartitionSpec(self.rows, self.tensor if self.fsdp_dimension == 0 else None)
 
 
 def sharded_matmul(
     x: jax.Array, kernels: Sequence[jax.Array], layout: ActivationLayout | None, fsdp_dimension: int
 ) -> list[jax.Array]:
-    """`x [N, in] @ kernel [in, out]` -> `[N, out]` for each kernel, all of one shape and of x's dtype.
+    """Returns `x [N, in] @ kernel [in, out]`, `[N, out]`, for each kernel.
 
-    rows: how x lies over devices, if over several; N divides over them. split: the dimension by which kernels are
-    split for FSDP. The other one is split over the tensor axis: with 0 the products' columns come out split over it,
-    with 1 those of x are. Where an axis doesn't divide a dimension it isn't split. What devices send is in x's dtype.
+    What devices send is in x's dtype. An axis of the mesh that does not divide a dimension does not split it.
+
+    Args:
+      x: `[N, in]`; where nothing is split `[..., in]`.
+      kernels: all of one shape, in x's dtype.
+      layout: how x lies over devices, which divide N; None on one device.
+      fsdp_dimension: the kernels' dimension that is split for FSDP. The other one is split over the tensor axis: with 0
+        that splits the products' columns, with 1 it splits x's.
     """
-    layout = None if layout is None else _layout(kernels[0].shape, layout, fsdp_dimension)
-    if layout is None:
+    product_layout = None if layout is None else _find_layout(kernels[0].shape, layout, fsdp_dimension)
+    if product_layout is None:
         return [x @ kernel for kernel in kernels]
     if x.ndim != 2:
         raise ValueError(f"x {x.shape}: expected [N, in] where it is split over devices")
-    return [checkpoint_name(product, PRODUCT) for product in _products(x, list(kernels), layout)]
+    products = _multiply(x, list(kernels), product_layout)
+    return [checkpoint_name(product, PRODUCT) for product in products]
 
 
-def gather_shards(part: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
-    """Under `shard_map`: the parts of all devices along `axis`, one after the other by their first dimension."""
-    for groups in _stages(axis, mesh):
-        part = jax.lax.all_gather(part, axis, axis=0, tiled=True, axis_index_groups=groups)
-    return part
+def gather_shards(shard: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
+    """Under `shard_map`, concatenates the shards of all devices along `axis` by their first dimension."""
+    for groups in _exchange_stages(axis, mesh):
+        shard = jax.lax.all_gather(shard, axis, axis=0, tiled=True, axis_index_groups=groups)
+    return shard
 
 
-def scatter_sum(whole: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
-    """Under `shard_map`: this device's part, by the first dimension, of the sum over the devices along `axis`."""
-    for groups in reversed(_stages(axis, mesh)):
-        whole = jax.lax.psum_scatter(whole, axis, scatter_dimension=0, tiled=True, axis_index_groups=groups)
-    return whole
+def scatter_sum(array: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
+    """Under `shard_map`, sums arrays over the devices along `axis` and returns this device's shard of the sum.
+
+    Shards are taken by the first dimension.
+    """
+    for groups in reversed(_exchange_stages(axis, mesh)):
+        array = jax.lax.psum_scatter(array, axis, scatter_dimension=0, tiled=True, axis_index_groups=groups)
+    return array
 
 
-def _stages(axis: str, mesh: Mesh) -> list[list[list[int]] | None]:
-    """Groups of devices that exchange parts, in the order of a gather: of many neighbours first, then their likes.
+def _exchange_stages(axis: str, mesh: Mesh) -> list[list[list[int]] | None]:
+    """Returns the groups of devices that exchange shards in each stage of a gather; None for all devices.
 
-    A device sends as many bytes as in one exchange among all.
+    In the first of two stages neighbours exchange, in the second the devices with the same place among neighbours. A
+    device sends as many bytes as in one exchange among all.
     """
     ways, platform = mesh.shape[axis], mesh.devices.flat[0].platform
     inner = next(n for n in range(int(ways**0.5), 0, -1) if ways % n == 0)
     if ways <= ONE_STAGE.get(platform, ways) or inner == 1:
         return [None]
     neighbours = [list(range(first, first + inner)) for first in range(0, ways, inner)]
-    return [neighbours, [list(likes) for likes in zip(*neighbours, strict=True)]]
+    return [neighbours, [list(group) for group in zip(*neighbours, strict=True)]]
 
 
-def _layout(kernel: tuple[int, ...], rows: ActivationLayout, split: int) -> _Layout | None:
-    """Of kernels of that shape; None where they aren't split."""
-    mesh, axes = rows.sharding.mesh, rows.sharding.spec[0]
+def _find_layout(
+    kernel_shape: tuple[int, ...], layout: ActivationLayout, fsdp_dimension: int
+) -> _ProductLayout | None:
+    """Returns the layout of products with kernels of a shape; None if nothing splits the kernels."""
+    mesh, axes = layout.sharding.mesh, layout.sharding.spec[0]
     [other] = set(mesh.axis_names) - set(axes)
 
-    def usable(axis: str, size: int) -> str | None:
-        return axis if mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
+    def splits(axis: str, dimension: int) -> bool:
+        return mesh.shape[axis] > 1 and kernel_shape[dimension] % mesh.shape[axis] == 0
 
-    fsdp, tensor = usable(axes[-1], kernel[split]), usable(other, kernel[1 - split])
-    layout = _Layout(mesh, axes, fsdp, tensor, split, rows.regathers)
-    return layout if layout.fsdp or layout.tensor else None
+    fsdp = axes[-1] if splits(axes[-1], fsdp_dimension) else None
+    tensor = other if splits(other, 1 - fsdp_dimension) else None
+    if fsdp is None and tensor is None:
+        return None
+    return _ProductLayout(mesh, axes, fsdp, tensor, fsdp_dimension, layout.regathers)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _products(x, kernels, layout):
-    def own(x, kernels):
-        found = [x @ _whole(kernel, layout) for kernel in kernels]
-        return jax.lax.psum(found, layout.tensor) if layout.split and layout.tensor else found
+def _multiply(x, kernels, layout):
+    """Multiplies x with each kernel. The gradient is written by hand, so that XLA does not choose what devices send."""
 
-    takes, gives = (layout.x, layout.kernel), layout.product
-    return _on_each_device(own, layout, takes, gives)(x, kernels)
+    def multiply_on_device(x, kernels):
+        products = [x @ _gather_kernel(kernel, layout) for kernel in kernels]
+        if layout.tensor and layout.fsdp_dimension == 1:
+            return jax.lax.psum(products, layout.tensor)
+        return products
+
+    return _on_each_device(multiply_on_device, layout, (layout.x, layout.kernel), layout.product)(x, kernels)
 
 
-def _forward(x, kernels, layout):
-    return _products(x, kernels, layout), (x, kernels)
+def _multiply_forward(x, kernels, layout):
+    return _multiply(x, kernels, layout), (x, kernels)
 
 
-def _backward(layout, residuals, gradients):
-    axis = layout.fsdp
-    summed = [name for name in layout.rows if name != axis]
+def _multiply_backward(layout, residuals, gradients):
+    # The axes of the mesh over which a kernel's gradient is summed, but not scattered.
+    sum_axes = [name for name in layout.rows if name != layout.fsdp]
 
-    def own(x, kernels, gradients):
-        if layout.again:
+    def differentiate_on_device(x, kernels, gradients):
+        if layout.regathers:
             kernels = jax.lax.optimization_barrier(kernels)
-        d_x = sum(gradient @ _whole(k, layout).T for k, gradient in zip(kernels, gradients, strict=True))
-        if layout.tensor and not layout.split:
+        pairs = zip(kernels, gradients, strict=True)
+        d_x = sum(gradient @ _gather_kernel(kernel, layout).T for kernel, gradient in pairs)
+        if layout.tensor and layout.fsdp_dimension == 0:
             d_x = jax.lax.psum(d_x, layout.tensor)
-        return d_x, [d_kernel(x, gradient) for gradient in gradients]
+        return d_x, [differentiate_kernel(x, gradient) for gradient in gradients]
 
-    def d_kernel(x, gradient):
-        whole = gradient.T @ x if layout.split else x.T @ gradient
-        part = jax.lax.psum(scatter_sum(whole, axis, layout.mesh) if axis else whole, summed)
-        return part.T if layout.split else part
+    def differentiate_kernel(x, gradient):
+        # Of kernels split by columns the transpose is computed, to scatter it by rows; see `_gather_kernel`.
+        is_transposed = layout.fsdp_dimension == 1
+        d_kernel = gradient.T @ x if is_transposed else x.T @ gradient
+        if layout.fsdp:
+            d_kernel = scatter_sum(d_kernel, layout.fsdp, layout.mesh)
+        d_kernel = jax.lax.psum(d_kernel, sum_axes)
+        return d_kernel.T if is_transposed else d_kernel
 
-    takes = layout.x, layout.kernel, layout.product
-    return _on_each_device(own, layout, takes, (layout.x, layout.kernel))(*residuals, gradients)
+    in_specs = layout.x, layout.kernel, layout.product
+    out_specs = layout.x, layout.kernel
+    return _on_each_device(differentiate_on_device, layout, in_specs, out_specs)(*residuals, gradients)
 
 
-_products.defvjp(_forward, _backward)
+_multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
-def _whole(kernel: jax.Array, layout: _Layout) -> jax.Array:
-    """Under `shard_map`: a kernel of which this device has a part, gathered by rows of it or of its transpose.
+def _gather_kernel(kernel: jax.Array, layout: _ProductLayout) -> jax.Array:
+    """Under `shard_map`, gathers a kernel of which this device has a shard.
 
-    Of columns TPU's compiler has scattered by summing all on each device.
+    It gathers rows, of the kernel or of its transpose: TPU's compiler has scattered columns by summing everything on
+    each device.
     """
     if layout.fsdp is None:
         return kernel
-    parts = kernel.T if layout.split else kernel
-    whole = gather_shards(parts, layout.fsdp, layout.mesh)
-    return whole.T if layout.split else whole
+    if layout.fsdp_dimension == 1:
+        return gather_shards(kernel.T, layout.fsdp, layout.mesh).T
+    return gather_shards(kernel, layout.fsdp, layout.mesh)
 
 
-def _on_each_device(function: Callable, layout: _Layout, takes, gives) -> Callable:
-    # That sums are the same on all devices of an axis cannot be told from scatters.
-    return jax.shard_map(function, mesh=layout.mesh, in_specs=takes, out_specs=gives, check_vma=False)
+def _on_each_device(function: Callable, layout: _ProductLayout, in_specs, out_specs) -> Callable:
+    """Returns `function` under `shard_map`."""
+    # The check cannot tell scatters from sums that are the same on all devices of an axis.
+    return jax.shard_map(function, mesh=layout.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -1,4 +1,4 @@
-"""Products with kernels that are split over devices are those with whole ones, in value and gradients."""
+"""Products with kernels split over devices equal products with entire kernels, in value and gradients."""
 
 import pytest
 
@@ -13,17 +13,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxft.parallel.sharded_matmul import ActivationLayout, gather_shards, scatter_sum, sharded_matmul
 from jaxft.parallel import sharded_matmul as module
 
-random, found = np.random.default_rng(0), []
+random, comparisons = np.random.default_rng(0), []
 SHAPES = (48, 24, 40, "float32"), (48, 24, 40, "bfloat16"), (48, 23, 41, "float32"), (48, 24, 41, "float32")
 
 
-def results(x, kernel, target, rows, split):
+def results(x, kernel, target, layout, fsdp_dimension):
     def loss(x, kernel, other):
-        y, z = sharded_matmul(x, [kernel, other], rows, split)
+        y, z = sharded_matmul(x, [kernel, other], layout, fsdp_dimension)
         return jnp.sum(((y + 2 * z) * target).astype(jnp.float32)), (y, z)
 
-    (_, found), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(x, kernel, kernel[::-1])
-    return *found, *gradients
+    differentiate = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+    (_, products), gradients = differentiate(x, kernel, kernel[::-1])
+    return *products, *gradients
 
 
 for one_stage in (8, 1):
@@ -31,18 +32,18 @@ for one_stage in (8, 1):
     for sizes in ((1, 8, 1), (2, 4, 1), (2, 2, 2), (1, 4, 2), (1, 3, 1), (8, 1, 1)):
         devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
         place = NamedSharding(Mesh(devices, ("data", "fsdp", "tensor")), PartitionSpec(("data", "fsdp")))
-        rows = ActivationLayout(place, again=one_stage == 1)
+        layout = ActivationLayout(place, regathers=one_stage == 1)
         for count, inputs, outputs, dtype in SHAPES:
             x, kernel, target = (
                 # Small whole numbers, whose products and sums both types hold exactly.
                 random.integers(-1, 2, shape).astype(np.float32)
                 for shape in ((count, inputs), (inputs, outputs), (count, outputs))
             )
-            for split in (0, 1):
+            for dimension in (0, 1):
                 arrays = [jnp.asarray(array, dtype) for array in (x, kernel, target)]
-                pairs = zip(results(*arrays, rows, split), results(*arrays, None, split), strict=True)
+                pairs = zip(results(*arrays, layout, dimension), results(*arrays, None, dimension), strict=True)
                 same = [a.dtype == b.dtype and bool((np.asarray(a) == np.asarray(b)).all()) for a, b in pairs]
-                found.append([one_stage, sizes, count, dtype, split, same])
+                comparisons.append([one_stage, sizes, count, dtype, dimension, same])
 
 
 def order(ways, one_stage):
@@ -50,36 +51,38 @@ def order(ways, one_stage):
     mesh = Mesh(np.asarray(jax.devices()[:ways]), ("fsdp",))
     spec = PartitionSpec("fsdp")
 
-    def both(part):
-        whole = gather_shards(part, "fsdp", mesh)
-        return whole[None], scatter_sum(whole * (1 + jax.lax.axis_index("fsdp")), "fsdp", mesh)
+    def both(shard):
+        array = gather_shards(shard, "fsdp", mesh)
+        return array[None], scatter_sum(array * (1 + jax.lax.axis_index("fsdp")), "fsdp", mesh)
 
-    own = jax.shard_map(both, mesh=mesh, in_specs=spec, out_specs=(spec, spec), check_vma=False)
-    text = jax.jit(own).lower(jax.ShapeDtypeStruct((2 * ways,), jnp.int32)).as_text()
-    whole, sums = own(jnp.arange(2 * ways))
-    return [whole.tolist(), sums.tolist(), text.count("stablehlo.all_gather")]
+    on_devices = jax.shard_map(both, mesh=mesh, in_specs=spec, out_specs=(spec, spec), check_vma=False)
+    text = jax.jit(on_devices).lower(jax.ShapeDtypeStruct((2 * ways,), jnp.int32)).as_text()
+    arrays, sums = on_devices(jnp.arange(2 * ways))
+    return [arrays.tolist(), sums.tolist(), text.count("stablehlo.all_gather")]
 
 
 orders = [[ways, one_stage, *order(ways, one_stage)] for ways in (2, 4, 6, 7, 8) for one_stage in (8, 1)]
-print(json.dumps([found, orders]))
+print(json.dumps([comparisons, orders]))
 """
 
 
 @pytest.fixture(scope="module")
-def done(on_eight_devices):
+def script_output(on_eight_devices):
     return on_eight_devices(SCRIPT)
 
 
-def test_a_product_is_the_same_over_any_mesh(done):
-    """To the bit, in one stage and in two, by rows and by columns of the kernel; also where nothing divides."""
-    assert len(done[0]) == 2 * 6 * 4 * 2
-    assert [one for one in done[0] if one[-1] != [True] * 5] == []
+def test_a_product_is_the_same_over_any_mesh(script_output):
+    """Compares to the bit, in one stage and in two, by rows and by columns of the kernel; also if nothing divides."""
+    comparisons, _ = script_output
+    assert len(comparisons) == 2 * 6 * 4 * 2
+    assert [comparison for comparison in comparisons if comparison[-1] != [True] * 5] == []
 
 
-def test_stages_keep_the_devices_order(done):
-    """A gather puts parts one after the other; a scatter gives each device its own of the sum. Two stages, if any."""
-    for ways, one_stage, whole, sums, gathers in done[1]:
+def test_stages_keep_the_devices_order(script_output):
+    """A gather concatenates shards; a scatter gives each device its shard of the sum. Two stages, if any."""
+    _, orders = script_output
+    for ways, one_stage, gathered, sums, gathers in orders:
         everything = list(range(2 * ways))
-        assert whole == [everything] * ways
+        assert gathered == [everything] * ways
         assert sums == [n * ways * (ways + 1) // 2 for n in everything]
         assert gathers == (2 if one_stage == 1 and ways in (4, 6, 8) else 1)

@@ -97,7 +97,7 @@ def _query_inputs(grid: "_Grid", q, k, v) -> list:
 
 
 class _Kind(NamedTuple):
-    """How the programs of a kernel see an array."""
+    """An array's shape, and what the programs of a kernel see of it."""
 
     array_shape: tuple[int, ...]
     seen_shape: tuple[int | None, ...]  # what one program sees; None for an axis that it does not have
