@@ -115,16 +115,18 @@ def test_every_task_has_a_plan(plans):
 
 
 @needs_libtpu
-def test_a_slice_of_tpus(plans):
-    """FSDP on 4, 16 and 64 chips, tensor parallelism, the splash kernel's long rows, more rows than a chip holds."""
+@pytest.mark.parametrize("extent", ["short", pytest.param("sweep", marks=pytest.mark.sweep)])
+def test_a_slice_of_tpus(plans, extent):
+    """FSDP on 4 chips, for a vocabulary and with tensor parallelism.
+
+    The sweep has 16 and 64 chips, unrolled layers, the splash kernel's long rows, and more rows than a chip holds.
+    """
     fsdp = ["--config.mesh.data=1", "--config.mesh.fsdp=-1", "--json", "--rows_per_device", 16]
     sizes = "('hidden_size', 256), ('num_hidden_layers', 4), ('num_attention_heads', 4),"
     sizes += " ('intermediate_size', 1024), ('vocab_size', 1000), ('max_position_embeddings', 64)"
     fsdp += [f"--config.model.sizes=({sizes})"]
     long = [*fsdp[:-1], "--config.model.attention=splash", "--config.data.max_length=512"]
     long += [fsdp[-1].replace("64))", "512))")]
-    many = [*fsdp, "--rows_per_device", 32768]
-    slices = (("topology", "v5e:2x2", fsdp), ("topology", "v5e:4x4", fsdp), ("topology", "v5e:2x2", long))
     words = [
         "--config.task=causal_lm",
         "--config.model.checkpoint=new:gpt2",
@@ -132,36 +134,50 @@ def test_a_slice_of_tpus(plans):
     ]
     words += [*fsdp[:-1], "--config.model.sizes=(('n_embd', 256), ('n_layer', 4), ('n_head', 4))"]
     causal = [*words, "--config.model.attention=splash", "--config.data.max_length=512"]
-    slices += (
-        ("topology", "v5e:2x2", words),
-        ("topology", "v5e:2x2", causal),
-        ("topology", "v5e:8x8", fsdp),
-        ("topology", "v5e:2x2", [*fsdp, "--config.model.unroll=yes"]),
-        ("topology", "v5e:2x2", [*fsdp, "--config.mesh.tensor=2"]),
-        ("topology", "v5e:2x2", [*words, "--config.mesh.tensor=2"]),
-        ("scale", "v5e:2x2", many),
-    )  # looks for no remedies, which take a minute to compile
-    done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices), tpu=True)
-    assert [plan["code"] for plan in done] == [0] * 9 + [4], done
-    four, sixteen, splash, vocabulary, causal, sixty_four, unrolled, heads, both, full = (
-        json.loads(plan["out"]) for plan in done
-    )
-    assert (four["devices"], sixteen["devices"]) == (4, 16) and four["device_kind"] == "TPU v5 lite"
+    slices = {
+        "four": ("topology", "v5e:2x2", fsdp),
+        "vocabulary": ("topology", "v5e:2x2", words),
+        "heads": ("topology", "v5e:2x2", [*fsdp, "--config.mesh.tensor=2"]),
+    }
+    if extent == "sweep":
+        slices |= {
+            "sixteen": ("topology", "v5e:4x4", fsdp),
+            "sixty-four": ("topology", "v5e:8x8", fsdp),
+            "unrolled": ("topology", "v5e:2x2", [*fsdp, "--config.model.unroll=yes"]),
+            "vocabulary and heads": ("topology", "v5e:2x2", [*words, "--config.mesh.tensor=2"]),
+            "splash": ("topology", "v5e:2x2", long),
+            "causal splash": ("topology", "v5e:2x2", causal),
+            # Looks for no remedies, which take a minute to compile.
+            "full": ("scale", "v5e:2x2", [*fsdp, "--rows_per_device", 32768]),
+        }
+    done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices.values()), tpu=True)
+    assert [plan["code"] for plan in done] == [4 if name == "full" else 0 for name in slices], done
+    by_name = {name: json.loads(plan["out"]) for name, plan in zip(slices, done, strict=True)}
+    four = by_name["four"]
+    assert four["devices"] == 4 and four["device_kind"] == "TPU v5 lite"
     assert four["dtype"] == "bfloat16" and four["fits"] and 0 < four["mfu"] < 1
+    assert four["collectives"]["all-gather"]["largest_bytes"] <= 2 * 256 * 1024  # of one kernel in bfloat16
     # Two all-reduces of activations forward and two backward; no heads change devices.
-    for plan in (heads, both):
+    for plan in (by_name[name] for name in ("heads", "vocabulary and heads") if name in by_name):
         assert plan["mesh"] == {"data": 1, "fsdp": 2, "tensor": 2}
         assert plan["collective_bytes_per_device"] < 1.2 * plan["collective_bytes_needed"]
-    for plan in (four, sixteen, vocabulary, sixty_four):
+    for plan in (
+        by_name[name] for name in ("four", "vocabulary", "sixteen", "sixty-four") if name in by_name
+    ):
         assert plan["flops_per_step"] == pytest.approx(plan["model_flops_per_step"], rel=0.05)
         assert plan["collective_bytes_per_device"] < 1.2 * plan["collective_bytes_needed"]
         assert plan["collectives"]["all-reduce"]["bytes"] < 0.2 * plan["collective_bytes_per_device"]
+    if extent == "short":
+        return
+    assert by_name["sixteen"]["devices"] == 16
     # Kernels are gathered anew for the backward pass where it is in one computation with the forward pass, too.
+    unrolled = by_name["unrolled"]
     assert unrolled["collectives"]["all-gather"]["count"] >= 2 * 6 * 4
     assert unrolled["collective_bytes_per_device"] == pytest.approx(
         four["collective_bytes_per_device"], rel=0.05
     )
-    assert four["collectives"]["all-gather"]["largest_bytes"] <= 2 * 256 * 1024  # of one kernel in bfloat16
-    assert all(plan["fits"] and plan["devices"] == 4 for plan in (splash, causal))
-    [full] = full["plans"]
+    assert all(
+        by_name[name]["fits"] and by_name[name]["devices"] == 4 for name in ("splash", "causal splash")
+    )
+    [full] = by_name["full"]["plans"]
     assert full["fits"] is False and full["peak_bytes_per_device"] > 0.9 * full["hbm_bytes_per_device"]
