@@ -1,9 +1,9 @@
-"""Attention's implementations beside each other on this machine's GPU, forward and backward; prints JSON lines.
+"""Times attention's implementations on this machine's GPU, forward and backward, and prints JSON lines.
 
     python benchmarks/attention.py [--turns 20]
 
-bfloat16, 12 heads of 64, random segments. cuDNN's, by jax.nn.dot_product_attention, gets segments as a mask and has
-no dropout here. `error` is the largest relative L2 distance of output and gradients from dense in float32.
+bfloat16, 12 heads of 64, random segments. cuDNN's, by jax.nn.dot_product_attention, gets segments as a mask and is
+timed without dropout. `error` is the largest relative L2 distance of output and gradients from dense in float32.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SEED = {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(0)), "site": 3}
 
 
 def cudnn(q, k, v, segment_ids, causal):
-    """Flat `[R * L, D]`, as `attention.dense`."""
+    """Computes attention of flat `[R * L, D]` by cuDNN, as `dense_attention`."""
     rows, length = segment_ids.shape
     q, k, v = (x.reshape(rows, length, HEADS, -1) for x in (q, k, v))
     visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
@@ -40,8 +40,8 @@ def cudnn(q, k, v, segment_ids, causal):
 
 def measure(rows: int, length: int, causal: bool, segments: int, rate: float, turns: int) -> None:
     """Prints a line for each implementation."""
-    drawn = np.random.default_rng(0).integers(1, segments + 1, (rows, length))
-    ids = jnp.asarray(np.sort(drawn, axis=1), jnp.int32)
+    unsorted = np.random.default_rng(0).integers(1, segments + 1, (rows, length))
+    ids = jnp.asarray(np.sort(unsorted, axis=1), jnp.int32)
     keys = jax.random.split(jax.random.key(1), 4)
     arrays = [jax.random.normal(key, (rows * length, HEADS * WIDTH), jnp.bfloat16) for key in keys]
     options = {"num_heads": HEADS, "causal": causal, "rate": rate}
@@ -67,16 +67,16 @@ def measure(rows: int, length: int, causal: bool, segments: int, rate: float, tu
         functions["cudnn"] = lambda q, k, v: cudnn(q, k, v, ids, causal)
     for name, function in functions.items():
         compiled = with_gradients(function)
-        found = jax.block_until_ready(compiled(*arrays))
+        outputs = jax.block_until_ready(compiled(*arrays))
         error = max(
-            float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(found, exact, strict=True)
+            float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(outputs, exact, strict=True)
         )
         seconds = []
         for _ in range(3):
             began = time.perf_counter()
             for _ in range(turns):
-                found = compiled(*arrays)
-            jax.block_until_ready(found)
+                outputs = compiled(*arrays)
+            jax.block_until_ready(outputs)
             seconds.append((time.perf_counter() - began) / turns)
         line = {"rows": rows, "length": length, "causal": causal, "segments": segments, "dropout": rate}
         line |= {"attention": name, "ms": round(1e3 * min(seconds), 3), "error": round(error, 5)}

@@ -1,8 +1,9 @@
-"""How fast XLA and torch multiply matrices here: GFLOP/s in float32 on two threads; prints a JSON line.
+"""Times matrix products of XLA and torch on this machine, in float32 on two threads, and prints a JSON line.
 
-    python benchmarks/products.py
+    python benchmarks/sharded_matmul.py
 
-The product is that of a GPT-2 small's MLP, 2,048 tokens by 768 and 768 by 3,072; of each side the best of 30.
+The product is that of GPT-2 small's MLP, 2,048 tokens by 768 and 768 by 3,072. Each figure
+is the best of 30, in GFLOP/s.
 """
 
 import json
@@ -15,8 +16,8 @@ import torch
 ROWS, INNER, COLUMNS = 2048, 768, 3072
 
 
-def gflops(product: Callable[[], object]) -> int:
-    """GFLOP/s of the quickest of 30 calls."""
+def measure_gflops(product: Callable[[], object]) -> int:
+    """Returns the GFLOP/s of the quickest of 30 calls."""
     seconds = []
     for _ in range(30):
         began = time.perf_counter()
@@ -26,13 +27,13 @@ def gflops(product: Callable[[], object]) -> int:
 
 
 def main() -> None:
-    """Measures both."""
+    """Measures both libraries."""
     torch.set_num_threads(2)
     a, b = torch.randn(ROWS, INNER), torch.randn(INNER, COLUMNS)
     x, y = jax.device_put((a.numpy(), b.numpy()))
     multiply = jax.jit(lambda x, y: x @ y)
-    xla = gflops(lambda: multiply(x, y).block_until_ready())
-    print(json.dumps({"xla_gflops": xla, "torch_gflops": gflops(lambda: a @ b)}))
+    xla = measure_gflops(lambda: multiply(x, y).block_until_ready())
+    print(json.dumps({"xla_gflops": xla, "torch_gflops": measure_gflops(lambda: a @ b)}))
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def _pad_table(embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns the embedding [V, D] in `dtype`, padded to a multiple of `LANES` words.
 
     In float32, as on CPU, it is not padded.
-    On an H100 products with GPT-2's 50,257 words took its step from 23.6 to 27.2 ms: they are unaligned, and were padded
-    for each chunk.
+    On an H100 products with GPT-2's 50,257 words took its step from 23.6 to 27.2 ms: they are unaligned, and were
+    padded for each chunk.
     """
     if dtype == jnp.float32:
         return embedding.astype(dtype)

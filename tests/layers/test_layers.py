@@ -1,4 +1,4 @@
-"""Layers: dropout is a pure function of (seed, site, global row, index), and no mask gives a NaN."""
+"""Tests that dropout is a pure function of (seed, site, global row, index), and the gradients of activations."""
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,16 @@ def seed_of(seed: int, first_row: int = 0) -> DropoutSeed:
 @given(
     SHAPES, st.integers(0, 2**32 - 1), st.integers(0, 100), st.integers(0, 10**6), st.sampled_from([1, 2, 4])
 )
-def test_a_row_keeps_its_mask_however_the_batch_is_split(shape, seed, site, first_row, parts):
+def test_a_row_keeps_its_mask_however_the_batch_is_split(shape, seed, site, first_row, microbatches):
     x = jnp.ones(shape)
-    whole = apply_dropout(x, 0.3, seed_of(seed, first_row), site, rows=8)
+    expected = apply_dropout(x, 0.3, seed_of(seed, first_row), site, rows=8)
     split = [
-        apply_dropout(part, 0.3, seed_of(seed, first_row + index * 8 // parts), site, rows=8 // parts)
-        for index, part in enumerate(jnp.split(x, parts))
+        apply_dropout(
+            rows, 0.3, seed_of(seed, first_row + index * 8 // microbatches), site, rows=8 // microbatches
+        )
+        for index, rows in enumerate(jnp.split(x, microbatches))
     ]
-    np.testing.assert_array_equal(whole, jnp.concatenate(split))
+    np.testing.assert_array_equal(expected, jnp.concatenate(split))
 
 
 def test_flat_and_unflat_activations_of_a_microbatch_split_under_jit_as_outside():
@@ -41,7 +43,7 @@ def test_flat_and_unflat_activations_of_a_microbatch_split_under_jit_as_outside(
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
 def test_masks_have_their_rate_and_are_independent(rate):
-    """Over elements, rows, seeds and sites, and between neighbours of each kind, to 5 standard errors."""
+    """Checks rates and correlations over elements, rows, seeds and sites, to 5 standard errors."""
     rows, columns = 256, 384
     mask = {
         (seed, site): np.asarray(draw_keep_mask((rows, columns), rate, seed_of(seed), site, rows))
@@ -57,8 +59,8 @@ def test_masks_have_their_rate_and_are_independent(rate):
         assert abs(base.mean(axis) - (1 - rate)).max() < 5 * per_line + 1e-9
     neighbours = [base[1:, :], base[:, 1:], mask[1, 0], mask[0, 1], mask[2**32 - 1, 0], mask[1, 2]]
     for other in neighbours:
-        here = base[: other.shape[0], : other.shape[1]]
-        assert abs(np.corrcoef(here.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(here.size)
+        same_size = base[: other.shape[0], : other.shape[1]]
+        assert abs(np.corrcoef(same_size.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(same_size.size)
     one_element = [bool(draw_keep_mask((1, 1), rate, seed_of(seed), 0, 1)[0, 0]) for seed in range(300)]
     assert abs(np.mean(one_element) - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / 300)
 

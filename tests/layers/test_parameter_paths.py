@@ -1,4 +1,4 @@
-"""Paths and first-match rules: what a user's pattern selects, and what a useless pattern says."""
+"""Tests which parameters a user's pattern selects, and the errors of useless patterns."""
 
 import pytest
 from hypothesis import given
@@ -27,8 +27,8 @@ def test_paths_that_cannot_be_given_back_are_refused():
 
 
 def test_first_rule_wins_and_is_searched_anywhere_in_the_name():
-    found = match_first([("^head/", 10), ("kernel$", 1), ("head/bias", 99)], NAMES, what="rates")
-    assert found == {"backbone/layers/mlp/up/kernel": 1, "head/kernel": 10, "head/bias": 10}
+    values = match_first([("^head/", 10), ("kernel$", 1), ("head/bias", 99)], NAMES, what="rates")
+    assert values == {"backbone/layers/mlp/up/kernel": 1, "head/kernel": 10, "head/bias": 10}
 
 
 def test_a_rule_without_a_name_prints_both_sides():

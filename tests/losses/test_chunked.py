@@ -1,4 +1,4 @@
-"""The loss over a vocabulary in chunks has value and gradient of the whole, in a part of its memory."""
+"""Tests that the loss over a vocabulary in chunks has the value and gradient of one piece, in less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxft.losses.cross_entropy import cross_entropy
 
 
 def _plain(hidden, embedding, labels, weights):
-    """The loss sum from whole logits, in float32."""
+    """Computes the loss sum from all logits, in float32."""
     logits = hidden.astype(jnp.float32) @ embedding.astype(hidden.dtype).astype(jnp.float32).T
     weighted = (weights > 0)[:, None]
     return cross_entropy(jnp.where(weighted, logits, 0), labels, weights)[0]
@@ -28,7 +28,7 @@ def _plain(hidden, embedding, labels, weights):
     table=st.sampled_from([jnp.float32, jnp.bfloat16]),
 )
 def test_chunks_have_value_and_gradient_of_the_whole(seed, positions, chunk, weighted, dtype, table):
-    """Whatever the chunks, the dtypes and the weights; the loss scaled by what stands outside."""
+    """Draws chunks, dtypes and weights, and scales the loss by a constant."""
     rng = np.random.default_rng(seed)
     hidden = jnp.asarray(rng.normal(size=(positions, 5)) * 10 ** rng.uniform(-1, 1), dtype)
     embedding = jnp.asarray(rng.normal(size=(33, 5)), table)
@@ -40,14 +40,14 @@ def test_chunks_have_value_and_gradient_of_the_whole(seed, positions, chunk, wei
         return 3 * total, weight
 
     (value, weight), ours = jax.value_and_grad(chunked, (0, 1), has_aux=True)(hidden, embedding)
-    want, theirs = jax.value_and_grad(lambda h, e: 3 * _plain(h, e, labels, weights), (0, 1))(
+    expected, theirs = jax.value_and_grad(lambda h, e: 3 * _plain(h, e, labels, weights), (0, 1))(
         hidden.astype(jnp.float32),
         embedding.astype(dtype).astype(float),
     )
     alone = chunked_cross_entropy(hidden, embedding, labels, weights, chunk=chunk)[0]
     assert ours[0].dtype == dtype and ours[1].dtype == table
     assert float(weight) == pytest.approx(weights.sum(), rel=1e-6)
-    np.testing.assert_allclose([value, 3 * alone], [want, want], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose([value, 3 * alone], [expected, expected], rtol=1e-5, atol=1e-6)
     error = 1e-5 if dtype == table == jnp.float32 else 2**-6  # two roundings to 8 bits
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a.astype(jnp.float32), b, atol=error * (1e-3 + float(jnp.abs(b).max())))
@@ -64,17 +64,15 @@ def test_chunks_leave_out_what_has_no_weight_and_tell_what_has_a_wrong_label():
         return chunked_cross_entropy(h, e, labels, weights, chunk=2)[0]
 
     value, gradients = jax.value_and_grad(loss, (0, 1))(jnp.asarray(hidden), embedding)
-    want, wanted = jax.value_and_grad(_plain, (0, 1))(
+    expected, expected_gradients = jax.value_and_grad(_plain, (0, 1))(
         jnp.asarray(hidden[kept]), embedding, labels[kept], weights[kept]
     )
-    np.testing.assert_allclose(value, want, rtol=1e-6)
-    np.testing.assert_allclose(gradients[0][kept], wanted[0], atol=1e-6)
-    np.testing.assert_allclose(gradients[1], wanted[1], atol=1e-6)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradients[0][kept], expected_gradients[0], atol=1e-6)
+    np.testing.assert_allclose(gradients[1], expected_gradients[1], atol=1e-6)
     assert not gradients[0][~kept].any()
-    for wrong in (
-        -100,
-        9,
-    ):  # a label outside the vocabulary stops the run, instead of training on another word
+    # A label outside the vocabulary stops the run, instead of training on another word.
+    for wrong in (-100, 9):
         assert np.isnan(loss(jnp.asarray(hidden), embedding, np.where(labels == 8, wrong, labels)))
 
 
@@ -85,13 +83,13 @@ def test_scores_by_position():
     labels = jnp.where(jnp.arange(11) % 2, jnp.argmax(logits, -1), rng.integers(0, 9, 11)).astype(jnp.int32)
     weights = jnp.asarray(rng.random(11) < 0.6, jnp.float32)
     losses, correct = chunked_scores(hidden, embedding, labels, weights, chunk=4)
-    want = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
-    np.testing.assert_allclose(losses, want * weights, atol=1e-6)
+    expected = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
+    np.testing.assert_allclose(losses, expected * weights, atol=1e-6)
     assert (correct == (jnp.argmax(logits, -1) == labels) & (weights > 0)).all() and correct.any()
 
 
 def test_a_large_vocabulary_takes_several_times_less_memory_in_chunks():
-    """GPT-2 small, rows of 8 x 1024, from the compiler."""
+    """Asks the compiler, for GPT-2 small and a batch of 8 x 1024."""
     positions, width, words = 8 * 1024, 768, 50_257
     shapes = [
         jax.ShapeDtypeStruct(s, jnp.float32) for s in ((positions, width), (words, width), (positions,))
@@ -101,11 +99,11 @@ def test_a_large_vocabulary_takes_several_times_less_memory_in_chunks():
     def chunked(hidden, embedding, weights, labels):
         return chunked_cross_entropy(hidden, embedding, labels, weights)[0]
 
-    def whole(hidden, embedding, weights, labels):
+    def unchunked(hidden, embedding, weights, labels):
         return _plain(hidden, embedding, labels, weights)
 
-    def temporaries(loss) -> int:
+    def temporary_bytes(loss) -> int:
         step = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes, labels).compile()
         return step.memory_analysis().temp_size_in_bytes
 
-    assert temporaries(chunked) < 0.3 * 4 * positions * words < temporaries(whole) / 3
+    assert temporary_bytes(chunked) < 0.3 * 4 * positions * words < temporary_bytes(unchunked) / 3

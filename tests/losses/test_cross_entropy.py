@@ -1,4 +1,4 @@
-"""The loss agrees with torch's in value and gradient, and positions without weight are nowhere in it."""
+"""Tests that losses agree with torch's in value and gradient, and ignore positions without weight."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_losses_of_several_labels_and_of_numbers_are_torchs(seed, weighted):
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_the_focal_loss_is_its_formula_and_smooth_where_all_is_certain(gamma):
-    """Lin et al. 2017, equation 4, and its gradient by differences in float64."""
+    """Compares with Lin et al. 2017, equation 4, and its gradient by differences in float64."""
     logits = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3]])
     labels, ones = np.array([0, 2]), jnp.ones(2)
 
@@ -119,16 +119,16 @@ def test_the_divergence_is_the_mean_of_both_directions():
         else:  # two outcomes of each class
             p, q = (torch.nn.functional.logsigmoid(torch.tensor(np.stack([x, -x], -1))) for x in (a, b))
         both = (kl(p, q, reduction="none", log_target=True) + kl(q, p, reduction="none", log_target=True)) / 2
-        want = (both.reshape(3, -1).sum(-1) * torch.tensor(weights)).sum()
+        expected = (both.reshape(3, -1).sum(-1) * torch.tensor(weights)).sum()
         ours = symmetric_divergence(jnp.asarray(a), jnp.asarray(b), jnp.asarray(weights), exclusive=exclusive)
-        assert float(ours) == pytest.approx(want.item(), rel=1e-4)
+        assert float(ours) == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_smoothed_targets_of_several_labels_move_towards_a_half():
-    logits, targets, one = jnp.asarray([[0.3, -2.0]]), jnp.asarray([[1.0, 0.0]]), jnp.ones(1)
-    smoothed = binary_cross_entropy(logits, targets, one, label_smoothing=0.2)[0]
+    logits, targets, weights = jnp.asarray([[0.3, -2.0]]), jnp.asarray([[1.0, 0.0]]), jnp.ones(1)
+    smoothed = binary_cross_entropy(logits, targets, weights, label_smoothing=0.2)[0]
     assert float(smoothed) == pytest.approx(
-        float(binary_cross_entropy(logits, jnp.asarray([[0.9, 0.1]]), one)[0]), rel=1e-6
+        float(binary_cross_entropy(logits, jnp.asarray([[0.9, 0.1]]), weights)[0]), rel=1e-6
     )
 
 
@@ -146,7 +146,7 @@ def test_without_weight_even_nan_contributes_nothing():
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
 def test_scales_make_means_of_sums(weights):
-    """A loss of v a label comes to v times the share of windows with labels, however windows lie in microbatches."""
+    """A loss of v for each label becomes v times the share of windows with labels, in any microbatches."""
     weights = np.array(weights, np.float32)
     windows = np.concatenate([weights, np.ones((len(weights), 1), np.float32)], axis=1)
     padded = np.concatenate([windows, np.zeros((3, 3), np.float32)])[:, None]
@@ -155,7 +155,7 @@ def test_scales_make_means_of_sums(weights):
     scales = scales[: len(weights)]
     for task in range(2):
         labelled = weights[:, task] > 0
-        found = (7.0 * weights[:, task] * scales[:, task]).sum()
-        assert found == pytest.approx(7.0 * labelled.mean(), rel=1e-5)
+        loss = (7.0 * weights[:, task] * scales[:, task]).sum()
+        assert loss == pytest.approx(7.0 * labelled.mean(), rel=1e-5)
         assert len(set(scales[labelled, task])) <= 1
     assert scales[:, 2].sum() == pytest.approx(1, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The last layer gives only the positions that a loss reads: the same losses and gradients, dropout on."""
+"""Tests that a last layer of only the positions that a loss reads changes no loss and no gradient, dropout on."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def make(kind: str, **options) -> nnx.Module:
 
 
 def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """A loss of some positions' outputs, and those."""
+    """Returns a loss of some positions' outputs, and these outputs."""
     inputs = Inputs.from_batch(batch)
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
     if kind == "tokens":
@@ -83,9 +83,9 @@ def test_outputs_that_nobody_reads_are_left_out(kind, options):
 
     programs = {most: lowered(most, **(options if most else size)) for most in (0, count, count + 5)}
     (_, outputs), gradients = programs[count].compile()(parameters)
-    (_, expected), whole = programs[0].compile()(parameters)
+    (_, expected), expected_gradients = programs[0].compile()(parameters)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
-    assert_same(gradients, whole)
+    assert_same(gradients, expected_gradients)
     if not options:
         all_positions, fewest, fewer = (program.cost_analysis()["flops"] for program in programs.values())
         assert fewest < fewer < all_positions

@@ -1,4 +1,4 @@
-"""Which attention a run computes with, and that kernels over a mesh train as dense attention on one device does."""
+"""Tests which attention a run uses, and that kernels over a mesh train as dense attention does on one device."""
 
 import types
 
@@ -12,7 +12,7 @@ from tests.training import test_step
 BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
 
 
-def chosen(platform: str, hf_config=BERT, **values) -> str:
+def choose(platform: str, hf_config=BERT, **values) -> str:
     defaults = {"model.dropout": 0.0, "data.max_length": 512}
     config = test_step.config_with(**(defaults | {key.replace("__", "."): v for key, v in values.items()}))
     return resolve_sizes(config, hf_config, platform)["attention"]
@@ -20,7 +20,7 @@ def chosen(platform: str, hf_config=BERT, **values) -> str:
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Makes this machine's first device a GPU of a compute capability."""
+    """Returns a function that makes this machine's first device a GPU of a compute capability."""
     return lambda capability: monkeypatch.setattr(
         jax, "devices", lambda: [types.SimpleNamespace(compute_capability=capability)]
     )
@@ -28,21 +28,21 @@ def gpu(monkeypatch):
 
 def test_auto_takes_a_kernel_where_it_can(gpu):
     gpu("8.0")
-    assert chosen("cpu") == "dense"
-    assert chosen("tpu") == "splash"
-    assert chosen("gpu") == "flash"
-    assert chosen("gpu", data__max_length=64, model__dropout=None) == "flash"  # BERT's own rate
-    assert chosen("tpu", data__max_length=256) == "dense"
-    assert chosen("tpu", model__dropout=None) == "dense"
+    assert choose("cpu") == "dense"
+    assert choose("tpu") == "splash"
+    assert choose("gpu") == "flash"
+    assert choose("gpu", data__max_length=64, model__dropout=None) == "flash"  # BERT's own rate
+    assert choose("tpu", data__max_length=256) == "dense"
+    assert choose("tpu", model__dropout=None) == "dense"
     for platform in ("tpu", "gpu"):
-        assert chosen(platform, model__attention="dense") == "dense"
-    assert chosen("gpu", data__max_length=100) == "dense"
-    assert chosen("tpu", data__max_length=1000) == "dense"
-    assert chosen("tpu", model__attention="splash", data__max_length=128) == "splash"
-    assert chosen("gpu", model__dtype="float32") == "dense"
+        assert choose(platform, model__attention="dense") == "dense"
+    assert choose("gpu", data__max_length=100) == "dense"
+    assert choose("tpu", data__max_length=1000) == "dense"
+    assert choose("tpu", model__attention="splash", data__max_length=128) == "splash"
+    assert choose("gpu", model__dtype="float32") == "dense"
     for capability in ("7.5", "gfx942"):
         gpu(capability)
-        assert chosen("gpu") == "dense"
+        assert choose("gpu") == "dense"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_auto_takes_a_kernel_where_it_can(gpu):
 )
 def test_a_kernel_that_cannot_be_had_is_refused(platform, values, message):
     with pytest.raises(UserError, match=message):
-        chosen(platform, **({"model__attention": "splash"} | values))
+        choose(platform, **({"model__attention": "splash"} | values))
 
 
 SCRIPT = """
@@ -107,23 +107,23 @@ arrays = [jax.random.normal(key, (rows * length, heads * width)) for key in jax.
 segment_ids = jnp.repeat(jnp.array([[1, 2, 2, 0], [1, 1, 1, 1], [1, 2, 3, 4], [0, 0, 0, 0]]), length // 4, axis=1)
 expected = jax.jit(functools.partial(value_and_gradients, dense_attention))(arrays, segment_ids)
 place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*BATCH_SPEC, "tensor"))
-over = jax.jit(functools.partial(value_and_gradients, make_attention("splash", mesh)))
-found = over(jax.device_put(arrays, place), place_batch(segment_ids, mesh))
-assert all(x.sharding.is_equivalent_to(place, 2) for x in found)
-errors = [float(abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
+over_mesh_function = jax.jit(functools.partial(value_and_gradients, make_attention("splash", mesh)))
+actual = over_mesh_function(jax.device_put(arrays, place), place_batch(segment_ids, mesh))
+assert all(x.sharding.is_equivalent_to(place, 2) for x in actual)
+errors = [float(abs(a - b).max()) for a, b in zip(actual, expected, strict=True)]
 
 # Dense, all of it dropout's too: each fourth row's segments cross blocks of 64, those of others don't.
 ids = jnp.repeat(jnp.array([[1, 1, 1, 2], [1, 2, 3, 3], [1, 2, 0, 0], [1, 2, 3, 4]] * 2), length // 4, axis=1)
 ids = ids.at[::4, 60:70].set(3)
 arrays = [jax.random.normal(key, (8 * length, heads * width)) for key in jax.random.split(jax.random.key(1), 4)]
 arrays[3] = jnp.where(ids.reshape(-1, 1) > 0, arrays[3], 0)
-drawn = {"rate": 0.3, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 2}
-expected = jax.jit(functools.partial(value_and_gradients, functools.partial(dense_attention, **drawn)))(arrays, ids)
+dropout = {"rate": 0.3, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 2}
+expected = jax.jit(functools.partial(value_and_gradients, functools.partial(dense_attention, **dropout)))(arrays, ids)
 for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
-    for known in ({}, {"block_length": 64, "whole_row_period": 4}):
-        function = functools.partial(make_attention("dense", mesh_of(*sizes), **known), **drawn)
-        found = jax.jit(functools.partial(value_and_gradients, function))(arrays, ids)
-        differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(found, expected, strict=True)]
+    for shape in ({}, {"block_length": 64, "whole_row_period": 4}):
+        function = functools.partial(make_attention("dense", mesh_of(*sizes), **shape), **dropout)
+        actual = jax.jit(functools.partial(value_and_gradients, function))(arrays, ids)
+        differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(actual, expected, strict=True)]
         errors += [float(abs(difference).max()) for difference in differences]
 
 test_step.LENGTH, losses = length, {}
@@ -132,24 +132,24 @@ for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("fl
     net = make_network(test_step.network().task, backbone, mesh)
     trainer = make_trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
     parameters = jax.jit(net.new_parameters, out_shardings={n: v.sharding for n, v in net.abstract.items()})
-    state, found = trainer.new_state(parameters(np.uint32(0))), []
+    state, metrics_by_step = trainer.new_state(parameters(np.uint32(0))), []
     for number in range(2):
         batch = place_batch(test_step.batch(number, rows), mesh)
         state, metrics = trainer.train_step(state, batch, np.uint32(7))
-        found.append([float(metrics["loss"]), float(metrics["grad_norm"])])
-    losses[f"{name} {tuple(mesh.shape.values())}"] = found
+        metrics_by_step.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+    losses[f"{name} {tuple(mesh.shape.values())}"] = metrics_by_step
 print(json.dumps({"errors": errors, "losses": losses}))
 """
 
 
 def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
-    """Splash and dense with rows and heads of their own on each device; and train steps, all dropout on, by flash.
+    """Compares splash and dense attention by values and gradients, and flash by train steps with all dropout on.
 
     Heads divide over `tensor`, and don't. Splash and flash are interpreted.
     """
-    found = on_eight_devices(SCRIPT)
-    assert len(found["errors"]) == 4 + 2 * 4 * 4 and max(found["errors"]) < 1e-5
-    expected, *losses = found["losses"].values()
+    output = on_eight_devices(SCRIPT)
+    assert len(output["errors"]) == 4 + 2 * 4 * 4 and max(output["errors"]) < 1e-5
+    expected, *losses = output["losses"].values()
     assert len(losses) == 2
     for ours, theirs in zip(sum(losses, []), expected * 2, strict=True):
         assert ours[0] == pytest.approx(theirs[0], abs=1e-5)

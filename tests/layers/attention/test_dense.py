@@ -1,4 +1,4 @@
-"""Attention: dense is the equation and stays inside segments; each kernel gives dense's values and gradients."""
+"""Tests that dense attention is the equation, within segments, and that each kernel has its values and gradients."""
 
 import functools
 import re
@@ -18,7 +18,7 @@ from jaxft.layers.dropout import DropoutSeed, draw_keep_mask, hash_attention_wei
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
-    """Scores far apart, a row that is all padding: outputs and gradients are finite, and nothing leaks."""
+    """Has scores that are far from each other and a row that is all padding."""
     segment_ids = jnp.array([[1, 1, 1, 2, 2, 0], [0, 0, 0, 0, 0, 0]], jnp.int32)
     keys = jax.random.split(jax.random.key(1), 3)
     q, k, v = (100 * jax.random.normal(key, (12, 8), jnp.float32).astype(dtype) for key in keys)
@@ -40,7 +40,7 @@ def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_and_its_gradient_are_those_of_the_equation(causal):
-    """Written out plainly, dropout mask included, and differentiated by jax."""
+    """Compares with the equation written out, dropout mask included, and differentiated by jax."""
     rows, length, heads, width, rate = 2, 7, 2, 8, 0.3
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(0))
     segment_ids = jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], jnp.int32)
@@ -60,39 +60,39 @@ def test_attention_and_its_gradient_are_those_of_the_equation(causal):
         options = {"num_heads": heads, "causal": causal, "rate": rate, "seed": seed, "site": 5}
         return dense_attention(q, k, v, segment_ids, **options)
 
-    (expected, back), (found, our_back) = jax.vjp(plain, q, k, v), jax.vjp(ours, q, k, v)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (expected, back), (actual, our_back) = jax.vjp(plain, q, k, v), jax.vjp(ours, q, k, v)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
     for ours_of, theirs_of in zip(our_back(pull), back(pull), strict=True):
         np.testing.assert_allclose(ours_of, theirs_of, atol=1e-5)
 
 
-@pytest.mark.parametrize(("every", "rows"), [(0, 4), (4, 4), (2, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize(("period", "rows"), [(0, 4), (4, 4), (2, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("causal", [False, True])
-def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(every, rows, causal):
-    """Also of a microbatch, whose rows are fewer than those that `every` counts."""
+def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(period, rows, causal):
+    """Includes microbatches, of fewer rows than the period."""
     length, block, heads, width = 12, 4, 2, 8
     crossing = [1] * 3 + [2] * 7 + [0] * 2
     inside = [1, 1, 2, 0, 3, 3, 3, 3, 4, 5, 5, 5]
-    segment_ids = jnp.array([crossing if every and row % every == 0 else inside for row in range(rows)])
+    segment_ids = jnp.array([crossing if period and row % period == 0 else inside for row in range(rows)])
     keys = jax.random.split(jax.random.key(3), 4)
     q, k, v, pull = (jax.random.normal(key, (rows * length, width)) for key in keys)
-    pull = jnp.where(segment_ids.reshape(-1, 1) > 0, pull, 0)  # what padding gives means nothing
+    pull = jnp.where(segment_ids.reshape(-1, 1) > 0, pull, 0)  # the output of padding means nothing
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
     options = {"num_heads": heads, "causal": causal, "rate": 0.3, "seed": seed, "site": 2}
     expected, back = jax.vjp(lambda *x: dense_attention(*x, segment_ids, **options), q, k, v)
-    found, our_back = jax.vjp(
-        lambda *x: dense_in_blocks(*x, segment_ids, block_length=block, whole_row_period=every, **options),
+    actual, our_back = jax.vjp(
+        lambda *x: dense_in_blocks(*x, segment_ids, block_length=block, whole_row_period=period, **options),
         q,
         k,
         v,
     )
     real = np.asarray(segment_ids).ravel() > 0
-    np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
+    np.testing.assert_allclose(actual[real], expected[real], atol=1e-5)
     for ours, theirs in zip(our_back(pull), back(pull), strict=True):
         np.testing.assert_allclose(ours[real], theirs[real], atol=1e-5)
 
 
-# The kernels where there is no TPU and no GPU.
+# The kernels for a machine without TPU or GPU.
 STAND_INS = {
     "splash": functools.partial(splash_attention, interpret=True),
     "flash": functools.partial(flash_attention, interpret=True),
@@ -102,9 +102,9 @@ STAND_INS = {
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("kernel", "rate"), [("splash", 0.0), ("flash", 0.0), ("flash", 0.3)])
 def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
-    """Rows of several blocks: segments that end inside and across blocks, padding, a row that is all padding.
+    """Has rows of several blocks: segments end inside blocks and cross them, and a row is all padding.
 
-    Weights are dropped as dense drops them, of rows whose place in the batch is not their place here.
+    Kernels drop the weights that dense attention drops, also in rows that are not the batch's first.
     """
     rows, length, heads, width = 3, 384, 2, 32
     place = np.arange(length)
@@ -118,29 +118,29 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
     segment_ids = jnp.asarray(segment_ids, jnp.int32)
     keys = jax.random.split(jax.random.key(0), 4)
     q, k, v, pull = (2 * jax.random.normal(key, (rows * length, heads * width)) for key in keys)
-    options, drawn = (
+    options, dropout = (
         {"num_heads": heads, "causal": causal},
         {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7},
     )
-    given = [hash_attention_weights(rows, heads, length, **drawn)] if rate else []
-    drawn |= {"rate": rate}
+    hashes = [hash_attention_weights(rows, heads, length, **dropout)] if rate else []
+    dropout |= {"rate": rate}
 
     def compute(function):
         out, back = jax.vjp(jax.jit(function), q, k, v)
         return out, *back(pull)
 
-    expected = compute(lambda *x: dense_attention(*x, segment_ids, **options, **drawn))
+    expected = compute(lambda *x: dense_attention(*x, segment_ids, **options, **dropout))
     if rate:
         options |= {"rate": rate}
-    found = compute(lambda *x: STAND_INS[kernel](*x, segment_ids, *given, **options))
-    for ours, theirs in zip(found, expected, strict=True):
+    actual = compute(lambda *x: STAND_INS[kernel](*x, segment_ids, *hashes, **options))
+    for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("kernel", "platform"), [(splash_attention, "tpu"), (flash_attention, "cuda")])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, causal):
-    """As far as that goes without the platform: heads of 32, as MiniLM's, and no scores of all heads."""
+    """Lowers heads of 32, as MiniLM's, without the platform, and holds no scores of all heads."""
     hashes = [jax.ShapeDtypeStruct((2, 12, 512), jnp.uint32)] if platform == "cuda" else []
     rate = {"rate": 0.1} if hashes else {}
 
@@ -159,14 +159,14 @@ def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, caus
 
 
 def test_flash_sees_no_block_that_no_segment_is_common_to():
-    """Blocks by the ids that they hold; the padding of a row's end is one more segment, after all others."""
+    """Counts the padding at a row's end as one more segment, after all others."""
     place = np.arange(256)
     ids = np.stack([np.select([place < 64, place < 70, place < 130], [1, 2, 3]), np.ones(256), np.zeros(256)])
     ids = jnp.asarray(ids, jnp.int32)
     x = jnp.zeros((3 * 256, 32))
-    found = [_Grid(x, ids, 1, causal, 0.0, False).block_ranges(over_keys=True) for causal in (False, True)]
-    assert found[0].tolist() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
-    assert found[1].tolist() == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
+    ranges = [_Grid(x, ids, 1, causal, 0.0, False).block_ranges(over_keys=True) for causal in (False, True)]
+    assert ranges[0].tolist() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
+    assert ranges[1].tolist() == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
         ("flash", {"head_width": 80}, "heads of 16, 32, 64 or 128, not 80"),
     ],
 )
-def test_what_a_kernel_cannot_compute_is_said(kernel, change, message):
+def test_a_kernel_names_its_obstacle(kernel, change, message):
     shape = {"length": 512, "head_width": 64, "dtype": jnp.dtype(jnp.bfloat16)}
-    found = find_obstacle(kernel, **(shape | change))
-    assert found is None if message is None else message in found
+    obstacle = find_obstacle(kernel, **(shape | change))
+    assert obstacle is None if message is None else message in obstacle

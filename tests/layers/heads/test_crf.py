@@ -1,4 +1,4 @@
-"""The CRF's likelihood, gradient, best paths and probabilities are those of all label sequences, written out."""
+"""Tests the CRF's likelihood, gradient, best paths and probabilities against all label sequences, written out."""
 
 import itertools
 
@@ -33,8 +33,8 @@ def random_chain(rng, num_labels: int) -> Chain:
     return Chain(*(rng.normal(size=shape).astype(np.float32) * 2 for shape in shapes))
 
 
-def packed(rng, num_labels: int, rows: int = 2):
-    """Rows of a few segments with gaps before, between and after their words, and where each segment's words are."""
+def pack_chains(rng, num_labels: int, rows: int = 2):
+    """Makes rows of a few segments with gaps between words; also returns the row and slots of each segment's words."""
     weights, segments = np.zeros((rows, LENGTH), np.float32), np.zeros((rows, LENGTH), np.int32)
     chains = []
     for row in range(rows):
@@ -50,8 +50,8 @@ def packed(rng, num_labels: int, rows: int = 2):
     return emissions, labels, weights, segments, chains
 
 
-def path_scores(emissions, chain) -> tuple[np.ndarray, np.ndarray]:
-    """All label sequences [P, n] for emissions [n, C], and their scores [P], in float64."""
+def score_paths(emissions, chain) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all label sequences [P, n] for emissions [n, C], and their scores [P], in float64."""
     count, num_labels = emissions.shape
     paths = np.array(list(itertools.product(range(num_labels), repeat=count)))
     scores = emissions.astype(np.float64)[np.arange(count), paths].sum(axis=1)
@@ -63,48 +63,48 @@ def path_scores(emissions, chain) -> tuple[np.ndarray, np.ndarray]:
 @settings(deadline=None, max_examples=40)
 @given(SEEDS, st.sampled_from([2, 3]))
 def test_likelihood_and_gradient_are_those_of_all_paths(seed, num_labels):
-    """The gradient: expected minus observed counts of emissions, transitions, starts and ends."""
+    """The gradient is expected minus observed counts of emissions, transitions, starts and ends."""
     rng = np.random.default_rng(seed)
-    emissions, labels, weights, segments, chains = packed(rng, num_labels)
+    emissions, labels, weights, segments, chains = pack_chains(rng, num_labels)
     chain = random_chain(rng, num_labels)
-    want, d_emissions = 0.0, np.zeros(emissions.shape)
+    expected_loss, d_emissions = 0.0, np.zeros(emissions.shape)
     d_chain = Chain(*(np.zeros(scores.shape) for scores in chain))
     for row, slots in chains:
-        paths, scores = path_scores(emissions[row, slots], chain)
+        paths, scores = score_paths(emissions[row, slots], chain)
         gold = labels[row, slots]
         probability = np.exp(scores - np.logaddexp.reduce(scores))
         probability[(paths == gold).all(axis=1)] -= 1
-        want += np.logaddexp.reduce(scores) - scores[(paths == gold).all(axis=1)][0]
+        expected_loss += np.logaddexp.reduce(scores) - scores[(paths == gold).all(axis=1)][0]
         np.add.at(d_emissions[row], (slots, paths), probability[:, None])
         np.add.at(d_chain.start, paths[:, 0], probability)
         np.add.at(d_chain.end, paths[:, -1], probability)
         np.add.at(d_chain.transitions, (paths[:, :-1], paths[:, 1:]), probability[:, None])
     loss, gradients = loss_and_gradients(emissions, chain, labels, weights, segments)
-    np.testing.assert_allclose(loss, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(gradients[0], d_emissions, atol=1e-5)
-    for found, expected in zip(gradients[1], d_chain, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for actual, expected in zip(gradients[1], d_chain, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_likelihood_and_gradients_are_torchs():
-    """Of packed rows with six labels, too many for all paths: the forward algorithm in float64 and its autograd."""
+    """Compares with the forward algorithm in float64 and its autograd, for more labels than all paths allow."""
     rng = np.random.default_rng(4)
-    emissions, labels, weights, segments, chains = packed(rng, 6, rows=8)
+    emissions, labels, weights, segments, chains = pack_chains(rng, 6, rows=8)
     chain = random_chain(rng, 6)
     theirs = [torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in (emissions, *chain)]
     scores, transitions, start, end = theirs
-    want = 0
+    expected_loss = 0
     for row, slots in chains:
         words, gold = scores[row, slots], torch.tensor(labels[row, slots]).long()
         alpha = start + words[0]
         for word in words[1:]:
             alpha = torch.logsumexp(alpha[:, None] + transitions, 0) + word
         path = words[range(len(gold)), gold].sum() + transitions[gold[:-1], gold[1:]].sum()
-        want += torch.logsumexp(alpha + end, 0) - path - start[gold[0]] - end[gold[-1]]
-    want.backward()
+        expected_loss += torch.logsumexp(alpha + end, 0) - path - start[gold[0]] - end[gold[-1]]
+    expected_loss.backward()
     loss, (d_emissions, d_chain) = loss_and_gradients(emissions, chain, labels, weights, segments)
     assert len(chains) > 8 and max(len(slots) for _, slots in chains) > 3
-    np.testing.assert_allclose(loss, want.item(), rtol=1e-6)
+    np.testing.assert_allclose(loss, expected_loss.item(), rtol=1e-6)
     for ours, expected in zip((d_emissions, *d_chain), theirs, strict=True):
         np.testing.assert_allclose(ours, expected.grad.numpy(), atol=1e-5)
 
@@ -123,21 +123,21 @@ def test_best_paths_and_probabilities_are_those_of_all_paths(seed, lengths, cons
         )
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     emissions = (rng.normal(size=(offsets[-1], 3)) * 3).astype(np.float32)
-    found, probabilities = find_best_paths(emissions, offsets, chain)
-    assert found.dtype == np.int32 and probabilities.dtype == np.float32
+    path, probabilities = find_best_paths(emissions, offsets, chain)
+    assert path.dtype == np.int32 and probabilities.dtype == np.float32
     for first, last in itertools.pairwise(offsets):
         if first == last:
             continue
-        paths, scores = path_scores(emissions[first:last], chain)
+        paths, scores = score_paths(emissions[first:last], chain)
         best = paths[scores.argmax()]
-        assert found[first:last].tolist() == best.tolist()
+        assert path[first:last].tolist() == best.tolist()
         share = np.exp(scores - np.logaddexp.reduce(scores))
-        want = [(share * (paths[:, at] == best[at])).sum() for at in range(last - first)]
-        np.testing.assert_allclose(probabilities[first:last], want, atol=1e-5)
+        expected = [(share * (paths[:, at] == best[at])).sum() for at in range(last - first)]
+        np.testing.assert_allclose(probabilities[first:last], expected, atol=1e-5)
 
 
 def test_many_sentences_and_long_ones(monkeypatch):
-    """Best in float64 too; how they are laid out changes nothing; constraints hold against strong emissions."""
+    """Paths are the best in float64 too, streams change nothing, and constraints hold against strong emissions."""
     rng = np.random.default_rng(0)
     labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
     start, transitions = tag_schemes.find_allowed_transitions(labels)
@@ -148,19 +148,19 @@ def test_many_sentences_and_long_ones(monkeypatch):
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     emissions = rng.normal(size=(offsets[-1], 5)).astype(np.float32)
     emissions[:, [2, 4]] += 500 * (rng.random((offsets[-1], 2)) < 0.5)
-    found = find_best_paths(emissions, offsets, chain)
-    assert ((found[1] >= 0) & (found[1] <= 1)).all()
-    assert (np.isin(found[0], [2, 4])).mean() > 0.3
+    best_labels, probabilities = find_best_paths(emissions, offsets, chain)
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert (np.isin(best_labels, [2, 4])).mean() > 0.3
     for first, last in itertools.pairwise(offsets):
         if first == last:
             continue
-        path, own = found[0][first:last], emissions[first:last].astype(np.float64)
+        path, words = best_labels[first:last], emissions[first:last].astype(np.float64)
         names = [labels[i] for i in path]
         assert tag_schemes.convert_tags_to_iob2(names, "iob2") == (names, [])
-        best = chain.start + own[0]
-        for emission in own[1:]:
+        best = chain.start + words[0]
+        for emission in words[1:]:
             best = (best[:, None] + chain.transitions).max(axis=0) + emission
-        score = chain.start[path[0]] + own[np.arange(len(own)), path].sum() + chain.end[path[-1]]
+        score = chain.start[path[0]] + words[np.arange(len(words)), path].sum() + chain.end[path[-1]]
         score += chain.transitions[path[:-1], path[1:]].sum()
         np.testing.assert_allclose(score, (best + chain.end).max(), rtol=1e-9)
 
@@ -169,14 +169,14 @@ def test_many_sentences_and_long_ones(monkeypatch):
     crf.compile_best_paths.cache_clear()
     label, probability = find_best_paths(emissions, offsets, chain)
     crf.compile_best_paths.cache_clear()
-    np.testing.assert_array_equal(label, found[0])
-    np.testing.assert_allclose(probability, found[1], atol=1e-5)
+    np.testing.assert_array_equal(label, best_labels)
+    np.testing.assert_allclose(probability, probabilities, atol=1e-5)
 
 
 def test_packing_padding_and_what_has_no_weight_change_nothing():
-    """Each chain alone in a row, other labels and broken numbers where no words are: one loss, one gradient."""
+    """Puts each chain into a row of its own, with other labels and broken numbers where no words are."""
     rng = np.random.default_rng(3)
-    emissions, labels, weights, segments, chains = packed(rng, 4, rows=6)
+    emissions, labels, weights, segments, chains = pack_chains(rng, 4, rows=6)
     chain = random_chain(rng, 4)
     loss, gradients = loss_and_gradients(emissions, chain, labels, weights, segments)
 
@@ -204,7 +204,7 @@ def test_packing_padding_and_what_has_no_weight_change_nothing():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_without_chain_scores_it_is_the_softmax(dtype):
     rng = np.random.default_rng(1)
-    emissions, labels, weights, segments, _ = packed(rng, 4, rows=6)
+    emissions, labels, weights, segments, _ = pack_chains(rng, 4, rows=6)
     emissions = jnp.asarray(emissions, dtype)
     zero = Chain(jnp.zeros((4, 4)), jnp.zeros(4), jnp.zeros(4))
     ours = negative_log_likelihood(emissions, labels, weights, segments, zero)
@@ -219,7 +219,7 @@ def test_without_chain_scores_it_is_the_softmax(dtype):
 
 
 def test_long_chains_keep_their_precision():
-    """512 words, scores in the hundreds: against float64."""
+    """Compares 512 words with scores in the hundreds with float64."""
     rng = np.random.default_rng(2)
     count = 512
     emissions = (rng.normal(size=(1, count, 5)) * 30 + 200).astype(np.float32)
@@ -236,6 +236,6 @@ def test_long_chains_keep_their_precision():
         path += chain.transitions[labels[0, at - 1], labels[0, at]] + np.float64(
             emissions[0, at, labels[0, at]]
         )
-    want = np.logaddexp.reduce(alpha + chain.end) - path - chain.end[labels[0, -1]]
-    assert want > 1
-    np.testing.assert_allclose(loss, want, rtol=1e-4)
+    expected = np.logaddexp.reduce(alpha + chain.end) - path - chain.end[labels[0, -1]]
+    assert expected > 1
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
