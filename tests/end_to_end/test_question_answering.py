@@ -300,7 +300,11 @@ def test_an_export_opens_in_transformers_and_answers_the_same(trained, folder, t
             "config.eval.metric='accuracy' was not measured; measured: exact_match, ",
         ),
         ("", {"data__format": "tsv"}, "format 'tsv' is not for questions"),
-        ("", {"loss__r_drop": 1.0}, "config.loss.r_drop=1.0: expected 0"),
+        (
+            "",
+            {"loss__r_drop": 1.0},
+            "config.loss.r_drop is a setting of token_classification and sequence_classification",
+        ),
     ],
 )
 def test_bad_data_and_settings(folder, tiny_bert, tmp_path, name, changed, message):
