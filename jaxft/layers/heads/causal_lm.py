@@ -8,11 +8,11 @@ from jaxft.layers.inputs import Inputs
 
 
 class LanguageModel(nnx.Module):
-    """A causal `backbone`, called like `GPT2`, whose `attend` scores the vocabulary."""
+    """A causal `backbone`, called like `GPT2`, whose `compute_logits` scores the vocabulary."""
 
     def __init__(self, backbone: nnx.Module):
         self.backbone = backbone
 
     def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
         """Returns the logits of the next token at each position, float32 `[R, L, V]`."""
-        return self.backbone.attend(self.backbone(inputs, dropout))
+        return self.backbone.compute_logits(self.backbone(inputs, dropout))

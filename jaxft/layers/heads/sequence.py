@@ -69,13 +69,13 @@ class SequenceClassifier(nnx.Module):
         rows, segments = starts.shape
         member = inputs.segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
         if self.pool in ("pooler", "cls", "last"):
-            x = self._single_states(inputs, starts, member, dropout)
+            x = self._select_states(inputs, starts, member, dropout)
         else:
             x = self._pool_segments(self.backbone(inputs, dropout), member)
         x = apply_dropout(x.reshape(rows * segments, -1), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, segments, -1)
 
-    def _single_states(
+    def _select_states(
         self, inputs: Inputs, starts: jax.Array, member: jax.Array, dropout: DropoutSeed | None
     ) -> jax.Array:
         """Returns the one state that represents each segment, `[R, S, D]`.
