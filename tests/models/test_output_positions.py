@@ -51,7 +51,7 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
     if kind == "tokens":
         outputs = model(inputs, dropout=seed, output_mask=weights > 0)
     elif kind == "words":
-        outputs = model.backbone.attend(model.backbone(inputs, seed, weights > 0))
+        outputs = model.backbone.compute_logits(model.backbone(inputs, seed, weights > 0))
     else:
         starts = np.stack([np.zeros(ROWS), (batch["segment_ids"] == 1).sum(1)], 1).astype(np.int32)
         outputs, weights = model(inputs, starts, dropout=seed), np.ones((ROWS, 2))

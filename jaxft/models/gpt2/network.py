@@ -283,7 +283,7 @@ class GPT2(nnx.Module):
         )
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
 
-    def attend(self, hidden: jax.Array) -> jax.Array:
+    def compute_logits(self, hidden: jax.Array) -> jax.Array:
         """Returns logits of the next token, float32 `[..., V]`, by the word embeddings (Press & Wolf, 2017).
 
         hidden: `[..., D]`.

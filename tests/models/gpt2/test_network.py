@@ -54,7 +54,7 @@ def compiled(**options):
     def loss(parameters, batch, seed):
         backbone = nnx.merge(graph, parameters)
         ids, segments = batch["input_ids"], batch["segment_ids"]
-        logits = backbone.attend(backbone(Inputs.from_batch(batch), seed))
+        logits = backbone.compute_logits(backbone(Inputs.from_batch(batch), seed))
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), ids[:, 1:, None], axis=-1)[..., 0]
         weights = (segments[:, 1:] > 0) & (segments[:, 1:] == segments[:, :-1])
         return -(scores * weights).sum(), logits
@@ -69,7 +69,7 @@ def forward(**options):
 
     def logits(parameters, batch, seed):
         backbone = nnx.merge(graph, parameters)
-        return backbone.attend(backbone(Inputs.from_batch(batch), seed))
+        return backbone.compute_logits(backbone(Inputs.from_batch(batch), seed))
 
     return jax.jit(logits)
 

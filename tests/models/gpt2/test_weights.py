@@ -75,7 +75,9 @@ def our_logits_and_gradients(graph, parameters, batch):
     def loss(tree):
         backbone = nnx.merge(graph, tree).backbone
         ids, segments = batch["input_ids"], batch["segment_ids"]
-        logits = backbone.attend(backbone(Inputs(ids, segments, batch["positions"], jnp.zeros_like(ids))))
+        logits = backbone.compute_logits(
+            backbone(Inputs(ids, segments, batch["positions"], jnp.zeros_like(ids)))
+        )
         scores = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), ids[:, 1:, None], axis=-1)[..., 0]
         return -(scores * segments[:, 1:]).sum(), logits
 
