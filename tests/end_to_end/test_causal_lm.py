@@ -336,7 +336,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
         ({"model__sizes": (("layers", 2),)}, r"config.model.sizes: \['layers'\] unknown; expected some of n_po"),
         ({"model__vocab_size": 100}, "vocab_size=100: a byte-level tokenizer has 256 bytes"),
         ({"model__sizes": (("n_positions", 16),)}, "max_length=32, but new:gpt2 has 16 positions"),
-        ({"loss__label_smoothing": 0.1}, "config.loss.label_smoothing is a setting of token_classification and sequence_"),
+        ({"loss__label_smoothing": 0.1}, "loss.label_smoothing is a setting of token_classification and"),
         ({"eval__metric": "f1"}, "metric='f1' was not measured; measured: bits_per_byte, byte_perplexity, loss"),
         ({"data__layout": "blocks", "data__stride": 2}, "so config.data.stride does not go with it"),
         ({"data__train": "demo:ner/train"}, "demo:ner/train: no such corpus of text"),
