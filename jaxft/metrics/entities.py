@@ -26,7 +26,7 @@ def strict_spans(tags: Sequence[str]) -> list[Span]:
     Raises:
       ValueError: a tag is not IOB2.
     """
-    return _spans(tags, _strict_run)
+    return _find_spans(tags, _strict_spans_of_run)
 
 
 def lenient_spans(tags: Sequence[str]) -> list[Span]:
@@ -39,10 +39,10 @@ def lenient_spans(tags: Sequence[str]) -> list[Span]:
     Raises:
       ValueError: a tag is not IOB2.
     """
-    return _spans(tags, _lenient_run)
+    return _find_spans(tags, _lenient_spans_of_run)
 
 
-def _spans(tags: Sequence[str], spans_of_run: Callable[[tuple[str, ...]], list[Span]]) -> list[Span]:
+def _find_spans(tags: Sequence[str], spans_of_run: Callable[[tuple[str, ...]], list[Span]]) -> list[Span]:
     # No entity crosses an O, so each run of other tags can be read by itself. Few distinct runs exist; caching their
     # spans makes seqeval's slow extraction cost next to nothing.
     spans, first = [], 0
@@ -55,13 +55,13 @@ def _spans(tags: Sequence[str], spans_of_run: Callable[[tuple[str, ...]], list[S
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _strict_run(run: tuple[str, ...]) -> list[Span]:
+def _strict_spans_of_run(run: tuple[str, ...]) -> list[Span]:
     _require_iob2(run)
     return [(entity.tag, entity.start, entity.end) for entity in Tokens(list(run), IOB2).entities]
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _lenient_run(run: tuple[str, ...]) -> list[Span]:
+def _lenient_spans_of_run(run: tuple[str, ...]) -> list[Span]:
     # seqeval's `get_entities` would import scikit-learn, scipy and pandas, which takes seconds.
     _require_iob2(run)
     spans: list[Span] = []

@@ -24,7 +24,7 @@ _FORMAT = 1  # part of the fingerprint: raise it when the same input would give 
 def encode_labelled_texts(
     examples: Sequence[LabelledText],
     labels: np.ndarray,
-    known: np.ndarray,
+    is_known: np.ndarray,
     tokenizer,
     *,
     max_length: int,
@@ -45,16 +45,16 @@ def encode_labelled_texts(
 
     Args:
       labels: `[N]` or `[N, C]`, int32 or float32, the label of each example.
-      known: bool `[N]`, False where an example has no label; its weight is 0.
+      is_known: bool `[N]`, False where an example has no label; its weight is 0.
       cache_dir: see `encode_sentences`.
 
     Raises:
       UserError: settings cannot work.
     """
-    pair = _has_pairs(examples)
-    frame = make_frame(tokenizer, pair)
+    has_pairs = _has_pairs(examples)
+    frame = make_frame(tokenizer, has_pairs)
     room = max_length - frame.size
-    smallest = room // 2 if pair else room
+    smallest = room // 2 if has_pairs else room
     if smallest < 1:
         raise UserError(
             f"config.data.max_length={max_length} leaves no room for text beside {frame.size} special tokens"
@@ -66,12 +66,14 @@ def encode_labelled_texts(
     path = None
     if cache_dir is not None:
         settings = [max_length, truncation, stride]
-        path = pathlib.Path(cache_dir) / f"{_fingerprint(examples, labels, known, tokenizer, settings)}.arrow"
+        path = (
+            pathlib.Path(cache_dir) / f"{_fingerprint(examples, labels, is_known, tokenizer, settings)}.arrow"
+        )
 
     def make_encoders() -> ChunkEncoders:
         sizes = (len(example.text) + len(example.pair or "") for example in examples)
         cut = functools.partial(cut_into_windows, room=room, truncation=truncation, stride=stride or 0)
-        encode = functools.partial(_encode, examples, labels, known, tokenizer, frame, cut)
+        encode = functools.partial(_encode, examples, labels, is_known, tokenizer, frame, cut)
         return {
             indices: functools.partial(encode, indices) for indices in split_by_size(sizes, CHUNK_CHARACTERS)
         }
@@ -84,11 +86,11 @@ def _has_pairs(examples: Sequence[LabelledText]) -> bool:
 
 
 def _fingerprint(
-    examples: Sequence[LabelledText], labels: np.ndarray, known: np.ndarray, tokenizer, settings: list
+    examples: Sequence[LabelledText], labels: np.ndarray, is_known: np.ndarray, tokenizer, settings: list
 ) -> str:
     header = [_FORMAT, "labelled", describe_tokenizer(tokenizer), settings, str(labels.dtype), labels.shape]
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(labels).tobytes() + known.tobytes())
+    digest.update(np.ascontiguousarray(labels).tobytes() + is_known.tobytes())
     for example in examples:
         digest.update(repr((example.text, example.pair)).encode())
     return digest.hexdigest()
@@ -97,7 +99,7 @@ def _fingerprint(
 def _encode(
     examples: Sequence[LabelledText],
     labels: np.ndarray,
-    known: np.ndarray,
+    is_known: np.ndarray,
     tokenizer,
     frame: Frame,
     cut: Callable[[list[int], list[int]], list[tuple[list[int], list[int]]]],
@@ -106,7 +108,7 @@ def _encode(
     """Yields the windows of the examples `indices` in one table; `cut` is `cut_into_windows`."""
     input_ids, types = array.array("i"), array.array("i")  # a tenth of the memory of lists
     lengths, owners, weights, lost_counts = [], [], [], []
-    pair = _has_pairs(examples)
+    has_pairs = _has_pairs(examples)
     tokens = _tokenize_examples(examples[indices.start : indices.stop], tokenizer)
     for owner, (first, second) in enumerate(tokens, indices.start):
         if not frame.size + len(first) + len(second):  # an empty text, and no special tokens either
@@ -116,11 +118,11 @@ def _encode(
         for first_piece, second_piece in windows:
             ids = frame.join_ids(first_piece, second_piece)
             input_ids.extend(ids)
-            if pair:
+            if has_pairs:
                 types.extend(frame.join_types(len(first_piece), len(second_piece)))
             lengths.append(len(ids))
             owners.append(owner)
-            weights.append(known[owner] / len(windows))
+            weights.append(is_known[owner] / len(windows))
             lost_counts.append(lost)
     offsets = offsets_from_lengths(np.asarray(lengths, np.int64))
     owner = np.asarray(owners, np.int32)
@@ -132,7 +134,7 @@ def _encode(
         "weights": pa.array(np.asarray(weights, np.float32)),
         "lost": pa.array(np.asarray(lost_counts, np.int32)),
     }
-    if pair:
+    if has_pairs:
         columns["token_type_ids"] = pa.LargeListArray.from_arrays(
             offsets, pa.array(np.asarray(types, np.int32))
         )

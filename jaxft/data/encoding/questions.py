@@ -52,7 +52,7 @@ def encode_questions(
     Raises:
       UserError: settings cannot work.
     """
-    frame = make_frame(tokenizer, pair=True)
+    frame = make_frame(tokenizer, has_pair=True)
     room = max_length - frame.size
     least_context = room - room // 2
     if room < 2:
@@ -81,7 +81,7 @@ def encode_questions(
 
 def max_question_tokens(tokenizer, max_length: int) -> int:
     """Returns how many tokens a question keeps at most: half of a window's room."""
-    return (max_length - make_frame(tokenizer, pair=True).size) // 2
+    return (max_length - make_frame(tokenizer, has_pair=True).size) // 2
 
 
 def default_stride(tokenizer, max_length: int) -> int:
@@ -89,7 +89,7 @@ def default_stride(tokenizer, max_length: int) -> int:
 
     It is a third of `max_length`, as the 128 of 384 in transformers' run_qa.py, or the most that is possible.
     """
-    room = max_length - make_frame(tokenizer, pair=True).size
+    room = max_length - make_frame(tokenizer, has_pair=True).size
     return min(max_length // 3, room - room // 2 - 1)
 
 
@@ -123,7 +123,9 @@ def _encode(
         question_ids = tokens.question_ids[: room // 2]
         # The position of the context in a window.
         context_start = len(frame.before) + len(question_ids) + len(frame.between)
-        spans = [token_span(answer, tokens.starts, tokens.ends) for answer in questions[owner].answers or ()]
+        spans = [
+            _find_token_span(answer, tokens.starts, tokens.ends) for answer in questions[owner].answers or ()
+        ]
         size = room - len(question_ids)
         window_labels = []
         for low in _window_starts(len(tokens.context_ids), size, stride):
@@ -173,7 +175,7 @@ def _tokenize_questions(questions: Sequence[Question], tokenizer) -> Iterator[_T
             yield _Tokens(encoding.ids, *contexts[question.context])
 
 
-def token_span(answer: Answer, starts: Sequence[int], ends: Sequence[int]) -> tuple[int, int] | None:
+def _find_token_span(answer: Answer, starts: Sequence[int], ends: Sequence[int]) -> tuple[int, int] | None:
     """Returns the first and the last token that hold characters of the answer, white space at its ends left out.
 
     Args:

@@ -84,16 +84,16 @@ class Frame(NamedTuple):
         return [*types.before, *first, *types.between, *second, *types.after]
 
 
-def make_frame(tokenizer, pair: bool) -> Frame:
+def make_frame(tokenizer, has_pair: bool) -> Frame:
     """Finds the special tokens that the tokenizer puts around one text, or around a text and its pair."""
-    [encoding] = tokenizer(["a"], ["a"] if pair else None, truncation=False, padding=False).encodings
+    [encoding] = tokenizer(["a"], ["a"] if has_pair else None, truncation=False, padding=False).encodings
     ids, types = encoding.ids, encoding.type_ids
     first = [index for index, text in enumerate(encoding.sequence_ids) if text == 0]
     second = [index for index, text in enumerate(encoding.sequence_ids) if text == 1]
     before = slice(0, first[0])
-    between = slice(first[-1] + 1, second[0]) if pair else slice(0, 0)
-    after = slice((second if pair else first)[-1] + 1, None)
-    second_type = types[second[0]] if pair else 0
+    between = slice(first[-1] + 1, second[0]) if has_pair else slice(0, 0)
+    after = slice((second if has_pair else first)[-1] + 1, None)
+    second_type = types[second[0]] if has_pair else 0
     token_types = TokenTypes(types[before], types[first[0]], types[between], second_type, types[after])
     return Frame(ids[before], ids[between], ids[after], token_types)
 
