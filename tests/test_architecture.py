@@ -47,14 +47,14 @@ def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
     }
-    found = []
+    imported = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) not in inner) for alias in node.names]
+            imported += [(alias.name, id(node) not in inner) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found += [(f"{node.module}.{alias.name}", id(node) not in inner) for alias in node.names]
-    return found
+            imported += [(f"{node.module}.{alias.name}", id(node) not in inner) for alias in node.names]
+    return imported
 
 
 def test_order_of_layers():
