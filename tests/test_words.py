@@ -1,4 +1,4 @@
-"""The measurable part of how we write: no banned names, docstrings that open with a verb, nothing public without one."""
+"""How we write, as far as it can be measured: no banned names, and docstrings that are there and open plainly."""
 
 import ast
 import collections

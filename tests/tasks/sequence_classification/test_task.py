@@ -345,7 +345,7 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
         (MULTI, [(), ()], {}, "the training data has 0 labels; two or more"),
         (NUMBER, [1.5] * 3, {}, "all labels of the training data are 1.5: there is nothing to learn"),
         (SINGLE, ["a", "b"], {"loss__class_weights": (("c", 2.0),)}, "class_weights names 'c', which is no label"),
-        (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "config.loss.focal_gamma is not for config.model.problem_type"),
+        (NUMBER, [1.0, 2.0], {"loss__focal_gamma": 2.0}, "loss.focal_gamma is not for config.model.problem_type"),
     ],
 )  # fmt: skip
 def test_labels_that_teach_nothing_are_refused(problem, labels, changed, message):
