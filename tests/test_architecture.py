@@ -96,6 +96,32 @@ def test_no_import_goes_in_a_circle():
         visit(module, ())
 
 
+def test_order_within_data():
+    level = {name: row for row, name in enumerate(("ragged", "demo", "sources", "encoding", "batching"))}
+    for path in (PACKAGE / "data").rglob("*.py"):
+        if path.parent == PACKAGE / "data" and path.stem == "__init__":
+            continue
+        folder = path.relative_to(PACKAGE / "data").with_suffix("").parts[0]
+        for name, _ in imports(path):
+            if name.startswith("jaxft.data.") and (other := name.split(".")[2]) != folder:
+                # Demo corpora and the readers of their examples know each other's types.
+                are_neighbours = {folder, other} == {"demo", "sources"}
+                assert are_neighbours or level[other] < level[folder], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("parent", ["tasks", "models"])
+def test_siblings_do_not_know_each_other(parent):
+    """Except several tasks on one backbone, and the registries."""
+    siblings = {path.name for path in (PACKAGE / parent).iterdir() if path.is_dir()} - {"__pycache__"}
+    for path in (PACKAGE / parent).rglob("*.py"):
+        folder = path.relative_to(PACKAGE / parent).parts[0]
+        if folder == "multi_task" or folder not in siblings:
+            continue
+        for name, _ in imports(path):
+            if name.startswith(f"jaxft.{parent}.") and (other := name.split(".")[2]) in siblings:
+                assert other == folder, f"{path} imports {name}"
+
+
 @pytest.mark.parametrize("folder", FORBIDDEN)
 def test_what_a_folder_must_not_know(folder):
     for path in (PACKAGE / folder).rglob("*.py"):
