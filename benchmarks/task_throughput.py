@@ -45,7 +45,12 @@ class Steps:
         trainer = make_trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
         loader = make_loader(
-            windows, rows=rows, max_length=length, pad_id=0, arrays=task.arrays, segments=task.max_segments
+            windows,
+            rows=rows,
+            max_length=length,
+            pad_id=0,
+            arrays=task.arrays,
+            max_segments=task.max_segments,
         )
         self._loader, _ = prune_outputs(net, loader, {0: windows}, steps=1000, microbatches=1)
         (shape,) = self._loader.shapes

@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     kind.add_argument("--topology", help="v5e:4x4 or another TPU slice that libtpu knows, or cpu:8")
     kind.add_argument("--scale", help="several topologies with commas between: a table of them")
     parser.add_argument("--sweep", action="store_true", help="compare meshes for --topology, recommend one")
-    parser.add_argument("--chip", help="reckon times and memory by this chip; default the topology's own")
+    parser.add_argument("--chip", help="compute times and memory by this chip; default the topology's own")
     parser.add_argument("--memory_gib", type=float, help="memory of a device, in place of its chip's")
     parser.add_argument("--rows_per_device", type=int, help="sets config.batch.rows by the number of devices")
     parser.add_argument("--labels", type=int, default=9, help="of a head of labels; data is not read")

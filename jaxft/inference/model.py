@@ -46,11 +46,11 @@ class Model:
     rows: int
 
     def loader(
-        self, windows: Windows, *, pack: bool, rows: int | None = None, block: int | None = None
+        self, windows: Windows, *, pack: bool, rows: int | None = None, block_length: int | None = None
     ) -> Batches:
         """Batches of `windows` in fixed order, of `rows` (default the run's).
 
-        Packed ones are all of one shape, with `block` 0 of the same for all windows.
+        Packed batches all have one shape; with `block_length` 0 it is the same for any windows.
         """
         rows = rows or self.rows
         return make_loader(
@@ -63,8 +63,8 @@ class Model:
             shuffle=False,
             pad_id=self.run.checkpoint.tokenizer.pad_token_id,
             arrays=self.task.arrays,
-            segments=self.task.max_segments,
-            block=block,
+            max_segments=self.task.max_segments,
+            block_length=block_length,
         )
 
     def compile(self, shapes: Sequence[Shape]) -> Mapping[Shape, Any]:
@@ -76,7 +76,7 @@ class Model:
         steps = self.compile([Shape(self.rows, self.run.config.data.max_length)])
 
         def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-            loader = self.loader(windows, pack=True, block=0)
+            loader = self.loader(windows, pack=True, block_length=0)
             for batch, arrays, _ in predict_batches(self.net, steps, self.parameters, loader):
                 yield batch, arrays
 

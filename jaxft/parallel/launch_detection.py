@@ -29,7 +29,7 @@ def join_processes(flags: argparse.Namespace) -> None:
     """Waits for all processes and starts jax's coordination service; does nothing if there is only one process.
 
     Args:
-        flags: those of `jaxft.cli.several_processes.add_flags`.
+        flags: those of `jaxft.cli.flags.add_process_flags`.
 
     Raises:
         UserError: a flag is wrong, or a process is missing; the message names it.

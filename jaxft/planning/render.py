@@ -33,7 +33,7 @@ def describe_estimate(estimate: Estimate) -> str:
         memory = f"temporaries {temporaries}; peak {_format_size(e.peak_bytes_per_device)}"
     if e.hbm_bytes_per_device:
         memory += f" of {_format_size(e.hbm_bytes_per_device)}"
-    unsplit = ", reckoned as if tensor split none" if e.mesh["tensor"] > 1 else ""
+    unsplit = ", computed as if tensor split none" if e.mesh["tensor"] > 1 else ""
     lines = [
         f"{e.topology}: {e.devices} x {e.device_kind}, mesh {format_mesh(e.mesh)}",
         f"step          {e.rows} rows of {e.length} in {e.accumulate} microbatches, {e.dtype}, remat {e.remat}",

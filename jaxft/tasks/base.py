@@ -34,8 +34,8 @@ class Split:
 class Task(Protocol):
     """The contract of a task: its data and their encoding, its head and loss, its predictions and metrics.
 
-    A task is a plain class with these attributes and methods; it inherits from nothing, and `jaxft.tasks.TASKS`
-    names it. The trainer calls them in this order:
+    A task is a plain class with these attributes and methods; `jaxft.tasks.registry` lists it. The
+    trainer calls them in this order:
 
     1. Data: `read`, `split_dev`, `find_labels` and `make_labels`. These are static, because an instance needs the
        labels that they find. Then `encode` and `check`, for each data set.
@@ -51,7 +51,7 @@ class Task(Protocol):
 
     Attributes:
       labels: names of the head's outputs; empty if the model predicts tokens of the vocabulary.
-      architectures: the model types that the task can train.
+      model_types: the model types that the task can train.
       reads_words: True if texts come as lists of words.
       predicts_tokens: True if the word embeddings are the output layer too.
       backbone_passes: passes through the backbone in a train step; R-Drop takes two.
@@ -63,7 +63,7 @@ class Task(Protocol):
     """
 
     labels: list[str]
-    architectures: tuple[str, ...]
+    model_types: tuple[str, ...]
     reads_words: bool
     predicts_tokens: bool
     backbone_passes: int

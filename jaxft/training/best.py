@@ -60,7 +60,7 @@ class BestTracker:
 
     Args:
       metric: the metric that chooses the best weights.
-      patience: evaluations without a better value after which training stops; 0 for never.
+      patience: evaluations without a better value after which training stops; None for never.
       progress: what `progress` returned at the checkpoint that the run goes on from; empty at the start.
 
     Attributes:
@@ -70,7 +70,7 @@ class BestTracker:
       stopped_early: whether training has stopped for lack of a better value.
     """
 
-    def __init__(self, metric: str, patience: int, progress: Mapping[str, Any]):
+    def __init__(self, metric: str, patience: int | None, progress: Mapping[str, Any]):
         self.metric, self.patience = metric, patience
         self.best, self.best_step = progress.get("best"), progress.get("best_step")
         self.worse = progress.get("worse", 0)

@@ -100,20 +100,20 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
     check_rows(mesh, config.eval.rows, "config.eval.rows")
 
-    # ---------------------------------------------------------------- data, checkpoint and tokenizer
+    # ---------------------------------------------------------------- data, base model and tokenizer
     task_type = task_class(config)
     train_rows = local_rows(mesh, config.batch.rows)
     local_shards = shards_of_rows(train_rows, config.batch.rows, config.data.shards)
-    train, splits = read_run_splits(task_type, config, local_shards, log)
-    checkpoint = open_base_model(config, lambda: task_type.iterate_texts(train[0].examples))
-    labels = collect_labels(task_type, train)
-    task = task_type(labels, head_dropout=resolve_head_dropout(config, checkpoint.hf_config), config=config)
-    train, splits = encode_splits(task, train, splits, checkpoint.tokenizer, config, log)
+    train_shards, splits = read_run_splits(task_type, config, local_shards, log)
+    base_model = open_base_model(config, lambda: task_type.iterate_texts(train_shards[0].examples))
+    labels = collect_labels(task_type, train_shards)
+    task = task_type(labels, head_dropout=resolve_head_dropout(config, base_model.hf_config), config=config)
+    train_shards, splits = encode_splits(task, train_shards, splits, base_model.tokenizer, config, log)
     selection_metric = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
-    length, pad_id = config.data.max_length, checkpoint.tokenizer.pad_token_id
+    length, pad_id = config.data.max_length, base_model.tokenizer.pad_token_id
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
-    options |= {"arrays": task.arrays, "segments": task.max_segments}
-    windows = {number: shard.windows for number, shard in train.items()}
+    options |= {"arrays": task.arrays, "max_segments": task.max_segments}
+    windows = {number: shard.windows for number, shard in train_shards.items()}
     loader = make_train_loader(windows, config, only=train_rows, **options)
     loaders = {
         name: make_loader(
@@ -143,31 +143,31 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
         log(warning)
 
     # ---------------------------------------------------------------- model, optimizer and initial state
-    sizes = resolve_sizes(config, checkpoint.hf_config)
+    sizes = resolve_sizes(config, base_model.hf_config)
     net = make_network(task, sizes, mesh)
     loader, output_share = prune_outputs(
         net, loader, windows, steps=total, microbatches=config.batch.accumulate
     )
     trainer = make_trainer(net, config, total=total, warmup=warmup)
-    data = processes.gather_by_shard(
+    fingerprints = processes.gather_by_shard(
         {number: shard_windows.fingerprint for number, shard_windows in windows.items()}
     )
-    data.append(splits["dev"].windows.fingerprint)
-    identity = make_identity(config, data, task.labels, checkpoint.tokenizer, loader.order())
+    fingerprints.append(splits["dev"].windows.fingerprint)
+    identity = make_identity(config, fingerprints, task.labels, base_model.tokenizer, loader.order())
     processes.assert_same(identity | describe_local_devices())
-    checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
+    run_checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
     best_checkpoints = RunCheckpoints(workdir / "best", keep=1, log=log)
 
     def check_fit(meta: dict) -> TrainState:
         check_identity(meta, identity, workdir)
         return trainer.stacked
 
-    restored = checkpoints.restore(check_fit)
+    restored = run_checkpoints.restore(check_fit)
     if restored:
         step, state, meta = restored
         state = trainer.restored_state(state)
         progress = meta["progress"]
-        log(f"going on at step {step:,} of {total:,}, from {checkpoints.folder / str(step)}")
+        log(f"going on at step {step:,} of {total:,}, from {run_checkpoints.folder / str(step)}")
         if warning := describe_changed_versions(meta):
             log(warning)
     else:
@@ -177,12 +177,12 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
             log(f"weights: {config.init_from}")
         else:
             if config.model.init == "pretrained" and processes.count() > 1:
-                processes.assert_same({"pretrained weights": checksum_weights(checkpoint.folder)})
-            parameters, line = initial_parameters(net, config, checkpoint)
+                processes.assert_same({"pretrained weights": checksum_weights(base_model.folder)})
+            parameters, line = initial_parameters(net, config, base_model)
             log(line)
         state = trainer.new_state(parameters)
         del parameters  # frees memory: the state may have copies
-        save_model_files(workdir, checkpoint, task.labels)
+        save_model_files(workdir, base_model, task.labels)
     tracker = BestTracker(selection_metric, config.eval.patience, progress)
     trained = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.trainable))
     log(
@@ -227,11 +227,11 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
 
     def on_non_finite(at: int, batch: Batch, metrics: Mapping[str, float]) -> NoReturn:
         path = save_batch(workdir, at, batch)
-        checkpoints.wait()
+        run_checkpoints.wait()
         raise NonFiniteLoss(
             f"step {at}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; the batch is in {path}, "
-            f"the last good checkpoint is {checkpoints.steps()[-1] if checkpoints.steps() else 'the start'} in "
-            f"{checkpoints.folder}; lower config.optim.lr or raise config.optim.warmup"
+            f"the last good checkpoint is {run_checkpoints.steps()[-1] if run_checkpoints.steps() else 'the start'} in "
+            f"{run_checkpoints.folder}; lower config.optim.lr or raise config.optim.warmup"
         )
 
     train_log = TrainLog(
@@ -250,7 +250,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     with (
         contextlib.closing(run_log),
         batches,
-        _close_on_error(checkpoints, best_checkpoints),
+        _close_on_error(run_checkpoints, best_checkpoints),
         jax.transfer_guard("disallow"),
     ):
         for _, batch in batches:
@@ -280,7 +280,9 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
                             meta = make_best_meta(net.abstract, task.labels, values)
                             best_checkpoints.save(step, parameters, meta)
                         best_checkpoints.wait()  # a checkpoint of the run must not name weights that are not there
-                        if step in best_checkpoints.steps():
+                        if (
+                            step in best_checkpoints.steps()
+                        ):  # a save that fails, on a full disk say, only warns
                             tracker.record(values[selection_metric], step)
                     del parameters  # frees memory: averaged or stacked, they are copies
                     log(
@@ -295,9 +297,9 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
                 progress = tracker.progress() | train_log.progress()
                 with clock, compiles.ignored():
                     meta = {"identity": identity, "progress": progress, "versions": installed_versions()}
-                    checkpoints.save(step, map_parameter_dicts(stack, state), meta)
+                    run_checkpoints.save(step, map_parameter_dicts(stack, state), meta)
             if stopping:
-                raise _preempted(step, checkpoints)
+                raise _preempted(step, run_checkpoints)
         train_log.drain(keep=0)
         train_s, stall_s = train_log.train_seconds(), train_log.stall_seconds()
     late_compiles = compiles.count - compiled_before
@@ -305,7 +307,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
         log(
             f"warning: {late_compiles} compilations after the start; each made the devices wait, and is a bug"
         )
-    checkpoints.wait()
+    run_checkpoints.wait()
 
     # ---------------------------------------------------------------- the best weights, measured and kept
     parameters, best_step = _parameters_to_keep(net, state), tracker.best_step
@@ -320,7 +322,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     results = {}
     for name in [n for n in ("dev", "test") if n in splits]:
         if stop_asked():
-            raise _preempted(step, checkpoints)
+            raise _preempted(step, run_checkpoints)
         results[name] = write_evaluation(
             net,
             eval_steps,
@@ -328,14 +330,14 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
             splits[name],
             loaders[name],
             folder=workdir,
-            train=join_examples(train),
-            tokenizer=checkpoint.tokenizer,
+            train=join_examples(train_shards),
+            tokenizer=base_model.tokenizer,
             config=config,
             console=run_log.console,
             tune=name == "dev",
         )
     save_tuned(workdir, task.tuned)
-    checkpoints.close()
+    run_checkpoints.close()
     summary = {
         "steps": step,
         "best_step": best_step,
@@ -367,12 +369,12 @@ def _parameters_to_keep(net: Network, state: TrainState) -> dict[str, jax.Array]
     return stack({name: (trained | state.frozen)[name] for name in net.abstract})
 
 
-def _preempted(step: int, checkpoints: RunCheckpoints) -> Preempted:
+def _preempted(step: int, run_checkpoints: RunCheckpoints) -> Preempted:
     """Returns the exception that ends a run after SIGTERM, once the save under way is finished."""
-    checkpoints.wait()
-    newest = checkpoints.steps()[-1] if checkpoints.steps() else "none, so the start"
+    run_checkpoints.wait()
+    newest = run_checkpoints.steps()[-1] if run_checkpoints.steps() else "none, so the start"
     return Preempted(
-        f"SIGTERM at step {step}: the last checkpoint in {checkpoints.folder} is {newest}; "
+        f"SIGTERM at step {step}: the last checkpoint in {run_checkpoints.folder} is {newest}; "
         "the same command goes on from there"
     )
 
@@ -384,6 +386,6 @@ def _close_on_error(*folders: RunCheckpoints) -> Iterator[None]:
         yield
     except BaseException as error:
         if not processes.fails_alone(error):
-            for checkpoints in folders:
-                checkpoints.close()
+            for folder_checkpoints in folders:
+                folder_checkpoints.close()
         raise

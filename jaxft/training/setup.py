@@ -36,12 +36,12 @@ MAX_OUTPUT_SHARE = 0.9
 def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
     """Opens the model that a run of `config` starts from, as its task demands; see `open_pretrained_model`."""
     task = task_class(config)
-    return open_pretrained_model(config, texts, reads_words=task.reads_words, supported=task.architectures)
+    return open_pretrained_model(config, texts, reads_words=task.reads_words, supported=task.model_types)
 
 
 def describe_base_model(config: Settings) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains; see `describe_pretrained_model`."""
-    return describe_pretrained_model(config, task_class(config).architectures)
+    return describe_pretrained_model(config, task_class(config).model_types)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,7 +159,7 @@ def encode_splits(
         except UserError as error:
             if split.name in ("train", *others):
                 raise
-            raise UserError(f"{split.source}: {error}; or have fewer parts, of more text each") from None
+            raise UserError(f"{split.source}: {error}; or have fewer shards, of more text each") from None
 
     train = {number: encode(shard) for number, shard in train.items()}
     others = {name: encode(split) for name, split in others.items()}

@@ -1,4 +1,4 @@
-"""Data in parts, in one process (test_distributed.py has several): each example once an epoch, the labels of all."""
+"""Sharded data in one process (test_several_processes.py has several): each example once an epoch, labels of all."""
 
 import collections
 import json
@@ -94,7 +94,7 @@ def segments_of_an_epoch(config):
         seed=3,
         pad_id=0,
         arrays=task.arrays,
-        segments=task.max_segments,
+        max_segments=task.max_segments,
     )
     counts = collections.Counter()
     for step in range(loader.steps_per_epoch, 2 * loader.steps_per_epoch):
@@ -112,7 +112,7 @@ def segments_of_an_epoch(config):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_epoch_of_parts_has_the_windows_and_labels_of_the_whole(kind, config_for):
+def test_an_epoch_of_shards_has_the_windows_and_labels_of_the_whole(kind, config_for):
     unsharded, labels = segments_of_an_epoch(config_for(kind, data__shards=1))
     sharded, same = segments_of_an_epoch(config_for(kind))
     assert sum(unsharded.values()) >= 110 and sharded == unsharded
@@ -120,8 +120,8 @@ def test_an_epoch_of_parts_has_the_windows_and_labels_of_the_whole(kind, config_
 
 
 @pytest.mark.parametrize("kind", ["targets", "several"])
-def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
-    """Also where a step's scales depend on all parts' rows, and text is cut into blocks, a part's by themselves."""
+def test_a_run_learns_from_all_shards(kind, config_for, tmp_path, capsys):
+    """Also where a step's scales depend on all shards' rows, and text is cut into blocks, a shard's by themselves."""
     layout = {"data__layout": "blocks", "data__template": None} if kind == "targets" else {}
     config = config_for(kind, train__epochs=8.0, optim__lr=0.01, batch__accumulate=2, **layout)
     summary = train(config, tmp_path / "run")
@@ -136,7 +136,7 @@ def test_a_run_learns_from_all_parts(kind, config_for, tmp_path, capsys):
         assert summary["dev"]["slots/entity_f1"] > 0.5
 
 
-def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
+def test_several_processes_are_told_of_shards(config_for, folder, monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 2)
     pattern = f"{folder}/part-*.jsonl"
     for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
@@ -149,8 +149,8 @@ def test_several_processes_are_told_of_parts(config_for, folder, monkeypatch):
         assert len([line for line in lines if "deals them" in line]) == 1
 
 
-def test_of_labels_all_parts_count(config_for, tmp_path):
-    """A part without entities is no sign of a wrong column, nor are many labels beside one part's few texts."""
+def test_of_labels_all_shards_count(config_for, tmp_path):
+    """A shard without entities is no sign of a wrong column, nor are many labels next to one shard's few texts."""
     for index in range(3):
         texts = [{"text": f"a{row}", "intent": f"i{6 * index + row // 2}", "spans": []} for row in range(12)]
         if index == 0:
@@ -195,7 +195,7 @@ def test_of_labels_all_parts_count(config_for, tmp_path):
         ),
     ],
 )
-def test_settings_that_parts_do_not_go_with(kind, changed, message, config_for):
+def test_settings_that_shards_do_not_go_with(kind, changed, message, config_for):
     with pytest.raises(UserError, match=message):
         config_for(kind, **changed)
 
@@ -205,14 +205,14 @@ def test_settings_that_parts_do_not_go_with(kind, changed, message, config_for):
     [
         (
             "dev.jsonl",
-            r"dev.jsonl: 1 file for 3 parts; a part is one file or more: split the data into more",
+            r"dev.jsonl: 1 file for 3 shards; a shard is one file or more: split the data into more",
         ),
         ("", r"config.data.train='' leaves a data set out; give a file"),
         ("none-*.jsonl", r"none-\*.jsonl: no file matches"),
-        ("demo:ner/train", r"demo:ner/train: no file matches .*; only these have parts"),
+        ("demo:ner/train", r"demo:ner/train: no file matches .*; only these have shards"),
     ],
 )
-def test_data_that_has_no_parts(source, message, config_for, folder, monkeypatch):
+def test_data_that_has_no_shards(source, message, config_for, folder, monkeypatch):
     monkeypatch.chdir(folder)
     with pytest.raises(UserError, match=message):
         segments_of_an_epoch(config_for("words", data__train=source))
@@ -223,6 +223,6 @@ def test_a_part_that_is_too_short_is_named(config_for, tmp_path):
         (tmp_path / f"{index}.txt").write_text(text + "\n")
     config = config_for("documents", data__train=f"{tmp_path}/?.txt", data__layout="blocks")
     with pytest.raises(
-        UserError, match=r"\?.txt#3/3: the text has 4 tokens, .*; or have fewer parts, of more text each"
+        UserError, match=r"\?.txt#3/3: the text has 4 tokens, .*; or have fewer shards, of more text each"
     ):
         train(config, tmp_path / "run")

@@ -226,7 +226,7 @@ PARTS = 4
 
 @pytest.fixture(scope="module")
 def dealt(corpus, tmp_path_factory):
-    """A folder of files with the training data; folders of two processes, whose other files are no text; file to part.
+    """A folder of files with the training data; folders of two processes, whose other files are no text; file to shard.
 
     Persons are in one file only, so that one process alone knows all labels, and files are of different sizes.
     """
@@ -256,7 +256,7 @@ def dealt(corpus, tmp_path_factory):
 def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     train, dealt, corpus, command, flags, tmp_path
 ):
-    """With data in parts: of other processes' files there is but the size. One process with all parts trains alike.
+    """With sharded data: of other processes\' files there is but the size. One process with all shards trains the same.
 
     The first start ends by a SIGTERM to one process.
     """
@@ -291,16 +291,16 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     for key in ("steps", "padding_fraction", "late_compiles"):
         assert summaries[0][key] == summaries[1][key], key
     evaluations = [json.loads((run / "eval/test.json").read_text()) for run in (single, shared_run)]
-    # What the processes know of training, each of its part, is put together: labels, entities that were seen.
+    # What the processes know of training, each of its shard, is put together: labels, entities that were seen.
     assert len(evaluations[0]["metrics"]) == len(evaluations[1]["metrics"]) > 8
     assert (
         evaluations[0]["errors"]["gold"] == evaluations[1]["errors"]["gold"]
         and evaluations[0]["errors"]["gold"]["seen"] > 5
     )
-    for text in done.stdout, ends[0][1]:  # process 0 also tells what others found in their parts
+    for text in done.stdout, ends[0][1]:  # process 0 also tells what others found in their shards
         assert "warning: 5 of 45 sentences of dev stand" in text
         assert re.findall(r"^train: part-\*.conll#(\d/4): ", text, re.M) == [
-            f"{part}/4" for part in range(1, 5)
+            f"{shard}/4" for shard in range(1, 5)
         ]
 
     def count(path: pathlib.Path) -> int:
@@ -313,7 +313,7 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     for index, text in enumerate(fed):
         seen: dict[int, dict[int, list[int]]] = {}
         for step, windows, rows, seed in map(json.loads, text.splitlines()):
-            assert rows == 2  # of 8: each part feeds as many
+            assert rows == 2  # of 8: each shard feeds as many
             seen.setdefault(seed, {})[step] = windows
         shard_sizes = sizes[2 * index : 2 * index + 2]
         assert sum(shard_sizes) <= counts[index] <= sum(shard_sizes) + others

@@ -127,7 +127,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
 
     windows = task.encode(examples, tokenizer, values, cached=False)
     loader = make_loader(
-        windows, rows=2, max_length=LENGTH, pad_id=0, arrays=task.arrays, segments=task.max_segments
+        windows, rows=2, max_length=LENGTH, pad_id=0, arrays=task.arrays, max_segments=task.max_segments
     )
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)

@@ -79,7 +79,7 @@ class Batch(NamedTuple):
         or 0. If tokens are labelled also int32 `labels`, 0 where there is no loss, and float32 `weights`, 1
         where there is a label, else 0. If segments are labelled: `starts` as below, and the windows' columns
         `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment. Each of several tasks has
-        `NAME/labels` and `NAME/weights`, and there are `task_weights`, see `losses.step_scales`.
+        `NAME/labels` and `NAME/weights`, and there are `task_weights`, see `losses.cross_entropy.step_scales`.
       windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
       starts: int32 `[R, S]`, the slot where it begins, 0 for none.
       tokens: number of slots that are not padding.

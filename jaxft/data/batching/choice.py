@@ -23,8 +23,8 @@ def make_loader(
     pad_id: int,
     pack: bool = True,
     buckets: Sequence[int] | None = None,
-    block: int | None = None,
-    segments: int | None = None,
+    block_length: int | None = None,
+    max_segments: int | None = None,
     seed: int = 0,
     shuffle: bool = True,
     mix: Mix = WINDOWS_ONCE,
@@ -35,7 +35,8 @@ def make_loader(
     """Makes up rows of `windows` and returns their batches.
 
     Args:
-      rows, max_length, pack, buckets, block, segments: see `plan_rows`; with a mix, rows have one length and no blocks.
+      rows, max_length, pack, buckets, block_length, max_segments: see `plan_rows`; with a mix, rows have one length
+        and no blocks.
       pad_id, arrays, only: see `BatchLayout`.
       seed: of shuffling.
       shuffle: without it each window comes once an epoch, in a fixed order.
@@ -48,16 +49,16 @@ def make_loader(
     """
     if only is not None and len(only) == rows:
         only = None
-    layout = BatchLayout(pad_id, arrays, segments, only)
+    layout = BatchLayout(pad_id, arrays, max_segments, only)
     used_seed = seed if shuffle else None
-    sizes = {"rows": rows, "max_length": max_length, "pack": pack, "segments": segments}
+    sizes = {"rows": rows, "max_length": max_length, "pack": pack, "max_segments": max_segments}
     if shuffle and (mix.kind != "size" or mix.by_task):
         return Loader(windows, plan_mixed_rows(windows, mix, **sizes), layout, used_seed)
     chunk = chunk or chunked.CHUNK_WINDOWS
     if len(windows) <= chunk:
-        plan = plan_rows(windows.lengths, buckets=buckets, block=block, **sizes)
+        plan = plan_rows(windows.lengths, buckets=buckets, block_length=block_length, **sizes)
         return Loader(windows, plan, layout, used_seed)
-    if pack and block is None:
-        block = choose_block_length(windows.lengths, rows, max_length, segments)
-    plan_chunk = functools.partial(plan_rows, buckets=buckets, block=block, **sizes)
+    if pack and block_length is None:
+        block_length = choose_block_length(windows.lengths, rows, max_length, max_segments)
+    plan_chunk = functools.partial(plan_rows, buckets=buckets, block_length=block_length, **sizes)
     return chunked.make_chunked_loader(windows, chunk, plan_chunk, layout, used_seed)

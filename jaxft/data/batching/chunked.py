@@ -23,7 +23,7 @@ class ChunkedLoader:
 
     An epoch takes the chunks in an order drawn anew, and each as a `Loader` takes all: windows are shuffled within
     chunks, every window comes exactly once, and a chunk's last step may have empty rows. A batch is still a pure
-    function of seed and step. Without `layout.segments`, S is each chunk's own.
+    function of seed and step. Without `layout.max_segments`, S is each chunk's own.
 
     Attributes:
       windows: of all chunks.

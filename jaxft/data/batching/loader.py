@@ -32,7 +32,7 @@ class BatchLayout(NamedTuple):
 
     pad_id: int
     arrays: Mapping[str, ArraySpec]
-    segments: int | None = None
+    max_segments: int | None = None
     only: np.ndarray | None = None
 
 
@@ -132,7 +132,7 @@ class Loader:
 
     @functools.cached_property
     def _segments(self) -> int:
-        return self.layout.segments or int(np.diff(self.plan.rows.offsets).max(initial=1))
+        return self.layout.max_segments or int(np.diff(self.plan.rows.offsets).max(initial=1))
 
     def _epoch_plan(self, epoch: int) -> EpochPlan:
         number = epoch if self.seed is not None else 0

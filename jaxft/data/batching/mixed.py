@@ -96,14 +96,14 @@ def draw_mixed_epoch(
 
 
 def plan_mixed_rows(
-    windows: Windows, mix: Mix, *, rows: int, max_length: int, pack: bool, segments: int | None
+    windows: Windows, mix: Mix, *, rows: int, max_length: int, pack: bool, max_segments: int | None
 ) -> Plan:
     """Makes up rows of one data set each, all of one length, so that any rows can share a step.
 
     Args:
       windows: with a column `data_set`.
       mix: the proportions.
-      rows, max_length, pack, segments: as in `plan_rows`.
+      rows, max_length, pack, max_segments: as in `plan_rows`.
 
     Raises:
       UserError: a data set has no window, an epoch has fewer rows than data sets, or weights are not one for each.
@@ -121,7 +121,7 @@ def plan_mixed_rows(
     shape = Shape(rows, max_length)
     windows_of_set = [np.flatnonzero(set_of_window == index) for index in range(sets)]
     packed = [
-        pack_rows(lengths[set_windows], shape, segments) if pack else one_window_rows(len(set_windows))
+        pack_rows(lengths[set_windows], shape, max_segments) if pack else one_window_rows(len(set_windows))
         for set_windows in windows_of_set
     ]
     row_counts = np.array([len(rows_of_set.offsets) - 1 for rows_of_set in packed])

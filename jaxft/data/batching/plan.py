@@ -128,8 +128,8 @@ def plan_rows(
     max_length: int,
     pack: bool = True,
     buckets: Sequence[int] | None = None,
-    segments: int | None = None,
-    block: int | None = None,
+    max_segments: int | None = None,
+    block_length: int | None = None,
 ) -> Plan:
     """Makes up the rows of windows of these `lengths`, each of which comes exactly once an epoch.
 
@@ -139,8 +139,8 @@ def plan_rows(
       max_length: slots of a packed row.
       pack: whether windows share rows; else each row holds one, and has the length of its bucket.
       buckets: rising row lengths for `pack=False`; default powers of two up to `max_length`.
-      segments: windows that a packed row holds at most; default as many as fit.
-      block: length of the blocks of packed rows, 0 for whole rows (all batches then have one shape, whatever the
+      max_segments: windows that a packed row holds at most; default as many as fit.
+      block_length: slots of a block of packed rows, 0 for whole rows (all batches then have one shape, whatever the
         windows are); default the one that takes least time.
 
     Raises:
@@ -149,19 +149,19 @@ def plan_rows(
     lengths = lengths.astype(np.int64)
     period = 0
     if pack:
-        if block is None:
-            block = choose_block_length(lengths, rows, max_length, segments)
-        packed = pack_rows(lengths, Shape(rows, max_length, block), segments)
+        if block_length is None:
+            block_length = choose_block_length(lengths, rows, max_length, max_segments)
+        packed = pack_rows(lengths, Shape(rows, max_length, block_length), max_segments)
         count = len(packed.offsets) - 1
-        if block:
+        if block_length:
             period = choose_whole_row_period(packed.whole_rows, count, rows)
         edges, edge_of_row = [max_length], np.zeros(count, np.int64)
     else:
-        block, packed = 0, one_window_rows(len(lengths))
+        block_length, packed = 0, one_window_rows(len(lengths))
         edges = default_edges(max_length) if buckets is None else list(buckets)
         edge_of_row = bucket_index(lengths, edges)
     used = np.unique(edge_of_row)
-    shapes = tuple(Shape(rows, int(edges[index]), block, period) for index in used)
+    shapes = tuple(Shape(rows, int(edges[index]), block_length, period) for index in used)
     rows_of_shape = [np.flatnonzero(edge_of_row == index) for index in used]
     steps = [-(-len(shape_rows) // rows) for shape_rows in rows_of_shape]
     slots = sum(count * shape.slots for count, shape in zip(steps, shapes, strict=True))

@@ -57,9 +57,9 @@ class ShardedLoader:
         if least > 0.9 * most:
             return None
         return (
-            f"warning: parts are of different sizes: part {self.shard_steps.index(least) + 1} of {shards} has rows for "
-            f"{least:,} of an epoch's {most:,} steps; give files of more equal size, in number a multiple of "
-            f"config.data.shards={shards}, or have fewer parts"
+            f"warning: shards are of different sizes: shard {self.shard_steps.index(least) + 1} of {shards} has rows "
+            f"for {least:,} of an epoch's {most:,} steps; give files of more equal size, in number a multiple of "
+            f"config.data.shards={shards}, or have fewer shards"
         )
 
     def order(self) -> str:
@@ -111,7 +111,7 @@ def make_sharded_loader(
     seed: int,
     pad_id: int,
     only: np.ndarray,
-    segments: int | None = None,
+    max_segments: int | None = None,
     **options,
 ) -> ShardedLoader:
     """Makes up the rows of this process's shards, with facts that the processes tell each other.
@@ -129,7 +129,7 @@ def make_sharded_loader(
         for number, shard_lengths in lengths.items()
     }
     sample = np.concatenate([np.array(shard_sample, np.int64) for shard_sample in gather(samples)])
-    block = choose_block_length(sample, shard_rows, max_length, segments)
+    block = choose_block_length(sample, shard_rows, max_length, max_segments)
     loaders = {}
     for number, shard in sorted(windows.items()):
         [shard_seed] = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64).tolist()
@@ -143,9 +143,9 @@ def make_sharded_loader(
             only=only[(only >= first) & (only < end)] - first,
             seed=shard_seed,
             pad_id=pad_id,
-            block=block,
+            block_length=block,
             max_length=max_length,
-            segments=segments,
+            max_segments=max_segments,
             **options,
         )
     facts = {

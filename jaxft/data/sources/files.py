@@ -40,7 +40,7 @@ def split_shard_suffix(source: str) -> tuple[str, tuple[int, int] | None]:
         return source, None
     number, count = int(match["number"]), int(match["count"])
     if not 1 <= number <= count:
-        raise UserError(f"{source}: there is no part {number} of {count}; expected 1 to {count}")
+        raise UserError(f"{source}: there is no shard {number} of {count}; expected 1 to {count}")
     return match["source"], (number, count)
 
 
@@ -76,10 +76,10 @@ def find_files(source: object) -> list[str] | None:
         )
     if os.path.isdir(address):
         raise UserError(
-            f"{pattern}: a folder; to deal its files to parts, give a pattern such as {address}/*.txt"
+            f"{pattern}: a folder; to deal its files to shards, give a pattern such as {address}/*.txt"
         )
     if not paths:
-        hint = ", or hub:NAME/SPLIT; only these have parts" if shard else ""
+        hint = ", or hub:NAME/SPLIT; only these have shards" if shard else ""
         raise UserError(
             f"{pattern}: no file matches (in {os.getcwd()}); expected a pattern such as part-*.txt, in which only *, ? "
             f"and ** stand for other characters{hint}"
@@ -89,9 +89,9 @@ def find_files(source: object) -> list[str] | None:
     number, count = shard
     if len(paths) < count:
         raise UserError(
-            f"{pattern}: {len(paths)} {'file' if len(paths) == 1 else 'files'} for {count} parts; a part is one file "
+            f"{pattern}: {len(paths)} {'file' if len(paths) == 1 else 'files'} for {count} shards; a shard is one file "
             "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-` does "
-            "where an item is a line; for CoNLL see README, Several hosts), or have fewer parts (config.data.shards)"
+            "where an item is a line; for CoNLL see README, Several hosts), or have fewer shards (config.data.shards)"
         )
     return deal_files(paths, [os.path.getsize(path) for path in paths], count)[number - 1]
 
@@ -99,8 +99,8 @@ def find_files(source: object) -> list[str] | None:
 def filtered_shard_error(source: str, record_filter: str) -> UserError:
     """Returns the error for a source that has both a shard and a filter of records."""
     return UserError(
-        f"{source}: ?{record_filter} chooses records, which no part is made of; write those to files, "
-        "and deal these to parts"
+        f"{source}: ?{record_filter} chooses records, which no shard is made of; write those to files, "
+        "and deal these to shards"
     )
 
 

@@ -179,7 +179,7 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
     dataset = _load(address, split)
     number, count = shard or (1, 1)
     if shard and len(dataset) < count:
-        raise UserError(f"{address}: {len(dataset)} rows for {count} parts; have fewer (config.data.shards)")
+        raise UserError(f"{address}: {len(dataset)} rows for {count} shards; have fewer (config.data.shards)")
     start, end = (number - 1) * len(dataset) // count, number * len(dataset) // count
     numbered = enumerate(dataset.select(range(start, end)), start + 1)  # other rows stay unread in their file
     rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in numbered)

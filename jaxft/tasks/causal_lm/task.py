@@ -54,7 +54,7 @@ class CausalLM:
     Predictions are the `Scores` of a split.
     """
 
-    architectures = ("gpt2",)
+    model_types = ("gpt2",)
     reads_words = False
     predicts_tokens = True
     arrays = TOKEN_LABELS

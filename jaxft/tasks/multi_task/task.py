@@ -61,7 +61,7 @@ class MultiTask:
     share * (exp(-s) * mean + s / 2), with half of exp(-s) for numbers (Kendall et al. 2018, equation 10).
     """
 
-    architectures = ("bert",)
+    model_types = ("bert",)
     reads_words = False
     predicts_tokens = False
 

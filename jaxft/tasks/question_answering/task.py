@@ -44,7 +44,7 @@ class QuestionAnswering:
     without an answer.
     """
 
-    architectures = ("bert",)
+    model_types = ("bert",)
     reads_words = False
     backbone_passes = 1
     predicts_tokens = False

@@ -56,7 +56,7 @@ class SequenceClassification:
     Predictions are scores, float64 [texts, C]. A text in several windows gets the mean of their logits.
     """
 
-    architectures = ("bert", "gpt2")
+    model_types = ("bert", "gpt2")
     reads_words = False
     predicts_tokens = False
     compares_with_train = False

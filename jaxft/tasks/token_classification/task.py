@@ -55,7 +55,7 @@ class TokenClassification:
     Predictions are a `Prediction` for each sentence.
     """
 
-    architectures = ("bert", "gpt2")
+    model_types = ("bert", "gpt2")
     reads_words = True
     predicts_tokens = False
     arrays = TOKEN_LABELS

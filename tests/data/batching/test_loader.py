@@ -126,7 +126,7 @@ def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, 
 )
 def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, shuffle, most, chunk):
     lengths = np.random.default_rng(0).permutation(short + long)
-    loader = loader_of(lengths, 128, rows=rows, shuffle=shuffle, segments=most, chunk=chunk)
+    loader = loader_of(lengths, 128, rows=rows, shuffle=shuffle, max_segments=most, chunk=chunk)
     [shape] = loader.shapes
     assert shape.block_length in (0, 32, 64) and (
         shape.whole_row_period == 0 or rows % shape.whole_row_period == 0

@@ -48,7 +48,7 @@ def test_every_data_set_goes_through_complete_passes(lengths, rows, pack, kind_b
     kind, by_task = kind_by_task
     weights = tuple(float(index + 1) for index in range(len(lengths))) if kind == "weights" else ()
     windows, mix = windows_of(lengths), Mix(kind, 5.0, weights, by_task)
-    options = OPTIONS | {"rows": rows, "segments": 4, "pack": pack}
+    options = OPTIONS | {"rows": rows, "max_segments": 4, "pack": pack}
     try:
         loader = make_loader(windows, mix=mix, **options)
     except UserError as error:
@@ -116,7 +116,7 @@ def test_many_windows_come_in_chunks(monkeypatch):
     labels = np.arange(200, dtype=np.float32).reshape(100, 2)
     rows = rows.append_column("labels", pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), 2))
     windows = Windows(rows.append_column("weights", pa.array(np.ones(100, np.float32))))
-    options = OPTIONS | {"rows": 4, "segments": 2, "arrays": segment_labels(np.float32, (2,))}
+    options = OPTIONS | {"rows": 4, "max_segments": 2, "arrays": segment_labels(np.float32, (2,))}
     loader, upper = (make_loader(windows, **options, only=only) for only in (None, np.array([0, 1])))
     assert isinstance(loader, ChunkedLoader)
     epochs = []

@@ -112,7 +112,7 @@ def test_shards_are_shuffled_by_themselves_and_a_short_ones_rows_are_spread():
     empty = [(loader.batch(step).windows < 0).all(axis=1).sum() for step in range(loader.steps_per_epoch)]
     assert max(empty) == 1 and sum(empty) == 3 and loader.uneven_warning() is None
     [loader] = loaders([windows_of([20] * count) for count in (240, 120)], [range(2)], 2)
-    warning = "warning: parts are of different sizes: part 2 of 2 has rows for 20 of an epoch's 40 steps; give files of"
+    warning = "warning: shards are of different sizes: shard 2 of 2 has rows for 20 of an epoch's 40 steps; give files"
     assert loader.uneven_warning().startswith(warning)
 
 

@@ -72,12 +72,12 @@ def test_rows_of_the_hub_can_be_filtered_and_sharded(monkeypatch):
         [("C", "hub:org/name/train:2")],
     ]
     with pytest.raises(
-        UserError, match=r"\?lang=de chooses records, which no part is made of; write those to files"
+        UserError, match=r"\?lang=de chooses records, which no shard is made of; write those to files"
     ):
         read_texts("hub:org/name/train?lang=de#2/2")
-    with pytest.raises(UserError, match="hub:org/name/train: 2 rows for 3 parts; have fewer"):
+    with pytest.raises(UserError, match="hub:org/name/train: 2 rows for 3 shards; have fewer"):
         read_texts("hub:org/name/train#1/3")
-    with pytest.raises(UserError, match="there is no part 3 of 2"):
+    with pytest.raises(UserError, match="there is no shard 3 of 2"):
         read_texts("hub:org/name/train#3/2")
 
 

@@ -113,7 +113,7 @@ def mean_loss(*, pack=True):
         "pack": pack,
         "buckets": [LENGTH],
         "arrays": net.task.arrays,
-        "segments": net.task.max_segments,
+        "max_segments": net.task.max_segments,
     }
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
@@ -175,7 +175,7 @@ def test_packed_loss_gradients_and_answers_equal_unpacked():
             "pack": pack,
             "buckets": [LENGTH],
             "arrays": net.task.arrays,
-            "segments": net.task.max_segments,
+            "max_segments": net.task.max_segments,
         }
         loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
         batches = [loader.batch(number) for number in range(loader.steps_per_epoch)]

@@ -99,7 +99,7 @@ def gradient_of(net):
 def mean_loss(net, gradient, parameters, windows, *, pack=True):
     """Returns (loss, its gradient) over all windows, from batches of one shape."""
     task = net.task
-    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "segments": task.max_segments}
+    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "max_segments": task.max_segments}
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     losses, gradients = zip(*results, strict=True)
@@ -188,7 +188,7 @@ def collected(net, parameters, split):
         shuffle=False,
         pad_id=0,
         arrays=task.arrays,
-        segments=task.max_segments,
+        max_segments=task.max_segments,
     )
     steps = compile_eval(net, set(loader.shapes))
     placed = {name: jnp.asarray(value) for name, value in parameters.items()}
@@ -217,7 +217,7 @@ def test_pools_read_only_their_own_segment():
     nets = {pool: network(v) for pool, v in values.items()}
     net = nets["cls"]
     windows = net.task.encode(examples(SINGLE, False, 3, 4), tokenizer(), values["cls"], cached=False)
-    loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
+    loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, max_segments=4)
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
     inputs = Inputs.from_batch(batch)
@@ -244,7 +244,7 @@ def test_dropout_is_on_before_the_head_too():
     net, parameters = network(values), parameters_of("pooler")
     windows = net.task.encode(examples(SINGLE, False), tokenizer(), values, cached=False)
     batch = (
-        make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, segments=4)
+        make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, max_segments=4)
         .batch(0)
         .arrays
     )
