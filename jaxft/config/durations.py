@@ -36,13 +36,13 @@ def duration_steps(
         amount, unit = float(match[1]), match[2].rstrip("s")
         if not 0 <= amount < math.inf:
             raise ValueError
-    except (TypeError, ValueError):
+        scale = {"%": total / 100, "step": 1, "epoch": steps_per_epoch, "example": 1 / examples_per_step}
+        return round(amount * scale[unit])
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "
             "such as '10%', '100 steps', '0.5 epochs', '1000 examples'"
         ) from None
-    scale = {"%": total / 100, "step": 1, "epoch": steps_per_epoch, "example": 1 / examples_per_step}[unit]
-    return round(amount * scale)
 
 
 def total_steps(

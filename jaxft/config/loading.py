@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from ml_collections import ConfigDict
@@ -18,6 +18,13 @@ SECTIONS = ("model", "data", "batch", "train", "optim", "loss", "eval", "checkpo
 RECIPE = "recipe"  # the key of a YAML or JSON recipe that names the recipe it is based on
 _ADDRESS = re.compile(r"(.*?\.(?:py|json|ya?ml))(?::(.*))?", re.DOTALL)
 _OVERRIDE = re.compile(r"--config\.([\w.]+)=(.*)", re.DOTALL)
+
+
+class Entry(NamedTuple):
+    """A value as a recipe gives it, and the file that gives it."""
+
+    value: Any
+    where: str
 
 
 def load(
@@ -34,31 +41,33 @@ def load(
     Raises:
       UserError: no such file or recipe, an unknown key, a value of the wrong type or that no run can have.
     """
-    values, where = read_recipe(address), _ADDRESS.fullmatch(address)[1]
+    entries = read_recipe(address)
     typed = []
     for text in overrides:
         match = _OVERRIDE.fullmatch(text)
         if not match:
             raise UserError(f"{text}: expected an override such as --config.optim.lr=3e-5")
         typed.append((text, *match.groups()))
-    task = next((value for _, key, value in reversed(typed) if key == "task"), values.get("task"))
+    recipe_task = entries["task"].value if "task" in entries else None
+    task = next((value for _, key, value in reversed(typed) if key == "task"), recipe_task)
     if not task:
         raise UserError(
             f"--config {address}: config.task must be given, such as --config.task=token_classification"
         )
     schema = schema_of(task)
-    if values.get("task") not in (None, task):  # what its recipe left as it was goes with the old task
-        before = schema_of(values["task"]).declarations
-        values = {
-            key: value
-            for key, value in values.items()
-            if key in schema.declarations or key not in before or value != before[key].default
+    if recipe_task not in (None, task):  # what its recipe left as it was goes with the old task
+        before = schema_of(recipe_task)
+        entries = {
+            key: entry
+            for key, entry in entries.items()
+            if key in schema.declarations
+            or key not in before.declarations
+            or before.convert(key, *entry) != before.declarations[key].default
         }
-    values["task"] = task
-    values = {key: schema.convert(key, value, where) for key, value in values.items()}
+    values = {key: schema.convert(key, *entry) for key, entry in entries.items()} | {"task": task}
     for text, key, value in typed:
         values[key] = schema.convert(key, schema.parse(key, value, text), text)
-    return schema.build(values, where)
+    return schema.build(values, f"--config {address}")
 
 
 def recipe_name(address: str) -> str:
@@ -68,78 +77,151 @@ def recipe_name(address: str) -> str:
     return f"{stem}-{arg}" if arg else stem
 
 
-def read_recipe(address: str) -> dict[str, Any]:
-    """Returns the values of a recipe by key, unchecked. Raises `UserError` if there is no such recipe."""
+def read_recipe(address: str, where: str = "", readers: tuple[Path, ...] = ()) -> dict[str, Entry]:
+    """Returns the values of a recipe by key, unchecked.
+
+    Args:
+      address: see `load`.
+      where: what names the address, for messages.
+      readers: the files that are based on this recipe.
+
+    Raises:
+      UserError: there is no such recipe, it cannot be read, or it is based on itself.
+    """
+    where = where or f"--config {address}"
     match = _ADDRESS.fullmatch(address)
     path = Path(match[1] if match else address)
     if not path.is_file():
-        raise UserError(f"--config {address}: no file {path}; expected a recipe such as configs/ner.py")
+        raise UserError(f"{where}: no file {path}; expected a recipe such as configs/ner.py")
     if not match:
-        raise UserError(
-            f"--config {address}: expected a recipe in Python, YAML or JSON, or a run's config.json"
-        )
+        raise UserError(f"{where}: expected a recipe in Python, YAML or JSON, or a run's config.json")
     if path.suffix == ".py":
-        return flatten_values(_run_recipe(path, match[2]).to_dict())
-    if match[2]:
-        raise UserError(
-            f"--config {address}: only a Python recipe takes what follows the colon; leave it out"
-        )
-    return _read_values(path)
+        values, base = _run_recipe(path, match[2]), None
+    elif match[2]:
+        raise UserError(f"{where}: only a Python recipe takes what follows the colon; leave it out")
+    else:
+        values = _read_values(path)
+        base = values.pop(RECIPE, None)
+    entries = {key: Entry(value, str(path)) for key, value in flatten_values(values, str(path)).items()}
+    if base is None:
+        return entries
+    if not isinstance(base, str):
+        raise UserError(f"{path}: recipe takes text such as configs/ner.py:offline, found {base!r}")
+    readers = (*readers, path.resolve())
+    base = _find_base(base, path)
+    if (match := _ADDRESS.fullmatch(base)) and Path(match[1]).resolve() in readers:
+        raise UserError(f"{path}: recipe: {base} leads back to itself; name another recipe")
+    return read_recipe(base, f"{path}: recipe: {base}", readers) | entries
 
 
-def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested values by key: {"optim": {"lr": 5e-05}} and {"optim.lr": 5e-05} give {"optim.lr": 5e-05}."""
+def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str, Any]:
+    """Returns nested values by key: {"optim": {"lr": 5e-05}} and {"optim.lr": 5e-05} give {"optim.lr": 5e-05}.
+
+    Raises:
+      UserError: `values` is no mapping, or gives a setting in both ways; `where` says where the values stand.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected an object of settings, found {type_name(type(values))}")
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if key in SECTIONS and isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        if key in SECTIONS and isinstance(value, Mapping | None):  # None is an empty section of YAML
+            inner = {f"{key}.{name}": entry for name, entry in (value or {}).items()}
         elif key == "tasks" and isinstance(value, Mapping):
-            flat[key] = {
-                name: flatten_values(entry) if isinstance(entry, Mapping) else entry
-                for name, entry in value.items()
+            inner = {
+                key: {
+                    name: flatten_values(entry, f"{where}: config.tasks, {name}")
+                    if isinstance(entry, Mapping)
+                    else entry
+                    for name, entry in value.items()
+                }
             }
         else:
-            flat[str(key)] = value
+            inner = {str(key): value}
+        if repeated := flat.keys() & inner.keys():
+            raise UserError(f"{where}: config.{min(repeated)} is given twice; leave one out")
+        flat |= inner
     return flat
 
 
-def _read_values(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
+class _YamlLoader(yaml.SafeLoader):
+    """Reads YAML; refuses a key that is given twice, and a value that contains itself."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Composes a mapping, and checks its keys before others are merged into them."""
+        node = super().compose_mapping_node(anchor)
+        names = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value} is given twice", problem_mark=key.start_mark
+                    )
+                names.add(key.value)
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Constructs a mapping from the inside out, which fails for a value that contains itself."""
+        return super().construct_mapping(node, deep=True)
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    loader = _YamlLoader(text)
+    loader.name = path.name  # in messages
     try:
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _make_object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the items of a JSON object; raises ValueError for a key that is given twice."""
+    values = dict(items)
+    if len(values) < len(items):
+        keys = [key for key, _ in items]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)} is given twice")
+    return values
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    """Returns what a YAML or JSON file holds."""
+    form = "JSON" if path.suffix == ".json" else "YAML"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if form == "JSON":
+            values = json.loads(text, object_pairs_hook=_make_object)
+        else:
+            values = _parse_yaml(text, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not {form} of settings: nested too deeply") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not {form}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected an object of settings, found {type_name(type(values))}")
-    base = values.pop(RECIPE, None)
-    if base is None:
-        return flatten_values(values)
-    if not isinstance(base, str):
-        raise UserError(f"{path}: recipe takes text such as configs/ner.py:offline, found {base!r}")
-    return read_recipe(_find_base(base, path)) | flatten_values(values)
+    return values
 
 
 def _find_base(base: str, path: Path) -> str:
-    """The address of the recipe that `path` is based on: as it stands, or next to `path`."""
+    """Returns the address of the recipe that `path` is based on: as it stands, or next to `path`."""
     match = _ADDRESS.fullmatch(base)
     if match and not Path(match[1]).is_file() and (path.parent / match[1]).is_file():
         return str(path.parent / base)
     return base
 
 
-def _run_recipe(path: Path, arg: str | None) -> ConfigDict:
+def _run_recipe(path: Path, arg: str | None) -> dict[str, Any]:
+    """Returns the values of the `ConfigDict` that a Python recipe makes."""
     spec = importlib.util.spec_from_file_location(f"jaxft_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         config = module.get_config(arg) if arg else module.get_config()
+        if isinstance(config, ConfigDict):
+            return config.to_dict()
     except UserError:
         raise
     except Exception as error:  # whatever the user's own code may raise
         text = str(error).strip("\"'").replace("\n", " ")
         raise UserError(f"{path}: {type(error).__name__}: {text}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config returned {type_name(type(config))}, expected a ConfigDict")
-    return config
+    raise UserError(f"{path}: get_config returned {type_name(type(config))}, expected a ConfigDict")

@@ -8,6 +8,7 @@ from jaxft.config.settings import (
     Check,
     at_least,
     below_one,
+    is_finite,
     not_negative,
     optional_at_least,
     positive,
@@ -116,7 +117,9 @@ class Data:
         check=Check(lambda value: value is None or value >= 0, "0 or more, or none"),
         hf="doc_stride",
     )
-    added_tokens: tuple = setting((), "new words of the tokenizer", check=texts("words, ('<sep>',)"))
+    added_tokens: tuple = setting(
+        (), "new words of the tokenizer", check=texts("words, ('<sep>',)"), example="('<sep>',)"
+    )
     dev_fraction: float = setting(
         0.1,
         "share of train that becomes dev where none is named",
@@ -210,12 +213,14 @@ class Optim:
         ((r".", 1.0),),
         "factors of the learning rate, by patterns over parameter paths; the first match wins",
         pairs=int | float,
+        check=Check(lambda pairs: all(is_finite(factor) for _, factor in pairs), "finite factors"),
         example="(('^head/', 10.0), ('.', 1.0)) or ^head/=10,.=1",
     )
     freeze: tuple = setting(
         (),
         "patterns over paths of parameters that are not trained",
         check=texts("patterns, ('^backbone/',)"),
+        example="('^backbone/',)",
     )
 
 

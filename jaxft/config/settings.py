@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,11 @@ from ml_collections.config_dict import placeholder
 
 from jaxft.errors import UserError
 
+BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
+WORDS = {
+    bool: BOOLEANS | {"1": True, "0": False},
+    object: BOOLEANS | {"none": None},
+}  # by the type they stand for
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
 
 
@@ -48,7 +54,7 @@ def setting(
       choices: the texts that it may be.
       check: a condition on its value beyond the type.
       pairs: for a tuple of (name, value) pairs, the type of the values; users may then write `name=value,name=value`.
-      example: what such a value looks like, for messages.
+      example: what a tuple looks like, for messages.
       hf: what `TrainingArguments` or the `run_*.py` scripts of transformers call it.
     """
     details = {"help": help, "choices": choices, "check": check, "pairs": pairs, "hf": hf, "example": example}
@@ -167,31 +173,37 @@ class Schema:
         declaration = self.declaration(key, where)
         if text.lower() == "none" and declaration.is_optional:
             return None
-        if declaration.kind is bool and text.lower() in ("true", "false", "1", "0", "yes", "no"):
-            return text.lower() in ("true", "1", "yes")
         if declaration.kind is str:
             return text
-        if declaration.pairs is not None and "=" in text and not text.lstrip().startswith(("(", "[")):
-            return _parse_pairs(text)
-        return _literal(text)
+        value = _parse_value(text, declaration.kind)
+        if declaration.pairs is not None and isinstance(value, str):
+            return _parse_pairs(value, declaration.pairs)
+        return value
 
     def convert(self, key: str, value: Any, where: str) -> Any:
         """Returns `value` as the type of setting `key`. Raises `UserError` if it is of another type."""
         declaration = self.declaration(key, where)
         kind = declaration.kind
-        if isinstance(value, str) and kind in (int, float, bool, tuple):  # as YAML reads 3e-5
+        if isinstance(value, str):  # YAML gives 3e-5 as text, and `none`
             value = self.parse(key, value, where)
         if isinstance(value, int) and not isinstance(value, bool) and kind is float:
-            value = float(value)
-        if isinstance(value, Mapping) and declaration.pairs is not None:
-            value = tuple(value.items())
+            value = _as_float(value)
         if kind is tuple:
             value = _as_tuple(value)
+        if declaration.pairs is not None and isinstance(value, tuple):
+            value = tuple(_convert_pair(item, declaration.pairs) for item in value)
         fits = value is None and declaration.is_optional
         fits |= kind is object or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool))
         if not fits:
+            hint = f"; write it as {declaration.example}" if declaration.example else ""
+            if kind is str and not isinstance(value, list | Mapping | None):
+                hint = "; put it in quotes"
             raise UserError(
-                f"{where}: config.{key} takes {type_name(kind)}, found {value!r} ({type_name(type(value))})"
+                f"{where}: config.{key} takes {type_name(kind)}, found {value!r} ({type_name(type(value))}){hint}"
+            )
+        if kind is tuple and not _is_plain(value):
+            raise UserError(
+                f"{where}: config.{key}={value!r}: expected texts, numbers, True, False or None in it"
             )
         return value
 
@@ -206,6 +218,11 @@ class Schema:
             )
         known = list(self.declarations)
         by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+        if members := [name for name in known if name.startswith(f"{key}.")]:
+            hint = f"; did you mean config.{by_leaf[key]}?" if key in by_leaf else ""
+            raise UserError(
+                f"{where}: there is no setting config.{key}, it is a section: {', '.join(members)}{hint}"
+            )
         near = difflib.get_close_matches(key, known, 1, 0.6)
         near = near or [
             by_leaf[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), 1, 0.6)
@@ -266,6 +283,11 @@ def not_negative() -> Check:
     return Check(lambda value: 0 <= value < math.inf, "0 or more")
 
 
+def is_finite(value: float) -> bool:
+    """Returns whether a number is finite, as a float too."""
+    return abs(value) <= sys.float_info.max
+
+
 def texts(expected: str) -> Check:
     """Checks that a tuple holds texts, none of them empty."""
     return Check(lambda value: all(isinstance(item, str) and item for item in value), expected)
@@ -290,22 +312,59 @@ def _check_value(declaration: Declaration, value: Any) -> None:
 
 def is_pair(item: Any, kind: Any) -> bool:
     """Returns whether `item` is a (name, value) pair with a value of `kind`."""
-    return (
-        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], kind)
-    )
+    if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
+        return False
+    is_misread = isinstance(item[1], bool) and kind not in (bool, object)  # True is an int
+    return isinstance(item[1], kind) and not is_misread
 
 
-def _parse_pairs(text: str) -> tuple[tuple[str, Any], ...]:
-    """`O=0.5,B-PER=2` as (("O", 0.5), ("B-PER", 2)); a name may hold "=", a value may not."""
-    split = (piece.rpartition("=") for piece in text.split(","))
-    return tuple((name.strip(), _literal(value.strip())) for name, _, value in split)
+def _parse_pairs(text: str, kind: Any) -> Any:
+    """Returns `O=0.5,B-PER=2` as (("O", 0.5), ("B-PER", 2)), and `text` if it is not of this form.
+
+    A name may contain "=" and ",", as patterns do; a value may not.
+    """
+    pairs, pieces = [], []
+    for piece in text.split(","):
+        pieces.append(piece)
+        if "=" in piece:
+            name, _, value = ",".join(pieces).rpartition("=")
+            pairs.append((name.strip(), _parse_value(value.strip(), kind)))
+            pieces = []
+    return text if pieces else tuple(pairs)
 
 
-def _literal(text: str) -> Any:
+def _parse_value(text: str, kind: Any) -> Any:
+    """Returns the value of a type that a user typed as `text`, and `text` if it is no such value."""
+    if text.lower() in (words := WORDS.get(kind, {})):
+        return words[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # {[]: 1}, "(" * 10_000
         return text
+    return text if kind is str and not isinstance(value, str) else value
+
+
+def _convert_pair(item: Any, kind: Any) -> Any:
+    """Returns a pair with its value as `kind` if that is text, as YAML gives 3e-5."""
+    if not is_pair(item, str) or kind is str:
+        return item
+    value = _parse_value(item[1], kind)
+    return item if isinstance(value, str) else (item[0], value)
+
+
+def _as_float(value: int) -> float:
+    """Returns a number as float, infinity if it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether JSON can hold a value, its tuples as lists."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 def _as_tuple(value: Any) -> Any:

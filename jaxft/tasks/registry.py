@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxft.config import sections
 from jaxft.config.settings import Schema, declarations, refuse
@@ -50,13 +50,19 @@ TASKS = {
 }
 
 
-@functools.cache
-def schema_of(task: str | None) -> Schema:
+def schema_of(task: Any) -> Schema:
     """Returns the settings that a run of `task` may have. Raises `UserError` if there is no such task."""
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
+        if task == "crf_tagging":  # its name in an earlier jaxft
+            hint = "; a CRF is token_classification with config.model.crf=True"
         raise refuse("task", task, f"one of {', '.join(TASKS)}{hint}")
+    return _make_schema(task)
+
+
+@functools.cache
+def _make_schema(task: str) -> Schema:
     root = _load(TASKS[task].settings)
     owners: dict[str, tuple[str, ...]] = {}
     for name, entry in TASKS.items():

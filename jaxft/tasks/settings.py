@@ -3,7 +3,15 @@
 import dataclasses
 
 from jaxft.config import sections
-from jaxft.config.settings import below_one, not_negative, optional_at_least, positive, require, setting
+from jaxft.config.settings import (
+    below_one,
+    is_finite,
+    not_negative,
+    optional_at_least,
+    positive,
+    require,
+    setting,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,5 +62,5 @@ class LabelLoss(sections.Loss):
     def check_class_weights(self) -> None:
         """Raises `UserError` for a weight that is not finite and above 0."""
         weights = [weight for _, weight in self.class_weights]
-        fits = all(0 < weight < float("inf") for weight in weights)
-        require(fits, "loss.class_weights", self.class_weights, "weights above 0")
+        fits = all(weight > 0 and is_finite(weight) for weight in weights)
+        require(fits, "loss.class_weights", self.class_weights, "finite weights above 0")

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxft.config import loading, reference, sections
 from jaxft.config.settings import Schema
+from jaxft.errors import UserError
 from jaxft.tasks.registry import TASKS, schema_of
 
 MINILM = sections.MINILM
@@ -35,8 +36,10 @@ def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "c
     Raises:
       UserError: an unknown key, a wrong type, values that no run can have; `where` says where they stand.
     """
-    values = loading.flatten_values(config.to_dict() if isinstance(config, ConfigDict) else config)
-    return schema_of(values.get("task")).build(values, where)
+    values = loading.flatten_values(config.to_dict() if isinstance(config, ConfigDict) else config, where)
+    if not values.get("task"):
+        raise UserError(f"{where}: config.task must be given; expected one of {', '.join(TASKS)}")
+    return schema_of(values["task"]).build(values, where)
 
 
 def all_schemas() -> list[Schema]:

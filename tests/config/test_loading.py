@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.config.durations import duration_steps, total_steps
-from jaxft.config.settings import to_dict
+from jaxft.config.settings import flatten, to_dict
 from jaxft.errors import UserError
-from jaxft.training.settings import TASKS, default_config, load_settings, settings_from_config
+from jaxft.training.settings import (
+    TASKS,
+    default_config,
+    load_settings,
+    schema_of,
+    settings_from_config,
+)
 from tests.conftest import REPOSITORY
 
 NER = str(REPOSITORY / "configs/ner.py")
@@ -70,6 +76,27 @@ def test_names_that_users_type_take_values():
 
 
 @pytest.mark.parametrize(
+    "key, text, value",
+    [
+        ("optim.lr_multipliers", "^(a|b),c=10,.=1", (("^(a|b),c", 10), (".", 1))),
+        ("optim.lr_multipliers", "(a|b)/x{1,3}=2", (("(a|b)/x{1,3}", 2),)),
+        ("optim.lr_multipliers", "[ab](?=c)=2", (("[ab](?=c)", 2),)),
+        ("optim.lr_multipliers", "{'a': 1, '.': 2}", (("a", 1), (".", 2))),
+        ("loss.class_weights", "O=0.5,,=2", (("O", 0.5), (",", 2))),  # a comma is a part of speech
+        ("optim.decay", "kernel$=true,.=no", (("kernel$", True), (".", False))),
+        ("data.columns", "tokens=1,tags=None", (("tokens", "1"), ("tags", "None"))),
+        ("data.columns", "tokens='a b'", (("tokens", "a b"),)),
+        ("model.sizes", "n_inner=none,scale_attn_by_inverse_layer_idx=false,n_layer=4", None),
+    ],
+)
+def test_pairs_may_have_any_names(key, text, value):
+    section, _, name = key.partition(".")
+    if value is None:
+        value = (("n_inner", None), ("scale_attn_by_inverse_layer_idx", False), ("n_layer", 4))
+    assert getattr(getattr(load(f"{key}={text}"), section), name) == value
+
+
+@pytest.mark.parametrize(
     "override, message",
     [
         (
@@ -109,6 +136,20 @@ def test_names_that_users_type_take_values():
         ("model.dropout=1.5", r"config\.model\.dropout=1\.5"),
         ("data.dev_fraction=1", r"expected a share between 0 and 1"),
         ("eval.patience=0", r"config\.eval\.patience=0: expected 1 or more, or none"),
+        ("optim.freeze=^a", r"takes a tuple, found '\^a' \(text\); write it as \('\^backbone/',\)"),
+        ("data.columns=tokens=a,b", r"found 'tokens=a,b' \(text\); write it as .* or tokens=words,tags"),
+        ("loss.class_weights=O=True", r"config\.loss\.class_weights=.*expected pairs such as"),
+        ("loss.class_weights=O=1" + "0" * 400, r"expected finite weights above 0"),
+        ("optim.lr_multipliers=a=1e999", r"expected finite factors"),
+        ("optim.lr=1" + "0" * 400, r"config\.optim\.lr=inf: expected a positive number"),
+        ("optim.lr_multipliers={[]: 1}", r"takes a tuple, found '\{\[\]: 1\}'"),
+        ("seed=" + "-" * 10_000 + "1", r"config\.seed takes a whole number"),
+        (
+            "model.sizes=(('a', {1}),)",
+            r"config\.model\.sizes=.*: expected texts, numbers, True, False or None",
+        ),
+        ("train=x", r"config\.train, it is a section: train\.epochs, .*; did you mean config\.data\.train\?"),
+        ("task=crf_tagging", r"a CRF is token_classification with config\.model\.crf=True"),
     ],
 )
 def test_mistakes_are_named(override, message):
@@ -174,6 +215,33 @@ def test_defaults_of_a_task_are_settings_of_it(task):
         settings.optim.lr = 1.0
 
 
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 40),
+    st.floats(allow_nan=False),
+    st.text(max_size=4),
+    st.sampled_from(["none", "1", "1e-3", "10%", "auto", "a=1,b=2", "('a', 1)"]),
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=2)
+)
+
+
+@given(st.sampled_from(list(TASKS)), st.data())
+def test_any_value_is_refused_or_survives_config_json(task, data):
+    values = {"task": task}
+    if task == "multi_task":
+        values["tasks"] = {"a": {"task": "sequence_classification"}, "b": {"task": "token_classification"}}
+    keys = st.sampled_from([key for key in schema_of(task).declarations if key != "task"])
+    try:
+        settings = settings_from_config(values | {data.draw(keys): data.draw(VALUES)})
+    except UserError:
+        return
+    assert settings_from_config(json.loads(json.dumps(to_dict(settings)))) == settings
+    assert settings_from_config(flatten(settings)) == settings
+
+
 def test_a_setting_of_another_task_says_whose_it_is():
     for override, message in (
         (
@@ -193,6 +261,25 @@ def test_a_recipe_can_be_turned_into_another_task_if_it_sets_nothing_of_its_own(
     assert load("task=question_answering", "eval.n_best=3").eval.n_best == 3
     with pytest.raises(UserError, match="config.model.crf is a setting of token_classification"):
         load_settings(NER.replace("ner", "ner_crf"), ["--config.task=question_answering"])
+
+
+@pytest.mark.parametrize("task", ["question_answering", "sequence_classification", "causal_lm"])
+def test_the_config_json_of_a_run_can_be_turned_into_another_task(task, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_dict(load())))
+    assert load_settings(str(path), [f"--config.task={task}"]) == load(f"task={task}")
+
+
+@pytest.mark.parametrize("task", [None, "", ["token_classification"], {"a": 1}, 3])
+def test_a_task_of_a_wrong_type_is_named(task):
+    with pytest.raises(UserError, match="config.task.*expected one of token_classification"):
+        settings_from_config({"task": task})
+
+
+def test_a_setting_of_a_task_is_given_once():
+    entry = (("task", "sequence_classification"), ("data.label", "x"), ("data.label", "y"))
+    with pytest.raises(UserError, match="config.tasks, a: 'data.label' is given twice"):
+        settings_from_config({"task": "multi_task", "tasks": (("a", entry),)})
 
 
 def test_yaml_and_json_recipes_build_on_others(tmp_path):
@@ -227,6 +314,61 @@ def test_yaml_and_json_recipes_build_on_others(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             load_settings(str(recipe))
         assert "\n" not in str(caught.value)
+
+
+def test_values_in_yaml_are_read_as_they_are_typed(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        f"recipe: {NER}\ndata: {{test: none, pack: 'no'}}\ntrain: {{steps: none}}\neval:\n"
+        "optim: {lr: 3e-5, warmup: 1e2, lr_multipliers: {^head/: 1e1, .: 1}}\n"
+    )
+    config = load_settings(str(recipe))
+    assert (config.data.test, config.data.pack, config.train.steps) == (None, False, None)
+    assert (config.optim.lr, config.optim.warmup) == (3e-5, 100)
+    assert config.optim.lr_multipliers == (("^head/", 10.0), (".", 1))
+
+
+def test_values_that_cannot_be_read_are_named_with_their_file(tmp_path):
+    recipe, base = tmp_path / "mine.yaml", tmp_path / "base.yaml"
+    for text, message in (
+        ("recipe: base.yaml", r"base\.yaml: recipe: .*mine\.yaml leads back to itself"),
+        ("recipe: mine.yaml", r"mine\.yaml: recipe: .*mine\.yaml leads back to itself"),
+        (f"recipe: {NER}\noptim: {{lr: 1}}\nseed: 1\noptim: {{b1: 0}}", r"optim is given twice .*line 4"),
+        (f"recipe: {NER}\noptim.lr: 1\noptim: {{lr: 2}}", r"mine\.yaml: config\.optim\.lr is given twice"),
+        (f"recipe: {NER}\ndata.columns: &a {{tokens: *a}}", "not YAML: .*recursive"),
+        (f"recipe: {NER}\noptim.freeze: &a [*a]", "not YAML: .*recursive"),
+        (
+            f"recipe: {NER}\ndata.train: 2020-01-01",
+            r"takes text, found datetime.* \(date\); put it in quotes",
+        ),
+        (f"recipe: {NER}\ndata.train: 2020-13-01", "not YAML: month must be in 1..12"),
+        (
+            f"recipe: {NER}\nmodel.sizes: {{a: 2020-01-01}}",
+            r"config\.model\.sizes=.*: expected texts, numbers",
+        ),
+        (f"recipe: {NER}\nmodel.sizes: {'[' * 3000}", "nested too deeply"),
+        ("recipe: gone.py", r"mine\.yaml: recipe: gone\.py: no file gone\.py"),
+    ):
+        base.write_text("recipe: mine.yaml")
+        recipe.write_text(text)
+        with pytest.raises(UserError, match=message) as caught:
+            load_settings(str(recipe))
+        assert "\n" not in str(caught.value)
+    base.write_text(
+        f"recipe: {NER}\noptim.lrr: 1"
+    )  # the file that is wrong is named, not the one that is based on it
+    recipe.write_text("recipe: base.yaml\nseed: 2")
+    with pytest.raises(UserError, match=r"base\.yaml: there is no setting config\.optim\.lrr"):
+        load_settings(str(recipe))
+    recipe.write_bytes(b"data.train: \xe9")
+    with pytest.raises(UserError, match=r"mine\.yaml: not YAML: 'utf-8' codec can't decode"):
+        load_settings(str(recipe))
+    settings = tmp_path / "config.json"
+    settings.write_text('{"task": "causal_lm", "seed": 1, "seed": 2}')
+    with pytest.raises(UserError, match="config.json: not JSON: seed is given twice"):
+        load_settings(str(settings))
+    settings.write_text('{"task": "causal_lm", "seed": 1}', encoding="utf-8-sig")  # as some editors save it
+    assert load_settings(str(settings)).seed == 1
 
 
 def steps(value, total=1000):

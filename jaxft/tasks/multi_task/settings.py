@@ -35,7 +35,9 @@ class Data(token_classification.Data, sequence_classification.Data):
         1.0, "T of size ** (1 / T)", check=Check(lambda value: value >= 1, "1 or more")
     )
     mix_weights: tuple = setting(
-        (), "a number for each data set, in the order of `data.train`, such as (1.0, 3.0)"
+        (),
+        "a number for each data set, in the order of `data.train`, such as (1.0, 3.0)",
+        example="(1.0, 3.0)",
     )
 
 
@@ -61,7 +63,7 @@ class Loss(sequence_classification.LabelLoss):
 class Settings(sections.Settings):
     """The settings of a run with several tasks."""
 
-    tasks: tuple = setting((), f"names, and the settings that differ for each: {EXAMPLE}")
+    tasks: tuple = setting((), f"names, and the settings that differ for each: {EXAMPLE}", example=EXAMPLE)
     model: Model = Model()
     data: Data = Data()
     batch: Batch = Batch()
@@ -84,6 +86,10 @@ class Settings(sections.Settings):
                     f"config.tasks: {name!r} cannot be a task's name; expected different ones of letters, digits and "
                     "_, not 'uncertainty'"
                 )
+        for name, entry in self.tasks:
+            keys = [key for key, _ in entry]
+            if repeated := [key for key in keys if keys.count(key) > 1]:
+                raise UserError(f"config.tasks, {name}: {repeated[0]!r} is given twice; leave one out")
         loss, data = self.loss, self.data
         require(not loss.r_drop, "loss.r_drop", loss.r_drop, "0, for it is for tasks of config.tasks")
         require(not data.context, "data.context", data.context, "False with config.task='multi_task'")

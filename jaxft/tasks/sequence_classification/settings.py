@@ -39,7 +39,9 @@ class Data(SegmentData):
         check=Check(bool, "one or more characters"),
     )
     label_range: tuple = setting(
-        (), "range of numbers to predict, such as (0.0, 5.0): learnt as 0 to 1; (): as they are"
+        (),
+        "range of numbers to predict, such as (0.0, 5.0): learnt as 0 to 1; (): as they are",
+        example="(0.0, 5.0)",
     )
     truncation: str = setting(
         "head",
