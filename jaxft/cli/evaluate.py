@@ -63,8 +63,12 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     run = open_run(Path(flags.run))
     original, changes = run.config, {}
     for name in ("format", "word_column", "tag_column", "layout", "stride"):
-        if getattr(flags, name) is not None:
-            changes[f"data.{name}"] = getattr(flags, name)
+        if getattr(flags, name) is None:
+            continue
+        if f"data.{name}" not in declarations(type(original)):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag}: a {original.task} run has no config.data.{name}; leave the flag out")
+        changes[f"data.{name}"] = getattr(flags, name)
     if flags.layout == "blocks":  # which have no stride, whatever the run has
         changes.setdefault("data.stride", None)
     config = settings_from_config(flatten(original) | changes, f"--run {flags.run}")

@@ -156,7 +156,7 @@ def _settings(run: Run) -> str:
     lines = [
         f"{key} = {_public(value)!r}" + ("" if value == by_default[key] else "  # not the default")
         for key, value in sorted(flatten(run.config).items())
-        if value is not None and not key.startswith(OMITTED_SETTINGS)
+        if key != "task" and value is not None and not key.startswith(OMITTED_SETTINGS)
     ]
     return "```\n" + "\n".join(lines) + "\n```"
 

@@ -189,7 +189,9 @@ def estimate_step(
 
 def _make_task(config: Settings, hf_config: dict[str, Any], count: int):
     """Makes the task with `count` labels, among them those that the settings name."""
-    named = [label for label, _ in getattr(config.loss, "class_weights", ())]
+    entries = [dict(entry).get("loss.class_weights", ()) for _, entry in getattr(config, "tasks", ())]
+    weights = [getattr(config.loss, "class_weights", ()), *entries]
+    named = list(dict.fromkeys(label for pairs in weights for label, _ in pairs))
     labels = named + [f"label {i}" for i in range(count - len(named))]
     if names := config.task_names():
         labels = [f"{name}/{label}" for name in names for label in labels]

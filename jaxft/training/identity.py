@@ -44,9 +44,11 @@ def refuse_earlier_run(workdir: Path) -> None:
 
 def settings_without(config: Settings, without: tuple[str, ...] = FREE) -> dict[str, Any]:
     """Returns the settings by dotted key, as JSON gives them back, but those whose keys begin with `without`."""
-    return {
-        key: value for key, value in plain_settings(flatten(config)).items() if not key.startswith(without)
-    }
+    return _drop(plain_settings(flatten(config)), without)
+
+
+def _drop(values: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if not key.startswith(prefixes)}
 
 
 def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +96,7 @@ def check_identity(meta: Mapping[str, Any], identity: Mapping[str, Any], workdir
     saved = dict(meta["identity"])
     # If a setting is newer than the checkpoint, the run had what is now its default.
     newest = plain_settings(defaults(schema_of(identity["settings"]["task"]).root))
-    saved["settings"] = {
-        key: saved["settings"].get(key, newest.get(key)) for key in identity["settings"]
-    } | saved["settings"]
+    saved["settings"] = _drop(newest, FREE + MOVABLE) | saved["settings"]
     keys = [key for key in identity if saved.get(key) != identity[key]]
     # Other settings or data always come in another order: then the order is not worth naming.
     changed = [words[key] for key in keys if key != "order" or len(keys) == 1]

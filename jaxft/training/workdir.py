@@ -80,7 +80,7 @@ def _claim(workdir: Path, config: Settings) -> None:
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error}; name another folder") from None
     # If a setting is newer than the run, the run had what is now its default.
-    old = plain_settings(defaults(type(config))) | flatten_values(read_json(path))
+    old = plain_settings(defaults(type(config))) | flatten_values(read_json(path), str(path))
     new = plain_settings(flatten(config))
     changed = [
         f"config.{key} was {old.get(key)!r}, is {new.get(key)!r}"

@@ -37,7 +37,10 @@ def _make_task_config(
                 f"{where}: {key!r} is one for all tasks; a task's own can be {', '.join(by_task)}"
             )
     inherited = {key: value for key, value in shared if key in schema.declarations and key != "eval.metric"}
-    return schema.build(inherited | dict(entry), where)
+    try:
+        return schema.build(inherited | dict(entry), where)
+    except UserError as error:
+        raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
 
 
 def _keys_of_task(root: type) -> list[str]:
