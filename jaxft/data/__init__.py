@@ -1,1 +1,1 @@
-"""Reads examples from sources, encodes them as windows of tokens, and batches these, in numpy."""
+"""Reads examples from sources, encodes them as windows of tokens and makes batches of the windows, in numpy."""

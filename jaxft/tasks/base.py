@@ -89,7 +89,7 @@ class Task(Protocol):
         """Returns all examples of `source` and logs their number and what they contain.
 
         Args:
-          name: name of the data set, "train" or "dev".
+          name: name of the data set, "train", "dev" or "test".
           source: path or address of its files.
         """
 
@@ -250,7 +250,7 @@ def loss_with_r_drop(
     return (total + loss(second)[0]) / 2 + r_drop * divergence(first, second), weight
 
 
-def class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | None:
+def read_class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | None:
     """Returns `config.loss.class_weights` as float32 [C], or None if there are none.
 
     Raises:
@@ -286,7 +286,7 @@ def group_by_words(
         yield group
 
 
-def count_anywhere(flags: np.ndarray) -> int:
+def count_set_in_any_process(flags: np.ndarray) -> int:
     """Counts the `flags`, bool [N], that are set in any process.
 
     Each process may hold other shards of the training data, so each finds only some.

@@ -1,1 +1,1 @@
-"""Loaders: from windows to batches."""
+"""Loaders, which turn windows into batches."""

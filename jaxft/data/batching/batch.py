@@ -1,4 +1,4 @@
-"""Defines batches, their arrays and their shapes, and the protocol of what serves them."""
+"""Defines batches, their arrays and shapes, and the protocol of loaders."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,9 +12,10 @@ class ArraySpec(NamedTuple):
     """The dtype and shape of one array of a batch.
 
     Attributes:
-      dtype: of its values.
-      per_segment: whether it has values for each segment, `[R, S, *shape]`; else one for each slot, `[R, L]`.
-      shape: of a segment's value.
+      dtype: the dtype of the array.
+      per_segment: True if the array has a value for each segment, `[R, S, *shape]`; False if it has a value for each
+        slot, `[R, L]`.
+      shape: the shape of a segment's value.
     """
 
     dtype: type
@@ -22,7 +23,7 @@ class ArraySpec(NamedTuple):
     shape: tuple[int, ...] = ()
 
     def shape_in(self, rows: int, length: int, segments: int | None) -> tuple[int, ...]:
-        """Returns the shape of the array of a batch."""
+        """Returns the shape of the array in a batch of `rows` rows with `length` slots and `segments` segments."""
         return (rows, segments, *self.shape) if self.per_segment else (rows, length)
 
 
@@ -34,9 +35,11 @@ TOKEN_LABELS = INPUTS | {"labels": ArraySpec(np.int32), "weights": ArraySpec(np.
 
 
 def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArraySpec]:
-    """Returns the arrays of tasks that label segments, which they read at `starts`.
+    """Returns the arrays of tasks that label segments. These tasks read the outputs at `starts`.
 
-    dtype, shape: of a segment's label.
+    Args:
+      dtype: the dtype of a segment's label.
+      shape: the shape of a segment's label.
     """
     return INPUTS | {
         "starts": ArraySpec(np.int32, True),
@@ -46,16 +49,17 @@ def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArrayS
 
 
 class Shape(NamedTuple):
-    """A batch's rows and their length, and what is known of its segments before they are seen.
+    """The shape of a batch, and limits that hold for all its segments.
 
     Attributes:
       rows: number of rows.
-      length: slots of a row.
-      block_length: rows are made of blocks of this many slots, and no segment crosses from one to the next, so that
-        attention needs no more than `[block_length, block_length]` scores at a time; 0 if rows have no blocks.
-      whole_row_period: only each such row, from the first on, may hold segments that do cross; 0 if none may.
-      output_count: the loss reads at most this many positions of a batch, or of a microbatch where the batch is cut
-        into several; 0 if that is not known.
+      length: number of slots in a row.
+      block_length: number of slots in a block. No segment crosses from one block into the next, so attention needs only
+        `[block_length, block_length]` scores at a time. 0 if rows have no blocks.
+      whole_row_period: row 0 and every `whole_row_period`-th row after it may hold segments that cross blocks; 0 if no
+        row may.
+      output_count: the most positions that the loss reads in a batch, or in a microbatch if the batch is cut into
+        several; 0 if unknown.
     """
 
     rows: int
@@ -66,24 +70,29 @@ class Shape(NamedTuple):
 
     @property
     def slots(self) -> int:
-        """Slots of all rows."""
+        """Number of slots in all rows."""
         return self.rows * self.length
 
 
 class Batch(NamedTuple):
-    """The rows (R) of one step, L slots long, each of up to S segments. A segment is one window.
+    """The R rows of one step. A row has L slots and up to S segments, each of which is one window.
+
+    The arrays cover all rows, or only the rows of the loader's `only`:
+
+    - Always, int32 `[R, L]`: `input_ids`; `segment_ids`, 1, 2, ... from the left and 0 for padding; `positions`, from 0
+      in each segment; `token_type_ids`, from the windows or 0.
+    - If tokens are labelled, `[R, L]`: int32 `labels`, 0 without loss; float32 `weights`, 1 at labels and 0 elsewhere.
+    - If segments are labelled: `starts` as below; the windows' columns `labels` and `weights`, `[R, S, ...]`, 0 without
+      a segment.
+    - With several tasks: `NAME/labels` and `NAME/weights` for each task, and `task_weights`; see
+      `losses.cross_entropy.step_scales`.
 
     Attributes:
-      arrays: of all rows, or of those that the loader builds `only`. int32 `[R, L]`: `input_ids`; `segment_ids`, 0
-        for padding, else 1, 2.. from the left; `positions`, from 0 in each segment; `token_type_ids`, from the windows
-        or 0. If tokens are labelled also int32 `labels`, 0 where there is no loss, and float32 `weights`, 1
-        where there is a label, else 0. If segments are labelled: `starts` as below, and the windows' columns
-        `labels` and `weights`, `[R, S, ...]`, 0 where there is no segment. Each of several tasks has
-        `NAME/labels` and `NAME/weights`, and there are `task_weights`, see `losses.cross_entropy.step_scales`.
-      windows: int32 `[R, S]`, which window segment k + 1 is, -1 for none. S is the same for all batches.
-      starts: int32 `[R, S]`, the slot where it begins, 0 for none.
+      arrays: the arrays by name.
+      windows: int32 `[R, S]`, the window of segment k + 1 at index k; -1 for no segment. All batches have the same S.
+      starts: int32 `[R, S]`, the slot where each segment begins; 0 for no segment.
       tokens: number of slots that are not padding.
-      shape: R and L, and what is known of where segments lie and of how many positions are read.
+      shape: R, L and the limits of segments and outputs.
     """
 
     arrays: dict[str, np.ndarray]
@@ -94,14 +103,14 @@ class Batch(NamedTuple):
 
 
 class Batches(Protocol):
-    """Random access to the batches of any epoch: `batch(step)`, epoch = step // steps_per_epoch.
+    """Random access to batches by step. The epoch of a step is `step // steps_per_epoch`.
 
-    An implementation does not change after it is made, and a batch is a pure function of its seed and the step.
+    An implementation is immutable. A batch is a pure function of the seed and the step.
     """
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """The shapes that batches have, by rising length."""
+        """The shapes of batches, shortest rows first."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -109,17 +118,17 @@ class Batches(Protocol):
 
     @property
     def window_count(self) -> int:
-        """Number of windows that batches are made of."""
+        """Number of windows in the data."""
 
     @property
     def padding_fraction(self) -> float:
-        """The share of an epoch's slots that are padding."""
+        """The fraction of an epoch's slots that is padding."""
 
     def order(self) -> str:
-        """Hashes the order of windows, so that a resume finds out if a version of jaxft orders data differently."""
+        """Hashes the order of windows. A resumed run compares it, since other versions may order data differently."""
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of any step from 0 on. Raises IndexError if there is none."""
+        """Returns the batch of a step, counted from 0. Raises IndexError if there is no such step."""
 
 
 def word_values(
@@ -128,13 +137,13 @@ def word_values(
     """Picks a model's outputs at the tokens that score words.
 
     Args:
-      batch: the batch of the outputs.
-      windows: the windows it is made of.
+      batch: the batch.
+      windows: the windows of the loader.
       values: `[R, L, ...]`, for instance predicted label ids or probabilities.
 
     Returns:
-      sentence `[K]` int32, word in the sentence `[K]` int32, value `[K, ...]`. Over the steps of one epoch
-      each word of each encoded sentence comes exactly once, in no certain order.
+      (sentence, word in the sentence, value): int32 `[K]`, int32 `[K]` and `[K, ...]`. In one epoch, each word of each
+      encoded sentence comes exactly once; the order is not defined.
     """
     row, segment = np.nonzero(batch.windows >= 0)
     window = batch.windows[row, segment]

@@ -1,4 +1,4 @@
-"""Chooses how batches are planned: all windows at once, chunk by chunk, or mixed from several data sets."""
+"""Chooses the loader: all windows planned at once, chunk by chunk, or mixed from several data sets."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -32,16 +32,18 @@ def make_loader(
     arrays: Mapping[str, ArraySpec] = TOKEN_LABELS,
     only: np.ndarray | None = None,
 ) -> Loader | ChunkedLoader:
-    """Makes up rows of `windows` and returns their batches.
+    """Plans rows of `windows` and returns the loader of their batches.
 
     Args:
-      rows, max_length, pack, buckets, block_length, max_segments: see `plan_rows`; with a mix, rows have one length
-        and no blocks.
+      windows: the encoded data.
+      rows, max_length, pack, buckets, block_length, max_segments: see `plan_rows`. With a mix, all rows have the same
+        length and no blocks.
       pad_id, arrays, only: see `BatchLayout`.
-      seed: of shuffling.
-      shuffle: without it each window comes once an epoch, in a fixed order.
+      seed: the seed of shuffling.
+      shuffle: if False, each window comes once an epoch, in a fixed order.
       mix: the proportions of data sets in shuffled batches; by default each window comes once an epoch.
-      chunk: how many windows are planned at once; default `chunked.CHUNK_WINDOWS`. More are shuffled within chunks.
+      chunk: number of windows planned at once; by default `chunked.CHUNK_WINDOWS`. If there are more windows, each
+        chunk is shuffled by itself.
 
     Raises:
       UserError: the mix does not fit the data sets.

@@ -1,4 +1,4 @@
-"""Serves batches of more windows than are planned at once: one chunk after the other, in memory that doesn't grow."""
+"""Loads batches of large data sets. Windows are planned in chunks, one after another, in bounded memory."""
 
 import dataclasses
 import itertools
@@ -12,29 +12,29 @@ from jaxft.data.batching.plan import Plan, random_permutation
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 
-CHUNK_WINDOWS = 1 << 19  # their plan takes about 260 bytes each
+CHUNK_WINDOWS = 1 << 19  # a plan takes about 260 bytes for each window
 
-PlanChunk = Callable[[np.ndarray], Plan]  # from the lengths of a chunk's windows
+PlanChunk = Callable[[np.ndarray], Plan]  # lengths of a chunk's windows -> its plan
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChunkedLoader:
-    """The batches of one chunk's plan after the other; see `make_chunked_loader`. Implements `Batches`.
+    """Loads the batches of one chunk after another; see `make_chunked_loader`. Implements `Batches`.
 
-    An epoch takes the chunks in an order drawn anew, and each as a `Loader` takes all: windows are shuffled within
-    chunks, every window comes exactly once, and a chunk's last step may have empty rows. A batch is still a pure
-    function of seed and step. Without `layout.max_segments`, S is each chunk's own.
+    Each epoch draws a new order of chunks and loads each chunk as a `Loader` would: windows are shuffled within chunks,
+    every window comes exactly once, and a chunk's last step may have empty rows. A batch is still a pure function of
+    the seed and the step. If `layout.segments` is None, S may differ between chunks.
 
     Attributes:
-      windows: of all chunks.
-      offsets: int64 `[C + 1]`, where each chunk begins in the windows, and where the last one ends.
-      chunk_steps: int64 `[C]`, the steps an epoch of each.
-      shapes: the shapes of all chunks, by rising length.
-      padding_fraction: the share of slots that are padding.
+      windows: the windows of all chunks.
+      offsets: int64 `[C + 1]`, the first window of each chunk and the end of the last one.
+      chunk_steps: int64 `[C]`, the steps of each chunk in an epoch.
+      shapes: the shapes of all chunks, shortest rows first.
+      padding_fraction: the fraction of slots that is padding.
       plan_chunk: plans a chunk.
-      layout: of the arrays.
-      seed: of shuffling; None for a fixed order.
-      output_counts: of all windows, if they are counted.
+      layout: the layout of the arrays.
+      seed: the seed of shuffling; None for a fixed order.
+      output_counts: the output counts of all windows, or None if they are not counted.
     """
 
     windows: Windows
@@ -46,7 +46,7 @@ class ChunkedLoader:
     layout: BatchLayout
     seed: int | None
     output_counts: OutputCounts | None = None
-    _latest: Latest = dataclasses.field(default_factory=Latest, init=False)  # chunk's loader
+    _latest: Latest = dataclasses.field(default_factory=Latest, init=False)  # the loader of the latest chunk
 
     @property
     def window_count(self) -> int:
@@ -55,16 +55,16 @@ class ChunkedLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps, of all chunks."""
+        """Number of steps in all chunks."""
         return int(self.chunk_steps.sum())
 
     def with_whole_row_period(self, period: int) -> "ChunkedLoader":
-        """Returns the loader for another period; see `Loader.with_whole_row_period`."""
+        """Returns this loader with another period; see `Loader.with_whole_row_period`."""
         shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
         return dataclasses.replace(self, shapes=shapes)
 
     def with_output_counts(self, of_window: np.ndarray, steps: int, microbatches: int = 1) -> "ChunkedLoader":
-        """Returns the loader whose `shapes` have output counts; see `Loader.with_output_counts`."""
+        """Returns this loader with output counts in `shapes`; see `Loader.with_output_counts`."""
         epochs = -(-steps // self.steps_per_epoch)
         largest = {shape.length: 0 for shape in self.shapes}
         for index, chunk_steps in enumerate(self.chunk_steps.tolist()):
@@ -76,11 +76,11 @@ class ChunkedLoader:
         return dataclasses.replace(self, shapes=shapes, output_counts=OutputCounts(of_window, microbatches))
 
     def order(self) -> str:
-        """Hashes the order of the first chunk; the others are cut and shuffled in the same way."""
+        """Hashes the order of the first chunk. The other chunks are cut and shuffled in the same way."""
         return self._chunk_loader(0).order()
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of any step from 0 on. Raises IndexError if there is none."""
+        """Returns the batch of a step, counted from 0. Raises IndexError if there is no such step."""
         epoch, index = split_step(step, self.steps_per_epoch)
         steps, order = self.chunk_steps, np.arange(len(self.chunk_steps))
         if self.seed is not None:
@@ -94,7 +94,7 @@ class ChunkedLoader:
         return batch._replace(windows=windows.astype(np.int32))
 
     def _chunk_loader(self, index: int) -> Loader:
-        """Returns the loader of a chunk, whose shapes are those of all chunks."""
+        """Returns the loader of a chunk. Its shapes are the shapes of all chunks."""
         return self._latest.get(index, self._make_chunk_loader)
 
     def _make_chunk_loader(self, index: int) -> Loader:
@@ -115,11 +115,13 @@ class ChunkedLoader:
 def make_chunked_loader(
     windows: Windows, chunk: int, plan_chunk: PlanChunk, layout: BatchLayout, seed: int | None
 ) -> ChunkedLoader:
-    """Plans chunks of nearly equal size, of at most `chunk` windows, one after the other, for what all share."""
+    """Cuts windows into chunks of nearly equal size, at most `chunk`, and plans each once to find shapes and steps."""
     count = max(1, -(-len(windows) // chunk))
     offsets = np.linspace(0, len(windows), count + 1).astype(np.int64)
     steps, tokens, slots = [], 0.0, 0
-    periods: dict[Shape, list[int]] = {}  # of the chunks, whose shapes differ in nothing else
+    periods: dict[
+        Shape, list[int]
+    ] = {}  # shape without its period -> the periods of chunks that have this shape
     for first, end in itertools.pairwise(offsets.tolist()):
         plan = plan_chunk(slice_windows(windows, first, end).lengths)
         steps.append(plan.steps_per_epoch)
@@ -137,7 +139,7 @@ def make_chunked_loader(
 
 
 def common_whole_row_period(periods: Iterable[int]) -> int:
-    """Returns the smallest period that is not 0: rows that fit a larger one fit it too. 0 if all are."""
+    """Returns the smallest period above 0, or 0 if all are 0. Rows that fit a larger period also fit a smaller one."""
     return min((period for period in periods if period), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Fills the arrays of a batch from its windows and the places where a plan puts them."""
+"""Fills the arrays of a batch with its windows, at the places that a plan assigns."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from jaxft.data.ragged import ragged_arange
 
 
 class Placement(NamedTuple):
-    """The windows of a batch and where they lie: int64 `[K]` each, row by row, from the left.
+    """The windows of a batch and their places, row by row, from the left. All arrays are int64 `[K]`.
 
     Attributes:
       windows: the windows.
-      rows: the row of the batch.
-      segments: the window's number in its row, from 0.
-      starts: the slot of the row where it begins.
-      lengths: how many slots it takes.
+      rows: the batch row of each window.
+      segments: the number of each window in its row, from 0.
+      starts: the slot of the row where each window begins.
+      lengths: the number of slots that each window takes.
     """
 
     windows: np.ndarray
@@ -30,7 +30,7 @@ class Placement(NamedTuple):
     lengths: np.ndarray
 
     def in_rows(self, only: np.ndarray, rows: int) -> "Placement":
-        """Returns the windows that lie in the rows `only` (rising) of a batch of `rows`, numbered from 0."""
+        """Returns the windows in the rows `only` (ascending) of a batch of `rows` rows, with the rows renumbered from 0."""
         row_index = np.full(rows, -1)
         row_index[only] = np.arange(len(only))
         indices = row_index[self.rows]
@@ -40,7 +40,14 @@ class Placement(NamedTuple):
 
 
 def place_windows(lengths: np.ndarray, packed: PackedRows, epoch: EpochPlan, step: int) -> Placement:
-    """Returns where the windows of an epoch's `step` lie. lengths: int `[N]`, of all windows."""
+    """Returns the places of the windows in an epoch's `step`.
+
+    Args:
+      lengths: int `[N]`, the length of each window of the data set.
+      packed: the packed rows.
+      epoch: the plan of the epoch.
+      step: the number of the step in the epoch.
+    """
     row_at = epoch.step_rows[step]
     filled = np.flatnonzero(row_at >= 0)
     rows = row_at[filled]
@@ -60,7 +67,7 @@ def place_windows(lengths: np.ndarray, packed: PackedRows, epoch: EpochPlan, ste
 def fill_segments(
     values: np.ndarray, placement: Placement, shape: tuple[int, ...], dtype, empty=0
 ) -> np.ndarray:
-    """Returns `[R, S, ...]` of `shape` with a value for each window that is placed, and `empty` elsewhere."""
+    """Returns an array `[R, S, ...]` of `shape`, with the value of each placed window and `empty` elsewhere."""
     filled = np.full(shape, empty, dtype)
     filled[placement.rows, placement.segments] = values
     return filled
@@ -76,7 +83,7 @@ def fill_arrays(
     segments: int,
     pad_id: int,
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of `Batch` by name, for `rows` rows of `length` slots that hold at most `segments` windows."""
+    """Returns the arrays of a `Batch` by name: `rows` rows of `length` slots with at most `segments` windows each."""
     lengths = placement.lengths
     source = ragged_arange(windows.offsets[placement.windows], lengths)
     position = ragged_arange(0, lengths)
@@ -108,10 +115,10 @@ def fill_arrays(
 
 
 def _segment_values(windows: Windows, placement: Placement, name: str) -> np.ndarray:
-    """Returns the value of a per-segment array for each window that is placed: `[K, ...]`."""
+    """Returns the values of a per-segment array for the placed windows, `[K, ...]`."""
     if name == "starts":
         return placement.starts
     values = windows.column(name)[placement.windows]
-    if name == "task_weights":  # and 1 for each window, which counts them
+    if name == "task_weights":  # append 1 for each window, so that the sum counts windows
         return np.concatenate([values, np.ones((len(values), 1), np.float32)], axis=1)
     return values

@@ -1,8 +1,7 @@
-"""Serves batches of windows as numpy arrays, each a pure function of the seed and the step.
+"""Loads batches of windows as numpy arrays. Each batch is a pure function of the seed and the step.
 
-Google's grain was considered for this. It packs in an iterator over a few open rows, so that a step cannot be asked for
-by number and resume restores the iterator's state; here every batch is a function of (seed, step), a resume needs the
-step alone, and best-fit packing sees all windows.
+Google's grain packs in an iterator over a few open rows. It cannot return a step by number, and a resumed run has to
+restore the iterator's state. Here a resumed run needs only the step, and best-fit packing sees all windows.
 """
 
 import dataclasses
@@ -24,10 +23,11 @@ class BatchLayout(NamedTuple):
 
     Attributes:
       pad_id: the token id of padding.
-      arrays: the arrays by name.
-      segments: windows that a row holds at most, which is S of `[R, S]`; None for as many as the plan's rows hold.
-      only: the rows, rising, whose arrays are built, the others being another process's; None for all. Everything
-        else of a batch, `windows` and `starts` too, covers all rows.
+      arrays: the specs of the arrays by name.
+      segments: the S of `[R, S]`, which is the most windows that a row may hold; None for the maximum over the plan's
+        rows.
+      only: the rows, ascending, whose arrays this process builds; None for all. `windows`, `starts` and everything else
+        in a batch still cover all rows.
     """
 
     pad_id: int
@@ -40,8 +40,8 @@ class OutputCounts(NamedTuple):
     """The number of positions that the loss reads.
 
     Attributes:
-      of_window: int64 `[N]`, positions in each window.
-      microbatches: how many a batch is cut into.
+      of_window: int64 `[N]`, the number of positions in each window.
+      microbatches: number of microbatches in a batch.
     """
 
     of_window: np.ndarray
@@ -49,22 +49,22 @@ class OutputCounts(NamedTuple):
 
 
 class Latest:
-    """Remembers the latest result of a pure function of an integer, and drops it before the next is made."""
+    """Caches the latest result of a pure function of an integer, and frees it before computing the next."""
 
     def __init__(self):
         self._latest: tuple[int, Any] | None = None
 
     def get(self, number: int, function: Callable[[int], Any]) -> Any:
-        """Returns `function(number)`."""
-        latest = self._latest  # one read: another thread may ask for another number
+        """Returns `function(number)`, from the cache if it is the latest result."""
+        latest = self._latest  # read once: another thread may replace it
         if latest is None or latest[0] != number:
-            self._latest = latest = None  # memory: before the next is made
+            self._latest = latest = None  # frees memory before the next result is computed
             self._latest = latest = number, function(number)
         return latest[1]
 
 
 def split_step(step: int, steps_per_epoch: int) -> tuple[int, int]:
-    """Returns a step's epoch and its number there. Raises IndexError if there is no such step."""
+    """Returns (epoch, number of the step in the epoch). Raises IndexError if there is no such step."""
     if step < 0 or steps_per_epoch == 0:
         raise IndexError(f"no batch {step}: {steps_per_epoch} steps an epoch")
     return divmod(step, steps_per_epoch)
@@ -72,16 +72,16 @@ def split_step(step: int, steps_per_epoch: int) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loader:
-    """The batches of a plan; see `choice.make_loader`. Implements `Batches`.
+    """Loads the batches of a plan; see `choice.make_loader`. Implements `Batches`.
 
-    Empty rows fill the last step of an epoch (with buckets, each bucket's last).
+    Empty rows fill up the last step of an epoch; with buckets, the last step of each bucket.
 
     Attributes:
-      windows: the windows that are planned.
-      plan: their rows.
-      layout: of the arrays.
-      seed: of shuffling; None for a fixed order.
-      output_counts: if they are counted.
+      windows: the planned windows.
+      plan: the plan of their rows.
+      layout: the layout of the arrays.
+      seed: the seed of shuffling; None for a fixed order.
+      output_counts: the output counts of the windows, or None if they are not counted.
     """
 
     windows: Windows
@@ -89,7 +89,7 @@ class Loader:
     layout: BatchLayout
     seed: int | None
     output_counts: OutputCounts | None = None
-    _latest: Latest = dataclasses.field(default_factory=Latest)  # epoch's plan
+    _latest: Latest = dataclasses.field(default_factory=Latest)  # the plan of the latest epoch
 
     @property
     def window_count(self) -> int:
@@ -98,36 +98,40 @@ class Loader:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """The shapes of batches, by rising length."""
+        """The shapes of batches, shortest rows first."""
         return self.plan.shapes
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps."""
+        """Number of steps in an epoch."""
         return self.plan.steps_per_epoch
 
     @property
     def padding_fraction(self) -> float:
-        """The share of slots that are padding."""
+        """The fraction of slots that is padding."""
         return self.plan.padding_fraction
 
     def with_whole_row_period(self, period: int) -> "Loader":
-        """Returns the loader that puts windows longer than a block into each `period`-th row only.
+        """Returns this loader, with windows longer than a block only in every `period`-th row.
 
-        period: divides the number of rows, and is at most that of `shapes`.
+        Args:
+          period: must divide the number of rows, and be at most the period of `shapes`.
         """
         shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
         return Loader(self.windows, self.plan._replace(shapes=shapes), self.layout, self.seed)
 
     def with_output_counts(self, of_window: np.ndarray, steps: int, microbatches: int = 1) -> "Loader":
-        """Returns the loader whose `shapes` say how many positions the loss reads at most in the first `steps` batches.
+        """Returns this loader, with output counts in `shapes` that hold for the first `steps` batches.
 
-        of_window: int64 `[N]`, positions in each window. microbatches: how many a batch is cut into.
+        Args:
+          of_window: int64 `[N]`, the number of positions that the loss reads in each window.
+          steps: number of batches to count.
+          microbatches: number of microbatches in a batch.
         """
         epochs = -(-steps // self.steps_per_epoch) if self.seed is not None else 1
         shapes = count_outputs(self.plan, map(self._epoch_plan, range(epochs)), of_window, microbatches)
         counts = OutputCounts(of_window, microbatches)
-        # Draws the same epochs, the latest of which stays at hand.
+        # The new loader draws the same epochs, so it can keep the cached one.
         return dataclasses.replace(self, plan=self.plan._replace(shapes=shapes), output_counts=counts)
 
     @functools.cached_property
@@ -139,14 +143,14 @@ class Loader:
         return self._latest.get(number, functools.partial(self.plan.draw_epoch, self.shapes, self.seed))
 
     def order(self) -> str:
-        """Hashes the first epoch's order: which window begins where in which row, which row comes in which step."""
+        """Hashes the order of the first epoch: the row and slot of each window, and the step of each row."""
         hashed = hashlib.sha256()
         for array in (self.plan.rows.offsets, self.plan.rows.starts, *self._epoch_plan(0)):
             hashed.update(np.ascontiguousarray(array, np.int64))
         return hashed.hexdigest()
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of any step from 0 on. Raises IndexError if there is none."""
+        """Returns the batch of a step, counted from 0. Raises IndexError if there is no such step."""
         epoch, index = split_step(step, self.steps_per_epoch)
         drawn = self._epoch_plan(epoch)
         shape: Shape = self.shapes[drawn.step_shapes[index]]

@@ -1,4 +1,4 @@
-"""Plans how often each of several data sets comes in training, and whether a step's rows are of one or of all."""
+"""Plans how often each data set comes in training, and whether a step mixes rows of several data sets."""
 
 import functools
 from collections.abc import Sequence
@@ -17,15 +17,21 @@ from jaxft.errors import UserError
 class Mix(NamedTuple):
     """The proportions in which data sets are mixed.
 
-    A data set of n windows is drawn, window by window, in proportion to n ("size"), n ** (1 / T) ("temperature";
-    T = 1 is "size", infinite T treats all alike; Devlin 2019's multilingual BERT has T = 1 / 0.7) or its weight. Its
-    share of rows follows from how many windows its rows hold. Each comes at least once an epoch, as a row or step.
+    The number of windows drawn from a data set of n windows is proportional to one of these:
+
+    - "size": n.
+    - "temperature": n ** (1 / T). T = 1 is "size", and an infinite T draws equally from all data sets. Devlin's
+      multilingual BERT (2019) uses T = 1 / 0.7.
+    - "weights": the data set's weight.
+
+    The number of rows follows from the number of windows in a row. Each data set has at least one row in each epoch, or
+    one step if `by_task`.
 
     Attributes:
       kind: "size", "temperature" or "weights".
       temperature: T.
       weights: a weight for each data set.
-      by_task: whether a step's rows are of one data set.
+      by_task: True if all rows of a step come from one data set.
     """
 
     kind: str = "size"
@@ -34,18 +40,18 @@ class Mix(NamedTuple):
     by_task: bool = False
 
 
-WINDOWS_ONCE = Mix()  # each window once an epoch
+WINDOWS_ONCE = Mix()  # each window comes once an epoch
 
 
 class DataSetRows(NamedTuple):
     """The rows of one data set in a mixed plan.
 
     Attributes:
-      windows: int64 `[N]`, its windows, rising.
-      by_length: the same, shortest first.
-      count: its rows.
-      rows_per_epoch: how many of them an epoch draws.
-      first_row: where they begin among the plan's rows, once for each pass that an epoch can have a part in.
+      windows: int64 `[N]`, the data set's windows, ascending.
+      by_length: int64 `[N]`, the same windows, shortest first.
+      count: number of rows.
+      rows_per_epoch: number of rows drawn in each epoch.
+      first_row: the first of its rows in the plan, which holds a copy of them for each pass that an epoch may touch.
     """
 
     windows: np.ndarray
@@ -64,11 +70,11 @@ def draw_mixed_epoch(
     seed: int,
     epoch: int,
 ) -> EpochPlan:
-    """Draws rows of each data set from its passes, and the order of rows or, by task, of steps.
+    """Draws the rows of each data set, and their order; if `by_task`, the order of steps.
 
-    An epoch is as many rows as all data sets have together. Each data set goes through its own passes, in which every
-    window comes exactly once, at its own pace: where an epoch ends in the middle of a pass the next one goes on with
-    it. By task a step's rows are of one data set.
+    An epoch has as many rows as all data sets together. Each data set is read in passes, and every window comes exactly
+    once in a pass. If an epoch ends in the middle of a pass, the next epoch continues that pass. If `by_task`, all rows
+    of a step come from one data set.
     """
     windows, replacement = packed.members.copy(), np.arange(len(lengths))
     drawn = []
@@ -98,15 +104,16 @@ def draw_mixed_epoch(
 def plan_mixed_rows(
     windows: Windows, mix: Mix, *, rows: int, max_length: int, pack: bool, max_segments: int | None
 ) -> Plan:
-    """Makes up rows of one data set each, all of one length, so that any rows can share a step.
+    """Plans rows that each hold windows of one data set. All rows have the same length, so any can share a step.
 
     Args:
-      windows: with a column `data_set`.
+      windows: the encoded data, with a column `data_set`.
       mix: the proportions.
       rows, max_length, pack, max_segments: as in `plan_rows`.
 
     Raises:
-      UserError: a data set has no window, an epoch has fewer rows than data sets, or weights are not one for each.
+      UserError: a data set has no window, an epoch has fewer rows (or steps, if by task) than data sets, or the number
+        of weights differs from the number of data sets.
       ValueError: a window is longer than `max_length`.
     """
     set_of_window, lengths = windows.column("data_set"), windows.lengths.astype(np.int64)
@@ -144,7 +151,7 @@ def plan_mixed_rows(
     }[mix.kind]
     drawn = _apportion(draws, window_shares * row_counts / window_counts) * (rows if mix.by_task else 1)
     tokens = np.bincount(set_of_window, lengths, minlength=sets)
-    # A row stands in the table once for each pass that an epoch can have a part in.
+    # The table holds a copy of each row for each pass that an epoch may touch.
     copies = -(-drawn // row_counts) + 1
     members, starts, sizes, data_sets, first_row = [], [], [], [], 0
     for index, rows_of_set in enumerate(packed):
@@ -165,7 +172,7 @@ def plan_mixed_rows(
 
 
 def _apportion(count: int, shares: np.ndarray) -> np.ndarray:
-    """Divides `count` into whole numbers by `shares`, each at least 1, by largest remainder: int64."""
+    """Splits `count` into integers of at least 1 in proportion to `shares`, by largest remainder; returns int64."""
     exact = count * shares / shares.sum()
     numbers = np.maximum(np.floor(exact).astype(np.int64), 1)
     while numbers.sum() != count:

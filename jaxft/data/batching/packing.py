@@ -9,10 +9,10 @@ from jaxft.data.batching.batch import Shape
 from jaxft.data.ragged import offsets_from_lengths
 
 SHORTEST_BLOCK = 32
-# Attention over a row costs the row's length divided by this, relative to everything else in a step.
+# The cost of attention over a row, relative to everything else in a step, is the row's length divided by this.
 # MiniLM spends a quarter of a step on attention at length 128.
 LENGTH_OF_EQUAL_COST = 384
-SAMPLE = 20_000  # windows by which a block length is chosen
+SAMPLE = 20_000  # number of windows that the choice of a block length looks at
 
 
 def best_fit(
@@ -20,16 +20,17 @@ def best_fit(
 ) -> list[np.ndarray]:
     """Packs windows into rows by best-fit-decreasing.
 
-    Longest first, each window goes to the row whose free room is the smallest that holds it. Rows are kept in stacks
-    by their free room, and a bitmask says which stacks are not empty, so that n windows take O(n) for a fixed capacity.
-    The rows' lengths depend only on the multiset of window lengths. The input order decides among equal lengths.
+    The longest window comes first. Each window goes to the row with the least free room that still holds it. Rows are
+    kept in stacks by free room, and a bitmask marks the stacks that are not empty, so n windows take O(n) time for a
+    fixed capacity. The lengths in the rows depend only on the multiset of window lengths. Windows of equal length keep
+    their input order.
 
     Args:
-      lengths: int `[N]`.
-      capacity: slots of a row.
-      max_segments: windows that a row holds at most; default as many as fit.
-      block: slots of a short row. A row whose first window fits a block is a short row and holds a proportional share
-        of `max_segments`. Rows of `capacity` come first, then short rows. Default: no short rows.
+      lengths: int `[N]`, the length of each window.
+      capacity: number of slots in a row.
+      max_segments: the most windows that a row may hold; by default as many as fit.
+      block: number of slots in a short row. A row is short if its first window fits a block; its limit of windows is
+        then a proportional share of `max_segments`. Full rows come first in the result. By default no row is short.
 
     Returns:
       The windows of each row, as indices into `lengths`.
@@ -45,8 +46,8 @@ def best_fit(
     block = capacity if block is None else block
     order = np.argsort(-lengths, kind="stable")
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    open_rooms = 0  # bit r is set when a row with r free slots is open
-    free: list[int] = []  # windows that each row may still take
+    open_rooms = 0  # bit r is set if a row with r free slots is open
+    free: list[int] = []  # how many more windows each row may take
     max_segments = max_segments or capacity
     row_of = []
     for length in lengths[order].tolist():
@@ -70,12 +71,12 @@ def best_fit(
 
 
 class PackedRows(NamedTuple):
-    """Windows laid into rows. Rows with a window longer than a block come first.
+    """Windows packed into rows. Rows with a window longer than a block come first.
 
     Attributes:
       members: int64 `[N]`, the windows, row by row.
       starts: int64 `[N]`, the slot of its row where each window begins.
-      offsets: int64 `[R + 1]`, where each row begins in `members`, and where the last one ends.
+      offsets: int64 `[R + 1]`, the start of each row in `members`, and the end of the last one.
       whole_rows: number of rows that hold a window longer than a block.
     """
 
@@ -91,9 +92,14 @@ def one_window_rows(count: int) -> PackedRows:
 
 
 def pack_rows(lengths: np.ndarray, shape: Shape, max_segments: int | None = None) -> PackedRows:
-    """Packs windows by `best_fit` into rows of `shape.length`, made of blocks of `shape.block_length` where they fit.
+    """Packs windows by `best_fit` into rows of `shape.length` slots.
 
-    max_segments: windows that a row holds at most.
+    If `shape.block_length` is not 0, rows of short windows are made of blocks of that length.
+
+    Args:
+      lengths: int `[N]`, the length of each window.
+      shape: the shape of a batch.
+      max_segments: the most windows that a row may hold; by default as many as fit.
     """
     lengths = np.asarray(lengths, np.int64)
     block = shape.block_length or shape.length
@@ -101,9 +107,9 @@ def pack_rows(lengths: np.ndarray, shape: Shape, max_segments: int | None = None
     bins = best_fit(lengths, shape.length, max_segments, block)
     members = np.concatenate(bins) if bins else np.empty(0, np.int64)
     size = np.array([len(windows) for windows in bins], np.int64)
-    longest = lengths[members[offsets_from_lengths(size)[:-1]]]  # the first window of each bin
+    longest = lengths[members[offsets_from_lengths(size)[:-1]]]  # the length of each bin's first window
     whole_rows = int(np.count_nonzero(longest > block)) if block < shape.length else len(bins)
-    # Bins after the whole rows are blocks, `blocks_per_row` of them in a row.
+    # The bins after the whole rows are blocks; a row holds `blocks_per_row` of them.
     place = np.arange(len(bins)) - whole_rows
     row = np.where(place < 0, place + whole_rows, whole_rows + place // blocks_per_row)
     begin = np.where(place < 0, 0, place % blocks_per_row * block)
@@ -114,16 +120,16 @@ def pack_rows(lengths: np.ndarray, shape: Shape, max_segments: int | None = None
 
 
 def choose_block_length(lengths: np.ndarray, rows: int, length: int, max_segments: int | None = None) -> int:
-    """Returns the block length (see `Shape`) with which steps take least time, or 0 for no blocks.
+    """Returns the block length (see `Shape`) with the least estimated time of a step, or 0 for no blocks.
 
-    A row cut into blocks needs less attention and has a little more padding. The choice is made on the rows that a
-    sample of the windows fills: each costs its slots and, by `LENGTH_OF_EQUAL_COST`, its attention.
+    Blocks make attention cheaper but add a little padding. The function packs a sample of the windows for each
+    candidate, and estimates the cost from the number of slots and, by `LENGTH_OF_EQUAL_COST`, from attention.
 
     Args:
-      lengths: int `[N]`, of the windows.
-      rows: rows of a batch.
-      length: slots of a row.
-      max_segments: windows that a row holds at most.
+      lengths: int `[N]`, the length of each window.
+      rows: number of rows in a batch.
+      length: number of slots in a row.
+      max_segments: the most windows that a row may hold; by default as many as fit.
     """
     lengths = np.asarray(lengths, np.int64)
     sample = lengths[:: max(1, len(lengths) // SAMPLE)]
@@ -132,7 +138,7 @@ def choose_block_length(lengths: np.ndarray, rows: int, length: int, max_segment
         packed = pack_rows(sample, Shape(rows, length, block % length), max_segments)
         count = len(packed.offsets) - 1
         period = choose_whole_row_period(packed.whole_rows, count, rows)
-        # The slots of a row that a position attends to, on average.
+        # The average number of slots that a position attends to.
         attended = block + (length - block) / period if period else block
         cost = count * (1 + attended / LENGTH_OF_EQUAL_COST)
         if cost < lowest_cost:
@@ -143,9 +149,12 @@ def choose_block_length(lengths: np.ndarray, rows: int, length: int, max_segment
 
 
 def choose_whole_row_period(whole_rows: int, count: int, rows: int) -> int:
-    """Returns the largest `Shape.whole_row_period` for `count` rows, of which `whole_rows` hold longer windows.
+    """Returns the largest possible `Shape.whole_row_period`, or 0 if there are no whole rows.
 
-    rows: rows of a batch, which the period divides. 0 if there are no whole rows.
+    Args:
+      whole_rows: number of rows with windows longer than a block.
+      count: number of all rows.
+      rows: number of rows in a batch; the period divides it.
     """
     if whole_rows == 0:
         return 0
@@ -158,9 +167,9 @@ def default_edges(max_length: int) -> list[int]:
 
 
 def bucket_index(lengths: np.ndarray, edges: Sequence[int]) -> np.ndarray:
-    """Returns the index of the smallest of the rising `edges` that holds each length: int64 `[N]`.
+    """Returns the index of the smallest edge that holds each length, int64 `[N]`; `edges` are ascending.
 
-    Raises ValueError if the last edge is too short.
+    Raises ValueError if a length exceeds the last edge.
     """
     if len(lengths) and np.max(lengths) > edges[-1]:
         raise ValueError(f"length {np.max(lengths)} is above the last bucket, {edges[-1]}")

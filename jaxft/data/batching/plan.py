@@ -1,4 +1,4 @@
-"""Plans an epoch: which windows the rows hold, and which rows each step takes, by seed and epoch alone."""
+"""Plans an epoch: which windows each row holds and which rows each step takes. Only seed and epoch decide."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -17,16 +17,17 @@ from jaxft.data.batching.packing import (
     pack_rows,
 )
 
-OUTPUT_MULTIPLE = 16  # output counts are multiples of it: as many lines go through a CPU's products at a time
+# Output counts are rounded up to this: a CPU multiplies 16 rows of a matrix at a time.
+OUTPUT_MULTIPLE = 16
 
 
 class EpochPlan(NamedTuple):
-    """The windows and rows that one epoch draws.
+    """The windows and rows of one epoch.
 
     Attributes:
       windows: int64 `[N]`, the window at each place of `PackedRows.members`.
-      step_rows: int64 `[steps, R]`, the rows of each step, -1 for an empty row.
-      step_shapes: int64 `[steps]`, which of the plan's shapes each step has.
+      step_rows: int64 `[steps, R]`, the rows of each step; -1 for an empty row.
+      step_shapes: int64 `[steps]`, the index of each step's shape among the plan's shapes.
     """
 
     windows: np.ndarray
@@ -36,19 +37,19 @@ class EpochPlan(NamedTuple):
 
 DrawEpoch = Callable[
     [tuple[Shape, ...], int | None, int], EpochPlan
-]  # from shapes, seed (None: fixed order), epoch
+]  # (shapes, seed, epoch) -> plan; seed None keeps a fixed order
 
 
 class Plan(NamedTuple):
-    """Rows that are made up once, and a pure function that draws each epoch's use of them.
+    """The packed rows of a data set, and a function that assigns windows to them for each epoch.
 
     Attributes:
-      rows: the rows; an epoch puts windows of the same lengths there.
-      shapes: the shapes of batches, by rising length.
+      rows: the packed rows; every epoch fills them with windows of the same lengths.
+      shapes: the shapes of batches, shortest rows first.
       steps_per_epoch: number of steps, the same for each epoch.
-      slots: slots of an epoch.
-      padding_fraction: the share of them that are padding.
-      draw_epoch: called with `shapes`, of which it heeds `whole_row_period`.
+      slots: number of slots in an epoch.
+      padding_fraction: the fraction of these slots that is padding.
+      draw_epoch: a pure function of (shapes, seed, epoch). From the shapes it uses `rows` and `whole_row_period`.
     """
 
     rows: PackedRows
@@ -68,18 +69,18 @@ def draw_epoch(
     seed: int | None,
     epoch: int,
 ) -> EpochPlan:
-    """Draws which of the windows of equal length goes where, and the order of rows and steps.
+    """Assigns windows to places of their length at random, and draws the order of rows and steps.
 
-    This equals shuffling the windows, then packing them by best fit, but does not pack again.
+    The result is the same as shuffling the windows and then packing them by best fit, but needs no new packing.
 
     Args:
-      packed: the rows.
-      rows_of_shape: which of them each shape has.
-      lengths: int64 `[N]`, of the windows.
+      packed: the packed rows.
+      rows_of_shape: the rows of each shape.
+      lengths: int64 `[N]`, the length of each window.
       by_length: int64 `[N]`, the windows, shortest first.
-      shapes: of batches.
-      seed: of the drawing; None keeps a fixed order.
-      epoch: its number.
+      shapes: the shapes of batches.
+      seed: the random seed; None keeps a fixed order.
+      epoch: the number of the epoch.
     """
     windows, orders = packed.members, [np.arange(len(rows)) for rows in rows_of_shape]
     steps = [-(-len(rows) // shapes[0].rows) for rows in rows_of_shape]
@@ -105,14 +106,14 @@ def draw_epoch(
 
 
 def _cut_into_steps(rows: np.ndarray, rows_per_step: int) -> np.ndarray:
-    """Returns `[steps, R]`, the last step filled up with -1."""
+    """Returns the rows of each step, `[steps, R]`; -1 fills up the last step."""
     steps = np.full((-(-len(rows) // rows_per_step), rows_per_step), -1, np.int64)
     steps.reshape(-1)[: len(rows)] = rows
     return steps
 
 
 def _place_whole_rows(order: np.ndarray, whole_rows: int, places: np.ndarray) -> np.ndarray:
-    """Moves the first `whole_rows` rows to the first of the `places` in `order`, and keeps the others' order."""
+    """Moves rows 0 to `whole_rows` - 1 to the first `places` in `order`; the other rows keep their order."""
     is_whole = order < whole_rows
     at_place = np.zeros(len(order), bool)
     at_place[places[:whole_rows]] = True
@@ -131,17 +132,17 @@ def plan_rows(
     max_segments: int | None = None,
     block_length: int | None = None,
 ) -> Plan:
-    """Makes up the rows of windows of these `lengths`, each of which comes exactly once an epoch.
+    """Plans the rows of windows with these `lengths`. Each window comes exactly once an epoch.
 
     Args:
-      lengths: int `[N]`, of the windows.
-      rows: rows of a batch.
-      max_length: slots of a packed row.
-      pack: whether windows share rows; else each row holds one, and has the length of its bucket.
-      buckets: rising row lengths for `pack=False`; default powers of two up to `max_length`.
-      max_segments: windows that a packed row holds at most; default as many as fit.
-      block_length: slots of a block of packed rows, 0 for whole rows (all batches then have one shape, whatever the
-        windows are); default the one that takes least time.
+      lengths: int `[N]`, the length of each window.
+      rows: number of rows in a batch.
+      max_length: number of slots in a packed row.
+      pack: True if windows share rows. If False, each row holds one window and has the length of its bucket.
+      buckets: row lengths for `pack=False`, ascending; by default powers of two up to `max_length`.
+      max_segments: the most windows that a packed row may hold; by default as many as fit.
+      block_length: number of slots in a block of a packed row; 0 for rows without blocks, so that all batches have the
+        same shape for any windows. By default the length that takes the least time.
 
     Raises:
       ValueError: a window is longer than `max_length`, or than the last bucket.
@@ -177,12 +178,15 @@ def plan_rows(
 
 
 def random_permutation(bits: np.random.BitGenerator, count: int) -> np.ndarray:
-    """Draws a random order of `count` things; from raw bits, since numpy may change `permutation` between versions."""
+    """Draws a random order of `count` items.
+
+    It uses raw bits because numpy may change `permutation` between versions.
+    """
     return np.argsort(bits.random_raw(count), kind="stable")
 
 
 def shuffle_equal_lengths(bits: np.random.BitGenerator, lengths: np.ndarray) -> np.ndarray:
-    """Sorts windows of these `lengths` by length, those of equal length in random order: int64 `[N]`, indices."""
+    """Returns the indices that sort `lengths`, int64 `[N]`; equal lengths are in random order."""
     shuffled = random_permutation(bits, len(lengths))
     return shuffled[np.argsort(lengths[shuffled], kind="stable")]
 
@@ -190,9 +194,16 @@ def shuffle_equal_lengths(bits: np.random.BitGenerator, lengths: np.ndarray) -> 
 def count_outputs(
     plan: Plan, epochs: Iterable[EpochPlan], output_counts: np.ndarray, microbatches: int
 ) -> tuple[Shape, ...]:
-    """Returns the plan's shapes with `output_count`: the most positions that a microbatch of `epochs` reads.
+    """Sets `output_count` of the plan's shapes to the most positions that the loss reads in a microbatch of `epochs`.
 
-    output_counts: int64 `[N]`, positions that the loss reads in each window.
+    Args:
+      plan: the plan.
+      epochs: the epochs to count.
+      output_counts: int64 `[N]`, the number of positions that the loss reads in each window.
+      microbatches: number of microbatches in a batch.
+
+    Returns:
+      The plan's shapes, with output counts.
     """
     largest = np.zeros(len(plan.shapes), np.int64)
     for epoch in epochs:

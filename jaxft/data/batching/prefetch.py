@@ -1,4 +1,4 @@
-"""Builds a loader's batches ahead, in a thread."""
+"""Builds a loader's batches ahead of time, in a thread."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from jaxft.data.batching.batch import Batch, Batches
 
 
 class Prefetch:
-    """Iterates over (step, batch), batches being built ahead in a thread; see `prefetch`.
+    """Iterates over (step, batch); a thread builds the batches ahead of time. See `prefetch`.
 
     Attributes:
       stall: seconds that the consumer has waited for batches so far.
@@ -43,10 +43,10 @@ class Prefetch:
         raise item
 
     def close(self) -> None:
-        """Ends the thread; safe to call again, and called when the iterator ends or is dropped."""
+        """Ends the thread. It may be called twice. It is also called when the iterator ends or is deleted."""
         self._closed.set()
         while self._thread.is_alive():
-            while not self._ready.empty():  # a thread that waits for room goes on, and sees that it is closed
+            while not self._ready.empty():  # wakes a thread that waits for room, so that it sees `closed`
                 self._ready.get_nowait()
             self._thread.join(0.01)
 
@@ -68,14 +68,14 @@ def _produce(loader: Batches, start: int, stop: int, ready: queue.Queue, closed:
                 return
             ready.put(item)
         ready.put(StopIteration())
-    except BaseException as error:  # whatever it is, the consumer must hear of it
+    except BaseException as error:  # the consumer must see any error
         ready.put(error)
 
 
 def prefetch(loader: Batches, start: int, stop: int, depth: int = 2) -> Prefetch:
-    """Steps `start` up to `stop` (exclusive) with their batches, built in a thread up to `depth` ahead.
+    """Yields (step, batch) for steps `start` up to `stop` (exclusive), built in a thread up to `depth` batches ahead.
 
-    An error in building a batch is raised where the consumer asks for that batch. Close it (or use it in a
-    `with`) when leaving early.
+    An error in building a batch is raised when the consumer asks for that batch. A consumer that stops early must call
+    `close` or use a `with` statement.
     """
     return Prefetch(loader, start, stop, depth)

@@ -1,4 +1,4 @@
-"""Serves batches whose rows are dealt to shards of the data, so that a process needs the shards of its rows only."""
+"""Loads batches whose rows come from shards of the data. A process needs only the shards of its rows."""
 
 import hashlib
 import json
@@ -14,27 +14,28 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.packing import SAMPLE, choose_block_length
 from jaxft.data.encoding.windows import Windows
 
-# From what this process knows of some shards, by number, to what is known of all, in order.
+# Takes this process's values for its shards, by number; returns the values for all shards, in order.
 GatherByShard = Callable[[Mapping[int, Any]], list[Any]]
 
 
 def shards_of_rows(rows: np.ndarray, all_rows: int, shards: int) -> list[int]:
-    """Returns which of `shards` feed `rows` of a batch of `all_rows`, rising: each feeds the same number in turn."""
+    """Returns the shards that provide `rows`, ascending; each provides an equal run of the batch's `all_rows` rows."""
     return np.unique(rows // (all_rows // shards)).tolist()
 
 
 @dataclass(frozen=True, eq=False)
 class ShardedLoader:
-    """The batches to which shard k of n feeds the k-th n-th of the rows. Implements `Batches`.
+    """Loads batches in which each of n shards provides 1/n of the rows, in order. Implements `Batches`.
 
-    A shard is packed and shuffled by itself, and each of its windows comes exactly once an epoch, which has as many
-    steps as the longest shard needs; the others' empty rows are spread over it, so that few share a step. A batch is a
-    pure function of the seed, the step and the shards, whichever process feeds which. Rows are packed, of one length.
+    Each shard is packed and shuffled by itself, and each of its windows comes exactly once an epoch. The longest shard
+    decides the number of steps. The empty rows of shorter shards are spread over the epoch, so that few share a step. A
+    batch is a pure function of the seed, the step and the shards, and does not depend on which process loads which
+    shard. Rows are packed and have one length.
 
     Attributes:
-      loaders: of the shards that this process feeds, by number.
-      empty_batches: what each of these gives at steps for which it has no rows.
-      shard_steps: steps an epoch of each shard.
+      loaders: the loaders of this process's shards, by shard number.
+      empty_batches: for each of these shards, the batch of steps in which it has no rows.
+      shard_steps: the steps of each shard in an epoch.
       orders: the hash of each shard's order.
     """
 
@@ -48,11 +49,11 @@ class ShardedLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps, those of the longest shard."""
+        """Number of steps in an epoch, which is that of the longest shard."""
         return max(self.shard_steps)
 
     def uneven_warning(self) -> str | None:
-        """Returns a warning if a shard has so little that its rows are empty in a tenth of the steps or more."""
+        """Returns a warning if the rows of a shard are empty in a tenth of the steps or more, else None."""
         least, most, shards = min(self.shard_steps), max(self.shard_steps), len(self.shard_steps)
         if least > 0.9 * most:
             return None
@@ -67,9 +68,9 @@ class ShardedLoader:
         return hashlib.sha256(json.dumps(self.orders).encode()).hexdigest()
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of any step from 0 on: the rows that this process feeds, the others empty.
+        """Returns the batch of a step, counted from 0: this process's rows are filled, the others are empty.
 
-        `windows` counts from the beginning of each shard. Raises IndexError if there is no such step.
+        The indices in `windows` count from the beginning of each shard. Raises IndexError if there is no such step.
         """
         if step < 0:
             raise IndexError(f"no batch {step}")
@@ -78,7 +79,7 @@ class ShardedLoader:
         batches = {}
         for number, loader in self.loaders.items():
             steps, shift = loader.steps_per_epoch, number * self.steps_per_epoch // shards
-            # The shard's step that comes before `index`, and before the next.
+            # How many of the shard's steps come before `index`, and before the next index.
             before, after = ((at * steps + shift) // self.steps_per_epoch for at in (index, index + 1))
             has_rows = after > before
             batches[number] = loader.batch(epoch * steps + before) if has_rows else self.empty_batches[number]
@@ -114,13 +115,14 @@ def make_sharded_loader(
     max_segments: int | None = None,
     **options,
 ) -> ShardedLoader:
-    """Makes up the rows of this process's shards, with facts that the processes tell each other.
+    """Plans the rows of this process's shards. The processes exchange the facts that all must know.
 
     Args:
-      windows: of the shards, by number from 0, that feed the rows `only`.
-      shards: how many there are in all.
-      gather: asks the other processes; each must call this function.
-      options: of `make_loader`.
+      windows: the windows of this process's shards, which provide the rows `only`; by shard number, from 0.
+      shards: the number of all shards.
+      gather: gathers values from all processes; each process must call this function.
+      rows, max_length, seed, pad_id, only, max_segments: as in `make_loader`.
+      options: other options of `make_loader`.
     """
     shard_rows = rows // shards
     lengths = {number: shard.lengths for number, shard in windows.items()}
@@ -136,9 +138,8 @@ def make_sharded_loader(
         first, end = number * shard_rows, (number + 1) * shard_rows
         loaders[number] = make_loader(
             shard,
-            chunk=max(
-                chunked.CHUNK_WINDOWS // shards, 1
-            ),  # a process with all shards plans as much as of one
+            # Divided, so that a process with all shards plans only as many windows at once as with one shard.
+            chunk=max(chunked.CHUNK_WINDOWS // shards, 1),
             rows=shard_rows,
             only=only[(only >= first) & (only < end)] - first,
             seed=shard_seed,
@@ -172,7 +173,7 @@ def make_sharded_loader(
 
 
 def _empty_batch(like: Batch, pad_id: int) -> Batch:
-    """Returns a batch of empty rows, with arrays as those of `like`."""
+    """Returns a batch of empty rows whose arrays have the shapes and dtypes of those in `like`."""
     arrays = {
         name: np.full_like(values, pad_id if name == "input_ids" else 0)
         for name, values in like.arrays.items()

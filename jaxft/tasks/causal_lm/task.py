@@ -29,7 +29,7 @@ from jaxft.losses import chunked
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Log, Split, cache_folder, count_anywhere
+from jaxft.tasks.base import Log, Split, cache_folder, count_set_in_any_process
 from jaxft.tasks.lines import prediction_lines
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class CausalLM:
         """Warns of texts that are also in `train`, and logs how many pairs do not fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
-            if shared := count_anywhere(np.isin(hash_documents(texts), hash_documents(train))):
+            if shared := count_set_in_any_process(np.isin(hash_documents(texts), hash_documents(train))):
                 log(f"warning: {shared:,} of {len(texts):,} texts of {name} stand word for word in train")
         if texts[0].prompt is not None:
             for field, level in (("prompt", ""), ("target", "warning: ")):

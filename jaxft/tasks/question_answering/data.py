@@ -8,7 +8,7 @@ import numpy as np
 from jaxft.data.sources.dev_split import find_question_overlap
 from jaxft.data.sources.questions import Question, read_questions
 from jaxft.errors import UserError
-from jaxft.tasks.base import Log, Split, count_anywhere
+from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.question_answering.settings import Data
 
 
@@ -49,7 +49,7 @@ def check_questions(split: Split, train: Sequence[Question], max_answer: int, lo
     """
     name, questions, windows = split.name, split.examples, split.windows
     is_train = questions is train
-    if not is_train and (shared := count_anywhere(find_question_overlap(train, questions))):
+    if not is_train and (shared := count_set_in_any_process(find_question_overlap(train, questions))):
         log(f"warning: {shared:,} of {len(questions):,} questions of {name} are about contexts of train")
     if (extra := len(windows) - len(questions)) > 0:
         log(f"{name}: long contexts have {extra:,} more windows")

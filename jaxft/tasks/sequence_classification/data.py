@@ -14,7 +14,7 @@ from jaxft.data.sources.labelled_texts import (
     sort_labels,
 )
 from jaxft.errors import UserError
-from jaxft.tasks.base import Log, Split, count_anywhere
+from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.sequence_classification.label_types import VALUE
 from jaxft.tasks.sequence_classification.settings import Data
 
@@ -113,7 +113,7 @@ def check_texts(
     is_whole_train = is_train and data.shards == 1  # the number of texts in a shard says nothing about labels
     if is_whole_train and len(labels) > max(len(examples) // 2, 2):
         log(f"warning: {len(labels):,} labels for {len(examples):,} texts; is config.data.label right?")
-    if not is_train and (shared := count_anywhere(find_text_overlap(train, examples))):
+    if not is_train and (shared := count_set_in_any_process(find_text_overlap(train, examples))):
         log(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
     lost_tokens = windows.column("lost")
     if count := len(np.unique(windows.sentence[lost_tokens > 0])):

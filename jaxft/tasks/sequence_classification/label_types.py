@@ -21,7 +21,7 @@ from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
 from jaxft.metrics.multi_label import MultiLabelState
 from jaxft.metrics.regression import RegressionState
-from jaxft.tasks.base import Log, class_weights
+from jaxft.tasks.base import Log, read_class_weights
 
 VALUE = "value"  # the label of a head that predicts a number
 WORST = 100  # errors of numbers that are listed at most
@@ -331,7 +331,7 @@ LABEL_TYPES = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: NumberLabel}  # b
 
 
 def _loss_options(labels: list[str], config: Settings) -> dict[str, Any]:
-    weights = class_weights(config, labels)
+    weights = read_class_weights(config, labels)
     return {
         "label_smoothing": config.loss.label_smoothing,
         "focal_gamma": config.loss.focal_gamma,

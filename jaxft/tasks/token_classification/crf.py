@@ -74,7 +74,7 @@ class CRFTagging(TokenClassification):
         crf.compile_best_paths(len(self.labels))  # while XLA compiles the step, so no evaluation waits for it
         return {"emissions": logits, **self.decoding_chain(model)._asdict()}
 
-    def _decide(
+    def _predict_labels(
         self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns label ids of the best paths and their probabilities; -1 for all if any word is not scored."""

@@ -8,7 +8,7 @@ from jaxft.data.sources.dev_split import find_sentence_overlap
 from jaxft.data.sources.sentence import Sentence
 from jaxft.data.sources.sentences import read_sentences
 from jaxft.errors import UserError
-from jaxft.tasks.base import Log, Split, count_anywhere
+from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.token_classification.settings import Data, Settings
 
 
@@ -99,7 +99,7 @@ def check_sentences(
     if unseen:
         counts = ", ".join(f"{tag} {count}" for tag, count in sorted(unseen.items()))
         log(f"warning: {name} has labels that train has not; they count as missed: {counts}")
-    if not is_train and (shared := count_anywhere(find_sentence_overlap(train, sentences))):
+    if not is_train and (shared := count_set_in_any_process(find_sentence_overlap(train, sentences))):
         log(f"warning: {shared:,} of {len(sentences):,} sentences of {name} stand word for word in train")
     if is_train and data.context and len({sentence.document for sentence in train}) == len(train):
         log("warning: config.data.context=True, but each sentence of train is a document of its own")

@@ -27,7 +27,7 @@ from jaxft.losses import cross_entropy
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Log, Split, cache_folder, class_weights, loss_with_r_drop
+from jaxft.tasks.base import Log, Split, cache_folder, loss_with_r_drop, read_class_weights
 from jaxft.tasks.token_classification import evaluation
 from jaxft.tasks.token_classification.data import (
     check_sentences,
@@ -74,7 +74,7 @@ class TokenClassification:
         self.focal_gamma = config.loss.focal_gamma
         self.r_drop = config.loss.r_drop
         self.backbone_passes = 2 if self.r_drop else 1
-        self.class_weights = class_weights(config, labels)
+        self.class_weights = read_class_weights(config, labels)
 
     # ---------------------------------------------------------------- data
 
@@ -172,7 +172,7 @@ class TokenClassification:
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Returns cross-entropy summed over the labelled subwords, and their number; see `loss_with_r_drop`."""
         return loss_with_r_drop(
-            lambda masks: _logits(model, batch, masks, batch["weights"] > 0),
+            lambda dropout: _logits(model, batch, dropout, batch["weights"] > 0),
             lambda logits: self._loss(model, logits, batch),
             lambda first, second: cross_entropy.symmetric_divergence(first, second, batch["weights"]),
             self.r_drop,
@@ -219,7 +219,7 @@ class TokenClassification:
         only = range(len(split.examples)) if only is None else only
         lengths = [len(split.examples[index].words) for index in only]
         starts = np.concatenate((np.zeros(only.start, np.int64), [0], np.cumsum(lengths, dtype=np.int64)))
-        label, score = self._decide(split, outputs, starts)
+        label, score = self._predict_labels(split, outputs, starts)
         if unscored := int((label < 0).sum()):
             raise AssertionError(f"{unscored} words of {split.name} were not scored")
         tags = np.array(self.labels)[label].tolist()
@@ -228,7 +228,7 @@ class TokenClassification:
             for start, end in itertools.pairwise(starts[only.start :])
         ]
 
-    def _decide(
+    def _predict_labels(
         self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns label ids, int32 (-1 for an unscored word), and their probabilities, float32, of all words.
