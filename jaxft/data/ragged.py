@@ -4,11 +4,11 @@ import numpy as np
 
 
 def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenates `arange(start, start + length)` over all pairs.
+    """Concatenates `arange(start, start + length)` over all pairs of a start and a length.
 
     Args:
       starts: `[N]` or a scalar.
-      lengths: `[N]`, not negative.
+      lengths: `[N]`, each at least 0.
 
     Returns:
       int64 `[sum(lengths)]`.
@@ -20,5 +20,5 @@ def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def offsets_from_lengths(lengths: np.ndarray) -> np.ndarray:
-    """Returns the offset of each of N pieces in their concatenation, and at the end its length: int64 `[N + 1]`."""
+    """Returns the offset of each of N pieces in their concatenation, followed by the total length: int64 `[N + 1]`."""
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))

@@ -30,7 +30,12 @@ class Placement(NamedTuple):
     lengths: np.ndarray
 
     def in_rows(self, only: np.ndarray, rows: int) -> "Placement":
-        """Returns the windows in the rows `only` (ascending) of a batch of `rows` rows, with the rows renumbered from 0."""
+        """Returns the windows in some rows, which are then numbered from 0.
+
+        Args:
+          only: the rows to keep, ascending.
+          rows: number of rows in the batch.
+        """
         row_index = np.full(rows, -1)
         row_index[only] = np.arange(len(only))
         indices = row_index[self.rows]

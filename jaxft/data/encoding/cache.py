@@ -1,4 +1,4 @@
-"""Keeps encoded windows in a file that is complete or absent; processes that share the file share the work."""
+"""Caches encoded windows in a file that is either complete or absent. Processes that share the file share the work."""
 
 import contextlib
 import fcntl
@@ -15,27 +15,25 @@ import pyarrow as pa
 from jaxft.data.encoding.windows import Windows, join_windows
 from jaxft.data.ragged import offsets_from_lengths
 
-CHUNK_CHARACTERS = (
-    1 << 21
-)  # of text that are encoded and cached at once: some seconds of work, and bounded memory
+CHUNK_CHARACTERS = 1 << 21  # of text that one chunk holds: some seconds of work in bounded memory
 
-# For each chunk, a range of items: a function that encodes these items and yields their windows as tables, in order.
+# Maps each chunk (a range of items) to a function that encodes the items and yields tables of windows, in order.
 ChunkEncoders = dict[range, Callable[[], Iterable[Windows]]]
 
 _log = logging.getLogger(__name__)
 
 
 def load_or_encode(path: pathlib.Path | None, make_encoders: Callable[[], ChunkEncoders]) -> Windows:
-    """Returns the windows of all chunks, in order, from the file `path` if there is one.
+    """Returns the windows of all chunks, in order; reads them from the file `path` if it exists.
 
     Each process that shares the file encodes the chunks that no other process has taken. One process joins them into
-    the file, and all processes map it; if the file cannot be written, each process encodes everything for itself.
-    Chunks that a killed process finished are not encoded again.
+    the file, and all processes map it. If the file cannot be written, each process encodes everything itself. Chunks
+    that a killed process finished are not encoded again.
 
     Args:
-      path: the file to keep the windows in; None for no cache.
-      make_encoders: called only if the file is missing or damaged. If chunks can be written, one table is in memory
-        at a time.
+      path: the file that keeps the windows; None for no cache.
+      make_encoders: returns the encoder of each chunk. It is called only if the file is missing or damaged. If chunks
+        can be written, only one table is in memory at a time.
     """
     windows = None if path is None else load_windows(path)
     if windows is not None:
@@ -49,7 +47,7 @@ def load_or_encode(path: pathlib.Path | None, make_encoders: Callable[[], ChunkE
 
 
 def split_by_size(sizes: Iterable[int], target_size: int) -> list[range]:
-    """Splits items into ranges of neighbours whose sizes add up to about `target_size`; returns at least one range."""
+    """Splits items into consecutive ranges with a total size of about `target_size` each. Returns at least one."""
     ranges, start, total, end = [], 0, 0, 0
     for end, size in enumerate(sizes, 1):
         total += size
@@ -72,7 +70,7 @@ def _encode_into_file(path: pathlib.Path, encoders: ChunkEncoders) -> Windows | 
                 windows = load_windows(path)
         return windows
     folder = path.with_suffix(".parts")
-    # A chunk's file is named by its range, so that chunks that another process cut elsewhere are not taken for it.
+    # A chunk's file is named after its range, so it cannot be confused with a chunk that another process cut elsewhere.
     files = {folder / f"{items.start}-{items.stop}.arrow": encode for items, encode in encoders.items()}
     _encode_free_chunks(path, files)
     with _lock(path):
@@ -101,7 +99,7 @@ def _encode_free_chunks(
 
 
 def _load_chunks(files: dict[pathlib.Path, Callable[[], Iterable[Windows]]]) -> Iterator[Windows]:
-    """Yields the windows of each chunk, when the process that encodes it is done; encodes those that have no file."""
+    """Yields the windows of each chunk once its encoding process is done. Encodes chunks that have no file."""
     for file, encode in files.items():
         with _lock(file):
             windows = load_windows(file)
@@ -112,8 +110,8 @@ def _load_chunks(files: dict[pathlib.Path, Callable[[], Iterable[Windows]]]) -> 
 def _lock(path: pathlib.Path, wait: bool = True) -> Iterator[tuple[bool, bool]]:
     """Keeps out other processes that lock the same path; yields two flags, `is_held` and `has_waited`.
 
-    The system frees the lock when its process ends, however it ends. If the file system has no locks, no process
-    waits and `is_held` is true.
+    The system frees the lock when the process ends for any reason. If the file system has no locks, no process waits
+    and `is_held` is True.
     """
     is_held, has_waited, lock = True, False, pathlib.Path(f"{path}.lock")
     with contextlib.ExitStack() as stack:
@@ -128,8 +126,8 @@ def _lock(path: pathlib.Path, wait: bool = True) -> Iterator[tuple[bool, bool]]:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 is_held, has_waited = wait, wait
             if is_held:
-                stack.callback(_remove, lock)  # processes that still wait have the open file, which is enough
-        except OSError:  # a folder that cannot be written, or a file system without locks
+                stack.callback(_remove, lock)  # waiting processes already have the file open
+        except OSError:  # the folder is not writable, or the file system has no locks
             pass
         yield is_held, has_waited
 
@@ -140,7 +138,7 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def load_windows(path: pathlib.Path) -> Windows | None:
-    """Maps the file that `save_windows` wrote; returns None, with a warning if there is a damaged file."""
+    """Maps a file of `save_windows`. Returns None if there is none, or, with a warning, if it is damaged."""
     try:
         with pa.memory_map(str(path)) as file:
             return Windows(pa.ipc.open_file(file).get_batch(0))
@@ -152,9 +150,9 @@ def load_windows(path: pathlib.Path) -> Windows | None:
 
 
 def save_windows(windows: Windows, path: pathlib.Path) -> None:
-    """Writes a file next to `path`, then renames it, so that `path` is complete whenever the process dies.
+    """Saves windows in the file `path`, which is never incomplete: a file next to it is written and then renamed.
 
-    An error of the file system is logged as a warning, since work can go on without a cache.
+    An error of the file system is logged as a warning, because the run can continue without a cache.
     """
     unfinished = None
     try:
@@ -173,7 +171,7 @@ def save_windows(windows: Windows, path: pathlib.Path) -> None:
 
 
 def save_joined_windows(tables: Iterable[Windows], path: pathlib.Path) -> None:
-    """Saves what `join_windows` would return, with one table in memory at a time; the others lie in files."""
+    """Saves the windows of several tables, in order, in one file. Only one table is in memory at a time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, suffix=".unfinished") as folder:
@@ -183,7 +181,7 @@ def save_joined_windows(tables: Iterable[Windows], path: pathlib.Path) -> None:
 
 
 def _join_on_disk(tables: Iterable[Windows], folder: pathlib.Path) -> Windows:
-    """Joins tables in a file of `folder` for each column, and maps these files."""
+    """Joins tables into one file for each column, in `folder`, and maps these files."""
     lengths, files, types = [], {}, {}
     with contextlib.ExitStack() as stack:
         for windows in tables:
@@ -198,7 +196,7 @@ def _join_on_disk(tables: Iterable[Windows], folder: pathlib.Path) -> Windows:
     for name, (arrow_type, dtype) in types.items():
         file = folder / name
         values = pa.array(np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype))
-        if pa.types.is_large_list(arrow_type):  # as long as `input_ids`
+        if pa.types.is_large_list(arrow_type):  # a list as long as `input_ids`
             values = pa.LargeListArray.from_arrays(offsets, values)
         elif pa.types.is_fixed_size_list(arrow_type):
             values = pa.FixedSizeListArray.from_arrays(values, arrow_type.list_size)

@@ -1,4 +1,4 @@
-"""Tokenizes documents, and counts the words and bytes of the text that each token spells."""
+"""Tokenizes documents, and counts the words and bytes of text that each token spells."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,11 @@ import numpy as np
 from jaxft.data.encoding.tokenizer import tokenize_in_batches
 from jaxft.data.ragged import offsets_from_lengths
 
-_IS_WHITE = np.array([chr(code).isspace() for code in range(0x3002)])  # no white space lies beyond
+_IS_WHITE = np.array([chr(code).isspace() for code in range(0x3002)])  # no white space has a higher code
 
 
 class TokenStream(NamedTuple):
-    """The tokens of all texts with the end token after each, and how much text each token spells."""
+    """The tokens of all texts, with an end token after each text, and the amount of text that each token spells."""
 
     ids: np.ndarray  # int32 [T]
     word_counts: np.ndarray  # int32 [T]: words that begin in the token
@@ -22,7 +22,7 @@ class TokenStream(NamedTuple):
 
 
 def make_token_stream(texts: Sequence[str], tokenizer, end: int) -> TokenStream:
-    """Tokenizes texts, and puts the token `end` after each."""
+    """Tokenizes texts and adds the token `end` after each."""
     batches = []
     for batch, encodings in tokenize_in_batches(tokenizer, texts):
         ids_by_text = [encoding.ids for encoding in encodings]
@@ -43,7 +43,7 @@ def make_token_stream(texts: Sequence[str], tokenizer, end: int) -> TokenStream:
 
 
 class TextTokens(NamedTuple):
-    """The token ids of one text, and how much text each token spells."""
+    """The token ids of one text, and the amount of text that each token spells."""
 
     ids: list[int]
     word_counts: np.ndarray  # int64 [tokens]
@@ -51,7 +51,7 @@ class TextTokens(NamedTuple):
 
 
 def tokenize_with_counts(texts: Sequence[str], tokenizer) -> Iterator[TextTokens]:
-    """Yields the tokens of each text with the words and bytes that they spell."""
+    """Yields the tokens of each text, with the numbers of words and bytes that they spell."""
     for batch, encodings in tokenize_in_batches(tokenizer, texts):
         word_counts, byte_counts = _count_words_and_bytes(batch, encodings)
         offsets = offsets_from_lengths([len(encoding.ids) for encoding in encodings])
@@ -62,11 +62,11 @@ def tokenize_with_counts(texts: Sequence[str], tokenizer) -> Iterator[TextTokens
 def _count_words_and_bytes(texts: Sequence[str], encodings: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """Counts the words and bytes that begin in each token: int64 `[tokens of all texts]` each.
 
-    The counts of a text's tokens add up to those of the text: what the tokenizer leaves out belongs to the token before
-    it, or to the last token.
+    The counts of a text's tokens add up to the counts of the text. Characters that the tokenizer leaves out count for
+    the token before them, or for the last token.
     """
     tokens = np.array([len(encoding.ids) for encoding in encodings], np.int64)
-    # The first character of each text in all texts joined, and the end of the last text.
+    # The position of each text's first character when all texts are joined, and the end of the last text.
     text_offsets = offsets_from_lengths([len(text) for text in texts])
     spans = itertools.chain.from_iterable(encoding.offsets for encoding in encodings)
     ends = np.fromiter((end for _, end in spans), np.int64, tokens.sum())
@@ -79,7 +79,9 @@ def _count_words_and_bytes(texts: Sequence[str], encodings: Sequence) -> tuple[n
     codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
     is_white = _IS_WHITE[np.minimum(codes, len(_IS_WHITE) - 1)]
     is_after_white = np.roll(is_white, 1)
-    is_after_white[text_offsets[:-1][text_offsets[:-1] < len(codes)]] = True  # at a text's beginning
+    is_after_white[text_offsets[:-1][text_offsets[:-1] < len(codes)]] = (
+        True  # the first character of each text
+    )
     words_before = offsets_from_lengths(~is_white & is_after_white)
     utf8_lengths = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
     bytes_before = offsets_from_lengths(utf8_lengths)

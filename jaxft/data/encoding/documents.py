@@ -1,7 +1,7 @@
-"""Turns texts into windows of tokens for a language model, so that each token is predicted exactly once.
+"""Encodes texts as windows of tokens for a language model, so that each token is predicted exactly once.
 
-Labels are shifted: the label at a position is the token after it, so that inputs and labels of a window differ by
-one place and no text is lost between windows. The token at the end of a text is only ever a label.
+Labels are shifted: the label at a position is the next token. The inputs and labels of a window therefore differ by one
+position, and no text is lost between windows. The end token of a text is a label but never an input.
 """
 
 import functools
@@ -29,7 +29,7 @@ from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
 
 LAYOUTS = ("documents", "blocks")
-_FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
+_FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
 
 
 def encode_documents(
@@ -43,21 +43,30 @@ def encode_documents(
 ) -> Windows:
     """Encodes texts as windows of at most `max_length` tokens.
 
-    The windows have columns `text_words` and `text_bytes` (int32 `[N]`): the words (between white space) and UTF-8
-    bytes of the text that a window predicts. The column `word` is -1 throughout, `sentence` is the index of the text or
-    of the block. Pairs of prompt and target have columns `prompt_lost` and `target_lost`, the tokens that did not fit.
+    The windows have these columns besides `input_ids` and `labels`:
 
-    Layout "documents": each document begins with the start token, and its tokens and the end token are predicted
-    once. A document longer than a window is cut into several; all but the first begin with `stride` (default 0) tokens
-    of context, which the window before predicts. A prompt and its target are one window, which predicts the target's
-    tokens and the end token. If they do not fit, the prompt is shortened, and if that is not enough the target too,
-    which then has no end token.
+    - `text_words` and `text_bytes`, int32 `[N]`: the number of words (separated by white space) and of UTF-8 bytes in
+      the text that a window predicts.
+    - `word`: always -1.
+    - `sentence`: the index of the text or of the block.
+    - `prompt_lost` and `target_lost`, only for pairs of prompt and target: the number of tokens that did not fit.
 
-    Layout "blocks": all documents in a row, with an end token after each, are cut into blocks of `max_length`. The
-    rest that fills no block is dropped, and the first token of a block is not predicted. Source: `group_texts` of
-    transformers' run_clm.py.
+    Layout "documents": each document begins with the start token. Its tokens and the end token are predicted once. A
+    document longer than a window is cut into several windows. All but the first begin with `stride` (default 0) tokens
+    of context, which the previous window predicts. A prompt and its target form one window, which predicts the target's
+    tokens and the end token. If they do not fit, the prompt is shortened. If that is not enough, the target is
+    shortened too and has no end token.
+
+    Layout "blocks": all documents are joined, with an end token after each, and cut into blocks of `max_length`. Tokens
+    that do not fill the last block are dropped, and the first token of a block is not predicted. Source: `group_texts`
+    of transformers' run_clm.py.
 
     Args:
+      texts: the documents, or pairs of prompt and target.
+      tokenizer: a fast Hugging Face tokenizer.
+      max_length: the most tokens in a window.
+      layout: "documents" or "blocks".
+      stride: number of context tokens at the start of a document's later windows.
       cache_dir: see `encode_sentences`.
 
     Raises:
@@ -78,7 +87,7 @@ def encode_documents(
         chunks = split_by_size(sizes, CHUNK_CHARACTERS)
         if (
             layout == "blocks"
-        ):  # each chunk begins with the rest of the one before, so one process encodes them all
+        ):  # a chunk begins with the rest of the previous one, so one process encodes all chunks
             encode_all = functools.partial(_encode_blocks, chunks, texts, tokenizer, max_length, special)
             return {range(len(texts)): encode_all}
         if has_prompts:
@@ -116,12 +125,12 @@ def _encode_documents(
     )
     text_offsets = offsets_from_lengths(
         stream.lengths
-    )  # a text's first label; inputs are these shifted by one
+    )  # the first label of each text; the inputs are shifted by one
     inputs = np.empty_like(stream.ids)
     inputs[1:] = stream.ids[:-1]
     inputs[text_offsets[:-1]] = special.start
     step = max_length - stride
-    # The first window predicts max_length tokens, each later one `step`.
+    # The first window predicts `max_length` tokens, each later window `step` tokens.
     window_counts = 1 + -(-np.maximum(stream.lengths - max_length, 0) // step)
     text = np.repeat(np.arange(len(chunk)), window_counts)
     number = ragged_arange(0, window_counts)
@@ -135,7 +144,7 @@ def _encode_documents(
 def _encode_blocks(
     chunks: list[range], texts: Sequence[Document], tokenizer, length: int, special: BoundaryTokens
 ) -> Iterator[Windows]:
-    """Yields the blocks that each chunk of documents fills; the tokens that are left begin the next chunk."""
+    """Yields the blocks that each chunk of documents fills. The remaining tokens begin the next chunk."""
     rest, done = None, 0
     for chunk in chunks:
         batch = [text.text for text in texts[chunk.start : chunk.stop]]
@@ -151,7 +160,7 @@ def _encode_blocks(
         begin = np.arange(count) * length
         labels = np.append(ids[1:], IGNORED).astype(np.int32)
         labels[begin + length - 1] = IGNORED
-        # The counts of a position are those of its label, the next token.
+        # The counts at a position belong to its label, which is the next token.
         word_counts, byte_counts = np.append(word_counts[1:], 0), np.append(byte_counts[1:], 0)
         shifted = stream._replace(ids=ids, word_counts=word_counts, byte_counts=byte_counts)
         number = done + np.arange(count)
@@ -174,7 +183,7 @@ def _cut_windows(
     stream: TokenStream,
     last_scored: int = 0,
 ) -> Windows:
-    """Cuts windows `[begin, end)` out of flat inputs and labels; labels count in `[scored, end + last_scored)`."""
+    """Cuts windows `[begin, end)` out of flat inputs and labels; only labels in `[scored, end + last_scored)` count."""
     size = end - begin
     source = ragged_arange(begin, size)
     window = np.repeat(np.arange(len(begin)), size)
@@ -196,7 +205,7 @@ def _cut_windows(
 def _make_windows(
     offsets: np.ndarray, input_ids: np.ndarray, labels: np.ndarray, **window_columns
 ) -> Windows:
-    """Makes a table of windows whose flat columns are cut at `offsets` `[N + 1]`; `window_columns` are `[N]` each."""
+    """Makes a table of windows by cutting flat columns at `offsets` `[N + 1]`. Each of `window_columns` is `[N]`."""
     columns = {
         name: pa.LargeListArray.from_arrays(offsets, pa.array(np.asarray(values, np.int32)))
         for name, values in (
@@ -237,7 +246,7 @@ def _encode_prompts_and_targets(
 
 
 def encode_prompts(texts: Sequence[Document], tokenizer, room: int) -> list[list[int]]:
-    """Returns the token ids of the prompts, each shortened to `room` whatever its target."""
+    """Returns the token ids of the prompts, each shortened to at most `room` tokens. Their targets are ignored."""
     start = find_boundary_tokens(tokenizer).start
     prompts = _encode_texts([text.prompt for text in texts], tokenizer)
     return [
@@ -254,7 +263,7 @@ def _encode_texts(texts: Sequence[str], tokenizer) -> Iterator:
 def _shorten_prompt(encoding, cut: tuple[int, int], room: int) -> list[int]:
     """Returns at most `room` ids of a prompt.
 
-    Tokens are taken out at the end of the characters `cut`, and then from the prompt's beginning.
+    Tokens are removed first from the end of the character range `cut`, then from the beginning of the prompt.
     """
     ids, excess = encoding.ids, len(encoding.ids) - room
     if excess <= 0:

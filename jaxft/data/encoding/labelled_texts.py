@@ -1,4 +1,4 @@
-"""Turns labelled texts and pairs into windows of tokens: one each, shortened, or several of a long document."""
+"""Encodes labelled texts and pairs as windows of tokens: one shortened window, or several for a long document."""
 
 import array
 import functools
@@ -18,7 +18,7 @@ from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 
-_FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
+_FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
 
 
 def encode_labelled_texts(
@@ -34,18 +34,28 @@ def encode_labelled_texts(
 ) -> Windows:
     """Encodes texts as windows of at most `max_length` tokens, special ones included.
 
-    The windows have columns `labels`, `weights` and `lost` (tokens that were cut off), and `token_type_ids` for pairs.
+    The windows have columns `labels`, `weights` and `lost` (number of tokens cut off), and `token_type_ids` for pairs.
 
-    A text that is too long keeps its "head", its "tail", or "head+tail", a quarter of the room from its head and the
-    rest from its tail (near the best of Sun et al. 2019, How to Fine-Tune BERT for Text Classification, table 2). Of a
-    pair the longer text is shortened first, and both to the same length if that is not enough (transformers'
-    "longest_first"). "windows" reads all of a text: windows of equal length over it (of a pair, over the longer text)
-    that share at least `stride` tokens (default 0). Each window then carries its document's label, with a weight of 1
-    over the number of the document's windows, so that a document counts once.
+    `truncation` says what a text that is too long keeps:
+
+    - "head" or "tail": its beginning or its end.
+    - "head+tail": a quarter of the room from its head and the rest from its tail. This is near the best of Sun et al.
+      2019 (How to Fine-Tune BERT for Text Classification, table 2).
+    - "windows": all tokens, in windows of equal length that share at least `stride` tokens (default 0). For a pair,
+      the windows cover the longer text. Each window carries its document's label, with a weight of 1 over the number of
+      the document's windows, so that a document counts once.
+
+    In a pair the longer text is shortened first. If that is not enough, both are shortened to the same length
+    (transformers' "longest_first").
 
     Args:
+      examples: the texts or pairs.
       labels: `[N]` or `[N, C]`, int32 or float32, the label of each example.
-      is_known: bool `[N]`, False where an example has no label; its weight is 0.
+      is_known: bool `[N]`, False if an example has no label; its weight is then 0.
+      tokenizer: a fast Hugging Face tokenizer.
+      max_length: the most tokens in a window.
+      truncation: see above.
+      stride: the least number of tokens that neighbouring windows share.
       cache_dir: see `encode_sentences`.
 
     Raises:
@@ -106,7 +116,7 @@ def _encode(
     indices: range,
 ) -> Iterator[Windows]:
     """Yields the windows of the examples `indices` in one table; `cut` is `cut_into_windows`."""
-    input_ids, types = array.array("i"), array.array("i")  # a tenth of the memory of lists
+    input_ids, types = array.array("i"), array.array("i")  # take a tenth of the memory of lists
     lengths, owners, weights, lost_counts = [], [], [], []
     has_pairs = _has_pairs(examples)
     tokens = _tokenize_examples(examples[indices.start : indices.stop], tokenizer)
@@ -142,7 +152,7 @@ def _encode(
 
 
 def _tokenize_examples(examples: Sequence[LabelledText], tokenizer) -> Iterator[tuple[list[int], list[int]]]:
-    """Yields the token ids of each text and of its pair; the latter are empty if there is none."""
+    """Yields the token ids of each text and of its pair, which are empty if there is no pair."""
     for start in range(0, len(examples), TEXTS_PER_CALL):
         batch = examples[start : start + TEXTS_PER_CALL]
         texts = tokenize(tokenizer, [example.text for example in batch])
@@ -168,11 +178,11 @@ def cut_into_windows(
 
 
 def _count_lost(first: list[int], second: list[int], windows: list[tuple[list[int], list[int]]]) -> int:
-    """Returns how many tokens of a text and its pair are in none of its windows."""
+    """Counts the tokens of a text and its pair that are in no window."""
     first_piece, second_piece = windows[0]
     if len(windows) == 1:
         return len(first) + len(second) - len(first_piece) - len(second_piece)
-    # Several windows hold all of the longer text, and each of them the same piece of the shorter one.
+    # Several windows hold all of the longer text, and each holds the same piece of the shorter text.
     return len(second) - len(second_piece) if len(first) >= len(second) else len(first) - len(first_piece)
 
 
@@ -195,7 +205,7 @@ def _shorten(ids: list[int], size: int, truncation: str) -> list[int]:
 
 
 def _cut_evenly(ids: list[int], max_size: int, stride: int) -> list[list[int]]:
-    """Cuts `ids` into as few pieces of equal length as hold them; neighbours share at least `stride` tokens."""
+    """Cuts `ids` into the fewest pieces of equal length; neighbouring pieces share at least `stride` tokens."""
     count = -(-(len(ids) - stride) // (max_size - stride))
     if count <= 1:
         return [ids]

@@ -1,4 +1,4 @@
-"""Joins texts that several tasks read, combines their windows into one table, and selects those of one task."""
+"""Joins texts that several tasks read, combines their windows into one table, and selects the windows of one task."""
 
 import os
 import random
@@ -20,21 +20,21 @@ from jaxft.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class MultiText:
-    """A text with the example that each task makes of it."""
+    """A text, with the example that each task reads from it."""
 
     origin: str  # "data.jsonl:3", for messages
-    data_set: int  # index of the data set among those that the settings name
+    data_set: int  # index of the data set in the order of the settings
     examples: dict[
         str, Sentence | LabelledText
-    ]  # task -> its example; tasks that do not read the text are missing
+    ]  # task -> its example, without tasks that do not read the text
     task_classes: Mapping[str, Any]  # task -> its class, for all tasks of the run
 
 
 def parse_data_sets(source: str, tasks: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
     """Returns the data sets that `source` names, each as (names of the tasks that read it, address).
 
-    "a.jsonl" is read by all tasks; "intents,slots=a.jsonl;slots=b.conll" are two data sets, each read by the tasks
-    before "=".
+    All tasks read "a.jsonl". "intents,slots=a.jsonl;slots=b.conll" names two data sets, each read by the tasks before
+    its "=".
 
     Raises:
       UserError: a task does not exist.
@@ -65,7 +65,7 @@ def get_text_and_pair(example: Sentence | LabelledText) -> tuple[str, str | None
 def join_examples(
     examples: Mapping[str, Iterable[Sentence | LabelledText]], data_set: int, task_classes: Mapping[str, Any]
 ) -> list[MultiText]:
-    """Joins the examples that several tasks make of one data set; those of the same text and place become one.
+    """Joins the examples that several tasks read from one data set. Examples of the same text and place become one.
 
     Args:
       examples: task -> its examples.
@@ -73,7 +73,7 @@ def join_examples(
       task_classes: task -> its class, for all tasks of the run.
 
     Raises:
-      UserError: two tasks see a text as different words, so that it cannot be encoded once for both.
+      UserError: two tasks split a text into different words, so one encoding cannot serve both.
     """
     joined: dict[tuple, MultiText] = {}
     for task, task_examples in examples.items():
@@ -112,7 +112,7 @@ def split_dev_texts(
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """The N windows of texts that are encoded in the same way, before they are combined with those of other texts."""
+    """The N windows of texts that are encoded in the same way, before they are combined with other windows."""
 
     windows: Windows
     text_indices: np.ndarray  # int32 [N]: each window's text among all texts
@@ -131,14 +131,18 @@ def combine_windows(
 ) -> Windows:
     """Combines all windows, with the labels of all tasks, into one table.
 
-    The table has the columns `input_ids`, `sentence` (the text), `data_set`, `lost`, `word`, for each task
-    `TASK/labels`, for tasks that label texts `TASK/weights`, and `task_weights` `[N, T]`: the sum of a window's weights
-    for each of `tasks`. `token_type_ids` is there if texts have them.
+    The table has these columns:
+
+    - `input_ids`, `sentence` (the index of the text), `data_set`, `lost` and `word`;
+    - `TASK/labels` for each task, and `TASK/weights` for each task that labels texts;
+    - `task_weights`, `[N, T]`: the sum of a window's weights for each of `tasks`;
+    - `token_type_ids`, if texts have them.
 
     Args:
+      encoded: the windows of each group of texts that are encoded in the same way.
       data_sets: int32 `[texts]`, the data set of each text.
       word_tasks: the tasks that label words.
-      text_labels: tasks that label texts -> labels `[texts, ...]` and bool `[texts]`, True for texts with a label.
+      text_labels: task that labels texts -> labels `[texts, ...]` and bool `[texts]`, True for texts with a label.
       tasks: all tasks, in order.
     """
     text_indices = np.concatenate([group.text_indices for group in encoded])
@@ -147,7 +151,7 @@ def combine_windows(
     offsets = offsets_from_lengths(lengths)
 
     def token_column(values: Sequence[np.ndarray | None], default: int) -> np.ndarray:
-        """Joins a column of all groups; `default` stands for the tokens of a group that lacks the column."""
+        """Joins a column of all groups. Tokens of a group that lacks the column get `default`."""
         columns = [
             np.full(group.windows.offsets[-1], default, np.int32) if group_values is None else group_values
             for group, group_values in zip(encoded, values, strict=True)
@@ -196,11 +200,12 @@ def select_task_windows(windows: Windows, task: str, is_member: np.ndarray) -> t
 
     Args:
       windows: a table that `combine_windows` made.
-      is_member: bool `[texts]`, True for the texts of the task; they are numbered anew.
+      task: the name of the task.
+      is_member: bool `[texts]`, True for the texts of the task; they are renumbered from 0.
 
     Returns:
-      The windows, as the task would have encoded its texts, and the number of each of all windows among them, int32
-      `[N]`, -1 for windows of other tasks.
+      The task's windows, as if the task had encoded its texts itself, and int32 `[N]`: for each window of the table its
+      number among the task's windows, -1 for windows of other tasks.
     """
     kept = np.flatnonzero(is_member[windows.sentence])
     numbers = np.full(len(windows), -1, np.int32)

@@ -1,4 +1,4 @@
-"""Turns questions about contexts into windows of tokens: each holds the question and a piece of the context."""
+"""Encodes questions about contexts as windows of tokens. Each window holds the question and a piece of the context."""
 
 import array
 import bisect
@@ -20,7 +20,7 @@ from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 
-_FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
+_FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
 
 
 def encode_questions(
@@ -33,20 +33,23 @@ def encode_questions(
 ) -> Windows:
     """Encodes each question and its context as windows of at most `max_length` tokens, with the token types of pairs.
 
-    A context that is too long is read in windows that share `stride` tokens (see `default_stride`), the same windows
-    as in transformers' run_qa.py. A question takes at most half of the room, and keeps its beginning.
+    A context that is too long is cut into windows that share `stride` tokens (see `default_stride`), as in
+    transformers' run_qa.py. A question takes at most half of the room; a longer one keeps its beginning.
 
-    The windows have, besides `input_ids`, `token_type_ids` and `sentence` (the question's index), these columns:
+    The windows have these columns besides `input_ids`, `token_type_ids` and `sentence` (the question's index):
 
     - `labels`, int32 `[N, 2]`: the first and last token of the first answer that lies completely in the window,
-      counted from the window's beginning, or 0, the CLS token, if it holds no answer.
-    - `weights`, float32 `[N]`: 1, but 0 if no window holds the question's answer, since training would then teach that
-      there is no answer.
-    - `char_start` and `char_end`, int32 for each token: the characters of the context that it stands for, -1 outside
-      the context.
-    - `lost`: by how many tokens the question was shortened.
+      counted from the window's beginning. If the window holds no answer, both are 0, the CLS token.
+    - `weights`, float32 `[N]`: 1, but 0 if the question has an answer that no window holds. Training on such a window
+      would teach that there is no answer.
+    - `char_start` and `char_end`, int32 for each token: the token's characters in the context, -1 outside the context.
+    - `lost`: the number of tokens by which the question was shortened.
 
     Args:
+      questions: the questions.
+      tokenizer: a fast Hugging Face tokenizer.
+      max_length: the most tokens in a window.
+      stride: number of context tokens that neighbouring windows share.
       cache_dir: see `encode_sentences`.
 
     Raises:
@@ -80,14 +83,15 @@ def encode_questions(
 
 
 def max_question_tokens(tokenizer, max_length: int) -> int:
-    """Returns how many tokens a question keeps at most: half of a window's room."""
+    """Returns the most tokens that a question keeps, which is half of a window's room."""
     return (max_length - make_frame(tokenizer, has_pair=True).size) // 2
 
 
 def default_stride(tokenizer, max_length: int) -> int:
-    """Returns how many tokens windows share by default.
+    """Returns the default number of tokens that neighbouring windows share.
 
-    It is a third of `max_length`, as the 128 of 384 in transformers' run_qa.py, or the most that is possible.
+    It is a third of `max_length` (transformers' run_qa.py has 128 of 384), or the largest possible number if that is
+    smaller.
     """
     room = max_length - make_frame(tokenizer, has_pair=True).size
     return min(max_length // 3, room - room // 2 - 1)
@@ -121,7 +125,7 @@ def _encode(
     tokens_of_questions = _tokenize_questions(questions[indices.start : indices.stop], tokenizer)
     for owner, tokens in enumerate(tokens_of_questions, indices.start):
         question_ids = tokens.question_ids[: room // 2]
-        # The position of the context in a window.
+        # The position where the context begins in a window.
         context_start = len(frame.before) + len(question_ids) + len(frame.between)
         spans = [
             _find_token_span(answer, tokens.starts, tokens.ends) for answer in questions[owner].answers or ()
@@ -164,7 +168,7 @@ def _tokenize_questions(questions: Sequence[Question], tokenizer) -> Iterator[_T
     for start in range(0, len(questions), TEXTS_PER_CALL):
         batch = questions[start : start + TEXTS_PER_CALL]
         asked = tokenize(tokenizer, [question.question for question in batch])
-        # Several questions share a context, which is tokenized once.
+        # Several questions may share a context, so each context is tokenized once.
         texts = list(dict.fromkeys(question.context for question in batch))
         contexts = {}
         for text, encoding in zip(texts, tokenize(tokenizer, texts), strict=True):
@@ -176,14 +180,14 @@ def _tokenize_questions(questions: Sequence[Question], tokenizer) -> Iterator[_T
 
 
 def _find_token_span(answer: Answer, starts: Sequence[int], ends: Sequence[int]) -> tuple[int, int] | None:
-    """Returns the first and the last token that hold characters of the answer, white space at its ends left out.
+    """Returns the first and the last token with characters of the answer, ignoring white space at the answer's ends.
 
     Args:
-      starts: the first character of each token, in rising order.
-      ends: the character after each token's last, in rising order.
+      starts: the first character of each token, ascending.
+      ends: the end (exclusive) of each token's characters, ascending.
 
     Returns:
-      The two indices, or None if no token holds any of these characters.
+      (first, last), or None if no token holds any of these characters.
     """
     text = answer.text.strip()
     start = answer.start + answer.text.index(text)
@@ -193,5 +197,5 @@ def _find_token_span(answer: Answer, starts: Sequence[int], ends: Sequence[int])
 
 
 def _window_starts(count: int, size: int, stride: int) -> range:
-    """Returns where windows of `size` begin that cover `count` tokens and share `stride`; there is at least one."""
+    """Returns the starts of windows of `size` tokens that cover `count` tokens and share `stride`; at least one."""
     return range(0, max(count - stride, 1), size - stride) if count > size else range(1)

@@ -1,4 +1,4 @@
-"""Groups a stream of sentences into chunks that can be encoded by themselves."""
+"""Groups a stream of sentences into chunks that can be encoded independently."""
 
 import collections
 import itertools
@@ -9,7 +9,7 @@ from jaxft.data.sources.sentence import Sentence
 
 
 class SentenceChunk(NamedTuple):
-    """A piece of a stream: windows are made of sentences `first` up to `last` (exclusive), the others are context."""
+    """A piece of a stream. Sentences `first` up to `last` (exclusive) get windows; the others are context."""
 
     sentences: list[Sentence]
     first: int
@@ -19,11 +19,12 @@ class SentenceChunk(NamedTuple):
 def chunk_sentences(
     stream: Iterable[Sentence], max_words: int, context_words: int = 0
 ) -> Iterator[SentenceChunk]:
-    """Groups a stream into chunks of at most `max_words` words (or one sentence), in order.
+    """Yields chunks of at most `max_words` words (or a single longer sentence), in order.
 
-    If `context_words` is at least the `max_length` of `encode_sentences`, each chunk carries so many words of the
-    neighbouring sentences of the same document that `encode_sentences(chunk.sentences, ..., context=True,
-    only=range(chunk.first, chunk.last))` gives the windows that encoding the whole stream at once would.
+    Each chunk also carries at least `context_words` words of the neighbouring sentences in the same document, if there
+    are so many. If `context_words` is at least the `max_length` of `encode_sentences`, then
+    `encode_sentences(chunk.sentences, ..., context=True, only=range(chunk.first, chunk.last))` gives the same windows
+    as encoding the whole stream at once.
     """
     stream = iter(stream)
     pending: collections.deque[Sentence] = collections.deque()  # read, but not yet in a chunk
@@ -39,7 +40,7 @@ def chunk_sentences(
         words = len(chunk[0].words)
         while (sentence := peek(0)) and words + len(sentence.words) <= max_words:
             chunk.append(pending.popleft())
-            words += max(len(sentence.words), 1)  # sentences without words take room too
+            words += max(len(sentence.words), 1)  # a sentence without words counts as one word
         document = chunk[-1].document
         following = words = 0
         while words < context_words and (sentence := peek(following)) and sentence.document == document:
@@ -52,7 +53,7 @@ def chunk_sentences(
 
 
 def _last_sentences(sentences: list[Sentence], document: int, min_words: int) -> list[Sentence]:
-    """Returns the last sentences of a document that have `min_words` words between them, or all of that document."""
+    """Returns the last sentences of a document that together have `min_words` words, or all of its sentences."""
     last: list[Sentence] = []
     words = 0
     for sentence in reversed(sentences):

@@ -1,4 +1,4 @@
-"""Turns sentences of words into windows of subwords with labels, so that each word is scored exactly once."""
+"""Encodes sentences of words as windows of subwords with labels, so that each word is scored exactly once."""
 
 import functools
 import hashlib
@@ -21,16 +21,16 @@ from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss
-_FORMAT = 1  # part of the fingerprint: raise it when the same input would give other windows
-_SENTENCES_PER_CALL = 1024  # bounds the memory of the tokenizer's results, which are heavy objects
-_CHUNK_WORDS = 1 << 17  # words that are encoded and cached at once: about a second of work
+_FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
+_SENTENCES_PER_CALL = 1024  # bounds the memory of the tokenizer's results, which are large objects
+_CHUNK_WORDS = 1 << 17  # words in a cached chunk: about a second of work
 
 
 class _Layout(NamedTuple):
-    """How sentences are cut into windows, besides the tokenizer and the labels."""
+    """The settings by which sentences are cut into windows, without the tokenizer and the labels."""
 
     prefix: list[int]  # special tokens before the words of a window
-    suffix: list[int]  # and after them
+    suffix: list[int]  # special tokens after the words of a window
     room: int  # subwords in a window
     label_subwords: str
     context: bool
@@ -49,25 +49,31 @@ def encode_sentences(
     cache_dir: str | os.PathLike | None = None,
     only: range | None = None,
 ) -> Windows:
-    """Encodes sentences with a fast Hugging Face tokenizer; each word is in the core of exactly one window.
+    """Encodes sentences as windows. Each word is in the core of exactly one window, which scores it.
 
-    A sentence that fits `max_length` (special tokens included) is one window. A longer sentence is cut at word borders
-    into cores that tile it; its words around a core fill the rest of the core's window, unscored. With `context`, so do
-    the neighbouring sentences of the same document. A word without subwords gets the unk token; a word longer than a
-    window keeps its first subwords. Sentences without words have no window.
+    A sentence that fits `max_length` (special tokens included) is one window, and all of it is the core. A longer
+    sentence is cut at word borders into consecutive cores. The words around a core fill the rest of its window, and are
+    not scored there. With `context`, neighbouring sentences of the same document fill windows too. A word without
+    subwords gets the unk token. A word longer than a window keeps its first subwords. A sentence without words has no
+    window.
 
     Args:
-      sentences: tags are in IOB2, or None; a word whose tag is not in `label_ids` has no loss but is scored.
+      sentences: sentences with IOB2 tags, or with tags None. A word whose tag is not in `label_ids` has no loss but is
+        scored.
+      tokenizer: a fast Hugging Face tokenizer.
       label_ids: tag -> id.
-      label_subwords: the subwords of a word that carry its label. "first" is the first one; "last" the last one, which
-        is the first that sees the whole word in a causal model; "all" is each of them, where B-X goes on as I-X.
-      stride: subwords of a long sentence's window that are kept free for context; the default is a quarter.
-      cache_dir: the folder that keeps windows, in an Arrow file for each fingerprint; processes that share it share
-        the work. If it cannot be read or written, the reason is logged as a warning and the work is done without it.
-      only: a range of step 1 of the sentences that get windows, the others being context; the default is all.
+      max_length: the most tokens in a window.
+      label_subwords: the subwords of a word that carry its label. "first" is the first one. "last" is the last one,
+        which in a causal model is the only one that sees the whole word. "all" is every subword; after the first, B-X
+        becomes I-X.
+      context: True if neighbouring sentences of the same document fill the room that a sentence leaves.
+      stride: number of subwords that a long sentence's window keeps free for context; by default a quarter of the room.
+      cache_dir: the folder that keeps windows, in an Arrow file for each fingerprint. Processes that share the folder
+        share the work. If it cannot be read or written, a warning names the reason and the work is done without it.
+      only: the range (of step 1) of sentences that get windows, while the others are context; by default all.
 
     Raises:
-      UserError: settings cannot work, or a word has no tokens and the tokenizer no unk token.
+      UserError: the settings cannot work, or a word has no tokens and the tokenizer has no unk token.
     """
     prefix, suffix = find_special_tokens(tokenizer)
     room = max_length - len(prefix) - len(suffix)
@@ -105,14 +111,14 @@ def encode_sentences(
 
 
 def choose_stride(stride: int | None, room: int) -> int:
-    """Returns `stride`, or by default a quarter of the `room` that a window has for subwords."""
+    """Returns `stride`, or by default a quarter of `room`, the number of subwords in a window."""
     return max(room, 0) // 4 if stride is None else stride
 
 
 def _fingerprint(
     sentences: Sequence[Sentence], tokenizer, label_ids: Mapping[str, int], settings: list
 ) -> str:
-    """Returns a hash of everything that windows depend on: words, tags, documents, tokenizer, labels, settings."""
+    """Hashes everything that windows depend on: words, tags, documents, tokenizer, labels, settings."""
     digest = hashlib.blake2b(digest_size=16)
     header = [
         _FORMAT,
@@ -171,7 +177,7 @@ def _encode(
 def _tokenize_words(
     sentences: Sequence[Sentence], tokenizer, word_offsets: np.ndarray, room: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns token ids `[T]` in order, and the number of them in each word `[W]`, from 1 to `room`."""
+    """Returns all token ids `[T]` in order, and the number of tokens in each word `[W]`, from 1 to `room`."""
     ids_by_sentence, words_by_sentence = [], []
     for start in range(0, len(sentences), _SENTENCES_PER_CALL):
         batch = [s.words for s in sentences[start : start + _SENTENCES_PER_CALL]]
@@ -205,7 +211,7 @@ def _call_tokenizer(tokenizer, batch: list[list[str]]) -> list:
     try:
         return tokenize(tokenizer, batch, **options)
     except TypeError:
-        # Halves of surrogate pairs, as broken JSON escapes leave them, are not valid Unicode: drop them.
+        # Broken JSON escapes leave halves of surrogate pairs, which are not valid Unicode: drop them.
         batch = [[word.encode("utf-8", "ignore").decode() for word in words] for words in batch]
         return tokenize(tokenizer, batch, **options)
 
@@ -213,7 +219,7 @@ def _call_tokenizer(tokenizer, batch: list[list[str]]) -> list:
 def _cut_into_cores(
     word_offsets: np.ndarray, token_offsets: np.ndarray, layout: _Layout, only: range
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts sentences into N cores: first word `[N]`, last word (exclusive) `[N]`, sentence `[N]`."""
+    """Cuts sentences into N cores; returns their first word, last word (exclusive) and sentence, each `[N]`."""
     numbers = np.arange(only.start, only.stop)
     first, last = word_offsets[numbers], word_offsets[numbers + 1]
     size = token_offsets[last] - token_offsets[first]
@@ -239,7 +245,7 @@ def _context_limits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first and last (exclusive) word that the window of each core may hold, `[N]` each.
 
-    They are those of the core's sentence, or with `context` those of its document.
+    They bound the core's sentence or, with `context`, its document.
     """
     if not context:
         return word_offsets[sentence], word_offsets[sentence + 1]
@@ -258,12 +264,12 @@ def _extend_cores(
     high: np.ndarray,
     room: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Extends cores to windows of at most `room` tokens, within words `[low, high)`; returns first and last token."""
-    # What a core leaves free is shared between both sides, and each side takes what the other cannot use.
+    """Extends cores to windows of at most `room` tokens within words `[low, high)`; returns first and last token."""
+    # Both sides share the room that a core leaves free, and each side takes the room that the other cannot use.
     free = room - (core_end - core_begin)
     left, right = core_begin - token_offsets[low], token_offsets[high] - core_end
     left = np.minimum(left, np.maximum(free // 2, free - right))
-    # Only whole words are taken; what that leaves free on the left goes to the right.
+    # Windows hold whole words only, so room may remain on the left; it goes to the right.
     begin = token_offsets[np.searchsorted(token_offsets, core_begin - left, side="left")]
     right = np.minimum(right, free - (core_begin - begin))
     end = token_offsets[np.searchsorted(token_offsets, core_end + right, side="right") - 1]
@@ -277,7 +283,7 @@ def _label_tokens(
     token_offsets: np.ndarray,
     label_subwords: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each token its label id or -100, and the index of the word it scores or -1; int32 `[T]` each."""
+    """Returns the label id of each token or -100, and the index of the word it scores or -1; int32 `[T]` each."""
     tags = list(
         itertools.chain.from_iterable(
             s.tags if s.tags is not None else itertools.repeat(None, len(s.words)) for s in sentences

@@ -1,4 +1,4 @@
-"""Calls a fast Hugging Face tokenizer on texts, and finds out what it adds around them."""
+"""Calls a fast Hugging Face tokenizer on texts, and finds the special tokens that it adds."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from jaxft.errors import UserError
 
-TEXTS_PER_CALL = 256  # bounds the memory of the tokenizer's results, which are heavy objects
+TEXTS_PER_CALL = 256  # bounds the memory of the tokenizer's results, which are large objects
 
 
 def tokenize(tokenizer, texts: Sequence[Any], **options: Any) -> list:
-    """Tokenizes texts as they are: without special tokens, truncation or padding.
+    """Tokenizes texts without special tokens, truncation or padding.
 
     Returns:
       A `tokenizers.Encoding` for each text.
@@ -34,7 +34,7 @@ def tokenize_in_batches(tokenizer, texts: Sequence[str]) -> Iterator[tuple[Seque
 
 
 def describe_tokenizer(tokenizer) -> dict:
-    """Returns everything that a tokenizer's results depend on, for fingerprints of encoded text."""
+    """Returns all settings that a tokenizer's results depend on, for fingerprints of encoded text."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two hold the arguments of the last call, not properties of the tokenizer.
     model.pop("truncation", None)
@@ -51,7 +51,7 @@ def find_special_tokens(tokenizer) -> tuple[list[int], list[int]]:
 
 
 class TokenTypes(NamedTuple):
-    """The token types of a window: of the special tokens of a `Frame`, and of the two texts between them."""
+    """The token types of a window: those of a `Frame`'s special tokens and of the two texts between them."""
 
     before: list[int]
     first: int
@@ -78,7 +78,7 @@ class Frame(NamedTuple):
         return [*self.before, *first, *self.between, *second, *self.after]
 
     def join_types(self, first_length: int, second_length: int) -> list[int]:
-        """Returns the token types of a window that holds texts with so many tokens."""
+        """Returns the token types of a window that holds two texts of these lengths in tokens."""
         types = self.types
         first, second = [types.first] * first_length, [types.second] * second_length
         return [*types.before, *first, *types.between, *second, *types.after]
@@ -106,7 +106,7 @@ class BoundaryTokens(NamedTuple):
 
 
 def find_boundary_tokens(tokenizer) -> BoundaryTokens:
-    """Returns the tokenizer's tokens at a text's start and end; raises `UserError` if it has no end token."""
+    """Returns the tokenizer's tokens at a text's start and end. Raises `UserError` if it has no end token."""
     end = tokenizer.eos_token_id
     if end is None:
         raise UserError(

@@ -10,17 +10,19 @@ import pyarrow as pa
 
 from jaxft.data.ragged import offsets_from_lengths
 
-_COUNTED_WINDOWS = 1 << 16  # windows whose labels are counted at a time: a corpus may be larger than memory
+_COUNTED_WINDOWS = (
+    1 << 16
+)  # windows whose labels are counted at a time, because a corpus may be larger than memory
 
 
 @dataclass(frozen=True)
 class Windows:
     """Encoded text: a table with a row for each of N windows, in memory or mapped from the cache.
 
-    All tables have the columns `input_ids` (lists of int32) and `sentence` (int32). If tokens are labelled there are
-    `labels` and `word`, lists as long as `input_ids`; if windows are labelled there are `labels` and `weights`, a value
-    or a vector for each window. The properties show columns as flat numpy arrays without a copy. Window w is
-    `[offsets[w]:offsets[w + 1]]` of the flat arrays, also if the record batch is a slice of another.
+    All tables have the columns `input_ids` (lists of int32) and `sentence` (int32). If tokens are labelled, `labels`
+    and `word` are lists as long as `input_ids`. If windows are labelled, `labels` and `weights` have a value or a
+    vector for each window. The properties return columns as flat numpy arrays without a copy. Window w is
+    `[offsets[w]:offsets[w + 1]]` of the flat arrays, even if the record batch is a slice of another.
     """
 
     record_batch: pa.RecordBatch
@@ -32,7 +34,7 @@ class Windows:
         return self.record_batch.column(name).values.to_numpy(zero_copy_only=True)
 
     def column(self, name: str) -> np.ndarray:
-        """Returns any column: `[N]` if it has a value for each window, `[N, C]` for C of them, `[tokens]` for lists."""
+        """Returns a column: `[N]` for a value per window, `[N, C]` for C values per window, `[tokens]` for lists."""
         column = self.record_batch.column(name)
         if pa.types.is_fixed_size_list(column.type):
             return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
@@ -46,7 +48,7 @@ class Windows:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that the table holds."""
+        """A hash of the table's content."""
         digest = hashlib.sha256()
         for array in (self.offsets, *map(self.column, self.record_batch.schema.names)):
             digest.update(np.ascontiguousarray(array))
@@ -69,7 +71,7 @@ class Windows:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Label ids, -100 where there is no loss: int32 `[tokens]`."""
+        """Label ids, -100 at tokens without loss: int32 `[tokens]`."""
         return self._flat_column("labels")
 
     @cached_property
@@ -84,12 +86,12 @@ class Windows:
 
     @cached_property
     def word(self) -> np.ndarray:
-        """The index of a word in its sentence at the token that scores it, else -1: int32 `[tokens]`."""
+        """The index in the sentence of the word that a token scores, -1 for other tokens: int32 `[tokens]`."""
         return self._flat_column("word")
 
     @cached_property
     def sentence(self) -> np.ndarray:
-        """The index of each window's sentence, text or question among the encoded ones: int32 `[N]`."""
+        """The index of each window's sentence, text or question: int32 `[N]`."""
         return self.record_batch.column("sentence").to_numpy(zero_copy_only=True)
 
 
