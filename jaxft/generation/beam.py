@@ -1,4 +1,4 @@
-"""Runs beam search with length penalty, as Hugging Face's `generate` defines it."""
+"""Runs beam search with a length penalty, as defined by Hugging Face's `generate`."""
 
 import functools
 from typing import NamedTuple
@@ -11,25 +11,25 @@ from jaxft.generation.sampling import penalize_scores
 from jaxft.models.gpt2 import cached_decoder
 from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
 
-NEVER = -1e9  # a score that no text has; sums with it stay finite
+NEVER = -1e9  # lower than the score of any text; sums with it stay finite
 
 
 class Beams(NamedTuple):
-    """A batch in the middle of its search: B prompts, each with K open and K ended texts.
+    """The state of a batch during the search: B prompts, each with K open and K ended texts.
 
-    T is the number of columns, N the greatest number of new tokens.
+    T is the number of columns, and N is the maximum number of new tokens.
     """
 
-    cache: Cache  # of B * K rows
-    tokens: jax.Array  # int32 [B, K, T], of open texts: padding, prompt, generated tokens
-    scores: jax.Array  # float32 [B, K], of open texts: summed log probabilities, highest first
+    cache: Cache  # the cache of B * K rows
+    tokens: jax.Array  # int32 [B, K, T], open texts: padding, prompt, generated tokens
+    scores: jax.Array  # float32 [B, K], open texts: summed log probabilities, highest first
     start: jax.Array  # int32 [B * K], the column of a row's first token
     end: jax.Array  # int32 scalar, the column after the last token
-    ended_tokens: jax.Array  # int32 [B, K, N], of ended texts: generated tokens
+    ended_tokens: jax.Array  # int32 [B, K, N], ended texts: generated tokens
     ended_length: jax.Array  # int32 [B, K]
-    ended_scores: jax.Array  # float32 [B, K], divided by length to the power of the penalty, highest first
-    has_ended: jax.Array  # bool [B, K], whether there is an ended text in this place
-    is_open: jax.Array  # bool [B], whether an open text may still become one of the best
+    ended_scores: jax.Array  # float32 [B, K], score / length ** penalty, highest first
+    has_ended: jax.Array  # bool [B, K], True if this place holds an ended text
+    is_open: jax.Array  # bool [B], True if an open text may still become one of the best
 
 
 def _take(array: jax.Array, index: jax.Array) -> jax.Array:
@@ -52,18 +52,18 @@ def beam_search(
     """Finds the best texts of each prompt.
 
     Args:
-      weights: those of the network.
+      weights: the weights of the network.
       ids: int32 `[B, P]`, prompts that end with the last column.
-      start: int32 `[B]`, the column of each prompt's first token; P for a row that only fills up the batch.
-      limit: int32 scalar, the greatest number of new tokens, at most `capacity` - P.
-      sizes: those of the network.
+      start: int32 `[B]`, the column of each prompt's first token; P for rows that only fill up the batch.
+      limit: int32 scalar, the maximum number of new tokens; at most `capacity` - P.
+      sizes: the sizes of the network.
       options: how tokens are chosen.
-      capacity: T, the columns of the search.
-      eos: the token that ends a text, -1 for none.
+      capacity: T, the number of columns.
+      eos: the token that ends a text; -1 for none.
 
     Returns:
-      Tokens int32 `[B, K, capacity - P]`, best first, their number int32 `[B, K]`, the end token included, and
-      scores float32 `[B, K]`.
+      (tokens, lengths, scores), best first: int32 `[B, K, capacity - P]`; int32 `[B, K]`, the number of tokens, end token
+      included; float32 `[B, K]`.
     """
     (rows, length), width = ids.shape, options.beams
     logits, cache = cached_decoder.prefill(weights, sizes, ids, start, capacity)
@@ -72,7 +72,7 @@ def beam_search(
     beams = Beams(
         cache=jax.tree.map(repeat, cache),
         tokens=repeat(jnp.pad(ids, ((0, 0), (0, capacity - length)))).reshape(*shape, capacity),
-        # All beams of a prompt are equal at first: only one of them may go on.
+        # All beams of a prompt are equal at first, so only one may continue.
         scores=jnp.full(shape, NEVER, jnp.float32).at[:, 0].set(0.0),
         start=repeat(start),
         end=jnp.int32(length),
@@ -101,23 +101,23 @@ def beam_search(
 def _extend(
     beams: Beams, logits: jax.Array, limit: jax.Array, length: int, options: GenerationOptions, eos: int
 ) -> Beams:
-    """Lengthens all open texts by their best tokens; logits are float32 `[V, B * K]`, `length` is P."""
+    """Extends all open texts by their best tokens. `logits` are float32 `[V, B * K]`; `length` is P."""
     rows, width, capacity = beams.tokens.shape
     scores = jax.nn.log_softmax(logits.T)
     flat_tokens = beams.tokens.reshape(rows * width, capacity)
     scores = penalize_scores(scores, flat_tokens, beams.start, beams.end, options)
     vocabulary = scores.shape[1]
     scores = scores.reshape(rows, width, vocabulary) + beams.scores[:, :, None]
-    # Twice as many candidates as beams: if the best half all end, as many open ones are left.
+    # Twice as many candidates as beams, so that K open texts remain even if the best K candidates all end.
     candidate_scores, index = jax.lax.top_k(scores.reshape(rows, -1), 2 * width)
     parent, token = index // vocabulary, index % vocabulary
     tokens = jax.lax.dynamic_update_slice(
         _take(beams.tokens, parent), token[:, :, None].astype(jnp.int32), (0, 0, beams.end)
     )
-    new_tokens = beams.end + 1 - length  # of each text, with this one
+    new_tokens = beams.end + 1 - length  # number of new tokens in each text, with the current one
     ends = (token == eos) | (new_tokens >= limit)
 
-    # Candidates among the best half that end now compete with the texts that ended before.
+    # Candidates in the best half that end here compete with the texts that ended before.
     is_closed = ~beams.is_open | (options.early_stopping & beams.has_ended.all(axis=1))
     enters = ends & (jnp.arange(2 * width) < width) & ~is_closed[:, None]
     normalized = candidate_scores / new_tokens.astype(jnp.float32) ** options.length_penalty
@@ -127,7 +127,7 @@ def _extend(
     lengths = jnp.broadcast_to(new_tokens, enters.shape).astype(jnp.int32)
     has_ended = _take(jnp.concatenate([beams.has_ended, enters], axis=1), kept)
 
-    # The best candidates that do not end go on.
+    # The best candidates that do not end continue.
     open_scores, open_index = jax.lax.top_k(
         jnp.where(ends, candidate_scores + NEVER, candidate_scores), width
     )

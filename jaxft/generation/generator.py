@@ -16,12 +16,12 @@ from jaxft.models.gpt2.network import GPT2
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Token ids that were generated for one prompt, without the token that ends a text.
+    """The tokens that were generated for one prompt.
 
     Attributes:
-      ids: the token ids.
-      ended: the text ended by that token or by a stop, not at the limit of tokens.
-      score: of a beam, its log probability divided by its length to the power of the penalty.
+      ids: the token ids, without the end token.
+      ended: True if the end token or a stop ended the text; False if it reached the limit of tokens.
+      score: for beam search, the log probability divided by the length to the power of the penalty.
     """
 
     ids: list[int]
@@ -29,15 +29,15 @@ class Output:
     score: float | None = None
 
 
-# (ids, seen) -> the number of ids after which a text must stop, or None if it may go on. `seen` is how many of the ids
-# the stop was called with before.
+# (ids, seen) -> the number of ids after which a text must stop, or None if it may continue. `seen` is the number of ids
+# in the previous call for the same text.
 Stop = Callable[[list[int], int], int | None]
 
-STOP_INTERVAL = 16  # tokens; the host looks for a stop, and tokens after it are made in vain
+STOP_INTERVAL = 16  # tokens between two checks for a stop on the host; tokens after the stop are wasted
 
 
 def round_up_shape(count: int, minimum: int = 1) -> int:
-    """Returns the next number from `count` and `minimum` up that is a power of two, or one and a half times one."""
+    """Rounds the larger of `count` and `minimum` up to a power of two, or to 1.5 times a power of two."""
     size = minimum
     while size < count:
         size = size * 3 // 2 if size & (size - 1) == 0 and size > 1 else 1 << size.bit_length()
@@ -45,12 +45,12 @@ def round_up_shape(count: int, minimum: int = 1) -> int:
 
 
 class Generator:
-    """A network that continues token ids, on the first of the local devices."""
+    """Continues token ids with a network, on the first local device."""
 
     def __init__(self, backbone: GPT2, *, eos: int | None):
-        """Prepares the weights for decoding; `eos` is the token that ends a text, None for no such token."""
+        """Prepares the weights for decoding. `eos` is the token that ends a text, or None."""
         graph, state = nnx.split(backbone)
-        # A run's parameters may lie on every device of a mesh.
+        # A run's parameters may be on every device of a mesh.
         backbone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
         self._weights, self._sizes = cached_decoder.prepare_weights(backbone)
         self._eos = -1 if eos is None else eos
@@ -64,7 +64,7 @@ class Generator:
         first_number: int = 0,
         stop: Stop | None = None,
     ) -> list[list[Output]]:
-        """Returns `options.samples` outputs for each prompt, in their order; see `stream`."""
+        """Returns `options.samples` outputs for each prompt, in the order of prompts; see `stream`."""
         interval = STOP_INTERVAL if stop else None
         *_, outputs = self.stream(prompts, options, first_number=first_number, stop=stop, interval=interval)
         return outputs
@@ -78,28 +78,28 @@ class Generator:
         stop: Stop | None = None,
         interval: int | None = 1,
     ) -> Iterator[list[list[Output]]]:
-        """Yields all outputs so far, again and again until all texts have ended.
+        """Yields all outputs so far, repeatedly, until all texts have ended.
 
-        All prompts are one batch. The numbers of rows, of prompt tokens and of new tokens are rounded up by
-        `round_up_shape`; batches that round to the same numbers are computed by the same compiled program.
+        All prompts form one batch. The numbers of rows, prompt tokens and new tokens are rounded up by
+        `round_up_shape`. Batches with the same rounded numbers share a compiled program.
 
         Args:
-          prompts: token ids of each prompt.
+          prompts: the token ids of each prompt.
           options: how tokens are chosen.
-          first_number: the number of the first prompt, which seeds its samples: what is drawn for a text depends on
-            the seed, the number of its prompt, the number of the sample and the step, and on nothing else.
+          first_number: the number of the first prompt. The random draws for a text depend only on the seed, the number
+            of its prompt, the number of the sample and the step.
           stop: ends texts before their end token.
-          interval: yields after the first token and then every `interval` tokens; None for only at the end, which is
-            what beam search always does.
+          interval: yields after the first token and then every `interval` tokens; None yields only at the end. Beam
+            search always yields only at the end.
 
         Raises:
-          UserError: a prompt is empty, or too long for the network's positions.
+          UserError: a prompt is empty or too long for the network's positions.
         """
         self._check_prompts(prompts, options.max_new_tokens, first_number)
         ids, start = _pad_left(prompts)
         length = ids.shape[1]
         capacity = length + round_up_shape(options.max_new_tokens, 16)
-        # The compiled programs don't depend on these two options, so one value of each serves all.
+        # The compiled programs do not depend on these two options, so fixed values avoid recompilation.
         compiled_options = dataclasses.replace(options, max_new_tokens=1, seed=0)
         static = {"sizes": self._sizes, "options": compiled_options, "eos": self._eos}
         ids, start = jax.device_put((ids, start))
@@ -152,7 +152,7 @@ class Generator:
                 )
 
     def _output(self, ids: list[int], stop: Stop | None, seen: int, score: float | None = None) -> Output:
-        """Returns the output of a row that has `ids`, which may go on after the token that ends the text."""
+        """Returns the output of a row with tokens `ids`, which may continue after the end token."""
         ended = self._eos in ids
         if ended:
             ids = ids[: ids.index(self._eos)]
@@ -162,11 +162,11 @@ class Generator:
 
 
 def _pad_left(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a batch of prompts that all end with the last column, in the rounded numbers of rows and columns.
+    """Makes a batch of prompts that all end at the last column. Rounds up the numbers of rows and columns.
 
     Returns:
-      Token ids, int32 `[B, P]`, and the column of each prompt's first token, int32 `[B]`: P for rows that only fill up
-      the batch.
+      (token ids, starts): int32 `[B, P]`; int32 `[B]`, the column of each prompt's first token, which is P for rows that
+      only fill up the batch.
     """
     rows = round_up_shape(len(prompts))
     length = round_up_shape(max(map(len, prompts)), 16)

@@ -1,4 +1,4 @@
-"""Holds the options of text generation and checks them."""
+"""Defines and checks the options of text generation."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ from jaxft.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class GenerationOptions:
-    """The options of a generation: how tokens are chosen and how many. The defaults are greedy search.
+    """The options of text generation: how many tokens are generated and how they are chosen. The default is greedy search.
 
     Raises:
       UserError: a value is out of range, or would have no effect.
     """
 
     max_new_tokens: int = 64
-    temperature: float = 0.0  # above 0: tokens are drawn by chance, their scores divided by it
+    temperature: float = 0.0  # above 0: tokens are drawn at random from scores divided by it
     top_k: int = 0  # 0: no limit
     top_p: float = 1.0
     min_p: float = 0.0
@@ -22,8 +22,8 @@ class GenerationOptions:
     no_repeat_ngram: int = 0  # n-grams of this size occur at most once; 0: no limit
     beams: int = 1
     length_penalty: float = 1.0  # a beam's score is divided by its length to this power
-    early_stopping: bool = False  # end as soon as `beams` texts have ended, even if others may become better
-    samples: int = 1  # texts for each prompt; of beam search, the best ones
+    early_stopping: bool = False  # stop when `beams` texts have ended, even if others may become better
+    samples: int = 1  # texts for each prompt; beam search returns the best
     seed: int = 0
 
     def __post_init__(self):

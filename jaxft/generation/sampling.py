@@ -1,4 +1,4 @@
-"""Runs greedy search and sampling: one loop on the device, from the last token of the prompts to the end."""
+"""Runs greedy search and sampling in one loop on the device, from the last token of the prompts to the end."""
 
 import functools
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
 
 
 class SamplingState(NamedTuple):
-    """A batch in the middle of its generation: R rows, T columns."""
+    """The state of a batch during generation: R rows, T columns."""
 
     cache: Cache
     tokens: jax.Array  # int32 [R, T]: padding, prompt, generated tokens
     start: jax.Array  # int32 [R], the column of a row's first token
     end: jax.Array  # int32 scalar, the column after the last token of all rows
     done: jax.Array  # bool [R]
-    keys: jax.Array  # random keys [R], of (seed, prompt, sample)
+    keys: jax.Array  # random keys [R], each made from (seed, prompt, sample)
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "options", "capacity", "eos"))
@@ -36,18 +36,18 @@ def begin_sampling(
     capacity: int,
     eos: int,
 ) -> SamplingState:
-    """Reads the prompts and chooses each row's first token. Each prompt has `options.samples` rows, next to each other.
+    """Reads the prompts and chooses each row's first token. Each prompt has `options.samples` consecutive rows.
 
     Args:
-      weights: those of the network.
+      weights: the weights of the network.
       ids: int32 `[B, P]`, prompts that end with the last column.
-      start: int32 `[B]`, the column of each prompt's first token; P for a row that only fills up the batch.
-      prompt_numbers: int32 `[B]`, which random numbers depend on.
-      seed: uint32 scalar.
-      sizes: those of the network.
+      start: int32 `[B]`, the column of each prompt's first token; P for rows that only fill up the batch.
+      prompt_numbers: int32 `[B]`, the numbers of the prompts, from which their random keys are made.
+      seed: uint32 scalar, the random seed.
+      sizes: the sizes of the network.
       options: how tokens are chosen.
-      capacity: T, the columns of the state.
-      eos: the token that ends a text, -1 for none.
+      capacity: T, the number of columns.
+      eos: the token that ends a text; -1 for none.
     """
     length, samples = ids.shape[1], options.samples
     is_filling = start >= length
@@ -82,16 +82,16 @@ def extend_samples(
     length: int,
     eos: int,
 ) -> SamplingState:
-    """Goes on until all rows are done or have `limit` new tokens.
+    """Continues until all rows are done or have `limit` new tokens.
 
     Args:
-      weights: those of the network.
+      weights: the weights of the network.
       state: the batch; its arrays are donated.
-      limit: int32 scalar.
-      sizes: those of the network.
+      limit: int32 scalar, the maximum number of new tokens.
+      sizes: the sizes of the network.
       options: how tokens are chosen.
-      length: P, the columns of the prompts.
-      eos: the token that ends a text, -1 for none.
+      length: P, the number of columns of the prompts.
+      eos: the token that ends a text; -1 for none.
     """
 
     def has_more(state: SamplingState) -> jax.Array:
@@ -110,7 +110,7 @@ def extend_samples(
 def _append(
     state: SamplingState, logits: jax.Array, length: int, options: GenerationOptions, eos: int
 ) -> SamplingState:
-    """Chooses a token for each row by its logits `[V, R]`; rows that are done get 0, which nobody reads."""
+    """Appends a token to each row, chosen from its logits `[V, R]`. Rows that are done get 0, which is never read."""
     chosen = jnp.where(state.done, 0, choose_tokens(logits, state, length, options))
     return state._replace(
         tokens=jax.lax.dynamic_update_slice(state.tokens, chosen[:, None], (0, state.end)),
@@ -122,7 +122,7 @@ def _append(
 def choose_tokens(
     logits: jax.Array, state: SamplingState, length: int, options: GenerationOptions
 ) -> jax.Array:
-    """Chooses the next token of each row, int32 `[R]`, by logits float32 `[V, R]`; `length` is that of the prompts."""
+    """Chooses the next token of each row, int32 `[R]`, from logits, float32 `[V, R]`. `length` is P."""
     if options.temperature == 0 and options.repetition_penalty == 1 and not options.no_repeat_ngram:
         return _likeliest(logits, axis=0)
     scores = penalize_scores(logits.T, state.tokens, state.start, state.end, options)
@@ -147,7 +147,7 @@ def choose_tokens(
 def penalize_scores(
     scores: jax.Array, tokens: jax.Array, start: jax.Array, end: jax.Array, options: GenerationOptions
 ) -> jax.Array:
-    """Applies to scores `[R, V]` the penalties that depend on a row's tokens `[R, T]`, from column `start` to `end`."""
+    """Applies to scores `[R, V]` the penalties that depend on a row's tokens `[R, T]` from column `start` to `end`."""
     columns = jnp.arange(tokens.shape[1])
     is_token = (columns >= start[:, None]) & (columns < end)
     if options.repetition_penalty != 1:
@@ -158,7 +158,7 @@ def penalize_scores(
 
 
 def _likeliest(scores: jax.Array, axis: int) -> jax.Array:
-    """Returns the argmax, the first of equals, by two plain reductions: XLA:CPU does not vectorize argmax's own."""
+    """Returns the argmax (the first of ties) by two plain reductions, because XLA:CPU does not vectorize its argmax."""
     indices = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
     is_best = scores == scores.max(axis=axis, keepdims=True)
     return jnp.where(is_best, indices, scores.shape[axis] - 1).min(axis=axis)

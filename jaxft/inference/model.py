@@ -1,4 +1,4 @@
-"""Opens the best weights of a run and runs its network over windows of text, for evaluate, predict and export."""
+"""Opens the best weights of a run and applies its network to windows of text, for evaluate, predict and export."""
 
 import dataclasses
 import math
@@ -33,10 +33,10 @@ class Model:
 
     Attributes:
       run: the run.
-      task: its task, with its labels and what it tuned.
-      net: its network.
-      parameters: by path.
-      rows: of a batch: `config.eval.rows`, or the next multiple of the number of devices.
+      task: the run's task, with its labels and its tuned values.
+      net: the run's network.
+      parameters: the parameters by path.
+      rows: number of rows in a batch: `config.eval.rows`, rounded up to a multiple of the number of devices.
     """
 
     run: Run
@@ -48,14 +48,20 @@ class Model:
     def loader(
         self, windows: Windows, *, pack: bool, rows: int | None = None, block_length: int | None = None
     ) -> Batches:
-        """Batches of `windows` in fixed order, of `rows` (default the run's).
+        """Returns the batches of `windows` in a fixed order.
 
-        Packed batches all have one shape; with `block_length` 0 it is the same for any windows.
+        Packed batches all have one shape. With `block_length` 0, this shape is the same for any windows.
+
+        Args:
+          windows: the encoded text.
+          pack: True if windows share rows.
+          rows: number of rows in a batch; by default the model's.
+          block_length: see `plan_rows`.
         """
         rows = rows or self.rows
         return make_loader(
             windows,
-            chunk=len(windows),  # planned at once, however many there are
+            chunk=len(windows),  # all windows are planned at once
             rows=rows,
             only=local_rows(self.net.mesh, rows),
             max_length=self.run.config.data.max_length,
@@ -72,7 +78,7 @@ class Model:
         return compile_eval(self.net, set(shapes))
 
     def make_predictor(self) -> Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]:
-        """Returns a function that yields (batch, outputs) for windows; compiles its one batch shape now."""
+        """Returns a function that yields (batch, outputs) for windows. Its only batch shape is compiled at once."""
         steps = self.compile([Shape(self.rows, self.run.config.data.max_length)])
 
         def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
@@ -84,7 +90,7 @@ class Model:
 
 
 def make_run_task(run: Run) -> Task:
-    """Returns the task of `run`, with the labels that it was trained on and what it tuned."""
+    """Returns the task of `run`, with its labels and its tuned values."""
     rate = resolve_head_dropout(run.config, run.checkpoint.hf_config)
     task = task_class(run.config)(run.labels, head_dropout=rate, config=run.config)
     task.tuned = run.tuned
@@ -92,18 +98,18 @@ def make_run_task(run: Run) -> Task:
 
 
 def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
-    """Opens the best weights of `run`; the rows of a batch are spread over all devices of this machine.
+    """Opens the best weights of `run`. The rows of a batch are sharded over all devices of this machine.
 
-    The run's mesh and attention may be those of another machine, and are ignored: each device holds all parameters,
-    and attention is what "auto" chooses on this machine.
+    The run's settings of mesh and attention are ignored, because they may belong to another machine. Each device holds
+    all parameters, and "auto" chooses the attention.
 
     Args:
       run: the run.
       log: prints a line.
-      dtype: of the computation; default the run's.
+      dtype: the dtype of the computation; by default the run's.
 
     Raises:
-      UserError: the run has no weights, or no complete ones.
+      UserError: the run has no weights, or its weights are incomplete.
     """
     config, task = replace(run.config, {"model.attention": "auto"}), make_run_task(run)
     devices = jax.devices()

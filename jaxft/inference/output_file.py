@@ -1,4 +1,4 @@
-"""Opens the output of a verb: stdout, or a file that appears when it is complete."""
+"""Opens the output of a command: stdout, or a file that appears once it is complete."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ from jaxft.parallel import processes
 def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
     """Yields a function that writes pieces to stdout or a file, and flushes them.
 
-    A file gets its name when the block ends without an error, so that it is complete or not there. What can't be
-    renamed (a device, a named pipe) is written directly. With several processes only process 0 writes.
+    A file gets its name when the block ends without an error, so it is either complete or absent. A target that cannot
+    be renamed (a device, a named pipe) is written directly. With several processes only process 0 writes.
 
     Args:
       name: a path, or "-" for stdout.
@@ -57,7 +57,7 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
                     unfinished.replace(path)
     finally:
         if name != "-":
-            with contextlib.suppress(OSError):  # what could not be written was reported already
+            with contextlib.suppress(OSError):  # the failed write was already reported
                 file.close()
         if not writes_directly:
             unfinished.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Continues text with the best weights of a run or with those of a checkpoint, for `python -m jaxft generate`.
+"""Continues text with the best weights of a run or with a checkpoint, for `python -m jaxft generate`.
 
-A prompt is a text, or for a run trained on pairs the values of its template's fields.
+A prompt is a text. For a run trained on pairs, a prompt is the values of its template's fields.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from jaxft.tasks.causal_lm.task import LanguageModel
 from jaxft.training import step
 from jaxft.training.workdir import open_run
 
-ROWS = 8  # prompts of a batch, by default
+ROWS = 8  # default number of prompts in a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,9 @@ class GeneratedText:
     """A text that follows a prompt.
 
     Attributes:
-      text: without the stop string.
-      ended: it ended by itself or at a stop string, not at the limit of tokens.
-      score: that of a beam, None without beam search.
+      text: the text, without the stop string.
+      ended: True if the text ended by itself or at a stop string; False if it reached the limit of tokens.
+      score: the score of beam search; None without beam search.
     """
 
     text: str
@@ -54,7 +54,7 @@ class GeneratedText:
 
 
 class Writer:
-    """A language model with its tokenizer: turns prompts into texts."""
+    """A language model with its tokenizer, which turns prompts into texts."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class Writer:
         Args:
           backbone: the network.
           tokenizer: its tokenizer.
-          template: that of a run trained on pairs. Prompts are then records, and are shortened if they are too long.
-          start: token ids that begin each prompt, as they began texts in training.
-          max_length: tokens of prompt and text together that a template has room for; default all positions.
+          template: the template of a run trained on pairs. Prompts are then records, and are shortened if too long.
+          start: token ids at the beginning of each prompt, as at the beginning of texts in training.
+          max_length: the most tokens of prompt and text together, for a template; by default all positions.
         """
         self.tokenizer = tokenizer
         self.template = documents.Template(template) if template else None
@@ -86,9 +86,9 @@ class Writer:
         """Returns the token ids of prompts.
 
         Args:
-          prompts: texts, or with a template records of its keys. A text is then the value of the only key.
-          options: leave room for `max_new_tokens`.
-          where: names the prompts in errors, before their number.
+          prompts: texts, or with a template records with its keys. With a template of one key, a text is its value.
+          options: the options of generation; `max_new_tokens` are kept free for the text.
+          where: the name of prompts in errors, which is followed by their number.
 
         Raises:
           UserError: a prompt does not fit the template, or the template leaves no room for one.
@@ -125,13 +125,13 @@ class Writer:
     ) -> Iterator[list[GeneratedText]]:
         """Yields `options.samples` texts for each prompt, in order, from batches of `rows` prompts.
 
-        A sample depends on the prompt's number among `prompts`, not on `rows`. Several processes share the work, and
-        each of them gets all texts.
+        A sample depends on the prompt's number among `prompts` but not on `rows`. Several processes share the work, and
+        each process gets all texts.
         """
         stops = StopStrings(self.tokenizer, stop) if stop else None
         prompts, read_count = iter(prompts), 0
         while batch := list(itertools.islice(prompts, rows * processes.count())):
-            first_row = processes.index() * rows  # of this process
+            first_row = processes.index() * rows  # the first row of this process
             encoded = self.encode(batch, options, where=f"after prompt {read_count}, prompt")
             texts = []
             if local_prompts := encoded[first_row : first_row + rows]:
@@ -149,14 +149,14 @@ class Writer:
     def stream(
         self, prompt: str | dict, options: GenerationOptions, *, stop: Sequence[str] = ()
     ) -> Iterator[str]:
-        """Yields pieces of the one text that follows a prompt, as they are made; beam search yields it at the end."""
+        """Yields pieces of the text that follows a prompt as they are generated. Beam search yields all of it at the end."""
         if options.samples != 1:
             raise UserError(f"samples is {options.samples}, but only one text can be streamed")
         stops = StopStrings(self.tokenizer, stop) if stop else None
         text, sent = "", 0
         for [[output]] in self._generator.stream(self.encode([prompt], options), options, stop=stops):
             text = self._finish(output, stops).text
-            # The bytes of an incomplete character wait, and so does what may become a stop string.
+            # Hold back incomplete characters, and text that may become a stop string.
             settled = text.rstrip("\N{REPLACEMENT CHARACTER}")
             if stops and not output.ended:
                 settled = settled[: len(settled) - stops.count_pending(settled)]
@@ -174,7 +174,7 @@ class Writer:
 
 
 def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
-    """Opens the best weights of a run for writing. Raises `UserError` if it is no run of a language model."""
+    """Opens the best weights of a run for writing. Raises `UserError` if the run's model is not a language model."""
     run = open_run(folder)
     if run.config.task != "causal_lm":
         raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
@@ -191,9 +191,10 @@ def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
 
 
 def make_checkpoint_writer(address: str) -> Writer:
-    """Opens a pretrained GPT-2 for writing; it computes in float32 on CPU, in bfloat16 elsewhere.
+    """Opens a pretrained GPT-2 for writing. It computes in float32 on CPU and in bfloat16 elsewhere.
 
-    address: of the checkpoint, as in `config.model.checkpoint`.
+    Args:
+      address: the address of the checkpoint, as in `config.model.checkpoint`.
     """
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -211,7 +212,7 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
     The record of a line is `{"prompt": LINE}`. With a template, the prompt of a record is the record itself.
 
     Raises:
-      UserError: a record lacks a key that the prompt is made of; the message names its line.
+      UserError: a record lacks a key of the prompt; the message names its line.
     """
     reader = records.read_csv if source.endswith(".csv") else records.read_jsonl
     if not source.endswith((".jsonl", ".ndjson", ".json", ".csv")):

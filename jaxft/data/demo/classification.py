@@ -14,7 +14,7 @@ _SEED = 20241105
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 
-# The values of each slot.
+# Slot -> its values.
 WORDS = {
     "thing": "phone,film,book,hotel,meal,lamp,coat,app,train ride,concert,course,sofa,camera,garden tour,bike",
     "part": "sound,price,story,staff,colour,battery,view,ending,service,manual,design,handling,delivery,music",
@@ -26,7 +26,7 @@ WORDS = {
     "place": "Lisbon,Oslo,the airport,a small shop,Ghent,the station,Turin",
     "person": "my landlord,Anna,my brother,the plumber,my daughter,Mr Keller",
 }
-# A word of praise or blame alone does not decide the label: it may be denied, another's opinion, or outweighed.
+# A single word of praise or blame does not decide the label: it may be negated, quoted or outweighed.
 _REVIEWS = {
     "positive": (
         "[The|This] {thing} [is|was] {good}, and the {part} [is|was] {good} too.",
@@ -109,7 +109,7 @@ _OPENINGS = {
 def generate_records(source: str) -> Iterator[Record]:
     """Generates the records `{"text", "label"}` of `demo:NAME/SPLIT`, the same on every machine.
 
-    No text stands in two splits. Raises `UserError` for another corpus or split.
+    No text occurs in two splits. Raises `UserError` for another corpus or split.
     """
     name, _, split = source.removeprefix("demo:").partition("/")
     if name not in _TEMPLATES or split not in SIZES:
@@ -126,7 +126,7 @@ def _generate(name: str, split: str) -> Iterator[Record]:
         while text is None or text in seen or assign_split(text) != split:
             label = rng.choice(list(templates))
             text = _write(rng, rng.choice(templates[label]))
-            if rng.random() < 0.5:  # templates with few choices are written in several ways
+            if rng.random() < 0.5:  # gives templates with few choices more variants
                 text = rng.choice(_OPENINGS[name]) + " " + text
         seen.add(text)
         origin = f"demo:{name}/{split}"
@@ -134,7 +134,7 @@ def _generate(name: str, split: str) -> Iterator[Record]:
 
 
 def choose_alternatives(rng: random.Random, template: str) -> str:
-    """Takes one alternative of each `[choice|another]` in a template; its slots `{name}` remain."""
+    """Replaces each `[choice|another]` in a template by one alternative; slots `{name}` remain."""
     text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template)
     return re.sub(r" +", " ", text).replace(" ?", "?").strip()
 
@@ -146,6 +146,6 @@ def _write(rng: random.Random, template: str) -> str:
 
 
 def assign_split(text: str) -> str:
-    """Returns the split that a text belongs to by its hash, so that no text stands in two splits."""
+    """Returns a text's split, chosen by the text's hash, so that no text occurs in two splits."""
     share = hashlib.sha256(text.lower().encode()).digest()[0] / 256
     return "train" if share < 0.7 else "dev" if share < 0.85 else "test"

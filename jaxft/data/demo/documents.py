@@ -28,7 +28,7 @@ _SLOTS = {
     "number": [str(n) for n in (20, 40, 60, 80, 100, 150, 200, 300, 500, 700)],
 }
 
-# An event is a headline and sentences, the first of which tells the same.
+# An event has a headline and sentences; the first sentence says the same as the headline.
 _EVENTS = (
     (
         "{firm} to buy {other}",
@@ -87,14 +87,14 @@ def generate_documents(split: str) -> Iterator[str]:
 
 
 def _join_words(words: list[str]) -> str:
-    """Joins words to text, without spaces around marks that have none."""
+    """Joins words into text, without spaces before or after punctuation that takes none."""
     text = " ".join(words)
     text = re.sub(r" ([.,;:!?)\]%]|'s\b|n't\b)", r"\1", text)
     return re.sub(r"([(\[$]) ", r"\1", text)
 
 
 def generate_headlines(split: str) -> Iterator[dict[str, str]]:
-    """Generates the items `{"article", "headline"}` of `split`; no headline stands in two splits.
+    """Generates the items `{"article", "headline"}` of `split`. No headline occurs in two splits.
 
     Raises `UserError` for another split.
     """

@@ -2,7 +2,7 @@
 
 
 def split_names(text: str) -> list[str]:
-    """Returns the names of one of the lists below: they are divided by commas, over several lines."""
+    """Splits one of the lists below, which are separated by commas and span several lines, into names."""
     return [name.strip() for name in text.replace("\n", " ").split(",")]
 
 
@@ -93,7 +93,7 @@ Cedarline, Duskin, Elmhurst Dairy, Foxglove, Gantry Cranes, Hearthside, Inkwell,
 Copper, Longacre, Millrace, Nettle Clothing, Oxbow Grain, Pinnacle Air, Quayside Ports, Rivet, Stonecrop,
 Tidewater Gas, Upland Water, Vellum Books, Windlass, Yewtree, Zircon Chips, Atlas, Beacon, Compass Mutual"""
 
-# Football, basketball and cricket sides that are called by a name of their own.
+# Football, basketball and cricket teams with a name of their own.
 CLUB = """Chelsea, Arsenal, Everton, Fulham, Brentford, Barcelona, Liverpool, Valencia, Milan, Juventus,
 Benfica, Ajax, Celtic, Rangers, Santos, Flamengo, Boca Juniors, River Plate, Galatasaray, Dynamo Kyiv, Red
 Star, Young Boys, Aston Villa, Sparta, Feyenoord, Atletico Mineiro, Real Sociedad, Borussia Dortmund,
@@ -103,7 +103,7 @@ Esperance, Raja, Wydad, Urawa Reds, Kashima Antlers, Lakers, Celtics, Bulls, Kni
 Jazz, Nets, Suns, Rockets, Thunder, Wizards, Yankees, Cubs, Giants, Dodgers, Padres, Tigers, Saints, Bears,
 Bills, Jets, Eagles, Steelers, Preston, Bolton, Burnley, Reading, Derby, Wimbledon"""
 
-# Kinds of side, office and school that a town gives its name to.
+# Kinds of team, office and school that are named after a town.
 CLUB_OF = ["{} United", "{} City", "{} Rovers", "FC {}", "{} Athletic", "Sporting {}", "{}", "{}", "{}"]
 OFFICE_OF = [
     "{} City Council",

@@ -1,29 +1,29 @@
-"""Deals the names of the gazetteers to the splits of the synthetic corpora `demo:ner` and `demo:qa`."""
+"""Distributes the names of the gazetteers over the splits of the synthetic corpora `demo:ner` and `demo:qa`."""
 
 import functools
 import random
 
 from jaxft.data.demo import gazetteers
 
-SEED = 20240611  # of `demo:ner`
+SEED = 20240611  # the random seed of `demo:ner`
 
 _SPLITS = ("train", "dev", "test")
 _DEAL_CYCLE = ("train", "dev", "train", "test", "train")
 
 
 def deal_split(index: int) -> str:
-    """Returns the split that the item of an index is dealt to: 60% go to train, 20% each to dev and test."""
+    """Returns the split of the item at an index: 60% of items go to train, 20% each to dev and test."""
     return _DEAL_CYCLE[index % len(_DEAL_CYCLE)]
 
 
 @functools.cache
 def deal_names() -> dict[str, dict[str, list[str]]]:
-    """Deals every name to one split, see `deal_split`.
+    """Assigns every name to one split; see `deal_split`.
 
-    A name in several lists goes to one split in all of them.
+    A name in several lists goes to the same split in all of them.
 
     Returns:
-      The names of each split by pool: `KIND` has the names of one meaning, `KIND+` the ambiguous ones.
+      Split -> pool -> names. Pool `KIND` has the names with only this meaning, pool `KIND+` the ambiguous names.
     """
     kinds = {
         kind: gazetteers.split_names(text)
@@ -58,7 +58,7 @@ def deal_names() -> dict[str, dict[str, list[str]]]:
     rng = random.Random(f"{SEED}/names")
     split_of = {}
     for ambiguous in (False, True):
-        # Dealt kind by kind, so that each split gets its share of each.
+        # Names are dealt kind by kind, so that each split gets its share of each kind.
         for kind in kinds:
             undealt = [
                 name
@@ -82,7 +82,7 @@ def deal_names() -> dict[str, dict[str, list[str]]]:
 
 def _make_acronyms() -> list[str]:
     rng = random.Random(f"{SEED}/acronyms")
-    acronyms = {}  # a dict keeps their order
+    acronyms = {}  # a dict keeps the order
     while len(acronyms) < 80:
         length = rng.choice((3, 4, 4, 5))
         acronyms["".join(rng.choice("ABCDEFGHILMNOPRSTUW") for _ in range(length))] = None

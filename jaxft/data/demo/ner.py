@@ -10,12 +10,16 @@ from jaxft.data.demo.name_pools import SEED, deal_names, deal_split
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 
-SIZES = {"train": 4800, "dev": 800, "test": 800}  # sentences, or a few more to finish a document
+SIZES = {
+    "train": 4800,
+    "dev": 800,
+    "test": 800,
+}  # sentences; a split may have a few more to finish a document
 
 _LONG = 0.01  # share of documents that end with a very long sentence
 _RESTYLED = 0.04  # share of sentences in lower case or as a headline
-_AMBIGUOUS = 0.3  # share of drawn names that come from the ambiguous ones
-_UNSEEN = 0.25  # share of the templates that train does not have
+_AMBIGUOUS = 0.3  # share of drawn names that are ambiguous
+_UNSEEN = 0.25  # share of templates that train does not have
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -26,8 +30,8 @@ Words = list[tuple[str, str]]  # (word, tag)
 def generate_sentences(split: str) -> Iterator[Sentence]:
     """Generates the sentences of `split` ("train", "dev" or "test"), the same on every machine.
 
-    No entity of one split stands in another, whatever its case and type. Documents have 3 to 8 sentences,
-    and a few end with a very long one. Tags are IOB2 over PER, ORG, LOC and MISC.
+    No entity of one split occurs in another, regardless of case and type. Documents have 3 to 8 sentences, and a few
+    end with a very long sentence. Tags are IOB2 with the types PER, ORG, LOC and MISC.
 
     Raises `UserError` for another split.
     """
@@ -47,7 +51,7 @@ def _generate(split: str) -> Iterator[Sentence]:
         writer = _Writer(rng, pools)
         subject = rng.choice(subjects)
         length = rng.randint(3, 8)
-        # A document has each template at most once.
+        # A document uses each template at most once.
         choices = {domain: rng.sample(domains[domain], length) for domain in (subject, "general", "plain")}
         texts = [choices[rng.choices(list(choices), (55, 22, 23))[0]].pop() for _ in range(length)]
         if rng.random() < 0.3:
@@ -59,7 +63,7 @@ def _generate(split: str) -> Iterator[Sentence]:
                 pairs = writer.write(rng.choice(domains[subject]))
             seen.add(tuple(pairs))
             written.append(pairs)
-        if rng.random() < _LONG or document in (3, 7):  # so that each split has two
+        if rng.random() < _LONG or document in (3, 7):  # 3 and 7, so that each split has at least two
             written.append(writer.write_long())
         for pairs in written:
             words, tags = [word for word, _ in pairs], [tag for _, tag in pairs]
@@ -72,8 +76,8 @@ def _generate(split: str) -> Iterator[Sentence]:
 def _select_templates(split: str) -> dict[str, list[str]]:
     """Selects the templates of a split, by domain.
 
-    Some stand in dev and test only, so that memorized frames do not suffice. A template without entities belongs to
-    one split, because its sentences would else be in several.
+    Some templates occur in dev and test only, so that memorized templates do not suffice. A template without entities
+    belongs to one split, because otherwise its sentences would occur in several.
     """
     rng = random.Random(f"{SEED}/templates")
     domains = {}
@@ -88,7 +92,7 @@ def _select_templates(split: str) -> dict[str, list[str]]:
 
 
 class _Writer:
-    """A writer of one document, which fills templates with a cast of people and agencies that come back in it."""
+    """Writes one document: fills templates with a cast of people and agencies that recur in it."""
 
     def __init__(self, rng: random.Random, pools: dict[str, list[str]]):
         self.rng = rng
@@ -97,7 +101,7 @@ class _Writer:
         self.cast: dict[str, list[str]] = {}  # names by slot
 
     def write(self, template: str) -> Words:
-        """Writes a sentence, now and then in lower case or as a headline."""
+        """Writes a sentence, sometimes in lower case or as a headline."""
         words = self.expand(template)
         if self.rng.random() < _RESTYLED:
             style = self.rng.choice((str.lower, str.lower, str.upper, _capitalized))
@@ -106,7 +110,7 @@ class _Writer:
         return [(_capitalized(first) if tag == "O" else first, tag), *words[1:]]
 
     def write_long(self) -> Words:
-        """Writes a list of well over 128 subwords, like those of results and of names."""
+        """Writes a sentence of well over 128 subwords, such as a list of results or of names."""
         head, item, tail = self.rng.choice(ner_templates.LONG)
         words = self.write(head)
         separator = self.rng.choice((",", ";"))
@@ -115,7 +119,7 @@ class _Writer:
         return words[:-1] + self.expand(tail)
 
     def expand(self, template: str) -> Words:
-        """Takes the choices of a template and fills its slots."""
+        """Chooses one alternative of each choice in a template, and fills its slots."""
         template = _CHOICE.sub(lambda match: self.rng.choice(match[1].split("|")), template)
         words = []
         for item in template.split():
@@ -129,14 +133,14 @@ class _Writer:
         return words
 
     def fill(self, slot: str) -> tuple[str, str | None]:
-        """Returns text for a slot and its entity type, None for an ordinary phrase."""
+        """Returns the text for a slot, and its entity type or None for an ordinary phrase."""
         rng = self.rng
         if slot in ner_templates.PHRASES:
             return rng.choice(ner_templates.PHRASES[slot]), None
         if slot in ner_templates.NUMBERS:
             low, high, form = ner_templates.NUMBERS[slot]
             return form.format(rng.randint(low, high)), None
-        if slot == "any":  # the context tells nothing of the type: only the name's uses elsewhere do
+        if slot == "any":  # the context does not reveal the type; only other uses of the name do
             slot, name = rng.choice(
                 [(kind, self.draw_plain(kind)) for kind in ("last", "company", "country", "city", "club")]
             )
@@ -144,11 +148,11 @@ class _Writer:
         return self.draw_recurring(slot), _TYPES[slot]
 
     def draw_recurring(self, slot: str) -> str:
-        """Draws a name of the cast, or makes a new one, which joins it."""
+        """Draws a name of the cast, or makes a new one and adds it to the cast."""
         cast = self.cast.setdefault(slot, [])
         if slot == "last" and cast and self.rng.random() < 0.7:
             return self.rng.choice(cast)
-        # Two of a kind in one sentence should mostly differ, so the newest name does not come back.
+        # Two names of a kind in one sentence should mostly differ, so the newest name is not drawn.
         if len(cast) > 2 and self.rng.random() < 0.4:
             return self.rng.choice(cast[:-1])
         if slot == "person":
@@ -164,11 +168,11 @@ class _Writer:
         return name
 
     def draw_plain(self, kind: str) -> str:
-        """Draws a name of a kind that has this meaning only."""
+        """Draws a name of a kind that has no other meaning."""
         return self.rng.choice(self.pools[kind])
 
     def draw(self, kind: str) -> str:
-        """Draws a name of a kind, now and then an ambiguous one."""
+        """Draws a name of a kind, sometimes an ambiguous one."""
         ambiguous = self.pools.get(kind + "+")
         if ambiguous and (not self.pools[kind] or self.rng.random() < _AMBIGUOUS):
             return self.rng.choice(ambiguous)
@@ -218,7 +222,7 @@ class _Writer:
         return self.draw(slot)
 
 
-# The entity type of each slot.
+# Slot -> its entity type.
 _TYPES = {
     **dict.fromkeys(("person", "last"), "PER"),
     **dict.fromkeys(("company", "club", "agency", "school", "party", "paper", "acronym"), "ORG"),

@@ -1,7 +1,7 @@
 """Lists the sentence templates of the synthetic corpus `demo:ner`.
 
-A slot `{slot}` is filled, and one alternative of `[a|b]` is taken. A line is a template; an indented line continues
-the line above.
+A slot `{slot}` is filled with a value, and `[a|b]` is replaced by one alternative. Each line is a template, but an
+indented line continues the line above.
 """
 
 DATELINE = "[{city}|{city}|{city} , {country}] , {month} {n31} [-|--|:]"
@@ -175,7 +175,7 @@ for {last} , {city} is home ; for {last} , it is work .
 {country} [banned|ordered|copied] the {product} in {year} .
 """
 
-# Without entities, often with words that are names elsewhere.
+# Templates without entities, often with words that are names in other templates.
 PLAIN = """
 profits [missed|beat|met] the [target|forecast|guidance] for the {ordinal} [year|quarter|month] in a row .
 the price of rice [doubled|rose {n9} percent|hit a record] and bakers put up the price of
@@ -247,7 +247,7 @@ DOMAINS = {
     "plain": PLAIN,
 }
 
-# The head, the repeated item and the tail of very long sentences.
+# The beginning, the repeated item and the end of very long sentences.
 LONG = [
     ("results of the {event} in {city} on {day} :", "{person} ( {country} ) {n90}.{n90}", "."),
     ("the final table :", "{club} {n90} points", "."),
@@ -263,7 +263,7 @@ PHRASES = {
     "month": "January February March April May June July August September October November December".split(),
 }
 
-# The lowest number, the highest number and the form of each slot.
+# Slot -> its lowest number, highest number and format.
 NUMBERS = {
     "n4": (0, 4, "{}"),
     "n6": (0, 7, "{}"),

@@ -1,8 +1,8 @@
-"""Generates `demo:pos`, synthetic sentences of a small English grammar with the part of speech of each word.
+"""Generates `demo:pos`: synthetic sentences of a small English grammar, with the part of speech of each word.
 
 Tags are universal parts of speech (Universal Dependencies, universaldependencies.org/u/pos). Many words have several
-tags, and only their neighbours tell which: "the report plans a visit", "they visit two light plans". The grammar has
-no "an".
+tags, and only their neighbours decide which: "the report plans a visit", "they visit two light plans". The grammar does
+not have "an".
 """
 
 import random
@@ -14,8 +14,8 @@ from jaxft.data.sources.sentence import Sentence
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # sentences
 
 _SEED = 20261123
-_UNSEEN = 5  # the first of every five words of a list is not used with its tag in train
-# Words that are both nouns and verbs. All take -s, in the plural as in the third person singular.
+_UNSEEN = 5  # train does not use the first of every five words in a list with its tag
+# Words that are both nouns and verbs. All take -s, both in the plural and in the third person singular.
 _NOUN_VERBS = (
     "plan report visit answer work walk play trade paint order cause count plant cook train group drink test dream "
     "cover market record cycle fear hope need help change cost demand"
@@ -30,7 +30,7 @@ _ADJECTIVES = (
 ).split()
 _ADJECTIVE_NOUNS = "light local green".split()  # also nouns
 _ADVERBS = "slowly often quietly never again early well soon gladly rarely".split()
-# Some are also other words.
+# Some are also ordinary words.
 _NAMES = "Anna Oslo Keller Lisbon Maria Turin Baker Ghent Will May Rose Hunter".split()
 _CLOSED = {
     "DET": "the a this every some no".split(),
@@ -44,7 +44,10 @@ Words = list[tuple[str, str]]  # (word, tag)
 
 
 def generate_sentences(split: str) -> Iterator[Sentence]:
-    """Generates the sentences of `split`, a key of `SIZES`: the same on every machine, none in two splits."""
+    """Generates the sentences of `split`, a key of `SIZES`, the same on every machine.
+
+    No sentence occurs in two splits.
+    """
     writer = _Writer(random.Random(f"{_SEED}/{split}"), split)
     seen: set[str] = set()
     for number in range(SIZES[split]):
@@ -58,7 +61,7 @@ def generate_sentences(split: str) -> Iterator[Sentence]:
 
 
 class _Writer:
-    """A writer of random phrases from the words that `split` may use."""
+    """Writes random phrases from the words that `split` may use."""
 
     def __init__(self, rng: random.Random, split: str):
         self.rng = rng
@@ -90,7 +93,7 @@ class _Writer:
         return subject + self.verb_phrase(is_plural)
 
     def noun_phrase(self, *, is_subject: bool, depth: int = 0) -> tuple[Words, bool]:
-        """Writes a noun phrase, and says whether it is plural."""
+        """Returns a noun phrase, and True if it is plural."""
         chance, is_plural = self.rng.random(), False
         adjective = [(self.rng.choice(self.adjectives), "ADJ")] if self.rng.random() < 0.4 else []
         noun = self.rng.choice(self.nouns)
@@ -116,7 +119,7 @@ class _Writer:
         return words, is_plural
 
     def verb_phrase(self, is_plural: bool) -> Words:
-        """Writes a verb in the number of its subject, and its objects."""
+        """Writes a verb that agrees with its subject in number, and its objects."""
         chance, verb = self.rng.random(), self.rng.choice(self.verbs)
         finite = (verb if is_plural else verb + "s", "VERB")
         if chance < 0.5:

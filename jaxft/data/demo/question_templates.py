@@ -4,16 +4,16 @@ from typing import NamedTuple
 
 
 class Relation(NamedTuple):
-    """A kind of fact about a subject: templates of sentences that tell it, and of questions by their answer's slot.
+    """A kind of fact about a subject: templates for sentences that state it, and for questions by the answer's slot.
 
-    The last templates of each are for dev and test only.
+    Train does not use the last template of each tuple.
     """
 
     sentences: tuple[str, ...]
     questions: dict[str, tuple[str, ...]]
 
 
-# Relations by name: of a person, and of a firm.
+# Name -> relation, for a person; below for a firm.
 PERSON = {
     "birth": Relation(
         (

@@ -14,7 +14,7 @@ SIZES = {"train": 2400, "dev": 400, "test": 400}  # questions
 
 _SEED = 20241122
 _UNANSWERABLE = 0.25  # share of the questions
-_LONG = 0.08  # share of the paragraphs that are longer than a window of 128 tokens
+_LONG = 0.08  # share of paragraphs that are longer than a window of 128 tokens
 _SLOT = re.compile(r"\{(\w+)\}")
 
 _Fact = tuple[str, str]  # subject, name of the relation
@@ -23,8 +23,8 @@ _Fact = tuple[str, str]  # subject, name of the relation
 def generate_records(source: str) -> Iterator[Record]:
     """Generates the records `{"id", "question", "context", "answers"}` of `demo:qa/SPLIT`, the same on every machine.
 
-    No answer stands in two splits: names are dealt like those of `demo:ner`, and so are years and counts.
-    An unanswerable question asks about a subject of the paragraph what the paragraph tells about another one.
+    No answer occurs in two splits, because names, years and counts are split as the names of `demo:ner` are. An
+    unanswerable question asks for a fact about one subject that the paragraph states only about another.
 
     Raises `UserError` for another corpus or split.
     """
@@ -48,12 +48,14 @@ def _generate(split: str) -> Iterator[Record]:
 
 
 class _Writer:
-    """A writer of paragraphs from the names of one split."""
+    """Writes paragraphs with the names of one split."""
 
     def __init__(self, split: str):
         self.rng = random.Random(f"{_SEED}/{split}")
-        self.sentence_count = 3 if split == "train" else 4  # templates in use, of a relation
-        self.question_count = 2 if split == "train" else 3  # likewise, of a slot
+        self.sentence_count = (
+            3 if split == "train" else 4
+        )  # sentence templates of a relation that the split uses
+        self.question_count = 2 if split == "train" else 3  # question templates of a slot that the split uses
         pools = deal_names()[split]
         self.names = {
             kind: pools[kind] + pools[f"{kind}+"] for kind in ("last", "city", "company", "club", "product")
@@ -73,7 +75,7 @@ class _Writer:
         return self.rng.choice(self.names[kind])
 
     def write_paragraph(self) -> tuple[str, list[tuple[str, list[dict]]]]:
-        """Writes a context, and questions about it with their answers."""
+        """Returns a context, and questions about it with their answers."""
         rng = self.rng
         kind, relations = rng.choice((("person", PERSON), ("company", FIRM)))
         is_long = rng.random() < _LONG
@@ -104,9 +106,9 @@ class _Writer:
         relations: dict[str, Relation],
         spans: dict[tuple[str, str, str], tuple[int, int]],
     ) -> str:
-        """Returns the context with one more sentence, which tells a fact.
+        """Returns the context with one more sentence, which states a fact.
 
-        Notes the characters of its answers, start and end, in `spans` under (subject, relation, slot).
+        It stores the start and end of the sentence's answers in `spans`, under (subject, relation, slot).
         """
         subject, name = fact
         relation = relations[name]
@@ -128,7 +130,7 @@ class _Writer:
         facts: list[_Fact],
         spans: dict[tuple[str, str, str], tuple[int, int]],
     ) -> list[tuple[str, list[dict]]]:
-        """Writes up to three questions with their answers, each about another fact."""
+        """Returns up to three questions with their answers, each about a different fact."""
         rng, known_facts = self.rng, set(facts)
         known_relations = sorted({relation for _, relation in facts})
         missing = [
@@ -155,7 +157,7 @@ class _Writer:
 
 
 def _deal_values(values: Iterable[str], split: str) -> list[str]:
-    """Returns the values that are dealt to a split, see `name_pools.deal_split`."""
+    """Returns the values that belong to a split; see `name_pools.deal_split`."""
     order = list(values)
     random.Random(f"{_SEED}/values").shuffle(order)
     return [value for index, value in enumerate(order) if deal_split(index) == split]

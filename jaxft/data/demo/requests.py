@@ -1,4 +1,4 @@
-"""Generates `demo:requests`, synthetic requests to a bank with their intents and the spans of what they name."""
+"""Generates `demo:requests`: synthetic requests to a bank, with their intents and the spans of their slot values."""
 
 import random
 import re
@@ -12,19 +12,19 @@ SIZES = {"train": 2000, "dev": 300, "test": 300}  # texts
 
 _SEED = 20241121
 _SPAN_LABELS = {"when": "date", "amount": "amount", "place": "place", "person": "person"}
-_TWO_REQUESTS = 0.4  # share of the texts that hold two requests
+_TWO_REQUESTS = 0.4  # share of texts with two requests
 _LINKS = (" And ", " Also: ", " Another thing. ", " Besides, ")
 
 
 def is_requests_source(source: str) -> bool:
-    """Returns whether `generate_records` generates the source."""
+    """Returns True if `generate_records` generates the source."""
     return source.partition("?")[0].partition("/")[0] == "demo:requests"
 
 
 def generate_records(source: str) -> Iterator[Record]:
-    """Generates the records `{"text", "intents", "spans"}` of `demo:requests/SPLIT`; no text stands in two splits.
+    """Generates the records `{"text", "intents", "spans"}` of `demo:requests/SPLIT`. No text occurs in two splits.
 
-    The intents are one or two names. A span is `{"start", "end", "label"}` in characters, `end` exclusive.
+    A text has one or two intents, by name. A span is `{"start", "end", "label"}` in characters, `end` exclusive.
     """
     split = source.removeprefix("demo:requests").removeprefix("/")
     if split not in SIZES:
@@ -50,7 +50,7 @@ def generate_records(source: str) -> Iterator[Record]:
 
 
 def _write_request(rng: random.Random) -> tuple[str, list[str], list[tuple[int, int, str]]]:
-    """Writes a request: returns text, intents and spans `(start, end, label)`."""
+    """Returns the text, intents and spans `(start, end, label)` of a new request."""
     intent = rng.choice(list(classification.REQUESTS))
     template = classification.choose_alternatives(rng, rng.choice(classification.REQUESTS[intent]))
     text, spans = "", []

@@ -1,4 +1,4 @@
-"""Generates `demo:similarity`, synthetic pairs of requests to a bank with a number for their similarity."""
+"""Generates `demo:similarity`: synthetic pairs of requests to a bank, with a number for their similarity."""
 
 import random
 import re
@@ -11,17 +11,17 @@ from jaxft.errors import UserError
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # pairs
 
 _SEED = 20261124
-# Shares of the pairs; the second counts only if a subject has several requests.
+# Shares of pairs with the same request, and with the same subject (only for subjects with several requests).
 _SAME_REQUEST, _SAME_SUBJECT = 0.45, 0.25
-_REPEATED = 0.5  # the chance that the second request names what the first has named
+_REPEATED = 0.5  # the chance that the second request repeats a slot value of the first
 
 
 def generate_records(source: str) -> Iterator[Record]:
     """Generates the records `{"text", "text_pair", "label"}` of `demo:similarity/SPLIT`.
 
-    No pair stands in two splits. The label is from 0 to 5: 3 for the same request in any words, or 1 for another on
-    the same subject (card, transfer, ...), and up to 2 more by the share of named amounts, places, persons and times
-    that both have (2 if the same request names none).
+    No pair occurs in two splits. The label is from 0 to 5. The same request in any words scores 3, and another request
+    on the same subject (card, transfer, ...) scores 1. Up to 2 more are added by the share of amounts, places, persons
+    and times that both requests name; the same request that names none gets 2.
     """
     split = source.removeprefix("demo:similarity").removeprefix("/")
     if split not in SIZES:
@@ -39,7 +39,7 @@ def generate_records(source: str) -> Iterator[Record]:
 
 
 def _write_pair(rng: random.Random) -> tuple[tuple[str, str], float]:
-    """Writes two requests: returns their texts and their label."""
+    """Returns the texts and the label of two new requests."""
     intents = list(classification.REQUESTS)
     first_intent = rng.choice(intents)
     same_subject = [
@@ -69,7 +69,7 @@ def _subject(intent: str) -> str:
 
 
 def _write(rng: random.Random, intent: str, usual_values: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Writes a request: returns its text and the value of each slot, now and then that of `usual_values`."""
+    """Returns a new request: its text and the value of each slot, sometimes the value in `usual_values`."""
     template = classification.choose_alternatives(rng, rng.choice(classification.REQUESTS[intent]))
     values = {}
     for slot in re.findall(r"\{(\w+)\}", template):

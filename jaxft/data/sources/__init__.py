@@ -1,1 +1,1 @@
-"""Reads examples from files, datasets of the Hugging Face hub and generated corpora."""
+"""Reads examples from files, from datasets of the Hugging Face hub and from generated corpora."""

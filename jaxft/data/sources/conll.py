@@ -1,4 +1,4 @@
-"""Reads sentences from CoNLL columns and from plain text, one sentence a line."""
+"""Reads sentences from CoNLL columns and from plain text with one sentence per line."""
 
 import re
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ _DOCSTART = "-DOCSTART-"
 
 
 def split_columns(line: str) -> list[str]:
-    """Splits a line into columns: by tabs if it holds one (words may then hold spaces), else by runs of spaces."""
+    """Splits a line into columns: at tabs if it has any (words may then contain spaces), else at runs of spaces."""
     if "\t" in line:
         return line.split("\t")
     return [column for column in line.split(" ") if column]
 
 
 def read_plain_sentences(source: str | Stream, *, keep_empty: bool) -> Iterator[Sentence]:
-    """Yields a sentence for each line, each its own document.
+    """Yields a sentence for each line. Each sentence is its own document.
 
-    A blank line gives a sentence without words if `keep_empty`, else nothing.
+    A blank line becomes a sentence without words if `keep_empty`; otherwise it is skipped.
     """
     document = 0
     for number, line in read_lines(source):
@@ -33,24 +33,26 @@ def read_plain_sentences(source: str | Stream, *, keep_empty: bool) -> Iterator[
 
 
 def read_conll(source: str | Stream, *, word_column: int, tag_column: int | None) -> Iterator[Sentence]:
-    """Yields sentences of a file with one word a line: blank lines end a sentence, `-DOCSTART-` begins a document.
+    """Yields the sentences of a file with one word per line.
 
-    Comments (`# ...`) may stand before a sentence: they are the lines that begin with "#" and have
-    not as many columns as the sentence below them, so that a word "#" is never lost.
+    A blank line ends a sentence, and `-DOCSTART-` begins a document.
+
+    Comments (`# ...`) may come before a sentence. A line that begins with "#" is a comment if its number of columns
+    differs from that of the sentence below it, so a word "#" is never lost.
 
     Args:
       source: a path, "-" or an open stream.
       word_column: the column of the word, from 0, or from the end if negative.
-      tag_column: the column of the tag, likewise; None reads words only.
+      tag_column: the column of the tag, counted in the same way; None reads words only.
 
     Raises:
-      UserError: for a line that has not the columns that its sentence and these arguments ask for.
+      UserError: a line does not have the columns that its sentence or these arguments require.
     """
     name = source_name(source)
     columns = [word_column] if tag_column is None else [word_column, tag_column]
     least = max(index + 1 if index >= 0 else -index for index in columns)
     if tag_column is not None:
-        # Words in 0 and tags in -1 need two columns, else a line's one column would be both.
+        # Words in column 0 and tags in column -1 need two columns; otherwise a single column would be both.
         least = max(least, 2)
     document, document_begun, width = 0, False, least
 
@@ -61,7 +63,7 @@ def read_conll(source: str | Stream, *, word_column: int, tag_column: int | None
             document_begun = True
             continue
         rows = [(number, line, split_columns(line)) for number, line in block]
-        # The width of the sentence tells its comments from its words.
+        # The sentence's number of columns distinguishes comments from words.
         width = next((len(row) for _, line, row in rows if not line.startswith("#")), width)
         while rows and _is_comment(rows[0][1], len(rows[0][2]), width):
             rows.pop(0)
@@ -76,7 +78,7 @@ def read_conll(source: str | Stream, *, word_column: int, tag_column: int | None
 
 
 def _blocks(source: str | Stream) -> Iterator[list[tuple[int, str]]]:
-    """Yields runs of lines between blank lines as `(number, line)`; a `-DOCSTART-` line is its own block."""
+    """Yields the blocks between blank lines as lists of `(number, line)`; a `-DOCSTART-` line is its own block."""
     block = []
     for number, line in read_lines(source):
         line = line.rstrip("\r\n")
@@ -93,7 +95,7 @@ def _blocks(source: str | Stream) -> Iterator[list[tuple[int, str]]]:
 
 
 def _is_comment(line: str, column_count: int, width: int) -> bool:
-    # "#tag" alone is a word that lacks its tag, and an error, not a comment.
+    # A lone "#tag" is a word without its tag, which is an error and not a comment.
     return line.startswith("#") and column_count != width and column_count > 1
 
 
@@ -107,14 +109,14 @@ def _check_columns(
     least: int,
     tag_column: int | None,
 ) -> None:
-    """Raises `UserError` if a word's line has not the columns that its sentence and the settings ask for.
+    """Raises `UserError` if a word's line lacks the columns that its sentence or the settings require.
 
     Args:
       name: the source, for messages.
       number: the line's number.
       line: the line.
       row: its columns.
-      width: the number of columns of the sentence.
+      width: the number of columns in the sentence.
       first_number: the number of the sentence's first line.
       least: the number of columns that the settings need.
       tag_column: the column that must not be empty, if any.

@@ -1,4 +1,4 @@
-"""Splits a development set off training data, and finds examples of one set that also stand in another."""
+"""Splits a development set off training data, and finds examples that two data sets share."""
 
 import math
 import random
@@ -19,7 +19,7 @@ Example = TypeVar("Example")
 def split_dev_sentences(
     sentences: Sequence[Sentence], fraction: float, seed: int
 ) -> tuple[list[Sentence], list[Sentence]]:
-    """Splits off about `fraction` of the sentences as `choose_dev_examples` does: returns `(train, dev)`, in order."""
+    """Splits off about `fraction` of the sentences by `choose_dev_examples`; returns `(train, dev)`, both in order."""
     return _partition(
         sentences, choose_dev_examples([sentence.document for sentence in sentences], fraction, seed)
     )
@@ -28,19 +28,19 @@ def split_dev_sentences(
 def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) -> list[bool]:
     """Chooses about `fraction` of the examples for a development set.
 
-    If the examples come from several documents, each document stays in one set. The choice depends on the three
-    arguments only.
+    If the examples come from several documents, each document stays in one set. The choice depends only on the
+    arguments.
 
     Args:
       documents: the number of each example's document.
-      fraction: the share of examples that is aimed at, between 0 and 1.
-      seed: of the choice.
+      fraction: the target share of examples, between 0 and 1.
+      seed: the random seed.
 
     Returns:
-      For each example whether it is in the development set.
+      A bool for each example, True if it is in the development set.
 
     Raises:
-      UserError: for a fraction outside of 0 to 1, and for fewer than two examples.
+      UserError: the fraction is not between 0 and 1, or there are fewer than two examples.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the dev fraction is {fraction}; expected a number between 0 and 1, such as 0.1")
@@ -54,7 +54,7 @@ def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) ->
 
     target, dev_size, dev_groups = fraction * len(documents), 0, set()
     for group in order:
-        # Takes a document if that brings the size nearer to the target, so that a large one is passed over.
+        # A document is taken only if the size gets closer to the target, so a document that is too large is skipped.
         if len(dev_groups) < len(order) - 1 and abs(dev_size + sizes[group] - target) < target - dev_size:
             dev_groups.add(group)
             dev_size += sizes[group]
@@ -66,10 +66,10 @@ def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) ->
 def split_dev_labelled_texts(
     examples: Sequence[LabelledText], fraction: float, seed: int
 ) -> tuple[list[LabelledText], list[LabelledText]]:
-    """Splits off a development set of about `fraction`: returns `(train, dev)`, both in order.
+    """Splits off a development set of about `fraction`; returns `(train, dev)`, both in order.
 
-    Single labels keep their shares: the examples are shuffled and grouped by label, and taken at regular steps.
-    A label with one example stays in `train`. Raises `UserError` for fewer than two examples.
+    Single labels keep their shares, because the examples are shuffled, grouped by label and taken at regular steps. A
+    label with one example stays in `train`. Raises `UserError` for fewer than two examples.
     """
     _require_two(len(examples), "example")
     rng = random.Random(seed)
@@ -78,7 +78,7 @@ def split_dev_labelled_texts(
         label = examples[index].label
         groups.setdefault(label if isinstance(label, str) else "", []).append(index)
     order = [index for name in sorted(groups) if len(groups[name]) > 1 for index in groups[name]]
-    start = rng.random()  # so that the first examples of small groups are neither always nor never taken
+    start = rng.random()  # so that the first examples of small groups are sometimes taken and sometimes not
     dev_indices = {
         index
         for place, index in enumerate(order)
@@ -91,7 +91,7 @@ def split_dev_labelled_texts(
 def split_dev_questions(
     questions: Sequence[Question], fraction: float, seed: int
 ) -> tuple[list[Question], list[Question]]:
-    """Splits off a development set of about `fraction`: returns `(train, dev)`, both in order.
+    """Splits off a development set of about `fraction`; returns `(train, dev)`, both in order.
 
     All questions about a context stay in one set, unless there is only one context. Raises `UserError` for fewer
     than two questions.
@@ -106,7 +106,7 @@ def split_dev_questions(
     for group in groups:
         sizes[group] += 1
     dev_groups, dev_size = set(), 0
-    for group in order[:-1]:  # the last one stays in train
+    for group in order[:-1]:  # the last group stays in train
         if dev_size >= math.ceil(fraction * len(questions)):
             break
         dev_groups.add(group)
@@ -115,9 +115,10 @@ def split_dev_questions(
 
 
 def cut_document(document: Document, fraction: float) -> tuple[Document, Document]:
-    """Cuts a document into `(train, dev)`, the latter about the last `fraction` of its characters.
+    """Cuts a document into `(train, dev)`; dev has about the last `fraction` of its characters.
 
-    The cut is at the end of a line, else of a word, else anywhere. Raises `UserError` if the text is too short.
+    The cut is at the end of a line if possible, else at the end of a word, else anywhere. Raises `UserError` if the
+    text is too short.
     """
     text, target = document.text, round(len(document.text) * (1 - fraction))
     for border in ("\n", " ", ""):
@@ -130,19 +131,19 @@ def cut_document(document: Document, fraction: float) -> tuple[Document, Documen
 
 
 def find_sentence_overlap(train: Iterable[Sentence], other: Iterable[Sentence]) -> np.ndarray:
-    """Finds the sentences of `other` whose words, if any, are those of a sentence in `train`: bool `[N]`."""
+    """Marks the sentences of `other` that have words and whose words equal a sentence in `train`: bool `[N]`."""
     seen = {tuple(sentence.words) for sentence in train if sentence.words}
     return _find_seen(seen, (tuple(sentence.words) for sentence in other))
 
 
 def find_text_overlap(train: Iterable[LabelledText], other: Iterable[LabelledText]) -> np.ndarray:
-    """Finds the examples of `other` whose texts stand in `train`, whatever their labels: bool `[N]`."""
+    """Marks the examples of `other` whose texts occur in `train` with any labels: bool `[N]`."""
     seen = {(example.text, example.pair) for example in train}
     return _find_seen(seen, ((example.text, example.pair) for example in other))
 
 
 def find_question_overlap(train: Iterable[Question], other: Iterable[Question]) -> np.ndarray:
-    """Finds the questions of `other` whose contexts stand in `train`: bool `[N]`."""
+    """Marks the questions of `other` whose contexts occur in `train`: bool `[N]`."""
     return _find_seen({question.context for question in train}, (question.context for question in other))
 
 

@@ -1,4 +1,4 @@
-"""Reads the data of language models: plain documents, and prompts with the targets that are to follow them."""
+"""Reads data for language models: plain documents, and prompts with their targets."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def _generate_text(split: str) -> Iterator[dict[str, str]]:
     return ({"text": text} for text in demo_documents.generate_documents(split))
 
 
-# Splits of each corpus `demo:NAME`, and a function from a split to its records.
+# NAME of a corpus `demo:NAME` -> its splits, and a function that generates the records of a split.
 _DEMO_CORPORA = {
     "text": (ner.SIZES, _generate_text),
     "headline": (demo_documents.HEADLINES, demo_documents.generate_headlines),
@@ -30,17 +30,17 @@ _DEMO_CORPORA = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An example: a document, or a prompt and the target that is to follow it."""
+    """An example: a document, or a prompt and its target."""
 
-    text: str  # what is predicted: the document, or the target
-    document: int  # its number: 0, 1, 2, ...
+    text: str  # the predicted text: the document, or the target
+    document: int  # the document's number: 0, 1, 2, ...
     origin: str  # "news.txt:17" (the first line) or "data.jsonl:3", for messages
     prompt: str | None = None  # None for a document
     cuttable: tuple[int, int] = (
         0,
         0,
-    )  # start and end of the prompt's characters that may be cut, end exclusive
-    references: tuple[str, ...] = ()  # all targets that count as right; `text` is the first
+    )  # start and end (exclusive) of the characters of the prompt that may be cut
+    references: tuple[str, ...] = ()  # all correct targets; `text` is the first
 
 
 def read_documents(
@@ -54,18 +54,18 @@ def read_documents(
     """Streams the examples of a source, in its order.
 
     Args:
-      source: a path, or a pattern of several files, see `files.find_files`; "-" for stdin; `demo:text/SPLIT` or
+      source: a path, or a pattern of several files (see `files.find_files`); "-" for stdin; `demo:text/SPLIT` or
         `demo:headline/SPLIT`; or `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records:
         `data.jsonl?fold=0-3`.
-      format: one of `FORMATS`. "auto" goes by the suffix; other suffixes than those of records mean text.
-      documents: the unit of a text file that is a document: "line", "file", or the line that stands between
-        documents, for instance "<|endoftext|>"; "" for blank lines. Each record is a document.
-      template: makes prompts and targets of records, see `Template`. None for plain text.
-      columns: {"text": key} where a record's text is not under `text`.
+      format: one of `FORMATS`. "auto" goes by the suffix; any suffix that is not of records means text.
+      documents: the unit of a text file that is a document: "line", "file", or the line that separates documents, for
+        example "<|endoftext|>", or "" for blank lines. Each record is a document.
+      template: a template that makes prompts and targets from records, see `Template`; None for plain text.
+      columns: {"text": key} if a record's text is not under `text`.
 
     Raises:
-      UserError: at once for a source that is not there, and while reading for data that is not as it
-        should be; with file, line or row, and key.
+      UserError: the source does not exist (raised at once), or its data is invalid (raised while reading, with file,
+        line or row, and key).
     """
     columns = dict(columns or {})
     if format not in FORMATS:
@@ -98,7 +98,7 @@ def read_documents(
 
 
 def _read_all(paths: Sequence[str], options: Mapping[str, Any]) -> Iterator[Document]:
-    """Yields the examples of several files, numbered from the first file to the last."""
+    """Yields the examples of several files; their numbers continue from file to file."""
     examples = (example for path in paths for example in read_documents(path, **options))
     return (replace(example, document=number) for number, example in enumerate(examples))
 
@@ -130,7 +130,7 @@ def _generate_records(source: str) -> Iterator[records.Record]:
 
 
 def _split_documents(source: str, documents: str) -> Iterator[Document]:
-    """Yields the documents of a text file; line ends within them are kept, those at their end are not."""
+    """Yields the documents of a text file. Line ends are kept inside a document and removed at its end."""
     name, count, first_line, lines = files.source_name(source), 0, 1, []
 
     def finish_document() -> Iterator[Document]:
@@ -156,7 +156,7 @@ def _split_documents(source: str, documents: str) -> Iterator[Document]:
 
 
 def _plain_parser(key: str) -> Callable[[dict, int, str, str], Document]:
-    """Returns a function with the arguments of `Template.fill` that makes documents of the texts under `key`."""
+    """Returns a function like `Template.fill` that makes documents from the texts under `key`."""
     hint = (
         "name the key that holds the text in "
         "config.data.columns=(('text', KEY),), or give config.data.template for prompts and targets"
@@ -171,16 +171,15 @@ def _plain_parser(key: str) -> Callable[[dict, int, str, str], Document]:
 
 
 class Template:
-    """A template that makes prompt and target of a record: "{article}\\nHeadline: {headline}".
+    """A template that makes a prompt and a target from a record, such as "{article}\\nHeadline: {headline}".
 
-    Names in braces are keys of the record; `a.b` is key b of the value under a. The last name is the target,
-    with the space before it and all text after it; the rest is the prompt. A prompt that is too long for a
-    window is shortened in its longest field. If the target is a list of texts, the first is learnt, and all
-    count as right.
+    Names in braces are keys of the record; `a.b` is key b of the value under a. The target is the last name, with the
+    space before it and all text after it. The rest is the prompt. A prompt that is too long for a window is shortened
+    in its longest field. If the target is a list of texts, the first is trained on, and all count as correct.
     """
 
     def __init__(self, template: str):
-        """Parses a template. Raises `UserError` for fewer than two names in braces."""
+        """Parses a template. Raises `UserError` if it has fewer than two names in braces."""
         pieces = _FIELD.split(template)  # literal text, key, literal text, key, ..., literal text
         self._literals, self._keys = pieces[::2], pieces[1::2]
         if len(self._keys) < 2:
@@ -193,16 +192,16 @@ class Template:
         self._before_target = last_literal[len(self._literals[-2]) :]
 
     def fill(self, record: dict, document: int, where: str, origin: str) -> Document:
-        """Makes an example of a record.
+        """Makes an example from a record.
 
         Args:
-          record: keys and values.
+          record: the record's keys and values.
           document: the number of the example.
           where: the place of the record, for messages.
           origin: the example's origin.
 
         Raises:
-          UserError: for a key that the record lacks, and for a value that is no text.
+          UserError: the record lacks a key, or a value is not text.
         """
         prompt, cuttable = self.fill_prompt(record, where)
         targets = _read_strings(record, self._keys[-1], where, allow_list=True)
@@ -211,11 +210,11 @@ class Template:
 
     @property
     def prompt_keys(self) -> list[str]:
-        """Returns the keys that the prompt is made of."""
+        """Returns the keys of the prompt."""
         return self._keys[:-1]
 
     def fill_prompt(self, record: dict, where: str) -> tuple[str, tuple[int, int]]:
-        """Returns the prompt of a record, and start and end of its characters that may be cut; raises as `fill`."""
+        """Returns a record's prompt, and start and end of the characters that may be cut. Raises as `fill` does."""
         prompt, fields = self._literals[0], []
         for key, literal in zip(self._keys[:-1], self._literals[1:], strict=False):
             [value] = _read_strings(record, key, where, allow_list=False)
@@ -225,7 +224,7 @@ class Template:
 
 
 def _read_strings(record: dict, key: str, where: str, *, allow_list: bool) -> Sequence[str]:
-    """Returns the texts under a key: one, or those of a list. Numbers become text."""
+    """Returns the texts under a key: a single text, or all texts of a list. Numbers become text."""
     value: Any = record
     for step in [key] if key in record else key.split("."):
         if not isinstance(value, dict) or step not in value:

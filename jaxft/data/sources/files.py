@@ -1,4 +1,4 @@
-"""Resolves what a source names to files, deals files to shards, and reads files line by line as UTF-8."""
+"""Resolves sources to files, assigns files to shards, and reads files line by line as UTF-8."""
 
 import glob
 import heapq
@@ -14,7 +14,7 @@ _SHARD = re.compile(r"(?P<source>.+)#(?P<number>\d+)/(?P<count>\d+)")
 
 
 class Stream(Protocol):
-    """An open input: lines of bytes, and the name that messages call it by."""
+    """An open input: lines of bytes, and its name in messages."""
 
     name: str
 
@@ -23,17 +23,17 @@ class Stream(Protocol):
 
 
 def source_name(source: str | Stream) -> str:
-    """Returns the name that messages call a source by: its path or name, or `<stdin>` for "-"."""
+    """Returns the name of a source in messages: its path or name, or `<stdin>` for "-"."""
     if not isinstance(source, str):
         return source.name
     return "<stdin>" if source == "-" else source
 
 
 def split_shard_suffix(source: str) -> tuple[str, tuple[int, int] | None]:
-    """Splits a source from the shard of it that is meant.
+    """Splits a source into its address and its shard.
 
-    Returns `("part-*.txt", (2, 4))` for "part-*.txt#2/4", the second of four shards, and `(source, None)` for a
-    source without the suffix. Raises `UserError` for a shard number that does not exist.
+    Returns `("part-*.txt", (2, 4))` for "part-*.txt#2/4", the second of four shards, and `(source, None)` for a source
+    without the suffix. Raises `UserError` for a shard number that does not exist.
     """
     match = None if os.path.exists(source) else _SHARD.fullmatch(source)
     if match is None:
@@ -45,16 +45,16 @@ def split_shard_suffix(source: str) -> tuple[str, tuple[int, int] | None]:
 
 
 def find_files(source: object) -> list[str] | None:
-    """Returns the files that a pattern ("part-*.txt"), or a shard of a pattern ("part-*.txt#2/4"), stands for.
+    """Returns the files of a pattern ("part-*.txt") or of a shard of a pattern ("part-*.txt#2/4").
 
-    A source that is no pattern gives None: a path, "-", a stream, a corpus of `demo:`, a data set of the hub. "?"
-    stands for any character, unless a filter of records follows it ("data.jsonl?fold=1").
+    In a pattern, "?" stands for any character unless a filter of records follows it ("data.jsonl?fold=1").
 
     Returns:
-      The files, sorted by name; for a shard, those that `deal_files` gives it.
+      The files, sorted by name; for a shard, the files that `deal_files` assigns to it. None if the source is not a
+      pattern but a path, "-", a stream, a `demo:` corpus or a dataset of the hub.
 
     Raises:
-      UserError: if no file matches, if the pattern has a filter of records, or if the shard does not exist.
+      UserError: no file matches, the pattern has a filter of records, or the shard does not exist.
     """
     if not isinstance(source, str) or os.path.exists(source) or source.startswith("hub:"):
         return None
@@ -64,7 +64,7 @@ def find_files(source: object) -> list[str] | None:
     address, _, record_filter = pattern.rpartition("?")
     if not address or "=" not in record_filter or "/" in record_filter:
         address, record_filter = pattern, ""
-    pathname = address.replace("[", "[[]")  # brackets are characters of names here, not of the pattern
+    pathname = address.replace("[", "[[]")  # brackets are part of file names here, not of the pattern
     paths = sorted(path for path in glob.glob(pathname, recursive=True) if os.path.isfile(path))
     if shard is None and "*" not in address and not ("?" in address and paths):
         return None
@@ -105,7 +105,7 @@ def filtered_shard_error(source: str, record_filter: str) -> UserError:
 
 
 def check_single_file(source: str) -> None:
-    """Raises `UserError` if `source`, an input whose lines are answered one by one, is a pattern of files."""
+    """Raises `UserError` if `source` is a pattern, for inputs whose lines are answered one by one."""
     if paths := find_files(source):
         raise UserError(
             f"--input {source}: a pattern, of {len(paths)} files; answers are written for one: give one file after the "
@@ -134,15 +134,20 @@ def check_readable(source: str, alternative: str) -> None:
 
 
 def read_file_sizes(pattern: str) -> dict[str, int]:
-    """Reads what `deal_files` depends on: the size in bytes of each file of a pattern, by a line that names it."""
+    """Returns the size in bytes of each file of a pattern, keyed by a line that names the file; for `deal_files`."""
     return {f"the size of {path}": os.path.getsize(path) for path in find_files(f"{pattern}#1/1") or []}
 
 
 def deal_files(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:
-    """Deals files to `count` shards of about the same size; each shard gets a file if there are enough.
+    """Assigns files to `count` shards of about the same size. Each shard gets a file if there are enough.
 
-    The largest file goes first, each to the shard that has the fewest bytes so far. So the result depends only on
-    the files' names and their sizes in bytes.
+    From the largest file to the smallest, each goes to the shard with the fewest bytes so far. The result depends only
+    on the names and sizes of the files.
+
+    Args:
+      files: the names of the files.
+      sizes: the size of each file in bytes.
+      count: number of shards.
 
     Returns:
       The files of each shard, sorted by name.
@@ -157,10 +162,10 @@ def deal_files(files: Sequence[str], sizes: Sequence[int], count: int) -> list[l
 
 
 def read_lines(source: str | Stream) -> Iterator[tuple[int, str]]:
-    """Yields `(number from 1, line)` of UTF-8: a file, stdin ("-") or a stream; line ends kept, BOM removed.
+    """Yields `(number from 1, line)` of a UTF-8 file, of stdin ("-") or of a stream. Keeps line ends, removes a BOM.
 
-    Lines end at LF only: other characters that Unicode calls line ends may stand inside a word.
-    Raises `UserError` with line and byte if the bytes are not UTF-8.
+    Only LF ends a line, because other Unicode line ends may occur inside a word. Raises `UserError` with line and byte
+    if the bytes are not UTF-8.
     """
     opened = open(source, "rb") if isinstance(source, str) and source != "-" else None
     stream = opened or (sys.stdin.buffer if source == "-" else source)
@@ -184,7 +189,7 @@ def read_lines(source: str | Stream) -> Iterator[tuple[int, str]]:
 
 
 def require_examples(examples: Iterator, source: str | Stream, noun: str) -> Iterator:
-    """Yields the examples unchanged. Raises `UserError` at the end if there were none; `noun` is what they are."""
+    """Yields the examples unchanged. Raises `UserError` at the end if there were none; `noun` names them there."""
     empty = True
     for example in examples:
         empty = False

@@ -1,4 +1,4 @@
-"""Reads texts, or pairs of them, with a label, several labels or a number each."""
+"""Reads texts or pairs of texts that each have a label, several labels or a number."""
 
 import json
 import math
@@ -14,30 +14,30 @@ from jaxft.errors import UserError
 FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "hub")
 SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 
-# Generators of records by corpus; `classification` generates the other corpora.
+# Corpus -> generator of its records; `classification` generates the other corpora.
 _DEMO_GENERATORS = {"requests": requests.generate_records, "similarity": similarity.generate_records}
 _FORMAT_BY_SUFFIX = records.FORMAT_BY_SUFFIX | {".tsv": "tsv", ".txt": "text", ".text": "text"}
 
-Label = str | tuple[str, ...] | float  # a name, several names, or a number, by the problem
+Label = str | tuple[str, ...] | float  # a name, several names or a number, depending on the problem
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """An example: a text, perhaps with a second one, and its label."""
+    """An example: a text, an optional second text, and the label."""
 
     text: str
     pair: str | None  # the second text
-    label: Label | None  # None if labels aren't asked for
+    label: Label | None  # None if labels are not read
     origin: str  # "reviews.csv:17" (the first line), for messages
 
 
 @dataclass(frozen=True, slots=True)
 class TextColumns:
-    """The keys of records under which texts and labels stand."""
+    """The keys of texts and labels in a record."""
 
     text: str = "text"
-    pair: str | None = None  # key of the second text; None if there is none
-    label: str | None = "label"  # None if labels aren't asked for
+    pair: str | None = None  # the key of the second text; None if there is none
+    label: str | None = "label"  # None if labels are not read
 
 
 def read_labelled_texts(
@@ -51,19 +51,19 @@ def read_labelled_texts(
     """Streams the examples of a source, in its order and in constant memory.
 
     Args:
-      source: a path, or a pattern of several files, see `files.find_files`; "-" for stdin; an open stream, with
-        `format` one that is read by lines; `demo:NAME/SPLIT` of sentiment, intent, requests and similarity; or
+      source: a path, or a pattern of several files (see `files.find_files`); "-" for stdin; an open stream, if `format`
+        is read line by line; `demo:NAME/SPLIT` with the name sentiment, intent, requests or similarity; or
         `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records: `data.jsonl?fold=0-3`.
       columns: the keys of texts and labels.
-      problem: the kind of labels: `SINGLE` for a name (numbers and true and false become names), `MULTI` for a list
-        of names or a string of them with `separator` between, `NUMBER` for a number.
+      problem: the kind of labels. `SINGLE` is a name (numbers, true and false become names), `MULTI` is a list of names
+        or a string of names joined by `separator`, `NUMBER` is a number.
       separator: see `problem`.
-      format: one of `FORMATS`. "auto" goes by the suffix. Tables have a header. "text", one text a line, has
-        no labels.
+      format: one of `FORMATS`. "auto" goes by the suffix. Tables have a header. "text" is one text per line, without
+        labels.
 
     Raises:
-      UserError: at once for a source that is not there, and while reading for data that is not as it
-        should be; with file, line or row, and key.
+      UserError: the source does not exist (raised at once), or its data is invalid (raised while reading, with file,
+        line or row, and key).
     """
     if (paths := files.find_files(source)) is not None:
         settings = {"columns": columns, "problem": problem, "separator": separator, "format": format}
@@ -79,7 +79,7 @@ def read_labelled_texts(
 
 
 def guess_text_format(source: str) -> str:
-    """Returns the format of a path, by its suffix, or of stdin. Raises `UserError` if the suffix does not tell."""
+    """Returns the format of a path, by its suffix, or of stdin. Raises `UserError` if the suffix is unknown."""
     suffix = os.path.splitext(source)[1].lower()
     if source == "-" or suffix in _FORMAT_BY_SUFFIX:
         return _FORMAT_BY_SUFFIX.get(suffix, "text")
@@ -91,7 +91,7 @@ def guess_text_format(source: str) -> str:
 def _read_records(
     source: str | files.Stream, format: str, columns: TextColumns
 ) -> tuple[Iterator[records.Record], Mapping[str, Any]]:
-    """Returns the records of a source and, if it has a schema, its features."""
+    """Returns the records of a source, and its features if it has a schema."""
     if format not in FORMATS:
         raise UserError(f"format {format!r} is not for texts with labels; expected {', '.join(FORMATS)}")
     if isinstance(source, str):
@@ -147,11 +147,11 @@ def parse_labelled_text(
       record: keys and values.
       columns: the keys of texts and labels.
       problem: the kind of labels, see `read_labelled_texts`.
-      separator: stands between several labels in a string.
+      separator: separates several labels in a string.
       label_names: the names of integer labels, by number.
 
     Raises:
-      UserError: for a record that is not as it should be, with its place and key.
+      UserError: the record is invalid; the message has its place and key.
     """
     texts = []
     for setting, key in (("text", columns.text), ("text_pair", columns.pair)):
@@ -183,7 +183,7 @@ def _require_column(record: dict, key: str, where: str, setting: str) -> Any:
 
 
 def _parse_name(value: Any, place: str, label_names: Sequence[str] | None) -> str:
-    """Returns the name that a value stands for; `label_names` are those of integers."""
+    """Returns the name that a value stands for. `label_names` are the names of integers."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
@@ -213,7 +213,7 @@ def _parse_name(value: Any, place: str, label_names: Sequence[str] | None) -> st
 
 def _parse_list(value: Any, place: str, separator: str) -> list:
     """Returns the labels of a list, of a JSON list in a string, or of a string with separators."""
-    if isinstance(value, str) and value.lstrip().startswith("["):  # the form of a list in a table
+    if isinstance(value, str) and value.lstrip().startswith("["):  # a list in a table
         try:
             value = json.loads(value)
         except ValueError:
@@ -231,7 +231,7 @@ def _parse_list(value: Any, place: str, separator: str) -> list:
 
 
 def _parse_number(value: Any, place: str) -> float:
-    """Returns the finite number that a value, or its text, is."""
+    """Returns the finite number that a value or its text stands for."""
     try:
         number = (
             float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
@@ -256,7 +256,7 @@ def collect_label_names(examples: Iterable[LabelledText]) -> list[str]:
 
 
 def sort_labels(names: Collection[str]) -> list[str]:
-    """Sorts labels by number if all are whole numbers, else by name."""
+    """Sorts labels by number if all are integers, else by name."""
     if all(name.removeprefix("-").isdecimal() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)

@@ -1,4 +1,4 @@
-"""Keeps documents in a file that is mapped into memory, so that a corpus of any size takes little memory."""
+"""Keeps documents in a memory-mapped file, so that a corpus of any size takes little memory."""
 
 import contextlib
 import itertools
@@ -25,16 +25,16 @@ _BATCH = 1024  # documents that are in memory at once
 
 
 class MappedDocuments(Sequence[Document]):
-    """Documents, made anew whenever they are asked for. A slice is a list of them."""
+    """A sequence of documents, which creates each document when it is read. A slice is a list of documents."""
 
     def __init__(self, table: pa.Table, rows: np.ndarray | None = None):
-        """Takes the documents from a table: from its `rows`, int64 `[N]`, or from all rows."""
+        """Makes a sequence of the documents in a table's `rows`, int64 `[N]`, or in all rows."""
         self._table = table
         self._rows = np.arange(len(table)) if rows is None else rows
 
     @classmethod
     def from_documents(cls, documents: Iterable[Document]) -> "MappedDocuments":
-        """Writes documents to a temporary file, which is then unlinked, and maps it.
+        """Writes documents to a temporary file, maps it and unlinks it.
 
         Raises `UserError` if the file cannot be written.
         """
@@ -86,18 +86,18 @@ class MappedDocuments(Sequence[Document]):
         return self._table.column("document").to_numpy()[self._rows]
 
     def select(self, chosen: np.ndarray) -> "MappedDocuments":
-        """Returns the documents where `chosen`, bool `[N]`, is true."""
+        """Returns the documents for which `chosen`, bool `[N]`, is True."""
         return MappedDocuments(self._table, self._rows[chosen])
 
 
 def hash_documents(documents: Iterable[Document]) -> np.ndarray:
-    """Hashes prompt and text of each document: int64 `[N]`, comparable within this process only."""
+    """Hashes the prompt and text of each document, int64 `[N]`. Hashes of different processes are not comparable."""
     return np.fromiter((hash((document.prompt, document.text)) for document in documents), np.int64)
 
 
 @contextlib.contextmanager
 def _report_write_errors() -> Iterator[None]:
-    """Raises `UserError` instead of `OSError`."""
+    """Turns `OSError` into `UserError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads questions about contexts with their answers: SQuAD's JSON, JSON lines, Parquet and the hub."""
+"""Reads questions about contexts, with their answers, from SQuAD's JSON, JSON lines, Parquet and the hub."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from jaxft.data.sources import files, records
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "squad", "jsonl", "parquet", "hub")
-KEYS = ("id", "question", "context", "answers")  # of records; other names by config.data.columns
+KEYS = ("id", "question", "context", "answers")  # keys of records; config.data.columns renames them
 
 _USUAL_KEYS = {key: key for key in KEYS}
 _LAYOUT = "SQuAD's JSON is data > paragraphs (context, qas) > qas (id, question, answers)"
@@ -26,12 +26,12 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An example: a question, the text that it is asked of, and the answers in that text."""
+    """An example: a question, the context that it is about, and the answers in the context."""
 
     id: str
     question: str
     context: str
-    answers: tuple[Answer, ...] | None  # () if the context has none; None if answers aren't asked for
+    answers: tuple[Answer, ...] | None  # () if the context has none; None if answers are not read
     origin: str  # "train.json:data[0].paragraphs[2].qas[1]" or "train.jsonl:17", for messages
 
 
@@ -45,19 +45,19 @@ def read_questions(
     """Streams the questions of a source, in its order.
 
     Args:
-      source: a path, or a pattern of several files, see `files.find_files`; "-" for stdin; an open stream of JSON
+      source: a path, or a pattern of several files (see `files.find_files`); "-" for stdin; an open stream of JSON
         lines; `demo:qa/SPLIT`; or `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records:
         `data.jsonl?fold=0-3`.
-      format: one of `FORMATS`. "squad" is one JSON document of SQuAD 1.1 or 2.0, read as a whole. The others are
-        records with the keys of `KEYS`, streamed; their answers are a list of objects with `text` and
-        `answer_start`, or an object of two lists, as `datasets` has them; [] if there is none; `id` may be
-        missing. "auto" goes by the suffix; a .json file may be either.
-      answered: whether to read answers; if not they may be missing, and are ignored.
-      columns: keys of records where they differ from `KEYS`.
+      format: one of `FORMATS`. "squad" is one JSON document of SQuAD 1.1 or 2.0, which is read completely. The others
+        are streams of records with the keys `KEYS`. Their answers are a list of objects with `text` and
+        `answer_start`, or an object of two lists, as in `datasets`; [] means no answer. `id` may be missing. "auto"
+        goes by the suffix; a .json file may be either.
+      answered: True if answers are read. If False, answers may be missing and are ignored.
+      columns: role -> key of records, if it differs from `KEYS`.
 
     Raises:
-      UserError: at once for a source that is not there, and while reading for data that is not as it should be;
-        with file, line or place, and key.
+      UserError: the source does not exist (raised at once), or its data is invalid (raised while reading, with file,
+        line or place, and key).
     """
     if format not in FORMATS:
         raise UserError(f"format {format!r} is not for questions; expected {', '.join(FORMATS)}")
@@ -88,7 +88,7 @@ def read_questions(
 
 
 def guess_question_format(source: str) -> str:
-    """Returns the format of a path, by its suffix, or of stdin; a .json file's by its first line.
+    """Returns the format of a path, by its suffix, or of stdin. The first line of a .json file decides its format.
 
     Raises `UserError` for other suffixes.
     """
@@ -99,7 +99,7 @@ def guess_question_format(source: str) -> str:
         first_line = next((line for _, line in files.read_lines(source) if line.strip()), "")
         try:
             record = json.loads(first_line)
-        except ValueError:  # a document over several lines
+        except ValueError:  # a JSON document of several lines
             return "squad"
         return "jsonl" if isinstance(record, dict) and "data" not in record else "squad"
     if (format := records.FORMAT_BY_SUFFIX.get(suffix)) in FORMATS:
@@ -110,7 +110,7 @@ def guess_question_format(source: str) -> str:
 
 
 def _read_squad(source: str | files.Stream, answered: bool) -> Iterator[Question]:
-    """Yields the questions of a JSON document of SQuAD."""
+    """Yields the questions of a SQuAD JSON document."""
     name = files.source_name(source)
     text = "".join(line for _, line in files.read_lines(source))
     try:
@@ -144,7 +144,7 @@ def _require_object(value: Any, where: str) -> dict:
 
 
 def _list_items(record: dict, key: str, where: str, path: str) -> Iterator[tuple[Any, str]]:
-    """Returns the items of the list under `key`, each with its path in the document; `path` begins these."""
+    """Returns the items of the list under `key`, each with its path in the document, which begins with `path`."""
     value = records.require_value(record, key, where, _LAYOUT)
     if not isinstance(value, list):
         raise UserError(
@@ -156,7 +156,7 @@ def _list_items(record: dict, key: str, where: str, path: str) -> Iterator[tuple
 def _parse_question(
     where: str, origin: str, record: dict, keys: Mapping[str, str], answered: bool
 ) -> Question:
-    """Parses a record into a question; `keys` are the record's by role."""
+    """Parses a record into a question. `keys` maps roles to keys of the record."""
     texts = {}
     for role in ("question", "context"):
         key = keys[role]
@@ -177,7 +177,7 @@ def _parse_question(
 
 
 def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[Answer, ...]:
-    """Parses the answers under `key`, which may be missing if the record says that there are none."""
+    """Parses the answers under `key`. It may be missing if the record says that there are no answers."""
     is_impossible = record.get("is_impossible")
     hint = 'a question without an answer has "answers": []'
     if is_impossible is True and key not in record:
@@ -185,7 +185,7 @@ def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[An
     else:
         value = records.require_value(record, key, where, hint)
     place = f"{where}, key {key!r}"
-    if isinstance(value, dict):  # the form of `datasets`
+    if isinstance(value, dict):  # as in `datasets`
         texts = records.require_value(value, "text", place, hint)
         starts = records.require_value(value, "answer_start", place, hint)
         if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
@@ -205,7 +205,7 @@ def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[An
 
 
 def _parse_answer(place: str, item: Any, context: str) -> Answer:
-    """Parses an answer. Raises `UserError` if the context does not hold it at its start."""
+    """Parses an answer. Raises `UserError` if the context does not contain it at its start."""
     if not isinstance(item, dict):
         raise UserError(
             f"{place}: a {records.json_type_name(item)} where an object with text and answer_start was expected"

@@ -1,4 +1,4 @@
-"""Reads records of any content from JSON lines, CSV, Parquet and datasets of the Hugging Face hub."""
+"""Reads records with any keys from JSON lines, CSV, Parquet and datasets of the Hugging Face hub."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from jaxft.data.sources import files
 from jaxft.errors import UserError
 
-# A record and its place: ("data.jsonl, line 3" for messages, its origin "data.jsonl:3", its keys and values).
+# A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
 Record = tuple[str, str, dict]
 
 FORMAT_BY_SUFFIX = {
@@ -26,7 +26,7 @@ _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
 
 
 def split_filter(source: str) -> tuple[str, str]:
-    """Splits a source from the filter of its records.
+    """Splits a source into its address and its filter of records.
 
     Returns `("data.jsonl", "fold!=3")` for "data.jsonl?fold!=3", and `(source, "")` for a source without a filter.
     Raises `UserError` for a filter of a shard.
@@ -44,13 +44,13 @@ def filter_records(rows: Iterator[Record], record_filter: str) -> Iterator[Recor
 
     Args:
       rows: records.
-      record_filter: conditions such as "fold=0-3,7" or "fold!=4", with "&" between several; "" lets all records pass.
-        Values are compared as text; "0-3" stands for whole numbers.
+      record_filter: conditions such as "fold=0-3,7" or "fold!=4", joined by "&"; "" accepts all records. Values are
+        compared as text; "0-3" stands for the integers 0 to 3.
 
     Raises:
-      UserError: for text that is no condition, and for a record without the key.
+      UserError: the filter contains text that is not a condition, or a record lacks the key.
     """
-    conditions = []  # (key, whether its value must be among the values, values)
+    conditions = []  # (key, True if its value must be among the values and False if it must not, values)
     for condition in record_filter.split("&") if record_filter else []:
         match = _CONDITION.fullmatch(condition)
         if not match:
@@ -79,7 +79,7 @@ def filter_records(rows: Iterator[Record], record_filter: str) -> Iterator[Recor
 
 
 def read_jsonl(source: str | files.Stream) -> Iterator[Record]:
-    """Yields the JSON objects of a file with one a line. Raises `UserError` with the line for other content."""
+    """Yields the JSON objects of a file with one per line. Raises `UserError` with the line for other content."""
     name = files.source_name(source)
     for number, line in files.read_lines(source):
         if not line.strip():
@@ -88,7 +88,7 @@ def read_jsonl(source: str | files.Stream) -> Iterator[Record]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            # A JSON document over several lines is the usual reason.
+            # The usual reason is a JSON document of several lines.
             hint = "; if the file is one JSON array, `jq -c '.[]'` makes lines of it" if number == 1 else ""
             raise UserError(
                 f"{where}, column {error.colno}: not valid JSON ({error.msg}); "
@@ -104,7 +104,7 @@ def read_jsonl(source: str | files.Stream) -> Iterator[Record]:
         yield where, f"{name}:{number}", record
 
 
-# Arguments of `csv.reader` by format. Tab-separated values have no quotes (as IANA defines them, and GLUE's files).
+# Format -> arguments of `csv.reader`. Tab-separated values have no quotes, as in IANA's definition and GLUE's files.
 DIALECTS: dict[str, dict[str, Any]] = {
     "csv": {"delimiter": ",", "strict": True},
     "tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
@@ -112,12 +112,12 @@ DIALECTS: dict[str, dict[str, Any]] = {
 
 
 def read_csv(source: str | files.Stream, format: str = "csv") -> Iterator[Record]:
-    """Yields the rows of a table with a header, separated by commas ("csv") or tabs ("tsv"); values are strings.
+    """Yields the rows of a table with a header; commas ("csv") or tabs ("tsv") separate values, which are strings.
 
-    Uses the `csv` module and not pandas, which would turn the word "NA" into a missing value.
+    It does not use pandas, which would turn the word "NA" into a missing value.
     """
     name = files.source_name(source)
-    csv.field_size_limit(1 << 30)  # the default refuses texts over 131,072 characters
+    csv.field_size_limit(1 << 30)  # the default limit refuses texts over 131,072 characters
     reader = csv.reader((line for _, line in files.read_lines(source)), **DIALECTS[format])
     header, first_line = None, 1
     try:
@@ -141,7 +141,7 @@ def read_csv(source: str | files.Stream, format: str = "csv") -> Iterator[Record
 
 
 def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
-    """Returns the rows of a Parquet file, read in batches, and their features as `datasets` writes them."""
+    """Returns the rows of a Parquet file, read in batches, and the features that `datasets` stored in it."""
     import datasets
     import pyarrow
     import pyarrow.parquet
@@ -165,15 +165,15 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
 
 
 def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record], Mapping[str, Any]]:
-    """Returns rows and features of a dataset of the Hugging Face hub.
+    """Returns the rows and features of a dataset of the Hugging Face hub.
 
     Args:
-      address: `[hub:]NAME[:CONFIGURATION][@REVISION][/SPLIT]`. With a shard, `hub:NAME/train#2/4`, the rows are the
-        second fourth of the dataset's.
+      address: `[hub:]NAME[:CONFIGURATION][@REVISION][/SPLIT]`. With a shard, as in `hub:NAME/train#2/4`, the rows are
+        the second quarter of the dataset.
       split: the split, if the address does not name one.
 
     Raises:
-      UserError: if the dataset cannot be loaded; without a network the message says how to go on offline.
+      UserError: the dataset cannot be loaded. Without a network the message says how to work offline.
     """
     address, shard = files.split_shard_suffix(address if address.startswith("hub:") else f"hub:{address}")
     dataset = _load(address, split)
@@ -181,15 +181,15 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
     if shard and len(dataset) < count:
         raise UserError(f"{address}: {len(dataset)} rows for {count} shards; have fewer (config.data.shards)")
     start, end = (number - 1) * len(dataset) // count, number * len(dataset) // count
-    numbered = enumerate(dataset.select(range(start, end)), start + 1)  # other rows stay unread in their file
+    numbered = enumerate(dataset.select(range(start, end)), start + 1)  # rows outside the range are not read
     rows = ((f"{address}, row {row}", f"{address}:{row}", record) for row, record in numbered)
     return rows, dataset.features
 
 
 def read_source_sizes(source: str) -> dict[str, int | None]:
-    """Reads the sizes that decide how a source is dealt to shards, by a line that names them.
+    """Returns the sizes that decide how a source is split into shards, each keyed by a line that names it.
 
-    These are the rows and bytes of a dataset of the hub, and the sizes of a pattern's files.
+    They are the rows and bytes of a dataset of the hub, or the sizes of a pattern's files.
     """
     if not source.startswith("hub:"):
         return files.read_file_sizes(source)
@@ -209,7 +209,7 @@ def _load(address: str, split: str | None) -> Any:
             "synthetic corpus (demo:ner/train, demo:text/train, ...), or a file (.conll, .jsonl, .csv, .parquet) "
             "saved where the hub can be reached, or load it once there and copy the cache folder (HF_HOME) here"
         ) from None
-    except Exception as error:  # `datasets` documents no common class for what it raises
+    except Exception as error:  # `datasets` documents no common class of its errors
         raise UserError(
             f"{address}: the dataset cannot be loaded ({_first_line(error)}); the address is "
             "hub:NAME[:CONFIGURATION][@REVISION][/SPLIT], and for a dataset that is a script, "
@@ -220,8 +220,8 @@ def _load(address: str, split: str | None) -> Any:
 def parse_hub_address(address: str, split: str | None) -> tuple[str, str | None, str | None, str]:
     """Returns name, configuration, revision and split of `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`.
 
-    Names and revisions may hold a slash. So what follows the last of one slash is a split only if it is a usual name
-    of one; the argument `split` names another.
+    Names and revisions may contain a slash. If the address has only one slash, the text after it is a split only if it
+    is a usual split name; the argument `split` can name any other.
     """
     path, _, revision = address.removeprefix("hub:").partition("@")
     head, _, last = (revision or path).rpartition("/")
@@ -241,14 +241,14 @@ def parse_hub_address(address: str, split: str | None) -> tuple[str, str | None,
 
 
 def require_value(record: Mapping[str, Any], key: str, where: str, hint: str) -> Any:
-    """Returns the value under a key. Raises `UserError`, which ends with `hint`, if the record lacks the key."""
+    """Returns the value under a key. If the record lacks the key, raises `UserError` with `hint` at its end."""
     if key not in record:
         raise UserError(f"{where}: no key {key!r} in {sorted(map(str, record))}; {hint}")
     return record[key]
 
 
 def check_string(value: Any, where: str, key: str, index: int | None = None) -> None:
-    """Raises `UserError` for a value that is not text; `where`, `key` and an item's `index` tell its place."""
+    """Raises `UserError` for a value that is not text. `where`, `key` and an item's `index` name its place."""
     place = f"{where}, key {key!r}" + ("" if index is None else f", item {index}")
     if not isinstance(value, str):
         raise UserError(f"{place}: a {json_type_name(value)} where a string was expected")
@@ -262,7 +262,7 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
 
 
 def json_type_name(value: Any) -> str:
-    """Returns the name of a value's type in JSON, for messages."""
+    """Returns the JSON name of a value's type, for messages."""
     kinds = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
     return kinds.get(type(value), "object" if isinstance(value, dict) else type(value).__name__)
 

@@ -1,4 +1,4 @@
-"""Defines the sentence that sources yield, splits text into words, and tags words by character spans."""
+"""Defines `Sentence`, splits text into words, and tags words by character spans."""
 
 import functools
 import re
@@ -11,25 +11,25 @@ from jaxft.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a source: its words, their tags if it has any, and its place in the source."""
+    """A sentence of a source: its words, their tags if there are any, and its place in the source."""
 
     words: list[str]
     tags: list[str] | None  # as the source writes them; `tag_schemes` converts them
-    document: int  # the number of its document: 0, 1, 2, ...
+    document: int  # the document's number: 0, 1, 2, ...
     origin: str  # "train.conll:17" (the first line) or "data.jsonl:3", for messages
     text: str | None = None  # the original text, if the source is text
     offsets: list[tuple[int, int]] | None = None  # characters of each word in `text`, end exclusive
 
 
-# Letters join over these when a letter or digit follows: O'Brien, well-known, AT&T, 3.5.
+# These characters join a word if a letter or digit follows: O'Brien, well-known, AT&T, 3.5.
 _JOINERS = {"'": "'", "’": "'", "-": "-", ".": ".", "&": "&", ",": ","}
 
-# Runs over a string of character classes, one class a character:
-# a letter, 0 digit, m combining mark or format character, c ideograph, space, a joiner, p anything else.
+# Matches strings of character classes, with one class for each character of the text: "a" letter, "0" digit, "m"
+# combining mark or format character, "c" ideograph, " " space, a joiner for itself, "p" anything else.
 _WORD = re.compile(
     r"(?<![a0m])(?:am*\.){2,}(?![a0])"  # U.S.
     r"|[a0][a0m]*(?:['.&-][a0][a0m]*|(?<=0),0[a0m]*)*"
-    r"|[^ m]m*"  # an ideograph or a sign alone, with its variation selector
+    r"|[^ m]m*"  # a single ideograph or sign, with its variation selector
     r"|m+"
 )
 
@@ -45,7 +45,7 @@ def _character_class(character: str) -> str:
         "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff" or character >= "\U00020000"
     )
     if ideograph and category == "Lo":
-        return "c"  # words of their own, as BERT's tokenizers split them
+        return "c"  # each is a word, as in BERT's tokenizers
     if category[0] == "L" or character == "_":
         return "a"
     if category[0] == "N":
@@ -56,8 +56,8 @@ def _character_class(character: str) -> str:
 def split_words(text: str) -> list[tuple[int, int]]:
     """Splits text into words, roughly as the Penn Treebank and CoNLL-2003 do.
 
-    Returns `(start, end)` in characters, end exclusive, in order and without overlap. Every character
-    that is not whitespace is in exactly one word.
+    Returns the words as `(start, end)` in characters, `end` exclusive, in order and without overlap. Every character
+    that is not white space is in exactly one word.
     """
     words = []
     for match in _WORD.finditer("".join(map(_character_class, text))):
@@ -70,9 +70,9 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Drops spans `(start, end, label)` that overlap a longer one, or an earlier one of the same length.
+    """Drops each span `(start, end, label)` that overlaps a longer span, or an earlier span of the same length.
 
-    Returns the others, the longest first.
+    Returns the other spans, the longest first.
     """
     kept: list[tuple[int, int, str]] = []
     for start, end, label in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
@@ -84,16 +84,15 @@ def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int,
 def tag_words(
     text: str, spans: Sequence[tuple[int, int, str]], where: str
 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """Splits text into words and tags them in IOB2 by character spans `(start, end, label)`, end exclusive.
+    """Splits text into words and tags them in IOB2 by character spans `(start, end, label)`, `end` exclusive.
 
     A span that begins or ends inside a word splits the word there, so that no span is lost.
 
     Returns:
-      The offsets of the words, and their tags.
+      (offsets of the words, tags of the words).
 
     Raises:
-      UserError: with `where` as its beginning, for a span outside the text, a span without a word, or two spans
-        that overlap.
+      UserError: a span is outside the text or has no word, or two spans overlap. The message begins with `where`.
     """
     borders = set()
     last = (0, 0, "")

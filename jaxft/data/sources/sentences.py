@@ -45,23 +45,22 @@ def read_sentences(
     """Streams the sentences of a source, in its order and in constant memory.
 
     Args:
-      source: a path, or a pattern of several files, see `files.find_files`; "-" for stdin; an open stream, with
-        `format` one that is read by lines; `demo:NAME/train`, `/dev` or `/test` of ner, pos and requests; or
+      source: a path, or a pattern of several files (see `files.find_files`); "-" for stdin; an open stream, if `format`
+        is read line by line; `demo:NAME/train`, `/dev` or `/test` with the name ner, pos or requests; or
         `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`. A filter chooses records: `data.jsonl?fold=0-3`.
-      format: one of `FORMATS`. "auto" goes by the suffix; any other suffix, and stdin, is CoNLL if
-        `tagged`, and ".txt" and stdin are plain text if not.
-      word_column: column of the word in CoNLL files, from 0, or from the end if negative.
-      tag_column: column of the tag, likewise.
-      tagged: whether to read tags. If not, `tags` is None, and empty records and lines of text
-        come as sentences without words, so that predictions stay aligned with the input.
+      format: one of `FORMATS`. "auto" goes by the suffix. With `tagged`, stdin and unknown suffixes are CoNLL. Without,
+        ".txt" and stdin are plain text.
+      word_column: the column of the word in CoNLL files, from 0, or from the end if negative.
+      tag_column: the column of the tag, counted in the same way.
+      tagged: True if tags are read. If False, `tags` is None, and empty records and empty lines become sentences
+        without words, so that predictions stay aligned with the input.
       split: the split of a `demo:` or `hub:` source whose address does not name one.
-      columns: keys of records where they differ from `tokens`, `tags` (or `ner_tags`), `text`, `spans`:
-        a mapping from these to the keys of the data.
-      overlaps: what overlapping character spans mean: an "error", or that only the "longest" counts.
+      columns: role -> key of the data, if it differs from `tokens`, `tags` (or `ner_tags`), `text` or `spans`.
+      overlaps: the treatment of overlapping character spans: "error" raises, "longest" keeps the longest.
 
     Raises:
-      UserError: at once for a source that is not there, and while reading for data that is not as it
-        should be or that holds no sentence; with file, line or row, and key.
+      UserError: the source does not exist (raised at once), or its data is invalid or has no sentence (raised while
+        reading, with file, line or row, and key).
     """
     columns = dict(columns or {})
     if format not in FORMATS:
@@ -110,8 +109,8 @@ def read_sentences(
 
 
 def _read_all(paths: Sequence[str], settings: Mapping[str, Any]) -> Iterator[Sentence]:
-    """Yields the sentences of several files; the numbers of documents go on from file to file."""
-    first_document = 0  # the number of a file's first document
+    """Yields the sentences of several files. The numbers of documents continue from file to file."""
+    first_document = 0  # the number of the file's first document
     for path in paths:
         document = first_document - 1
         for sentence in read_sentences(path, **settings):
@@ -132,13 +131,13 @@ def _generate_sentences(source: str, split: str | None) -> Iterator[Sentence]:
 def guess_sentence_format(source: str, tagged: bool) -> str:
     """Returns the format of a path, by its suffix, or of stdin; see `read_sentences`.
 
-    Raises `UserError` if the suffix does not tell.
+    Raises `UserError` if the suffix is unknown.
     """
     suffix = os.path.splitext(source)[1].lower()
     if suffix in _FORMAT_BY_SUFFIX:
         return _FORMAT_BY_SUFFIX[suffix]
     if tagged:
-        return "conll"  # CoNLL-2003 itself comes as eng.train and train.txt
+        return "conll"  # CoNLL-2003 is distributed as eng.train and train.txt
     if source == "-" or suffix in (".txt", ".text"):
         return "text"
     raise UserError(

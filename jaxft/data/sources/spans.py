@@ -1,4 +1,4 @@
-"""Parses records into sentences: tokens and their tags, or text and character spans."""
+"""Parses records into sentences, from tokens and their tags or from text and character spans."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from jaxft.data.sources import files, records
 from jaxft.data.sources.sentence import Sentence, keep_longest_spans, split_words, tag_words
 from jaxft.errors import UserError
 
-# The roles of a record's values, and the usual keys of each, looked up in this order.
+# Role of a record's value -> its usual keys, in the order in which they are tried.
 KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), "spans": ("spans",)}
 
 
 def read_jsonl_sentences(source: str | files.Stream, **options: Any) -> Iterator[Sentence]:
-    """Yields the sentences of JSON lines; `options` are those of `parse_sentences`."""
+    """Yields the sentences of JSON lines. `options` are options of `parse_sentences`."""
     return parse_sentences(records.read_jsonl(source), **options)
 
 
 def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
-    """Yields the sentences of a CSV file; lists are JSON or divided by spaces, spans are JSON."""
+    """Yields the sentences of a CSV file. Lists are JSON or separated by spaces, and spans are JSON."""
     list_keys = {columns.get(role, key) for role in ("tokens", "tags", "spans") for key in KEYS[role]}
 
     def rows() -> Iterator[records.Record]:
@@ -31,7 +31,7 @@ def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: An
 
 
 def read_parquet_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
-    """Yields the sentences of a Parquet file; the schema that `datasets` writes names integer tags."""
+    """Yields the sentences of a Parquet file. The schema that `datasets` writes names integer tags."""
     rows, features = records.read_parquet(source)
     return parse_sentences(rows, columns=columns, tag_names=_tag_names(features, columns), **options)
 
@@ -76,20 +76,20 @@ def parse_sentences(
     record_filter: str = "",
     overlaps: str = "error",
 ) -> Iterator[Sentence]:
-    """Parses records into sentences, each its own document.
+    """Parses records into sentences. Each sentence is its own document.
 
-    An empty record is dropped if tags are asked for, and otherwise kept, so that predictions stay aligned.
+    An empty record is dropped if `tagged`; otherwise it is kept, so that predictions stay aligned.
 
     Args:
       rows: records.
-      tagged: whether to read tags.
-      columns: keys of records where they differ from `KEYS`, by role.
-      tag_names: names of integer tags.
+      tagged: True if tags are read.
+      columns: role -> key of records, if it differs from `KEYS`.
+      tag_names: the names of integer tags.
       record_filter: see `records.filter_records`.
-      overlaps: what overlapping character spans mean: an "error", or that only the "longest" counts.
+      overlaps: the treatment of overlapping character spans: "error" raises, "longest" keeps the longest.
 
     Raises:
-      UserError: for a record that is not as it should be, with its place and key.
+      UserError: a record is invalid; the message has its place and key.
     """
     document = 0
     for row in records.filter_records(rows, record_filter):
@@ -113,7 +113,7 @@ def _parse_sentence(
         candidates = [columns[role]] if role in columns else usual_keys
         keys[role] = next((key for key in candidates if record.get(key) is not None), None)
 
-    # Tokens go first if a record has both, as tags then are for tokens, unless only spans are there.
+    # If a record has tokens and text, its tags belong to the tokens. Spans count only if there are no tags.
     if keys["tokens"] and (not tagged or keys["tags"] or not keys["spans"]):
         words = _require_strings(record[keys["tokens"]], where, keys["tokens"])
         if not tagged:

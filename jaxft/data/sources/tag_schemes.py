@@ -1,4 +1,4 @@
-"""Detects tagging schemes (IO, IOB1, IOB2, BIOES, BILOU, or none), and converts tags to IOB2."""
+"""Detects tagging schemes (IO, IOB1, IOB2, BIOES, BILOU or none) and converts tags to IOB2."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +8,9 @@ import numpy as np
 from jaxft.data.sources.sentence import Sentence
 from jaxft.errors import UserError
 
-# The prefixes of each scheme. In "io" a tag is the bare type.
+# Scheme -> its prefixes. In "io" a tag is the type without a prefix.
 SCHEMES = {"io": "", "iob1": "IB", "iob2": "BI", "bioes": "BIOES", "bilou": "BILOU"}
-NO_SCHEME = "none"  # of labels that form no entities, such as parts of speech: they stay as they are
+NO_SCHEME = "none"  # for labels that form no entities, such as parts of speech; they are not converted
 _PREFIXES = frozenset("BIESLU")
 
 
@@ -26,9 +26,9 @@ def _split_tag(tag: str) -> tuple[str, str]:
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
     """Returns the scheme of tag sequences: a key of `SCHEMES`, or `NO_SCHEME`.
 
-    E- or S- mean BIOES, L- or U- mean BILOU. Tags without a prefix mean IO if there is an O, else `NO_SCHEME`.
-    If there are only B- and I-, it is the scheme of IOB1 and IOB2 that fewer tags break: in IOB2 each entity begins
-    with B-, in IOB1 only one that follows another of its type. Sequences with nothing but O count as IOB2.
+    E- or S- mean BIOES. L- or U- mean BILOU. Tags without a prefix mean IO if there is an O, else `NO_SCHEME`. With
+    only B- and I-, the scheme is IOB1 or IOB2, whichever fewer tags break. In IOB2 every entity begins with B-. In IOB1 only
+    an entity that follows another of its type does. Sequences of only O count as IOB2.
     """
     counts = dict.fromkeys("BIESLU", 0)
     bare_count = outside_count = breaks_of_iob1 = breaks_of_iob2 = 0
@@ -57,8 +57,8 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
 def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> tuple[list[str], list[int]]:
     """Converts one sentence's tags to valid IOB2.
 
-    Tags that break their scheme are read as conlleval reads them: a tag of another type than the one
-    before, or after O, begins an entity.
+    Tags that break their scheme are read as in conlleval: a tag begins an entity if it follows O or a tag of another
+    type.
 
     Args:
       tags: the tags of a sentence.
@@ -66,17 +66,17 @@ def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> 
       origin: the name of the sentence in messages.
 
     Returns:
-      As many tags in IOB2, and the indices of the tags that break the scheme.
+      (IOB2 tags, indices of the tags that break the scheme).
 
     Raises:
-      UserError: for a tag that the scheme does not have at all.
+      UserError: a tag does not exist in the scheme.
     """
     if scheme not in SCHEMES:
         raise UserError(f"tagging scheme {scheme!r} is unknown; expected one of {', '.join(SCHEMES)}")
-    end_prefix, single_prefix = {"bioes": "ES", "bilou": "LU"}.get(scheme, "  ")  # a space is no prefix
+    end_prefix, single_prefix = {"bioes": "ES", "bilou": "LU"}.get(scheme, "  ")  # no tag has the prefix " "
     converted, invalid = [], []
-    open_type = ""  # type of the entity that the next tag may continue
-    is_unclosed = False  # whether the next tag must continue it, in BIOES and BILOU
+    open_type = ""  # the type of the entity that the next tag may continue
+    is_unclosed = False  # True if the next tag must continue it, in BIOES and BILOU
     for index, tag in enumerate(tags):
         prefix, entity_type = _split_tag(tag)
         if prefix != "O":
@@ -91,7 +91,7 @@ def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> 
         else:
             converted.append("B-" + entity_type)
             is_orphan = prefix in ("I", end_prefix) and scheme != "iob1"
-            # In IOB1 a B- is only for an entity that follows another of its type.
+            # In IOB1 only an entity that follows another of its type begins with B-.
             if is_orphan or (scheme == "iob1" and prefix == "B" and entity_type != open_type):
                 invalid.append(index)
         is_unclosed = end_prefix != " " and prefix in ("B", "I")
@@ -102,7 +102,7 @@ def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> 
 
 
 def _check_tag(tag: str, prefix: str, scheme: str, index: int, origin: str) -> None:
-    """Raises `UserError` if the scheme does not have the tag."""
+    """Raises `UserError` if the tag does not exist in the scheme."""
     allowed = SCHEMES[scheme].replace("O", "")
     if prefix in allowed and (prefix or (scheme == "io" and tag)):
         return
@@ -123,11 +123,11 @@ class Conversion:
     scheme: str
     sentences: int  # count
     words: int  # count
-    invalid: int  # count of the tags that broke the scheme
-    places: list[str]  # descriptions of the first three of these
+    invalid: int  # count of tags that broke the scheme
+    places: list[str]  # descriptions of the first three such tags
 
     def __str__(self) -> str:
-        """Returns a line for the terminal."""
+        """Returns the report as a line for the terminal."""
         line = f"{self.sentences} sentences, {self.words} words, "
         line += "labels of no scheme" if self.scheme == NO_SCHEME else f"tags in {self.scheme.upper()}"
         if self.invalid:
@@ -139,17 +139,17 @@ class Conversion:
 def convert_sentences_to_iob2(
     sentences: Iterable[Sentence], scheme: str | None = None
 ) -> tuple[list[Sentence], Conversion]:
-    """Converts the tags of sentences to IOB2; labels of `NO_SCHEME` stay as they are.
+    """Converts the tags of sentences to IOB2. Labels of `NO_SCHEME` are not changed.
 
     Args:
-      sentences: with tags.
+      sentences: sentences with tags.
       scheme: a key of `SCHEMES` or `NO_SCHEME`; None detects it.
 
     Returns:
-      The sentences with their new tags, and a report.
+      (sentences with their new tags, report).
 
     Raises:
-      UserError: for a tag that the scheme does not have.
+      UserError: a tag does not exist in the scheme.
     """
     sentences = list(sentences)
     if scheme is None:
@@ -180,20 +180,21 @@ def _check_labels(sentence: Sentence) -> None:
 
 
 def is_iob2(tags: Iterable[str]) -> bool:
-    """Returns whether all tags are O, B-TYPE or I-TYPE."""
+    """Returns True if all tags are O, B-TYPE or I-TYPE."""
     return all(tag == "O" or _split_tag(tag)[0] in ("B", "I") for tag in tags)
 
 
 def find_allowed_transitions(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Finds which IOB2 labels may begin a sentence, and which may follow which.
+    """Finds the IOB2 labels that may begin a sentence, and the allowed transitions between labels.
 
-    All may, except that I-X only follows B-X and I-X.
+    Everything is allowed, except that I-X may only follow B-X or I-X.
 
     Args:
       labels: C labels.
 
     Returns:
-      Whether each label may begin a sentence, bool `[C]`, and the transitions from each label to each, bool `[C, C]`.
+      (starts, transitions): bool `[C]`, True if a label may begin a sentence; bool `[C, C]`, [from, to], True if a
+      transition is allowed.
     """
     pairs = [_split_tag(label) for label in labels]
     may_begin = np.array([prefix != "I" for prefix, _ in pairs])
@@ -202,7 +203,7 @@ def find_allowed_transitions(labels: Sequence[str]) -> tuple[np.ndarray, np.ndar
 
 
 def extract_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Extracts the entities of IOB2 tags as `(type, first, last + 1)`; an I- without its entity begins one."""
+    """Extracts the entities of IOB2 tags as `(type, first, last + 1)`. An I- that continues no entity begins one."""
     entities = []
     for index, tag in enumerate(tags):
         prefix, entity_type = _split_tag(tag)
