@@ -1,4 +1,7 @@
-"""Defines the exceptions that end a run on purpose, and the exit codes of every command."""
+"""Defines the exceptions that end a run on purpose, and exit codes.
+
+cli/command.py defines the exit codes for SIGPIPE, and for SIGTERM in verbs other than `train`.
+"""
 
 import contextlib
 import sys
@@ -7,20 +10,22 @@ from collections.abc import Iterator
 EXIT_USER_ERROR = 2  # bad input: one sentence on stderr, no stack trace
 EXIT_NON_FINITE = 3  # the loss became NaN or infinite; the last good checkpoint is kept
 EXIT_DOES_NOT_FIT = 4  # a plan found that the step needs more memory than the devices have
-EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
-EXIT_PREEMPTED = 75  # SIGTERM: state saved, start the same command again (EX_TEMPFAIL of sysexits.h)
+EXIT_INTERRUPTED = 130  # Ctrl-C, the code that shells use
+EXIT_PREEMPTED = (
+    75  # SIGTERM in `train`: state saved, start the same command again (EX_TEMPFAIL of sysexits.h)
+)
 
 
 class UserError(Exception):
-    """A mistake that the user can correct: the message says where, what was found and what to do."""
+    """A mistake that the user can correct. The message says where it is, what was found and what to do."""
 
 
 class NonFiniteLoss(UserError):
-    """A step had a loss or a gradient that was NaN or infinite."""
+    """The error of a step whose loss or gradient is NaN or infinite."""
 
 
 class Preempted(Exception):
-    """A run that SIGTERM has stopped: its state is saved. Not a mistake."""
+    """The end of a run that SIGTERM has stopped. Its state is saved. This is not a mistake."""
 
 
 def first_line(error: BaseException) -> str:
@@ -33,7 +38,7 @@ def exit_on_user_error(who: str = "") -> Iterator[None]:
     """Turns a `UserError` in a command's body into one line on stderr and an exit code.
 
     Args:
-      who: stands in the line before the message, such as "process 1: ".
+      who: the text before the message in the line, such as "process 1: ".
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""The command line: one module for each verb, and what verbs share."""
+"""Defines the command line: a module for each verb, and modules that verbs share."""

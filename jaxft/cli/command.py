@@ -1,4 +1,4 @@
-"""Frames verbs: flags, errors, exit codes."""
+"""Runs the body of a verb: parses flags, and turns errors and signals into exit codes."""
 
 import argparse
 import contextlib
@@ -20,7 +20,7 @@ from jaxft.training.identity import installed_versions
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
-# Flags that processes may differ in. Where files lie may differ, but not what --input contains.
+# Flags that may differ between processes. The places of files may differ, but not the content of --input.
 FREE_FLAGS = (
     "process_id",
     "coordinator",
@@ -35,7 +35,7 @@ FREE_FLAGS = (
 
 
 def _shared_facts(flags: argparse.Namespace) -> dict[str, Any]:
-    """Returns the flags that no two processes may differ in, and the digest of the input."""
+    """Returns the flags that must be the same in all processes, and the digest of the input."""
     facts = {
         f"--{name.replace('_', '-')}": value for name, value in vars(flags).items() if name not in FREE_FLAGS
     }
@@ -46,13 +46,13 @@ def _shared_facts(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def log_to_stderr(line: str) -> None:
-    """Prints a line for verbs whose stdout may be the output; with several processes, only process 0 prints."""
+    """Prints a line on stderr, for verbs whose stdout may be the output. Only process 0 prints."""
     if processes.is_main_process():
         print(line, file=sys.stderr, flush=True)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Raises `UserError` if an argument that is no flag of the verb is no setting either."""
+    """Raises `UserError` if an argument is neither a flag of the verb nor a setting."""
     for argument in arguments:
         if not argument.startswith("--config."):
             raise UserError(f"{argument}: unknown flag; settings are given as --config.optim.lr=3e-5")
@@ -62,11 +62,11 @@ def check_overrides(arguments: Sequence[str]) -> None:
 def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
     """Parses the flags and runs the block as the body of a verb that uses a trained model.
 
-    A user's errors, a reader of stdout that has left and Ctrl-C become exit codes.
+    User errors, a closed stdout and Ctrl-C become exit codes.
 
     Args:
-      parser: the verb's flags; those for several processes are added.
-      argv: the arguments; None for the process's.
+      parser: the parser of the verb's flags. The flags for several processes are added.
+      argv: the arguments; None for the arguments of the process.
 
     Yields:
       The parsed flags.

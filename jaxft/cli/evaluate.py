@@ -1,4 +1,4 @@
-"""The verb `evaluate`: measures a run's best weights on any data."""
+"""Defines the verb `evaluate`: measures a run's best weights on any data."""
 
 import argparse
 import contextlib
@@ -52,13 +52,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
-    """Evaluates the run that the flags name: writes metrics, predictions and errors, and prints the report.
+    """Evaluates the run that the flags name. Writes metrics, predictions and errors, and prints the report.
 
     Returns:
       The metrics by name.
 
     Raises:
-      UserError: a bad run, data or output folder.
+      UserError: the run, the data or the output folder is unusable.
     """
     run = open_run(Path(flags.run))
     original, changes = run.config, {}
@@ -69,12 +69,12 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag}: a {original.task} run has no config.data.{name}; leave the flag out")
         changes[f"data.{name}"] = getattr(flags, name)
-    if flags.layout == "blocks":  # which have no stride, whatever the run has
+    if flags.layout == "blocks":  # blocks have no stride, even if the run has one
         changes.setdefault("data.stride", None)
     config = settings_from_config(flatten(original) | changes, f"--run {flags.run}")
     address = flags.data.rstrip("/").removeprefix("./")
     if ":" not in address:
-        address = re.sub(r"[^;=]*/", "", address)  # in each of several addresses
+        address = re.sub(r"[^;=]*/", "", address)  # drops the folder of each address
     file = re.sub(r"[^\w.-]+", "-", address).strip("-") or "stdin"
     if not set(":?;=*#") & set(flags.data) and flags.data != "-":
         file = Path(flags.data).name
@@ -90,7 +90,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     processes.assert_same({"data": split.windows.fingerprint} | describe_local_devices())
     task.check(split, train, processes.log)
     with _report_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)  # an error shows before the work, not after
+        folder.mkdir(parents=True, exist_ok=True)  # early, so that an error comes before the work
     model = open_model(run, processes.log)
     loader = model.loader(split.windows, pack=config.data.pack)
     compiled = model.compile(loader.shapes)
@@ -113,10 +113,10 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _report_write_errors(folder: Path) -> Iterator[None]:
-    """Turns an `OSError` of the block into a `UserError` about --output."""
+    """Turns an `OSError` in the block into a `UserError` about --output."""
     try:
         yield
-    except BrokenPipeError:  # stdout's reader has left
+    except BrokenPipeError:  # stdout was closed
         raise
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written: {error}") from None
@@ -133,9 +133,9 @@ def _check_folder(folder: Path, name: str, data: str) -> None:
 
 
 def _training_examples(config: Settings) -> Sequence[Any]:
-    """Returns the run's training examples, against which entities count as seen.
+    """Returns the run's training examples, which decide whether an entity counts as seen.
 
-    If the data is gone, logs that and returns none.
+    If the data is missing, logs a warning and returns no examples.
     """
     try:
         return read_splits(task_class(config), config, processes.log, ["train"])["train"].examples

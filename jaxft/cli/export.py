@@ -1,4 +1,4 @@
-"""The verb `export`: writes a run as a folder that transformers loads."""
+"""Defines the verb `export`: writes a run as a folder that transformers loads."""
 
 import argparse
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Flags that several verbs share; imports nothing slow, so that `--help` is quick."""
+"""Defines the flags that several verbs share. Imports nothing slow, so that `--help` is quick."""
 
 import argparse
 
 
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags by which a command becomes one of several processes."""
+    """Adds the flags that make a command one of several processes."""
     group = parser.add_argument_group(
         "several processes",
         "the same command on each host; TPU slices and Slurm are recognised without flags",

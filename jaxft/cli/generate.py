@@ -1,9 +1,9 @@
-"""The verb `generate`: continues text.
+"""Defines the verb `generate`: continues text.
 
-`--prompt` prints what follows while it is made. `--input` takes one prompt a line, or JSON lines or CSV with a key
-`prompt`, and writes JSON lines: each record with `generated`, a text, or with `--samples` a list of texts. A run
-trained on pairs fills its template: a prompt is then the value of the template's field, and records have a key for each
-field.
+`--prompt` prints the continuation while it is generated. `--input` reads one prompt per line, or JSON lines or CSV with
+a key `prompt`. It writes JSON lines: each record with `generated`, a text, or with `--samples` a list of texts. A run
+that was trained on pairs fills its template. A prompt is then the value of the template's field, and records have a key
+for each field.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from jaxft.inference.output_file import open_output
 from jaxft.inference.writer import ROWS, Writer, make_checkpoint_writer, make_run_writer, read_prompts
 from jaxft.parallel import processes
 
-# Of the flags that are fields of `GenerationOptions`.
+# The help of the flags that are fields of `GenerationOptions`.
 HELP = {
     "max_new_tokens": "most tokens of a text",
     "temperature": "0: the likeliest token; above 0: tokens are drawn, their scores divided by it",
@@ -40,7 +40,7 @@ HELP = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the flags and generates; messages go to stderr, since stdout may be the output."""
+    """Parses the flags and generates. Messages go to stderr, because stdout may be the output."""
     parser = argparse.ArgumentParser(
         prog="python -m jaxft generate",
         description="Continues text with a run's best weights, or with a checkpoint's.",
@@ -73,10 +73,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_generate(flags: argparse.Namespace) -> None:
-    """Generates as the flags say.
+    """Generates text with the model, prompts and options that the flags name.
 
     Raises:
-      UserError: a bad model, prompt or option.
+      UserError: the model, a prompt or an option is unusable.
     """
     options = GenerationOptions(
         **{field.name: getattr(flags, field.name) for field in dataclasses.fields(GenerationOptions)}
@@ -107,7 +107,7 @@ def run_generate(flags: argparse.Namespace) -> None:
 
 
 def _answer_prompt(writer: Writer, flags: argparse.Namespace, options: GenerationOptions) -> None:
-    """Prints what follows `--prompt`: a single text while it is made, several with a line between them."""
+    """Prints the continuation of `--prompt`: a single text while it is generated, or several with a line between."""
     if flags.output != "-":
         raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")
     if options.samples == 1:

@@ -1,4 +1,4 @@
-"""The verb `plan`: estimates what a run's train step takes of hardware that need not exist."""
+"""Defines the verb `plan`: estimates the memory and time of a run's train step on hardware that need not be here."""
 
 import argparse
 import dataclasses
@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the flags, plans, prints, and exits with `EXIT_DOES_NOT_FIT` if the step doesn't fit."""
+    """Parses the flags, plans, prints, and exits with `EXIT_DOES_NOT_FIT` if the step does not fit."""
     flags, overrides = make_parser().parse_known_args(argv)
     with exit_on_user_error():
         check_overrides(overrides)
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def plan_step(flags: argparse.Namespace, config: Settings, names: list[str]) -> bool:
-    """Prints the estimate of one step, and if it doesn't fit what would; returns whether it fits."""
+    """Prints the estimate of one step, and settings that fit if it does not. Returns whether it fits."""
     devices = topology.find_devices(names[0])
     config, plan = _make_planner(flags, config, names[0], devices)
     estimate, text = plan(config)
@@ -97,7 +97,7 @@ def plan_step(flags: argparse.Namespace, config: Settings, names: list[str]) -> 
 
 
 def plan_meshes(flags: argparse.Namespace, config: Settings, names: list[str]) -> bool:
-    """Prints the estimates of several meshes, and the one to recommend; returns whether one fits."""
+    """Prints the estimates for several meshes, and recommends one. Returns whether any fits."""
     devices = topology.find_devices(names[0])
     config, plan = _make_planner(flags, config, names[0], devices)
     estimates = estimate_meshes(config, len(devices), plan, log_to_stderr)
@@ -116,7 +116,7 @@ def plan_meshes(flags: argparse.Namespace, config: Settings, names: list[str]) -
 
 
 def plan_topologies(flags: argparse.Namespace, config: Settings, names: list[str]) -> bool:
-    """Prints the estimate of the step on each topology; returns whether it fits all of them."""
+    """Prints the estimate of the step on each topology. Returns whether it fits all of them."""
     estimates = []
     for name in names:
         topology_config, plan = _make_planner(flags, config, name, topology.find_devices(name))
@@ -131,7 +131,7 @@ def plan_topologies(flags: argparse.Namespace, config: Settings, names: list[str
 def _make_planner(
     flags: argparse.Namespace, config: Settings, name: str, devices: list[jax.Device]
 ) -> tuple[Settings, Planner]:
-    """Returns the settings for topology `name`, which has `devices`, and what estimates the step of settings on it."""
+    """Returns the settings for topology `name`, which has `devices`, and the planner that estimates steps on it."""
     chip = choose_chip(flags.chip, devices, name, log_to_stderr)
     if flags.rows_per_device:
         config = with_changes(config, {"batch.rows": flags.rows_per_device * len(devices)})
@@ -141,7 +141,7 @@ def _make_planner(
 
 
 def _check_flags(flags: argparse.Namespace) -> None:
-    """Raises `UserError` for values and combinations of flags that make no sense."""
+    """Raises `UserError` for wrong values and combinations of flags."""
     if flags.chip and flags.chip not in (names := [chip.name for chip in chips.CHIPS]):
         raise UserError(f"--chip {flags.chip}: unknown; expected one of {', '.join(names)}")
     if flags.scale and flags.sweep:

@@ -1,7 +1,7 @@
-"""The verb `predict`: reads examples as a stream and writes them back with predictions.
+"""Defines the verb `predict`: reads examples as a stream and writes them back with predictions.
 
-The output is the input, line for line, with predictions added. `answers.py` in a task's folder says what the task reads
-and what it adds.
+The output is the input, line by line, with predictions added. `answers.py` in a task's folder defines what the task
+reads and adds.
 """
 
 import argparse
@@ -23,23 +23,23 @@ from jaxft.tasks.token_classification.answers import TokenClassificationOutput
 from jaxft.training.workdir import Run, open_run
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "squad", "text")
-# A chunk has as many words as this many batches have slots; at 1.5 subwords a word it fills six batches.
+# A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.
 CHUNK_BATCHES = 4
 
 
 class Output(Protocol):
-    """An input: its examples, and its lines with predictions added."""
+    """The examples of an input, and its lines with predictions added."""
 
     lines: InputLines
 
     def examples(self) -> Iterator[Any]:
-        """Yields the examples, read as they are asked for."""
+        """Yields the examples, and reads the input as it goes."""
 
     def render(self, example: Any, prediction: Any) -> list[bytes]:
-        """Returns what to write for the next example, with the lines before it."""
+        """Returns the lines to write for the next example, with the lines before it."""
 
 
-# By task; made of the run and the flags.
+# Makes the output from the run and the flags, by task.
 OUTPUTS: dict[str, Callable[[Run, argparse.Namespace], Output]] = {
     "token_classification": TokenClassificationOutput,
     "sequence_classification": SequenceClassificationOutput,
@@ -49,7 +49,7 @@ OUTPUTS: dict[str, Callable[[Run, argparse.Namespace], Output]] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the flags and predicts; messages go to stderr, since stdout may be the output."""
+    """Parses the flags and predicts. Messages go to stderr, because stdout may be the output."""
     parser = argparse.ArgumentParser(
         prog="python -m jaxft predict",
         description="Tags or classifies text, or answers questions, with a run's best weights.",
@@ -70,7 +70,7 @@ def run_predict(flags: argparse.Namespace) -> None:
     """Streams the input through the model to the output.
 
     Raises:
-      UserError: a bad run, input or output; a mistake in the run or the names is reported first.
+      UserError: the run, input or output is unusable. Mistakes in the run and in names are reported first.
     """
     run = open_run(Path(flags.run))
     if run.config.task not in OUTPUTS:

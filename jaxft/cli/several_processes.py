@@ -18,8 +18,9 @@ from jaxft.parallel.launch_detection import join_processes
 def as_process(flags: argparse.Namespace) -> Iterator[None]:
     """Runs the block as one of several processes.
 
-    Joins the other processes before the block, turns its errors into exit codes, and ends together with the others. An
-    error of one process is printed there, with its number, and ends the others, which say whose it was.
+    Joins the other processes before the block, turns errors in the block into exit codes, and ends when the other
+    processes end. A process prints its own error, with its number. The error ends the other processes, which name the
+    process that failed.
     """
     with exit_on_user_error():
         join_processes(flags)
@@ -43,7 +44,7 @@ def as_process(flags: argparse.Namespace) -> Iterator[None]:
     except BaseException as error:
         who = f"process {processes.index()}"
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            # If a process is lost, the computations that it shares with the others fail in those.
+            # If a process is lost, the computations that it shares with the other processes fail there.
             print(f"{who}: {first_line(error)}; waiting to hear whether a process is lost", file=sys.stderr)
             beat.await_verdict()
         print(f"{who}: {traceback.format_exc()}", file=sys.stderr, flush=True)
@@ -53,13 +54,13 @@ def as_process(flags: argparse.Namespace) -> Iterator[None]:
 
 
 def _separate_stdout() -> None:
-    """Sends to stderr what native libraries print on stdout, which may be a file of results; gloo prints its ranks.
+    """Redirects the output of native libraries from stdout, which may be a file of results, to stderr.
 
-    Python's own stdout stays where it is.
+    gloo, for example, prints its ranks. Python's own stdout does not change.
     """
     out = sys.stdout
     out.flush()
-    sys.stdout = open(  # stays open to the end of the process
+    sys.stdout = open(  # stays open until the process ends
         os.dup(out.fileno()),
         "w",
         encoding=out.encoding,
@@ -70,7 +71,7 @@ def _separate_stdout() -> None:
 
 
 def _end(beat: heartbeat.Heartbeat) -> None:
-    """Waits until all processes have finished, however long one of them writes its files, and disconnects."""
+    """Waits until all processes have finished, however long they write files, and disconnects."""
     processes.gather(None)
     beat.close()
     jax.distributed.shutdown()

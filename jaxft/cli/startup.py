@@ -1,4 +1,4 @@
-"""Sets up the process of a command before it computes: huge pages, no torch, the cache of compiled programs."""
+"""Prepares the process of a command: huge pages, no torch, a cache of compiled programs."""
 
 import os
 import sys
@@ -8,11 +8,11 @@ TUNABLE = "glibc.malloc.hugetlb=1"  # malloc marks its memory with madvise(MADV_
 
 
 def use_huge_pages() -> None:
-    """Starts this command again with the tunable set, which glibc reads only at the start of a process.
+    """Starts this command again with the tunable set, because glibc reads it only at the start of a process.
 
-    Call it before slow imports. It does nothing if the tunable is set, or if glibc isn't the allocator.
-    XLA:CPU's block of temporaries (350 MB for a MiniLM step of 8 x 128) is mapped, zeroed and unmapped at
-    each step; in pages of 4 KiB that took a sixth of the CPU time, in pages of 2 MiB half of that.
+    Call it before slow imports. It does nothing if the tunable is set, or if glibc is not the allocator. XLA:CPU maps,
+    zeroes and unmaps its block of temporaries (350 MB for a MiniLM step of 8 x 128) at each step. With pages of 4 KiB
+    that took a sixth of the CPU time; with pages of 2 MiB it took half of that.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if sys.platform != "linux" or "glibc.malloc.hugetlb" in tunables:
@@ -22,14 +22,14 @@ def use_huge_pages() -> None:
 
 
 def leave_torch_out() -> None:
-    """Imports transformers' tokenizers without torch, which they would load if it is installed.
+    """Imports transformers' tokenizers without torch. If torch is installed, they would import it.
 
-    Call it in a command that needs no torch, before other code imports transformers. It saves 180 MiB and two seconds.
-    It does nothing once torch is imported.
+    Call it in a command that does not need torch, before other code imports transformers. It saves 180 MiB and two
+    seconds. It does nothing if torch is already imported.
     """
     os.environ.setdefault(
         "TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"
-    )  # it would warn that models are not available
+    )  # transformers would warn that models are not available
     if "torch" in sys.modules:
         return
     sys.modules["torch"] = None
@@ -39,10 +39,10 @@ def leave_torch_out() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
+    """Caches compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
     import jax  # not at the top: `use_huge_pages` comes before slow imports
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
-    # Small programs are kept too: with jax's limit of 1 s a second start would compile dozens again.
+    # Small programs are cached too: with jax's limit of 1 s a second start would compile dozens again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

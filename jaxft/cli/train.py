@@ -1,4 +1,4 @@
-"""The verb `train`: fine-tunes a pretrained transformer."""
+"""Defines the verb `train`: fine-tunes a pretrained transformer."""
 
 import argparse
 import errno
@@ -13,14 +13,14 @@ from jaxft.config.reference import help_text
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from jaxft.training.settings import all_schemas, load_settings
 
-# What a user does about a workdir that could be written when the run began, and no longer can.
+# The advice to a user whose workdir was writable when the run began, and no longer is.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS), "make it writable again"
 )
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the flags; its help lists all settings."""
+    """Returns the parser of the verb's flags. Its help lists all settings."""
     parser = argparse.ArgumentParser(
         prog="python -m jaxft train",
         description="Fine-tunes a pretrained transformer.",
@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the flags, trains, and turns what went wrong into a sentence and an exit code."""
+    """Parses the flags, trains, and turns errors into a sentence and an exit code."""
     flags, overrides = make_parser().parse_known_args(argv)
     # Slow imports come after --help has been answered.
     from jaxft.cli.command import check_overrides
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parse_steps(text: str | None) -> range:
-    """Returns the steps of `FROM:TO`, none for None; raises `UserError` for anything else."""
+    """Returns the steps of `FROM:TO`, or no steps for None. Raises `UserError` for other texts."""
     if text is None:
         return range(0)
     match = re.fullmatch(r"(\d+):(\d+)", text)

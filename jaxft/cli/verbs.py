@@ -1,12 +1,12 @@
-"""Lists the verbs, and runs one as the command of this process."""
+"""Lists the verbs, and runs a verb as the command of this process."""
 
 import importlib
 from collections.abc import Sequence
 
 from jaxft.cli import startup
 
-# Each verb is a module of this package with a `main(argv)`. The functions listed here prepare its process, before slow
-# imports: `use_huge_pages` starts the process again, and `leave_torch_out` imports transformers.
+# Each verb is a module of this package with a `main(argv)`. These functions prepare its process before slow imports:
+# `use_huge_pages` starts the process again, and `leave_torch_out` imports transformers.
 VERBS = {
     "train": (startup.use_huge_pages, startup.leave_torch_out),
     "evaluate": (startup.leave_torch_out,),

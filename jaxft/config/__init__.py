@@ -1,1 +1,1 @@
-"""The mechanism of settings: declaration, loading, validation, durations."""
+"""Declares, loads, validates and documents settings."""

@@ -1,4 +1,4 @@
-"""Turns durations in steps, epochs, examples or shares of the run into steps."""
+"""Converts durations in steps, epochs, examples or shares of the run into steps."""
 
 import math
 import re
@@ -12,13 +12,18 @@ _DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
 def duration_steps(
     value: Any, key: str, *, total: int, steps_per_epoch: int, examples_per_step: float
 ) -> int:
-    """Returns the steps that a duration setting stands for.
+    """Converts a duration setting into steps.
 
     Args:
       value: None (0 steps), a share of the run in [0, 1) such as 0.1, a number of steps, or text: "10%",
         "100 steps", "0.5 epochs", "1000 examples".
       key: the setting's name, for the error.
-      total: the run's steps. steps_per_epoch, examples_per_step: of the training data.
+      total: the run's steps.
+      steps_per_epoch: the steps of one pass over the training data.
+      examples_per_step: the mean number of examples in a step.
+
+    Raises:
+      UserError: the value is not a duration.
     """
     if value is None:
         return 0
@@ -48,7 +53,7 @@ def duration_steps(
 def total_steps(
     *, steps: int | None, examples: int | None, epochs: float, steps_per_epoch: int, examples_per_step: float
 ) -> int:
-    """Returns the run's optimizer steps: `train.steps`, else those of `train.examples`, else of `train.epochs`."""
+    """Returns the run's optimizer steps: `train.steps`, or else from `train.examples`, or else from `train.epochs`."""
     if steps is not None:
         return steps
     if examples is not None:

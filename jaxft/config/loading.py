@@ -1,4 +1,4 @@
-"""Loads the settings of a run: a recipe (Python, YAML or JSON), under overrides from the command line."""
+"""Loads the settings of a run from a recipe (Python, YAML or JSON) and overrides on the command line."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ _OVERRIDE = re.compile(r"--config\.([\w.]+)=(.*)", re.DOTALL)
 
 
 class Entry(NamedTuple):
-    """A value as a recipe gives it, and the file that gives it."""
+    """A value in a recipe, unconverted, and the file that sets it."""
 
     value: Any
     where: str
@@ -30,16 +30,16 @@ class Entry(NamedTuple):
 def load(
     address: str, overrides: Sequence[str], schema_of: Callable[[str | None], Schema]
 ) -> sections.Settings:
-    """Returns the checked settings of recipe `address` under `overrides`.
+    """Returns the checked settings of recipe `address`, changed by `overrides`.
 
     Args:
       address: "configs/ner.py:offline" (a Python file with `get_config(arg) -> ConfigDict`), a YAML or JSON file of
-        settings (with `recipe: configs/ner.py:offline` as its base, if it has one), or a run's `config.json`.
-      overrides: "--config.optim.lr=3e-5" and the like, applied in order.
-      schema_of: the settings that a task has; raises `UserError` for a name that is no task.
+        settings (which may name a base by `recipe: configs/ner.py:offline`), or a run's `config.json`.
+      overrides: texts such as "--config.optim.lr=3e-5", applied in order.
+      schema_of: returns the schema of a task; raises `UserError` if there is no such task.
 
     Raises:
-      UserError: no such file or recipe, an unknown key, a value of the wrong type or that no run can have.
+      UserError: there is no such file or recipe, a key is unknown, a value has the wrong type, or no run can have it.
     """
     entries = read_recipe(address)
     typed = []
@@ -55,7 +55,7 @@ def load(
             f"--config {address}: config.task must be given, such as --config.task=token_classification"
         )
     schema = schema_of(task)
-    if recipe_task not in (None, task):  # what its recipe left as it was goes with the old task
+    if recipe_task not in (None, task):  # values that the recipe left at the old task's defaults are dropped
         before = schema_of(recipe_task)
         entries = {
             key: entry
@@ -71,7 +71,7 @@ def load(
 
 
 def recipe_name(address: str) -> str:
-    """Returns a name for the runs of a recipe: "ner" or "ner-wnut17" for "configs/ner.py:wnut17"."""
+    """Returns a name for the runs of a recipe: "ner" for "configs/ner.py", "ner-wnut17" for "configs/ner.py:wnut17"."""
     stem, _, arg = address.rpartition("/")[2].partition(".")
     arg = arg.partition(":")[2]
     return f"{stem}-{arg}" if arg else stem
@@ -81,8 +81,8 @@ def read_recipe(address: str, where: str = "", readers: tuple[Path, ...] = ()) -
     """Returns the values of a recipe by key, unchecked.
 
     Args:
-      address: see `load`.
-      where: what names the address, for messages.
+      address: as in `load`.
+      where: the place that names the address, for messages.
       readers: the files that are based on this recipe.
 
     Raises:
@@ -117,8 +117,12 @@ def read_recipe(address: str, where: str = "", readers: tuple[Path, ...] = ()) -
 def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str, Any]:
     """Returns nested values by key: {"optim": {"lr": 5e-05}} and {"optim.lr": 5e-05} give {"optim.lr": 5e-05}.
 
+    Args:
+      values: the nested values.
+      where: the source of the values, for messages.
+
     Raises:
-      UserError: `values` is no mapping, or gives a setting in both ways; `where` says where the values stand.
+      UserError: `values` is not a mapping, or sets a setting in both ways.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: expected an object of settings, found {type_name(type(values))}")
@@ -144,10 +148,10 @@ def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str
 
 
 class _YamlLoader(yaml.SafeLoader):
-    """Reads YAML; refuses a key that is given twice, and a value that contains itself."""
+    """Reads YAML; refuses duplicate keys, and values that contain themselves."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        """Composes a mapping, and checks its keys before others are merged into them."""
+        """Composes a mapping, and checks its keys before keys of other mappings are merged into it."""
         node = super().compose_mapping_node(anchor)
         names = set()
         for key, _ in node.value:
@@ -160,7 +164,7 @@ class _YamlLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Constructs a mapping from the inside out, which fails for a value that contains itself."""
+        """Constructs a mapping from the inside out. This fails for a value that contains itself."""
         return super().construct_mapping(node, deep=True)
 
 
@@ -174,7 +178,7 @@ def _parse_yaml(text: str, path: Path) -> Any:
 
 
 def _make_object(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the items of a JSON object; raises ValueError for a key that is given twice."""
+    """Returns the items of a JSON object as a dict; raises ValueError for a duplicate key."""
     values = dict(items)
     if len(values) < len(items):
         keys = [key for key, _ in items]
@@ -183,7 +187,7 @@ def _make_object(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_values(path: Path) -> dict[str, Any]:
-    """Returns what a YAML or JSON file holds."""
+    """Returns the object in a YAML or JSON file."""
     form = "JSON" if path.suffix == ".json" else "YAML"
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -203,7 +207,7 @@ def _read_values(path: Path) -> dict[str, Any]:
 
 
 def _find_base(base: str, path: Path) -> str:
-    """Returns the address of the recipe that `path` is based on: as it stands, or next to `path`."""
+    """Returns the address of the recipe that `path` is based on: `base` itself, or relative to the folder of `path`."""
     match = _ADDRESS.fullmatch(base)
     if match and not Path(match[1]).is_file() and (path.parent / match[1]).is_file():
         return str(path.parent / base)
@@ -211,7 +215,7 @@ def _find_base(base: str, path: Path) -> str:
 
 
 def _run_recipe(path: Path, arg: str | None) -> dict[str, Any]:
-    """Returns the values of the `ConfigDict` that a Python recipe makes."""
+    """Returns the values of the `ConfigDict` that a Python recipe returns."""
     spec = importlib.util.spec_from_file_location(f"jaxft_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -221,7 +225,7 @@ def _run_recipe(path: Path, arg: str | None) -> dict[str, Any]:
             return config.to_dict()
     except UserError:
         raise
-    except Exception as error:  # whatever the user's own code may raise
+    except Exception as error:  # the user's code may raise anything
         text = str(error).strip("\"'").replace("\n", " ")
         raise UserError(f"{path}: {type(error).__name__}: {text}") from error
     raise UserError(f"{path}: get_config returned {type_name(type(config))}, expected a ConfigDict")

@@ -1,4 +1,4 @@
-"""Describes all settings, from their declarations: as help of a command, and as a page of the documentation."""
+"""Describes all settings from their declarations: as a command's help, and as a page of the documentation."""
 
 import textwrap
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ This page is generated from the declarations in `jaxft/config/sections.py` and `
 
 
 def group_settings(schemas: Sequence[Schema]) -> dict[str, list[Declaration]]:
-    """Returns the settings by heading: those of every task by section, then those of single tasks by task."""
+    """Groups the settings under headings: settings of all tasks by section, then other settings by task."""
     common = [key for key in schemas[0].declarations if all(key in schema.declarations for schema in schemas)]
     groups: dict[str, list[Declaration]] = {}
     for key in common:
         groups.setdefault(key.rpartition(".")[0] or "run", []).append(schemas[0].declarations[key])
     for schema in schemas:
         added = {key: declaration for key, declaration in schema.declarations.items() if key not in common}
-        if schema.extends:  # the settings that it has from others stand there
+        if schema.extends:  # inherited settings are listed with the tasks that declare them
             inherited = {
                 key for other in schemas if other.task in schema.extends for key in other.declarations
             }
@@ -41,7 +41,7 @@ def group_settings(schemas: Sequence[Schema]) -> dict[str, list[Declaration]]:
 
 
 def help_text(schemas: Sequence[Schema]) -> str:
-    """Returns every setting with its default and what it does, by section, for `--help`."""
+    """Returns the text for `--help`: each setting with its default and description, by section."""
     lines = ["settings, by section:"]
     for heading, group in group_settings(schemas).items():
         lines += ["", f"  {heading}"]
@@ -54,7 +54,7 @@ def help_text(schemas: Sequence[Schema]) -> str:
 
 
 def markdown_page(schemas: Sequence[Schema]) -> str:
-    """Returns docs/settings.md."""
+    """Returns the text of docs/settings.md."""
     lines = [_PAGE_TOP]
     for heading, group in group_settings(schemas).items():
         task = heading.removeprefix("task ")

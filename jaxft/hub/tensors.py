@@ -1,11 +1,11 @@
-"""Reads the tensors of a checkpoint from safetensors files, whether one file or shards."""
+"""Reads the tensors of a checkpoint from safetensors files: one file, or shards."""
 
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  teaches numpy, and so safetensors, the name "bfloat16"
+import ml_dtypes  # noqa: F401  registers the name "bfloat16" with numpy, and so with safetensors
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -14,7 +14,7 @@ from jaxft.hub.files import INDEX, WEIGHTS, read_json_object
 
 
 class _LazyTensors(Mapping[str, np.ndarray]):
-    """Tensors by name, each read from its open file when it is looked up."""
+    """Tensors by name. Each is read from its open file when it is looked up."""
 
     def __init__(self, files: dict[str, Any]):
         self._files = files
@@ -30,12 +30,13 @@ class _LazyTensors(Mapping[str, np.ndarray]):
 
 
 def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
-    """Opens a checkpoint's tensors as numpy arrays by name (bfloat16 as ml_dtypes'), each read when looked up.
+    """Opens a checkpoint's tensors in model.safetensors, or in the shards that model.safetensors.index.json names.
 
-    They are in model.safetensors, or in the shards that model.safetensors.index.json names.
+    Returns:
+      The tensors by name, as numpy arrays (bfloat16 has ml_dtypes' dtype). Each is read when it is looked up.
 
     Raises:
-      UserError: the weights are missing, damaged, or stored only as a pickle, which is never loaded.
+      UserError: the weights are missing or damaged, or stored only as a pickle, which is never loaded.
     """
     folder = Path(folder)
     if (folder / WEIGHTS).is_file():
@@ -53,7 +54,7 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
 
 
 def checksum_weights(folder: Path) -> str:
-    """Returns the CRC-32 of all weight files of a checkpoint. Raises `UserError` as `open_tensors` does."""
+    """Returns the CRC-32 of all weight files of a checkpoint. Raises `UserError` like `open_tensors`."""
     folder = Path(folder)
     open_tensors(folder)
     if (folder / WEIGHTS).is_file():
@@ -76,7 +77,7 @@ def _open_shards(folder: Path) -> dict[str, Any]:
     shards: dict[str, Any] = {}
     for name, shard in weight_map.items():
         if shard not in shards:
-            if Path(shard).name != shard:  # an index must not reach for files elsewhere
+            if Path(shard).name != shard:  # an index must not name files elsewhere
                 raise UserError(f"{folder / INDEX}: {shard!r} is not a file name in the same folder")
             if not (folder / shard).is_file():
                 raise UserError(f"{folder / INDEX}: names the shard {shard!r}, which is not there")
@@ -87,7 +88,7 @@ def _open_shards(folder: Path) -> dict[str, Any]:
 
 
 def _open_file(path: Path) -> Any:
-    """Opens a safetensors file; `UserError` if it is damaged."""
+    """Opens a safetensors file; raises `UserError` if it is damaged."""
     try:
         return safe_open(path, framework="np")
     except SafetensorError as error:

@@ -8,20 +8,20 @@ from jaxft.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-END = "<|endoftext|>"  # begins, ends and pads texts, as GPT-2's does
-BYTES = 256  # tokens that every byte-level vocabulary has besides `END`
+END = "<|endoftext|>"  # begins, ends and pads texts, like GPT-2's
+BYTES = 256  # the number of byte tokens in every byte-level vocabulary, without `END`
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> "PreTrainedTokenizerFast":
     """Trains a byte-level BPE tokenizer like GPT-2's.
 
-    It encodes any text, and decoding gives the text back unchanged. Source: Radford et al. 2019, section 2.2;
+    It can encode any text, and decoding restores the text unchanged. Source: Radford et al. 2019, section 2.2;
     Sennrich et al. 2016.
 
     Args:
-      texts: the training text.
-      vocab_size: tokens at most; fewer if the text does not have that many.
-      max_length: the longest input, in tokens, that the tokenizer declares.
+      texts: the training texts.
+      vocab_size: the largest number of tokens. A small text gives fewer.
+      max_length: the largest input length, in tokens, that the tokenizer declares.
 
     Raises:
       UserError: `vocab_size` is too small.

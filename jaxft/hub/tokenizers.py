@@ -10,24 +10,24 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path, *, reads_words: bool = False) -> "PreTrainedTokenizerBase":
-    """Loads a checkpoint's tokenizer, which must be a fast one: only those tell each token's characters.
+    """Loads a checkpoint's tokenizer. It must be a fast tokenizer, because only these report each token's characters.
 
     Args:
       folder: the checkpoint's folder.
-      reads_words: texts come split into words. A byte-level tokenizer, such as GPT-2's, then reads each word as if
-        a space stood before it.
+      reads_words: whether texts come split into words. A byte-level tokenizer, such as GPT-2's, then reads each word
+        with a space before it.
 
     Raises:
       UserError: the files are missing or hold no vocabulary, or the tokenizer is not fast.
     """
-    from transformers import AutoTokenizer  # imported late: it takes seconds
+    from transformers import AutoTokenizer  # imported late, because it takes seconds
 
-    # Without a vocabulary file transformers makes up a tokenizer that knows its special tokens and no word.
+    # Without a vocabulary file transformers returns a tokenizer that knows its special tokens but no words.
     vocabularies = ("tokenizer.json", "vocab.txt", "vocab.json")
     if not any((Path(folder) / name).is_file() for name in vocabularies):
         raise UserError(f"{folder}: has no tokenizer; expected one of {', '.join(vocabularies)}")
     try:
-        # Code that a checkpoint carries is never run, and the user is not asked for permission.
+        # The code in a checkpoint is never run, and the user is not asked for permission.
         options = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
         if reads_words and getattr(tokenizer, "add_prefix_space", True) is False:

@@ -1,4 +1,4 @@
-"""Maps parameters to a checkpoint's tensors by one table, read in both directions: load and save."""
+"""Maps parameters to a checkpoint's tensors by one table, which serves loading and saving."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +17,15 @@ TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
 
 @dataclass(frozen=True, slots=True)
 class WeightRule:
-    """A parameter and the tensor of the checkpoint that holds it.
+    """A parameter, and the checkpoint's tensor that holds it.
 
     Attributes:
       parameter: the parameter's path.
-      tensor: the tensor's name. With `{layer}` in it, the parameter is the stack `[num_layers, ...]` of the layers'
+      tensor: the tensor's name. If it contains `{layer}`, the parameter is the stack `[num_layers, ...]` of the layers'
         tensors.
       transform: a key of `TRANSFORMS`.
-      chunk: (index, count) if the tensor holds `count` parameters of equal width next to each other in its last axis,
-        of which this is the one at `index`. The others have rules of their own.
+      chunk: (index, count) if the tensor holds `count` parameters of equal width next to each other in its last axis.
+        This parameter is at `index`. Each of the others has its own rule.
     """
 
     parameter: str
@@ -35,18 +35,18 @@ class WeightRule:
 
     @property
     def is_stacked(self) -> bool:
-        """Returns whether the parameter holds all layers, of which each has its own tensor."""
+        """Returns whether the parameter holds all layers, and the checkpoint a tensor for each layer."""
         return "{layer}" in self.tensor
 
     def tensor_names(self, shape: tuple[int, ...]) -> list[str]:
-        """Returns the names of all tensors of the parameter, which has the shape `shape`: one for each layer."""
+        """Returns the names of the tensors of the parameter, which has shape `shape`: one, or one for each layer."""
         if not self.is_stacked:
             return [self.tensor]
         return [self.tensor.replace("{layer}", str(layer)) for layer in range(shape[0])]
 
 
 def make_norm_rules(parameter: str, tensor: str) -> list[WeightRule]:
-    """Returns the rules of a LayerNorm, from the paths without their last step."""
+    """Returns the rules of a LayerNorm, for its parameter path and its tensor name without their last parts."""
     return [
         WeightRule(f"{parameter}/scale", f"{tensor}.weight"),
         WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
@@ -59,9 +59,9 @@ class WeightTable:
 
     Attributes:
       rules: one for each parameter.
-      canonical: (regex, replacement) pairs that turn a checkpoint's names into those of the rules, applied in order:
-        for names of older versions and for prefixes that were left out.
-      ignore: regexes (`re.search`) of canonical names that may stay unused, such as other tasks' heads.
+      canonical: (regex, replacement) pairs, applied in order, that turn a checkpoint's tensor names into those of the
+        rules. They handle names of older versions and missing prefixes.
+      ignore: regexes (`re.search`) for canonical names of tensors that may stay unused, such as other tasks' heads.
     """
 
     rules: Sequence[WeightRule]
@@ -71,12 +71,12 @@ class WeightTable:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """The result of loading a checkpoint, as text for the log.
+    """The result of loading a checkpoint. Its text is for the log.
 
     Attributes:
-      loaded: names of tensors, as the checkpoint has them, that parameters were made of.
-      ignored: names of the other tensors.
-      new: paths of parameters that are to be initialized.
+      loaded: the names of the loaded tensors, as in the checkpoint.
+      ignored: the names of the other tensors.
+      new: the paths of parameters that are still to be initialized.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -106,19 +106,19 @@ def load_weights(
     Args:
       table: the rules of the architecture.
       tensors: the checkpoint's tensors by name.
-      abstract: shape and dtype of each parameter by path.
-      new: regexes of paths that are to be initialized, not loaded. They are absent from the result; their tensors, if
-        the checkpoint has any, count as ignored.
-      place: turns a path and its array into the parameter. It is called for each parameter as soon as that is read, so
-        that no more than one is held here.
-      source: names the checkpoint in errors.
+      abstract: the shape and dtype of each parameter by path.
+      new: regexes for paths of parameters that are to be initialized, not loaded. The result does not contain them. If
+        the checkpoint has tensors for them, these count as ignored.
+      place: turns a path and its array into the parameter. It is called as soon as a parameter is read, so that at most
+        one is held here.
+      source: the checkpoint's name in errors.
 
     Returns:
       The parameters by path, and a report.
 
     Raises:
-      UserError: a parameter without a tensor, a tensor that neither the rules nor the ignore list know, a tensor of
-        the wrong shape, or two tensors for one parameter. The message names both sides.
+      UserError: a parameter has no tensor, neither the rules nor the ignore list know a tensor, a tensor has the wrong
+        shape, or two tensors are for the same parameter. The message names both sides.
     """
     new_paths = parameter_paths.match_first(
         [(pattern, True) for pattern in new], abstract, what="new parameters"
@@ -128,7 +128,7 @@ def load_weights(
     parameters: dict[str, Any] = {}
     report = LoadReport(new=list(new_paths))
     replaced: set[str] = set()
-    used: dict[str, None] = {}  # in the order of loading; a tensor of several chunks counts once
+    used: dict[str, None] = {}  # in loading order; a tensor of several chunks counts once
     for path, leaf in abstract.items():
         if path in new_paths:
             if path in rules:  # the checkpoint may have another head of this name
@@ -165,12 +165,12 @@ def load_weights(
 def save_weights(
     table: WeightTable, parameters: Mapping[str, np.ndarray | jax.Array]
 ) -> dict[str, np.ndarray]:
-    """Returns the checkpoint's tensors, by canonical name, for parameters by path.
+    """Returns the checkpoint's tensors by canonical name, for parameters by path.
 
     It is the inverse of `load_weights`, bit for bit.
 
     Raises:
-      UserError: the table has no rule for a parameter, or only some chunks of a tensor are there.
+      UserError: the table has no rule for a parameter, or some chunks of a tensor are missing.
     """
     rules = {rule.parameter: rule for rule in table.rules}
     tensors: dict[str, np.ndarray] = {}
@@ -199,7 +199,7 @@ def save_weights(
 
 
 def _rule_for(rules: Mapping[str, WeightRule], path: str) -> WeightRule:
-    """Returns the rule of a parameter; `UserError` if there is none."""
+    """Returns the rule of a parameter; raises `UserError` if there is none."""
     if path not in rules:
         raise UserError(f"the weight table has no rule for the parameter {path!r}; it knows {sorted(rules)}")
     return rules[path]
@@ -223,9 +223,9 @@ def _canonical_names(table: WeightTable, tensors: Mapping[str, np.ndarray], sour
 def _convert(
     rule: WeightRule, shape: tuple[int, ...], name: str, tensor: np.ndarray, source: str
 ) -> np.ndarray:
-    """Returns what the parameter of `shape` holds of `tensor`: its transform, or that of the rule's chunk.
+    """Converts a tensor, or the rule's chunk of it, to the parameter's value for one layer.
 
-    Raises `UserError` if the tensor has another shape than the parameter needs.
+    Raises `UserError` if the tensor does not have the shape that the parameter of `shape` needs.
     """
     layer_shape = shape[1:] if rule.is_stacked else shape
     transform = TRANSFORMS[rule.transform]
@@ -245,7 +245,7 @@ def _convert(
 
 
 def _nearby(name: str, originals: Mapping[str, str]) -> str:
-    """Returns, for a message, which tensors of the checkpoint end like `name`."""
+    """Describes, for a message, the checkpoint's tensors whose names end like `name`."""
     ending = ".".join(name.split(".")[-2:])
     close = [original for canonical, original in originals.items() if canonical.endswith(ending)][:3]
     shown = close or list(originals.values())[:3]
@@ -253,7 +253,7 @@ def _nearby(name: str, originals: Mapping[str, str]) -> str:
 
 
 def _nearby_rule(name: str, table: WeightTable) -> str:
-    """Returns, for a message, which rules are for tensors that end like `name`."""
+    """Describes, for a message, the rules for tensors whose names end like `name`."""
     ending = ".".join(name.split(".")[-2:])
     close = [rule.tensor for rule in table.rules if rule.tensor.endswith(ending)][:3]
     shown = close or [rule.tensor for rule in table.rules][:3]

@@ -1,1 +1,1 @@
-"""Layers that networks are built of, with hand-written gradients."""
+"""Holds the layers that networks are built from, with hand-written gradients."""

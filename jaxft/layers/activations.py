@@ -10,15 +10,22 @@ import jax.numpy as jnp
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gelu(x: jax.Array, approximate: bool) -> jax.Array:
-    """Computes GELU (Hendrycks & Gimpel, 2016), x Phi(x), or its tanh approximation; any shape, in x's dtype.
+    """Computes GELU (Hendrycks & Gimpel, 2016), x Phi(x), or its tanh approximation.
 
-    It saves only its input for the backward pass.
+    The backward pass keeps only the input.
+
+    Args:
+      x: any shape and float dtype.
+      approximate: whether to compute the tanh approximation.
+
+    Returns:
+      The shape and dtype of x; computed in float32.
     """
     return _gelu_and_derivative(x, approximate)[0]
 
 
 def _gelu_backward(approximate, x, gradient):
-    # Without the barrier XLA would keep the erf or tanh of the forward pass as well: twice the memory.
+    # Without the barrier XLA would also keep the erf or tanh of the forward pass, which doubles the memory.
     return (gradient * _gelu_and_derivative(jax.lax.optimization_barrier(x), approximate)[1],)
 
 

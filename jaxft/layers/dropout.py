@@ -1,4 +1,4 @@
-"""Dropout whose masks are hashed from counters, so that they are the same on any mesh."""
+"""Applies dropout whose masks are hashed from counters, so that they are the same on any mesh."""
 
 import functools
 import math
@@ -9,19 +9,19 @@ import jax.numpy as jnp
 
 from jaxft.layers.output_positions import OutputPositions
 
-# A backbone's dropout sites: 0 for the embeddings, then these for each layer.
+# The dropout sites of a backbone: 0 for the embeddings, then this many for each layer.
 SITES_PER_LAYER = 3
-# The site before a task's head: far from any backbone's, whatever its number of layers.
+# The site before a task's head. No backbone has enough layers to reach it.
 HEAD_SITE = 1 << 16
 
 
 class DropoutSeed(NamedTuple):
-    """The step's share of what a dropout mask depends on; None instead of a seed means no dropout.
+    """The part of a dropout mask's seed that a step sets. None instead of a seed means no dropout.
 
     Attributes:
       seed: uint32 scalar, different for each step.
-      first_row: int32 scalar, the global index of the batch's first row. So a row keeps its masks however the batch is
-        split into microbatches.
+      first_row: int32 scalar, the global index of the batch's first row. With it a row has the same masks, however the
+        batch is split into microbatches.
     """
 
     seed: jax.Array
@@ -39,16 +39,19 @@ def apply_dropout(
 ) -> jax.Array:
     """Sets elements of x to zero with probability `rate` and divides the others by 1 - rate.
 
-    Source: Srivastava et al., 2014. The mask is `draw_keep_mask`'s. The backward pass does not keep it but hashes it
-    again.
+    Source: Srivastava et al., 2014. `draw_keep_mask` draws the mask. The backward pass draws it again instead of
+    keeping it.
 
     Args:
       x: `[R, ...]`; or flat `[R * L, ...]`, with `rows`; or `[N, D]`, with `output_positions`.
       rate: in [0, 1).
       seed: None for no dropout.
-      site: numbers the place in the network; two places with one number would share a mask.
-      rows: R of a flat x.
-      output_positions: which vectors of the flat `[R * L, D]` x holds, if not all.
+      site: the number of the place in the network. Two places with the same number would share a mask.
+      rows: R, if x is flat.
+      output_positions: the positions of x's vectors in the flat `[R * L, D]`, if x does not hold all.
+
+    Returns:
+      The shape and dtype of x.
     """
     if seed is None or rate == 0.0:
         return x
@@ -81,9 +84,9 @@ def draw_keep_mask(
 ) -> jax.Array:
     """Returns a boolean mask of `shape`, true with probability 1 - rate.
 
-    The leading axes hold `rows` rows in row-major order (`[R, ...]` or flat `[R * L, ...]`). An element's value depends
-    only on (seed, site, global row, index within the row): a counter-based hash, cheap enough to compute again in the
-    backward pass, with no state and the same on any mesh.
+    The leading axes hold `rows` rows in row-major order (`[R, ...]` or flat `[R * L, ...]`). The mask is a hash of
+    (seed, site, global row, index within the row). It has no state, is the same on any mesh, and is cheap enough to
+    compute again in the backward pass.
     """
     *leading, last = shape
     per_row = math.prod(leading) // rows
@@ -95,30 +98,40 @@ def draw_keep_mask(
 def draw_keep_mask_at(
     row: jax.Array, index: jax.Array, first: jax.Array, size: int, rate: float, seed: DropoutSeed, site
 ) -> jax.Array:
-    """Returns `draw_keep_mask` of vectors that lie anywhere in their rows, boolean `[N, size]`.
+    """Returns `draw_keep_mask` for vectors at any places in their rows.
 
     Args:
       row: uint32 `[N]`, each vector's row in the batch.
       index: uint32 `[N]`, each vector's index within its row.
-      first: uint32 `[N]` or a scalar, the first element of the vector that is asked for.
-      size: how many elements of each vector are asked for.
+      first: uint32 `[N]` or a scalar, the first element of each vector to draw.
+      size: the number of elements of each vector to draw.
+      rate, seed, site: as in `apply_dropout`.
+
+    Returns:
+      A boolean mask `[N, size]`.
     """
     hashes = hash_vectors(row, index, seed, site) + first * jnp.uint32(0x9E3779B9)
     return draw_from_hashes(hashes[:, None], jax.lax.iota(jnp.uint32, size)[None, :], rate)
 
 
 def draw_from_hashes(hashes: jax.Array, index: jax.Array, rate: float) -> jax.Array:
-    """Returns whether elements are kept, boolean of the shape that both arrays broadcast to.
+    """Returns which elements dropout keeps.
 
-    hashes: uint32, of the elements' vectors, from `hash_vectors`. index: uint32, of the elements in their vectors.
+    Args:
+      hashes: uint32, the hashes of the elements' vectors, from `hash_vectors`.
+      index: uint32, the elements' indices in their vectors.
+      rate: in [0, 1).
+
+    Returns:
+      A boolean array of the shape that `hashes` and `index` broadcast to.
     """
     return _mix(hashes + index * jnp.uint32(0x9E3779B9)) >= jnp.uint32(round(rate * 2**32))
 
 
 def hash_vectors(row: jax.Array, index: jax.Array, seed: DropoutSeed, site: int | jax.Array) -> jax.Array:
-    """Hashes vectors by row and index within the row: uint32 of the shape that both broadcast to."""
+    """Hashes vectors by their rows and their indices within the row: uint32 of the shape that both broadcast to."""
     row = row + jnp.asarray(seed.first_row).astype(jnp.uint32)
-    # Odd constants with well-spread bits separate the fields; each is mixed before the next is added.
+    # Odd constants with well-spread bits separate the fields. Each field is mixed before the next is added.
     h = _mix(jnp.asarray(seed.seed).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
     h = _mix(h + jnp.asarray(site).astype(jnp.uint32) * jnp.uint32(0x7FEB352D))
     h = _mix(h + row * jnp.uint32(0x846CA68B))
@@ -133,9 +146,17 @@ def hash_attention_weights(
     site: int | jax.Array,
     first_head: int | jax.Array = 0,
 ) -> jax.Array:
-    """Hashes each query's attention weights, uint32 `[R, H, L]`, as dense attention does.
+    """Hashes the attention weights of each query, as dense attention does.
 
-    first_head: the number of the first of these heads, if other devices have those before it.
+    Args:
+      rows: R.
+      num_heads: H, the heads of this device.
+      length: L.
+      seed, site: as in `apply_dropout`.
+      first_head: the global number of the first head here, if other devices compute the heads before it.
+
+    Returns:
+      uint32 `[R, H, L]`.
     """
     row, head, query = (
         jax.lax.broadcasted_iota(jnp.uint32, (rows, num_heads, length), axis) for axis in range(3)
@@ -145,7 +166,7 @@ def hash_attention_weights(
 
 
 def _mix(h: jax.Array) -> jax.Array:
-    """Applies the finalizer of MurmurHash3 (Appleby, 2016, fmix32): each bit of the uint32 depends on all bits."""
+    """Applies MurmurHash3's finalizer (Appleby, 2016, fmix32): each bit of the result depends on all bits of `h`."""
     h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
     h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
     return h ^ (h >> 16)

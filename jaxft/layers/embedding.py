@@ -1,4 +1,4 @@
-"""Embedding tables, whose lookup has a hand-written gradient."""
+"""Looks up and sums embeddings, with a hand-written gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxft.layers.sharding import constrain_sharding
 class Embedding(nnx.Module):
     """A table `embedding`, float32 `[count, D]`, with a vector for each id.
 
-    An id outside [0, count) gives NaN, which stops a run; clamping it would train on the wrong vector.
+    An id outside [0, count) gives NaN, which stops a run. A clamped id would train the wrong vector.
     """
 
     def __init__(self, count: int, size: int, *, initializer_range: float, rngs: nnx.Rngs):
@@ -27,7 +27,7 @@ class Embedding(nnx.Module):
 def _lookup(table, ids):
     """Takes rows of a table: `[V, D]`, int32 `[...]` -> `[..., D]`.
 
-    The gradient is summed in float32, because a frequent word adds up many terms, and returned in the table's dtype.
+    The gradient is summed in float32, because a frequent word has many terms. It has the table's dtype.
     """
     return jnp.take(table, ids, axis=0, mode="fill", fill_value=jnp.nan)
 
@@ -35,7 +35,7 @@ def _lookup(table, ids):
 def _lookup_backward(residuals, gradient):
     table, ids = residuals
     gradient = gradient.astype(jnp.float32)
-    # The zeros depend on the gradient, or XLA would hold a second table from the start of the step on.
+    # The zeros depend on the gradient. If they did not, XLA would hold a second table from the start of the step.
     zero = gradient[(0,) * gradient.ndim] * 0
     return jnp.full(table.shape, zero).at[ids].add(gradient, mode="drop").astype(table.dtype), None
 
@@ -44,15 +44,18 @@ _lookup.defvjp(lambda table, ids: (_lookup(table, ids), (table, ids)), _lookup_b
 
 
 def sum_embeddings(*lookups: tuple[Embedding, jax.Array], activations: NamedSharding | None) -> jax.Array:
-    """Returns the sum of embeddings, float32 `[N, D]`, laid out as `activations` says.
+    """Returns the sum of embeddings, sharded as `activations` says.
 
-    Tables are split by columns over the last of the axes that rows are split over. A device looks up its own columns
-    for all rows of the devices that share a table; then columns are exchanged for rows. So neither a table nor its
+    Tables are split by columns over the last of the axes that rows are split over. Each device looks up its columns
+    for all rows of the devices that share a table. Then the devices exchange columns for rows. Neither a table nor its
     gradient is ever gathered.
 
     Args:
       lookups: pairs of a table and int32 ids `[N]`.
-      activations: how the sum lies over devices; None on one device.
+      activations: the sharding of the sum; None on one device.
+
+    Returns:
+      float32 `[N, D]`.
     """
     if activations is None:
         return sum(table(ids) for table, ids in lookups)

@@ -1,4 +1,4 @@
-"""Makes a backbone's layers as one stack and runs them one after the other."""
+"""Makes the layers of a backbone as one stack, and runs them one after the other."""
 
 from collections.abc import Callable
 
@@ -15,11 +15,11 @@ from jaxft.parallel.sharded_matmul import PRODUCT, ActivationLayout
 
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
-    # Keeps the outputs of the dense products, computes norms, activations and attention weights again.
+    # Keeps the outputs of the dense products; computes norms, activations and attention weights again.
     "dots": _policies.save_from_both_policies(
         _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(PRODUCT)
     ),
-    # Keeps each layer's input only.
+    # Keeps only the input of each layer.
     "full": _policies.nothing_saveable,
 }
 
@@ -37,16 +37,17 @@ def check_network_options(*, hidden_size: int, num_heads: int, activation: str, 
 def make_activation_layout(
     activations: NamedSharding | None, *, remat: str, unroll: bool
 ) -> ActivationLayout | None:
-    """Returns how activations lie over devices, for the layers' products; None on one device."""
+    """Returns the layout of activations for the layers' products; None on one device."""
     if activations is None:
         return None
-    # Only unrolled layers without remat have both passes in one computation, where XLA could share gathered kernels:
-    # the passes of a loop share nothing, and with remat the forward pass is computed again in the backward pass.
+    # XLA could share gathered kernels between forward and backward pass only if both are in one computation: layers are
+    # unrolled, without remat. The passes of a loop share nothing, and remat computes the forward pass again in the
+    # backward pass.
     return ActivationLayout(activations, regathers=unroll and remat == "none")
 
 
 def make_stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
-    """Returns `count` layers as one module, parameters `[count, ...]`, each layer with random numbers of its own."""
+    """Returns `count` layers as one module, with parameters `[count, ...]`. Each layer has its own random numbers."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make))(rngs)
 
 
@@ -67,13 +68,14 @@ def run_layers(
       layers: the stack, from `make_stack`.
       x: flat `[R * L, D]`.
       apply: called with a layer, x, the layer's index from 0, its first dropout site, and the positions whose vectors
-        it shall return, or None for all. Returns the new x.
+        to return, or None for all. Returns the new x.
       count: the number of layers.
-      remat: what the backward pass computes again: "none", "dots" (all but the dense products' outputs) or "full" (all
-        but each layer's input).
-      unroll: whether the scan is unrolled.
-      activations: how x, and what each layer returns, lie over the devices; see `constrain_sharding`.
-      output_positions: the vectors to return. If given, the last layer runs outside the scan and computes only these.
+      remat: what the backward pass computes again: "none", "dots" (all but the outputs of the dense products) or "full"
+        (all but the input of each layer).
+      unroll: whether to unroll the scan.
+      activations: the sharding of x and of each layer's output; see `constrain_sharding`.
+      output_positions: the positions to return; None for all. If set, the last layer runs outside the scan and computes
+        only these.
 
     Returns:
       The last layer's output, flat `[R * L, D]`, or `[N, D]` for N output positions.
@@ -86,12 +88,12 @@ def run_layers(
         return constrain_sharding(x, activations), None
 
     if remat != "none":
-        # Inside a scan nothing can merge the two computations; unrolled, XLA would undo the remat.
+        # In unrolled layers XLA would merge the two computations and so undo the remat. In a scan it cannot.
         run_layer = jax.checkpoint(run_layer, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
     indexed = parameters, jnp.arange(count)
     if output_positions is None:
         return jax.lax.scan(run_layer, constrain_sharding(x, activations), indexed, unroll=unroll)[0]
-    # Split, not sliced: the gradients of two slices would be two entire stacks to add up.
+    # Split, not sliced: the gradients of two slices would be two entire stacks, to be added.
     leaves, tree = jax.tree.flatten(indexed)
     others, last = zip(*(jax.lax.split(leaf, (count - 1, 1)) for leaf in leaves), strict=True)
     x = jax.lax.scan(run_layer, constrain_sharding(x, activations), tree.unflatten(others), unroll=unroll)[0]

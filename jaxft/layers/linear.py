@@ -1,4 +1,4 @@
-"""Linear layers, whose bias has a hand-written gradient."""
+"""Applies linear layers, whose bias has a hand-written gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,16 @@ from jaxft.parallel.sharded_matmul import ActivationLayout, sharded_matmul
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias` in x's dtype: `[..., in] -> [..., out]`; parameters float32, kernel `[in, out]`.
+    """A linear layer, `x @ kernel + bias`, computed in x's dtype: `[..., in] -> [..., out]`.
+
+    Parameters are float32; the kernel is `[in, out]`.
 
     Args:
-      initializer_range: standard deviation of the new kernel; the new bias is 0.
+      in_features, out_features: the widths of input and output.
+      initializer_range: the standard deviation of the new kernel; the new bias is 0.
       use_bias: whether there is a bias.
-      layout: how x, which then is `[N, in]`, lies over devices; None on one device.
-      fsdp_dimension: the kernel's dimension that is split for FSDP, see `sharded_matmul`.
+      layout: the layout of x over devices, if x is `[N, in]`; None on one device.
+      fsdp_dimension: the dimension of the kernel that FSDP splits; see `sharded_matmul`.
     """
 
     def __init__(
@@ -42,9 +45,16 @@ class Linear(nnx.Module):
 
 
 def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
-    """Applies several linear layers to one x, whose gradient devices then exchange once.
+    """Applies several linear layers to the same x, so that devices exchange its gradient only once.
 
-    The layers differ only in their parameters' values.
+    The layers may differ only in the values of their parameters.
+
+    Args:
+      x: `[..., in]`.
+      linears: the layers.
+
+    Returns:
+      `[..., out]` in x's dtype for each layer.
     """
     first = linears[0]
     kernels = [linear.kernel[...].astype(x.dtype) for linear in linears]
@@ -56,9 +66,9 @@ def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
 
 @jax.custom_vjp
 def _add_bias(x, bias):
-    """Adds a float32 bias `[D]` to x `[..., D]` in x's dtype. Its gradient is summed in float32.
+    """Adds a float32 bias `[D]` to x `[..., D]` in x's dtype. The gradient of the bias is summed in float32.
 
-    Left to itself, jax would sum the gradient of bfloat16 activations in bfloat16, row by row.
+    jax's own gradient would sum bfloat16 gradients in bfloat16, row by row.
     """
     return x + bias.astype(x.dtype)
 
@@ -73,7 +83,7 @@ def sum_columns(x: jax.Array) -> jax.Array:
     """Returns the sum over rows in float32: `[N, D]` of any float dtype -> float32 `[D]`."""
     return jax.lax.platform_dependent(
         x.astype(jnp.float32),
-        # XLA runs products on all cores of a CPU, but not reductions.
+        # On CPU XLA runs products on all cores, but not reductions.
         cpu=lambda x: jnp.matmul(jnp.ones((1, x.shape[0])), x, precision=jax.lax.Precision.HIGHEST)[0],
         default=lambda x: x.sum(axis=0),
     )

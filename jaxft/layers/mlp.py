@@ -1,4 +1,4 @@
-"""The feed-forward block of a transformer layer."""
+"""Computes the feed-forward block of a transformer layer."""
 
 import jax
 from flax import nnx
@@ -15,9 +15,9 @@ class MLP(nnx.Module):
       size: D, the width of x.
       inner_size: the width between the layers.
       activation: a key of `ACTIVATIONS`.
-      initializer_range: standard deviation of the first layer's new weights.
-      output_range: standard deviation of the second layer's.
-      layout: how x, which then is `[N, D]`, lies over devices; None on one device.
+      initializer_range: the standard deviation of the first layer's new weights.
+      output_range: the standard deviation of the second layer's new weights.
+      layout: the layout of x over devices, if x is `[N, D]`; None on one device.
     """
 
     def __init__(

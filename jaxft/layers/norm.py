@@ -1,4 +1,4 @@
-"""Layer normalization with a hand-written gradient."""
+"""Computes layer normalization with a hand-written gradient."""
 
 import functools
 
@@ -25,7 +25,7 @@ class LayerNorm(nnx.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _layer_norm(x, scale, bias, epsilon):
-    """Normalizes `[N, D]`. The backward pass gets x and, for each row, the mean and inverse standard deviation."""
+    """Normalizes `[N, D]`. The backward pass keeps x, and the mean and inverse standard deviation of each row."""
     return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
@@ -38,12 +38,12 @@ def _layer_norm_forward(x, scale, bias, epsilon):
 
 
 def _layer_norm_backward(epsilon, residuals, gradient):
-    # With n the normalized x and g the gradient of the output:
-    # dx = (g * scale - mean(g * scale) - n * mean(g * scale * n)) * inverse, means over the last axis.
+    # Let n be the normalized x, and g the gradient of the output. Then
+    # dx = (g * scale - mean(g * scale) - n * mean(g * scale * n)) * inverse, with means over the last axis.
     x, mean, inverse, scale = residuals
     g = gradient.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) * inverse
-    # Sums over rows are products too, for the reason that `sum_columns` gives.
+    # Sums over rows are products too, for the reason in `sum_columns`.
     dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     g_normal = g * normal
     shift = dot(g, scale)[:, None] / x.shape[-1]

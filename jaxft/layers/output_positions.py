@@ -1,4 +1,4 @@
-"""Selects the positions that a loss reads, so that a backbone's last layer computes only these."""
+"""Selects the positions that a loss reads, so that the last layer of a backbone computes only these."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 
 class OutputPositions(NamedTuple):
-    """Positions of some of the vectors of a flat `[R * L, D]`.
+    """The positions of N vectors of a flat `[R * L, D]` array.
 
     Attributes:
-      flat: int32 `[N]`, each vector's index in the flat array; all differ.
-      row: uint32 `[N]`, its row.
-      index: uint32 `[N]`, its index within the row.
+      flat: int32 `[N]`, the index of each vector in the flat array, without repetition.
+      row: uint32 `[N]`, the row of each vector.
+      index: uint32 `[N]`, the index of each vector within its row.
     """
 
     flat: jax.Array
@@ -21,9 +21,14 @@ class OutputPositions(NamedTuple):
 
 
 def select_positions(output_mask: jax.Array | None, count: int) -> OutputPositions | None:
-    """Selects `count` positions, first those where the boolean `[R, L]` mask is true; None stands for all positions.
+    """Selects `count` positions: first those where the mask is True, then others.
 
-    It returns None without a mask, for a count of 0, and where the count covers all positions.
+    Args:
+      output_mask: boolean `[R, L]`, or None.
+      count: the number of positions to select.
+
+    Returns:
+      The positions. None stands for all positions: without a mask, for a count of 0, and if the count covers all.
     """
     if output_mask is None or not 0 < count < output_mask.size:
         return None
@@ -32,14 +37,14 @@ def select_positions(output_mask: jax.Array | None, count: int) -> OutputPositio
 
 
 def gather(x: jax.Array, positions: OutputPositions | None) -> jax.Array:
-    """Takes the vectors at `positions`, `[R * L, D] -> [N, D]`; all if it is None."""
+    """Takes the vectors at `positions`, `[R * L, D] -> [N, D]`; all vectors if `positions` is None."""
     if positions is None:
         return x
     return x.at[positions.flat].get(unique_indices=True, mode="promise_in_bounds")
 
 
 def scatter(x: jax.Array, positions: OutputPositions | None, count: int) -> jax.Array:
-    """Undoes `gather`: `[N, D] -> [count, D]`, 0 at all other positions."""
+    """Undoes `gather`: `[N, D] -> [count, D]`, with zeros at all other positions."""
     if positions is None:
         return x
     zeros = jnp.zeros((count, x.shape[-1]), x.dtype)

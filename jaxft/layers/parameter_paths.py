@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns nested dicts into one dict keyed `"a/b/c"`, in the order of the tree; empty dicts vanish.
+    """Turns nested dicts into one dict with keys such as `"a/b/c"`, in the order of the tree. Drops empty dicts.
 
     Raises:
       ValueError: a key contains a slash, so that `unflatten` could not restore it.
@@ -27,7 +27,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a dict keyed `"a/b/c"` back into nested dicts: the inverse of `flatten`.
+    """Turns a dict with keys such as `"a/b/c"` back into nested dicts: the inverse of `flatten`.
 
     Raises:
       ValueError: a path is a leaf and also a folder of another path.
@@ -54,16 +54,16 @@ def match_first(
     require_cover: bool = False,
     allow_unused: bool = False,
 ) -> dict[str, Value]:
-    """Returns for each name the value of the first rule whose regex is found in it (`re.search`).
+    """Returns for each name the value of the first rule that matches it by `re.search`.
 
-    So `"bias$"` matches any path ending in "bias" and `"^head/"` only paths that begin with "head/". Names that no rule
-    matches are left out.
+    For example, `"bias$"` matches any path that ends in "bias", and `"^head/"` matches only paths that begin with
+    "head/". The result omits names that no rule matches.
 
     Args:
       rules: pairs of a regex and a value.
-      names: parameter paths, or the like.
-      what: what the rules are for, for messages.
-      require_cover: whether each name must match a rule.
+      names: parameter paths, or similar names.
+      what: the purpose of the rules, for messages.
+      require_cover: whether a rule must match each name.
       allow_unused: whether a rule may match no name.
 
     Raises:
@@ -100,6 +100,6 @@ def match_first(
 
 
 def _list_names(names: Sequence[str], limit: int = 40) -> str:
-    """Lists quoted names for a message, and cuts the list so that hundreds of parameters do not flood it."""
+    """Lists quoted names for a message. Cuts the list after `limit` names, because there may be hundreds."""
     shown = ", ".join(repr(name) for name in names[:limit]) or "(none)"
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,14 +1,14 @@
-"""Lays activations over devices."""
+"""Constrains the sharding of activations."""
 
 import jax
 from jax.sharding import NamedSharding
 
 
 def constrain_sharding(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
-    """Lays x, and in the backward pass its gradient, over the devices as `sharding` says.
+    """Constrains the sharding of x, and in the backward pass of its gradient.
 
-    Without the constraint XLA may split activations by the axis that parameters are split by: instead of each layer's
-    parameters it would gather and reduce activations. An x that the sharding does not divide is returned unchanged.
+    Without the constraint XLA may split activations by the axis that parameters are split by. It would then gather and
+    reduce activations instead of each layer's parameters. An x that the sharding does not divide is returned unchanged.
     """
     if sharding is None:
         return x

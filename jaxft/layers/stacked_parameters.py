@@ -1,4 +1,4 @@
-"""Converts flat parameters between stacks over layers and an array for each layer."""
+"""Converts flat parameters between stacks over layers and separate arrays for each layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
-    """Replaces each stack `[layers, ...]` of flat parameters by a tuple of `[...]`, one for each layer."""
+    """Replaces each stack `[layers, ...]` of flat parameters by a tuple with an array `[...]` for each layer."""
     return {
         name: tuple(jnp.unstack(value)) if name.startswith("backbone/layers/") else value
         for name, value in parameters.items()
@@ -18,7 +18,7 @@ def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax
 def stack(parameters: dict[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str, jax.Array]:
     """Undoes `unstack`.
 
-    Traced before a loop over layers it computes nothing: XLA replaces a slice of the stack by what was stacked.
+    Traced before a loop over layers, it costs nothing: XLA replaces a slice of the stack by the array it came from.
     """
     return {
         name: jnp.stack(value) if isinstance(value, tuple) else value for name, value in parameters.items()
@@ -26,7 +26,7 @@ def stack(parameters: dict[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str,
 
 
 def map_parameter_dicts(change: Callable[[dict], dict], state: Any) -> Any:
-    """Applies `change` to each dict in `state`: the parameters, and the optimizer's moments of them."""
+    """Applies `change` to each dict in `state`: the parameters, and the optimizer's moments."""
     return jax.tree.map(
         lambda node: change(node) if isinstance(node, dict) else node,
         state,

@@ -1,1 +1,1 @@
-"""Losses that return (loss_sum, weight_sum)."""
+"""Holds the losses, which return (loss_sum, weight_sum)."""

@@ -1,4 +1,4 @@
-"""Computes cross-entropy over a vocabulary without holding all logits: in chunks of each device's positions."""
+"""Computes cross-entropy over a vocabulary in chunks of each device's positions, without holding all logits."""
 
 import functools
 import math
@@ -11,10 +11,11 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxft.parallel.sharded_matmul import gather_shards, scatter_sum
 
-# How many positions' logits are held at once. On an H100 GPT-2's step took 27.2 ms with 2,048 and 30.0 with 512.
+# The number of positions whose logits are held at once. On an H100, GPT-2's step took 27.2 ms with 2,048 positions and
+# 30.0 ms with 512.
 CHUNK, CHUNK_ON_CPU = 2048, 512
-LANES = 128  # a GPU's or TPU's products are quicker if the number of words is a multiple of this
-SPLIT_TABLE = "fsdp"  # the axis of a mesh that a vocabulary's embedding is split over, by columns
+LANES = 128  # products on a GPU or TPU are quicker if the number of words is a multiple of this
+SPLIT_TABLE = "fsdp"  # the mesh axis over which a vocabulary's embedding is split, by columns
 
 
 def chunked_cross_entropy(
@@ -26,21 +27,22 @@ def chunked_cross_entropy(
     chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes `cross_entropy` of the logits `hidden @ embedding.T`, of which it only ever holds `[chunk, V]`.
+    """Computes `cross_entropy` of the logits `hidden @ embedding.T`, and holds only `[chunk, V]` of them at a time.
 
-    Positions without weight are dropped first; the others fill as many chunks as they need. With a chunk's logits the
-    forward pass computes its gradients too: the backward pass is a product with a scalar, and no logits are computed
-    twice. The gradient of `embedding` is summed in float32, over devices in its dtype.
+    Positions without weight are dropped first; the others fill as many chunks as they need. From the logits of a chunk
+    the forward pass also computes the gradients. So the backward pass is a product with a scalar, and no logits are
+    computed twice. The gradient of `embedding` is summed in float32 on each device, and in its dtype over devices.
 
     Args:
       hidden: [T, D] of any float dtype. Products have operands of this dtype and are summed in float32.
       embedding: [V, D] of any float dtype.
-      labels: [T] int32 in [0, V); any value where there is no weight. A label outside gives NaN, which stops a run.
-      weights: [T] float32; 0 leaves a position out of value and gradient, even if its hidden state is not finite. Not
-        differentiated.
-      chunk: positions whose logits are held at once; None for `choose_chunk_size`'s number.
-      mesh: its axes split the positions. Each device drops and cuts its own positions, with the entire embedding, which
-        is gathered in hidden's dtype.
+      labels: [T] int32 in [0, V), or any value at positions without weight. A label outside the range gives NaN, which
+        stops a run.
+      weights: [T] float32. A weight of 0 excludes a position from value and gradient, even if its hidden state is not
+        finite. Weights have no gradient.
+      chunk: the number of positions whose logits are held at once; None for `choose_chunk_size`'s number.
+      mesh: its axes split the positions. Each device cuts its own positions into chunks. The embedding is gathered on
+        each device, in hidden's dtype.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
@@ -59,9 +61,12 @@ def chunked_scores(
     chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns each position's loss, float32 [T], and whether its label has the highest logit, bool [T].
+    """Computes the loss of each position, and whether its label has the highest logit.
 
-    Without weight they are 0 and False. The arguments are those of `chunked_cross_entropy`.
+    The arguments are those of `chunked_cross_entropy`.
+
+    Returns:
+      Losses, float32 [T], and correct predictions, bool [T]; 0 and False at positions without weight.
     """
     scores = functools.partial(_compute_scores, chunk=chunk or choose_chunk_size(mesh), words=len(embedding))
     return _on_each_device(scores, mesh, hidden.shape, "pp")(
@@ -70,7 +75,7 @@ def chunked_scores(
 
 
 def choose_chunk_size(mesh: Mesh | None) -> int:
-    """Returns how many positions' logits are held at once, on the devices of `mesh` or on this process's."""
+    """Returns the number of positions whose logits are held at once, on `mesh`'s devices or on this process's."""
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     return CHUNK_ON_CPU if platform == "cpu" else CHUNK
 
@@ -78,9 +83,8 @@ def choose_chunk_size(mesh: Mesh | None) -> int:
 def _pad_table(embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns the embedding [V, D] in `dtype`, padded to a multiple of `LANES` words.
 
-    In float32, as on CPU, it is not padded.
-    On an H100 products with GPT-2's 50,257 words took its step from 23.6 to 27.2 ms: they are unaligned, and were
-    padded for each chunk.
+    A float32 embedding, as on CPU, is not padded. Without padding, the products with GPT-2's 50,257 words are unaligned
+    and were padded for each chunk: on an H100 its step took 27.2 ms instead of 23.6.
     """
     if dtype == jnp.float32:
         return embedding.astype(dtype)
@@ -91,10 +95,10 @@ def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int
     """Returns `function` under `shard_map`, so that each device calls it with its own positions.
 
     Args:
-      function: called with hidden, table, labels and weights, returns a tuple.
-      mesh: as in `chunked_cross_entropy`. Axes that do not divide the positions are left out, the last one first.
-      shape: hidden's.
-      results: a letter for each result, which says how those of the devices are combined: "p" for a value at each
+      function: called with hidden, table, labels and weights; returns a tuple.
+      mesh: as in `chunked_cross_entropy`. Axes are dropped, the last one first, until they divide the positions.
+      shape: the shape of hidden.
+      results: a letter for each result, which says how to combine the devices' results: "p" for a value at each
         position, "s" for a sum over positions, "t" for a gradient of the table.
     """
     axes = () if mesh is None else mesh.axis_names
@@ -112,7 +116,7 @@ def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int
 
     def combine(result, kind):
         if kind == "t" and columns:
-            # The devices' shards are the first axis: TPU's compiler scattered columns by summing all on each device.
+            # The devices' shards are the first axis: to scatter columns, TPU's compiler summed all on each device.
             shards = result.reshape(len(result), mesh.shape[columns], -1).swapaxes(0, 1)
             result = scatter_sum(shards, columns, mesh)[0]
             return jax.lax.psum(result, [axis for axis in axes if axis != columns])
@@ -124,22 +128,22 @@ def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int
         mesh=mesh,
         in_specs=(specs["p"], specs["t"], specs["p"], specs["p"]),
         out_specs=tuple(map(specs.get, results)),
-        check_vma=False,  # the check does not allow loops whose number of trips depends on the device's labels
+        check_vma=False,  # the check forbids loops whose number of iterations depends on a device's labels
     )
 
 
 class _Chunk(NamedTuple):
-    """The softmax over `[C, V]` logits of a chunk: p[c, v] = others[c, v] / total[c], except at the label.
+    """The softmax over the logits `[C, V]` of a chunk: p[c, v] = others[c, v] / total[c], except at the label.
 
     Attributes:
-      hidden: [C, D], 0 where there is no weight.
+      hidden: [C, D], 0 at positions without weight.
       labels: [C].
       weights: [C].
-      label_rows: [C, D] float32, the labels' rows of the embedding.
+      label_rows: [C, D] float32, the rows of the embedding for the labels.
       losses: [C].
-      others: [C, V] float32, exp(logit - max), 0 at the label.
+      others: [C, V] float32, exp(logit - max), but 0 at the label.
       others_sum: [C], the sum of `others` over words.
-      total: [C], others_sum and the label's exp(logit - max).
+      total: [C], others_sum plus the label's exp(logit - max).
       best: [C] int32, the word with the highest logit.
     """
 
@@ -158,8 +162,10 @@ def _compute_softmax(hidden, table, words, labels, weights, positions) -> _Chunk
     """Computes the softmax at some positions.
 
     Args:
-      words: how many of the table's rows are words; the others are padding.
-      positions: [C]; an index past the end stands for a position without weight.
+      hidden, labels, weights: as in `chunked_cross_entropy`.
+      table: the padded embedding, from `_pad_table`.
+      words: the number of words, the first rows of the table; the other rows are padding.
+      positions: [C]. An index past the end stands for a position without weight.
     """
     take = functools.partial(jnp.take, indices=positions, axis=0, mode="fill", fill_value=0)
     weights = take(weights)
@@ -185,11 +191,11 @@ def _compute_softmax(hidden, table, words, labels, weights, positions) -> _Chunk
 
 
 def _order_into_chunks(weights: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
-    """Orders positions into chunks, those with weight first.
+    """Orders positions into chunks; positions with weight come first.
 
     Returns:
-      The positions [T / chunk rounded up, chunk], padded with T, an index past the end; and how many chunks hold a
-      position with weight.
+      The positions [T / chunk rounded up, chunk], padded with T, an index past the end; and the number of chunks that
+      hold a position with weight.
     """
     count = len(weights)
     chunk = min(chunk, count)
@@ -221,7 +227,7 @@ def _compute_scores(hidden, table, labels, weights, *, chunk, words):
 
 
 def _sum_loss(hidden, table, labels, weights, *, chunk, words):
-    """Sums the loss on one device, and returns it as a tuple of one value."""
+    """Sums the loss on one device. Returns a tuple of one value."""
     order, chunk_count = _order_into_chunks(weights, chunk)
 
     def body(index, loss):
@@ -232,14 +238,14 @@ def _sum_loss(hidden, table, labels, weights, *, chunk, words):
 
 
 def _sum_loss_with_gradients(hidden, table, labels, weights, *, chunk, words, dtype):
-    """Sums the loss on one device, with its gradients by hidden (in its dtype) and table (in `dtype`)."""
+    """Computes the loss sum on one device, and its gradients for hidden (in hidden's dtype) and table (in `dtype`)."""
     order, chunk_count = _order_into_chunks(weights, chunk)
 
     def body(index, carry):
         loss, d_hidden, d_table = carry
         softmax = _compute_softmax(hidden, table, words, labels, weights, order[index])
         # d(loss) / d(logits) is weight / total * others, and -weight / total * others_sum at the label. The two terms
-        # are summed separately, so that no [C, V] is written for the second and nothing cancels.
+        # are summed separately, so that the second needs no [C, V] array and nothing cancels.
         scale = (softmax.weights / softmax.total)[:, None]
         sums, others = softmax.others_sum[:, None], softmax.others.astype(hidden.dtype)
         gradient = (_product(others, table, 1, 0) - sums * softmax.label_rows) * scale
@@ -257,7 +263,7 @@ def _sum_loss_with_gradients(hidden, table, labels, weights, *, chunk, words, dt
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _chunked(hidden, embedding, labels, weights, chunk, mesh):
-    """Sums the loss; under differentiation the forward pass computes the gradients too."""
+    """Sums the loss. Under differentiation, the forward pass also computes the gradients."""
     loss = functools.partial(_sum_loss, chunk=chunk, words=len(embedding))
     arrays = hidden, _pad_table(embedding, hidden.dtype), labels, weights
     return _on_each_device(loss, mesh, hidden.shape, "s")(*arrays)[0]

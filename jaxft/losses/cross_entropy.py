@@ -1,4 +1,4 @@
-"""Losses of logits, as (loss_sum, weight_sum): sums over microbatches and devices are divided once."""
+"""Computes losses of logits as (loss_sum, weight_sum), to be added over microbatches and devices and divided once."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,13 @@ def cross_entropy(
     Args:
       logits: [..., C] of any float dtype; computed in float32.
       labels: [...] int32 in [0, C).
-      weights: [...] float32; 0 leaves a position out of value and gradient, even if its logits are not finite.
-      label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
-      class_weights: [C] float32. As in torch, each class's term of a smoothed target has that class's weight, and the
-        divisor has the gold class's.
+      weights: [...] float32. A weight of 0 excludes a position from value and gradient, even if its logits are not
+        finite.
+      label_smoothing: the share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
+      class_weights: [C] float32. As in torch, each class's term of a smoothed target is multiplied by that class's
+        weight, and the divisor by the gold class's weight.
       focal_gamma: each class's term is multiplied by (1 - its probability) ** focal_gamma (Lin et al. 2017,
-        equation 4); the divisor stays.
+        equation 4); the divisor is unchanged.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
@@ -31,7 +32,7 @@ def cross_entropy(
     logits = jnp.where((weights > 0)[..., None], logits.astype(jnp.float32), 0.0)
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     num_classes = logits.shape[-1]
-    # A product with one-hot targets instead of a gather: few classes, and its gradient is no scatter.
+    # A product with one-hot targets instead of a gather: classes are few, and the gradient needs no scatter.
     target = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     if class_weights is None:
         class_weights = jnp.ones(num_classes, jnp.float32)
@@ -44,7 +45,7 @@ def cross_entropy(
 
 
 def _complement(log_probs: jax.Array) -> jax.Array:
-    """Returns 1 - p, but at least 1e-7: at 0 the gradient of a power below 1 is infinite."""
+    """Returns 1 - p, but at least 1e-7, because at 0 the gradient of a power below 1 is infinite."""
     return jnp.maximum(-jnp.expm1(log_probs), 1e-7)
 
 
@@ -57,15 +58,16 @@ def binary_cross_entropy(
     class_weights: jax.Array | None = None,
     focal_gamma: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes sigmoid cross-entropy of each of C labels; sum / weight equals torch's `BCEWithLogitsLoss`.
+    """Computes sigmoid cross-entropy for each of C labels; sum / weight equals torch's `BCEWithLogitsLoss`.
 
     Args:
       logits: [..., C] of any float dtype; computed in float32.
       targets: [..., C] float32, 1 where a label applies, else 0.
-      weights: [...] float32; 0 leaves a position out of value and gradient.
+      weights: [...] float32. A weight of 0 excludes a position from value and gradient.
       label_smoothing: targets move towards a half by this share.
-      class_weights: [C] float32, of a label's positive cases, as torch's `pos_weight`; the divisor stays.
-      focal_gamma: as in `cross_entropy`, over the two outcomes of each label.
+      class_weights: [C] float32, the weights of each label's positive cases, like torch's `pos_weight`; the divisor is
+        unchanged.
+      focal_gamma: as in `cross_entropy`, for the two outcomes of each label.
 
     Returns:
       loss_sum, weight_sum: float32 scalars; the weight counts each of the C labels.
@@ -90,12 +92,15 @@ def symmetric_divergence(
 ) -> jax.Array:
     """Returns half the sum of both Kullback-Leibler divergences of two distributions, summed over weighted positions.
 
-    Source: R-Drop (Liang et al. 2021, equation 2), where a and b come from one input under two dropout masks.
+    Source: R-Drop (Liang et al. 2021, equation 2), which computes a and b from the same input with two dropout masks.
 
     Args:
       a, b: logits [..., C] of any float dtype; computed in float32.
-      weights: [...] float32; 0 leaves a position out.
-      exclusive: whether the C classes are one softmax; if not, each is a sigmoid.
+      weights: [...] float32. A weight of 0 excludes a position.
+      exclusive: True for a softmax over the C classes; False for a sigmoid of each class.
+
+    Returns:
+      A float32 scalar.
     """
     # The log-probabilities of a sigmoid's two outcomes differ by its logit.
     log = jax.nn.log_softmax if exclusive else lambda x: x
@@ -107,16 +112,18 @@ def symmetric_divergence(
 def span_cross_entropy(
     logits: jax.Array, segment_ids: jax.Array, spans: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes cross-entropy of each segment's first and last token of an answer.
+    """Computes cross-entropy of the first and the last token of each segment's answer.
 
-    It is the mean of two softmaxes over the segment's tokens. sum / weight equals the loss of transformers'
-    `BertForQuestionAnswering` on a segment without padding (which transformers' softmax would include).
+    It is the mean of two cross-entropies, each with a softmax over the segment's tokens. sum / weight equals the loss
+    of transformers' `BertForQuestionAnswering` for a segment without padding, which transformers' softmax would
+    include.
 
     Args:
       logits: [R, L, 2] of any float dtype, for the first and for the last token; computed in float32.
       segment_ids: [R, L] int32, k + 1 at the tokens of segment k.
-      spans: [R, S, 2] int32, the slots in the row of segment k's first and last token of its answer.
-      weights: [R, S] float32; 0 leaves a segment out of value and gradient, even if its logits are not finite.
+      spans: [R, S, 2] int32, the slots of the first and last token of segment k's answer.
+      weights: [R, S] float32. A weight of 0 excludes a segment from value and gradient, even if its logits are not
+        finite.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
@@ -133,7 +140,10 @@ def span_cross_entropy(
 
 
 def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Computes the squared difference; sum / weight equals torch's `MSELoss`. All [...], computed in float32.
+    """Computes the squared difference; sum / weight equals torch's `MSELoss`.
+
+    Args:
+      logits, targets, weights: [...]; computed in float32.
 
     Returns:
       loss_sum, weight_sum: float32 scalars.
@@ -143,16 +153,16 @@ def squared_error(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> 
 
 
 def step_scales(weights: jax.Array) -> jax.Array:
-    """Returns the factors of a step's losses of T tasks, from the weights of labels in all of its windows.
+    """Returns the factors that scale a step's losses of T tasks.
 
     Args:
-      weights: float32 [..., T + 1]. Each window has the summed weights of its labels for each task, and 1. Where there
-        is no window, all are 0.
+      weights: float32 [..., T + 1]. For each window of the step: the sum of its labels' weights for each task, and 1.
+        A place without a window has zeros.
 
     Returns:
       float32 [..., T + 1]. Column t is the share of windows that have labels of task t, divided by the sum of their
-      weights; 0 for a window that has none. So the task's summed loss becomes its mean, times that share. The last
-      column is 1 / N for N windows, which adds up to 1 over the step, however windows lie in microbatches and devices.
+      weights; 0 for a window that has none. With it the task's summed loss becomes its mean, times that share. The last
+      column is 1 / N for N windows. It adds up to 1 over the step, however windows lie in microbatches and on devices.
     """
     axes = tuple(range(weights.ndim - 1))
     counts = jnp.sum(weights > 0, axis=axes)  # windows with labels of each task, and all of them

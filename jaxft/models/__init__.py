@@ -1,1 +1,1 @@
-"""Holds the model families, a folder each, and opens the models that runs start from; knows no task."""
+"""Holds the model families, one folder each, and opens the models that runs start from. Knows no task."""

@@ -15,7 +15,7 @@ def make_new_config(config: Settings, model_type: str, vocab_size: int) -> dict[
     """Returns the config.json of the new model of `model_type` that `config.model.sizes` describes.
 
     Raises:
-      UserError: there are no new models of this type, or `config.model.sizes` has a field that it doesn't know.
+      UserError: there are no new models of this type, or `config.model.sizes` has a field that the type does not know.
     """
     if model_type not in NEW_MODEL_TYPES:
         raise UserError(
@@ -33,7 +33,7 @@ def make_new_config(config: Settings, model_type: str, vocab_size: int) -> dict[
 def describe_new_model(config: Settings) -> dict[str, Any]:
     """Returns the config.json of the new model that `config.model.checkpoint` names, without training a tokenizer.
 
-    Its vocabulary is therefore the largest that the tokenizer may have, `config.model.vocab_size`.
+    Its vocabulary therefore has the largest size that the tokenizer may have, `config.model.vocab_size`.
     """
     model_type = config.model.checkpoint.removeprefix(NEW)
     return make_new_config(config, model_type, config.model.vocab_size)
@@ -43,7 +43,7 @@ def make_new_model(config: Settings, texts: Iterable[str]) -> tuple[dict[str, An
     """Returns the config.json of a new model, and its tokenizer, which is trained on `texts`.
 
     Raises:
-      UserError: `config.model` asks for anything but a GPT-2 that is initialized at random.
+      UserError: `config.model` is not a GPT-2 with random initial weights.
     """
     model = config.model
     if model.checkpoint != f"{NEW}gpt2" or model.init != "scratch":

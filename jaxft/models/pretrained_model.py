@@ -1,4 +1,4 @@
-"""Opens the model that a run starts from, without its weights, and resolves the run's settings to its sizes."""
+"""Opens the model that a run starts from, without its weights, and resolves its sizes under the run's settings."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,11 +23,11 @@ class PretrainedModel:
     """A pretrained checkpoint's folder, its config.json and its tokenizer.
 
     Attributes:
-      address: of the checkpoint, as `config.model.checkpoint` names it.
-      folder: holds the weights; None for a new model, which has none.
-      hf_config: the config.json. It counts added tokens, though the weights have no rows for them.
-      tokenizer: knows added tokens.
-      added_token_count: the tokens of `config.data.added_tokens` that the tokenizer did not have before.
+      address: the checkpoint's address, as in `config.model.checkpoint`.
+      folder: the folder of the weights; None for a new model, which has none.
+      hf_config: the config.json. Its vocabulary includes added tokens, although the weights have no rows for them.
+      tokenizer: the tokenizer, with added tokens.
+      added_token_count: the number of tokens in `config.data.added_tokens` that the tokenizer did not have before.
     """
 
     address: str
@@ -44,12 +44,12 @@ def open_pretrained_model(
 
     Args:
       config: the run's settings.
-      texts: returns the training texts, which the tokenizer of a new model is trained on.
-      reads_words: texts come split into words.
-      supported: model types that the task can be trained on.
+      texts: returns the training texts, to train the tokenizer of a new model.
+      reads_words: whether texts come split into words.
+      supported: the model types that the task supports.
 
     Raises:
-      UserError: the checkpoint is not there, is damaged, or does not fit the task or its rows.
+      UserError: the checkpoint is missing or damaged, or does not fit the task or its rows.
     """
     address = config.model.checkpoint
     if address.startswith(NEW):
@@ -76,9 +76,9 @@ def open_pretrained_model(
 
 
 def _ensure_padding_token(tokenizer: Any, address: str) -> None:
-    """Lets the end token pad, if the tokenizer has no padding token; `UserError` if it has neither.
+    """Pads with the end token if the tokenizer has no padding token; raises `UserError` if it has neither.
 
-    GPT-2's has none. Nothing reads padding, so that any token serves, and none has to be added.
+    GPT-2's tokenizer has no padding token. Nothing reads padding, so any token will do, and none has to be added.
     """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -91,7 +91,7 @@ def _ensure_padding_token(tokenizer: Any, address: str) -> None:
 def _read_fitting_sizes(
     config: Settings, hf_config: Mapping[str, Any], supported: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the sizes in a config.json; `UserError` if the model does not fit the task or its rows."""
+    """Returns the sizes in a config.json; raises `UserError` if the model does not fit the task or its rows."""
     address = config.model.checkpoint
     try:
         sizes = family_of(hf_config).config.read_sizes(hf_config)
@@ -114,8 +114,8 @@ def _read_fitting_sizes(
 def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains, without reading its weights, tokenizer or data.
 
-    The vocabulary of a new model is then the largest that its tokenizer may have. A "new:bert" is described too,
-    though it cannot be trained yet.
+    The vocabulary of a new model then has the largest size that its tokenizer may have. A "new:bert" is described too,
+    although it cannot be trained yet.
     """
     model = config.model
     if model.checkpoint.startswith(NEW):
@@ -129,16 +129,16 @@ def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dic
 def resolve_sizes(
     config: Settings, hf_config: Mapping[str, Any], platform: str | None = None
 ) -> dict[str, Any]:
-    """Returns what `registry.make_backbone` needs: the checkpoint's sizes under the run's settings.
+    """Returns the sizes that `registry.make_backbone` needs: the checkpoint's, changed by the run's settings.
 
     Args:
       config: the run's settings.
       hf_config: the checkpoint's config.json.
-      platform: "cpu", "gpu" or "tpu"; default this machine's.
+      platform: "cpu", "gpu" or "tpu"; default: this machine's.
 
     Returns:
-      The backbone's keyword arguments; its model type under "architecture"; the name of the implementation of
-      attention under "attention".
+      The backbone's keyword arguments, its model type as "architecture", and the name of the attention implementation
+      as "attention".
 
     Raises:
       UserError: the settings contradict each other on this platform.
@@ -166,10 +166,10 @@ def _choose_dtype(dtype: str, platform: str) -> str:
 
 
 def _choose_unroll(unroll: str, remat: str, platform: str) -> bool:
-    """Returns whether to unroll the scan over layers; "auto" does where that is quicker, on CPUs and GPUs.
+    """Returns whether to unroll the scan over layers; "auto" unrolls on CPUs and GPUs, where that is quicker.
 
-    XLA for CPUs merges computations that occur twice, and so undoes recomputing, but not inside a loop's body.
-    There remat saves memory only without unrolling, and `UserError` says so.
+    XLA:CPU merges computations that occur twice and so undoes remat, except inside the body of a loop. On CPUs remat
+    therefore saves memory only without unrolling. Remat with unroll "yes" raises `UserError` there.
     """
     undoes_remat = platform == "cpu" and remat != "none"
     if undoes_remat and unroll == "yes":
@@ -182,7 +182,7 @@ def _choose_unroll(unroll: str, remat: str, platform: str) -> bool:
 
 
 def resolve_head_dropout(config: Settings, hf_config: Mapping[str, Any]) -> float:
-    """Returns the dropout rate before a task's head: the setting, or the checkpoint's."""
+    """Returns the dropout rate before a task's head: `config.model.dropout`, or if unset the checkpoint's rate."""
     if config.model.dropout is not None:
         return config.model.dropout
     return family_of(hf_config).config.read_classifier_dropout(hf_config)

@@ -24,8 +24,8 @@ class Family:
     Attributes:
       network: the backbone's class; `config.read_sizes` returns its keyword arguments.
       config: the module that reads and writes the family's config.json.
-      table: maps its parameters to the tensors of checkpoints.
-      is_causal: a position sees only those before it, so that only the last one has read all of the text.
+      table: maps the network's parameters to the tensors of checkpoints.
+      is_causal: whether a position sees only positions up to itself, so that only the last one sees the entire text.
     """
 
     network: type[nnx.Module]
@@ -52,11 +52,17 @@ def family_of(hf_config: Mapping[str, Any]) -> Family:
 
 
 def is_causal(sizes: Mapping[str, Any]) -> bool:
-    """Returns whether positions of the backbone of `sizes` see only those before them."""
+    """Returns whether the backbone of `sizes` is causal: a position sees only positions up to itself."""
     return FAMILIES[sizes.get("architecture", "bert")].is_causal
 
 
 def make_backbone(sizes: Mapping[str, Any], *, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
-    """Makes the backbone of `sizes`: its keyword arguments and its `architecture` (default "bert")."""
+    """Makes a backbone.
+
+    Args:
+      sizes: the backbone's keyword arguments, and its model type as "architecture" (default "bert").
+      rngs: the random numbers for its parameters.
+      options: more keyword arguments of the backbone.
+    """
     arguments = {name: value for name, value in sizes.items() if name != "architecture"}
     return FAMILIES[sizes.get("architecture", "bert")].network(**arguments, **options, rngs=rngs)

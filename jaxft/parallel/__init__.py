@@ -1,1 +1,1 @@
-"""Runs on several processes and devices: joining processes, their heartbeat, the mesh and matrix products over it."""
+"""Runs on several processes and devices: joins and watches processes, makes the mesh, multiplies matrices over it."""

@@ -1,4 +1,4 @@
-"""Tells the other processes that this one lives, ends it if another is lost, and passes on SIGTERM; in two threads."""
+"""Runs a heartbeat in two threads: signals that this process lives, ends it if another is lost, passes on SIGTERM."""
 
 import contextlib
 import ctypes
@@ -18,25 +18,25 @@ from jaxft.errors import EXIT_PREEMPTED
 from jaxft.parallel import processes
 from jaxft.parallel.jax_internals import global_state
 
-_heartbeat: "Heartbeat | None" = None  # of this process, once `start` has been called
-_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)  # of a signal, in C
+_heartbeat: "Heartbeat | None" = None  # this process's heartbeat, once `start` has been called
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)  # the type of a signal handler in C
 
 
 def start(timeout: float) -> "Heartbeat":
-    """Starts and returns the heartbeat of this process; `timeout` in seconds, as the flag --peer_timeout."""
+    """Starts and returns this process's heartbeat; `timeout` is in seconds, from the flag --peer_timeout."""
     global _heartbeat
     _heartbeat = Heartbeat(timeout)
     return _heartbeat
 
 
 def on_sigterm() -> Callable[[], bool]:
-    """Catches SIGTERM from now on, and returns a function that says whether any process has received one.
+    """Catches SIGTERM from now on, and returns a function that says whether any process has received it.
 
-    To be called in the main thread. The result is to be called once a step; it becomes true at the same call in all
-    processes.
+    Call `on_sigterm` in the main thread, and the returned function once a step. The function returns True from the same
+    call on in all processes.
     """
-    received: list[bool] = []  # a handler must not wait for a lock
-    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
+    received: list[bool] = []  # a list, because a handler must not wait for a lock
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         signal.signal(signal.SIGTERM, lambda *_: received.append(True))
     if _heartbeat is None:
         return lambda: bool(received)
@@ -44,23 +44,23 @@ def on_sigterm() -> Callable[[], bool]:
 
 
 def exit_now(code: int) -> NoReturn:
-    """Ends this process at once; at the regular exit of Python, jax would wait for the other processes."""
+    """Ends this process at once. At Python's regular exit, jax would wait for the other processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 class Heartbeat:
-    """The threads of one process that watch the others.
+    """The threads of one process that watch the other processes.
 
-    One thread writes a beat to jax's store at each interval and reads the others' beats. A process counts as lost if
-    it has written no new beat for `timeout` seconds. The other thread waits on a connection to process 0, which breaks
-    at once if process 0 ends.
+    One thread writes a beat to jax's store at each interval, and reads the beats of the other processes. A process
+    counts as lost if it has written no new beat for `timeout` seconds. The other thread waits on a connection to
+    process 0, which breaks at once if process 0 ends.
 
-    After a SIGTERM, all processes have to stop at the same step. A process that received the signal writes so to the
-    store. Then each process writes how often it has asked whether to stop, and holds its next question back until all
-    have written theirs. All stop at the question after the highest of these numbers. jax's own
-    `reached_preemption_sync_point` does the same, but orbax also calls it, and sets its count of steps wrong.
+    After a SIGTERM, all processes must stop at the same step. A process that received the signal reports it in the
+    store. Then each process writes how often it has asked whether to stop, and delays its next question until all have
+    written their numbers. All processes stop at the question after the highest number. jax's own
+    `reached_preemption_sync_point` does the same, but orbax also calls it and so makes its count of steps wrong.
 
     Args:
         timeout: seconds without a sign of life after which a process counts as lost.
@@ -74,7 +74,7 @@ class Heartbeat:
         self._received_sigterm: list[bool] = []
         self._stop_lock = threading.Lock()
         if not processes.is_main_process():
-            self._on_abort = _HANDLER(self._handle_abort)  # kept, since C holds only its address
+            self._on_abort = _HANDLER(self._handle_abort)  # kept, because C holds only its address
             libc = ctypes.CDLL(None)
             libc.signal.argtypes = [ctypes.c_int, _HANDLER]
             libc.signal(signal.SIGABRT, self._on_abort)
@@ -103,7 +103,7 @@ class Heartbeat:
         return must_stop
 
     def close(self) -> None:
-        """Ends the threads; to be called in all processes."""
+        """Ends the threads. Call it in all processes."""
         self._ended.set()
         self._wake.set()
         if processes.is_main_process():
@@ -112,24 +112,26 @@ class Heartbeat:
             thread.join()
 
     def await_verdict(self) -> None:
-        """Waits as long as the threads need to find out which other process is lost; returns if none is."""
+        """Waits until the threads would have found a lost process and ended this one; returns if none is lost."""
         time.sleep(self._timeout + 3 * self._interval)
 
     def leave(self, code: int, reason: str) -> NoReturn:
-        """Ends this process with exit code `code`, and tells the others `reason`, which ends them."""
+        """Ends this process with exit code `code`, and sends `reason` to the other processes, which ends them too."""
         self._leaving.set()
         with contextlib.suppress(Exception):  # process 0 may be gone
             processes.put_key(f"jaxft/failed/{processes.index()}", [code, reason])
         if processes.is_main_process():
-            time.sleep(3 * self._interval)  # the others read it from this process
+            time.sleep(3 * self._interval)  # the other processes read the key from this process
         exit_now(code)
 
     def _beat_until_ended(self) -> None:
-        last_beats: dict[int, tuple[Any, float]] = {}  # by process: its last beat, and when it was new
+        last_beats: dict[
+            int, tuple[Any, float]
+        ] = {}  # by process: its last beat, and the time when it was new
         for beat in itertools.count():
             try:
                 self._exchange_signs(beat, last_beats)
-            except Exception as error:  # of the store: process 0 is gone, or the run is over
+            except Exception as error:  # raised by the store: process 0 is gone, or the run is over
                 reason = str(error).strip().partition("\n")[0][:200]
                 self._stop_for_lost(f"process 0 ({self._hosts[0]}) cannot be reached ({reason})")
             self._wake.wait(self._interval)
@@ -138,7 +140,7 @@ class Heartbeat:
                 return
 
     def _wait_on_main(self) -> None:
-        """Waits on a connection to process 0, which breaks at once if it ends. (jax then aborts: `_handle_abort`.)"""
+        """Waits on a connection to process 0, which breaks if process 0 ends; jax then aborts, see `_handle_abort`."""
         while True:
             try:
                 global_state.client.blocking_key_value_get("jaxft/over", processes.PATIENCE_MS)
@@ -149,10 +151,10 @@ class Heartbeat:
                     return
 
     def _handle_abort(self, _signal: int) -> None:
-        """Ends this process as `_wait_on_main` does if jax aborts it for the end of process 0; else the abort goes on.
+        """Ends this process like `_wait_on_main` if jax aborts because process 0 has ended; else lets it abort.
 
-        jax's client aborts as soon as it cannot reach process 0. It does so in a thread of C++, and offers no callback
-        in Python. A failed check of XLA's aborts too, of which process 0 knows nothing.
+        jax's client aborts as soon as it cannot reach process 0. It does so in a C++ thread and offers no callback in
+        Python. A failed check in XLA aborts too, and has nothing to do with process 0.
         """
         host, _, port = global_state.coordinator_address.rpartition(":")
         try:
@@ -161,7 +163,7 @@ class Heartbeat:
             self._stop_for_lost(f"process 0 ({self._hosts[0]}) has ended")
 
     def _exchange_signs(self, beat: int, last_beats: dict[int, tuple[Any, float]]) -> None:
-        """Writes this process's `beat`; ends the process if another has failed or is lost; passes on SIGTERM."""
+        """Writes this process's `beat`, ends the process if another has failed or is lost, and passes on SIGTERM."""
         processes.put_key(f"jaxft/beat/{processes.index()}", beat)
         for process, (code, reason) in processes.read_keys("jaxft/failed").items():
             if process != processes.index():
@@ -189,16 +191,16 @@ class Heartbeat:
             self._stop_at = max(processes.read_keys("jaxft/asked").values()) + 1
 
     def _stop_for_lost(self, event: str) -> None:
-        """Ends this process because another is lost; `event` says which, and how that was noticed."""
+        """Ends this process because another is lost. `event` names it and says how the loss was noticed."""
         advice = "the same command in every process goes on from the last checkpoint"
         self._stop(EXIT_PREEMPTED, f"{event} and counts as lost; {advice}")
 
     def _stop(self, code: int, reason: str) -> None:
-        """Ends this process with exit code `code`, once, unless it is ending already."""
+        """Ends this process with exit code `code`, unless it is already ending."""
         with self._stop_lock:  # both threads may call this
             if self._ended.is_set() or self._leaving.is_set():
                 return
             print(f"error: process {processes.index()} stops: {reason}", file=sys.stderr, flush=True)
             if processes.is_main_process():
-                time.sleep(2 * self._interval)  # the others read it in the store, which this process keeps
+                time.sleep(2 * self._interval)  # the other processes read the store, which this process keeps
             exit_now(code)

@@ -1,7 +1,7 @@
-"""Imports what jax has no public name for; no other module imports `jax._src`.
+"""Imports the objects that have no public name in jax. No other module imports `jax._src`.
 
 `global_state` holds the client of jax's coordination service. `ClusterEnv` detects clusters.
-`backends_are_initialized` says whether jax uses its devices already. jax 0.7 to 0.12 have all three.
+`backends_are_initialized` says whether jax already uses its devices. jax 0.7 to 0.12 have all three.
 """
 
 from jax._src.clusters import ClusterEnv

@@ -1,4 +1,4 @@
-"""Joins the processes of a run, by flags or as a TPU slice, Slurm or Kubernetes describes them."""
+"""Joins the processes of a run, from flags or from the environment of a TPU slice, Slurm or Kubernetes."""
 
 import argparse
 import os
@@ -12,27 +12,27 @@ from jaxft.parallel import rendezvous
 from jaxft.parallel.jax_internals import ClusterEnv, backends_are_initialized
 
 EXPLICIT_FLAGS = ("coordinator", "num_processes", "process_id")
-# Every pod of Kubernetes has variables that name the cluster. Only pods of an indexed job or a TPU slice have these.
+# Every Kubernetes pod has variables that name the cluster. Only pods of an indexed job or a TPU slice have these.
 JOB_VARIABLES = {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"}
 
 
 class Launch(NamedTuple):
     """The place of this process among the processes of its run."""
 
-    coordinator: str  # address of process 0, "HOST:PORT"
+    coordinator: str  # the address of process 0, "HOST:PORT"
     num_processes: int
     process_id: int
-    device_ids: list[int] | None  # of this process's devices on its host; None: all
+    device_ids: list[int] | None  # this process's devices on its host; None for all
 
 
 def join_processes(flags: argparse.Namespace) -> None:
-    """Waits for all processes and starts jax's coordination service; does nothing if there is only one process.
+    """Waits for all processes and starts jax's coordination service. Does nothing if there is only one process.
 
     Args:
-        flags: those of `jaxft.cli.flags.add_process_flags`.
+        flags: the flags of `jaxft.cli.flags.add_process_flags`.
 
     Raises:
-        UserError: a flag is wrong, or a process is missing; the message names it.
+        UserError: a flag is wrong, or a process is missing. The message names it.
     """
     is_explicit = _check_flags(flags)
     is_lone_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not JOB_VARIABLES & os.environ.keys()
@@ -58,15 +58,15 @@ def join_processes(flags: argparse.Namespace) -> None:
         local_device_ids=launch.device_ids,
         cluster_detection_method="deactivate",
         initialization_timeout=flags.start_timeout,
-        # `heartbeat` must notice a lost process before jax does, since only it names the process.
+        # `heartbeat` must notice a lost process before jax does, because only `heartbeat` names the process.
         heartbeat_timeout_seconds=flags.peer_timeout + 30,
     )
 
 
 def _detect_launch(timeout: int) -> Launch | None:
-    """Returns what jax detects of the cluster around this process.
+    """Returns this process's place in the cluster that jax detects.
 
-    None if jax knows no cluster here, or if this command runs within a program that already uses jax's devices.
+    Returns None if jax detects no cluster, or if this command runs in a program that already uses jax's devices.
     """
     if backends_are_initialized():
         return None
@@ -97,13 +97,13 @@ def _detect_launch(timeout: int) -> Launch | None:
 
 
 def _all_gpus_of_slurm() -> list[int] | None:
-    """Returns all GPUs of the node if Slurm runs one task there, for jax would take only the first; else None."""
+    """Returns all GPUs of the node if Slurm runs one task on it, because jax would use only the first; else None."""
     tasks, gpus = os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""), os.environ.get("SLURM_GPUS_ON_NODE", "")
     return list(range(int(gpus))) if re.fullmatch(r"1(\(x\d+\))?", tasks) and gpus.isdecimal() else None
 
 
 def _check_flags(flags: argparse.Namespace) -> bool:
-    """Returns whether the flags say which process this is; raises `UserError` if they do so incompletely or wrongly."""
+    """Returns whether the flags say which process this is. Raises `UserError` if they are incomplete or wrong."""
     for name in ("start_timeout", "peer_timeout"):
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} {getattr(flags, name)}: expected 1 second or more")

@@ -1,4 +1,4 @@
-"""Makes the device mesh and lays arrays over it; rules by parameter path say how each parameter is split."""
+"""Makes the device mesh and shards arrays over it; rules by parameter path say how each parameter is split."""
 
 import dataclasses
 import re
@@ -14,9 +14,10 @@ from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-BATCH_SPEC = PartitionSpec(("data", "fsdp"))  # of the rows of a batch
+BATCH_SPEC = PartitionSpec(("data", "fsdp"))  # splits the rows of a batch
 
-# The first pattern that matches counts. An entry is of an array's last axes; stacked layers have one more in front.
+# The first pattern that matches counts. Entries describe the last axes of an array; stacked layers have one more axis
+# in front.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(query|key|value|up)/kernel$", ("fsdp", "tensor")),
     (r"(output|down)/kernel$", ("tensor", "fsdp")),
@@ -32,8 +33,8 @@ def make_mesh(config: Settings, devices: Sequence[jax.Device] | None = None) -> 
     """Makes the mesh of `config.mesh`.
 
     Args:
-        config: a run's settings. At most one axis of `config.mesh` may be -1: it takes the devices that are left.
-        devices: those to lay it over; default `jax.devices()`.
+        config: the run's settings. At most one axis of `config.mesh` may be -1: it takes the remaining devices.
+        devices: the mesh's devices; default `jax.devices()`.
 
     Raises:
         UserError: the sizes do not fit the number of devices.
@@ -60,24 +61,24 @@ def make_mesh(config: Settings, devices: Sequence[jax.Device] | None = None) -> 
 
 
 def arrange_devices(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
-    """Returns the devices in an array of `sizes`.
+    """Returns the devices in an array of shape `sizes`.
 
-    Neighbours in the array are neighbours in a TPU slice, as far as its wires allow. Other devices keep their order.
+    Neighbours in the array are neighbours in a TPU slice, as far as its links allow. Other devices keep their order.
     """
     try:
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    except (NotImplementedError, ValueError, AssertionError):  # slices that jax doesn't know how to cut
+    except (NotImplementedError, ValueError, AssertionError):  # slices that jax cannot split
         return np.asarray(devices).reshape(sizes)
 
 
 def describe_local_devices() -> dict[str, str]:
-    """Returns number and kind of this process's devices, as a fact for `processes.assert_same`."""
+    """Returns the number and kind of this process's devices, as a fact for `processes.assert_same`."""
     devices = jax.local_devices()
     return {"devices": f"{len(devices)} x {devices[0].device_kind}"}
 
 
 def check_rows(mesh: Mesh, rows: int, key: str) -> None:
-    """Raises `UserError` if `rows` do not divide over the mesh's batch axes; `key` names the setting."""
+    """Raises `UserError` if the mesh's batch axes do not divide `rows`; `key` names the setting."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if rows % ways:
         raise UserError(
@@ -86,7 +87,7 @@ def check_rows(mesh: Mesh, rows: int, key: str) -> None:
 
 
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """Returns how the parameter `name` is split; leaves out axes of the mesh that do not divide its dimension."""
+    """Returns how the parameter `name` is split. Mesh axes that do not divide their dimension are left out."""
     return PartitionSpec(
         *(
             axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
@@ -96,19 +97,19 @@ def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
 
 
 def _axes_by_rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
-    """Returns the mesh axis that `RULES` name for each dimension of parameter `name`, whether or not it divides it."""
+    """Returns the mesh axis in `RULES` for each dimension of parameter `name`, even if it does not divide it."""
     axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
     axes = axes[-len(shape) :] if shape else ()
     return (None,) * (len(shape) - len(axes)) + tuple(axes)
 
 
 def describe_unsharded(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, num_heads: int) -> str | None:
-    """Returns a sentence on what `RULES` and attention would split but the mesh doesn't divide; None if nothing.
+    """Returns a sentence about the dimensions that should be split but that the mesh does not divide; None if none.
 
     Args:
-        abstract: parameters by path.
+        abstract: the parameters by path, which `RULES` split.
         mesh: the mesh.
-        num_heads: heads of attention, which the axis `tensor` splits.
+        num_heads: the number of attention heads, which the axis `tensor` splits.
     """
     reasons = [
         f"{axis} {mesh.shape[axis]} doesn't divide {size:,} of {name}"
@@ -124,7 +125,7 @@ def describe_unsharded(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, nu
 
 
 def parameter_shardings(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Returns the shardings of parameters, a flat dict by path, by `RULES`."""
+    """Returns the shardings of parameters by path, which follow from `RULES`."""
     return {
         name: NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh)) for name, leaf in abstract.items()
     }
@@ -133,7 +134,7 @@ def parameter_shardings(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -
 def with_shardings(abstract: Any, mesh: Mesh) -> Any:
     """Returns an abstract train state with shardings.
 
-    A leaf under a parameter's path is split as the parameter; every device holds the others in full.
+    A leaf under a parameter's path is split like the parameter. Every device holds each other leaf in full.
     """
 
     def place_leaf(path, leaf):
@@ -145,26 +146,26 @@ def with_shardings(abstract: Any, mesh: Mesh) -> Any:
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
-    """Returns which of a batch's `rows` this process's devices hold, ascending; with one process, all of them."""
+    """Returns which of a batch's `rows` this process's devices hold, ascending. With one process, these are all."""
     slices = NamedSharding(mesh, BATCH_SPEC).addressable_devices_indices_map((rows,)).values()
     return np.unique(np.concatenate([np.arange(rows)[device_slice] for device_slice in slices]))
 
 
 def place_batch(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Places a host batch on the devices, its rows split over the mesh; each process passes its `local_rows`."""
-    with jax.transfer_guard_host_to_device("allow"):  # the training loop forbids transfers that are not meant
+    """Places a host batch on the devices and splits its rows over the mesh. Each process passes its `local_rows`."""
+    with jax.transfer_guard_host_to_device("allow"):  # the training loop forbids unintended transfers
         return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH_SPEC), arrays)
 
 
 def put_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Places a host array, which all processes have, on the devices as `sharding` splits it."""
+    """Places a host array, which all processes have, on the devices with `sharding`."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def replicate_locally(tree: Any, mesh: Mesh) -> Any:
-    """Returns `tree` with each array in full on a device of this process; to be called in all processes."""
+    """Returns `tree` with each array in full on a device of this process. Call it in all processes."""
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         return tree
     replicated = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)

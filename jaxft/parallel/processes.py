@@ -1,10 +1,10 @@
 """Lets the processes of one run exchange JSON values and check that they agree.
 
-Every process runs the same program and calls these functions in the same order. The values travel through the
-key-value store of jax's coordination service, which process 0 keeps. Unlike collectives, the store works before there
-are devices, has timeouts, compiles nothing and is safe in a thread. jax has no public name for its client.
-In a run of one process, each function returns at once. `launch_detection` joins the processes of a run; `heartbeat`
-ends them with each other.
+Every process runs the same program and calls these functions in the same order. The values go through the key-value
+store of jax's coordination service, which process 0 keeps. Unlike collectives, the store works before there are
+devices, has timeouts, compiles nothing and is safe in threads. jax has no public name for its client. In a run of one
+process, each function returns at once. `launch_detection` joins the processes of a run. `heartbeat` ends all processes
+if one is lost.
 """
 
 import itertools
@@ -39,7 +39,7 @@ def count() -> int:
 
 
 def is_main_process() -> bool:
-    """Returns whether this process prints and writes for all of them."""
+    """Returns whether this process prints and writes for all processes."""
     return index() == 0
 
 
@@ -50,7 +50,7 @@ def log(line: str) -> None:
 
 
 def broadcast(value: Any) -> Any:
-    """Returns process 0's `value`, a JSON value, in all processes."""
+    """Returns process 0's `value`, a JSON value, to all processes."""
     if count() == 1:
         return value
     key = f"jaxft/first/{next(_exchange_numbers)}"
@@ -60,7 +60,7 @@ def broadcast(value: Any) -> Any:
 
 
 def gather(value: Any) -> list[Any]:
-    """Returns the `value`, a JSON value, of each process, in the order of their numbers."""
+    """Returns the `value`, a JSON value, of each process, in the order of process numbers."""
     if count() == 1:
         return [value]
     folder = f"jaxft/gather/{next(_exchange_numbers)}"
@@ -70,12 +70,13 @@ def gather(value: Any) -> list[Any]:
 
 
 def gather_by_shard(local_values: Mapping[int, Any]) -> list[Any]:
-    """Returns the values of all shards, in order, of which each process has some.
+    """Returns the values of all shards, in the order of shards.
 
-    Where several processes have a value of one shard, this process's comes first, then that of the lowest number.
+    If several processes have a value for the same shard, this process's value is taken, or else the value of the
+    process with the lowest number.
 
     Args:
-        local_values: JSON values of this process, by the number of their shard, from 0.
+        local_values: this process's JSON values by shard number, from 0.
     """
     pairs = list(local_values.items())
     values: dict[int, Any] = {}
@@ -86,7 +87,7 @@ def gather_by_shard(local_values: Mapping[int, Any]) -> list[Any]:
 
 
 def any_process(flags: np.ndarray) -> np.ndarray:
-    """Returns, for each of `flags`, whether it is set in any process; bool `[N]`, with the same N in all processes."""
+    """Returns for each flag whether it is set in any process; bool `[N]`, with the same N in all processes."""
     if count() == 1:
         return flags
     packed = gather(np.packbits(flags).tobytes().hex())
@@ -95,7 +96,7 @@ def any_process(flags: np.ndarray) -> np.ndarray:
 
 
 def run_on_all(action: Callable[[], Result]) -> Result:
-    """Returns the result of `action`; raises an exception in all processes if it fails in one."""
+    """Returns the result of `action`. Raises an exception in all processes if `action` fails in one."""
     if count() == 1:
         return action()
     result = caught = None
@@ -113,7 +114,11 @@ def run_on_all(action: Callable[[], Result]) -> Result:
 
 
 def assert_same(facts: Mapping[str, Any]) -> None:
-    """Raises `UserError` in all processes if the `facts` of one, JSON values by name, differ from process 0's."""
+    """Raises `UserError` in all processes if the `facts` of any process differ from those of process 0.
+
+    Args:
+        facts: JSON values by name.
+    """
     if count() == 1:
         return
     local_facts, host = json.loads(json.dumps(facts)), socket.gethostname()
@@ -137,7 +142,7 @@ def assert_same(facts: Mapping[str, Any]) -> None:
 
 
 def _abbreviate(value: Any) -> str:
-    """Returns `repr(value)`, and only the beginning of a hash, of which nobody reads more."""
+    """Returns `repr(value)`, but only the beginning of a hash, because nobody reads more."""
     text = repr(value)
     return f"{text[:13]}...'" if re.fullmatch(r"'[0-9a-f]{64}'", text) else text
 
@@ -147,8 +152,8 @@ def command_to_start(process: int, words: Sequence[str] | None = None) -> str:
 
     Args:
         process: its number.
-        words: a command line of any process of the run; default this process's. If it has no `--process_id`, because
-            every host runs the same command, it comes back as it is.
+        words: the command line of any process of the run; default: this process's. If it has no `--process_id`, because
+            every host runs the same command, it is returned unchanged.
     """
     words = list(sys.orig_argv if words is None else words)
     for place, word in enumerate(words):
@@ -160,16 +165,16 @@ def command_to_start(process: int, words: Sequence[str] | None = None) -> str:
 
 
 def fails_alone(error: BaseException) -> bool:
-    """Returns whether `error` may be in this process only, so that it can finish nothing together with the others."""
+    """Returns whether `error` may be only in this process, which then can finish nothing with the other processes."""
     return count() > 1 and not isinstance(error, Preempted | NonFiniteLoss)
 
 
 def put_key(key: str, value: Any) -> None:
-    """Sets a key of the store, which may exist, to a JSON value."""
+    """Sets a key of the store to a JSON value; the key may exist already."""
     global_state.client.key_value_set(key, json.dumps(value), allow_overwrite=True)
 
 
 def read_keys(folder: str) -> dict[int, Any]:
-    """Returns the values under `folder`, by the number of the process that their keys end with."""
+    """Returns the values under `folder` by process number, the end of their keys."""
     pairs = global_state.client.key_value_dir_get(folder + "/")
     return {int(key.rpartition("/")[2]): json.loads(value) for key, value in pairs}

@@ -1,7 +1,7 @@
-"""Waits until all processes of a run have started and names those that are missing; jax would abort instead.
+"""Waits until all processes of a run have started, and names missing processes; jax would abort instead.
 
-Process 0 listens at a TCP address. Every other process sends it one line of JSON, `[number, count, host]`, and gets one
-line back when all have come: `null`, or what is wrong.
+Process 0 listens at a TCP address. Every other process sends it one line of JSON, `[number, count, host]`. When all
+have sent theirs, each receives one line: `null`, or an error message.
 """
 
 import json
@@ -16,16 +16,16 @@ RETRY_S = 0.5
 
 
 def wait_for_all(address: str, count: int, index: int, timeout: float) -> None:
-    """Returns, in all of `count` processes, when all have called it.
+    """Waits until all processes have called it.
 
     Args:
-        address: where process 0 listens, "HOST:PORT".
+        address: the address where process 0 listens, "HOST:PORT".
         count: the number of processes.
         index: the number of this process.
-        timeout: seconds to wait for the others.
+        timeout: the seconds to wait for the other processes.
 
     Raises:
-        UserError: the time has passed, or two processes have the same number; raised in all that have come.
+        UserError: the time is over, or two processes have the same number. It is raised in all processes that called.
     """
     deadline = time.monotonic() + timeout
     if index == 0:
@@ -35,7 +35,7 @@ def wait_for_all(address: str, count: int, index: int, timeout: float) -> None:
 
 
 def _receive_all(address: str, count: int, timeout: float, deadline: float) -> None:
-    """Waits, in process 0, for a line of every other process, and answers all of them."""
+    """Waits in process 0 for a line from every other process, and answers all of them."""
     port = int(address.rpartition(":")[2])
     try:
         both_ips = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
@@ -55,10 +55,10 @@ def _receive_all(address: str, count: int, timeout: float, deadline: float) -> N
                 caller.settimeout(5)
                 index, caller_count, caller_host = json.loads(caller.makefile().readline())
             except TimeoutError:
-                if time.monotonic() < deadline:  # a caller that says nothing
+                if time.monotonic() < deadline:  # a caller that sends nothing
                     continue
                 problem = _name_missing(address, count, set(range(1, count)) - arrivals.keys(), timeout)
-            except (OSError, ValueError):  # no process of ours
+            except (OSError, ValueError):  # not a process of this run
                 continue
             else:
                 if caller_count != count:
@@ -74,7 +74,7 @@ def _receive_all(address: str, count: int, timeout: float, deadline: float) -> N
             with caller:
                 try:
                     caller.sendall(json.dumps(problem).encode() + b"\n")
-                except OSError:  # it has gone again, which jax's start will find out
+                except OSError:  # the caller is gone; jax's start will notice that
                     pass
     if problem:
         raise UserError(f"process 0: {problem}")
@@ -91,14 +91,14 @@ def _name_missing(address: str, count: int, missing: set[int], timeout: float) -
 
 
 def _report_to_main(address: str, count: int, index: int, timeout: float, deadline: float) -> None:
-    """Sends this process's line to process 0, again and again until it listens, and waits for its answer."""
+    """Sends this process's line to process 0, repeatedly until it listens, and waits for its answer."""
     host, _, port = address.rpartition(":")
     reason = "no answer"
     while (seconds_left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds_left) as connection:
                 connection.sendall(json.dumps([index, count, socket.gethostname()]).encode() + b"\n")
-                connection.settimeout(seconds_left + 10)  # process 0 may have begun to wait later
+                connection.settimeout(seconds_left + 10)  # process 0 may have started to wait later
                 answer = connection.makefile().readline()
         except OSError as error:
             reason = error.strerror or str(error)

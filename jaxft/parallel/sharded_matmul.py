@@ -1,9 +1,9 @@
-"""Multiplies activations in rows with kernels that are split over devices: FSDP and tensor parallelism.
+"""Multiplies rows of activations with kernels that are split over devices: FSDP and tensor parallelism.
 
-Kernels are gathered for each product and their gradients reduce-scattered (ZeRO, Rajbhandari et al. 2020, stage 3).
-Over the tensor axis activations are added up once for two products, a widening and a narrowing one (Megatron-LM,
-Shoeybi et al. 2019). Left to itself, XLA gathers and scatters over all of a TPU slice by all-reduces, which send twice
-the bytes or more, and moves heads between the devices of a tensor axis.
+Kernels are gathered for each product, and their gradients are reduce-scattered (ZeRO, Rajbhandari et al. 2020, stage
+3). Over the tensor axis, activations are summed once for two products, a widening and a narrowing one (Megatron-LM,
+Shoeybi et al. 2019). By default XLA gathers and scatters over an entire TPU slice by all-reduces, which send twice the
+bytes or more, and moves heads between the devices of a tensor axis.
 """
 
 import functools
@@ -14,9 +14,10 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# By platform, the most devices for which XLA leaves an exchange among all as it is: on v5e:2x4 it did, on 4x4 not.
+# The largest number of devices, by platform, for which XLA does not change an exchange among all of them. On v5e:2x4 it
+# did not change it, on 4x4 it did.
 ONE_STAGE = {"tpu": 8}
-# The name of results in rematerialisation policies, which do not see how results are computed.
+# The name of products for remat policies, which do not see how results are computed.
 PRODUCT = "product"
 
 
@@ -24,9 +25,10 @@ class ActivationLayout(NamedTuple):
     """The layout of activations `[N, D]` over devices, and how kernels are gathered for products with them.
 
     Attributes:
-      sharding: of activations. It splits N over some axes of the mesh; kernels are split over the last of these too.
-      regathers: whether the backward pass gathers kernels again. Otherwise XLA, if it has both passes in one
-        computation, holds entire kernels from the forward to the backward pass. (On CPU it cannot be kept from it.)
+      sharding: the sharding of activations. It splits N over some axes of the mesh. The last of these also splits
+        kernels.
+      regathers: whether the backward pass gathers kernels again. If not, and both passes are in one computation, XLA
+        holds entire kernels from the forward to the backward pass. (On CPU nothing can prevent that.)
     """
 
     sharding: NamedSharding
@@ -38,9 +40,9 @@ class _ProductLayout(NamedTuple):
 
     Attributes:
       mesh: the devices.
-      rows: the axes of the mesh that x's rows are split over.
-      fsdp: the one of these that kernels' `fsdp_dimension` is split over, or None.
-      tensor: the axis that kernels' other dimension is split over, or None.
+      rows: the axes of the mesh that split x's rows.
+      fsdp: the one of these axes that splits the kernels' `fsdp_dimension`, or None.
+      tensor: the axis that splits the kernels' other dimension, or None.
       fsdp_dimension: 0 or 1.
       regathers: as in `ActivationLayout`.
     """
@@ -54,35 +56,38 @@ class _ProductLayout(NamedTuple):
 
     @property
     def kernel(self) -> PartitionSpec:
-        """The partition of kernels."""
+        """Returns the partition of kernels."""
         if self.fsdp_dimension == 1:
             return PartitionSpec(self.tensor, self.fsdp)
         return PartitionSpec(self.fsdp, self.tensor)
 
     @property
     def x(self) -> PartitionSpec:
-        """The partition of x."""
+        """Returns the partition of x."""
         return PartitionSpec(self.rows, self.tensor if self.fsdp_dimension == 1 else None)
 
     @property
     def product(self) -> PartitionSpec:
-        """The partition of products."""
+        """Returns the partition of products."""
         return PartitionSpec(self.rows, self.tensor if self.fsdp_dimension == 0 else None)
 
 
 def sharded_matmul(
     x: jax.Array, kernels: Sequence[jax.Array], layout: ActivationLayout | None, fsdp_dimension: int
 ) -> list[jax.Array]:
-    """Returns `x [N, in] @ kernel [in, out]`, `[N, out]`, for each kernel.
+    """Returns `x @ kernel` for each kernel.
 
-    What devices send is in x's dtype. An axis of the mesh that does not divide a dimension does not split it.
+    Devices send numbers in x's dtype. An axis of the mesh that does not divide a dimension does not split it.
 
     Args:
-      x: `[N, in]`; where nothing is split `[..., in]`.
-      kernels: all of one shape, in x's dtype.
-      layout: how x lies over devices, which divide N; None on one device.
-      fsdp_dimension: the kernels' dimension that is split for FSDP. The other one is split over the tensor axis: with 0
-        that splits the products' columns, with 1 it splits x's.
+      x: `[N, in]`, or `[..., in]` if nothing is split.
+      kernels: `[in, out]`, all of the same shape, in x's dtype.
+      layout: the layout of x over devices, which divide N; None on one device.
+      fsdp_dimension: the dimension of kernels that FSDP splits. The tensor axis splits the other dimension, and with it
+        the columns of the products (for an fsdp_dimension of 0) or of x (for 1).
+
+    Returns:
+      `[N, out]` for each kernel.
     """
     product_layout = None if layout is None else _find_layout(kernels[0].shape, layout, fsdp_dimension)
     if product_layout is None:
@@ -94,16 +99,16 @@ def sharded_matmul(
 
 
 def gather_shards(shard: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
-    """Under `shard_map`, concatenates the shards of all devices along `axis` by their first dimension."""
+    """Concatenates, under `shard_map`, the shards of all devices along `axis` in their first dimension."""
     for groups in _exchange_stages(axis, mesh):
         shard = jax.lax.all_gather(shard, axis, axis=0, tiled=True, axis_index_groups=groups)
     return shard
 
 
 def scatter_sum(array: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
-    """Under `shard_map`, sums arrays over the devices along `axis` and returns this device's shard of the sum.
+    """Sums, under `shard_map`, arrays over the devices along `axis`, and returns this device's shard of the sum.
 
-    Shards are taken by the first dimension.
+    Shards split the first dimension.
     """
     for groups in reversed(_exchange_stages(axis, mesh)):
         array = jax.lax.psum_scatter(array, axis, scatter_dimension=0, tiled=True, axis_index_groups=groups)
@@ -113,8 +118,8 @@ def scatter_sum(array: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
 def _exchange_stages(axis: str, mesh: Mesh) -> list[list[list[int]] | None]:
     """Returns the groups of devices that exchange shards in each stage of a gather; None for all devices.
 
-    In the first of two stages neighbours exchange, in the second the devices with the same place among neighbours. A
-    device sends as many bytes as in one exchange among all.
+    In the first of two stages neighbours exchange shards. In the second, devices that have the same place among their
+    neighbours do. A device sends as many bytes as in one exchange among all devices.
     """
     ways, platform = mesh.shape[axis], mesh.devices.flat[0].platform
     inner = next(n for n in range(int(ways**0.5), 0, -1) if ways % n == 0)
@@ -127,7 +132,7 @@ def _exchange_stages(axis: str, mesh: Mesh) -> list[list[list[int]] | None]:
 def _find_layout(
     kernel_shape: tuple[int, ...], layout: ActivationLayout, fsdp_dimension: int
 ) -> _ProductLayout | None:
-    """Returns the layout of products with kernels of a shape; None if nothing splits the kernels."""
+    """Returns the layout of products with kernels of `kernel_shape`; None if nothing splits the kernels."""
     mesh, axes = layout.sharding.mesh, layout.sharding.spec[0]
     [other] = set(mesh.axis_names) - set(axes)
 
@@ -143,7 +148,7 @@ def _find_layout(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _multiply(x, kernels, layout):
-    """Multiplies x with each kernel. The gradient is written by hand, so that XLA does not choose what devices send."""
+    """Multiplies x with each kernel. A hand-written gradient decides what devices send; else XLA would."""
 
     def multiply_on_device(x, kernels):
         products = [x @ _gather_kernel(kernel, layout) for kernel in kernels]
@@ -172,7 +177,7 @@ def _multiply_backward(layout, residuals, gradients):
         return d_x, [differentiate_kernel(x, gradient) for gradient in gradients]
 
     def differentiate_kernel(x, gradient):
-        # Of kernels split by columns the transpose is computed, to scatter it by rows; see `_gather_kernel`.
+        # For kernels that are split by columns the transpose is computed and scattered by rows; see `_gather_kernel`.
         is_transposed = layout.fsdp_dimension == 1
         d_kernel = gradient.T @ x if is_transposed else x.T @ gradient
         if layout.fsdp:
@@ -189,10 +194,10 @@ _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 def _gather_kernel(kernel: jax.Array, layout: _ProductLayout) -> jax.Array:
-    """Under `shard_map`, gathers a kernel of which this device has a shard.
+    """Gathers, under `shard_map`, a kernel of which this device has a shard.
 
-    It gathers rows, of the kernel or of its transpose: TPU's compiler has scattered columns by summing everything on
-    each device.
+    It gathers rows of the kernel or of its transpose. To scatter columns, TPU's compiler summed everything on each
+    device.
     """
     if layout.fsdp is None:
         return kernel
@@ -203,5 +208,5 @@ def _gather_kernel(kernel: jax.Array, layout: _ProductLayout) -> jax.Array:
 
 def _on_each_device(function: Callable, layout: _ProductLayout, in_specs, out_specs) -> Callable:
     """Returns `function` under `shard_map`."""
-    # The check cannot tell scatters from sums that are the same on all devices of an axis.
+    # The check cannot distinguish scatters from sums that are the same on all devices of an axis.
     return jax.shard_map(function, mesh=layout.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -1,4 +1,4 @@
-"""Chooses the attention implementation of a run."""
+"""Chooses a run's attention implementation."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from jaxft.errors import UserError
 from jaxft.layers.attention.limits import KERNELS_WITH_DROPOUT, find_obstacle
 
 PLATFORM_KERNELS = {"tpu": "splash", "gpu": "flash"}
-# The shortest rows for which "auto" takes a kernel. Flash's is measured (H100, rows of 64 to 1,024), splash's a guess.
+# The shortest rows for which "auto" chooses a kernel. Flash's length is measured (H100, rows of 64 to 1,024 slots);
+# splash's is a guess.
 MIN_KERNEL_LENGTHS = {"splash": 512, "flash": 64}
 
 
@@ -20,8 +21,8 @@ def choose_attention(requested: str, length: int, sizes: Mapping[str, Any], plat
     Args:
       requested: `config.model.attention`. "auto" means the platform's kernel if rows have at least
         `MIN_KERNEL_LENGTHS` slots and the kernel can compute them, else "dense".
-      length: slots of a row.
-      sizes: the backbone's, with `dtype` and `attention_dropout`.
+      length: the number of slots in a row.
+      sizes: the backbone's sizes, including `dtype` and `attention_dropout`.
       platform: "cpu", "gpu" or "tpu".
 
     Raises:
@@ -43,9 +44,9 @@ def choose_attention(requested: str, length: int, sizes: Mapping[str, Any], plat
 
 
 def _gpu_runs_flash() -> bool:
-    """Returns whether this machine's GPU is NVIDIA's, of compute capability 8.0 (Ampere) or later.
+    """Returns whether this machine has an NVIDIA GPU of compute capability 8.0 (Ampere) or later.
 
-    On AMD's GPUs the capability is a name, such as gfx942.
+    AMD GPUs report a name, such as gfx942, as their capability.
     """
     capability = getattr(jax.devices()[0], "compute_capability", "")
     return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0

@@ -1,4 +1,4 @@
-"""Multi-head attention within segments, by matrix products that run on every platform."""
+"""Computes multi-head attention within segments by matrix products, which run on every platform."""
 
 import functools
 import math
@@ -26,16 +26,18 @@ def dense_attention(
 ) -> jax.Array:
     """Computes multi-head scaled dot-product attention within segments (Vaswani et al., 2017, equation 1).
 
-    A position sees the positions of its row with the same segment id; if causal, only those up to itself. Padding,
-    segment 0, sees padding: its output is finite, and nothing else sees it. Scores and softmax are float32.
+    A position sees the positions of its row that have the same segment id; if causal, only those up to itself. Padding
+    is segment 0. It sees only padding, so its output is finite, and no other segment sees it. Scores and softmax are
+    float32.
 
     Args:
-      q, k, v: flat `[R * L, D]`, with the heads next to each other in D.
+      q, k, v: flat `[R * L, D]`; the heads are next to each other in D.
       segment_ids: int32 `[R, L]`.
       num_heads: H, which divides D.
       causal: whether later positions are hidden.
-      rate, seed, site: dropout of the weights, indexed `[R, H, L, L]` by (row, head, query, key); see `apply_dropout`.
-      first_head: the number of the first of these heads, if other devices have those before it.
+      rate, seed, site: dropout of the attention weights, `[R, H, L, L]` by (row, head, query, key); see
+        `apply_dropout`.
+      first_head: the global number of the first head here, if other devices compute the heads before it.
 
     Returns:
       `[R * L, D]` in q's dtype.
@@ -60,16 +62,19 @@ def dense_in_blocks(
     site: int | jax.Array = 0,
     first_head: int | jax.Array = 0,
 ) -> jax.Array:
-    """Computes `dense_attention` of rows whose segments mostly stay within blocks of `block_length` slots.
+    """Computes `dense_attention` for rows whose segments mostly stay within blocks of `block_length` slots.
 
-    The numbers are the same, dropout included, but a row in blocks takes only `block_length / L` of the scores.
+    The result is the same, dropout included. A row in blocks needs only `block_length / L` of the scores.
 
     Args:
-      block_length: divides L.
-      whole_row_period: segments may cross blocks only in every `whole_row_period`-th row, from the first on, which is
-        computed whole; 0 if they cross in no row. If these rows are a microbatch, of fewer rows than the period, more
-        of them may be computed whole.
+      block_length: the slots of a block; divides L.
+      whole_row_period: segments may cross blocks only in every `whole_row_period`-th row, counted from the first. These
+        rows are computed whole. 0 means that no segment crosses blocks. If the rows are a microbatch with fewer rows
+        than the period, more of them may be computed whole.
       others: as in `dense_attention`.
+
+    Returns:
+      `[R * L, D]` in q's dtype.
     """
     rows, length = segment_ids.shape
     pieces = RowPieces.of_entire_rows(rows, length)
@@ -89,7 +94,7 @@ def dense_in_blocks(
         return attend(q, k, v, segment_ids.reshape(-1, block_length), pieces.cut_into_blocks(block_length))
 
     def split_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Splits `[R * L, ...]` into every `period`-th row, and the other rows, flat."""
+        """Splits `[R * L, ...]` into every `period`-th row and the other rows, both flat."""
         x = x.reshape(-1, period, length, *x.shape[1:])
         return x[:, 0].reshape(-1, *x.shape[3:]), x[:, 1:].reshape(-1, *x.shape[3:])
 
@@ -105,12 +110,12 @@ def dense_in_blocks(
 
 
 class RowPieces(NamedTuple):
-    """N pieces of rows, and where they lie in a batch.
+    """The places of N pieces of rows in a batch.
 
     Attributes:
       row: uint32 `[N]`, the row of each piece.
-      first: uint32 `[N]`, the slot of the row where the piece begins.
-      row_length: the slots of an entire row.
+      first: uint32 `[N]`, the slot where each piece begins in its row.
+      row_length: the number of slots in an entire row.
     """
 
     row: np.ndarray
@@ -119,17 +124,17 @@ class RowPieces(NamedTuple):
 
     @classmethod
     def of_entire_rows(cls, rows: int, length: int) -> "RowPieces":
-        """Returns a piece for each row."""
+        """Returns one piece for each of `rows` rows of `length` slots."""
         return cls(np.arange(rows, dtype=np.uint32), np.zeros(rows, np.uint32), length)
 
     def cut_into_blocks(self, block_length: int) -> "RowPieces":
-        """Cuts entire rows into blocks, row after row."""
+        """Cuts entire rows into blocks of `block_length` slots, row after row."""
         count = self.row_length // block_length
         first = np.tile(np.arange(count, dtype=np.uint32) * block_length, len(self.row))
         return RowPieces(np.repeat(self.row, count), first.astype(np.uint32), self.row_length)
 
     def split(self, period: int) -> tuple["RowPieces", "RowPieces"]:
-        """Splits entire rows into every `period`-th row, and the others."""
+        """Splits entire rows into every `period`-th row and the other rows."""
         is_other = np.arange(len(self.row)) % period > 0
         return (
             RowPieces(self.row[~is_other], self.first[~is_other], self.row_length),
@@ -138,7 +143,7 @@ class RowPieces(NamedTuple):
 
 
 class _MaskPlace(NamedTuple):
-    """What the dropout mask of pieces' weights depends on, as traced arrays."""
+    """The traced arrays that the dropout mask of pieces' weights depends on."""
 
     seed: DropoutSeed | None
     site: jax.Array
@@ -150,7 +155,7 @@ class _MaskPlace(NamedTuple):
 def _attend_in_pieces(
     q, k, v, segment_ids, pieces: RowPieces, *, num_heads, causal, rate, seed, site, first_head
 ) -> jax.Array:
-    """Computes `dense_attention` of pieces of rows, segment_ids `[N, length of a piece]`."""
+    """Computes `dense_attention` for pieces of rows; segment_ids are `[N, length of a piece]`."""
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
     place = _MaskPlace(
@@ -167,7 +172,8 @@ def _attend_in_pieces(
 def _dense(q, k, v, segment_ids, place, num_heads, causal, rate, row_length):
     """Computes attention with a hand-written gradient, which keeps the weights before and after dropout.
 
-    The softmax is not normalized before it mixes the values: its output is scaled instead, L times fewer numbers.
+    The exponentials mix the values before they are normalized; the output is normalized instead, because it has fewer
+    numbers.
     """
     return _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_length)[0]
 
@@ -182,8 +188,8 @@ def _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_len
     if causal:
         visible &= jnp.tril(jnp.ones((length, length), bool))
     scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
-    # Every position sees at least itself, so the row's maximum is a real score and exp(min - max) is 0.
-    # The barriers keep XLA:CPU from computing the exponentials again for each of their uses.
+    # Every position sees at least itself. So each maximum is a real score, and exp(min - max) is 0.
+    # The barriers prevent XLA:CPU from computing the exponentials again for each use.
     powers = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
     normalizer = 1.0 / powers.sum(axis=-1).reshape(rows * num_heads, length, 1)
     powers = jax.lax.optimization_barrier(powers.astype(dtype))
@@ -200,8 +206,8 @@ def _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_len
 def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
     q, k, v, powers, kept, normalizer, mixed = residuals
     rows, dtype = q.shape[0] // num_heads, q.dtype
-    # With p = powers * normalizer the weights and p' = kept * normalizer those after dropout:
-    # dv = p'^T g and d(scores) = p' * (g v^T) - p * sum(g * mixed), the sum over a head's width.
+    # Let p = powers * normalizer be the weights, and p' = kept * normalizer the weights after dropout. Then
+    # dv = p'^T g, and d(scores) = p' * (g v^T) - p * sum(g * mixed), where the sum is over a head's width.
     inner = _split_heads((gradient.astype(jnp.float32) * mixed), rows, num_heads).sum(axis=-1, keepdims=True)
     scaled = _split_heads(gradient, rows, num_heads) * normalizer
     scaled = jax.lax.optimization_barrier(scaled.astype(dtype))
@@ -209,7 +215,7 @@ def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
     scores = jax.lax.optimization_barrier(scores.astype(dtype))
     width = q.shape[-1]
     dq = _batched_dot(scores, k, 2, 1) * width**-0.5
-    # These two come out transposed, [R * H, d, L]: on CPU twice as fast as the direct products.
+    # These two products are transposed, [R * H, d, L], because that is twice as fast on CPU.
     dk, dv = _batched_dot(q, scores, 1, 1), _batched_dot(scaled, kept, 1, 1)
     dk, dv = dk.swapaxes(1, 2), dv.swapaxes(1, 2)
     return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), None, None
@@ -221,9 +227,9 @@ _dense.defvjp(_dense_forward, _dense_backward)
 def _draw_weight_mask(
     place: _MaskPlace, shape: tuple[int, int, int, int], rate: float, row_length: int
 ) -> jax.Array:
-    """Draws which weights dropout keeps, boolean `[N, H, length, length]` of pieces.
+    """Draws which attention weights of pieces dropout keeps, boolean `[N, H, length, length]`.
 
-    The mask is a piece of that of entire rows' weights `[R, H, L, L]`, whatever pieces are computed.
+    The mask is always a part of the mask for entire rows, `[R, H, L, L]`. It does not depend on how rows are cut.
     """
     leading = shape[:3]
     head, query = (jax.lax.broadcasted_iota(jnp.uint32, leading, axis) for axis in (1, 2))

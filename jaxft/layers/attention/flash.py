@@ -1,4 +1,4 @@
-"""Flash attention within segments, with dropout, as Pallas kernels for one NVIDIA GPU."""
+"""Computes flash attention within segments, with dropout, by Pallas kernels for one NVIDIA GPU."""
 
 import functools
 import math
@@ -28,21 +28,24 @@ def flash_attention(
     rate: float = 0.0,
     interpret: bool = False,
 ) -> jax.Array:
-    """Computes `dense_attention`, its dropout mask included, holding a block of scores at a time.
+    """Computes `dense_attention`, with the same dropout mask, and holds one block of scores at a time.
 
-    It skips blocks of queries and keys that have no segment in common: time grows with the lengths of the segments,
-    not with the square of the row's. Forward and backward are those of Dao, 2023 (FlashAttention-2). They are written
-    here because cuDNN's and jax's kernels go through all blocks and cannot draw this mask.
+    The kernels skip blocks of queries and keys that have no segment in common. Time therefore grows with the lengths of
+    the segments and not with the square of the row's length. The forward and backward passes are FlashAttention-2's
+    (Dao, 2023). cuDNN's and jax's kernels would compute all blocks and cannot draw this mask.
 
     Args:
-      q, k, v: flat `[R * L, D]`, with the heads next to each other in D. L is a multiple of `FLASH_BLOCK`, and a head's
-        width a power of two.
+      q, k, v: flat `[R * L, D]`; the heads are next to each other in D. L is a multiple of `FLASH_BLOCK`, and the width
+        of a head is a power of two.
       segment_ids: int32 `[R, L]`.
       hashes: uint32 `[R, H, L]` from `hash_attention_weights`, to drop weights at `rate`; None for no dropout.
       num_heads: H.
       causal: whether later positions are hidden.
-      rate: of dropout.
-      interpret: computes it anywhere, slowly, for tests.
+      rate: the dropout rate.
+      interpret: runs the kernels on any platform, slowly, for tests.
+
+    Returns:
+      `[R * L, D]` in q's dtype.
     """
     return _flash(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret)
 
@@ -53,7 +56,7 @@ def _flash(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
 
 
 def _forward(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
-    """Computes attention, and the logarithm of each query's sum of exponentials for the backward pass."""
+    """Computes attention and, for the backward pass, the logarithm of each query's sum of exponentials."""
     grid = _Grid(q, segment_ids, num_heads, causal, rate, interpret)
     inputs = [*_query_inputs(grid, q, k, v), ("block_values", hashes)]
     out, log_total = grid.run(_forward_kernel, inputs, [("block", q.dtype), ("block_values", jnp.float32)])
@@ -61,7 +64,7 @@ def _forward(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
 
 
 def _backward(num_heads, causal, rate, interpret, residuals, gradient):
-    """Computes the gradient of queries in one kernel, those of keys and values in another."""
+    """Computes the gradient of queries in one kernel, and the gradients of keys and values in another."""
     q, k, v, segment_ids, hashes, out, log_total = residuals
     grid = _Grid(q, segment_ids, num_heads, causal, rate, interpret)
     inputs = [
@@ -91,21 +94,21 @@ _flash.defvjp(_forward, _backward)
 
 
 def _query_inputs(grid: "_Grid", q, k, v) -> list:
-    """Returns the first inputs of both kernels that go through the keys of a block of queries."""
+    """Returns the first inputs of the two kernels that loop over the keys of a block of queries."""
     ranges = grid.block_ranges(over_keys=True)
     return [("range", ranges), ("block", q), ("row", k), ("row", v), ("ids", grid.segment_ids)]
 
 
 class _Kind(NamedTuple):
-    """An array's shape, and what the programs of a kernel see of it."""
+    """The shape of an array, and the piece of it that each program of a kernel sees."""
 
     array_shape: tuple[int, ...]
-    seen_shape: tuple[int | None, ...]  # what one program sees; None for an axis that it does not have
-    index: Callable  # which of these a program sees, by its block, head and row
+    seen_shape: tuple[int | None, ...]  # the piece that one program sees; None drops an axis
+    index: Callable  # maps a program's block, head and row to the index of its piece
 
 
 class _Grid:
-    """A program for each block of positions of each head of each row, and what the programs see of arrays."""
+    """The programs of a kernel, one for each block of positions, head and row, and the pieces of arrays they see."""
 
     def __init__(self, q, segment_ids, num_heads: int, causal: bool, rate: float, interpret: bool):
         self.rows, self.length = segment_ids.shape
@@ -115,7 +118,7 @@ class _Grid:
         self.shape = (length // block, num_heads, rows)
         flat, values = (rows, length, num_heads * width), (rows, num_heads, length)
         self.kinds = {
-            # Vectors of the program's block, or of its entire row, for its head.
+            # A vector for each position of the program's block, or of its entire row, for its head.
             "block": _Kind(flat, (None, block, width), lambda i, h, r: (r, i, h)),
             "row": _Kind(flat, (None, length, width), lambda i, h, r: (r, 0, h)),
             # A number for each position of the block, or of the row, for its head.
@@ -131,11 +134,12 @@ class _Grid:
         """Runs `kernel` on all programs.
 
         Args:
-          inputs: (kind, array) pairs; one whose array is None is left out.
+          kernel: called with a reference for each input and output, and `grid`.
+          inputs: (kind, array) pairs; pairs whose array is None are left out.
           outputs: (kind, dtype) pairs.
 
         Returns:
-          An array for each output; those of kind "block" are flat, `[R * L, D]`.
+          An array for each output; arrays of kind "block" are flat, `[R * L, D]`.
         """
         inputs = [(kind, x) for kind, x in inputs if x is not None]
         results = pl.pallas_call(
@@ -157,11 +161,16 @@ class _Grid:
         return pl.BlockSpec(self.kinds[kind].seen_shape, self.kinds[kind].index)
 
     def block_ranges(self, *, over_keys: bool) -> jax.Array:
-        """Returns the blocks that each block has a segment in common with, int32 `[R, L / block, 2]`: first and end.
+        """Returns the range of blocks that each block has a segment in common with.
 
-        over_keys: whether they are the keys that a block of queries sees, or the queries that see a block of keys.
+        Args:
+          over_keys: True for the blocks of keys that a block of queries sees; False for the blocks of queries that see
+            a block of keys.
+
+        Returns:
+          int32 `[R, L / block, 2]`: the first block, and the end.
         """
-        # Padding comes after all segments. With the largest id it lets a row's ids ascend.
+        # Padding comes after all segments. It gets the largest id, so that the ids of a row ascend.
         ids = jnp.where(self.segment_ids > 0, self.segment_ids, jnp.iinfo(jnp.int32).max)
         ids = ids.reshape(self.rows, -1, FLASH_BLOCK)
         least, largest = ids.min(axis=-1), ids.max(axis=-1)
@@ -175,11 +184,11 @@ class _Grid:
         return jnp.stack([first, end], axis=-1).astype(jnp.int32)
 
     def scale(self, products: jax.Array) -> jax.Array:
-        """Scales products of queries and keys to scores that are exponents of two."""
+        """Scales products of queries and keys to scores, which are exponents of two."""
         return products * (self.width**-0.5 * math.log2(math.e))
 
     def visible(self, query_ids, key_ids, first_query, first_key) -> jax.Array:
-        """Returns which keys queries see, boolean `[queries, keys]`."""
+        """Returns which keys each query sees, boolean `[queries, keys]`."""
         seen = query_ids[:, None] == key_ids[None, :]
         if self.causal:
             place = jnp.arange(FLASH_BLOCK)
@@ -187,7 +196,7 @@ class _Grid:
         return seen
 
     def dropout_factors(self, hashes, first_key) -> jax.Array:
-        """Returns the factors of weights `[queries, keys]`: 0 for those that are dropped."""
+        """Returns the dropout factors of attention weights, `[queries, keys]`: 0 for a weight that is dropped."""
         keys = (first_key + jnp.arange(FLASH_BLOCK)).astype(jnp.uint32)
         return jnp.where(
             draw_from_hashes(hashes[:, None], keys[None, :], self.rate), 1.0 / (1.0 - self.rate), 0.0
@@ -200,7 +209,7 @@ def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
 
 
 def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, grid: _Grid):
-    """Mixes values for a block of queries, with running maxima and sums over blocks of keys."""
+    """Computes attention for a block of queries, with running maxima and sums over blocks of keys."""
     *hash_ref, out_ref, log_total_ref = refs
     block = FLASH_BLOCK
     first_query = pl.program_id(0) * block
@@ -213,7 +222,7 @@ def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, grid: _Grid)
         scores = grid.scale(_dot(q, k_ref[keys, :], 1, 1))
         seen = grid.visible(query_ids, ids_ref[keys], first_query, index * block)
         scores = jnp.where(seen, scores, HIDDEN)
-        # Until a query sees a key, weights of hidden scores are summed; its first real score sets them to 0.
+        # Until a query sees a key, the weights of hidden scores add up. The query's first real score sets the sum to 0.
         new_top = jnp.maximum(top, scores.max(axis=1))
         shrink, powers = jnp.exp2(top - new_top), jnp.exp2(scores - new_top[:, None])
         total = total * shrink + powers.sum(axis=1)
@@ -235,7 +244,7 @@ def _forward_kernel(range_ref, q_ref, k_ref, v_ref, ids_ref, *refs, grid: _Grid)
 def _queries_kernel(
     range_ref, q_ref, k_ref, v_ref, ids_ref, out_ref, gradient_ref, log_total_ref, *refs, grid: _Grid
 ):
-    """Computes the gradient of a block of queries, and the products of output and gradient that it needs."""
+    """Computes the gradient of a block of queries, and the sums over output times gradient that it needs."""
     *hash_ref, dq_ref, inner_ref = refs
     block = FLASH_BLOCK
     first_query = pl.program_id(0) * block
@@ -274,7 +283,7 @@ def _keys_kernel(
         dk, dv = carry
         queries = pl.ds(index * block, block)
         q, gradient = q_ref[queries, :], gradient_ref[queries, :]
-        # All are transposed, [keys, queries], as the products that follow need them.
+        # All matrices are transposed, [keys, queries], because the next products need them so.
         seen = grid.visible(ids_ref[queries], key_ids, index * block, first_key).T
         scores = grid.scale(_dot(k, q, 1, 1))
         weights = jnp.where(seen, jnp.exp2(scores - log_total_ref[queries][None, :]), 0.0)

@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 
 KERNELS_WITH_DROPOUT = ("flash",)
-LANES = 128  # of a TPU's vector registers
-FLASH_BLOCK = 64  # queries and keys that flash takes at a time: the quickest of 32, 64 and 128 on an H100
+LANES = 128  # the lanes of a TPU's vector registers
+FLASH_BLOCK = 64  # the queries or keys of one flash block: the quickest of 32, 64 and 128 on an H100
 
 
 def find_obstacle(kernel: str, *, length: int, head_width: int, dtype: jnp.dtype) -> str | None:
-    """Returns why a kernel cannot compute rows of `length` and heads of `head_width` in `dtype`; None if it can.
+    """Returns why a kernel cannot compute rows of `length` slots and heads of `head_width` in `dtype`; None if it can.
 
-    Source for splash: the checks of jax 0.10.2 in splash_attention_kernel.py.
+    Splash's limits are the checks in splash_attention_kernel.py of jax 0.10.2.
     """
     if kernel == "splash":
         return f"takes rows of a multiple of {LANES}, not {length}" if length % LANES else None

@@ -1,4 +1,4 @@
-"""Makes a backbone's attention function: an implementation, laid over the devices of a mesh."""
+"""Makes a backbone's attention function: runs an attention implementation on the devices of a mesh."""
 
 import functools
 from typing import Protocol
@@ -36,14 +36,14 @@ class Attention(Protocol):
 def make_attention(name: str, mesh: Mesh, *, block_length: int = 0, whole_row_period: int = 0) -> Attention:
     """Returns an attention function over the devices of `mesh`.
 
-    Each device computes its own rows, and its own heads if `tensor` divides them (if not, all heads). Dense attention
-    computes what a kernel cannot, such as the short rows of a batch in length buckets.
+    Each device computes its own rows. It computes its own heads if the mesh's `tensor` axis divides their number, else
+    all heads. Dense attention computes the batches that a kernel cannot, such as short rows of a length bucket.
 
     Args:
       name: "dense", or a kernel of `KERNELS`.
       mesh: the devices.
-      block_length, whole_row_period: what is known of the rows' segments, see `dense_in_blocks`; a block_length of 0
-        for nothing. Only dense attention makes use of it.
+      block_length, whole_row_period: where segments may cross blocks, see `dense_in_blocks`; a block_length of 0 if
+        that is unknown. Only dense attention uses them.
     """
     dense = dense_attention
     if block_length:
@@ -68,7 +68,7 @@ def make_attention(name: str, mesh: Mesh, *, block_length: int = 0, whole_row_pe
 
         def attend_on_device(q, k, v, segment_ids, seed, site):
             options, first_head = {"num_heads": device_heads, "causal": causal}, 0
-            if seed is not None:  # masks are those of the same rows and heads on one device
+            if seed is not None:  # rows and heads get the same masks as on one device
                 row = jax.lax.axis_index(BATCH_SPEC[0]) * len(segment_ids)
                 seed = seed._replace(first_row=seed.first_row + row)
                 first_head = jax.lax.axis_index("tensor") * device_heads if splits_heads else 0
@@ -89,7 +89,7 @@ def make_attention(name: str, mesh: Mesh, *, block_length: int = 0, whole_row_pe
             mesh=mesh,
             in_specs=(activations, activations, activations, BATCH_SPEC, replicated, replicated),
             out_specs=activations,
-            check_vma=False,  # Pallas kernels do not declare over which axes their results vary
+            check_vma=False,  # Pallas kernels do not declare the axes over which their results vary
         )
         return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
 
@@ -107,7 +107,7 @@ def _flash(
     causal: bool = False,
     rate: float = 0.0,
 ) -> jax.Array:
-    """Calls `flash_attention`, whose module it imports late: that is slow, and needed on GPUs only."""
+    """Calls `flash_attention`. Imports its module late, because the import is slow and only GPUs need it."""
     from jaxft.layers.attention.flash import flash_attention
 
     return flash_attention(q, k, v, segment_ids, hashes, num_heads=num_heads, causal=causal, rate=rate)

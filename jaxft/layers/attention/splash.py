@@ -1,4 +1,4 @@
-"""Attention by the splash kernel of jax, for TPUs."""
+"""Computes attention by jax's splash kernel, for TPUs."""
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +18,21 @@ def splash_attention(
 ) -> jax.Array:
     """Computes `dense_attention` without dropout by the splash kernel of jax's Pallas library, for one TPU core.
 
-    A flash attention (Dao et al., 2022): scores are held a block at a time, forward and backward, so memory grows
-    with L and not with its square. If causal, it skips blocks above the diagonal. It does not skip blocks between two
-    segments: time grows with the square of L however a row is packed.
+    Splash is a flash attention (Dao et al., 2022). It holds one block of scores at a time, forward and backward, so
+    memory grows with L and not with its square. If causal, it skips blocks above the diagonal. It does not skip blocks
+    between two segments: time grows with the square of L, however a row is packed.
 
-    L is a multiple of 128. Heads may have any width in jax 0.10.2, but a TPU holds and multiplies them in lanes of
-    128: heads of 64 take the memory and time of heads of 128.
+    L must be a multiple of 128. In jax 0.10.2 heads may have any width. A TPU holds and multiplies them in lanes of
+    128, so heads of 64 need the memory and time of heads of 128.
 
     Args:
-      interpret: computes it anywhere, slowly, for tests.
+      interpret: runs the kernel on any platform, slowly, for tests.
       others: as in `dense_attention`.
+
+    Returns:
+      `[R * L, D]` in q's dtype.
     """
-    # Imported late: it is slow, and needed on TPUs only.
+    # Imported late, because the import is slow and only TPUs need it.
     from jax.experimental.pallas.ops.tpu import splash_attention as library
 
     rows, length = segment_ids.shape

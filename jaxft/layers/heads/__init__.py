@@ -1,1 +1,1 @@
-"""Models of a task: a backbone and the head that turns its hidden states into the task's outputs."""
+"""Holds the models of tasks: a backbone, and the head that turns its hidden states into a task's outputs."""

@@ -8,7 +8,7 @@ from jaxft.layers.inputs import Inputs
 
 
 class LanguageModel(nnx.Module):
-    """A causal `backbone`, called like `GPT2`, whose `compute_logits` scores the vocabulary."""
+    """A causal language model: a backbone called like `GPT2`, whose `compute_logits` scores the vocabulary."""
 
     def __init__(self, backbone: nnx.Module):
         self.backbone = backbone

@@ -1,4 +1,4 @@
-"""A linear-chain CRF over words: its head, its likelihood, and its best paths."""
+"""Defines a linear-chain CRF over words: its head, its likelihood and its best paths."""
 
 import functools
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from flax import nnx
 
 from jaxft.layers.linear import Linear
 
-# Of `find_best_paths`: how many streams of words are scanned at once, and how many words of each a scan takes.
+# `find_best_paths` scans this many streams of words at once, and this many words of each stream in one scan.
 _STREAMS, _STRETCH = 256, 64
 
 
 class Chain(NamedTuple):
     """Scores of neighbouring labels, float32 arrays of jax or numpy.
 
-    A score of -inf, or far below 0, forbids a label there.
+    A score of -inf, or far below 0, forbids the label or the transition.
 
     Attributes:
-      transitions: `[C, C]`, from label to label.
-      start: `[C]`, of a sentence's first label.
-      end: `[C]`, of its last label.
+      transitions: `[C, C]`, the scores from label to label.
+      start: `[C]`, the scores of a sentence's first label.
+      end: `[C]`, the scores of its last label.
     """
 
     transitions: jax.Array | np.ndarray
@@ -34,7 +34,7 @@ class Chain(NamedTuple):
 class CRFHead(Linear):
     """A linear layer for the emissions, and the scores of a `Chain`.
 
-    New scores are 0. With these, likelihood and best path are those of a softmax at each word.
+    New scores are 0. With scores of 0, likelihood and best path are the same as with a softmax at each word.
     """
 
     def __init__(self, in_features: int, out_features: int, *, initializer_range: float, rngs: nnx.Rngs):
@@ -51,33 +51,34 @@ class CRFHead(Linear):
 def negative_log_likelihood(
     emissions: jax.Array, labels: jax.Array, weights: jax.Array, segment_ids: jax.Array, chain: Chain
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns -log p(labels) summed over chains, and how many words they have; computed in float32.
+    """Returns -log p(labels) summed over chains, and the number of their words; computed in float32.
 
-    The words of a segment, where weights are above 0, are one chain, whatever lies between them. p is the exponential
-    of a label sequence's emissions, transitions, start and end scores, divided by the sum of that for all label
-    sequences, which the forward algorithm computes. Source: Lafferty et al. 2001; Sutton & McCallum 2012, section 4.1.
+    The words of a segment are its positions with a weight above 0. They are one chain, whatever lies between them. The
+    score of a label sequence is the sum of its emissions, transitions, start and end scores. p is the exponential of
+    this score, divided by the sum of the exponentials for all label sequences, which the forward algorithm computes.
+    Source: Lafferty et al. 2001; Sutton & McCallum 2012, section 4.1.
 
     Args:
       emissions: [R, L, C] of any float dtype.
       labels: [R, L] int32 in [0, C).
-      weights: [R, L] float32, 1 at words; 0 leaves a position out of value and gradient, even if its emissions are
-        not finite.
+      weights: [R, L] float32, 1 at words. A weight of 0 excludes a position from value and gradient, even if its
+        emissions are not finite.
       segment_ids: [R, L] int32.
       chain: finite scores.
 
     Returns:
-      loss_sum, weight_sum: float32 scalars. If all scores of the chain are 0 they are those of `cross_entropy`, so the
-      same learning rates suit both.
+      loss_sum, weight_sum: float32 scalars. If all scores of the chain are 0, they equal `cross_entropy`'s, so the
+      same learning rates suit both losses.
     """
     words = weights > 0
     emissions = jnp.where(words[..., None], emissions.astype(jnp.float32), 0.0)
-    # A constant for all labels of a word cancels. Without it sums stay small, and so does their rounding.
+    # A constant for all labels of a word cancels out. Without it, sums and their rounding errors stay small.
     emissions = jax.nn.log_softmax(emissions)
     previous, follows, followed = _find_neighbours(words, segment_ids)
     first, last = words & ~follows, words & ~followed
 
     num_labels = emissions.shape[-1]
-    # Products with one-hot labels instead of gathers: few labels, and their gradients are no scatters.
+    # Products with one-hot labels instead of gathers: labels are few, and the gradients need no scatter.
     gold = jax.nn.one_hot(labels, num_labels, dtype=jnp.float32)
     before = jax.nn.one_hot(jnp.take_along_axis(labels, previous, axis=1), num_labels, dtype=jnp.float32)
     scores = (
@@ -89,10 +90,10 @@ def negative_log_likelihood(
     path = jnp.sum(jnp.where(words[..., None], scores * gold, 0.0))
 
     def step(alpha, position):
-        # alpha [R, C]: by last label, the log of the sum over all label sequences up to this position.
+        # alpha [R, C]: for each last label, the log of the sum over all label sequences up to this position.
         emission, is_word, begins = position
         through = jax.nn.logsumexp(alpha[:, :, None] + chain.transitions, axis=1)
-        # A position that is no word keeps the state; a segment's first word replaces it by the start scores.
+        # A position without a word keeps the state. The first word of a segment starts from the start scores.
         alpha = jnp.where(is_word, emission + jnp.where(begins, chain.start, through), alpha)
         return alpha, alpha
 
@@ -107,12 +108,12 @@ def _find_neighbours(words: jax.Array, segment_ids: jax.Array) -> tuple[jax.Arra
     """Finds the neighbours of each word in its segment.
 
     Args:
-      words: bool [R, L], where words are.
+      words: bool [R, L], True at words.
       segment_ids: int32 [R, L].
 
     Returns:
-      The slot of the word before, int32 (0 if there is none); whether a word of the segment is before; and whether one
-      is after. All [R, L].
+      Three arrays [R, L]: the slot of the previous word, int32 (0 if there is none); whether the segment has a previous
+      word; and whether it has a next word.
     """
     length = words.shape[1]
     slot = jax.lax.broadcasted_iota(jnp.int32, words.shape, 1)
@@ -133,20 +134,20 @@ def find_best_paths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the best label sequence of each sentence, and the probability of each of its labels.
 
-    The algorithms are Viterbi's, and forward and backward sums (Rabiner 1989, section III): scans over words, in
-    float32 and scaled at each word, so that long sentences lose no precision. The function takes all words of a data
-    set at once, because the words of a sentence may come from several windows, and so from several batches. Sentences
-    are placed one after the other in `_STREAMS` streams, and each scan takes `_STRETCH` words of every stream: the two
-    programs of `compile_best_paths` serve all lengths.
+    The algorithms are Viterbi's and the forward-backward algorithm (Rabiner 1989, section III). They scan over words in
+    float32 and rescale at each word, so long sentences lose no precision. The function takes all words of a data set at
+    once, because the words of a sentence may come from several windows, and so from several batches. Sentences follow
+    each other in `_STREAMS` streams, and each scan takes `_STRETCH` words of every stream. So the two programs of
+    `compile_best_paths` serve all lengths.
 
     Args:
       emissions: float [W, C] of all words, sentence after sentence.
-      offsets: int [S + 1], where each sentence begins and the last ends.
-      chain: numpy arrays; scores may be -inf if every length keeps some label sequence.
+      offsets: int [S + 1], the begin of each sentence, and the end of the last.
+      chain: numpy arrays. Scores may be -inf if every length keeps some label sequence.
 
     Returns:
       labels: int32 [W].
-      probabilities: float32 [W], of each label, given all emissions of the sentence.
+      probabilities: float32 [W], the probability of each label under all emissions of its sentence.
     """
     count, num_labels = emissions.shape
     labels, probabilities = np.zeros(count, np.int32), np.zeros(count, np.float32)
@@ -166,7 +167,7 @@ def find_best_paths(
     )
 
     def to_streams(words: np.ndarray, *columns: np.ndarray) -> list[jax.Array]:
-        """Arranges words' values as [T, B, ...]; slots without a word get 0, or True in boolean columns."""
+        """Arranges the values of words as [T, B, ...]; a slot without a word gets 0, or True in boolean columns."""
         arrays = []
         for values in columns:
             array = np.full((_STRETCH, _STREAMS, *values.shape[1:]), values.dtype == bool, values.dtype)
@@ -194,7 +195,7 @@ def find_best_paths(
 
 @functools.cache
 def compile_best_paths(num_labels: int) -> tuple[Callable, Callable]:
-    """Compiles the two programs of `find_best_paths` for the default device of this process."""
+    """Compiles the two programs of `find_best_paths`, forward and backward, for this process's default device."""
 
     def scores(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*shape, num_labels), jnp.float32)
@@ -210,7 +211,7 @@ def compile_best_paths(num_labels: int) -> tuple[Callable, Callable]:
 
 
 def _first_carries(num_labels: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """Returns the first carries of `_forward` and `_backward`, whose values no sentence reads."""
+    """Returns the first carries of `_forward` and `_backward`. No sentence reads their values."""
     scores = np.zeros((_STREAMS, num_labels), np.float32)
     return (scores, scores), (scores, np.zeros(_STREAMS, np.int32))
 
@@ -219,13 +220,14 @@ def _forward(chain: Chain, carry, emissions: jax.Array, begins: jax.Array):
     """Scans a stretch forward.
 
     Args:
-      carry: the outputs for the word before, [B, C] each.
+      chain: the scores.
+      carry: the outputs for the previous word, [B, C] each.
       emissions: [T, B, C].
-      begins: bool [T, B], the first words of sentences.
+      begins: bool [T, B], True at the first words of sentences.
 
     Returns:
-      The carry, and two arrays [T, B, C]: for each word and label, up to a constant, the score of the best label
-      sequence that ends there, and the log of the sum over all of them.
+      The carry, and two arrays [T, B, C]. For each word and label they hold, up to a constant, the score of the best
+      label sequence that ends there, and the log of the sum over all such sequences.
     """
 
     def step(carry, word):
@@ -242,14 +244,15 @@ def _backward(chain: Chain, carry, emissions: jax.Array, ends: jax.Array, best: 
     """Scans a stretch backward, with the outputs of `_forward`.
 
     Args:
-      carry: for the word after, by its label the log of the sum over all label sequences from it on, [B, C]; and its
-        label on the best path, [B].
+      chain: the scores.
+      carry: for the next word: for each of its labels, the log of the sum over all label sequences from there on,
+        [B, C]; and its label on the best path, [B].
       emissions: [T, B, C].
-      ends: bool [T, B], the last words of sentences.
+      ends: bool [T, B], True at the last words of sentences.
       best, sums: [T, B, C], from `_forward`.
 
     Returns:
-      The carry; and each word's label on the best path, int32 [T, B], with its probability, float32 [T, B].
+      The carry, each word's label on the best path, int32 [T, B], and this label's probability, float32 [T, B].
     """
 
     def step(carry, word):
@@ -272,7 +275,7 @@ def _rescale(scores: jax.Array) -> jax.Array:
 
 def _log_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """Computes log(exp(a) @ exp(b)) for [B, C] and [C, C], up to a constant for each row of `a`."""
-    # Scaled so that the largest summand of a row is 1, and no row is lost to underflow.
+    # The largest summand of each row is scaled to 1, so no row is lost to underflow.
     scale = b.max(axis=1)
     scale = jnp.where(jnp.isfinite(scale), scale, 0.0)
     return jnp.log(

@@ -11,27 +11,29 @@ from jaxft.layers.inputs import Inputs
 
 
 class SharedBackbone:
-    """Stands for one backbone in the models of several tasks.
+    """Represents one backbone in the models of several tasks.
 
-    It computes hidden states once for the same inputs and dropout, and returns them to every model that asks.
+    It computes hidden states once for the same inputs and dropout, and returns them to every model that calls it.
     """
 
     def __init__(self, backbone: nnx.Module):
         self.backbone = backbone
         self.hidden_size = backbone.hidden_size
-        self._calls: list[tuple[tuple[jax.Array, ...], jax.Array]] = []  # each call's arrays, and its result
+        self._calls: list[
+            tuple[tuple[jax.Array, ...], jax.Array]
+        ] = []  # the arrays and the result of each call
 
     def __call__(
         self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
         """Returns the backbone's hidden states `[R, L, D]` at all positions.
 
-        output_mask is ignored: a task does not know which positions the other tasks read.
+        `output_mask` is ignored, because a task does not know which positions other tasks read.
         """
         del output_mask
         arrays = (*inputs, *(dropout or ()))
         for known, states in self._calls:
-            # Compares identities: traced arrays have no values to compare.
+            # Identities are compared, because traced arrays have no values.
             if len(known) == len(arrays) and all(a is b for a, b in zip(known, arrays, strict=True)):
                 return states
         states = self.backbone(inputs, dropout)
@@ -39,16 +41,16 @@ class SharedBackbone:
         return states
 
     def pool(self, x: jax.Array) -> jax.Array:
-        """Pools first tokens' hidden states by the backbone's pooler, `[..., D] -> [..., D]`."""
+        """Applies the backbone's pooler to the hidden states of first tokens, `[..., D] -> [..., D]`."""
         return self.backbone.pool(x)
 
 
 class MultiHead(nnx.Module):
-    """A backbone under the heads of several tasks, each at `head/NAME`; `task_model` returns a task's model.
+    """A backbone with the heads of several tasks, each at `head/NAME`. `task_model` returns a task's model.
 
     Args:
-      models: the model of each task, with `backbone` and `head`. Their backbones have one architecture; the first
-        with a pooler is kept for all, or else the first.
+      models: the model of each task, with `backbone` and `head`. Their backbones have the same architecture. The first
+        backbone with a pooler is kept for all tasks; if none has a pooler, the first backbone.
       uncertainty: whether to learn a log variance for each task, float32 `[T]` at `head/uncertainty`.
     """
 
@@ -65,9 +67,9 @@ class MultiHead(nnx.Module):
         self.task_models = nnx.Dict(models)
 
     def task_model(self, name: str, backbone: SharedBackbone) -> nnx.Module:
-        """Returns the model of one task over `backbone`.
+        """Returns the model of one task with `backbone` as its backbone.
 
-        It changes that model in place, so call it only in a traced function, which merged its modules anew.
+        It changes that model in place. So call it only in a traced function, whose modules were merged there.
         """
         model = self.task_models[name]
         model.backbone = backbone

@@ -25,19 +25,19 @@ class ScoreHead(nnx.Module):
 
 
 class SequenceClassifier(nnx.Module):
-    """A backbone, the pooled states of each segment, dropout, and one linear layer `head` that scores the segment.
+    """A sequence classifier: a backbone, pooling of each segment's states, dropout, and a linear layer `head`.
 
     Args:
-      backbone: called like `Bert`, with its width in `hidden_size`, and `pool` if it has a pooler.
+      backbone: called like `Bert`; has its width in `hidden_size`, and a method `pool` if it has a pooler.
       num_labels: C.
       pool: how a segment's states become one vector.
-        "pooler": the backbone's tanh layer over the first state, as in transformers' BertForSequenceClassification.
+        "pooler": the backbone's tanh layer on the first state, as in transformers' BertForSequenceClassification.
         "cls": the first state itself.
-        "last": the last state, the only one of a causal backbone that has seen the entire segment.
-        "mean" or "max": over all states of the segment, those of special tokens included.
-      dropout: the rate before the head.
-      initializer_range: standard deviation of the head's new weights.
-      head_class: the head's class, made like `Linear`.
+        "last": the last state. In a causal backbone only this state depends on the entire segment.
+        "mean" or "max": the mean or maximum over all states of the segment, including those of special tokens.
+      dropout: the dropout rate before the head.
+      initializer_range: the standard deviation of the head's new weights.
+      head_class: the head's class, constructed like `Linear`.
     """
 
     def __init__(
@@ -61,10 +61,15 @@ class SequenceClassifier(nnx.Module):
         self.rate = dropout
 
     def __call__(self, inputs: Inputs, starts: jax.Array, dropout: DropoutSeed | None = None) -> jax.Array:
-        """Returns the logits of each segment, float32 `[R, S, C]`.
+        """Returns the logits of each segment.
 
-        starts: int32 `[R, S]`, the slot where segment k + 1 begins. Where a row has no such segment its logits mean
-        nothing.
+        Args:
+          inputs: the batch's arrays.
+          starts: int32 `[R, S]`, the slot where segment k + 1 begins.
+          dropout: the seed; None for no dropout.
+
+        Returns:
+          float32 `[R, S, C]`. The logits of a segment that a row does not have are undefined.
         """
         rows, segments = starts.shape
         member = inputs.segment_ids[:, None, :] == jnp.arange(1, segments + 1)[None, :, None]  # [R, S, L]
@@ -80,7 +85,7 @@ class SequenceClassifier(nnx.Module):
     ) -> jax.Array:
         """Returns the one state that represents each segment, `[R, S, D]`.
 
-        The backbone's last layer computes no other positions, if it prunes outputs.
+        If the backbone prunes outputs, its last layer computes no other positions.
         """
         slots = starts
         if self.pool == "last":
@@ -91,7 +96,7 @@ class SequenceClassifier(nnx.Module):
         return self.backbone.pool(x) if self.pool == "pooler" else x
 
     def _pool_segments(self, x: jax.Array, member: jax.Array) -> jax.Array:
-        """Returns the mean or maximum of each segment's states, `[R, L, D] -> [R, S, D]`; 0 if there is no segment."""
+        """Returns the mean or maximum of each segment's states, `[R, L, D] -> [R, S, D]`; 0 for a missing segment."""
         if self.pool == "mean":
             weights = member / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)
             return jnp.einsum("rsl,rld->rsd", weights.astype(x.dtype), x)

@@ -10,14 +10,14 @@ from jaxft.layers.linear import Linear
 
 
 class TokenClassifier(nnx.Module):
-    """A backbone, dropout, and one linear layer `head` that scores each token for each label.
+    """A token classifier: a backbone, dropout, and a linear layer `head` that scores the labels of each token.
 
     Args:
-      backbone: called like `Bert`, with its width in `hidden_size`.
+      backbone: called like `Bert`; has its width in `hidden_size`.
       num_labels: C.
-      dropout: the rate before the head.
-      initializer_range: standard deviation of the head's new weights.
-      head_class: the head's class, made like `Linear`.
+      dropout: the dropout rate before the head.
+      initializer_range: the standard deviation of the head's new weights.
+      head_class: the head's class, constructed like `Linear`.
     """
 
     def __init__(
@@ -39,9 +39,15 @@ class TokenClassifier(nnx.Module):
     def __call__(
         self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """Returns the logits of each token, float32 `[R, L, C]`.
+        """Returns the logits of each token.
 
-        output_mask: boolean `[R, L]`, as a backbone's; where it is false the logits may mean nothing.
+        Args:
+          inputs: the batch's arrays.
+          dropout: the seed; None for no dropout.
+          output_mask: boolean `[R, L]`, as for a backbone.
+
+        Returns:
+          float32 `[R, L, C]`. Logits at positions where `output_mask` is False may be undefined.
         """
         x = self.backbone(inputs, dropout, output_mask)
         rows, length, size = x.shape

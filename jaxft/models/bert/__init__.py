@@ -1,1 +1,1 @@
-"""BERT (Devlin et al., 2019)."""
+"""Holds BERT (Devlin et al., 2019): its network, config.json and weights."""

@@ -30,18 +30,18 @@ NEW_MODEL_FIELDS = (
 
 
 def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
-    """Returns the config.json of a new BERT with `fields`; those left out are BertConfig's, which are BERT-base's."""
-    del max_length, vocab_size  # a new BERT has no tokenizer yet, and its fields tell its positions
+    """Returns the config.json of a new BERT with `fields`. Missing fields have BertConfig's defaults, BERT-base's."""
+    del max_length, vocab_size  # a new BERT has no tokenizer yet, and its fields set its positions
     return {"model_type": "bert", **fields}
 
 
 def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keyword arguments of `Bert` for a checkpoint's config.json.
 
-    Fields that are missing have the defaults of transformers' BertConfig.
+    Missing fields have the defaults of transformers' BertConfig.
 
     Raises:
-      UserError: another model_type, or an option that would change what the weights mean.
+      UserError: the model_type is not BERT's, or an option would change the meaning of the weights.
     """
     check_model_type(hf_config, "bert", display_name="BERT")
     check_values(
@@ -66,15 +66,17 @@ def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
-    """Returns the dropout rate before a task's head: `classifier_dropout`, or the backbone's rate if that is unset."""
+    """Returns the dropout rate before a task's head: `classifier_dropout`, or if unset the backbone's rate."""
     rate = hf_config.get("classifier_dropout")
     return hf_config.get("hidden_dropout_prob", 0.1) if rate is None else rate
 
 
 def make_token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the config.json of an exported token classifier: the checkpoint's fields, and the labels.
+    """Returns the config.json of an exported token classifier: the checkpoint's fields and the labels.
 
-    `labels` are in the order of the head's outputs; `fields.make_exported_config` says what else changes.
+    Args:
+      hf_config: the checkpoint's config.json. `fields.make_exported_config` changes some of its fields.
+      labels: in the order of the head's outputs.
     """
     return add_labels(make_exported_config(hf_config, "BertForTokenClassification"), labels)
 
@@ -87,10 +89,10 @@ def make_sequence_classifier_config(
     Args:
       hf_config: the checkpoint's config.json.
       labels: in the order of the head's outputs.
-      problem_type: as transformers names it.
-      tuned: more fields that the model's answers depend on, such as thresholds. transformers keeps them and does not
+      problem_type: one of transformers' names.
+      tuned: more fields that the model's answers depend on, such as thresholds. transformers keeps them but does not
         read them.
-      pad: id of the padding token.
+      pad: the id of the padding token.
     """
     config = make_exported_config(hf_config, "BertForSequenceClassification")
     return add_labels(config, labels) | {"problem_type": problem_type, "pad_token_id": pad, **tuned}

@@ -1,14 +1,14 @@
-"""BERT (Devlin et al., 2019): the transformer encoder of Vaswani et al. (2017), section 3.1, over packed rows.
+"""Defines BERT (Devlin et al., 2019): the transformer encoder of Vaswani et al. (2017), section 3.1, over packed rows.
 
-The network is the paper's: three embeddings are summed and normalized, then each layer applies self-attention and an
-MLP, both followed by dropout, a residual connection and LayerNorm ("post-norm"). Three things are arranged otherwise,
-with the same result:
+The network is the paper's. Three embeddings are summed and normalized. Then each layer applies self-attention and an
+MLP; dropout, a residual connection and LayerNorm follow each of them ("post-norm"). Three arrangements differ from the
+paper, with the same result:
 
-- A row holds one text or several, its segments, and attention stays within each of them.
-- Activations are flat, `[R * L, D]`, outside of attention.
-- The layers are one module whose parameters are stacked, `[num_layers, ...]`, and run in a loop.
+- A row holds one or several texts, called segments, and attention stays within each segment.
+- Outside of attention, activations are flat, `[R * L, D]`.
+- The layers are one module with stacked parameters, `[num_layers, ...]`, and run in a loop.
 
-In shapes R is the number of rows, L the positions of a row, D the hidden size.
+In shapes, R is the number of rows, L the number of positions in a row, and D the hidden size.
 """
 
 import jax
@@ -46,7 +46,7 @@ class Embeddings(nnx.Module):
         token_type_ids: jax.Array,
         activations: NamedSharding | None,
     ) -> jax.Array:
-        """Returns float32 `[R * L, D]`, laid out as `activations` says, for inputs int32 `[R * L]`."""
+        """Returns the embeddings, float32 `[R * L, D]`, for inputs int32 `[R * L]`, sharded as `activations` says."""
         looked_up = (self.word, input_ids), (self.type, token_type_ids), (self.position, positions)
         return self.norm(sum_embeddings(*looked_up, activations=activations))
 
@@ -87,9 +87,9 @@ class SelfAttention(nnx.Module):
         Args:
           x: `[R * L, D]`.
           segment_ids: int32 `[R, L]`.
-          seed: of dropout, None for none.
+          seed: the seed of dropout; None for no dropout.
           site: the dropout site of the attention weights.
-          output_positions: the N positions to compute, None for all.
+          output_positions: the N positions to compute; None for all.
 
         Returns:
           `[R * L, D]`, or `[N, D]` for `output_positions`.
@@ -144,7 +144,7 @@ class Layer(nnx.Module):
         site: int | jax.Array,
         output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """Returns the layer's output; arguments and shapes are those of `SelfAttention`.
+        """Returns the layer's output. Arguments and shapes are those of `SelfAttention`.
 
         It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
@@ -157,7 +157,7 @@ class Layer(nnx.Module):
 
 
 class Bert(nnx.Module):
-    """The encoder, without a head. Parameters are float32; those of the layers are stacked under `layers/`."""
+    """The encoder, without a head. Parameters are float32. The layers' parameters are stacked under `layers/`."""
 
     def __init__(
         self,
@@ -185,18 +185,18 @@ class Bert(nnx.Module):
     ):
         """Makes a new network.
 
-        The arguments up to `initializer_range` are BertConfig's, which `config.read_sizes` reads. The others are:
+        The arguments up to `initializer_range` come from `bert.config.read_sizes`.
 
         Args:
-          pooler: adds the linear layer that `pool` applies to the first token's state.
-          dtype: of activations and matrix products.
-          attention_function: computes what `dense_attention` does.
+          pooler: whether to add the linear layer that `pool` applies to the first token's state.
+          dtype: the dtype of activations and matrix products.
+          attention_function: computes the same as `dense_attention`.
           remat: what the backward pass computes again; see `layer_stacks.run_layers`.
-          unroll: unrolls the loop over layers, which is quicker on CPU and GPU, and slower to compile.
-          activations: how `[R * L, D]` lies over the devices of a mesh.
-          output_count: how many positions of a batch are read at most; 0 if unknown. The last layer then computes only
-            that many, if a batch tells which (`output_mask`).
-          rngs: of the initial parameters.
+          unroll: whether to unroll the loop over layers: quicker on CPU and GPU, but slower to compile.
+          activations: the sharding of `[R * L, D]` over the devices of a mesh.
+          output_count: the largest number of positions that are read from a batch; 0 if unknown. If it is known and
+            the batch has an `output_mask`, the last layer computes only that many positions.
+          rngs: the random numbers for the initial parameters.
         """
         check_network_options(
             hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat
@@ -243,16 +243,16 @@ class Bert(nnx.Module):
     def __call__(
         self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """Returns hidden states `[R, L, D]` of `dtype`; those at padding, segment 0, mean nothing.
+        """Returns hidden states `[R, L, D]` of `dtype`. States at padding, segment 0, are undefined.
 
         Args:
           inputs: the batch's arrays.
-          dropout: its seed; None for no dropout.
-          output_mask: boolean `[R, L]`, True at the positions that are read, at most `output_count`. The states
-            elsewhere may mean nothing.
+          dropout: the seed of dropout; None for no dropout.
+          output_mask: boolean `[R, L]`, True at the positions that are read, at most `output_count`. The states at
+            other positions may be undefined.
         """
         rows, length = inputs.input_ids.shape
-        # Dense parts run on flat [R * L, D]: on CPU the products of [R, L, D] take twice as long.
+        # Matrix products run on flat [R * L, D]: on CPU, products of [R, L, D] take twice as long.
         ids, positions, types = inputs.input_ids, inputs.positions, inputs.token_type_ids
         x = self.embeddings(ids.ravel(), positions.ravel(), types.ravel(), self.activations)
         x = apply_dropout(x.astype(self.dtype), self.hidden_dropout, dropout, 0, rows=rows)
@@ -260,7 +260,9 @@ class Bert(nnx.Module):
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, _, site, positions: layer(x, inputs.segment_ids, dropout, site, positions),
+            lambda layer, x, _, site, output_positions: layer(
+                x, inputs.segment_ids, dropout, site, output_positions
+            ),
             count=self.num_layers,
             remat=self.remat,
             unroll=self.unroll,

@@ -4,7 +4,7 @@ from jaxft.hub.weights import WeightRule, WeightTable, make_norm_rules
 
 
 def _linear_rules(parameter: str, tensor: str) -> list[WeightRule]:
-    """Returns the rules of a linear layer, from the paths without their last step."""
+    """Returns the rules of a linear layer, for its parameter path and its tensor name without their last parts."""
     return [
         WeightRule(f"{parameter}/kernel", f"{tensor}.weight", "transpose"),
         WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
@@ -13,8 +13,8 @@ def _linear_rules(parameter: str, tensor: str) -> list[WeightRule]:
 
 _LAYER = "bert.encoder.layer.{layer}"
 
-# For models with a `Bert` under `backbone`. They are read from, and written for, transformers' BertModel,
-# BertForTokenClassification, BertForSequenceClassification (`head`) and BertForQuestionAnswering (`qa_outputs`, a
+# The table of models with a `Bert` at `backbone`. It reads and writes the tensors of transformers' BertModel,
+# BertForTokenClassification and BertForSequenceClassification (`head`), and BertForQuestionAnswering (`qa_outputs`, a
 # parameter that exists only in exports).
 TABLE = WeightTable(
     rules=[
@@ -35,15 +35,15 @@ TABLE = WeightTable(
         *_linear_rules("qa_outputs", "qa_outputs"),
     ],
     canonical=[
-        (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # saved from a bare BertModel
+        (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # names of a BertModel that was saved alone
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # converted from TensorFlow by early versions
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
     ],
     ignore=[
         r"^bert\.embeddings\.(position_ids|token_type_ids)$",  # constants that early versions saved
         r"^bert\.pooler\.dense\.(weight|bias)$",  # unused if the task reads every token
-        r"^cls\.(predictions|seq_relationship)\.",  # heads of pretraining
-        r"^qa_outputs\.(weight|bias)$",  # head of question answering
-        r"^classifier\.(weight|bias)$",  # another label set's head
+        r"^cls\.(predictions|seq_relationship)\.",  # pretraining heads
+        r"^qa_outputs\.(weight|bias)$",  # a question answering head
+        r"^classifier\.(weight|bias)$",  # a head for other labels
     ],
 )

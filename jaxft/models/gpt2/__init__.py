@@ -1,1 +1,1 @@
-"""GPT-2 (Radford et al., 2019)."""
+"""Holds GPT-2 (Radford et al., 2019): its network, decoder, config.json and weights."""

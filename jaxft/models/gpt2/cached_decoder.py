@@ -1,9 +1,9 @@
-"""Decodes with GPT-2: reads prompts at once, then one token of each row in a step, from cached keys and values.
+"""Decodes with GPT-2: reads entire prompts, then one token of each row per step, with cached keys and values.
 
-It computes the same numbers as network.py, but not by the same code. A step of a few rows is bound by the reading of
-weights, and on CPU a product `W [out, in] @ x [in, R]` reads them two to four times as fast as
+It computes the same numbers as network.py, but with other code. The time of a step with few rows is the time to read
+the weights. On CPU a product `W [out, in] @ x [in, R]` reads them two to four times as fast as
 `x [R, in] @ W [in, out]`. The activations of a step are therefore columns, `[D, R]`, and the weights are transposed
-once, beforehand.
+once, in advance.
 """
 
 from typing import NamedTuple
@@ -43,16 +43,16 @@ class Layer(NamedTuple):
 
 
 class DecoderWeights(NamedTuple):
-    """The weights of a decoder, in the dtype of its computation; norms are float32."""
+    """The weights of a decoder, in the dtype of its computation. Norms are float32."""
 
-    word: jax.Array  # [V, D], the embeddings of tokens, and the weights of the output layer
+    word: jax.Array  # [V, D], the embeddings of tokens and the weights of the output layer
     position: jax.Array  # [max_positions, D]
     layers: list[Layer]
     norm: Norm
 
 
 class DecoderSizes(NamedTuple):
-    """The facts about a network that its weights don't tell."""
+    """The facts about a network that do not follow from its weights."""
 
     num_heads: int
     activation: str
@@ -60,7 +60,7 @@ class DecoderSizes(NamedTuple):
     scale_by_inverse_layer: bool
 
 
-Cache = list[tuple[jax.Array, jax.Array]]  # keys and values of each layer, each [R, H, T, D / H]
+Cache = list[tuple[jax.Array, jax.Array]]  # the keys and the values of each layer, both [R, H, T, D / H]
 
 
 def prepare_weights(backbone: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
@@ -132,24 +132,23 @@ def _columns(dense: Dense, x: jax.Array) -> jax.Array:
 def _scores(weights: DecoderWeights, x: jax.Array) -> jax.Array:
     """Returns logits, float32 `[V, R]`, for columns `[D, R]`."""
     logits = jnp.matmul(weights.word, x, preferred_element_type=jnp.float32)
-    # Without a barrier XLA would merge a caller's transposition into the product, and turn that around.
+    # Without a barrier XLA would merge a caller's transpose into the product and so undo this order.
     return jax.lax.optimization_barrier(logits)
 
 
 def prefill(
     weights: DecoderWeights, sizes: DecoderSizes, ids: jax.Array, start: jax.Array, capacity: int
 ) -> tuple[jax.Array, Cache]:
-    """Reads prompts that end with the last column.
+    """Reads prompts that end at the last column.
 
     Args:
-      weights: those of the network.
-      sizes: those of the network.
+      weights, sizes: from `prepare_weights`.
       ids: int32 `[B, P]`, padded on the left.
       start: int32 `[B]`, the column of each prompt's first token.
-      capacity: T, the columns of the cache, at least P.
+      capacity: T, the number of columns in the cache, at least P.
 
     Returns:
-      Logits of the next token, float32 `[V, B]`, and the cache, filled up to column P.
+      The logits of the next token, float32 `[V, B]`, and the cache, whose first P columns are filled.
     """
     rows, length = ids.shape
     columns = jnp.arange(length)
@@ -184,16 +183,15 @@ def decode_step(
     """Reads one token of each row.
 
     Args:
-      weights: those of the network.
-      sizes: those of the network.
-      cache: keys and values of the columns before `column`.
+      weights, sizes: from `prepare_weights`.
+      cache: the keys and values of the columns before `column`.
       ids: int32 `[R]`, the tokens at `column`.
       start: int32 `[R]`, the column of each row's first token.
       column: int32 scalar, below the cache's capacity.
 
     Returns:
-      Logits of the next token, float32 `[V, R]`, and the cache with `column` filled. XLA writes it in place if
-      `cache` is a loop's carry.
+      The logits of the next token, float32 `[V, R]`, and the cache with `column` filled. XLA writes the cache in place
+      if it is the carry of a loop.
     """
     rows, capacity = len(ids), cache[0][0].shape[2]
     columns = jnp.arange(capacity)

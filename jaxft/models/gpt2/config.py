@@ -30,7 +30,7 @@ NEW_MODEL_FIELDS = (
 
 
 def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
-    """Returns the config.json of a new GPT-2 with `fields`; it has `max_length` positions if they don't tell."""
+    """Returns the config.json of a new GPT-2 with `fields`. Without `n_positions` it has `max_length` positions."""
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -43,11 +43,11 @@ def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: i
 def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keyword arguments of `GPT2` for a checkpoint's config.json.
 
-    Fields that are missing have the defaults of transformers' GPT2Config. `reorder_and_upcast_attn` may have either
-    value: attention scores are always computed in float32.
+    Missing fields have the defaults of transformers' GPT2Config. `reorder_and_upcast_attn` may have either value,
+    because attention scores are always computed in float32.
 
     Raises:
-      UserError: another model_type, or an option that would change what the weights mean.
+      UserError: the model_type is not GPT-2's, or an option would change the meaning of the weights.
     """
     check_model_type(hf_config, "gpt2", display_name="GPT-2")
     check_values(
@@ -73,13 +73,13 @@ def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
-    """Returns the dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 if no field names it."""
+    """Returns the dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 if no field sets it."""
     rates = (hf_config.get(key) for key in ("classifier_dropout", "hidden_dropout"))
     return next((rate for rate in rates if rate is not None), 0.1)
 
 
 def make_token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the config.json of an exported token classifier: the checkpoint's fields, and the labels."""
+    """Returns the config.json of an exported token classifier: the checkpoint's fields and the labels."""
     return add_labels(make_exported_config(hf_config, "GPT2ForTokenClassification"), labels)
 
 
@@ -97,7 +97,7 @@ def make_backbone_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """Returns the config.json of an exported GPT2LMHeadModel; `vocab_size` includes tokens that were added."""
+    """Returns the config.json of an exported GPT2LMHeadModel; `vocab_size` includes added tokens."""
     return make_exported_config(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}
 
 

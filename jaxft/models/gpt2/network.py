@@ -1,14 +1,14 @@
-"""GPT-2 (Radford et al., 2019, section 2.3): a causal transformer decoder over packed rows.
+"""Defines GPT-2 (Radford et al., 2019, section 2.3): a causal transformer decoder over packed rows.
 
-The network is the paper's: two embeddings are summed, then each layer applies self-attention and an MLP, both preceded
-by LayerNorm ("pre-norm") and followed by dropout and a residual connection; a norm follows the last layer. Three
-things are arranged otherwise, with the same result:
+The network is the paper's. Two embeddings are summed. Then each layer applies self-attention and an MLP; LayerNorm
+precedes each of them ("pre-norm"), and dropout and a residual connection follow. A norm follows the last layer. Three
+arrangements differ from the paper, with the same result:
 
-- A row holds one text or several, its segments, and attention stays within each of them.
-- Activations are flat, `[R * L, D]`, outside of attention.
-- The layers are one module whose parameters are stacked, `[num_layers, ...]`, and run in a loop.
+- A row holds one or several texts, called segments, and attention stays within each segment.
+- Outside of attention, activations are flat, `[R * L, D]`.
+- The layers are one module with stacked parameters, `[num_layers, ...]`, and run in a loop.
 
-In shapes R is the number of rows, L the positions of a row, D the hidden size, V the vocabulary.
+In shapes, R is the number of rows, L the number of positions in a row, D the hidden size, and V the vocabulary size.
 """
 
 import jax
@@ -39,7 +39,7 @@ class Embeddings(nnx.Module):
     def __call__(
         self, input_ids: jax.Array, positions: jax.Array, activations: NamedSharding | None
     ) -> jax.Array:
-        """Returns float32 `[R * L, D]`, laid out as `activations` says, for inputs int32 `[R * L]`."""
+        """Returns the embeddings, float32 `[R * L, D]`, for inputs int32 `[R * L]`, sharded as `activations` says."""
         return sum_embeddings((self.word, input_ids), (self.position, positions), activations=activations)
 
 
@@ -70,7 +70,7 @@ class CausalSelfAttention(nnx.Module):
         self.scale_by_inverse_layer = scale_by_inverse_layer
 
     def project(self, x: jax.Array, layer: int | jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns queries, keys and values of x `[..., D]`, each `[..., D]`; `layer` is the layer's number, from 0."""
+        """Returns queries, keys and values of x `[..., D]`, each `[..., D]`; `layer` is the layer's index, from 0."""
         query, key, value = apply_linears(x, self.query, self.key, self.value)
         if self.scale_by_inverse_layer:
             query = query * (1.0 / (jnp.asarray(layer) + 1)).astype(x.dtype)
@@ -90,10 +90,10 @@ class CausalSelfAttention(nnx.Module):
         Args:
           x: `[R * L, D]`, normalized.
           segment_ids: int32 `[R, L]`.
-          layer: the layer's number, from 0.
-          seed: of dropout, None for none.
+          layer: the layer's index, from 0.
+          seed: the seed of dropout; None for no dropout.
           site: the dropout site of the attention weights.
-          output_positions: the N positions to compute, None for all.
+          output_positions: the N positions to compute; None for all.
 
         Returns:
           `[R * L, D]`, or `[N, D]` for `output_positions`.
@@ -114,7 +114,7 @@ class CausalSelfAttention(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """A decoder layer: attention and MLP, each preceded by a norm, followed by dropout and residual connection."""
+    """A decoder layer: attention and MLP, each after a norm, and followed by dropout and a residual connection."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Layer(nnx.Module):
         site: int | jax.Array,
         output_positions: OutputPositions | None,
     ) -> jax.Array:
-        """Returns the layer's output; arguments and shapes are those of `CausalSelfAttention`.
+        """Returns the layer's output. Arguments and shapes are those of `CausalSelfAttention`.
 
         It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
@@ -173,10 +173,10 @@ class Layer(nnx.Module):
 
 
 class GPT2(nnx.Module):
-    """The decoder, without a head. Parameters are float32; those of the layers are stacked under `layers/`.
+    """The decoder, without a head. Parameters are float32. The layers' parameters are stacked under `layers/`.
 
-    Attention scores and softmax are float32 whatever `dtype` is, so that `reorder_and_upcast_attn` of Hugging Face's
-    config changes nothing here.
+    Attention scores and softmax are float32 for any `dtype`. So `reorder_and_upcast_attn` in Hugging Face's config
+    changes nothing.
     """
 
     def __init__(
@@ -203,16 +203,16 @@ class GPT2(nnx.Module):
         output_count: int = 0,
         rngs: nnx.Rngs,
     ):
-        """Makes a new network, its weights initialized as in section 2.3 of the paper.
+        """Makes a new network, with weights initialized as in section 2.3 of the paper.
 
-        Weights that write into the residual stream start smaller, by the square root of the number of layers that do
-        so: two for each of `num_layers`.
+        The weights of linear layers that write into the residual stream start smaller, by the square root of the number
+        of these layers: two for each of `num_layers`.
 
-        The arguments up to `initializer_range` are GPT2Config's, which `config.read_sizes` reads; those from `dtype`
-        on are `Bert`'s.
+        The arguments up to `scale_by_inverse_layer` come from `gpt2.config.read_sizes`. The arguments from `dtype` on
+        are those of `Bert`.
 
         Args:
-          scale_by_inverse_layer: divides a layer's attention scores by its number, from 1.
+          scale_by_inverse_layer: whether to divide a layer's attention scores by its number, from 1.
         """
         check_network_options(
             hidden_size=hidden_size, num_heads=num_heads, activation=activation, remat=remat
@@ -260,10 +260,10 @@ class GPT2(nnx.Module):
     def __call__(
         self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
     ) -> jax.Array:
-        """Returns hidden states after the final norm, `[R, L, D]` of `dtype`; those at padding mean nothing.
+        """Returns hidden states after the final norm, `[R, L, D]` of `dtype`. States at padding are undefined.
 
-        A position sees those of its segment up to itself. Segment 0 is padding. GPT-2 has no token types and ignores
-        them. The arguments are those of `Bert`.
+        A position sees the positions of its segment up to itself. Segment 0 is padding. GPT-2 has no token types and
+        ignores them. The arguments are those of `Bert`.
         """
         rows, length = inputs.input_ids.shape
         x = self.embeddings(inputs.input_ids.ravel(), inputs.positions.ravel(), self.activations)
@@ -272,8 +272,8 @@ class GPT2(nnx.Module):
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, index, site, positions: layer(
-                x, inputs.segment_ids, index, dropout, site, positions
+            lambda layer, x, index, site, output_positions: layer(
+                x, inputs.segment_ids, index, dropout, site, output_positions
             ),
             count=self.num_layers,
             remat=self.remat,
@@ -284,9 +284,13 @@ class GPT2(nnx.Module):
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
 
     def compute_logits(self, hidden: jax.Array) -> jax.Array:
-        """Returns logits of the next token, float32 `[..., V]`, by the word embeddings (Press & Wolf, 2017).
+        """Computes the logits of the next token from the word embeddings (Press & Wolf, 2017).
 
-        hidden: `[..., D]`.
+        Args:
+          hidden: `[..., D]`.
+
+        Returns:
+          float32 `[..., V]`.
         """
         table = self.embeddings.word.embedding[...].astype(hidden.dtype)
         return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)

@@ -4,9 +4,9 @@ from jaxft.hub.weights import WeightRule, WeightTable, make_norm_rules
 
 
 def _linear_rules(parameter: str, tensor: str, chunk: tuple[int, int] | None = None) -> list[WeightRule]:
-    """Returns the rules of a linear layer, from the paths without their last step.
+    """Returns the rules of a linear layer, for its parameter path and its tensor name without their last parts.
 
-    transformers' GPT-2 calls its linear layers Conv1D. Their weights are `[in, out]`, as our kernels.
+    transformers' GPT-2 calls its linear layers Conv1D. Their weights are `[in, out]`, like jaxft's kernels.
     """
     return [
         WeightRule(f"{parameter}/kernel", f"{tensor}.weight", chunk=chunk),
@@ -16,7 +16,7 @@ def _linear_rules(parameter: str, tensor: str, chunk: tuple[int, int] | None = N
 
 _LAYER = "transformer.h.{layer}"
 
-# For models with a `GPT2` under `backbone`. They are read from, and written for, transformers' GPT2Model,
+# The table of models with a `GPT2` at `backbone`. It reads and writes the tensors of transformers' GPT2Model,
 # GPT2LMHeadModel, GPT2ForTokenClassification (`classifier`) and GPT2ForSequenceClassification (`score`, without bias).
 TABLE = WeightTable(
     rules=[
@@ -36,10 +36,10 @@ TABLE = WeightTable(
         WeightRule("head/bias", "classifier.bias"),
         WeightRule("head/score/kernel", "score.weight", "transpose"),
     ],
-    canonical=[(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")],  # saved from a bare GPT2Model
+    canonical=[(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")],  # names of a GPT2Model that was saved alone
     ignore=[
-        r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$",  # the causal mask, saved by early versions
-        r"^lm_head\.weight$",  # the word embeddings once more (`config.read_sizes` refuses configs that untie them)
+        r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$",  # the causal mask, which early versions saved
+        r"^lm_head\.weight$",  # a copy of the word embeddings (`config.read_sizes` refuses configs that untie them)
         r"^(score|classifier|multiple_choice_head\.summary)\.",  # heads of other tasks
     ],
 )
