@@ -157,7 +157,7 @@ def data(tmp_path_factory):
     ("kind", "suffix", "metric"),
     [
         ("token_classification", "conll", "entity_f1"),
-        ("crf", "conll", "entity_f1"),
+        pytest.param("crf", "conll", "entity_f1", marks=pytest.mark.sweep),
         ("sequence_classification", "jsonl", "accuracy"),
     ],
 )
