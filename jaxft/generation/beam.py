@@ -62,8 +62,8 @@ def beam_search(
       eos: the token that ends a text; -1 for none.
 
     Returns:
-      (tokens, lengths, scores), best first: int32 `[B, K, capacity - P]`; int32 `[B, K]`, the number of tokens, end token
-      included; float32 `[B, K]`.
+      (tokens, lengths, scores), best first: int32 `[B, K, capacity - P]`; int32 `[B, K]`, the number of tokens with the
+      end token; float32 `[B, K]`.
     """
     (rows, length), width = ids.shape, options.beams
     logits, cache = cached_decoder.prefill(weights, sizes, ids, start, capacity)
@@ -114,7 +114,7 @@ def _extend(
     tokens = jax.lax.dynamic_update_slice(
         _take(beams.tokens, parent), token[:, :, None].astype(jnp.int32), (0, 0, beams.end)
     )
-    new_tokens = beams.end + 1 - length  # number of new tokens in each text, with the current one
+    new_tokens = beams.end + 1 - length  # number of new tokens in each text, including the current one
     ends = (token == eos) | (new_tokens >= limit)
 
     # Candidates in the best half that end here compete with the texts that ended before.

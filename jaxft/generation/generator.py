@@ -165,7 +165,7 @@ def _pad_left(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]
     """Makes a batch of prompts that all end at the last column. Rounds up the numbers of rows and columns.
 
     Returns:
-      (token ids, starts): int32 `[B, P]`; int32 `[B]`, the column of each prompt's first token, which is P for rows that
+      (token ids, starts): int32 `[B, P]`; int32 `[B]`, the column of each prompt's first token, or P for rows that
       only fill up the batch.
     """
     rows = round_up_shape(len(prompts))

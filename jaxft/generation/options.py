@@ -7,7 +7,7 @@ from jaxft.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class GenerationOptions:
-    """The options of text generation: how many tokens are generated and how they are chosen. The default is greedy search.
+    """The options of text generation: how tokens are chosen and how many. The default is greedy search.
 
     Raises:
       UserError: a value is out of range, or would have no effect.

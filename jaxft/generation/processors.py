@@ -1,7 +1,7 @@
 """Changes the scores of tokens before a token is chosen, and draws tokens at random.
 
-Scores are float32 `[R, C]`. C is the size of the vocabulary or, after `select_top_k`, the number of candidates. The order
-of the steps is that of Hugging Face's `generate`: repetition penalty, repeated n-grams, temperature, top-k, top-p, min-p.
+Scores are float32 `[R, C]`. C is the size of the vocabulary or, after `select_top_k`, the number of candidates. As in
+Hugging Face's `generate`, the order is repetition penalty, repeated n-grams, temperature, top-k, top-p, min-p.
 """
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 def penalize_repetition(
     scores: jax.Array, tokens: jax.Array, is_token: jax.Array, penalty: float
 ) -> jax.Array:
-    """Lowers the scores of tokens that a row already has: divides positive scores by `penalty`, multiplies negative ones.
+    """Lowers the scores of tokens that a row already has: divides positive ones by `penalty`, multiplies negative ones.
 
     Source: Keskar et al., 2019 (CTRL), section 4.1, extended to negative scores.
 

@@ -149,7 +149,7 @@ class Writer:
     def stream(
         self, prompt: str | dict, options: GenerationOptions, *, stop: Sequence[str] = ()
     ) -> Iterator[str]:
-        """Yields pieces of the text that follows a prompt as they are generated. Beam search yields all of it at the end."""
+        """Yields the text after a prompt in pieces, while it is generated. Beam search yields all of it at the end."""
         if options.samples != 1:
             raise UserError(f"samples is {options.samples}, but only one text can be streamed")
         stops = StopStrings(self.tokenizer, stop) if stop else None

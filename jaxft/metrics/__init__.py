@@ -1,1 +1,1 @@
-"""Mergeable metric states, in numpy."""
+"""Computes metrics in numpy, from states that can be merged."""

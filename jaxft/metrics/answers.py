@@ -1,8 +1,7 @@
-"""Scores answers by exact match and F1 as SQuAD's official script does, and chooses the threshold of no answer.
+"""Scores answers by exact match and F1 like SQuAD's official script, and chooses the threshold of no answer.
 
-Source: the official evaluation script of SQuAD 2.0 (Rajpurkar et al. 2018, evaluate-v2.0.py), which gives the same
-numbers as the script of SQuAD 1.1 if all questions have answers, except where an answer holds only articles and
-punctuation.
+Source: the official evaluation script of SQuAD 2.0 (Rajpurkar et al. 2018, evaluate-v2.0.py). If all questions have
+answers, it gives the same numbers as the script of SQuAD 1.1, except for answers of only articles and punctuation.
 """
 
 import dataclasses
@@ -17,8 +16,8 @@ import numpy as np
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_BLOCK = 1000  # resamples drawn at a time: bounds memory
-TUNED = "tuned"  # the threshold is chosen on the measured questions themselves
+_BLOCK = 1000  # resamples drawn at a time; bounds memory
+TUNED = "tuned"  # means that the threshold is chosen on the measured questions
 
 
 class AnswerScores(NamedTuple):
@@ -29,12 +28,12 @@ class AnswerScores(NamedTuple):
 
 
 def normalize_answer(text: str) -> list[str]:
-    """Returns the words that are compared: in lower case, without punctuation and articles."""
+    """Returns the words for comparison, in lower case, without punctuation and articles."""
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
 def score_answer(answer: str, gold: Sequence[str]) -> AnswerScores:
-    """Returns the best score against any of the gold answers; without gold answers "" is the right one."""
+    """Returns the best score against any of the gold answers. Without gold answers, "" is correct."""
     answer_words = normalize_answer(answer)
     gold_words = [words for text in gold if (words := normalize_answer(text))] or [[]]
     return AnswerScores(
@@ -51,17 +50,19 @@ def _word_f1(answer_words: list[str], gold_words: list[str]) -> float:
 
 @dataclasses.dataclass(slots=True)
 class AnswerState:
-    """Scores of questions; merged states give the numbers of one state over all questions.
+    """The scores of questions. Merged states give the same numbers as a single state for all questions.
 
-    `null_odds` of a question tell how much likelier "no answer" is than its answer. The answer counts if they are at
-    most the threshold; otherwise the question counts as not answered.
+    The `null_odds` of a question measure how much likelier "no answer" is than its answer. The answer counts if they
+    are at most the threshold; otherwise the question counts as not answered.
 
     Args:
       threshold: a number; None to answer all questions; `TUNED` for the threshold with the best F1 on these questions.
     """
 
     threshold: float | None | str = None
-    scores: list[AnswerScores] = dataclasses.field(default_factory=list)  # if every question got its answer
+    scores: list[AnswerScores] = dataclasses.field(
+        default_factory=list
+    )  # scores as if every question were answered
     has_answer: list[bool] = dataclasses.field(default_factory=list)
     null_odds: list[float] = dataclasses.field(default_factory=list)
     loss_sums: list[float] = dataclasses.field(default_factory=list)
@@ -78,9 +79,11 @@ class AnswerState:
         """Adds questions with their answers, and the loss of a batch as sum and weight.
 
         Args:
-          gold: the right answers of each question; none if it has no answer.
+          gold: the correct answers of each question; empty if it has no answer.
           answers: the model's answer to each question.
-          null_odds: of each question.
+          null_odds: the null odds of each question.
+          loss_sum: the sum of the losses.
+          weight_sum: the sum of the loss weights.
         """
         if not len(gold) == len(answers) == len(null_odds):
             raise ValueError(f"{len(gold)} questions, {len(answers)} answers, {len(null_odds)} odds")
@@ -98,13 +101,13 @@ class AnswerState:
             getattr(self, name).extend(getattr(other, name))
 
     def choose_threshold(self) -> float | None:
-        """Returns the threshold, or the best one for these questions if it is `TUNED`; None answers all of them."""
+        """Returns the threshold, or the best for these questions if it is `TUNED`. None means that all are answered."""
         if self.threshold != TUNED:
             return self.threshold
         return best_threshold([s.f1 for s in self.scores], self.has_answer, self.null_odds)
 
     def final_scores(self) -> list[AnswerScores]:
-        """Returns the scores of each question's answer, or of "no answer" where the threshold decides for that."""
+        """Returns the score of each question's answer, or of "no answer" if its null odds exceed the threshold."""
         threshold = self.choose_threshold()
         if threshold is None:
             return self.scores
@@ -120,15 +123,17 @@ class AnswerState:
     def compute(self) -> dict[str, float]:
         """Returns `exact_match` and `f1` in [0, 1], and `examples`.
 
-        If some questions have no answer, the same numbers follow for the questions that have one (`has_answer_f1`,
-        ...) and for those that have none (`no_answer_examples`, ...). `loss` is there if any weight was added.
+        If some questions have no answer, the same numbers follow for questions with an answer (`has_answer_f1`, ...)
+        and for questions without (`no_answer_examples`, ...). `loss` is included if any weight was added.
         """
         values: dict[str, float] = {}
         if weight := math.fsum(self.weight_sums):
             values["loss"] = math.fsum(self.loss_sums) / weight
         scores = self._score_matrix()
         has_answer = np.array(self.has_answer, bool)
-        groups = {"": np.ones(len(has_answer), bool)}  # prefix of the metrics -> which questions they cover
+        groups = {
+            "": np.ones(len(has_answer), bool)
+        }  # prefix of the metrics -> the questions that they cover
         if not has_answer.all():
             groups |= {"has_answer_": has_answer, "no_answer_": ~has_answer}
         for prefix, is_member in groups.items():
@@ -158,14 +163,15 @@ class AnswerState:
 def best_threshold(
     f1: Sequence[float], has_answer: Sequence[bool], null_odds: Sequence[float]
 ) -> float | None:
-    """Returns the threshold of `null_odds` with the best F1, as the official script does.
+    """Returns the threshold of `null_odds` with the best F1, like the official script.
 
-    It lies midway between two odds, so that rounding decides nothing, or 1 beyond all of them where all or none of
-    the questions should be answered.
+    The threshold lies midway between two odds, so that rounding errors do not matter. If all or none of the questions
+    should be answered, it lies 1 beyond all odds.
 
     Args:
-      f1: of each question's answer, as if every question got its answer.
-      has_answer: the questions that have an answer.
+      f1: the F1 of each question's answer, as if every question were answered.
+      has_answer: True for each question that has an answer.
+      null_odds: the null odds of each question.
 
     Returns:
       The threshold, or None if all questions have answers.
@@ -174,11 +180,11 @@ def best_threshold(
     if is_answerable.all():
         return None
     order = np.argsort(null_odds, kind="stable")
-    # The odds are infinite where the model had no answer to give.
+    # The odds are infinite if the model had no answer.
     odds = np.clip(np.asarray(null_odds, np.float64)[order], -1e9, 1e9)
     answer_f1 = np.asarray(f1, np.float64)
-    gains = np.where(is_answerable, answer_f1, answer_f1 - 1)[order]  # of answering each question
-    total = np.concatenate(([0.0], np.cumsum(gains)))  # of answering the first n questions
+    gains = np.where(is_answerable, answer_f1, answer_f1 - 1)[order]  # the gain from answering each question
+    total = np.concatenate(([0.0], np.cumsum(gains)))  # the gain from answering the first n questions
     total[1:-1][odds[1:] == odds[:-1]] = -math.inf  # no threshold lies between equal odds
     best = int(np.argmax(total))
     below = odds[best - 1] if best else odds[0] - 2

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.metrics.f1 import SCORES, precision_recall_f1
 
-_BLOCK = 1000  # resamples drawn at a time: bounds memory at _BLOCK x distinct count triples
+_BLOCK = 1000  # resamples drawn at a time; bounds memory at _BLOCK x distinct triples of counts
 
 
 def percentile_intervals(
@@ -19,18 +19,20 @@ def percentile_intervals(
 ) -> dict:
     """Returns percentile intervals (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
 
-    Drawing S sentences with replacement from S sentences and adding their counts is the same as drawing from a
-    multinomial how often each distinct triple of counts comes up. A resample so costs one draw for each distinct
-    triple instead of one for each sentence, and the result does not depend on the order of the sentences.
+    A resample draws S sentences with replacement from S sentences and adds their counts. This is equivalent to drawing
+    the frequency of each distinct triple of counts from a multinomial, which needs a draw for each distinct triple
+    instead of each sentence. The result does not depend on the order of the sentences.
 
     Args:
       sentences: (correct, predicted, gold) counts of entities -> number of sentences with these counts.
-      prefix: the start of the scores' names.
+      prefix: the beginning of the scores' names.
       samples: number of resamples.
+      confidence: the probability that an interval covers.
+      seed: the random seed.
 
     Returns:
       `{"method", "confidence", "samples", "seed", "sentences", f"{prefix}_precision": [low, high],
-      f"{prefix}_recall": ..., f"{prefix}_f1": ...}` with scores in [0, 1]; all intervals are [0, 0] without sentences.
+      f"{prefix}_recall": ..., f"{prefix}_f1": ...}` with scores in [0, 1]. Without sentences, all intervals are [0, 0].
     """
     triples = sorted(sentences)
     counts = np.array(triples, np.int64).reshape(-1, 3)

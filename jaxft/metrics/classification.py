@@ -1,4 +1,4 @@
-"""Measures predictions of texts that have one label each, as a mergeable state."""
+"""Measures predictions for texts with one label each, as a mergeable state."""
 
 import dataclasses
 import math
@@ -9,15 +9,15 @@ import numpy as np
 from jaxft.metrics.f1 import SCORES
 
 CALIBRATION_BINS = 15
-_BLOCK = 100  # resamples drawn at a time: bounds memory at _BLOCK x labels x labels
+_BLOCK = 100  # resamples drawn at a time; bounds memory at _BLOCK x labels x labels
 
 
 @dataclasses.dataclass(slots=True)
 class ClassificationState:
-    """Gold labels and the model's probabilities; merged states give the numbers of one state over all texts.
+    """Gold labels and probabilities. Merged states give the same numbers as a single state for all texts.
 
     Args:
-      labels: the labels that the model can predict; an example with any other gold label counts as wrong.
+      labels: the labels that the model can predict. An example with any other gold label counts as wrong.
     """
 
     labels: list[str]
@@ -52,7 +52,7 @@ class ClassificationState:
             getattr(self, name).extend(getattr(other, name))
 
     def label_names(self) -> list[str]:
-        """Returns the K labels: the model's, and after them those that only gold has."""
+        """Returns the K labels: the model's, followed by labels that occur only in gold."""
         return self.labels + sorted(set(self.gold) - set(self.labels))
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ class ClassificationState:
         return gold, probabilities.argmax(axis=1), probabilities
 
     def confusion_matrix(self) -> np.ndarray:
-        """Counts how often each gold label was predicted as each label: int64 `[K, K]`, [gold, predicted]."""
+        """Counts the examples of each pair (gold label, predicted label): int64 `[K, K]`."""
         gold, predicted, _ = self._arrays()
         count = len(self.label_names())
         return np.bincount(gold * count + predicted, minlength=count * count).reshape(count, count)
@@ -71,16 +71,16 @@ class ClassificationState:
     def compute(self) -> dict[str, float]:
         """Returns all scores by flat name.
 
-        Scores are in [0, 1] except `mcc` in [-1, 1], `loss` and counts; they are 0 where undefined.
+        Scores are in [0, 1], except `mcc` in [-1, 1], `loss` and counts. Undefined scores are 0.
 
         - `accuracy`.
         - `precision`, `recall` and `f1`, each with `_macro`, `_micro` and `_weighted`, and with `/LABEL`, as in
-          scikit-learn: macro averages are over labels that occur in gold or prediction.
+          scikit-learn. Macro averages are over labels that occur in gold or in predictions.
         - `mcc`: Matthews' correlation coefficient.
-        - `roc_auc` and `average_precision`, if there are two labels and both occur in gold; the second is the
+        - `roc_auc` and `average_precision`, if there are two labels and both occur in gold. The second label is the
           positive one.
-        - `calibration_error`: the expected one, over 15 equal bins of the predicted label's probability (Guo et al.
-          2017, equation 3).
+        - `calibration_error`: the expected calibration error over 15 equal bins of the predicted label's probability
+          (Guo et al. 2017, equation 3).
         - `support/LABEL`, `examples`: counts.
         - `loss`, if any weight was added.
         """
@@ -135,11 +135,12 @@ class ClassificationState:
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Returns the mean gap between confidence and accuracy over equal bins of (0, 1], weighted by the bins' sizes.
+    """Returns the mean gap between confidence and accuracy over equal bins of (0, 1], weighted by bin size.
 
     Args:
-      confidence: float `[N]`.
-      correct: bool `[N]`.
+      confidence: float `[N]`, the probability of each predicted label.
+      correct: bool `[N]`, True for correct predictions.
+      bins: number of bins.
     """
     if not len(confidence):
         return 0.0

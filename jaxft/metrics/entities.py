@@ -1,4 +1,4 @@
-"""Measures named-entity recognition as a mergeable state: strict and lenient entity scores, token scores, loss."""
+"""Measures named-entity recognition: strict and lenient entity scores, token scores and loss, as a mergeable state."""
 
 import dataclasses
 import functools
@@ -18,9 +18,9 @@ Span = tuple[str, int, int]  # type, first word, last word + 1
 
 
 def strict_spans(tags: Sequence[str]) -> list[Span]:
-    """Returns the entities of one sentence as seqeval's `mode="strict", scheme=IOB2` sees them.
+    """Returns the entities of one sentence, as in seqeval's `mode="strict", scheme=IOB2`.
 
-    Only a B- tag opens an entity; an I- tag that does not continue an entity of its own type belongs to none. A tag
+    Only a B- tag begins an entity. An I- tag that does not continue an entity of its type belongs to no entity. A tag
     without a type (`B`, `I`) has the type `_`.
 
     Raises:
@@ -30,11 +30,11 @@ def strict_spans(tags: Sequence[str]) -> list[Span]:
 
 
 def lenient_spans(tags: Sequence[str]) -> list[Span]:
-    """Returns the entities of one sentence as conlleval (of the CoNLL-2000 and 2003 shared tasks) sees them.
+    """Returns the entities of one sentence, as in conlleval of the CoNLL-2000 and 2003 shared tasks.
 
-    An I- tag that does not continue an entity of its own type opens a new one. This is seqeval's default mode on one
-    sentence. With the tags B, I and O it equals conlleval; the differences are that tags of other schemes
-    (`[ ] E S`) are refused, and that a missing type is called `_`.
+    An I- tag that does not continue an entity of its type begins a new one. On one sentence, this is seqeval's default
+    mode. With the tags B, I and O it equals conlleval. There are two differences: tags of other schemes (`[ ] E S`) are
+    refused, and a missing type is called `_`.
 
     Raises:
       ValueError: a tag is not IOB2.
@@ -43,8 +43,8 @@ def lenient_spans(tags: Sequence[str]) -> list[Span]:
 
 
 def _find_spans(tags: Sequence[str], spans_of_run: Callable[[tuple[str, ...]], list[Span]]) -> list[Span]:
-    # No entity crosses an O, so each run of other tags can be read by itself. Few distinct runs exist; caching their
-    # spans makes seqeval's slow extraction cost next to nothing.
+    # No entity crosses an O, so each run of other tags can be read independently. There are few distinct runs, so
+    # caching their spans hides the cost of seqeval's slow extraction.
     spans, first = [], 0
     for outside, group in itertools.groupby(tags, key="O".__eq__):
         run = tuple(group)
@@ -82,7 +82,7 @@ def _require_iob2(tags: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(slots=True)
 class SpanCounts:
-    """Numbers of correct, predicted and gold entities of each type, under one way to read the tags."""
+    """The numbers of correct, predicted and gold entities of each type, under the strict or the lenient reading."""
 
     correct: Counter[str] = dataclasses.field(default_factory=Counter)
     predicted: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -105,12 +105,12 @@ class SpanCounts:
         self.gold.update(other.gold)
 
     def compute(self, prefix: str) -> dict[str, float]:
-        """Returns the scores by flat name, in [0, 1], 0 where undefined.
+        """Returns the scores by flat name, in [0, 1]. Undefined scores are 0.
 
-        - `{prefix}_{precision,recall,f1}`: micro averages; the same with `_macro`, `_weighted` (by gold support) and
-          `/TYPE`. Types are those in gold or prediction: a type that is only predicted counts as 0 in the macro
-          average, as in seqeval.
-        - `{prefix}_support`, `{prefix}_predicted`: entity counts over all types and with `/TYPE`.
+        - `{prefix}_{precision,recall,f1}`: micro averages. The same with `_macro`, `_weighted` (by gold support) and
+          `/TYPE`. A type counts if it occurs in gold or in predictions; a type that is only predicted counts as 0 in
+          the macro average, as in seqeval.
+        - `{prefix}_support`, `{prefix}_predicted`: the number of entities of all types, and with `/TYPE` of one type.
         """
         types = sorted(self.gold.keys() | self.predicted.keys())
         correct, predicted, gold = (
@@ -137,9 +137,9 @@ class SpanCounts:
 
 @dataclasses.dataclass(slots=True)
 class EntityState:
-    """The counts from which every measure of an entity tagger is computed.
+    """The counts from which all metrics of an entity tagger are computed.
 
-    Merging the states of any shards of the sentences, in any order, gives exactly the numbers of one state over all.
+    States of any shards of the sentences, merged in any order, give exactly the same numbers as a single state.
     """
 
     tokens: TokenState = dataclasses.field(default_factory=TokenState)
@@ -157,14 +157,14 @@ class EntityState:
         loss_sum: float = 0.0,
         weight_sum: float = 0.0,
     ) -> None:
-        """Adds whole sentences, with an IOB2 tag for each word, and the loss of a batch as sum and weight.
+        """Adds complete sentences, with an IOB2 tag for each word, and the loss of a batch as sum and weight.
 
-        Sentences and loss may come in separate calls (`update([], [], loss_sum, weight_sum)`). Gold types that the
-        model does not know are legal and count as missed.
+        Sentences and loss may be added in separate calls (`update([], [], loss_sum, weight_sum)`). Gold types that the
+        model does not know are allowed and count as missed.
 
         Raises:
-          ValueError: the two sides differ in the number of sentences or of words in a sentence, or a tag is not IOB2.
-            The state stays as it was.
+          ValueError: gold and predicted differ in the number of sentences or of words in a sentence, or a tag is not
+            IOB2. The state is then unchanged.
         """
         if len(gold) != len(predicted):
             raise ValueError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones")
@@ -192,11 +192,11 @@ class EntityState:
     def compute(self) -> dict[str, float]:
         """Returns all scores by flat name.
 
-        These are `loss` (if any weight was added), `token_*` (see `TokenState.compute`), `entity_*` (strict) and
-        `lenient_*` (as conlleval); for the last two see `SpanCounts.compute`.
+        The names are `loss` (if any weight was added), `token_*` (see `TokenState.compute`), `entity_*` (strict) and
+        `lenient_*` (as in conlleval); for the last two see `SpanCounts.compute`.
         """
         metrics = {}
-        # fsum is rounded exactly, so the order in which shards were merged does not matter.
+        # fsum is exactly rounded, so the order of merging does not matter.
         if weight := math.fsum(self.weight_sums):
             metrics["loss"] = math.fsum(self.loss_sums) / weight
         return (

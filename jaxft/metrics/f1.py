@@ -1,4 +1,4 @@
-"""Computes precision, recall and F1 from counts; they are 0 where a denominator is 0."""
+"""Computes precision, recall and F1 from counts. They are 0 if the denominator is 0."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ SCORES = ("precision", "recall", "f1")
 
 
 def divide(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
-    """Returns the quotient in float64, of the broadcast shape; 0, without a warning, where the denominator is 0."""
+    """Returns the quotient in float64, with the broadcast shape. If a denominator is 0, it is 0, without a warning."""
     numerator, denominator = np.broadcast_arrays(np.float64(numerator), np.float64(denominator))
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 

@@ -1,4 +1,4 @@
-"""Computes perplexities and bits per byte of a language model, as a mergeable state of sums."""
+"""Computes perplexities and bits per byte of a language model, from a mergeable state of sums."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ class LanguageModelState:
 
     nll: float = 0.0  # negative log-likelihood, in nats
     token_count: int = 0
-    correct_count: int = 0  # tokens that had the highest probability
+    correct_count: int = 0  # number of tokens that had the highest probability
     word_count: int = 0
     byte_count: int = 0
 
@@ -21,9 +21,9 @@ class LanguageModelState:
 
         Args:
           nll: float `[tokens]`, the negative log-likelihood of each scored token, in nats.
-          correct: bool `[tokens]`, True where the token had the highest probability.
-          word_count: words, between white space, of the text that the tokens spell.
-          byte_count: bytes of that text in UTF-8. Tokens that spell nothing, such as the end of a text, count in
+          correct: bool `[tokens]`, True if the token had the highest probability.
+          word_count: number of words, separated by white space, in the text that the tokens spell.
+          byte_count: number of bytes of this text in UTF-8. Tokens that spell nothing, such as the end token, count in
             `nll` but not in `word_count` and `byte_count`.
         """
         if len(nll) != len(correct):
@@ -40,11 +40,11 @@ class LanguageModelState:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def compute(self) -> dict[str, float]:
-        """Returns the measures by name.
+        """Returns the metrics by name.
 
-        These are `loss` (nats per token), `perplexity` (per token), `word_perplexity`, `byte_perplexity`,
-        `bits_per_byte`, `token_accuracy` in [0, 1] and `tokens` (their number). A measure is NaN if its divisor is 0,
-        and infinite beyond the range of float64. Compare models with different tokenizers by word and by byte only.
+        The names are `loss` (nats per token), `perplexity` (per token), `word_perplexity`, `byte_perplexity`,
+        `bits_per_byte`, `token_accuracy` (in [0, 1]) and `tokens` (number of tokens). A metric is NaN if its divisor is
+        0, and infinite beyond the range of float64. Compare models with different tokenizers only per word or per byte.
 
         Sources: Jurafsky & Martin, Speech and Language Processing (3rd ed.), equation 3.15; Gao et al. 2020 (The
         Pile), section 3.1, for bits per byte.

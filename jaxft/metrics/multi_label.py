@@ -1,4 +1,4 @@
-"""Measures predictions of texts that have any number of labels each, and chooses thresholds, as a mergeable state."""
+"""Measures predictions for texts with any number of labels, and chooses thresholds, as a mergeable state."""
 
 import dataclasses
 import math
@@ -8,18 +8,18 @@ import numpy as np
 
 from jaxft.metrics.f1 import SCORES
 
-DEFAULT_THRESHOLD = 0.5  # of a label without examples
+DEFAULT_THRESHOLD = 0.5  # the threshold of a label without examples
 
 
 @dataclasses.dataclass(slots=True)
 class MultiLabelState:
-    """Gold labels and the model's probabilities; merged states give the numbers of one state over all texts.
+    """Gold labels and probabilities. Merged states give the same numbers as a single state for all texts.
 
     Args:
-      labels: the labels that the model can predict; other gold labels count as missed.
-      thresholds: `[C]`, the smallest probability at which each label is predicted; None to choose them on the
-        examples themselves.
-      mode: how `choose_thresholds` does so.
+      labels: the labels that the model can predict. Other gold labels count as missed.
+      thresholds: `[C]`, the smallest probability at which each label is predicted; None to choose them on the examples
+        of this state.
+      mode: the way in which `choose_thresholds` chooses.
     """
 
     labels: list[str]
@@ -57,7 +57,7 @@ class MultiLabelState:
             getattr(self, name).extend(getattr(other, name))
 
     def _arrays(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Returns K names, those that only gold has at the end; gold, bool `[N, K]`; probabilities, `[N, K]`."""
+        """Returns K label names, with gold-only labels last; gold, bool `[N, K]`; probabilities, `[N, K]`."""
         names = self.labels + sorted(frozenset().union(*self.gold) - set(self.labels))
         index = {name: i for i, name in enumerate(names)}
         gold = np.zeros((len(self.gold), len(names)), bool)
@@ -71,8 +71,8 @@ class MultiLabelState:
     def choose_thresholds(self) -> list[float]:
         """Returns the thresholds `[C]`, chosen on these examples unless they were set.
 
-        Mode "one" chooses one threshold for all labels, the one with the best micro F1; "label" chooses one for each
-        label, with the best F1 of that label; "none" takes 0.5.
+        Mode "one" chooses a single threshold for all labels, with the best micro F1. Mode "label" chooses a threshold
+        for each label, with the best F1 of the label. Mode "none" always returns 0.5.
         """
         if self.thresholds is not None:
             return list(self.thresholds)
@@ -86,13 +86,13 @@ class MultiLabelState:
         return [best_threshold(gold[:, i], probabilities[:, i]) for i in range(count)]
 
     def compute(self) -> dict[str, float]:
-        """Returns all scores by flat name, in [0, 1] except `loss` and counts; 0 where undefined.
+        """Returns all scores by flat name, in [0, 1] except `loss` and counts. Undefined scores are 0.
 
         - `precision`, `recall` and `f1`, each with `_micro`, `_macro` and `_weighted` (over all labels of the model
           and of gold), and with `/LABEL`, as in scikit-learn.
-        - `subset_accuracy`: share of examples whose labels are all right.
-        - `label_accuracy`: share of right decisions.
-        - `average_precision_micro` and `_macro` (over labels that gold has), which need no thresholds.
+        - `subset_accuracy`: the share of examples whose labels are all correct.
+        - `label_accuracy`: the share of correct decisions about an example and a label.
+        - `average_precision_micro` and `_macro` (over labels that occur in gold), which do not depend on thresholds.
         - `threshold/LABEL`, `support/LABEL`, `examples`.
         - `loss`, if any weight was added.
         """
@@ -129,11 +129,12 @@ class MultiLabelState:
 def best_threshold(gold: np.ndarray, probabilities: np.ndarray) -> float:
     """Returns the threshold with the best F1 of `probabilities >= threshold` against `gold`.
 
-    It lies midway to the next smaller probability, so that rounding decides nothing; it is 0.5 if gold is all False.
+    The threshold lies midway to the next smaller probability, so that rounding errors do not matter. It is 0.5 if
+    all of gold is False.
 
     Args:
-      gold: bool `[N]`.
-      probabilities: float `[N]`.
+      gold: bool `[N]`, True for examples with the label.
+      probabilities: float `[N]`, the probabilities of the label.
     """
     from sklearn.metrics import precision_recall_curve
 

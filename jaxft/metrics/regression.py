@@ -1,4 +1,4 @@
-"""Measures predictions of texts that have a number each, as a mergeable state."""
+"""Measures predictions for texts with a number each, as a mergeable state."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(slots=True)
 class RegressionState:
-    """Gold and predicted numbers in the data's units; merged states give the numbers of one state over all texts."""
+    """Gold and predicted numbers in the data's units. Merged states give the same metrics as a single state."""
 
     gold: list[float] = dataclasses.field(default_factory=list)
     predicted: list[float] = dataclasses.field(default_factory=list)
@@ -37,10 +37,11 @@ class RegressionState:
             getattr(self, field.name).extend(getattr(other, field.name))
 
     def compute(self) -> dict[str, float]:
-        """Returns the measures by name.
+        """Returns the metrics by name.
 
-        These are `mse`, `rmse` and `mae` in the data's units, `pearson`, `spearman`, `r2`, `examples` (their number),
-        and, if any weight was added, `loss`, which is of scaled labels. Correlations are 0 where one side is constant.
+        The names are `mse`, `rmse` and `mae` (in the data's units), `pearson`, `spearman`, `r2`, `examples` (number of
+        examples) and, if any weight was added, `loss` (on scaled labels). Correlations are 0 if gold or predictions are
+        constant.
         """
         from scipy import stats
         from sklearn import metrics  # slow to import

@@ -13,12 +13,12 @@ from jaxft.metrics.f1 import SCORES, divide, precision_recall_f1
 
 @dataclasses.dataclass(slots=True)
 class TokenState:
-    """A sparse confusion matrix: how many words have each pair (gold tag, predicted tag)."""
+    """A sparse confusion matrix: the number of words with each pair (gold tag, predicted tag)."""
 
     confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
 
     def update(self, gold: Sequence[str], predicted: Sequence[str]) -> None:
-        """Adds one sentence; raises `ValueError` unless it has one predicted tag for each gold tag."""
+        """Adds a sentence. Raises `ValueError` if the numbers of gold and predicted tags differ."""
         self.confusion.update(zip(gold, predicted, strict=True))
 
     def merge(self, other: "TokenState") -> None:
@@ -26,11 +26,11 @@ class TokenState:
         self.confusion.update(other.confusion)
 
     def compute(self) -> dict[str, float]:
-        """Returns the scores by flat name, in [0, 1], 0 where undefined, as scikit-learn with `zero_division=0`.
+        """Returns the scores by flat name, in [0, 1].
 
-        These are `token_accuracy`, `token_support` (words), `token_{precision,recall,f1}` with `_macro` and
-        `_weighted` (by gold support), and `token_{precision,recall,f1,support}/TAG` for every tag that occurs in gold
-        or prediction, `O` included.
+        Undefined scores are 0, as in scikit-learn with `zero_division=0`. The names are `token_accuracy`,
+        `token_support` (words), `token_{precision,recall,f1}` with `_macro` and `_weighted` (by gold support), and
+        `token_{precision,recall,f1,support}/TAG` for each tag in gold or predictions, `O` included.
         """
         tags = sorted({tag for pair in self.confusion for tag in pair})
         index = {tag: i for i, tag in enumerate(tags)}
@@ -57,7 +57,7 @@ class TokenState:
 
 @dataclasses.dataclass(slots=True)
 class LabelState:
-    """The counts from which every measure of a tagger without entities is computed; they merge in any order."""
+    """The counts from which all metrics of a tagger without entities are computed. States merge in any order."""
 
     tokens: TokenState = dataclasses.field(default_factory=TokenState)
     # (correct words, words) of a sentence -> number of sentences with these counts
@@ -72,12 +72,12 @@ class LabelState:
         loss_sum: float = 0.0,
         weight_sum: float = 0.0,
     ) -> None:
-        """Adds whole sentences, with a label for each word, and the loss of a batch as sum and weight.
+        """Adds complete sentences, with a label for each word, and the loss of a batch as sum and weight.
 
-        Gold labels that the model does not know are legal and count as wrong.
+        Gold labels that the model does not know are allowed and count as wrong.
 
         Raises:
-          ValueError: the two sides differ in length.
+          ValueError: gold and predicted differ in length.
         """
         batch_state = LabelState(loss_sums=[float(loss_sum)], weight_sums=[float(weight_sum)])
         for gold_labels, predicted_labels in zip(gold, predicted, strict=True):

@@ -1,1 +1,1 @@
-"""Tasks: what is read, encoded, predicted and measured, a folder for each; `registry` lists them."""
+"""Tasks, which define how data is read, encoded, predicted and measured. Each has a folder; `registry` lists them."""

@@ -1,4 +1,4 @@
-"""Defines `Task`, the contract between a task and everything that trains, evaluates, predicts or exports with it."""
+"""Defines `Task`, the contract between a task and the code that trains, evaluates, predicts and exports."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,48 +18,48 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.parallel import processes
 
 Log = Callable[[str], None]  # prints one line of the run's log
-SECOND_PASS = np.uint32(0x5BD1E995)  # turns a step's dropout seed into that of R-Drop's second pass
+SECOND_PASS = np.uint32(0x5BD1E995)  # XORed with a step's dropout seed for R-Drop's second pass
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A data set of a run: its examples, in file order, and the windows they are encoded in."""
+    """A data set of a run: its examples, in file order, and their encoded windows."""
 
     name: str  # "train", "dev", "test"
-    source: str  # where the examples came from, for messages and reports
+    source: str  # the source of the examples, for messages and reports
     examples: Sequence[Any]
-    windows: Windows | None  # None where only the examples are needed
+    windows: Windows | None  # None if only the examples are needed
 
 
 class Task(Protocol):
-    """The contract of a task: its data and their encoding, its head and loss, its predictions and metrics.
+    """The contract of a task: its data and encoding, its head and loss, its predictions and metrics.
 
-    A task is a plain class with these attributes and methods; `jaxft.tasks.registry` lists it. The
-    trainer calls them in this order:
+    A task is a plain class with these attributes and methods, which `jaxft.tasks.registry` lists. The trainer calls the
+    methods in this order:
 
     1. Data: `read`, `split_dev`, `find_labels` and `make_labels`. These are static, because an instance needs the
-       labels that they find. Then `encode` and `check`, for each data set.
+       labels that they find. Then `encode` and `check` for each data set.
     2. Model: `build_model` once; `loss` in every train step and `predict` in every evaluation step, both under jit.
-    3. Evaluation, on the host: `collect`, `measure` and `summarize`; at the end of the run also `tune`, on dev, and
+    3. Evaluation, on the host: `collect`, `measure` and `summarize`. At the end of the run also `tune`, on dev, and
        `write_evaluation`.
 
-    A task knows neither the optimizer nor the devices. An example is whatever `read` returns, and a prediction
-    whatever `collect` does: other code only passes them on.
+    A task knows neither the optimizer nor the devices. `read` chooses the type of examples, and `collect` the type of
+    predictions; other code only passes them on.
 
-    The shapes below use R for the rows of a batch, L for their length in tokens, S for the segments (windows) that a
-    row holds at most, N for a number of windows and C for the number of outputs.
+    In the shapes below, R is the number of rows in a batch, L their length in tokens, S the most segments (windows) in
+    a row, N a number of windows and C the number of outputs.
 
     Attributes:
-      labels: names of the head's outputs; empty if the model predicts tokens of the vocabulary.
+      labels: the names of the head's outputs; empty if the model predicts tokens of the vocabulary.
       model_types: the model types that the task can train.
-      reads_words: True if texts come as lists of words.
-      predicts_tokens: True if the word embeddings are the output layer too.
-      backbone_passes: passes through the backbone in a train step; R-Drop takes two.
+      reads_words: True if texts are lists of words.
+      predicts_tokens: True if the word embeddings are also the output layer.
+      backbone_passes: number of passes through the backbone in a train step; R-Drop takes two.
       compares_with_train: True if evaluations are compared with the training data; see `find_seen`.
       selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
       arrays: the arrays of a batch by name.
-      max_segments: segments that a row holds at most if labels belong to segments; None if they belong to tokens.
-      tuned: what `tune` chose, as JSON values. It is saved with the run and set when the run is opened.
+      max_segments: the most segments in a row if labels belong to segments; None if labels belong to tokens.
+      tuned: the values that `tune` chose, in JSON types. They are saved with the run and set when the run is opened.
     """
 
     labels: list[str]
@@ -77,8 +77,8 @@ class Task(Protocol):
         """Makes the task of a run.
 
         Args:
-          labels: what `make_labels` returned.
-          head_dropout: dropout rate before the head, for a task that has one.
+          labels: the result of `make_labels`.
+          head_dropout: the dropout rate before the head, if the task has a head.
           config: the run's settings.
         """
 
@@ -86,20 +86,22 @@ class Task(Protocol):
 
     @staticmethod
     def read(config: Settings, name: str, source: str, log: Log) -> list[Any]:
-        """Returns all examples of `source` and logs their number and what they contain.
+        """Returns all examples of `source`, and logs their number and content.
 
         Args:
-          name: name of the data set, "train", "dev" or "test".
-          source: path or address of its files.
+          config: the run's settings.
+          name: the name of the data set, "train", "dev" or "test".
+          source: the path or address of its files.
+          log: prints a line of the log.
         """
 
     @staticmethod
     def split_dev(examples: Sequence[Any], fraction: float, seed: int) -> tuple[list[Any], list[Any]]:
-        """Splits about `fraction` of the examples off for evaluation; returns (train, dev)."""
+        """Splits off about `fraction` of the examples for evaluation; returns (train, dev)."""
 
     @staticmethod
     def find_labels(examples: Sequence[Any]) -> list[Any]:
-        """Returns what the labels of these examples are, as JSON values without duplicates.
+        """Returns what `make_labels` needs to know of these examples' labels, as JSON values without duplicates.
 
         If the training data is sharded, each process calls this with its own shards.
         """
@@ -109,15 +111,15 @@ class Task(Protocol):
         """Returns the names of the head's outputs, in order.
 
         Args:
-          found_labels: what `find_labels` returned for each shard of the training data, one after another.
+          found_labels: the results of `find_labels` for all shards of the training data, concatenated.
         """
 
     @staticmethod
     def iterate_texts(train: Sequence[Any]) -> Iterable[str]:
-        """Yields the text of the training data, which a new tokenizer is trained on."""
+        """Yields the text of the training data, to train a new tokenizer on."""
 
     def check(self, split: Split, train: Sequence[Any], log: Log) -> None:
-        """Logs warnings about an encoded data set, by itself or compared with the training examples."""
+        """Logs warnings about an encoded data set, also in comparison with the training examples."""
 
     def encode(
         self,
@@ -128,18 +130,21 @@ class Task(Protocol):
         only: range | None = None,
         cached: bool = True,
     ) -> Windows:
-        """Returns the windows of examples.
+        """Encodes examples as windows.
 
         Args:
-          only: the examples that get windows, the others being their context; None for all.
-          cached: False if the windows are neither looked up in the cache on disk nor stored there.
+          examples: the examples.
+          tokenizer: the tokenizer.
+          config: the run's settings.
+          only: the range of examples that get windows, while the others are context; None for all.
+          cached: True if the windows are read from and stored in the cache on disk.
         """
 
     def output_counts(self, windows: Windows) -> np.ndarray | None:
-        """Returns how many positions of each window `loss` reads, int64 [N]; None for all.
+        """Returns the number of positions of each window that `loss` reads, int64 [N]; None for all positions.
 
-        It must not be less than the number of positions in the output mask that `loss` passes to the backbone, because
-        the backbone would leave out those in excess.
+        It must be at least the number of positions in the output mask that `loss` passes to the backbone, because the
+        backbone drops positions in excess.
         """
 
     # ---------------------------------------------------------------- model
@@ -148,33 +153,34 @@ class Task(Protocol):
         """Returns the module, with its backbone in the attribute `backbone`.
 
         Args:
-          sizes: keyword arguments of the backbone.
+          sizes: the keyword arguments of the backbone.
+          rngs: the random streams that initialize parameters.
         """
 
     def loss(
         self, model: nnx.Module, batch: dict[str, jax.Array], dropout: DropoutSeed | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns (loss_sum, weight_sum), float32 scalars, of a batch.
+        """Returns (loss_sum, weight_sum) of a batch, float32 scalars.
 
-        Both are summed over microbatches and devices before one is divided by the other.
+        Both are summed over microbatches and devices, and then divided.
         """
 
     def logits(self, model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
-        """Returns the logits without dropout, float32: of each token [R, L, C] or of each segment [R, S, C]."""
+        """Returns the logits without dropout, float32: [R, L, C] for tokens or [R, S, C] for segments."""
 
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns parameters by path for transformers' class, which then computes the values of `logits`."""
+        """Returns the parameters, by path, with which transformers' class computes the values of `logits`."""
 
     def predict(
         self, model: nnx.Module, batch: dict[str, jax.Array]
     ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
         """Returns (outputs, loss_sum, weight_sum) of a batch, without dropout.
 
-        Each output is [R, ...], or the same for all rows of the batch.
+        Each output is [R, ...], or is the same for all rows of the batch.
         """
 
     def encode_prompts(self, examples: Sequence[Any], tokenizer: Any, config: Settings) -> list[list[int]]:
-        """Returns the token ids of the prompt of each example; an empty list if the task generates nothing."""
+        """Returns the token ids of each example's prompt; an empty list if the task generates no text."""
 
     # ---------------------------------------------------------------- evaluation
 
@@ -186,9 +192,9 @@ class Task(Protocol):
         """
 
     def tune(self, split: Split, predictions: Any) -> None:
-        """Sets `tuned` to what is chosen rather than learnt, such as thresholds.
+        """Sets `tuned` to values that are chosen rather than trained, such as thresholds.
 
-        It is called once a run, with the best weights' predictions for dev.
+        It is called once per run, with the predictions of the best weights for dev.
         """
 
     def measure(self, split: Split, predictions: Any, loss_sum: float, weight_sum: float) -> Any:
@@ -198,10 +204,10 @@ class Task(Protocol):
         """Returns the names of the metrics that `measure` computes on a split."""
 
     def summarize(self, values: dict[str, float]) -> str:
-        """Returns the metrics as a line of the log shows them."""
+        """Returns the metrics as a line of the log."""
 
     def find_seen(self, split: Split, predictions: Any, train: Sequence[Any]) -> list[Any]:
-        """Returns what the evaluation of a split counts as seen in training, as JSON values.
+        """Returns the items that the evaluation of a split counts as seen in training, as JSON values.
 
         It is called only if `compares_with_train`. If the training data is sharded, each process calls it with its own
         shards as `train`.
@@ -223,10 +229,13 @@ class Task(Protocol):
 
         Args:
           folder: the run's folder.
-          state: what `measure` returned.
-          seen: what `find_seen` returned for each shard of the training data, one after another.
-          samples: resamples of the bootstrap that gives intervals; 0 for no intervals.
-          seed: seed of the bootstrap.
+          split: the evaluated data set.
+          state: the result of `measure`.
+          predictions: the result of `collect`.
+          seen: the results of `find_seen` for all shards of the training data, concatenated.
+          samples: number of resamples of the bootstrap for intervals; 0 for no intervals.
+          seed: the seed of the bootstrap.
+          console: prints the report.
         """
 
 
@@ -239,8 +248,8 @@ def loss_with_r_drop(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (loss_sum, weight_sum) of `loss` on `logits`, with R-Drop (Liang et al. 2021) if `r_drop` is not 0.
 
-    R-Drop computes the logits twice, under two dropout masks. The loss is the mean over both plus `r_drop` times their
-    `divergence`. Where several tasks share a backbone, each has a second pass of its own.
+    R-Drop computes the logits twice, with two dropout masks. The loss is the mean of both losses plus `r_drop` times the
+    `divergence` of the logits. If several tasks share a backbone, each task makes its own second pass.
     """
     first = logits(dropout)
     total, weight = loss(first)
@@ -254,7 +263,7 @@ def read_class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | 
     """Returns `config.loss.class_weights` as float32 [C], or None if there are none.
 
     Raises:
-      UserError: a weight is for an unknown label.
+      UserError: a weight names an unknown label.
     """
     if not config.loss.class_weights:
         return None
@@ -272,7 +281,7 @@ def read_class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | 
 def group_by_words(
     examples: Iterable[Any], count_words: Callable[[Any], int], max_words: int
 ) -> Iterator[list[Any]]:
-    """Yields consecutive examples in groups of at most `max_words` words, or of one example; reads one ahead."""
+    """Yields groups of consecutive examples, each of at most `max_words` words or a single example. Reads one ahead."""
     group: list[Any] = []
     words_in_group = 0
     for example in examples:
@@ -289,15 +298,15 @@ def group_by_words(
 def count_set_in_any_process(flags: np.ndarray) -> int:
     """Counts the `flags`, bool [N], that are set in any process.
 
-    Each process may hold other shards of the training data, so each finds only some.
+    Processes may hold different shards of the training data, so each process finds only a part.
     """
     return int(np.count_nonzero(processes.any_process(flags)))
 
 
 def cache_folder(cache_dir: str | None) -> Path | None:
-    """Returns the folder of encoded data that `config.data.cache_dir` means: by default ~/.cache/jaxft/data.
+    """Returns the folder of the cache of encoded data for `config.data.cache_dir`; by default ~/.cache/jaxft/data.
 
-    None, for "off", means that nothing is kept.
+    Returns None, for no cache, if the setting is "off".
     """
     if cache_dir == "off":
         return None

@@ -1,10 +1,10 @@
-"""Makes the Markdown tables that the model cards of several tasks have."""
+"""Makes the Markdown tables that model cards of several tasks share."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Evaluations = Mapping[str, Mapping[str, Any]]  # name of a data set -> content of its eval/NAME.json
-Redact = Callable[[str], str]  # returns a source without the folders of this machine
+Redact = Callable[[str], str]  # removes the folders of this machine from a source
 
 
 def name_set(name: str, evaluation: Mapping[str, Any], redact: Redact) -> str:
@@ -13,12 +13,12 @@ def name_set(name: str, evaluation: Mapping[str, Any], redact: Redact) -> str:
 
 
 def make_row(cells: Iterable[str]) -> str:
-    """Returns the line of a table."""
+    """Returns a line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
 def make_header(title: str, columns: Iterable[str]) -> list[str]:
-    """Returns the first two lines of a table whose first column is text and whose others are numbers."""
+    """Returns the first two lines of a table with text in the first column and numbers in the others."""
     columns = list(columns)
     return [make_row([title, *columns]), "|---|" + "--:|" * len(columns)]
 
@@ -31,12 +31,12 @@ def make_set_header(title: str, evaluations: Evaluations, redact: Redact) -> lis
 
 
 def list_metrics(evaluations: Evaluations) -> list[str]:
-    """Returns the names of the metrics of all evaluations, each once."""
+    """Returns the distinct names of the metrics of all evaluations."""
     return list(dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation["metrics"]))
 
 
 def make_score_rows(evaluations: Evaluations, names: Iterable[str]) -> list[str]:
-    """Returns a line for each metric: its value in each data set, with its interval in brackets if there is one."""
+    """Returns a line for each metric: its value in each data set, with the interval, if any, in brackets."""
     rows = []
     for name in names:
         cells = []
@@ -49,17 +49,17 @@ def make_score_rows(evaluations: Evaluations, names: Iterable[str]) -> list[str]
 
 
 def join_methods(evaluations: Evaluations) -> str:
-    """Returns how the data sets were read, each way once."""
+    """Returns the distinct ways in which the data sets were read, joined."""
     return "; ".join(dict.fromkeys(evaluation["method"] for evaluation in evaluations.values()))
 
 
 def explain_intervals(evaluations: Evaluations, unit: str) -> str:
-    """Returns a sentence about the intervals, empty without intervals; `unit` is what was resampled, as a plural."""
+    """Returns a sentence about the intervals, or "" if there are none. `unit` is the plural of the resampled unit."""
     if not any("intervals" in evaluation for evaluation in evaluations.values()):
         return ""
     return f" In brackets: 95% bootstrap intervals over {unit}; they don't cover the choice of seed."
 
 
 def warn_of_dev(evaluations: Evaluations, chosen: str) -> str:
-    """Returns a sentence that dev's scores are optimistic, empty without dev; `chosen` is what dev chose."""
+    """Returns a sentence that dev's scores are optimistic, or "" without dev. `chosen` names what dev chose."""
     return f" Dev chose {chosen}, so its scores are optimistic." if "dev" in evaluations else ""

@@ -1,4 +1,4 @@
-"""Keeps the lines of an input until the predictions for them are written, and makes lines of JSON and of tables."""
+"""Keeps the lines of an input until their predictions are written, and makes lines of JSON and of tables."""
 
 import json
 import sys
@@ -13,7 +13,8 @@ from jaxft.errors import UserError
 class InputLines:
     """The lines of a file or of stdin ("-"), as bytes, with their line ends.
 
-    Iteration reads lines and keeps each until `take` returns it. So as many are held as the consumer reads ahead.
+    Iteration reads lines and keeps each until `take` returns it. Memory therefore holds only the lines that the consumer
+    has read ahead.
     """
 
     def __init__(self, source: str):
@@ -28,29 +29,29 @@ class InputLines:
             yield line
 
     def close(self) -> None:
-        """Closes a file; stdin stays open."""
+        """Closes the file. Stdin stays open."""
         if self._stream is not sys.stdin.buffer:
             self._stream.close()
 
     def take(self, count: int) -> list[bytes]:
-        """Returns the next `count` lines and forgets them."""
+        """Returns the next `count` lines and drops them."""
         self._taken_count += count
         return [self._kept_lines.popleft() for _ in range(count)]
 
     def take_until(self, origin: str) -> list[bytes]:
-        """Takes the lines before the one that an example's `origin`, "data.csv:17", names."""
+        """Takes the lines before the line that an example's `origin` names, such as "data.csv:17"."""
         return self.take(int(origin.rpartition(":")[2]) - 1 - self._taken_count)
 
     def take_rest(self) -> list[bytes]:
-        """Takes the lines after the last example, once all are read."""
+        """Takes the lines after the last example, once all lines are read."""
         return self.take(len(self._kept_lines))
 
 
 def choose_format(source: str, format: str, guessed: str, formats: tuple[str, ...]) -> str:
-    """Returns `format`, or for "auto" the `guessed` one.
+    """Returns `format`, or `guessed` if it is "auto".
 
     Raises:
-      UserError: the source or its format is not for predictions.
+      UserError: predictions do not support the source or its format.
     """
     if source.startswith(("demo:", "hub:")):
         raise UserError(f"--input {source}: predictions are for files and stdin; save the text in a file")
@@ -63,13 +64,13 @@ def choose_format(source: str, format: str, guessed: str, formats: tuple[str, ..
 
 
 def extend_json_line(line: bytes, additions: Mapping[str, Any]) -> bytes:
-    """Returns a JSON line with keys added; a key that it already has is added as `predicted_KEY`."""
+    """Returns a JSON line with added keys. A key that the line already has is added as `predicted_KEY`."""
     record = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
     return make_json_line(record | {free_key(key, record): value for key, value in additions.items()})
 
 
 def free_key(key: str, used: Container[str]) -> str:
-    """Returns `key`, or `predicted_KEY` if `key` is used and does not begin with "predicted_" itself."""
+    """Returns `key`, or `predicted_KEY` if `key` is used and does not begin with "predicted_"."""
     return f"predicted_{key}" if key in used and not key.startswith("predicted_") else key
 
 
@@ -77,7 +78,7 @@ def make_json_line(record: Mapping[str, Any]) -> bytes:
     """Returns a JSON line in UTF-8."""
     try:
         return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape and UTF-8 cannot hold
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape but UTF-8 cannot encode
         return json.dumps(record).encode() + b"\n"
 
 
@@ -88,7 +89,7 @@ def prediction_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def error_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
-    """Yields the lines of an error list, tab-separated with a header; white space in a cell becomes one space."""
+    """Yields the lines of a tab-separated error list with a header. White space in a cell becomes one space."""
     yield "\t".join(columns) + "\n"
     for row in rows:
         yield "\t".join(" ".join(str(row[name]).split()) for name in columns) + "\n"

@@ -27,8 +27,8 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
     """Returns the scheme of tag sequences: a key of `SCHEMES`, or `NO_SCHEME`.
 
     E- or S- mean BIOES. L- or U- mean BILOU. Tags without a prefix mean IO if there is an O, else `NO_SCHEME`. With
-    only B- and I-, the scheme is IOB1 or IOB2, whichever fewer tags break. In IOB2 every entity begins with B-. In IOB1 only
-    an entity that follows another of its type does. Sequences of only O count as IOB2.
+    only B- and I-, the scheme is IOB1 or IOB2, whichever fewer tags break. In IOB2 every entity begins with B-. In IOB1
+    only an entity that follows another of its type does. Sequences of only O count as IOB2.
     """
     counts = dict.fromkeys("BIESLU", 0)
     bare_count = outside_count = breaks_of_iob1 = breaks_of_iob2 = 0

@@ -13,7 +13,7 @@ from jaxft.tasks.run_facts import RunFacts
 
 HUB_TASK = "text-generation"  # the hub's name of the task
 HUB_TAGS = ["text-generation", "causal-lm"]
-# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+# Metrics in the card's metadata: the hub's name -> (key of the evaluation, text).
 HUB_METRICS = {
     "perplexity": ("perplexity", "perplexity a token"),
     "bits_per_byte": ("bits_per_byte", "bits per byte"),
@@ -23,7 +23,7 @@ HUB_METRICS = {
 
 
 def describe_model(run: RunFacts, parameters: int) -> list[str]:
-    """Returns lines that say what the model is: a paragraph and the first items of a list."""
+    """Returns lines that describe the model: a paragraph and the first items of a list."""
     learnt = (
         "on documents"
         if run.config.data.template is None
@@ -38,7 +38,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
 
 
 def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
-    """Returns a table of each data set's metrics, and how they were measured."""
+    """Returns a table of each data set's metrics, and the method of measuring them."""
     rows = make_set_header("metric", evaluations, redact)
     for name in list_metrics(evaluations):
         values = (evaluation["metrics"].get(name) for evaluation in evaluations.values())
@@ -55,7 +55,7 @@ def _format_value(value: float | None) -> str:
 
 
 def describe_usage(run: RunFacts) -> str:
-    """Returns how transformers continues text."""
+    """Returns a section that shows how to continue text with transformers."""
     return (
         "```python\nfrom transformers import pipeline\n\n"
         'generate = pipeline("text-generation", model="PATH_OF_THIS_FOLDER")\n'

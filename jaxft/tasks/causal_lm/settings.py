@@ -54,7 +54,7 @@ class Settings(sections.Settings):
     eval: Eval = Eval()
 
     def check(self) -> None:
-        """Raises `UserError` for settings that cannot go together."""
+        """Raises `UserError` for settings that contradict each other."""
         super().check()
         if self.data.template is not None and self.eval.generate:
             fits = self.eval.max_new_tokens < self.data.max_length

@@ -1,4 +1,4 @@
-"""Causal language modelling: the next token of documents, or of targets that follow prompts."""
+"""Causal language modelling: predicts the next token of documents, or of targets that follow prompts."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ from jaxft.tasks.lines import prediction_lines
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SHOWN = 3  # generated targets that are printed
+SHOWN = 3  # number of generated targets that are printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Scores:
     """The scores of each window of a split, summed over its labelled tokens."""
 
     nll: np.ndarray  # float64 [N], nats
-    correct: np.ndarray  # int64 [N], tokens whose label has the highest logit
+    correct: np.ndarray  # int64 [N], number of tokens whose label has the highest logit
     tokens: np.ndarray  # int64 [N]
-    generated: list[str] = dataclasses.field(default_factory=list)  # generated targets of the first pairs
+    generated: list[str] = dataclasses.field(default_factory=list)  # the generated targets of the first pairs
 
 
 class CausalLM:
@@ -70,7 +70,7 @@ class CausalLM:
 
     @staticmethod
     def read(config: Settings, name: str, source: str, log: Log) -> MappedDocuments:
-        """Returns the texts of `source` that are not empty, and logs how many there are and how many were empty."""
+        """Returns the nonempty texts of `source`, and logs the numbers of nonempty and empty texts."""
         data, characters, empty = config.data, 0, 0
 
         def nonempty_texts() -> Iterator[Document]:
@@ -95,7 +95,7 @@ class CausalLM:
     def split_dev(
         texts: MappedDocuments, fraction: float, seed: int
     ) -> tuple[Sequence[Document], Sequence[Document]]:
-        """Splits texts into (train, dev); a single text is cut in two."""
+        """Splits texts into (train, dev). A single text is cut in two."""
         if len(texts) == 1:
             train, dev = cut_document(texts[0], fraction)
             return [train], [dev]
@@ -118,7 +118,7 @@ class CausalLM:
         return ((text.prompt or "") + text.text for text in train)
 
     def check(self, split: Split, train: Sequence[Document], log: Log) -> None:
-        """Warns of texts that are also in `train`, and logs how many pairs do not fit their windows."""
+        """Warns about texts that are also in `train`, and logs the number of pairs that do not fit their windows."""
         name, texts, windows = split.name, split.examples, split.windows
         if texts is not train:
             if shared := count_set_in_any_process(np.isin(hash_documents(texts), hash_documents(train))):
@@ -161,7 +161,7 @@ class CausalLM:
         return LanguageModel(make_backbone(sizes, rngs=rngs))
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """Returns cross-entropy in nats summed over the labelled tokens, and their number."""
+        """Returns the cross-entropy in nats, summed over the labelled tokens, and the number of these tokens."""
         return chunked.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
 
     def logits(self, model, batch) -> jax.Array:
@@ -173,7 +173,7 @@ class CausalLM:
         return parameters
 
     def predict(self, model, batch):
-        """Returns {"nll": float32 [R, L], nats, "correct": bool [R, L]}, 0 and False without a label, and the loss."""
+        """Returns {"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label; and the loss."""
         shape = batch["labels"].shape
         hidden, embedding, labels, weights = _flat(model, batch, None)
         nll, correct = chunked.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
@@ -181,7 +181,7 @@ class CausalLM:
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
     def encode_prompts(self, texts: Sequence[Document], tokenizer, config: Settings) -> list[list[int]]:
-        """Returns the token ids of prompts, shortened so that `config.eval.max_new_tokens` fit; none for documents."""
+        """Returns the token ids of prompts, cut to leave room for `config.eval.max_new_tokens`; [] for documents."""
         if config.data.template is None:
             return []
         room = config.data.max_length - config.eval.max_new_tokens
@@ -219,7 +219,7 @@ class CausalLM:
         return list(_state(split, Scores(ones, ones, ones)).compute())
 
     def summarize(self, values: dict[str, float]) -> str:
-        """Returns loss, perplexity, bits a byte and accuracy as a line of the log."""
+        """Returns loss, perplexity, bits per byte and accuracy as a line of the log."""
         return (
             f"loss {values['loss']:.4f}, perplexity {values['perplexity']:.2f} a token, "
             f"{values['bits_per_byte']:.3f} bits a byte, token accuracy {100 * values['token_accuracy']:.2f}"
@@ -237,7 +237,7 @@ class CausalLM:
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes eval/NAME.json and predictions/NAME.jsonl with generated targets, prints both, returns the metrics."""
+        """Writes and prints eval/NAME.json and the generated targets (predictions/NAME.jsonl); returns the metrics."""
         metrics = state.compute()
         pairs = list(zip(split.examples, scores.generated, strict=False))
         if pairs:
@@ -272,7 +272,7 @@ def _write_generated(path: Path, pairs: Sequence[tuple[Document, str]], console:
 
 
 def _method(config: Settings) -> str:
-    """Returns how a text is cut into windows for measuring; its perplexity depends on that."""
+    """Describes how texts are cut into windows, because the perplexity depends on it."""
     data = config.data
     if data.template is not None:
         return f"targets and their end given the prompt, in windows of {data.max_length} tokens"
@@ -298,7 +298,7 @@ def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.A
 
 
 def _mesh(model) -> Mesh | None:
-    """Returns the devices that the backbone shards its activations over, or None for a single one."""
+    """Returns the mesh over which the backbone shards its activations, or None for a single device."""
     sharding = model.backbone.activations
     return None if sharding is None else sharding.mesh
 

@@ -1,1 +1,1 @@
-"""Several tasks on one backbone."""
+"""Several tasks with a shared backbone."""

@@ -1,10 +1,11 @@
-"""Reads texts for several tasks and renders them with each task's answer, under the task's name.
+"""Reads texts for several tasks, and renders them with each task's answer under the task's name.
 
-- JSON lines: all keys stay; for each task a key NAME is added, or `predicted_NAME` if the record has that key already.
-- Plain text: `{"text", NAME, ...}`, one JSON object a line.
+- JSON lines: all keys stay. For each task a key NAME is added, or `predicted_NAME` if the record already has NAME.
+- Plain text: `{"text", NAME, ...}`, one JSON object per line.
 
-A task that labels texts answers as in `sequence_classification`, such as `{"predicted_labels", "scores"}`. A task that
-labels words answers `{"entities": [...]}` (or `words`) for a text, and `{"predicted_tags", "scores"}` for tokens.
+The answer of a task that labels texts is that of `sequence_classification`, such as `{"predicted_labels", "scores"}`.
+The answer of a task that labels words is `{"entities": [...]}` (or `words`) for a text, and
+`{"predicted_tags", "scores"}` for tokens.
 """
 
 import argparse
@@ -39,7 +40,7 @@ class MultiTaskOutput:
         """Opens the input.
 
         Raises:
-          UserError: it cannot be read, or its format is not one of `FORMATS`.
+          UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
@@ -51,10 +52,10 @@ class MultiTaskOutput:
         self.lines = InputLines(source)
 
     def examples(self) -> Iterator[MultiText]:
-        """Yields the texts without labels, empty ones too.
+        """Yields the texts without labels, including empty texts.
 
         Raises:
-          UserError: a record has no text for a task.
+          UserError: a record lacks the text of a task.
         """
         try:
             for where, origin, record in self._read_records():
@@ -80,7 +81,7 @@ class MultiTaskOutput:
         )
 
     def _parse_example(self, name: str, where: str, origin: str, record: dict) -> Sentence | LabelledText:
-        """Returns what a task reads of a record."""
+        """Returns the example that a task reads from a record."""
         data = self._task_configs[name].data
         if self._task_configs[name].task == "sequence_classification":
             return parse_labelled_text(where, origin, record, TextColumns(data.text, data.text_pair, None))
@@ -89,7 +90,7 @@ class MultiTaskOutput:
         return sentence
 
     def render(self, text: MultiText, answers: dict[str, Any]) -> list[bytes]:
-        """Returns the lines of a text with each task's answer, after the lines before it."""
+        """Returns the lines of the input before a text, then the lines of the text with each task's answer."""
         before = self.lines.take_until(text.origin)
         [line] = self.lines.take(1)
         additions = {name: _make_record(text.examples[name], answer) for name, answer in answers.items()}

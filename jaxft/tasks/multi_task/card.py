@@ -11,15 +11,17 @@ from jaxft.tasks.card_tables import (
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.run_facts import RunFacts
 
-HUB_TASK = "feature-extraction"  # the hub's name for a backbone, because it has none for several tasks
+HUB_TASK = "feature-extraction"  # the hub's name for a backbone, because it has no name for several tasks
 HUB_TAGS = ["multi-task"]
-HUB_METRICS: dict[str, tuple[str, str]] = {}  # none in the card's metadata, because each would need a task
+HUB_METRICS: dict[
+    str, tuple[str, str]
+] = {}  # empty, because each metric in the card's metadata would need a task
 SHOWN = ("f1_micro", "f1_macro", "subset_accuracy", "accuracy", "pearson", "spearman", "mse")
 SHOWN += ("entity_f1", "entity_precision", "entity_recall", "token_accuracy", "token_f1_macro")
 
 
 def describe_model(run: RunFacts, parameters: int) -> list[str]:
-    """Returns lines that say what the model is: a paragraph and the first items of a list."""
+    """Returns lines that describe the model: a paragraph and the first items of a list."""
     task_configs = make_task_configs(run.config)
     lines = [
         f"A BERT with {len(task_configs)} heads ({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) "
@@ -47,7 +49,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
 
 
 def describe_usage(run: RunFacts) -> str:
-    """Returns how the heads are asked in torch."""
+    """Returns a section that shows how to use the heads in PyTorch."""
     has_words = any(
         task_config.task != "sequence_classification"
         for task_config in make_task_configs(run.config).values()

@@ -1,4 +1,4 @@
-"""Reads texts for several tasks, finds the labels of each, and takes a data set apart by task."""
+"""Reads texts for several tasks, finds the labels of each task, and divides a data set by task."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.tasks.token_classification.task import TokenClassification
 
-# The classes that read the examples of each kind of task; `registry.task_class` chooses the one that is trained.
+# Kind of task -> the class that reads its examples; `registry.task_class` chooses the class that is trained.
 CLASSES: dict[str, type[Task]] = {
     "token_classification": TokenClassification,
     "sequence_classification": SequenceClassification,
@@ -29,14 +29,14 @@ CLASSES: dict[str, type[Task]] = {
 
 FoundLabels = tuple[
     str, str, list[Any] | None
-]  # a task's name, its kind, what it found; None without examples
+]  # (task's name, its kind, its found labels or None without examples)
 
 
 def read_texts(config: Settings, name: str, source: str, log: Log) -> list[MultiText]:
-    """Returns the texts of the data sets that `source` names, and logs how many have labels for each task.
+    """Returns the texts of the data sets in `source`, and logs the number of texts with labels for each task.
 
     Args:
-      name: name of the data set, for the log.
+      name: the name of the data set, for the log.
       source: see `parse_data_sets`.
     """
     task_configs = make_task_configs(config)
@@ -90,7 +90,7 @@ def select_examples(texts: Sequence[MultiText], task: str) -> list[Sentence | La
 
 
 def select_with_prefix(values: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """Returns the values of keys TASK/KEY by their KEY."""
+    """Returns the values under TASK/KEY, keyed by KEY."""
     prefix = f"{task}/"
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
@@ -99,8 +99,8 @@ class TaskSplit(NamedTuple):
     """The examples and windows of one task in a data set.
 
     Attributes:
-      split: the task's examples and windows, as if it had read and encoded them alone; named NAME-TASK.
-      window_number: int32 [N], the number in `split` of each window of the data set, -1 for windows of other tasks.
+      split: the task's examples and windows, as if the task had read and encoded them itself. Its name is NAME-TASK.
+      window_number: int32 [N], for each window of the data set its number in `split`; -1 for windows of other tasks.
     """
 
     split: Split

@@ -1,4 +1,4 @@
-"""Encodes texts for several tasks, each text once for all tasks that have labels for it."""
+"""Encodes texts for several tasks. Each text is encoded once for all tasks that have labels for it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,9 +26,9 @@ def encode_for_tasks(
 ) -> Windows:
     """Encodes all texts for all tasks; see `combine_windows` for the columns.
 
-    If a task labels the words of a text, the text is encoded as these words, all of them, in as many windows as that
-    takes; the labels of tasks that label texts then weigh 1 over the number of windows in each. Other texts are cut as
-    `config.data.truncation` says.
+    If a task labels the words of a text, all words are encoded, in as many windows as needed. The labels of tasks that
+    label texts then have a weight of 1 over the number of windows in each window. `config.data.truncation` decides how
+    other texts are cut.
     """
     word_tasks = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]
     encoded = []
@@ -52,8 +52,8 @@ def _group_texts(
 ) -> dict[tuple[tuple[str, ...], bool], list[int]]:
     """Groups the indices of texts that are encoded in the same way.
 
-    The keys are the tasks that label words of the text, and True for a text with a pair. A text without words for any
-    task is in no group.
+    A key is (the tasks that label words of the text, True for a text with a pair). A text without words for any task is
+    in no group.
     """
     groups: dict[tuple[tuple[str, ...], bool], list[int]] = {}
     for index, text in enumerate(texts):
@@ -72,13 +72,13 @@ def _encode_as_words(
     config: Settings,
     cached: bool,
 ) -> EncodedTexts:
-    """Encodes texts as words; `encode` holds the method of each task that labels their words."""
+    """Encodes texts as words. `encode` maps each task that labels their words to its method `encode`."""
     task_configs = make_task_configs(config)
     windows_by_task = {
         name: encode_words(select_examples(texts, name), tokenizer, task_configs[name], cached=cached)
         for name, encode_words in encode.items()
     }
-    windows = next(iter(windows_by_task.values()))  # those of the other tasks differ in labels only
+    windows = next(iter(windows_by_task.values()))  # the windows of other tasks differ only in labels
     return EncodedTexts(
         windows=windows,
         text_indices=text_indices[windows.sentence],
@@ -116,7 +116,7 @@ def _encode_as_texts(
 
 
 def _encode_text_labels(task: Any, name: str, texts: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels `[N, ...]` of a task that labels texts, and bool `[N]`, True for texts that have a label."""
+    """Returns the labels `[N, ...]` of a task that labels texts, and bool `[N]`, True for texts with a label."""
     is_member = np.array([name in text.examples for text in texts], bool)
     member_labels, member_is_known = task.label_type.encode_targets(select_examples(texts, name))
     labels = np.zeros((len(texts), *member_labels.shape[1:]), member_labels.dtype)

@@ -12,7 +12,7 @@ class MultiTaskState:
     Attributes:
       by_task: the state of each task.
       weights: the weight of each task's loss.
-      averaged_metric: names of metrics joined by "+", whose mean is a metric too; see `average_metrics`.
+      averaged_metric: names of metrics, joined by "+", whose mean is also a metric; see `average_metrics`.
     """
 
     by_task: dict[str, Any]
@@ -38,9 +38,9 @@ class MultiTaskState:
 
 
 def average_metrics(joined_names: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Returns the mean of the metrics that `joined_names` joins by "+", under that name.
+    """Returns {joined_names: mean of the metrics whose names `joined_names` joins by "+"}.
 
-    Returns nothing if one of them is missing, or if `joined_names` is a metric already.
+    Returns {} if one of the metrics is missing, or if `joined_names` is already a metric.
     """
     names = [name.strip() for name in joined_names.split("+")]
     if joined_names in values or not all(name in values for name in names):

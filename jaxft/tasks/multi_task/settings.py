@@ -1,4 +1,4 @@
-"""Settings of several tasks on one backbone."""
+"""Settings of several tasks with a shared backbone."""
 
 import dataclasses
 import math
@@ -71,7 +71,7 @@ class Settings(sections.Settings):
     eval: sequence_classification.Eval = sequence_classification.Eval()
 
     def check(self) -> None:
-        """Raises `UserError` for settings that cannot go together, those of each task included."""
+        """Raises `UserError` for settings that contradict each other, also in the settings of each task."""
         super().check()
         require(bool(self.tasks), "tasks", self.tasks, f"pairs {EXAMPLE}")
         fits = all(
@@ -104,7 +104,7 @@ class Settings(sections.Settings):
         make_task_configs(self)
 
     def check_shards(self) -> None:
-        """Raises `UserError` if the training data cannot be dealt to shards."""
+        """Raises `UserError` if the training data cannot be sharded."""
         super().check_shards()
         if self.data.mix != "size" or self.batch.by_task:
             raise refuse("data.shards", self.data.shards, "1 where data sets are mixed in other ways")
@@ -114,7 +114,7 @@ class Settings(sections.Settings):
         return tuple(name for name, _ in self.tasks)
 
     def mix_options(self) -> dict[str, Any]:
-        """Returns how several data sets are mixed: arguments of `data.batching.mixed.Mix`."""
+        """Returns the arguments of `data.batching.mixed.Mix`, which mixes several data sets."""
         data = self.data
         return {
             "kind": data.mix,

@@ -1,4 +1,4 @@
-"""Several tasks on one backbone: each has its head, labels, loss and metrics; shared texts are encoded once."""
+"""Several tasks with a shared backbone. Each has its head, labels, loss and metrics; shared texts are encoded once."""
 
 import dataclasses
 import math
@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The predictions of each task for a split, and its loss as (sum, weight)."""
+    """The predictions of each task for a split, and each task's loss as (sum, weight)."""
 
     by_task: dict[str, Any]
     losses: dict[str, tuple[float, float]]
 
 
 class MultiTask:
-    """The tasks of `config.tasks` over one backbone.
+    """The tasks of `config.tasks` with a shared backbone.
 
-    A text that several tasks have from one source is encoded once. If one of the tasks labels words it is encoded as
-    words (completely, in as many windows as that takes). All heads read the same hidden states from the same pass. A
-    text does not count in the loss of a task that it has no labels for.
+    A text that several tasks read from the same source is encoded once. If one of the tasks labels words, the text is
+    encoded completely, as words, in as many windows as needed. All heads read the same hidden states from the same
+    pass. A text without labels for a task does not count in the task's loss.
 
-    A step's loss is the sum over tasks of weight * share * mean: `loss.weight` of the task, the share of the step's
-    windows that have labels for it, and its mean loss over their labels (class weights do not change that divisor).
-    With `config.loss.balance="uncertainty"` learned log variances s replace the weights:
-    share * (exp(-s) * mean + s / 2), with half of exp(-s) for numbers (Kendall et al. 2018, equation 10).
+    A step's loss is the sum over tasks of weight * share * mean. Weight is the task's `loss.weight`, share is the
+    fraction of the step's windows with labels for the task, and mean is the task's mean loss over these labels (class
+    weights do not change the divisor). With `config.loss.balance="uncertainty"`, learned log variances s replace the
+    weights: share * (exp(-s) * mean + s / 2), with half of exp(-s) for numbers (Kendall et al. 2018, equation 10).
     """
 
     model_types = ("bert",)
@@ -75,7 +75,7 @@ class MultiTask:
                 task_labels, head_dropout=head_dropout, config=task_config
             )
         self.taggers = [name for name, task in self.tasks.items() if isinstance(task, TokenClassification)]
-        if self.taggers:  # their texts are read as words, whatever config.data.truncation is
+        if self.taggers:  # their texts are read as words and ignore config.data.truncation
             for task in self.tasks.values():
                 if isinstance(task, SequenceClassification):
                     task.method = f"texts whole where they are read as words; of others {task.method}"
@@ -99,12 +99,12 @@ class MultiTask:
 
     @property
     def tuned(self) -> dict[str, Any]:
-        """The choices of each task that tuned something, by task."""
+        """The tuned values by task, for tasks that tuned any."""
         return {name: task.tuned for name, task in self.tasks.items() if task.tuned}
 
     @tuned.setter
     def tuned(self, values: Mapping[str, Any]) -> None:
-        """Sets the choices of each task."""
+        """Sets the tuned values of each task."""
         for name, task in self.tasks.items():
             task.tuned = values.get(name, {})
 
@@ -124,7 +124,7 @@ class MultiTask:
 
     @staticmethod
     def find_labels(texts: Sequence[MultiText]) -> list[data.FoundLabels]:
-        """Returns what each task finds in its examples."""
+        """Returns the labels that each task finds in its examples."""
         return data.find_labels(texts)
 
     @staticmethod
@@ -134,13 +134,13 @@ class MultiTask:
 
     @staticmethod
     def iterate_texts(train: Sequence[MultiText]) -> Iterator[str]:
-        """Yields texts, each once, and their pairs."""
+        """Yields each text once, and its pair."""
         for text in train:
             first_example = next(iter(text.examples.values()))
             yield from (string for string in get_text_and_pair(first_example) if string is not None)
 
     def check(self, split: Split, train: Sequence[MultiText], log: Log) -> None:
-        """Logs the warnings of each task about its examples."""
+        """Logs each task's warnings about its examples."""
         for name, (task_split, _) in divide_by_task(split, self.tasks).items():
             is_train = split.examples is train
             task_train = task_split.examples if is_train else select_examples(train, name)
@@ -155,7 +155,7 @@ class MultiTask:
         only: range | None = None,
         cached: bool = True,
     ) -> Windows:
-        """Returns the windows of texts, for all tasks; see `encode_for_tasks`."""
+        """Returns the windows of texts for all tasks; see `encode_for_tasks`."""
         texts = texts if only is None else texts[only.start : only.stop]
         return encode_for_tasks(self.tasks, texts, tokenizer, config, cached=cached)
 
@@ -170,21 +170,21 @@ class MultiTask:
         return MultiHead(models, uncertainty=self.learns_weights)
 
     def _views(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Iterator[tuple[str, Task, Any, dict]]:
-        """Yields (name, task, its model, its batch); all models read the same hidden states."""
+        """Yields (name, task, its model, its batch). All models read the same hidden states."""
         backbone = SharedBackbone(model.backbone)
         for name, task in self.tasks.items():
             task_arrays = {key: batch[f"{name}/{key}"] for key in ("labels", "weights")}
             yield name, task, model.task_model(name, backbone), batch | task_arrays
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """Returns the sum over tasks that the class describes, and the share of the step's windows in this batch.
+        """Returns the sum over tasks (see the class), and the share of the step's windows in this batch.
 
-        `batch["scales"]` are those of the step: `step_scales` of its `task_weights`.
+        `batch["scales"]` belong to the step: they are `step_scales` of its `task_weights`.
         """
         total, window_share = jnp.float32(0), batch["scales"][..., -1]
         for index, (name, task, task_model, task_batch) in enumerate(self._views(model, batch)):
             scales = batch["scales"][..., index]
-            # The weight of a window counts once for each class, if each class has a loss of its own.
+            # If each class has a separate loss, the weight of a window counts once for each class.
             class_count = math.prod(task.arrays["labels"].shape)
             loss = task.loss(task_model, task_batch, dropout)[0] * jnp.max(scales) / class_count
             if self.learns_weights:
@@ -253,14 +253,18 @@ class MultiTask:
     ) -> Iterator[list[tuple[MultiText, dict[str, Any]]]]:
         """Predicts texts while they arrive; yields chunks of (text, answer of each task) in order.
 
-        The answer of a task that labels words is a `Prediction`, that of another what `LabelType.answer` yields.
+        The answer of a task that labels words is a `Prediction`. The answer of any other task comes from
+        `LabelType.answer`.
 
         Args:
+          texts: the texts.
+          tokenizer: the tokenizer.
+          config: the run's settings.
           outputs: returns the model's outputs for windows.
-          max_words: words of a chunk, unless a single text has more. Nothing else is held in memory.
+          max_words: the most words in a chunk, unless a single text has more. Only one chunk is in memory at a time.
         """
         for chunk in group_by_words(texts, _count_words, max_words):
-            # As in training, tasks that read different strings of a record get a text each.
+            # As in training, tasks that read different strings of a record get different texts.
             indices, joined = [], []
             for index, text in enumerate(chunk):
                 examples = {name: [example] for name, example in text.examples.items()}
@@ -283,7 +287,7 @@ class MultiTask:
             yield list(zip(chunk, answers, strict=True))
 
     def tune(self, split: Split, predictions: Predictions) -> None:
-        """Lets each task tune on its predictions."""
+        """Tunes each task on its predictions."""
         for name, (task_split, _) in divide_by_task(split, self.tasks).items():
             self.tasks[name].tune(task_split, predictions.by_task[name])
 
@@ -315,7 +319,7 @@ class MultiTask:
     def find_seen(
         self, split: Split, predictions: Predictions, train: Sequence[MultiText]
     ) -> list[tuple[str, Any]]:
-        """Returns (name, item) for each item that a task counts as seen in training."""
+        """Returns (task's name, item) for each item that a task counts as seen in training."""
         seen = []
         for name, (task_split, _) in divide_by_task(split, self.tasks).items():
             if (task := self.tasks[name]).compares_with_train:
@@ -336,7 +340,7 @@ class MultiTask:
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes the files of each task, for a split NAME-TASK, and eval/NAME.json with all metrics; returns them."""
+        """Writes each task's files, as split NAME-TASK, and eval/NAME.json with all metrics; returns the metrics."""
         for name, (task_split, _) in divide_by_task(split, self.tasks).items():
             self.tasks[name].write_evaluation(
                 folder,

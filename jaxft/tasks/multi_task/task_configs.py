@@ -1,4 +1,4 @@
-"""Builds each task's settings: the run's, overridden by the task's entry in `config.tasks`."""
+"""Builds each task's settings: the run's settings, overridden by the task's entry in `config.tasks`."""
 
 import functools
 from typing import Any
@@ -9,12 +9,12 @@ from jaxft.errors import UserError
 from jaxft.tasks.registry import schema_of
 
 KINDS = ("token_classification", "sequence_classification")  # tasks that can share a backbone
-# Settings of a task that are the same for all tasks, because a text is encoded once for all of them.
+# Settings that are the same for all tasks, because a text is encoded once for all tasks.
 SAME_FOR_ALL = ("data.label_subwords", "data.context", "data.truncation", "data.max_segments")
 
 
 def make_task_configs(config: sections.Settings) -> dict[str, sections.Settings]:
-    """Returns the settings of each task by name. Raises `UserError` for a setting that a task cannot have by itself."""
+    """Returns each task's settings by name. Raises `UserError` for a setting that cannot differ between tasks."""
     shared = tuple(flatten(config).items())
     return {name: _make_task_config(shared, name, entry) for name, entry in config.tasks}
 
@@ -44,7 +44,7 @@ def _make_task_config(
 
 
 def _keys_of_task(root: type) -> list[str]:
-    """The settings that not every run has, without those that are the same for all tasks."""
+    """Returns the keys that only some runs have, except keys that are the same for all tasks."""
     return [
         key
         for key in declarations(root)
