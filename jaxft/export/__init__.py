@@ -1,1 +1,1 @@
-"""Exports a run as a Hugging Face folder, with a model card, and compares it with the run in PyTorch."""
+"""Exports a run as a Hugging Face folder with a model card, and compares the export with the run in PyTorch."""

@@ -1,4 +1,4 @@
-"""Writes the model card of an exported model from what its run recorded."""
+"""Writes the model card of an exported model from the records of its run."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from jaxft.tasks.sequence_classification import card as sequence_classification_
 from jaxft.tasks.token_classification import card as token_classification_card
 from jaxft.training.workdir import Run
 
-# By task, the module that writes what only its card has.
+# The module that writes the task's own sections of a card, by task.
 TASK_CARDS = {
     "token_classification": token_classification_card,
     "causal_lm": causal_lm_card,
@@ -29,14 +29,14 @@ OMITTED_SETTINGS = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 
 
 def write_card(run: Run, parameters: int, difference: float | None) -> str:
-    """Returns the README.md of an export: metadata as the Hugging Face hub reads it, and text for people.
+    """Returns the README.md of an export: metadata for the Hugging Face hub, and text for people.
 
-    Of paths on this machine it shows only the last component.
+    It shows only the last component of paths on this machine.
 
     Args:
         run: the exported run.
-        parameters: how many parameters the model has.
-        difference: the largest difference of a logit from torch's, or None if it was not measured.
+        parameters: the number of the model's parameters.
+        difference: the largest difference between a logit and torch's, or None if it was not measured.
     """
     evaluations = _evaluations(run.workdir)
     base = _public(run.config.model.checkpoint)
@@ -68,10 +68,10 @@ def write_card(run: Run, parameters: int, difference: float | None) -> str:
 
 
 def _public(value: Any) -> Any:
-    """Returns a data source or address without the folders of the machine it was used on."""
+    """Returns a data source or address without the folders of the machine on which it was used."""
     if not isinstance(value, str):
         return value
-    value = re.sub(r"(?<=[=;])/[^;]*/", "", value)  # of each of several files
+    value = re.sub(r"(?<=[=;])/[^;]*/", "", value)  # drops the folder of each of several files
     if held_out := re.fullmatch(r"(\d+% of )(.*)(, seed \d+)", value):
         return held_out[1] + _public(held_out[2]) + held_out[3]
     path = Path(value).expanduser()
@@ -79,7 +79,7 @@ def _public(value: Any) -> Any:
 
 
 def _evaluations(folder: Path) -> dict[str, dict]:
-    """Reads what the run `folder` recorded of its evaluations on dev and test."""
+    """Reads the recorded evaluations on dev and test from the run `folder`."""
     names = [name for name in ("dev", "test") if (folder / "eval" / f"{name}.json").is_file()]
     return {name: read_json(folder / "eval" / f"{name}.json") for name in names}
 
@@ -119,7 +119,7 @@ def _metadata(run: Run, title: str, evaluations: Mapping[str, dict]) -> str:
 
 
 def _origin(run: Run, base: str, parameters: int) -> str:
-    """Returns a list of where the weights come from: base checkpoint, data and training."""
+    """Returns a list that says where the weights come from: base checkpoint, data and training."""
     config, summary = run.config, run.workdir / "summary.json"
     start = f"- Base checkpoint: `{base}`"
     if base.startswith(NEW):
@@ -151,7 +151,7 @@ def _origin(run: Run, base: str, parameters: int) -> str:
 
 
 def _settings(run: Run) -> str:
-    """Returns the run's settings, those that are not the default marked."""
+    """Returns the run's settings, and marks those that differ from the default."""
     by_default = defaults(type(run.config))
     lines = [
         f"{key} = {_public(value)!r}" + ("" if value == by_default[key] else "  # not the default")

@@ -1,4 +1,4 @@
-"""Adds heads and a loader for PyTorch to an export of a model that transformers has no class for."""
+"""Adds heads and a loader for PyTorch to an export if transformers has no class for the model."""
 
 import shutil
 from pathlib import Path
@@ -21,24 +21,24 @@ from jaxft.tasks.token_classification.data import forms_entities
 from jaxft.training import step
 from jaxft.training.workdir import Run
 
-# Is copied into the export, and runs only there.
+# The file that is copied into the export. It runs only there.
 LOADER = Path(__file__).parent / "heads_loader.py"
 TAGS = "tags"  # the name of the head that labels words if it is the only head
 
 
 def needs_heads_only(run: Run) -> bool:
-    """Returns whether transformers has no class for the model of `run`, so that the export is a backbone and heads."""
+    """Returns whether the export is a backbone and heads, because transformers has no class for the model of `run`."""
     if run.config.task == "sequence_classification":
         return not has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
     return run.config.task == "multi_task"
 
 
 def needs_loader(run: Run) -> bool:
-    """Returns whether an export needs heads and loader.
+    """Returns whether an export needs heads and a loader.
 
-    Some models that transformers has a class for need them too, since its class or its pipeline computes less: it has
-    no CRF, joins neighbouring words of the same label, reads a word's label at its first subword, and reads only the
-    beginning of a long text.
+    Some models need them although transformers has a class, because the class or its pipeline computes something else:
+    it has no CRF, joins neighbouring words with the same label, reads a word's label at its first subword, and reads
+    only the beginning of a long text.
     """
     config = run.config
     if config.task == "token_classification":
@@ -55,9 +55,9 @@ def tagging_heads(run: Run, task: Any) -> list[str]:
 
 
 def _tasks_by_head(run: Run, task: Any) -> dict[str, tuple[Settings, Task]]:
-    """Returns settings and task of each head by its name.
+    """Returns the settings and the task of each head, by the head's name.
 
-    A run of several tasks names its heads. The head of any other run is called `TAGS` if it labels words, else by the
+    A run of several tasks names its heads. In other runs the name of the head is `TAGS` if it labels words, else the
     key of its labels in the data.
     """
     if run.config.task == "multi_task":
@@ -66,7 +66,7 @@ def _tasks_by_head(run: Run, task: Any) -> dict[str, tuple[Settings, Task]]:
 
 
 def write_heads(model: Model, folder: Path) -> None:
-    """Writes heads.safetensors, heads.json and the loader, whose docstring describes both files, into `folder`."""
+    """Writes heads.safetensors, heads.json and the loader into `folder`. The loader's docstring describes the files."""
     network = step.merge_model(model.net.graphdef, model.parameters)
     is_multi_task = model.run.config.task == "multi_task"
     tensors: dict[str, np.ndarray] = {}
@@ -94,7 +94,7 @@ def write_heads(model: Model, folder: Path) -> None:
 
 
 def _describe_heads(run: Run, task: Any) -> dict[str, dict[str, Any]]:
-    """Returns what heads.json says of each head."""
+    """Returns the description of each head for heads.json."""
     heads = {}
     for name, (config, head_task) in _tasks_by_head(run, task).items():
         heads[name] = {"task": config.task, "labels": head_task.labels}
@@ -105,10 +105,10 @@ def _describe_heads(run: Run, task: Any) -> dict[str, dict[str, Any]]:
 
 
 def _describe_reading(run: Run, task: Any) -> dict[str, Any]:
-    """Returns what heads.json says of how input becomes windows.
+    """Returns the description for heads.json of how input becomes windows.
 
-    In training, `data.encoding.sentences` does this for words, and `data.encoding.labelled_texts` for texts and
-    pairs of texts.
+    In training, `data.encoding.sentences` makes the windows of words, and `data.encoding.labelled_texts` those of texts
+    and pairs of texts.
     """
     data = run.config.data
     if tagging_heads(run, task):

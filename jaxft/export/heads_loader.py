@@ -1,10 +1,10 @@
-"""Answers by an exported model, in PyTorch, that transformers' classes alone do not give.
+"""Computes the answers of an exported model in PyTorch if transformers' classes alone cannot.
 
-Needs torch, transformers and safetensors.
+It needs torch, transformers and safetensors.
 
-jaxft copies this file into an exported folder if the model has several tasks on one backbone; labels words with a CRF,
-with labels that form no entities, or by their last subwords; or classifies texts with a pooling that no class of
-transformers has, or by several windows:
+jaxft copies this file into an exported folder in three cases. The model has several tasks on one backbone. Or it labels
+words with a CRF, with labels that form no entities, or by their last subwords. Or it classifies texts with a pooling
+that no class of transformers has, or by several windows. Use it like this:
 
     from heads_loader import Model
     model = Model("PATH_OF_THE_FOLDER")
@@ -13,14 +13,14 @@ transformers has, or by several windows:
 
 model.safetensors holds the backbone, for transformers' AutoModel.
 
-heads.safetensors holds for each task NAME of heads.json the weights of a linear layer over hidden states:
+heads.safetensors holds, for each task NAME in heads.json, the weights of a linear layer over hidden states:
 `NAME.weight` [C, D] and `NAME.bias` [C]. For a CRF it also holds `NAME.transitions` [C, C] (from, to), `NAME.start` [C]
-and `NAME.end` [C], which are -inf where the tagging scheme forbids.
+and `NAME.end` [C]. Labels and transitions that the tagging scheme forbids have -inf.
 
-heads.json has under `tasks` the kind of each task, its labels, and for texts `problem_type`, `pool` and `thresholds`.
-Under `reading` it says how input becomes windows. For words: `max_length`, `stride`, the ids `before` and `after` them,
-and the `subword` by which a word is labelled. For texts: `max_length`, `truncation`, `stride`, and for a text and a
-pair of texts the `ids` before, between and after, with the token `types` of all five pieces.
+In heads.json, `tasks` holds the kind of each task, its labels, and for texts `problem_type`, `pool` and `thresholds`.
+`reading` says how input becomes windows. For words it holds `max_length`, `stride`, the ids `before` and `after` them,
+and the `subword` by which a word is labelled. For texts it holds `max_length`, `truncation`, `stride`, and, both for a
+text and for a pair of texts, the `ids` before, between and after, with the token `types` of all five pieces.
 """
 
 import bisect
@@ -35,7 +35,7 @@ from safetensors.numpy import load_file
 
 
 def find_best_path(emissions: np.ndarray, chain: dict[str, np.ndarray]) -> list[int]:
-    """Returns the label sequence of highest score (Viterbi) for emissions [words, C]."""
+    """Returns the label sequence with the highest score (Viterbi) for emissions [words, C]."""
     score = chain["start"] + emissions[0]
     pointers = []
     for emission in emissions[1:]:
@@ -52,12 +52,13 @@ def cut_texts(first: list, second: list, room: int, truncation: str, stride: int
     """Cuts a text and its pair into windows, as in training.
 
     Args:
-        first: tokens of the text.
-        second: tokens of its pair, or none.
-        room: how many tokens a window holds at most.
-        truncation: what is kept of a text that is too long: its "head", its "tail", or "head+tail", where a quarter of
-            its room is for the head. "windows" keeps everything: it cuts the longer text into windows of equal length.
-        stride: how many tokens neighbouring windows share.
+        first: the tokens of the text.
+        second: the tokens of its pair; empty if there is none.
+        room: the largest number of tokens in a window.
+        truncation: the part to keep of a text that is too long: its "head", its "tail", or "head+tail", which uses a
+            quarter of the room for the head. "windows" keeps everything: it cuts the longer text into windows of equal
+            length.
+        stride: the number of tokens that neighbouring windows share.
 
     Returns:
         The tokens of the text and of its pair in each window.
@@ -94,17 +95,17 @@ def cut_texts(first: list, second: list, room: int, truncation: str, stride: int
 def cut_words(sizes: Sequence[int], room: int, stride: int) -> list[tuple[int, int, int, int]]:
     """Cuts words into windows, as in training.
 
-    If the words do not fit into one window, each window labels as many words as leave `stride` tokens free, and is
-    filled up with words around them.
+    If the words do not fit into one window, each window labels as many words as possible with `stride` tokens left
+    free. The words around them fill the free tokens.
 
     Args:
-        sizes: the number of tokens of each word, `room` at most.
-        room: how many tokens a window holds at most.
-        stride: how many tokens of a window are for words that it does not label.
+        sizes: the number of tokens of each word, at most `room`.
+        room: the largest number of tokens in a window.
+        stride: the number of tokens in a window for words that it does not label.
 
     Returns:
-        For each window `(begin, first, last, end)`: it holds the words from `begin` to `end`, and labels those from
-        `first` to `last`; both ends are exclusive.
+        `(begin, first, last, end)` for each window. The window holds the words from `begin` to `end`, and labels the
+        words from `first` to `last`. Both ends are exclusive.
     """
     starts = [0, *itertools.accumulate(sizes)]  # the first token of each word, and the end
     if starts[-1] <= room:
@@ -124,7 +125,7 @@ def cut_words(sizes: Sequence[int], room: int, stride: int) -> list[tuple[int, i
 
 
 class Model:
-    """An exported model; `model(words)` answers for all tasks, as does `model(text, pair)` if no task labels words.
+    """An exported model. `model(words)`, or `model(text, pair)` if no task labels words, answers for all tasks.
 
     Args:
         folder: the exported folder.
@@ -142,20 +143,20 @@ class Model:
         has_pooler = any(head.get("pool") == "pooler" for head in self.heads.values())
         is_bert = json.loads((Path(folder) / "config.json").read_text("utf-8"))["model_type"] == "bert"
         verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # else it warns of a linear layer in the folder that the backbone doesn't have
+        logging.set_verbosity_error()  # else transformers warns about a linear layer that the backbone does not have
         try:
             self.backbone = AutoModel.from_pretrained(
                 folder, **({"add_pooling_layer": has_pooler} if is_bert else {})
             ).eval()
         finally:
             logging.set_verbosity(verbosity)
-        self.backbone.requires_grad_(False)  # else torch would keep the activations of all windows
+        self.backbone.requires_grad_(False)  # else torch keeps the activations of all windows
 
     def logits(self, **inputs: Any) -> dict[str, np.ndarray]:
-        """Returns each task's logits, [B, L, C] for words and [B, C] for texts.
+        """Returns the logits of each task, [B, L, C] for words and [B, C] for texts.
 
         Args:
-            inputs: torch tensors as the tokenizer makes them, padded on the right.
+            inputs: torch tensors from the tokenizer, padded on the right.
         """
         outputs = self.backbone(**inputs)
         hidden = outputs.last_hidden_state.numpy()
@@ -177,11 +178,11 @@ class Model:
         return logits
 
     def __call__(self, text: str | Sequence[str], pair: str | None = None) -> dict[str, Any]:
-        """Returns each task's answer: the tags of the words; or for the text a label, a list of labels, or a number.
+        """Returns the answer of each task: the tags of words, or a label, a list of labels or a number for a text.
 
         Raises:
-            ValueError: the argument is a list of words but no task labels words; or a text but some task does; or a
-                word has no subword and the tokenizer no unk token to replace it.
+            ValueError: the argument is a list of words but no task labels words; it is a text but a task labels words;
+                or a word has no subword and the tokenizer has no unk token to replace it.
         """
         if isinstance(text, str):
             return self._answer_text(text, pair)
@@ -195,7 +196,7 @@ class Model:
         }
 
     def _encode_words(self, words: Sequence[str]) -> tuple[Any, list[int], list[int]]:
-        """Returns the words in windows, one a row, and the row and the slot where each word is labelled."""
+        """Returns the words in windows, one window per row, and the row and slot where each word is labelled."""
         from transformers import BatchEncoding
 
         if "words" not in self.reading:
@@ -203,7 +204,7 @@ class Model:
         reading = self.reading["words"]
         before, after = reading["before"], reading["after"]
         room = reading["max_length"] - len(before) - len(after)
-        # Surrogates without their other half, which broken JSON escapes leave, are no text.
+        # Drops single surrogates, which broken JSON escapes leave: they are not text.
         valid_words = [word.encode("utf-8", "ignore").decode() for word in words]
         options = {"is_split_into_words": True, "add_special_tokens": False, "verbose": False}
         encoded = self.tokenizer([valid_words], **options)
@@ -233,7 +234,7 @@ class Model:
         return BatchEncoding(inputs, tensor_type="pt"), word_rows, word_slots
 
     def _answer_text(self, text: str, pair: str | None) -> dict[str, Any]:
-        """Returns each task's answer, by the mean logits of the text's windows."""
+        """Returns the answer of each task, from the mean logits of the text's windows."""
         for name, head in self.heads.items():
             if "pool" not in head:
                 raise ValueError(f"the task {name} labels words: give a list of them")
@@ -241,7 +242,7 @@ class Model:
         return {name: self._answer(head, logits[name].mean(axis=0)) for name, head in self.heads.items()}
 
     def _encode_text(self, text: str, pair: str | None) -> Any:
-        """Returns a text and its pair in windows, one a row, all of the same length."""
+        """Returns a text and its pair in windows, one window per row, all of the same length."""
         from transformers import BatchEncoding
 
         reading = self.reading
@@ -266,7 +267,7 @@ class Model:
         return BatchEncoding(inputs, tensor_type="pt")
 
     def _answer(self, head: dict[str, Any], scores: np.ndarray) -> Any:
-        """Returns the answer of a head for a text, by its logits `scores` [C]."""
+        """Returns the answer of a head for a text, from its logits `scores` [C]."""
         if head["problem_type"] == "regression":
             return float(scores[0])
         if head["problem_type"] == "single_label_classification":
@@ -280,7 +281,7 @@ class Model:
         ]
 
     def _tag_words(self, name: str, scores: np.ndarray) -> list[str]:
-        """Returns the tags of words by the head `name`, by its logits `scores` [words, C]."""
+        """Returns the tags of words by the head `name`, from its logits `scores` [words, C]."""
         if not len(scores):
             return []
         path = scores.argmax(axis=-1)

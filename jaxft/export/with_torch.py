@@ -1,4 +1,4 @@
-"""Compares an export, in PyTorch, with the JAX model; no other module of jaxft imports torch."""
+"""Compares an export, in PyTorch, with the JAX model. No other module of jaxft imports torch."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from jaxft.tasks.registry import task_class
 from jaxft.training import step
 from jaxft.training.splits import read_splits
 
-TOLERANCE = 1e-4  # of logits, in float32
-# How much of dev is compared: so many examples, but at most so many logits.
+TOLERANCE = 1e-4  # for logits, in float32
+# The part of dev that is compared: this many examples, but at most this many logits.
 COMPARED_EXAMPLES = 256
 COMPARED_LOGITS = 1 << 27
-COMPARED_ANSWERS = 64  # examples whose answers by the loader are compared
-TORCH_ROWS = 16  # windows that torch computes at once
-# The class of transformers that loads an export, by task; not used where `heads.needs_heads_only`.
+COMPARED_ANSWERS = 64  # the number of examples for which the loader's answers are compared
+TORCH_ROWS = 16  # the number of windows that torch computes at once
+# The class of transformers that loads an export, by task. It is not used if `heads.needs_heads_only`.
 TORCH_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
     "causal_lm": "AutoModelForCausalLM",
@@ -37,7 +37,7 @@ TORCH_CLASSES = {
 
 
 def read_dev_split(model: Model) -> Split:
-    """Reads the first dev examples, and encodes as many of their windows as there is room for logits."""
+    """Reads the first dev examples, and encodes as many of their windows as `COMPARED_LOGITS` allows."""
     run = model.run
     try:
         dev = read_splits(task_class(run.config), run.config, print, ["dev"])["dev"]
@@ -54,22 +54,22 @@ def read_dev_split(model: Model) -> Split:
 
 
 def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
-    """Returns the largest absolute difference between a logit of `model`, on packed rows, and of `folder` in torch."""
+    """Returns the largest absolute difference between logits of `model`, on packed rows, and of `folder` in torch."""
     references = _torch_logits(model, windows, folder)
 
     @jax.jit
     def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> Any:
-        with jax.default_matmul_precision("highest"):  # on accelerators the default is less than float32
+        with jax.default_matmul_precision("highest"):  # accelerators' default is less precise than float32
             return model.task.logits(step.merge_model(model.net.graphdef, parameters), batch)
 
-    # Few rows, since logits over a vocabulary are large.
+    # Few rows, because logits over a vocabulary are large.
     loader = model.loader(windows, pack=True, rows=len(jax.devices()))
     largest, compared = 0.0, 0
     for index in range(loader.steps_per_epoch):
         batch = loader.batch(index)
         outputs = logits(model.parameters, batch.arrays)
         for name, head_logits in (outputs if isinstance(outputs, dict) else {None: outputs}).items():
-            ours = np.asarray(head_logits)  # [R, L, C], or of segments [R, S, C]
+            ours = np.asarray(head_logits)  # [R, L, C], or [R, S, C] for segments
             for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
                 reference = references[name][batch.windows[row, segment]]  # [length of the window, C], or [C]
                 start = batch.starts[row, segment]
@@ -85,12 +85,13 @@ def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
 
 
 def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
-    """Computes the logits of each window in torch, one window a row.
+    """Computes the logits of each window in torch, with one window per row.
 
-    transformers' class for the task computes them from `folder`; if it has none, the loader in `folder` does.
+    transformers' class for the task computes them from `folder`. If there is no such class, the loader in `folder` does.
 
     Returns:
-        A list over windows of `[length, C]`, or `[C]` for texts; by name for several tasks, else under None.
+        For each head, by name if there are several tasks, else under None: a list over windows of `[length, C]`, or
+        `[C]` for texts.
     """
     import torch
     import transformers
@@ -141,7 +142,7 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | No
 
 
 def load_exported(folder: Path) -> Any:
-    """Returns the model of the exported `folder`, a `heads_loader.Model`, by the loader in that folder."""
+    """Returns the model of the exported `folder`, a `heads_loader.Model`, from the loader in that folder."""
     spec = importlib.util.spec_from_file_location(heads.LOADER.stem, folder / heads.LOADER.name)
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
@@ -149,16 +150,16 @@ def load_exported(folder: Path) -> Any:
 
 
 def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
-    """Compares the answers of the loader in `folder` with `model`'s, on the first texts of dev.
+    """Compares the answers of the loader in `folder` with those of `model`, on the first texts of dev.
 
     Args:
         model: the JAX model.
-        dev: data with its windows.
+        dev: the dev data, with windows.
         folder: an export that has a loader.
-        output: where the export will be; the error message names it.
+        output: the final folder of the export, for messages.
 
     Raises:
-        UserError: the loader gives a text another answer than `model` does.
+        UserError: the loader and `model` give different answers for a text.
     """
     run = model.run
     taggers = heads.tagging_heads(run, model.task)
@@ -193,7 +194,7 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
 
 
 def _are_same(ours: Any, theirs: Any) -> bool:
-    """Returns whether a prediction of ours and an answer of the loader are the same, numbers to 1e-4."""
+    """Returns whether jaxft's prediction and the loader's answer are the same; numbers may differ by 1e-4."""
     if not isinstance(ours, dict):  # a `Prediction` for words
         return ours.tags == theirs
     if "predicted_value" in ours:

@@ -20,24 +20,24 @@ from jaxft.training.workdir import Run, open_run
 
 
 def export_run(run_folder: Path, output: Path, *, verify: bool = False) -> None:
-    """Writes the folder `output` with weights, config.json, tokenizer and model card, completely or not at all.
+    """Writes the folder `output` with weights, config.json, tokenizer and model card, either completely or not at all.
 
-    If transformers has no class for the model, as with a CRF or several heads, the folder also has their weights and a
-    loader for torch (`heads.write_heads`).
+    If transformers' classes are not enough for the model, as with a CRF or several heads, the folder also contains the
+    weights of its heads and a loader for torch (`heads.write_heads`).
 
     Args:
         run_folder: the workdir of a run.
-        output: a folder that doesn't exist or is empty.
-        verify: compare with torch on dev before `output` appears.
+        output: a folder that does not exist or is empty.
+        verify: whether to compare with torch on dev before `output` appears.
 
     Raises:
-        UserError: there is no run; `output` is not empty or cannot be written; or with `verify`, torch is not
+        UserError: there is no run, or `output` is not empty or cannot be written. With `verify`: torch is not
             installed, its logits differ by more than `TOLERANCE`, or the loader's answers differ.
     """
     if verify and importlib.util.find_spec("torch") is None:
         raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
     run = open_run(run_folder)
-    # float32, which torch will compute in.
+    # float32, because torch will compute in it.
     model = open_model(run, print, dtype="float32")
     parameters = model.task.to_transformers(jax.device_get(model.parameters))
     family = family_of(run.checkpoint.hf_config)
@@ -103,7 +103,7 @@ def _question_answering_config(run: Run) -> dict[str, Any]:
     return bert_config.make_question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
 
 
-# By task, what makes the config.json for transformers' class; not used where `heads.needs_heads_only`.
+# Makes the config.json for transformers' class, by task. It is not used if `heads.needs_heads_only`.
 CONFIGS = {
     "token_classification": _token_classification_config,
     "causal_lm": _causal_lm_config,

@@ -1,1 +1,1 @@
-"""Trains models: preparation, loop, evaluation, checkpoints, the folder of a run."""
+"""Trains models: prepares a run, trains, evaluates, saves checkpoints, and keeps the folder of the run."""

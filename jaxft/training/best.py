@@ -1,4 +1,4 @@
-"""Keeps the best weights of a run: the metric that chooses them, how they are saved and loaded again."""
+"""Keeps the best weights of a run: chooses their metric, tracks the best evaluation, and loads the weights."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ from jaxft.training.identity import refuse_earlier_run
 # Endings of metrics that exist for each label.
 OF_LABELS = ("precision", "recall", "f1", "support", "threshold")
 
-# Endings of metrics of which a smaller value is better.
+# Endings of metrics for which a smaller value is better.
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
 
 
@@ -24,12 +24,12 @@ def choose_selection_metric(config: Settings, task: Task, measured: Collection[s
     """Returns the name of the metric that chooses the best weights.
 
     Args:
-      config: the run's settings; `config.eval.metric` names the metric, or is "auto" for the task's.
+      config: the run's settings; `config.eval.metric` names the metric, or is "auto" for the task's metric.
       task: the run's task.
-      measured: names of the metrics that an evaluation measures.
+      measured: the names of the metrics that an evaluation measures.
 
     Raises:
-      UserError: the metric is not measured, or adds up metrics of which some should grow and some shrink.
+      UserError: the metric is not measured, or is a sum of metrics that should grow and metrics that should shrink.
     """
     name = task.selection_metric if config.eval.metric == "auto" else config.eval.metric
     if name not in measured:
@@ -44,13 +44,13 @@ def choose_selection_metric(config: Settings, task: Task, measured: Collection[s
 
 
 def is_better(metric: str, value: float, best: float | None) -> bool:
-    """Returns whether `value` of `metric` beats `best`: losses and the like are minimised, others maximised."""
+    """Returns whether `value` of `metric` is better than `best`: losses and `MINIMISED` shrink, others grow."""
     sign = -1 if _is_minimised(metric.partition("+")[0]) else 1
     return math.isfinite(value) and (best is None or sign * value > sign * best)
 
 
 def _is_minimised(metric: str) -> bool:
-    """Returns whether a smaller value is better; "f1/loss" is a label's F1, "topic/loss" a task's loss."""
+    """Returns whether a smaller value is better. "f1/loss" is the F1 of a label, "topic/loss" the loss of a task."""
     *prefixes, last = metric.strip().split("/")
     return last.endswith(MINIMISED) and not (prefixes and prefixes[-1].endswith(OF_LABELS))
 
@@ -60,13 +60,13 @@ class BestTracker:
 
     Args:
       metric: the metric that chooses the best weights.
-      patience: evaluations without a better value after which training stops; None for never.
-      progress: what `progress` returned at the checkpoint that the run goes on from; empty at the start.
+      patience: the number of evaluations without a better value after which training stops; None for never.
+      progress: the result of `progress` in the checkpoint from which the run resumes; empty at the start.
 
     Attributes:
       best: the best value whose weights are saved; None before the first.
-      best_step: the step of those weights; None before the first.
-      worse: evaluations since a better value.
+      best_step: the step of these weights; None before the first.
+      worse: the number of evaluations since a better value.
       stopped_early: whether training has stopped for lack of a better value.
     """
 
@@ -77,7 +77,7 @@ class BestTracker:
         self.stopped_early = progress.get("stopped_early", False)
 
     def update(self, value: float) -> bool:
-        """Counts an evaluation whose metric is `value`, and returns whether that beats the best."""
+        """Counts an evaluation whose metric is `value`, and returns whether that is better than the best."""
         better = is_better(self.metric, value, self.best)
         self.worse = 0 if better else self.worse + 1
         if self.patience and self.worse >= self.patience:
@@ -85,11 +85,11 @@ class BestTracker:
         return better
 
     def record(self, value: float, step: int) -> None:
-        """Notes that the weights of `step`, whose metric is `value`, are saved as the best."""
+        """Records that the weights of `step`, whose metric is `value`, are saved as the best."""
         self.best, self.best_step = value, step
 
     def progress(self) -> dict[str, Any]:
-        """Returns what a checkpoint of the run keeps."""
+        """Returns the values to keep in a checkpoint of the run."""
         progress = {"best": self.best, "best_step": self.best_step, "worse": self.worse}
         return progress | ({"stopped_early": True} if self.stopped_early else {})
 
@@ -97,7 +97,7 @@ class BestTracker:
 def make_best_meta(
     parameters: Mapping[str, Any], labels: list[str], values: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Returns the plain values that are kept next to the best parameters: metrics, labels and shapes."""
+    """Returns the plain values to save with the best parameters: metrics, labels and shapes."""
     shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
     return {"metrics": dict(values), "labels": labels, "shapes": shapes}
 
@@ -109,12 +109,15 @@ def load_best(
 
     Args:
       workdir: the run's folder, which is left unchanged.
-      abstract: shape and sharding of every parameter by path.
-      labels: the labels of the model that gets the parameters.
-      log: prints a line, for instance on a damaged checkpoint.
+      abstract: the shape and sharding of every parameter by path.
+      labels: the labels of the model that receives the parameters.
+      log: prints a line, for example about a damaged checkpoint.
+
+    Returns:
+      The parameters by path.
 
     Raises:
-      UserError: there are no weights, they have other shapes or other labels, or an earlier jaxft wrote them.
+      UserError: there are no weights, they have other shapes or labels, or an earlier jaxft wrote them.
     """
     folder = workdir / "best"
     if not folder.is_dir():

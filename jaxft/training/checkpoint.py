@@ -18,19 +18,19 @@ from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
 
 Log = Callable[[str], None]
-# Bytes that are gathered in memory for each file of a checkpoint; by default orbax gathers 2 GB.
+# The bytes that are gathered in memory for each file of a checkpoint. By default orbax gathers 2 GB.
 FILE_SIZE = 64 << 20
-# Orbax logs every phase of a save, and a trace from each thread if one fails; `RunCheckpoints` logs a failure once.
+# Orbax logs every phase of a save and, if a save fails, a trace from each thread. `RunCheckpoints` logs a failure once.
 for _name in ("absl", "asyncio"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def digest_tree(tree: Any) -> list[int]:
-    """Returns a number of 32 bits for each leaf of `tree`: the sum of its bits, weighted by position, modulo 2^32.
+    """Returns a 32-bit number for each leaf of `tree`: the sum of its bits, weighted by position, modulo 2^32.
 
-    Integer sums do not depend on order, so the digest is the same on any mesh. A changed bit changes it, because every
-    position's weight is odd. Leaves are digested one after the other: a CPU makes all terms of a sum before it adds
-    them up.
+    Integer sums do not depend on order, so the digest is the same on any mesh. Every weight is odd, so a changed bit
+    changes the digest. Leaves are digested one after the other, because a CPU computes all terms of a sum before it
+    adds them.
     """
     return [int(jax.device_get(_digest_leaf(leaf))) for leaf in jax.tree.leaves(tree)]
 
@@ -44,19 +44,20 @@ def _digest_leaf(x: jax.Array) -> jax.Array:
 
 
 class RunCheckpoints:
-    """The checkpoints in one folder, a subfolder for each step; saved in the background, each complete or absent.
+    """The checkpoints in one folder, with a subfolder for each step.
 
-    A checkpoint holds a tree of arrays and a dict of plain values (`meta`), with digests of both. A save that
-    fails (a full disk) is logged and skipped; earlier checkpoints stay.
+    Checkpoints are saved in the background. Each is complete or absent. A checkpoint holds a tree of arrays and a dict
+    of plain values (`meta`), with digests of both. A failed save (a full disk) is logged and skipped; earlier
+    checkpoints stay.
 
-    Each of several processes calls every method. All write their shards into the one folder, which they must
-    share; process 0 lists what is there, and removes. Any number of processes may restore.
+    With several processes, each calls every method. All write their shards into the same folder, which they must share.
+    Process 0 lists and removes checkpoints. Any number of processes may restore.
 
     Args:
-      folder: holds the checkpoints.
-      keep: how many of the newest to keep; None for all.
+      folder: the folder of the checkpoints.
+      keep: the number of newest checkpoints to keep; None for all.
       log: prints a line.
-      read_only: leave the folder as it is, whatever it holds: another run may be saving into it.
+      read_only: whether to leave the folder unchanged, because another run may be saving into it.
     """
 
     def __init__(self, folder: Path, *, keep: int | None, log: Log, read_only: bool = False):
@@ -75,9 +76,9 @@ class RunCheckpoints:
         self._saving: int | None = None
 
     def save(self, step: int, tree: Any, meta: dict) -> None:
-        """Starts to save `tree` and `meta` as step `step`; `tree` may be donated or changed once this returns."""
+        """Starts to save `tree` and `meta` as step `step`. The caller may donate or change `tree` when it returns."""
         self.wait()
-        self._remove_unfinished()  # writers of a save that failed may have gone on for a while
+        self._remove_unfinished()  # the writers of a failed save may have continued for a while
         saved_steps = self.steps()
         digests = digest_tree(tree)
         args = ocp.args.Composite(
@@ -87,18 +88,18 @@ class RunCheckpoints:
 
         def check_room() -> None:
             with tempfile.TemporaryFile(dir=self.folder):
-                pass  # fails if the folder is read-only: orbax would wait for its own threads for ever
+                pass  # fails if the folder is read-only, in which case orbax would wait for its own threads for ever
             needed, disk = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(self.folder)
-            if 0 < disk.total and disk.free < needed:  # some file systems do not tell their size
+            if 0 < disk.total and disk.free < needed:  # some file systems do not report their size
                 raise OSError(
                     f"it takes {needed / 2**20:,.1f} MiB, the disk has {disk.free / 2**20:,.1f} MiB left"
                 )
 
         def start() -> None:
             processes.run_on_all(check_room)
-            # Orbax copies to the host without saying so, which the training loop forbids on accelerators.
+            # Orbax copies to the host implicitly, which the training loop forbids on accelerators.
             with jax.transfer_guard_device_to_host("allow"):
-                if step in saved_steps:  # by an earlier start, which was killed after it
+                if step in saved_steps:  # by an earlier start, which was killed after the save
                     self._manager.delete(step)
                 self._manager.save(step, args=args, force=True)
             self._saving = step
@@ -106,31 +107,31 @@ class RunCheckpoints:
         self._attempt(step, start)
 
     def wait(self) -> None:
-        """Waits until the save under way is on disk or has failed, which is logged."""
+        """Waits until the current save is on disk or has failed. A failure is logged."""
         if self._saving is not None:
             step, self._saving = self._saving, None
             self._attempt(step, self._manager.wait_until_finished)
             release_memory()
 
     def close(self) -> None:
-        """Finishes the save under way and ends the background threads."""
+        """Finishes the current save and ends the background threads."""
         self.wait()
         self._manager.close()
 
     def _attempt(self, step: int, action: Callable[[], Any]) -> None:
-        """Runs a phase of saving `step` on all processes; if it fails, logs that and removes what is unfinished."""
+        """Runs a phase of saving `step` in all processes. If it fails, logs that and removes unfinished files."""
         try:
             processes.run_on_all(action)
         except Exception as error:  # orbax and tensorstore raise many types for a failed write
-            self._remove_unfinished()  # it takes up the room that the next save, and the log, need
-            self._manager.reload()  # else the manager counts the failed one, and would drop good ones for it
+            self._remove_unfinished()  # unfinished files take the room that the next save and the log need
+            self._manager.reload()  # else the manager counts the failed checkpoint and drops good ones for it
             self.log(
                 f"warning: checkpoint {step} could not be saved in {self.folder} ({first_line(error)}); the run "
                 f"goes on, earlier checkpoints are kept: {self.steps() or 'none'}"
             )
 
     def _remove_unfinished(self) -> None:
-        """Removes what saves that did not end have left; process 0 does so for all."""
+        """Removes the files of unfinished saves; process 0 does so for all processes."""
         if not processes.is_main_process():
             return
         for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
@@ -144,17 +145,17 @@ class RunCheckpoints:
     def restore(self, abstract: Callable[[dict], Any]) -> tuple[int, Any, dict] | None:
         """Restores the newest undamaged checkpoint.
 
-        Newer damaged ones are moved out of the way, into the folder's name + ".damaged".
+        Newer damaged checkpoints are moved into a folder with the same name plus ".damaged".
 
         Args:
-          abstract: returns for `meta` the tree of `jax.ShapeDtypeStruct`s, each with a sharding, to restore into;
-            raises `UserError` if that checkpoint does not fit this run.
+          abstract: called with `meta`; returns the tree of `jax.ShapeDtypeStruct`s, each with a sharding, to restore
+            into; raises `UserError` if the checkpoint does not fit this run.
 
         Returns:
           (step, tree, meta), or None if there is no checkpoint.
 
         Raises:
-          UserError: checkpoints exist, but each is damaged; they stay where they are.
+          UserError: checkpoints exist, but all are damaged. They are not moved.
         """
         damaged: list[int] = []
         for step in reversed(self.steps()):
@@ -162,7 +163,7 @@ class RunCheckpoints:
                 tree, meta = self._read(step, abstract)
             except (UserError, MemoryError):
                 raise
-            except Exception as error:  # damage makes readers raise anything
+            except Exception as error:  # readers may raise anything for a damaged file
                 if "RESOURCE_EXHAUSTED" in str(error):  # too little memory is not damage
                     raise
                 damaged.append(step)
@@ -193,7 +194,7 @@ class RunCheckpoints:
             (self.folder / str(step)).rename(folder / str(step))
 
     def _read(self, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
-        """Returns tree and meta of checkpoint `step`; raises an exception of any type if it is damaged."""
+        """Returns the tree and meta of checkpoint `step`. Raises an exception of any type if it is damaged."""
         restore = self._manager.restore
         saved = processes.run_on_all(
             lambda: restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta

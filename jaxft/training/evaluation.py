@@ -1,4 +1,4 @@
-"""Evaluates a model on a split: predictions, metrics, the files and the report."""
+"""Evaluates a model on a split: predicts, measures, and writes files and a report."""
 
 import collections
 import dataclasses
@@ -21,7 +21,7 @@ from jaxft.tasks.base import Split
 from jaxft.training.network import Network
 from jaxft.training.step import merge_model
 
-QUEUED_BATCHES = 2  # batches on the device ahead of the one that the host reads
+QUEUED_BATCHES = 2  # the number of batches by which the device may be ahead of the host
 
 
 def evaluate(
@@ -31,10 +31,10 @@ def evaluate(
 
     Args:
       net: the model.
-      compiled: `eval_step`s by batch shape.
-      parameters: by path.
+      compiled: the compiled `eval_step`s by batch shape.
+      parameters: the parameters by path.
       split: the split, with windows.
-      loader: its batches, each window once.
+      loader: the split's batches, which contain each window once.
 
     Returns:
       The metric state of `Task.measure` and the predictions of `Task.collect`.
@@ -67,21 +67,21 @@ def write_evaluation(
 ) -> dict[str, float]:
     """Evaluates, writes the results into `folder`, prints the report, and returns the metrics.
 
-    With several processes only process 0 writes and prints. Continuations of prompts are generated too, as
-    `config.eval.generate` says.
+    With several processes only process 0 writes and prints. `config.eval.generate` says whether continuations of
+    prompts are generated too.
 
     Args:
       net: the model.
-      compiled: `eval_step`s by batch shape.
-      parameters: by path.
+      compiled: the compiled `eval_step`s by batch shape.
+      parameters: the parameters by path.
       split: the split, with windows.
-      loader: its batches, each window once.
-      folder: gets the files.
-      train: examples of the training data, or of this process's shards of it, for tasks that compare with them.
-      tokenizer: encodes prompts and decodes what is generated.
+      loader: the split's batches, which contain each window once.
+      folder: the folder for the files.
+      train: the examples of the training data, or of this process's shards, for tasks that compare with them.
+      tokenizer: encodes prompts and decodes generated tokens.
       config: the run's settings.
       console: prints the report.
-      tune: lets the task choose on this split what it does not learn, such as thresholds.
+      tune: whether the task chooses on this split the values that it does not learn, such as thresholds.
     """
     measured, predictions = evaluate(net, compiled, parameters, split, loader)
     if tune:
@@ -109,7 +109,7 @@ def write_evaluation(
 def generate_targets(
     net: Network, parameters: dict, prompts: list[list[int]], tokenizer: Any, config: Settings
 ) -> list[str]:
-    """Generates the text that follows each prompt of token ids, up to its end.
+    """Generates the continuation of each prompt of token ids, up to its end.
 
     Generates greedily, or takes the best of `config.eval.beams` beams.
     """
@@ -117,7 +117,7 @@ def generate_targets(
     local_parameters = replicate_locally(parameters, net.mesh)
     generator = Generator(merge_model(net.graphdef, local_parameters).backbone, eos=tokenizer.eos_token_id)
     rows = config.eval.rows
-    texts = []  # a list for each batch of this process; processes take the batches in turn
+    texts = []  # a list for each batch of this process; processes take batches in turn
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):
         outputs = generator.generate(prompts[first : first + rows], options, first_number=first)
         texts.append([tokenizer.decode(output.ids, skip_special_tokens=True) for [output] in outputs])
@@ -128,15 +128,18 @@ def generate_targets(
 def predict_batches(
     net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Batches
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
-    """Yields the predictions of one epoch of `loader`: (batch, outputs on the host, loss sums), in its order.
+    """Yields the predictions of one epoch of `loader`, in its order.
 
-    The device works ahead of the consumer by a bounded number of batches, so memory does not grow with the data.
+    The device works ahead of the consumer by a limited number of batches, so memory does not grow with the data.
 
     Args:
       net: the model.
-      compiled: `eval_step`s by batch shape.
-      parameters: by path.
+      compiled: the compiled `eval_step`s by batch shape.
+      parameters: the parameters by path.
       loader: the batches.
+
+    Yields:
+      (batch, outputs on the host, loss sums).
     """
     queue: collections.deque = collections.deque()
     for step in range(loader.steps_per_epoch):
@@ -150,6 +153,6 @@ def predict_batches(
 
 
 def _fetch(batch: Batch, predictions: dict, sums: dict) -> tuple[Batch, dict, dict[str, float]]:
-    """Copies the results of a batch to the host, which waits for them."""
+    """Copies the results of a batch to the host, and waits for them."""
     predictions, sums = jax.device_get((predictions, sums))
     return batch, predictions, {name: float(value) for name, value in sums.items()}

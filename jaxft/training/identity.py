@@ -12,11 +12,11 @@ from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
 from jaxft.tasks.registry import schema_of
 
-# Settings that change no result: processes may have different ones, and a run may go on with others.
+# Settings that change no result. They may differ between processes, and when a run resumes.
 FREE = ("log.", "data.cache_dir", "checkpoint.keep")
 
-# Settings of where and by which kernels a run computes. They change results by rounding only, so a run may go on with
-# others.
+# Settings that say where and by which kernels a run computes. They change results only by rounding, so they may differ
+# when a run resumes.
 MOVABLE = ("mesh.", "model.attention", "train.deterministic")
 
 PACKAGES = (
@@ -33,8 +33,8 @@ PACKAGES = (
 
 
 def refuse_earlier_run(workdir: Path) -> None:
-    """Raises `UserError` if the run in `workdir` is of a jaxft that named parameters `body/...`, not `backbone/...`."""
-    for metadata in workdir.glob("*/*/state/_METADATA"):  # orbax lists the paths of the parameters in it
+    """Raises `UserError` if an earlier jaxft wrote the run in `workdir` and named parameters `body/...`."""
+    for metadata in workdir.glob("*/*/state/_METADATA"):  # orbax lists the paths of parameters there
         if '"body/' in metadata.read_text(encoding="utf-8", errors="replace"):
             raise UserError(
                 f"{workdir} was written by an earlier jaxft, whose parameters are named body/...; train again, or use "
@@ -43,7 +43,7 @@ def refuse_earlier_run(workdir: Path) -> None:
 
 
 def settings_without(config: Settings, without: tuple[str, ...] = FREE) -> dict[str, Any]:
-    """Returns the settings by dotted key, as JSON gives them back, but those whose keys begin with `without`."""
+    """Returns the settings by dotted key, in JSON's types, except those whose keys begin with `without`."""
     return _drop(plain_settings(flatten(config)), without)
 
 
@@ -52,21 +52,21 @@ def _drop(values: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any
 
 
 def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings by key as JSON gives them back, so that they compare with what a file holds."""
+    """Returns settings by key in JSON's types, so that they can be compared with the content of a file."""
     return json.loads(json.dumps(dict(values)))
 
 
 def make_identity(
     config: Settings, data: list[str], labels: list[str], tokenizer: Any, order: str
 ) -> dict[str, Any]:
-    """Returns what must stay the same for a run to go on.
+    """Returns the values that must stay the same for a run to resume.
 
     Args:
       config: the run's settings.
-      data: fingerprints of the shards of the training data and of the dev split.
+      data: the fingerprints of the training data's shards and of the dev split.
       labels: the task's labels.
-      tokenizer: its vocabulary counts.
-      order: names the order in which the loader deals windows.
+      tokenizer: the tokenizer, whose vocabulary must stay the same.
+      order: the name of the order in which the loader deals windows.
     """
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
@@ -82,8 +82,8 @@ def check_identity(meta: Mapping[str, Any], identity: Mapping[str, Any], workdir
     """Raises `UserError` if a checkpoint's `meta` has other settings, data, order, labels or tokenizer.
 
     Args:
-      meta: the plain values of the checkpoint; `meta["identity"]` is what `make_identity` returned for it.
-      identity: what `make_identity` returns for this run.
+      meta: the checkpoint's plain values; `meta["identity"]` is the result of `make_identity` for its run.
+      identity: the result of `make_identity` for this run.
       workdir: the run's folder, for the message.
     """
     words = {
@@ -94,11 +94,11 @@ def check_identity(meta: Mapping[str, Any], identity: Mapping[str, Any], workdir
         "tokenizer": "tokenizer",
     }
     saved = dict(meta["identity"])
-    # If a setting is newer than the checkpoint, the run had what is now its default.
+    # If a setting is newer than the checkpoint, the checkpoint's run behaved like its default.
     newest = plain_settings(defaults(schema_of(identity["settings"]["task"]).root))
     saved["settings"] = _drop(newest, FREE + MOVABLE) | saved["settings"]
     keys = [key for key in identity if saved.get(key) != identity[key]]
-    # Other settings or data always come in another order: then the order is not worth naming.
+    # With other settings or data the order always differs too, so it need not be named.
     changed = [words[key] for key in keys if key != "order" or len(keys) == 1]
     if changed:
         raise UserError(
@@ -113,7 +113,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def describe_changed_versions(meta: Mapping[str, Any]) -> str | None:
-    """Returns a warning if other package versions are installed than when `meta` was saved, else None."""
+    """Returns a warning if package versions have changed since `meta` was saved, else None."""
     now = installed_versions()
     changed = [
         f"{name} {old} -> {now.get(name)}" for name, old in meta["versions"].items() if now.get(name) != old

@@ -1,4 +1,4 @@
-"""Builds a task's model over a mesh, without computing anything, and its first parameters."""
+"""Builds a task's model over a mesh, without computing anything, and makes its first parameters."""
 
 import dataclasses
 import functools
@@ -36,11 +36,11 @@ class Network:
       graphdef: the structure for batches of unknown shape.
       graphdef_for: returns the structure for batches of a shape.
       mesh: the devices.
-      abstract: shape, dtype and sharding of every parameter by path.
+      abstract: the shape, dtype and sharding of every parameter by path.
       new_parameters: makes new parameters by path from a uint32 seed.
-      prunes_outputs: the last layer can compute the positions alone that the loss reads.
-      unstacks_layers: train states hold each layer in an array of its own. On a CPU an unrolled step would otherwise
-        copy each layer out of its stack.
+      prunes_outputs: whether the last layer can compute only the positions that the loss reads.
+      unstacks_layers: whether train states hold a separate array for each layer. With stacked layers, an unrolled step
+        on CPU would copy each layer out of its stack.
     """
 
     task: Task
@@ -54,19 +54,19 @@ class Network:
 
     @functools.cached_property
     def parameter_count(self) -> int:
-        """Number of parameters."""
+        """Returns the number of parameters."""
         return sum(leaf.size for leaf in self.abstract.values())
 
     def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
-        """Returns the model FLOPs of forward and backward for a token, without recomputation.
+        """Returns the model FLOPs per token, forward and backward, without recomputation.
 
-        Six per weight of a matrix product, the output's tied embedding being one, and 12 * layers * length *
-        width for attention scores and their weighted sum. Source: Chowdhery et al. 2022 (PaLM), appendix B.
-        With R-Drop there are two passes.
+        Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs. Attention
+        scores and their weighted sum cost 12 * layers * length * width. Source: Chowdhery et al. 2022 (PaLM), appendix
+        B. With R-Drop there are two passes.
 
         Args:
-          length: slots of a row.
-          output_share: share of tokens that the last layer takes through its products after attention.
+          length: the number of slots in a row.
+          output_share: the share of tokens for which the last layer computes its products after attention.
         """
         kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
@@ -81,11 +81,11 @@ class Network:
 
 
 def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
-    """Lays the task's model over `mesh`; computes nothing.
+    """Describes the task's model on `mesh`. Computes nothing.
 
     Args:
       task: builds the model.
-      sizes: of the backbone, as `resolve_sizes` returns them.
+      sizes: the backbone's sizes, from `resolve_sizes`.
       mesh: the devices.
     """
     sizes = dict(sizes)
@@ -97,7 +97,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
         model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
         return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
-    # Scanned layers would be copied to take the last from the others; over devices, positions would travel.
+    # Scanned layers would be copied to separate the last one. With several devices, positions would be exchanged.
     prunes_outputs = sizes["unroll"] and mesh.size == 1
 
     @functools.cache
@@ -128,7 +128,7 @@ def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
 
 
 def make_abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shape, dtype and sharding of the arrays of a batch of `shape`, its rows split over the mesh."""
+    """Returns the shape, dtype and sharding of the arrays of a batch of `shape`; the mesh splits its rows."""
     sharding = NamedSharding(net.mesh, BATCH_SPEC)
     rows, length = shape.rows, shape.length
     return {
@@ -142,10 +142,10 @@ def make_abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeS
 def initial_parameters(
     net: Network, config: Settings, checkpoint: PretrainedModel
 ) -> tuple[dict[str, jax.Array], str]:
-    """Returns the first parameters by path, in their shardings, and a line that tells where they come from.
+    """Returns the first parameters by path, with their shardings, and a line for the log that names their source.
 
-    They are those of the checkpoint where it has them, else new. Each is put onto its devices as soon as it is read or
-    made: no host holds them all, unless its devices do.
+    Parameters come from the checkpoint if it has them, else they are new. Each is placed on its devices as soon as it
+    is read or made, so no host holds all parameters unless its devices do.
     """
     if config.model.init == "pretrained":
         loaded, line = _load_pretrained(net, checkpoint)
@@ -153,7 +153,7 @@ def initial_parameters(
         loaded = {}
         line = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     new_names = [name for name in net.abstract if name not in loaded]
-    # jit removes the computation of parameters that the result leaves out.
+    # jit removes the computation of parameters that are not in the result.
     new = jax.jit(
         lambda seed: {name: net.new_parameters(seed)[name] for name in new_names},
         out_shardings={name: net.abstract[name].sharding for name in new_names},
@@ -162,7 +162,7 @@ def initial_parameters(
 
 
 def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[str, jax.Array], str]:
-    """Returns the parameters that the checkpoint has, by path, and a line about them."""
+    """Returns the parameters that the checkpoint has, by path, and a line for the log."""
     folder, abstract = checkpoint.folder, dict(net.abstract)
     family = family_of(checkpoint.hf_config)
     stored_rows = family.config.read_sizes(read_config(folder))["vocab_size"]
@@ -178,7 +178,7 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
         return put_array(value, net.abstract[name].sharding)
 
     tensors = open_tensors(folder)
-    # Checkpoints of other tasks have no pooler, and one task's head is no use to another.
+    # Checkpoints of some tasks have no pooler, and the head of one task is useless for another.
     new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "backbone/pooler/")
     loaded, report = load_weights(
         family.table,

@@ -1,4 +1,4 @@
-"""Makes the learning-rate schedule and the AdamW whose decay, rates and freezing follow rules of parameter paths."""
+"""Makes the learning-rate schedule, and AdamW with rules by parameter path for decay, rates and freezing."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ from jaxft.layers import parameter_paths
 
 
 def make_schedule(config: Settings, *, total: int, warmup: int) -> optax.Schedule:
-    """Returns the learning rate by step: `warmup` steps up from 0, then linear or cosine to 0 at `total`, or constant.
+    """Returns the learning rate by step.
 
-    It equals Hugging Face's `get_scheduler` at every step: with warmup, step 0 has rate 0.
+    It rises from 0 for `warmup` steps. Then it falls to 0 at step `total`, linearly or like a cosine, or it is
+    constant. It equals Hugging Face's `get_scheduler` at every step: with warmup, step 0 has rate 0.
 
     Raises:
       UserError: the warmup is longer than the run.
@@ -33,7 +34,7 @@ def make_schedule(config: Settings, *, total: int, warmup: int) -> optax.Schedul
 
 
 def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[str]]:
-    """Returns the (trainable, frozen) ones of the parameter paths `names`, by `config.optim.freeze`.
+    """Splits the parameter paths `names` into (trainable, frozen) by `config.optim.freeze`.
 
     Raises:
       UserError: every parameter is frozen.
@@ -51,11 +52,11 @@ def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[st
 def make_optimizer(
     config: Settings, schedule: optax.Schedule, trainable: list[str]
 ) -> optax.GradientTransformation:
-    """Makes AdamW (Loshchilov & Hutter 2019) over parameters by path.
+    """Makes AdamW (Loshchilov & Hutter 2019) for parameters by path.
 
-    It decays what `config.optim.decay` says (matrices only by default) and multiplies rates by
-    `config.optim.lr_multipliers`; with `config.optim.ema` it also averages the parameters. The train step clips
-    gradients, not the optimizer.
+    `config.optim.decay` says which parameters decay (by default only matrices). `config.optim.lr_multipliers` multiply
+    the rates. With `config.optim.ema` it also averages the parameters. Not the optimizer but the train step clips
+    gradients.
     """
     optim = config.optim
     decayed = parameter_paths.match_first(
@@ -78,22 +79,22 @@ def make_optimizer(
         )
     steps.append(optax.scale_by_learning_rate(schedule))
     if optim.ema:
-        steps.append(average_parameters(optim.ema))  # last, to see the updates that are applied
+        steps.append(average_parameters(optim.ema))  # last, so that it sees the applied updates
     return optax.chain(*steps)
 
 
 class ParameterAverage(NamedTuple):
-    """The state of `average_parameters`: finished steps, int32, and the average by path, float32."""
+    """The state of `average_parameters`: the number of finished steps, int32, and the averages by path, float32."""
 
     count: jax.Array
     values: dict[str, jax.Array]
 
 
 def average_parameters(decay: float) -> optax.GradientTransformation:
-    """Keeps an exponential moving average of the parameters in the optimizer's state; changes no update.
+    """Keeps an exponential moving average of the parameters in the optimizer's state. Changes no update.
 
-    After step t = 1, 2, ... it is d * average + (1 - d) * parameters with d = min(decay, (1 + t) / (10 + t)), so
-    that the start is soon forgotten. Source: Polyak & Juditsky 1992; d as in TensorFlow's
+    After step t = 1, 2, ... the average becomes d * average + (1 - d) * parameters with d = min(decay, (1 + t) / (10 +
+    t)), so the initial parameters soon lose their weight. Source: Polyak & Juditsky 1992; d is that of TensorFlow's
     ExponentialMovingAverage with `num_updates`.
     """
 

@@ -1,4 +1,4 @@
-"""Trains: a run from its settings to its summary, told from top to bottom."""
+"""Trains: performs a run from its settings to its summary, from top to bottom."""
 
 import contextlib
 import time
@@ -60,26 +60,26 @@ from jaxft.training.splits import collect_labels, encode_splits, join_examples, 
 from jaxft.training.step import TrainState
 from jaxft.training.workdir import claim, save_batch, save_model_files, save_tuned
 
-QUEUED_STEPS = 2  # steps that the host may be ahead of the device
+QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
 
 
 def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> dict[str, Any]:
-    """Trains, evaluates and reports as `config` says; goes on if `workdir` holds an unfinished run of it.
+    """Trains, evaluates and reports according to `config`. Resumes if `workdir` holds an unfinished run of it.
 
-    Each of several processes calls this function and feeds its rows of every batch; process 0 reports.
+    With several processes, each calls this function and feeds its rows of every batch. Process 0 reports.
 
     Args:
       config: the run's settings.
       workdir: the run's folder.
-      profile_steps: the steps whose trace is written into `workdir`/profile.
+      profile_steps: the steps to trace; the trace is written into `workdir`/profile.
 
     Returns:
       The content of `summary.json`.
 
     Raises:
-      UserError: bad settings, data or checkpoint; a workdir of another run.
-      NonFiniteLoss: the loss was NaN or infinite; the batch is in `workdir`.
-      Preempted: SIGTERM came; the state is saved, and the same call goes on.
+      UserError: the settings, data or checkpoint are unusable, or `workdir` holds another run.
+      NonFiniteLoss: the loss was NaN or infinite. The batch is in `workdir`.
+      Preempted: SIGTERM arrived. The state is saved, and the same call resumes.
     """
     began = time.perf_counter()
     compiles = CompileCounter()
@@ -181,7 +181,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
             parameters, line = initial_parameters(net, config, base_model)
             log(line)
         state = trainer.new_state(parameters)
-        del parameters  # frees memory: the state may have copies
+        del parameters  # frees memory, because the state may have copies
         save_model_files(workdir, base_model, task.labels)
     tracker = BestTracker(selection_metric, config.eval.patience, progress)
     trained = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.trainable))
@@ -207,7 +207,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     eval_steps = compile_eval(
         net, {shape for eval_loader in loaders.values() for shape in eval_loader.shapes}
     )
-    # Compiled here, so that saving does not compile in the loop; an optimizer's moments are like their parameters.
+    # Compiled here, so that a save in the loop compiles nothing. The optimizer's moments have their parameters' shapes.
     digest_tree((stack(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
     release_memory()
@@ -261,7 +261,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
                 with clock:
                     log(profile.toggle())
             arrays = place_batch(batch.arrays, mesh)
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):  # profilers tell steps apart by it
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):  # marks the step for profilers
                 state, metrics = train_steps[batch.shape](state, arrays, seed)
             step += 1
             train_log.add(step, batch, metrics)
@@ -279,12 +279,12 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
                         with compiles.ignored():
                             meta = make_best_meta(net.abstract, task.labels, values)
                             best_checkpoints.save(step, parameters, meta)
-                        best_checkpoints.wait()  # a checkpoint of the run must not name weights that are not there
+                        best_checkpoints.wait()  # a checkpoint of the run must not name missing weights
                         if (
                             step in best_checkpoints.steps()
-                        ):  # a save that fails, on a full disk say, only warns
+                        ):  # a failed save, for example on a full disk, only warns
                             tracker.record(values[selection_metric], step)
-                    del parameters  # frees memory: averaged or stacked, they are copies
+                    del parameters  # frees memory, because averaged or stacked parameters are copies
                     log(
                         f"step {step}/{total}  dev: {task.summarize(values)}"
                         + ("  (best so far)" if tracker.best_step == step else "")
@@ -314,7 +314,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     if best_step != step:
         try:
             parameters = load_best(workdir, net.abstract, task.labels, log)
-        except UserError as error:  # hours of training are not lost for it
+        except UserError as error:  # hours of training must not be lost
             log(f"warning: {error}. The weights of the last step take their place")
             best_step = step
             best_checkpoints.save(step, parameters, make_best_meta(net.abstract, task.labels, {}))
@@ -364,13 +364,13 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
 
 
 def _parameters_to_keep(net: Network, state: TrainState) -> dict[str, jax.Array]:
-    """Returns the parameters that are measured and kept: their average if the run keeps one, else the last ones."""
+    """Returns the parameters to measure and keep: their average if the run keeps one, else the last ones."""
     trained = optimizer.averaged_parameters(state.opt_state) or state.trainable
     return stack({name: (trained | state.frozen)[name] for name in net.abstract})
 
 
 def _preempted(step: int, run_checkpoints: RunCheckpoints) -> Preempted:
-    """Returns the exception that ends a run after SIGTERM, once the save under way is finished."""
+    """Returns the exception that ends a run after SIGTERM. Waits for the current save first."""
     run_checkpoints.wait()
     newest = run_checkpoints.steps()[-1] if run_checkpoints.steps() else "none, so the start"
     return Preempted(
@@ -381,7 +381,7 @@ def _preempted(step: int, run_checkpoints: RunCheckpoints) -> Preempted:
 
 @contextlib.contextmanager
 def _close_on_error(*folders: RunCheckpoints) -> Iterator[None]:
-    """Finishes the saves under way if the block raises anything."""
+    """Finishes current saves if the block raises an exception."""
     try:
         yield
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""The settings of a run, composed of those that every run has and of its task's: what commands and recipes use."""
+"""Makes the settings of a run, for commands and recipes, from those of every run and those of its task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def default_config(task: str) -> ConfigDict:
     """Returns every setting of a run of `task` with its default, for a recipe to change.
 
     Raises:
-      UserError: `task` is none of `TASKS`.
+      UserError: `task` is not one of `TASKS`.
     """
     config = schema_of(task).config_dict()
     config.task = task
@@ -26,15 +26,19 @@ def default_config(task: str) -> ConfigDict:
 
 
 def load_settings(address: str, overrides: Sequence[str] = ()) -> Settings:
-    """Returns the checked settings of a recipe under overrides; see `config.loading.load`."""
+    """Returns the checked settings of a recipe, changed by overrides; see `config.loading.load`."""
     return loading.load(address, overrides, schema_of)
 
 
 def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "config") -> Settings:
     """Returns the checked settings of a recipe's `ConfigDict`, or of nested or flat values.
 
+    Args:
+      config: the `ConfigDict` or the values.
+      where: the source of the values, for messages.
+
     Raises:
-      UserError: an unknown key, a wrong type, values that no run can have; `where` says where they stand.
+      UserError: a key is unknown, a value has the wrong type, or no run can have the values.
     """
     values = loading.flatten_values(config.to_dict() if isinstance(config, ConfigDict) else config, where)
     if not values.get("task"):
@@ -43,7 +47,7 @@ def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "c
 
 
 def all_schemas() -> list[Schema]:
-    """Returns the settings of every task."""
+    """Returns the schemas of all tasks."""
     return [schema_of(task) for task in TASKS]
 
 

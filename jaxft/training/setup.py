@@ -1,4 +1,4 @@
-"""Builds what a run computes with: its base model, train loader, optimizer and compiled steps."""
+"""Builds the parts of a run's computation: base model, train loader, optimizer and compiled steps."""
 
 import dataclasses
 import functools
@@ -28,13 +28,13 @@ from jaxft.training import optimizer as optim
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch
 
-# The last layer is pruned if the loss reads at most this share of the tokens. An estimate: beyond it, only a tenth of
-# one layer's time could be gained. At a share of 0.58 a step of WNUT-17 took 0.955 of its time.
+# The last layer is pruned if the loss reads at most this share of the tokens. This is an estimate: beyond it, at most a
+# tenth of one layer's time could be saved. At a share of 0.58 a step of WNUT-17 took 0.955 of its time.
 MAX_OUTPUT_SHARE = 0.9
 
 
 def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
-    """Opens the model that a run of `config` starts from, as its task demands; see `open_pretrained_model`."""
+    """Opens the model that a run of `config` starts from, for the run's task; see `open_pretrained_model`."""
     task = task_class(config)
     return open_pretrained_model(config, texts, reads_words=task.reads_words, supported=task.model_types)
 
@@ -50,11 +50,11 @@ class Trainer:
 
     Attributes:
       net: the model that is trained.
-      schedule: learning rate by step.
+      schedule: the learning rate by step.
       optimizer: updates the trainable parameters.
       abstract: the state that the train step takes.
-      stacked: the same with each parameter's layers in one array, as checkpoints hold it.
-      train_step: jitted, (state, batch, seed) -> (state, metrics). The state is donated.
+      stacked: the state in checkpoints, where each parameter's layers are one array.
+      train_step: the jitted step, (state, batch, seed) -> (state, metrics). The state is donated.
     """
 
     net: Network
@@ -72,7 +72,7 @@ class Trainer:
         return self.train_step.lower(self.abstract, batch, seed, graphdef=graphdef).compile()
 
     def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
-        """Returns the state at step 0, as `train_step` takes it."""
+        """Returns the state at step 0, in the form that `train_step` takes."""
         if self.net.unstacks_layers:
             parameters = unstack(parameters)
         trainable = {name: parameters[name] for name in self.abstract.trainable}
@@ -83,18 +83,18 @@ class Trainer:
         return step.TrainState(start, trainable, frozen, opt_state)
 
     def restored_state(self, stacked: step.TrainState) -> step.TrainState:
-        """Returns the state of a checkpoint, as `train_step` takes it."""
+        """Returns the state of a checkpoint, in the form that `train_step` takes."""
         return map_parameter_dicts(unstack, stacked) if self.net.unstacks_layers else stacked
 
 
 def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> Trainer:
-    """Makes the optimizer and the train step of `config`; computes nothing.
+    """Makes the optimizer and the train step of `config`. Computes nothing.
 
     Args:
       net: the model that is trained.
       config: the run's settings.
-      total: steps of the run.
-      warmup: steps until the learning rate is at its peak.
+      total: the steps of the run.
+      warmup: the steps until the learning rate is at its peak.
     """
     names = list(net.abstract)
     trainable, frozen = optim.split_frozen(config, names)
@@ -125,7 +125,7 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     on_gpu = net.mesh.devices.flat[0].platform == "gpu"
-    # By default XLA for GPUs adds up gradients of embeddings by atomic additions, and chooses kernels by timing them.
+    # By default XLA:GPU sums the gradients of embeddings by atomic additions, and chooses kernels by timing them.
     compiler_options = {"xla_gpu_deterministic_ops": True} if on_gpu and config.train.deterministic else None
     train_step = jax.jit(
         function,
@@ -143,10 +143,10 @@ def make_train_loader(
     """Returns the batches of the training data.
 
     Args:
-      windows: of the shards, by number from 0, that feed the rows `only`.
-      config: the run's.
+      windows: the windows of the shards that feed the rows `only`, by shard number from 0.
+      config: the run's settings.
       only: the rows that this process feeds.
-      options: of `make_loader`, in addition to those that `config` has.
+      options: the arguments of `make_loader` that are not in `config`.
     """
     data, rows = config.data, config.batch.rows
     if data.shards > 1:
@@ -168,14 +168,14 @@ def prune_outputs(
 ) -> tuple[Loader | ChunkedLoader | ShardedLoader, float]:
     """Lets the last layer compute only the positions that the loss reads.
 
-    Done if the network can, the data is one shard, and enough positions are left out.
+    It does so if the network can, the data is one shard, and the loss skips enough positions.
 
     Args:
       net: the network.
       loader: the training batches.
-      windows: the loader's, by shard.
-      steps: of the run.
-      microbatches: how many a batch is cut into.
+      windows: the loader's windows, by shard.
+      steps: the steps of the run.
+      microbatches: the number of microbatches in a batch.
 
     Returns:
       The loader, whose shapes then say how many positions the loss reads, and the share of tokens that the last layer
@@ -193,7 +193,7 @@ def prune_outputs(
 
 
 def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
-    """Compiles `eval_step` for each batch shape; every device, and so every process, gets all results.
+    """Compiles `eval_step` for each batch shape. Every device, and so every process, receives all results.
 
     Returns:
       The compiled functions by shape.
@@ -209,7 +209,7 @@ def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
 
 
 def predict_bytes(compiled: Mapping[Any, Any]) -> int:
-    """Returns the bytes of a device that the largest of the `compiled` steps takes: arguments, results, temporaries."""
+    """Returns the bytes per device that the largest `compiled` step needs: arguments, results and temporaries."""
     sizes = [compiled_step.memory_analysis() for compiled_step in compiled.values()]
     return max(
         size.argument_size_in_bytes

@@ -19,10 +19,10 @@ from jaxft.tasks.base import Log, Split, Task
 def read_splits(
     task: type[Task], config: Settings, log: Log, names: Sequence[str] = ("train", "dev", "test")
 ) -> dict[str, Split]:
-    """Reads the splits of these names that the run has, without windows.
+    """Reads the named splits that the run has, without windows.
 
-    Without a dev set, a seeded part of the training data becomes the dev split; the training data is then read for
-    either of the two names.
+    If the run has no dev set, a seeded part of the training data becomes the dev split. The training data is then read
+    for either of the two names.
 
     Args:
       task: reads the examples.
@@ -54,14 +54,14 @@ def read_run_splits(
     Args:
       task: reads the examples.
       config: the run's settings.
-      local_shards: numbers, from 0, of the shards of the training data that this process reads.
+      local_shards: the numbers, from 0, of the training data's shards that this process reads.
       log: prints a line.
 
     Returns:
       The shards of the training data by number, and the other splits, dev and test, by name.
 
     Raises:
-      UserError: the settings name no training data, or leave out a data set; the data cannot be read.
+      UserError: the settings name no training data or leave out a data set, or the data cannot be read.
     """
     shards = config.data.shards
     if config.data.train is None:
@@ -101,7 +101,7 @@ def read_run_splits(
 def _shard_logs(log: Log) -> Iterator[Callable[[int], Log]]:
     """Yields a function that makes the log of a shard by number.
 
-    A process prints the lines of its shards at once. At the end, process 0 also prints those of the other shards.
+    A process prints the lines of its shards at once. At the end, process 0 also prints the lines of other shards.
     """
     lines: dict[int, list[str]] = {}
 
@@ -121,7 +121,7 @@ def _shard_logs(log: Log) -> Iterator[Callable[[int], Log]]:
 
 
 def collect_labels(task: type[Task], train: Mapping[int, Split]) -> list[str]:
-    """Returns the labels that the training data determines; each process has some of its shards."""
+    """Returns the labels that follow from the training data, of which each process has some shards."""
     labels_by_shard = processes.gather_by_shard(
         {number: task.find_labels(shard.examples) for number, shard in train.items()}
     )
@@ -136,12 +136,12 @@ def encode_splits(
     config: Settings,
     log: Log,
 ) -> tuple[dict[int, Split], dict[str, Split]]:
-    """Encodes and checks what `read_run_splits` returned.
+    """Encodes and checks the splits from `read_run_splits`.
 
     Args:
       task: encodes and checks the splits.
-      train: the shards of the training data that this process has, by number.
-      others: dev and test, by name.
+      train: this process's shards of the training data, by number.
+      others: the splits dev and test, by name.
       tokenizer: encodes the texts.
       config: the run's settings.
       log: prints a line.
@@ -164,7 +164,7 @@ def encode_splits(
     train = {number: encode(shard) for number, shard in train.items()}
     others = {name: encode(split) for name, split in others.items()}
     shared = others | ({"train": train[0]} if config.data.shards == 1 else {})
-    # Comes first: the checks below exchange what processes find in the data.
+    # This comes first, because the checks below exchange facts about the data between processes.
     processes.assert_same({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
     with _shard_logs(log) as shard_log:
         for number, shard in train.items():
@@ -175,6 +175,6 @@ def encode_splits(
 
 
 def join_examples(train: Mapping[int, Split]) -> Sequence[Any]:
-    """Returns the examples of all shards that this process has, as one sequence."""
+    """Returns the examples of all of this process's shards as one sequence."""
     first, *others = (shard.examples for shard in train.values())
     return functools.reduce(operator.add, others, first)

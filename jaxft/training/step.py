@@ -1,4 +1,4 @@
-"""Defines the train state and the pure functions that a run compiles: an optimizer step, an evaluation step."""
+"""Defines the train state, and the pure functions that a run compiles: an optimizer step and an evaluation step."""
 
 from typing import Any, NamedTuple
 
@@ -14,18 +14,19 @@ from jaxft.layers.stacked_parameters import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 
-# By path: {"backbone/embeddings/word/embedding": array, ...}; `stacked_parameters.unstack` makes tuples of arrays.
+# Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `stacked_parameters.unstack` makes tuples of
+# arrays.
 Parameters = dict[str, Any]
-Batch = dict[str, jax.Array]  # arrays of [rows, length]; see `data.batching.batch`
-MATRICES = ("kernel", "embedding")  # endings of the paths of parameters that are matrices
+Batch = dict[str, jax.Array]  # arrays [rows, length]; see `data.batching.batch`
+MATRICES = ("kernel", "embedding")  # the path endings of parameters that are matrices
 
 
 class TrainState(NamedTuple):
     """The state of training that a step reads and writes.
 
     Attributes:
-      step: finished optimizer steps, an int32 scalar.
-      trainable: parameters that are trained, by path.
+      step: the number of finished optimizer steps, an int32 scalar.
+      trainable: the trained parameters, by path.
       frozen: the other parameters, by path.
       opt_state: the state of the optimizer.
     """
@@ -42,9 +43,9 @@ def merge_model(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
 
 
 def add_step_scales(batch: Batch) -> Batch:
-    """Adds to a batch of several tasks the scales that their losses take and that depend on the entire batch.
+    """Adds to a batch of several tasks the scales of their losses, which depend on the entire batch.
 
-    See `cross_entropy.step_scales`. A batch of a single task is returned as it is.
+    See `cross_entropy.step_scales`. A batch of a single task is returned unchanged.
     """
     if "task_weights" not in batch:
         return batch
@@ -52,7 +53,7 @@ def add_step_scales(batch: Batch) -> Batch:
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
-    """Returns the factor that brings gradients of global L2 `norm` to a norm of at most `limit`.
+    """Returns the factor that reduces gradients with global L2 norm `norm` to a norm of at most `limit`.
 
     Source: Pascanu et al. 2013.
     """
@@ -76,8 +77,8 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Makes one optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
 
-    Loss sums and their gradients are added up over microbatches and divided once by the summed weight, and
-    dropout masks depend on (seed, step, row in the batch): the result does not depend on `accumulate`.
+    Loss sums and their gradients are added over microbatches and divided once by the summed weight. Dropout masks
+    depend on (seed, step, row in the batch). So the result does not depend on `accumulate`.
 
     Args:
       state: the state before the step.
@@ -86,17 +87,18 @@ def train_step(
       task: computes the loss.
       graphdef: the model's structure.
       optimizer: updates the trainable parameters.
-      schedule: learning rate by step, for the metrics.
-      clip: the largest global norm of a gradient; 0 for no limit.
-      accumulate: number of microbatches; it divides the rows.
-      microbatch_sharding: the sharding of a batch's arrays cut into [accumulate, rows / accumulate, length].
-      gradient_shardings: by path, the shardings of the trainable parameters and so of each microbatch's gradients. If
+      schedule: the learning rate by step, for the metrics.
+      clip: the largest global norm of the gradients; 0 for no limit.
+      accumulate: the number of microbatches, which divides the rows.
+      microbatch_sharding: the sharding of a batch's arrays, cut into [accumulate, rows / accumulate, length].
+      gradient_shardings: the shardings of the trainable parameters, and so of each microbatch's gradients, by path. If
         parameters are split, no device holds the full gradient.
-      gradient_dtype: of matrices' gradients, until microbatches are added up or the norm is taken, in float32.
+      gradient_dtype: the dtype of the gradients of matrices, until they are converted to float32 to be added over
+        microbatches or for the norm.
 
     Returns:
-      The next state and scalars: loss, weight (summed, of the loss), grad_norm (before clipping), lr, all float32, and
-      tokens, int32: the slots of all rows that are not padding.
+      The next state, and scalars: loss, weight (the summed weight of the loss), grad_norm (before clipping), lr, all
+      float32; and tokens, int32, the number of slots that are not padding.
     """
     rows = batch["input_ids"].shape[0]
     batch = add_step_scales(batch)
@@ -107,7 +109,7 @@ def train_step(
         return task.loss(model, micro, DropoutSeed(step_seed, first_row))
 
     def gradient(trainable: Parameters, micro: Batch, first_row: jax.Array):
-        # Differentiates with respect to copies of the gradient's dtype, so that devices sum and hold gradients of that
+        # Differentiates with respect to copies in the gradient's dtype, so that devices sum and hold gradients in this
         # dtype. Vectors stay float32: they are few, and a copy of a norm's scale, near 1, would lose small updates.
         copies = {
             name: optax.tree.cast(value, gradient_dtype) if name.endswith(MATRICES) else value
@@ -121,7 +123,7 @@ def train_step(
         gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
     else:
         micro_rows = rows // accumulate
-        # Spreads each microbatch over all devices: by default XLA would give each device entire microbatches.
+        # Splits each microbatch over all devices. By default XLA would give each device entire microbatches.
         microbatches = jax.lax.with_sharding_constraint(
             jax.tree.map(lambda x: x.reshape(accumulate, micro_rows, *x.shape[1:]), batch),
             microbatch_sharding,
@@ -138,7 +140,7 @@ def train_step(
 
     scale = 1.0 / jnp.maximum(weight, 1e-6)
     norm = optax.tree.norm(gradients) * scale
-    # One factor divides and clips, so that no divided or clipped copy of the gradients is written out.
+    # The same factor divides and clips, so that no divided or clipped copy of the gradients is written.
     factor = scale * clip_factor(norm, clip) if clip else scale
     gradients = jax.tree.map(lambda g: g * factor, gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
@@ -156,6 +158,6 @@ def train_step(
 def eval_step(
     parameters: Parameters, batch: Batch, *, task: Task, graphdef: nnx.GraphDef
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Returns a batch's predictions, each [rows, ...], and its {"loss_sum", "weight_sum"}, without dropout."""
+    """Computes, without dropout, a batch's predictions, each [rows, ...], and its {"loss_sum", "weight_sum"}."""
     outputs, loss_sum, weight_sum = task.predict(merge_model(graphdef, parameters), batch)
     return outputs, {"loss_sum": loss_sum, "weight_sum": weight_sum}

@@ -1,4 +1,4 @@
-"""The folder of a run: claims it, writes the files that make the run stand on its own, and opens it for reading."""
+"""Manages the folder of a run: claims it, writes the files that make the run self-contained, and opens it to read."""
 
 import dataclasses
 import errno
@@ -30,23 +30,23 @@ from jaxft.training.identity import (
 )
 from jaxft.training.settings import settings_from_config
 
-# Open lock files by folder: a lock is this process's until it ends.
+# The open lock files by folder. This process holds their locks until it ends.
 _LOCKS: dict[Path, IO] = {}
 
 
 def claim(workdir: Path, config: Settings) -> None:
-    """Makes `workdir` this run's until the process ends, or confirms that it already is.
+    """Claims `workdir` for this run until the process ends, or confirms that it is already claimed.
 
-    With several processes, process 0 claims it for all.
+    With several processes, process 0 claims it for all of them.
 
     Raises:
-      UserError: the folder cannot be written, another run trains in it, or it holds a run of other settings (the
-        message names them); processes differ in settings or package versions, or don't share the folder.
+      UserError: the folder cannot be written, another run trains in it, it holds a run with other settings (which the
+        message names), or processes differ in settings or package versions or do not share the folder.
     """
     _assert_same_settings(config)
     if processes.is_main_process():
         _claim(workdir, config)
-    processes.broadcast(None)  # the others wait here until it is claimed
+    processes.broadcast(None)  # the other processes wait here until the folder is claimed
     sees_config = processes.gather((workdir / "config.json").is_file())
     if not all(sees_config):
         raise UserError(
@@ -74,12 +74,12 @@ def _claim(workdir: Path, config: Settings) -> None:
                     f"--workdir {workdir} holds files but no jaxft run (no config.json); name a new or empty folder"
                 )
             write_json(path, run_config)
-        else:  # a folder that was made read-only since must fail here, not hours later
+        else:  # a folder that has become read-only must fail here, not hours later
             with open(workdir / "metrics.jsonl", "a"):
                 pass
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error}; name another folder") from None
-    # If a setting is newer than the run, the run had what is now its default.
+    # If a setting is newer than the run, the run behaved like its default.
     old = plain_settings(defaults(type(config))) | flatten_values(read_json(path), str(path))
     new = plain_settings(flatten(config))
     changed = [
@@ -93,12 +93,14 @@ def _claim(workdir: Path, config: Settings) -> None:
             "Name a new folder, or give that run's settings to go on with it"
         )
     _lock(workdir)
-    if changed:  # an earlier start failed, perhaps by a typing mistake: nothing there depends on its settings
+    if (
+        changed
+    ):  # an earlier start failed, perhaps because of a typing mistake: nothing depends on its settings
         write_json(path, run_config)
 
 
 def _lock(workdir: Path) -> None:
-    """Locks the folder until this process ends; raises `UserError` if another process has locked it."""
+    """Locks the folder until this process ends. Raises `UserError` if another process has locked it."""
     if (key := workdir.resolve()) in _LOCKS:
         return
     file = open(workdir / "lock", "a")
@@ -110,19 +112,19 @@ def _lock(workdir: Path) -> None:
             raise UserError(
                 f"--workdir {workdir}: another process trains in it; wait for its end, or name another folder"
             ) from None
-        # Other errors mean a file system without locks: there the folder stays unguarded.
+        # Other errors mean a file system without locks. The folder then stays unlocked.
     _LOCKS[key] = file
 
 
 def _has_trained(workdir: Path) -> bool:
-    """Returns whether the run in `workdir` has got as far as numbers or checkpoints."""
+    """Returns whether the run in `workdir` has written metrics or checkpoints."""
     metrics = workdir / "metrics.jsonl"
     folders = [folder for name in ("checkpoints", "best") if (folder := workdir / name).is_dir()]
     return (metrics.exists() and metrics.stat().st_size > 0) or any(any(f.iterdir()) for f in folders)
 
 
 def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[str]) -> None:
-    """Writes the checkpoint's config.json and tokenizer and the labels, so that the run stands on its own."""
+    """Writes the checkpoint's config.json and tokenizer, and the labels, so that the run is self-contained."""
     if not processes.is_main_process():
         return
     folder = workdir / "model"
@@ -134,13 +136,13 @@ def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[st
 
 
 def save_tuned(workdir: Path, tuned: Mapping[str, Any]) -> None:
-    """Writes what a task chose on the dev split, next to the model that it chose it for."""
+    """Writes the values that a task chose on the dev split, such as thresholds, next to the model files."""
     if tuned:
         write_json(workdir / "model" / "tuned.json", dict(tuned))
 
 
 def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
-    """Writes the arrays of a batch that made the loss non-finite; each process writes the rows that it fed.
+    """Writes the arrays of a batch that made the loss non-finite. Each process writes the rows that it fed.
 
     Returns:
       The path of this process's .npz file.
@@ -153,7 +155,7 @@ def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Run(RunFacts):
-    """A finished or running run, opened for reading; `workdir` is its folder."""
+    """A finished or running run, opened for reading. `workdir` is its folder."""
 
     workdir: Path
 
@@ -161,10 +163,10 @@ class Run(RunFacts):
 def open_run(workdir: Path) -> Run:
     """Opens the run in `workdir` for reading: settings, tokenizer, model config and labels.
 
-    Needs neither the run's data nor a hub.
+    It needs neither the run's data nor a hub.
 
     Raises:
-      UserError: there is no run, its files are damaged, or processes differ in its settings.
+      UserError: there is no run, its files are damaged, or its settings differ between processes.
     """
     if not (workdir / "config.json").is_file():
         raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")

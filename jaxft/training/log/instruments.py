@@ -1,4 +1,4 @@
-"""Measures a run's process: training time, compilations, profiler traces, peak memory."""
+"""Measures the process of a run: training time, compilations, profiler traces, peak memory."""
 
 import contextlib
 import resource
@@ -14,7 +14,7 @@ import jax
 class Clock:
     """Counts the seconds of training since its creation.
 
-    Time spent inside `with clock:` (evaluating, saving) is not counted.
+    Time inside `with clock:` (evaluating, saving) does not count.
     """
 
     def __init__(self) -> None:
@@ -32,12 +32,12 @@ class Clock:
 
 
 class CompileCounter:
-    """Counts the XLA compilations of this process from its creation on.
+    """Counts the XLA compilations of this process since its creation.
 
-    A program found in the compilation cache counts too: loading it stalls the run as well, though for less time.
+    A program in the compilation cache counts too, because loading it also stalls the run, although for less time.
 
     Attributes:
-      count: compilations so far.
+      count: the number of compilations so far.
       seconds: the time they took.
     """
 
@@ -47,7 +47,7 @@ class CompileCounter:
 
     @contextlib.contextmanager
     def ignored(self) -> Iterator[None]:
-        """Leaves out what the block compiles: once, in a save, orbax cuts arrays that several devices hold."""
+        """Does not count compilations in the block: in a save orbax once slices arrays that several devices hold."""
         before = self.count, self.seconds
         yield
         self.count, self.seconds = before

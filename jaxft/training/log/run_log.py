@@ -1,4 +1,4 @@
-"""Prints the lines of a run and writes its numbers: metrics.jsonl, TensorBoard, W&B, a progress bar."""
+"""Prints the lines of a run and reports its numbers: metrics.jsonl, TensorBoard, W&B, a progress bar."""
 
 import json
 from pathlib import Path
@@ -11,22 +11,22 @@ from jaxft.io import write_atomically
 
 
 class RunLog:
-    """Prints a run's lines and writes its numbers; shows a progress bar on a terminal.
+    """Prints a run's lines and writes its numbers. Shows a progress bar on a terminal.
 
-    `start` opens the writers. A full disk costs lines, not the run.
+    `start` opens the writers. With a full disk, lines are lost but the run continues.
 
     Args:
       workdir: the run's folder.
       tensorboard: whether to write TensorBoard events.
       wandb: whether to log to Weights & Biases.
       config: the run's settings, for W&B.
-      quiet: print and write nothing, because another process does.
+      quiet: whether to print and write nothing, because another process does.
 
     Attributes:
       console: prints the reports of evaluations.
 
     Raises:
-      UserError: `wandb` is asked for and not installed.
+      UserError: `wandb` is True, but wandb is not installed.
     """
 
     def __init__(self, workdir: Path, *, tensorboard: bool, wandb: bool, config: dict, quiet: bool = False):
@@ -48,7 +48,7 @@ class RunLog:
     def start(self, step: int, total: int) -> None:
         """Opens the writers and the progress bar at `step` of `total`.
 
-        When a run goes on from `step`, later lines of `metrics.jsonl` are dropped: they will be written again.
+        If a run resumes from `step`, later lines of `metrics.jsonl` are dropped, because they will be written again.
         """
         if self._quiet:
             return
@@ -59,7 +59,7 @@ class RunLog:
         if self._uses_tensorboard:
             from tensorboardX import SummaryWriter  # slow to import
 
-            # Its thread dies where the disk is full, and then a queue that is full would wait for ever.
+            # Its thread dies if the disk is full. A full queue would then wait for ever.
             self._tensorboard = SummaryWriter(
                 str(self.workdir / "tensorboard"), purge_step=step + 1, max_queue=10_000, flush_secs=3600
             )
@@ -126,7 +126,7 @@ def _import_wandb():
 
 
 def _step_of(line: str) -> float:
-    """Returns the step of a line of metrics.jsonl; infinity for a line that a killed run left half-written."""
+    """Returns the step of a line of metrics.jsonl; infinity for an incomplete line of a killed run."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
@@ -134,5 +134,5 @@ def _step_of(line: str) -> float:
 
 
 def _run_id(workdir: Path) -> str:
-    """Returns the W&B id of the run: the same whenever it goes on."""
+    """Returns the W&B id of the run, which is the same when it resumes."""
     return workdir.resolve().name.replace("/", "-")

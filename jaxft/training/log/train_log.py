@@ -14,21 +14,21 @@ from jaxft.training.log.run_log import RunLog
 
 
 class TrainLog:
-    """The metrics of a run's steps: those still on the device, sums since the last log line, totals of the run.
+    """The metrics of a run's steps: queued metrics on the device, sums since the last log line, totals of the run.
 
     The device works ahead of the host, so the metrics of a step are read only after later steps are queued.
 
     Args:
       run_log: prints and writes the lines.
-      batches: tells how long the loop has waited for batches.
-      clock: tells the seconds of training in this process.
-      total: steps of the run.
-      every_steps: steps between log lines.
-      steps_per_epoch: steps of an epoch.
-      flops_per_token: model FLOPs of forward and backward for a token.
-      peak_flops: FLOP/s of all devices at their peak; None if unknown, and then lines have no MFU.
-      sums: sums since the last log line at the checkpoint that the run goes on from.
-      totals: totals of the run up to there.
+      batches: measures how long the loop has waited for batches.
+      clock: measures the seconds of training in this process.
+      total: the steps of the run.
+      every_steps: the steps between log lines.
+      steps_per_epoch: the steps of an epoch.
+      flops_per_token: the model FLOPs per token, forward and backward.
+      peak_flops: the peak FLOP/s of all devices; None if unknown. Lines then have no MFU.
+      sums: the sums since the last log line, from the checkpoint from which the run resumes.
+      totals: the totals of the run, from the same checkpoint.
       on_non_finite: called with (step, batch, metrics) if the loss or the gradient norm is NaN or infinite; raises.
     """
 
@@ -53,8 +53,10 @@ class TrainLog:
         self._on_non_finite = on_non_finite
         self._pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
         self._sums = collections.Counter(sums)  # since the last log line
-        self._timed = collections.Counter()  # the same, but of this process only: for rates by its clock
-        self._totals = collections.Counter(totals)  # of the run, over all its starts
+        self._timed = (
+            collections.Counter()
+        )  # the same since this start only, for rates by this process's clock
+        self._totals = collections.Counter(totals)  # over all starts of the run
         self._earlier_seconds, self._earlier_stall = self._totals["seconds"], self._totals["stall"]
         self._last_line_seconds, self._last_line_stall = 0.0, 0.0
 
@@ -63,7 +65,7 @@ class TrainLog:
         self._pending.append((step, batch, metrics))
 
     def drain(self, keep: int) -> None:
-        """Reads the metrics of all queued steps but the newest `keep`, and logs where a line is due."""
+        """Reads the metrics of all queued steps except the newest `keep`. Logs a line if it is due."""
         while len(self._pending) > keep:
             step, batch, metrics = self._pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -81,7 +83,7 @@ class TrainLog:
                 self._write_line(step, values["lr"])
 
     def progress(self) -> dict[str, dict[str, float]]:
-        """Returns what a checkpoint keeps, as the arguments `sums` and `totals` of the run that goes on from it."""
+        """Returns the values to keep in a checkpoint: the arguments `sums` and `totals` for a run that resumes."""
         times = {"seconds": self.train_seconds(), "stall": self.stall_seconds()}
         return {"sums": dict(self._sums), "totals": {**self._totals, **times}}
 
@@ -90,17 +92,17 @@ class TrainLog:
         return self._earlier_seconds + self._clock.seconds()
 
     def stall_seconds(self) -> float:
-        """Returns the seconds that the loop has waited for batches, over all starts of the run."""
+        """Returns the seconds for which the loop has waited for batches, over all starts of the run."""
         return self._earlier_stall + self._batches.stall
 
     @property
     def tokens(self) -> int:
-        """Tokens trained on, over all starts of the run."""
+        """Returns the number of tokens trained on, over all starts of the run."""
         return self._totals["tokens"]
 
     @property
     def padding_fraction(self) -> float:
-        """The fraction of slots without a token, over all starts of the run."""
+        """Returns the fraction of slots without a token, over all starts of the run."""
         return 1 - self._totals["tokens"] / self._totals["slots"]
 
     def _write_line(self, step: int, learning_rate: float) -> None:
