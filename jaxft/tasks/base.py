@@ -248,8 +248,8 @@ def loss_with_r_drop(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (loss_sum, weight_sum) of `loss` on `logits`, with R-Drop (Liang et al. 2021) if `r_drop` is not 0.
 
-    R-Drop computes the logits twice, with two dropout masks. The loss is the mean of both losses plus `r_drop` times the
-    `divergence` of the logits. If several tasks share a backbone, each task makes its own second pass.
+    R-Drop computes the logits twice, with two dropout masks. The loss is the mean of both losses plus `r_drop` times
+    the `divergence` of the logits. If several tasks share a backbone, each task makes its own second pass.
     """
     first = logits(dropout)
     total, weight = loss(first)

@@ -13,8 +13,8 @@ from jaxft.errors import UserError
 class InputLines:
     """The lines of a file or of stdin ("-"), as bytes, with their line ends.
 
-    Iteration reads lines and keeps each until `take` returns it. Memory therefore holds only the lines that the consumer
-    has read ahead.
+    Iteration reads lines and keeps each until `take` returns it. Memory therefore holds only the lines that the
+    consumer has read ahead.
     """
 
     def __init__(self, source: str):

@@ -1,4 +1,4 @@
-"""Lists the tasks by name, as import strings: settings are read without importing any network."""
+"""Lists the tasks by name, as import strings, so that settings are read without importing any network."""
 
 import dataclasses
 import difflib
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """The places of a task's parts.
+    """The import strings of a task.
 
     Attributes:
-      settings: "module:name" of its settings class.
-      task: "module:name" of its class, or of a function that chooses the class by the settings.
-      extends: tasks that come before it and whose settings it has too.
+      settings: "module:name" of the settings class.
+      task: "module:name" of the task class, or of a function that chooses the class by the settings.
+      extends: earlier tasks whose settings this task also has.
     """
 
     settings: str
@@ -51,11 +51,11 @@ TASKS = {
 
 
 def schema_of(task: Any) -> Schema:
-    """Returns the settings that a run of `task` may have. Raises `UserError` if there is no such task."""
+    """Returns the schema of the settings for `task`. Raises `UserError` if there is no such task."""
     if not isinstance(task, str) or task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        if task == "crf_tagging":  # its name in an earlier jaxft
+        if task == "crf_tagging":  # its name in an earlier version of jaxft
             hint = "; a CRF is token_classification with config.model.crf=True"
         raise refuse("task", task, f"one of {', '.join(TASKS)}{hint}")
     return _make_schema(task)
@@ -67,14 +67,14 @@ def _make_schema(task: str) -> Schema:
     owners: dict[str, tuple[str, ...]] = {}
     for name, entry in TASKS.items():
         for key in declarations(_load(entry.settings)):
-            # A task that extends others has their settings, and is named for its own only.
+            # A task that extends others also has their settings, but owns only the settings that they lack.
             if key not in declarations(root) and not (entry.extends and key in owners):
                 owners[key] = (*owners.get(key, ()), name)
     return Schema(root, task, owners, TASKS[task].extends)
 
 
 def task_class(config: sections.Settings) -> "type[Task]":
-    """Returns the class of the task that `config` trains."""
+    """Returns the class of the task in `config`."""
     chosen = _load(TASKS[config.task].task)
     return chosen if isinstance(chosen, type) else chosen(config)
 

@@ -1,4 +1,4 @@
-"""Defines what tasks know of a finished run when they write answers and model cards."""
+"""Defines the facts about a finished run that tasks use to write answers and model cards."""
 
 import dataclasses
 from typing import Any
@@ -13,9 +13,9 @@ class RunFacts:
 
     Attributes:
       config: the run's settings.
-      checkpoint: config.json and tokenizer of the model that it trained.
-      labels: of the head's outputs.
-      tuned: what the task chose on the dev split; empty until the run has ended.
+      checkpoint: config.json and tokenizer of the trained model.
+      labels: the names of the head's outputs.
+      tuned: the values that the task chose on the dev split; empty until the run has ended.
     """
 
     config: Settings
@@ -25,5 +25,5 @@ class RunFacts:
 
     @property
     def backbone_name(self) -> str:
-        """The network's name, as people write it."""
+        """The name of the network in its usual spelling."""
         return {"bert": "BERT", "gpt2": "GPT-2"}[self.checkpoint.hf_config["model_type"]]

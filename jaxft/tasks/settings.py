@@ -1,4 +1,4 @@
-"""Settings that several tasks, but not all, have; each task's own are in its folder's `settings.py`."""
+"""Settings that several tasks share. The settings of a single task are in its folder's `settings.py`."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from jaxft.config.settings import (
 
 @dataclasses.dataclass(frozen=True)
 class RecordData(sections.Data):
-    """Data read from records whose keys stand for fixed roles."""
+    """Data read from records whose keys have fixed roles."""
 
     columns: tuple = setting(
         (),
@@ -29,7 +29,7 @@ class RecordData(sections.Data):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentData(sections.Data):
-    """Data whose windows, not their tokens, have labels."""
+    """Data with labels for windows instead of tokens."""
 
     max_segments: int | None = setting(
         None, "windows in a row at most; unset: `max_length // 8`", check=optional_at_least(1)
@@ -60,7 +60,7 @@ class LabelLoss(sections.Loss):
     )
 
     def check_class_weights(self) -> None:
-        """Raises `UserError` for a weight that is not finite and above 0."""
+        """Raises `UserError` for a weight that is not both finite and above 0."""
         weights = [weight for _, weight in self.class_weights]
         fits = all(weight > 0 and is_finite(weight) for weight in weights)
         require(fits, "loss.class_weights", self.class_weights, "finite weights above 0")

@@ -173,7 +173,7 @@ class CausalLM:
         return parameters
 
     def predict(self, model, batch):
-        """Returns {"nll": float32 [R, L] in nats, "correct": bool [R, L]}, 0 and False without a label; and the loss."""
+        """Returns {"nll": float32 [R, L] (nats), "correct": bool [R, L]}, 0 and False without a label; and the loss."""
         shape = batch["labels"].shape
         hidden, embedding, labels, weights = _flat(model, batch, None)
         nll, correct = chunked.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))

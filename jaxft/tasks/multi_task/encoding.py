@@ -27,7 +27,7 @@ def encode_for_tasks(
     """Encodes all texts for all tasks; see `combine_windows` for the columns.
 
     If a task labels the words of a text, all words are encoded, in as many windows as needed. The labels of tasks that
-    label texts then have a weight of 1 over the number of windows in each window. `config.data.truncation` decides how
+    label texts then get, in each window, a weight of 1 over the number of windows. `config.data.truncation` decides how
     other texts are cut.
     """
     word_tasks = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]

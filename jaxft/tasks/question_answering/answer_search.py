@@ -1,13 +1,13 @@
 """Finds the best answers in the logits of a question's windows.
 
 The search follows `postprocess_qa_predictions` of transformers' examples (pytorch/question-answering/utils_qa.py). In
-each window it combines the `n_best` likeliest first tokens with the `n_best` likeliest last tokens and adds their
-logits; then it compares the answers of all windows. The score of no answer is the sum of both logits at CLS, the least
-over the windows, because no window may have an answer. Three things differ:
+each window it combines the `n_best` likeliest first tokens with the `n_best` likeliest last tokens, and adds their
+logits. Then it compares the answers of all windows. The score of no answer is the sum of both logits at CLS, as the
+minimum over all windows, because a question without an answer has none in any window. There are three differences:
 
-- Only tokens of the context are among the likeliest, so a question always has an answer if its context has tokens.
-- The same characters from two windows count once, with their higher score.
-- Ties go to the earlier answer.
+- Only tokens of the context are candidates, so a question always has an answer if its context has tokens.
+- The same characters from two windows count once, with the higher score.
+- In a tie the earlier answer wins.
 """
 
 import math
@@ -20,7 +20,7 @@ from jaxft.data.sources.questions import Question
 
 
 class Candidate(NamedTuple):
-    """A possible answer: characters `start` up to `end` (exclusive) of the context, and the sum of both logits."""
+    """A possible answer: characters `start` to `end` (exclusive) of the context, and the sum of both logits."""
 
     start: int
     end: int
@@ -35,7 +35,7 @@ class RankedAnswers(NamedTuple):
 
     @property
     def null_odds(self) -> float:
-        """The score of no answer minus that of the best answer."""
+        """The score of no answer minus the score of the best answer."""
         return self.null - self.candidates[0].score if self.candidates else math.inf
 
 
@@ -45,10 +45,10 @@ def best_in_window(
     """Returns the best answers in a window.
 
     Args:
-      logits: float [length, 2], of each token as the first and as the last of the answer.
-      char_start, char_end: int [length], the characters of the context that a token stands for, -1 outside it.
-      n_best: first tokens, and last tokens, that are combined; also answers that are returned at most.
-      max_answer: tokens that an answer has at most.
+      logits: float [length, 2], the logits of each token as the first and as the last token of the answer.
+      char_start, char_end: int [length], the characters of the context for each token, -1 outside the context.
+      n_best: the number of first tokens and of last tokens that are combined; also the most answers returned.
+      max_answer: the most tokens in an answer.
     """
     logits = logits.astype(np.float64)
     context = np.flatnonzero(char_start >= 0)
@@ -66,13 +66,13 @@ def best_in_window(
 
 
 def _fit(first: np.ndarray, last: np.ndarray, max_answer: int) -> np.ndarray:
-    """Returns which pairs of first and last tokens have 1 to `max_answer` tokens, bool [first, last]."""
+    """Marks the pairs of first and last tokens that span 1 to `max_answer` tokens, bool [first, last]."""
     length = last[None] - first[:, None] + 1
     return (length >= 1) & (length <= max_answer)
 
 
 def best_in_question(windows: Sequence[RankedAnswers], *, n_best: int) -> RankedAnswers:
-    """Returns the best answers to a question from those in each of its windows."""
+    """Returns the best answers to a question from the best answers in each of its windows."""
     candidates = [candidate for window in windows for candidate in window.candidates]
     candidates.sort(key=lambda candidate: (-candidate.score, candidate.start))
     best: dict[tuple[int, int], Candidate] = {}
@@ -94,11 +94,13 @@ def answer_records(
 def answer_record(question: Question, answers: RankedAnswers, threshold: float | None) -> dict[str, Any]:
     """Returns the answer to a question as JSON values.
 
-    Keys: `predicted_answer` ("" for none), `start` and `end` (None for none), `score`, and `n_best`, a list of answers.
-    A `score` is the softmax over the answers, which include no answer if there is a threshold.
+    The keys are `predicted_answer` ("" for none), `start` and `end` (None for none), `score`, and `n_best`, a list of
+    answers. A `score` is the softmax over the answers, which include "no answer" if there is a threshold.
 
     Args:
-      threshold: the `null_odds` above which no answer is given; None to always give one.
+      question: the question.
+      answers: its possible answers.
+      threshold: the `null_odds` above which the record has no answer; None if it always has one.
     """
     choices = [(question.context[c.start : c.end], c.start, c.end, c.score) for c in answers.candidates]
     if threshold is not None or not choices:

@@ -1,9 +1,10 @@
-"""Reads questions about contexts and renders them with their answers, as JSON lines.
+"""Reads questions about contexts, and renders them with their answers as JSON lines.
 
-- JSON lines with `question` and `context` (or the keys of the training data): all keys stay, and are followed by
-  `predicted_answer` ("" where there is none), `start` and `end`, its characters in the context (`end` exclusive; null
-  for none), `score`, its probability among the best, and `n_best`, a list of these as `text`, `start`, `end`, `score`.
-- SQuAD's JSON: the same keys after `id`, one JSON object a line.
+- JSON lines with `question` and `context` (or the keys of the training data). All keys stay, and these are added:
+  `predicted_answer` ("" for none); `start` and `end`, its characters in the context (`end` exclusive; null for none);
+  `score`, its probability among the best answers; `n_best`, a list of the best answers as `text`, `start`, `end` and
+  `score`.
+- SQuAD's JSON: one JSON object per line, with `id` and the same added keys.
 """
 
 import argparse
@@ -25,7 +26,7 @@ class QuestionAnsweringOutput:
         """Opens the input.
 
         Raises:
-          UserError: it cannot be read, or its format is not one of `FORMATS`.
+          UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
@@ -36,15 +37,15 @@ class QuestionAnsweringOutput:
         self.lines = InputLines(source)
 
     def examples(self) -> Iterator[Question]:
-        """Yields the questions; answers that the input has are not read."""
+        """Yields the questions. Answers in the input are not read."""
         try:
             yield from read_questions(self.lines, format=self._format, answered=False, columns=self._columns)
         finally:
             self.lines.close()
 
     def render(self, question: Question, answer: dict[str, Any]) -> list[bytes]:
-        """Returns the lines of a question with its answer, after the lines before it."""
-        if self._format == "squad":  # the input is a single document, which is not copied
+        """Returns the lines of the input before a question, then the line of the question with its answer."""
+        if self._format == "squad":  # the input is a single JSON document, which is not copied
             self.lines.take_rest()
             return [make_json_line({"id": question.id} | answer)]
         before = self.lines.take_until(question.origin)

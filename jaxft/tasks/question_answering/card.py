@@ -15,12 +15,12 @@ from jaxft.tasks.run_facts import RunFacts
 
 HUB_TASK = "question-answering"  # the hub's name of the task
 HUB_TAGS = ["question-answering"]
-# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+# Metrics in the card's metadata: the hub's name -> (key of the evaluation, text).
 HUB_METRICS = {"exact_match": ("exact_match", "exact match"), "f1": ("f1", "F1")}
 
 
 def describe_model(run: RunFacts, parameters: int) -> list[str]:
-    """Returns lines that say what the model is: a paragraph."""
+    """Returns lines that describe the model: a paragraph."""
     return [
         "A BERT with a linear layer that finds the span of a context that answers a question "
         f"({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
@@ -29,7 +29,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
 
 
 def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
-    """Returns a table of each data set's scores, over all questions and over those with and without an answer."""
+    """Returns a table of each data set's scores, over all questions and over questions with and without an answer."""
     rows = make_set_header("score", evaluations, redact)
     rows += make_score_rows(evaluations, list_metrics(evaluations))
     note = (
@@ -41,7 +41,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
 
 
 def describe_usage(run: RunFacts) -> str:
-    """Returns code that answers a question in torch: transformers has a class, but since version 5 no pipeline."""
+    """Returns PyTorch code that answers a question. Since version 5, transformers has a class but no pipeline."""
     threshold, data, tokenizer = run.tuned.get("null_threshold"), run.config.data, run.checkpoint.tokenizer
     stride = default_stride(tokenizer, data.max_length) if data.stride is None else data.stride
     lines = [

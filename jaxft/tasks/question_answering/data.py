@@ -1,4 +1,4 @@
-"""Reads questions about contexts and checks data sets for answers that cannot be learnt or found."""
+"""Reads questions about contexts, and checks data sets for answers that cannot be learned or found."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +13,16 @@ from jaxft.tasks.question_answering.settings import Data
 
 
 def read_answered_questions(data: Data, name: str, source: str, log: Log) -> list[Question]:
-    """Returns the questions of `source`, and logs how many there are and how many have no answer.
+    """Returns the questions of `source`, and logs the number of questions and of questions without an answer.
 
     Args:
-      name: name of the data set, "train" or "dev".
+      data: the settings of the data.
+      name: the name of the data set, "train", "dev" or "test".
+      source: the path or address of its files.
+      log: prints a line of the log.
 
     Raises:
-      UserError: no question of a data set that needs answers has one.
+      UserError: a data set that needs answers has none.
     """
     questions = list(read_questions(source, format=data.format, columns=dict(data.columns)))
     unanswered = sum(not question.answers for question in questions)
@@ -28,7 +31,7 @@ def read_answered_questions(data: Data, name: str, source: str, log: Log) -> lis
         f"{name}: {source}: {len(questions):,} questions about {contexts:,} contexts, "
         f"{unanswered:,} of them without an answer"
     )
-    # A shard of the training data may have no answers although another has some.
+    # A shard of the training data may have no answers although other shards have some.
     needs_answers = name == "dev" or (name == "train" and data.shards == 1)
     if unanswered == len(questions) and needs_answers:
         raise UserError(
@@ -42,10 +45,13 @@ def read_answered_questions(data: Data, name: str, source: str, log: Log) -> lis
 
 
 def check_questions(split: Split, train: Sequence[Question], max_answer: int, log: Log) -> None:
-    """Logs which answers cannot be learnt or found, what is shortened, and which contexts are also in `train`.
+    """Logs the answers that cannot be learned or found, shortened questions, and contexts that are also in `train`.
 
     Args:
-      max_answer: tokens that a predicted answer has at most.
+      split: the data set.
+      train: the training questions.
+      max_answer: the most tokens in a predicted answer.
+      log: prints a line of the log.
     """
     name, questions, windows = split.name, split.examples, split.windows
     is_train = questions is train
@@ -56,9 +62,9 @@ def check_questions(split: Split, train: Sequence[Question], max_answer: int, lo
     question_of_window, spans = windows.sentence, windows.column("labels")
     has_span = spans[:, 1] > 0
     length = spans[:, 1] - spans[:, 0] + 1
-    is_in_window = np.zeros(len(questions), bool)  # some window has the answer
+    is_in_window = np.zeros(len(questions), bool)  # True if a window has the answer
     np.logical_or.at(is_in_window, question_of_window, has_span)
-    is_short = np.zeros(len(questions), bool)  # some window has an answer that may be predicted
+    is_short = np.zeros(len(questions), bool)  # True if a window has an answer of at most `max_answer` tokens
     np.logical_or.at(is_short, question_of_window, has_span & (length <= max_answer))
     is_lost = np.array([bool(question.answers) for question in questions]) & ~is_in_window
     if count := np.count_nonzero(is_lost):

@@ -24,11 +24,11 @@ _SUBSETS = {"": "all", "has_answer_": "with an answer", "no_answer_": "without"}
 def list_wrong_answers(
     records: Sequence[Mapping[str, Any]], scores: Sequence[AnswerScores]
 ) -> list[dict[str, Any]]:
-    """Returns a row with the keys of `COLUMNS` for each answer that is no exact match, the surest first.
+    """Returns a row with the keys of `COLUMNS` for each answer that is not an exact match, most confident first.
 
     Args:
-      records: of the predictions, with `id`, `question`, `answers` (gold texts), `predicted_answer` and `score`.
-      scores: of each prediction.
+      records: the predictions, with `id`, `question`, `answers` (gold texts), `predicted_answer` and `score`.
+      scores: the scores of each prediction.
     """
     rows = []
     for record, answer_scores in zip(records, scores, strict=True):
@@ -60,9 +60,9 @@ def evaluation_record(
 ) -> dict[str, Any]:
     """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
-    Keys: `data` (what was evaluated), `method` (how contexts are read), `examples`, `metrics` (flat; see
-    `AnswerState.compute`), `null_threshold` (null: every question gets an answer), `errors` (counts by kind) and
-    `intervals`, if any.
+    The keys are `data` (the evaluated source), `method` (how contexts are read), `examples`, `metrics` (flat; see
+    `AnswerState.compute`), `null_threshold` (null if every question gets an answer), `errors` (counts by kind) and, if
+    there are any, `intervals`.
     """
     metrics = {name: value if math.isfinite(value) else None for name, value in state.compute().items()}
     counts = Counter(row["kind"] for row in wrong)
@@ -78,7 +78,7 @@ def evaluation_record(
 
 
 def render_report(record: Mapping[str, Any]) -> RenderableType:
-    """Returns the report of an `evaluation_record`, new or read from JSON, for rich to print."""
+    """Returns the report of an `evaluation_record`, for rich to print. The record may be read from JSON."""
     metrics = record["metrics"]
     table = Table(title="Answers, %", title_justify="left", title_style="bold")
     table.add_column("questions")

@@ -1,4 +1,4 @@
-"""Extractive question answering: finds the span of a context that answers a question, or that there is none."""
+"""Extractive question answering: finds the span of a context that answers a question, or finds no answer."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,16 +32,16 @@ from jaxft.tasks.question_answering.data import check_questions, read_answered_q
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-OUTPUTS = ["start", "end"]  # of the head, at every token
-THRESHOLD = "null_threshold"  # in `tuned`; None: every question gets an answer
+OUTPUTS = ["start", "end"]  # the head's outputs at every token
+THRESHOLD = "null_threshold"  # key in `tuned`; the value None means that every question gets an answer
 
 
 class QuestionAnswering:
-    """Spans as in transformers' `BertForQuestionAnswering`: logits of the first and the last token; CLS is no answer.
+    """Predicts spans as in transformers' `BertForQuestionAnswering`: logits of first and last token; CLS is no answer.
 
-    A window has a question and a stretch of its context. Several windows are packed into a row, and each has its own
-    softmax. Predictions are `RankedAnswers` for each question. A question may get no answer only if dev has questions
-    without an answer.
+    A window has a question and a piece of its context. Several windows share a row, and each has a separate softmax.
+    Predictions are `RankedAnswers` for each question. "No answer" is possible only if dev has questions without an
+    answer.
     """
 
     model_types = ("bert",)
@@ -71,7 +71,7 @@ class QuestionAnswering:
     def split_dev(
         questions: Sequence[Question], fraction: float, seed: int
     ) -> tuple[list[Question], list[Question]]:
-        """Splits questions into (train, dev); those about the same context stay together."""
+        """Splits questions into (train, dev). Questions about the same context stay together."""
         return split_dev_questions(questions, fraction, seed)
 
     @staticmethod
@@ -86,13 +86,13 @@ class QuestionAnswering:
 
     @staticmethod
     def iterate_texts(train: Sequence[Question]) -> Iterator[str]:
-        """Yields questions, and each context once."""
+        """Yields each question, and each context once."""
         questions = (question.question for question in train)
         contexts = dict.fromkeys(question.context for question in train)
         return itertools.chain(questions, contexts)
 
     def check(self, split: Split, train: Sequence[Question], log: Log) -> None:
-        """Logs which answers cannot be learnt or found, and what else is doubtful; see `check_questions`."""
+        """Logs answers that cannot be learned or found, and other doubtful examples; see `check_questions`."""
         check_questions(split, train, self.max_answer, log)
 
     def encode(
@@ -119,7 +119,7 @@ class QuestionAnswering:
     # ---------------------------------------------------------------- model
 
     def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns a `TokenClassifier` with two outputs and, as in torch, no dropout before the head."""
+        """Returns a `TokenClassifier` with two outputs. As in transformers, there is no dropout before the head."""
         return TokenClassifier(
             make_backbone(sizes, rngs=rngs),
             num_labels=len(OUTPUTS),
@@ -133,11 +133,11 @@ class QuestionAnswering:
         return _loss(_logits(model, batch, dropout), batch)
 
     def logits(self, model, batch) -> jax.Array:
-        """Returns the logits of being first and last at every token without dropout, float32 [R, L, 2]."""
+        """Returns the logits of every token to be first and last, without dropout, float32 [R, L, 2]."""
         return _logits(model, batch, None)
 
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the parameters with the head at the path that transformers' class has."""
+        """Returns the parameters, with the head at the path in transformers' class."""
         return {
             f"qa_outputs/{name.removeprefix('head/')}" if name.startswith("head/") else name: value
             for name, value in parameters.items()
@@ -149,7 +149,7 @@ class QuestionAnswering:
         return {"logits": logits}, *_loss(logits, batch)
 
     def encode_prompts(self, questions, tokenizer, config) -> list[list[int]]:
-        """Returns no prompts, because nothing is generated."""
+        """Returns no prompts, because the task generates no text."""
         return []
 
     # ---------------------------------------------------------------- evaluation
@@ -157,7 +157,7 @@ class QuestionAnswering:
     def collect(
         self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]
     ) -> list[RankedAnswers]:
-        """Returns the best answers to each question, from all its windows."""
+        """Returns the best answers to each question from all its windows."""
         windows = split.windows
         char_start, char_end = windows.column("char_start"), windows.column("char_end")
         answers_of_windows: list[list[RankedAnswers]] = [[] for _ in split.examples]
@@ -190,8 +190,11 @@ class QuestionAnswering:
         """Answers questions while they arrive; yields chunks of (question, answer record) in order.
 
         Args:
+          questions: the questions.
+          tokenizer: the tokenizer.
+          config: the run's settings.
           outputs: returns the model's outputs for windows.
-          max_words: words of a chunk, unless a single question has more. Nothing else is held in memory.
+          max_words: the most words in a chunk, unless a single question has more. Only one chunk is in memory.
         """
         for chunk in group_by_words(questions, _count_words, max_words):
             windows = self.encode(chunk, tokenizer, config, cached=False)
@@ -202,7 +205,7 @@ class QuestionAnswering:
     def _make_state(self, split: Split, ranked: Sequence[RankedAnswers]) -> AnswerState:
         """Returns the metric state without the loss.
 
-        Until a threshold is tuned the state takes the one that is best for the split itself.
+        Until a threshold is tuned, the state uses the best threshold for the split itself.
         """
         state = AnswerState(self.tuned.get(THRESHOLD, TUNED))
         gold = [[answer.text for answer in question.answers] for question in split.examples]
@@ -253,8 +256,8 @@ class QuestionAnswering:
     ) -> dict[str, float]:
         """Writes the files of an evaluation, prints its report and returns the metrics.
 
-        The files are eval/NAME.json, predictions/NAME.jsonl with the n best answers to each question,
-        predictions/NAME.json with the answer's text by id (as SQuAD's official script reads it) and errors/NAME.tsv.
+        The files are eval/NAME.json; predictions/NAME.jsonl, with the n best answers to each question;
+        predictions/NAME.json, with the answer's text by id, for SQuAD's official script; and errors/NAME.tsv.
         """
         questions = split.examples
         answers = answer_search.answer_records(questions, ranked, state.choose_threshold())

@@ -1,9 +1,9 @@
-"""Reads texts to classify and renders them with their predictions, in the format that they came in.
+"""Reads texts to classify, and renders them with their predictions in the format of the input.
 
-- JSON lines, CSV and TSV with the columns of the training data: all keys and columns stay. For single labels
-  `predicted_label` and its probability `score` follow, for several labels `predicted_labels` and `scores` by label, for
-  numbers `predicted_value`. In tables several labels are separated as in training, and their scores by spaces.
-- Plain text, for models of single texts: `{"text", ...}`, one JSON object a line.
+- JSON lines, CSV and TSV with the columns of the training data: all keys and columns stay. Single labels add
+  `predicted_label` and its probability `score`; several labels add `predicted_labels` and `scores` by label; numbers
+  add `predicted_value`. In tables, several labels are separated as in training, and their scores by spaces.
+- Plain text, for models of single texts: `{"text", ...}`, one JSON object per line.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class SequenceClassificationOutput:
         """Opens the input.
 
         Raises:
-          UserError: it cannot be read, or its format is not one of `FORMATS`.
+          UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
         source, guessed, data = flags.input, flags.format, run.config.data
         if not source.startswith(("demo:", "hub:")):
@@ -42,18 +42,18 @@ class SequenceClassificationOutput:
         self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._columns = TextColumns(data.text, data.text_pair, None)
         self._separator = data.label_separator
-        self._header: list[str] = []  # of a table, once it is written
+        self._header: list[str] = []  # the header of a table, once it is written
         self.lines = InputLines(source)
 
     def examples(self) -> Iterator[LabelledText]:
-        """Yields the texts without labels, also empty lines of plain text."""
+        """Yields the texts without labels, including empty lines of plain text."""
         try:
             yield from read_labelled_texts(self.lines, columns=self._columns, format=self._format)
         finally:
             self.lines.close()
 
     def render(self, example: LabelledText, answer: dict[str, Any]) -> list[bytes]:
-        """Returns the lines of a text with its answer, after the lines before it."""
+        """Returns the lines of the input before a text, then the lines of the text with its answer."""
         before = self.lines.take_until(example.origin)
         if self._format == "text":
             self.lines.take(1)
@@ -65,7 +65,7 @@ class SequenceClassificationOutput:
         return before + self._extend(self._take_row(), map(self._format_cell, answer.values()))
 
     def _extend_header(self, lines: list[bytes], names: list[str]) -> list[bytes]:
-        """Returns the lines before the first record, with names of columns added to the header."""
+        """Returns the lines before the first record, with column names added to the header."""
         filled = [index for index, line in enumerate(lines) if line.strip(b"\xef\xbb\xbf \t\r\n")]
         first, end = filled[0], filled[-1] + 1
         text = b"".join(lines[first:end]).decode("utf-8-sig")
@@ -74,7 +74,7 @@ class SequenceClassificationOutput:
         return lines[:first] + self._extend(lines[first:end], names) + lines[end:]
 
     def _take_row(self) -> list[bytes]:
-        """Takes the lines of the next record of a table; a quoted cell can have line ends."""
+        """Takes the lines of a table's next record, which are several if a quoted cell has line ends."""
         lines: list[bytes] = []
 
         def take_lines() -> Iterator[str]:
@@ -99,7 +99,7 @@ class SequenceClassificationOutput:
         return [text + divider + additions.getvalue().encode() + line_end]
 
     def _format_cell(self, value: Any) -> str:
-        """Returns the text of a cell: of a label or a number, of several labels, or of their scores."""
+        """Returns the text of a cell for a label or a number, for several labels, or for their scores."""
         if isinstance(value, list):
             return self._separator.join(value)
         return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)

@@ -18,7 +18,7 @@ from jaxft.tasks.sequence_classification.task import has_transformers_class
 
 HUB_TASK = "text-classification"  # the hub's name of the task
 HUB_TAGS = ["text-classification"]
-# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+# Metrics in the card's metadata: the hub's name -> (key of the evaluation, text).
 HUB_METRICS = {
     "accuracy": ("accuracy", "accuracy"),
     "f1": ("f1_macro", "macro F1"),
@@ -31,7 +31,7 @@ HUB_METRICS = {
 
 
 def describe_model(run: RunFacts, parameters: int) -> list[str]:
-    """Returns lines that say what the model is: a paragraph and the first items of a list."""
+    """Returns lines that describe the model: a paragraph and the first items of a list."""
     problem_type = run.config.model.problem_type
     if problem_type == NUMBER:
         label = "a number"
@@ -48,7 +48,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
 
 
 def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
-    """Returns a table of each data set's overall scores, and one of F1 by label."""
+    """Returns a table of each data set's overall scores, and a table of F1 by label."""
     names = list_metrics(evaluations)
     rows = make_set_header("score", evaluations, redact)
     rows += make_score_rows(evaluations, (name for name in names if "/" not in name))
@@ -66,7 +66,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
 
 
 def describe_usage(run: RunFacts) -> str:
-    """Returns how transformers classifies text, and `heads_loader.py` where transformers cannot or reads otherwise."""
+    """Shows how to classify with transformers, or `heads_loader.py` if transformers cannot or reads differently."""
     data = run.config.data
     text = '{"text": "...", "text_pair": "..."}' if data.text_pair else '"..."'
     has_class = has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])

@@ -18,15 +18,18 @@ from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.sequence_classification.label_types import VALUE
 from jaxft.tasks.sequence_classification.settings import Data
 
-SHOWN = 12  # labels that the log counts
+SHOWN = 12  # the most labels whose counts are logged
 
 
 def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) -> list[LabelledText]:
-    """Returns the texts of `source`, and logs how many there are, their labels, and how many are empty.
+    """Returns the texts of `source`, and logs their number, their labels and the number of empty texts.
 
     Args:
+      data: the settings of the data.
       problem_type: the setting `config.model.problem_type`.
-      name: name of the data set, for the log.
+      name: the name of the data set, for the log.
+      source: the path or address of its files.
+      log: prints a line of the log.
 
     Raises:
       UserError: all texts are empty.
@@ -57,7 +60,7 @@ def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) 
 
 
 def _describe_labels(examples: Sequence[LabelledText]) -> str:
-    """Returns what the log says about the labels of a data set."""
+    """Describes the labels of a data set, for the log."""
     if isinstance(examples[0].label, float):
         values = [example.label for example in examples]
         return f"numbers from {min(values):g} to {max(values):g}, mean {sum(values) / len(values):.4g}"
@@ -68,7 +71,7 @@ def _describe_labels(examples: Sequence[LabelledText]) -> str:
 
 
 def find_labels(examples: Sequence[LabelledText]) -> list[str | float]:
-    """Returns the names of the labels; of numbers the least and the greatest."""
+    """Returns the names of the labels; for numbers the least and the greatest."""
     if isinstance(examples[0].label, float):
         numbers = [example.label for example in examples]
         return [min(numbers), max(numbers)]
@@ -76,10 +79,10 @@ def find_labels(examples: Sequence[LabelledText]) -> list[str | float]:
 
 
 def make_labels(found_labels: Sequence[str | float]) -> list[str]:
-    """Returns the labels sorted by name, or by number if all names are whole numbers; `VALUE` if labels are numbers.
+    """Returns the labels sorted by name, or by number if all names are integers; `VALUE` if labels are numbers.
 
     Args:
-      found_labels: what `find_labels` returned for each shard, one after another.
+      found_labels: the results of `find_labels` for all shards, concatenated.
 
     Raises:
       UserError: there is only one label or number, so there is nothing to learn.
@@ -103,14 +106,16 @@ def make_labels(found_labels: Sequence[str | float]) -> list[str]:
 def check_texts(
     split: Split, train: Sequence[LabelledText], data: Data, labels: Sequence[str], log: Log
 ) -> None:
-    """Logs whether there are too many labels, which texts are also in `train`, and which are shortened.
+    """Logs if there are too many labels, and logs texts that are also in `train` and texts that are shortened.
 
     Args:
-      labels: those of the model.
+      labels: the labels of the model.
     """
     name, examples, windows = split.name, split.examples, split.windows
     is_train = examples is train
-    is_whole_train = is_train and data.shards == 1  # the number of texts in a shard says nothing about labels
+    is_whole_train = (
+        is_train and data.shards == 1
+    )  # a shard's number of texts says nothing about the number of labels
     if is_whole_train and len(labels) > max(len(examples) // 2, 2):
         log(f"warning: {len(labels):,} labels for {len(examples):,} texts; is config.data.label right?")
     if not is_train and (shared := count_set_in_any_process(find_text_overlap(train, examples))):

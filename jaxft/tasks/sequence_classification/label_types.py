@@ -24,18 +24,18 @@ from jaxft.metrics.regression import RegressionState
 from jaxft.tasks.base import Log, read_class_weights
 
 VALUE = "value"  # the label of a head that predicts a number
-WORST = 100  # errors of numbers that are listed at most
+WORST = 100  # the most predictions of numbers in the error list
 
 
 class LabelType(Protocol):
     """A type of label, with its targets, loss, metrics and answers.
 
-    Metrics and answers are made from scores, float64 [N, C].
+    Metrics and answers are computed from scores, float64 [N, C].
 
     Attributes:
       arrays: the arrays of a batch by name.
       selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
-      error_columns: columns of the error list before those of the text.
+      error_columns: the columns of the error list before the columns of the text.
     """
 
     arrays: Mapping[str, ArraySpec]
@@ -43,13 +43,13 @@ class LabelType(Protocol):
     error_columns: tuple[str, ...]
 
     def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the labels for the loss, [N] or [N, C], and which examples have one, bool [N]."""
+        """Returns the labels for the loss, [N] or [N, C], and bool [N], True for examples with a label."""
 
     def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns (loss_sum, weight_sum) of logits [R, S, C]."""
 
     def divergence(self, first: jax.Array, second: jax.Array, weights: jax.Array) -> jax.Array:
-        """Returns how far the logits [R, S, C] of two passes differ, summed by weight."""
+        """Returns the divergence between the logits [R, S, C] of two passes, summed by weight."""
 
     def score(self, logits: np.ndarray) -> np.ndarray:
         """Returns the scores of logits, both [N, C]."""
@@ -58,30 +58,32 @@ class LabelType(Protocol):
         """Returns the metric state of examples with gold labels, without the loss."""
 
     def tune(self, state: Any) -> dict[str, Any]:
-        """Returns what is chosen on the dev split."""
+        """Returns the values that are chosen on the dev split."""
 
     def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yields the answer for each text, as keys of a record."""
+        """Yields the answer for each text, as keys and values of a record."""
 
     def evaluation_details(self, state: Any, samples: int, seed: int) -> dict[str, Any]:
-        """Returns what an evaluation records beyond its metrics, as JSON values.
+        """Returns the details that an evaluation records besides its metrics, as JSON values.
 
         Args:
-          samples: resamples of the bootstrap; 0 for no intervals.
+          state: the metric state.
+          samples: number of resamples of the bootstrap; 0 for no intervals.
+          seed: the seed of the bootstrap.
         """
 
     def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Returns a row for each wrong answer, with its `index` and `error_columns`, the worst first."""
+        """Returns a row for each wrong answer, worst first, with its `index` and the `error_columns`."""
 
     def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
-        """Warns of doubtful labels."""
+        """Warns about doubtful labels."""
 
     def summarize(self, values: Mapping[str, float]) -> str:
         """Returns the metrics as a line of the log."""
 
 
 class SingleLabel:
-    """A single label of C, with softmax cross-entropy. Scores are probabilities."""
+    """Exactly one of C labels, with softmax cross-entropy. Scores are probabilities."""
 
     selection_metric = "accuracy"
     error_columns = ("gold", "predicted", "score")
@@ -92,7 +94,7 @@ class SingleLabel:
         self._options = _loss_options(labels, config)
 
     def encode_targets(self, examples):
-        """Returns label ids, int32 [N]; an example whose label the model lacks counts as having none."""
+        """Returns label ids, int32 [N]. An example whose label the model lacks counts as an example without a label."""
         ids = {label: index for index, label in enumerate(self.labels)}
         label_ids = np.array([ids.get(example.label, -1) for example in examples], np.int32)
         return np.maximum(label_ids, 0), label_ids >= 0
@@ -132,7 +134,7 @@ class SingleLabel:
         return intervals | {"confusion": confusion}
 
     def list_errors(self, gold, answers):
-        """Returns the wrong answers, the surest first."""
+        """Returns the wrong answers, most confident first."""
         rows = [
             {"index": index, "gold": label, "predicted": answer["predicted_label"], "score": answer["score"]}
             for index, (label, answer) in enumerate(zip(gold, answers, strict=True))
@@ -141,7 +143,7 @@ class SingleLabel:
         return sorted(rows, key=lambda row: -row["score"])
 
     def check(self, name, examples, log):
-        """Warns of labels that the model does not have."""
+        """Warns about labels that the model does not have."""
         _warn_of_unseen(Counter(e.label for e in examples if e.label not in self.labels), name, "wrong", log)
 
     def summarize(self, values):
@@ -153,9 +155,9 @@ class SingleLabel:
 
 
 class MultiLabel:
-    """Any number of C labels, with sigmoid cross-entropy of each.
+    """Any number of C labels, with sigmoid cross-entropy for each.
 
-    Scores are probabilities. A text gets the labels whose probability reaches their threshold.
+    Scores are probabilities. A text gets each label whose probability reaches the label's threshold.
     """
 
     selection_metric = "f1_micro"
@@ -193,7 +195,7 @@ class MultiLabel:
         return None if by_label is None else [by_label[label] for label in self.labels]
 
     def make_state(self, examples, scores, tuned):
-        """Returns a `MultiLabelState`, which chooses thresholds itself if none are tuned."""
+        """Returns a `MultiLabelState`, which chooses thresholds on its examples if none are tuned."""
         state = MultiLabelState(self.labels, self._thresholds(tuned), self.threshold_mode)
         state.update([example.label for example in examples], scores)
         return state
@@ -203,7 +205,7 @@ class MultiLabel:
         return {"thresholds": dict(zip(self.labels, state.choose_thresholds(), strict=True))}
 
     def answer(self, scores, tuned):
-        """Yields the labels whose probability reaches their threshold, and these probabilities, the highest first."""
+        """Yields the labels whose probability reaches their threshold, with these probabilities, highest first."""
         thresholds = np.array(self._thresholds(tuned) or [0.5] * len(self.labels))
         for row in scores:
             ids = [i for i in np.argsort(-row, kind="stable") if row[i] >= thresholds[i]]
@@ -218,7 +220,7 @@ class MultiLabel:
         return self.tune(state)
 
     def list_errors(self, gold, answers):
-        """Returns the texts with missed or spurious labels, those with the most first."""
+        """Returns the texts with missed or spurious labels, sorted by decreasing number of such labels."""
         rows = []
         for index, (labels, answer) in enumerate(zip(gold, answers, strict=True)):
             predicted = answer["predicted_labels"]
@@ -232,7 +234,7 @@ class MultiLabel:
         ]
 
     def check(self, name, examples, log):
-        """Warns of labels that the model does not have."""
+        """Warns about labels that the model does not have."""
         unseen = Counter(label for e in examples for label in e.label if label not in self.labels)
         _warn_of_unseen(unseen, name, "missed", log)
 
@@ -245,7 +247,7 @@ class MultiLabel:
 
 
 class NumberLabel:
-    """A number, with squared error of the label scaled from `config.data.label_range` to 0..1.
+    """A number. The loss is the squared error of labels that are scaled from `config.data.label_range` to 0..1.
 
     Scores are in the data's units.
     """
@@ -274,7 +276,7 @@ class NumberLabel:
         return cross_entropy.squared_error(logits[..., 0], labels, weights)
 
     def divergence(self, first, second, weights):
-        """Returns half the squared difference, the divergence of normal distributions of variance 1."""
+        """Returns half the squared difference, which is the divergence of normal distributions with variance 1."""
         return cross_entropy.squared_error(first[..., 0], second[..., 0], weights)[0] / 2
 
     def score(self, logits):
@@ -301,7 +303,7 @@ class NumberLabel:
         return {}
 
     def list_errors(self, gold, answers):
-        """Returns the `WORST` predictions, the farthest off first."""
+        """Returns the `WORST` predictions with the largest errors, largest first."""
         rows = []
         for index, (label, answer) in enumerate(zip(gold, answers, strict=True)):
             value = answer["predicted_value"]
@@ -309,7 +311,7 @@ class NumberLabel:
         return sorted(rows, key=lambda row: -abs(row["difference"]))[:WORST]
 
     def check(self, name, examples, log):
-        """Warns of numbers that are far from the range that the head starts at."""
+        """Warns about numbers that are far from the range that the head is initialized for."""
         values = [example.label for example in examples]
         low, high = min(values), max(values)
         if low < self.offset - self.scale or high > self.offset + 2 * self.scale:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from jaxft.metrics.f1 import SCORES
 
-SHOWN_LABELS = 20  # the report shows at most so many labels
+SHOWN_LABELS = 20  # the most labels in the report
 SHOWN_CONFUSIONS = 10
 
 
@@ -19,9 +19,9 @@ def evaluation_record(
 ) -> dict[str, Any]:
     """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
-    Keys: `data` (what was evaluated), `method` (what is read of long texts), `examples`, `metrics` (flat), and those of
-    `details`: `intervals`, `thresholds`, `confusion` (`labels`, and `counts` by gold and predicted label). Numbers that
-    are not finite, which JSON cannot hold, become None.
+    The keys are `data` (the evaluated source), `method` (the part of long texts that is read), `examples`, `metrics`
+    (flat), and the keys of `details`: `intervals`, `thresholds`, `confusion` (`labels`, and `counts` by gold and
+    predicted label). Numbers that are not finite become None, because JSON does not have them.
     """
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     return {
@@ -34,7 +34,7 @@ def evaluation_record(
 
 
 def render_report(record: Mapping[str, Any]) -> RenderableType:
-    """Returns the report of an `evaluation_record`, new or read from JSON, for rich to print."""
+    """Returns the report of an `evaluation_record`, for rich to print. The record may be read from JSON."""
     metrics = record["metrics"]
     sections: list[RenderableType] = [
         Text(f"{record['data']}: {record['examples']:,} texts; read: {record['method']}")
@@ -76,7 +76,7 @@ def _label_table(metrics: Mapping[str, float], averages: Sequence[str]) -> Table
         if tuned:
             threshold = metrics.get(f"threshold/{label}")
             cells.append("-" if threshold is None else f"{threshold:.3f}")
-        table.add_row(Text(label), *cells)  # Text: a label is a user's string, not rich's markup
+        table.add_row(Text(label), *cells)  # `Text`, because a label is a user's string and not rich's markup
     table.add_section()
     for average in averages:
         table.add_row(average, *(f"{100 * metrics[f'{score}_{average}']:.2f}" for score in SCORES), "")

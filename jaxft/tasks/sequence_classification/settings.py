@@ -71,7 +71,7 @@ class Settings(sections.Settings):
     eval: Eval = Eval()
 
     def check(self) -> None:
-        """Raises `UserError` for settings that cannot go together."""
+        """Raises `UserError` for settings that contradict each other."""
         super().check()
         self.loss.check_class_weights()
         bounds = self.data.label_range

@@ -1,4 +1,4 @@
-"""Text classification: a label, several labels or a number for each text or pair, read from its pooled states."""
+"""Text classification: predicts a label, several labels or a number for each text or pair, from pooled states."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -33,27 +33,27 @@ from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-AUTO_POOL = {"bert": "pooler", "gpt2": "last"}  # by architecture, what transformers' classes pool
+AUTO_POOL = {"bert": "pooler", "gpt2": "last"}  # architecture -> the pooling of transformers' class
 
 
 def resolve_pool(config: Settings, model_type: str) -> str:
-    """Returns what the head reads of a text: `config.model.pool`, or what "auto" means for an architecture."""
+    """Returns the pooling of hidden states: `config.model.pool`, or the meaning of "auto" for an architecture."""
     return AUTO_POOL[model_type] if config.model.pool == "auto" else config.model.pool
 
 
 def has_transformers_class(config: Settings, model_type: str) -> bool:
-    """Returns True if transformers' class for sequence classification computes what a model of `config` does.
+    """Returns True if transformers' class for sequence classification computes the same as a model of `config`.
 
-    That class pools in only one way. For a GPT-2 it has no bias, which numbers in the data's units need.
+    That class has only one way of pooling. For GPT-2 it has no bias, which numbers in the data's units need.
     """
     needs_missing_bias = model_type == "gpt2" and config.model.problem_type == NUMBER
     return resolve_pool(config, model_type) == AUTO_POOL[model_type] and not needs_missing_bias
 
 
 class SequenceClassification:
-    """Labels or numbers for whole texts; `config.model.problem_type` chooses one of `label_types.LABEL_TYPES`.
+    """Predicts labels or numbers for texts. `config.model.problem_type` chooses from `label_types.LABEL_TYPES`.
 
-    Predictions are scores, float64 [texts, C]. A text in several windows gets the mean of their logits.
+    Predictions are scores, float64 [texts, C]. The logits of a text in several windows are averaged.
     """
 
     model_types = ("bert", "gpt2")
@@ -85,12 +85,12 @@ class SequenceClassification:
     def split_dev(
         examples: Sequence[LabelledText], fraction: float, seed: int
     ) -> tuple[list[LabelledText], list[LabelledText]]:
-        """Splits examples into (train, dev); single labels keep their shares."""
+        """Splits examples into (train, dev). Single labels keep their shares."""
         return split_dev_labelled_texts(examples, fraction, seed)
 
     @staticmethod
     def find_labels(examples: Sequence[LabelledText]) -> list[str | float]:
-        """Returns the names of the labels; of numbers the least and the greatest."""
+        """Returns the names of the labels; for numbers the least and the greatest."""
         return data.find_labels(examples)
 
     @staticmethod
@@ -104,7 +104,7 @@ class SequenceClassification:
         return (text for example in train for text in (example.text, example.pair) if text is not None)
 
     def check(self, split: Split, train: Sequence[LabelledText], log: Log) -> None:
-        """Warns of labels that the model cannot predict, and of what `data.check_texts` finds."""
+        """Warns about labels that the model cannot predict, and logs the findings of `data.check_texts`."""
         self.label_type.check(split.name, split.examples, log)
         data.check_texts(split, train, self.config.data, self.labels, log)
 
@@ -141,7 +141,7 @@ class SequenceClassification:
         """Returns a `SequenceClassifier` over a backbone of `sizes`.
 
         Raises:
-          UserError: the backbone cannot be pooled as `config.model.pool` says.
+          UserError: the backbone does not support `config.model.pool`.
         """
         causal = is_causal(sizes)
         pool = resolve_pool(self.config, sizes.get("architecture", "bert"))
@@ -161,7 +161,7 @@ class SequenceClassification:
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """Returns the label type's loss summed over windows by their weights, and the sum of the weights."""
+        """Returns the label type's loss as a weighted sum over windows, and the sum of the weights."""
         labels, weights = batch["labels"], batch["weights"]
         return loss_with_r_drop(
             lambda masks: _logits(model, batch, masks),
@@ -172,16 +172,16 @@ class SequenceClassification:
         )
 
     def logits(self, model, batch) -> jax.Array:
-        """Returns the outputs for every segment without dropout, float32 [R, S, C]; numbers are in the data's units."""
+        """Returns the outputs for each segment without dropout, float32 [R, S, C]. Numbers are in the data's units."""
         logits = _logits(model, batch, None)
         return self.label_type.score(logits) if self.labels == [VALUE] else logits
 
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns parameters whose head gives numbers in the data's units."""
+        """Returns the parameters, with a head whose numbers are in the data's units."""
         if self.labels != [VALUE]:
             return parameters
         offset, scale = self.label_type.offset, self.label_type.scale
-        [kernel] = parameters.keys() & {"head/kernel", "head/score/kernel"}  # a GPT-2's head has no bias
+        [kernel] = parameters.keys() & {"head/kernel", "head/score/kernel"}  # GPT-2's head has no bias
         bias = parameters.get("head/bias", np.zeros(1, np.float32)) * scale + offset
         return parameters | {kernel: parameters[kernel] * scale, "head/bias": bias}
 
@@ -221,8 +221,11 @@ class SequenceClassification:
         """Predicts texts while they arrive; yields chunks of (example, answer record) in order.
 
         Args:
+          examples: the texts or pairs.
+          tokenizer: the tokenizer.
+          config: the run's settings.
           outputs: returns the model's outputs for windows.
-          max_words: words of a chunk, unless a single text has more. Nothing else is held in memory.
+          max_words: the most words in a chunk, unless a single text has more. Only one chunk is in memory at a time.
         """
         for chunk in group_by_words(examples, _count_words, max_words):
             windows = self.encode(chunk, tokenizer, config, cached=False)
@@ -261,10 +264,10 @@ class SequenceClassification:
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes eval/NAME.json, predictions/NAME.jsonl and errors/NAME.tsv, prints the report, returns the metrics.
+        """Writes eval/NAME.json, predictions/NAME.jsonl and errors/NAME.tsv; prints the report; returns the metrics.
 
         Args:
-          samples: resamples of the bootstrap; only single labels have intervals.
+          samples: number of resamples of the bootstrap; only single labels have intervals.
         """
         metrics = state.compute()
         details = self.label_type.evaluation_details(state, samples, seed)
@@ -302,7 +305,7 @@ def _count_words(example: LabelledText) -> int:
 
 
 def _method(config: Settings) -> str:
-    """Returns what is read of texts that are longer than a window."""
+    """Describes which part of texts longer than a window is read."""
     length = config.data.max_length
     if config.data.truncation == "windows":
         return f"texts whole, long ones by the mean of the logits of their windows of {length} tokens"

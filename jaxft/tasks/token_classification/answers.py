@@ -1,15 +1,15 @@
-"""Reads sentences to tag and renders them with their tags, in the format that they came in.
+"""Reads sentences to tag, and renders them with their tags in the format of the input.
 
 - CoNLL columns: the predicted tag becomes the last column. Blank lines, comments and `-DOCSTART-` stay.
-- JSON lines with `tokens`: all keys stay; `predicted_tags` and `scores`, one of each a token, are added.
-- JSON lines with `text`: all keys stay; `entities` is added, a list of
-  `{"start", "end", "label", "text", "score"}` with character offsets into the text, `end` exclusive.
-- Plain text: `{"text", "entities"}`, one JSON object a line.
+- JSON lines with `tokens`: all keys stay. `predicted_tags` and `scores` are added, with an item for each token.
+- JSON lines with `text`: all keys stay. `entities` is added, a list of `{"start", "end", "label", "text", "score"}`
+  with character offsets into the text, `end` exclusive.
+- Plain text: `{"text", "entities"}`, one JSON object per line.
 
-Tags are the model's labels. In IOB2 an I- tag that continues no entity begins one, as in conlleval and in transformers'
-pipeline. Labels that form no entities, such as parts of speech, come as `words` instead of `entities`, with an item for
-each word. The score of a word is the probability of its tag (with a CRF conditional on the whole sentence); the score
-of an entity is the mean over its words.
+Tags are the model's labels. In IOB2, an I- tag that continues no entity begins one, as in conlleval and in
+transformers' pipeline. For labels that form no entities, such as parts of speech, `words` replaces `entities` and has
+an item for each word. The score of a word is the probability of its tag (with a CRF, conditional on the sentence). The
+score of an entity is the mean over its words.
 """
 
 import argparse
@@ -32,11 +32,11 @@ class TokenClassificationOutput:
         """Opens the input.
 
         Raises:
-          UserError: it cannot be read, or its format is not one of `FORMATS`.
+          UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
         source, guessed = flags.input, flags.format
         if not source.startswith(("demo:", "hub:")):
-            # Opens no file yet, but raises if the source cannot be read.
+            # Does not open the file yet, but raises if the source cannot be read.
             read_sentences(source, format=flags.format, tagged=False)
             guessed = guess_sentence_format(source, tagged=False) if flags.format == "auto" else flags.format
         self._format = choose_format(source, flags.format, guessed, FORMATS)
@@ -44,7 +44,7 @@ class TokenClassificationOutput:
         self.lines = InputLines(source)
 
     def examples(self) -> Iterator[Sentence]:
-        """Yields the sentences without tags, also those without words if each sentence is a line."""
+        """Yields the sentences without tags. If each line is a sentence, includes sentences without words."""
         try:
             yield from read_sentences(
                 self.lines, format=self._format, word_column=self._word_column, tagged=False
@@ -53,7 +53,7 @@ class TokenClassificationOutput:
             self.lines.close()
 
     def render(self, sentence: Sentence, prediction: Prediction) -> list[bytes]:
-        """Returns the lines of a sentence with its prediction, after the lines before it."""
+        """Returns the lines of the input before a sentence, then the lines of the sentence with its prediction."""
         before = self.lines.take_until(sentence.origin)
         if self._format == "conll":
             return before + self._conll(sentence, prediction)
@@ -69,7 +69,7 @@ class TokenClassificationOutput:
         return [*before, extend_json_line(line, {"predicted_tags": prediction.tags, "scores": scores})]
 
     def _conll(self, sentence: Sentence, prediction: Prediction) -> list[bytes]:
-        """Returns the sentence's lines with another column, divided like the others, or by a tab after a single one."""
+        """Returns the sentence's lines with another column, separated like the others, or by a tab after only one."""
         lines = []
         for line, tag in zip(self.lines.take(len(sentence.words)), prediction.tags, strict=True):
             text = line.rstrip(b"\r\n")
@@ -81,7 +81,7 @@ class TokenClassificationOutput:
 
 
 def list_labelled_spans(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]]:
-    """Returns {"entities": [...]} of a sentence from text, or {"words": [...]} if labels form no entities.
+    """Returns {"entities": [...]} for a sentence from text, or {"words": [...]} if labels form no entities.
 
     Each item has character offsets, label, text and score.
     """

@@ -18,13 +18,13 @@ from jaxft.tasks.token_classification.data import forms_entities
 
 HUB_TASK = "token-classification"  # the hub's name of the task
 HUB_TAGS = ["token-classification"]
-# Metrics in the card's metadata: the hub's name -> key of the evaluation, and text.
+# Metrics in the card's metadata: the hub's name -> (key of the evaluation, text).
 HUB_METRICS = {name: (f"entity_{name}", f"entity {name}, strict") for name in ("f1", "precision", "recall")}
 HUB_METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
 
 
 def describe_model(run: RunFacts, parameters: int) -> list[str]:
-    """Returns lines that say what the model is: a paragraph and the first items of a list."""
+    """Returns lines that describe the model: a paragraph and the first items of a list."""
     head = "a linear layer and a linear-chain CRF" if run.config.model.crf else "a linear layer"
     has_entities = forms_entities(run.config, run.labels)
     kind = "IOB2 labels" if has_entities else "labels"
@@ -38,7 +38,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
 
 
 def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
-    """Returns tables of the scores of entities, over all types and by type; for plain labels see `_label_scores`."""
+    """Returns tables of entity scores, over all types and by type. For plain labels see `_label_scores`."""
     if not any("entity_f1" in evaluation["metrics"] for evaluation in evaluations.values()):
         return _label_scores(evaluations, redact)
     columns = ("sentences", "entities", "precision", "recall", "F1", "F1, lenient")
@@ -55,7 +55,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
 
 
 def _label_scores(evaluations: Evaluations, redact: Redact) -> str:
-    """Returns tables of accuracy and F1 of words, over all labels and by label."""
+    """Returns tables of word accuracy and F1, over all labels and by label."""
     rows = make_header("set", ("sentences", "words", "accuracy", "macro F1", "weighted F1"))
     for name, evaluation in evaluations.items():
         scores = ("token_accuracy", "token_f1_macro", "token_f1_weighted")
@@ -67,7 +67,7 @@ def _label_scores(evaluations: Evaluations, redact: Redact) -> str:
 def _set_row(
     name: str, evaluation: Mapping[str, Any], redact: Redact, support: str, scores: Sequence[str]
 ) -> str:
-    """Returns the line of a data set: its sentences, what was scored, and its scores in percent with intervals."""
+    """Returns a data set's line: its sentences, the scored items, and the scores in percent with intervals."""
     metrics, intervals = evaluation["metrics"], evaluation.get("intervals") or {}
     cells = [name_set(name, evaluation, redact), f"{evaluation['sentences']:,}", f"{metrics[support]:,.0f}"]
     for score in scores:
@@ -77,7 +77,7 @@ def _set_row(
 
 
 def _rows_by_kind(evaluations: Evaluations, prefix: str, kind_name: str) -> list[str]:
-    """Returns the lines of a table of the metrics that begin with `prefix`, none if there are no such metrics."""
+    """Returns the lines of a table of the metrics that begin with `prefix`; no lines without such metrics."""
     names = sorted(name for name in list_metrics(evaluations) if name.startswith(prefix))
     if not names:
         return []
@@ -94,7 +94,7 @@ def _caveats(evaluations: Evaluations) -> str:
 
 
 def _describe_loader(run: RunFacts) -> str:
-    """Returns how `heads_loader.py`, which the export contains, tags words."""
+    """Returns a section that shows how to tag words with `heads_loader.py`, which the export contains."""
     data = run.config.data
     subword = "last" if data.label_subwords == "last" else "first"
     context = " and were filled with the sentences around" if data.context else ""
@@ -110,7 +110,7 @@ def _describe_loader(run: RunFacts) -> str:
 
 
 def describe_usage(run: RunFacts) -> str:
-    """Returns how transformers tags text, or `heads_loader.py` where transformers would not tag as training did."""
+    """Shows how to tag with transformers, or with `heads_loader.py` if transformers would tag differently."""
     if run.config.model.crf:
         return (
             "transformers has no class for a CRF. `AutoModelForTokenClassification` loads this folder and gives the "

@@ -14,9 +14,9 @@ from jaxft.layers.heads import crf
 from jaxft.tasks.base import Split
 from jaxft.tasks.token_classification.task import TokenClassification
 
-# The score of a forbidden transition in training, where -inf would make the loss of a chain that has one infinite.
+# The score of forbidden transitions in training; with -inf the loss of a chain with such a transition is infinite.
 FORBIDDEN = -1e4
-# Paths of the parameters next to the linear layer.
+# Paths of the CRF's parameters, which are next to the linear layer.
 CHAIN = {f"head/{name}": name for name in crf.Chain._fields}
 
 
@@ -26,13 +26,13 @@ def choose_class(config: Settings) -> type[TokenClassification]:
 
 
 class CRFTagging(TokenClassification):
-    """Token classification with a chain over words; emissions are the logits at their first subwords, or last.
+    """Token classification with a chain over words. Emissions are the logits at the words' first (or last) subwords.
 
-    In training the words that a window scores form a chain. A long sentence has a chain in each of its windows, so the
-    start and end scores also apply where it is cut. Predictions are for whole sentences, because every word gets its
-    emissions from one window. With `config.model.constraints` the likelihood leaves out transitions that IOB2 forbids.
-    Predictions also leave out an I- at the start, which in training may begin a window. The loss is per word (the sum
-    over chains divided by the number of words), so learning rates are those of the softmax head.
+    In training, the words that a window scores form a chain. A long sentence has a chain in each of its windows, so the
+    start and end scores also apply where it is cut. Predictions use one chain for each sentence, because every word
+    gets its emissions from one window. With `config.model.constraints`, the likelihood excludes transitions that IOB2
+    forbids. Predictions also exclude an I- at the start of a sentence; in training it may begin a window. The loss is
+    per word (the sum over chains divided by the number of words), so the learning rates of the softmax head fit.
     """
 
     head_class = crf.CRFHead
@@ -46,7 +46,7 @@ class CRFTagging(TokenClassification):
         )
 
     def decoding_chain(self, model: nnx.Module) -> crf.Chain:
-        """Returns the scores for predictions, -inf for what the constraints forbid."""
+        """Returns the scores for predictions, with -inf for transitions that the constraints forbid."""
         chain = model.head.chain()
         if self.allowed is None:
             return chain
@@ -71,13 +71,13 @@ class CRFTagging(TokenClassification):
 
     def _outputs(self, model: nnx.Module, logits: jax.Array) -> dict[str, jax.Array]:
         """Returns {"emissions": float32 [R, L, C]} and the arrays of `decoding_chain`."""
-        crf.compile_best_paths(len(self.labels))  # while XLA compiles the step, so no evaluation waits for it
+        crf.compile_best_paths(len(self.labels))  # while XLA compiles the step, so that no evaluation waits
         return {"emissions": logits, **self.decoding_chain(model)._asdict()}
 
     def _predict_labels(
         self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns label ids of the best paths and their probabilities; -1 for all if any word is not scored."""
+        """Returns label ids of the best paths and their probabilities. If any word is not scored, all ids are -1."""
         words = starts[-1]
         emissions = np.zeros((words, len(self.labels)), np.float32)
         is_scored = np.zeros(words, bool)
@@ -88,6 +88,8 @@ class CRFTagging(TokenClassification):
             emissions[starts[sentence] + word] = value
             is_scored[starts[sentence] + word] = True
         if arrays is not None and is_scored.all():
-            chain = crf.Chain(*(arrays[name] for name in crf.Chain._fields))  # the same in every batch
+            chain = crf.Chain(
+                *(arrays[name] for name in crf.Chain._fields)
+            )  # the chain is the same in every batch
             label, probability = crf.find_best_paths(emissions, starts, chain)
         return label, probability

@@ -15,10 +15,14 @@ from jaxft.tasks.token_classification.settings import Data, Settings
 def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[Sentence]:
     """Returns the sentences of `source` with tags in IOB2, or with plain labels.
 
-    Logs how many there are, which tags were invalid in their scheme, and how often each entity type or label occurs.
+    Logs the number of sentences, the tags that were invalid in their scheme, and the count of each entity type or
+    label.
 
     Args:
-      name: name of the data set, for the log.
+      data: the settings of the data.
+      name: the name of the data set, for the log.
+      source: the path or address of its files.
+      log: prints a line of the log.
     """
     sentences = list(
         read_sentences(
@@ -46,14 +50,14 @@ def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[
 
 
 def forms_entities(config: Settings, labels: Sequence[str]) -> bool:
-    """Returns True if labels are IOB2 tags, whose words join into entities, and False for plain labels of words."""
+    """Returns True if labels are IOB2 tags, which join words into entities; False if they are plain labels."""
     return config.data.scheme != tag_schemes.NO_SCHEME and tag_schemes.is_iob2(labels)
 
 
 def make_tag_labels(found_tags: Sequence[str]) -> list[str]:
     """Returns the labels for the tags of the training data.
 
-    For IOB2 tags they are O, then B- and I- of each entity type by name; plain labels are sorted.
+    For IOB2 tags, the labels are O, then B- and I- of each entity type in alphabetical order. Plain labels are sorted.
     """
     tags = set(found_tags)
     if not tag_schemes.is_iob2(tags):
@@ -71,18 +75,22 @@ def check_sentences(
     labels_form_entities: bool,
     log: Log,
 ) -> None:
-    """Warns of tags that the model cannot predict, and of sentences that are also in the training data.
+    """Warns about tags that the model cannot predict, and about sentences that are also in the training data.
 
     Args:
-      labels: those of the model.
-      labels_form_entities: what `forms_entities` returned for them.
+      split: the data set.
+      train: the training sentences.
+      data: the settings of the data.
+      labels: the labels of the model.
+      labels_form_entities: the result of `forms_entities` for these labels.
+      log: prints a line of the log.
 
     Raises:
-      UserError: one of the model and the data set has plain labels, and the other has entities.
+      UserError: the model has plain labels but the data set has entities, or the reverse.
     """
     name, sentences = split.name, split.examples
     is_train = sentences is train
-    # A shard of the training data may have no entity although the data has some.
+    # A shard of the training data may have no entities although other shards have some.
     tags = set(labels) if is_train else {tag for sentence in sentences for tag in sentence.tags}
     if tags <= {"O"}:
         log(

@@ -1,4 +1,4 @@
-"""Finds the errors of a named-entity tagger: boundary, type, missed or spurious, of seen or unseen entities."""
+"""Finds the errors of a named-entity tagger (boundary, type, missed, spurious), for seen and unseen entities."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,13 +19,13 @@ COLUMNS = (
     "other_text",
     "context",
 )
-_CONTEXT = 8  # words shown on each side of an entity
+_CONTEXT = 8  # number of words shown on each side of an entity
 
-EntityTypes = dict[tuple[str, ...], set[str]]  # the words of an entity -> the types that they occur with
+EntityTypes = dict[tuple[str, ...], set[str]]  # the words of an entity -> the types with which they occur
 
 
 def collect_entities(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> EntityTypes:
-    """Returns the entities of (words, IOB2 tags) of sentences, with the types that each has."""
+    """Returns the entities of sentences, which are (words, IOB2 tags), with the types of each entity."""
     entities: EntityTypes = {}
     for words, tags in sentences:
         for kind, first, end in strict_spans(tags):
@@ -35,27 +35,29 @@ def collect_entities(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EntityError:
-    """A false negative (a gold entity that was not predicted) or a false positive (the reverse)."""
+    """A false negative (a gold entity, not predicted) or a false positive (a predicted entity, not gold)."""
 
-    category: str  # of CATEGORIES
-    side: str  # of SIDES: `span` is a gold entity in false negatives, a predicted one in false positives
-    sentence: int  # index in the data
+    category: str  # one of CATEGORIES
+    side: (
+        str  # one of SIDES; `span` is a gold entity in false negatives, a predicted entity in false positives
+    )
+    sentence: int  # the sentence's index in the data
     span: Span  # type, first word, last word + 1
     text: str  # the words of the span
-    seen_types: tuple[str, ...]  # types that exactly these words have as an entity of the training set
-    other: Span | None  # the entity of the other side that it is compared with; None for missed and spurious
+    seen_types: tuple[str, ...]  # the types of exactly these words as an entity of the training set
+    other: Span | None  # the entity of the other side for comparison; None for missed and spurious
     other_text: str
-    context: str  # the span in brackets among its neighbours
+    context: str  # the span in brackets, between its neighbouring words
 
     @property
     def seen(self) -> bool:
-        """True if exactly these words are an entity of the training set, of any type."""
+        """True if exactly these words are an entity of any type in the training set."""
         return bool(self.seen_types)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorAnalysis:
-    """The errors in the order of the text, and how many gold and predicted entities were seen in training."""
+    """The errors in the order of the text, and the numbers of gold and predicted entities seen in training."""
 
     errors: list[EntityError]
     gold: dict[str, int]  # "seen" / "unseen" -> count
@@ -64,7 +66,7 @@ class ErrorAnalysis:
     def counts(self) -> dict:
         """Returns `{"gold": {"seen", "unseen"}, "predicted": ..., CATEGORY: {SIDE: {"seen", "unseen"}}}`.
 
-        Missed has only false negatives and spurious only false positives.
+        "missed" has only false negatives, and "spurious" has only false positives.
         """
         table: dict = {"gold": dict(self.gold), "predicted": dict(self.predicted)}
         for category, sides in CATEGORIES.items():
@@ -85,18 +87,18 @@ def find_errors(
     The category of an error depends on the entities of the other side (the predicted ones for a false negative, the
     gold ones for a false positive):
 
-    - type: one of them has the same first and last word, and so another type;
-    - boundary: none has the same words, but one shares a word with it, whatever its type. `other` is the one of the
-      same type, else the one with the largest overlap, else the first, so both types can be read;
+    - type: an entity of the other side has the same first and last word but another type;
+    - boundary: no entity of the other side has the same words, but at least one, of any type, shares a word. `other` is
+      the overlapping entity of the same type, else the one with the largest overlap, else the first;
     - missed: a false negative that shares no word with any predicted entity;
     - spurious: a false positive that shares no word with any gold entity.
 
-    So a type mistake is one false negative and one false positive, both listed under type; a boundary mistake is
-    listed once for each entity in it, on either side. An error is "seen" if the words of its entity, exactly and in
-    their case, are an entity of the training set under any type.
+    A wrong type is therefore one false negative and one false positive, both listed under type. A wrong boundary is
+    listed once for each entity on either side. An error is "seen" if the words of its entity, in the same case, are an
+    entity of any type in the training set.
 
     Args:
-      words, gold, predicted: a list for each sentence; tags are IOB2.
+      words, gold, predicted: a list for each sentence. The gold and predicted tags are IOB2.
       seen: the entities of the training set.
 
     Raises:
@@ -137,7 +139,7 @@ def find_errors(
 
 
 def _categorise(span: Span, others: list[Span], without_overlap: str) -> tuple[str, Span | None]:
-    """Returns the category of an error and the entity of the other side that it is compared with."""
+    """Returns the category of an error, and the entity of the other side for comparison."""
     kind, first, end = span
     overlaps = {other: min(end, other[2]) - max(first, other[1]) for other in others}
     touching = [other for other, shared in overlaps.items() if shared > 0]
@@ -162,7 +164,7 @@ def _context(words: Sequence[str], span: Span) -> str:
 
 
 def error_rows(errors: Iterable[EntityError]) -> Iterator[tuple[str, ...]]:
-    """Yields the error list as rows of text, the column names first; sentences and words are counted from 1."""
+    """Yields the error list as rows of text, with column names first. Sentences and words are counted from 1."""
     yield COLUMNS
     for error in errors:
         kind, first, end = error.span

@@ -20,7 +20,10 @@ def make_tag_state(
 
     Args:
       form_entities: True if the tags are IOB2.
+      split: the data set.
       tags: the predicted tags of each sentence.
+      loss_sum: the sum of the losses.
+      weight_sum: the sum of the loss weights.
     """
     state = EntityState() if form_entities else LabelState()
     gold = [sentence.tags for sentence in split.examples]
@@ -43,10 +46,12 @@ def summarize(values: dict[str, float]) -> str:
 def find_seen_entities(
     split: Split, tags: Sequence[Sequence[str]], train: Sequence[Sentence]
 ) -> list[tuple[list[str], list[str]]]:
-    """Returns (words, types) of the entities of `train` that are entities of the split too, gold or predicted.
+    """Returns (words, types) of the entities of `train` that are also gold or predicted entities of the split.
 
     Args:
+      split: the data set.
       tags: the predicted tags of each sentence of the split.
+      train: the training sentences.
     """
     in_train = entity_errors.collect_entities((sentence.words, sentence.tags) for sentence in train)
     gold_and_predicted = (
@@ -67,13 +72,16 @@ def write_report(
     intervals: dict | None,
     console: Console,
 ) -> dict[str, float]:
-    """Writes eval/NAME.json, predictions/NAME.conll and, for entities, errors/NAME.tsv; prints the report.
+    """Writes eval/NAME.json, predictions/NAME.conll and, for entities, errors/NAME.tsv. Prints the report.
 
     Args:
-      state: what `make_tag_state` returned for `tags`.
+      folder: the run's folder.
+      split: the data set.
+      state: the result of `make_tag_state` for `tags`.
       tags: the predicted tags of each sentence.
-      seen: words and types of the entities that training had, perhaps from several shards.
-      intervals: those of the metrics, or None.
+      seen: (words, types) of the entities in the training data, perhaps from several shards.
+      intervals: the intervals of the metrics, or None.
+      console: prints the report.
 
     Returns:
       The metrics.

@@ -13,8 +13,8 @@ from jaxft.metrics.f1 import SCORES
 from jaxft.metrics.tokens import LabelState
 from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, ErrorAnalysis, error_rows
 
-# Every character that some reader takes for a column or line border (str.isspace, a byte order mark), and
-# lone surrogates, which UTF-8 cannot hold.
+# Characters that some reader treats as the end of a column or line (str.isspace, a byte order mark), and lone
+# surrogates, which UTF-8 cannot encode.
 _UNSAFE = re.compile(r"[\s\ufeff\ud800-\udfff]")
 
 
@@ -27,9 +27,9 @@ def evaluation_record(
 ) -> dict:
     """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
-    Keys: `data` (what was evaluated), `sentences`, `metrics` (flat, `state.compute`) and, if there are any,
-    `intervals` (`state.intervals`) and `errors` (`ErrorAnalysis.counts`). Non-finite numbers, which JSON cannot hold,
-    become None.
+    The keys are `data` (the evaluated source), `sentences`, `metrics` (flat, `state.compute`) and, if there are any,
+    `intervals` (`state.intervals`) and `errors` (`ErrorAnalysis.counts`). Numbers that are not finite become None,
+    because JSON does not have them.
     """
     metrics = {name: value if math.isfinite(value) else None for name, value in state.compute().items()}
     record = {"data": data, "sentences": state.sentences.total(), "metrics": metrics}
@@ -41,7 +41,7 @@ def evaluation_record(
 
 
 def render_report(record: dict) -> RenderableType:
-    """Returns the report of an `evaluation_record`, new or read from JSON, for rich to print."""
+    """Returns the report of an `evaluation_record`, for rich to print. The record may be read from JSON."""
     metrics, intervals = record["metrics"], record.get("intervals")
     entities = f", {metrics['entity_support']:,.0f} entities" if "entity_support" in metrics else ""
     summary = (
@@ -68,13 +68,13 @@ def conll_lines(
 ) -> Iterator[str]:
     """Yields the lines of `predictions/*.conll`, newlines included; write them as UTF-8 with `newline="\\n"`.
 
-    A line has a word, its gold and its predicted tag between tabs; an empty line follows each sentence. A character in
-    a word that could be taken for a border of columns or lines is written as `␣`, and so is an empty word. So each line
-    has three columns, split at tabs or at any whitespace. The original script scores such a file with
-    `conlleval -d '\\t'`.
+    A line has a word, its gold tag and its predicted tag, separated by tabs. An empty line follows each sentence. In a
+    word, each character that could be read as the end of a column or line is written as `␣`, and so is an empty word.
+    Each line therefore has three columns, whether it is split at tabs or at any white space. The original script scores
+    such a file with `conlleval -d '\\t'`.
 
     Raises:
-      ValueError: lengths differ.
+      ValueError: the lengths differ.
     """
     for rows in zip(words, gold, predicted, strict=True):
         for row in zip(*rows, strict=True):
@@ -83,7 +83,7 @@ def conll_lines(
 
 
 def error_lines(errors: ErrorAnalysis) -> Iterator[str]:
-    """Yields the lines of the error list, tab-separated with a header, newlines included; see `error_rows`."""
+    """Yields the lines of the tab-separated error list, with a header and newlines; see `error_rows`."""
     for row in error_rows(errors.errors):
         yield "\t".join(" ".join(_column(word) for word in cell.split(" ")) for cell in row) + "\n"
 
@@ -113,7 +113,9 @@ def _entity_table(metrics: dict, prefix: str, title: str) -> Table:
     for kind in _names(metrics, f"{prefix}_support/"):
         scores = [_percent(metrics[f"{prefix}_{name}/{kind}"]) for name in SCORES]
         counts = [f"{metrics[f'{prefix}_{name}/{kind}']:,.0f}" for name in ("support", "predicted")]
-        table.add_row(Text(kind), *scores, *counts)  # Text: a type is a user's string, not rich's markup
+        table.add_row(
+            Text(kind), *scores, *counts
+        )  # `Text`, because a type is a user's string and not rich's markup
     table.add_section()
     totals = [f"{metrics[f'{prefix}_{name}']:,.0f}" for name in ("support", "predicted")]
     for label, suffix in (("micro", ""), ("macro", "_macro"), ("weighted", "_weighted")):

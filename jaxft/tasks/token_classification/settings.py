@@ -54,7 +54,7 @@ class Settings(sections.Settings):
     loss: LabelLoss = LabelLoss()
 
     def check(self) -> None:
-        """Raises `UserError` for settings that cannot go together."""
+        """Raises `UserError` for settings that contradict each other."""
         super().check()
         self.loss.check_class_weights()
         if not self.model.crf:
@@ -72,7 +72,7 @@ class Settings(sections.Settings):
             )
 
     def check_shards(self) -> None:
-        """Raises `UserError` if the training data cannot be dealt to shards."""
+        """Raises `UserError` if the training data cannot be sharded."""
         super().check_shards()
         if self.data.scheme == "auto":
             raise refuse(

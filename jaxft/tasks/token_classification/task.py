@@ -1,4 +1,4 @@
-"""Token classification: tags for words, read from the hidden state of each word's first subword, or its last."""
+"""Token classification: predicts tags of words from the hidden state of each word's first (or last) subword."""
 
 import dataclasses
 import itertools
@@ -46,11 +46,11 @@ class Prediction:
 
     tags: list[str]
     scores: np.ndarray  # float32 [words]
-    form_entities: bool = True  # the tags are IOB2, so words join into entities
+    form_entities: bool = True  # True if the tags are IOB2, which join words into entities
 
 
 class TokenClassification:
-    """Named entities or other labels of words: softmax over IOB2 tags, or over plain labels.
+    """Predicts named entities or other labels of words, by a softmax over IOB2 tags or plain labels.
 
     Predictions are a `Prediction` for each sentence.
     """
@@ -67,7 +67,7 @@ class TokenClassification:
         self.tuned = {}
         self.data = config.data
         self.labels_form_entities = forms_entities(config, labels)
-        self.compares_with_train = self.labels_form_entities  # entities count as seen or unseen
+        self.compares_with_train = self.labels_form_entities  # evaluations count seen and unseen entities
         self.selection_metric = "entity_f1" if self.labels_form_entities else "token_accuracy"
         self.head_dropout = head_dropout
         self.label_smoothing = config.loss.label_smoothing
@@ -106,7 +106,7 @@ class TokenClassification:
         return (" ".join(sentence.words) for sentence in train)
 
     def check(self, split: Split, train: Sequence[Sentence], log: Log) -> None:
-        """Warns of doubtful tags and of sentences that are also in `train`; see `check_sentences`."""
+        """Warns about doubtful tags, and about sentences that are also in `train`; see `check_sentences`."""
         check_sentences(
             split,
             train,
@@ -170,7 +170,7 @@ class TokenClassification:
         )
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
-        """Returns cross-entropy summed over the labelled subwords, and their number; see `loss_with_r_drop`."""
+        """Returns the cross-entropy summed over labelled subwords, and their number; see `loss_with_r_drop`."""
         return loss_with_r_drop(
             lambda dropout: _logits(model, batch, dropout, batch["weights"] > 0),
             lambda logits: self._loss(model, logits, batch),
@@ -180,7 +180,7 @@ class TokenClassification:
         )
 
     def logits(self, model, batch) -> jax.Array:
-        """Returns the logits of every label at every subword without dropout, float32 [R, L, C]."""
+        """Returns the logits of all labels at all subwords without dropout, float32 [R, L, C]."""
         return _logits(model, batch)
 
     def to_transformers(self, parameters):
@@ -188,7 +188,7 @@ class TokenClassification:
         return parameters
 
     def predict(self, model, batch):
-        """Returns what `collect` needs of each subword, and the loss."""
+        """Returns the outputs that `collect` needs for each subword, and the loss."""
         logits = self.logits(model, batch)
         return self._outputs(model, logits), *self._loss(model, logits, batch)
 
@@ -211,10 +211,12 @@ class TokenClassification:
         outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]],
         only: range | None = None,
     ) -> list[Prediction]:
-        """Returns a `Prediction` for each sentence, with a tag for every word however long the sentence is.
+        """Returns a `Prediction` for each sentence, with a tag for every word in sentences of any length.
 
         Args:
-          only: the sentences that have windows, the others being context; None for all.
+          split: the data set.
+          outputs: each batch of the split with the outputs of `predict`.
+          only: the range of sentences that have windows, while the others are context; None for all.
         """
         only = range(len(split.examples)) if only is None else only
         lengths = [len(split.examples[index].words) for index in only]
@@ -231,10 +233,12 @@ class TokenClassification:
     def _predict_labels(
         self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns label ids, int32 (-1 for an unscored word), and their probabilities, float32, of all words.
+        """Returns the label ids of all words, int32 (-1 for an unscored word), and their probabilities, float32.
 
         Args:
-          starts: int64 [sentences + 1], the first of these words of each sentence, and the number of words.
+          split: the data set.
+          outputs: each batch of the split with the outputs of `predict`.
+          starts: int64 [sentences + 1], the index of each sentence's first word, and the number of all words.
         """
         label = np.full(starts[-1], -1, np.int32)
         score = np.zeros(starts[-1], np.float32)
@@ -256,9 +260,12 @@ class TokenClassification:
         """Predicts sentences while they arrive; yields chunks of (sentence, prediction) in order.
 
         Args:
+          sentences: the sentences.
+          tokenizer: the tokenizer.
+          config: the run's settings.
           outputs: returns the model's outputs for windows.
-          max_words: words of a chunk, unless a single sentence has more. With `config.data.context` the chunk's
-            neighbours are held too, as many as a window can show. Nothing else is held in memory.
+          max_words: the most words in a chunk, unless a single sentence has more. Only one chunk is in memory at a
+            time. With `config.data.context`, so are as many neighbouring sentences as a window can hold.
         """
         context_words = config.data.max_length if config.data.context else 0
         for chunk in chunk_sentences(sentences, max_words, context_words):
@@ -274,7 +281,7 @@ class TokenClassification:
     def measure(
         self, split: Split, predictions: list[Prediction], loss_sum: float, weight_sum: float
     ) -> EntityState | LabelState:
-        """Returns the metric state of words and, if labels form entities, of entities."""
+        """Returns the metric state for words and, if labels form entities, for entities."""
         tags = [prediction.tags for prediction in predictions]
         return evaluation.make_tag_state(self.labels_form_entities, split, tags, loss_sum, weight_sum)
 
@@ -291,7 +298,7 @@ class TokenClassification:
     def find_seen(
         self, split: Split, predictions: list[Prediction], train: Sequence[Sentence]
     ) -> list[tuple[list[str], list[str]]]:
-        """Returns words and types of the entities of `train` that are entities of the split too, gold or predicted."""
+        """Returns (words, types) of the entities of `train` that are also gold or predicted entities of the split."""
         if not self.labels_form_entities:
             return []
         return evaluation.find_seen_entities(split, [prediction.tags for prediction in predictions], train)
