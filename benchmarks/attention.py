@@ -1,9 +1,10 @@
-"""Times attention's implementations on this machine's GPU, forward and backward, and prints JSON lines.
+"""Times the attention implementations on this machine's GPU, forward and backward, and prints JSON lines.
 
     python benchmarks/attention.py [--turns 20]
 
-bfloat16, 12 heads of 64, random segments. cuDNN's, by jax.nn.dot_product_attention, gets segments as a mask and is
-timed without dropout. `error` is the largest relative L2 distance of output and gradients from dense in float32.
+It uses bfloat16, 12 heads of 64 and random segments. cuDNN's attention (jax.nn.dot_product_attention) gets segments as
+a mask and is timed without dropout. `error` is the largest relative L2 distance of output and gradients from dense
+attention in float32.
 """
 
 import argparse

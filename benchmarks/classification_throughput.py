@@ -4,9 +4,9 @@
 
 DIR holds train.csv and test.csv with columns text and category, as Banking77 does. The peer script takes --model,
 --train, --eval, --label, --epochs, --lr, --bs, --seed, --group and prints a JSON line with real_tokens_per_s,
-peak_rss_mb and accuracy. Both sides see as many texts a step on average: the peer takes 32, jaxft the packed rows
-that hold 32. Speeds are non-padding tokens a second of the training loop alone, without start-up, compilation and
-evaluation. The peer's share of padding is computed from the lengths in batches that are drawn in the same way.
+peak_rss_mb and accuracy. Both sides see the same number of texts per step on average: the peer takes 32, jaxft the
+packed rows that hold 32. Speeds are non-padding tokens per second of the training loop alone, without start-up,
+compilation and evaluation. The peer's share of padding is computed from text lengths in batches drawn the same way.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Measures what a CRF costs: train steps with it and with a softmax, in turns in one process; prints JSON lines.
+"""Measures the cost of a CRF: train steps with it and with a softmax, in turns in one process. Prints JSON lines.
 
     python benchmarks/crf_cost.py [--shapes 16x64 8x128] [--turns 15]
 
 The model is MiniLM, in float32 on CPU, with packed rows of `demo:ner`. A turn is a step of each, in an order that
 changes from turn to turn. `ratio` is the median over turns of the CRF's seconds divided by the softmax's. The other
-lines are the losses alone (value and gradient by logits) and the words a second that best paths are found for.
+lines time the losses alone (value, and gradient for logits), and the search for best paths in words per second.
 """
 
 import argparse

@@ -3,11 +3,11 @@
     python benchmarks/data_throughput.py [--megabytes 5 10 20] [--length 128] [--rows 16] [--vocabulary 8192]
 
 A process for each size makes a synthetic corpus (lines of words drawn from `demo:text`) and trains a tokenizer on its
-beginning. It then does what a run of `configs/lm.py` does before and next to its steps: it reads all documents, encodes
-them into the cache, packs the windows into rows, and builds every batch of an epoch. The line has the tokens per second
-of each of these, and the peak of anonymous memory so far (memory mapped from files does not count, since the system
-takes it back when it needs it). A second process finds the cache filled, and prints a second line. Memory is flat if
-the peak does not grow with the size.
+beginning. It then performs the data work of a run of `configs/lm.py`: it reads all documents, encodes them into the
+cache, packs the windows into rows, and builds every batch of an epoch. The line has the tokens per second of each of
+these, and the peak of anonymous memory so far (memory mapped from files does not count, because the system reclaims it
+when it needs it). A second process finds the cache filled, and prints a second line. Memory is flat if the peak does
+not grow with the size.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Compares jaxft with torch's `generate` (KV cache on): new tokens a second, in turns; prints JSON lines.
+"""Compares jaxft with torch's `generate` (KV cache on): new tokens per second, in turns. Prints JSON lines.
 
     python benchmarks/generate_throughput.py [--layers 12 --width 768 --heads 12] [--batch 8] [--method greedy]
 
-Both sides continue the same prompts of random tokens with the same random GPT-2 in float32 (weights from one
-seed, saved once), all texts to the full number of new tokens, each side in a process of its own that waits while
-the other one computes. With `--method greedy` and `beam` a line tells how many texts are the same on both sides:
-with random weights near ties are common, so that a few texts may differ after many tokens.
+Both sides continue the same prompts of random tokens with the same random GPT-2 in float32 (weights from the same
+seed, saved once). All texts get the full number of new tokens. Each side has its own process, which waits while the
+other one computes. With `--method greedy` and `beam` a line says how many texts are the same on both sides. With
+random weights near ties are common, so a few texts may differ after many tokens.
 """
 
 import argparse

@@ -5,11 +5,12 @@
 
 The peer script takes --text, --layers, --width, --heads, --vocab, --block, --bs, --steps, --lr, --seed and prints a
 JSON line with real_tokens_per_s, peak_rss_mb and eval_loss. Both sides run in turn, one seed after the other: byte
-tokens in a vocabulary of 50,257, contiguous blocks of --block from the first nine tenths of the text, --rows a step,
-AdamW as the Trainer sets it, dropout 0.1, loss over the first 64 blocks of the last tenth. Speeds are of the training
-loop alone, memory is the process's peak. layouts: documents (speeches between blank lines) packed, and contiguous
-blocks, the same steps each, both measured in both ways. memory: what value and gradient need besides parameters
-and batch with all logits at once and in chunks, as the compiler reports it: nothing is computed. Prints JSON lines.
+tokens in a vocabulary of 50,257, contiguous blocks of --block from the first nine tenths of the text, --rows per step,
+AdamW with the Trainer's settings, dropout 0.1, loss over the first 64 blocks of the last tenth. Speeds are of the
+training loop alone; memory is the process's peak. layouts: packed documents (speeches between blank lines) and
+contiguous blocks, with the same number of steps, both measured in both ways. memory: the compiler's report of the
+memory for value and gradient, without parameters and batch, with all logits at once and in chunks; nothing is
+computed. Prints JSON lines.
 """
 
 import argparse

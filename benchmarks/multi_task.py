@@ -3,7 +3,7 @@
     python benchmarks/multi_task.py --data DIR [--domain hotels] [--part steps quality] [--epochs 30] [--seeds 0]
 
 DIR has banking.jsonl and hotels.jsonl (`text`, `intents`, `spans`, `fold`). All runs use `configs/nlupp.py`; single
-runs have one of its two tasks, so losses, weights, clipping and the rows of a step are the same. Fold k of the
+runs have only one of its two tasks, so losses, weights, clipping and the rows of a step are the same. Fold k of the
 paper's large setting (Casanueva et al. 2022) tests on folds 2k and 2k + 1. Here the next two folds are dev, and
 training has the other 16.
 

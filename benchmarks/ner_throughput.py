@@ -3,9 +3,9 @@
     python benchmarks/ner_throughput.py --data DIR --peer hf_ner.py [--part speed|quality|start]
 
 DIR holds train.conll and dev.conll. The peer script takes --model, --train, --eval, --epochs, --max-steps, --lr,
---seed, --group and prints a JSON line with real_tokens_per_s, peak_rss_mb and f1. Both sides see as many sentences a
-step on average: the peer takes --batch, jaxft the packed rows that hold as many. Speeds are non-padding tokens a
-second of the training loop alone, without start-up, compilation and evaluation.
+--seed, --group and prints a JSON line with real_tokens_per_s, peak_rss_mb and f1. Both sides see the same number of
+sentences per step on average: the peer takes --batch, jaxft the packed rows that hold as many. Speeds are non-padding
+tokens per second of the training loop alone, without start-up, compilation and evaluation.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python benchmarks/scaling.py [--part devices processes compile] [--steps 8] [--rows 8] [--length 64]
 
 devices and processes: runs of `jaxft.main` with MiniLM (packing, dropout 0.1, float32) on one device, on 2, 4 and 8
-virtual CPU devices by data and by fsdp, and in two processes (gloo). A line has the bytes that a device holds of the
-parameters and of the train state (optimizer state too), seconds a step, the first and last loss, and the largest
-difference of a step's loss from one device's. All devices and processes share this machine's cores, so the seconds show
-what distributing costs, not what it gains.
+virtual CPU devices by data and by fsdp, and in two processes (gloo). A line has the bytes per device of the parameters
+and of the train state (including the optimizer state), the seconds per step, the first and last loss, and the largest
+difference between a step's loss and that of one device. All devices and processes share this machine's cores, so the
+seconds show the cost of distribution, not its gain.
 
 compile: BERT-base's train step on one CPU device, with layers scanned and unrolled.
 """

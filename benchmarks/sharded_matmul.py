@@ -2,8 +2,8 @@
 
     python benchmarks/sharded_matmul.py
 
-The product is that of GPT-2 small's MLP, 2,048 tokens by 768 and 768 by 3,072. Each figure
-is the best of 30, in GFLOP/s.
+The product is that of GPT-2 small's MLP, [2,048 tokens, 768] by [768, 3,072]. Each number is the best of 30 runs, in
+GFLOP/s.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Compares the train steps of the tasks, in rows of one shape, in turns in one process; prints JSON lines.
+"""Compares the train steps of the tasks, in rows of the same shape, in turns in one process. Prints JSON lines.
 
     python benchmarks/task_throughput.py [--recipes ner ner_crf sentiment qa nlupp] [--rows 8] [--length 128]
 

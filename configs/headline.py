@@ -2,11 +2,11 @@
 
 offline  A small GPT-2 from scratch on the generated corpus `demo:headline`; needs no hub. Synthetic: it shows
          that targets are learnt from their prompts, not how good a model is. Measured, seed 0: loss 0.045, all
-         200 headlines of dev and of test generated as they should be.
+         200 headlines of dev and of test generated exactly.
 hub      gpt2 (124M) on XSum's articles and one-sentence summaries from the hub. Not measured here (no hub).
 
-Pairs of your own: --config.data.train=FILE (JSON lines, CSV or Parquet) and a template of its keys, the last
-being the target, e.g. --config.data.template='Question: {question} Answer: {answer}'.
+To use your own pairs, set --config.data.train=FILE (JSON lines, CSV or Parquet) and a template of its keys. The last
+key is the target, e.g. --config.data.template='Question: {question} Answer: {answer}'.
 """
 
 from ml_collections import ConfigDict

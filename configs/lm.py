@@ -1,9 +1,9 @@
 """Causal language modelling with GPT-2: `--config configs/lm.py[:tiny|gpt2]`.
 
-tiny  A small GPT-2 from scratch with a tokenizer trained on the spot, by default on the generated corpus
-      `demo:text`; needs no hub. For text of your own: --config.data.train=FILE, and --config.data.documents
-      for what a document is ("line", "file", or the line between two). A part of it becomes the dev set.
-      Measured, seed 0: perplexity 43.9 a token, 1.50 bits a byte on dev.
+tiny  A small GPT-2 from scratch with a newly trained tokenizer, by default on the generated corpus `demo:text`;
+      needs no hub. To use your own text, set --config.data.train=FILE, and --config.data.documents to say what a
+      document is ("line", "file", or the line between two documents). A part of it becomes the dev set.
+      Measured, seed 0: perplexity 43.9 per token, 1.50 bits per byte on dev.
 gpt2  gpt2 (124M) from the hub on WikiText-2 from the hub. Not measured here (no hub).
 """
 

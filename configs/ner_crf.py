@@ -2,11 +2,11 @@
 
 offline  MiniLM from a package on the generated corpus `demo:ner`; needs no hub. Synthetic: it shows that the trainer
          works, not how good a model is. Measured, seed 0: entity F1 93.1 on dev, 91.7 on test.
-wnut17   MiniLM on WNUT-17 from the hub; or on its files, by --config.data.train=DIR/train.conll
+wnut17   MiniLM on WNUT-17 from the hub, or on its files with --config.data.train=DIR/train.conll
          --config.data.dev=DIR/dev.conll --config.data.test=none. Measured on these files, in rows of 64, six epochs
          at 1e-4, seed 0: entity F1 60.8 on dev, 60.0 with the weights of the last step.
 
-Without --config.model.constraints=False no I-X is predicted but after B-X or I-X.
+By default I-X is predicted only after B-X or I-X. --config.model.constraints=False removes this constraint.
 """
 
 from ml_collections import ConfigDict

@@ -4,12 +4,12 @@ offline    MiniLM from a package on the generated corpus `demo:pos`; needs no hu
            grammar whose words often have several parts of speech (each word's most frequent one is right for 84% of
            dev). It shows that the trainer works, not how good a model is. Measured, seed 0: accuracy 99.2% on dev
            and on test.
-gpt2       the same sentences, read from left to right by a small GPT-2 from scratch, each word's label on its last
-           subword. Measured, seed 0: accuracy 90.9% on dev, 89.4% on test; what follows a word, and often decides
-           its part of speech, it does not see.
+gpt2       the same sentences, read from left to right by a small GPT-2 from scratch, with each word's label on its
+           last subword. Measured, seed 0: accuracy 90.9% on dev, 89.4% on test. The model does not see the next
+           words, which often decide a part of speech.
 conll2003  bert-base-cased on the Penn Treebank tags of CoNLL-2003 from the hub. Not measured here (no hub).
 
-Labels of your own: --config.data.train=FILE, CoNLL columns or records; they stay as they are.
+To use your own labels, set --config.data.train=FILE (CoNLL columns or records). Labels are not changed.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,14 @@
 """Extractive question answering with BERT: `--config configs/qa.py[:offline|squad|squad_v2]`.
 
 offline   MiniLM from a package on the generated corpus `demo:qa`; needs no hub. Synthetic: paragraphs and questions
-          from templates, some of which stand in dev and test only. It shows that the trainer works, not how good a
+          from templates, some of which are only in dev and test. It shows that the trainer works, not how good a
           model is. Measured, seed 0: exact match 88.5 and F1 89.3 on dev, 85.8 and 86.1 on test.
 squad     bert-base-uncased on SQuAD 1.1 from the hub. Not measured here (no hub); the BERT paper (Devlin et al. 2019,
           table 2) reports exact match 80.8 and F1 88.5 on dev.
 squad_v2  the same on SQuAD 2.0, where a third of the questions have no answer. Not measured here.
 
-Questions of your own: --config.data.train=FILE, SQuAD's JSON or JSON lines with question, context and answers.
+To use your own questions, set --config.data.train=FILE (SQuAD's JSON, or JSON lines with question, context and
+answers).
 """
 
 from ml_collections import ConfigDict

@@ -1,18 +1,18 @@
-"""Text classification, one label a text, with BERT or GPT-2: `--config configs/sentiment.py[:offline|gpt2|sst2]`.
+"""Text classification, one label per text, with BERT or GPT-2: `--config configs/sentiment.py[:offline|gpt2|sst2]`.
 
 offline  MiniLM from a package on the generated corpus `demo:sentiment`; needs no hub. Synthetic: reviews from
          templates in which a word of praise or blame decides nothing by itself. It shows that the trainer
          works, not how good a model is. Measured, seed 0: accuracy 100% on dev and on test.
 gpt2     the same texts, read by a small GPT-2 from scratch; needs no hub. Measured, seed 0: accuracy 100% on dev and
-         on test. For the pretrained one: --config.model.init=pretrained
+         on test. For the pretrained model, set --config.model.init=pretrained
          --config.model.checkpoint=openai-community/gpt2 and a lower --config.optim.lr.
 sst2     bert-base-uncased on SST-2 from the hub, where test has no labels. Not measured here (no hub); the BERT
          paper (Devlin et al. 2019, table 1) reports 93.5% accuracy on the benchmark's test set.
 
-Texts of your own: --config.data.train=FILE (CSV or TSV with a header, JSON lines, Parquet) and the columns,
---config.data.text=review --config.data.label=stars; a second text by --config.data.text_pair. Several labels a
-text or numbers: --config.model.problem_type=multi_label_classification or regression, and an eval.metric such as
-f1_micro or spearman.
+To use your own texts, set --config.data.train=FILE (CSV or TSV with a header, JSON lines, Parquet) and the columns,
+--config.data.text=review --config.data.label=stars. --config.data.text_pair names a second text. For several labels
+per text or for numbers, set --config.model.problem_type=multi_label_classification or regression, and an eval.metric
+such as f1_micro or spearman.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""How alike two texts are, as a number, with BERT: `--config configs/similarity.py[:offline|stsb]`.
+"""Similarity of two texts, as a number, with BERT: `--config configs/similarity.py[:offline|stsb]`.
 
 offline  MiniLM from a package on the generated corpus `demo:similarity`, pairs of requests to a bank; needs no hub.
-         Synthetic: the number follows from what was asked and named. It shows that the trainer works, not how good a
-         model is. Measured, seed 0: Pearson 0.978 and Spearman 0.961 on dev, 0.980 and 0.958 on test.
+         Synthetic: the number follows from the requests and the things they name. It shows that the trainer works, not
+         how good a model is. Measured, seed 0: Pearson 0.978 and Spearman 0.961 on dev, 0.980 and 0.958 on test.
 stsb     bert-base-uncased on STS-B from the hub, where test has no labels. Not measured here (no hub); the BERT paper
          (Devlin et al. 2019, table 1) reports a Spearman correlation of 85.8 for BERT-base on the benchmark's test.
 
-Numbers of your own: --config.data.train=FILE (CSV or TSV with a header, JSON lines, Parquet), the columns, and
---config.data.label_range='(0.0, 5.0)', which are learnt as 0 to 1; for a single text --config.data.text_pair=none.
+To use your own numbers, set --config.data.train=FILE (CSV or TSV with a header, JSON lines, Parquet), the columns, and
+--config.data.label_range='(0.0, 5.0)', which is learnt as 0 to 1. For single texts, set --config.data.text_pair=none.
 """
 
 from ml_collections import ConfigDict

@@ -87,7 +87,7 @@ def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
 def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
     """Computes the logits of each window in torch, with one window per row.
 
-    transformers' class for the task computes them from `folder`. If there is no such class, the loader in `folder` does.
+    transformers' class for the task computes them from `folder`. Without such a class, the loader in `folder` does.
 
     Returns:
         For each head, by name if there are several tasks, else under None: a list over windows of `[length, C]`, or

@@ -1,1 +1,1 @@
-"""Estimates what a training step needs of hardware."""
+"""Estimates the hardware that a train step needs: memory, time and communication."""

@@ -1,4 +1,4 @@
-"""Estimates the cost of a train step on devices that need not exist: compiles it from shapes, and never runs it."""
+"""Estimates the cost of a train step on devices that need not exist: compiles it from shapes but never runs it."""
 
 import dataclasses
 import functools
@@ -29,58 +29,56 @@ from jaxft.training.setup import describe_base_model, make_trainer, predict_byte
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
-    """Numbers that neither settings nor devices say."""
+    """Numbers that follow neither from settings nor from devices."""
 
-    labels: int = 9  # of a head, which training takes from its data; CoNLL-2003 has nine tags
-    padding: float = 0.0  # fraction of slots without a token
-    memory: int | None = None  # bytes of a device, in place of its chip's
+    labels: int = 9  # the labels of a head, which training takes from its data; CoNLL-2003 has nine tags
+    padding: float = 0.0  # the fraction of slots without a token
+    memory: int | None = None  # the bytes of a device's memory, instead of its chip's
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """The cost of one optimizer step.
 
-    None stands for what cannot be known: times on an unknown chip, or a program that the compiler gave up on for lack
-    of memory.
+    None stands for unknown values: times on an unknown chip, or the numbers of a program that the compiler gave up for
+    lack of memory.
     """
 
     topology: str
     device_kind: str
     devices: int
     mesh: dict[str, int]
-    rows: int  # of a step, over all devices and microbatches
+    rows: int  # the rows of a step, over all devices and microbatches
     length: int
     accumulate: int
     remat: str
     dtype: str
     fits: bool | None
     hbm_bytes_per_device: int | None
-    parameters: int  # how many, on all devices together
-    left_whole: str | None  # a sentence on what the mesh doesn't divide
+    parameters: int  # the number of parameters, on all devices together
+    left_whole: str | None  # a sentence about the dimensions that the mesh does not divide
     param_bytes_per_device: int
     optimizer_bytes_per_device: int
-    # What the forward pass of a microbatch keeps for the backward pass, by JAX, as if tensor split nothing.
+    # JAX's count of what the forward pass of a microbatch keeps for the backward pass, as if tensor split nothing.
     activation_bytes_per_device: int
-    temporary_bytes_per_device: int | None  # that the compiler plans; includes activations and gradients
+    temporary_bytes_per_device: int | None  # the compiler's plan; includes activations and gradients
     peak_bytes_per_device: int | None  # arguments, results and temporaries
-    model_flops_per_step: (
-        float  # that the model needs, without recomputation: `Network.train_flops_per_token`
-    )
+    model_flops_per_step: float  # the model's need, without recomputation: `Network.train_flops_per_token`
     flops_per_step: float | None  # matrix products of the compiled program, on all devices together
-    memory_bytes_per_device: int | None  # read and written in a step
+    memory_bytes_per_device: int | None  # memory traffic: read and written in a step
     collectives: dict[
         str, dict[str, int]
-    ]  # by kind: count, bytes that a device sends, and the largest single one
+    ]  # by kind: count, bytes that a device sends, and bytes of the largest collective
     collective_bytes_per_device: int | None
-    collective_bytes_needed: int  # by the algorithm: `required_collective_bytes`
-    compute_s: float | None  # this and the next two as if nothing else took time
+    collective_bytes_needed: int  # the algorithm's need: `required_collective_bytes`
+    compute_s: float | None  # this and the next two times as if nothing else took time
     memory_s: float | None
     interconnect_s: float | None
-    roofline_s: float | None  # the longest of the three; no step is shorter
-    bound: str | None  # which of the three is the longest
-    mfu: float | None  # at that time: the model's FLOPs for tokens that are not padding, of the chips' peak
+    roofline_s: float | None  # the longest of the three times; no step is shorter
+    bound: str | None  # the name of the longest of the three
+    mfu: float | None  # in the roofline time: the model's FLOPs for tokens without padding / the chips' peak
     unknown_loops: (
-        int  # loops whose trips the program doesn't say; counted as often as a microbatch's loss needs
+        int  # loops whose trips are not in the program; counted as often as a microbatch's loss needs
     )
     compile_s: float
 
@@ -95,20 +93,20 @@ def estimate_step(
 ) -> tuple[Estimate, str | None]:
     """Compiles the train step of `config` for `devices`, and estimates its cost.
 
-    Reads no data, tokenizer or weights.
+    It reads no data, tokenizer or weights.
 
     Args:
         config: a run's settings.
-        devices: those to compile for; they need not exist.
-        topology: their name.
-        chip: the chip that gives times and memory; None: no times.
-        assumptions: numbers that neither settings nor devices say.
+        devices: the devices to compile for; they need not exist.
+        topology: the name of the devices.
+        chip: the chip that determines times and memory; None for no times.
+        assumptions: numbers that follow neither from settings nor from devices.
 
     Returns:
-        The estimate, and the compiled program's text; None if the compiler found that the memory doesn't suffice.
+        The estimate, and the text of the compiled program, or None if the compiler ran out of device memory.
 
     Raises:
-        UserError: the settings, the model or the mesh are not possible.
+        UserError: the settings, the model or the mesh are impossible.
     """
     rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
     mesh = make_mesh(config, devices)
@@ -116,7 +114,7 @@ def estimate_step(
     hf_config = describe_base_model(config)
     sizes = resolve_sizes(config, hf_config, devices[0].platform)
     net = make_network(_make_task(config, hf_config, assumptions.labels), sizes, mesh)
-    # Without the axis tensor, since JAX only knows the size of all devices' slices together.
+    # Without the axis tensor, because JAX only knows the total size over all devices.
     unsplit_net = make_network(net.task, sizes, Mesh(mesh.devices[:, :, :1], AXES))
     trainer = make_trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (None if chip is None else chip.memory)
@@ -188,7 +186,7 @@ def estimate_step(
 
 
 def _make_task(config: Settings, hf_config: dict[str, Any], count: int):
-    """Makes the task with `count` labels, among them those that the settings name."""
+    """Makes the task with `count` labels, including the labels that the settings name."""
     entries = [dict(entry).get("loss.class_weights", ()) for _, entry in getattr(config, "tasks", ())]
     weights = [getattr(config.loss, "class_weights", ()), *entries]
     named = list(dict.fromkeys(label for pairs in weights for label, _ in pairs))
@@ -200,13 +198,13 @@ def _make_task(config: Settings, hf_config: dict[str, Any], count: int):
 
 
 def _shard_bytes(tree: Any) -> int:
-    """Returns the bytes that one device holds of a tree of abstract arrays with shardings."""
+    """Returns the bytes per device of a tree of abstract arrays with shardings."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
 def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: int) -> int:
-    """Returns the bytes a device keeps for the backward pass of `rows`, without parameters; only rows are split."""
+    """Returns the bytes that a device keeps for the backward pass, without parameters, if only rows are split."""
 
     def pullback(trainable, frozen, batch):
         seed = DropoutSeed(jnp.uint32(0), jnp.int32(0))
@@ -227,9 +225,9 @@ def _loss(net: Network, frozen: dict, batch: dict, seed: DropoutSeed, trainable:
 
 
 def _loss_chunks(net: Network, rows: int, length: int) -> int:
-    """Returns how many chunks a microbatch's loss over a vocabulary has; 1 for another loss.
+    """Returns the number of chunks of a microbatch's loss over a vocabulary; 1 for another loss.
 
-    The loss runs over as many chunks of a device's positions as have labels; in text, all positions have.
+    The loss runs over the chunks of a device's positions that have labels. In text all positions have labels.
     """
     if not net.task.predicts_tokens:
         return 1
@@ -238,7 +236,7 @@ def _loss_chunks(net: Network, rows: int, length: int) -> int:
 
 
 def _sum_by_kind(collectives: list[hlo.Collective]) -> dict[str, dict[str, int]]:
-    """Returns, for each kind of collective, how often it runs, the bytes a device sends, and those of the largest."""
+    """Returns for each kind of collective its count, the bytes that a device sends, and the bytes of the largest."""
     sums = {}
     for kind in hlo.KINDS:
         if of_kind := [collective for collective in collectives if collective.kind == kind]:
@@ -251,7 +249,7 @@ def _sum_by_kind(collectives: list[hlo.Collective]) -> dict[str, dict[str, int]]
 
 
 def _roofline(chip: Chip | None, flops: float, traffic: float, sent: float) -> dict[str, Any]:
-    """Returns the times of compute, memory and interconnect at their peaks, the longest, and which it is.
+    """Returns the times of compute, memory and interconnect at their peaks, and the longest time with its name.
 
     Source: Williams et al. 2009, the roofline model.
     """
@@ -270,9 +268,10 @@ def _roofline(chip: Chip | None, flops: float, traffic: float, sent: float) -> d
 
 
 def _bytes_in_error(message: str) -> int | None:
-    """Returns the bytes that the compiler needed, from its error for lack of memory; None if it doesn't say.
+    """Returns the bytes that the compiler needed, from its error for lack of memory; None if they are not there.
 
-    It says "Used 17.04G of 15.75G hbm", or "required for HLO temporaries (17.70G) exceeds available HBM (15.75G)".
+    The error says "Used 17.04G of 15.75G hbm", or "required for HLO temporaries (17.70G) exceeds available HBM
+    (15.75G)".
     """
     match = re.search(r"(?:Used |temporaries \()([\d.]+)([KMG])\b", message)
     return round(float(match[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[match[2]]) if match else None

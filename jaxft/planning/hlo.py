@@ -1,6 +1,7 @@
-"""Counts what one device does in a compiled XLA program: collectives, FLOPs and memory traffic.
+"""Counts the collectives, FLOPs and memory traffic of one device in a compiled XLA program.
 
-A computation counts as often as it runs, so a loop's body once for each trip. (XLA's own cost analysis counts it once.)
+A computation counts as often as it runs. The body of a loop therefore counts once for each trip. (XLA's own cost
+analysis counts it only once.)
 """
 
 import collections
@@ -21,37 +22,39 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-# Instructions that move no data themselves. What the loops and calls among them run is counted in its computation.
+# Instructions that move no data themselves. The computations that loops and calls run are counted separately.
 FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast while call conditional after-all partition-id replica-id "
     "opt-barrier optimization-barrier async-start async-update async-done".split()
 )
-# They read as many bytes of their first operand as their results have.
+# Instructions that read as many bytes of their first operand as their results have.
 SLICES = frozenset({"dynamic-slice", "slice", "gather"})
 
 
 class Collective(NamedTuple):
-    """A collective operation, and how often it runs in a step."""
+    """A collective operation, and the number of its runs in a step."""
 
     kind: str  # one of `KINDS`
     count: int
-    size: int  # bytes of its largest side on one device: an all-gather's result, a reduce-scatter's operand
-    group: int  # devices that take part together
+    size: (
+        int  # the bytes of its larger side on one device: an all-gather's result, a reduce-scatter's operand
+    )
+    group: int  # the number of devices that take part together
 
     @property
     def sent(self) -> float:
-        """Returns the bytes that a device sends in all its runs, by ring algorithms (Thakur et al. 2005)."""
+        """Returns the bytes that a device sends in all runs, with ring algorithms (Thakur et al. 2005)."""
         share = (self.group - 1) / self.group
         other_shares = {"all-reduce": 2 * share, "collective-permute": 1, "collective-broadcast": 1}
         return self.count * self.size * other_shares.get(self.kind, share)
 
 
 class Program:
-    """The computations of a compiled program, and how often each runs.
+    """The computations of a compiled program, and the number of runs of each.
 
     Args:
-        text: the program, as `jax.stages.Compiled.as_text` gives it.
-        unknown_trips: how many trips to count for a loop if the text doesn't say.
+        text: the program's text, from `jax.stages.Compiled.as_text`.
+        unknown_trips: the number of trips to count for a loop if the text does not contain it.
     """
 
     def __init__(self, text: str, unknown_trips: int = 1):
@@ -71,7 +74,7 @@ class Program:
             elif instruction.opcode in ("fusion", "call", "conditional", "async-start"):
                 called_times = times
             else:
-                continue  # the computations of reductions, sorts and scatters are of single elements
+                continue  # reductions, sorts and scatters call computations on single elements
             for called in itertools.chain.from_iterable(instruction.called.values()):
                 if called in self.computations:
                     if instruction.opcode == "fusion" or name in self.fused:
@@ -92,7 +95,7 @@ class Program:
         return self.unknown_trips
 
     def _stride(self, loop: Instruction, condition: list[Instruction]) -> int:
-        """Returns what the body adds to the counter; more than 1 if the compiler has put several trips into one."""
+        """Returns the body's increment of the counter; more than 1 if the compiler has merged several trips."""
         body = self.computations[loop.called["body"][0]]
         counters = [instruction for instruction in condition if instruction.opcode == "get-tuple-element"]
         if len(counters) != 1 or body.root.opcode != "tuple":
@@ -120,7 +123,7 @@ class Program:
                 if kind not in KINDS or (group := self._group_size(instruction)) == 1:
                     continue
                 if chain := re.search(r'chain_id="\d+"', instruction.attributes):
-                    # On TPUs one operation appears once more in each fusion that it overlaps.
+                    # On TPUs an operation appears again in each fusion that it overlaps.
                     channel = re.search(r"channel_id=\d+", instruction.attributes)[0]
                     if (chain[0], channel) in chains:
                         continue
@@ -134,12 +137,12 @@ class Program:
                     and name in self.fused
                     and _all_have_opcode(computation.readers(instruction), "dynamic-slice")
                 ):
-                    kind = "reduce-scatter"  # as TPU's compiler writes it
+                    kind = "reduce-scatter"  # TPU's compiler writes it in this form
                 collectives.append(Collective(kind, times, size, group))
         return collectives
 
     def _group_size(self, collective: Instruction) -> int:
-        """Returns how many devices a collective's groups have; raises ValueError if the text has an unknown form."""
+        """Returns the number of devices in a collective's groups. Raises ValueError if the text has an unknown form."""
         groups = re.search(r"replica_groups=(.*)", collective.attributes)
         if not groups or groups[1].startswith("{}"):
             return self.devices
@@ -193,7 +196,7 @@ class Program:
             return 2 * sizes[-1]
         if opcode == "dynamic-update-slice":
             return 2 * sizes[1]
-        if opcode.endswith("-start"):  # its result contains the operands too
+        if opcode.endswith("-start"):  # the result also contains the operands
             return 2 * sum(sizes)
         if opcode != "fusion":
             return sum(sizes) + instruction.bytes
@@ -207,18 +210,18 @@ class Program:
 
 
 def _header_number(text: str, name: str) -> int:
-    """Returns the number `name=` of a program's first line, 1 if it isn't there."""
+    """Returns the number after `name=` in a program's first line; 1 if it is not there."""
     match = re.search(rf"{name}=(\d+)", text)
     return int(match[1]) if match else 1
 
 
 def _all_have_opcode(instructions: list[Instruction], *opcodes: str) -> bool:
-    """Returns whether there are instructions, and all have one of `opcodes`."""
+    """Returns whether there are instructions and all have one of `opcodes`."""
     return bool(instructions) and all(instruction.opcode in opcodes for instruction in instructions)
 
 
 def _bytes_read(fused: Computation, parameter: Instruction, size: int) -> int:
-    """Returns the bytes that a fusion reads of an operand of `size` bytes; of one that it only slices, the slices'."""
+    """Returns the bytes that a fusion reads of an operand of `size` bytes: only slices if it only slices it."""
     users = fused.users[parameter.name]
     if (
         size
@@ -231,7 +234,7 @@ def _bytes_read(fused: Computation, parameter: Instruction, size: int) -> int:
 
 
 def _bytes_written(fused: Computation, fusion: Instruction) -> int:
-    """Returns the bytes that a fusion writes; of an array that it updates in place, those of the update."""
+    """Returns the bytes that a fusion writes. For an array that it updates in place, only the update counts."""
     root = fused.root
     roots = fused.operands(root) if root.opcode == "tuple" else [root]
     total = 0

@@ -1,4 +1,4 @@
-"""Counts the FLOPs of single matrix products and convolutions of a compiled XLA program, two for a multiply-add."""
+"""Counts the FLOPs of matrix products and convolutions in a compiled XLA program: two for each multiply-add."""
 
 import math
 import re
@@ -17,8 +17,8 @@ def dot_flops(dot: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -
 def convolution_flops(convolution: Instruction, data: tuple[int, ...], kernel: tuple[int, ...]) -> int:
     """Returns the FLOPs of a convolution of arrays of shapes `data` and `kernel`.
 
-    TPU's compiler writes matrix products as convolutions too; a batched one is a strided, dilated convolution over its
-    batch. Only positions where the kernel meets data count, as in XLA's HloCostAnalysis.
+    TPU's compiler also writes matrix products as convolutions. A batched product is a strided, dilated convolution over
+    its batch. Only positions where the kernel meets data count, as in XLA's HloCostAnalysis.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
     data_labels, kernel_labels, result_labels = labels[1], labels[2], labels[3]
@@ -33,7 +33,7 @@ def convolution_flops(convolution: Instruction, data: tuple[int, ...], kernel: t
         def window_number(name: str, default: int, axis: int = axis) -> int:
             if name not in window:
                 return default
-            return int(window[name].split("x")[axis].split("_")[0])  # "low_high" of padding
+            return int(window[name].split("x")[axis].split("_")[0])  # padding is "low_high"
 
         total *= count_meetings(
             positions=result[result_labels.index(label)],
@@ -53,18 +53,18 @@ def count_meetings(
     """Counts how often a tap of a kernel meets an element of the data, along one axis.
 
     Args:
-        positions: how many positions the kernel takes.
-        stride: the distance between them.
-        taps: how many taps the kernel has.
-        tap_dilation: the distance between them.
-        padding: how far before the first element the first position is.
-        size: how many elements the data has.
-        data_dilation: the distance between them.
+        positions: the number of positions of the kernel.
+        stride: the distance between positions.
+        taps: the number of taps of the kernel.
+        tap_dilation: the distance between taps.
+        padding: the distance from the first position to the first element.
+        size: the number of elements of the data.
+        data_dilation: the distance between elements.
     """
-    first = np.arange(positions) * stride - padding  # where tap 0 is
+    first = np.arange(positions) * stride - padding  # the places of tap 0
     low = np.maximum(-(first // tap_dilation), 0)
     high = np.minimum(((size - 1) * data_dilation - first) // tap_dilation, taps - 1)
-    # first + tap * tap_dilation is a multiple of data_dilation for each `period`-th tap, if for any.
+    # first + tap * tap_dilation is a multiple of data_dilation for every `period`-th tap, or for no tap.
     common = math.gcd(tap_dilation, data_dilation)
     period = data_dilation // common
     start = -(first // common) * pow(tap_dilation // common, -1, period) % period
@@ -73,6 +73,6 @@ def count_meetings(
 
 
 def _parse_numbers(pattern: str, text: str) -> list[int]:
-    """Returns the numbers, with commas between, in the first group of `pattern`; none if it doesn't match."""
+    """Returns the comma-separated numbers in the first group of `pattern`; none if it does not match."""
     match = re.search(pattern, text)
     return [int(number) for number in match[1].split(",")] if match and match[1] else []

@@ -18,7 +18,7 @@ _CALLED = re.compile(r"\b(calls|to_apply|body|condition|\w+_computations?)=(?:\{
 
 
 class Array(NamedTuple):
-    """The shape of one array; `on_chip` if it lies in fast memory next to the core, not in the device's memory."""
+    """The shape of an array. `on_chip` means that it is in fast memory next to the core, not in the device's memory."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -26,7 +26,7 @@ class Array(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Returns its size in bytes."""
+        """Returns the array's size in bytes."""
         bits = 8 if self.dtype == "pred" else int((re.search(r"\d+", self.dtype) or ["0"])[0])
         return math.prod(self.dims) * bits // 8
 
@@ -37,19 +37,19 @@ class Instruction:
 
     name: str
     opcode: str
-    arrays: list[Array]  # of its result; several for a tuple
-    operands: list[str]  # names of instructions
-    attributes: str  # the text after the operands; of a parameter or constant its number
+    arrays: list[Array]  # the arrays of its result; several for a tuple
+    operands: list[str]  # the names of instructions
+    attributes: str  # the text after the operands; for a parameter or constant, its number
     is_root: bool
 
     @property
     def bytes(self) -> int:
-        """Returns the size of its result in the device's memory."""
+        """Returns the bytes of the instruction's result in the device's memory."""
         return sum(array.bytes for array in self.arrays if not array.on_chip)
 
     @functools.cached_property
     def called(self) -> dict[str, list[str]]:
-        """Returns the names of the computations that it runs, by attribute."""
+        """Returns the names of the computations that the instruction runs, by attribute."""
         names_by_attribute = {}
         for attribute, several, single in _CALLED.findall(self.attributes):
             names_by_attribute[attribute] = [name.strip(" %") for name in (several or single).split(",")]
@@ -61,7 +61,7 @@ class Computation(dict):
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Returns the instructions that read a result, by the name of the instruction whose result it is."""
+        """Returns, for each instruction's name, the instructions that read its result."""
         users = collections.defaultdict(list)
         for instruction in self.values():
             for name in instruction.operands:
@@ -81,13 +81,13 @@ class Computation(dict):
 
     @property
     def root(self) -> Instruction:
-        """Returns the instruction whose result is the computation's."""
+        """Returns the instruction whose result is the result of the computation."""
         roots = (instruction for instruction in self.values() if instruction.is_root)
         return next(roots, list(self.values())[-1])
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """Returns the computations of a program by name, and the name of the one that it begins with."""
+    """Returns the computations of a program by name, and the name of its entry computation."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -102,12 +102,12 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
 
 
 def _parse_instruction(root: str | None, name: str, rest: str) -> Instruction | None:
-    """Returns the instruction of a line, None if it has no opcode.
+    """Returns the instruction in a line; None if the line has no opcode.
 
     Args:
         root: "ROOT " if the line begins with it.
-        name: before the equals sign.
-        rest: after the equals sign.
+        name: the text before the equals sign.
+        rest: the text after the equals sign.
     """
     end = _end_of_parenthesis(rest) if rest.startswith("(") else rest.find(" ")
     opcode = _OPCODE.match(rest, end)
@@ -120,13 +120,13 @@ def _parse_instruction(root: str | None, name: str, rest: str) -> Instruction | 
         for dtype, dims, layout in _ARRAY.findall(rest[:end])
     ]
     operands = re.findall(r"%([\w.\-]+)", inside)
-    if opcode[1] in ("parameter", "constant"):  # whose parentheses hold a number
+    if opcode[1] in ("parameter", "constant"):  # the parentheses hold a number
         operands, attributes = [], inside
     return Instruction(name, opcode[1], arrays, operands, attributes, bool(root))
 
 
 def _end_of_parenthesis(text: str, start: int = 0) -> int:
-    """Returns the position after the parenthesis that closes the one at `start`."""
+    """Returns the position after the parenthesis that closes the parenthesis at `start`."""
     depth = 0
     for match in re.compile(r"[()]").finditer(text, start):
         depth += 1 if match[0] == "(" else -1

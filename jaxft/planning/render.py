@@ -24,7 +24,7 @@ TABLE_HEAD = (
 
 
 def describe_estimate(estimate: Estimate) -> str:
-    """Returns an estimate in words, several lines."""
+    """Returns the description of an estimate, in several lines."""
     e = estimate
     if e.temporary_bytes_per_device is None:
         memory = f"the compiler gave up at {_format_size(e.peak_bytes_per_device)}"
@@ -70,7 +70,7 @@ def describe_estimate(estimate: Estimate) -> str:
 
 
 def format_table(estimates: Sequence[Estimate]) -> str:
-    """Returns estimates as a Markdown table, one a row; bytes are a device's, in MiB."""
+    """Returns estimates as a Markdown table, one per row. Sizes are per device, in MiB."""
     rows = [TABLE_HEAD, ["---"] * len(TABLE_HEAD)]
     for estimate in estimates:
         rows.append(
@@ -93,7 +93,7 @@ def format_table(estimates: Sequence[Estimate]) -> str:
 
 
 def describe_remedies(remedies: Sequence[tuple[Mapping[str, Any], Estimate]]) -> str:
-    """Returns the changes that make a step fit, of `search.find_remedies`, as flags, one a line."""
+    """Returns the changes from `search.find_remedies`, which make a step fit, as flags, one change per line."""
     if not remedies:
         return "nothing that was tried makes it fit (microbatches, remat, fsdp): take more devices or larger ones"
     lines = ["what makes it fit, tried:"]
@@ -105,7 +105,7 @@ def describe_remedies(remedies: Sequence[tuple[Mapping[str, Any], Estimate]]) ->
 
 
 def format_flags(changes: Mapping[str, Any]) -> list[str]:
-    """Returns changes of settings, by key, as flags of a command line."""
+    """Returns changes of settings by key as command-line flags."""
     return [f"--config.{key}={value}" for key, value in changes.items()]
 
 

@@ -1,4 +1,4 @@
-"""Computes how many bytes the algorithms of data, FSDP and tensor parallelism must send in a train step."""
+"""Computes the bytes that the algorithms of data, FSDP and tensor parallelism must send in a train step."""
 
 import re
 
@@ -18,27 +18,28 @@ def required_collective_bytes(
 ) -> int:
     """Returns the bytes that a device must send in a step of data parallelism, FSDP and tensor parallelism.
 
-    Data parallelism and FSDP, after Rajbhandari et al. 2020 (ZeRO), section 7: A parameter split over fsdp is gathered
-    for the forward pass and once more for the backward pass of each microbatch, and its gradient is reduce-scattered,
-    all in the dtype of the computation. If there is a data axis too, the shard of the gradient is all-reduced over it
-    in the gradients' dtype (float32 for vectors); so is the gradient of a parameter that every device holds in full.
-    Instead of the table of an embedding, the vectors that were looked up (and their gradients) may change from columns
-    to rows, in float32.
+    Data parallelism and FSDP follow Rajbhandari et al. 2020 (ZeRO), section 7. In each microbatch, a parameter that is
+    split over fsdp is gathered for the forward pass and again for the backward pass, and its gradient is
+    reduce-scattered, all in the dtype of the computation. If there is also a data axis, the shard of the gradient is
+    all-reduced over it in the gradients' dtype (float32 for vectors). The gradient of a parameter that every device
+    holds in full is all-reduced too. Instead of gathering the table of an embedding, devices may exchange the
+    looked-up vectors (and their gradients) from columns to rows, in float32.
 
-    Tensor parallelism, after Shoeybi et al. 2019 (Megatron-LM), section 3: The results of attention and of the MLP are
-    all-reduced in the forward pass, and the gradients of their inputs in the backward pass. So are the vectors looked
-    up in a vocabulary that is split by words. The loss over a vocabulary gathers the table, and splits the positions.
+    Tensor parallelism follows Shoeybi et al. 2019 (Megatron-LM), section 3. The results of attention and of the MLP are
+    all-reduced in the forward pass, and the gradients of their inputs in the backward pass. The vectors that are looked
+    up in a vocabulary that is split by words are all-reduced too. The loss over a vocabulary gathers the table and
+    splits the positions.
 
     Args:
         net: the network, with its mesh.
         state: the abstract train state.
-        compute_itemsize: bytes of a number in the computation.
-        gradient_itemsize: bytes of a number in the gradient of a matrix.
-        slots: rows times length of a step, over all devices.
-        accumulate: microbatches of a step.
+        compute_itemsize: the bytes of a number in the computation.
+        gradient_itemsize: the bytes of a number in the gradient of a matrix.
+        slots: the rows times the length of a step, over all devices.
+        accumulate: the number of microbatches in a step.
     """
     data, fsdp, tensor = (net.mesh.shape[axis] for axis in AXES)
-    device_slots = slots // (data * fsdp)  # whose activations a device has
+    device_slots = slots // (data * fsdp)  # the slots whose activations a device has
     total = 0.0
     for name, leaf in net.abstract.items():
         axes = [axis for axis in leaf.sharding.spec if axis]
@@ -50,13 +51,13 @@ def required_collective_bytes(
         is_output_table = net.task.predicts_tokens and name == WORD_EMBEDDING
         size = leaf.size / tensor_ways
         width = leaf.shape[-1]
-        gradient_bytes = gradient_itemsize if name.endswith(step.MATRICES) else 4  # of a number
-        passes = 3 if is_trained else 2  # over fsdp in a microbatch: two to gather, one to reduce-scatter
+        gradient_bytes = gradient_itemsize if name.endswith(step.MATRICES) else 4  # per number
+        passes = 3 if is_trained else 2  # exchanges over fsdp per microbatch: two gathers, one reduce-scatter
 
         if is_output_table:
             ways = fsdp_ways * tensor_ways
             total += leaf.size * compute_itemsize * accumulate * passes * (ways - 1) / ways
-            # The gradients of the positions that a device computes, to all.
+            # Each device sends the gradients of the positions that it computes to all others.
             total += device_slots * width * compute_itemsize * (tensor - 1) / tensor
         elif is_split_by_fsdp and is_embedding:
             looked_up_bytes = device_slots * width * (8 if is_trained else 4)
@@ -69,7 +70,7 @@ def required_collective_bytes(
             total += _all_reduced_bytes(slots // data * (width / fsdp_ways) * 4, tensor)
         elif is_split_by_tensor and re.search(
             r"(query|up|output|down)/kernel$", name
-        ):  # key and value go with query
+        ):  # query also stands for key and value
             input_or_output_width = leaf.shape[-2] if re.search(r"(query|up)/", name) else leaf.shape[-1]
             layers = leaf.shape[0]
             layer_bytes = _all_reduced_bytes(device_slots * input_or_output_width * compute_itemsize, tensor)
@@ -84,5 +85,5 @@ def required_collective_bytes(
 
 
 def _all_reduced_bytes(size: float, ways: int) -> float:
-    """Returns the bytes that a device sends in a ring's all-reduce of `size` bytes over `ways` devices."""
+    """Returns the bytes that a device sends in a ring all-reduce of `size` bytes over `ways` devices."""
     return 2 * size * (ways - 1) / ways

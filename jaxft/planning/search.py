@@ -1,4 +1,4 @@
-"""Searches for meshes and settings by which a train step fits the hardware, and is quick."""
+"""Searches for meshes and settings with which a train step fits the hardware and is quick."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,21 +14,21 @@ from jaxft.planning.render import format_mesh
 from jaxft.training.settings import settings_from_config
 
 REMATS = ("none", "dots", "full")  # from the most memory to the least
-TENSOR_WAYS = (1, 2, 4)  # that are tried
+TENSOR_WAYS = (1, 2, 4)  # the sizes of the axis tensor that are tried
 
-Changes = dict[str, Any]  # settings by key, {"batch.accumulate": 4}
-Planner = Callable[[Settings], tuple[Estimate, str | None]]  # `estimate_step` for devices that are chosen
+Changes = dict[str, Any]  # settings by key, such as {"batch.accumulate": 4}
+Planner = Callable[[Settings], tuple[Estimate, str | None]]  # `estimate_step` for certain devices
 
 
 def with_changes(config: Settings, changes: Changes) -> Settings:
-    """Returns a copy of the settings with some changed, and checked."""
+    """Returns a checked copy of the settings with `changes`."""
     return settings_from_config(flatten(config) | changes)
 
 
 def choose_chip(
     name: str | None, devices: Sequence[jax.Device], topology: str, log: Callable[[str], None]
 ) -> chips.Chip | None:
-    """Returns the chip to estimate by: the one called `name`, else that of the devices; None if it isn't known."""
+    """Returns the chip for the estimate: the chip called `name`, else the devices' chip; None if it is unknown."""
     if name is not None:
         return next(chip for chip in chips.CHIPS if chip.name == name)
     kind = devices[0].device_kind
@@ -46,14 +46,14 @@ def make_planner(
     assumptions: Assumptions,
     log: Callable[[str], None],
 ) -> Planner:
-    """Returns a function that estimates the step of any settings on `devices`, as `estimate_step` does.
+    """Returns a function that estimates the step of any settings on `devices`, like `estimate_step`.
 
     Args:
-        devices: those to compile for.
-        topology: their name.
-        chip: the chip that gives times and memory.
-        assumptions: numbers that neither settings nor devices say.
-        log: gets a line after each compilation.
+        devices: the devices to compile for.
+        topology: the name of the devices.
+        chip: the chip that determines times and memory.
+        assumptions: numbers that follow neither from settings nor from devices.
+        log: prints a line after each compilation.
     """
 
     def plan(config: Settings) -> tuple[Estimate, str | None]:
@@ -67,7 +67,7 @@ def make_planner(
 
 
 def list_meshes(devices: int) -> Iterator[dict[str, int]]:
-    """Yields meshes of so many devices: all data, all fsdp and halfway between, for each number of tensor ways."""
+    """Yields meshes of `devices` devices: for each of `TENSOR_WAYS`, only data, only fsdp, and a mesh between."""
     for tensor in TENSOR_WAYS:
         if devices % tensor == 0:
             rest = devices // tensor
@@ -79,7 +79,7 @@ def list_meshes(devices: int) -> Iterator[dict[str, int]]:
 def estimate_meshes(
     config: Settings, devices: int, plan: Planner, log: Callable[[str], None]
 ) -> list[Estimate]:
-    """Estimates the step on each of `list_meshes`; logs those that the rows don't divide over, and leaves them out."""
+    """Estimates the step on each of `list_meshes`. Logs and omits meshes that do not divide the rows."""
     estimates = []
     for sizes in list_meshes(devices):
         try:
@@ -91,9 +91,9 @@ def estimate_meshes(
 
 
 def recommend(estimates: list[Estimate]) -> Estimate | None:
-    """Returns the quickest estimate that fits; None if none does.
+    """Returns the quickest estimate that fits; None if no estimate fits.
 
-    Of those as quick within 2%, or if there are no times, it is the one of least memory.
+    Among estimates within 2% of the quickest, or if there are no times, it returns the one with the least memory.
     """
     fitting = [estimate for estimate in estimates if estimate.fits is not False]
     shortest = min((estimate.roofline_s for estimate in fitting if estimate.roofline_s), default=None)
@@ -102,14 +102,14 @@ def recommend(estimates: list[Estimate]) -> Estimate | None:
 
 
 def find_remedies(config: Settings, estimate: Estimate, plan: Planner) -> Iterator[tuple[Changes, Estimate]]:
-    """Yields changes that make the step fit, each tried, with their estimate.
+    """Yields changes that make the step fit, with the estimate that shows it.
 
-    These are single changes: for each of microbatches, recomputation and fsdp the smallest that is enough. If no single
-    change is enough, it is the first combination that is, if any.
+    For each of microbatches, recomputation and fsdp it yields the smallest change that is enough alone. If no single
+    change is enough, it yields the first combination that is enough, if there is one.
 
     Args:
-        config: settings whose step doesn't fit.
-        estimate: their estimate.
+        config: settings whose step does not fit.
+        estimate: the estimate for these settings.
         plan: estimates the step of other settings.
     """
     state_bytes = estimate.param_bytes_per_device + estimate.optimizer_bytes_per_device
@@ -120,7 +120,7 @@ def find_remedies(config: Settings, estimate: Estimate, plan: Planner) -> Iterat
     # A CPU recomputes layers only in a loop.
     in_loop = {"model.unroll": "auto"} if config.model.unroll == "yes" else {}
     remat = [{"model.remat": name} | in_loop for name in REMATS[REMATS.index(estimate.remat) + 1 :]]
-    rows = estimate.rows // (estimate.accumulate * ways)  # of a microbatch, on a device
+    rows = estimate.rows // (estimate.accumulate * ways)  # the rows of a microbatch on a device
     accumulate: list[Changes] = [
         {"batch.accumulate": estimate.accumulate * n} for n in range(2, rows + 1) if rows % n == 0
     ]
@@ -128,7 +128,7 @@ def find_remedies(config: Settings, estimate: Estimate, plan: Planner) -> Iterat
     for alternatives in (accumulate, remat, fsdp):
         for changes in alternatives:
             if "mesh.fsdp" not in changes and state_bytes > estimate.hbm_bytes_per_device:
-                break  # neither rows nor recomputation make the state smaller
+                break  # neither fewer rows nor recomputation make the state smaller
             changed, _ = plan(with_changes(config, changes))
             if changed.fits:
                 is_single_enough = True

@@ -1,4 +1,4 @@
-"""Finds devices to compile for that need not exist: virtual CPUs, and TPU slices as libtpu describes them."""
+"""Finds devices to compile for, which need not exist: virtual CPUs, and TPU slices that libtpu describes."""
 
 import os
 import re
@@ -9,8 +9,8 @@ import jax
 from jaxft.errors import UserError
 
 CPU = re.compile(r"cpu:([1-9]\d*)")
-# libtpu looks for these to learn which TPU it runs on; without them it searches for long, and prints errors. Their
-# values don't matter: it describes any topology.
+# libtpu reads these variables to learn which TPU it runs on. Without them it searches for a long time and prints
+# errors. Their values do not matter, because it describes any topology.
 LIBTPU_VARIABLES = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -20,9 +20,9 @@ LIBTPU_VARIABLES = {
 
 
 def prepare_jax(names: Sequence[str]) -> None:
-    """Prepares JAX for `find_devices` of these names; to be called before anything asks JAX for a device.
+    """Prepares JAX for `find_devices` with these names. Call it before anything asks JAX for a device.
 
-    Nothing is computed, so this process uses its CPU only, and leaves a TPU of this machine to others.
+    Nothing is computed, so this process uses only its CPU and leaves a TPU of this machine to other processes.
     """
     for variable, value in LIBTPU_VARIABLES.items():
         os.environ.setdefault(variable, value)
@@ -35,10 +35,10 @@ def prepare_jax(names: Sequence[str]) -> None:
 
 
 def find_devices(name: str) -> list[jax.Device]:
-    """Returns the devices of topology `name`: "cpu:8", or one of libtpu's such as "v5e:4x4".
+    """Returns the devices of topology `name`: "cpu:8", or a topology of libtpu such as "v5e:4x4".
 
     Raises:
-        UserError: the name is neither, or libtpu is missing.
+        UserError: there is no such topology, or libtpu is missing.
     """
     if count := CPU.fullmatch(name):
         devices = jax.devices("cpu")
