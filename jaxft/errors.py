@@ -1,6 +1,6 @@
 """Defines the exceptions that end a run on purpose, and exit codes.
 
-cli/command.py defines the exit codes for SIGPIPE, and for SIGTERM in verbs other than `train`.
+Two exit codes are in cli/command.py: those for SIGPIPE and SIGTERM in verbs that use a trained model.
 """
 
 import contextlib
