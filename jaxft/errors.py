@@ -11,9 +11,8 @@ EXIT_USER_ERROR = 2  # bad input: one sentence on stderr, no stack trace
 EXIT_NON_FINITE = 3  # the loss became NaN or infinite; the last good checkpoint is kept
 EXIT_DOES_NOT_FIT = 4  # a plan found that the step needs more memory than the devices have
 EXIT_INTERRUPTED = 130  # Ctrl-C, the code that shells use
-EXIT_PREEMPTED = (
-    75  # SIGTERM in `train`: state saved, start the same command again (EX_TEMPFAIL of sysexits.h)
-)
+# SIGTERM in `train` (the state is saved), or a lost process: start the same command again (EX_TEMPFAIL of sysexits.h).
+EXIT_PREEMPTED = 75
 
 
 class UserError(Exception):

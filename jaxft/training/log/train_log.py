@@ -53,9 +53,7 @@ class TrainLog:
         self._on_non_finite = on_non_finite
         self._pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
         self._sums = collections.Counter(sums)  # since the last log line
-        self._timed = (
-            collections.Counter()
-        )  # the same since this start only, for rates by this process's clock
+        self._timed = collections.Counter()  # the same since this start only, for rates by its clock
         self._totals = collections.Counter(totals)  # over all starts of the run
         self._earlier_seconds, self._earlier_stall = self._totals["seconds"], self._totals["stall"]
         self._last_line_seconds, self._last_line_stall = 0.0, 0.0
