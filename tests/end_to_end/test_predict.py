@@ -39,7 +39,7 @@ def predictor(model):
 @pytest.fixture
 def tag(finished_run, model, predictor, monkeypatch, tmp_path):
     """Runs predict on bytes, from a file or, without a name, from stdin; gives the bytes of the output file."""
-    monkeypatch.setattr(inference, "open_model", lambda run, log: model)
+    monkeypatch.setattr(predict, "open_model", lambda run, log: model)
     monkeypatch.setattr(inference.Model, "make_predictor", lambda self: predictor)
 
     def run(content: bytes, name: str = "", format: str = "auto", word_column=None) -> bytes:

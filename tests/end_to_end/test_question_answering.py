@@ -2,12 +2,9 @@
 
 import argparse
 import csv
-import io
 import json
 import random
 import re
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -149,28 +146,6 @@ def test_evaluation_gives_the_runs_own_numbers(trained, folder, tmp_path):
     assert metrics == pytest.approx(trained[2]["test"], rel=1e-5)
     actual, expected = (read_json(path / "predictions/test.json") for path in (tmp_path / "out", trained[0]))
     assert actual == expected
-
-
-@pytest.fixture
-def predicted(monkeypatch, tmp_path):
-    """Runs predict on bytes, from a file or, without a name, from stdin; gives the output."""
-    opened = {}
-    original = inference.open_model
-    monkeypatch.setattr(
-        inference, "open_model", lambda run, log: opened.setdefault(run.workdir, original(run, log))
-    )
-
-    def run(folder, content: bytes, name: str = "", format: str = "auto") -> bytes:
-        source = str(tmp_path / name) if name else "-"
-        if name:
-            (tmp_path / name).write_bytes(content)
-        else:
-            monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
-        flags = {"run": folder, "input": source, "output": str(tmp_path / "output"), "format": format}
-        predict.run_predict(argparse.Namespace(**flags, word_column=None))
-        return (tmp_path / "output").read_bytes()
-
-    return run
 
 
 def test_answers_of_lines_and_of_documents_are_those_of_the_run(trained, folder, predicted):

@@ -7,15 +7,13 @@ import json
 import random
 import re
 import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.cli import evaluate, predict
+from jaxft.cli import evaluate
 from jaxft.data.encoding.labelled_texts import cut_into_windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
@@ -228,28 +226,6 @@ def test_labels_that_train_lacks_are_told_and_count_as_wrong(single, several, tm
     metrics = run_evaluate(several[0], tmp_path / "b.jsonl", tmp_path / "two")
     assert metrics["subset_accuracy"] == 0 and metrics["recall/z"] == 0
     assert "they count as missed: z 1" in capsys.readouterr().out
-
-
-@pytest.fixture
-def predicted(monkeypatch, tmp_path):
-    """Runs predict on bytes, from a file or, without a name, from stdin; gives the output."""
-    opened = {}
-    original = inference.open_model
-    monkeypatch.setattr(
-        inference, "open_model", lambda run, log: opened.setdefault(run.workdir, original(run, log))
-    )
-
-    def run(folder, content: bytes, name: str = "", format: str = "auto") -> bytes:
-        source = str(tmp_path / name) if name else "-"
-        if name:
-            (tmp_path / name).write_bytes(content)
-        else:
-            monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
-        flags = {"run": folder, "input": source, "output": str(tmp_path / "output"), "format": format}
-        predict.run_predict(argparse.Namespace(**flags, word_column=None))
-        return (tmp_path / "output").read_bytes()
-
-    return run
 
 
 def test_predictions_of_tables_are_those_of_the_run(single, folder, predicted):
