@@ -189,4 +189,5 @@ def best_threshold(
     best = int(np.argmax(total))
     below = odds[best - 1] if best else odds[0] - 2
     above = odds[best] if best < len(odds) else odds[-1] + 2
-    return float((below + above) / 2)
+    middle = (below + above) / 2
+    return float(middle if middle < above else below)  # between neighbouring floats there is no middle
