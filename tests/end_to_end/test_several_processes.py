@@ -202,6 +202,7 @@ def test_each_example_is_fed_by_one_process_once_an_epoch(undisturbed):
         assert len(ids) > 250 and sorted(ids) == list(range(len(ids)))
 
 
+@pytest.mark.sweep
 def test_neighbours_in_a_mesh_may_be_of_two_processes(train, undisturbed, tmp_path):
     """As on slices of TPUs, whose wires a mesh follows: each process feeds the rows that its devices take."""
     more = ["interleaved", "--config.mesh.data=2", "--config.mesh.fsdp=2"]
@@ -398,8 +399,9 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
     assert not (tmp_path / "1.conll").exists()
 
 
-def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
-    train, alone, flags, environment, python, tmp_path
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.sweep)])
+def test_what_four_processes_save_one_goes_on_with(
+    train, alone, flags, environment, python, tmp_path, devices
 ):
     """Parameters and optimizer state split over four processes, of which one is killed; then one gets a SIGTERM."""
     workdir, mesh = tmp_path / "four", ["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
@@ -427,21 +429,18 @@ def test_what_four_processes_save_one_goes_on_with_on_one_device_and_on_eight(
     assert of_four.pop("kind") == of_one.pop("kind") and of_four["step"] == 10 and len(of_four) > 20
     assert of_four == pytest.approx(of_one, rel=1e-5, abs=1e-5)
 
-    expected_losses, meshes = losses(alone), {1: {}, 8: {"data": 2, "fsdp": 2, "tensor": 2}}
-    for devices, mesh in meshes.items():
-        folder = shutil.copytree(workdir, tmp_path / str(devices))
-        done = subprocess.run(
-            [*python, "-m", "jaxft.main", *flags, "--workdir", folder]
-            + [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()],
-            env=environment
-            | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0 and f"going on at step {stopped} of {STEPS}" in done.stdout, done
-        actual_losses = losses(folder)  # of four processes, then of this one
-        assert list(actual_losses) == list(expected_losses)
-        assert max(abs(actual_losses[step] - expected_losses[step]) for step in expected_losses) < 1e-5
+    mesh = [] if devices == 1 else [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
+    xla_flags = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    done = subprocess.run(
+        [*python, "-m", "jaxft.main", *flags, "--workdir", workdir, *mesh],
+        env=environment | {"XLA_FLAGS": xla_flags},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and f"going on at step {stopped} of {STEPS}" in done.stdout, done
+    expected_losses, actual_losses = losses(alone), losses(workdir)  # of four processes, then of this one
+    assert list(actual_losses) == list(expected_losses)
+    assert max(abs(actual_losses[step] - expected_losses[step]) for step in expected_losses) < 1e-5
 
 
 def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_bert, tmp_path):
