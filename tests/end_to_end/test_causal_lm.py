@@ -149,6 +149,7 @@ def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
     assert_a_stopped_run_ends_bit_identically(config, workdir, tmp_path / "run", monkeypatch, at=30)
 
 
+@pytest.mark.sweep
 def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, monkeypatch):
     """Four files, and more windows than are planned at once: it goes on by its position."""
     monkeypatch.setattr(chunked, "CHUNK_WINDOWS", 100)
