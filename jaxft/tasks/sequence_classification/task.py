@@ -164,7 +164,7 @@ class SequenceClassification:
         """Returns the label type's loss as a weighted sum over windows, and the sum of the weights."""
         labels, weights = batch["labels"], batch["weights"]
         return loss_with_r_drop(
-            lambda masks: _logits(model, batch, masks),
+            lambda dropout: _logits(model, batch, dropout),
             lambda logits: self.label_type.loss(logits, labels, weights),
             lambda first, second: self.label_type.divergence(first, second, weights),
             self.r_drop,
