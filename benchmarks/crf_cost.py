@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.data.batching.choice import make_loader
-from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.layers.heads import crf
 from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import resolve_sizes

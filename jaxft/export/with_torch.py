@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxft.config.settings import replace
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export import heads
 from jaxft.inference.model import Model

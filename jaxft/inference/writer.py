@@ -14,7 +14,8 @@ from flax import nnx
 
 from jaxft.data.encoding.documents import encode_prompts
 from jaxft.data.encoding.tokenizer import find_boundary_tokens
-from jaxft.data.sources import documents, files, records
+from jaxft.data.sources import documents, files
+from jaxft.data.sources.records import json_lines, record_values, tables
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
 from jaxft.generation.options import GenerationOptions
@@ -214,7 +215,7 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
     Raises:
       UserError: a record lacks a key of the prompt; the message names its line.
     """
-    reader = records.read_csv if source.endswith(".csv") else records.read_jsonl
+    reader = tables.read_csv if source.endswith(".csv") else json_lines.read_jsonl
     if not source.endswith((".jsonl", ".ndjson", ".json", ".csv")):
         for _, line in files.read_lines(source):
             if line := line.rstrip("\r\n"):
@@ -229,5 +230,5 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
             raise UserError(
                 f"{where}: no key 'prompt' in {sorted(map(str, record))}; it holds what is to be continued"
             )
-        records.check_string(record["prompt"], where, "prompt")
+        record_values.check_string(record["prompt"], where, "prompt")
         yield record, record["prompt"]

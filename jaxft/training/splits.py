@@ -10,7 +10,8 @@ from typing import Any
 
 from jaxft.config.sections import Settings
 from jaxft.data.encoding.multi_task import parse_data_sets
-from jaxft.data.sources import files, records
+from jaxft.data.sources import files
+from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
 from jaxft.parallel import processes
 from jaxft.tasks.base import Log, Split, Task
@@ -85,7 +86,7 @@ def read_run_splits(
         splits = read_splits(task, config, log)
         return {0: splits.pop("train")}, splits
     processes.assert_same(
-        {key: value for _, address in sources for key, value in records.read_source_sizes(address).items()}
+        {key: value for _, address in sources for key, value in hub.read_source_sizes(address).items()}
     )
     train = {}
     with _shard_logs(log) as shard_log:

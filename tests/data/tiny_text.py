@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 
 LABELS = {"O": 0, "B-X": 1, "I-X": 2}
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] + [p + c for c in "abcdefgh" for p in ("", "##")]

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from jaxft.cli import evaluate, predict
 from jaxft.config.settings import replace
 from jaxft.data.batching.choice import make_loader
-from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.tag_schemes import convert_tags_to_iob2
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.tag_schemes import convert_tags_to_iob2
 from jaxft.errors import UserError
 from jaxft.export import heads, with_torch
 from jaxft.export.writer import export_run

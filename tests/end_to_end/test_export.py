@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxft.cli import predict
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.export import writer
 from jaxft.training.run import train

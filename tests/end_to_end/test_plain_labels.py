@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from jaxft.cli import evaluate, predict
 from jaxft.data.demo import ner
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export import with_torch
 from jaxft.export.writer import export_run

@@ -15,9 +15,10 @@ import pytest
 from jaxft.cli import predict
 from jaxft.cli.command import EXIT_BROKEN_PIPE
 from jaxft.config.settings import replace
-from jaxft.data.sources import files, tag_schemes
-from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources import files
+from jaxft.data.sources.tagged_sentences import tag_schemes
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.inference import model as inference
 from jaxft.tasks.token_classification.answers import list_labelled_spans

@@ -19,7 +19,7 @@ from transformers import (
 from jaxft.cli import evaluate, predict
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export import with_torch
 from jaxft.export.writer import export_run

@@ -5,7 +5,7 @@ import random
 import re
 from collections.abc import Iterator
 
-from jaxft.data.sources.records import Record
+from jaxft.data.sources.records.record_values import Record
 from jaxft.errors import UserError
 
 SIZES = {"train": 3000, "dev": 400, "test": 400}  # texts

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jaxft.data.demo import gazetteers, ner_templates
 from jaxft.data.demo.name_pools import SEED, deal_names, deal_split
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 SIZES = {

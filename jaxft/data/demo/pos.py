@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 
 from jaxft.data.demo.classification import assign_split
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 
 SIZES = {"train": 2500, "dev": 400, "test": 400}  # sentences
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from jaxft.data.demo import gazetteers
 from jaxft.data.demo.name_pools import deal_names, deal_split
 from jaxft.data.demo.question_templates import FILLERS, FIRM, PERSON, Relation
-from jaxft.data.sources.records import Record
+from jaxft.data.sources.records.record_values import Record
 from jaxft.errors import UserError
 
 SIZES = {"train": 2400, "dev": 400, "test": 400}  # questions

@@ -14,7 +14,7 @@ from jaxft.data.encoding.sentences import IGNORED
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 

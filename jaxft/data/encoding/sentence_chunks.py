@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 
 
 class SentenceChunk(NamedTuple):

@@ -17,7 +17,7 @@ from jaxft.data.encoding.sentence_chunks import SentenceChunk, chunk_sentences
 from jaxft.data.encoding.tokenizer import describe_tokenizer, find_special_tokens, tokenize
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths, ragged_arange
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss

@@ -10,7 +10,7 @@ import numpy as np
 from jaxft.data.sources.documents import Document
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.questions import Question
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 Example = TypeVar("Example")

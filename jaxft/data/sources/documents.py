@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxft.data.demo import documents as demo_documents
 from jaxft.data.demo import ner
-from jaxft.data.sources import files, records
+from jaxft.data.sources import files
+from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values, tables
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "text", "jsonl", "csv", "parquet", "hub")
@@ -77,7 +78,7 @@ def read_documents(
     if (paths := files.find_files(source)) is not None:
         options = {"format": format, "documents": documents, "template": template, "columns": columns}
         return _read_all(paths, options)
-    address, record_filter = records.split_filter(source)
+    address, record_filter = filters.split_filter(source)
     rows = _read_records(address, format)
     if rows is None:
         if record_filter:
@@ -90,7 +91,7 @@ def read_documents(
             )
         return files.require_examples(_split_documents(source, documents), source, "text")
     parse = _plain_parser(columns.get("text", KEYS["text"])) if template is None else Template(template).fill
-    rows = records.filter_records(rows, record_filter)
+    rows = filters.filter_records(rows, record_filter)
     examples = (
         parse(record, document, where, origin) for document, (where, origin, record) in enumerate(rows)
     )
@@ -103,23 +104,23 @@ def _read_all(paths: Sequence[str], options: Mapping[str, Any]) -> Iterator[Docu
     return (replace(example, document=number) for number, example in enumerate(examples))
 
 
-def _read_records(source: str, format: str) -> Iterator[records.Record] | None:
+def _read_records(source: str, format: str) -> Iterator[record_values.Record] | None:
     """Yields the records of a source; returns None for a text file."""
     if source.startswith("demo:"):
         return _generate_records(source)
     if format == "hub" or source.startswith("hub:"):
-        return records.read_hub(source)[0]
+        return hub.read_hub(source)[0]
     files.check_readable(source, "demo:text/train, demo:headline/train")
     if format == "auto":
-        format = records.FORMAT_BY_SUFFIX.get(os.path.splitext(source)[1].lower(), "text")
+        format = record_values.FORMAT_BY_SUFFIX.get(os.path.splitext(source)[1].lower(), "text")
     if format == "text":
         return None
     if format == "parquet":
-        return records.read_parquet(source)[0]
-    return records.read_csv(source) if format == "csv" else records.read_jsonl(source)
+        return parquet.read_parquet(source)[0]
+    return tables.read_csv(source) if format == "csv" else json_lines.read_jsonl(source)
 
 
-def _generate_records(source: str) -> Iterator[records.Record]:
+def _generate_records(source: str) -> Iterator[record_values.Record]:
     name, _, split = source.removeprefix("demo:").partition("/")
     if name not in _DEMO_CORPORA or split not in _DEMO_CORPORA[name][0]:
         known = [f"demo:{name}/{split}" for name, (splits, _) in _DEMO_CORPORA.items() for split in splits]
@@ -163,8 +164,8 @@ def _plain_parser(key: str) -> Callable[[dict, int, str, str], Document]:
     )
 
     def parse(record: dict, document: int, where: str, origin: str) -> Document:
-        text = records.require_value(record, key, where, hint)
-        records.check_string(text, where, key)
+        text = record_values.require_value(record, key, where, hint)
+        record_values.check_string(text, where, key)
         return Document(text, document, origin)
 
     return parse
@@ -236,5 +237,5 @@ def _read_strings(record: dict, key: str, where: str, *, allow_list: bool) -> Se
         value = str(value)
     values = value if allow_list and isinstance(value, list) and value else [value]
     for value in values:
-        records.check_string(value, where, key)
+        record_values.check_string(value, where, key)
     return values

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.demo import classification, requests, similarity
-from jaxft.data.sources import files, records
+from jaxft.data.sources import files
+from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values, tables
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "hub")
@@ -16,7 +17,7 @@ SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classificati
 
 # Corpus -> generator of its records; `classification` generates the other corpora.
 _DEMO_GENERATORS = {"requests": requests.generate_records, "similarity": similarity.generate_records}
-_FORMAT_BY_SUFFIX = records.FORMAT_BY_SUFFIX | {".tsv": "tsv", ".txt": "text", ".text": "text"}
+_FORMAT_BY_SUFFIX = record_values.FORMAT_BY_SUFFIX | {".tsv": "tsv", ".txt": "text", ".text": "text"}
 
 Label = str | tuple[str, ...] | float  # a name, several names or a number, depending on the problem
 
@@ -68,12 +69,12 @@ def read_labelled_texts(
     if (paths := files.find_files(source)) is not None:
         settings = {"columns": columns, "problem": problem, "separator": separator, "format": format}
         return (example for path in paths for example in read_labelled_texts(path, **settings))
-    address, record_filter = records.split_filter(source) if isinstance(source, str) else (source, "")
+    address, record_filter = filters.split_filter(source) if isinstance(source, str) else (source, "")
     rows, features = _read_records(address, format, columns)
     label_names = _label_names(features.get(columns.label))
     examples = (
         parse_labelled_text(*row, columns, problem, separator, label_names)
-        for row in records.filter_records(rows, record_filter)
+        for row in filters.filter_records(rows, record_filter)
     )
     return files.require_examples(examples, source, "text")
 
@@ -90,7 +91,7 @@ def guess_text_format(source: str) -> str:
 
 def _read_records(
     source: str | files.Stream, format: str, columns: TextColumns
-) -> tuple[Iterator[records.Record], Mapping[str, Any]]:
+) -> tuple[Iterator[record_values.Record], Mapping[str, Any]]:
     """Returns the records of a source, and its features if it has a schema."""
     if format not in FORMATS:
         raise UserError(f"format {format!r} is not for texts with labels; expected {', '.join(FORMATS)}")
@@ -100,7 +101,7 @@ def _read_records(
             generate_records = _DEMO_GENERATORS.get(name, classification.generate_records)
             return generate_records(source), {}
         if format == "hub" or source.startswith("hub:"):
-            return records.read_hub(source)
+            return hub.read_hub(source)
         files.check_readable(source, "demo:sentiment/train, demo:intent/train")
         format = guess_text_format(source) if format == "auto" else format
     if format == "text":
@@ -111,13 +112,13 @@ def _read_records(
             )
         return _read_text(source, columns.text), {}
     if format == "parquet":
-        return records.read_parquet(source)
+        return parquet.read_parquet(source)
     if format == "jsonl":
-        return records.read_jsonl(source), {}
-    return records.read_csv(source, format), {}
+        return json_lines.read_jsonl(source), {}
+    return tables.read_csv(source, format), {}
 
 
-def _read_text(source: str | files.Stream, key: str) -> Iterator[records.Record]:
+def _read_text(source: str | files.Stream, key: str) -> Iterator[record_values.Record]:
     """Yields a record `{key: line}` for each line."""
     name = files.source_name(source)
     for number, line in files.read_lines(source):
@@ -157,7 +158,7 @@ def parse_labelled_text(
     for setting, key in (("text", columns.text), ("text_pair", columns.pair)):
         if key is not None:
             text = _require_column(record, key, where, setting)
-            records.check_string(text, where, key)
+            record_values.check_string(text, where, key)
             texts.append(text)
     pair = texts[1] if len(texts) > 1 else None
     if columns.label is None:
@@ -179,7 +180,7 @@ def parse_labelled_text(
 def _require_column(record: dict, key: str, where: str, setting: str) -> Any:
     """Returns the value under a key that `config.data.SETTING` names."""
     hint = f"name the one that is meant in config.data.{setting} (tables need a header)"
-    return records.require_value(record, key, where, hint)
+    return record_values.require_value(record, key, where, hint)
 
 
 def _parse_name(value: Any, place: str, label_names: Sequence[str] | None) -> str:
@@ -205,7 +206,7 @@ def _parse_name(value: Any, place: str, label_names: Sequence[str] | None) -> st
             f"{place}: a list where one label was expected; set config.model.problem_type={MULTI!r}"
         )
     if not isinstance(value, str):
-        raise UserError(f"{place}: a {records.json_type_name(value)} where a label was expected")
+        raise UserError(f"{place}: a {record_values.json_type_name(value)} where a label was expected")
     if not (name := value.strip()):
         raise UserError(f"{place}: an empty label; name it, or leave the record out")
     return name
@@ -224,7 +225,7 @@ def _parse_list(value: Any, place: str, separator: str) -> list:
         return [item for item in value.split(separator) if item.strip()]
     if not isinstance(value, list):
         raise UserError(
-            f"{place}: a {records.json_type_name(value)} where a list of labels, or a string of them with "
+            f"{place}: a {record_values.json_type_name(value)} where a list of labels, or a string of them with "
             f"{separator!r} between, was expected"
         )
     return value
@@ -239,7 +240,7 @@ def _parse_number(value: Any, place: str) -> float:
     except ValueError:
         number = None
     if number is None or not math.isfinite(number):
-        shown = repr(value) if isinstance(value, str | float) else f"a {records.json_type_name(value)}"
+        shown = repr(value) if isinstance(value, str | float) else f"a {record_values.json_type_name(value)}"
         raise UserError(
             f"{place}: {shown} is not a finite number; config.model.problem_type={NUMBER!r} learns "
             "numbers, for names choose another"

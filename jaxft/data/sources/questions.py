@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxft.data.demo import questions as demo_questions
-from jaxft.data.sources import files, records
+from jaxft.data.sources import files
+from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values
 from jaxft.errors import UserError
 
 FORMATS = ("auto", "squad", "jsonl", "parquet", "hub")
@@ -67,11 +68,11 @@ def read_questions(
     if (paths := files.find_files(source)) is not None:
         settings = {"format": format, "answered": answered, "columns": columns}
         return (question for path in paths for question in read_questions(path, **settings))
-    address, record_filter = records.split_filter(source) if isinstance(source, str) else (source, "")
+    address, record_filter = filters.split_filter(source) if isinstance(source, str) else (source, "")
     if isinstance(source, str) and source.startswith("demo:"):
         rows, keys = demo_questions.generate_records(address), _USUAL_KEYS
     elif isinstance(source, str) and (format == "hub" or source.startswith("hub:")):
-        rows, _ = records.read_hub(address)
+        rows, _ = hub.read_hub(address)
     else:
         if isinstance(source, str):
             files.check_readable(address, "demo:qa/train")
@@ -82,8 +83,8 @@ def read_questions(
                     f"{source}: ?{record_filter} chooses records by a key, which SQuAD's JSON has none of"
                 )
             return files.require_examples(_read_squad(source, answered), source, "question")
-        rows = records.read_parquet(address)[0] if format == "parquet" else records.read_jsonl(address)
-    questions = (_parse_question(*row, keys, answered) for row in records.filter_records(rows, record_filter))
+        rows = parquet.read_parquet(address)[0] if format == "parquet" else json_lines.read_jsonl(address)
+    questions = (_parse_question(*row, keys, answered) for row in filters.filter_records(rows, record_filter))
     return files.require_examples(questions, source, "question")
 
 
@@ -102,7 +103,7 @@ def guess_question_format(source: str) -> str:
         except ValueError:  # a JSON document of several lines
             return "squad"
         return "jsonl" if isinstance(record, dict) and "data" not in record else "squad"
-    if (format := records.FORMAT_BY_SUFFIX.get(suffix)) in FORMATS:
+    if (format := record_values.FORMAT_BY_SUFFIX.get(suffix)) in FORMATS:
         return format
     raise UserError(
         f"{source}: the suffix does not tell its format; set the format to squad, jsonl or parquet"
@@ -126,7 +127,9 @@ def _read_squad(source: str | files.Stream, answered: bool) -> Iterator[Question
         paragraphs = _list_items(_require_object(article, where), "paragraphs", where, f"{article_path}.")
         for paragraph, paragraph_path in paragraphs:
             where = f"{name}, {paragraph_path}"
-            context = records.require_value(_require_object(paragraph, where), "context", where, _LAYOUT)
+            context = record_values.require_value(
+                _require_object(paragraph, where), "context", where, _LAYOUT
+            )
             for qa, qa_path in _list_items(paragraph, "qas", where, f"{paragraph_path}."):
                 record = {"context": context} | _require_object(qa, f"{name}, {qa_path}")
                 yield _parse_question(
@@ -138,17 +141,17 @@ def _require_object(value: Any, where: str) -> dict:
     """Returns a JSON object. Raises `UserError` for another value."""
     if not isinstance(value, dict):
         raise UserError(
-            f"{where}: a JSON {records.json_type_name(value)} where an object was expected; {_LAYOUT}"
+            f"{where}: a JSON {record_values.json_type_name(value)} where an object was expected; {_LAYOUT}"
         )
     return value
 
 
 def _list_items(record: dict, key: str, where: str, path: str) -> Iterator[tuple[Any, str]]:
     """Returns the items of the list under `key`, each with its path in the document, which begins with `path`."""
-    value = records.require_value(record, key, where, _LAYOUT)
+    value = record_values.require_value(record, key, where, _LAYOUT)
     if not isinstance(value, list):
         raise UserError(
-            f"{where}, key {key!r}: a JSON {records.json_type_name(value)} where a list was expected; {_LAYOUT}"
+            f"{where}, key {key!r}: a JSON {record_values.json_type_name(value)} where a list was expected; {_LAYOUT}"
         )
     return ((item, f"{path}{key}[{index}]") for index, item in enumerate(value))
 
@@ -161,8 +164,8 @@ def _parse_question(
     for role in ("question", "context"):
         key = keys[role]
         hint = f"name the one that is meant in config.data.columns, (({role!r}, KEY),)"
-        texts[role] = records.require_value(record, key, where, hint)
-        records.check_string(texts[role], where, key)
+        texts[role] = record_values.require_value(record, key, where, hint)
+        record_values.check_string(texts[role], where, key)
         if not texts[role].strip():
             raise UserError(f"{where}, key {key!r}: an empty {role}; leave this question out, or write it")
     identifier = record.get(keys["id"])
@@ -170,7 +173,7 @@ def _parse_question(
         identifier = origin
     elif isinstance(identifier, bool) or not isinstance(identifier, str | int):
         raise UserError(
-            f"{where}, key {keys['id']!r}: a {records.json_type_name(identifier)} where a string was expected"
+            f"{where}, key {keys['id']!r}: a {record_values.json_type_name(identifier)} where a string was expected"
         )
     answers = _parse_answers(where, record, keys["answers"], texts["context"]) if answered else None
     return Question(str(identifier), texts["question"], texts["context"], answers, origin)
@@ -183,17 +186,17 @@ def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[An
     if is_impossible is True and key not in record:
         value = []
     else:
-        value = records.require_value(record, key, where, hint)
+        value = record_values.require_value(record, key, where, hint)
     place = f"{where}, key {key!r}"
     if isinstance(value, dict):  # as in `datasets`
-        texts = records.require_value(value, "text", place, hint)
-        starts = records.require_value(value, "answer_start", place, hint)
+        texts = record_values.require_value(value, "text", place, hint)
+        starts = record_values.require_value(value, "answer_start", place, hint)
         if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
             raise UserError(f"{place}: expected two lists of one length, text and answer_start")
         value = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     if not isinstance(value, list):
         raise UserError(
-            f"{place}: a {records.json_type_name(value)} where a list of answers was expected; {hint}"
+            f"{place}: a {record_values.json_type_name(value)} where a list of answers was expected; {hint}"
         )
     if isinstance(is_impossible, bool) and is_impossible == bool(value):
         are = "are" if value else "are no"
@@ -208,16 +211,16 @@ def _parse_answer(place: str, item: Any, context: str) -> Answer:
     """Parses an answer. Raises `UserError` if the context does not contain it at its start."""
     if not isinstance(item, dict):
         raise UserError(
-            f"{place}: a {records.json_type_name(item)} where an object with text and answer_start was expected"
+            f"{place}: a {record_values.json_type_name(item)} where an object with text and answer_start was expected"
         )
     hint = "an answer has text, and answer_start, which counts the context's characters from 0"
-    text = records.require_value(item, "text", place, hint)
-    start = records.require_value(item, "answer_start", place, hint)
-    records.check_string(text, place, "text")
+    text = record_values.require_value(item, "text", place, hint)
+    start = record_values.require_value(item, "answer_start", place, hint)
+    record_values.check_string(text, place, "text")
     if not text.strip():
         raise UserError(f'{place}: an empty text; a question without an answer has "answers": []')
     if isinstance(start, bool) or not isinstance(start, int):
-        raise UserError(f"{place}: answer_start is a {records.json_type_name(start)}; {hint}")
+        raise UserError(f"{place}: answer_start is a {record_values.json_type_name(start)}; {hint}")
     if start < 0 or context[start : start + len(text)] != text:
         actual_text = context[start : start + len(text)] if start >= 0 else ""
         first_start = context.find(text)

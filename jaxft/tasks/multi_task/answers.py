@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft.data.encoding.multi_task import MultiText, get_text_and_pair
-from jaxft.data.sources import records
 from jaxft.data.sources.files import check_readable
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
@@ -22,8 +21,9 @@ from jaxft.data.sources.labelled_texts import (
     parse_labelled_text,
     read_labelled_texts,
 )
-from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.spans import parse_sentences
+from jaxft.data.sources.records import json_lines, record_values
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.spans import parse_sentences
 from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
 from jaxft.tasks.multi_task.data import CLASSES
 from jaxft.tasks.multi_task.task_configs import make_task_configs
@@ -66,9 +66,9 @@ class MultiTaskOutput:
         finally:
             self.lines.close()
 
-    def _read_records(self) -> Iterator[records.Record]:
+    def _read_records(self) -> Iterator[record_values.Record]:
         if self._format == "jsonl":
-            return records.read_jsonl(self.lines)
+            return json_lines.read_jsonl(self.lines)
         keys = {"text"}
         for config in self._task_configs.values():
             if config.task == "sequence_classification":

@@ -14,7 +14,7 @@ from jaxft.data.encoding.multi_task import (
     select_task_windows,
 )
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, Task
 from jaxft.tasks.multi_task.task_configs import make_task_configs

@@ -19,7 +19,7 @@ from jaxft.data.sources.labelled_texts import (
     guess_text_format,
     read_labelled_texts,
 )
-from jaxft.data.sources.records import DIALECTS
+from jaxft.data.sources.records.tables import DIALECTS
 from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, free_key, make_json_line
 from jaxft.tasks.run_facts import RunFacts
 

@@ -15,9 +15,9 @@ score of an entity is the mean over its words.
 import argparse
 from collections.abc import Iterator
 
-from jaxft.data.sources import tag_schemes
-from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.sentences import guess_sentence_format, read_sentences
+from jaxft.data.sources.tagged_sentences import tag_schemes
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentences import guess_sentence_format, read_sentences
 from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.task import Prediction

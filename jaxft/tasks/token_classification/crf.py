@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, word_values
-from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.layers.heads import crf
 from jaxft.tasks.base import Split
 from jaxft.tasks.token_classification.task import TokenClassification

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from jaxft.data.sources import tag_schemes
 from jaxft.data.sources.dev_split import find_sentence_overlap
-from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences import tag_schemes
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.token_classification.settings import Data, Settings

@@ -18,7 +18,7 @@ from jaxft.data.encoding.sentence_chunks import chunk_sentences
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_sentences
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs

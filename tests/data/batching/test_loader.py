@@ -12,7 +12,7 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.plan import OUTPUT_MULTIPLE
 from jaxft.data.encoding.sentences import encode_sentences
-from jaxft.data.sources.conll import read_conll
+from jaxft.data.sources.tagged_sentences.conll import read_conll
 from tests.conftest import REPOSITORY
 from tests.data.tiny_text import LABELS, corpora, minilm, plain, tokenizer
 

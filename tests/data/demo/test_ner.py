@@ -8,9 +8,9 @@ import re
 import pytest
 
 from jaxft.data.demo import ner
-from jaxft.data.sources import tag_schemes
 from jaxft.data.sources.dev_split import find_sentence_overlap
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences import tag_schemes
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxft.data.demo import pos
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 
 

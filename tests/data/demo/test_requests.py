@@ -4,7 +4,7 @@ import pytest
 
 from jaxft.data.demo import requests
 from jaxft.data.sources.labelled_texts import MULTI, TextColumns, read_labelled_texts
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 
 

@@ -14,7 +14,7 @@ from jaxft.data.encoding.cache import load_or_encode, split_by_size
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.questions import Answer, Question
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from tests.data.tiny_text import LABELS, tokenizer
 
 # Encodes ten chunks into the file named by its argument, half a second each, and prints which of them it encoded.

@@ -14,7 +14,7 @@ from jaxft.data.encoding.multi_task import (
 )
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from tests.data.tiny_text import LABELS, plain, tokenizer
 

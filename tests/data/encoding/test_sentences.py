@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxft.data.encoding import sentences
 from jaxft.data.encoding.sentence_chunks import chunk_sentences
 from jaxft.data.encoding.sentences import encode_sentences
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export.heads_loader import Model
 from tests.data.tiny_text import LABELS, VOCABULARY, corpora, minilm, plain, tokenizer

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from jaxft.data.sources.dev_split import (
 from jaxft.data.sources.documents import Document
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.questions import Question
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 

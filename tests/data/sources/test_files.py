@@ -10,7 +10,7 @@ from jaxft.data.sources import files
 from jaxft.data.sources.documents import read_documents
 from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
 from jaxft.data.sources.questions import read_questions
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 
 

@@ -5,7 +5,6 @@ import json
 import datasets
 import pytest
 
-from jaxft.data.sources import records
 from jaxft.data.sources.labelled_texts import (
     MULTI,
     NUMBER,
@@ -15,6 +14,7 @@ from jaxft.data.sources.labelled_texts import (
     collect_label_names,
     read_labelled_texts,
 )
+from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
 
 PAIRS = TextColumns("first", "second", "gold")
@@ -53,7 +53,7 @@ def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
     numbered = [row | {"gold": ["no", "yes"].index(row["gold"].strip())} for row in ROWS]
     table = datasets.Dataset.from_list(numbered, features=schema)
     monkeypatch.setattr(
-        records,
+        hub,
         "read_hub",
         lambda address: (((f"{address}, row 1", f"{address}:1", r) for r in numbered), schema),
     )

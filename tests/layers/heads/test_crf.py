@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data.sources import tag_schemes
+from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.layers.heads import crf
 from jaxft.layers.heads.crf import Chain, find_best_paths, negative_log_likelihood
 from jaxft.losses.cross_entropy import cross_entropy

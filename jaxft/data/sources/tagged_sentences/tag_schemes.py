@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 # Scheme -> its prefixes. In "io" a tag is the type without a prefix.

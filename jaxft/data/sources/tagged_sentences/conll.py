@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from jaxft.data.sources.files import Stream, read_lines, source_name
-from jaxft.data.sources.sentence import Sentence, split_words
+from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
 _DOCSTART = "-DOCSTART-"

@@ -9,7 +9,7 @@ import sys
 import datasets
 import pytest
 
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from tests.data.sources.conftest import read_list, word_tag_pairs
 
@@ -91,7 +91,7 @@ def test_an_unreachable_hub_says_how_to_go_on():
     # In its own process, as the libraries read the variable when they are imported.
     code = (
         "import os; os.environ['HF_HUB_OFFLINE'] = '1'\n"
-        "from jaxft.data.sources.sentences import read_sentences\n"
+        "from jaxft.data.sources.tagged_sentences.sentences import read_sentences\n"
         "from jaxft.errors import exit_on_user_error\n"
         "with exit_on_user_error(): read_sentences('hub:no-such/dataset/train')"
     )

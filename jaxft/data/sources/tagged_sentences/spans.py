@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.data.sources import files, records
-from jaxft.data.sources.sentence import Sentence, keep_longest_spans, split_words, tag_words
+from jaxft.data.sources import files
+from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values, tables
+from jaxft.data.sources.tagged_sentences.sentence import Sentence, keep_longest_spans, split_words, tag_words
 from jaxft.errors import UserError
 
 # Role of a record's value -> its usual keys, in the order in which they are tried.
@@ -15,15 +16,15 @@ KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), 
 
 def read_jsonl_sentences(source: str | files.Stream, **options: Any) -> Iterator[Sentence]:
     """Yields the sentences of JSON lines. `options` are options of `parse_sentences`."""
-    return parse_sentences(records.read_jsonl(source), **options)
+    return parse_sentences(json_lines.read_jsonl(source), **options)
 
 
 def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
     """Yields the sentences of a CSV file. Lists are JSON or separated by spaces, and spans are JSON."""
     list_keys = {columns.get(role, key) for role in ("tokens", "tags", "spans") for key in KEYS[role]}
 
-    def rows() -> Iterator[records.Record]:
-        for where, origin, record in records.read_csv(source):
+    def rows() -> Iterator[record_values.Record]:
+        for where, origin, record in tables.read_csv(source):
             lists = {key: _parse_csv_list(record[key], where, key) for key in list_keys & record.keys()}
             yield where, origin, record | lists
 
@@ -32,15 +33,15 @@ def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: An
 
 def read_parquet_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
     """Yields the sentences of a Parquet file. The schema that `datasets` writes names integer tags."""
-    rows, features = records.read_parquet(source)
+    rows, features = parquet.read_parquet(source)
     return parse_sentences(rows, columns=columns, tag_names=_tag_names(features, columns), **options)
 
 
 def read_hub_sentences(
     address: str, *, split: str | None, columns: Mapping[str, str], **options: Any
 ) -> Iterator[Sentence]:
-    """Yields the sentences of a dataset of the Hugging Face hub; see `records.read_hub`."""
-    rows, features = records.read_hub(address, split=split)
+    """Yields the sentences of a dataset of the Hugging Face hub; see `hub.read_hub`."""
+    rows, features = hub.read_hub(address, split=split)
     return parse_sentences(rows, columns=columns, tag_names=_tag_names(features, columns), **options)
 
 
@@ -68,7 +69,7 @@ def _tag_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> list[
 
 
 def parse_sentences(
-    rows: Iterator[records.Record],
+    rows: Iterator[record_values.Record],
     *,
     tagged: bool,
     columns: Mapping[str, str],
@@ -85,14 +86,14 @@ def parse_sentences(
       tagged: True if tags are read.
       columns: role -> key of records, if it differs from `KEYS`.
       tag_names: the names of integer tags.
-      record_filter: see `records.filter_records`.
+      record_filter: see `filters.filter_records`.
       overlaps: the treatment of overlapping character spans: "error" raises, "longest" keeps the longest.
 
     Raises:
       UserError: a record is invalid; the message has its place and key.
     """
     document = 0
-    for row in records.filter_records(rows, record_filter):
+    for row in filters.filter_records(rows, record_filter):
         sentence = _parse_sentence(row, document, tagged, columns, tag_names, overlaps)
         if sentence.words or not tagged:
             yield sentence
@@ -100,7 +101,7 @@ def parse_sentences(
 
 
 def _parse_sentence(
-    row: records.Record,
+    row: record_values.Record,
     document: int,
     tagged: bool,
     columns: Mapping[str, str],
@@ -131,7 +132,7 @@ def _parse_sentence(
     if not keys["text"]:
         raise UserError(_describe_missing(record, where, "tokens (or text)", columns))
     text = record[keys["text"]]
-    records.check_string(text, where, keys["text"])
+    record_values.check_string(text, where, keys["text"])
     if not tagged:
         offsets, tags = split_words(text), None
     elif keys["spans"]:
@@ -155,10 +156,10 @@ def _describe_missing(record: dict, where: str, role: str, columns: Mapping[str,
 def _require_strings(value: Any, where: str, key: str) -> list[str]:
     if not isinstance(value, list):
         raise UserError(
-            f"{where}, key {key!r}: a {records.json_type_name(value)} where a list of strings was expected"
+            f"{where}, key {key!r}: a {record_values.json_type_name(value)} where a list of strings was expected"
         )
     for index, item in enumerate(value):
-        records.check_string(item, where, key, index)
+        record_values.check_string(item, where, key, index)
     return value
 
 
@@ -181,7 +182,7 @@ def _parse_tags(value: Any, where: str, key: str, tag_names: list[str] | None) -
 def _parse_spans(value: Any, where: str, key: str) -> list[tuple[int, int, str]]:
     if not isinstance(value, list):
         raise UserError(
-            f"{where}, key {key!r}: a {records.json_type_name(value)} where a list of spans was expected"
+            f"{where}, key {key!r}: a {record_values.json_type_name(value)} where a list of spans was expected"
         )
     spans = []
     for index, span in enumerate(value):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data.sources.tag_schemes import convert_tags_to_iob2, extract_entities
+from jaxft.data.sources.tagged_sentences.tag_schemes import convert_tags_to_iob2, extract_entities
 from tests.conftest import REPOSITORY
 from tests.data.sources.conftest import read_list, word_tag_pairs
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from jaxft.data.sources import records
 from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
 from jaxft.data.sources.questions import read_questions
-from jaxft.data.sources.sentence import keep_longest_spans
-from jaxft.data.sources.sentences import read_sentences
+from jaxft.data.sources.records import hub
+from jaxft.data.sources.tagged_sentences.sentence import keep_longest_spans
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 
 
@@ -111,4 +111,4 @@ def test_the_longest_of_overlapping_spans_counts(tmp_path):
     ],
 )
 def test_hub_addresses_are_parsed(address, split, expected):
-    assert records.parse_hub_address(address, split) == expected
+    assert hub.parse_hub_address(address, split) == expected

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data.sources import tag_schemes
-from jaxft.data.sources.sentence import Sentence
+from jaxft.data.sources.tagged_sentences import tag_schemes
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from jaxft.data.demo import ner, pos, requests
-from jaxft.data.sources import conll, files, records
-from jaxft.data.sources.sentence import Sentence
-from jaxft.data.sources.spans import (
+from jaxft.data.sources import files
+from jaxft.data.sources.records import filters, record_values
+from jaxft.data.sources.tagged_sentences import conll
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.spans import (
     KEYS,
     parse_sentences,
     read_csv_sentences,
@@ -20,7 +22,7 @@ from jaxft.errors import UserError
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "parquet", "text", "hub")
 
-_FORMAT_BY_SUFFIX = records.FORMAT_BY_SUFFIX | {
+_FORMAT_BY_SUFFIX = record_values.FORMAT_BY_SUFFIX | {
     ".conll": "conll",
     ".conllu": "conll",
     ".tsv": "conll",
@@ -71,7 +73,7 @@ def read_sentences(
     if (paths := files.find_files(source)) is not None:
         settings = {"format": format, "word_column": word_column, "tag_column": tag_column, "tagged": tagged}
         return _read_all(paths, settings | {"split": split, "columns": columns, "overlaps": overlaps})
-    address, record_filter = records.split_filter(source) if isinstance(source, str) else (source, "")
+    address, record_filter = filters.split_filter(source) if isinstance(source, str) else (source, "")
     options = {"tagged": tagged, "columns": columns, "record_filter": record_filter, "overlaps": overlaps}
     if isinstance(source, str) and requests.is_requests_source(source):
         sentences = parse_sentences(requests.generate_records(address), **options)

@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data.sources.sentence import split_words, tag_words
-from jaxft.data.sources.tag_schemes import extract_entities
+from jaxft.data.sources.tagged_sentences.sentence import split_words, tag_words
+from jaxft.data.sources.tagged_sentences.tag_schemes import extract_entities
 from tests.data.sources.conftest import read_list
 
 

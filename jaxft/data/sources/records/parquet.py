@@ -1,0 +1,31 @@
+"""Reads records from Parquet files."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxft.data.sources.records.record_values import Record, first_line
+from jaxft.errors import UserError
+
+
+def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
+    """Returns the rows of a Parquet file, read in batches, and the features that `datasets` stored in it."""
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    if source == "-":
+        raise UserError("<stdin>: Parquet cannot be read from a pipe; name the file")
+    try:
+        file = pyarrow.parquet.ParquetFile(source)
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{source}: not a Parquet file that can be read ({first_line(error)})") from None
+
+    def rows() -> Iterator[Record]:
+        row = 0
+        for batch in file.iter_batches(batch_size=1024):
+            for record in batch.to_pylist():
+                row += 1
+                yield f"{source}, row {row}", f"{source}:{row}", record
+
+    return rows(), features

@@ -1,0 +1,49 @@
+"""Defines `Record`, and checks the values of records."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxft.errors import UserError
+
+# A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
+Record = tuple[str, str, dict]
+
+FORMAT_BY_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+
+
+def require_value(record: Mapping[str, Any], key: str, where: str, hint: str) -> Any:
+    """Returns the value under a key. If the record lacks the key, raises `UserError` with `hint` at its end."""
+    if key not in record:
+        raise UserError(f"{where}: no key {key!r} in {sorted(map(str, record))}; {hint}")
+    return record[key]
+
+
+def check_string(value: Any, where: str, key: str, index: int | None = None) -> None:
+    """Raises `UserError` for a value that is not text. `where`, `key` and an item's `index` name its place."""
+    place = f"{where}, key {key!r}" + ("" if index is None else f", item {index}")
+    if not isinstance(value, str):
+        raise UserError(f"{place}: a {json_type_name(value)} where a string was expected")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{place}: half a surrogate pair at character {error.start}, which is no text; remove it"
+            ) from None
+
+
+def json_type_name(value: Any) -> str:
+    """Returns the JSON name of a value's type, for messages."""
+    kinds = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
+    return kinds.get(type(value), "object" if isinstance(value, dict) else type(value).__name__)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,1 @@
+"""Reads sentences with tags: CoNLL columns, tokens and tags, text and character spans."""
