@@ -15,7 +15,7 @@ from jaxft.cli.flags import add_process_flags
 from jaxft.cli.several_processes import as_process
 from jaxft.errors import EXIT_INTERRUPTED, UserError
 from jaxft.parallel import processes
-from jaxft.training.identity import installed_versions
+from jaxft.training.run_folder.identity import installed_versions
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 

@@ -23,9 +23,9 @@ from jaxft.parallel.mesh import describe_local_devices
 from jaxft.tasks.base import Split
 from jaxft.tasks.registry import task_class
 from jaxft.training.evaluation import write_evaluation
+from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
 from jaxft.training.splits import read_splits
-from jaxft.training.workdir import open_run
 
 
 def main(argv: list[str] | None = None) -> None:

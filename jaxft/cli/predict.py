@@ -20,7 +20,7 @@ from jaxft.tasks.multi_task.answers import MultiTaskOutput
 from jaxft.tasks.question_answering.answers import QuestionAnsweringOutput
 from jaxft.tasks.sequence_classification.answers import SequenceClassificationOutput
 from jaxft.tasks.token_classification.answers import TokenClassificationOutput
-from jaxft.training.workdir import Run, open_run
+from jaxft.training.run_folder.workdir import Run, open_run
 
 FORMATS = ("auto", "conll", "jsonl", "csv", "tsv", "squad", "text")
 # A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.

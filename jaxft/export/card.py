@@ -14,7 +14,7 @@ from jaxft.tasks.multi_task import card as multi_task_card
 from jaxft.tasks.question_answering import card as question_answering_card
 from jaxft.tasks.sequence_classification import card as sequence_classification_card
 from jaxft.tasks.token_classification import card as token_classification_card
-from jaxft.training.workdir import Run
+from jaxft.training.run_folder.workdir import Run
 
 # The module that writes the task's own sections of a card, by task.
 TASK_CARDS = {

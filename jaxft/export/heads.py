@@ -19,7 +19,7 @@ from jaxft.tasks.sequence_classification.task import has_transformers_class, res
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.data import forms_entities
 from jaxft.training import step
-from jaxft.training.workdir import Run
+from jaxft.training.run_folder.workdir import Run
 
 # The file that is copied into the export. It runs only there.
 LOADER = Path(__file__).parent / "heads_loader.py"

@@ -16,7 +16,7 @@ from jaxft.io import write_json
 from jaxft.models.bert import config as bert_config
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.registry import family_of
-from jaxft.training.workdir import Run, open_run
+from jaxft.training.run_folder.workdir import Run, open_run
 
 
 def export_run(run_folder: Path, output: Path, *, verify: bool = False) -> None:

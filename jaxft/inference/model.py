@@ -18,11 +18,11 @@ from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
 from jaxft.parallel.mesh import AXES, local_rows
 from jaxft.tasks.base import Task
 from jaxft.tasks.registry import task_class
-from jaxft.training.best import load_best
 from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import Network, make_network
+from jaxft.training.run_folder.best import load_best
+from jaxft.training.run_folder.workdir import Run
 from jaxft.training.setup import compile_eval
-from jaxft.training.workdir import Run
 
 Log = Callable[[str], None]
 

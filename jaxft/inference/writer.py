@@ -34,7 +34,7 @@ from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
 from jaxft.tasks.causal_lm.task import LanguageModel
 from jaxft.training import step
-from jaxft.training.workdir import open_run
+from jaxft.training.run_folder.workdir import open_run
 
 ROWS = 8  # default number of prompts in a batch
 

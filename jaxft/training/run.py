@@ -35,19 +35,20 @@ from jaxft.parallel.mesh import (
 )
 from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer
-from jaxft.training.best import BestTracker, choose_selection_metric, load_best, make_best_meta
-from jaxft.training.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.evaluation import evaluate, write_evaluation
-from jaxft.training.identity import (
+from jaxft.training.log.instruments import Clock, CompileCounter, Profile, peak_rss_bytes
+from jaxft.training.log.run_log import RunLog
+from jaxft.training.log.train_log import TrainLog
+from jaxft.training.network import Network, initial_parameters, make_network
+from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best, make_best_meta
+from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
+from jaxft.training.run_folder.identity import (
     check_identity,
     describe_changed_versions,
     installed_versions,
     make_identity,
 )
-from jaxft.training.log.instruments import Clock, CompileCounter, Profile, peak_rss_bytes
-from jaxft.training.log.run_log import RunLog
-from jaxft.training.log.train_log import TrainLog
-from jaxft.training.network import Network, initial_parameters, make_network
+from jaxft.training.run_folder.workdir import claim, save_batch, save_model_files, save_tuned
 from jaxft.training.setup import (
     compile_eval,
     make_train_loader,
@@ -58,7 +59,6 @@ from jaxft.training.setup import (
 )
 from jaxft.training.splits import collect_labels, encode_splits, join_examples, read_run_splits
 from jaxft.training.step import TrainState
-from jaxft.training.workdir import claim, save_batch, save_model_files, save_tuned
 
 QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
 

@@ -28,10 +28,10 @@ from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
 from jaxft.training.network import WORD_EMBEDDING, initial_parameters, make_network
 from jaxft.training.run import train
+from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import open_base_model
 from jaxft.training.splits import read_splits
-from jaxft.training.workdir import open_run
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 SHAPES = {"ann": "round", "bob": "square", "cleo": "flat", "dan": "long", "eve": "bent", "fay": "thin"}

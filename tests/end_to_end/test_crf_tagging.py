@@ -23,8 +23,8 @@ from jaxft.inference.model import make_run_task
 from jaxft.layers.heads.crf import Chain
 from jaxft.tasks.base import Split
 from jaxft.training.run import train
+from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
-from jaxft.training.workdir import open_run
 from tests.conftest import REPOSITORY, write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 

@@ -14,8 +14,8 @@ from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.export import writer
 from jaxft.training.run import train
+from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
-from jaxft.training.workdir import open_run
 
 
 @pytest.fixture(scope="module")

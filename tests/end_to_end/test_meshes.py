@@ -218,7 +218,7 @@ import sys
 import jax
 
 from jaxft.config.settings import replace
-from jaxft.training import checkpoint
+from jaxft.training.run_folder import checkpoint
 from jaxft.training.settings import load_settings
 from jaxft.parallel import heartbeat
 from jaxft.training import run as training

@@ -24,7 +24,7 @@ from jaxft.inference import model as inference
 from jaxft.tasks.token_classification.answers import list_labelled_spans
 from jaxft.tasks.token_classification.task import Prediction
 from jaxft.training.log.instruments import CompileCounter
-from jaxft.training.workdir import open_run
+from jaxft.training.run_folder.workdir import open_run
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from jaxft.errors import UserError
 from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
 from jaxft.training.run import train
+from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
-from jaxft.training.workdir import open_run
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
 FILLERS = "a b c d e f g h i j".split()

@@ -67,7 +67,7 @@ DRIVER = """
 import ctypes, os, signal, sys
 from jaxft.training import evaluation
 from jaxft.cli import train
-from jaxft.training.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.data.batching.loader import Loader
 from jaxft.training.log.run_log import RunLog
 from jaxft.tasks.token_classification.task import TokenClassification

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from jaxft.cli import train
 from jaxft.parallel import mesh
-from jaxft.training import workdir
+from jaxft.training.run_folder import workdir
 from jaxft.data.encoding import sentences
 from jaxft.data.batching.loader import Loader
 

@@ -76,7 +76,7 @@ from jaxft.cli.flags import add_process_flags
 from jaxft.cli.several_processes import as_process
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
-from jaxft.training.identity import installed_versions
+from jaxft.training.run_folder.identity import installed_versions
 
 parser = argparse.ArgumentParser()
 add_process_flags(parser)

@@ -7,11 +7,11 @@ import pytest
 
 from jaxft.config.settings import replace
 from jaxft.errors import UserError
-from jaxft.training.best import load_best
-from jaxft.training.checkpoint import RunCheckpoints
-from jaxft.training.identity import FREE, MOVABLE, check_identity, settings_without
+from jaxft.training.run_folder.best import load_best
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.identity import FREE, MOVABLE, check_identity, settings_without
+from jaxft.training.run_folder.workdir import claim, open_run
 from jaxft.training.settings import settings_from_config
-from jaxft.training.workdir import claim, open_run
 
 
 def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):

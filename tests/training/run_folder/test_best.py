@@ -4,7 +4,7 @@ import pytest
 
 from jaxft.config.settings import replace
 from jaxft.errors import UserError
-from jaxft.training.best import choose_selection_metric, is_better
+from jaxft.training.run_folder.best import choose_selection_metric, is_better
 from jaxft.training.settings import settings_from_config
 
 

@@ -10,8 +10,8 @@ import jax
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Task
-from jaxft.training.checkpoint import RunCheckpoints
-from jaxft.training.identity import refuse_earlier_run
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.identity import refuse_earlier_run
 
 # Endings of metrics that exist for each label.
 OF_LABELS = ("precision", "recall", "f1", "support", "threshold")

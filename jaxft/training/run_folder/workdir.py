@@ -20,7 +20,7 @@ from jaxft.io import read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes
 from jaxft.tasks.run_facts import RunFacts
-from jaxft.training.identity import (
+from jaxft.training.run_folder.identity import (
     FREE,
     MOVABLE,
     installed_versions,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.training import checkpoint
-from jaxft.training.checkpoint import RunCheckpoints, digest_tree
+from jaxft.training.run_folder import checkpoint
+from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
 
 
 def tree(step: int, size: int = 2000) -> dict:
