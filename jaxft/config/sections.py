@@ -284,6 +284,16 @@ class Log:
     every_steps: int = setting(20, "steps between log lines", check=at_least(1), hf="logging_steps")
     tensorboard: bool = setting(True, "writes TensorBoard events", hf="report_to")
     wandb: bool = setting(False, "logs to Weights & Biases, if wandb is installed", hf="report_to")
+    wandb_project: str | None = setting(
+        None, "project on Weights & Biases; unset: as `WANDB_PROJECT` says", hf="project"
+    )
+    wandb_group: str | None = setting(
+        None, "group of runs that belong together, such as those that differ in the seed alone"
+    )
+    wandb_name: str | None = setting(
+        None, "name of the run; unset: the last two folders of `--workdir`", hf="run_name"
+    )
+    wandb_tags: tuple = setting((), "tags of the run", check=texts("words, ('ner',)"), example="('ner',)")
 
 
 @dataclasses.dataclass(frozen=True)

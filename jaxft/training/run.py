@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.config.sections import Settings
-from jaxft.config.settings import replace, to_dict
+from jaxft.config.settings import replace
 from jaxft.data.batching.batch import Batch
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.prefetch import prefetch
@@ -85,13 +85,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     compiles = CompileCounter()
     stop_asked = heartbeat.on_sigterm()
     claim(workdir, config)
-    run_log = RunLog(
-        workdir,
-        tensorboard=config.log.tensorboard,
-        wandb=config.log.wandb,
-        config=to_dict(config),
-        quiet=not processes.is_main_process(),
-    )
+    run_log = RunLog(workdir, config, quiet=not processes.is_main_process())
     log = run_log.log
     if processes.count() > 1 and config.data.cache_dir is None:  # in the folder that all processes share
         config = replace(config, {"data.cache_dir": str(workdir / "cache")})
@@ -219,7 +213,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     )
 
     # ---------------------------------------------------------------- the loop
-    run_log.start(step, total)
+    run_log.start(step, total, selection_metric)
     clock = Clock()
     compiled_before = compiles.count
     batches = prefetch(loader, step, total)

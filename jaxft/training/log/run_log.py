@@ -1,13 +1,22 @@
 """Prints the lines of a run and reports its numbers: metrics.jsonl, TensorBoard, W&B, a progress bar."""
 
 import json
+import os
+import secrets
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxft.config.sections import Settings
+from jaxft.config.settings import flatten, to_dict
 from jaxft.errors import UserError
 from jaxft.io import write_atomically
+from jaxft.training.log.tags import tag_of
+
+# Settings that TensorBoard does not list among the hyperparameters: they do not change the result.
+NO_HYPERPARAMETERS = ("log.", "checkpoint.", "mesh.", "data.cache_dir")
 
 
 class RunLog:
@@ -17,22 +26,19 @@ class RunLog:
 
     Args:
       workdir: the run's folder.
-      tensorboard: whether to write TensorBoard events.
-      wandb: whether to log to Weights & Biases.
-      config: the run's settings, for W&B.
+      config: the run's settings. `config.log` says which writers there are.
       quiet: whether to print and write nothing, because another process does.
 
     Attributes:
       console: prints the reports of evaluations.
 
     Raises:
-      UserError: `wandb` is True, but wandb is not installed.
+      UserError: `config.log.wandb` is True, but wandb is not installed.
     """
 
-    def __init__(self, workdir: Path, *, tensorboard: bool, wandb: bool, config: dict, quiet: bool = False):
-        self.workdir, self._quiet = workdir, quiet
-        self._uses_tensorboard, self._config = tensorboard, config
-        self._wandb_module = _import_wandb() if wandb and not quiet else None
+    def __init__(self, workdir: Path, config: Settings, *, quiet: bool = False):
+        self.workdir, self._config, self._quiet = workdir, config, quiet
+        self._wandb_module = _import_wandb() if config.log.wandb and not quiet else None
         self._tensorboard = self._wandb = self._progress = self._task = None
         self.console = Console(soft_wrap=True, highlight=False, quiet=quiet)
 
@@ -45,10 +51,15 @@ class RunLog:
         else:
             print(line, flush=True)
 
-    def start(self, step: int, total: int) -> None:
-        """Opens the writers and the progress bar at `step` of `total`.
+    def start(self, step: int, total: int, selection_metric: str) -> None:
+        """Opens the writers and the progress bar.
 
-        If a run resumes from `step`, later lines of `metrics.jsonl` are dropped, because they will be written again.
+        If a run resumes, later lines of `metrics.jsonl` are dropped, because they will be written again.
+
+        Args:
+          step: the step from which the run starts or resumes.
+          total: the steps of the run.
+          selection_metric: the metric of dev by which TensorBoard compares the hyperparameters of runs.
         """
         if self._quiet:
             return
@@ -56,17 +67,19 @@ class RunLog:
         if path.exists():
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
             write_atomically(path, "".join(line + "\n" for line in kept))
-        if self._uses_tensorboard:
-            from tensorboardX import SummaryWriter  # slow to import
+        if self._config.log.tensorboard:
+            from tensorboardX import SummaryWriter, summary  # slow to import
 
             # Its thread dies if the disk is full. A full queue would then wait for ever.
             self._tensorboard = SummaryWriter(
                 str(self.workdir / "tensorboard"), purge_step=step + 1, max_queue=10_000, flush_secs=3600
             )
+            # In the file of the curves, so that the run is listed once, with the newest value of the metric.
+            metrics = {tag_of("dev", selection_metric): 0.0, tag_of("dev", "loss"): 0.0}
+            for record in summary.hparams(_hyperparameters(self._config), metrics):
+                self._tensorboard.file_writer.add_summary(record)
         if self._wandb_module:
-            self._wandb = self._wandb_module.init(
-                dir=str(self.workdir), config=self._config, id=_run_id(self.workdir), resume="allow"
-            )
+            self._wandb = self._wandb_module.init(**_wandb_options(self.workdir, self._config))
         if self.console.is_terminal:
             columns = [
                 TextColumn("{task.description}"),
@@ -95,13 +108,13 @@ class RunLog:
         if self._tensorboard:
             try:
                 for name, value in values.items():
-                    self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+                    self._tensorboard.add_scalar(tag_of(kind, name), value, step)
                 self._tensorboard.flush()
             except OSError as error:
                 self.log(f"warning: TensorBoard events end before step {step}, the run goes on: {error}")
                 self._tensorboard = None
         if self._wandb:
-            self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+            self._wandb.log({tag_of(kind, name): value for name, value in values.items()}, step=step)
 
     def close(self) -> None:
         """Closes the progress bar and the writers."""
@@ -133,6 +146,38 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def _run_id(workdir: Path) -> str:
-    """Returns the W&B id of the run, which is the same when it resumes."""
-    return workdir.resolve().name.replace("/", "-")
+def _hyperparameters(config: Settings) -> dict[str, Any]:
+    """Returns the settings that may change the result, by key; tuples as text."""
+    return {
+        key: str(value) if isinstance(value, tuple) else value
+        for key, value in flatten(config).items()
+        if not key.startswith(NO_HYPERPARAMETERS) and value not in (None, ())
+    }
+
+
+def _wandb_options(workdir: Path, config: Settings) -> dict[str, Any]:
+    """Returns the arguments of `wandb.init`. W&B's environment variables name what the settings leave unset."""
+    log = config.log
+    folders = workdir.resolve().parts[-2:]
+    default_name = None if os.environ.get("WANDB_NAME") else "/".join(folders)
+    options = {
+        "project": log.wandb_project,
+        "group": log.wandb_group,
+        "name": log.wandb_name or default_name,
+        "tags": list(log.wandb_tags) or None,
+    }
+    return {
+        "dir": str(workdir),
+        "config": to_dict(config),
+        "id": _wandb_id(workdir),
+        "resume": "allow",
+        **{name: value for name, value in options.items() if value is not None},
+    }
+
+
+def _wandb_id(workdir: Path) -> str:
+    """Returns the W&B id of the run: drawn when the run first starts, and kept in its folder for when it resumes."""
+    path = workdir / "wandb_id"
+    if not path.exists():
+        write_atomically(path, secrets.token_hex(8))
+    return path.read_text(encoding="utf-8").strip()

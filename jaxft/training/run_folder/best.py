@@ -10,11 +10,9 @@ import jax
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Task
+from jaxft.training.log.tags import is_of_label
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.training.run_folder.identity import refuse_earlier_run
-
-# Endings of metrics that exist for each label.
-OF_LABELS = ("precision", "recall", "f1", "support", "threshold")
 
 # Endings of metrics for which a smaller value is better.
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
@@ -51,8 +49,7 @@ def is_better(metric: str, value: float, best: float | None) -> bool:
 
 def _is_minimised(metric: str) -> bool:
     """Returns whether a smaller value is better. "f1/loss" is the F1 of a label, "topic/loss" the loss of a task."""
-    *prefixes, last = metric.strip().split("/")
-    return last.endswith(MINIMISED) and not (prefixes and prefixes[-1].endswith(OF_LABELS))
+    return metric.strip().endswith(MINIMISED) and not is_of_label(metric)
 
 
 class BestTracker:
