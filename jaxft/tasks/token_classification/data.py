@@ -7,6 +7,7 @@ from jaxft.data.sources.dev_split import find_sentence_overlap
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.token_classification.settings import Data, Settings
@@ -31,7 +32,8 @@ def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[
             word_column=data.word_column,
             tag_column=data.tag_column,
             columns=dict(data.columns),
-            overlaps=data.overlaps,
+            rules=SpanRules(data.offsets, data.span_end, data.overlaps),
+            log=log,
         )
     )
     converted, conversion = tag_schemes.convert_sentences_to_iob2(

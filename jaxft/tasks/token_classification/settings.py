@@ -24,6 +24,16 @@ class Data(RecordData):
 
     word_column: int = setting(0, "CoNLL column of the words; negative numbers count from the end")
     tag_column: int = setting(-1, "CoNLL column of the tags; negative numbers count from the end")
+    offsets: str = setting(
+        "auto",
+        "what offsets of spans count; `auto`: characters, unless another fits the data better, which is an error",
+        choices=("auto", "characters", "utf16", "bytes"),
+    )
+    span_end: str = setting(
+        "auto",
+        "the end of spans; `auto`: exclusive, unless inclusive fits the data better, which is an error",
+        choices=("auto", "exclusive", "inclusive"),
+    )
     overlaps: str = setting(
         "error",
         "spans of characters that overlap: an error, or the longest counts",

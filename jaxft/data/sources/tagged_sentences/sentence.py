@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxft.errors import UserError
+Span = tuple[int, int, str]  # (start, end, label), in characters, end exclusive
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ def split_words(text: str) -> list[tuple[int, int]]:
     return words
 
 
-def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Drops each span `(start, end, label)` that overlaps a longer span, or an earlier span of the same length.
+def keep_longest_spans(spans: Sequence[Span]) -> list[Span]:
+    """Drops each span that overlaps a longer span, or an earlier span of the same length.
 
     Returns the other spans, the longest first.
     """
-    kept: list[tuple[int, int, str]] = []
+    kept: list[Span] = []
     for start, end, label in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
         if all(end <= kept_start or kept_end <= start for kept_start, kept_end, _ in kept):
             kept.append((start, end, label))
@@ -82,38 +82,22 @@ def keep_longest_spans(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int,
 
 
 def tag_words(
-    text: str, spans: Sequence[tuple[int, int, str]], where: str
+    words: Sequence[tuple[int, int]], spans: Sequence[Span]
 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """Splits text into words and tags them in IOB2 by character spans `(start, end, label)`, `end` exclusive.
+    """Tags words in IOB2 by spans.
 
     A span that begins or ends inside a word splits the word there, so that no span is lost.
 
+    Args:
+      words: the words of a text as `(start, end)` in characters.
+      spans: spans that do not overlap, each with at least one character of a word.
+
     Returns:
       (offsets of the words, tags of the words).
-
-    Raises:
-      UserError: a span is outside the text or has no word, or two spans overlap. The message begins with `where`.
     """
-    borders = set()
-    last = (0, 0, "")
-    for start, end, label in sorted(spans):
-        if not 0 <= start < end <= len(text):
-            raise UserError(
-                f"{where}: span {start}..{end} ({label}) does not lie in the text of {len(text)} characters; "
-                "`start` counts characters from 0 and `end` is exclusive"
-            )
-        if start < last[1]:
-            raise UserError(
-                f"{where}: spans {last[0]}..{last[1]} ({last[2]}) and {start}..{end} ({label}) overlap; "
-                "a character can have one label only, so remove one of them, or set config.data.overlaps='longest'"
-            )
-        if not text[start:end].strip():
-            raise UserError(f"{where}: span {start}..{end} ({label}) holds whitespace only; remove it")
-        last = (start, end, label)
-        borders |= {start, end}
-
+    borders = {border for start, end, _ in spans for border in (start, end)}
     offsets = []
-    for start, end in split_words(text):
+    for start, end in words:
         cuts = [start, *(cut for cut in range(start + 1, end) if cut in borders), end]
         offsets += zip(cuts[:-1], cuts[1:], strict=True)
 

@@ -1,7 +1,7 @@
 """Reads sentences for tagging from any source: files, stdin, the hub and generated corpora."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxft.data.sources import files
 from jaxft.data.sources.records import filters, record_values
 from jaxft.data.sources.tagged_sentences import conll
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
 from jaxft.data.sources.tagged_sentences.spans import (
     KEYS,
     parse_sentences,
@@ -42,7 +43,8 @@ def read_sentences(
     tagged: bool = True,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
-    overlaps: str = "error",
+    rules: SpanRules = SpanRules(),
+    log: Callable[[str], None] = print,
 ) -> Iterator[Sentence]:
     """Streams the sentences of a source, in its order and in constant memory.
 
@@ -58,7 +60,8 @@ def read_sentences(
         without words, so that predictions stay aligned with the input.
       split: the split of a `demo:` or `hub:` source whose address does not name one.
       columns: role -> key of the data, if it differs from `tokens`, `tags` (or `ner_tags`), `text` or `spans`.
-      overlaps: the treatment of overlapping character spans: "error" raises, "longest" keeps the longest.
+      rules: how character spans are written.
+      log: prints a line about doubtful data.
 
     Raises:
       UserError: the source does not exist (raised at once), or its data is invalid or has no sentence (raised while
@@ -72,9 +75,15 @@ def read_sentences(
 
     if (paths := files.find_files(source)) is not None:
         settings = {"format": format, "word_column": word_column, "tag_column": tag_column, "tagged": tagged}
-        return _read_all(paths, settings | {"split": split, "columns": columns, "overlaps": overlaps})
+        return _read_all(paths, settings | {"split": split, "columns": columns, "rules": rules, "log": log})
     address, record_filter = filters.split_filter(source) if isinstance(source, str) else (source, "")
-    options = {"tagged": tagged, "columns": columns, "record_filter": record_filter, "overlaps": overlaps}
+    options = {
+        "tagged": tagged,
+        "columns": columns,
+        "record_filter": record_filter,
+        "rules": rules,
+        "log": log,
+    }
     if isinstance(source, str) and requests.is_requests_source(source):
         sentences = parse_sentences(requests.generate_records(address), **options)
         return files.require_examples(sentences, source, "sentence")

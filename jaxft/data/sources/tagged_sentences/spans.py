@@ -2,16 +2,22 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources import files
 from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values, tables
-from jaxft.data.sources.tagged_sentences.sentence import Sentence, keep_longest_spans, split_words, tag_words
+from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words, tag_words
+from jaxft.data.sources.tagged_sentences.span_offsets import SpanReader, SpanRules, WrittenSpan
 from jaxft.errors import UserError
 
 # Role of a record's value -> its usual keys, in the order in which they are tried.
-KEYS = {"tokens": ("tokens",), "tags": ("tags", "ner_tags"), "text": ("text",), "spans": ("spans",)}
+KEYS = {
+    "tokens": ("tokens",),
+    "tags": ("tags", "ner_tags"),
+    "text": ("text",),
+    "spans": ("spans", "entities"),
+}
 
 
 def read_jsonl_sentences(source: str | files.Stream, **options: Any) -> Iterator[Sentence]:
@@ -75,7 +81,8 @@ def parse_sentences(
     columns: Mapping[str, str],
     tag_names: list[str] | None = None,
     record_filter: str = "",
-    overlaps: str = "error",
+    rules: SpanRules = SpanRules(),
+    log: Callable[[str], None] = print,
 ) -> Iterator[Sentence]:
     """Parses records into sentences. Each sentence is its own document.
 
@@ -87,17 +94,20 @@ def parse_sentences(
       columns: role -> key of records, if it differs from `KEYS`.
       tag_names: the names of integer tags.
       record_filter: see `filters.filter_records`.
-      overlaps: the treatment of overlapping character spans: "error" raises, "longest" keeps the longest.
+      rules: how character spans are written.
+      log: prints a line about spans that do not fit the words of their texts, after the last sentence.
 
     Raises:
-      UserError: a record is invalid; the message has its place and key.
+      UserError: a record is invalid; the message has its place and key. Or the spans of many records are.
     """
     document = 0
+    span_reader = SpanReader(rules)
     for row in filters.filter_records(rows, record_filter):
-        sentence = _parse_sentence(row, document, tagged, columns, tag_names, overlaps)
+        sentence = _parse_sentence(row, document, tagged, columns, tag_names, span_reader)
         if sentence.words or not tagged:
             yield sentence
             document += 1
+    span_reader.finish(log)
 
 
 def _parse_sentence(
@@ -106,13 +116,14 @@ def _parse_sentence(
     tagged: bool,
     columns: Mapping[str, str],
     tag_names: list[str] | None,
-    overlaps: str,
+    span_reader: SpanReader,
 ) -> Sentence:
     where, origin, record = row
-    keys = {}
-    for role, usual_keys in KEYS.items():
-        candidates = [columns[role]] if role in columns else usual_keys
-        keys[role] = next((key for key in candidates if record.get(key) is not None), None)
+    key_candidates = {role: [columns[role]] if role in columns else usual for role, usual in KEYS.items()}
+    keys = {
+        role: next((key for key in candidates if record.get(key) is not None), None)
+        for role, candidates in key_candidates.items()
+    }
 
     # If a record has tokens and text, its tags belong to the tokens. Spans count only if there are no tags.
     if keys["tokens"] and (not tagged or keys["tags"] or not keys["spans"]):
@@ -133,16 +144,14 @@ def _parse_sentence(
         raise UserError(_describe_missing(record, where, "tokens (or text)", columns))
     text = record[keys["text"]]
     record_values.check_string(text, where, keys["text"])
-    if not tagged:
-        offsets, tags = split_words(text), None
-    elif keys["spans"]:
-        spans = _parse_spans(record[keys["spans"]], where, keys["spans"])
-        if overlaps == "longest":
-            spans = keep_longest_spans(spans)
-        offsets, tags = tag_words(text, spans, where)
-    else:
-        raise UserError(_describe_missing(record, where, "spans", columns))
-    return Sentence([text[start:end] for start, end in offsets], tags, document, origin, text, offsets)
+    words, tags = split_words(text), None
+    if tagged:
+        key = keys["spans"] or next((key for key in key_candidates["spans"] if key in record), None)
+        if key is None:
+            raise UserError(_describe_missing(record, where, "spans", columns))
+        written = [] if record[key] is None else _parse_spans(record[key], where, key)
+        words, tags = tag_words(words, span_reader.read(text, words, written, where))
+    return Sentence([text[start:end] for start, end in words], tags, document, origin, text, words)
 
 
 def _describe_missing(record: dict, where: str, role: str, columns: Mapping[str, str]) -> str:
@@ -179,18 +188,26 @@ def _parse_tags(value: Any, where: str, key: str, tag_names: list[str] | None) -
     return [tag_names[item] for item in value]
 
 
-def _parse_spans(value: Any, where: str, key: str) -> list[tuple[int, int, str]]:
+def _parse_spans(value: Any, where: str, key: str) -> list[WrittenSpan]:
     if not isinstance(value, list):
         raise UserError(
             f"{where}, key {key!r}: a {record_values.json_type_name(value)} where a list of spans was expected"
         )
     spans = []
-    for index, span in enumerate(value):
-        fields = [span.get(field) for field in ("start", "end", "label")] if isinstance(span, dict) else []
-        if [type(field) for field in fields] != [int, int, str] or not fields[2]:
+    for index, item in enumerate(value):
+        fields, text = item, None
+        if isinstance(item, dict):
+            fields, text = [item.get(field) for field in ("start", "end", "label")], item.get("text")
+        is_span = isinstance(fields, list) and [type(field) for field in fields] == [int, int, str]
+        if not is_span or not fields[2].strip():
             raise UserError(
-                f"{where}, key {key!r}, item {index}: {json.dumps(span, default=str)[:80]} is not a span; "
-                'expected {"start": 0, "end": 5, "label": "PER"}'
+                f"{where}, key {key!r}, item {index}: {json.dumps(item, default=str)[:80]} is not a span; "
+                'expected {"start": 0, "end": 5, "label": "PER"} or [0, 5, "PER"]'
             )
-        spans.append(tuple(fields))
+        if fields[2] == "O":
+            raise UserError(
+                f"{where}, key {key!r}, item {index}: a span labelled 'O', which is the tag of words outside of "
+                "all spans; leave the span out, or give its label another name"
+            )
+        spans.append(WrittenSpan(*fields, text if isinstance(text, str) else None))
     return spans

@@ -9,6 +9,7 @@ from jaxft.data.sources.questions import read_questions
 from jaxft.data.sources.records import hub
 from jaxft.data.sources.tagged_sentences.sentence import keep_longest_spans
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
 from jaxft.errors import UserError
 
 
@@ -95,7 +96,7 @@ def test_the_longest_of_overlapping_spans_counts(tmp_path):
     path.write_text(json.dumps({"text": "from 5pm on", "spans": spans}) + "\n")
     with pytest.raises(UserError, match="overlap; .*or set config.data.overlaps='longest'"):
         list(read_sentences(str(path)))
-    [sentence] = read_sentences(str(path), overlaps="longest")
+    [sentence] = read_sentences(str(path), rules=SpanRules(overlaps="longest"))
     assert sentence.tags == ["B-X", "I-X", "O"]
 
 

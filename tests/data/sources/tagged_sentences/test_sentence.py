@@ -51,7 +51,7 @@ def test_spans_cut_words_so_that_none_is_lost(write_source):
 def test_spans_come_back_from_tags(text, data):
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
     labels = [(a, b, "X") for a, b in itertools.pairwise(cuts) if text[a:b].strip()]
-    offsets, tags = tag_words(text, labels, "here")
+    offsets, tags = tag_words(split_words(text), labels)
     spans = [(offsets[first][0], offsets[last - 1][1]) for _, first, last in extract_entities(tags)]
 
     def strip(start, end):  # whitespace at the borders of a span is in no word
