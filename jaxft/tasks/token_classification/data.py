@@ -37,7 +37,7 @@ def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[
         )
     )
     converted, conversion = tag_schemes.convert_sentences_to_iob2(
-        sentences, None if data.scheme == "auto" else data.scheme
+        sentences, None if data.scheme == "auto" else data.scheme, data.entity_type
     )
     are_plain = conversion.scheme == tag_schemes.NO_SCHEME
     if are_plain:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxft.config import sections
-from jaxft.config.settings import refuse, setting
+from jaxft.config.settings import Check, refuse, setting
 from jaxft.errors import UserError
 from jaxft.tasks.settings import LabelLoss, RecordData
 
@@ -43,6 +43,11 @@ class Data(RecordData):
         "auto",
         "scheme of the tags in the files; `none`: plain labels, which form no entities",
         choices=("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),
+    )
+    entity_type: str = setting(
+        "ENT",
+        "type of the entities whose tags name none: B, I and O alone",
+        check=Check(lambda value: value.strip() == value != "", "a name"),
     )
     label_subwords: str = setting(
         "first",

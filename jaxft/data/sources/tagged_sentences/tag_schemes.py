@@ -1,10 +1,12 @@
 """Detects tagging schemes (IO, IOB1, IOB2, BIOES, BILOU or none) and converts tags to IOB2."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jaxft.data.sources.tagged_sentences import tag_syntax
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
@@ -12,6 +14,11 @@ from jaxft.errors import UserError
 SCHEMES = {"io": "", "iob1": "IB", "iob2": "BI", "bioes": "BIOES", "bilou": "BILOU"}
 NO_SCHEME = "none"  # for labels that form no entities, such as parts of speech; they are not converted
 _PREFIXES = frozenset("BIESLU")
+# Taken for granted where no tag has a prefix.
+_PLAIN_NOTES = {
+    "io": "each label but O is a type of entities; set config.data.scheme=none if they form no entities",
+    NO_SCHEME: "kept as they are, as parts of speech; set config.data.scheme if they are tags of entities",
+}
 
 
 def _split_tag(tag: str) -> tuple[str, str]:
@@ -54,7 +61,9 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
     return "io" if outside_count else NO_SCHEME
 
 
-def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> tuple[list[str], list[int]]:
+def convert_tags_to_iob2(
+    tags: Sequence[str], scheme: str, origin: str = "", rewritten: Mapping[str, str] | None = None
+) -> tuple[list[str], list[int]]:
     """Converts one sentence's tags to valid IOB2.
 
     Tags that break their scheme are read as in conlleval: a tag begins an entity if it follows O or a tag of another
@@ -64,6 +73,7 @@ def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> 
       tags: the tags of a sentence.
       scheme: a key of `SCHEMES`.
       origin: the name of the sentence in messages.
+      rewritten: tag -> the tag as `B-TYPE`, for tags that are spelled differently; see `tag_syntax`.
 
     Returns:
       (IOB2 tags, indices of the tags that break the scheme).
@@ -78,7 +88,7 @@ def convert_tags_to_iob2(tags: Sequence[str], scheme: str, origin: str = "") -> 
     open_type = ""  # the type of the entity that the next tag may continue
     is_unclosed = False  # True if the next tag must continue it, in BIOES and BILOU
     for index, tag in enumerate(tags):
-        prefix, entity_type = _split_tag(tag)
+        prefix, entity_type = _split_tag(rewritten.get(tag, tag) if rewritten else tag)
         if prefix != "O":
             _check_tag(tag, prefix, scheme, index, origin)
         continues = prefix in ("I", end_prefix, "") and entity_type == open_type and entity_type != ""
@@ -125,11 +135,13 @@ class Conversion:
     words: int  # count
     invalid: int  # count of tags that broke the scheme
     places: list[str]  # descriptions of the first three such tags
+    note: str = ""  # how the source spells its tags, or what was taken for granted
 
     def __str__(self) -> str:
         """Returns the report as a line for the terminal."""
         line = f"{self.sentences} sentences, {self.words} words, "
         line += "labels of no scheme" if self.scheme == NO_SCHEME else f"tags in {self.scheme.upper()}"
+        line += f" ({self.note})" if self.note else ""
         if self.invalid:
             more = ", ..." if self.invalid > len(self.places) else ""
             line += f", {self.invalid} invalid places, repaired: {'; '.join(self.places)}{more}"
@@ -137,37 +149,64 @@ class Conversion:
 
 
 def convert_sentences_to_iob2(
-    sentences: Iterable[Sentence], scheme: str | None = None
+    sentences: Iterable[Sentence],
+    scheme: str | None = None,
+    entity_type: str = tag_syntax.DEFAULT_ENTITY_TYPE,
 ) -> tuple[list[Sentence], Conversion]:
-    """Converts the tags of sentences to IOB2. Labels of `NO_SCHEME` are not changed.
+    """Converts the tags of sentences to IOB2, however the source spells them. Labels of `NO_SCHEME` are not changed.
 
     Args:
       sentences: sentences with tags.
       scheme: a key of `SCHEMES` or `NO_SCHEME`; None detects it.
+      entity_type: the type of entities whose tags name none, such as B and I.
 
     Returns:
       (sentences with their new tags, report).
 
     Raises:
-      UserError: a tag does not exist in the scheme.
+      UserError: a tag does not exist in the scheme, or the scheme cannot be detected for certain.
     """
     sentences = list(sentences)
-    if scheme is None:
-        scheme = detect_scheme(sentence.tags for sentence in sentences)
+    scheme, syntax, note = _recognize(sentences, scheme, entity_type)
     converted, word_count, invalid_count, places = [], 0, 0, []
     for sentence in sentences:
         if scheme == NO_SCHEME:
             _check_labels(sentence)
             tags, invalid = list(sentence.tags), []
         else:
-            tags, invalid = convert_tags_to_iob2(sentence.tags, scheme, sentence.origin)
+            tags, invalid = convert_tags_to_iob2(sentence.tags, scheme, sentence.origin, syntax.rewritten)
         converted.append(replace(sentence, tags=tags))
         word_count += len(tags)
         invalid_count += len(invalid)
         for index in invalid[: 3 - len(places)]:
             word = sentence.words[index]
             places.append(f"{sentence.tags[index]!r} at word {index + 1} ({word!r}) of {sentence.origin}")
-    return converted, Conversion(scheme, len(sentences), word_count, invalid_count, places)
+    return converted, Conversion(scheme, len(sentences), word_count, invalid_count, places, note)
+
+
+def _recognize(
+    sentences: Sequence[Sentence], scheme: str | None, entity_type: str
+) -> tuple[str, tag_syntax.TagSyntax, str]:
+    """Returns the scheme, the spelling of tags, and a note on both for the log."""
+    if scheme == NO_SCHEME:
+        return scheme, tag_syntax.TagSyntax(), ""
+    counts = Counter(tag for sentence in sentences for tag in sentence.tags)
+    if scheme == "io":  # tags are types, whatever they look like
+        return scheme, tag_syntax.TagSyntax({"o": "O"} if "O" not in counts else {}), ""
+    syntax = tag_syntax.recognize_syntax(counts, entity_type, has_letters=scheme is not None)
+    if scheme is not None:
+        return scheme, syntax, syntax.description
+    rewritten = syntax.rewritten
+    scheme = detect_scheme([rewritten.get(tag, tag) for tag in sentence.tags] for sentence in sentences)
+    notes = [syntax.description] if syntax.description else []
+    if scheme in ("io", NO_SCHEME):
+        usual_counts = Counter()
+        for tag, count in counts.items():
+            usual_counts[rewritten.get(tag, tag)] += count
+        source = sentences[0].origin.rpartition(":")[0]
+        tag_syntax.check_plain_labels(usual_counts, scheme, source)
+        notes.append(_PLAIN_NOTES[scheme])
+    return scheme, syntax, ", ".join(notes)
 
 
 def _check_labels(sentence: Sentence) -> None:
