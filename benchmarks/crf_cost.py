@@ -21,7 +21,7 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.layers.heads import crf
 from jaxft.losses import cross_entropy
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
@@ -65,7 +65,7 @@ def measure_steps(rows: int, length: int, turns: int) -> None:
         windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
         loader = make_loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = place_batch(loader.batch(0).arrays, mesh)
-        net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), mesh)
+        net = make_network(task, *resolve_model(settings, checkpoint.hf_config), mesh)
         trainer = make_trainer(net, settings, total=STEPS, warmup=0)
         loader, _ = prune_outputs(net, loader, {0: windows}, steps=STEPS, microbatches=1)
         compiled_step = trainer.compile(loader.shapes[0])

@@ -92,12 +92,12 @@ def jaxft_side(flags, folder: Path):
     from jaxft.hub.tensors import open_tensors
     from jaxft.hub.weights import load_weights
     from jaxft.layers import parameter_paths
-    from jaxft.models.gpt2 import config as gpt2_config
     from jaxft.models.gpt2 import weights as gpt2_weights
+    from jaxft.models.gpt2.config import GPT2Config
     from jaxft.models.gpt2.network import GPT2
 
-    sizes = gpt2_config.read_sizes(read_config(folder))
-    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    config = GPT2Config.from_hf(read_config(folder))
+    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(config, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract)
     generator = Generator(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, eos=None)

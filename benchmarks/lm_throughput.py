@@ -200,14 +200,15 @@ def memory() -> None:
     from jaxft.layers.inputs import Inputs
     from jaxft.losses import chunked as chunked_loss
     from jaxft.losses import cross_entropy
-    from jaxft.models.gpt2 import config as gpt2_config
+    from jaxft.models.gpt2.config import GPT2Config
     from jaxft.models.gpt2.network import GPT2
+    from jaxft.models.runtime import Runtime
 
-    sizes = gpt2_config.read_sizes({"model_type": "gpt2"}) | {"remat": "full"}
-    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    config, runtime = GPT2Config(), Runtime(remat="full")
+    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(config, runtime, rngs=nnx.Rngs(0)))))
     ids = jax.ShapeDtypeStruct((8, 1024), jnp.int32)
     labels, weights = jax.ShapeDtypeStruct((8192,), jnp.int32), jax.ShapeDtypeStruct((8192,), jnp.float32)
-    hidden, table = (jax.ShapeDtypeStruct((n, sizes["hidden_size"]), jnp.float32) for n in (8192, VOCABULARY))
+    hidden, table = (jax.ShapeDtypeStruct((n, config.hidden_size), jnp.float32) for n in (8192, VOCABULARY))
 
     def unchunked(hidden, table, labels, weights):
         return cross_entropy.cross_entropy(hidden @ table.T, labels, weights)[0]

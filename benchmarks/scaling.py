@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from jaxft.data.demo import ner
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import AXES
 from jaxft.tasks.registry import task_class
 from jaxft.tasks.token_classification.task import TokenClassification
@@ -61,7 +61,7 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES)
-    net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), mesh)
+    net = make_network(task, *resolve_model(settings, checkpoint.hf_config), mesh)
     state = make_trainer(net, settings, total=10, warmup=0).abstract
 
     def shard_bytes(tree) -> int:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxft.data.batching.choice import make_loader
-from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
+from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
@@ -41,7 +41,7 @@ class Steps:
         task = task_type(labels, head_dropout=rate, config=settings)
         windows = task.encode(examples, checkpoint.tokenizer, settings)
         self._mesh = make_mesh(settings)
-        net = make_network(task, resolve_sizes(settings, checkpoint.hf_config), self._mesh)
+        net = make_network(task, *resolve_model(settings, checkpoint.hf_config), self._mesh)
         trainer = make_trainer(net, settings, total=1000, warmup=0)
         rows, length = settings.batch.rows, settings.data.max_length
         loader = make_loader(

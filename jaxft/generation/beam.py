@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxft.generation.options import GenerationOptions
 from jaxft.generation.sampling import penalize_scores
 from jaxft.models.gpt2 import cached_decoder
-from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
+from jaxft.models.gpt2.cached_decoder import Cache, DecoderWeights
+from jaxft.models.gpt2.config import GPT2Config
 
 NEVER = -1e9  # lower than the score of any text; sums with it stay finite
 
@@ -37,14 +38,14 @@ def _take(array: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(array, index.reshape(*index.shape, *(1,) * (array.ndim - 2)), axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("sizes", "options", "capacity", "eos"))
+@functools.partial(jax.jit, static_argnames=("config", "options", "capacity", "eos"))
 def beam_search(
     weights: DecoderWeights,
     ids: jax.Array,
     start: jax.Array,
     limit: jax.Array,
     *,
-    sizes: DecoderSizes,
+    config: GPT2Config,
     options: GenerationOptions,
     capacity: int,
     eos: int,
@@ -56,7 +57,7 @@ def beam_search(
       ids: int32 `[B, P]`, prompts that end with the last column.
       start: int32 `[B]`, the column of each prompt's first token; P for rows that only fill up the batch.
       limit: int32 scalar, the maximum number of new tokens; at most `capacity` - P.
-      sizes: the sizes of the network.
+      config: the shape of the network.
       options: how tokens are chosen.
       capacity: T, the number of columns.
       eos: the token that ends a text; -1 for none.
@@ -66,7 +67,7 @@ def beam_search(
       end token; float32 `[B, K]`.
     """
     (rows, length), width = ids.shape, options.beams
-    logits, cache = cached_decoder.prefill(weights, sizes, ids, start, capacity)
+    logits, cache = cached_decoder.prefill(weights, config, ids, start, capacity)
     repeat = functools.partial(jnp.repeat, repeats=width, axis=0)
     shape = (rows, width)
     beams = Beams(
@@ -90,7 +91,7 @@ def beam_search(
     def step(beams: Beams) -> Beams:
         last = jax.lax.dynamic_slice_in_dim(beams.tokens, beams.end - 1, 1, axis=2).reshape(-1)
         logits, cache = cached_decoder.decode_step(
-            weights, sizes, beams.cache, last, beams.start, beams.end - 1
+            weights, config, beams.cache, last, beams.start, beams.end - 1
         )
         return _extend(beams._replace(cache=cache), logits, limit, length, options, eos)
 

@@ -52,9 +52,9 @@ class Generator:
         graph, state = nnx.split(backbone)
         # A run's parameters may be on every device of a mesh.
         backbone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
-        self._weights, self._sizes = cached_decoder.prepare_weights(backbone)
+        self._weights, self._config = cached_decoder.prepare_weights(backbone), backbone.config
         self._eos = -1 if eos is None else eos
-        self.max_positions = backbone.max_positions
+        self.max_positions = backbone.config.max_positions
 
     def generate(
         self,
@@ -101,7 +101,7 @@ class Generator:
         capacity = length + round_up_shape(options.max_new_tokens, 16)
         # The compiled programs do not depend on these two options, so fixed values avoid recompilation.
         compiled_options = dataclasses.replace(options, max_new_tokens=1, seed=0)
-        static = {"sizes": self._sizes, "options": compiled_options, "eos": self._eos}
+        static = {"config": self._config, "options": compiled_options, "eos": self._eos}
         ids, start = jax.device_put((ids, start))
         if options.beams > 1:
             limit = jax.device_put(np.int32(options.max_new_tokens))

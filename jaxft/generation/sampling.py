@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxft.generation import processors
 from jaxft.generation.options import GenerationOptions
 from jaxft.models.gpt2 import cached_decoder
-from jaxft.models.gpt2.cached_decoder import Cache, DecoderSizes, DecoderWeights
+from jaxft.models.gpt2.cached_decoder import Cache, DecoderWeights
+from jaxft.models.gpt2.config import GPT2Config
 
 
 class SamplingState(NamedTuple):
@@ -23,7 +24,7 @@ class SamplingState(NamedTuple):
     keys: jax.Array  # random keys [R], each made from (seed, prompt, sample)
 
 
-@functools.partial(jax.jit, static_argnames=("sizes", "options", "capacity", "eos"))
+@functools.partial(jax.jit, static_argnames=("config", "options", "capacity", "eos"))
 def begin_sampling(
     weights: DecoderWeights,
     ids: jax.Array,
@@ -31,7 +32,7 @@ def begin_sampling(
     prompt_numbers: jax.Array,
     seed: jax.Array,
     *,
-    sizes: DecoderSizes,
+    config: GPT2Config,
     options: GenerationOptions,
     capacity: int,
     eos: int,
@@ -44,14 +45,14 @@ def begin_sampling(
       start: int32 `[B]`, the column of each prompt's first token; P for rows that only fill up the batch.
       prompt_numbers: int32 `[B]`, the numbers of the prompts, from which their random keys are made.
       seed: uint32 scalar, the random seed.
-      sizes: the sizes of the network.
+      config: the shape of the network.
       options: how tokens are chosen.
       capacity: T, the number of columns.
       eos: the token that ends a text; -1 for none.
     """
     length, samples = ids.shape[1], options.samples
     is_filling = start >= length
-    logits, cache = cached_decoder.prefill(weights, sizes, ids, start, capacity)
+    logits, cache = cached_decoder.prefill(weights, config, ids, start, capacity)
 
     def make_key(prompt_number, sample):
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), prompt_number), sample)
@@ -71,13 +72,13 @@ def begin_sampling(
     return _append(state, jnp.repeat(logits, samples, axis=1), length, options, eos)
 
 
-@functools.partial(jax.jit, static_argnames=("sizes", "options", "length", "eos"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("config", "options", "length", "eos"), donate_argnames="state")
 def extend_samples(
     weights: DecoderWeights,
     state: SamplingState,
     limit: jax.Array,
     *,
-    sizes: DecoderSizes,
+    config: GPT2Config,
     options: GenerationOptions,
     length: int,
     eos: int,
@@ -88,7 +89,7 @@ def extend_samples(
       weights: the weights of the network.
       state: the batch; its arrays are donated.
       limit: int32 scalar, the maximum number of new tokens.
-      sizes: the sizes of the network.
+      config: the shape of the network.
       options: how tokens are chosen.
       length: P, the number of columns of the prompts.
       eos: the token that ends a text; -1 for none.
@@ -100,7 +101,7 @@ def extend_samples(
     def step(state: SamplingState) -> SamplingState:
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.end - 1, 1, axis=1)[:, 0]
         logits, cache = cached_decoder.decode_step(
-            weights, sizes, state.cache, last, state.start, state.end - 1
+            weights, config, state.cache, last, state.start, state.end - 1
         )
         return _append(state._replace(cache=cache), logits, length, options, eos)
 

@@ -1,5 +1,6 @@
 """Opens the best weights of a run and applies its network to windows of text, for evaluate, predict and export."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from jaxft.config.settings import replace
 from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.encoding.windows import Windows
-from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
+from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import AXES, local_rows
 from jaxft.tasks.base import Task
 from jaxft.tasks.registry import task_class
@@ -25,6 +26,8 @@ from jaxft.training.run_folder.workdir import Run
 from jaxft.training.setup import compile_eval
 
 Log = Callable[[str], None]
+Predictor = Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]
+SHORT_ROW = 128  # slots of the row for a single short text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,13 @@ class Model:
     rows: int
 
     def loader(
-        self, windows: Windows, *, pack: bool, rows: int | None = None, block_length: int | None = None
+        self,
+        windows: Windows,
+        *,
+        pack: bool,
+        rows: int | None = None,
+        length: int | None = None,
+        block_length: int | None = None,
     ) -> Batches:
         """Returns the batches of `windows` in a fixed order.
 
@@ -56,6 +65,7 @@ class Model:
           windows: the encoded text.
           pack: True if windows share rows.
           rows: number of rows in a batch; by default the model's.
+          length: number of slots in a packed row; by default `config.data.max_length`.
           block_length: see `plan_rows`.
         """
         rows = rows or self.rows
@@ -64,7 +74,7 @@ class Model:
             chunk=len(windows),  # all windows are planned at once
             rows=rows,
             only=local_rows(self.net.mesh, rows),
-            max_length=self.run.config.data.max_length,
+            max_length=length or self.run.config.data.max_length,
             pack=pack,
             shuffle=False,
             pad_id=self.run.checkpoint.tokenizer.pad_token_id,
@@ -77,16 +87,56 @@ class Model:
         """Returns a compiled evaluation step for each batch shape."""
         return compile_eval(self.net, set(shapes))
 
-    def make_predictor(self) -> Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]:
-        """Returns a function that yields (batch, outputs) for windows. Its only batch shape is compiled at once."""
-        steps = self.compile([Shape(self.rows, self.run.config.data.max_length)])
+    def make_predictor(self) -> Predictor:
+        """Returns a function that yields (batch, outputs) for windows.
+
+        The shape of the batches is the smallest of `list_batch_shapes` that holds all windows in one batch, or else the
+        largest. A shape is compiled when it is needed first. If the program of a larger shape is there already, that one
+        computes instead, until the smaller shape is needed a second time: the end of a large file compiles nothing.
+        """
+        shapes = list_batch_shapes(self.rows, self.run.config.data.max_length, self.net.mesh.size)
+        programs: dict[Shape, Any] = {}
+        needs: collections.Counter[Shape] = collections.Counter()
+
+        def pack(windows: Windows, shape: Shape) -> Batches:
+            return self.loader(windows, pack=True, rows=shape.rows, length=shape.length, block_length=0)
+
+        def hold(windows: Windows, shape: Shape) -> bool:
+            if windows.lengths.sum() > shape.slots or windows.lengths.max(initial=0) > shape.length:
+                return False
+            return pack(windows, shape).steps_per_epoch <= 1
+
+        def choose(windows: Windows) -> Shape:
+            fitting = [shape for shape in shapes[:-1] if hold(windows, shape)] + shapes[-1:]
+            needs[fitting[0]] += 1
+            if fitting[0] not in programs and needs[fitting[0]] == 1:
+                return next((shape for shape in fitting if shape in programs), fitting[0])
+            return fitting[0]
 
         def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-            loader = self.loader(windows, pack=True, block_length=0)
-            for batch, arrays, _ in predict_batches(self.net, steps, self.parameters, loader):
-                yield batch, arrays
+            shape = choose(windows)
+            if shape not in programs:
+                programs.update(self.compile([shape]))
+            batches = predict_batches(self.net, programs, self.parameters, pack(windows, shape))
+            return ((batch, arrays) for batch, arrays, _ in batches)
 
         return predict
+
+
+def list_batch_shapes(rows: int, length: int, devices: int) -> list[Shape]:
+    """Returns the shapes of batches for predictions, by ascending number of slots.
+
+    One short text takes a row of `SHORT_ROW` slots; more text takes 1, 4 or `rows` rows of full length. Devices divide
+    the rows.
+
+    Args:
+      rows: the most rows of a batch.
+      length: the most slots of a row.
+      devices: number of devices that rows are sharded over.
+    """
+    sizes = [(1, min(SHORT_ROW, length)), (1, length), (4, length), (rows, length)]
+    rounded = {(math.ceil(count / devices) * devices, slots) for count, slots in sizes if count <= rows}
+    return sorted((Shape(*size) for size in rounded), key=lambda shape: shape.slots)
 
 
 def make_run_task(run: Run) -> Task:
@@ -114,10 +164,10 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     config, task = replace(run.config, {"model.attention": "auto"}), make_run_task(run)
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
-    sizes = resolve_sizes(config, run.checkpoint.hf_config)
+    model_config, runtime = resolve_model(config, run.checkpoint.hf_config)
     if dtype is not None:
-        sizes["dtype"] = jnp.dtype(dtype)
-    net = make_network(task, sizes, mesh)
+        runtime = dataclasses.replace(runtime, dtype=jnp.dtype(dtype))
+    net = make_network(task, model_config, runtime, mesh)
     parameters = load_best(run.workdir, net.abstract, run.labels, log)
     rows = math.ceil(config.eval.rows / len(devices)) * len(devices)
     return Model(run, task, net, parameters, rows)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.data.encoding.documents import encode_prompts
@@ -27,9 +28,10 @@ from jaxft.hub.weights import load_weights
 from jaxft.inference.model import open_model
 from jaxft.inference.stop_strings import StopStrings, decode_text
 from jaxft.layers import parameter_paths
-from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights
+from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
+from jaxft.models.runtime import Runtime
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
 from jaxft.tasks.causal_lm.task import LanguageModel
@@ -199,9 +201,9 @@ def make_checkpoint_writer(address: str) -> Writer:
     """
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    sizes = gpt2_config.read_sizes(read_config(folder)) | {"dtype": dtype}
+    config, runtime = GPT2Config.from_hf(read_config(folder)), Runtime(dtype=jnp.dtype(dtype))
     tokenizer = load_tokenizer(folder)
-    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(config, runtime, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract, source=str(folder))
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, tokenizer)

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.dropout import SITES_PER_LAYER
 from jaxft.layers.output_positions import OutputPositions
 from jaxft.layers.sharding import constrain_sharding
-from jaxft.parallel.sharded_matmul import PRODUCT, ActivationLayout
+from jaxft.parallel.sharded_matmul import PRODUCT
 
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
@@ -22,28 +21,6 @@ REMAT_POLICIES = {
     # Keeps only the input of each layer.
     "full": _policies.nothing_saveable,
 }
-
-
-def check_network_options(*, hidden_size: int, num_heads: int, activation: str, remat: str) -> None:
-    """Raises ValueError for options that no backbone can have."""
-    if hidden_size % num_heads:
-        raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation {activation!r} is none of {sorted(ACTIVATIONS)}")
-    if remat not in ("none", *REMAT_POLICIES):
-        raise ValueError(f"remat {remat!r} is none of {['none', *REMAT_POLICIES]}")
-
-
-def make_activation_layout(
-    activations: NamedSharding | None, *, remat: str, unroll: bool
-) -> ActivationLayout | None:
-    """Returns the layout of activations for the layers' products; None on one device."""
-    if activations is None:
-        return None
-    # XLA could share gathered kernels between forward and backward pass only if both are in one computation: layers are
-    # unrolled, without remat. The passes of a loop share nothing, and remat computes the forward pass again in the
-    # backward pass.
-    return ActivationLayout(activations, regathers=unroll and remat == "none")
 
 
 def make_stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:

@@ -1,4 +1,4 @@
-"""Opens the model that a run starts from, without its weights, and resolves its sizes under the run's settings."""
+"""Opens the model that a run starts from, without its weights, and resolves its shape under the run's settings."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,8 +14,10 @@ from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
+from jaxft.models.model_config import ModelConfig
 from jaxft.models.new_model import describe_new_model, make_new_model
 from jaxft.models.registry import family_of
+from jaxft.models.runtime import Runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ def open_pretrained_model(
         folder = resolve_address(address, config.model.revision)
         tokenizer = load_tokenizer(folder, reads_words=reads_words)
         hf_config = read_config(folder)
-    vocabulary = _read_fitting_sizes(config, hf_config, supported)["vocab_size"]
+    vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
     if len(tokenizer) > vocabulary:
         raise UserError(
             f"{address}: its tokenizer has {len(tokenizer)} tokens, but the model only {vocabulary}; "
@@ -88,16 +90,16 @@ def _ensure_padding_token(tokenizer: Any, address: str) -> None:
         )
 
 
-def _read_fitting_sizes(
+def _read_fitting_config(
     config: Settings, hf_config: Mapping[str, Any], supported: Sequence[str]
-) -> dict[str, Any]:
-    """Returns the sizes in a config.json; raises `UserError` if the model does not fit the task or its rows."""
+) -> ModelConfig:
+    """Returns the shape in a config.json; raises `UserError` if the model does not fit the task or its rows."""
     address = config.model.checkpoint
     try:
-        sizes = family_of(hf_config).config.read_sizes(hf_config)
+        model_config = family_of(hf_config).config_class.from_hf(hf_config)
     except UserError as error:
         raise UserError(f"checkpoint {address!r}: {error}") from None
-    model_type, max_positions = hf_config["model_type"], sizes["max_positions"]
+    model_type, max_positions = hf_config["model_type"], model_config.max_positions
     if model_type not in supported:
         raise UserError(
             f"checkpoint {address!r}: model_type is {model_type!r}, but config.task={config.task!r} is for "
@@ -108,7 +110,7 @@ def _read_fitting_sizes(
             f"config.data.max_length={config.data.max_length}, but {address} has {max_positions} positions; set it "
             f"to {max_positions} or less; what is longer is cut into windows, or as config.data.truncation says"
         )
-    return sizes
+    return model_config
 
 
 def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dict[str, Any]:
@@ -122,14 +124,14 @@ def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dic
         hf_config = describe_new_model(config)
     else:
         hf_config = read_config(resolve_address(model.checkpoint, model.revision, needs_weights=False))
-    sizes = _read_fitting_sizes(config, hf_config, supported)
-    return hf_config | {"vocab_size": sizes["vocab_size"] + len(config.data.added_tokens)}
+    model_config = _read_fitting_config(config, hf_config, supported)
+    return hf_config | {"vocab_size": model_config.vocab_size + len(config.data.added_tokens)}
 
 
-def resolve_sizes(
+def resolve_model(
     config: Settings, hf_config: Mapping[str, Any], platform: str | None = None
-) -> dict[str, Any]:
-    """Returns the sizes that `registry.make_backbone` needs: the checkpoint's, changed by the run's settings.
+) -> tuple[ModelConfig, Runtime]:
+    """Returns the shape of the backbone, changed by the run's settings, and how it computes.
 
     Args:
       config: the run's settings.
@@ -137,25 +139,27 @@ def resolve_sizes(
       platform: "cpu", "gpu" or "tpu"; default: this machine's.
 
     Returns:
-      The backbone's keyword arguments, its model type as "architecture", and the name of the attention implementation
-      as "attention".
+      The shape, and the runtime, without a mesh.
 
     Raises:
       UserError: the settings contradict each other on this platform.
     """
     platform = platform or jax.default_backend()
-    model = config.model
-    sizes = family_of(hf_config).config.read_sizes(hf_config)
+    model, model_config = config.model, family_of(hf_config).config_class.from_hf(hf_config)
     if model.dropout is not None:
-        sizes |= {name: model.dropout for name in sizes if name.endswith("_dropout")}
-    sizes |= {
-        "dtype": jnp.dtype(_choose_dtype(model.dtype, platform)),
-        "remat": model.remat,
-        "unroll": _choose_unroll(model.unroll, model.remat, platform),
-        "architecture": hf_config["model_type"],
-    }
-    sizes["attention"] = choose_attention(model.attention, config.data.max_length, sizes, platform)
-    return sizes
+        rates = [field.name for field in dataclasses.fields(model_config) if field.name.endswith("_dropout")]
+        model_config = dataclasses.replace(model_config, **dict.fromkeys(rates, model.dropout))
+    dtype = jnp.dtype(_choose_dtype(model.dtype, platform))
+    attention = choose_attention(
+        model.attention,
+        length=config.data.max_length,
+        head_width=model_config.hidden_size // model_config.num_heads,
+        dropout=model_config.attention_dropout,
+        dtype=dtype,
+        platform=platform,
+    )
+    unroll = _choose_unroll(model.unroll, model.remat, platform)
+    return model_config, Runtime(dtype, attention, model.remat, unroll)
 
 
 def _choose_dtype(dtype: str, platform: str) -> str:

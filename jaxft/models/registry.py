@@ -11,10 +11,14 @@ from jaxft.errors import UserError
 from jaxft.hub.weights import WeightTable
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
+from jaxft.models.bert.config import BertConfig
 from jaxft.models.bert.network import Bert
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights
+from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
+from jaxft.models.model_config import ModelConfig
+from jaxft.models.runtime import Runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,21 +26,23 @@ class Family:
     """A model family: its network, and how its checkpoints are read and written.
 
     Attributes:
-      network: the backbone's class; `config.read_sizes` returns its keyword arguments.
+      network: the backbone's class.
+      config_class: the shape of a backbone; a `ModelConfig`, with a class method `from_hf`.
       config: the module that reads and writes the family's config.json.
       table: maps the network's parameters to the tensors of checkpoints.
       is_causal: whether a position sees only positions up to itself, so that only the last one sees the entire text.
     """
 
     network: type[nnx.Module]
+    config_class: type[ModelConfig]
     config: ModuleType
     table: WeightTable
     is_causal: bool
 
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family(Bert, bert_config, bert_weights.TABLE, is_causal=False),
-    "gpt2": Family(GPT2, gpt2_config, gpt2_weights.TABLE, is_causal=True),
+    "bert": Family(Bert, BertConfig, bert_config, bert_weights.TABLE, is_causal=False),
+    "gpt2": Family(GPT2, GPT2Config, gpt2_config, gpt2_weights.TABLE, is_causal=True),
 }
 
 
@@ -51,18 +57,13 @@ def family_of(hf_config: Mapping[str, Any]) -> Family:
     return FAMILIES[model_type]
 
 
-def is_causal(sizes: Mapping[str, Any]) -> bool:
-    """Returns whether the backbone of `sizes` is causal: a position sees only positions up to itself."""
-    return FAMILIES[sizes.get("architecture", "bert")].is_causal
-
-
-def make_backbone(sizes: Mapping[str, Any], *, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
+def make_backbone(config: ModelConfig, runtime: Runtime, *, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
     """Makes a backbone.
 
     Args:
-      sizes: the backbone's keyword arguments, and its model type as "architecture" (default "bert").
+      config: its shape, an instance of its family's config class.
+      runtime: how it computes.
       rngs: the random numbers for its parameters.
       options: more keyword arguments of the backbone.
     """
-    arguments = {name: value for name, value in sizes.items() if name != "architecture"}
-    return FAMILIES[sizes.get("architecture", "bert")].network(**arguments, **options, rngs=rngs)
+    return FAMILIES[config.model_type].network(config, runtime, **options, rngs=rngs)

@@ -16,7 +16,7 @@ from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import chunked
-from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
+from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.planning import hlo
@@ -112,10 +112,10 @@ def estimate_step(
     mesh = make_mesh(config, devices)
     check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
     hf_config = describe_base_model(config)
-    sizes = resolve_sizes(config, hf_config, devices[0].platform)
-    net = make_network(_make_task(config, hf_config, assumptions.labels), sizes, mesh)
+    model_config, runtime = resolve_model(config, hf_config, devices[0].platform)
+    net = make_network(_make_task(config, hf_config, assumptions.labels), model_config, runtime, mesh)
     # Without the axis tensor, because JAX only knows the total size over all devices.
-    unsplit_net = make_network(net.task, sizes, Mesh(mesh.devices[:, :, :1], AXES))
+    unsplit_net = make_network(net.task, model_config, runtime, Mesh(mesh.devices[:, :, :1], AXES))
     trainer = make_trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (None if chip is None else chip.memory)
     state = trainer.abstract
@@ -128,10 +128,10 @@ def estimate_step(
         "length": length,
         "accumulate": accumulate,
         "remat": config.model.remat,
-        "dtype": sizes["dtype"].name,
+        "dtype": runtime.dtype.name,
         "hbm_bytes_per_device": memory,
         "parameters": net.parameter_count,
-        "left_whole": describe_unsharded(net.abstract, mesh, sizes["num_heads"]),
+        "left_whole": describe_unsharded(net.abstract, mesh, model_config.num_heads),
         "param_bytes_per_device": _shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": _shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),
@@ -139,7 +139,7 @@ def estimate_step(
         "collective_bytes_needed": required_collective_bytes(
             net,
             state,
-            compute_itemsize=sizes["dtype"].itemsize,
+            compute_itemsize=runtime.dtype.itemsize,
             gradient_itemsize=jnp.dtype(config.optim.gradients).itemsize,
             slots=rows * length,
             accumulate=accumulate,

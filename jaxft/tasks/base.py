@@ -15,6 +15,8 @@ from jaxft.data.batching.batch import ArraySpec, Batch
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.models.model_config import ModelConfig
+from jaxft.models.runtime import Runtime
 from jaxft.parallel import processes
 
 Log = Callable[[str], None]  # prints one line of the run's log
@@ -149,11 +151,12 @@ class Task(Protocol):
 
     # ---------------------------------------------------------------- model
 
-    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
+    def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns the module, with its backbone in the attribute `backbone`.
 
         Args:
-          sizes: the keyword arguments of the backbone.
+          model_config: the shape of the backbone.
+          runtime: how it computes.
           rngs: the random streams that initialize parameters.
         """
 
@@ -281,14 +284,19 @@ def read_class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | 
 def group_by_words(
     examples: Iterable[Any], count_words: Callable[[Any], int], max_words: int
 ) -> Iterator[list[Any]]:
-    """Yields groups of consecutive examples, each of at most `max_words` words or a single example. Reads one ahead."""
+    """Yields groups of consecutive examples, each of at most `max_words` words or a single example. Reads one ahead.
+
+    None among the examples ends a group: the next example may take long to arrive.
+    """
     group: list[Any] = []
     words_in_group = 0
     for example in examples:
-        words = count_words(example)
-        if group and words_in_group + words > max_words:
+        words = 0 if example is None else count_words(example)
+        if group and (example is None or words_in_group + words > max_words):
             yield group
             group, words_in_group = [], 0
+        if example is None:
+            continue
         group.append(example)
         words_in_group += words
     if group:

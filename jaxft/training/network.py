@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,10 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
-from jaxft.layers.attention.over_mesh import make_attention
+from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import family_of
+from jaxft.models.runtime import Runtime
 from jaxft.parallel.mesh import BATCH_SPEC, parameter_shardings, put_array
 from jaxft.tasks.base import Task
 
@@ -80,33 +80,32 @@ class Network:
         return self.task.backbone_passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
 
 
-def make_network(task: Task, sizes: dict[str, Any], mesh: Mesh) -> Network:
+def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: Mesh) -> Network:
     """Describes the task's model on `mesh`. Computes nothing.
 
     Args:
       task: builds the model.
-      sizes: the backbone's sizes, from `resolve_sizes`.
+      model_config, runtime: the backbone's shape and how it computes, from `resolve_model`.
       mesh: the devices.
     """
-    sizes = dict(sizes)
-    make_attend = functools.partial(make_attention, sizes.pop("attention", "dense"), mesh)
-    sizes["attention_function"] = make_attend()
-    sizes["activations"] = NamedSharding(mesh, BATCH_SPEC) if mesh.size > 1 else None
+    runtime = dataclasses.replace(runtime, mesh=mesh)
 
     def new_parameters(seed: jax.Array) -> dict[str, jax.Array]:
-        model = task.build_model(sizes, nnx.Rngs(params=jax.random.key(seed)))
+        model = task.build_model(model_config, runtime, nnx.Rngs(params=jax.random.key(seed)))
         return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
     # Scanned layers would be copied to separate the last one. With several devices, positions would be exchanged.
-    prunes_outputs = sizes["unroll"] and mesh.size == 1
+    prunes_outputs = runtime.unroll and mesh.size == 1
 
     @functools.cache
     def graphdef(block_length: int, whole_row_period: int, output_count: int) -> nnx.GraphDef:
-        shape_options = {
-            "attention_function": make_attend(block_length=block_length, whole_row_period=whole_row_period),
-            "output_count": output_count if prunes_outputs else 0,
-        }
-        model = nnx.eval_shape(lambda: task.build_model(sizes | shape_options, nnx.Rngs(params=0)))
+        shape_runtime = dataclasses.replace(
+            runtime,
+            block_length=block_length,
+            whole_row_period=whole_row_period,
+            output_count=output_count if prunes_outputs else 0,
+        )
+        model = nnx.eval_shape(lambda: task.build_model(model_config, shape_runtime, nnx.Rngs(params=0)))
         return nnx.split(model)[0]
 
     shapes = jax.eval_shape(new_parameters, jnp.uint32(0))
@@ -165,7 +164,7 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
     """Returns the parameters that the checkpoint has, by path, and a line for the log."""
     folder, abstract = checkpoint.folder, dict(net.abstract)
     family = family_of(checkpoint.hf_config)
-    stored_rows = family.config.read_sizes(read_config(folder))["vocab_size"]
+    stored_rows = family.config_class.from_hf(read_config(folder)).vocab_size
     rows, width = abstract[WORD_EMBEDDING].shape
     abstract[WORD_EMBEDDING] = jax.ShapeDtypeStruct((stored_rows, width), abstract[WORD_EMBEDDING].dtype)
     known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count  # a table may have room for more

@@ -20,7 +20,7 @@ from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.hub.tensors import checksum_weights
 from jaxft.io import write_json
 from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
-from jaxft.models.pretrained_model import resolve_head_dropout, resolve_sizes
+from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
@@ -35,6 +35,14 @@ from jaxft.parallel.mesh import (
 )
 from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer
+from jaxft.training.batch_rows import (
+    check_batch,
+    choose_step_size,
+    rows_unit,
+    warn_of_few_steps,
+    warn_of_other_size,
+    with_rows,
+)
 from jaxft.training.evaluation import evaluate, write_evaluation
 from jaxft.training.log.instruments import Clock, CompileCounter, Profile, peak_rss_bytes
 from jaxft.training.log.run_log import RunLog
@@ -91,13 +99,13 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
         config = replace(config, {"data.cache_dir": str(workdir / "cache")})
 
     mesh = make_mesh(config)
-    check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
+    check_batch(config, mesh)
     check_rows(mesh, config.eval.rows, "config.eval.rows")
 
     # ---------------------------------------------------------------- data, base model and tokenizer
     task_type = task_class(config)
-    train_rows = local_rows(mesh, config.batch.rows)
-    local_shards = shards_of_rows(train_rows, config.batch.rows, config.data.shards)
+    unit = rows_unit(config, mesh)  # which shards feed a process's rows doesn't depend on how many there are
+    local_shards = shards_of_rows(local_rows(mesh, unit), unit, config.data.shards)
     train_shards, splits = read_run_splits(task_type, config, local_shards, log)
     base_model = open_base_model(config, lambda: task_type.iterate_texts(train_shards[0].examples))
     labels = collect_labels(task_type, train_shards)
@@ -108,7 +116,10 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
     options |= {"arrays": task.arrays, "max_segments": task.max_segments}
     windows = {number: shard.windows for number, shard in train_shards.items()}
-    loader = make_train_loader(windows, config, only=train_rows, **options)
+    run_checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
+    size = choose_step_size(config, mesh, windows, task.max_segments, run_checkpoints.newest_meta(), workdir)
+    asked_config, config = config, with_rows(config, size)
+    loader = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
     loaders = {
         name: make_loader(
             split.windows,
@@ -129,16 +140,22 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     eval_every = config.eval.every_steps or loader.steps_per_epoch
     save_every = config.checkpoint.every_steps or eval_every
     log(
-        f"rows of {length}: {examples_per_step / config.batch.rows:.1f} windows a row, "
-        f"{loader.padding_fraction:.1%} padding; {loader.steps_per_epoch:,} steps an epoch, {total:,} in all, "
+        f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {length}, {size.examples:,.1f} examples on "
+        f"average, {loader.padding_fraction:.1%} padding; {loader.steps_per_epoch:,} steps an epoch, {total:,} in all, "
         f"{warmup:,} of them warmup"
     )
+    for warning in (
+        warn_of_other_size(asked_config, size),
+        warn_of_few_steps(asked_config, size, total=total, steps_per_epoch=loader.steps_per_epoch),
+    ):
+        if warning:
+            log(warning)
     if config.data.shards > 1 and (warning := loader.uneven_warning()):
         log(warning)
 
     # ---------------------------------------------------------------- model, optimizer and initial state
-    sizes = resolve_sizes(config, base_model.hf_config)
-    net = make_network(task, sizes, mesh)
+    model_config, runtime = resolve_model(config, base_model.hf_config)
+    net = make_network(task, model_config, runtime, mesh)
     loader, output_share = prune_outputs(
         net, loader, windows, steps=total, microbatches=config.batch.accumulate
     )
@@ -149,7 +166,6 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     fingerprints.append(splits["dev"].windows.fingerprint)
     identity = make_identity(config, fingerprints, task.labels, base_model.tokenizer, loader.order())
     processes.assert_same(identity | describe_local_devices())
-    run_checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
     best_checkpoints = RunCheckpoints(workdir / "best", keep=1, log=log)
 
     def check_fit(meta: dict) -> TrainState:
@@ -182,9 +198,9 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     log(
         f"{net.parameter_count:,} parameters, {trained:,} of them trained; "
         f"devices: {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())} ({jax.devices()[0].device_kind})"
-        f"; attention: {sizes['attention']}"
+        f"; attention: {runtime.attention}"
     )
-    if line := describe_unsharded(net.abstract, mesh, sizes["num_heads"]):
+    if line := describe_unsharded(net.abstract, mesh, model_config.num_heads):
         log(line)
 
     if profile_steps and not step <= profile_steps.start < profile_steps.stop < total:
@@ -342,6 +358,8 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
         "late_compiles": late_compiles,
         "real_tokens_per_s": train_log.tokens / train_s,
         "train_flops_per_token": flops_per_token,
+        "rows_per_step": size.rows,
+        "examples_per_step": size.examples,
         "padding_fraction": train_log.padding_fraction,
         "input_stall_fraction": stall_s / train_s,
         **results,

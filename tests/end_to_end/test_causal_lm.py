@@ -22,7 +22,7 @@ from jaxft.errors import UserError
 from jaxft.export import card
 from jaxft.export.writer import CONFIGS, export_run
 from jaxft.hub.tokenizer_training import train_tokenizer
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
@@ -266,10 +266,10 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         }  # "a" is known
         config = config_for(folder, model__checkpoint=str(path), **added)
         checkpoint = open_base_model(config, list)
-        sizes = resolve_sizes(config, checkpoint.hf_config)
+        model = resolve_model(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
         task = CausalLM([], head_dropout=0.0, config=config)
-        net = make_network(task, sizes, make_mesh(config))
+        net = make_network(task, *model, make_mesh(config))
         parameters, line = initial_parameters(net, config, checkpoint)
         assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in line
         words = np.asarray(parameters[WORD_EMBEDDING])
@@ -278,7 +278,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
             words[len(known) :][:2], np.stack([known.mean(axis=0)] * 2), rtol=1e-5, atol=1e-6
         )
         exported = CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))
-        assert exported["vocab_size"] == sizes["vocab_size"] == len(words)
+        assert exported["vocab_size"] == model[0].vocab_size == len(words)
         return words
 
     known = model.transformer.wte.weight.detach().numpy()
@@ -310,7 +310,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     task = CausalLM([], head_dropout=0.0, config=config)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
-    net = make_network(task, resolve_sizes(config, hf_config), make_mesh(config))
+    net = make_network(task, *resolve_model(config, hf_config), make_mesh(config))
     parameters = jax.jit(net.new_parameters)(jnp.uint32(0))
     gradient = jax.jit(
         jax.value_and_grad(

@@ -9,6 +9,7 @@ from jaxft.tasks.registry import TASKS
 
 # All tasks over several meshes, in the same steps; with what each device then holds of the state.
 SCRIPT = """
+import dataclasses
 import json
 import sys
 
@@ -19,7 +20,8 @@ import numpy as np
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
+from jaxft.models.runtime import Runtime
 from jaxft.training.network import make_network
 from jaxft.training.setup import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
@@ -43,11 +45,11 @@ def network(name, config, mesh):
     if name == "multi_task":
         labels = [f"{part}/{label}" for part in PARTS for label in labels]
     task = task_class(config)(labels, head_dropout=0.2, config=config)
-    sizes = test_step.SIZES
+    shape, runtime = test_step.SHAPE, Runtime()
     if name == "causal_lm":
-        gpt2 = resolve_sizes(config, GPT2 | {"model_type": "gpt2"})
-        sizes = gpt2 | {key: sizes[key] for key in ("hidden_dropout", "attention_dropout")}
-    return make_network(task, sizes, mesh)
+        gpt2, runtime = resolve_model(config, GPT2 | {"model_type": "gpt2"})
+        shape = dataclasses.replace(gpt2, hidden_dropout=0.2, attention_dropout=0.2)
+    return make_network(task, shape, runtime, mesh)
 
 
 def batch(name, number):
@@ -152,7 +154,7 @@ import sys
 import jax
 import numpy as np
 
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.setup import make_trainer, open_base_model
 from jaxft.parallel.mesh import make_mesh, put_array
@@ -180,7 +182,7 @@ for start in ("pretrained", "scratch"):
     config = replace(config, {"model.init": start})
     checkpoint = open_base_model(config, lambda: [])
     task = task_class(config)(["O", "B-X"], head_dropout=0.1, config=config)
-    net = make_network(task, resolve_sizes(config, checkpoint.hf_config), mesh)
+    net = make_network(task, *resolve_model(config, checkpoint.hf_config), mesh)
     trainer = make_trainer(net, config, total=9, warmup=0)
     parameters, _ = initial_parameters(net, config, checkpoint)
     shares = [share(parameters)]

@@ -15,7 +15,7 @@ from jaxft.errors import UserError
 from jaxft.export import card, with_torch
 from jaxft.export.writer import export_run
 from jaxft.inference.model import open_model
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
@@ -287,7 +287,7 @@ def network(folder, tiny_bert):
         task = kind(collect_labels(kind, examples), head_dropout=0.0, config=config)
         train, _ = encode_splits(task, examples, {}, checkpoint.tokenizer, config, lambda _: None)
         mesh = make_mesh(config, jax.devices()[:1])
-        net = make_network(task, resolve_sizes(config, checkpoint.hf_config), mesh)
+        net = make_network(task, *resolve_model(config, checkpoint.hf_config), mesh)
         parameters, _ = initial_parameters(net, config, checkpoint)
 
         def batches(**options):

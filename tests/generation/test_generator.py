@@ -37,8 +37,8 @@ def models(seed: int = 1, **fields) -> tuple[GPT2LMHeadModel, GPT2]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    sizes = gpt2_config.read_sizes(config.to_dict())
-    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    shape = gpt2_config.GPT2Config.from_hf(config.to_dict())
+    graph, state = nnx.split(nnx.eval_shape(lambda: nnx.Dict(backbone=GPT2(shape, rngs=nnx.Rngs(0)))))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     parameters, _ = load_weights(
         gpt2_weights.TABLE, tensors, parameter_paths.flatten(nnx.to_pure_dict(state))
@@ -245,23 +245,12 @@ def test_one_program_serves_a_bucket_of_shapes_and_every_seed():
 
 def test_the_cache_is_written_in_place():
     """If the loop copied the cache, its temporaries would be larger than the cache."""
-    backbone = GPT2(
-        vocab_size=8,
-        hidden_size=16,
-        num_layers=2,
-        num_heads=2,
-        intermediate_size=16,
-        max_positions=4096,
-        activation="relu",
-        layer_norm_eps=1e-5,
-        embedding_dropout=0.0,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        initializer_range=0.02,
-        rngs=nnx.Rngs(0),
+    config = gpt2_config.GPT2Config(
+        vocab_size=8, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=16, max_positions=4096
     )
+    backbone = GPT2(config, rngs=nnx.Rngs(0))
     tiny_generator = Generator(backbone, eos=None)
-    static = {"sizes": tiny_generator._sizes, "options": GenerationOptions(), "eos": -1}
+    static = {"config": config, "options": GenerationOptions(), "eos": -1}
     state = sampling.begin_sampling(
         tiny_generator._weights, np.ones((4, 16), np.int32), np.zeros(4, np.int32), np.arange(4), jnp.uint32(0),
         capacity=4096, **static,

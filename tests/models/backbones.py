@@ -1,13 +1,34 @@
 """Checks that every backbone must pass; its logits and gradients are functions of (parameters, batch, seed)."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.models.model_config import ModelConfig
+from jaxft.models.runtime import Runtime
 
 LENGTH, VOCABULARY, LABELS = 12, 31, 5
+# Fields of every family's config.
+TINY = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 40,
+    "max_positions": LENGTH,
+}
+
+
+def configure(config: ModelConfig, **options) -> tuple[ModelConfig, Runtime]:
+    """Returns `config` and a runtime, changed by options, which are fields of either."""
+    names = {field.name for field in dataclasses.fields(Runtime)}
+    runtime = Runtime(**{name: value for name, value in options.items() if name in names})
+    fields = {name: value for name, value in options.items() if name not in names}
+    return dataclasses.replace(config, **fields), runtime
 
 
 def random_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -11,37 +11,38 @@ from jaxft.layers.heads.causal_lm import LanguageModel
 from jaxft.layers.heads.sequence import SequenceClassifier
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
+from jaxft.models.bert.config import BertConfig
+from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.registry import make_backbone
-from tests.models.backbones import LABELS, LENGTH, VOCABULARY, assert_same, random_batch
+from tests.models.backbones import LABELS, LENGTH, VOCABULARY, assert_same, configure, random_batch
 
 ROWS = 6
-SIZES = {
+SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 8,
     "num_layers": 2,
     "num_heads": 2,
     "intermediate_size": 12,
     "max_positions": LENGTH,
-    "activation": "gelu",
     "layer_norm_eps": 1e-5,
     "hidden_dropout": 0.2,
     "attention_dropout": 0.2,
     "initializer_range": 0.3,
-    "unroll": True,
 }
-BERT = SIZES | {"type_vocab_size": 2}
-GPT2 = SIZES | {"architecture": "gpt2", "embedding_dropout": 0.1}
+BERT, GPT2 = BertConfig(**SHAPE), GPT2Config(**SHAPE, activation="gelu")
 
 
 def make(kind: str, **options) -> nnx.Module:
     rngs = nnx.Rngs(0)
     head = {"num_labels": LABELS, "dropout": 0.2, "initializer_range": 0.3, "rngs": rngs}
-    if kind == "tokens":
-        return TokenClassifier(make_backbone(BERT | options, rngs=rngs), **head)
+    config, runtime = configure(GPT2 if kind in ("words", "last") else BERT, **{"unroll": True} | options)
+    pooler = {"pooler": True} if kind == "pooler" else {}
+    backbone = make_backbone(config, runtime, rngs=rngs, **pooler)
     if kind == "words":
-        return LanguageModel(make_backbone(GPT2 | options, rngs=rngs))
-    sizes = GPT2 if kind == "last" else BERT | {"pooler": kind == "pooler"}
-    return SequenceClassifier(make_backbone(sizes | options, rngs=rngs), pool=kind, **head)
+        return LanguageModel(backbone)
+    if kind == "tokens":
+        return TokenClassifier(backbone, **head)
+    return SequenceClassifier(backbone, pool=kind, **head)
 
 
 def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.task import TokenClassification
@@ -22,8 +22,7 @@ needs_libtpu = pytest.mark.skipif(
 def test_fsdp_splits_parameters_and_their_state(estimates):
     config = tiny_config()
     task = TokenClassification([f"label {i}" for i in range(9)], config=config)
-    sizes = resolve_sizes(config, describe_base_model(config))
-    net = make_network(task, sizes, make_mesh(config))
+    net = make_network(task, *resolve_model(config, describe_base_model(config)), make_mesh(config))
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding"))]
     split = sum(net.abstract[name].size for name in names)
     data, fsdp = estimates["data"], estimates["fsdp"]

@@ -27,7 +27,7 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
 from jaxft.models.gpt2 import weights as gpt2_weights
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import make_network
@@ -93,7 +93,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     labels, tokenizer = WORDS[kind], opened.tokenizer
     has_words = kind == "token_classification"
     task = task_class(values)(labels, head_dropout=0.1, config=values)
-    net = make_network(task, resolve_sizes(values, opened.hf_config), make_mesh(values))
+    net = make_network(task, *resolve_model(values, opened.hf_config), make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
@@ -249,9 +249,9 @@ def test_without_a_class_in_transformers_backbone_and_head_are_exported(
 def test_a_pool_at_the_first_token_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
     task = task_class(values)(["x", "y"], config=values)
-    sizes = resolve_sizes(values, read_config(checkpoint))
+    model = resolve_model(values, read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
-        make_network(task, sizes, make_mesh(values))
+        make_network(task, *model, make_mesh(values))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The train step: the same mathematics however a batch is packed, cut or spread; frozen means untouched."""
 
+import dataclasses
 import functools
 import re
 
@@ -16,7 +17,9 @@ from jaxft.layers.embedding import Embedding, _lookup
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
 from jaxft.losses import cross_entropy
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.bert.config import BertConfig
+from jaxft.models.pretrained_model import resolve_model
+from jaxft.models.runtime import Runtime
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
@@ -27,22 +30,16 @@ from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import make_trainer
 
 LABELS = ["O", "B-X", "I-X"]
-SIZES = dict(
+SHAPE = BertConfig(
     vocab_size=50,
     hidden_size=16,
     num_layers=2,
     num_heads=2,
     intermediate_size=32,
     max_positions=16,
-    type_vocab_size=2,
-    activation="gelu",
-    layer_norm_eps=1e-12,
     hidden_dropout=0.2,
     attention_dropout=0.2,
     initializer_range=0.1,
-    dtype=jnp.dtype("float32"),
-    remat="none",
-    unroll=False,
 )
 ROWS, LENGTH = 8, 16
 # With the usual tiny eps Adam's first steps are the gradient's sign, and where the gradient is nothing but
@@ -55,10 +52,10 @@ def config_with(**values):
     return config
 
 
-def network(config=None, kind=TokenClassification, **sizes):
+def network(config=None, kind=TokenClassification, shape=SHAPE, **runtime):
     task = kind(LABELS, head_dropout=0.2, config=config or config_with())
     mesh = make_mesh(config_with())
-    return make_network(task, SIZES | sizes, mesh)
+    return make_network(task, shape, Runtime(**runtime), mesh)
 
 
 @functools.cache
@@ -153,8 +150,8 @@ def test_settings_of_the_computation_change_no_result(plain, values):
     config = config_with(**SMOOTH, **{f"model.{key}": value for key, value in values.items()})
     hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2}
     hf_config |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}
-    sizes = resolve_sizes(config, hf_config)
-    settings = {key: sizes[key] for key in ("remat", "unroll", "dtype")}
+    _, runtime = resolve_model(config, hf_config)
+    settings = {key: getattr(runtime, key) for key in ("remat", "unroll", "dtype")}
     assert settings["unroll"] == ("remat" not in values)  # by "auto" too
     assert {key: settings[key] for key in values} == values | ({"unroll": True} if "unroll" in values else {})
     metrics, state = run(make_trainer(network(**settings), config, total=10, warmup=0))
@@ -176,8 +173,8 @@ def test_recomputing_saves_memory():
         config = config_with(**{"model.remat": remat})
         hf_config = {"model_type": "bert", "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4}
         hf_config |= {"num_attention_heads": 2, "intermediate_size": 128, "max_position_embeddings": 64}
-        sizes = resolve_sizes(config, hf_config)
-        net = network(**{key: sizes[key] for key in SIZES})
+        shape, runtime = resolve_model(config, hf_config)
+        net = network(shape=shape, **dataclasses.asdict(runtime))
         compiled = make_trainer(net, config, total=10, warmup=0).compile(Shape(16, 64))
         return compiled.memory_analysis().temp_size_in_bytes
 
@@ -186,7 +183,7 @@ def test_recomputing_saves_memory():
     with pytest.raises(
         UserError, match="remat=dots saves no memory on a CPU with config.model.unroll=yes; use"
     ):
-        resolve_sizes(config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"})
+        resolve_model(config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"})
 
 
 def test_a_state_with_its_layers_apart_is_the_same_state():

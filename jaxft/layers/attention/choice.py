@@ -1,10 +1,9 @@
 """Chooses a run's attention implementation."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxft.errors import UserError
 from jaxft.layers.attention.limits import KERNELS_WITH_DROPOUT, find_obstacle
@@ -15,14 +14,18 @@ PLATFORM_KERNELS = {"tpu": "splash", "gpu": "flash"}
 MIN_KERNEL_LENGTHS = {"splash": 512, "flash": 64}
 
 
-def choose_attention(requested: str, length: int, sizes: Mapping[str, Any], platform: str) -> str:
+def choose_attention(
+    requested: str, *, length: int, head_width: int, dropout: float, dtype: jnp.dtype, platform: str
+) -> str:
     """Returns the name of the attention implementation that training and evaluation use.
 
     Args:
       requested: `config.model.attention`. "auto" means the platform's kernel if rows have at least
         `MIN_KERNEL_LENGTHS` slots and the kernel can compute them, else "dense".
       length: the number of slots in a row.
-      sizes: the backbone's sizes, including `dtype` and `attention_dropout`.
+      head_width: the width of a head.
+      dropout: the rate of the dropout of attention weights.
+      dtype: the dtype of the computation.
       platform: "cpu", "gpu" or "tpu".
 
     Raises:
@@ -32,12 +35,11 @@ def choose_attention(requested: str, length: int, sizes: Mapping[str, Any], plat
     name = PLATFORM_KERNELS.get(platform, "dense") if is_auto else requested
     if name == "dense" or (is_auto and length < MIN_KERNEL_LENGTHS[name]):
         return "dense"
-    head_width = sizes["hidden_size"] // sizes["num_heads"]
-    obstacle = find_obstacle(name, length=length, head_width=head_width, dtype=sizes["dtype"])
+    obstacle = find_obstacle(name, length=length, head_width=head_width, dtype=dtype)
     if PLATFORM_KERNELS.get(platform) != name or (name == "flash" and not _gpu_runs_flash()):
         obstacle = f"cannot run on this {platform}"
-    elif (rate := sizes["attention_dropout"]) and name not in KERNELS_WITH_DROPOUT:
-        obstacle = f"has no dropout of attention weights, here {rate}; set config.model.dropout=0.0"
+    elif dropout and name not in KERNELS_WITH_DROPOUT:
+        obstacle = f"has no dropout of attention weights, here {dropout}; set config.model.dropout=0.0"
     if obstacle and not is_auto:
         raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")
     return "dense" if obstacle else name

@@ -33,7 +33,9 @@ class Attention(Protocol):
         """Computes attention within segments; see `dense_attention`."""
 
 
-def make_attention(name: str, mesh: Mesh, *, block_length: int = 0, whole_row_period: int = 0) -> Attention:
+def make_attention(
+    name: str, mesh: Mesh | None, *, block_length: int = 0, whole_row_period: int = 0
+) -> Attention:
     """Returns an attention function over the devices of `mesh`.
 
     Each device computes its own rows. It computes its own heads if the mesh's `tensor` axis divides their number, else
@@ -41,7 +43,7 @@ def make_attention(name: str, mesh: Mesh, *, block_length: int = 0, whole_row_pe
 
     Args:
       name: "dense", or a kernel of `KERNELS`.
-      mesh: the devices.
+      mesh: the devices; None for one device, which computes dense attention only.
       block_length, whole_row_period: where segments may cross blocks, see `dense_in_blocks`; a block_length of 0 if
         that is unknown. Only dense attention uses them.
     """
@@ -50,6 +52,10 @@ def make_attention(name: str, mesh: Mesh, *, block_length: int = 0, whole_row_pe
         dense = functools.partial(
             dense_in_blocks, block_length=block_length, whole_row_period=whole_row_period
         )
+    if mesh is None:
+        if name != "dense":
+            raise ValueError(f"{name} needs a mesh")
+        return dense
     tensor = mesh.shape["tensor"]
 
     def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):

@@ -18,7 +18,7 @@ class SharedBackbone:
 
     def __init__(self, backbone: nnx.Module):
         self.backbone = backbone
-        self.hidden_size = backbone.hidden_size
+        self.config = backbone.config
         self._calls: list[
             tuple[tuple[jax.Array, ...], jax.Array]
         ] = []  # the arrays and the result of each call

@@ -55,7 +55,7 @@ class SequenceClassifier(nnx.Module):
             raise ValueError(f"pool {pool!r} is none of {POOLS}")
         self.backbone = backbone
         self.head = head_class(
-            backbone.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs
+            backbone.config.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs
         )
         self.pool = pool
         self.rate = dropout

@@ -32,7 +32,7 @@ class TokenClassifier(nnx.Module):
     ):
         self.backbone = backbone
         self.head = head_class(
-            backbone.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs
+            backbone.config.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs
         )
         self.rate = dropout
 

@@ -1,7 +1,8 @@
-"""Reads and writes the config.json of BERT checkpoints."""
+"""Defines the shape of a BERT, and reads and writes the config.json of its checkpoints."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxft.hub.fields import (
     add_labels,
@@ -11,58 +12,78 @@ from jaxft.hub.fields import (
     read_activation,
     read_width_and_heads,
 )
+from jaxft.models.model_config import check_shape, read_fields
 
-# Fields of config.json that a user may set for a new model.
-NEW_MODEL_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "layer_norm_eps",
-    "initializer_range",
-)
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The shape of a BERT. The defaults are those of transformers' BertConfig, which are BERT-base's.
+
+    `activation` is a key of `layers.activations.ACTIVATIONS`. The other fields are explained in `ModelConfig`, and in
+    transformers' BertConfig under the names in `HF_KEYS`.
+
+    Raises:
+      ValueError: the shape is impossible.
+    """
+
+    model_type: ClassVar[str] = "bert"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    max_positions: int = 512
+    type_vocab_size: int = 2
+    activation: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+
+    def __post_init__(self):
+        """Raises ValueError for a shape that no backbone can have."""
+        check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
+
+    @classmethod
+    def from_hf(cls, hf_config: Mapping[str, Any]) -> "BertConfig":
+        """Returns the config of a checkpoint with this config.json.
+
+        Raises:
+          UserError: the model_type is not BERT's, or an option would change the meaning of the weights.
+        """
+        check_model_type(hf_config, "bert", display_name="BERT")
+        check_values(
+            hf_config,
+            {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
+        )
+        read_width_and_heads(hf_config, "hidden_size", "num_attention_heads")
+        activation = read_activation(hf_config, "hidden_act", "gelu")
+        return cls(**read_fields(hf_config, HF_KEYS) | {"activation": activation})
+
+
+# jaxft's name of a field -> its key in config.json.
+HF_KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "activation": "hidden_act",
+    "hidden_dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "layer_norm_eps": "layer_norm_eps",
+    "initializer_range": "initializer_range",
+}
+NEW_MODEL_FIELDS = tuple(HF_KEYS.values())  # keys of config.json that a user may set for a new model
 
 
 def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
     """Returns the config.json of a new BERT with `fields`. Missing fields have BertConfig's defaults, BERT-base's."""
     del max_length, vocab_size  # a new BERT has no tokenizer yet, and its fields set its positions
     return {"model_type": "bert", **fields}
-
-
-def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keyword arguments of `Bert` for a checkpoint's config.json.
-
-    Missing fields have the defaults of transformers' BertConfig.
-
-    Raises:
-      UserError: the model_type is not BERT's, or an option would change the meaning of the weights.
-    """
-    check_model_type(hf_config, "bert", display_name="BERT")
-    check_values(
-        hf_config,
-        {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
-    )
-    size, heads = read_width_and_heads(hf_config, "hidden_size", "num_attention_heads")
-    return {
-        "vocab_size": hf_config.get("vocab_size", 30522),
-        "hidden_size": size,
-        "num_layers": hf_config.get("num_hidden_layers", 12),
-        "num_heads": heads,
-        "intermediate_size": hf_config.get("intermediate_size", 3072),
-        "max_positions": hf_config.get("max_position_embeddings", 512),
-        "type_vocab_size": hf_config.get("type_vocab_size", 2),
-        "activation": read_activation(hf_config, "hidden_act", "gelu"),
-        "layer_norm_eps": hf_config.get("layer_norm_eps", 1e-12),
-        "hidden_dropout": hf_config.get("hidden_dropout_prob", 0.1),
-        "attention_dropout": hf_config.get("attention_probs_dropout_prob", 0.1),
-        "initializer_range": hf_config.get("initializer_range", 0.02),
-    }
 
 
 def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:

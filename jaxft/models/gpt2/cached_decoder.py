@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.dense import dense_attention
+from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
 
 
@@ -51,28 +52,13 @@ class DecoderWeights(NamedTuple):
     norm: Norm
 
 
-class DecoderSizes(NamedTuple):
-    """The facts about a network that do not follow from its weights."""
-
-    num_heads: int
-    activation: str
-    epsilon: float
-    scale_by_inverse_layer: bool
-
-
 Cache = list[tuple[jax.Array, jax.Array]]  # the keys and the values of each layer, both [R, H, T, D / H]
 
 
-def prepare_weights(backbone: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
-    """Returns the decoder's weights, in `backbone.dtype`, and its sizes."""
+def prepare_weights(backbone: GPT2) -> DecoderWeights:
+    """Returns the decoder's weights, in the dtype of the backbone's computation."""
     graph, state = nnx.split(backbone)
-    layers = backbone.layers
-    sizes = DecoderSizes(
-        num_heads=backbone.num_heads,
-        activation=layers.mlp.activation,
-        epsilon=backbone.norm.epsilon,
-        scale_by_inverse_layer=layers.attention.scale_by_inverse_layer,
-    )
+    dtype = backbone.runtime.dtype
 
     @jax.jit
     def transpose_weights(state) -> DecoderWeights:
@@ -81,16 +67,16 @@ def prepare_weights(backbone: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
 
         def dense(index: int, *linears) -> Dense:
             return Dense(
-                jnp.concatenate([linear.kernel[...][index].T for linear in linears]).astype(backbone.dtype),
-                jnp.concatenate([linear.bias[...][index] for linear in linears]).astype(backbone.dtype),
+                jnp.concatenate([linear.kernel[...][index].T for linear in linears]).astype(dtype),
+                jnp.concatenate([linear.bias[...][index] for linear in linears]).astype(dtype),
             )
 
         def norm(module, index=...) -> Norm:
             return Norm(module.scale[...][index], module.bias[...][index])
 
         return DecoderWeights(
-            word=backbone.embeddings.word.embedding[...].astype(backbone.dtype),
-            position=backbone.embeddings.position.embedding[...].astype(backbone.dtype),
+            word=backbone.embeddings.word.embedding[...].astype(dtype),
+            position=backbone.embeddings.position.embedding[...].astype(dtype),
             layers=[
                 Layer(
                     attention_norm=norm(stack.attention_norm, i),
@@ -102,12 +88,12 @@ def prepare_weights(backbone: GPT2) -> tuple[DecoderWeights, DecoderSizes]:
                     up=dense(i, stack.mlp.up),
                     down=dense(i, stack.mlp.down),
                 )
-                for i in range(backbone.num_layers)
+                for i in range(backbone.config.num_layers)
             ],
             norm=norm(backbone.norm),
         )
 
-    return transpose_weights(state), sizes
+    return transpose_weights(state)
 
 
 def _norm(x: jax.Array, parameters: Norm, epsilon: float, axis: int) -> jax.Array:
@@ -137,12 +123,13 @@ def _scores(weights: DecoderWeights, x: jax.Array) -> jax.Array:
 
 
 def prefill(
-    weights: DecoderWeights, sizes: DecoderSizes, ids: jax.Array, start: jax.Array, capacity: int
+    weights: DecoderWeights, config: GPT2Config, ids: jax.Array, start: jax.Array, capacity: int
 ) -> tuple[jax.Array, Cache]:
     """Reads prompts that end at the last column.
 
     Args:
-      weights, sizes: from `prepare_weights`.
+      weights: from `prepare_weights`.
+      config: the network's shape.
       ids: int32 `[B, P]`, padded on the left.
       start: int32 `[B]`, the column of each prompt's first token.
       capacity: T, the number of columns in the cache, at least P.
@@ -157,24 +144,24 @@ def prefill(
     x = (weights.word[ids] + weights.position[positions]).reshape(rows * length, -1)
     cache = []
     for index, layer in enumerate(weights.layers):
-        projected = _rows(layer.query_key_value, _norm(x, layer.attention_norm, sizes.epsilon, 1))
+        projected = _rows(layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 1))
         query, key, value = jnp.split(projected, 3, axis=1)
-        if sizes.scale_by_inverse_layer:
+        if config.scale_by_inverse_layer:
             query = query / (index + 1)
-        mixed = dense_attention(query, key, value, segments, num_heads=sizes.num_heads, causal=True)
+        mixed = dense_attention(query, key, value, segments, num_heads=config.num_heads, causal=True)
         x = x + _rows(layer.output, mixed)
-        inner = _rows(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 1))
-        x = x + _rows(layer.down, ACTIVATIONS[sizes.activation](inner))
-        heads = (z.reshape(rows, length, sizes.num_heads, -1).swapaxes(1, 2) for z in (key, value))
+        inner = _rows(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 1))
+        x = x + _rows(layer.down, ACTIVATIONS[config.activation](inner))
+        heads = (z.reshape(rows, length, config.num_heads, -1).swapaxes(1, 2) for z in (key, value))
         room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
         cache.append(tuple(jnp.pad(z, room) for z in heads))
     last = x.reshape(rows, length, -1)[:, -1].T
-    return _scores(weights, _norm(last, weights.norm, sizes.epsilon, 0)), cache
+    return _scores(weights, _norm(last, weights.norm, config.layer_norm_eps, 0)), cache
 
 
 def decode_step(
     weights: DecoderWeights,
-    sizes: DecoderSizes,
+    config: GPT2Config,
     cache: Cache,
     ids: jax.Array,
     start: jax.Array,
@@ -183,7 +170,8 @@ def decode_step(
     """Reads one token of each row.
 
     Args:
-      weights, sizes: from `prepare_weights`.
+      weights: from `prepare_weights`.
+      config: the network's shape.
       cache: the keys and values of the columns before `column`.
       ids: int32 `[R]`, the tokens at `column`.
       start: int32 `[R]`, the column of each row's first token.
@@ -199,16 +187,18 @@ def decode_step(
     x = (weights.word[ids] + weights.position[column - start]).T
     filled = []
     for index, (layer, (keys, values)) in enumerate(zip(weights.layers, cache, strict=True)):
-        projected = _columns(layer.query_key_value, _norm(x, layer.attention_norm, sizes.epsilon, 0))
-        query, key, value = projected.T.reshape(rows, 3, sizes.num_heads, -1).swapaxes(0, 1)  # each [R, H, d]
+        projected = _columns(layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 0))
+        query, key, value = projected.T.reshape(rows, 3, config.num_heads, -1).swapaxes(
+            0, 1
+        )  # each [R, H, d]
         keys = jax.lax.dynamic_update_slice(keys, key[:, :, None], (0, 0, column, 0))
         values = jax.lax.dynamic_update_slice(values, value[:, :, None], (0, 0, column, 0))
         filled.append((keys, values))
-        scale = query.shape[-1] ** -0.5 / (index + 1 if sizes.scale_by_inverse_layer else 1)
+        scale = query.shape[-1] ** -0.5 / (index + 1 if config.scale_by_inverse_layer else 1)
         scores = jnp.einsum("rhd,rhtd->rht", query * scale, keys, preferred_element_type=jnp.float32)
         shares = jax.nn.softmax(jnp.where(is_visible, scores, -jnp.inf)).astype(x.dtype)
         mixed = jnp.einsum("rht,rhtd->rhd", shares, values)
         x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
-        inner = _columns(layer.up, _norm(x, layer.mlp_norm, sizes.epsilon, 0))
-        x = x + _columns(layer.down, ACTIVATIONS[sizes.activation](inner))
-    return _scores(weights, _norm(x, weights.norm, sizes.epsilon, 0)), filled
+        inner = _columns(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 0))
+        x = x + _columns(layer.down, ACTIVATIONS[config.activation](inner))
+    return _scores(weights, _norm(x, weights.norm, config.layer_norm_eps, 0)), filled

@@ -1,7 +1,8 @@
-"""Reads and writes the config.json of GPT-2 checkpoints."""
+"""Defines the shape of a GPT-2, and reads and writes the config.json of its checkpoints."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxft.hub.fields import (
     add_labels,
@@ -11,22 +12,80 @@ from jaxft.hub.fields import (
     read_activation,
     read_width_and_heads,
 )
+from jaxft.models.model_config import check_shape, read_fields
 
-# Fields of config.json that a user may set for a new model.
-NEW_MODEL_FIELDS = (
-    "n_positions",
-    "n_embd",
-    "n_layer",
-    "n_head",
-    "n_inner",
-    "activation_function",
-    "embd_pdrop",
-    "resid_pdrop",
-    "attn_pdrop",
-    "layer_norm_epsilon",
-    "initializer_range",
-    "scale_attn_by_inverse_layer_idx",
-)
+
+@dataclasses.dataclass(frozen=True)
+class GPT2Config:
+    """The shape of a GPT-2. The defaults are those of transformers' GPT2Config, which are GPT-2 small's.
+
+    `activation` is a key of `layers.activations.ACTIVATIONS`. `scale_by_inverse_layer` divides a layer's attention
+    scores by its number, from 1. The other fields are explained in `ModelConfig`, and in transformers' GPT2Config under
+    the names in `HF_KEYS`.
+
+    Raises:
+      ValueError: the shape is impossible.
+    """
+
+    model_type: ClassVar[str] = "gpt2"
+
+    vocab_size: int = 50257
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    max_positions: int = 1024
+    activation: str = "gelu_tanh"
+    layer_norm_eps: float = 1e-5
+    embedding_dropout: float = 0.1
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+    scale_by_inverse_layer: bool = False
+
+    def __post_init__(self):
+        """Raises ValueError for a shape that no backbone can have."""
+        check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
+
+    @classmethod
+    def from_hf(cls, hf_config: Mapping[str, Any]) -> "GPT2Config":
+        """Returns the config of a checkpoint with this config.json.
+
+        `reorder_and_upcast_attn` may have either value, because attention scores are always computed in float32.
+
+        Raises:
+          UserError: the model_type is not GPT-2's, or an option would change the meaning of the weights.
+        """
+        check_model_type(hf_config, "gpt2", display_name="GPT-2")
+        check_values(
+            hf_config, {"scale_attn_weights": True, "add_cross_attention": False, "tie_word_embeddings": True}
+        )
+        size, _ = read_width_and_heads(hf_config, "n_embd", "n_head")
+        values = read_fields(hf_config, HF_KEYS)
+        values["activation"] = read_activation(hf_config, "activation_function", "gelu_new")
+        if values.get("intermediate_size") is None:
+            values["intermediate_size"] = 4 * size
+        return cls(**values)
+
+
+# jaxft's name of a field -> its key in config.json.
+HF_KEYS = {
+    "vocab_size": "vocab_size",
+    "max_positions": "n_positions",
+    "hidden_size": "n_embd",
+    "num_layers": "n_layer",
+    "num_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "activation": "activation_function",
+    "embedding_dropout": "embd_pdrop",
+    "hidden_dropout": "resid_pdrop",
+    "attention_dropout": "attn_pdrop",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "initializer_range": "initializer_range",
+    "scale_by_inverse_layer": "scale_attn_by_inverse_layer_idx",
+}
+# Keys of config.json that a user may set for a new model. Its tokenizer says how large its vocabulary is.
+NEW_MODEL_FIELDS = tuple(key for key in HF_KEYS.values() if key != "vocab_size")
 
 
 def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
@@ -37,38 +96,6 @@ def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: i
         "n_positions": max_length,
         **fields,
         "vocab_size": vocab_size,
-    }
-
-
-def read_sizes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keyword arguments of `GPT2` for a checkpoint's config.json.
-
-    Missing fields have the defaults of transformers' GPT2Config. `reorder_and_upcast_attn` may have either value,
-    because attention scores are always computed in float32.
-
-    Raises:
-      UserError: the model_type is not GPT-2's, or an option would change the meaning of the weights.
-    """
-    check_model_type(hf_config, "gpt2", display_name="GPT-2")
-    check_values(
-        hf_config, {"scale_attn_weights": True, "add_cross_attention": False, "tie_word_embeddings": True}
-    )
-    size, heads = read_width_and_heads(hf_config, "n_embd", "n_head")
-    inner = hf_config.get("n_inner")
-    return {
-        "vocab_size": hf_config.get("vocab_size", 50257),
-        "hidden_size": size,
-        "num_layers": hf_config.get("n_layer", 12),
-        "num_heads": heads,
-        "intermediate_size": 4 * size if inner is None else inner,
-        "max_positions": hf_config.get("n_positions", 1024),
-        "activation": read_activation(hf_config, "activation_function", "gelu_new"),
-        "layer_norm_eps": hf_config.get("layer_norm_epsilon", 1e-5),
-        "embedding_dropout": hf_config.get("embd_pdrop", 0.1),
-        "hidden_dropout": hf_config.get("resid_pdrop", 0.1),
-        "attention_dropout": hf_config.get("attn_pdrop", 0.1),
-        "initializer_range": hf_config.get("initializer_range", 0.02),
-        "scale_by_inverse_layer": hf_config.get("scale_attn_by_inverse_layer_idx", False),
     }
 
 

@@ -39,7 +39,7 @@ TABLE = WeightTable(
     canonical=[(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")],  # names of a GPT2Model that was saved alone
     ignore=[
         r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$",  # the causal mask, which early versions saved
-        r"^lm_head\.weight$",  # a copy of the word embeddings (`config.read_sizes` refuses configs that untie them)
+        r"^lm_head\.weight$",  # a copy of the word embeddings (`GPT2Config.from_hf` refuses configs that untie them)
         r"^(score|classifier|multiple_choice_head\.summary)\.",  # heads of other tasks
     ],
 )

@@ -28,7 +28,9 @@ from jaxft.layers.inputs import Inputs
 from jaxft.losses import chunked
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
+from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
+from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Log, Split, cache_folder, count_set_in_any_process
 from jaxft.tasks.lines import prediction_lines
 
@@ -156,9 +158,9 @@ class CausalLM:
         """Returns the number of labelled tokens of each window."""
         return windows.label_counts
 
-    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns a `LanguageModel` over a GPT-2 backbone of `sizes`."""
-        return LanguageModel(make_backbone(sizes, rngs=rngs))
+    def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
+        """Returns a `LanguageModel` over a GPT-2 backbone of `model_config`."""
+        return LanguageModel(make_backbone(model_config, runtime, rngs=rngs))
 
     def loss(self, model, batch, dropout: DropoutSeed | None):
         """Returns the cross-entropy in nats, summed over the labelled tokens, and the number of these tokens."""
@@ -299,7 +301,7 @@ def _flat(model, batch, dropout) -> tuple[jax.Array, jax.Array, jax.Array, jax.A
 
 def _mesh(model) -> Mesh | None:
     """Returns the mesh over which the backbone shards its activations, or None for a single device."""
-    sharding = model.backbone.activations
+    sharding = model.backbone.runtime.activations
     return None if sharding is None else sharding.mesh
 
 

@@ -25,6 +25,8 @@ from jaxft.errors import UserError
 from jaxft.io import write_json
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.multi_head import MultiHead, SharedBackbone
+from jaxft.models.model_config import ModelConfig
+from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Log, Split, Task, group_by_words
 from jaxft.tasks.multi_task import data
 from jaxft.tasks.multi_task.data import divide_by_task, select_examples, select_with_prefix
@@ -164,9 +166,9 @@ class MultiTask:
 
     # ---------------------------------------------------------------- model
 
-    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns a `MultiHead` over a backbone of `sizes`."""
-        models = {name: task.build_model(sizes, rngs) for name, task in self.tasks.items()}
+    def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
+        """Returns a `MultiHead` over a backbone of `model_config`."""
+        models = {name: task.build_model(model_config, runtime, rngs) for name, task in self.tasks.items()}
         return MultiHead(models, uncertainty=self.learns_weights)
 
     def _views(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Iterator[tuple[str, Task, Any, dict]]:
@@ -257,7 +259,7 @@ class MultiTask:
         `LabelType.answer`.
 
         Args:
-          texts: the texts.
+          texts: the texts; None where the next one may take long to arrive.
           tokenizer: the tokenizer.
           config: the run's settings.
           outputs: returns the model's outputs for windows.

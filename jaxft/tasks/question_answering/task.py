@@ -22,7 +22,9 @@ from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.losses import cross_entropy
 from jaxft.metrics.answers import TUNED, AnswerState
+from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
+from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Log, Split, cache_folder, group_by_words
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.question_answering import answer_search, report
@@ -118,13 +120,13 @@ class QuestionAnswering:
 
     # ---------------------------------------------------------------- model
 
-    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
+    def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `TokenClassifier` with two outputs. As in transformers, there is no dropout before the head."""
         return TokenClassifier(
-            make_backbone(sizes, rngs=rngs),
+            make_backbone(model_config, runtime, rngs=rngs),
             num_labels=len(OUTPUTS),
             dropout=0.0,
-            initializer_range=sizes["initializer_range"],
+            initializer_range=model_config.initializer_range,
             rngs=rngs,
         )
 
@@ -190,7 +192,7 @@ class QuestionAnswering:
         """Answers questions while they arrive; yields chunks of (question, answer record) in order.
 
         Args:
-          questions: the questions.
+          questions: the questions; None where the next one may take long to arrive.
           tokenizer: the tokenizer.
           config: the run's settings.
           outputs: returns the model's outputs for windows.

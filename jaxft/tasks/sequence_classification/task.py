@@ -14,17 +14,17 @@ from jaxft.data.batching.batch import Batch
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_labelled_texts
-from jaxft.data.sources.labelled_texts import (
-    NUMBER,
-    LabelledText,
-)
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.labels import NUMBER
 from jaxft.errors import UserError
 from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.sequence import ScoreHead, SequenceClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
-from jaxft.models.registry import is_causal, make_backbone
+from jaxft.models.model_config import ModelConfig
+from jaxft.models.registry import FAMILIES, make_backbone
+from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Log, Split, cache_folder, group_by_words, loss_with_r_drop
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.sequence_classification import data, report
@@ -137,25 +137,25 @@ class SequenceClassification:
 
     # ---------------------------------------------------------------- model
 
-    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns a `SequenceClassifier` over a backbone of `sizes`.
+    def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
+        """Returns a `SequenceClassifier` over a backbone of `model_config`.
 
         Raises:
           UserError: the backbone does not support `config.model.pool`.
         """
-        causal = is_causal(sizes)
-        pool = resolve_pool(self.config, sizes.get("architecture", "bert"))
+        causal = FAMILIES[model_config.model_type].is_causal
+        pool = resolve_pool(self.config, model_config.model_type)
         if causal and pool in ("pooler", "cls"):
             raise UserError(
                 f"config.model.pool={pool!r}: the first token of a GPT-2 sees only itself, and there is no pooler; "
                 "expected 'last' (which 'auto' means), 'mean' or 'max'"
             )
         return SequenceClassifier(
-            make_backbone(sizes, rngs=rngs, **({"pooler": True} if pool == "pooler" else {})),
+            make_backbone(model_config, runtime, rngs=rngs, **({"pooler": True} if pool == "pooler" else {})),
             num_labels=len(self.labels),
             pool=pool,
             dropout=self.head_dropout,
-            initializer_range=sizes["initializer_range"],
+            initializer_range=model_config.initializer_range,
             rngs=rngs,
             head_class=ScoreHead if causal else Linear,
         )
@@ -221,7 +221,7 @@ class SequenceClassification:
         """Predicts texts while they arrive; yields chunks of (example, answer record) in order.
 
         Args:
-          examples: the texts or pairs.
+          examples: the texts or pairs; None where the next one may take long to arrive.
           tokenizer: the tokenizer.
           config: the run's settings.
           outputs: returns the model's outputs for windows.

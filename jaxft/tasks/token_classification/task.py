@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import TOKEN_LABELS, Batch, word_values
-from jaxft.data.encoding.sentence_chunks import chunk_sentences
+from jaxft.data.encoding.sentence_chunks import SentenceChunk, chunk_sentences
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_sentences
@@ -26,8 +26,17 @@ from jaxft.layers.linear import Linear
 from jaxft.losses import cross_entropy
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
+from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
-from jaxft.tasks.base import Log, Split, cache_folder, loss_with_r_drop, read_class_weights
+from jaxft.models.runtime import Runtime
+from jaxft.tasks.base import (
+    Log,
+    Split,
+    cache_folder,
+    group_by_words,
+    loss_with_r_drop,
+    read_class_weights,
+)
 from jaxft.tasks.token_classification import evaluation
 from jaxft.tasks.token_classification.data import (
     check_sentences,
@@ -145,14 +154,14 @@ class TokenClassification:
 
     # ---------------------------------------------------------------- model
 
-    def build_model(self, sizes: dict, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns a `TokenClassifier` over a backbone of `sizes`."""
-        backbone = make_backbone(sizes, rngs=rngs)
+    def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
+        """Returns a `TokenClassifier` over a backbone of `model_config`."""
+        backbone = make_backbone(model_config, runtime, rngs=rngs)
         return TokenClassifier(
             backbone,
             num_labels=len(self.labels),
             dropout=self.head_dropout,
-            initializer_range=sizes["initializer_range"],
+            initializer_range=model_config.initializer_range,
             rngs=rngs,
             head_class=self.head_class,
         )
@@ -260,15 +269,21 @@ class TokenClassification:
         """Predicts sentences while they arrive; yields chunks of (sentence, prediction) in order.
 
         Args:
-          sentences: the sentences.
+          sentences: the sentences; None where the next one may take long to arrive. Those before it are then predicted,
+            unless they have context, which may still arrive.
           tokenizer: the tokenizer.
           config: the run's settings.
           outputs: returns the model's outputs for windows.
           max_words: the most words in a chunk, unless a single sentence has more. Only one chunk is in memory at a
             time. With `config.data.context`, so are as many neighbouring sentences as a window can hold.
         """
-        context_words = config.data.max_length if config.data.context else 0
-        for chunk in chunk_sentences(sentences, max_words, context_words):
+        if config.data.context:
+            arrived = (sentence for sentence in sentences if sentence is not None)
+            chunks = chunk_sentences(arrived, max_words, config.data.max_length)
+        else:
+            groups = group_by_words(sentences, _count_words, max_words)
+            chunks = (SentenceChunk(group, 0, len(group)) for group in groups)
+        for chunk in chunks:
             predicted = range(chunk.first, chunk.last)
             windows = self.encode(chunk.sentences, tokenizer, config, only=predicted, cached=False)
             split = Split("input", "input", chunk.sentences, windows)
@@ -323,3 +338,7 @@ class TokenClassification:
 
 def _logits(model, batch, dropout=None, output_mask=None):
     return model(Inputs.from_batch(batch), dropout=dropout, output_mask=output_mask)
+
+
+def _count_words(sentence: Sentence) -> int:
+    return max(len(sentence.words), 1)

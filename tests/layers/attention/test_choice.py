@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.models.pretrained_model import resolve_sizes
+from jaxft.models.pretrained_model import resolve_model
 from tests.training import test_step
 
 BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
@@ -15,7 +15,7 @@ BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
 def choose(platform: str, hf_config=BERT, **values) -> str:
     defaults = {"model.dropout": 0.0, "data.max_length": 512}
     config = test_step.config_with(**(defaults | {key.replace("__", "."): v for key, v in values.items()}))
-    return resolve_sizes(config, hf_config, platform)["attention"]
+    return resolve_model(config, hf_config, platform)[1].attention
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 
 SCRIPT = """
+import dataclasses
 import functools
 import json
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
-from jaxft.models import pretrained_model
+from jaxft.models.runtime import Runtime
 from jaxft.training.network import make_network
 from jaxft.training.setup import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, BATCH_SPEC
@@ -67,8 +68,8 @@ for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
 
 test_step.LENGTH, losses = length, {}
 for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("flash", mesh_of(1, 1, 4)):
-    backbone = test_step.SIZES | {"max_positions": length, "attention": name}
-    net = make_network(test_step.network().task, backbone, mesh)
+    shape = dataclasses.replace(test_step.SHAPE, max_positions=length)
+    net = make_network(test_step.network().task, shape, Runtime(attention=name), mesh)
     trainer = make_trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
     parameters = jax.jit(net.new_parameters, out_shardings={n: v.sharding for n, v in net.abstract.items()})
     state, metrics_by_step = trainer.new_state(parameters(np.uint32(0))), []

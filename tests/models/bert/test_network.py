@@ -14,36 +14,24 @@ from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
+from jaxft.models.bert.config import BertConfig
 from jaxft.models.bert.network import Bert
 from tests.models.backbones import (
     LABELS,
-    LENGTH,
     SEGMENTS,
-    VOCABULARY,
+    TINY,
     assert_bfloat16_is_close,
     assert_packed_is_unpacked,
     assert_scan_and_remat_agree,
+    configure,
     random_batch,
 )
 
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 24,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 40,
-    "max_positions": LENGTH,
-    "type_vocab_size": 2,
-    "activation": "gelu",
-    "layer_norm_eps": 1e-12,
-    "hidden_dropout": 0.1,
-    "attention_dropout": 0.1,
-    "initializer_range": 0.2,  # large, so that attention is far from uniform
-}
+CONFIG = BertConfig(**TINY, initializer_range=0.2)  # large, so that attention is far from uniform
 
 
 def make_model(rngs: nnx.Rngs, **options) -> TokenClassifier:
-    backbone = Bert(**(SIZES | options), rngs=rngs)
+    backbone = Bert(*configure(CONFIG, **options), rngs=rngs)
     return TokenClassifier(backbone, num_labels=LABELS, dropout=0.1, initializer_range=0.2, rngs=rngs)
 
 
@@ -98,7 +86,7 @@ def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
         x = model.backbone.embeddings(
             *(batch[name].ravel() for name in ("input_ids", "positions", "token_type_ids")), None
         )
-        x = apply_dropout(x, SIZES["hidden_dropout"], seed, 0, rows=2)
+        x = apply_dropout(x, CONFIG.hidden_dropout, seed, 0, rows=2)
         for index, site in enumerate(sites):
             layer = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stack))
             x = layer(x, batch["segment_ids"], seed, site, None)
@@ -137,13 +125,13 @@ def test_abstract_state_has_the_shapes_of_the_real_one_without_making_it():
 def test_layers_start_from_different_random_numbers():
     kernels = split()[1]["backbone"]["layers"]["mlp"]["up"]["kernel"]
     assert not np.array_equal(kernels[0], kernels[1])
-    assert abs(float(kernels.std()) - SIZES["initializer_range"]) < 0.02
+    assert abs(float(kernels.std()) - CONFIG.initializer_range) < 0.02
 
 
 def test_an_id_outside_the_vocabulary_is_seen_and_not_clamped():
     _, parameters = split()
     batch = random_batch(1)
-    batch["input_ids"][0, 0] = SIZES["vocab_size"]
+    batch["input_ids"][0, 0] = CONFIG.vocab_size
     logits = forward()(parameters, batch, None)
     assert np.isnan(logits[0, 0]).all()
 

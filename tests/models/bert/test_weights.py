@@ -24,6 +24,7 @@ from jaxft.layers.inputs import Inputs
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.models.bert.network import Bert
+from tests.models.backbones import configure
 from tests.models.parity import assert_gradients_equal_torch, randomize
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -63,7 +64,7 @@ def load(folder, labels=LABELS, new=(), **options):
 
     def make():
         rngs = nnx.Rngs(0)
-        backbone = Bert(**bert_config.read_sizes(config), **options, rngs=rngs)
+        backbone = Bert(*configure(bert_config.BertConfig.from_hf(config), **options), rngs=rngs)
         return TokenClassifier(
             backbone,
             num_labels=len(labels),
@@ -191,7 +192,7 @@ def test_pooler_is_torchs(tmp_path):
     model, folder = save_torch(model, tmp_path / "in")
     config = read_config(folder)
     graph, state = nnx.split(
-        nnx.eval_shape(lambda: Bert(**bert_config.read_sizes(config), pooler=True, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: Bert(bert_config.BertConfig.from_hf(config), pooler=True, rngs=nnx.Rngs(0)))
     )
     abstract = {
         f"backbone/{path}": leaf for path, leaf in parameter_paths.flatten(nnx.to_pure_dict(state)).items()
@@ -296,7 +297,7 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
 )
 def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
     with pytest.raises(UserError, match=message):
-        bert_config.read_sizes(tiny_tensors()[0] | change)
+        bert_config.BertConfig.from_hf(tiny_tensors()[0] | change)
 
 
 def test_classifier_dropout_falls_back_to_the_backbones():

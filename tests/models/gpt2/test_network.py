@@ -12,37 +12,25 @@ from hypothesis import strategies as st
 
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.inputs import Inputs
+from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
 from tests.models.backbones import (
-    LENGTH,
     SEGMENTS,
-    VOCABULARY,
+    TINY,
     assert_bfloat16_is_close,
     assert_packed_is_unpacked,
     assert_scan_and_remat_agree,
+    configure,
     random_batch,
 )
 
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 24,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 40,
-    "max_positions": LENGTH,
-    "activation": "gelu_tanh",
-    "layer_norm_eps": 1e-5,
-    "embedding_dropout": 0.1,
-    "hidden_dropout": 0.1,
-    "attention_dropout": 0.1,
-    "initializer_range": 0.3,  # large, so that attention is far from uniform
-    "scale_by_inverse_layer": True,
-}
+# A large initializer_range, so that attention is far from uniform.
+CONFIG = GPT2Config(**TINY, initializer_range=0.3, scale_by_inverse_layer=True)
 
 
 @functools.cache
 def split(**options):
-    graph, state = nnx.split(GPT2(**(SIZES | options), rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(GPT2(*configure(CONFIG, **options), rngs=nnx.Rngs(0)))
     return graph, nnx.to_pure_dict(state)
 
 
@@ -84,7 +72,7 @@ def test_a_position_knows_nothing_of_later_ones():
     _, parameters = split()
     batch = random_batch(2)
     changed = batch | {"input_ids": batch["input_ids"].copy()}
-    changed["input_ids"][:, 6] = (changed["input_ids"][:, 6] + 1) % SIZES["vocab_size"]
+    changed["input_ids"][:, 6] = (changed["input_ids"][:, 6] + 1) % CONFIG.vocab_size
     before, after = (forward()(parameters, b, None) for b in (batch, changed))
     np.testing.assert_array_equal(before[:, :6], after[:, :6])
     assert (np.abs(before[:, 6] - after[:, 6]).max(axis=-1) > 0.01).all()
@@ -128,4 +116,4 @@ def test_new_weights_into_the_residual_stream_start_smaller_with_depth():
 @pytest.mark.parametrize("wrong", [{"num_heads": 5}, {"activation": "selu"}, {"remat": "some"}])
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
-        GPT2(**(SIZES | wrong), rngs=nnx.Rngs(0))
+        GPT2(*configure(CONFIG, **wrong), rngs=nnx.Rngs(0))

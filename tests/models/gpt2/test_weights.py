@@ -52,10 +52,10 @@ def save_torch(config, seed, folder, kind=GPT2LMHeadModel):
     return model, folder
 
 
-def load(folder, **options):
+def load(folder):
     """Returns (graph, parameters by path, report) of a language model with a folder's weights."""
-    sizes = gpt2_config.read_sizes(read_config(folder)) | options
-    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
+    config = gpt2_config.GPT2Config.from_hf(read_config(folder))
+    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(config, rngs=nnx.Rngs(0)))))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     return graph, *load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract, source=str(folder))
 
@@ -200,7 +200,7 @@ def test_a_fused_projection_of_the_wrong_width_is_named(tmp_path):
 )
 def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
     with pytest.raises(UserError, match=message):
-        gpt2_config.read_sizes(tiny_tensors()[0] | change)
+        gpt2_config.GPT2Config.from_hf(tiny_tensors()[0] | change)
 
 
 def test_every_size_of_the_paper_has_its_number_of_parameters():
@@ -210,8 +210,8 @@ def test_every_size_of_the_paper_has_its_number_of_parameters():
         ({"n_embd": 1280, "n_layer": 36, "n_head": 20}, 774.0),
         ({"n_embd": 1600, "n_layer": 48, "n_head": 25}, 1557.6),
     ):
-        sizes = gpt2_config.read_sizes({"model_type": "gpt2", **fields})
-        state = nnx.state(nnx.eval_shape(lambda sizes=sizes: LanguageModel(GPT2(**sizes, rngs=nnx.Rngs(0)))))
+        config = gpt2_config.GPT2Config.from_hf({"model_type": "gpt2", **fields})
+        state = nnx.state(nnx.eval_shape(lambda config=config: LanguageModel(GPT2(config, rngs=nnx.Rngs(0)))))
         assert sum(leaf.size for leaf in jax.tree.leaves(state)) == pytest.approx(millions * 1e6, rel=1e-3)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig, BertForQuestionAnswering
+from transformers import BertForQuestionAnswering
 
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.questions import Answer, Question
@@ -19,6 +19,7 @@ from jaxft.hub.weights import load_weights, save_weights
 from jaxft.losses import cross_entropy
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
+from jaxft.models.runtime import PLAIN_RUNTIME
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.question_answering import answer_search
@@ -27,22 +28,13 @@ from jaxft.tasks.question_answering.task import QuestionAnswering
 from jaxft.training import step
 from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
-from tests.data.tiny_text import VOCABULARY, tokenizer
+from tests.data.tiny_text import tokenizer
 from tests.models.parity import assert_gradients_equal_torch, randomize
+from tests.tasks.tiny_bert import tiny_bert
 
 LENGTH = 24
 QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly
-HF = BertConfig(
-    vocab_size=len(VOCABULARY),
-    hidden_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    intermediate_size=40,
-    max_position_embeddings=LENGTH,
-    initializer_range=0.2,
-    hidden_dropout_prob=0.2,
-    attention_probs_dropout_prob=0.2,
-)
+HF = tiny_bert(LENGTH)
 
 
 def values_of(**changed):
@@ -78,7 +70,7 @@ def setting():
     """Returns (settings, network, torch's model, our parameters of it, windows, compiled gradient)."""
     values = values_of()
     net = make_network(
-        task_of(values), bert_config.read_sizes(HF.to_dict()) | {"unroll": False}, make_mesh(values)
+        task_of(values), bert_config.BertConfig.from_hf(HF.to_dict()), PLAIN_RUNTIME, make_mesh(values)
     )
     theirs = BertForQuestionAnswering(HF).eval()
     randomize(theirs, 1)

@@ -1,5 +1,6 @@
 """Text classification from text on equals torch, packed and unpacked, and reads whole documents."""
 
+import dataclasses
 import functools
 import random
 
@@ -19,6 +20,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.inputs import Inputs
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
+from jaxft.models.runtime import PLAIN_RUNTIME
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.task import SequenceClassification
@@ -27,22 +29,13 @@ from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
 from jaxft.training.setup import compile_eval
-from tests.data.tiny_text import VOCABULARY, tokenizer
+from tests.data.tiny_text import tokenizer
 from tests.models.parity import assert_gradients_equal_torch, randomize
+from tests.tasks.tiny_bert import tiny_bert
 
 LENGTH = 16
 QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly
-HF = BertConfig(
-    vocab_size=len(VOCABULARY),
-    hidden_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    intermediate_size=40,
-    max_position_embeddings=LENGTH,
-    initializer_range=0.2,
-    hidden_dropout_prob=0.2,
-    attention_probs_dropout_prob=0.2,
-)
+HF = tiny_bert(LENGTH)
 LABELS = {SINGLE: ["x", "y", "z"], MULTI: ["x", "y", "z"], NUMBER: ["value"]}
 
 
@@ -65,8 +58,8 @@ def task_of(values):
 
 
 def network(values):
-    sizes = bert_config.read_sizes(HF.to_dict()) | {"unroll": False}
-    return make_network(task_of(values), sizes, make_mesh(values))
+    shape = bert_config.BertConfig.from_hf(HF.to_dict())
+    return make_network(task_of(values), shape, PLAIN_RUNTIME, make_mesh(values))
 
 
 def examples(problem, pair, count=11, longest=20):
@@ -249,14 +242,12 @@ def test_dropout_is_on_before_the_head_too():
         .arrays
     )
 
-    sizes = bert_config.read_sizes(HF.to_dict()) | {
-        "unroll": False,
-        "hidden_dropout": 0.0,
-        "attention_dropout": 0.0,
-    }
+    shape = dataclasses.replace(
+        bert_config.BertConfig.from_hf(HF.to_dict()), hidden_dropout=0.0, attention_dropout=0.0
+    )
     for rate, distinct in ((0.5, 3), (0.0, 1)):
         task = SequenceClassification(LABELS[SINGLE], head_dropout=rate, config=values)
-        graph = make_network(task, sizes, make_mesh(values)).graphdef
+        graph = make_network(task, shape, PLAIN_RUNTIME, make_mesh(values)).graphdef
 
         def loss(seed, task=task, graph=graph):
             return task.loss(step.merge_model(graph, parameters), batch, DropoutSeed(seed, jnp.int32(0)))[0]

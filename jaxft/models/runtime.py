@@ -1,0 +1,70 @@
+"""Defines `Runtime`: how a backbone computes, which changes its speed and its memory but not what it computes."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from jaxft.layers.attention.over_mesh import Attention, make_attention
+from jaxft.layers.layer_stacks import REMAT_POLICIES
+from jaxft.parallel.mesh import BATCH_SPEC
+from jaxft.parallel.sharded_matmul import ActivationLayout
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """Holds how a backbone computes. It is hashable, so that equal networks share compiled programs.
+
+    Attributes:
+      dtype: the dtype of activations and matrix products.
+      attention: the attention implementation: "dense", or a kernel of `over_mesh.KERNELS`.
+      remat: what the backward pass computes again: "none", "dots" (all but the outputs of the dense products) or "full"
+        (all but the input of each layer).
+      unroll: True if the loop over layers is unrolled: quicker on CPU and GPU, but slower to compile.
+      mesh: the devices; None for one device.
+      block_length, whole_row_period: where segments may cross blocks, see `dense.dense_in_blocks`; 0 if unknown.
+      output_count: the largest number of positions that are read from a batch; 0 if unknown. If it is known and a
+        batch has an output mask, the last layer computes only that many positions.
+
+    Raises:
+      ValueError: there is no such `remat`.
+    """
+
+    dtype: jnp.dtype = jnp.dtype("float32")
+    attention: str = "dense"
+    remat: str = "none"
+    unroll: bool = False
+    mesh: Mesh | None = None
+    block_length: int = 0
+    whole_row_period: int = 0
+    output_count: int = 0
+
+    def __post_init__(self):
+        """Raises ValueError for an unknown `remat`."""
+        if self.remat not in ("none", *REMAT_POLICIES):
+            raise ValueError(f"remat {self.remat!r} is none of {['none', *REMAT_POLICIES]}")
+
+    @property
+    def attention_function(self) -> Attention:
+        """Returns the function that computes attention over the devices."""
+        return make_attention(
+            self.attention, self.mesh, block_length=self.block_length, whole_row_period=self.whole_row_period
+        )
+
+    @property
+    def activations(self) -> NamedSharding | None:
+        """Returns the sharding of activations `[R * L, D]`; None on one device."""
+        return None if self.mesh is None or self.mesh.size == 1 else NamedSharding(self.mesh, BATCH_SPEC)
+
+    @property
+    def layout(self) -> ActivationLayout | None:
+        """Returns the layout of activations for the layers' products; None on one device."""
+        if (activations := self.activations) is None:
+            return None
+        # XLA could share gathered kernels between forward and backward pass only if both are in one computation: layers
+        # are unrolled, without remat. The passes of a loop share nothing, and remat computes the forward pass again in
+        # the backward pass.
+        return ActivationLayout(activations, regathers=self.unroll and self.remat == "none")
+
+
+PLAIN_RUNTIME = Runtime()  # one device, float32, dense attention, scanned layers
