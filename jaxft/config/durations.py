@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any
 
+from jaxft.config.settings import MAX_COUNT
 from jaxft.errors import UserError
 
 _DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
@@ -35,14 +36,14 @@ def duration_steps(
         and 0 <= value < math.inf
         and value % 1 == 0
     ):
-        return int(value)
+        return min(int(value), MAX_COUNT)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     try:
         amount, unit = float(match[1]), match[2].rstrip("s")
         if not 0 <= amount < math.inf:
             raise ValueError
         scale = {"%": total / 100, "step": 1, "epoch": steps_per_epoch, "example": 1 / examples_per_step}
-        return round(amount * scale[unit])
+        return min(round(amount * scale[unit]), MAX_COUNT)
     except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "
@@ -53,9 +54,18 @@ def duration_steps(
 def total_steps(
     *, steps: int | None, examples: int | None, epochs: float, steps_per_epoch: int, examples_per_step: float
 ) -> int:
-    """Returns the run's optimizer steps: `train.steps`, or else from `train.examples`, or else from `train.epochs`."""
+    """Returns the run's optimizer steps: `train.steps`, or else from `train.examples`, or else from `train.epochs`.
+
+    Raises:
+      UserError: the epochs are more steps than a run can count.
+    """
     if steps is not None:
         return steps
     if examples is not None:
         return max(1, math.ceil(examples / examples_per_step))
-    return max(1, round(epochs * steps_per_epoch))
+    total = max(1, round(epochs * steps_per_epoch))
+    if total > MAX_COUNT:
+        raise UserError(
+            f"config.train.epochs={epochs}: {total:.1e} steps of {steps_per_epoch:,} an epoch; expected fewer than 2^31"
+        )
+    return total

@@ -1,5 +1,6 @@
 """Loads the settings of a run from a recipe (Python, YAML or JSON) and overrides on the command line."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -18,6 +19,12 @@ SECTIONS = ("model", "data", "batch", "train", "optim", "loss", "eval", "checkpo
 RECIPE = "recipe"  # the key of a YAML or JSON recipe that names the recipe it is based on
 _ADDRESS = re.compile(r"(.*?\.(?:py|json|ya?ml))(?::(.*))?", re.DOTALL)
 _OVERRIDE = re.compile(r"--config\.([\w.]+)=(.*)", re.DOTALL)
+_NAME = re.compile(r"([\w-]+)(?::(.*))?", re.DOTALL)  # of a recipe in `RECIPE_FOLDERS`
+RECIPE_FOLDERS = (
+    Path("configs"),
+    Path(__file__).parents[2] / "configs",
+)  # here, and in the checkout of jaxft
+Log = Callable[[str], None]
 
 
 class Entry(NamedTuple):
@@ -28,20 +35,27 @@ class Entry(NamedTuple):
 
 
 def load(
-    address: str, overrides: Sequence[str], schema_of: Callable[[str | None], Schema]
+    address: str,
+    overrides: Sequence[str],
+    schema_of: Callable[[str | None], Schema],
+    log: Log = lambda line: None,
 ) -> sections.Settings:
     """Returns the checked settings of recipe `address`, changed by `overrides`.
 
+    Values that belong to other values of the recipe go with them; see `_overlay`.
+
     Args:
-      address: "configs/ner.py:offline" (a Python file with `get_config(arg) -> ConfigDict`), a YAML or JSON file of
-        settings (which may name a base by `recipe: configs/ner.py:offline`), or a run's `config.json`.
+      address: "configs/ner.py:offline" (a Python file with `get_config(arg) -> ConfigDict`), "ner:offline" for the
+        same, a YAML or JSON file of settings (which may name a base by `recipe: configs/ner.py:offline`), or a run's
+        `config.json`.
       overrides: texts such as "--config.optim.lr=3e-5", applied in order.
       schema_of: returns the schema of a task; raises `UserError` if there is no such task.
+      log: prints a line about data sets of the recipe that are left out.
 
     Raises:
       UserError: there is no such file or recipe, a key is unknown, a value has the wrong type, or no run can have it.
     """
-    entries = read_recipe(address)
+    entries = read_recipe(address, log=log)
     typed = []
     for text in overrides:
         match = _OVERRIDE.fullmatch(text)
@@ -64,35 +78,111 @@ def load(
             or key not in before.declarations
             or before.convert(key, *entry) != before.declarations[key].default
         }
+    changes = {
+        key: Entry(schema.convert(key, schema.parse(key, value, text), text), text)
+        for text, key, value in typed
+    }
+    entries = _overlay(entries, changes, f"--config {address}", log)
     values = {key: schema.convert(key, *entry) for key, entry in entries.items()} | {"task": task}
-    for text, key, value in typed:
-        values[key] = schema.convert(key, schema.parse(key, value, text), text)
     return schema.build(values, f"--config {address}")
+
+
+def _overlay(
+    below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, log: Log
+) -> dict[str, Entry]:
+    """Returns the values of a recipe, `below`, changed by those `above` it: of a file based on it, or the command line.
+
+    The recipe's dev and test sets belong to its training data: with other training data they are left out, because its
+    scores on them would say nothing. The recipe's `batch.rows` is left out where `batch.examples` is set, and the other
+    way round.
+
+    Args:
+      below: the values of the recipe.
+      above: the values that change them.
+      where: the name of the recipe, for messages.
+      log: prints a line about data sets that are left out.
+    """
+
+    def is_set(entries: Mapping[str, Entry], key: str) -> bool:
+        return key in entries and str(entries[key].value).lower() != "none"
+
+    left_out = []
+    if is_set(above, "data.train") and is_set(below, "data.train"):
+        train = str(above["data.train"].value)
+        if train != str(below["data.train"].value):
+            left_out = [key for key in ("data.dev", "data.test") if key not in above and is_set(below, key)]
+        if left_out:
+            sets = " and ".join(f"config.{key}={below[key].value}" for key in left_out)
+            is_split = "data.dev" in left_out
+            has_test = is_set(above, "data.test")
+            effects = ["dev is split off train"] * is_split + ["there is no test set"] * (not has_test)
+            log(
+                f"config.data.train={train} is not the training data of {where}, so its {sets} "
+                f"{'are' if len(left_out) > 1 else 'is'} left out: {' and '.join(effects)}; "
+                f"name {' and '.join(f'--config.{key}' for key in left_out)} for others"
+            )
+    for key, other in (("batch.rows", "batch.examples"), ("batch.examples", "batch.rows")):
+        if is_set(above, key):
+            left_out.append(other)
+    return {key: entry for key, entry in below.items() if key not in left_out} | dict(above)
 
 
 def recipe_name(address: str) -> str:
     """Returns a name for the runs of a recipe: "ner" for "configs/ner.py", "ner-wnut17" for "configs/ner.py:wnut17"."""
+    address = find_recipe(address)
     stem, _, arg = address.rpartition("/")[2].partition(".")
     arg = arg.partition(":")[2]
     return f"{stem}-{arg}" if arg else stem
 
 
-def read_recipe(address: str, where: str = "", readers: tuple[Path, ...] = ()) -> dict[str, Entry]:
+def find_recipe(address: str) -> str:
+    """Returns the address of the recipe in `RECIPE_FOLDERS` that "sentiment:gpt2" names; other addresses unchanged."""
+    match = _NAME.fullmatch(address)
+    if match and not Path(address).is_file():
+        for folder in RECIPE_FOLDERS:
+            for path in sorted(folder.glob(f"{match[1]}.*")):
+                if _ADDRESS.fullmatch(str(path)):
+                    return f"{path}:{match[2]}" if match[2] else str(path)
+    return address
+
+
+def _describe_recipes() -> str:
+    """Returns a line for each recipe in `RECIPE_FOLDERS`: its name, and the first line of its docstring."""
+    paths = {path.stem: path for folder in reversed(RECIPE_FOLDERS) for path in sorted(folder.glob("*.py"))}
+    lines = []
+    for name, path in sorted(paths.items()):
+        try:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        except (OSError, ValueError, SyntaxError):
+            docstring = ""
+        lines.append(f"\n  {name:<12} {docstring.partition(chr(10))[0]}".rstrip())
+    return "".join(lines)
+
+
+def read_recipe(
+    address: str, where: str = "", readers: tuple[Path, ...] = (), log: Log = lambda line: None
+) -> dict[str, Entry]:
     """Returns the values of a recipe by key, unchecked.
 
     Args:
       address: as in `load`.
       where: the place that names the address, for messages.
       readers: the files that are based on this recipe.
+      log: as in `load`.
 
     Raises:
       UserError: there is no such recipe, it cannot be read, or it is based on itself.
     """
     where = where or f"--config {address}"
+    address = find_recipe(address)
     match = _ADDRESS.fullmatch(address)
     path = Path(match[1] if match else address)
     if not path.is_file():
-        raise UserError(f"{where}: no file {path}; expected a recipe such as configs/ner.py")
+        known = "" if readers else _describe_recipes()
+        raise UserError(
+            f"{where}: no file {path}; expected a recipe such as configs/ner.py"
+            + (f", or the name of one of these:{known}" if known else "")
+        )
     if not match:
         raise UserError(f"{where}: expected a recipe in Python, YAML or JSON, or a run's config.json")
     if path.suffix == ".py":
@@ -108,10 +198,11 @@ def read_recipe(address: str, where: str = "", readers: tuple[Path, ...] = ()) -
     if not isinstance(base, str):
         raise UserError(f"{path}: recipe takes text such as configs/ner.py:offline, found {base!r}")
     readers = (*readers, path.resolve())
-    base = _find_base(base, path)
+    base = find_recipe(_find_base(base, path))
     if (match := _ADDRESS.fullmatch(base)) and Path(match[1]).resolve() in readers:
         raise UserError(f"{path}: recipe: {base} leads back to itself; name another recipe")
-    return read_recipe(base, f"{path}: recipe: {base}", readers) | entries
+    below = read_recipe(base, f"{path}: recipe: {base}", readers, log)
+    return _overlay(below, entries, base, log)
 
 
 def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Declares the settings of every run, by section. Tasks add their own in `jaxft/tasks/NAME/settings.py`."""
 
+import codecs
 import dataclasses
 from typing import Any, ClassVar
 
 from jaxft.config.durations import duration_steps
 from jaxft.config.settings import (
+    MAX_COUNT,
     Check,
     at_least,
     below_one,
@@ -28,6 +30,13 @@ def _is_duration(value: Any) -> bool:
         value, "optim.warmup", total=1, steps_per_epoch=1, examples_per_step=1
     )  # raises for others
     return True
+
+
+def _is_encoding(value: str) -> bool:
+    try:
+        return value == "auto" or codecs.lookup(value)._is_text_encoding
+    except LookupError:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +111,23 @@ class Data:
     )
     format: str = setting(
         "auto",
-        "format of the files; `auto` goes by the suffix",
-        choices=("auto", "conll", "jsonl", "csv", "tsv", "parquet", "squad", "text", "hub"),
+        "format of the files; `auto` goes by suffix and content. `csv` is a table with quotes, `tsv` one without, `json` "
+        "one JSON document",
+        choices=("auto", "conll", "conllu", "jsonl", "json", "csv", "tsv", "parquet", "squad", "text", "hub"),
+    )
+    encoding: str = setting(
+        "auto",
+        "encoding of the files, such as `cp1252`, `latin-1`, `utf-16` or `gb18030`; `auto` is UTF-8, or UTF-16 where the "
+        "bytes show it",
+        check=Check(_is_encoding, "auto, or an encoding that Python knows, such as utf-8, cp1252 or utf-16"),
+    )
+    delimiter: str = setting(
+        "auto",
+        "character between the values of a table, such as `;`, `|` or `tab`; `auto` finds it in the header",
+        check=Check(
+            lambda value: len(value) == 1 or value in ("auto", "tab", "space", "\\t"),
+            "one character, tab or auto",
+        ),
     )
     max_length: int = setting(
         128, "slots of a row, special tokens included", check=at_least(8), hf="max_seq_length, block_size"
@@ -114,7 +138,7 @@ class Data:
     stride: int | None = setting(
         None,
         "tokens of context that the windows of a long sentence, text or context share",
-        check=Check(lambda value: value is None or value >= 0, "0 or more, or none"),
+        check=optional_at_least(0),
         hf="doc_stride",
     )
     added_tokens: tuple = setting(
@@ -133,17 +157,25 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """The rows of an optimizer step."""
+    """The size of an optimizer step."""
 
-    rows: int = setting(
-        8,
-        "rows of an optimizer step, over all devices and microbatches",
-        check=at_least(1),
+    examples: int | None = setting(
+        None,
+        "sentences, texts or questions of an optimizer step on average, over all devices and microbatches; unset: 32, "
+        "or 8 documents or blocks of a language model. What is longer than `data.max_length` counts once for each of "
+        "its windows",
+        check=optional_at_least(1),
         hf="per_device_train_batch_size × devices × gradient_accumulation_steps",
+    )
+    rows: int | None = setting(
+        None,
+        "rows of an optimizer step, over all devices and microbatches, in place of `examples`; a packed row holds "
+        "several",
+        check=optional_at_least(1),
     )
     accumulate: int = setting(
         1,
-        "microbatches that a step's rows are cut into; results do not change",
+        "microbatches that a step's rows are cut into; results do not change where rows are the same",
         check=at_least(1),
         hf="gradient_accumulation_steps",
     )
@@ -153,7 +185,12 @@ class Batch:
 class Train:
     """The length of a run."""
 
-    epochs: float = setting(3.0, "passes over the training data", check=positive(), hf="num_train_epochs")
+    epochs: float = setting(
+        3.0,
+        "passes over the training data",
+        check=Check(lambda value: 0 < value <= MAX_COUNT, "more than 0, below 2^31"),
+        hf="num_train_epochs",
+    )
     steps: int | None = setting(
         None, "optimizer steps; wins over epochs", check=optional_at_least(1), hf="max_steps"
     )
@@ -213,7 +250,10 @@ class Optim:
         ((r".", 1.0),),
         "factors of the learning rate, by patterns over parameter paths; the first match wins",
         pairs=int | float,
-        check=Check(lambda pairs: all(is_finite(factor) for _, factor in pairs), "finite factors"),
+        check=Check(
+            lambda pairs: all(factor >= 0 and is_finite(factor) for _, factor in pairs),
+            "finite factors, 0 or more",
+        ),
         example="(('^head/', 10.0), ('.', 1.0)) or ^head/=10,.=1",
     )
     freeze: tuple = setting(
@@ -301,6 +341,7 @@ class Settings:
     """The settings of a run. A task's own class replaces the sections to which it adds settings."""
 
     reads_plain_text: ClassVar[bool] = False  # whether files may be text without labels
+    default_examples: ClassVar[int] = 32  # the examples of a step if neither they nor the rows are set
 
     task: str = setting("", "what is trained; must be given")
     seed: int = setting(
@@ -326,9 +367,15 @@ class Settings:
         if not self.reads_plain_text:
             expected = "a format with labels; plain text has none"
             require(self.data.format != "text", "data.format", self.data.format, expected)
-        if self.batch.rows % self.batch.accumulate:
+        rows, examples = self.batch.rows, self.batch.examples
+        if rows is not None and examples is not None:
             raise UserError(
-                f"config.batch.rows={self.batch.rows} is not a multiple of "
+                f"config.batch.rows={rows} and config.batch.examples={examples}: both say how large a step is; leave "
+                "one out, or set it to none"
+            )
+        if rows is not None and rows % self.batch.accumulate:
+            raise UserError(
+                f"config.batch.rows={rows} is not a multiple of "
                 f"config.batch.accumulate={self.batch.accumulate}: rows are cut into equal microbatches"
             )
         if self.data.shards > 1:
@@ -338,7 +385,10 @@ class Settings:
         """Raises `UserError` if the training data cannot be dealt to `data.shards` shards."""
         shards, rows = self.data.shards, self.batch.rows
         for condition, expected in (
-            (rows % shards == 0, f"a divisor of config.batch.rows={rows}, for each shard feeds as many rows"),
+            (
+                rows is None or rows % shards == 0,
+                f"a divisor of config.batch.rows={rows}, for each shard feeds as many rows",
+            ),
             (self.data.pack, "1 without config.data.pack, for batches of all shards are of one length"),
             (
                 self.data.dev is not None,

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import functools
 import math
-import sys
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +25,8 @@ WORDS = {
     bool: BOOLEANS | {"1": True, "0": False},
     object: BOOLEANS | {"none": None},
 }  # the values of words, by type
+MAX_COUNT = 2**31 - 1  # devices count steps and slots in 32 bits
+MAX_FLOAT32 = 3.4e38
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
 
 
@@ -226,12 +228,13 @@ class Schema:
             raise UserError(
                 f"{where}: there is no setting config.{key}, it is a section: {', '.join(members)}{hint}"
             )
-        near = difflib.get_close_matches(key, known, 1, 0.6)
-        near = near or [
-            by_leaf[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), 1, 0.6)
-        ]
+        near = find_near(key, self.declarations)
         section = [name for name in known if name.startswith(key.rpartition(".")[0] + ".")]
-        hint = f"did you mean config.{near[0]}?" if near else "known: " + ", ".join(section or known)
+        hint = (
+            f"did you mean {' or '.join(f'config.{name}' for name in near)}?"
+            if near
+            else "known: " + ", ".join(section or known)
+        )
         raise UserError(f"{where}: there is no setting config.{key}; {hint}")
 
     def config_dict(self) -> ConfigDict:
@@ -243,6 +246,26 @@ class Schema:
             value = placeholder(declaration.kind) if unset else declaration.default
             (nested.setdefault(section, {}) if section else nested)[name] = value
         return ConfigDict(nested)
+
+
+def find_near(name: str, known: Mapping[str, Declaration]) -> list[str]:
+    """Returns the settings among the `known` that a user may mean by `name`.
+
+    These are the setting of that name, else those that transformers calls by its last component, else the one that is
+    spelt most like it or like its last component.
+    """
+    leaf = name.rsplit(".", 1)[-1]
+    same = [name] if name in known else [key for key in known if leaf in _hf_names(known[key])]
+    if same:
+        return same
+    by_leaf = {key.rsplit(".", 1)[-1]: key for key in known}
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    return near or [by_leaf[close] for close in difflib.get_close_matches(leaf, by_leaf, 1, 0.6)]
+
+
+def _hf_names(declaration: Declaration) -> list[str]:
+    """Returns the names by which transformers knows a setting, without the factors of a product."""
+    return re.findall(r"(?:^|, )(\w+)", declaration.hf)
 
 
 def refuse(key: str, value: Any, expected: str) -> UserError:
@@ -262,13 +285,14 @@ def type_name(kind: type) -> str:
 
 
 def at_least(least: int) -> Check:
-    """Returns a check that a number is `least` or more, or unset."""
-    return Check(lambda value: value is None or value >= least, f"{least} or more")
+    """Returns a check that a count is `least` or more and at most `MAX_COUNT`, or unset."""
+    return Check(lambda value: value is None or least <= value <= MAX_COUNT, f"{least} or more, below 2^31")
 
 
 def optional_at_least(least: int) -> Check:
     """Returns the same check as `at_least`, with a message that the setting may be unset."""
-    return Check(lambda value: value is None or value >= least, f"{least} or more, or none")
+    check = at_least(least)
+    return dataclasses.replace(check, expected=f"{check.expected}, or none")
 
 
 def below_one() -> Check:
@@ -277,18 +301,18 @@ def below_one() -> Check:
 
 
 def positive(expected: str = "more than 0") -> Check:
-    """Returns a check that a number is finite and above 0."""
-    return Check(lambda value: 0 < value < math.inf, expected)
+    """Returns a check that a number is above 0 and finite, also as a float32."""
+    return Check(lambda value: 0 < value <= MAX_FLOAT32, expected)
 
 
 def not_negative() -> Check:
-    """Returns a check that a number is finite and 0 or more."""
-    return Check(lambda value: 0 <= value < math.inf, "0 or more")
+    """Returns a check that a number is 0 or more and finite, also as a float32."""
+    return Check(lambda value: 0 <= value <= MAX_FLOAT32, "0 or more")
 
 
 def is_finite(value: float) -> bool:
-    """Returns whether a number is finite, also as a float."""
-    return abs(value) <= sys.float_info.max
+    """Returns whether a number is finite, also as a float32."""
+    return abs(value) <= MAX_FLOAT32
 
 
 def texts(expected: str) -> Check:

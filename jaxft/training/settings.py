@@ -1,12 +1,12 @@
 """Makes the settings of a run, for commands and recipes, from those of every run and those of its task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxft.config import loading, reference, sections
-from jaxft.config.settings import Schema
+from jaxft.config.settings import Schema, find_near
 from jaxft.errors import UserError
 from jaxft.tasks.registry import TASKS, schema_of
 
@@ -25,9 +25,11 @@ def default_config(task: str) -> ConfigDict:
     return config
 
 
-def load_settings(address: str, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(
+    address: str, overrides: Sequence[str] = (), log: Callable[[str], None] = lambda line: None
+) -> Settings:
     """Returns the checked settings of a recipe, changed by overrides; see `config.loading.load`."""
-    return loading.load(address, overrides, schema_of)
+    return loading.load(address, overrides, schema_of, log)
 
 
 def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "config") -> Settings:
@@ -49,6 +51,12 @@ def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "c
 def all_schemas() -> list[Schema]:
     """Returns the schemas of all tasks."""
     return [schema_of(task) for task in TASKS]
+
+
+def find_setting(name: str) -> list[str]:
+    """Returns the settings, of any task, that a user may mean by `name`; see `settings.find_near`."""
+    known = {key: declared for schema in all_schemas() for key, declared in schema.declarations.items()}
+    return find_near(name, known)
 
 
 if __name__ == "__main__":  # writes docs/settings.md

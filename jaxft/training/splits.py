@@ -78,7 +78,13 @@ def read_run_splits(
     if shards == 1:
         if processes.count() > 1:
             least = min(len(files.find_files(address) or [address]) for _, address in sources)
-            most = max(n for n in range(1, least + 1) if config.batch.rows % n == 0)
+            count, rows = processes.count(), config.batch.rows
+            fits = [
+                n
+                for n in range(1, least + 1)
+                if (rows % n == 0 if rows else max(n, count) % min(n, count) == 0)
+            ]
+            most = max(fits)
             if most > 1:
                 log(
                     f"every process reads all files of {config.data.train}; config.data.shards={most} deals them"

@@ -39,6 +39,21 @@ class Mix(NamedTuple):
     weights: tuple[float, ...] = ()
     by_task: bool = False
 
+    def window_shares(self, counts: np.ndarray) -> np.ndarray:
+        """Returns numbers in proportion to the windows that are drawn from data sets of `counts` windows, float `[S]`.
+
+        Raises:
+          UserError: the number of weights differs from the number of data sets.
+        """
+        if len(self.weights) not in (0, len(counts)):
+            raise UserError(
+                f"config.data.mix_weights={self.weights} has {len(self.weights)} numbers for "
+                f"{len(counts)} data sets; give one for each, in the order in which config.data.train names them"
+            )
+        if self.kind == "temperature":
+            return counts ** (1 / self.temperature)
+        return np.array(self.weights if self.kind == "weights" else counts, float)
+
 
 WINDOWS_ONCE = Mix()  # each window comes once an epoch
 
@@ -117,12 +132,8 @@ def plan_mixed_rows(
       ValueError: a window is longer than `max_length`.
     """
     set_of_window, lengths = windows.column("data_set"), windows.lengths.astype(np.int64)
-    sets = int(set_of_window.max()) + 1
-    if len(mix.weights) not in (0, sets):
-        raise UserError(
-            f"config.data.mix_weights={mix.weights} has {len(mix.weights)} numbers for "
-            f"{sets} data sets; give one for each, in the order in which config.data.train names them"
-        )
+    window_counts = np.bincount(set_of_window)
+    window_shares, sets = mix.window_shares(window_counts), len(window_counts)
     if not pack:
         bucket_index(lengths, [max_length])
     shape = Shape(rows, max_length)
@@ -143,12 +154,6 @@ def plan_mixed_rows(
             f"an epoch has {draws} {'steps' if mix.by_task else 'rows'} for {sets} data sets; make "
             "config.batch.rows smaller"
         )
-    window_counts = np.bincount(set_of_window, minlength=sets)
-    window_shares = {
-        "size": window_counts,
-        "temperature": window_counts ** (1 / mix.temperature),
-        "weights": np.array(mix.weights or window_counts, float),
-    }[mix.kind]
     drawn = _apportion(draws, window_shares * row_counts / window_counts) * (rows if mix.by_task else 1)
     tokens = np.bincount(set_of_window, lengths, minlength=sets)
     # The table holds a copy of each row for each pass that an epoch may touch.

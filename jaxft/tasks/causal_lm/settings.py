@@ -49,6 +49,7 @@ class Settings(sections.Settings):
     """The settings of a language modelling run."""
 
     reads_plain_text: ClassVar[bool] = True
+    default_examples: ClassVar[int] = 8
 
     data: Data = Data()
     eval: Eval = Eval()

@@ -158,6 +158,7 @@ class RunCheckpoints:
           UserError: checkpoints exist, but all are damaged. They are not moved.
         """
         damaged: list[int] = []
+        # hide_abandoned_reads()
         for step in reversed(self.steps()):
             try:
                 tree, meta = self._read(step, abstract)
@@ -167,7 +168,7 @@ class RunCheckpoints:
                 if "RESOURCE_EXHAUSTED" in str(error):  # too little memory is not damage
                     raise
                 damaged.append(step)
-                reason = first_line(error)[:200]
+                reason = first_line(error.__cause__ or error)[:200]
                 self.log(
                     f"warning: checkpoint {self.folder / str(step)} is damaged ({reason}); trying the one before"
                 )
@@ -193,15 +194,28 @@ class RunCheckpoints:
             shutil.rmtree(folder / str(step), ignore_errors=True)
             (self.folder / str(step)).rename(folder / str(step))
 
-    def _read(self, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
-        """Returns the tree and meta of checkpoint `step`. Raises an exception of any type if it is damaged."""
-        restore = self._manager.restore
-        saved = processes.run_on_all(
-            lambda: restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        )
+    def newest_meta(self) -> dict | None:
+        """Returns the plain values of the newest checkpoint in which they are undamaged, or None."""
+        for step in reversed(self.steps()):
+            try:
+                return self._read_meta(step)[0]
+            except Exception:  # readers may raise anything for a damaged file; `restore` says so
+                continue
+        return None
+
+    def _read_meta(self, step: int) -> tuple[dict, list[int]]:
+        """Returns (meta, digests) of checkpoint `step`. Raises an exception of any type if they are damaged."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        saved = processes.run_on_all(lambda: self._manager.restore(step, args=args).meta)
         meta, digests = saved["meta"], saved["digests"]
         if saved["checksum"] != _checksum(meta, digests):
             raise ValueError("wrong checksum of its meta data")
+        return meta, digests
+
+    def _read(self, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
+        """Returns the tree and meta of checkpoint `step`. Raises an exception of any type if it is damaged."""
+        restore = self._manager.restore
+        meta, digests = self._read_meta(step)
         target = abstract(meta)
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
         args = ocp.args.Composite(state=ocp.args.PyTreeRestore(target, restore_args=restore_args))

@@ -37,7 +37,7 @@ def filter_records(rows: Iterator[Record], record_filter: str) -> Iterator[Recor
     Raises:
       UserError: the filter contains text that is not a condition, or a record lacks the key.
     """
-    conditions = []  # (key, True if its value must be among the values and False if it must not, values)
+    conditions = []  # (key, True if its value must be among the values and False if it must not, values, ranges)
     for condition in record_filter.split("&") if record_filter else []:
         match = _CONDITION.fullmatch(condition)
         if not match:
@@ -46,20 +46,39 @@ def filter_records(rows: Iterator[Record], record_filter: str) -> Iterator[Recor
                 "expected KEY=VALUES or KEY!=VALUES, values with commas between and 0-3 for whole numbers, "
                 "such as ?fold=0-3,7"
             )
-        values: set[str] = set()
+        values, ranges = set(), []
         for value in match["values"].split(","):
-            bounds = re.fullmatch(r"(\d+)-(\d+)", value)
-            values.update(map(str, range(int(bounds[1]), int(bounds[2]) + 1)) if bounds else [value])
-        conditions.append((match["key"], match["not"] == "", values))
+            if bounds := re.fullmatch(r"([0-9]+)-([0-9]+)", value):
+                first, last = (_size(bound.lstrip("0") or "0") for bound in bounds.groups())
+                if first > last:
+                    raise UserError(
+                        f"the choice of records ?{record_filter}: {value} has no number; expected the smaller one first"
+                    )
+                ranges.append((first, last))
+            else:
+                values.add(value)
+        conditions.append((match["key"], match["not"] == "", values, ranges))
     for where, origin, record in rows:
-        for key, is_among, values in conditions:
+        for key, is_among, values, ranges in conditions:
             if key not in record:
                 raise UserError(
                     f"{where}: no key {key!r} in {sorted(map(str, record))}; ?{record_filter} chooses by it"
                 )
             value = record[key]
             text = json.dumps(value) if isinstance(value, bool) else str(value)
-            if (text in values) != is_among:
+            if (text in values or _is_in(text, ranges)) != is_among:
                 break
         else:
             yield where, origin, record
+
+
+def _size(digits: str) -> tuple[int, str]:
+    """Returns a key that sorts whole numbers, written without leading zeros, by size. It takes any number of digits."""
+    return len(digits), digits
+
+
+def _is_in(text: str, ranges: list[tuple[tuple[int, str], tuple[int, str]]]) -> bool:
+    """Returns whether `text` is a whole number, without leading zeros, in one of the ranges of keys from `_size`."""
+    if not ranges or not re.fullmatch(r"0|[1-9][0-9]*", text):
+        return False
+    return any(first <= _size(text) <= last for first, last in ranges)

@@ -1,0 +1,145 @@
+"""Decides how many rows the optimizer steps of a run have, from the number of examples that a step should hold."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from jaxft.config.sections import Settings
+from jaxft.config.settings import replace
+from jaxft.data.batching.mixed import Mix
+from jaxft.data.batching.step_rows import choose_step_rows, sample_windows, windows_per_row
+from jaxft.data.encoding.windows import Windows
+from jaxft.errors import UserError
+from jaxft.parallel import processes
+from jaxft.parallel.mesh import check_rows
+
+FEW_STEPS, FEW_STEPS_AN_EPOCH = 100, 20  # with fewer, the learning rate hardly rises and falls
+TOLERANCE = 0.25  # the share by which a step may miss the examples that were asked for, without a warning
+
+
+class StepSize(NamedTuple):
+    """The size of an optimizer step.
+
+    Attributes:
+      rows: number of rows.
+      asked: the number of examples (windows) that it should hold.
+      examples: the mean number of examples in the rows of a full step.
+      unit: what divides the rows.
+      count: the number of all examples.
+    """
+
+    rows: int
+    asked: int
+    examples: float
+    unit: int
+    count: int
+
+
+def rows_unit(config: Settings, mesh: Mesh) -> int:
+    """Returns the number of which the rows of a step are a multiple: microbatches times devices, and data shards."""
+    return math.lcm(config.batch.accumulate * mesh.shape["data"] * mesh.shape["fsdp"], config.data.shards)
+
+
+def check_batch(config: Settings, mesh: Mesh) -> None:
+    """Raises `UserError` if the mesh does not divide `config.batch.rows`, where they are set."""
+    if config.batch.rows is not None:
+        check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
+
+
+def choose_step_size(
+    config: Settings,
+    mesh: Mesh,
+    windows: Mapping[int, Windows],
+    max_segments: int | None,
+    meta: Mapping | None,
+    workdir: Path,
+) -> StepSize:
+    """Returns the size of the run's steps: `config.batch.rows`, or the rows that hold `config.batch.examples`.
+
+    A run that goes on keeps the rows that it began with, also on another mesh. All processes return the same.
+
+    Args:
+      config: the run's settings.
+      mesh: the mesh of devices.
+      windows: this process's shards of the training data, by number.
+      max_segments: the most windows in a row, or None.
+      meta: the plain values of the checkpoint from which the run goes on, or None.
+      workdir: the run's folder, for messages.
+
+    Raises:
+      UserError: the mesh does not divide the rows that the run began with.
+    """
+    data, unit, rows = config.data, rows_unit(config, mesh), config.batch.rows
+    if rows is None and meta is not None:
+        rows = meta["identity"]["settings"].get("batch.rows")
+        if rows is not None and rows % unit:
+            raise UserError(
+                f"--workdir {workdir}: the run began with {rows} rows a step, which {unit} (devices of mesh data x "
+                "fsdp, times config.batch.accumulate) does not divide; go on with a mesh that does, or name a new folder"
+            )
+    count = sum(processes.gather_by_shard({number: len(shard) for number, shard in windows.items()}))
+    asked = min(config.batch.examples or config.default_examples, count)
+    if not data.pack:  # a row holds one window
+        rows = rows or unit * max(1, int(asked / unit + 0.5))
+        return StepSize(rows, asked, float(rows), unit, count)
+    mix = Mix(**config.mix_options())
+    samples = sample_windows(windows, data.shards, processes.gather_by_shard, mix)
+    rows = rows or choose_step_rows(samples, asked, unit, data.max_length, max_segments)
+    examples = rows * windows_per_row(samples, rows, data.max_length, max_segments)
+    return StepSize(rows, asked, examples, unit, count)
+
+
+def with_rows(config: Settings, size: StepSize) -> Settings:
+    """Returns the settings with the rows of `size` in place of the examples."""
+    return replace(config, {"batch.rows": size.rows, "batch.examples": None})
+
+
+def warn_of_other_size(config: Settings, size: StepSize) -> str | None:
+    """Returns a warning if a step holds far fewer or more examples than `config` asks for, else None."""
+    if config.batch.rows is not None or abs(size.examples - size.asked) <= TOLERANCE * size.asked:
+        return None
+    is_default = "" if config.batch.examples else " (the default)"
+    remedy = (
+        "lower config.data.max_length for rows of fewer examples"
+        if size.unit == 1
+        else f"{size.unit} (microbatches x devices, and data shards) must divide the rows: have fewer of them"
+    )
+    return (
+        f"warning: config.batch.examples={size.asked}{is_default} was asked for, but {size.rows:,} rows, the nearest "
+        f"number, hold {size.examples:,.1f} on average; {remedy}, or set config.batch.examples={size.examples:.0f}"
+    )
+
+
+def warn_of_few_steps(config: Settings, size: StepSize, *, total: int, steps_per_epoch: int) -> str | None:
+    """Returns a warning that says what to set if a run or an epoch has few steps, else None.
+
+    Args:
+      config: the run's settings, as the user gave them.
+      size: the size of a step.
+      total: the steps of the run.
+      steps_per_epoch: the steps of an epoch.
+    """
+    if total >= FEW_STEPS and steps_per_epoch >= FEW_STEPS_AN_EPOCH:
+        return None
+    smaller = max(1, size.count // FEW_STEPS_AN_EPOCH)
+    remedies = []
+    if steps_per_epoch < FEW_STEPS_AN_EPOCH and size.rows > size.unit and smaller < size.examples:
+        remedies.append(f"config.batch.examples={smaller} for smaller steps")
+    if total < FEW_STEPS:
+        setting = (
+            "steps" if config.train.steps is not None else "examples" if config.train.examples else "epochs"
+        )
+        enough = {
+            "steps": FEW_STEPS,
+            "examples": math.ceil(FEW_STEPS * size.examples),
+            "epochs": math.ceil(FEW_STEPS / steps_per_epoch),
+        }[setting]
+        remedies.append(f"config.train.{setting}={enough} for more of them")
+    remedies = remedies or ["a smaller config.data.max_length, for fewer examples a row"]
+    return (
+        f"warning: {total:,} steps in all and {steps_per_epoch:,} an epoch; with fewer than {FEW_STEPS} in a run or "
+        f"{FEW_STEPS_AN_EPOCH} an epoch a model may hardly learn. Set {' or '.join(remedies)}"
+    )
