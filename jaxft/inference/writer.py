@@ -15,8 +15,10 @@ from flax import nnx
 
 from jaxft.data.encoding.documents import encode_prompts
 from jaxft.data.encoding.tokenizer import find_boundary_tokens
-from jaxft.data.sources import documents, files
-from jaxft.data.sources.records import json_lines, record_values, tables
+from jaxft.data.sources import documents, files, formats
+from jaxft.data.sources.formats import FileFormat
+from jaxft.data.sources.records import record_values
+from jaxft.data.sources.records.reader import read_records
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
 from jaxft.generation.options import GenerationOptions
@@ -209,7 +211,9 @@ def make_checkpoint_writer(address: str) -> Writer:
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, tokenizer)
 
 
-def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict]]:
+def read_prompts(
+    source: str, writer: Writer, log: files.Log = files.log_nothing
+) -> Iterator[tuple[dict, str | dict]]:
     """Yields (record, prompt) for each line of a text file, or for each record of JSON lines or CSV.
 
     The record of a line is `{"prompt": LINE}`. With a template, the prompt of a record is the record itself.
@@ -217,13 +221,14 @@ def read_prompts(source: str, writer: Writer) -> Iterator[tuple[dict, str | dict
     Raises:
       UserError: a record lacks a key of the prompt; the message names its line.
     """
-    reader = tables.read_csv if source.endswith(".csv") else json_lines.read_jsonl
-    if not source.endswith((".jsonl", ".ndjson", ".json", ".csv")):
-        for _, line in files.read_lines(source):
+    keys = ["prompt"] if writer.template is None else writer.template.prompt_keys
+    [resolved] = formats.resolve_source(source, formats.DOCUMENTS, FileFormat(), log, keys=keys)
+    if resolved.format.name == "text":
+        for _, line in files.read_lines(source, resolved.format.encoding):
             if line := line.rstrip("\r\n"):
                 yield {"prompt": line}, line
         return
-    for where, _, record in reader(source):
+    for where, _, record in read_records(resolved, formats.DOCUMENTS, log)[0]:
         if writer.template is not None:
             writer.template.fill_prompt(record, where)
             yield record, record

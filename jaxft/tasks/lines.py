@@ -1,32 +1,90 @@
 """Keeps the lines of an input until their predictions are written, and makes lines of JSON and of tables."""
 
+import argparse
+import itertools
 import json
+import select
 import sys
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxft.data.sources import files
+from jaxft.data.sources import encodings, files, formats
+from jaxft.data.sources.formats import ExampleKind, FileFormat, ResolvedSource
+from jaxft.data.sources.records.json_documents import read_json_document
 from jaxft.errors import UserError
+
+BLOCK_BYTES = 1 << 16  # the most bytes of a read
+PAUSE_SECONDS = 0.01  # a pipe that has no line for so long pauses
 
 
 class InputLines:
-    """The lines of a file or of stdin ("-"), as bytes, with their line ends.
+    """The lines of a file or of stdin ("-"), as bytes in UTF-8, with their line ends.
+
+    The records of a JSON document are lines of JSON.
 
     Iteration reads lines and keeps each until `take` returns it. Memory therefore holds only the lines that the
-    consumer has read ahead.
+    consumer has read ahead. Reads return what a pipe has at once, so that a line is not held back for the next one.
     """
 
-    def __init__(self, source: str):
-        self.name = files.source_name(source)
-        self._stream = sys.stdin.buffer if source == "-" else open(source, "rb")
+    def __init__(self, source: ResolvedSource):
+        self.name = files.source_name(source.address)
+        self._converted: Iterator[bytes] | None = None  # lines that are not those of the file
+        if source.format.name == "json":
+            items = read_json_document(source.address, source.format.encoding, files.log_nothing)
+            self._converted = (make_json_line(value) for _, _, value in items)
+        elif not files.has_plain_lines(source.address, source.format.encoding):
+            self._converted = files.read_raw_lines(source.address, source.format.encoding)
+        self._stream = sys.stdin.buffer if source.address == "-" else open(source.address, "rb")
+        try:
+            self._stream.fileno()
+            self._can_pause = self._converted is None
+        except OSError:  # not a file of the system
+            self._can_pause = False
+        self._has_ended = False
+        self._unread_lines: deque[bytes] = deque()
+        self._line_begin: list[bytes] = []  # pieces of a line whose end was not read yet
         self._kept_lines: deque[bytes] = deque()
         self._taken_count = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        for line in self._stream:
-            self._kept_lines.append(line)
-            yield line
+        while True:
+            while self._unread_lines:
+                line = self._unread_lines.popleft()
+                self._kept_lines.append(line)
+                yield line
+            if self._has_ended:
+                return
+            self._read_block()
+
+    def pauses(self) -> bool:
+        """Returns whether reading the next line that is not blank would wait for the writer of a pipe."""
+        while not any(line.strip() for line in self._unread_lines):
+            if self._has_ended or not self._can_pause:
+                return False
+            if not select.select([self._stream], [], [], PAUSE_SECONDS)[0]:
+                return True
+            self._read_block()
+        return False
+
+    def _read_block(self) -> None:
+        """Reads what the stream has, and waits if it has nothing yet."""
+        if self._converted is not None:
+            lines = list(itertools.islice(self._converted, 1))
+            self._unread_lines += lines
+            self._has_ended = not lines
+            return
+        block = self._stream.read1(BLOCK_BYTES)
+        self._has_ended = not block
+        *lines, rest = block.split(b"\n")
+        for line in lines:
+            self._unread_lines.append(b"".join([*self._line_begin, line, b"\n"]))
+            self._line_begin = []
+        if rest:
+            self._line_begin.append(rest)
+        if self._has_ended and self._line_begin:  # a last line without a line end
+            self._unread_lines.append(b"".join(self._line_begin))
+            self._line_begin = []
 
     def close(self) -> None:
         """Closes the file. Stdin stays open."""
@@ -47,20 +105,41 @@ class InputLines:
         return self.take(len(self._kept_lines))
 
 
-def choose_format(source: str, format: str, guessed: str, formats: tuple[str, ...]) -> str:
-    """Returns `format`, or `guessed` if it is "auto".
+def resolve_input(
+    flags: argparse.Namespace, kind: ExampleKind, names: Sequence[str], *, keys: Collection[str]
+) -> ResolvedSource:
+    """Returns the input of a prediction with its format, and says on stderr what its content decided.
+
+    Args:
+      flags: the flags; `input` is a path, or "-" for stdin, and `format` its format.
+      kind: the kind of the examples.
+      names: the formats that predictions are written for.
+      keys: the keys that the examples are read from.
 
     Raises:
-      UserError: predictions do not support the source or its format.
+      UserError: the input cannot be read, or predictions do not support it or its format.
     """
+    source = flags.input
     if source.startswith(("demo:", "hub:")):
         raise UserError(f"--input {source}: predictions are for files and stdin; save the text in a file")
-    chosen = guessed if format == "auto" else format
-    if chosen not in formats:
+    format = FileFormat(flags.format)
+
+    def log(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    [resolved] = formats.resolve_source(source, kind, format, log, keys=keys)
+    if resolved.format.name not in (*names, "json"):
         raise UserError(
-            f"{source}: predictions are for {', '.join(formats)}, not {chosen}; give the text in one of these"
+            f"{source}: predictions are for {', '.join(names)}, not {resolved.format.name}; give the text in one of "
+            "these"
         )
-    return chosen
+    return resolved
+
+
+def format_of_lines(format: FileFormat) -> FileFormat:
+    """Returns the format of `InputLines` of a file with this format."""
+    name = "jsonl" if format.name == "json" else format.name
+    return FileFormat(name, encodings.UTF8, format.delimiter)
 
 
 def extend_json_line(line: bytes, additions: Mapping[str, Any]) -> bytes:

@@ -1,18 +1,19 @@
 """Reads data for language models: plain documents, and prompts with their targets."""
 
-import os
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.demo import documents as demo_documents
 from jaxft.data.demo import ner
-from jaxft.data.sources import files
-from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values, tables
+from jaxft.data.sources import files, formats
+from jaxft.data.sources.formats import FileFormat, ResolvedSource
+from jaxft.data.sources.records import filters, record_values
+from jaxft.data.sources.records.reader import read_records
 from jaxft.errors import UserError
 
-FORMATS = ("auto", "text", "jsonl", "csv", "parquet", "hub")
 KEYS = {"text": "text"}  # the usual keys of a record without a template, by role
 
 _FIELD = re.compile(r"\{([^{}\s][^{}]*)\}")
@@ -47,10 +48,11 @@ class Document:
 def read_documents(
     source: str,
     *,
-    format: str = "auto",
+    format: FileFormat = formats.UNSET,
     documents: str = "line",
     template: str | None = None,
     columns: Mapping[str, str] | None = None,
+    log: files.Log = files.log_nothing,
 ) -> Iterator[Document]:
     """Streams the examples of a source, in its order.
 
@@ -58,66 +60,60 @@ def read_documents(
       source: a path, or a pattern of several files (see `files.find_files`); "-" for stdin; `demo:text/SPLIT` or
         `demo:headline/SPLIT`; or `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records:
         `data.jsonl?fold=0-3`.
-      format: one of `FORMATS`. "auto" goes by the suffix; any suffix that is not of records means text.
+      format: how files are read; any file that is not of records is text.
       documents: the unit of a text file that is a document: "line", "file", or the line that separates documents, for
         example "<|endoftext|>", or "" for blank lines. Each record is a document.
       template: a template that makes prompts and targets from records, see `Template`; None for plain text.
       columns: {"text": key} if a record's text is not under `text`.
+      log: prints a line about the source.
 
     Raises:
       UserError: the source does not exist (raised at once), or its data is invalid (raised while reading, with file,
         line or row, and key).
     """
     columns = dict(columns or {})
-    if format not in FORMATS:
-        raise UserError(f"config.data.format={format!r}: for text, expected one of {', '.join(FORMATS)}")
     if unknown := columns.keys() - KEYS.keys():
         raise UserError(
             f"config.data.columns: {sorted(unknown)} unknown for text; expected {', '.join(KEYS)}"
         )
-    if (paths := files.find_files(source)) is not None:
-        options = {"format": format, "documents": documents, "template": template, "columns": columns}
-        return _read_all(paths, options)
-    address, record_filter = filters.split_filter(source)
-    rows = _read_records(address, format)
-    if rows is None:
-        if record_filter:
-            raise UserError(
-                f"{source}: ?{record_filter} chooses records by a key, which plain text has none of"
-            )
-        if template is not None:
-            raise UserError(
-                f"{source}: plain text, but config.data.template asks for records; give JSON lines, CSV or Parquet"
-            )
-        return files.require_examples(_split_documents(source, documents), source, "text")
-    parse = _plain_parser(columns.get("text", KEYS["text"])) if template is None else Template(template).fill
-    rows = filters.filter_records(rows, record_filter)
-    examples = (
-        parse(record, document, where, origin) for document, (where, origin, record) in enumerate(rows)
-    )
-    return files.require_examples(examples, source, "text")
-
-
-def _read_all(paths: Sequence[str], options: Mapping[str, Any]) -> Iterator[Document]:
-    """Yields the examples of several files; their numbers continue from file to file."""
-    examples = (example for path in paths for example in read_documents(path, **options))
-    return (replace(example, document=number) for number, example in enumerate(examples))
-
-
-def _read_records(source: str, format: str) -> Iterator[record_values.Record] | None:
-    """Yields the records of a source; returns None for a text file."""
+    if template is None:
+        key = columns.get("text", KEYS["text"])
+        parse, keys = _plain_parser(key), [key]
+    else:
+        parse = Template(template).fill
+        keys = Template(template).keys
     if source.startswith("demo:"):
-        return _generate_records(source)
-    if format == "hub" or source.startswith("hub:"):
-        return hub.read_hub(source)[0]
-    files.check_readable(source, "demo:text/train, demo:headline/train")
-    if format == "auto":
-        format = record_values.FORMAT_BY_SUFFIX.get(os.path.splitext(source)[1].lower(), "text")
-    if format == "text":
-        return None
-    if format == "parquet":
-        return parquet.read_parquet(source)[0]
-    return tables.read_csv(source) if format == "csv" else json_lines.read_jsonl(source)
+        address, record_filter = filters.split_filter(source)
+        rows = filters.filter_records(_generate_records(address), record_filter)
+        return files.require_examples(_number_examples(parse, rows), source, "text")
+    resolved = formats.resolve_source(source, formats.DOCUMENTS, format, log, keys=keys)
+    texts = [file for file in resolved if file.format.name == "text"]
+    if texts and template is not None:
+        raise UserError(
+            f"{texts[0].address}: plain text, but config.data.template asks for records; give JSON lines, a table or "
+            "Parquet, or name the file's format in config.data.format"
+        )
+    log, numbers = files.log_once(log), itertools.count()
+
+    def read_file(file: ResolvedSource) -> Iterator[Document]:
+        if file.format.name == "text":
+            examples = _split_documents(file, documents, numbers)
+        else:
+            rows, _ = read_records(file, formats.DOCUMENTS, log)
+            examples = _number_examples(parse, rows, numbers)
+        return files.require_examples(examples, file.address, "text")
+
+    return itertools.chain.from_iterable(map(read_file, resolved))
+
+
+def _number_examples(
+    parse: Callable[[dict, int, str, str], Document],
+    rows: Iterator[record_values.Record],
+    numbers: Iterator[int] | None = None,
+) -> Iterator[Document]:
+    """Yields the examples of records, numbered by `numbers`, by default from 0."""
+    numbers = itertools.count() if numbers is None else numbers
+    return (parse(record, next(numbers), where, origin) for where, origin, record in rows)
 
 
 def _generate_records(source: str) -> Iterator[record_values.Record]:
@@ -130,19 +126,17 @@ def _generate_records(source: str) -> Iterator[record_values.Record]:
     return ((f"{source}, row {row}", f"{source}:{row}", record) for row, record in rows)
 
 
-def _split_documents(source: str, documents: str) -> Iterator[Document]:
+def _split_documents(source: ResolvedSource, documents: str, numbers: Iterator[int]) -> Iterator[Document]:
     """Yields the documents of a text file. Line ends are kept inside a document and removed at its end."""
-    name, count, first_line, lines = files.source_name(source), 0, 1, []
+    name, first_line, lines = files.source_name(source.address), 1, []
 
     def finish_document() -> Iterator[Document]:
-        nonlocal count
         text = "".join(lines).rstrip("\r\n")
         lines.clear()
         if text.strip():
-            yield Document(text, count, f"{name}:{first_line}")
-            count += 1
+            yield Document(text, next(numbers), f"{name}:{first_line}")
 
-    for number, line in files.read_lines(source):
+    for number, line in files.read_lines(source.address, source.format.encoding):
         content = line.rstrip("\r\n")
         is_divider = not content.strip() if documents == "" else content == documents
         if is_divider and documents not in ("line", "file"):
@@ -208,6 +202,11 @@ class Template:
         targets = _read_strings(record, self._keys[-1], where, allow_list=True)
         references = tuple(self._before_target + target + self._literals[-1] for target in targets)
         return Document(references[0], document, origin, prompt, cuttable, references)
+
+    @property
+    def keys(self) -> list[str]:
+        """Returns the keys of prompt and target."""
+        return self._keys
 
     @property
     def prompt_keys(self) -> list[str]:

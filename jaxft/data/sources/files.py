@@ -1,16 +1,37 @@
-"""Resolves sources to files, assigns files to shards, and reads files line by line as UTF-8."""
+"""Resolves sources to files, assigns files to shards, and reads files line by line."""
 
 import glob
 import heapq
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from jaxft.data.sources import encodings
 from jaxft.errors import UserError
 
+Log = Callable[[str], None]  # prints a line about a source, which begins with the source's name and a colon
+PEEKED = 1 << 16  # bytes of a file that show its format and encoding
+
 _SHARD = re.compile(r"(?P<source>.+)#(?P<number>\d+)/(?P<count>\d+)")
+
+
+def log_nothing(line: str) -> None:
+    """Prints nothing."""
+
+
+def log_once(log: Log) -> Log:
+    """Returns a log that prints a line once, even if several sources have it with different names before the colon."""
+    printed = set()
+
+    def log_line(line: str) -> None:
+        text = line.partition(": ")[2] or line
+        if text not in printed:
+            printed.add(text)
+            log(line)
+
+    return log_line
 
 
 class Stream(Protocol):
@@ -161,31 +182,59 @@ def deal_files(files: Sequence[str], sizes: Sequence[int], count: int) -> list[l
     return [sorted(shard) for shard in shards]
 
 
-def read_lines(source: str | Stream) -> Iterator[tuple[int, str]]:
-    """Yields `(number from 1, line)` of a UTF-8 file, of stdin ("-") or of a stream. Keeps line ends, removes a BOM.
+def peek(source: str) -> bytes:
+    """Returns the first bytes of a file or of stdin ("-"), which stay unread.
 
-    Only LF ends a line, because other Unicode line ends may occur inside a word. Raises `UserError` with line and byte
-    if the bytes are not UTF-8.
+    They are all bytes of a short file, those of stdin that have arrived, and none of a named pipe.
     """
-    opened = open(source, "rb") if isinstance(source, str) and source != "-" else None
-    stream = opened or (sys.stdin.buffer if source == "-" else source)
+    if source == "-":
+        return sys.stdin.buffer.peek(PEEKED)
+    if not os.path.isfile(source):
+        return b""
+    with open(source, "rb") as file:
+        return file.read(PEEKED)
+
+
+def has_plain_lines(source: str, encoding: str) -> bool:
+    """Returns True if the lines of a file or of stdin ("-") are in UTF-8 and end with LF."""
+    return encodings.is_utf8(encoding) and not encodings.has_lone_returns(peek(source))
+
+
+def read_raw_lines(source: str | Stream, encoding: str = encodings.UTF8) -> Iterator[bytes]:
+    """Yields the lines of a file, of stdin ("-") or of a stream in UTF-8, each with its line end.
+
+    Only LF ends a line, because other Unicode line ends may occur inside a word; CR does in a file without LF. Lines of
+    a file in UTF-8 are not checked. Raises `UserError` if the bytes are not in another encoding.
+    """
+    if not isinstance(source, str):
+        yield from source
+        return
+    stream = sys.stdin.buffer if source == "-" else open(source, "rb", PEEKED)
     try:
-        for number, raw in enumerate(stream, 1):
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                if number == 1 and raw.startswith(b"\x1f\x8b"):
-                    raise UserError(f"{source_name(source)}: compressed; unpack it with `gunzip`") from None
-                is_utf16 = number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-                raise UserError(
-                    f"{source_name(source)}, line {number}, byte {error.start + 1} of the line: "
-                    f"0x{raw[error.start]:02x} is not UTF-8; convert the file, for example with "
-                    f"`iconv -f {'UTF-16' if is_utf16 else 'ISO-8859-1'} -t UTF-8`"
-                ) from None
-            yield number, line.removeprefix("\ufeff") if number == 1 else line
+        if encodings.is_utf8(encoding) and not encodings.has_lone_returns(stream.peek(PEEKED)):
+            yield from stream
+        else:
+            pieces = iter(lambda: stream.read1(PEEKED), b"")
+            yield from encodings.split_lines(pieces, encoding, source_name(source))
     finally:
-        if opened:
-            opened.close()
+        if source != "-":
+            stream.close()
+
+
+def read_lines(source: str | Stream, encoding: str = encodings.UTF8) -> Iterator[tuple[int, str]]:
+    """Yields `(number from 1, line)` of a file, of stdin ("-") or of a stream. Keeps line ends, removes a BOM.
+
+    See `read_raw_lines` for line ends. Raises `UserError` with line and byte if the bytes are not in the encoding.
+    """
+    for number, raw in enumerate(read_raw_lines(source, encoding), 1):
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{source_name(source)}, line {number}, byte {error.start + 1} of the line: "
+                f"0x{raw[error.start]:02x} is not UTF-8; {encodings.advise(raw)}"
+            ) from None
+        yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
 def require_examples(examples: Iterator, source: str | Stream, noun: str) -> Iterator:

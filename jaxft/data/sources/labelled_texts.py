@@ -1,25 +1,55 @@
 """Reads texts or pairs of texts that each have a label, several labels or a number."""
 
-import json
-import math
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.demo import classification, requests, similarity
-from jaxft.data.sources import files
-from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values, tables
+from jaxft.data.sources import class_folders, files, formats, labels
+from jaxft.data.sources.formats import FileFormat, ResolvedSource
+from jaxft.data.sources.labels import DEFAULT_RULES, Label, LabelRules
+from jaxft.data.sources.records import filters, record_values
+from jaxft.data.sources.records.reader import read_records
 from jaxft.errors import UserError
-
-FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "hub")
-SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 
 # Corpus -> generator of its records; `classification` generates the other corpora.
 _DEMO_GENERATORS = {"requests": requests.generate_records, "similarity": similarity.generate_records}
-_FORMAT_BY_SUFFIX = record_values.FORMAT_BY_SUFFIX | {".tsv": "tsv", ".txt": "text", ".text": "text"}
-
-Label = str | tuple[str, ...] | float  # a name, several names or a number, depending on the problem
+# Keys that usually hold a text or a label, by setting; messages propose them.
+_USUAL_KEYS = {
+    "text": (
+        *("text", "sentence", "sentence1", "review", "reviewtext", "review_text", "review_body", "content"),
+        *(
+            "comment_text",
+            "comment",
+            "tweet",
+            "message",
+            "utterance",
+            "query",
+            "question",
+            "body",
+            "document",
+        ),
+        *("headline", "description", "title", "premise", "input"),
+    ),
+    "text_pair": ("text_pair", "sentence2", "text2", "hypothesis", "question2", "answer"),
+    "label": (
+        *(
+            "label",
+            "labels",
+            "class",
+            "category",
+            "target",
+            "sentiment",
+            "stars",
+            "rating",
+            "score",
+            "intent",
+        ),
+        *("intents", "topic", "gold", "airline_sentiment", "coarse_label", "gold_label", "output", "y"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +60,7 @@ class LabelledText:
     pair: str | None  # the second text
     label: Label | None  # None if labels are not read
     origin: str  # "reviews.csv:17" (the first line), for messages
+    label_names: tuple[str, ...] = ()  # the names of labels in the order that the data or the user declares
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,100 +76,88 @@ def read_labelled_texts(
     source: str | files.Stream,
     *,
     columns: TextColumns,
-    problem: str = SINGLE,
-    separator: str = ",",
-    format: str = "auto",
+    rules: LabelRules = DEFAULT_RULES,
+    format: FileFormat = formats.UNSET,
+    log: files.Log = files.log_nothing,
 ) -> Iterator[LabelledText]:
     """Streams the examples of a source, in its order and in constant memory.
 
     Args:
-      source: a path, or a pattern of several files (see `files.find_files`); "-" for stdin; an open stream, if `format`
-        is read line by line; `demo:NAME/SPLIT` with the name sentiment, intent, requests or similarity; or
+      source: a path; a folder with a folder for each label (see `class_folders`); a pattern of several files (see `files.find_files`); "-" for stdin; an open stream of lines
+        in UTF-8; `demo:NAME/SPLIT` with the name sentiment, intent, requests or similarity; or
         `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records: `data.jsonl?fold=0-3`.
       columns: the keys of texts and labels.
-      problem: the kind of labels. `SINGLE` is a name (numbers, true and false become names), `MULTI` is a list of names
-        or a string of names joined by `separator`, `NUMBER` is a number.
-      separator: see `problem`.
-      format: one of `FORMATS`. "auto" goes by the suffix. Tables have a header. "text" is one text per line, without
-        labels.
+      rules: the meaning of labels.
+      format: how files are read. Tables have a header. "text" is one text per line, without labels.
+      log: prints a line about the source.
 
     Raises:
       UserError: the source does not exist (raised at once), or its data is invalid (raised while reading, with file,
         line or row, and key).
     """
-    if (paths := files.find_files(source)) is not None:
-        settings = {"columns": columns, "problem": problem, "separator": separator, "format": format}
-        return (example for path in paths for example in read_labelled_texts(path, **settings))
-    address, record_filter = filters.split_filter(source) if isinstance(source, str) else (source, "")
-    rows, features = _read_records(address, format, columns)
-    label_names = _label_names(features.get(columns.label))
-    examples = (
-        parse_labelled_text(*row, columns, problem, separator, label_names)
-        for row in filters.filter_records(rows, record_filter)
-    )
-    return files.require_examples(examples, source, "text")
+    if isinstance(source, str) and source.startswith("demo:"):
+        examples = _parse_rows(_generate_records(source), {}, columns, rules)
+        return files.require_examples(examples, source, "text")
+    if class_folders.is_folder(source) and format.name in (formats.AUTO, "text"):
+        folder, record_filter = filters.split_filter(source)
+        rows = class_folders.read_class_folders(
+            folder, text_key=columns.text, label_key=columns.label, format=format, log=log
+        )
+        return _parse_rows(filters.filter_records(rows, record_filter), {}, columns, rules)
+    keys = [key for key in dataclasses.astuple(columns) if key is not None]
+    resolved = formats.resolve_source(source, formats.TEXTS, format, log, keys=keys)
+    log = files.log_once(log)
+    return itertools.chain.from_iterable(_read_file(file, columns, rules, log) for file in resolved)
 
 
-def guess_text_format(source: str) -> str:
-    """Returns the format of a path, by its suffix, or of stdin. Raises `UserError` if the suffix is unknown."""
-    suffix = os.path.splitext(source)[1].lower()
-    if source == "-" or suffix in _FORMAT_BY_SUFFIX:
-        return _FORMAT_BY_SUFFIX.get(suffix, "text")
-    raise UserError(
-        f"{source}: the suffix does not tell its format; set the format to {', '.join(FORMATS[1:-1])}"
-    )
-
-
-def _read_records(
-    source: str | files.Stream, format: str, columns: TextColumns
-) -> tuple[Iterator[record_values.Record], Mapping[str, Any]]:
-    """Returns the records of a source, and its features if it has a schema."""
-    if format not in FORMATS:
-        raise UserError(f"format {format!r} is not for texts with labels; expected {', '.join(FORMATS)}")
-    if isinstance(source, str):
-        if source.startswith("demo:"):
-            name = source.removeprefix("demo:").partition("?")[0].partition("/")[0]
-            generate_records = _DEMO_GENERATORS.get(name, classification.generate_records)
-            return generate_records(source), {}
-        if format == "hub" or source.startswith("hub:"):
-            return hub.read_hub(source)
-        files.check_readable(source, "demo:sentiment/train, demo:intent/train")
-        format = guess_text_format(source) if format == "auto" else format
-    if format == "text":
+def _read_file(
+    source: ResolvedSource, columns: TextColumns, rules: LabelRules, log: files.Log
+) -> Iterator[LabelledText]:
+    """Yields the examples of one file, stream or dataset."""
+    if source.format.name == "text":
         if columns.label is not None or columns.pair is not None:
             lacking = "labels" if columns.label is not None else "second texts"
             raise UserError(
-                f"{files.source_name(source)}: plain text has no {lacking}; give JSON lines, CSV, TSV or Parquet"
+                f"{files.source_name(source.address)}: plain text has no {lacking}; give JSON lines, a table or Parquet, "
+                "or name the file's format in config.data.format"
             )
-        return _read_text(source, columns.text), {}
-    if format == "parquet":
-        return parquet.read_parquet(source)
-    if format == "jsonl":
-        return json_lines.read_jsonl(source), {}
-    return tables.read_csv(source, format), {}
+        rows, features = _read_text(source, columns.text), {}
+    else:
+        rows, features = read_records(source, formats.TEXTS, log)
+    return files.require_examples(_parse_rows(rows, features, columns, rules), source.address, "text")
 
 
-def _read_text(source: str | files.Stream, key: str) -> Iterator[record_values.Record]:
+def _generate_records(source: str) -> Iterator[record_values.Record]:
+    """Yields the records of a demo corpus that its filter chooses."""
+    address, record_filter = filters.split_filter(source)
+    name = address.removeprefix("demo:").partition("/")[0]
+    generate_records = _DEMO_GENERATORS.get(name, classification.generate_records)
+    return filters.filter_records(generate_records(address), record_filter)
+
+
+def _parse_rows(
+    rows: Iterator[record_values.Record], features: Mapping[str, Any], columns: TextColumns, rules: LabelRules
+) -> Iterator[LabelledText]:
+    """Yields the examples of records with these features."""
+    rules = dataclasses.replace(rules, integer_names=_integer_names(features.get(columns.label)))
+    return (parse_labelled_text(*row, columns, rules) for row in rows)
+
+
+def _read_text(source: ResolvedSource, key: str) -> Iterator[record_values.Record]:
     """Yields a record `{key: line}` for each line."""
-    name = files.source_name(source)
-    for number, line in files.read_lines(source):
+    name = files.source_name(source.address)
+    for number, line in files.read_lines(source.address, source.format.encoding):
         yield f"{name}, line {number}", f"{name}:{number}", {key: line.rstrip("\r\n")}
 
 
-def _label_names(feature: Any) -> list[str] | None:
-    """Returns the names of integer labels, or of lists of them, if the schema has them."""
+def _integer_names(feature: Any) -> tuple[str, ...]:
+    """Returns the names of integer labels, or of lists of them; () if the schema has none."""
     names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-    return list(names) if names else None
+    return tuple(names or ())
 
 
 def parse_labelled_text(
-    where: str,
-    origin: str,
-    record: dict,
-    columns: TextColumns,
-    problem: str = SINGLE,
-    separator: str = ",",
-    label_names: Sequence[str] | None = None,
+    where: str, origin: str, record: dict, columns: TextColumns, rules: LabelRules = DEFAULT_RULES
 ) -> LabelledText:
     """Parses a record into an example.
 
@@ -147,105 +166,53 @@ def parse_labelled_text(
       origin: the example's origin.
       record: keys and values.
       columns: the keys of texts and labels.
-      problem: the kind of labels, see `read_labelled_texts`.
-      separator: separates several labels in a string.
-      label_names: the names of integer labels, by number.
+      rules: the meaning of labels.
 
     Raises:
       UserError: the record is invalid; the message has its place and key.
     """
-    texts = []
-    for setting, key in (("text", columns.text), ("text_pair", columns.pair)):
-        if key is not None:
-            text = _require_column(record, key, where, setting)
-            record_values.check_string(text, where, key)
-            texts.append(text)
-    pair = texts[1] if len(texts) > 1 else None
+    _require_keys(record, columns, where)
+    texts = [record[key] for key in (columns.text, columns.pair) if key is not None]
+    for key, text in zip((columns.text, columns.pair), texts, strict=False):
+        record_values.check_string(text, where, key)
+    text, pair = (*texts, None)[:2]
     if columns.label is None:
-        return LabelledText(texts[0], pair, None, origin)
-
-    value, place = _require_column(record, columns.label, where, "label"), f"{where}, key {columns.label!r}"
-    if value is None:
-        raise UserError(f"{place}: null where a label was expected; leave out what has none")
-    if problem == NUMBER:
-        label = _parse_number(value, place)
-    elif problem == MULTI:
-        values = _parse_list(value, place, separator)
-        label = tuple(dict.fromkeys(_parse_name(item, place, label_names) for item in values))
-    else:
-        label = _parse_name(value, place, label_names)
-    return LabelledText(texts[0], pair, label, origin)
+        return LabelledText(text, pair, None, origin)
+    label = labels.parse_label(record, columns.label, where, rules)
+    return LabelledText(text, pair, label, origin, labels.declared_names(record, columns.label, rules))
 
 
-def _require_column(record: dict, key: str, where: str, setting: str) -> Any:
-    """Returns the value under a key that `config.data.SETTING` names."""
-    hint = f"name the one that is meant in config.data.{setting} (tables need a header)"
-    return record_values.require_value(record, key, where, hint)
+def _require_keys(record: Mapping[str, Any], columns: TextColumns, where: str) -> None:
+    """Raises `UserError` if a record lacks a key. The message has the keys that are probably meant."""
+    keys = [("text", columns.text), ("text_pair", columns.pair)]
+    if columns.label is not None:
+        keys += [("label", key) for key in labels.split_keys(record, columns.label)]
+    missing = [(setting, key) for setting, key in keys if key is not None and key not in record]
+    if not missing:
+        return
+    settings = list(dict.fromkeys(setting for setting, _ in missing))
+    free = {str(key): value for key, value in record.items() if key not in dict(keys).values()}
+    probable = {setting: _guess_key(free, setting) for setting in settings}
+    examples = [f"config.data.{setting}={key}" for setting, key in probable.items() if key]
+    hint = (
+        f"name the {'one that is' if len(missing) == 1 else 'ones that are'} meant in "
+        f"{' and '.join(f'config.data.{setting}' for setting in settings)}"
+        f"{', such as ' if examples else ''}{' and '.join(examples)} (tables need a header)"
+    )
+    shown = " and ".join(repr(key) for _, key in missing)
+    raise UserError(
+        f"{where}: no key{'' if len(missing) == 1 else 's'} {shown} in {sorted(map(str, record))}; {hint}"
+    )
 
 
-def _parse_name(value: Any, place: str, label_names: Sequence[str] | None) -> str:
-    """Returns the name that a value stands for. `label_names` are the names of integers."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        if label_names is None:
-            return str(value)
-        if not 0 <= value < len(label_names):
-            raise UserError(
-                f"{place}: label {value} is outside 0..{len(label_names) - 1} ({', '.join(label_names)}); test sets "
-                "without labels often have -1"
-            )
-        return label_names[value]
-    if isinstance(value, float):
-        raise UserError(
-            f"{place}: the number {value} where the name of a label was expected; write whole numbers or names, "
-            f"or set config.model.problem_type={NUMBER!r} to predict numbers"
-        )
-    if isinstance(value, list):
-        raise UserError(
-            f"{place}: a list where one label was expected; set config.model.problem_type={MULTI!r}"
-        )
-    if not isinstance(value, str):
-        raise UserError(f"{place}: a {record_values.json_type_name(value)} where a label was expected")
-    if not (name := value.strip()):
-        raise UserError(f"{place}: an empty label; name it, or leave the record out")
-    return name
-
-
-def _parse_list(value: Any, place: str, separator: str) -> list:
-    """Returns the labels of a list, of a JSON list in a string, or of a string with separators."""
-    if isinstance(value, str) and value.lstrip().startswith("["):  # a list in a table
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise UserError(
-                f"{place}: a list that is not JSON, {value[:60]!r}; write it with json.dumps"
-            ) from None
-    if isinstance(value, str):
-        return [item for item in value.split(separator) if item.strip()]
-    if not isinstance(value, list):
-        raise UserError(
-            f"{place}: a {record_values.json_type_name(value)} where a list of labels, or a string of them with "
-            f"{separator!r} between, was expected"
-        )
-    return value
-
-
-def _parse_number(value: Any, place: str) -> float:
-    """Returns the finite number that a value or its text stands for."""
-    try:
-        number = (
-            float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
-        )
-    except ValueError:
-        number = None
-    if number is None or not math.isfinite(number):
-        shown = repr(value) if isinstance(value, str | float) else f"a {record_values.json_type_name(value)}"
-        raise UserError(
-            f"{place}: {shown} is not a finite number; config.model.problem_type={NUMBER!r} learns "
-            "numbers, for names choose another"
-        )
-    return number
+def _guess_key(record: Mapping[str, Any], setting: str) -> str | None:
+    """Returns the key of a record that usually holds what a setting names, for messages; None if there is none."""
+    by_lower_case = {key.lower(): key for key in reversed(record)}
+    usual = [by_lower_case[name] for name in _USUAL_KEYS.get(setting, ()) if name in by_lower_case]
+    if usual:
+        return usual[0]
+    bits = [key for key, value in record.items() if labels.as_bit(value) is not None]
+    return ",".join(bits) if setting == "label" and len(bits) > 1 else None
 
 
 def collect_label_names(examples: Iterable[LabelledText]) -> list[str]:
@@ -253,11 +220,4 @@ def collect_label_names(examples: Iterable[LabelledText]) -> list[str]:
     names: set[str] = set()
     for example in examples:
         names.update([example.label] if isinstance(example.label, str) else example.label)
-    return sort_labels(names)
-
-
-def sort_labels(names: Collection[str]) -> list[str]:
-    """Sorts labels by number if all are integers, else by name."""
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
-    return sorted(names)
+    return labels.sort_labels(names)

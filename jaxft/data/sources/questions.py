@@ -1,17 +1,17 @@
 """Reads questions about contexts, with their answers, from SQuAD's JSON, JSON lines, Parquet and the hub."""
 
-import json
-import os
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxft.data.demo import questions as demo_questions
-from jaxft.data.sources import files
-from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values
+from jaxft.data.sources import files, formats
+from jaxft.data.sources.formats import FileFormat, ResolvedSource
+from jaxft.data.sources.records import filters, json_documents, record_values
+from jaxft.data.sources.records.reader import read_records
 from jaxft.errors import UserError
 
-FORMATS = ("auto", "squad", "jsonl", "parquet", "hub")
 KEYS = ("id", "question", "context", "answers")  # keys of records; config.data.columns renames them
 
 _USUAL_KEYS = {key: key for key in KEYS}
@@ -39,9 +39,10 @@ class Question:
 def read_questions(
     source: str | files.Stream,
     *,
-    format: str = "auto",
+    format: FileFormat = formats.UNSET,
     answered: bool = True,
     columns: Mapping[str, str] | None = None,
+    log: files.Log = files.log_nothing,
 ) -> Iterator[Question]:
     """Streams the questions of a source, in its order.
 
@@ -49,79 +50,43 @@ def read_questions(
       source: a path, or a pattern of several files (see `files.find_files`); "-" for stdin; an open stream of JSON
         lines; `demo:qa/SPLIT`; or `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records:
         `data.jsonl?fold=0-3`.
-      format: one of `FORMATS`. "squad" is one JSON document of SQuAD 1.1 or 2.0, which is read completely. The others
-        are streams of records with the keys `KEYS`. Their answers are a list of objects with `text` and
-        `answer_start`, or an object of two lists, as in `datasets`; [] means no answer. `id` may be missing. "auto"
-        goes by the suffix; a .json file may be either.
+      format: how files are read. "squad" is one JSON document of SQuAD 1.1 or 2.0, which is read completely. The
+        others are records with the keys `KEYS`. Their answers are a list of objects with `text` and `answer_start`,
+        or an object of two lists, as in `datasets`; [] means no answer. `id` may be missing.
       answered: True if answers are read. If False, answers may be missing and are ignored.
       columns: role -> key of records, if it differs from `KEYS`.
+      log: prints a line about the source.
 
     Raises:
       UserError: the source does not exist (raised at once), or its data is invalid (raised while reading, with file,
         line or place, and key).
     """
-    if format not in FORMATS:
-        raise UserError(f"format {format!r} is not for questions; expected {', '.join(FORMATS)}")
     keys = _USUAL_KEYS | dict(columns or {})
     if unknown := sorted(keys.keys() - set(KEYS)):
         raise UserError(f"config.data.columns: {', '.join(unknown)} unknown; expected {', '.join(KEYS)}")
-    if (paths := files.find_files(source)) is not None:
-        settings = {"format": format, "answered": answered, "columns": columns}
-        return (question for path in paths for question in read_questions(path, **settings))
-    address, record_filter = filters.split_filter(source) if isinstance(source, str) else (source, "")
     if isinstance(source, str) and source.startswith("demo:"):
-        rows, keys = demo_questions.generate_records(address), _USUAL_KEYS
-    elif isinstance(source, str) and (format == "hub" or source.startswith("hub:")):
-        rows, _ = hub.read_hub(address)
-    else:
-        if isinstance(source, str):
-            files.check_readable(address, "demo:qa/train")
-            format = guess_question_format(address) if format == "auto" else format
-        if format == "squad":
-            if record_filter:
-                raise UserError(
-                    f"{source}: ?{record_filter} chooses records by a key, which SQuAD's JSON has none of"
-                )
-            return files.require_examples(_read_squad(source, answered), source, "question")
-        rows = parquet.read_parquet(address)[0] if format == "parquet" else json_lines.read_jsonl(address)
-    questions = (_parse_question(*row, keys, answered) for row in filters.filter_records(rows, record_filter))
-    return files.require_examples(questions, source, "question")
+        address, record_filter = filters.split_filter(source)
+        rows = filters.filter_records(demo_questions.generate_records(address), record_filter)
+        questions = (_parse_question(*row, _USUAL_KEYS, answered) for row in rows)
+        return files.require_examples(questions, source, "question")
+    resolved = formats.resolve_source(source, formats.QUESTIONS, format, log, keys=list(keys.values()))
+    log = files.log_once(log)
+
+    def read_file(file: ResolvedSource) -> Iterator[Question]:
+        if file.format.name == "squad":
+            questions = _read_squad(file, answered)
+        else:
+            rows, _ = read_records(file, formats.QUESTIONS, log)
+            questions = (_parse_question(*row, keys, answered) for row in rows)
+        return files.require_examples(questions, file.address, "question")
+
+    return itertools.chain.from_iterable(map(read_file, resolved))
 
 
-def guess_question_format(source: str) -> str:
-    """Returns the format of a path, by its suffix, or of stdin. The first line of a .json file decides its format.
-
-    Raises `UserError` for other suffixes.
-    """
-    suffix = os.path.splitext(source)[1].lower()
-    if source == "-":
-        return "jsonl"
-    if suffix == ".json":
-        first_line = next((line for _, line in files.read_lines(source) if line.strip()), "")
-        try:
-            record = json.loads(first_line)
-        except ValueError:  # a JSON document of several lines
-            return "squad"
-        return "jsonl" if isinstance(record, dict) and "data" not in record else "squad"
-    if (format := record_values.FORMAT_BY_SUFFIX.get(suffix)) in FORMATS:
-        return format
-    raise UserError(
-        f"{source}: the suffix does not tell its format; set the format to squad, jsonl or parquet"
-    )
-
-
-def _read_squad(source: str | files.Stream, answered: bool) -> Iterator[Question]:
+def _read_squad(source: ResolvedSource, answered: bool) -> Iterator[Question]:
     """Yields the questions of a SQuAD JSON document."""
-    name = files.source_name(source)
-    text = "".join(line for _, line in files.read_lines(source))
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{name}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); {_LAYOUT}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: JSON that cannot be read ({error})") from None
+    name = files.source_name(source.address)
+    document = json_documents.load_document(source.address, source.format.encoding, _LAYOUT)
     for article, article_path in _list_items(_require_object(document, name), "data", name, ""):
         where = f"{name}, {article_path}"
         paragraphs = _list_items(_require_object(article, where), "paragraphs", where, f"{article_path}.")

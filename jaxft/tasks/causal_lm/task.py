@@ -33,6 +33,7 @@ from jaxft.models.registry import make_backbone
 from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Log, Split, cache_folder, count_set_in_any_process
 from jaxft.tasks.lines import prediction_lines
+from jaxft.tasks.settings import make_file_format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,8 +78,12 @@ class CausalLM:
 
         def nonempty_texts() -> Iterator[Document]:
             nonlocal characters, empty
-            options = {"format": data.format, "documents": data.documents, "template": data.template}
-            for text in read_documents(source, columns=dict(data.columns), **options):
+            options = {
+                "format": make_file_format(data),
+                "documents": data.documents,
+                "template": data.template,
+            }
+            for text in read_documents(source, columns=dict(data.columns), log=log, **options):
                 if text.text.strip():
                     characters += len(text.text)
                     yield text

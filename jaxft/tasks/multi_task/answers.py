@@ -13,18 +13,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft.data.encoding.multi_task import MultiText, get_text_and_pair
-from jaxft.data.sources.files import check_readable
+from jaxft.data.sources import files
+from jaxft.data.sources.formats import TEXTS, ResolvedSource
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
     TextColumns,
-    guess_text_format,
     parse_labelled_text,
     read_labelled_texts,
 )
-from jaxft.data.sources.records import json_lines, record_values
+from jaxft.data.sources.records import record_values
+from jaxft.data.sources.records.reader import read_records
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.spans import parse_sentences
-from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
+from jaxft.tasks.lines import InputLines, extend_json_line, format_of_lines, make_json_line, resolve_input
 from jaxft.tasks.multi_task.data import CLASSES
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.run_facts import RunFacts
@@ -42,14 +43,11 @@ class MultiTaskOutput:
         Raises:
           UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
-        source, guessed = flags.input, flags.format
-        if not source.startswith(("demo:", "hub:")):
-            check_readable(source, "- for stdin")
-            guessed = guess_text_format(source) if flags.format == "auto" else flags.format
-        self._format = choose_format(source, flags.format, guessed, FORMATS)
+        resolved = resolve_input(flags, TEXTS, FORMATS, keys=["text"])
+        self._format = format_of_lines(resolved.format)
         self._task_configs = make_task_configs(run.config)
         self._task_classes = {name: CLASSES[config.task] for name, config in self._task_configs.items()}
-        self.lines = InputLines(source)
+        self.lines = InputLines(resolved)
 
     def examples(self) -> Iterator[MultiText]:
         """Yields the texts without labels, including empty texts.
@@ -67,8 +65,8 @@ class MultiTaskOutput:
             self.lines.close()
 
     def _read_records(self) -> Iterator[record_values.Record]:
-        if self._format == "jsonl":
-            return json_lines.read_jsonl(self.lines)
+        if self._format.name == "jsonl":
+            return read_records(ResolvedSource(self.lines, self._format), TEXTS, files.log_nothing)[0]
         keys = {"text"}
         for config in self._task_configs.values():
             if config.task == "sequence_classification":
@@ -76,7 +74,7 @@ class MultiTaskOutput:
         return (
             (text.origin, text.origin, dict.fromkeys(keys, text.text))
             for text in read_labelled_texts(
-                self.lines, columns=TextColumns("text", None, None), format="text"
+                self.lines, columns=TextColumns("text", None, None), format=self._format
             )
         )
 
@@ -85,7 +83,7 @@ class MultiTaskOutput:
         data = self._task_configs[name].data
         if self._task_configs[name].task == "sequence_classification":
             return parse_labelled_text(where, origin, record, TextColumns(data.text, data.text_pair, None))
-        columns = {} if self._format == "text" else dict(data.columns)
+        columns = {} if self._format.name == "text" else dict(data.columns)
         [sentence] = parse_sentences(iter([(where, origin, record)]), tagged=False, columns=columns)
         return sentence
 
@@ -94,7 +92,7 @@ class MultiTaskOutput:
         before = self.lines.take_until(text.origin)
         [line] = self.lines.take(1)
         additions = {name: _make_record(text.examples[name], answer) for name, answer in answers.items()}
-        if self._format == "jsonl":
+        if self._format.name == "jsonl":
             return [*before, extend_json_line(line, additions)]
         first_string, _ = get_text_and_pair(next(iter(text.examples.values())))
         return [*before, make_json_line({"text": first_string} | additions)]

@@ -11,9 +11,9 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from jaxft.data.sources.files import check_readable
-from jaxft.data.sources.questions import Question, guess_question_format, read_questions
-from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
+from jaxft.data.sources.formats import QUESTIONS
+from jaxft.data.sources.questions import KEYS, Question, read_questions
+from jaxft.tasks.lines import InputLines, extend_json_line, format_of_lines, make_json_line, resolve_input
 from jaxft.tasks.run_facts import RunFacts
 
 FORMATS = ("jsonl", "squad")
@@ -28,13 +28,10 @@ class QuestionAnsweringOutput:
         Raises:
           UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
-        source, guessed = flags.input, flags.format
-        if not source.startswith(("demo:", "hub:")):
-            check_readable(source, "- for stdin")
-            guessed = guess_question_format(source) if flags.format == "auto" else flags.format
-        self._format = choose_format(source, flags.format, guessed, FORMATS)
         self._columns = dict(run.config.data.columns)
-        self.lines = InputLines(source)
+        resolved = resolve_input(flags, QUESTIONS, FORMATS, keys=[*KEYS, *self._columns.values()])
+        self._format = format_of_lines(resolved.format)
+        self.lines = InputLines(resolved)
 
     def examples(self) -> Iterator[Question]:
         """Yields the questions. Answers in the input are not read."""
@@ -45,7 +42,7 @@ class QuestionAnsweringOutput:
 
     def render(self, question: Question, answer: dict[str, Any]) -> list[bytes]:
         """Returns the lines of the input before a question, then the line of the question with its answer."""
-        if self._format == "squad":  # the input is a single JSON document, which is not copied
+        if self._format.name == "squad":  # the input is a single JSON document, which is not copied
             self.lines.take_rest()
             return [make_json_line({"id": question.id} | answer)]
         before = self.lines.take_until(question.origin)

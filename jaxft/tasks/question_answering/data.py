@@ -1,5 +1,6 @@
 """Reads questions about contexts, and checks data sets for answers that cannot be learned or found."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,6 +11,9 @@ from jaxft.data.sources.questions import Question, read_questions
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.question_answering.settings import Data
+from jaxft.tasks.settings import make_file_format
+
+SHOWN = 5  # the most ids in a line of the log
 
 
 def read_answered_questions(data: Data, name: str, source: str, log: Log) -> list[Question]:
@@ -24,7 +28,9 @@ def read_answered_questions(data: Data, name: str, source: str, log: Log) -> lis
     Raises:
       UserError: a data set that needs answers has none.
     """
-    questions = list(read_questions(source, format=data.format, columns=dict(data.columns)))
+    questions = list(
+        read_questions(source, format=make_file_format(data), columns=dict(data.columns), log=log)
+    )
     unanswered = sum(not question.answers for question in questions)
     contexts = len({question.context for question in questions})
     log(
@@ -39,9 +45,32 @@ def read_answered_questions(data: Data, name: str, source: str, log: Log) -> lis
             f"{'learn' if name == 'train' else 'choose weights by'}; is it a test set whose answers were taken out?"
         )
     counts_by_id = Counter(question.id for question in questions)
-    if repeated := sum(count - 1 for count in counts_by_id.values()):
-        log(f"warning: {name}: {repeated:,} questions have another one's id")
+    if repeated := [identifier for identifier, count in counts_by_id.items() if count > 1]:
+        count = sum(counts_by_id[identifier] - 1 for identifier in repeated)
+        places = [question.origin for question in questions if question.id == repeated[0]]
+        shown = ", ".join(map(repr, repeated[:SHOWN])) + (", ..." if len(repeated) > SHOWN else "")
+        keys = "" if name == "train" else f"; predictions/{name}.json has their answers under ID#2 and so on"
+        log(
+            f"warning: {name}: {count:,} of {len(questions):,} questions have the id of an earlier one: {shown} "
+            f"(the first: {places[0]} and {places[1]}){keys}"
+        )
     return questions
+
+
+def make_answer_keys(questions: Sequence[Question]) -> list[str]:
+    """Returns a different key for each question: its id, and ID#2, ID#3 and so on for further questions with an id."""
+    taken = {question.id for question in questions}
+    counts: Counter[str] = Counter()
+    keys = []
+    for question in questions:
+        key = question.id
+        if counts[key]:
+            candidates = (f"{question.id}#{number}" for number in itertools.count(counts[key] + 1))
+            key = next(candidate for candidate in candidates if candidate not in taken)
+            taken.add(key)
+        counts[question.id] += 1
+        keys.append(key)
+    return keys
 
 
 def check_questions(split: Split, train: Sequence[Question], max_answer: int, log: Log) -> None:

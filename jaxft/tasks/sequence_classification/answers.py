@@ -12,15 +12,21 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jaxft.data.sources.files import check_readable
+from jaxft.data.sources.formats import TEXTS
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
     TextColumns,
-    guess_text_format,
     read_labelled_texts,
 )
-from jaxft.data.sources.records.tables import DIALECTS
-from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, free_key, make_json_line
+from jaxft.data.sources.records.tables import make_dialect
+from jaxft.tasks.lines import (
+    InputLines,
+    extend_json_line,
+    format_of_lines,
+    free_key,
+    make_json_line,
+    resolve_input,
+)
 from jaxft.tasks.run_facts import RunFacts
 
 FORMATS = ("jsonl", "csv", "tsv", "text")
@@ -35,15 +41,14 @@ class SequenceClassificationOutput:
         Raises:
           UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
-        source, guessed, data = flags.input, flags.format, run.config.data
-        if not source.startswith(("demo:", "hub:")):
-            check_readable(source, "- for stdin")
-            guessed = guess_text_format(source) if flags.format == "auto" else flags.format
-        self._format = choose_format(source, flags.format, guessed, FORMATS)
+        data = run.config.data
+        keys = [key for key in (data.text, data.text_pair) if key]
+        resolved = resolve_input(flags, TEXTS, FORMATS, keys=keys)
+        self._format = format_of_lines(resolved.format)
         self._columns = TextColumns(data.text, data.text_pair, None)
         self._separator = data.label_separator
         self._header: list[str] = []  # the header of a table, once it is written
-        self.lines = InputLines(source)
+        self.lines = InputLines(resolved)
 
     def examples(self) -> Iterator[LabelledText]:
         """Yields the texts without labels, including empty lines of plain text."""
@@ -55,10 +60,10 @@ class SequenceClassificationOutput:
     def render(self, example: LabelledText, answer: dict[str, Any]) -> list[bytes]:
         """Returns the lines of the input before a text, then the lines of the text with its answer."""
         before = self.lines.take_until(example.origin)
-        if self._format == "text":
+        if self._format.name == "text":
             self.lines.take(1)
             return [*before, make_json_line({"text": example.text} | answer)]
-        if self._format == "jsonl":
+        if self._format.name == "jsonl":
             return [*before, extend_json_line(self.lines.take(1)[0], answer)]
         if not self._header:
             before = self._extend_header(before, list(answer))
@@ -69,7 +74,9 @@ class SequenceClassificationOutput:
         filled = [index for index, line in enumerate(lines) if line.strip(b"\xef\xbb\xbf \t\r\n")]
         first, end = filled[0], filled[-1] + 1
         text = b"".join(lines[first:end]).decode("utf-8-sig")
-        [self._header] = csv.reader(io.StringIO(text, newline=""), **DIALECTS[self._format])
+        [self._header] = csv.reader(
+            io.StringIO(text, newline=""), **make_dialect(self._format.name, self._format.delimiter)
+        )
         names = [free_key(name, self._header) for name in names]
         return lines[:first] + self._extend(lines[first:end], names) + lines[end:]
 
@@ -82,7 +89,7 @@ class SequenceClassificationOutput:
                 lines.extend(self.lines.take(1))
                 yield lines[-1].decode()
 
-        next(csv.reader(take_lines(), **DIALECTS[self._format]))
+        next(csv.reader(take_lines(), **make_dialect(self._format.name, self._format.delimiter)))
         return lines
 
     def _extend(self, lines: list[bytes], cells: Iterable[str]) -> list[bytes]:
@@ -91,11 +98,11 @@ class SequenceClassificationOutput:
         text = record.rstrip(b"\r\n")
         line_end = record[len(text) :] or b"\n"
         additions = io.StringIO()
-        if self._format == "csv":
-            csv.writer(additions, lineterminator="").writerow(cells)
+        if self._format.name == "csv":
+            csv.writer(additions, delimiter=self._format.delimiter, lineterminator="").writerow(cells)
         else:
-            additions.write("\t".join(" ".join(cell.split()) for cell in cells))
-        divider = DIALECTS[self._format]["delimiter"].encode()
+            additions.write(self._format.delimiter.join(" ".join(cell.split()) for cell in cells))
+        divider = self._format.delimiter.encode()
         return [text + divider + additions.getvalue().encode() + line_end]
 
     def _format_cell(self, value: Any) -> str:

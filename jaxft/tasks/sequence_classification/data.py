@@ -11,14 +11,18 @@ from jaxft.data.sources.labelled_texts import (
     TextColumns,
     collect_label_names,
     read_labelled_texts,
-    sort_labels,
 )
+from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE, LabelRules, are_numbers, sort_labels
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.sequence_classification.label_types import VALUE
 from jaxft.tasks.sequence_classification.settings import Data
+from jaxft.tasks.settings import make_file_format
 
-SHOWN = 12  # the most labels whose counts are logged
+SHOWN = 12  # the most labels in a line of the log
+NEARLY_ALL = 0.9  # a share of texts from which on the key of the labels cannot be right
+LEAST_TEXTS = 20  # fewer texts may have a label each
+DIVIDERS = (";", "|", ",")  # what may divide the labels in a string
 
 
 def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) -> list[LabelledText]:
@@ -35,14 +39,9 @@ def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) 
       UserError: all texts are empty.
     """
     columns = TextColumns(data.text, data.text_pair, data.label)
+    rules = LabelRules(problem_type, data.label_separator, data.label_names)
     examples = list(
-        read_labelled_texts(
-            source,
-            columns=columns,
-            problem=problem_type,
-            separator=data.label_separator,
-            format=data.format,
-        )
+        read_labelled_texts(source, columns=columns, rules=rules, format=make_file_format(data), log=log)
     )
     noun = "pairs" if data.text_pair else "texts"
     log(f"{name}: {source}: {len(examples):,} {noun}; {_describe_labels(examples)}")
@@ -56,7 +55,57 @@ def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) 
             f"warning: {name}: {len(empty):,} of {len(examples):,} texts are empty, and stay in; the first: "
             f"{empty[0].origin}"
         )
+    if problem_type != NUMBER:
+        _check_labels(examples, data, problem_type, name, source, log)
     return examples
+
+
+def _check_labels(
+    examples: Sequence[LabelledText], data: Data, problem_type: str, name: str, source: str, log: Log
+) -> None:
+    """Raises `UserError` for labels that are texts or identifiers; warns about strings that seem to hold several."""
+    hint = f"is config.data.label={data.label!r} right?"
+    copies = sum(example.label in (example.text.strip(), (example.text.strip(),)) for example in examples)
+    if copies > NEARLY_ALL * len(examples):
+        raise UserError(
+            f"{name}: {source}: the label of {copies:,} of {len(examples):,} texts is the text itself; {hint}"
+        )
+    if (
+        name.partition("-")[0] != "train" or data.shards > 1
+    ):  # the labels of a shard say nothing about those of all
+        return
+    labels = {example.label for example in examples}
+    if problem_type == MULTI and len(labels) == 1 and labels != {()}:
+        raise UserError(
+            f"{name}: {source}: all {len(examples):,} texts have the same labels ({', '.join(*labels)}), so there is "
+            f"nothing to learn; {hint} If it holds a 0 or 1 for each label, name these in config.data.label_names"
+        )
+    names = collect_label_names(examples)
+    if problem_type == SINGLE and len(examples) >= LEAST_TEXTS and len(names) > NEARLY_ALL * len(examples):
+        number_hint = f" To predict numbers, set config.model.problem_type={NUMBER!r}" * are_numbers(names)
+        raise UserError(
+            f"{name}: {source}: {len(names):,} different labels for {len(examples):,} texts, such as "
+            f"{examples[0].label!r}, so that no label can be learnt; {hint}{number_hint}"
+        )
+    for divider in DIVIDERS:
+        if joined := _find_joined_names(names, divider):
+            setting = f"config.data.label_separator={divider!r}"
+            if problem_type == SINGLE:
+                setting = f"config.model.problem_type={MULTI!r} and {setting}"
+            log(
+                f"warning: {name}: {len(joined):,} labels seem to be several with {divider!r} between, such as "
+                f"{joined[0]!r}; if they are, set {setting}"
+            )
+
+
+def _find_joined_names(names: Sequence[str], divider: str) -> list[str]:
+    """Returns the names that hold `divider` and have another name before or after it."""
+    known = set(names)
+    return [
+        name
+        for name in names
+        if divider in name and any(piece.strip() in known for piece in name.split(divider))
+    ]
 
 
 def _describe_labels(examples: Sequence[LabelledText]) -> str:
@@ -66,23 +115,48 @@ def _describe_labels(examples: Sequence[LabelledText]) -> str:
         return f"numbers from {min(values):g} to {max(values):g}, mean {sum(values) / len(values):.4g}"
     labels = ([example.label] if isinstance(example.label, str) else example.label for example in examples)
     counts = Counter(name for names in labels for name in names)
-    shown = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(SHOWN))
-    return f"{len(counts)} labels: {shown}{', ...' if len(counts) > SHOWN else ''}"
+    return f"{len(counts)} labels: {_shorten([f'{name} {count:,}' for name, count in counts.most_common()])}"
 
 
-def find_labels(examples: Sequence[LabelledText]) -> list[str | float]:
-    """Returns the names of the labels; for numbers the least and the greatest."""
+def _shorten(items: Sequence[str]) -> str:
+    """Returns the first `SHOWN` items with commas between."""
+    return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
+
+
+def _describe_order(examples: Sequence[LabelledText], data: Data, labels: Sequence[str]) -> str:
+    """Returns what the order of labels comes from, for the log."""
+    if data.label_names:
+        return "in the order of config.data.label_names"
+    if "," in data.label and labels[0] in data.label:
+        return "in the order of config.data.label"
+    if any(example.label_names for example in examples):
+        return "in the order that the data declares"
+    return (
+        f"sorted by {'number' if are_numbers(labels) else 'name'}; config.data.label_names sets another order"
+    )
+
+
+def find_labels(examples: Sequence[LabelledText]) -> list[str | float | list[str]]:
+    """Returns what `make_labels` needs to know of the labels.
+
+    These are the names, and before them each list of names in the order that the data or the settings declare; for
+    numbers the least and the greatest.
+    """
     if isinstance(examples[0].label, float):
         numbers = [example.label for example in examples]
         return [min(numbers), max(numbers)]
-    return collect_label_names(examples)
+    declared = dict.fromkeys(example.label_names for example in examples if example.label_names)
+    return [*map(list, declared), *collect_label_names(examples)]
 
 
-def make_labels(found_labels: Sequence[str | float]) -> list[str]:
-    """Returns the labels sorted by name, or by number if all names are integers; `VALUE` if labels are numbers.
+def make_labels(found_labels: Sequence[str | float | Sequence[str]]) -> list[str]:
+    """Returns the labels: those that are declared, in their order, then the others by `sort_labels`.
 
     Args:
       found_labels: the results of `find_labels` for all shards, concatenated.
+
+    Returns:
+      The labels; `VALUE` if they are numbers.
 
     Raises:
       UserError: there is only one label or number, so there is nothing to learn.
@@ -94,13 +168,14 @@ def make_labels(found_labels: Sequence[str | float]) -> list[str]:
                 "config.data.label right?"
             )
         return [VALUE]
-    names = sort_labels(set(found_labels))
+    declared = dict.fromkeys(name for item in found_labels if not isinstance(item, str) for name in item)
+    names = sort_labels({item for item in found_labels if isinstance(item, str)})
     if len(names) < 2:
         raise UserError(
             f"the training data has {len(names)} label{': ' + repr(names[0]) if names else 's'}; two or more "
             "are needed to learn anything; is config.data.label right?"
         )
-    return names
+    return list(declared | dict.fromkeys(names))
 
 
 def check_texts(
@@ -118,6 +193,12 @@ def check_texts(
     )  # a shard's number of texts says nothing about the number of labels
     if is_whole_train and len(labels) > max(len(examples) // 2, 2):
         log(f"warning: {len(labels):,} labels for {len(examples):,} texts; is config.data.label right?")
+    if is_whole_train and labels != [VALUE]:
+        present = collect_label_names(examples)
+        if unused := [label for label in labels if label not in present]:
+            log(f"warning: no text of {name} has the label{'s' * (len(unused) > 1)} {_shorten(unused)}")
+    if is_train and name.partition("#")[2].partition("/")[0] in ("", "1") and labels != [VALUE]:
+        log(f"the model's labels: {_shorten(labels)} ({_describe_order(examples, data, labels)})")
     if not is_train and (shared := count_set_in_any_process(find_text_overlap(train, examples))):
         log(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
     lost_tokens = windows.column("lost")

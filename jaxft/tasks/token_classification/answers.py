@@ -15,10 +15,12 @@ score of an entity is the mean over its words.
 import argparse
 from collections.abc import Iterator
 
+from jaxft.data.sources.formats import SENTENCES
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
-from jaxft.data.sources.tagged_sentences.sentences import guess_sentence_format, read_sentences
-from jaxft.tasks.lines import InputLines, choose_format, extend_json_line, make_json_line
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
+from jaxft.data.sources.tagged_sentences.spans import KEYS
+from jaxft.tasks.lines import InputLines, extend_json_line, format_of_lines, make_json_line, resolve_input
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.task import Prediction
 
@@ -34,14 +36,12 @@ class TokenClassificationOutput:
         Raises:
           UserError: the input cannot be read, or its format is not one of `FORMATS`.
         """
-        source, guessed = flags.input, flags.format
-        if not source.startswith(("demo:", "hub:")):
-            # Does not open the file yet, but raises if the source cannot be read.
-            read_sentences(source, format=flags.format, tagged=False)
-            guessed = guess_sentence_format(source, tagged=False) if flags.format == "auto" else flags.format
-        self._format = choose_format(source, flags.format, guessed, FORMATS)
+        resolved = resolve_input(
+            flags, SENTENCES, FORMATS, keys=[key for keys in KEYS.values() for key in keys]
+        )
+        self._format = format_of_lines(resolved.format)
         self._word_column = run.config.data.word_column if flags.word_column is None else flags.word_column
-        self.lines = InputLines(source)
+        self.lines = InputLines(resolved)
 
     def examples(self) -> Iterator[Sentence]:
         """Yields the sentences without tags. If each line is a sentence, includes sentences without words."""
@@ -55,10 +55,10 @@ class TokenClassificationOutput:
     def render(self, sentence: Sentence, prediction: Prediction) -> list[bytes]:
         """Returns the lines of the input before a sentence, then the lines of the sentence with its prediction."""
         before = self.lines.take_until(sentence.origin)
-        if self._format == "conll":
+        if self._format.name == "conll":
             return before + self._conll(sentence, prediction)
         [line] = self.lines.take(1)
-        if self._format == "text":
+        if self._format.name == "text":
             return [
                 *before,
                 make_json_line({"text": sentence.text, **list_labelled_spans(sentence, prediction)}),

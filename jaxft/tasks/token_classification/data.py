@@ -10,6 +10,7 @@ from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_set_in_any_process
+from jaxft.tasks.settings import make_file_format
 from jaxft.tasks.token_classification.settings import Data, Settings
 
 
@@ -28,7 +29,7 @@ def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[
     sentences = list(
         read_sentences(
             source,
-            format=data.format,
+            format=make_file_format(data),
             word_column=data.word_column,
             tag_column=data.tag_column,
             columns=dict(data.columns),

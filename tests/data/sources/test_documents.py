@@ -9,6 +9,7 @@ import pytest
 
 from jaxft.data.sources import mapped_documents
 from jaxft.data.sources.documents import Document, Template, read_documents
+from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.mapped_documents import MappedDocuments, hash_documents
 from jaxft.errors import UserError
 
@@ -130,7 +131,7 @@ def test_documents_mapped_from_a_file_equal_those_written(monkeypatch):
         ("a.txt", " \n\n", {}, "a.txt: empty, it holds no text"),
         ("a.txt", b"a\n\xff", {}, "a.txt, line 2, byte 1 of the line: 0xff is not UTF-8"),
         ("a.txt", "x", {"template": "{a}{b}"}, "plain text, but config.data.template asks for records"),
-        ("a.txt", "x", {"format": "conll"}, "config.data.format='conll': for text, expected one of auto, text"),
+        ("a.txt", "x", {"format": FileFormat("conll")}, "config.data.format='conll' is not for documents; expected auto, text"),
         ("a.txt", "x", {"columns": {"tokens": "t"}}, r"config.data.columns: \['tokens'\] unknown for text"),
         ("a.jsonl", '{"a": "x"}', {}, r"a.jsonl, line 1: no key 'text' in \['a'\]; name the key"),
         ("a.jsonl", '{"text": null}', {}, "line 1, key 'text': a null where a string was expected"),

@@ -6,6 +6,7 @@ import json
 import datasets
 import pytest
 
+from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.questions import Answer, read_questions
 from jaxft.errors import UserError
 
@@ -105,7 +106,7 @@ def test_keys_can_be_renamed_and_ids_and_answers_be_missing(read, tmp_path):
     assert question.answers is None
     stream = io.BytesIO(b'{"question": "Where?", "context": "here"}\n')
     stream.name = "<stdin>"
-    assert [q.context for q in read_questions(stream, format="jsonl", answered=False)] == ["here"]
+    assert [q.context for q in read_questions(stream, format=FileFormat("jsonl"), answered=False)] == ["here"]
 
 
 PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"

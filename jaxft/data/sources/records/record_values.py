@@ -8,14 +8,6 @@ from jaxft.errors import UserError
 # A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
 Record = tuple[str, str, dict]
 
-FORMAT_BY_SUFFIX = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
-
 
 def require_value(record: Mapping[str, Any], key: str, where: str, hint: str) -> Any:
     """Returns the value under a key. If the record lacks the key, raises `UserError` with `hint` at its end."""

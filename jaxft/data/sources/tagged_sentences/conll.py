@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from jaxft.data.sources.files import Stream, read_lines, source_name
+from jaxft.data.sources.files import read_lines, source_name
+from jaxft.data.sources.formats import ResolvedSource
 from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
@@ -17,22 +18,22 @@ def split_columns(line: str) -> list[str]:
     return [column for column in line.split(" ") if column]
 
 
-def read_plain_sentences(source: str | Stream, *, keep_empty: bool) -> Iterator[Sentence]:
+def read_plain_sentences(source: ResolvedSource, *, keep_empty: bool) -> Iterator[Sentence]:
     """Yields a sentence for each line. Each sentence is its own document.
 
     A blank line becomes a sentence without words if `keep_empty`; otherwise it is skipped.
     """
-    document = 0
-    for number, line in read_lines(source):
+    document, name = 0, source_name(source.address)
+    for number, line in read_lines(source.address, source.format.encoding):
         text = line.rstrip("\r\n")
         offsets = split_words(text)
         if offsets or keep_empty:
             words = [text[start:end] for start, end in offsets]
-            yield Sentence(words, None, document, f"{source_name(source)}:{number}", text, offsets)
+            yield Sentence(words, None, document, f"{name}:{number}", text, offsets)
             document += 1
 
 
-def read_conll(source: str | Stream, *, word_column: int, tag_column: int | None) -> Iterator[Sentence]:
+def read_conll(source: ResolvedSource, *, word_column: int, tag_column: int | None) -> Iterator[Sentence]:
     """Yields the sentences of a file with one word per line.
 
     A blank line ends a sentence, and `-DOCSTART-` begins a document.
@@ -41,14 +42,14 @@ def read_conll(source: str | Stream, *, word_column: int, tag_column: int | None
     differs from that of the sentence below it, so a word "#" is never lost.
 
     Args:
-      source: a path, "-" or an open stream.
+      source: a file, stdin or a stream.
       word_column: the column of the word, from 0, or from the end if negative.
       tag_column: the column of the tag, counted in the same way; None reads words only.
 
     Raises:
       UserError: a line does not have the columns that its sentence or these arguments require.
     """
-    name = source_name(source)
+    name = source_name(source.address)
     columns = [word_column] if tag_column is None else [word_column, tag_column]
     least = max(index + 1 if index >= 0 else -index for index in columns)
     if tag_column is not None:
@@ -77,10 +78,10 @@ def read_conll(source: str | Stream, *, word_column: int, tag_column: int | None
         yield Sentence(words, tags, document, f"{name}:{rows[0][0]}")
 
 
-def _blocks(source: str | Stream) -> Iterator[list[tuple[int, str]]]:
+def _blocks(source: ResolvedSource) -> Iterator[list[tuple[int, str]]]:
     """Yields the blocks between blank lines as lists of `(number, line)`; a `-DOCSTART-` line is its own block."""
     block = []
-    for number, line in read_lines(source):
+    for number, line in read_lines(source.address, source.format.encoding):
         line = line.rstrip("\r\n")
         begins_document = re.match(r"\s*-DOCSTART-(?=\s|$)", line)
         if block and (begins_document or not line.strip()):

@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources import files
-from jaxft.data.sources.records import filters, hub, json_lines, parquet, record_values, tables
+from jaxft.data.sources.records import record_values
 from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words, tag_words
 from jaxft.data.sources.tagged_sentences.span_offsets import SpanReader, SpanRules, WrittenSpan
 from jaxft.errors import UserError
@@ -20,35 +20,18 @@ KEYS = {
 }
 
 
-def read_jsonl_sentences(source: str | files.Stream, **options: Any) -> Iterator[Sentence]:
-    """Yields the sentences of JSON lines. `options` are options of `parse_sentences`."""
-    return parse_sentences(json_lines.read_jsonl(source), **options)
-
-
-def read_csv_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
-    """Yields the sentences of a CSV file. Lists are JSON or separated by spaces, and spans are JSON."""
+def parse_cells(
+    rows: Iterator[record_values.Record], columns: Mapping[str, str]
+) -> Iterator[record_values.Record]:
+    """Yields the rows of a table with lists in place of text. Lists are JSON or separated by spaces, spans are JSON."""
     list_keys = {columns.get(role, key) for role in ("tokens", "tags", "spans") for key in KEYS[role]}
-
-    def rows() -> Iterator[record_values.Record]:
-        for where, origin, record in tables.read_csv(source):
-            lists = {key: _parse_csv_list(record[key], where, key) for key in list_keys & record.keys()}
-            yield where, origin, record | lists
-
-    return parse_sentences(rows(), columns=columns, **options)
-
-
-def read_parquet_sentences(source: str, *, columns: Mapping[str, str], **options: Any) -> Iterator[Sentence]:
-    """Yields the sentences of a Parquet file. The schema that `datasets` writes names integer tags."""
-    rows, features = parquet.read_parquet(source)
-    return parse_sentences(rows, columns=columns, tag_names=_tag_names(features, columns), **options)
-
-
-def read_hub_sentences(
-    address: str, *, split: str | None, columns: Mapping[str, str], **options: Any
-) -> Iterator[Sentence]:
-    """Yields the sentences of a dataset of the Hugging Face hub; see `hub.read_hub`."""
-    rows, features = hub.read_hub(address, split=split)
-    return parse_sentences(rows, columns=columns, tag_names=_tag_names(features, columns), **options)
+    for where, origin, record in rows:
+        lists = {
+            key: _parse_csv_list(record[key], where, key)
+            for key in list_keys & record.keys()
+            if isinstance(record[key], str)
+        }
+        yield where, origin, record | lists
 
 
 def _parse_csv_list(cell: str, where: str, key: str) -> list:
@@ -65,7 +48,7 @@ def _parse_csv_list(cell: str, where: str, key: str) -> list:
     return [item for item in cell.split(" ") if item]
 
 
-def _tag_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> list[str] | None:
+def find_tag_names(features: Mapping[str, Any], columns: Mapping[str, str]) -> list[str] | None:
     """Returns the names of the integer tags, if the schema has them."""
     for key in [columns["tags"]] if "tags" in columns else KEYS["tags"]:
         names = getattr(getattr(features.get(key), "feature", None), "names", None)
@@ -80,9 +63,8 @@ def parse_sentences(
     tagged: bool,
     columns: Mapping[str, str],
     tag_names: list[str] | None = None,
-    record_filter: str = "",
     rules: SpanRules = SpanRules(),
-    log: Callable[[str], None] = print,
+    log: files.Log = files.log_nothing,
 ) -> Iterator[Sentence]:
     """Parses records into sentences. Each sentence is its own document.
 
@@ -93,7 +75,6 @@ def parse_sentences(
       tagged: True if tags are read.
       columns: role -> key of records, if it differs from `KEYS`.
       tag_names: the names of integer tags.
-      record_filter: see `filters.filter_records`.
       rules: how character spans are written.
       log: prints a line about spans that do not fit the words of their texts, after the last sentence.
 
@@ -102,7 +83,7 @@ def parse_sentences(
     """
     document = 0
     span_reader = SpanReader(rules)
-    for row in filters.filter_records(rows, record_filter):
+    for row in rows:
         sentence = _parse_sentence(row, document, tagged, columns, tag_names, span_reader)
         if sentence.words or not tagged:
             yield sentence

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
 from jaxft.data.sources.questions import read_questions
 from jaxft.data.sources.records import hub
@@ -59,7 +60,9 @@ def test_tables_are_filtered_and_names_may_have_a_question_mark(tmp_path):
     (tmp_path / "a.csv").write_text("text,label,fold\nx,a,1\ny,b,2\n")
     assert [t.text for t in read_labelled_texts(f"{tmp_path}/a.csv?fold=2", columns=TextColumns())] == ["y"]
     (tmp_path / "b.csv?fold=2").write_text("text,label\nz,a\n")
-    texts = read_labelled_texts(str(tmp_path / "b.csv?fold=2"), columns=TextColumns(), format="csv")
+    texts = read_labelled_texts(
+        str(tmp_path / "b.csv?fold=2"), columns=TextColumns(), format=FileFormat("csv")
+    )
     assert [t.text for t in texts] == ["z"]
 
 

@@ -9,6 +9,7 @@ import sys
 import datasets
 import pytest
 
+from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from tests.data.sources.conftest import read_list, word_tag_pairs
@@ -190,10 +191,10 @@ def test_bad_sources_are_named(tmp_path, write_source):
     with pytest.raises(UserError, match="suffix does not tell its format"):
         read_sentences(write_source("a", "a.xyz"), tagged=False)
     with pytest.raises(UserError, match="format 'xml' is unknown"):
-        read_sentences(missing, format="xml")
+        read_sentences(missing, format=FileFormat("xml"))
     with pytest.raises(UserError, match=r"columns: \['word'\] unknown"):
         read_sentences(missing, columns={"word": "w"})
     with pytest.raises(UserError, match="plain text has no tags"):
-        read_sentences(write_source("a", "a.txt"), format="text")
+        read_sentences(write_source("a", "a.txt"), format=FileFormat("text"))
     with pytest.raises(UserError, match="Parquet cannot be read from a pipe"):
-        read_sentences("-", format="parquet")
+        read_sentences("-", format=FileFormat("parquet"))

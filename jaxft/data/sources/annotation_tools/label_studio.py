@@ -1,0 +1,122 @@
+"""Converts Label Studio's exports JSON and JSON_MIN: regions of texts, choices and ratings.
+
+In JSON, a task has `data` and `annotations`, each with a `result` of regions: `{"from_name", "type", "value"}`. JSON_MIN
+has the keys of the data and, for each control (`from_name`), its values. See https://labelstud.io/guide/task_format and
+https://github.com/HumanSignal/label-studio-sdk, src/label_studio_sdk/converter. Offsets count characters, or UTF-16 code
+units before version 1.5 (https://github.com/HumanSignal/label-studio/pull/1559).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
+
+_MIN_KEYS = {"annotation_id", "annotator", "lead_time"}
+_VALUE_TYPES = ("choices", "rating", "number")  # controls whose value may be the label of a text
+
+
+def _is_task(record: Any) -> bool:
+    annotations = record.get("annotations", record.get("completions")) if isinstance(record, dict) else None
+    return isinstance(annotations, list) and isinstance(record.get("data"), dict)
+
+
+def _is_min(record: Any) -> bool:
+    return isinstance(record, dict) and record.keys() >= _MIN_KEYS
+
+
+def recognizes(records: Sequence[Any], noun: str) -> bool:
+    """Returns True if all records are tasks of JSON, or all are of JSON_MIN."""
+    return noun in ("sentence", "text") and (all(map(_is_task, records)) or all(map(_is_min, records)))
+
+
+def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
+    """Yields a record for each annotated task, and logs what is not read.
+
+    Of several annotations of a task, the ground truth counts, or else the newest. A record has the keys of the data, the
+    values of choices and ratings under the names of their controls, `spans`, and `label` as long as a single control
+    has values.
+    """
+    counts: Counter[str] = Counter()
+    controls: set[str] = set()
+    for where, origin, task in items:
+        if _is_task(task):
+            results = _choose_results(task, counts)
+            data = task["data"]
+        elif _is_min(task):
+            results = None if task["annotation_id"] is None else list(_min_results(task))
+            data = task
+        else:
+            yield where, origin, task
+            continue
+        if results is None and reading.labelled:
+            counts["tasks without an annotation"] += 1
+            continue
+        record = dict(data)
+        if "text" not in record:
+            texts = [key for key, value in data.items() if isinstance(value, str)]
+            if _is_task(task) and len(texts) == 1:
+                record["text"] = data[texts[0]]
+        yield where, origin, record | _convert_results(results or [], controls, counts)
+    if counts and reading.labelled:
+        listed = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        reading.log_line(f"not read: {listed}")
+
+
+def _choose_results(task: Mapping[str, Any], counts: Counter[str]) -> list[dict] | None:
+    """Returns the regions of the annotation that counts, or None if there is none."""
+    annotations = [
+        annotation
+        for annotation in task.get("annotations", task.get("completions"))
+        if not annotation.get("was_cancelled") and not annotation.get("skipped")
+    ]
+    if not annotations:
+        return None
+    if len(annotations) > 1:
+        counts["older annotations of tasks that have several"] += len(annotations) - 1
+    best = max(
+        annotations, key=lambda item: (bool(item.get("ground_truth")), str(item.get("created_at", "")))
+    )
+    return best.get("result") or []
+
+
+def _min_results(record: Mapping[str, Any]) -> Iterator[dict]:
+    """Yields the values of a record of JSON_MIN as the results of JSON.
+
+    The names of controls stand between `id` and `annotator`. A choice is a string, or an object if there are several.
+    """
+    keys = list(record)
+    first, last = keys.index("id") if "id" in keys else -1, keys.index("annotator")
+    for name in keys[first + 1 : last]:
+        values = record[name] if isinstance(record[name], list) else [record[name]]
+        for value in values:
+            if isinstance(value, str):
+                yield {"from_name": name, "type": "choices", "value": {"choices": [value]}}
+            elif isinstance(value, dict):
+                kinds = [key for key, item in value.items() if isinstance(item, list)]
+                kind = next((key for key in (*_VALUE_TYPES, *kinds) if key in value), "unknown")
+                yield {"from_name": name, "type": kind, "value": value}
+
+
+def _convert_results(
+    results: Sequence[Mapping[str, Any]], controls: set[str], counts: Counter[str]
+) -> dict[str, Any]:
+    """Returns the spans, and the values of controls, of the results of an annotation; counts the others."""
+    spans, values = [], {}
+    for result in results:
+        kind, value = result.get("type"), result.get("value") or {}
+        if kind in _VALUE_TYPES and "start" not in value:
+            name, item = result.get("from_name"), value.get(kind)
+            values[name] = values.get(name, []) + item if isinstance(item, list) else item
+            controls.add(name)
+        elif str(kind).endswith("labels"):
+            # Offsets into HTML and dialogues are strings, which the reader of spans refuses.
+            place = {key: value.get(key) for key in ("start", "end", "text")}
+            spans += [place | {"label": label} for label in value.get(kind) or ()]
+        else:
+            counts[f"results of type {kind}"] += 1
+    label = {"label": next(iter(values.values()))} if values and len(controls) == 1 else {}
+    return {"spans": spans} | values | label
+
+
+TOOL = AnnotationTool("Label Studio", recognizes, convert)

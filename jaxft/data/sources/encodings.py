@@ -1,0 +1,124 @@
+"""Finds out how the bytes of a file encode text, and names files that are not text for what they are."""
+
+import codecs
+import itertools
+from collections.abc import Iterable, Iterator
+
+from jaxft.errors import UserError
+
+UTF8 = "utf-8"
+
+# First bytes -> what such a file is, and what to do with it.
+_SIGNATURES = (
+    (b"\x1f\x8b", "compressed with gzip; unpack it with `gunzip`"),
+    (b"BZh", "compressed with bzip2; unpack it with `bunzip2`"),
+    (b"\xfd7zXZ\x00", "compressed with xz; unpack it with `unxz`"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it with `unzstd`"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it with `7z x`"),
+    (b"PK\x03\x04", "a zip archive; unpack it with `unzip` and name a file in it"),
+    (b"\xd0\xcf\x11\xe0", "an old Office document (.xls or .doc); save its table as CSV in UTF-8"),
+    (b"%PDF-", "a PDF; save its text as UTF-8"),
+    (b"{\\rtf", "an RTF document; save its text as UTF-8"),
+    (b"PAR1", "a Parquet file; set config.data.format=parquet"),
+    (b"ARROW1", "an Arrow file; write it as Parquet (`datasets`: Dataset.from_file(...).to_parquet(...))"),
+    (
+        b"\xff\xff\xff\xff",
+        "an Arrow stream; write it as Parquet (`datasets`: Dataset.from_file(...).to_parquet(...))",
+    ),
+    (b"SQLite format 3\x00", "an SQLite database; write the table as CSV or JSON lines"),
+    (b"\x93NUMPY", "a NumPy array; write the data as CSV or JSON lines"),
+    (b"\x80\x04", "a pickled Python object; write the data as CSV or JSON lines"),
+    (b"\x80\x05", "a pickled Python object; write the data as CSV or JSON lines"),
+)
+_OFFICE = (
+    (b"xl/", "an Excel workbook (.xlsx); save its sheet as CSV in UTF-8"),
+    (b"word/", "a Word document (.docx); save its text as UTF-8"),
+)
+_MARKS = (  # UTF-32 comes first, because its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def describe_binary(sample: bytes) -> str | None:
+    """Returns what a file is that holds no text, and what to do with it; None for text.
+
+    Args:
+      sample: the first bytes of the file.
+    """
+    for signature, description in _SIGNATURES:
+        if sample.startswith(signature):
+            if signature.startswith(b"PK"):
+                return next((text for name, text in _OFFICE if name in sample), description)
+            return description
+    return None
+
+
+def detect_encoding(sample: bytes) -> str:
+    """Returns the encoding of a file by its first bytes: UTF-16 or UTF-32 if they show it, else UTF-8."""
+    for mark, encoding in _MARKS:
+        if sample.startswith(mark):
+            return encoding
+    zeros = [sample[start::2].count(0) for start in (0, 1)]
+    if len(sample) >= 4 and max(zeros) > len(sample) // 8 and min(zeros) <= len(sample) // 64:
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    return UTF8
+
+
+def decode_sample(sample: bytes, encoding: str) -> str:
+    """Returns the text of a file's first bytes without a mark; bytes that are not in the encoding are replaced."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    return decoder.decode(sample).removeprefix("\ufeff")
+
+
+def advise(line: bytes) -> str:
+    """Returns what to do about a line that is not UTF-8. It shows the line in the likeliest encoding."""
+    try:
+        text = line.decode("cp1252").strip()
+    except UnicodeDecodeError:
+        return "set config.data.encoding to the encoding of the file"
+    return f"if {text[:60]!r} is right, set config.data.encoding=cp1252 (Windows-1252); else name the encoding of the file"
+
+
+def is_utf8(encoding: str) -> bool:
+    """Returns True for the names of UTF-8, with or without a mark."""
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+
+
+def has_lone_returns(sample: bytes | str) -> bool:
+    """Returns True if the lines of a file end with CR alone, as its first bytes or characters show."""
+    feed, carriage_return = ("\n", "\r") if isinstance(sample, str) else (b"\n", b"\r")
+    return feed not in sample and carriage_return in sample[:-1]  # the last may be half of CR LF
+
+
+def split_lines(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
+    """Yields the lines of bytes in any encoding as lines in UTF-8, each with its line end.
+
+    LF ends a line. CR does if the first piece has no LF.
+
+    Args:
+      pieces: the bytes of the file.
+      encoding: the encoding, as Python names it.
+      name: the name of the file, for messages.
+
+    Raises:
+      UserError: the bytes are not in the encoding.
+    """
+    decoder, rest, number, line_end = codecs.getincrementaldecoder(encoding)(), "", 1, ""
+    for piece in itertools.chain(pieces, [b""]):  # the empty piece ends the text
+        try:
+            rest += decoder.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:
+            number += error.object[: error.start].decode(encoding, "ignore").count(line_end or "\n")
+            raise UserError(
+                f"{name}, line {number}: 0x{error.object[error.start]:02x} is not {encoding} ({error.reason}); "
+                "set config.data.encoding to the encoding of the file"
+            ) from None
+        line_end = line_end or ("\r" if has_lone_returns(rest) else "\n")
+        *lines, rest = rest.split(line_end)
+        number += len(lines)
+        yield from ((line + line_end).encode() for line in lines)
+    if rest:
+        yield rest.encode()

@@ -1,0 +1,60 @@
+"""Reads records of every format: the way in for all readers of examples that are made of records."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxft.data.sources import files
+from jaxft.data.sources.annotation_tools.tools import SAMPLED, convert_items
+from jaxft.data.sources.formats import ExampleKind, ResolvedSource
+from jaxft.data.sources.records import filters, hub, json_documents, json_lines, parquet, tables
+from jaxft.data.sources.records.record_values import Record, json_type_name
+from jaxft.errors import UserError
+
+
+def read_records(
+    source: ResolvedSource, kind: ExampleKind, log: files.Log, *, split: str | None = None
+) -> tuple[Iterator[Record], Mapping[str, Any]]:
+    """Returns the records of a source, and its features if it has a schema.
+
+    Records that a filter drops are left out, and those of annotation tools get our keys.
+
+    Args:
+      source: a file, stream or dataset, from `formats.resolve_source`. Its format is one of records.
+      kind: the kind of the examples that are made of the records.
+      log: prints a line about the source.
+      split: the split of a dataset of the hub whose address does not name one.
+
+    Raises:
+      UserError: the data is invalid (some of it is found while reading).
+    """
+    address, format, record_filter = source
+    features: Mapping[str, Any] = {}
+    match format.name:
+        case "hub":
+            items, features = hub.read_hub(address, split=split)
+        case "parquet":
+            items, features = parquet.read_parquet(address)
+        case "jsonl":
+            items = json_lines.read_jsonl(address, format.encoding)
+        case "json":
+            items = json_documents.read_json_document(address, format.encoding, log)
+        case _:
+            items = tables.read_table(
+                address, format.name, delimiter=format.delimiter, encoding=format.encoding
+            )
+    if record_filter:
+        items = filters.filter_records(_require_objects(items), record_filter)
+    is_file = isinstance(address, str) and address != "-"
+    name = files.source_name(address)
+    items = convert_items(items, kind.noun, name, log, sampled=SAMPLED if is_file else 1)
+    return _require_objects(items), features
+
+
+def _require_objects(items: Iterator[tuple[str, str, Any]]) -> Iterator[Record]:
+    """Yields the items unchanged. Raises `UserError` for one that is not an object."""
+    for where, origin, value in items:
+        if not isinstance(value, dict):
+            raise UserError(
+                f"{where}: a JSON {json_type_name(value)} where an object was expected; write one object for each record"
+            )
+        yield where, origin, value
