@@ -72,9 +72,11 @@ def measure_steps(rows: int, length: int, turns: int) -> None:
         parameters, _ = initial_parameters(net, settings, checkpoint)
         state_cell = [trainer.new_state(parameters)]  # a list, because each step replaces the donated state
 
-        def step(state_cell=state_cell, compiled_step=compiled_step, batch=batch):
-            state_cell[0], metrics = compiled_step(state_cell[0], batch, jnp.uint32(0))
-            jax.block_until_ready((state_cell[0], metrics))
+        hyperparameters = trainer.place_hyperparameters()
+
+        def step(cell=state_cell, compiled_step=compiled_step, batch=batch, hyperparameters=hyperparameters):
+            cell[0], metrics = compiled_step(cell[0], batch, hyperparameters)
+            jax.block_until_ready((cell[0], metrics))
 
         actions[name] = step
     shape = {"rows": rows, "length": length, "labels": len(labels)}

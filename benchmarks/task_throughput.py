@@ -54,7 +54,7 @@ class Steps:
         )
         self._loader, _ = prune_outputs(net, loader, {0: windows}, steps=1000, microbatches=1)
         (shape,) = self._loader.shapes
-        self._step = trainer.compile(shape)
+        self._step, self._hyperparameters = trainer.compile(shape), trainer.place_hyperparameters()
         self._state = trainer.new_state(initial_parameters(net, settings, checkpoint)[0])
 
     def time_step(self, number: int) -> tuple[float, int]:
@@ -63,7 +63,7 @@ class Steps:
         batch = place_batch(arrays, self._mesh)
         jax.block_until_ready(batch)
         began = time.perf_counter()
-        self._state, metrics = self._step(self._state, batch, np.uint32(0))
+        self._state, metrics = self._step(self._state, batch, self._hyperparameters)
         jax.block_until_ready(metrics)
         return time.perf_counter() - began, int((arrays["segment_ids"] > 0).sum())
 

@@ -1,9 +1,10 @@
 """Makes the learning-rate schedule, and AdamW with rules by parameter path for decay, rates and freezing."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxft.config.sections import Settings
@@ -11,26 +12,61 @@ from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 
 
-def make_schedule(config: Settings, *, total: int, warmup: int) -> optax.Schedule:
-    """Returns the learning rate by step.
+class Hyperparameters(NamedTuple):
+    """The numbers of a run that its compiled step takes as arguments. With other numbers it is not compiled again.
 
-    It rises from 0 for `warmup` steps. Then it falls to 0 at step `total`, linearly or like a cosine, or it is
-    constant. It equals Hugging Face's `get_scheduler` at every step: with warmup, step 0 has rate 0.
+    Attributes:
+      seed: the seed of dropout, uint32.
+      lr: the highest learning rate, float32.
+      warmup: the steps until the learning rate is at its highest, int32.
+      total: the steps of the run, int32.
+      weight_decay: the decay of matrices, float32.
+      clip: the largest global norm of the gradient, float32; infinity for no limit.
+    """
+
+    seed: Any
+    lr: Any
+    warmup: Any
+    total: Any
+    weight_decay: Any
+    clip: Any
+
+
+def make_hyperparameters(config: Settings, *, total: int, warmup: int) -> Hyperparameters:
+    """Returns the hyperparameters of a run of `total` steps, the first `warmup` of them with a rising learning rate.
 
     Raises:
       UserError: the warmup is longer than the run.
     """
     if warmup > total:
         raise UserError(f"config.optim.warmup is {warmup} steps, but the run has {total}; shorten the warmup")
-    peak, steps_left = config.optim.lr, max(1, total - warmup)
+    return Hyperparameters(
+        seed=np.uint32(config.seed),
+        lr=np.float32(config.optim.lr),
+        warmup=np.int32(warmup),
+        total=np.int32(total),
+        weight_decay=np.float32(config.optim.weight_decay),
+        clip=np.float32(config.optim.clip or np.inf),
+    )
+
+
+def learning_rate(schedule: str, hyper: Hyperparameters, step: jax.Array) -> jax.Array:
+    """Returns the learning rate of `step`, a float32 scalar.
+
+    It rises from 0 for `hyper.warmup` steps. Then it falls to 0 at step `hyper.total`, linearly or like a cosine, or
+    it is constant, as `schedule` says. It equals Hugging Face's `get_scheduler` at every step: with warmup, step 0 has
+    rate 0.
+    """
+    # Reciprocals and the order of products are XLA's, where steps are constants: the rates are equal to the bit.
+    steps_left = jnp.maximum(hyper.total - hyper.warmup, 1)
+    finished = jnp.clip(step - hyper.warmup, 0, steps_left)
     after_warmup = {
-        "linear": optax.linear_schedule(peak, 0.0, steps_left),
-        "cosine": optax.cosine_decay_schedule(peak, steps_left),
-        "constant": optax.constant_schedule(peak),
-    }[config.optim.schedule]
-    if not warmup:
-        return after_warmup
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after_warmup], [warmup])
+        "linear": lambda: 1 - finished * (1 / steps_left),
+        "cosine": lambda: 0.5 * (1 + jnp.cos(finished * (jnp.pi * (1 / steps_left)))),
+        "constant": lambda: 1.0,
+    }[schedule]()
+    to_rise = 1 - jnp.clip(step, 0, hyper.warmup) * (1 / jnp.maximum(hyper.warmup, 1))
+    return jnp.where(step < hyper.warmup, hyper.lr - hyper.lr * to_rise, hyper.lr * after_warmup)
 
 
 def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[str]]:
@@ -50,13 +86,13 @@ def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[st
 
 
 def make_optimizer(
-    config: Settings, schedule: optax.Schedule, trainable: list[str]
+    config: Settings, hyper: Hyperparameters, trainable: list[str]
 ) -> optax.GradientTransformation:
     """Makes AdamW (Loshchilov & Hutter 2019) for parameters by path.
 
     `config.optim.decay` says which parameters decay (by default only matrices). `config.optim.lr_multipliers` multiply
     the rates. With `config.optim.ema` it also averages the parameters. Not the optimizer but the train step clips
-    gradients.
+    gradients. `hyper` may be traced; the structure of the optimizer's state does not depend on it.
     """
     optim = config.optim
     decayed = parameter_paths.match_first(
@@ -67,7 +103,7 @@ def make_optimizer(
     )
     steps = [
         optax.scale_by_adam(optim.b1, optim.b2, optim.eps),
-        optax.add_decayed_weights(optim.weight_decay, mask=decayed),
+        optax.add_decayed_weights(hyper.weight_decay, mask=decayed),
     ]
     if any(value != 1.0 for value in multipliers.values()):
         steps.append(
@@ -77,7 +113,7 @@ def make_optimizer(
                 }
             )
         )
-    steps.append(optax.scale_by_learning_rate(schedule))
+    steps.append(optax.scale_by_learning_rate(lambda step: learning_rate(optim.schedule, hyper, step)))
     if optim.ema:
         steps.append(average_parameters(optim.ema))  # last, so that it sees the applied updates
     return optax.chain(*steps)

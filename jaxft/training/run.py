@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.config.sections import Settings
@@ -31,7 +30,6 @@ from jaxft.parallel.mesh import (
     local_rows,
     make_mesh,
     place_batch,
-    put_array,
 )
 from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer
@@ -212,7 +210,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
 
     # ---------------------------------------------------------------- compilation, ahead of the loop
     compile_began = time.perf_counter()
-    seed = put_array(np.uint32(config.seed), trainer.abstract.step.sharding)
+    hyperparameters = trainer.place_hyperparameters()
     train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
     eval_steps = compile_eval(
         net, {shape for eval_loader in loaders.values() for shape in eval_loader.shapes}
@@ -272,7 +270,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
                     log(profile.toggle())
             arrays = place_batch(batch.arrays, mesh)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):  # marks the step for profilers
-                state, metrics = train_steps[batch.shape](state, arrays, seed)
+                state, metrics = train_steps[batch.shape](state, arrays, hyperparameters)
             step += 1
             train_log.add(step, batch, metrics)
             train_log.drain(keep=QUEUED_STEPS)

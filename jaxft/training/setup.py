@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.config.sections import Settings
@@ -50,26 +49,33 @@ class Trainer:
 
     Attributes:
       net: the model that is trained.
-      schedule: the learning rate by step.
-      optimizer: updates the trainable parameters.
+      hyperparameters: the numbers of the run that the train step takes.
       abstract: the state that the train step takes.
       stacked: the state in checkpoints, where each parameter's layers are one array.
-      train_step: the jitted step, (state, batch, seed) -> (state, metrics). The state is donated.
+      init_optimizer: returns the optimizer's first state for the trainable parameters.
+      train_step: the jitted step, (state, batch, hyperparameters) -> (state, metrics). The state is donated.
     """
 
     net: Network
-    schedule: optax.Schedule
-    optimizer: optax.GradientTransformation
+    hyperparameters: optim.Hyperparameters
     abstract: step.TrainState
     stacked: step.TrainState
+    init_optimizer: Callable[[dict[str, Any]], Any]
     train_step: Any
 
     def compile(self, shape: Shape) -> Any:
         """Compiles `train_step` for batches of `shape`."""
-        seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.abstract.step.sharding)
+        sharding = self.abstract.step.sharding
+        hyper = jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct((), value.dtype, sharding=sharding), self.hyperparameters
+        )
         batch = make_abstract_batch(self.net, shape)
         graphdef = self.net.graphdef_for(shape)
-        return self.train_step.lower(self.abstract, batch, seed, graphdef=graphdef).compile()
+        return self.train_step.lower(self.abstract, batch, hyper, graphdef=graphdef).compile()
+
+    def place_hyperparameters(self) -> optim.Hyperparameters:
+        """Returns the hyperparameters as arrays on the devices, in the form that `train_step` takes."""
+        return jax.tree.map(lambda value: put_array(value, self.abstract.step.sharding), self.hyperparameters)
 
     def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
         """Returns the state at step 0, in the form that `train_step` takes."""
@@ -78,7 +84,7 @@ class Trainer:
         trainable = {name: parameters[name] for name in self.abstract.trainable}
         frozen = {name: parameters[name] for name in self.abstract.frozen}
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
-        opt_state = jax.jit(self.optimizer.init, out_shardings=shardings)(trainable)
+        opt_state = jax.jit(self.init_optimizer, out_shardings=shardings)(trainable)
         start = put_array(np.int32(0), self.abstract.step.sharding)
         return step.TrainState(start, trainable, frozen, opt_state)
 
@@ -98,15 +104,16 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
     """
     names = list(net.abstract)
     trainable, frozen = optim.split_frozen(config, names)
-    schedule = optim.make_schedule(config, total=total, warmup=warmup)
-    optimizer = optim.make_optimizer(config, schedule, trainable)
+    hyperparameters = optim.make_hyperparameters(config, total=total, warmup=warmup)
+    make_optimizer = functools.partial(optim.make_optimizer, config, trainable=trainable)
+    init_optimizer = make_optimizer(hyperparameters).init
     replicated = NamedSharding(net.mesh, PartitionSpec())
     parameters = {name: net.abstract[name] for name in trainable}
     stacked = step.TrainState(
         jax.ShapeDtypeStruct((), jnp.int32),
         parameters,
         {name: net.abstract[name] for name in frozen},
-        jax.eval_shape(optimizer.init, parameters),
+        jax.eval_shape(init_optimizer, parameters),
     )
     unstacked = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), stacked)
     stacked = with_shardings(stacked, net.mesh)
@@ -115,9 +122,8 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
         step.train_step,
         task=net.task,
         graphdef=net.graphdef,
-        optimizer=optimizer,
-        schedule=schedule,
-        clip=config.optim.clip,
+        make_optimizer=make_optimizer,
+        schedule=config.optim.schedule,
         accumulate=config.batch.accumulate,
         microbatch_sharding=NamedSharding(net.mesh, PartitionSpec(None, *BATCH_SPEC)),
         gradient_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract.trainable),
@@ -134,7 +140,7 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
         static_argnames="graphdef",
         compiler_options=compiler_options,
     )
-    return Trainer(net, schedule, optimizer, abstract, stacked, train_step)
+    return Trainer(net, hyperparameters, abstract, stacked, init_optimizer, train_step)
 
 
 def make_train_loader(

@@ -1,5 +1,6 @@
 """Defines the train state, and the pure functions that a run compiles: an optimizer step and an evaluation step."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.stacked_parameters import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
+from jaxft.training.optimizer import Hyperparameters, learning_rate
 
 # Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `stacked_parameters.unstack` makes tuples of
 # arrays.
@@ -55,7 +57,7 @@ def add_step_scales(batch: Batch) -> Batch:
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
     """Returns the factor that reduces gradients with global L2 norm `norm` to a norm of at most `limit`.
 
-    Source: Pascanu et al. 2013.
+    An infinite limit means no limit. Source: Pascanu et al. 2013.
     """
     return jnp.minimum(1.0, limit / norm)
 
@@ -63,13 +65,12 @@ def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
 def train_step(
     state: TrainState,
     batch: Batch,
-    seed: jax.Array,
+    hyper: Hyperparameters,
     *,
     task: Task,
     graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    clip: float,
+    make_optimizer: Callable[[Hyperparameters], optax.GradientTransformation],
+    schedule: str,
     accumulate: int,
     microbatch_sharding: NamedSharding,
     gradient_shardings: dict[str, NamedSharding],
@@ -83,12 +84,11 @@ def train_step(
     Args:
       state: the state before the step.
       batch: arrays of [rows, length].
-      seed: the run's seed, a uint32 scalar.
+      hyper: the run's seed, rates and limits, scalars.
       task: computes the loss.
       graphdef: the model's structure.
-      optimizer: updates the trainable parameters.
-      schedule: the learning rate by step, for the metrics.
-      clip: the largest global norm of the gradients; 0 for no limit.
+      make_optimizer: makes the optimizer of the trainable parameters.
+      schedule: the name of the learning rate's course, for the metrics.
       accumulate: the number of microbatches, which divides the rows.
       microbatch_sharding: the sharding of a batch's arrays, cut into [accumulate, rows / accumulate, length].
       gradient_shardings: the shardings of the trainable parameters, and so of each microbatch's gradients, by path. If
@@ -102,7 +102,7 @@ def train_step(
     """
     rows = batch["input_ids"].shape[0]
     batch = add_step_scales(batch)
-    step_seed = seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
+    step_seed = hyper.seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
 
     def loss_sum(trainable: Parameters, micro: Batch, first_row: jax.Array):
         model = merge_model(graphdef, trainable | state.frozen)
@@ -141,14 +141,14 @@ def train_step(
     scale = 1.0 / jnp.maximum(weight, 1e-6)
     norm = optax.tree.norm(gradients) * scale
     # The same factor divides and clips, so that no divided or clipped copy of the gradients is written.
-    factor = scale * clip_factor(norm, clip) if clip else scale
+    factor = scale * clip_factor(norm, hyper.clip)
     gradients = jax.tree.map(lambda g: g * factor, gradients)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
+    updates, opt_state = make_optimizer(hyper).update(gradients, state.opt_state, state.trainable)
     metrics = {
         "loss": total * scale,
         "weight": weight,
         "grad_norm": norm,
-        "lr": jnp.asarray(schedule(state.step), jnp.float32),
+        "lr": learning_rate(schedule, hyper, state.step),
         "tokens": jnp.sum(batch["segment_ids"] > 0, dtype=jnp.int32),
     }
     trainable = optax.apply_updates(state.trainable, updates)

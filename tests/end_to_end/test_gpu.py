@@ -72,7 +72,7 @@ def test_steps_of_a_run_are_the_same_to_the_bit_when_run_again():
     for _ in range(2):
         state = trainer.new_state(test_step.parameters_of(net))
         for number in range(5):
-            state, _ = trainer.train_step(state, test_step.batch(number, 64), np.uint32(7))
+            state, _ = trainer.train_step(state, test_step.batch(number, 64), trainer.hyperparameters)
         ends.append(jax.tree.map(np.asarray, state))
     for name, value in ends[0].trainable.items():
         assert value.tobytes() == ends[1].trainable[name].tobytes(), name

@@ -86,10 +86,10 @@ def train(name, sizes, **more):
     if name not in STARTS:
         STARTS[name] = jax.tree.map(np.asarray, jax.jit(net.new_parameters)(np.uint32(0)))
     state = trainer.new_state({n: put_array(v, net.abstract[n].sharding) for n, v in STARTS[name].items()})
-    seed = put_array(np.uint32(7), trainer.abstract.step.sharding)
+    hyperparameters = trainer.place_hyperparameters()
     steps = []
     for number in range(20):
-        state, metrics = trainer.train_step(state, place_batch(batch(name, number), mesh), seed)
+        state, metrics = trainer.train_step(state, place_batch(batch(name, number), mesh), hyperparameters)
         steps.append([float(metrics["loss"]), float(metrics["grad_norm"])])
     held = jax.tree.leaves((state.trainable, state.opt_state))
     share = sum(x.addressable_shards[0].data.nbytes for x in held) / sum(x.nbytes for x in held)

@@ -34,9 +34,10 @@ def test_rates_are_those_of_transformers(schedule, warmup):
     theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     name = "constant_with_warmup" if schedule == "constant" else schedule
     scheduler = transformers.get_scheduler(name, theirs, num_warmup_steps=warmup, num_training_steps=20)
-    ours = optim.make_schedule(config_with(lr=0.3, schedule=schedule), total=20, warmup=warmup)
+    hyper = optim.make_hyperparameters(config_with(lr=0.3), total=20, warmup=warmup)
     for step in range(20):
-        assert float(ours(step)) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-5, abs=1e-8), step
+        ours = optim.learning_rate(schedule, hyper, jnp.int32(step))
+        assert float(ours) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-5, abs=1e-8), step
         theirs.step()
         scheduler.step()
 
@@ -55,8 +56,8 @@ def test_ten_steps_are_those_of_torch(clip):
     ]
     lr_multipliers = ((r"^head/", 10.0), (r".", 1.0))
     config = config_with(lr=0.02, weight_decay=0.1, clip=clip, lr_multipliers=lr_multipliers)
-    schedule = optim.make_schedule(config, total=10, warmup=3)
-    optimizer = optim.make_optimizer(config, schedule, list(start))
+    hyper = optim.make_hyperparameters(config, total=10, warmup=3)
+    optimizer = optim.make_optimizer(config, hyper, list(start))
 
     theirs = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in start.items()}
     decayed = lambda name: name.endswith(("kernel", "embedding"))  # noqa: E731
@@ -74,7 +75,7 @@ def test_ten_steps_are_those_of_torch(clip):
     ours = jax.tree.map(jnp.asarray, start)
     state = optimizer.init(ours)
     for gradient in gradients:
-        factor = clip_factor(optax.tree.norm(gradient), clip) if clip else 1.0
+        factor = clip_factor(optax.tree.norm(gradient), hyper.clip)
         updates, state = optimizer.update(jax.tree.map(lambda g: g * factor, gradient), state, ours)  # noqa: B023
         ours = jax.tree.map(jnp.add, ours, updates)
         for name, parameter in theirs.items():
@@ -90,8 +91,9 @@ def test_ten_steps_are_those_of_torch(clip):
 
 
 def test_decay_pulls_on_matrices_only():
-    config = config_with(lr=0.1, weight_decay=0.5, clip=0.0)
-    optimizer = optim.make_optimizer(config, lambda _: 0.1, list(NAMES))
+    config = config_with(lr=0.1, weight_decay=0.5, schedule="constant")
+    hyper = optim.make_hyperparameters(config, total=10, warmup=0)
+    optimizer = optim.make_optimizer(config, hyper, list(NAMES))
     ones = {name: jnp.ones(shape) for name, shape in NAMES.items()}
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
     moved = {name for name, update in updates.items() if np.any(update)}
@@ -108,6 +110,7 @@ def test_rules_that_can_only_be_mistakes_are_refused():
     with pytest.raises(UserError, match=r"freezes every parameter; nothing is trained"):
         optim.split_frozen(config_with(freeze=("backbone", "head")), list(NAMES))
     with pytest.raises(UserError, match=r"config.optim.lr_multipliers: no pattern matches"):
-        optim.make_optimizer(config_with(lr_multipliers=(("^head", 2.0),)), lambda _: 1.0, list(NAMES))
+        config = config_with(lr_multipliers=(("^head", 2.0),))
+        optim.make_optimizer(config, optim.make_hyperparameters(config, total=1, warmup=0), list(NAMES))
     with pytest.raises(UserError, match=r"warmup is 30 steps, but the run has 20"):
-        optim.make_schedule(config_with(), total=20, warmup=30)
+        optim.make_hyperparameters(config_with(), total=20, warmup=30)

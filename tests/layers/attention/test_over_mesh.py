@@ -75,7 +75,7 @@ for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("fl
     state, metrics_by_step = trainer.new_state(parameters(np.uint32(0))), []
     for number in range(2):
         batch = place_batch(test_step.batch(number, rows), mesh)
-        state, metrics = trainer.train_step(state, batch, np.uint32(7))
+        state, metrics = trainer.train_step(state, batch, trainer.hyperparameters)
         metrics_by_step.append([float(metrics["loss"]), float(metrics["grad_norm"])])
     losses[f"{name} {tuple(mesh.shape.values())}"] = metrics_by_step
 print(json.dumps({"errors": errors, "losses": losses}))
