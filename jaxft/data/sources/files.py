@@ -221,19 +221,26 @@ def read_raw_lines(source: str | Stream, encoding: str = encodings.UTF8) -> Iter
             stream.close()
 
 
-def read_lines(source: str | Stream, encoding: str = encodings.UTF8) -> Iterator[tuple[int, str]]:
+def read_lines(
+    source: str | Stream, encoding: str = encodings.UTF8, *, keeps_errors: bool = False
+) -> Iterator[tuple[int, str | UserError]]:
     """Yields `(number from 1, line)` of a file, of stdin ("-") or of a stream. Keeps line ends, removes a BOM.
 
-    See `read_raw_lines` for line ends. Raises `UserError` with line and byte if the bytes are not in the encoding.
+    See `read_raw_lines` for line ends. Raises `UserError` with line and byte if the bytes are not in the encoding; with
+    `keeps_errors`, yields the error of a line that is not UTF-8 in its place.
     """
     for number, raw in enumerate(read_raw_lines(source, encoding), 1):
         try:
             line = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(
+            unreadable = UserError(
                 f"{source_name(source)}, line {number}, byte {error.start + 1} of the line: "
                 f"0x{raw[error.start]:02x} is not UTF-8; {encodings.advise(raw)}"
-            ) from None
+            )
+            if not keeps_errors:
+                raise unreadable from None
+            yield number, unreadable
+            continue
         yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 

@@ -67,24 +67,25 @@ def read_questions(
     if isinstance(source, str) and source.startswith("demo:"):
         address, record_filter = filters.split_filter(source)
         rows = filters.filter_records(demo_questions.generate_records(address), record_filter)
-        questions = (_parse_question(*row, _USUAL_KEYS, answered) for row in rows)
+        questions = (parse_question(*row, _USUAL_KEYS, answered) for row in rows)
         return files.require_examples(questions, source, "question")
     resolved = formats.resolve_source(source, formats.QUESTIONS, format, log, keys=list(keys.values()))
     log = files.log_once(log)
 
     def read_file(file: ResolvedSource) -> Iterator[Question]:
         if file.format.name == "squad":
-            questions = _read_squad(file, answered)
+            rows = read_squad_records(file)
+            questions = (parse_question(*row, _USUAL_KEYS, answered) for row in rows)
         else:
             rows, _ = read_records(file, formats.QUESTIONS, log)
-            questions = (_parse_question(*row, keys, answered) for row in rows)
+            questions = (parse_question(*row, keys, answered) for row in rows)
         return files.require_examples(questions, file.address, "question")
 
     return itertools.chain.from_iterable(map(read_file, resolved))
 
 
-def _read_squad(source: ResolvedSource, answered: bool) -> Iterator[Question]:
-    """Yields the questions of a SQuAD JSON document."""
+def read_squad_records(source: ResolvedSource) -> Iterator[record_values.Record]:
+    """Yields the questions of a SQuAD JSON document as records with their context."""
     name = files.source_name(source.address)
     document = json_documents.load_document(source.address, source.format.encoding, _LAYOUT)
     for article, article_path in _list_items(_require_object(document, name), "data", name, ""):
@@ -97,9 +98,7 @@ def _read_squad(source: ResolvedSource, answered: bool) -> Iterator[Question]:
             )
             for qa, qa_path in _list_items(paragraph, "qas", where, f"{paragraph_path}."):
                 record = {"context": context} | _require_object(qa, f"{name}, {qa_path}")
-                yield _parse_question(
-                    f"{name}, {qa_path}", f"{name}:{qa_path}", record, _USUAL_KEYS, answered
-                )
+                yield f"{name}, {qa_path}", f"{name}:{qa_path}", record
 
 
 def _require_object(value: Any, where: str) -> dict:
@@ -121,10 +120,21 @@ def _list_items(record: dict, key: str, where: str, path: str) -> Iterator[tuple
     return ((item, f"{path}{key}[{index}]") for index, item in enumerate(value))
 
 
-def _parse_question(
+def parse_question(
     where: str, origin: str, record: dict, keys: Mapping[str, str], answered: bool
 ) -> Question:
-    """Parses a record into a question. `keys` maps roles to keys of the record."""
+    """Parses a record into a question.
+
+    Args:
+      where: the place of the record, for messages.
+      origin: the question's origin.
+      record: keys and values.
+      keys: role -> key of the record.
+      answered: True if answers are read.
+
+    Raises:
+      UserError: the record is invalid; the message has its place and key.
+    """
     texts = {}
     for role in ("question", "context"):
         key = keys[role]

@@ -28,7 +28,12 @@ def make_dialect(format: str, delimiter: str) -> dict[str, Any]:
 
 
 def read_table(
-    source: str | files.Stream, format: str = "csv", *, delimiter: str = ",", encoding: str = encodings.UTF8
+    source: str | files.Stream,
+    format: str = "csv",
+    *,
+    delimiter: str = ",",
+    encoding: str = encodings.UTF8,
+    keeps_errors: bool = False,
 ) -> Iterator[Record]:
     """Yields the rows of a table with a header. All values are strings.
 
@@ -39,6 +44,7 @@ def read_table(
       format: see `make_dialect`.
       delimiter: the character between values.
       encoding: the encoding of the file.
+      keeps_errors: True if the error of a row is yielded in the place of its values, and False if it is raised.
 
     Raises:
       UserError: a row has not as many values as the header, the header has a name twice, or quotes are broken.
@@ -62,10 +68,14 @@ def read_table(
                 hint = f'put a value that holds {delimiter!r} between double quotes ("...")'
                 if format == "tsv":
                     hint = f"single {delimiter!r} divide values"
-                raise UserError(
+                error = UserError(
                     f"{where}: {len(row)} fields where the header has {len(header)}; {hint}, or name the character "
                     "between values in config.data.delimiter"
                 )
+                if not keeps_errors:
+                    raise error
+                yield where, origin, error
+                continue
             yield where, origin, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise UserError(f"{name}, line {first_line}: not valid CSV ({error}); check its quotes") from None
