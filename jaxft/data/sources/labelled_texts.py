@@ -123,7 +123,7 @@ def _read_file(
             )
         rows, features = _read_text(source, columns.text), {}
     else:
-        rows, features = read_records(source, formats.TEXTS, log)
+        rows, features = read_records(source, formats.TEXTS, log, labelled=columns.label is not None)
     return files.require_examples(_parse_rows(rows, features, columns, rules), source.address, "text")
 
 

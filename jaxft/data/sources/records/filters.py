@@ -26,6 +26,12 @@ def split_filter(source: str) -> tuple[str, str]:
     return path, record_filter
 
 
+def list_keys(record_filter: str) -> frozenset[str]:
+    """Returns the keys by which a filter chooses records."""
+    matches = map(_CONDITION.fullmatch, record_filter.split("&"))
+    return frozenset(match["key"] for match in matches if match)
+
+
 def filter_records(rows: Iterator[Record], record_filter: str) -> Iterator[Record]:
     """Yields the records that meet all conditions of a filter.
 

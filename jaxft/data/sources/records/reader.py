@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources import files
+from jaxft.data.sources.annotation_tools.base import Reading
 from jaxft.data.sources.annotation_tools.tools import SAMPLED, convert_items
 from jaxft.data.sources.formats import ExampleKind, ResolvedSource
 from jaxft.data.sources.records import filters, hub, json_documents, json_lines, parquet, tables
@@ -12,7 +13,12 @@ from jaxft.errors import UserError
 
 
 def read_records(
-    source: ResolvedSource, kind: ExampleKind, log: files.Log, *, split: str | None = None
+    source: ResolvedSource,
+    kind: ExampleKind,
+    log: files.Log,
+    *,
+    split: str | None = None,
+    labelled: bool = True,
 ) -> tuple[Iterator[Record], Mapping[str, Any]]:
     """Returns the records of a source, and its features if it has a schema.
 
@@ -23,6 +29,7 @@ def read_records(
       kind: the kind of the examples that are made of the records.
       log: prints a line about the source.
       split: the split of a dataset of the hub whose address does not name one.
+      labelled: True if labels are read. If False, each record of an annotation tool is kept.
 
     Raises:
       UserError: the data is invalid (some of it is found while reading).
@@ -46,7 +53,8 @@ def read_records(
         items = filters.filter_records(_require_objects(items), record_filter)
     is_file = isinstance(address, str) and address != "-"
     name = files.source_name(address)
-    items = convert_items(items, kind.noun, name, log, sampled=SAMPLED if is_file else 1)
+    reading = Reading(kind.noun, name, log, labelled, filters.list_keys(record_filter))
+    items = convert_items(items, reading, sampled=SAMPLED if is_file else 1)
     return _require_objects(items), features
 
 

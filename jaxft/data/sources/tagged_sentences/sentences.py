@@ -8,9 +8,9 @@ from jaxft.data.sources import files, formats
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters
 from jaxft.data.sources.records.reader import read_records
-from jaxft.data.sources.tagged_sentences import conll
+from jaxft.data.sources.tagged_sentences import brat, conll
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
-from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
+from jaxft.data.sources.tagged_sentences.span_offsets import DEFAULT_RULES, SpanReader, SpanRules
 from jaxft.data.sources.tagged_sentences.spans import KEYS, find_tag_names, parse_cells, parse_sentences
 from jaxft.errors import UserError
 
@@ -26,7 +26,7 @@ def read_sentences(
     tagged: bool = True,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
-    rules: SpanRules = SpanRules(),
+    rules: SpanRules = DEFAULT_RULES,
     log: files.Log = files.log_nothing,
 ) -> Iterator[Sentence]:
     """Streams the sentences of a source, in its order and in constant memory.
@@ -52,14 +52,17 @@ def read_sentences(
     columns = dict(columns or {})
     if unknown := columns.keys() - KEYS.keys():
         raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(KEYS)}")
-    options = {"tagged": tagged, "columns": columns, "rules": rules}
+    span_reader = SpanReader(rules)
+    options = {"tagged": tagged, "columns": columns, "span_reader": span_reader}
     if isinstance(source, str) and requests.is_requests_source(source):
         address, record_filter = filters.split_filter(source)
         rows = filters.filter_records(requests.generate_records(address), record_filter)
-        return files.require_examples(parse_sentences(rows, log=log, **options), source, "sentence")
+        return files.require_examples(parse_sentences(rows, **options), source, "sentence")
     if isinstance(source, str) and source.startswith("demo:"):
         sentences = _generate_sentences(source, split)
         return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
+    if tagged and (paths := brat.find_annotations(source, format)) is not None:
+        return brat.read_brat(paths, source, format=format, span_reader=span_reader, log=log)
     keys = [columns.get(role, key) for role, usual_keys in KEYS.items() for key in usual_keys]
     resolved = formats.resolve_source(source, formats.SENTENCES, format, log, keys=keys)
     log = files.log_once(log)
@@ -77,13 +80,17 @@ def read_sentences(
             tags = tag_column if tagged else None
             sentences = conll.read_conll(file, word_column=word_column, tag_column=tags)
         else:
-            rows, features = read_records(file, formats.SENTENCES, log, split=split)
+            rows, features = read_records(file, formats.SENTENCES, log, split=split, labelled=tagged)
             rows = parse_cells(rows, columns) if name in ("csv", "tsv") else rows
             tag_names = find_tag_names(features, columns)
-            sentences = parse_sentences(rows, tag_names=tag_names, log=log, **options)
+            sentences = parse_sentences(rows, tag_names=tag_names, **options)
         return files.require_examples(sentences, file.address, "sentence")
 
-    return _number_documents(map(read_file, resolved))
+    def read_files() -> Iterator[Sentence]:
+        yield from _number_documents(map(read_file, resolved))
+        span_reader.finish(log)
+
+    return read_files()
 
 
 def _number_documents(sources: Iterator[Iterator[Sentence]]) -> Iterator[Sentence]:

@@ -8,10 +8,11 @@ ends inside a word. Such spans are counted, and if another way of counting fits 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxft.data.sources import files
 from jaxft.data.sources.tagged_sentences.sentence import Span, keep_longest_spans
 from jaxft.errors import UserError
 
@@ -41,6 +42,9 @@ class SpanRules:
     )
 
 
+DEFAULT_RULES = SpanRules()
+
+
 class WrittenSpan(NamedTuple):
     """A span as a record writes it."""
 
@@ -65,7 +69,7 @@ class SpanReader:
     """Brings the spans of a data set to characters, and counts those that do not fit the words of their text."""
 
     def __init__(self, rules: SpanRules):
-        self._rules = rules
+        self.rules = rules
         offsets = OFFSETS[1:] if rules.offsets == "auto" else (rules.offsets,)
         ends = ENDS[1:] if rules.end == "auto" else (rules.end,)
         # The first is the way in which spans are read. A single change comes before two.
@@ -96,7 +100,7 @@ class SpanReader:
         if not spans:
             return []
         starts, ends = {start for start, _ in words}, {end for _, end in words}
-        positions = _character_positions(text, {counting.offsets for counting in self._countings})
+        positions = character_positions(text, {counting.offsets for counting in self._countings})
         self._span_count += len(spans)
         for counting in self._countings:
             for span in spans:
@@ -117,13 +121,13 @@ class SpanReader:
                 raise self._recognized_error() or _outside_error(span, counting, positions, where)
             placed.append((*place, span.label))
             self._notice_cut(text, words, place, span, where)
-        if self._rules.overlaps == "longest":
+        if self.rules.overlaps == "longest":
             placed = keep_longest_spans(placed)
         if error := _check_spans(text, placed, where):
             raise self._recognized_error() or error
         return placed
 
-    def finish(self, log: Callable[[str], None]) -> None:
+    def finish(self, log: files.Log) -> None:
         """Logs the spans that do not fit the words of their texts, once all spans are read.
 
         Raises:
@@ -136,7 +140,7 @@ class SpanReader:
         counts = f"{self._cut_count:,} of {self._span_count:,} spans begin or end inside a word"
         examples = "; ".join(self._cuts)
         if (
-            self._rules.offsets == "auto"
+            self.rules.offsets == "auto"
             and self._cut_count >= _MANY
             and 2 * self._cut_count > self._span_count
         ):
@@ -193,7 +197,7 @@ class SpanReader:
         )
 
 
-def _character_positions(text: str, units: Collection[str]) -> dict[str, Mapping[int, int]]:
+def character_positions(text: str, units: Collection[str]) -> dict[str, Mapping[int, int]]:
     """Returns unit -> offset -> characters before it, for the offsets that lie between two characters."""
     same = {index: index for index in range(len(text) + 1)}
     sizes = {

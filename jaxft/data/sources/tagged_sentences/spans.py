@@ -8,7 +8,7 @@ from typing import Any
 from jaxft.data.sources import files
 from jaxft.data.sources.records import record_values
 from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words, tag_words
-from jaxft.data.sources.tagged_sentences.span_offsets import SpanReader, SpanRules, WrittenSpan
+from jaxft.data.sources.tagged_sentences.span_offsets import DEFAULT_RULES, SpanReader, WrittenSpan
 from jaxft.errors import UserError
 
 # Role of a record's value -> its usual keys, in the order in which they are tried.
@@ -63,8 +63,7 @@ def parse_sentences(
     tagged: bool,
     columns: Mapping[str, str],
     tag_names: list[str] | None = None,
-    rules: SpanRules = SpanRules(),
-    log: files.Log = files.log_nothing,
+    span_reader: SpanReader | None = None,
 ) -> Iterator[Sentence]:
     """Parses records into sentences. Each sentence is its own document.
 
@@ -75,20 +74,18 @@ def parse_sentences(
       tagged: True if tags are read.
       columns: role -> key of records, if it differs from `KEYS`.
       tag_names: the names of integer tags.
-      rules: how character spans are written.
-      log: prints a line about spans that do not fit the words of their texts, after the last sentence.
+      span_reader: reads the spans of a data set; None for a reader with the usual rules.
 
     Raises:
-      UserError: a record is invalid; the message has its place and key. Or the spans of many records are.
+      UserError: a record is invalid; the message has its place and key.
     """
     document = 0
-    span_reader = SpanReader(rules)
+    span_reader = span_reader or SpanReader(DEFAULT_RULES)
     for row in rows:
         sentence = _parse_sentence(row, document, tagged, columns, tag_names, span_reader)
         if sentence.words or not tagged:
             yield sentence
             document += 1
-    span_reader.finish(log)
 
 
 def _parse_sentence(

@@ -31,8 +31,10 @@ def write_span(context, start, end, unit, span_end, label="LOC", **more):
 
 def read(records, log=None, **rules):
     rows = ((f"data, line {number}", f"data:{number}", record) for number, record in enumerate(records, 1))
-    lines = [] if log is None else log
-    return list(parse_sentences(rows, tagged=True, columns={}, rules=SpanRules(**rules), log=lines.append))
+    reader = SpanReader(SpanRules(**rules))
+    sentences = list(parse_sentences(rows, tagged=True, columns={}, span_reader=reader))
+    reader.finish([].append if log is None else log.append)
+    return sentences
 
 
 def entity_records(texts, unit, span_end, name="Rome", **more):
