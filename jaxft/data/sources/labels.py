@@ -76,11 +76,14 @@ def parse_label(record: Mapping[str, Any], key: str, where: str, rules: LabelRul
         _check_bits(items, place, rules)
         return _choose_names([bool(item) for item in items], rules.names, place, rules.problem)
     if rules.problem == SINGLE:
-        if items is not None:
+        if items is None:
+            return _parse_name(value, place, rules)
+        if len(items) != 1:
             raise UserError(
-                f"{place}: a list where one label was expected; set config.model.problem_type={MULTI!r}"
+                f"{place}: a list of {len(items)} where one label was expected; set "
+                f"config.model.problem_type={MULTI!r}"
             )
-        return _parse_name(value, place, rules)
+        return _parse_name(items[0], place, rules)  # as annotation tools write it
     if items is None:
         raise UserError(
             f"{place}: a {record_values.json_type_name(value)} where a list of labels, or a string of them with "

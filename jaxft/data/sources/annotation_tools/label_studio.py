@@ -1,9 +1,9 @@
 """Converts Label Studio's exports JSON and JSON_MIN: regions of texts, choices and ratings.
 
-In JSON, a task has `data` and `annotations`, each with a `result` of regions: `{"from_name", "type", "value"}`. JSON_MIN
-has the keys of the data and, for each control (`from_name`), its values. See https://labelstud.io/guide/task_format and
-https://github.com/HumanSignal/label-studio-sdk, src/label_studio_sdk/converter. Offsets count characters, or UTF-16 code
-units before version 1.5 (https://github.com/HumanSignal/label-studio/pull/1559).
+In JSON, a task has `data` and `annotations`, each with a `result` of regions: `{"from_name", "type", "value"}`.
+JSON_MIN has the keys of the data and, for each control (`from_name`), its values. See
+https://labelstud.io/guide/task_format and https://github.com/HumanSignal/label-studio-sdk (converter/converter.py).
+Offsets count characters, or UTF-16 code units in old versions (https://github.com/HumanSignal/label-studio/pull/1559).
 """
 
 from collections import Counter
@@ -33,9 +33,9 @@ def recognizes(records: Sequence[Any], noun: str) -> bool:
 def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
     """Yields a record for each annotated task, and logs what is not read.
 
-    Of several annotations of a task, the ground truth counts, or else the newest. A record has the keys of the data, the
-    values of choices and ratings under the names of their controls, `spans`, and `label` as long as a single control
-    has values.
+    Of several annotations of a task, the ground truth counts, or else the newest. A record has the keys of the data,
+    the values of choices and ratings under the names of their controls, `spans`, and `label` as long as a single
+    control has values.
     """
     counts: Counter[str] = Counter()
     controls: set[str] = set()

@@ -67,7 +67,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
     if binary_count and reading.noun == "sentence":
         reading.log_line(
             f"warning: {binary_count:,} records answer yes or no to single spans (_view_id ner): all other words of "
-            "their texts count as outside of spans; train on texts that are annotated completely (ner.manual, ner.correct)"
+            "their texts count as outside of spans; texts should be annotated completely (ner.manual, ner.correct)"
         )
     if negated_count:
         reading.log_line(f"{negated_count:,} rejected labels X are read as labels 'not X'")

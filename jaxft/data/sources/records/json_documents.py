@@ -63,6 +63,11 @@ def list_items(document: Any, name: str) -> tuple[list[Any], str]:
         raise UserError(f"{name}: a JSON {json_type_name(document)}; {_EXPECTED}")
     if not document:
         return [], ""
+    if document.keys() >= {
+        "classes",
+        "annotations",
+    }:  # texts with offsets for spaCy, see `annotation_tools.spacy`
+        return [document], ""
     columns, data = document.get("columns"), document.get("data")
     if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         return [_name_values(row, columns, name, index) for index, row in enumerate(data)], _orientation(

@@ -55,8 +55,8 @@ def find_annotations(source: object, format: FileFormat) -> list[str] | None:
         return None
     if missing := sorted(set(paths) - set(annotated)):
         raise UserError(
-            f"{missing[0]}: no {_annotations_of(missing[0])} where {len(annotated):,} other files of {source} have brat's "
-            "annotations; name the annotated files, or set config.data.format if the texts are in another format"
+            f"{missing[0]}: no {_annotations_of(missing[0])}, where {len(annotated):,} other files of {source} have "
+            "brat's annotations; name the annotated files, or set config.data.format for texts of another format"
         )
     return sorted({_annotations_of(path) for path in annotated})
 

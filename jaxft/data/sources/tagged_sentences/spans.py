@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.data.sources import files
 from jaxft.data.sources.records import record_values
 from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words, tag_words
 from jaxft.data.sources.tagged_sentences.span_offsets import DEFAULT_RULES, SpanReader, WrittenSpan
