@@ -94,9 +94,8 @@ def read_brat(
         spans = span_reader.read(document.text, words, document.spans, path)
         yield from _split_lines(document.text, *tag_words(words, spans), spans, number, path)
     span_reader.finish(log)
-    pieces = unread.pop("pieces", 0)
-    if pieces:
-        log(f"{source}: {pieces:,} spans are in pieces; each piece is a span of its own")
+    if pieces := unread.pop("pieces", 0):
+        log(f"{source}: spans in pieces, of which each piece becomes a span of its own: {pieces:,}")
     if unread:
         log(f"{source}: not read: {', '.join(f'{count:,} {kind}' for kind, count in unread.items())}")
 

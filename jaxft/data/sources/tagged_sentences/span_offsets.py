@@ -189,9 +189,10 @@ class SpanReader:
             for name, field in (("config.data.offsets", "offsets"), ("config.data.span_end", "end"))
             if getattr(usual, field) != getattr(best, field)
         ]
+        others = f"all but {self._misfits[best]:,}" if self._misfits[best] else "all"
         return UserError(
             f"{self._first_cut}: {self._misfits[usual]:,} of {self._span_count:,} spans do not begin and end with "
-            f"words: {'; '.join(self._cuts)}; all but {self._misfits[best]:,} do if {best}: set "
+            f"words: {'; '.join(self._cuts)}; {others} do if {best}: set "
             f"{' '.join(f'{name}={new}' for name, _, new in changes)}, or "
             f"{' '.join(f'{name}={old}' for name, old, _ in changes)} if the spans are right as they are"
         )
