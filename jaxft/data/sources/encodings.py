@@ -2,6 +2,7 @@
 
 import codecs
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 
 from jaxft.errors import UserError
@@ -25,6 +26,7 @@ _SIGNATURES = (
         b"\xff\xff\xff\xff",
         "an Arrow stream; write it as Parquet (`datasets`: Dataset.from_file(...).to_parquet(...))",
     ),
+    (b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS; get the file with `git lfs pull`"),
     (b"SQLite format 3\x00", "an SQLite database; write the table as CSV or JSON lines"),
     (b"\x93NUMPY", "a NumPy array; write the data as CSV or JSON lines"),
     (b"\x80\x04", "a pickled Python object; write the data as CSV or JSON lines"),
@@ -34,6 +36,11 @@ _OFFICE = (
     (b"xl/", "an Excel workbook (.xlsx); save its sheet as CSV in UTF-8"),
     (b"word/", "a Word document (.docx); save its text as UTF-8"),
 )
+# Encodings whose texts an error shows: of languages with a few letters outside of ASCII, and of others.
+_LATIN = ("cp1252", "cp1250", "cp1254", "gb18030", "cp932", "cp949", "big5")
+_OTHER_SCRIPTS = ("gb18030", "cp932", "cp949", "big5", "cp1251", "koi8-r", "cp1253", "cp1252")
+_SHOWN = 4
+_CONTROL = re.compile("[\x80\x82-\x8c\x8e\x91-\x9c\x9e\x9f]")  # in Latin-1; in Windows-1252 they are printed
 _MARKS = (  # UTF-32 comes first, because its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -73,13 +80,28 @@ def decode_sample(sample: bytes, encoding: str) -> str:
     return decoder.decode(sample).removeprefix("\ufeff")
 
 
-def advise(line: bytes) -> str:
-    """Returns what to do about a line that is not UTF-8. It shows the line in the likeliest encoding."""
-    try:
-        text = line.decode("cp1252").strip()
-    except UnicodeDecodeError:
+def advise(line: bytes, place: int) -> str:
+    """Returns what to do about a line that is not UTF-8: how it reads in usual encodings, and the setting.
+
+    Args:
+      line: the bytes of the line.
+      place: the index of the first byte that is not UTF-8.
+    """
+    high = sum(byte >= 0x80 for byte in line)
+    usual = _OTHER_SCRIPTS if 3 * high > len(line) else _LATIN
+    readings: dict[str, str] = {}  # the text around the byte, and the first encoding in which it reads so
+    for encoding in usual:
+        try:
+            start = len(line[:place].decode(encoding))
+            text = line.decode(encoding).strip("\r\n")[max(0, start - 15) : start + 15]
+        except UnicodeDecodeError:
+            continue
+        if text.isprintable():
+            readings.setdefault(text, encoding)
+    if not readings:
         return "set config.data.encoding to the encoding of the file"
-    return f"if {text[:60]!r} is right, set config.data.encoding=cp1252 (Windows-1252); else name the encoding of the file"
+    shown = ", ".join(f"{encoding} ({text!r})" for text, encoding in list(readings.items())[:_SHOWN])
+    return f"set config.data.encoding to the one in which the text reads right: {shown}, or another"
 
 
 def is_utf8(encoding: str) -> bool:
@@ -106,6 +128,7 @@ def split_lines(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[b
     Raises:
       UserError: the bytes are not in the encoding.
     """
+    is_latin = codecs.lookup(encoding).name == "iso8859-1"
     decoder, rest, number, line_end = codecs.getincrementaldecoder(encoding)(), "", 1, ""
     for piece in itertools.chain(pieces, [b""]):  # the empty piece ends the text
         try:
@@ -116,6 +139,12 @@ def split_lines(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[b
                 f"{name}, line {number}: 0x{error.object[error.start]:02x} is not {encoding} ({error.reason}); "
                 "set config.data.encoding to the encoding of the file"
             ) from None
+        if is_latin and (control := _CONTROL.search(rest)):
+            number += rest[: control.start()].count(line_end or "\n")
+            raise UserError(
+                f"{name}, line {number}: 0x{ord(control[0]):02x} is a control character in {encoding}, and "
+                f"{control[0].encode('latin-1').decode('cp1252')!r} in Windows-1252; set config.data.encoding=cp1252"
+            )
         line_end = line_end or ("\r" if has_lone_returns(rest) else "\n")
         *lines, rest = rest.split(line_end)
         number += len(lines)

@@ -235,7 +235,7 @@ def read_lines(
         except UnicodeDecodeError as error:
             unreadable = UserError(
                 f"{source_name(source)}, line {number}, byte {error.start + 1} of the line: "
-                f"0x{raw[error.start]:02x} is not UTF-8; {encodings.advise(raw)}"
+                f"0x{raw[error.start]:02x} is not UTF-8; {encodings.advise(raw, error.start)}"
             )
             if not keeps_errors:
                 raise unreadable from None

@@ -4,17 +4,14 @@
 bytes. What the user sets is never changed. A line of the log says what was decided from the content.
 """
 
-import csv
-import json
 import os
-import re
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import NamedTuple
 
-from jaxft.data.sources import encodings, files
-from jaxft.data.sources.records import filters, json_documents, tables
+from jaxft.data.sources import encodings, files, sniffing
+from jaxft.data.sources.records import filters
 from jaxft.errors import UserError
 
 AUTO = "auto"
@@ -53,16 +50,25 @@ TEXTS = ExampleKind("text", (AUTO, "text", *_RECORDS), "demo:sentiment/train, de
 QUESTIONS = ExampleKind("question", (AUTO, "squad", *_RECORDS), "demo:qa/train")
 DOCUMENTS = ExampleKind("document", (AUTO, "text", *_RECORDS), "demo:text/train, demo:headline/train")
 
-_CONLL_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".conll03", ".conll2003")
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_TABLE_SUFFIXES = (".csv", ".tsv")
 _TEXT_SUFFIXES = (".txt", ".text")
-_WORDS = {
+_COLUMN_SUFFIXES = {".conllu": "conllu"} | dict.fromkeys((".conll", ".iob", ".iob2", ".bio"), "conll")
+# Formats that a suffix alone tells; the log is silent about them.
+_USUAL_FORMATS = {
+    suffix: FileFormat(name, encodings.UTF8, ",")
+    for suffix, name in (
+        *((".csv", "csv"), (".jsonl", "jsonl"), (".ndjson", "jsonl"), (".parquet", "parquet")),
+        *_COLUMN_SUFFIXES.items(),
+    )
+}
+_FORMAT_WORDS = {
     "jsonl": "JSON lines",
     "json": "one JSON document",
     "conll": "CoNLL columns",
     "conllu": "CoNLL-U",
-    "csv": "a table",
-    "tsv": "a table without quotes",
+    "csv": "a table with {} between values",
+    "tsv": "a table with {} between values, which have no quotes around them",
     "text": "plain text",
     "squad": "SQuAD's JSON",
     "parquet": "Parquet",
@@ -71,7 +77,10 @@ _DELIMITER_WORDS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes"
 
 
 class ResolvedSource(NamedTuple):
-    """A file, stdin, a stream or a dataset of the hub, and how it is read: no field of `format` is "auto"."""
+    """A file, stdin, a stream or a dataset of the hub, and how it is read.
+
+    No field of `format` is "auto", except the delimiter of formats that are no tables.
+    """
 
     address: str | files.Stream
     format: FileFormat
@@ -103,7 +112,7 @@ def resolve_source(
             f"config.data.format={format.name!r} is not for {kind.noun}s; expected {', '.join(kind.formats)}"
         )
     if not isinstance(source, str):
-        return [ResolvedSource(source, _complete(format, encodings.UTF8))]
+        return [ResolvedSource(source, replace(format, encoding=encodings.UTF8))]
     if (paths := files.find_files(source)) is not None:
         resolved = [resolve_file(path, kind, format, keys) for path in paths]
         _log_formats(source, resolved, format, log)
@@ -116,7 +125,7 @@ def resolve_source(
     _log_formats(address, [decided], format, log)
     if record_filter and decided.name in ("text", "conll", "conllu", "squad"):
         raise UserError(
-            f"{source}: ?{record_filter} chooses records by a key, which {_WORDS[decided.name]} has none of"
+            f"{source}: ?{record_filter} chooses records by a key, which {decided.name} has none of"
         )
     return [ResolvedSource(address, decided, record_filter)]
 
@@ -125,179 +134,93 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
     """Returns how a file or stdin ("-") is read: `format`, with what the file shows in the place of "auto".
 
     Raises:
-      UserError: the file is none of text, or its format cannot be told.
+      UserError: the file holds no text, or its format cannot be told.
     """
-    sample = files.peek(path)
-    if format.name == "parquet" or (format.name == AUTO and sample.startswith(b"PAR1")):
-        return _complete(replace(format, name="parquet"), encodings.UTF8)
-    if format.name == AUTO and os.path.splitext(path)[1].lower() == ".parquet":
-        return _complete(replace(format, name="parquet"), encodings.UTF8)
-    name = files.source_name(path)
+    sample, suffix = files.peek(path), os.path.splitext(path)[1].lower()
+    is_parquet = format.name == "parquet" or (format.name == AUTO and suffix == ".parquet")
+    if is_parquet or (format.name == AUTO and sample.startswith(b"PAR1")):
+        if not sample.startswith(b"PAR1") and (description := encodings.describe_binary(sample)):
+            raise UserError(f"{path}: no Parquet file, but {description}")
+        return FileFormat("parquet", encodings.UTF8, format.delimiter)
     if description := encodings.describe_binary(sample):
-        raise UserError(f"{name}: {description}")
+        raise UserError(f"{files.source_name(path)}: {description}")
     encoding = encodings.detect_encoding(sample) if format.encoding == AUTO else format.encoding
     text = encodings.decode_sample(sample, encoding)
-    if encodings.has_lone_returns(text):
-        text = text.replace("\r", "\n")
-    decided = format.name if format.name != AUTO else _decide_name(path, kind, text, keys, len(sample))
-    if format.name == AUTO and decided == "tsv" and _has_quoted_values(text):
-        decided = "csv"
+    is_complete = path != "-" and len(sample) < files.PEEKED
+    name = _name_format(path, suffix, kind, text, is_complete, keys) if format.name == AUTO else format.name
     delimiter = format.delimiter
-    if delimiter == AUTO and decided in ("csv", "tsv"):
-        usual = "\t" if decided == "tsv" or path.lower().endswith(".tsv") else ","
-        delimiter = usual if decided == "tsv" else tables.sniff_delimiter(text, keys, usual)
-    return _complete(FileFormat(decided, encoding, delimiter), encoding)
+    if delimiter == AUTO and name == "tsv":
+        delimiter = "\t"
+    elif delimiter == AUTO and name == "csv":
+        delimiter = sniffing.sniff_delimiter(text, keys, "\t" if suffix == ".tsv" else ",")
+    return FileFormat(name, encoding, delimiter)
 
 
-def _complete(format: FileFormat, encoding: str) -> FileFormat:
-    """Returns a format without "auto" where its name needs no encoding or delimiter."""
-    delimiter = "\t" if format.name == "tsv" else ","
-    return FileFormat(
-        format.name,
-        encoding if format.encoding == AUTO else format.encoding,
-        delimiter if format.delimiter == AUTO and format.name in ("csv", "tsv") else format.delimiter,
-    )
+def _name_format(
+    path: str, suffix: str, kind: ExampleKind, text: str, is_complete: bool, keys: Collection[str]
+) -> str:
+    """Returns the name of a file's format, by the kind of the examples, its suffix and its content.
 
-
-def _decide_name(path: str, kind: ExampleKind, text: str, keys: Collection[str], byte_count: int) -> str:
-    """Returns the name of the format of a file, by the kind of the examples, its suffix and its beginning."""
-    suffix = os.path.splitext(path)[1].lower()
-    json_name = sniff_json(text, is_complete=byte_count < files.PEEKED)
+    Args:
+      path: the file, or "-".
+      suffix: its suffix.
+      kind: the kind of the examples.
+      text: the beginning of the file.
+      is_complete: True if this is all of it.
+      keys: names that the columns of a table should have.
+    """
+    json_name = sniffing.sniff_json(text, is_complete=is_complete)
     if json_name == "json" and kind is QUESTIONS and '"paragraphs"' in text:
         json_name = "squad"
     if suffix in _JSON_SUFFIXES:
         return json_name or "jsonl"
-    is_text = path == "-" or suffix in _TEXT_SUFFIXES
-    if json_name and not (kind is DOCUMENTS and suffix != ".csv" and suffix != ".tsv"):
+    if json_name and (kind is not DOCUMENTS or suffix in _TABLE_SUFFIXES):
         return json_name
-    if suffix == ".csv":
+    if kind is SENTENCES and suffix in _COLUMN_SUFFIXES:
+        return _COLUMN_SUFFIXES[suffix]
+    is_sentence_table = kind is SENTENCES and "\n\n" not in text and sniffing.is_table_with(keys, text)
+    if kind is SENTENCES and suffix != ".csv" and not is_sentence_table:
+        if (columns := sniffing.sniff_columns(text)) or suffix == ".tsv" or not text.strip():
+            return columns or "conll"
+    elif suffix == ".csv":
         return "csv"
-    if kind is DOCUMENTS:
-        return "tsv" if suffix == ".tsv" else "text"
-    if kind is SENTENCES:
-        if suffix in _CONLL_SUFFIXES or suffix == ".conllu":
-            return "conllu" if suffix == ".conllu" else "conll"
-        if suffix == ".tsv":
-            return "tsv" if _has_header(text, "\t", keys) else "conll"
-        if looks_like_columns(text):
-            return "conll"
     elif suffix == ".tsv":
-        return "tsv"
-    elif any(_has_header(text, delimiter, keys) for delimiter in tables.DELIMITERS):
+        return "csv" if sniffing.has_csv_quotes(text) else "tsv"
+    elif is_sentence_table or (kind in (TEXTS, QUESTIONS) and sniffing.is_table_with(keys, text)):
         return "csv"
-    if is_text and "text" in kind.formats:
+    if kind is DOCUMENTS or ("text" in kind.formats and (path == "-" or suffix in _TEXT_SUFFIXES)):
         return "text"
     if path == "-":
         return "jsonl"
     raise UserError(
-        f"{files.source_name(path)}: neither suffix nor content tells its format; set config.data.format to "
-        f"{', '.join(kind.formats[1:-1])}"
+        f"{path}: neither its suffix nor its content tells its format; set config.data.format to "
+        f"{', '.join(name for name in kind.formats if name not in (AUTO, 'hub'))}"
     )
 
 
-def sniff_json(text: str, *, is_complete: bool) -> str:
-    """Returns "jsonl" or "json" if the beginning of a file is of JSON lines or of one JSON document, else "".
-
-    Args:
-      text: the beginning of the file.
-      is_complete: True if it is all of the file.
-    """
-    text = text.lstrip("\ufeff \t\r\n")
-    if not re.match(r'\[\s*(?:[{\["\]]|-?\d)|\{\s*["}]', text):
-        return ""
-    first, line_end, rest = text.partition("\n")
-    try:
-        value = json.loads(first)
-    except (ValueError, RecursionError):
-        if line_end:  # a line of a document of several lines, or a broken record
-            return "jsonl" if first.rstrip().endswith("}") and first.startswith("{") else "json"
-        if is_complete:
-            return "jsonl" if first.startswith("{") else "json"
-        return "json" if first.startswith("[") or _begins_document(first) else "jsonl"
-    if isinstance(value, list):
-        return "jsonl" if rest.strip() else "json"
-    return "jsonl" if rest.strip() or not json_documents.is_document(value) else "json"
-
-
-def _begins_document(line: str) -> bool:
-    """Returns True if a JSON object on a single long line begins as a document of records does."""
-    scalars = r'(?:"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*'
-    begin = rf'\{{\s*{scalars}(?:"(?:data|columns|index|schema)"\s*:\s*[\[{{]|"[^"]*"\s*:\s*\{{\s*"-?\d+"\s*:|"-?\d+"\s*:\s*\{{)'
-    return re.match(begin, line) is not None
-
-
-def _has_header(text: str, delimiter: str, keys: Collection[str]) -> bool:
-    """Returns True if the first line, divided into two values or more, has one of the names `keys`."""
-    try:
-        [header] = csv.reader(text.splitlines()[:1], delimiter=delimiter)
-    except (csv.Error, ValueError):
-        return False
-    return len(header) > 1 and not set(keys).isdisjoint(header)
-
-
-def looks_like_columns(text: str) -> bool:
-    """Returns True if the beginning of a file has a word a line, with a tag in the last column.
-
-    All words have as many columns, two or more. Tags are of an entity scheme, or few different ones come often.
-    """
-    lines = text.split("\n")[: None if text.endswith("\n") else -1] or [text]
-    words = [line for line in lines if line.strip() and not re.match(r"#|\s*-DOCSTART-(\s|$)", line)]
-    rows = [line.rstrip("\r").split("\t") if "\t" in line else line.split() for line in words]
-    if not rows or len({len(row) for row in rows}) > 1 or len(rows[0]) < 2:
-        return False
-    tags = [row[-1].strip() for row in rows]
-    if all(re.fullmatch(r"O|[BIESLUMW]|[BIESLUMW][-_]\S+|\S+[-_][BIESLUMW]", tag) for tag in tags):
-        return True
-    return len(tags) >= 4 and len(set(tags)) <= len(tags) / 2 and not any(" " in tag for tag in tags)
-
-
-def _has_quoted_values(text: str) -> bool:
-    """Returns True if the beginning of a table with tabs has quotes as in CSV.
-
-    Each value that begins with a quote ends with one and has only doubled ones inside, no other value has quotes, and
-    a quoted value needs its quotes (for it holds quotes) or all values of its column are quoted.
-    """
-    lines = [line.rstrip("\r") for line in text.split("\n")[:-1] if line.strip()]
-    rows = [line.split("\t") for line in lines]
-    if len(rows) < 2 or '"' not in text:
-        return False
-    quoted = [[re.fullmatch(r'"(?:[^"]|"")*"', value) is not None for value in row] for row in rows]
-    for row, flags in zip(rows, quoted, strict=True):
-        if any('"' in value and not flag for value, flag in zip(row, flags, strict=True)):
-            return False
-    width = len(rows[0])
-    if any(len(row) != width for row in rows):
-        return False
-    columns_quoted = [all(flags[index] for flags in quoted[1:]) for index in range(width)]
-    return any(columns_quoted) or any('""' in value[1:-1] for row in rows for value in row if len(value) > 2)
-
-
-def _log_formats(source: str, formats: list[FileFormat], setting: FileFormat, log: files.Log) -> None:
-    """Logs the formats of the files of a source, unless the suffix and the settings tell them."""
+def _log_formats(source: str, formats: Sequence[FileFormat], setting: FileFormat, log: files.Log) -> None:
+    """Logs how the files of a source are read where their suffix does not tell it; all ways if they differ."""
     counts = Counter(formats)
+    usual = _USUAL_FORMATS.get(os.path.splitext(source)[1].lower(), FileFormat())
     for format, count in counts.items():
-        usual = _usual_format(source)
-        if len(counts) == 1 and (
-            format == usual or AUTO not in (setting.name, setting.encoding, setting.delimiter)
-        ):
-            continue
-        number = f"{count:,} files are " if len(formats) > 1 else ""
-        log(
-            f"{files.source_name(source)}: {number}{describe(format)} (config.data.format, .encoding and .delimiter say otherwise)"
-        )
+        unset = [
+            f"config.data.{field}"
+            for field, value, auto, expected in zip(
+                ("format", "encoding", "delimiter"), *map(astuple, (format, setting, usual)), strict=True
+            )
+            if auto == AUTO and value not in (AUTO, expected)
+        ]
+        if unset or len(counts) > 1:
+            number = f"{count:,} of {len(formats):,} files, " if len(formats) > 1 else ""
+            hint = (
+                f" ({' and '.join(unset)} {'says' if len(unset) == 1 else 'say'} otherwise)" if unset else ""
+            )
+            log(f"{files.source_name(source)}: read as {number}{describe_format(format)}{hint}")
 
 
-def _usual_format(source: str) -> FileFormat | None:
-    """Returns the format that the suffix of a source alone tells, in UTF-8; None if it does not."""
-    suffix = os.path.splitext(source)[1].lower()
-    names = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conllu": "conllu", ".parquet": "parquet"}
-    name = names.get(suffix, "conll" if suffix in _CONLL_SUFFIXES else None)
-    return name and _complete(FileFormat(name), encodings.UTF8)
-
-
-def describe(format: FileFormat) -> str:
-    """Returns a format in words: "a table with values between semicolons, in UTF-16"."""
-    words = _WORDS[format.name]
+def describe_format(format: FileFormat) -> str:
+    """Returns a format in words, such as "a table with semicolons between values, in utf-16"."""
+    words = _FORMAT_WORDS[format.name]
     if format.name in ("csv", "tsv"):
-        words += f" with {_DELIMITER_WORDS.get(format.delimiter, repr(format.delimiter))} between values"
+        words = words.format(_DELIMITER_WORDS.get(format.delimiter, repr(format.delimiter)))
     return words if encodings.is_utf8(format.encoding) else f"{words}, in {format.encoding}"

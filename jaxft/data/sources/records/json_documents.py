@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources import files
-from jaxft.data.sources.records.record_values import json_type_name
+from jaxft.data.sources.records.record_values import json_type_name, parse_json
 from jaxft.errors import UserError
 
 _EXPECTED = "expected an array of records, an object with a list of records under `data`, or what pandas' `to_json` writes"
@@ -36,7 +36,7 @@ def load_document(source: str | files.Stream, encoding: str, hint: str = _LINES_
     """
     name = files.source_name(source)
     try:
-        return json.loads("".join(line for _, line in files.read_lines(source, encoding)))
+        return parse_json("".join(line for _, line in files.read_lines(source, encoding)))
     except json.JSONDecodeError as error:
         raise UserError(
             f"{name}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); {hint}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft.data.sources import encodings, files
+from jaxft.data.sources.records.record_values import parse_json
 from jaxft.errors import UserError
 
 
@@ -32,7 +33,7 @@ def read_jsonl(
 
 def _parse_line(line: str, where: str, number: int) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except json.JSONDecodeError as error:
         hint = "; if the file is one JSON document, set config.data.format=json" if number == 1 else ""
         raise UserError(

@@ -47,7 +47,7 @@ def read_records(
             items = json_documents.read_json_document(address, format.encoding, log)
         case _:
             items = tables.read_table(
-                address, format.name, delimiter=format.delimiter, encoding=format.encoding
+                address, format.name, delimiter=format.delimiter, encoding=format.encoding, log=log
             )
     if record_filter:
         items = filters.filter_records(_require_objects(items), record_filter)
@@ -55,7 +55,18 @@ def read_records(
     name = files.source_name(address)
     reading = Reading(kind.noun, name, log, labelled, filters.list_keys(record_filter))
     items = convert_items(items, reading, sampled=SAMPLED if is_file else 1)
-    return _require_objects(items), features
+    return _require_objects(_name_values(items, name, log)), features
+
+
+def _name_values(
+    items: Iterator[tuple[str, str, Any]], name: str, log: files.Log
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields the items with lists of values, as of pandas' orientation 'values', as objects with the keys 0, 1, 2..."""
+    for where, origin, value in items:
+        if isinstance(value, list) and value and not any(isinstance(cell, list | dict) for cell in value):
+            log(f"{name}: records are lists without names; their values have the keys 0, 1, 2 and so on")
+            value = {str(index): cell for index, cell in enumerate(value)}
+        yield where, origin, value
 
 
 def _require_objects(items: Iterator[tuple[str, str, Any]]) -> Iterator[Record]:

@@ -1,5 +1,6 @@
 """Defines `Record`, and checks the values of records."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,19 @@ from jaxft.errors import UserError
 
 # A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
 Record = tuple[str, str, dict]
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the object of a JSON text. Raises `ValueError` for a key that stands twice, of which one would be lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {repeated!r} twice; leave one out")
+    return value
+
+
+parse_json = json.JSONDecoder(object_pairs_hook=_make_object).decode  # as `json.loads`, but keys stand once
 
 
 def require_value(record: Mapping[str, Any], key: str, where: str, hint: str) -> Any:
