@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from jaxft.errors import UserError, first_line
 from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
+from jaxft.training.run_folder.abandoned_reads import hide_abandoned_reads
 
 Log = Callable[[str], None]
 # The bytes that are gathered in memory for each file of a checkpoint. By default orbax gathers 2 GB.
@@ -158,7 +159,7 @@ class RunCheckpoints:
           UserError: checkpoints exist, but all are damaged. They are not moved.
         """
         damaged: list[int] = []
-        # hide_abandoned_reads()
+        hide_abandoned_reads()
         for step in reversed(self.steps()):
             try:
                 tree, meta = self._read(step, abstract)

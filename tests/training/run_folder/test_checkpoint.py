@@ -1,8 +1,10 @@
 """Checkpoints: what was saved comes back to the bit, damage anywhere is found, a full disk costs one save."""
 
 import contextlib
+import re
 import resource
 import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +119,38 @@ def test_damage_to_any_file_is_found_or_harmless(saved, tmp_path, log_lines):
             for folder in (copy, tmp_path / "copy.damaged"):
                 shutil.rmtree(folder, ignore_errors=True)
     assert used >= {"state", "meta"}
+
+
+DAMAGED_AMONG_MANY = """
+import gc, pathlib, sys
+import jax
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
+
+tree = {f"p{i}": jax.random.normal(jax.random.key(i), (300, 100)) for i in range(60)}
+checkpoints = RunCheckpoints(pathlib.Path(sys.argv[1]), keep=None, log=print)
+for step in range(9):
+    checkpoints.save(step, tree, {})
+checkpoints.wait()
+for path in checkpoints.folder.glob("[1-8]/state/**/d/*"):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for name, x in tree.items()}
+print("step", checkpoints.restore(lambda _: abstract)[0])
+checkpoints.close()
+gc.collect()
+"""
+
+
+def test_damage_is_one_line_without_the_traces_of_orbax_threads(python, environment, tmp_path):
+    done = subprocess.run(
+        [*python, "-c", DAMAGED_AMONG_MANY, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    *warnings, step = done.stdout.splitlines()
+    assert len(warnings) == 8 and step == "step 0"
+    for warning in warnings:
+        assert re.fullmatch(r"warning: checkpoint \S+ is damaged \(.+\); trying the one before", warning)
+        assert "details: <bound method" not in warning
+    assert done.stderr == "" and done.returncode == 0
 
 
 def test_where_all_are_damaged_nothing_is_removed(saved, log_lines):
