@@ -100,8 +100,8 @@ def test_pairs_may_have_any_names(key, text, value):
     "override, message",
     [
         (
-            "optim.qqq=1",
-            r"no setting config\.optim\.qqq; known: optim\.lr, optim\.schedule,",
+            "optim.xylophone_key=1",
+            r"no setting config\.optim\.xylophone_key; known: optim\.lr, optim\.schedule,",
         ),
         ("optim.l=1", r"there is no setting config\.optim\.l; did you mean config\.optim\.lr\?"),
         ("batch.row=1", r"did you mean config\.batch\.rows\?"),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxft.config.loading import flatten_values
+from jaxft.config.recipes import flatten_values
 from jaxft.config.sections import Settings
 from jaxft.planning.estimate import Estimate
 from jaxft.training.settings import settings_from_config

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from jaxft.config.loading import flatten_values
+from jaxft.config.recipes import flatten_values
 from jaxft.config.sections import Settings
 from jaxft.config.settings import defaults, flatten, to_dict
 from jaxft.data.batching.batch import Batch

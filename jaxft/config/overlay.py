@@ -1,0 +1,49 @@
+"""Lays the values of one source of settings over those of the recipe beneath it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Log = Callable[[str], None]
+
+
+class Entry(NamedTuple):
+    """A value in a recipe, unconverted, and the file that sets it."""
+
+    value: Any
+    where: str
+
+
+def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, log: Log) -> dict[str, Entry]:
+    """Returns the values of a recipe, `below`, changed by those `above` it: of a file based on it, or the command line.
+
+    The recipe's dev and test sets belong to its training data: with other training data they are left out, because its
+    scores on them would say nothing. The recipe's `batch.rows` is left out where `batch.examples` is set, and the other
+    way round.
+
+    Args:
+      below: the values of the recipe.
+      above: the values that change them.
+      where: the name of the recipe, for messages.
+      log: prints a line about data sets that are left out.
+    """
+
+    def is_set(entries: Mapping[str, Entry], key: str) -> bool:
+        return key in entries and str(entries[key].value).lower() != "none"
+
+    left_out = []
+    if is_set(above, "data.train") and is_set(below, "data.train"):
+        train = str(above["data.train"].value)
+        if train != str(below["data.train"].value):
+            left_out = [key for key in ("data.dev", "data.test") if key not in above and is_set(below, key)]
+        if left_out:
+            sets = " and ".join(f"config.{key}={below[key].value}" for key in left_out)
+            effects = {"data.dev": "dev is split off train", "data.test": "there is no test set"}
+            log(
+                f"config.data.train={train} is not the training data of {where}, so its {sets} "
+                f"{'are' if len(left_out) > 1 else 'is'} left out: {' and '.join(map(effects.get, left_out))}; "
+                f"name {' and '.join(f'--config.{key}' for key in left_out)} for others"
+            )
+    for key, other in (("batch.rows", "batch.examples"), ("batch.examples", "batch.rows")):
+        if is_set(above, key):
+            left_out.append(other)
+    return {key: entry for key, entry in below.items() if key not in left_out} | dict(above)
