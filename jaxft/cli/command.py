@@ -12,10 +12,7 @@ from typing import Any
 
 from jaxft.cli import startup
 from jaxft.cli.flags import add_process_flags
-from jaxft.cli.several_processes import as_process
 from jaxft.errors import EXIT_INTERRUPTED, UserError
-from jaxft.parallel import processes
-from jaxft.training.run_folder.identity import installed_versions
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -47,15 +44,29 @@ def _shared_facts(flags: argparse.Namespace) -> dict[str, Any]:
 
 def log_to_stderr(line: str) -> None:
     """Prints a line on stderr, for verbs whose stdout may be the output. Only process 0 prints."""
+    from jaxft.parallel import processes  # slow, and verbs import this module before they answer --help
+
     if processes.is_main_process():
         print(line, file=sys.stderr, flush=True)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Raises `UserError` if an argument is neither a flag of the verb nor a setting."""
-    for argument in arguments:
-        if not argument.startswith("--config."):
-            raise UserError(f"{argument}: unknown flag; settings are given as --config.optim.lr=3e-5")
+    """Raises `UserError` if an argument is neither a flag of the verb nor a setting; names the setting it may mean."""
+    from jaxft.training.settings import find_setting  # reads all tasks' settings
+
+    for previous, argument in zip(("", *arguments), arguments, strict=False):
+        if argument.startswith("--config."):
+            continue
+        if previous.startswith("--config.") and "=" not in previous and not argument.startswith("-"):
+            raise UserError(f"{previous} {argument}: write it with =, as {previous}={argument}")
+        flag, _, value = argument.partition("=")
+        near = find_setting(flag.lstrip("-").replace("-", "_")) if argument.startswith("--") else []
+        shown = value if len(near) == 1 and value else "..."
+        names = ["--workdir=..."] if flag == "--output_dir" else [f"--config.{key}={shown}" for key in near]
+        hint = (
+            f"did you mean {' or '.join(names)}?" if names else "settings are given as --config.optim.lr=3e-5"
+        )
+        raise UserError(f"{argument}: unknown flag; {hint}")
 
 
 @contextlib.contextmanager
@@ -73,7 +84,12 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
     """
     add_process_flags(parser)
     flags, unknown = parser.parse_known_args(argv)
-    # SIGTERM raises an exception, so that half-written files are removed.
+    # Slow imports come after --help has been answered.
+    from jaxft.cli.several_processes import as_process
+    from jaxft.parallel import processes
+    from jaxft.training.run_folder.identity import installed_versions
+
+    # SIGTERM raises an exception, so that unfinished files are put aside.
     with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxft.cli import startup
 from jaxft.cli.flags import add_process_flags
-from jaxft.config.loading import recipe_name
+from jaxft.config.recipes import recipe_name
 from jaxft.config.reference import help_text
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from jaxft.training.settings import all_schemas, load_settings
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         required=True,
-        help="recipe: configs/ner.py:offline, a YAML or JSON file, or a run's config.json",
+        help="recipe: configs/ner.py:offline (or ner:offline), a YAML or JSON file, or a run's config.json",
     )
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME_OF_THE_RECIPE")
     parser.add_argument(
@@ -49,11 +49,12 @@ def main(argv: list[str] | None = None) -> None:
     # Slow imports come after --help has been answered.
     from jaxft.cli.command import check_overrides
     from jaxft.cli.several_processes import as_process
+    from jaxft.parallel import processes
     from jaxft.training.run import train
 
     with as_process(flags):
         check_overrides(overrides)
-        config = load_settings(flags.config, overrides)
+        config = load_settings(flags.config, overrides, processes.log)
         workdir = Path(flags.workdir) if flags.workdir else Path("runs") / recipe_name(flags.config)
         startup.use_compilation_cache()
         try:

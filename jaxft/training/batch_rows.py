@@ -78,7 +78,7 @@ def choose_step_size(
         if rows is not None and rows % unit:
             raise UserError(
                 f"--workdir {workdir}: the run began with {rows} rows a step, which {unit} (devices of mesh data x "
-                "fsdp, times config.batch.accumulate) does not divide; go on with a mesh that does, or name a new folder"
+                "fsdp, times config.batch.accumulate) does not divide; take a mesh that does, or a new folder"
             )
     count = sum(processes.gather_by_shard({number: len(shard) for number, shard in windows.items()}))
     asked = min(config.batch.examples or config.default_examples, count)

@@ -1,4 +1,4 @@
-"""The rows of a run's steps: from examples, devices, microbatches and shards; the same on resume; doubts are printed."""
+"""The rows of a step follow from examples, devices, microbatches and shards, stay on resume, and doubts are printed."""
 
 from pathlib import Path
 from types import SimpleNamespace
