@@ -18,38 +18,13 @@ from jaxft.errors import UserError
 _DEMO_GENERATORS = {"requests": requests.generate_records, "similarity": similarity.generate_records}
 # Keys that usually hold a text or a label, by setting; messages propose them.
 _USUAL_KEYS = {
-    "text": (
-        *("text", "sentence", "sentence1", "review", "reviewtext", "review_text", "review_body", "content"),
-        *(
-            "comment_text",
-            "comment",
-            "tweet",
-            "message",
-            "utterance",
-            "query",
-            "question",
-            "body",
-            "document",
-        ),
-        *("headline", "description", "title", "premise", "input"),
-    ),
-    "text_pair": ("text_pair", "sentence2", "text2", "hypothesis", "question2", "answer"),
-    "label": (
-        *(
-            "label",
-            "labels",
-            "class",
-            "category",
-            "target",
-            "sentiment",
-            "stars",
-            "rating",
-            "score",
-            "intent",
-        ),
-        *("intents", "topic", "gold", "airline_sentiment", "coarse_label", "gold_label", "output", "y"),
-    ),
+    "text": "text sentence sentence1 review reviewtext review_text review_body content comment_text comment tweet "
+    "message utterance query question body document headline description title premise input",
+    "text_pair": "text_pair sentence2 text2 hypothesis question2 answer",
+    "label": "label labels class category target sentiment stars rating score intent intents topic gold gold_label "
+    "coarse_label airline_sentiment output y",
 }
+_NO_LABELS = ("", "id", "index", "fold", "split", "unnamed: 0")  # keys that may hold 0 or 1 and are no labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +58,10 @@ def read_labelled_texts(
     """Streams the examples of a source, in its order and in constant memory.
 
     Args:
-      source: a path; a folder with a folder for each label (see `class_folders`); a pattern of several files (see `files.find_files`); "-" for stdin; an open stream of lines
-        in UTF-8; `demo:NAME/SPLIT` with the name sentiment, intent, requests or similarity; or
-        `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records: `data.jsonl?fold=0-3`.
+      source: a path; a folder with a folder for each label (see `class_folders`); a pattern of several files (see
+        `files.find_files`); "-" for stdin; an open stream of lines in UTF-8; `demo:NAME/SPLIT` with the name sentiment,
+        intent, requests or similarity; or `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records:
+        `data.jsonl?fold=0-3`.
       columns: the keys of texts and labels.
       rules: the meaning of labels.
       format: how files are read. Tables have a header. "text" is one text per line, without labels.
@@ -103,11 +79,13 @@ def read_labelled_texts(
         rows = class_folders.read_class_folders(
             folder, text_key=columns.text, label_key=columns.label, format=format, log=log
         )
-        return _parse_rows(filters.filter_records(rows, record_filter), {}, columns, rules)
-    keys = [key for key in dataclasses.astuple(columns) if key is not None]
+        examples = _parse_rows(filters.filter_records(rows, record_filter), {}, columns, rules)
+        return files.require_examples(examples, source, "text")
+    keys = [key for key in (columns.text, columns.pair, *(columns.label or "").split(",")) if key]
     resolved = formats.resolve_source(source, formats.TEXTS, format, log, keys=keys)
     log = files.log_once(log)
-    return itertools.chain.from_iterable(_read_file(file, columns, rules, log) for file in resolved)
+    texts = files.open_each(lambda file: _read_file(file, columns, rules, log), resolved)
+    return itertools.chain.from_iterable(texts)
 
 
 def _read_file(
@@ -118,13 +96,13 @@ def _read_file(
         if columns.label is not None or columns.pair is not None:
             lacking = "labels" if columns.label is not None else "second texts"
             raise UserError(
-                f"{files.source_name(source.address)}: plain text has no {lacking}; give JSON lines, a table or Parquet, "
-                "or name the file's format in config.data.format"
+                f"{files.source_name(source.address)}: plain text has no {lacking}; give JSON lines, a table or "
+                "Parquet, or name the file's format in config.data.format"
             )
         rows, features = _read_text(source, columns.text), {}
     else:
         rows, features = read_records(source, formats.TEXTS, log, labelled=columns.label is not None)
-    return files.require_examples(_parse_rows(rows, features, columns, rules), source.address, "text")
+    return files.require_examples(_parse_rows(rows, features, columns, rules), source.name, "text")
 
 
 def _generate_records(source: str) -> Iterator[record_values.Record]:
@@ -208,10 +186,14 @@ def _require_keys(record: Mapping[str, Any], columns: TextColumns, where: str) -
 def _guess_key(record: Mapping[str, Any], setting: str) -> str | None:
     """Returns the key of a record that usually holds what a setting names, for messages; None if there is none."""
     by_lower_case = {key.lower(): key for key in reversed(record)}
-    usual = [by_lower_case[name] for name in _USUAL_KEYS.get(setting, ()) if name in by_lower_case]
+    usual = [by_lower_case[name] for name in _USUAL_KEYS[setting].split() if name in by_lower_case]
     if usual:
         return usual[0]
-    bits = [key for key, value in record.items() if labels.as_bit(value) is not None]
+    bits = [
+        key
+        for key, value in record.items()
+        if labels.as_bit(value) is not None and key.lower() not in _NO_LABELS
+    ]
     return ",".join(bits) if setting == "label" and len(bits) > 1 else None
 
 

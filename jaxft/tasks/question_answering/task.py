@@ -29,7 +29,11 @@ from jaxft.tasks.base import Log, Split, cache_folder, group_by_words
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.question_answering import answer_search, report
 from jaxft.tasks.question_answering.answer_search import RankedAnswers
-from jaxft.tasks.question_answering.data import check_questions, read_answered_questions
+from jaxft.tasks.question_answering.data import (
+    check_questions,
+    make_answer_keys,
+    read_answered_questions,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -259,7 +263,8 @@ class QuestionAnswering:
         """Writes the files of an evaluation, prints its report and returns the metrics.
 
         The files are eval/NAME.json; predictions/NAME.jsonl, with the n best answers to each question;
-        predictions/NAME.json, with the answer's text by id, for SQuAD's official script; and errors/NAME.tsv.
+        predictions/NAME.json, with the answer's text by id (see `make_answer_keys`), for SQuAD's official script; and
+        errors/NAME.tsv.
         """
         questions = split.examples
         answers = answer_search.answer_records(questions, ranked, state.choose_threshold())
@@ -275,8 +280,9 @@ class QuestionAnswering:
         write_json(folder / "eval" / f"{split.name}.json", record)
         lines = prediction_lines(records)
         write_lines(folder / "predictions" / f"{split.name}.jsonl", lines)
-        text_by_id = {answered["id"]: answered["predicted_answer"] for answered in records}
-        write_json(folder / "predictions" / f"{split.name}.json", text_by_id)
+        texts = (answered["predicted_answer"] for answered in records)
+        text_by_key = dict(zip(make_answer_keys(questions), texts, strict=True))
+        write_json(folder / "predictions" / f"{split.name}.json", text_by_key)
         errors = error_lines(wrong, report.COLUMNS)
         write_lines(folder / "errors" / f"{split.name}.tsv", errors)
         console.print(report.render_report(record))

@@ -1,6 +1,6 @@
 """Writes the sections of the model card of a model that classifies texts."""
 
-from jaxft.data.sources.labelled_texts import MULTI, NUMBER
+from jaxft.data.sources.labels import MULTI, NUMBER
 from jaxft.tasks.card_tables import (
     Evaluations,
     Redact,

@@ -92,9 +92,10 @@ def _check_labels(
             setting = f"config.data.label_separator={divider!r}"
             if problem_type == SINGLE:
                 setting = f"config.model.problem_type={MULTI!r} and {setting}"
+            count = "1 label seems" if len(joined) == 1 else f"{len(joined):,} labels seem"
             log(
-                f"warning: {name}: {len(joined):,} labels seem to be several with {divider!r} between, such as "
-                f"{joined[0]!r}; if they are, set {setting}"
+                f"warning: {name}: {count} to be several with {divider!r} between, such as {joined[0]!r}; if "
+                f"{'it is' if len(joined) == 1 else 'they are'}, set {setting}"
             )
 
 

@@ -10,12 +10,8 @@ import numpy as np
 
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import ArraySpec, segment_labels
-from jaxft.data.sources.labelled_texts import (
-    MULTI,
-    NUMBER,
-    SINGLE,
-    LabelledText,
-)
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.errors import UserError
 from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
@@ -24,6 +20,7 @@ from jaxft.metrics.regression import RegressionState
 from jaxft.tasks.base import Log, read_class_weights
 
 VALUE = "value"  # the label of a head that predicts a number
+SHOWN = 12  # the most labels in a message
 WORST = 100  # the most predictions of numbers in the error list
 
 
@@ -144,7 +141,7 @@ class SingleLabel:
 
     def check(self, name, examples, log):
         """Warns about labels that the model does not have."""
-        _warn_of_unseen(Counter(e.label for e in examples if e.label not in self.labels), name, "wrong", log)
+        _check_known([e.label for e in examples], self.labels, name, "wrong", log)
 
     def summarize(self, values):
         """Returns accuracy, macro F1 and loss as a line of the log."""
@@ -235,8 +232,7 @@ class MultiLabel:
 
     def check(self, name, examples, log):
         """Warns about labels that the model does not have."""
-        unseen = Counter(label for e in examples for label in e.label if label not in self.labels)
-        _warn_of_unseen(unseen, name, "missed", log)
+        _check_known([label for e in examples for label in e.label], self.labels, name, "missed", log)
 
     def summarize(self, values):
         """Returns F1, exact matches and loss as a line of the log."""
@@ -262,7 +258,8 @@ class NumberLabel:
                     f"config.loss.{key} is not for config.model.problem_type={NUMBER!r}; leave it out"
                 )
         self.arrays = segment_labels(np.float32)
-        low, high = config.data.label_range or (0.0, 1.0)
+        self.range = config.data.label_range
+        low, high = self.range or (0.0, 1.0)
         self.offset, self.scale = float(low), float(high) - float(low)
 
     def encode_targets(self, examples):
@@ -311,10 +308,17 @@ class NumberLabel:
         return sorted(rows, key=lambda row: -abs(row["difference"]))[:WORST]
 
     def check(self, name, examples, log):
-        """Warns about numbers that are far from the range that the head is initialized for."""
+        """Warns about numbers outside `config.data.label_range`, or far from where the head starts."""
         values = [example.label for example in examples]
         low, high = min(values), max(values)
-        if low < self.offset - self.scale or high > self.offset + 2 * self.scale:
+        outside = [e for e in examples if self.range and not self.range[0] <= e.label <= self.range[1]]
+        if outside:
+            log(
+                f"warning: {name}: {len(outside):,} of {len(examples):,} numbers are outside "
+                f"config.data.label_range={self.range}, the first {outside[0].label:g} at {outside[0].origin}; the "
+                f"numbers run from {low:g} to {high:g}"
+            )
+        elif low < self.offset - self.scale or high > self.offset + 2 * self.scale:
             log(
                 f"warning: the numbers of {name} run from {low:g} to {high:g}, far from "
                 f"{self.offset:g} to {self.offset + self.scale:g}, which the head starts at; "
@@ -341,7 +345,20 @@ def _loss_options(labels: list[str], config: Settings) -> dict[str, Any]:
     }
 
 
-def _warn_of_unseen(unseen: Counter, name: str, count_as: str, log: Log) -> None:
-    if unseen:
-        counts = ", ".join(f"{label} {count}" for label, count in sorted(unseen.items()))
-        log(f"warning: {name} has labels that train has not; they count as {count_as}: {counts}")
+def _check_known(names: Sequence[str], labels: Sequence[str], split: str, count_as: str, log: Log) -> None:
+    """Warns about names that are none of the model's labels. Raises `UserError` if no name is a label of the model."""
+    known = set(labels)
+    unseen = Counter(name for name in names if name not in known)
+    if not unseen:
+        return
+    if unseen.total() == len(names):
+        raise UserError(
+            f"{split}: none of its labels ({_shorten(sorted(unseen))}) is a label of the model "
+            f"({_shorten(labels)}), so that nothing can be scored; is config.data.label right?"
+        )
+    counts = ", ".join(f"{label} {count}" for label, count in sorted(unseen.items()))
+    log(f"warning: {split} has labels that train has not; they count as {count_as}: {counts}")
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxft.config import sections
-from jaxft.config.settings import Check, require, setting
+from jaxft.config.settings import Check, refuse, require, setting, texts
 from jaxft.tasks.settings import LabelLoss, SegmentData
 
 
@@ -32,7 +32,17 @@ class Data(SegmentData):
     text_pair: str | None = setting(
         None, "key or column of a second text, which is read together with the first"
     )
-    label: str = setting("label", "key or column of the label", hf="label_column_name")
+    label: str = setting(
+        "label",
+        "key or column of the label, or several with commas between, which are 0 or 1 for each text",
+        hf="label_column_name",
+    )
+    label_names: tuple = setting(
+        (),
+        "labels in the order of the model's outputs, for which integers and lists of 0 and 1 stand; (): from the data",
+        check=texts("labels, ('neg', 'pos')"),
+        example="('neg', 'pos')",
+    )
     label_separator: str = setting(
         ",",
         "text between the labels of one text, where they are not a list",
@@ -74,6 +84,7 @@ class Settings(sections.Settings):
         """Raises `UserError` for settings that contradict each other."""
         super().check()
         self.loss.check_class_weights()
+        self._check_labels()
         bounds = self.data.label_range
         is_range = (
             len(bounds) == 2
@@ -82,3 +93,24 @@ class Settings(sections.Settings):
         )
         expected = "two numbers, the smaller first, such as (0.0, 5.0), or ()"
         require(not bounds or is_range, "data.label_range", bounds, expected)
+
+    def _check_labels(self) -> None:
+        """Raises `UserError` if labels are read from a text's key, or their names cannot be used."""
+        data, names = self.data, self.data.label_names
+        for key in ("text", "text_pair"):
+            is_same = data.label == getattr(data, key)
+            require(not is_same, "data.label", data.label, f"another key than that of config.data.{key}")
+        expected = "two or more labels, each once, or ()"
+        require(not names or len(set(names)) == len(names) > 1, "data.label_names", names, expected)
+        if names and self.model.problem_type == "regression":
+            raise refuse(
+                "data.label_names",
+                names,
+                "(), because config.model.problem_type='regression' predicts numbers",
+            )
+        if names and "," in data.label:
+            raise refuse(
+                "data.label_names",
+                names,
+                "(), because config.data.label names several keys, which are the labels",
+            )

@@ -3,7 +3,8 @@
 import pytest
 
 from jaxft.data.demo import requests
-from jaxft.data.sources.labelled_texts import MULTI, TextColumns, read_labelled_texts
+from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
+from jaxft.data.sources.labels import MULTI, LabelRules
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 
@@ -15,7 +16,7 @@ def test_requests_have_intents_and_spans():
         source = f"demo:requests/{split}"
         sentences = list(read_sentences(source))
         examples = list(
-            read_labelled_texts(source, columns=TextColumns("text", None, "intents"), problem=MULTI)
+            read_labelled_texts(source, columns=TextColumns("text", None, "intents"), rules=LabelRules(MULTI))
         )
         assert [s.text for s in sentences] == [t.text for t in examples] and len(examples) == requests.SIZES[
             split

@@ -4,18 +4,21 @@ import pytest
 
 from jaxft.data.demo import similarity
 from jaxft.data.sources.dev_split import find_text_overlap
-from jaxft.data.sources.labelled_texts import NUMBER, TextColumns, read_labelled_texts
+from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
+from jaxft.data.sources.labels import NUMBER, LabelRules
 from jaxft.errors import UserError
 
 
 def test_pairs_are_as_similar_as_what_they_ask_and_name():
     columns = TextColumns("text", "text_pair", "label")
     splits = {
-        s: list(read_labelled_texts(f"demo:similarity/{s}", columns=columns, problem=NUMBER))
+        s: list(read_labelled_texts(f"demo:similarity/{s}", columns=columns, rules=LabelRules(NUMBER)))
         for s in similarity.SIZES
     }
     assert {s: len(e) for s, e in splits.items()} == similarity.SIZES
-    assert splits["dev"] == list(read_labelled_texts("demo:similarity/dev", columns=columns, problem=NUMBER))
+    assert splits["dev"] == list(
+        read_labelled_texts("demo:similarity/dev", columns=columns, rules=LabelRules(NUMBER))
+    )
     assert find_text_overlap(splits["train"], splits["dev"] + splits["test"]).sum() == 0
     values = [example.label for example in splits["train"]]
     assert min(values) == 0 and max(values) == 5 and 1.5 < sum(values) / len(values) < 2.5
@@ -28,4 +31,4 @@ def test_pairs_are_as_similar_as_what_they_ask_and_name():
     with pytest.raises(
         UserError, match="demo:similarity/all: no such corpus; expected demo:similarity/train"
     ):
-        list(read_labelled_texts("demo:similarity/all", columns=columns, problem=NUMBER))
+        list(read_labelled_texts("demo:similarity/all", columns=columns, rules=LabelRules(NUMBER)))

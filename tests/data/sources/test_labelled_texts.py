@@ -6,9 +6,6 @@ import datasets
 import pytest
 
 from jaxft.data.sources.labelled_texts import (
-    MULTI,
-    NUMBER,
-    SINGLE,
     LabelledText,
     TextColumns,
     collect_label_names,
@@ -35,11 +32,8 @@ def write_file(folder, name, content):
     return str(path)
 
 
-def read_tuples(source, problem=SINGLE, columns=PAIRS, **options):
-    return [
-        (e.text, e.pair, e.label)
-        for e in read_labelled_texts(source, columns=columns, problem=problem, **options)
-    ]
+def read_tuples(source, columns=PAIRS, **options):
+    return [(e.text, e.pair, e.label) for e in read_labelled_texts(source, columns=columns, **options)]
 
 
 def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
@@ -55,7 +49,7 @@ def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
     monkeypatch.setattr(
         hub,
         "read_hub",
-        lambda address: (((f"{address}, row 1", f"{address}:1", r) for r in numbered), schema),
+        lambda address, split=None: (((f"{address}, row 1", f"{address}:1", r) for r in numbered), schema),
     )
     csv = 'id,first,second,gold\n1,"He said ""no"", and\nleft","A, b",yes\n\n2,,NA, no \n'
     expected = [(ROWS[0]["first"], "A, b", "yes"), ("", "NA", "no")]
@@ -73,54 +67,20 @@ def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
     assert origins == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:5"]
 
 
-def test_labels_are_names_lists_or_numbers_by_problem(tmp_path):
-    def labels(values, problem, **options):
-        path = write_file(tmp_path, "l.jsonl", [{"text": "x", "label": value} for value in values])
-        return [e[2] for e in read_tuples(path, problem, TextColumns(), **options)]
-
-    assert labels(["a", 3, True, "3"], SINGLE) == ["a", "3", "true", "3"]
-    assert labels([["b", 1, "b"], [], "c; a", '["a", "c"]', ""], MULTI, separator=";") == [
-        ("b", "1"), (), ("c", "a"), ("a", "c"), ()
-    ]  # fmt: skip
-    assert labels([1, "2.5", -0.5, "1e3"], NUMBER) == [1.0, 2.5, -0.5, 1000.0]
-
-
-@pytest.mark.parametrize(
-    ("problem", "label", "message"),
-    [
-        (SINGLE, None, "x.jsonl, line 1, key 'label': null where a label was expected"),
-        (SINGLE, "  ", "line 1, key 'label': an empty label; name it, or leave the record out"),
-        (SINGLE, 0.5, "the number 0.5 where the name of a label was expected; write whole numbers or names, or set"),
-        (SINGLE, ["a"], "a list where one label was expected; set config.model.problem_type='multi_label"),
-        (SINGLE, {"a": 1}, "a object where a label was expected"),
-        (MULTI, 7, "a number where a list of labels, or a string of them with ',' between, was expected"),
-        (MULTI, "['a']", "a list that is not JSON"),
-        (NUMBER, "good", "'good' is not a finite number; config.model.problem_type='regression' learns numbers"),
-        (NUMBER, True, "a boolean is not a finite number"),
-        (NUMBER, "nan", "'nan' is not a finite number"),
-    ],
-)  # fmt: skip
-def test_bad_labels_are_named(tmp_path, problem, label, message):
-    path = write_file(tmp_path, "x.jsonl", [{"text": "x", "label": label}])
-    with pytest.raises(UserError) as error:
-        read_tuples(path, problem, TextColumns())
-    assert message in str(error.value)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "columns", "message"),
     [
         ("x.csv", "text,stars\na,1\n", TextColumns(),
-         r"x.csv, line 2: no key 'label' in \['stars', 'text'\]; name the one that is meant in config.data.label "),
-        ("x.csv", "text,label\na,1\n", PAIRS, "no key 'first' .* config.data.text "),
+         r"x.csv, line 2: no key 'label' in \['stars', 'text'\]; name the one that is meant in config.data.label, such as config.data.label=stars "),
+        ("x.csv", "text,label\na,1\n", PAIRS, "no keys 'first' and 'second' and 'gold' in .* config.data.text and "),
         ("x.csv", "text,label\na,1\n", TextColumns(pair="b"), "no key 'b' .* config.data.text_pair "),
         ("x.jsonl", [{"text": None, "label": "a"}], TextColumns(), "line 1, key 'text': a null where a string"),
-        ("x.csv", "text,label\na,b,1\n", TextColumns(), "3 fields where the header has 2; put a field that holds"),
-        ("x.tsv", "text\tlabel\na\n", TextColumns(), "1 fields where the header has 2; fields are divided by single"),
+        ("x.csv", "text,label\na,b,1\n", TextColumns(), "3 fields where the header has 2; put a value that holds"),
+        ("x.tsv", "text\tlabel\na\n", TextColumns(), "1 fields where the header has 2; single .* divide values"),
         ("x.csv", "text,label\n", TextColumns(), "x.csv: empty, it holds no text"),
-        ("x.txt", "a\n", TextColumns(), "x.txt: plain text has no labels; give JSON lines, CSV, TSV or Parquet"),
+        ("x.txt", "a\n", TextColumns(), "x.txt: plain text has no labels; give JSON lines, a table or Parquet"),
         ("x.txt", "a\n", TextColumns(pair="b", label=None), "plain text has no second texts"),
-        ("x.conll", "a\n", TextColumns(), "the suffix does not tell its format; set the format to jsonl, csv, tsv"),
+        ("x.conll", "a\n", TextColumns(), "tells its format; set config.data.format to text,"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path, name, content, columns, message):

@@ -332,7 +332,7 @@ def test_the_log_tells_what_cannot_be_learnt_or_found(tmp_path):
     log = "\n".join(lines)
     for line in (
         "train.jsonl: 5 questions about 2 contexts, 0 of them without an answer",
-        "warning: train: 1 questions have another one's id",
+        f"train: 1 of 5 questions have the id of an earlier one: '1' (the first: {tmp_path}/train.jsonl:1 and",
         "warning: 2 of 2 questions of dev are about contexts of train",
         "warning: train: 1 of 5 questions have answers that no window holds whole; they are not trained on (a larger "
         f"config.data.stride or max_length helps); the first: {tmp_path}/train.jsonl:3",

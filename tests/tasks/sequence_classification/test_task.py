@@ -13,7 +13,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from jaxft.data.batching.choice import make_loader
-from jaxft.data.sources.labelled_texts import MULTI, NUMBER, SINGLE, LabelledText
+from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
