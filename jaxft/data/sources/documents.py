@@ -101,9 +101,9 @@ def read_documents(
         else:
             rows, _ = read_records(file, formats.DOCUMENTS, log)
             examples = _number_examples(parse, rows, numbers)
-        return files.require_examples(examples, file.address, "text")
+        return files.require_examples(examples, file.name, "text")
 
-    return itertools.chain.from_iterable(map(read_file, resolved))
+    return itertools.chain.from_iterable(files.open_each(read_file, resolved))
 
 
 def _number_examples(

@@ -42,6 +42,7 @@ _OTHER_SCRIPTS = ("gb18030", "cp932", "cp949", "big5", "cp1251", "koi8-r", "cp12
 _SHOWN = 4
 _CONTROL = re.compile("[\x80\x82-\x8c\x8e\x91-\x9c\x9e\x9f]")  # in Latin-1; in Windows-1252 they are printed
 _MARKS = (  # UTF-32 comes first, because its mark begins with that of UTF-16
+    (codecs.BOM_UTF8, UTF8),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),

@@ -2,11 +2,12 @@
 
 import glob
 import heapq
+import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from jaxft.data.sources import encodings
 from jaxft.errors import UserError
@@ -242,6 +243,11 @@ def read_lines(
             yield number, unreadable
             continue
         yield number, line.removeprefix("\ufeff") if number == 1 else line
+
+
+def open_each(read: Callable[[Any], Iterator], sources: Sequence[Any]) -> Iterator[Iterator]:
+    """Yields the result of `read` for each source. The first source is opened at once, the others one by one."""
+    return itertools.chain([read(sources[0])], map(read, sources[1:]))
 
 
 def require_examples(examples: Iterator, source: str | Stream, noun: str) -> Iterator:

@@ -86,6 +86,11 @@ class ResolvedSource(NamedTuple):
     format: FileFormat
     record_filter: str = ""  # conditions on its records, see `filters.filter_records`
 
+    @property
+    def name(self) -> str:
+        """Returns its name in messages."""
+        return files.source_name(self.address) + (f"?{self.record_filter}" if self.record_filter else "")
+
 
 def resolve_source(
     source: str | files.Stream,
@@ -136,11 +141,11 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
     Raises:
       UserError: the file holds no text, or its format cannot be told.
     """
-    sample, suffix = files.peek(path), os.path.splitext(path)[1].lower()
-    is_parquet = format.name == "parquet" or (format.name == AUTO and suffix == ".parquet")
-    if is_parquet or (format.name == AUTO and sample.startswith(b"PAR1")):
-        if not sample.startswith(b"PAR1") and (description := encodings.describe_binary(sample)):
-            raise UserError(f"{path}: no Parquet file, but {description}")
+    suffix = os.path.splitext(path)[1].lower()
+    if format.name == "parquet" or (format.name == AUTO and suffix == ".parquet"):
+        return FileFormat("parquet", encodings.UTF8, format.delimiter)
+    sample = files.peek(path)
+    if format.name == AUTO and sample.startswith(b"PAR1"):
         return FileFormat("parquet", encodings.UTF8, format.delimiter)
     if description := encodings.describe_binary(sample):
         raise UserError(f"{files.source_name(path)}: {description}")
@@ -201,7 +206,7 @@ def _name_format(
 def _log_formats(source: str, formats: Sequence[FileFormat], setting: FileFormat, log: files.Log) -> None:
     """Logs how the files of a source are read where their suffix does not tell it; all ways if they differ."""
     counts = Counter(formats)
-    usual = _USUAL_FORMATS.get(os.path.splitext(source)[1].lower(), FileFormat())
+    usual = _USUAL_FORMATS.get(os.path.splitext(source)[1].lower(), FileFormat(encoding=encodings.UTF8))
     for format, count in counts.items():
         unset = [
             f"config.data.{field}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxft.data.demo import questions as demo_questions
 from jaxft.data.sources import files, formats
+from jaxft.data.sources.annotation_tools import question_groups
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters, json_documents, record_values
 from jaxft.data.sources.records.reader import read_records
@@ -15,7 +16,6 @@ from jaxft.errors import UserError
 KEYS = ("id", "question", "context", "answers")  # keys of records; config.data.columns renames them
 
 _USUAL_KEYS = {key: key for key in KEYS}
-_LAYOUT = "SQuAD's JSON is data > paragraphs (context, qas) > qas (id, question, answers)"
 
 
 class Answer(NamedTuple):
@@ -51,8 +51,9 @@ def read_questions(
         lines; `demo:qa/SPLIT`; or `hub:NAME[:CONFIGURATION][@REVISION]/SPLIT`. A filter chooses records:
         `data.jsonl?fold=0-3`.
       format: how files are read. "squad" is one JSON document of SQuAD 1.1 or 2.0, which is read completely. The
-        others are records with the keys `KEYS`. Their answers are a list of objects with `text` and `answer_start`,
-        or an object of two lists, as in `datasets`; [] means no answer. `id` may be missing.
+        others are records with the keys `KEYS`, or SQuAD's paragraphs with `context` and `qas`. Answers are a list of
+        objects with `text` and `answer_start`, or an object of two lists, as in `datasets`; [] means no answer. `id`
+        may be missing.
       answered: True if answers are read. If False, answers may be missing and are ignored.
       columns: role -> key of records, if it differs from `KEYS`.
       log: prints a line about the source.
@@ -79,45 +80,21 @@ def read_questions(
         else:
             rows, _ = read_records(file, formats.QUESTIONS, log)
             questions = (parse_question(*row, keys, answered) for row in rows)
-        return files.require_examples(questions, file.address, "question")
+        return files.require_examples(questions, file.name, "question")
 
-    return itertools.chain.from_iterable(map(read_file, resolved))
+    return itertools.chain.from_iterable(files.open_each(read_file, resolved))
 
 
 def read_squad_records(source: ResolvedSource) -> Iterator[record_values.Record]:
     """Yields the questions of a SQuAD JSON document as records with their context."""
     name = files.source_name(source.address)
-    document = json_documents.load_document(source.address, source.format.encoding, _LAYOUT)
-    for article, article_path in _list_items(_require_object(document, name), "data", name, ""):
-        where = f"{name}, {article_path}"
-        paragraphs = _list_items(_require_object(article, where), "paragraphs", where, f"{article_path}.")
-        for paragraph, paragraph_path in paragraphs:
-            where = f"{name}, {paragraph_path}"
-            context = record_values.require_value(
-                _require_object(paragraph, where), "context", where, _LAYOUT
-            )
-            for qa, qa_path in _list_items(paragraph, "qas", where, f"{paragraph_path}."):
-                record = {"context": context} | _require_object(qa, f"{name}, {qa_path}")
-                yield f"{name}, {qa_path}", f"{name}:{qa_path}", record
-
-
-def _require_object(value: Any, where: str) -> dict:
-    """Returns a JSON object. Raises `UserError` for another value."""
-    if not isinstance(value, dict):
-        raise UserError(
-            f"{where}: a JSON {record_values.json_type_name(value)} where an object was expected; {_LAYOUT}"
-        )
-    return value
-
-
-def _list_items(record: dict, key: str, where: str, path: str) -> Iterator[tuple[Any, str]]:
-    """Returns the items of the list under `key`, each with its path in the document, which begins with `path`."""
-    value = record_values.require_value(record, key, where, _LAYOUT)
-    if not isinstance(value, list):
-        raise UserError(
-            f"{where}, key {key!r}: a JSON {record_values.json_type_name(value)} where a list was expected; {_LAYOUT}"
-        )
-    return ((item, f"{path}{key}[{index}]") for index, item in enumerate(value))
+    document = json_documents.load_document(source.address, source.format.encoding, question_groups.LAYOUT)
+    document = question_groups.require_object(document, name)
+    for article, path in question_groups.list_items(document, "data", name):
+        where, origin = f"{name}, {path[1:]}", f"{name}:{path[1:]}"
+        if question_groups.require_object(article, where).keys().isdisjoint(("question", "qas")):
+            record_values.require_value(article, "paragraphs", where, question_groups.LAYOUT)
+        yield from question_groups.list_questions(where, origin, article)
 
 
 def parse_question(

@@ -60,8 +60,8 @@ def is_table_with(keys: Collection[str], text: str) -> bool:
 def sniff_delimiter(text: str, keys: Collection[str], usual: str) -> str:
     """Returns the character between the values of a table.
 
-    Excel's first line `sep=;` names it. Else it is a character that divides the header and all rows into as many values,
-    two or more. If several do, one that gives the header a name of `keys` goes first, then `usual`.
+    Excel's first line `sep=;` names it. Else it is a character that divides the header and nearly all rows into as many
+    values, two or more. If several do, one that gives the header a name of `keys` goes first, then `usual`.
 
     Args:
       text: the beginning of the file.

@@ -47,9 +47,7 @@ def test_records_of_every_format_give_the_same_documents(tmp_path):
         assert (pair.prompt, pair.text) == ("1) say:", " one, two\nthree!")
         assert read_texts(f"{tmp_path / name}?n=2-3", columns={"text": "body"}) == ["NA"]  # chosen by a key
     (tmp_path / "b.txt").write_text("x\n")
-    with pytest.raises(
-        UserError, match="b.txt.n=2: .n=2 chooses records by a key, which plain text has none of"
-    ):
+    with pytest.raises(UserError, match="b.txt.n=2: .n=2 chooses records by a key, which text has none of"):
         read_texts(f"{tmp_path / 'b.txt'}?n=2")
     with pytest.raises(UserError, match="chooses records of a file, .* is a pattern of several"):
         read_texts(f"{tmp_path}/*.jsonl?n=2")

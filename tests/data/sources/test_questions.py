@@ -82,10 +82,10 @@ def test_tables_and_the_hub_give_the_same_and_can_be_filtered(read, tmp_path, mo
     monkeypatch.setattr(datasets, "load_dataset", lambda *names, **more: calls.append((names, more)) or table)
     hub = "hub:some/set:plain@main/train"
     for source, format in ((f"{tmp_path}/a.parquet", "auto"), (hub, "auto"), (hub[4:], "hub")):
-        questions = list(read_questions(source, format=format))
+        questions = list(read_questions(source, format=FileFormat(format)))
         assert [(q.id, q.question, q.context, q.answers) for q in questions] == expected
-        assert list(read_questions(f"{source}?fold=1", format=format)) == questions[1:]
-        assert list(read_questions(f"{source}?fold!=1&id=q1", format=format)) == questions[:1]
+        assert list(read_questions(f"{source}?fold=1", format=FileFormat(format))) == questions[1:]
+        assert list(read_questions(f"{source}?fold!=1&id=q1", format=FileFormat(format))) == questions[:1]
     assert questions[1].origin == f"{hub}:2"
     assert calls == [(("some/set", "plain"), {"revision": "main", "split": "train"})] * 6
 
@@ -167,7 +167,7 @@ PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"
 )
 def test_mistakes_are_named_with_their_place(read, content, message):
     with pytest.raises(UserError, match=message):
-        read(content)
+        read(content, format=FileFormat("squad"))
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,18 @@ def test_mistakes_are_named_with_their_place(read, content, message):
         ),
         ("{", "a.jsonl", {}, r"a\.jsonl, line 1, column 2: not valid JSON"),
         ("", "a.jsonl", {}, r"a\.jsonl: empty, it holds no question"),
-        ("", "a.txt", {}, r"the suffix does not tell its format; set the format to squad, jsonl or parquet"),
-        ("", "a.csv", {"format": "csv"}, r"format 'csv' is not for questions; expected auto, squad, jsonl"),
+        (
+            "",
+            "a.txt",
+            {},
+            r"neither its suffix nor its content tells its format; set config.data.format to squad",
+        ),
+        (
+            "",
+            "a.csv",
+            {"format": FileFormat("conll")},
+            "format='conll' is not for questions; expected auto, squad",
+        ),
         (
             "",
             "a.jsonl",

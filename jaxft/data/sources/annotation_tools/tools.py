@@ -3,12 +3,19 @@
 import itertools
 from collections.abc import Iterator
 
-from jaxft.data.sources.annotation_tools import doccano, label_studio, prodigy, spacy
+from jaxft.data.sources.annotation_tools import doccano, label_studio, prodigy, question_groups, spacy
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
+from jaxft.errors import UserError
 
 SAMPLED = 20  # records by which a tool is recognised
 
-TOOLS: tuple[AnnotationTool, ...] = (label_studio.TOOL, prodigy.TOOL, spacy.TOOL, doccano.TOOL)
+TOOLS: tuple[AnnotationTool, ...] = (
+    label_studio.TOOL,
+    prodigy.TOOL,
+    spacy.TOOL,
+    doccano.TOOL,
+    question_groups.TOOL,
+)
 
 
 def convert_items(items: Iterator[Item], reading: Reading, *, sampled: int = SAMPLED) -> Iterator[Item]:
@@ -19,8 +26,13 @@ def convert_items(items: Iterator[Item], reading: Reading, *, sampled: int = SAM
       reading: what is read of them.
       sampled: the number of items that are read ahead; 1 for a pipe, whose lines are answered one by one.
     """
-    first = list(itertools.islice(items, sampled))
-    items = itertools.chain(first, items)
+    first, broken = [], iter(())
+    try:
+        for item in itertools.islice(items, sampled):
+            first.append(item)
+    except UserError as error:  # which is raised in its place, after the items before it
+        broken = map(_raise, [error])
+    items = itertools.chain(first, broken, items)
     values = [value for _, _, value in first]
     for tool in TOOLS if values else ():
         if tool.recognizes(values, reading.noun):
@@ -28,3 +40,7 @@ def convert_items(items: Iterator[Item], reading: Reading, *, sampled: int = SAM
             items = tool.convert(items, reading)
             break
     yield from items
+
+
+def _raise(error: UserError) -> None:
+    raise error

@@ -9,8 +9,10 @@ from jaxft.data.sources import files
 from jaxft.data.sources.records.record_values import json_type_name, parse_json
 from jaxft.errors import UserError
 
-_EXPECTED = "expected an array of records, an object with a list of records under `data`, or what pandas' `to_json` writes"
-
+_EXPECTED = (
+    "expected an array of records, an object with a list of records under `data`, "
+    "or what pandas' `to_json` writes"
+)
 _LINES_HINT = "if each line of the file is a record, set config.data.format=jsonl"
 
 
@@ -53,62 +55,59 @@ def list_items(document: Any, name: str) -> tuple[list[Any], str]:
       name: its name, for messages.
 
     Raises:
-      UserError: it is not known where the document's records are.
+      UserError: the document does not show where its records are.
     """
     if isinstance(document, list):
-        if document and all(isinstance(row, list) for row in document):
-            return document, ""
         return document, ""
     if not isinstance(document, dict):
         raise UserError(f"{name}: a JSON {json_type_name(document)}; {_EXPECTED}")
-    if not document:
-        return [], ""
     if document.keys() >= {
         "classes",
         "annotations",
     }:  # texts with offsets for spaCy, see `annotation_tools.spacy`
         return [document], ""
-    columns, data = document.get("columns"), document.get("data")
-    if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
-        return [_name_values(row, columns, name, index) for index, row in enumerate(data)], _orientation(
-            "split"
-        )
+    columns, data, values = document.get("columns"), document.get("data"), list(document.values())
     if isinstance(data, list):
-        is_table = isinstance(document.get("schema"), dict)
-        return data, _orientation("table") if is_table else "the records are the list under 'data'"
-    return _list_oriented(document, name)
-
-
-def _list_oriented(document: dict, name: str) -> tuple[list[Any], str]:
-    """Returns the records of an object of objects or lists, and its description; see `list_items`."""
-    values = list(document.values())
-    if all(isinstance(value, dict) for value in values):
-        if _has_numbers(values[0]) and not _has_numbers(document):
-            return _join_columns({key: list(value.values()) for key, value in document.items()}, name), (
-                _orientation("columns")
+        if isinstance(columns, list):
+            return [_name_values(row, columns, f"{name}, data[{n}]") for n, row in enumerate(data)], _orient(
+                "split"
             )
-        return values, _orientation("index")
-    if all(isinstance(value, list) for value in values):
-        objects = [key for key, value in document.items() if value and isinstance(value[0], dict)]
-        if len(objects) == 1 and len(document) == 1:
-            return document[objects[0]], f"the records are the list under {objects[0]!r}"
-        if not objects and len({len(value) for value in values}) == 1:
-            return _join_columns(document, name), "a list for each column"
+        is_table = isinstance(document.get("schema"), dict)
+        return data, _orient("table") if is_table else "the records are the list under 'data'"
+    if (
+        len(document) == 1
+        and isinstance(values[0], list)
+        and all(isinstance(item, dict) for item in values[0])
+    ):
+        return values[0], f"the records are the list under {next(iter(document))!r}"
+    if values and all(isinstance(value, list) for value in values):
+        return _join_columns({key: dict(enumerate(cells)) for key, cells in document.items()}, name), (
+            "a list of values for each key"
+        )
+    if values and all(isinstance(value, dict) and value for value in values):
+        if _has_numbers(document) and all(map(_has_numbers, values)):
+            raise UserError(
+                f"{name}: objects with numbers as keys in objects with numbers, which do not tell rows from columns; "
+                "write it with to_json(orient='records')"
+            )
+        if all(map(_has_numbers, values)):
+            return _join_columns(document, name), _orient("columns")
+        return values, _orient("index")
+    lists = [repr(key) for key, value in document.items() if isinstance(value, list)]
+    hint = f"; if they are under {' or '.join(lists)}, write that list to a file" if lists else ""
     raise UserError(
-        f"{name}: a JSON object with the keys {', '.join(map(repr, document))}"[:200] + f"; {_EXPECTED}"
+        f"{name}: the records are not found in a JSON object with the keys {', '.join(map(repr, document))[:200]}; "
+        f"{_EXPECTED}{hint}"
     )
 
 
 def is_document(value: Mapping[str, Any]) -> bool:
     """Returns True if the object on the only line of a file is a document of records, and False for a record."""
-    values = list(value.values())
     if isinstance(value.get("data"), list):
         return True
-    return (
-        bool(values)
-        and all(isinstance(item, dict) for item in values)
-        and (_has_numbers(values[0]) or _has_numbers(value))
-    )
+    values = list(value.values())
+    are_objects = bool(values) and all(isinstance(item, dict) and item for item in values)
+    return are_objects and (_has_numbers(value) or all(map(_has_numbers, values)))
 
 
 def _has_numbers(value: Mapping[str, Any]) -> bool:
@@ -116,23 +115,27 @@ def _has_numbers(value: Mapping[str, Any]) -> bool:
     return all(re.fullmatch(r"-?\d+", key) for key in value)
 
 
-def _orientation(name: str) -> str:
+def _orient(name: str) -> str:
     return f"a table in pandas' orientation {name!r}"
 
 
-def _name_values(row: list, columns: list, name: str, index: int) -> dict[str, Any]:
-    if len(row) != len(columns):
+def _name_values(row: Any, columns: list, where: str) -> dict[str, Any]:
+    """Returns the record of a row of values. Raises `UserError` if it has not a value for each column."""
+    if not isinstance(row, list) or len(row) != len(columns):
+        actual = f"{len(row)} values" if isinstance(row, list) else f"a JSON {json_type_name(row)}"
         raise UserError(
-            f"{name}, record {index + 1}: {len(row)} values for {len(columns)} columns; mend the file"
+            f"{where}: {actual} where a list of {len(columns)} values was expected, one for each column"
         )
     return dict(zip(map(str, columns), row, strict=True))
 
 
-def _join_columns(columns: Mapping[str, list], name: str) -> list[dict[str, Any]]:
-    """Returns the records of a list of values for each column."""
-    lengths = {key: len(values) for key, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise UserError(
-            f"{name}: columns of different lengths, {lengths}; expected a value of each for every record"
-        )
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+def _join_columns(columns: Mapping[str, Mapping[Any, Any]], name: str) -> list[dict[str, Any]]:
+    """Returns the records of a value by row for each column. Raises `UserError` if columns have different rows."""
+    first_key, first = next(iter(columns.items()))
+    for key, cells in columns.items():
+        if cells.keys() != first.keys():
+            raise UserError(
+                f"{name}: {len(cells)} values under {key!r} and {len(first)} under {first_key!r}, or of other rows; "
+                "expected a value of each column for every row"
+            )
+    return [{key: cells[row] for key, cells in columns.items()} for row in first]

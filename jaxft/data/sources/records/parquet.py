@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.data.sources.records.record_values import Record, first_line
+from jaxft.data.sources import encodings, files
+from jaxft.data.sources.records.record_values import Record, check_columns, first_line
 from jaxft.errors import UserError
 
 
@@ -15,11 +16,17 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
 
     if source == "-":
         raise UserError("<stdin>: Parquet cannot be read from a pipe; name the file")
+    if not (sample := files.peek(source)).startswith(b"PAR1") and (
+        description := encodings.describe_binary(sample)
+    ):
+        raise UserError(f"{source}: no Parquet file, but {description}")
     try:
         file = pyarrow.parquet.ParquetFile(source)
         features = datasets.Features.from_arrow_schema(file.schema_arrow)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{source}: not a Parquet file that can be read ({first_line(error)})") from None
+
+    check_columns(file.schema_arrow.names, source)
 
     def rows() -> Iterator[Record]:
         row = 0

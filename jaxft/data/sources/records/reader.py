@@ -74,6 +74,7 @@ def _require_objects(items: Iterator[tuple[str, str, Any]]) -> Iterator[Record]:
     for where, origin, value in items:
         if not isinstance(value, dict):
             raise UserError(
-                f"{where}: a JSON {json_type_name(value)} where an object was expected; write one object for each record"
+                f"{where}: a JSON {json_type_name(value)} where an object was expected; write an object for each "
+                "record"
             )
         yield where, origin, value

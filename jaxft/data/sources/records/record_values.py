@@ -1,7 +1,7 @@
 """Defines `Record`, and checks the values of records."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.errors import UserError
@@ -11,7 +11,7 @@ Record = tuple[str, str, dict]
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the object of a JSON text. Raises `ValueError` for a key that stands twice, of which one would be lost."""
+    """Returns the object of a JSON text. Raises `ValueError` for a key that stands twice; one value would be lost."""
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -42,6 +42,17 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
             raise UserError(
                 f"{place}: half a surrogate pair at character {error.start}, which is no text; remove it"
             ) from None
+
+
+def check_columns(names: Sequence[str], where: str) -> None:
+    """Raises `UserError` if two columns of a table have one name. Columns without a name are never read."""
+    repeated = [name for name in dict.fromkeys(names) if name.strip() and names.count(name) > 1]
+    if repeated:
+        numbers = [str(number) for number, name in enumerate(names, 1) if name == repeated[0]]
+        raise UserError(
+            f"{where}: columns {' and '.join(numbers)} have the name {repeated[0]!r}, so that one would be lost; "
+            "give each column a name of its own"
+        )
 
 
 def json_type_name(value: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft.data.sources import encodings, files
-from jaxft.data.sources.records.record_values import Record
+from jaxft.data.sources.records.record_values import Record, check_columns
 from jaxft.errors import UserError
 
 SEPARATOR_LINE = "sep="  # Excel's first line of a table, which names the delimiter
@@ -65,7 +65,7 @@ def read_table(
                 continue
             if header is None:
                 header = row
-                _check_header(header, where)
+                check_columns(header, where)
                 continue
             if len(row) != len(header):
                 hint = f'put a value that holds {delimiter!r} between double quotes ("...")'
@@ -96,14 +96,3 @@ def read_table(
 
 def _has_doubled_quotes(value: str) -> bool:
     return value.startswith('"') and value.endswith('"') and '""' in value[1:-1]
-
-
-def _check_header(header: list[str], where: str) -> None:
-    """Raises `UserError` if a name stands twice in a header."""
-    repeated = [name for name in dict.fromkeys(header) if name.strip() and header.count(name) > 1]
-    if repeated:  # columns without a name, as Excel adds them at the end, are never read
-        places = [str(index + 1) for index, name in enumerate(header) if name == repeated[0]]
-        raise UserError(
-            f"{where}: the header has {repeated[0]!r} in columns {' and '.join(places)}; give each column a name of "
-            "its own"
-        )

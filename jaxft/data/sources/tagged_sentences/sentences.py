@@ -9,6 +9,7 @@ from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters
 from jaxft.data.sources.records.reader import read_records
 from jaxft.data.sources.tagged_sentences import brat, conll
+from jaxft.data.sources.tagged_sentences.column_layout import ColumnLayout, ColumnSettings
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.span_offsets import DEFAULT_RULES, SpanReader, SpanRules
 from jaxft.data.sources.tagged_sentences.spans import KEYS, find_tag_names, parse_cells, parse_sentences
@@ -21,12 +22,13 @@ def read_sentences(
     source: str | files.Stream,
     *,
     format: FileFormat = formats.UNSET,
-    word_column: int = 0,
-    tag_column: int = -1,
+    word_column: int | None = None,
+    tag_column: int | None = None,
     tagged: bool = True,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
     rules: SpanRules = DEFAULT_RULES,
+    layout: ColumnLayout | None = None,
     log: files.Log = files.log_nothing,
 ) -> Iterator[Sentence]:
     """Streams the sentences of a source, in its order and in constant memory.
@@ -36,13 +38,15 @@ def read_sentences(
         in UTF-8; `demo:NAME/train`, `/dev` or `/test` with the name ner, pos or requests; or
         `hub:NAME[:CONFIGURATION][@REVISION][/SPLIT]`. A filter chooses records: `data.jsonl?fold=0-3`.
       format: how files are read.
-      word_column: the column of the word in CoNLL files, from 0, or from the end if negative.
-      tag_column: the column of the tag, counted in the same way.
+      word_column: the column of the word in CoNLL files, from 0, or from the end if negative; None: the first, FORM of
+        CoNLL-U, or what a header names.
+      tag_column: the column of the tag, counted in the same way; None: the last, UPOS, or what a header names.
       tagged: True if tags are read. If False, `tags` is None, and empty records and empty lines become sentences
         without words, so that predictions stay aligned with the input.
       split: the split of a `demo:` or `hub:` source whose address does not name one.
       columns: role -> key of the data, if it differs from `tokens`, `tags` (or `ner_tags`), `text` or `spans`.
       rules: how character spans are written.
+      layout: the layout of CoNLL columns, if it is known; a stream shows that of its first sentence only.
       log: prints a line about the source, and about doubtful data.
 
     Raises:
@@ -77,17 +81,19 @@ def read_sentences(
                 )
             sentences = conll.read_plain_sentences(file, keep_empty=True)
         elif name in ("conll", "conllu"):
-            tags = tag_column if tagged else None
-            sentences = conll.read_conll(file, word_column=word_column, tag_column=tags)
+            settings = ColumnSettings(word_column, tag_column, file.format.delimiter, name == "conllu")
+            sentences = conll.read_conll(file, settings, tagged=tagged, layout=layout, log=log)
         else:
             rows, features = read_records(file, formats.SENTENCES, log, split=split, labelled=tagged)
             rows = parse_cells(rows, columns) if name in ("csv", "tsv") else rows
             tag_names = find_tag_names(features, columns)
             sentences = parse_sentences(rows, tag_names=tag_names, **options)
-        return files.require_examples(sentences, file.address, "sentence")
+        return files.require_examples(sentences, file.name, "sentence")
+
+    sources = files.open_each(read_file, resolved)
 
     def read_files() -> Iterator[Sentence]:
-        yield from _number_documents(map(read_file, resolved))
+        yield from _number_documents(sources)
         span_reader.finish(log)
 
     return read_files()

@@ -49,9 +49,9 @@ def test_records_are_filtered(file, choice, expected):
 
 
 def test_json_documents_have_no_records_to_filter(tmp_path):
-    (tmp_path / "a.json").write_text('{"data": []}')
+    (tmp_path / "a.json").write_text('{"data": [{"paragraphs": []}]}')
     with pytest.raises(
-        UserError, match=r"a.json\?fold=1: \?fold=1 chooses records by a key, which SQuAD's JSON has none of"
+        UserError, match=r"a.json\?fold=1: \?fold=1 chooses records by a key, which squad has none of"
     ):
         read_questions(f"{tmp_path}/a.json?fold=1")
 
