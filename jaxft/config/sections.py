@@ -306,6 +306,9 @@ class Checkpoint:
     keep: int = setting(
         2, "checkpoints that are kept, the best weights aside", check=at_least(1), hf="save_total_limit"
     )
+    best_only: bool = setting(
+        False, "removes the checkpoints when the run is finished; the best weights stay", hf="save_only_model"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ from jaxft.parallel.mesh import (
     make_mesh,
     place_batch,
 )
+from jaxft.tasks.base import cache_folder
 from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer
 from jaxft.training.batch_rows import (
@@ -48,6 +49,12 @@ from jaxft.training.log.train_log import TrainLog
 from jaxft.training.network import Network, initial_parameters, make_network
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best, make_best_meta
 from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
+from jaxft.training.run_folder.finished import (
+    describe_disk_use,
+    describe_finished,
+    keep_best_only,
+    read_finished,
+)
 from jaxft.training.run_folder.identity import (
     check_identity,
     describe_changed_versions,
@@ -93,6 +100,10 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     claim(workdir, config)
     run_log = RunLog(workdir, config, quiet=not processes.is_main_process())
     log = run_log.log
+    if summary := read_finished(workdir, config):
+        log(describe_finished(workdir, summary))
+        keep_best_only(workdir)
+        return summary
     if processes.count() > 1 and config.data.cache_dir is None:  # in the folder that all processes share
         config = replace(config, {"data.cache_dir": str(workdir / "cache")})
 
@@ -176,6 +187,8 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
         state = trainer.restored_state(state)
         progress = meta["progress"]
         log(f"going on at step {step:,} of {total:,}, from {run_checkpoints.folder / str(step)}")
+        if step == total and (workdir / "summary.json").exists():
+            log("the run is finished: its best weights are only measured again")
         if warning := describe_changed_versions(meta):
             log(warning)
     else:
@@ -365,11 +378,14 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     }
     if processes.is_main_process():
         write_json(workdir / "summary.json", summary)
+    if config.checkpoint.best_only:
+        keep_best_only(workdir)
     log(
         f"{step:,} steps in {train_s:.1f} s: {summary['real_tokens_per_s']:,.0f} tokens/s, "
         f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
         f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
     )
+    log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
     return summary
 
 

@@ -12,7 +12,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+from jaxft.inference.model import open_model
 from jaxft.training.run import train
+from jaxft.training.run_folder.finished import describe_disk_use, folder_bytes
+from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
 
 TIMING = {"real_tokens_per_s", "input_stall_fraction", "mfu"}
@@ -267,3 +270,20 @@ def test_another_config_or_other_data_is_refused(finished_run, tiny_flags, corpu
             in_process(tiny_flags, finished_run)
     finally:
         path.write_text(text)
+
+
+def test_a_finished_run_can_live_without_its_checkpoints(finished_run, tiny_flags, tmp_path, capsys):
+    """It is said to be finished, its weights are there, and it does not train anew."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    summary = json.loads((workdir / "summary.json").read_text())
+    size = folder_bytes(workdir / "checkpoints")
+    assert f"checkpoints/ {size / 2**20:,.1f} MiB" in describe_disk_use(workdir, None)
+    for flags in (["--config.checkpoint.best_only=True"], []):
+        in_process([*tiny_flags, *flags], workdir)
+        assert re.search("is finished: it has trained for its 100 steps", capsys.readouterr().out)
+        assert not (workdir / "checkpoints").exists() and "checkpoints" not in describe_disk_use(workdir, None)
+        assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_model(open_run(workdir), print).parameters
+    with pytest.raises(UserError, match=rf"train.steps was 100, is 200.*config\.init_from={workdir}"):
+        in_process([*tiny_flags, "--config.train.steps=200"], workdir)

@@ -1,7 +1,7 @@
 """Keeps reads that orbax abandoned from printing stack traces.
 
-Orbax reads all arrays of a checkpoint at once. If one is damaged, it raises an exception and closes its event loop. Each
-of the other reads then prints a trace: its coroutine fails unheard, or its thread finds the loop closed.
+Orbax reads all arrays of a checkpoint at once. If one is damaged, it raises an exception and closes its event loop.
+Each of the other reads then prints a trace: its coroutine fails unheard, or its thread finds the loop closed.
 """
 
 import functools

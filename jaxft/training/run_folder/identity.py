@@ -13,7 +13,7 @@ from jaxft.errors import UserError
 from jaxft.tasks.registry import schema_of
 
 # Settings that change no result. They may differ between processes, and when a run resumes.
-FREE = ("log.", "data.cache_dir", "checkpoint.keep")
+FREE = ("log.", "data.cache_dir", "checkpoint.keep", "checkpoint.best_only")
 
 # Settings that say where and by which kernels a run computes. They change results only by rounding, so they may differ
 # when a run resumes.
@@ -86,25 +86,52 @@ def check_identity(meta: Mapping[str, Any], identity: Mapping[str, Any], workdir
       identity: the result of `make_identity` for this run.
       workdir: the run's folder, for the message.
     """
-    words = {
-        "settings": "settings",
-        "data": "training or dev data",
-        "order": "order that jaxft trains in",
-        "labels": "set of labels",
-        "tokenizer": "tokenizer",
-    }
     saved = dict(meta["identity"])
     # If a setting is newer than the checkpoint, the checkpoint's run behaved like its default.
     newest = plain_settings(defaults(schema_of(identity["settings"]["task"]).root))
     saved["settings"] = _drop(newest, FREE + MOVABLE) | saved["settings"]
     keys = [key for key in identity if saved.get(key) != identity[key]]
     # With other settings or data the order always differs too, so it need not be named.
-    changed = [words[key] for key in keys if key != "order" or len(keys) == 1]
+    changed = [_describe_change(key, saved, identity) for key in keys if key != "order" or len(keys) == 1]
     if changed:
         raise UserError(
-            f"--workdir {workdir}: the {' and the '.join(changed)} changed since its checkpoint was saved; "
+            f"--workdir {workdir}: {' and '.join(changed)} changed since its checkpoint was saved; "
             "restore what it was, or name a new folder"
         )
+
+
+def _describe_change(key: str, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Returns a phrase that names what changed in the value of `key`, with the values before and after."""
+    settings = identity["settings"]
+    if key == "settings":
+        return f"the settings ({'; '.join(describe_changed_settings(saved['settings'], settings))})"
+    if key == "data":
+        names = [f"config.data.{name}={settings.get(f'data.{name}')!r}" for name in ("train", "dev")]
+        return f"the content of {' or '.join(names)}, the training or dev data"
+    if key == "labels":
+        old, new = saved.get("labels", []), identity["labels"]
+        phrases = [
+            f"{', '.join(map(repr, lost))} gone" for lost in [[x for x in old if x not in new]] if lost
+        ]
+        phrases += [
+            f"{', '.join(map(repr, more))} new" for more in [[x for x in new if x not in old]] if more
+        ]
+        return f"the labels ({'; '.join(phrases) or 'in another order'})"
+    return "the order that jaxft trains in" if key == "order" else "the tokenizer's vocabulary"
+
+
+def describe_changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns a phrase for each setting that may not change in a run and did, with both values.
+
+    Args:
+      old: the run's settings by key, in JSON's types.
+      new: the settings of this start, in the same form.
+    """
+    return [
+        f"config.{key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(FREE + MOVABLE)
+    ]
 
 
 def installed_versions() -> dict[str, str]:

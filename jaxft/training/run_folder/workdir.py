@@ -21,14 +21,15 @@ from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.training.run_folder.identity import (
-    FREE,
-    MOVABLE,
+    describe_changed_settings,
     installed_versions,
     plain_settings,
     refuse_earlier_run,
     settings_without,
 )
 from jaxft.training.settings import settings_from_config
+
+LENGTHS = ("train.epochs", "train.steps", "train.examples")  # the settings of a run's length
 
 # The open lock files by folder. This process holds their locks until it ends.
 _LOCKS: dict[Path, IO] = {}
@@ -82,20 +83,20 @@ def _claim(workdir: Path, config: Settings) -> None:
     # If a setting is newer than the run, the run behaved like its default.
     old = plain_settings(defaults(type(config))) | flatten_values(read_json(path), str(path))
     new = plain_settings(flatten(config))
-    changed = [
-        f"config.{key} was {old.get(key)!r}, is {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(FREE + MOVABLE)
-    ]
+    changed = describe_changed_settings(old, new)
     if changed and _has_trained(workdir):
-        raise UserError(
+        message = (
             f"--workdir {workdir} holds a run of other settings: {'; '.join(changed)}. "
             "Name a new folder, or give that run's settings to go on with it"
         )
+        if any(old.get(key) != new.get(key) for key in LENGTHS) and (workdir / "best").is_dir():
+            message += (
+                f". A run's length is part of its learning rate's course: to train for longer, start a new folder from "
+                f"its best weights, --workdir NEW --config.init_from={workdir}"
+            )
+        raise UserError(message)
     _lock(workdir)
-    if (
-        changed
-    ):  # an earlier start failed, perhaps because of a typing mistake: nothing depends on its settings
+    if changed:  # an earlier start failed, perhaps for a typing mistake: nothing depends on its settings
         write_json(path, run_config)
 
 

@@ -34,8 +34,31 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
     with pytest.raises(UserError, match="config.optim.gradients was 'float32', is 'bfloat16'"):
         claim(tmp_path, config)
     identity["settings"]["optim.gradients"] = "bfloat16"
-    with pytest.raises(UserError, match="the settings changed since its checkpoint was saved"):
-        check_identity({"identity": identity | {"settings": older_settings}}, identity, tmp_path)
+    with pytest.raises(
+        UserError,
+        match=r"the settings \(config.optim.gradients was 'float32', is 'bfloat16'\) and the labels \('B-X' gone; "
+        r"'B-Y', 'I-Y' new\) changed since its checkpoint was saved",
+    ):
+        check_identity(
+            {"identity": identity | {"settings": older_settings, "labels": ["O", "B-X"]}},
+            identity | {"labels": ["O", "B-Y", "I-Y"]},
+            tmp_path,
+        )
+
+
+def test_more_steps_in_a_folder_are_refused_with_the_way_to_go_on(tmp_path):
+    config = settings_from_config({"task": "token_classification", "train.steps": 10})
+    claim(tmp_path, config)
+    (tmp_path / "best/10").mkdir(parents=True)
+    longer = replace(config, {"train.steps": 20})
+    with pytest.raises(
+        UserError,
+        match=f"config.train.steps was 10, is 20.*a new folder .*, --workdir NEW --config.init_from={tmp_path}$",
+    ):
+        claim(tmp_path, longer)
+    with pytest.raises(UserError, match="config.seed was 0, is 1") as error:
+        claim(tmp_path, replace(config, {"seed": 1}))
+    assert "init_from" not in str(error.value)
 
 
 @pytest.mark.parametrize("folder", ["checkpoints", "best"])
