@@ -96,10 +96,8 @@ def check_sentences(
     # A shard of the training data may have no entities although other shards have some.
     tags = set(labels) if is_train else {tag for sentence in sentences for tag in sentence.tags}
     if tags <= {"O"}:
-        log(
-            f"warning: {name} ({split.source}) holds no entities; is config.data.tag_column={data.tag_column} "
-            "right?"
-        )
+        column = -1 if data.tag_column is None else data.tag_column
+        log(f"warning: {name} ({split.source}) holds no entities; is config.data.tag_column={column} right?")
     unseen = Counter(tag for sentence in sentences for tag in sentence.tags if tag not in labels)
     if unseen and data.scheme == "auto" and tag_schemes.is_iob2(unseen) != labels_form_entities:
         raise UserError(

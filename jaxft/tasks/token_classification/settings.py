@@ -22,8 +22,14 @@ class Model(sections.Model):
 class Data(RecordData):
     """Sentences with a label for each word."""
 
-    word_column: int = setting(0, "CoNLL column of the words; negative numbers count from the end")
-    tag_column: int = setting(-1, "CoNLL column of the tags; negative numbers count from the end")
+    word_column: int | None = setting(
+        None,
+        "CoNLL column of the words, from 0, or from the end if negative; unset: the first, FORM of CoNLL-U, or what a "
+        "header names",
+    )
+    tag_column: int | None = setting(
+        None, "CoNLL column of the tags; unset: the last, UPOS of CoNLL-U, or what a header names"
+    )
     offsets: str = setting(
         "auto",
         "what offsets of spans count; `auto`: characters, unless another fits the data better, which is an error",

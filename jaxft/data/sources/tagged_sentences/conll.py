@@ -1,21 +1,18 @@
 """Reads sentences from CoNLL columns and from plain text with one sentence per line."""
 
+import itertools
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from jaxft.data.sources.files import read_lines, source_name
+from jaxft.data.sources.files import Log, log_nothing, read_lines, source_name
 from jaxft.data.sources.formats import ResolvedSource
+from jaxft.data.sources.tagged_sentences import column_layout
+from jaxft.data.sources.tagged_sentences.column_layout import ColumnLayout, ColumnSettings, is_docstart
 from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words
 from jaxft.errors import UserError
 
-_DOCSTART = "-DOCSTART-"
-
-
-def split_columns(line: str) -> list[str]:
-    """Splits a line into columns: at tabs if it has any (words may then contain spaces), else at runs of spaces."""
-    if "\t" in line:
-        return line.split("\t")
-    return [column for column in line.split(" ") if column]
+Line = tuple[int, str]  # number from 1, text without line end
 
 
 def read_plain_sentences(source: ResolvedSource, *, keep_empty: bool) -> Iterator[Sentence]:
@@ -33,108 +30,153 @@ def read_plain_sentences(source: ResolvedSource, *, keep_empty: bool) -> Iterato
             document += 1
 
 
-def read_conll(source: ResolvedSource, *, word_column: int, tag_column: int | None) -> Iterator[Sentence]:
+def read_layout(source: ResolvedSource, settings: ColumnSettings) -> ColumnLayout | None:
+    """Returns the layout of a file from all of its lines; None for stdin, pipes and streams, which are read once."""
+    if not isinstance(source.address, str) or not os.path.isfile(source.address):
+        return None
+    lines = (line for _, line in _read_lines(source))
+    return column_layout.find_layout(lines, settings, source.address)
+
+
+def read_conll(
+    source: ResolvedSource,
+    settings: ColumnSettings,
+    *,
+    tagged: bool,
+    layout: ColumnLayout | None = None,
+    log: Log = log_nothing,
+) -> Iterator[Sentence]:
     """Yields the sentences of a file with one word per line.
 
-    A blank line ends a sentence, and `-DOCSTART-` begins a document.
-
-    Comments (`# ...`) may come before a sentence. A line that begins with "#" is a comment if its number of columns
-    differs from that of the sentence below it, so a word "#" is never lost.
+    A blank line ends a sentence, and so does another value in the column of sentences, if a header names one.
+    `-DOCSTART-` begins a document, and in CoNLL-U `# newdoc` does. Comments (`# ...`) may come before a sentence.
 
     Args:
       source: a file, stdin or a stream.
-      word_column: the column of the word, from 0, or from the end if negative.
-      tag_column: the column of the tag, counted in the same way; None reads words only.
+      settings: what the user says of its columns.
+      tagged: True if tags are read.
+      layout: the layout of the file; None finds it, for a stream from its first sentence.
+      log: prints a line about the layout.
 
     Raises:
-      UserError: a line does not have the columns that its sentence or these arguments require.
+      UserError: a line does not have the columns that its sentence or the settings require.
     """
-    name = source_name(source.address)
-    columns = [word_column] if tag_column is None else [word_column, tag_column]
-    least = max(index + 1 if index >= 0 else -index for index in columns)
-    if tag_column is not None:
-        # Words in column 0 and tags in column -1 need two columns; otherwise a single column would be both.
-        least = max(least, 2)
-    document, document_begun, width = 0, False, least
-
-    for block in _blocks(source):
-        if block[0][1] == _DOCSTART:
-            if document_begun:
-                document += 1
+    name, lines = source_name(source.address), _read_lines(source)
+    layout = layout or read_layout(source, settings)
+    if layout is None:
+        first = list(_take_first_sentence(lines))
+        layout = column_layout.find_layout((line for _, line in first), settings, name)
+        lines = itertools.chain(first, lines)
+    document, document_begun, is_logged = 0, False, False
+    for block in _blocks(lines, layout):
+        comments, rows = _split_comments(block, layout)
+        if is_docstart(block[0][1]) or any(_begins_document(line, layout) for line in comments):
+            document += document_begun
             document_begun = True
+        if not rows or is_docstart(block[0][1]):
             continue
-        rows = [(number, line, split_columns(line)) for number, line in block]
-        # The sentence's number of columns distinguishes comments from words.
-        width = next((len(row) for _, line, row in rows if not line.startswith("#")), width)
-        while rows and _is_comment(rows[0][1], len(rows[0][2]), width):
-            rows.pop(0)
-        if not rows:
-            continue
+        if not is_logged:
+            log(f"{name}: {layout.describe(tagged)}")
+            is_logged = True
         document_begun = True
-        for number, line, row in rows:
-            _check_columns(name, number, line, row, width, rows[0][0], least, tag_column)
-        words = [row[word_column] for _, _, row in rows]
-        tags = None if tag_column is None else [row[tag_column].strip() for _, _, row in rows]
-        yield Sentence(words, tags, document, f"{name}:{rows[0][0]}")
+        cells = _parse_rows(name, rows, layout, tagged)
+        words = [row[layout.word].removeprefix(layout.prefix) or row[layout.word] for row in cells]
+        tags = [row[layout.tag].strip() for row in cells] if tagged else None
+        numbers = [number for number, _ in rows]
+        has_gaps = numbers[-1] - numbers[0] >= len(numbers)
+        yield Sentence(
+            words, tags, document, f"{name}:{numbers[0]}", line_numbers=numbers if has_gaps else None
+        )
 
 
-def _blocks(source: ResolvedSource) -> Iterator[list[tuple[int, str]]]:
-    """Yields the blocks between blank lines as lists of `(number, line)`; a `-DOCSTART-` line is its own block."""
-    block = []
+def _read_lines(source: ResolvedSource) -> Iterator[Line]:
     for number, line in read_lines(source.address, source.format.encoding):
-        line = line.rstrip("\r\n")
-        begins_document = re.match(r"\s*-DOCSTART-(?=\s|$)", line)
-        if block and (begins_document or not line.strip()):
+        yield number, line.rstrip("\r\n")
+
+
+def _take_first_sentence(lines: Iterator[Line]) -> Iterator[Line]:
+    """Yields lines up to the blank line after the first sentence."""
+    has_words = False
+    for number, line in lines:
+        yield number, line
+        has_words = has_words or bool(line.strip() and not line.startswith("#") and not is_docstart(line))
+        if has_words and not line.strip():
+            return
+
+
+def _blocks(lines: Iterable[Line], layout: ColumnLayout) -> Iterator[list[Line]]:
+    """Yields the lines of each sentence with the comments before it; a `-DOCSTART-` line is its own block."""
+    block: list[Line] = []
+    sentence = ""  # the value in the column of sentences
+    for number, line in lines:
+        is_border = not line.strip() or is_docstart(line)
+        if layout.sentence is not None and not is_border and line != layout.header:
+            row = layout.split(line)
+            value = row[layout.sentence].strip() if layout.sentence < len(row) else ""
+            is_border = value not in ("", sentence)  # tables name a sentence at its first word, or at each
+            sentence = value or sentence
+        if block and is_border:
             yield block
             block = []
-        if begins_document:
-            yield [(number, _DOCSTART)]
+        if is_docstart(line):
+            yield [(number, line)]
         elif line.strip():
             block.append((number, line))
     if block:
         yield block
 
 
-def _is_comment(line: str, column_count: int, width: int) -> bool:
-    # A lone "#tag" is a word without its tag, which is an error and not a comment.
-    return line.startswith("#") and column_count != width and column_count > 1
+def _split_comments(block: list[Line], layout: ColumnLayout) -> tuple[list[str], list[Line]]:
+    """Returns the comments before a sentence, and the lines of its words."""
+    if not layout.header and not block[0][1].startswith("#") and not layout.is_conllu:
+        return [], block
+    comments, words = [], [(number, line) for number, line in block if layout.holds_word(line)]
+    texts = [line for _, line in words]
+    while words and layout.is_comment(words[0][1], texts):
+        comments.append(words.pop(0)[1])
+    return comments, words
 
 
-def _check_columns(
-    name: str,
-    number: int,
-    line: str,
-    row: list[str],
-    width: int,
-    first_number: int,
-    least: int,
-    tag_column: int | None,
-) -> None:
-    """Raises `UserError` if a word's line lacks the columns that its sentence or the settings require.
+def _begins_document(comment: str, layout: ColumnLayout) -> bool:
+    return layout.is_conllu and re.match(r"#\s*newdoc\b", comment) is not None
 
-    Args:
-      name: the source, for messages.
-      number: the line's number.
-      line: the line.
-      row: its columns.
-      width: the number of columns in the sentence.
-      first_number: the number of the sentence's first line.
-      least: the number of columns that the settings need.
-      tag_column: the column that must not be empty, if any.
+
+def _parse_rows(name: str, rows: list[Line], layout: ColumnLayout, tagged: bool) -> list[list[str]]:
+    """Returns the columns of a sentence's lines.
+
+    Raises `UserError` for a line without the columns that its sentence or the settings require.
     """
-    columns_found = f"{name}, line {number}: {len(row)} column{'s' if len(row) != 1 else ''}"
-    if len(row) < least:
-        raise UserError(
-            f"{columns_found}, at least {least} expected, in {line[:60]!r}; write word and tag on the line, "
-            "divided by a tab or a space, or set the word and tag columns to those of the file"
+    columns = [layout.word, layout.tag] if tagged else [layout.word]
+    # Words in column 0 and tags in column -1 need two columns; otherwise a single column would be both.
+    least = max(index + 1 if index >= 0 else -index for index in columns)
+    least = max(least, 2) if tagged else least
+    cells = [layout.split(line) for _, line in rows]
+    # A word that begins with "#" may be a comment that does not look like one: other words say how many columns.
+    width = next(
+        (len(row) for (_, line), row in zip(rows, cells, strict=True) if line[0] != "#"), len(cells[0])
+    )
+    expected = f"where the sentence that begins at line {rows[0][0]} has {width}"
+    if layout.is_conllu:
+        width, expected = (
+            layout.width,
+            f"where {'CoNLL-U' if layout.width == 10 else 'the file'} has {layout.width}",
         )
-    if len(row) != width:
-        raise UserError(
-            f"{columns_found}, where the sentence that begins at line {first_number} has {width}, in {line[:60]!r}; "
-            "give each word of a sentence the same columns (comments stand before a sentence)"
-        )
-    if tag_column is not None and not row[tag_column].strip():
-        raise UserError(
-            f"{name}, line {number}: the tag is empty in column {tag_column} of {line[:60]!r}; "
-            "write a tag (O if the word is in no entity) or set the tag column"
-        )
+    for (number, line), row in zip(rows, cells, strict=True):
+        found = f"{name}, line {number}: {len(row)} column{'s' if len(row) != 1 else ''}"
+        if len(row) < least:
+            raise UserError(
+                f"{found}, at least {least} expected, in {line[:60]!r}; write word and tag on the line, "
+                f"divided by {layout.name_divider()}, or set config.data.word_column, .tag_column or .delimiter to "
+                "those of the file"
+            )
+        if len(row) != width:
+            raise UserError(
+                f"{found}, {expected}, in {line[:60]!r}; give each word of a sentence the same columns, divided by "
+                f"{layout.name_divider()} (comments stand before a sentence)"
+            )
+        if tagged and not row[layout.tag].strip():
+            raise UserError(
+                f"{name}, line {number}: the tag is empty in column {layout.tag} of {line[:60]!r}; "
+                "write a tag (O if the word is in no entity) or set the tag column"
+            )
+    return cells

@@ -19,6 +19,7 @@ class Sentence:
     origin: str  # "train.conll:17" (the first line) or "data.jsonl:3", for messages
     text: str | None = None  # the original text, if the source is text
     offsets: list[tuple[int, int]] | None = None  # characters of each word in `text`, end exclusive
+    line_numbers: list[int] | None = None  # lines of the words, if lines without words stand between them
 
 
 # These characters join a word if a letter or digit follows: O'Brien, well-known, AT&T, 3.5.

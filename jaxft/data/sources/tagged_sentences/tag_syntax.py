@@ -1,4 +1,4 @@
-"""Recognises how a source spells its tags (`B_LOC`, `LOC-B`, `b-loc`, a bare `B`) and which tags it cannot be sure of."""
+"""Recognises how a source spells its tags (`B_LOC`, `LOC-B`, `b-loc`, a bare `B`), and labels that may be tags."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from jaxft.errors import UserError
 
-# A tag's letter -> the letter of our schemes. BMES writes M for the inside; BMEWO also writes W for an entity of one word.
+# A tag's letter -> the letter of our schemes. BMES writes M for the inside; BMEWO also writes W for a single word.
 LETTERS = {letter: letter for letter in "BIESLU"} | {"M": "I", "W": "S"}
 DEFAULT_ENTITY_TYPE = "ENT"
 
@@ -131,7 +131,7 @@ def _parses(tag: str) -> list[tuple[tuple[bool, str], str, str]]:
 def _fits(
     rewritten: Mapping[str, str], inside: Mapping[str, int], *, least: float, needs_begin: bool
 ) -> bool:
-    """Returns True if the rewritten tags have at least a share of the words inside of entities, and B or I if needed."""
+    """Returns True if the rewritten tags have at least a share of the words in entities, and B or I if needed."""
     if not rewritten or (needs_begin and not any(tag[0] in "BI" for tag in rewritten.values())):
         return False
     return sum(inside[tag] for tag in rewritten) >= least * sum(inside.values())
@@ -140,8 +140,8 @@ def _fits(
 def _find_pairs(labels: list[str]) -> list[str]:
     """Returns the labels, sorted, if each consists of a type and an affix, and types and affixes go with each other.
 
-    An affix is what a sign divides from the rest, or a letter of a scheme in front. Types of two levels, such as art-film
-    and person-actor, are not meant: their second half goes with a single first half.
+    An affix is what a sign divides from the rest, or a letter of a scheme in front. Types of two levels, such as
+    art-film and person-actor, are not meant: their second half goes with a single first half.
     """
     if {"B", "I"} <= set(labels):
         return ["B", "I"]
