@@ -5,6 +5,7 @@ bytes. What the user sets is never changed. A line of the log says what was deci
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -56,9 +57,15 @@ _TEXT_SUFFIXES = (".txt", ".text")
 _COLUMN_SUFFIXES = {".conllu": "conllu"} | dict.fromkeys((".conll", ".iob", ".iob2", ".bio"), "conll")
 # Formats that a suffix alone tells; the log is silent about them.
 _USUAL_FORMATS = {
-    suffix: FileFormat(name, encodings.UTF8, ",")
+    suffix: FileFormat(name, encodings.UTF8, "\t" if name == "tsv" else ",")
     for suffix, name in (
-        *((".csv", "csv"), (".jsonl", "jsonl"), (".ndjson", "jsonl"), (".parquet", "parquet")),
+        *(
+            (".csv", "csv"),
+            (".tsv", "tsv"),
+            (".jsonl", "jsonl"),
+            (".ndjson", "jsonl"),
+            (".parquet", "parquet"),
+        ),
         *_COLUMN_SUFFIXES.items(),
     )
 }
@@ -67,8 +74,8 @@ _FORMAT_WORDS = {
     "json": "one JSON document",
     "conll": "CoNLL columns",
     "conllu": "CoNLL-U",
-    "csv": "a table with {} between values",
-    "tsv": "a table with {} between values, which have no quotes around them",
+    "csv": "a table with {} between values and quotes around some",
+    "tsv": "a table with {} between values and no quotes around them",
     "text": "plain text",
     "squad": "SQuAD's JSON",
     "parquet": "Parquet",
@@ -158,6 +165,8 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
         delimiter = "\t"
     elif delimiter == AUTO and name == "csv":
         delimiter = sniffing.sniff_delimiter(text, keys, "\t" if suffix == ".tsv" else ",")
+    if format.name == AUTO and name == "csv" and delimiter == "\t" and suffix != ".csv":
+        name = "csv" if sniffing.has_csv_quotes(text, delimiter) else "tsv"
     return FileFormat(name, encoding, delimiter)
 
 
@@ -173,6 +182,9 @@ def _name_format(
       text: the beginning of the file.
       is_complete: True if this is all of it.
       keys: names that the columns of a table should have.
+
+    Returns:
+      The name; "csv" for any table.
     """
     json_name = sniffing.sniff_json(text, is_complete=is_complete)
     if json_name == "json" and kind is QUESTIONS and '"paragraphs"' in text:
@@ -181,17 +193,9 @@ def _name_format(
         return json_name or "jsonl"
     if json_name and (kind is not DOCUMENTS or suffix in _TABLE_SUFFIXES):
         return json_name
-    if kind is SENTENCES and suffix in _COLUMN_SUFFIXES:
-        return _COLUMN_SUFFIXES[suffix]
-    is_sentence_table = kind is SENTENCES and "\n\n" not in text and sniffing.is_table_with(keys, text)
-    if kind is SENTENCES and suffix != ".csv" and not is_sentence_table:
-        if (columns := sniffing.sniff_columns(text)) or suffix == ".tsv" or not text.strip():
-            return columns or "conll"
-    elif suffix == ".csv":
-        return "csv"
-    elif suffix == ".tsv":
-        return "csv" if sniffing.has_csv_quotes(text) else "tsv"
-    elif is_sentence_table or (kind in (TEXTS, QUESTIONS) and sniffing.is_table_with(keys, text)):
+    if kind is SENTENCES and suffix != ".csv" and (name := _name_columns(suffix, text, keys)):
+        return name
+    if suffix in _TABLE_SUFFIXES or (kind is not DOCUMENTS and sniffing.is_table_with(keys, text)):
         return "csv"
     if kind is DOCUMENTS or ("text" in kind.formats and (path == "-" or suffix in _TEXT_SUFFIXES)):
         return "text"
@@ -201,6 +205,18 @@ def _name_format(
         f"{path}: neither its suffix nor its content tells its format; set config.data.format to "
         f"{', '.join(name for name in kind.formats if name not in (AUTO, 'hub'))}"
     )
+
+
+def _name_columns(suffix: str, text: str, keys: Collection[str]) -> str:
+    """Returns "conll" or "conllu" for a file with a word a line, or with nothing, and "" for others."""
+    if suffix in _COLUMN_SUFFIXES:
+        return _COLUMN_SUFFIXES[suffix]
+    if not text.strip():
+        return "conll"
+    has_sentences = re.search(r"\n[ \t]*\r?\n", text)  # divided by blank lines
+    if not has_sentences and sniffing.is_table_with(keys, text):
+        return ""
+    return sniffing.sniff_columns(text) or ("conll" if suffix == ".tsv" else "")
 
 
 def _log_formats(source: str, formats: Sequence[FileFormat], setting: FileFormat, log: files.Log) -> None:
@@ -217,9 +233,7 @@ def _log_formats(source: str, formats: Sequence[FileFormat], setting: FileFormat
         ]
         if unset or len(counts) > 1:
             number = f"{count:,} of {len(formats):,} files, " if len(formats) > 1 else ""
-            hint = (
-                f" ({' and '.join(unset)} {'says' if len(unset) == 1 else 'say'} otherwise)" if unset else ""
-            )
+            hint = f"; set {' or '.join(unset)} if it is not" if unset else ""
             log(f"{files.source_name(source)}: read as {number}{describe_format(format)}{hint}")
 
 

@@ -1,6 +1,7 @@
 """Recognises the format of a file by the text at its beginning, whose last line may be cut."""
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Collection, Sequence
@@ -11,6 +12,7 @@ from jaxft.data.sources.records.tables import SEPARATOR_LINE
 DELIMITERS = (",", "\t", ";", "|")  # those that are recognised in tables, the most usual first
 
 _TAG = re.compile(r"O|[BIESLUMW]|[BIESLUMW][-_]\S+|\S+[-_][BIESLUMW]")
+_SAMPLED = 100  # rows that show the delimiter of a table
 _MOST = 0.95  # share of the lines that are as others; a few may be broken, which the reader then reports
 
 
@@ -81,25 +83,25 @@ def sniff_delimiter(text: str, keys: Collection[str], usual: str) -> str:
     return best if any(score(best)[:2]) else usual
 
 
-def has_csv_quotes(text: str, delimiter: str = "\t") -> bool:
-    """Returns True if the values of a table with tabs are quoted as in CSV.
+def has_csv_quotes(text: str, delimiter: str) -> bool:
+    """Returns True if the quotes of a table are those of CSV, and False if they are part of the values.
 
-    Each value that begins with a quote ends with one and has doubled ones inside, and no other value has quotes. This
-    is so by chance where a text is a quotation. So a value must hold a doubled quote, or all of its column be quoted.
+    They are CSV's if only then all rows have as many values. If both ways fit, each value that begins with a quote has
+    to end with one and to have doubled ones inside, and no other value has quotes. That is so by chance where a text is
+    a quotation. So a value must hold a doubled quote, or all of its column be quoted.
     """
-    rows = [line.rstrip("\r").split(delimiter) for line in _complete_lines(text) if line.strip()]
-    if len(rows) < 2 or len({len(row) for row in rows}) > 1:
+    rows = [line.rstrip("\r").split(delimiter) for line in _complete_lines(text) if line.strip()][:_SAMPLED]
+    fits_csv = _is_even(_parse_rows(text, delimiter), most=1)
+    if '"' not in text or not fits_csv or len(rows) < 2:
         return False
+    if not _is_even(rows, most=1):
+        return True
     is_quoted = [[re.fullmatch(r'"(?:[^"]|"")*"', value) is not None for value in row] for row in rows]
-    pairs = [
-        (value, quoted)
-        for row, flags in zip(rows, is_quoted, strict=True)
-        for value, quoted in zip(row, flags, strict=True)
-    ]
-    if any('"' in value and not quoted for value, quoted in pairs):
+    values = list(zip(itertools.chain(*rows), itertools.chain(*is_quoted), strict=True))
+    if any('"' in value and not quoted for value, quoted in values):
         return False
     has_quoted_column = any(map(all, zip(*is_quoted[1:], strict=True)))
-    return has_quoted_column or any('""' in value[1:-1] for value, quoted in pairs if quoted)
+    return has_quoted_column or any('""' in value[1:-1] for value, quoted in values if quoted)
 
 
 def sniff_columns(text: str) -> str:
@@ -137,19 +139,19 @@ def _complete_lines(text: str) -> list[str]:
 
 
 def _parse_rows(text: str, delimiter: str) -> list[list[str]]:
-    """Returns the complete rows of the beginning of a table, without empty ones."""
+    """Returns the first complete rows of a table, without empty ones."""
     lines = text.splitlines(keepends=True)
     if len(lines) > 1 and not text.endswith(("\n", "\r")):
         lines.pop()
     rows = []
     try:
-        for row in csv.reader(lines, delimiter=delimiter):
+        for row in itertools.islice(csv.reader(lines, delimiter=delimiter), _SAMPLED):
             rows.append(row)
     except csv.Error:
         pass  # a quote that the sample does not close
     return [row for row in rows if row]
 
 
-def _is_even(rows: Sequence[Sequence[str]]) -> bool:
-    """Returns True if nearly all rows have as many values as the first."""
-    return sum(len(row) == len(rows[0]) for row in rows) >= _MOST * len(rows)
+def _is_even(rows: Sequence[Sequence[str]], most: float = _MOST) -> bool:
+    """Returns True if the share `most` of the rows, or more, have as many values as the first."""
+    return sum(len(row) == len(rows[0]) for row in rows) >= most * len(rows)
