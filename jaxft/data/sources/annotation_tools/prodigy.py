@@ -76,15 +76,11 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
 
 
 def _convert_record(record: dict[str, Any], is_negated: bool) -> dict[str, Any]:
-    """Returns a record without its tokens, as spans have offsets in characters too, and with a label."""
-    tokens = record.get("tokens")
-    has_token_objects = isinstance(tokens, list) and all(isinstance(token, dict) for token in tokens)
-    converted = {key: value for key, value in record.items() if key != "tokens" or not has_token_objects}
-    if has_token_objects:
-        converted.setdefault("spans", [])
-    if "label" in record:
-        converted |= {"label": f"not {record['label']}"} if is_negated else {}
-    elif isinstance(record.get("accept"), list):
+    """Returns a record with spans if its text has tokens, and with a label if it has a category or a choice."""
+    converted = ({"spans": []} if "tokens" in record else {}) | record
+    if is_negated:
+        converted["label"] = f"not {record['label']}"
+    elif "label" not in record and isinstance(record.get("accept"), list):
         converted["label"] = record["accept"]
     return converted
 

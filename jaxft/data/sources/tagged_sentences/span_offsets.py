@@ -173,7 +173,7 @@ class SpanReader:
     def _count_cut(self, description: str, where: str) -> None:
         self._cut_count += 1
         self._first_cut = self._first_cut or where
-        if len(self._cuts) < _SHOWN:
+        if len(self._cuts) < _SHOWN and description not in self._cuts:
             self._cuts.append(description)
 
     def _recognized_error(self) -> UserError | None:

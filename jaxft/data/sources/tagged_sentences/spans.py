@@ -16,6 +16,7 @@ KEYS = {
     "tags": ("tags", "ner_tags"),
     "text": ("text",),
     "spans": ("spans", "entities"),
+    "sentence": (),  # of a table with a word a row; see `token_tables`
 }
 
 
@@ -102,6 +103,8 @@ def _parse_sentence(
         for role, candidates in key_candidates.items()
     }
 
+    if keys["text"] and _holds_objects(record.get(keys["tokens"])):
+        keys["tokens"] = None  # Prodigy's and spaCy's tokens are objects with places in the text
     # If a record has tokens and text, its tags belong to the tokens. Spans count only if there are no tags.
     if keys["tokens"] and (not tagged or keys["tags"] or not keys["spans"]):
         words = _require_strings(record[keys["tokens"]], where, keys["tokens"])
@@ -129,6 +132,10 @@ def _parse_sentence(
         written = [] if record[key] is None else _parse_spans(record[key], where, key)
         words, tags = tag_words(words, span_reader.read(text, words, written, where))
     return Sentence([text[start:end] for start, end in words], tags, document, origin, text, words)
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def _describe_missing(record: dict, where: str, role: str, columns: Mapping[str, str]) -> str:
