@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import pathlib
@@ -21,6 +22,7 @@ CHUNK_CHARACTERS = 1 << 21  # of text that one chunk holds: some seconds of work
 ChunkEncoders = dict[range, Callable[[], Iterable[Windows]]]
 
 _log = logging.getLogger(__name__)
+_CHECKSUM = b"jaxft.checksum"  # the key of the checksum in a file's schema
 
 
 def load_or_encode(path: pathlib.Path | None, make_encoders: Callable[[], ChunkEncoders]) -> Windows:
@@ -138,33 +140,53 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def load_windows(path: pathlib.Path) -> Windows | None:
-    """Maps a file of `save_windows`. Returns None if there is none, or, with a warning, if it is damaged."""
+    """Maps a file of `save_windows`. Returns None if there is none, or, with a warning, if it is damaged.
+
+    The content is compared with the checksum in the file. This costs a run nothing, because the checksum is made from
+    `Windows.fingerprint`, which the run needs anyway. A damaged file is removed, so that it is made again.
+    """
     try:
         with pa.memory_map(str(path)) as file:
-            return Windows(pa.ipc.open_file(file).get_batch(0))
+            batch = pa.ipc.open_file(file).get_batch(0)
+        batch.validate()
+        metadata = batch.schema.metadata or {}
+        windows = Windows(batch.replace_schema_metadata(None))
+        if metadata.get(_CHECKSUM) == _compute_checksum(windows):
+            return windows
+        problem = "its content differs from its checksum"
     except FileNotFoundError:
         return None
-    except (OSError, pa.ArrowException, ValueError) as error:
-        _log.warning("cache %s cannot be read, so the text is encoded again: %s", path, error)
-        return None
+    except (OSError, pa.ArrowException, ValueError, KeyError, AttributeError) as error:
+        problem = str(error).partition("\n")[0]
+    _log.warning("the cache %s is damaged, so the text is encoded again: %s", path, problem)
+    _remove(path)
+    return None
+
+
+def _compute_checksum(windows: Windows) -> bytes:
+    """Returns a hash of the names and types of the columns, and of their content."""
+    schema = windows.record_batch.schema.to_string()
+    return hashlib.sha256(f"{schema}\n{windows.fingerprint}".encode()).hexdigest().encode()
 
 
 def save_windows(windows: Windows, path: pathlib.Path) -> None:
     """Saves windows in the file `path`, which is never incomplete: a file next to it is written and then renamed.
 
-    An error of the file system is logged as a warning, because the run can continue without a cache.
+    The file contains a checksum. An error of the file system is logged as a warning, because the run can continue
+    without a cache.
     """
     unfinished = None
+    batch = windows.record_batch.replace_schema_metadata({_CHECKSUM: _compute_checksum(windows)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
             unfinished = pathlib.Path(file.name)
-            with pa.ipc.new_file(file, windows.record_batch.schema) as writer:
-                writer.write_batch(windows.record_batch)
+            with pa.ipc.new_file(file, batch.schema) as writer:
+                writer.write_batch(batch)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
         if unfinished is not None:
             _remove(unfinished)
@@ -176,7 +198,7 @@ def save_joined_windows(tables: Iterable[Windows], path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, suffix=".unfinished") as folder:
             save_windows(_join_on_disk(tables, pathlib.Path(folder)), path)
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
 
 

@@ -2,15 +2,19 @@
 
 import functools
 import json
+import pathlib
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxft.data.encoding import labelled_texts, questions, sentences
-from jaxft.data.encoding.cache import load_or_encode, split_by_size
+from jaxft.data.encoding.cache import load_or_encode, load_windows, split_by_size
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.questions import Answer, Question
@@ -92,6 +96,26 @@ def test_chunks_that_an_interrupted_process_left_are_not_encoded_again(tmp_path)
     assert encoded == [0, 1, 2, 3, 4, 1]  # the damaged one is encoded again
     assert windows.sentence.tolist() == np.repeat(np.arange(5), 3).tolist()
     assert [path.name for path in tmp_path.iterdir()] == ["text.arrow"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**9), st.integers(0, 7), st.booleans())
+def test_no_damaged_file_is_trained_on(position, bit, cut):
+    """One bit that flips anywhere in the file, or an end that is missing, changes no window: the text is encoded again."""
+    expected = encode_texts()
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "text.arrow")
+        load_or_encode(path, lambda: {range(1): lambda: [expected]})
+        content = bytearray(path.read_bytes())
+        position %= len(content)
+        if cut:
+            del content[position:]
+        else:
+            content[position] ^= 1 << bit
+        path.write_bytes(content)
+        windows = load_or_encode(path, lambda: {range(1): lambda: [expected]})
+        assert windows.record_batch.equals(expected.record_batch)
+        assert load_windows(path).fingerprint == expected.fingerprint  # the file is whole again
 
 
 def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch, caplog):

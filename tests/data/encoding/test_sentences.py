@@ -288,7 +288,7 @@ def test_a_damaged_cache_is_encoded_again(tmp_path, caplog):
             assert equal(
                 encode_sentences(corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path), fresh
             )
-        assert "cannot be read, so the text is encoded again" in caplog.text
+        assert "is damaged, so the text is encoded again" in caplog.text
         assert file.read_bytes() == content
         caplog.clear()
 
