@@ -171,6 +171,12 @@ class Task(Protocol):
     def logits(self, model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
         """Returns the logits without dropout, float32: [R, L, C] for tokens or [R, S, C] for segments."""
 
+    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+        """Returns, for each of `labels`, its number among the outputs of the head of a checkpoint with `hf_config`.
+
+        Returns None if the checkpoint's head computes something else; see `find_head_order`.
+        """
+
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, by path, with which transformers' class computes the values of `logits`."""
 
@@ -260,6 +266,31 @@ def loss_with_r_drop(
         return total, weight
     second = logits(dropout._replace(seed=dropout.seed ^ SECOND_PASS))
     return (total + loss(second)[0]) / 2 + r_drop * divergence(first, second), weight
+
+
+def has_head(hf_config: Mapping[str, Any], architecture: str) -> bool:
+    """Returns whether a checkpoint is one of transformers' classes whose names end in `architecture`."""
+    return any(str(name).endswith(architecture) for name in hf_config.get("architectures") or ())
+
+
+def find_head_order(
+    hf_config: Mapping[str, Any], architecture: str, labels: Sequence[str]
+) -> list[int] | None:
+    """Returns the number of each of `labels` among the outputs of a checkpoint's head.
+
+    Args:
+      hf_config: the checkpoint's config.json.
+      architecture: the end of the name of transformers' class for the task, such as "ForTokenClassification".
+      labels: the names of the run's outputs.
+
+    Returns:
+      The numbers, in the order of `labels`; None if the head is another class's or has other labels.
+    """
+    names = hf_config.get("id2label") or {}
+    numbers = {str(label): int(number) for number, label in names.items()}
+    if not has_head(hf_config, architecture) or numbers.keys() != set(labels) or len(names) != len(labels):
+        return None
+    return [numbers[label] for label in labels]
 
 
 def read_class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | None:

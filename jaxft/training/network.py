@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -174,11 +175,22 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
             value = np.concatenate([value, np.empty((rows - stored_rows, width), value.dtype)])
             mean = value[:known_words].mean(axis=0, dtype=np.float64)
             value[known_words : known_words + checkpoint.added_token_count] = mean
+        if name in heads:
+            name, value = heads[name], value[..., head_order]
         return put_array(value, net.abstract[name].sharding)
 
     tensors = open_tensors(folder)
-    # Checkpoints of some tasks have no pooler, and the head of one task is useless for another.
-    new = ("head/",) if any("pooler." in name for name in tensors) else ("head/", "backbone/pooler/")
+    # The head of one task is useless for another, and that for some labels for others.
+    head_order = net.task.head_order(checkpoint.hf_config)
+    heads = {name: name for name in abstract if name.startswith("head/")}
+    if head_order is not None:  # the table knows the head by its path in transformers' class
+        heads = net.task.to_transformers(heads)
+        abstract = {renamed: abstract[name] for renamed, name in heads.items()} | {
+            name: leaf for name, leaf in abstract.items() if name not in heads.values()
+        }
+    new = () if head_order is not None else ("head/",)
+    if not any("pooler." in name for name in tensors):  # checkpoints of some tasks have none
+        new += ("backbone/pooler/",)
     loaded, report = load_weights(
         family.table,
         tensors,
@@ -187,8 +199,24 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
         place=place,
         source=str(folder),
     )
-    line = str(report)
+    loaded = {heads.get(name, name): value for name, value in loaded.items()}
+    line = f"{report}{_describe_head(net, checkpoint.hf_config, head_order)}"
     if checkpoint.added_token_count:
         added = f"{checkpoint.added_token_count} new words (config.data.added_tokens)"
         line += f"; {added} begin as the mean of the other {known_words:,}"
     return loaded, line
+
+
+def _describe_head(net: Network, hf_config: Mapping[str, Any], head_order: list[int] | None) -> str:
+    """Returns the end of the log's line about a checkpoint: what became of its head, if it has one for labels."""
+    if head_order is not None:
+        return f"; the checkpoint's head is kept, for it has the same {len(head_order)} labels"
+    names = list((hf_config.get("id2label") or {}).values())
+    if not names or not net.task.labels or set(names) == set(net.task.labels):
+        return ""
+    return f"; the checkpoint's head is for {_shorten(names)}, so the head for {_shorten(net.task.labels)} is new"
+
+
+def _shorten(labels: Sequence[str]) -> str:
+    """Returns the first labels, for a message."""
+    return ", ".join(map(str, labels[:8])) + (", ..." if len(labels) > 8 else "")

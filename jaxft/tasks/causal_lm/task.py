@@ -1,7 +1,7 @@
 """Causal language modelling: predicts the next token of documents, or of targets that follow prompts."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +174,10 @@ class CausalLM:
     def logits(self, model, batch) -> jax.Array:
         """Returns the logits of every next token without dropout, float32 [R, L, vocabulary]."""
         return model(Inputs.from_batch(batch))
+
+    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+        """Returns None: there is no head."""
+        return None
 
     def to_transformers(self, parameters):
         """Returns the parameters unchanged."""

@@ -205,6 +205,10 @@ class MultiTask:
             for name, task, task_model, task_batch in self._views(model, batch)
         }
 
+    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+        """Returns None: the heads are those of several tasks."""
+        return None
+
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the backbone's parameters."""
         return {name: value for name, value in parameters.items() if name.startswith("backbone/")}

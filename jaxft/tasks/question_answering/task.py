@@ -1,7 +1,7 @@
 """Extractive question answering: finds the span of a context that answers a question, or finds no answer."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from jaxft.metrics.answers import TUNED, AnswerState
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
 from jaxft.models.runtime import Runtime
-from jaxft.tasks.base import Log, Split, cache_folder, group_by_words
+from jaxft.tasks.base import Log, Split, cache_folder, group_by_words, has_head
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.question_answering import answer_search, report
 from jaxft.tasks.question_answering.answer_search import RankedAnswers
@@ -141,6 +141,10 @@ class QuestionAnswering:
     def logits(self, model, batch) -> jax.Array:
         """Returns the logits of every token to be first and last, without dropout, float32 [R, L, 2]."""
         return _logits(model, batch, None)
+
+    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+        """Returns the numbers of the outputs in the head of a checkpoint that answers questions: all have the same."""
+        return list(range(len(OUTPUTS))) if has_head(hf_config, "ForQuestionAnswering") else None
 
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, with the head at the path in transformers' class."""

@@ -1,6 +1,6 @@
 """Text classification: predicts a label, several labels or a number for each text or pair, from pooled states."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_labelled_texts
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.labels import NUMBER
+from jaxft.data.sources.labels import NUMBER, SINGLE
 from jaxft.errors import UserError
 from jaxft.io import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
@@ -25,7 +25,7 @@ from jaxft.layers.linear import Linear
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import FAMILIES, make_backbone
 from jaxft.models.runtime import Runtime
-from jaxft.tasks.base import Log, Split, cache_folder, group_by_words, loss_with_r_drop
+from jaxft.tasks.base import Log, Split, cache_folder, find_head_order, group_by_words, loss_with_r_drop
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.sequence_classification import data, report
 from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, LabelType
@@ -175,6 +175,14 @@ class SequenceClassification:
         """Returns the outputs for each segment without dropout, float32 [R, S, C]. Numbers are in the data's units."""
         logits = _logits(model, batch, None)
         return self.label_type.score(logits) if self.labels == [VALUE] else logits
+
+    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+        """Returns the numbers of the labels in a checkpoint's head, if it pools and has the kind of labels as here."""
+        problem_type = hf_config.get("problem_type") or SINGLE
+        same = problem_type == self.config.model.problem_type != NUMBER
+        if not (same and has_transformers_class(self.config, hf_config["model_type"])):
+            return None
+        return find_head_order(hf_config, "ForSequenceClassification", self.labels)
 
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, with a head whose numbers are in the data's units."""

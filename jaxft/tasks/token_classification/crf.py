@@ -1,6 +1,7 @@
 """CRF tagging: token classification that scores all labels of a sentence jointly, by a linear-chain CRF."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +65,10 @@ class CRFTagging(TokenClassification):
         return crf.negative_log_likelihood(
             logits, batch["labels"], batch["weights"], batch["segment_ids"], chain
         )
+
+    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+        """Returns None: without its transitions, the scores of a CRF mean something else."""
+        return None
 
     def to_transformers(self, parameters):
         """Returns the backbone and the linear layer, because transformers has no CRF."""

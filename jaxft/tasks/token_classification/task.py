@@ -2,9 +2,9 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from jaxft.tasks.base import (
     Log,
     Split,
     cache_folder,
+    find_head_order,
     group_by_words,
     loss_with_r_drop,
     read_class_weights,
@@ -191,6 +192,10 @@ class TokenClassification:
     def logits(self, model, batch) -> jax.Array:
         """Returns the logits of all labels at all subwords without dropout, float32 [R, L, C]."""
         return _logits(model, batch)
+
+    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+        """Returns the numbers of the labels in the head of a checkpoint with the same labels."""
+        return find_head_order(hf_config, "ForTokenClassification", self.labels)
 
     def to_transformers(self, parameters):
         """Returns the parameters unchanged."""

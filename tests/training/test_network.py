@@ -1,0 +1,104 @@
+"""The first parameters of a run: which come from the checkpoint, and what is said of its head."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxft.models.pretrained_model import resolve_model
+from jaxft.parallel.mesh import make_mesh
+from jaxft.tasks.registry import task_class
+from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.settings import settings_from_config
+from jaxft.training.setup import open_base_model
+
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+SHUFFLED = ["I-LOC", "O", "B-LOC", "I-PER", "B-PER"]
+KINDS = [
+    ("token_classification", "tiny_bert", "BertForTokenClassification", "classifier"),
+    ("token_classification", "tiny_gpt2", "GPT2ForTokenClassification", "classifier"),
+    ("sequence_classification", "tiny_bert", "BertForSequenceClassification", "classifier"),
+    ("sequence_classification", "tiny_gpt2", "GPT2ForSequenceClassification", "score"),
+]
+
+
+@pytest.fixture
+def load_first(request, tmp_path):
+    """Saves transformers' class `architecture`, and returns its head and what a run of `task` starts with."""
+
+    def load(task, base, architecture, head, *, labels, stored=TAGS, **changes):
+        import torch
+        import transformers
+
+        shutil.copytree(request.getfixturevalue(base), tmp_path / "model")
+        names = dict(enumerate(stored))
+        config = transformers.AutoConfig.from_pretrained(
+            tmp_path / "model", id2label=names, label2id={name: number for number, name in names.items()}
+        )
+        torch.manual_seed(1)
+        model = getattr(transformers, architecture)(config)
+        tensors = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+        save_file(tensors, tmp_path / "model/model.safetensors")
+        (tmp_path / "model/config.json").write_text(
+            json.dumps(config.to_dict() | {"architectures": [architecture]})
+        )
+        options = {"model.checkpoint": str(tmp_path / "model"), "data.max_length": 32, "task": task} | changes
+        settings = settings_from_config(options)
+        checkpoint = open_base_model(settings, list)
+        task = task_class(settings)(labels, head_dropout=0.0, config=settings)
+        net = make_network(task, *resolve_model(settings, checkpoint.hf_config), make_mesh(settings))
+        parameters, line = initial_parameters(net, settings, checkpoint)
+        assert parameters.keys() == net.abstract.keys()
+        weight = tensors[f"{head}.weight"]
+        [kernel] = [
+            value for name, value in parameters.items() if name in ("head/kernel", "head/score/kernel")
+        ]
+        bias = (tensors[f"{head}.bias"], parameters["head/bias"]) if f"{head}.bias" in tensors else None
+        return weight, np.asarray(kernel), bias, line
+
+    return load
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[2])
+def test_a_head_for_the_same_labels_is_kept_in_the_runs_order(kind, load_first):
+    weight, kernel, bias, line = load_first(*kind, labels=SHUFFLED)
+    rows = [TAGS.index(label) for label in SHUFFLED]
+    np.testing.assert_array_equal(kernel, weight[rows].T)
+    if bias:
+        np.testing.assert_array_equal(bias[1], bias[0][rows])
+    assert line.endswith("; the checkpoint's head is kept, for it has the same 5 labels")
+    assert "newly initialized" not in line
+
+
+def test_the_head_of_questions_is_kept(load_first):
+    kind = ("question_answering", "tiny_bert", "BertForQuestionAnswering", "qa_outputs")
+    weight, kernel, _, line = load_first(*kind, labels=["start", "end"], stored=["LABEL_0", "LABEL_1"])
+    np.testing.assert_array_equal(kernel, weight.T)
+    assert "head is kept" in line and "newly initialized: backbone" not in line
+
+
+@pytest.mark.parametrize("kind", KINDS[::2], ids=lambda kind: kind[2])
+def test_a_head_for_other_labels_is_new_and_that_is_said(kind, load_first):
+    _, _, _, line = load_first(*kind, labels=["O", "B-X", "I-X"])
+    assert "newly initialized: head/" in line
+    assert line.endswith(
+        "the checkpoint's head is for O, B-PER, I-PER, B-LOC, I-LOC, so the head for O, B-X, I-X is new"
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "changes"),
+    [
+        ("sequence_classification", KINDS[0], {}),  # the head of another task
+        ("token_classification", KINDS[2], {}),
+        ("token_classification", KINDS[0], {"model.crf": True}),
+        ("sequence_classification", KINDS[2], {"model.pool": "mean"}),  # a head over another vector
+        ("sequence_classification", KINDS[2], {"model.problem_type": "multi_label_classification"}),
+    ],
+)
+def test_a_head_that_means_something_else_is_new(task, kind, changes, load_first):
+    weight, kernel, _, line = load_first(task, *kind[1:], labels=TAGS, **changes)
+    assert "head/kernel" in line.partition("newly initialized: ")[2] and "head is kept" not in line
+    assert not np.array_equal(kernel, weight.T)
