@@ -13,6 +13,7 @@ from jaxft.data.sources.tagged_sentences.column_layout import ColumnLayout, Colu
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.span_offsets import DEFAULT_RULES, SpanReader, SpanRules
 from jaxft.data.sources.tagged_sentences.spans import KEYS, find_tag_names, parse_cells, parse_sentences
+from jaxft.data.sources.tagged_sentences.token_tables import join_rows
 from jaxft.errors import UserError
 
 _DEMO_CORPORA = {"ner": ner, "pos": pos}
@@ -44,7 +45,8 @@ def read_sentences(
       tagged: True if tags are read. If False, `tags` is None, and empty records and empty lines become sentences
         without words, so that predictions stay aligned with the input.
       split: the split of a `demo:` or `hub:` source whose address does not name one.
-      columns: role -> key of the data, if it differs from `tokens`, `tags` (or `ner_tags`), `text` or `spans`.
+      columns: role -> key of the data, if it differs from `tokens`, `tags` (or `ner_tags`), `text` or `spans`; in a
+        table with a word a row `sentence` is the role of the column that tells sentences.
       rules: how character spans are written.
       layout: the layout of CoNLL columns, if it is known; a stream shows that of its first sentence only.
       log: prints a line about the source, and about doubtful data.
@@ -85,6 +87,7 @@ def read_sentences(
             sentences = conll.read_conll(file, settings, tagged=tagged, layout=layout, log=log)
         else:
             rows, features = read_records(file, formats.SENTENCES, log, split=split, labelled=tagged)
+            rows = join_rows(rows, columns, file.name, log)
             rows = parse_cells(rows, columns) if name in ("csv", "tsv") else rows
             tag_names = find_tag_names(features, columns)
             sentences = parse_sentences(rows, tag_names=tag_names, **options)

@@ -158,12 +158,14 @@ CONLLU_SENTENCE = st.lists(
 )  # fmt: skip
 
 
+COMMENT = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20)
+COMMENTS = st.lists(COMMENT | st.sampled_from([" newdoc id = 1", "1\tword" + 8 * "\t_"]), max_size=3)
+
+
 @given(
-    st.lists(st.tuples(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20)
-                                | st.just(" newdoc id = 1") | st.just("1\tword" + 8 * "\t_"), max_size=3),
-                       CONLLU_SENTENCE), min_size=1, max_size=4),
+    st.lists(st.tuples(COMMENTS, CONLLU_SENTENCE), min_size=1, max_size=4),
     st.sampled_from(["a.conllu", "a.conll"]),
-)  # fmt: skip
+)
 def test_conllu_gives_its_forms_whatever_stands_between(tmp_path_factory, corpus, name):
     path = tmp_path_factory.mktemp("conllu") / name
     lines, numbers = [], []

@@ -143,8 +143,8 @@ def test_plain_labels_stay_what_they_are(counts, scheme):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({"begin_LOC": 9, "inside_LOC": 3, "none": 80}, r"come in pairs, .*not known \('begin_LOC', 'inside_LOC'\), and"),
-        ({"LOC.start": 9, "LOC.rest": 3, "PER.start": 4, "PER.rest": 1, "O": 80}, "'LOC.rest', 'LOC.start', 'PER.rest', 'PER.start'"),
+        ({"begin_LOC": 9, "inside_LOC": 3, "none": 80}, r"in pairs, .*not known \('begin_LOC', 'inside_LOC'\), and"),
+        ({"LOC.at": 9, "LOC.on": 3, "PER.at": 4, "PER.on": 1, "O": 80}, "'LOC.at', 'LOC.on', 'PER.at', 'PER.on'"),
         ({"BLOC": 9, "ILOC": 3, "O": 80}, "'BLOC', 'ILOC'.* read as entity types; .*=none .*, or =io"),
         ({"B": 9, "I": 9, "X": 9, "O": 80}, "come in pairs.*'B', 'I'"),
         ({"_": 80, "LOC": 9, "PER": 11}, "80 of 100 words have the label '_', .* but no tag is O.*=none for labels"),
