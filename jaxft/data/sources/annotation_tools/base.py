@@ -11,7 +11,7 @@ Item = tuple[str, str, Any]  # a record's place, its origin, and any JSON value
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read from the records of a source.
+    """Describes what is read from the records of a source.
 
     Attributes:
       noun: the noun of the examples: "sentence", "text", "question", "document".

@@ -1,4 +1,4 @@
-"""Converts Label Studio's exports JSON and JSON_MIN: regions of texts, choices and ratings.
+"""Converts Label Studio's exports JSON, JSON_MIN, CSV and TSV: regions of texts, choices and ratings.
 
 In JSON, a task has `data` and `annotations`, each with a `result` of regions: `{"from_name", "type", "value"}`.
 JSON_MIN has the keys of the data and, for each control (`from_name`), its values. See
@@ -6,6 +6,7 @@ https://labelstud.io/guide/task_format and https://github.com/HumanSignal/label-
 Offsets count characters, or UTF-16 code units in old versions (https://github.com/HumanSignal/label-studio/pull/1559).
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
             results = _choose_results(task, counts)
             data = task["data"]
         elif _is_min(task):
-            results = None if task["annotation_id"] is None else list(_min_results(task))
+            results = None if task["annotation_id"] in (None, "") else list(_min_results(task))
             data = task
         else:
             yield where, origin, task
@@ -81,21 +82,38 @@ def _choose_results(task: Mapping[str, Any], counts: Counter[str]) -> list[dict]
 
 
 def _min_results(record: Mapping[str, Any]) -> Iterator[dict]:
-    """Yields the values of a record of JSON_MIN as the results of JSON.
+    """Yields the values of a record of JSON_MIN, or of a table, as the results of JSON.
 
-    The names of controls stand between `id` and `annotator`. A choice is a string, or an object if there are several.
+    In JSON_MIN, the names of controls stand between `id` and `annotator`, and a single choice is a string. A table has
+    its columns in alphabetical order, and regions and several choices in JSON.
     """
     keys = list(record)
     first, last = keys.index("id") if "id" in keys else -1, keys.index("annotator")
-    for name in keys[first + 1 : last]:
-        values = record[name] if isinstance(record[name], list) else [record[name]]
-        for value in values:
-            if isinstance(value, str):
-                yield {"from_name": name, "type": "choices", "value": {"choices": [value]}}
-            elif isinstance(value, dict):
-                kinds = [key for key, item in value.items() if isinstance(item, list)]
-                kind = next((key for key in (*_VALUE_TYPES, *kinds) if key in value), "unknown")
-                yield {"from_name": name, "type": kind, "value": value}
+    controls = keys[first + 1 : last]
+    for name, value in record.items():
+        value = _parse_cell(value)
+        for item in value if isinstance(value, list) else [value]:
+            kinds = (
+                [key for key in item if key in _VALUE_TYPES or key.endswith("labels")]
+                if isinstance(item, dict)
+                else []
+            )
+            if kinds:
+                yield {"from_name": name, "type": kinds[0], "value": item}
+            elif name in controls and isinstance(item, str):
+                yield {"from_name": name, "type": "choices", "value": {"choices": [item]}}
+            elif name in controls:
+                yield {"from_name": name, "type": "unknown", "value": {}}
+
+
+def _parse_cell(value: Any) -> Any:
+    """Returns the value of a string of JSON objects, and other values unchanged."""
+    if isinstance(value, str) and value.startswith(("[{", "{")):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _convert_results(

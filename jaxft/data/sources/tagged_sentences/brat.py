@@ -65,6 +65,14 @@ def _has_annotations(folder: str) -> bool:
     return any(name.endswith(".ann") for _, _, names in os.walk(folder) for name in names)
 
 
+def _list_texts_alone(source: str) -> list[str]:
+    """Returns the texts without annotations in a folder and its folders; none if the source is no folder."""
+    texts = (os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names)
+    return sorted(
+        path for path in texts if path.endswith(".txt") and not os.path.isfile(_annotations_of(path))
+    )
+
+
 def _annotations_of(path: str) -> str:
     return path.removesuffix(".txt") + ".ann" if path.endswith(".txt") else path
 
@@ -88,14 +96,20 @@ def read_brat(
     """
     log(f"{source}: brat's annotations of {len(paths):,} text{'s' if len(paths) > 1 else ''}")
     unread: Counter[str] = Counter()
+    if texts := _list_texts_alone(source):
+        log(f"{source}: texts without annotations NAME.ann are not read ({len(texts):,}, such as {texts[0]})")
+    empty_count = 0
     for number, path in enumerate(paths):
         document = _read_document(path, format, span_reader.rules.offsets, unread)
+        empty_count += not document.spans
         words = split_words(document.text)
         spans = span_reader.read(document.text, words, document.spans, path)
         yield from _split_lines(document.text, *tag_words(words, spans), spans, number, path)
     span_reader.finish(log)
     if pieces := unread.pop("pieces", 0):
         log(f"{source}: spans in pieces, of which each piece becomes a span of its own: {pieces:,}")
+    if empty_count and len(paths) > 1:
+        log(f"{source}: texts whose NAME.ann has no span: {empty_count:,}")
     if unread:
         log(f"{source}: not read: {', '.join(f'{count:,} {kind}' for kind, count in unread.items())}")
 

@@ -1,5 +1,6 @@
 """Files are read as annotation tools write them, and what is left out of them is said."""
 
+import csv
 import io
 import itertools
 import json
@@ -194,6 +195,36 @@ def test_label_studio_json_min(write):
         [*ROME, "none here"],
         ["records of Label Studio", "not read: 1 tasks without an annotation"],
     )
+
+
+def write_table(write, records, name):
+    """Writes a table as Label Studio does: columns in alphabetical order, and JSON in cells."""
+    columns = sorted(set().union(*records))
+    file = io.StringIO()
+    delimiter = "\t" if name.endswith(".tsv") else ","
+    writer = csv.DictWriter(
+        file, columns, quoting=csv.QUOTE_NONNUMERIC, delimiter=delimiter, lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(
+        {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in record.items()}
+        for record in records
+    )
+    return write(file.getvalue(), name)
+
+
+@pytest.mark.parametrize("name", ["project-1.csv", "project-1.tsv"])
+def test_label_studio_tables(write, name):
+    records = [
+        json_min("Rome sleeps", {"label": [{"start": 0, "end": 4, "text": "Rome", "labels": ["LOC"]}]}),
+        json_min("none here", {}),
+    ]
+    path = write_table(write, records, name)
+    assert read_tags(path) == ([*ROME, "none here"], ["records of Label Studio"])
+    path = write_table(
+        write, [json_min("a", {"mood": "pos"}), json_min("b", {"mood": {"choices": ["x", "y"]}})], name
+    )
+    assert read_labels(path, "mood", MULTI)[0] == [("a", ("pos",)), ("b", ("x", "y"))]
 
 
 def test_label_studio_choices(write):

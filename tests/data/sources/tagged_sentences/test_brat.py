@@ -123,6 +123,13 @@ def test_bad_annotations_are_named(folder, annotations, message):
 
 def test_texts_and_annotations_belong_together(folder):
     (folder / "doc-3.txt").write_text("Rome")
+    (folder / "a" / "doc-1.ann").write_text("")
+    log = [line.partition(": ")[2] for line in read(folder)[1]]
+    assert log == [
+        "brat's annotations of 2 texts",
+        f"texts without annotations NAME.ann are not read (1, such as {folder}/doc-3.txt)",
+        "texts whose NAME.ann has no span: 1",
+    ]
     with pytest.raises(
         UserError, match=r"doc-3.txt: no .*doc-3.ann, where 1 other files of .*\*.txt have brat's"
     ):
