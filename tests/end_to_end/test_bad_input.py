@@ -57,7 +57,7 @@ def test_the_command_itself_fails_with_one_line(command, tiny_flags, tmp_path):
             "EU\tB-ORG\nrejects\n",
             "data.conll, line 2: 1 column, at least 2 expected, in 'rejects'; write word and tag",
         ),
-        ("EU\tB-ORG\nrejects O-X\n", "the tag 'O-X' is not one of the scheme"),
+        ("EU\tB-ORG\nrejects\tO-X\n", "the tag 'O-X' is not one of the scheme"),
         ("EU\tB-ORG\n\nNews\tQ-ORG\n", "data.conll:3"),
         (
             b"EU\tB-ORG\n\xff\tO\n",

@@ -211,10 +211,10 @@ def _find_structure(first: Sequence[str], settings: ColumnSettings) -> ColumnLay
     layout = ColumnLayout(
         divider, 0 if settings.word is None else settings.word, -1 if settings.tag is None else settings.tag
     )
-    rows = [layout.split(line) for line in words[:2]]
+    rows = [layout.split(line) for line in words[:1]]
     if not rows:
         return layout
-    return _read_header(words[0], rows[0], replace(layout, width=len(rows[-1])), settings)
+    return _read_header(words[0], rows[0], replace(layout, width=len(rows[0])), settings)
 
 
 def _name_conllu_columns(names: Sequence[str], settings: ColumnSettings) -> ColumnLayout:

@@ -162,6 +162,14 @@ def _parse_rows(name: str, rows: list[Line], layout: ColumnLayout, tagged: bool)
             f"where {'CoNLL-U' if layout.width == 10 else 'the file'} has {layout.width}",
         )
     for (number, line), row in zip(rows, cells, strict=True):
+        is_divided_otherwise = (
+            "\t" in line.strip() if layout.divider == " " else len(row) == 1 and " " in line
+        )
+        if is_divided_otherwise and layout.width > 1 and not layout.is_conllu:
+            raise UserError(
+                f"{name}, line {number}: not divided by {layout.name_divider()} as the first sentence is, in "
+                f"{line[:60]!r}; divide all columns of a file in the same way"
+            )
         found = f"{name}, line {number}: {len(row)} column{'s' if len(row) != 1 else ''}"
         if len(row) < least:
             raise UserError(

@@ -45,6 +45,10 @@ def _parse_csv_list(cell: str, where: str, key: str) -> list:
                     f"{where}, key {key!r}: a list that is not JSON, {cell[:60]!r}; "
                     "write it with json.dumps, or as words divided by spaces"
                 ) from None
+        except RecursionError:
+            raise UserError(
+                f"{where}, key {key!r}: lists in lists, {cell[:60]!r}; write a list of words"
+            ) from None
     return [item for item in cell.split(" ") if item]
 
 

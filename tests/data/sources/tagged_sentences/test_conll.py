@@ -71,10 +71,16 @@ def test_a_comment_with_as_many_blanks_as_columns_is_no_word(write_source):
 
 def test_a_file_has_one_divider(write_source):
     assert read_list(write_source("New York\tB-LOC\na b c\tO\n"))[0].words == ["New York", "a b c"]
-    with pytest.raises(UserError, match=r"line 3: 1 column, at least 2 expected.* divided by spaces"):
-        read_list(write_source("a O\n\nb\tO\n"))
-    with pytest.raises(UserError, match=r"line 2: 1 column, at least 2 expected.* divided by tabs"):
-        read_list(write_source("a\tO\nb O\n"))
+    for tagged in (True, False):
+        with pytest.raises(
+            UserError, match=r"line 3: not divided by spaces as the first sentence is, in 'b c\\tO'"
+        ):
+            read_list(write_source("a O\n\nb c\tO\n"), tagged=tagged)
+        with pytest.raises(
+            UserError, match=r"line 2: not divided by tabs as the first sentence is, in 'b O'"
+        ):
+            read_list(write_source("a\tO\nb O\n"), tagged=tagged)
+    assert read_list(write_source("a\tO\n\nb\n"), tagged=False)[1].words == ["b"]
     content = "New York,B-LOC\nsleeps,O\n\nb,O\n"
     delimited = FileFormat("conll", delimiter=",")
     assert word_tag_pairs(read_list(write_source(content), format=delimited)) == [
