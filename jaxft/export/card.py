@@ -1,5 +1,6 @@
 """Writes the model card of an exported model from the records of its run."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from jaxft.tasks.multi_task import card as multi_task_card
 from jaxft.tasks.question_answering import card as question_answering_card
 from jaxft.tasks.sequence_classification import card as sequence_classification_card
 from jaxft.tasks.token_classification import card as token_classification_card
-from jaxft.training.run_folder.workdir import Run
+from jaxft.training.run_folder.workdir import BASE_CARD, Run
 
 # The module that writes the task's own sections of a card, by task.
 TASK_CARDS = {
@@ -28,7 +29,38 @@ TASK_CARDS = {
 OMITTED_SETTINGS = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 
 
-def write_card(run: Run, parameters: int, difference: float | None) -> str:
+@dataclasses.dataclass(frozen=True)
+class CardFields:
+    """The fields of a model card that no run records. Empty ones are those of the base checkpoint's card, or left out.
+
+    Attributes:
+        license: the licence's identifier on the hub, such as "apache-2.0".
+        language: codes of the text's languages, such as "en".
+        tags: more tags.
+    """
+
+    license: str | None = None
+    language: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        """Raises `UserError` for values that no hub takes."""
+        for language in self.language:
+            if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|multilingual|code", language):
+                raise UserError(
+                    f"--language {language}: expected codes of languages, such as --language en,de (ISO 639)"
+                )
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise UserError(
+                f"--license {self.license}: expected an identifier of the hub, such as apache-2.0, mit, cc-by-4.0 or "
+                "other"
+            )
+
+
+NO_FIELDS = CardFields()
+
+
+def write_card(run: Run, parameters: int, difference: float | None, fields: CardFields = NO_FIELDS) -> str:
     """Returns the README.md of an export: metadata for the Hugging Face hub, and text for people.
 
     It shows only the last component of paths on this machine.
@@ -37,8 +69,10 @@ def write_card(run: Run, parameters: int, difference: float | None) -> str:
         run: the exported run.
         parameters: the number of the model's parameters.
         difference: the largest difference between a logit and torch's, or None if it was not measured.
+        fields: what the card says that no run records.
     """
     evaluations = _evaluations(run.workdir)
+    base_card = _base_card(run)
     base = _public(run.config.model.checkpoint)
     package = re.fullmatch(r"(?:package|new):([^/]+).*", base)
     base_name = package[1] if package else base.rpartition("/")[2]
@@ -50,9 +84,10 @@ def write_card(run: Run, parameters: int, difference: float | None) -> str:
         else f"At export torch's logits differed from jaxft's by {difference:.1e} at most on dev data."
     )
     sections = [
-        f"---\n{_metadata(run, title, evaluations)}\n---",
+        f"---\n{_metadata(run, title, evaluations, fields, base_card)}\n---",
         f"# {title}",
         _origin(run, base, parameters),
+        _license(fields, base_card),
         "## Scores",
         task_card.tabulate_scores(evaluations, _public)
         if evaluations
@@ -84,7 +119,29 @@ def _evaluations(folder: Path) -> dict[str, dict]:
     return {name: read_json(folder / "eval" / f"{name}.json") for name in names}
 
 
-def _metadata(run: Run, title: str, evaluations: Mapping[str, dict]) -> str:
+def _base_card(run: Run) -> dict[str, Any]:
+    """Returns what the card of the base checkpoint says of the weights that this model has; {} if they are new."""
+    path = run.workdir / "model" / BASE_CARD
+    return read_json(path) if path.is_file() and run.config.model.init == "pretrained" else {}
+
+
+def _license(fields: CardFields, base_card: Mapping[str, Any]) -> str:
+    """Returns a sentence about the licence of the weights."""
+    if fields.license:
+        return f"License: `{fields.license}`."
+    if name := base_card.get("license"):
+        name = base_card.get("license_name", name)
+        return f"License: `{name}`, that of the base checkpoint. The licence of the data may add to it."
+    return "License: unknown, for neither the run nor the base checkpoint's card names one."
+
+
+def _metadata(
+    run: Run,
+    title: str,
+    evaluations: Mapping[str, dict],
+    fields: CardFields,
+    base_card: Mapping[str, Any],
+) -> str:
     """Returns the YAML at the top of the card."""
     from huggingface_hub import EvalResult, ModelCardData  # slow to import
 
@@ -106,10 +163,13 @@ def _metadata(run: Run, title: str, evaluations: Mapping[str, dict]) -> str:
     checkpoint, train = run.config.model.checkpoint, run.config.data.train
     on_hub = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@.*)?", checkpoint) and not Path(checkpoint).exists()
     dataset = re.fullmatch(r"hub:([^@:]+?)(?:[@:].*|/(?:train|validation|test)\b.*)?", train)
+    inherited = {key: value for key, value in base_card.items() if key.startswith("license")}
     return ModelCardData(
+        **({"license": fields.license} if fields.license else inherited),
+        language=list(fields.language) or base_card.get("language"),
         library_name="transformers",
         pipeline_tag=task_card.HUB_TASK,
-        tags=[*task_card.HUB_TAGS, "jaxft"],
+        tags=list(dict.fromkeys([*task_card.HUB_TAGS, "jaxft", *fields.tags])),
         base_model=checkpoint.partition("@")[0] if on_hub else None,
         datasets=[dataset[1]] if dataset else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or list(task_card.HUB_METRICS),
@@ -136,7 +196,7 @@ def _origin(run: Run, base: str, parameters: int) -> str:
             lines.append(f"- {name}: `{_public(getattr(config.data, name))}`")
     if config.data.dev is None:
         lines.append(f"- dev: {config.data.dev_fraction:.0%} of train, split off with seed {config.seed}")
-    if str(config.data.train).startswith("demo:"):
+    if any("demo:" in str(getattr(config.data, name)) for name in ("train", "dev", "test")):
         lines.append("- `demo:` is a synthetic corpus from templates: the scores say little about real text.")
     if summary.is_file():
         totals = read_json(summary)
@@ -146,7 +206,6 @@ def _origin(run: Run, base: str, parameters: int) -> str:
         )
     else:
         lines.append("- Training had not finished when this was exported.")
-    lines.append("- License: not recorded by the run; that of the base checkpoint and of the data applies.")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ import jax
 
 from jaxft.errors import UserError
 from jaxft.export import card, heads
+from jaxft.export.card import NO_FIELDS, CardFields
 from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference, read_dev_split
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
@@ -19,7 +20,9 @@ from jaxft.models.registry import family_of
 from jaxft.training.run_folder.workdir import Run, open_run
 
 
-def export_run(run_folder: Path, output: Path, *, verify: bool = False) -> None:
+def export_run(
+    run_folder: Path, output: Path, *, verify: bool = False, card_fields: CardFields = NO_FIELDS
+) -> None:
     """Writes the folder `output` with weights, config.json, tokenizer and model card, either completely or not at all.
 
     If transformers' classes are not enough for the model, as with a CRF or several heads, the folder also contains the
@@ -29,6 +32,7 @@ def export_run(run_folder: Path, output: Path, *, verify: bool = False) -> None:
         run_folder: the workdir of a run.
         output: a folder that does not exist or is empty.
         verify: whether to compare with torch on dev before `output` appears.
+        card_fields: what the model card says that no run records.
 
     Raises:
         UserError: there is no run, or `output` is not empty or cannot be written. With `verify`: torch is not
@@ -73,7 +77,7 @@ def export_run(run_folder: Path, output: Path, *, verify: bool = False) -> None:
             if heads.needs_loader(run):
                 check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(
-            card.write_card(run, model.net.parameter_count, difference), encoding="utf-8"
+            card.write_card(run, model.net.parameter_count, difference, card_fields), encoding="utf-8"
         )
 
     write_model_folder(output, tensors, config, write_extras=add_files)

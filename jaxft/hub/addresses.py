@@ -19,6 +19,7 @@ CONFIG_PATTERNS = [
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
+    "README.md",
 ]
 WEIGHT_PATTERNS = [WEIGHTS, "model-*-of-*.safetensors", INDEX]
 

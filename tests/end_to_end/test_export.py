@@ -1,20 +1,24 @@
 """Exports: torch loads them, says the same as we do, and the card tells what the run recorded."""
 
 import argparse
+import dataclasses
 import importlib.util
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from jaxft.cli import predict
+from jaxft.config.settings import replace
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.export import writer
+from jaxft.export.card import CardFields, write_card
 from jaxft.training.run import train
-from jaxft.training.run_folder.workdir import open_run
+from jaxft.training.run_folder.workdir import BASE_CARD, open_run
 from jaxft.training.settings import load_settings
 
 
@@ -96,6 +100,35 @@ def test_the_card_reads_as_one_and_tells_the_runs_scores(exported, finished_run,
     assert "optim.lr = 0.01" in card.text and "jax 0." in card.text
     assert "`train.conll`" in card.text
     assert str(finished_run.parent) not in card.content and corpus["train"] not in card.content
+
+
+def test_the_card_has_a_licence_and_languages_only_where_somebody_named_them(
+    exported, finished_run, tmp_path
+):
+    """Those of the base checkpoint's card, or those of the export; never invented."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(exported / "README.md")
+    assert (card.data.license, card.data.language) == (None, None)
+    assert "License: unknown" in card.text and card.data.tags == ["token-classification", "jaxft"]
+    run = open_run(finished_run)
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("best", "checkpoints"))
+    base = {"license": "other", "license_name": "my-licence", "language": ["de", "no"]}
+    (folder / "model" / BASE_CARD).write_text(json.dumps(base))
+    run = dataclasses.replace(run, workdir=folder)
+    data = ModelCard(write_card(run, 7, None)).data.to_dict()
+    assert {key: data[key] for key in base} == base
+    fields = CardFields("apache-2.0", ("en",), ("legal", "jaxft"))
+    card = ModelCard(write_card(run, 7, None, fields))
+    assert (card.data.license, card.data.language) == ("apache-2.0", ["en"])
+    assert card.data.tags == ["token-classification", "jaxft", "legal"]
+    assert "license_name" not in card.data.to_dict() and "License: `apache-2.0`." in card.text
+    run = dataclasses.replace(run, config=replace(run.config, {"model.init": "scratch"}))
+    assert "License: unknown" in write_card(run, 7, None)  # new weights are not those of the base checkpoint
+    for wrong in ({"license": "Apache 2.0"}, {"language": ("English",)}):
+        with pytest.raises(UserError, match="such as"):
+            CardFields(**wrong)
 
 
 def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):

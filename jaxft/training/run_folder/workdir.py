@@ -15,6 +15,7 @@ from jaxft.config.settings import defaults, flatten, to_dict
 from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
 from jaxft.hub.files import read_config
+from jaxft.hub.model_card import read_card_fields
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.io import read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
@@ -30,6 +31,10 @@ from jaxft.training.run_folder.identity import (
 from jaxft.training.settings import settings_from_config
 
 LENGTHS = ("train.epochs", "train.steps", "train.examples")  # the settings of a run's length
+
+BASE_CARD = (
+    "base_card.json"  # in model/: what the base checkpoint's model card says of its licence and language
+)
 
 # The open lock files by folder. This process holds their locks until it ends.
 _LOCKS: dict[Path, IO] = {}
@@ -125,7 +130,7 @@ def _has_trained(workdir: Path) -> bool:
 
 
 def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[str]) -> None:
-    """Writes the checkpoint's config.json and tokenizer, and the labels, so that the run is self-contained."""
+    """Writes the checkpoint's config.json, tokenizer and licence, and the labels, so that the run is self-contained."""
     if not processes.is_main_process():
         return
     folder = workdir / "model"
@@ -133,6 +138,8 @@ def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[st
     checkpoint.tokenizer.save_pretrained(folder)
     write_json(folder / "config.json", checkpoint.hf_config)
     write_json(folder / "labels.json", labels)
+    if checkpoint.folder is not None and (card := read_card_fields(checkpoint.folder)):
+        write_json(folder / BASE_CARD, card)
     write_json(workdir / "versions.json", installed_versions())
 
 
