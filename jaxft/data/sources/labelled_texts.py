@@ -18,9 +18,9 @@ from jaxft.errors import UserError
 _DEMO_GENERATORS = {"requests": requests.generate_records, "similarity": similarity.generate_records}
 # Keys that usually hold a text or a label, by setting; messages propose them.
 _USUAL_KEYS = {
-    "text": "text sentence sentence1 review reviewtext review_text review_body content comment_text comment tweet "
-    "message utterance query question body document headline description title premise input",
-    "text_pair": "text_pair sentence2 text2 hypothesis question2 answer",
+    "text": "text text_a sentence sentence1 review reviewtext review_text review_body content comment_text comment "
+    "tweet message utterance query question body document headline description title premise input",
+    "text_pair": "text_pair text_b sentence2 text2 hypothesis question2 answer",
     "label": "label labels class category target sentiment stars rating score intent intents topic gold gold_label "
     "coarse_label airline_sentiment output y",
 }

@@ -1,7 +1,5 @@
 """Parses the labels of texts: a name, several names, 0s and 1s that stand for names, or a number."""
 
-import ast
-import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -181,22 +179,11 @@ def _as_items(value: Any, place: str, rules: LabelRules) -> list | None:
         if len(bits) > 2 or len(bits) == len(rules.names):
             return bits
     if text.startswith("["):
-        if (items := _parse_list(text)) is not None:
+        if isinstance(items := record_values.parse_cell(text), list):
             return items
         if rules.problem == MULTI:
             raise UserError(f"{place}: a list that is not JSON, {text[:60]!r}; write it with json.dumps")
     return [item for item in text.split(rules.separator) if item.strip()] if rules.problem == MULTI else None
-
-
-def _parse_list(text: str) -> list | None:
-    """Returns the list that a string spells in JSON, or in Python as pandas writes it; None for other strings."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            items = parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return items if isinstance(items, list) else None
-    return None
 
 
 def _are_bits(items: list, names: Sequence[str]) -> bool:

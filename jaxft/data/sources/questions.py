@@ -89,6 +89,7 @@ def read_squad_records(source: ResolvedSource) -> Iterator[record_values.Record]
     """Yields the questions of a SQuAD JSON document as records with their context."""
     name = files.source_name(source.address)
     document = json_documents.load_document(source.address, source.format.encoding, question_groups.LAYOUT)
+    document = {"data": document} if isinstance(document, list) else document  # an array of articles
     document = question_groups.require_object(document, name)
     for article, path in question_groups.list_items(document, "data", name):
         where, origin = f"{name}, {path[1:]}", f"{name}:{path[1:]}"
@@ -140,9 +141,13 @@ def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[An
     else:
         value = record_values.require_value(record, key, where, hint)
     place = f"{where}, key {key!r}"
+    if isinstance(value, str) and (cell := record_values.parse_cell(value)) is not None:  # in a table
+        value = cell
     if isinstance(value, dict):  # as in `datasets`
         texts = record_values.require_value(value, "text", place, hint)
         starts = record_values.require_value(value, "answer_start", place, hint)
+        if isinstance(texts, str) and isinstance(starts, int):
+            texts, starts = [texts], [starts]
         if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
             raise UserError(f"{place}: expected two lists of one length, text and answer_start")
         value = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
@@ -150,6 +155,8 @@ def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[An
         raise UserError(
             f"{place}: a {record_values.json_type_name(value)} where a list of answers was expected; {hint}"
         )
+    if is_impossible is True and all(isinstance(item, dict) and item.get("text") == "" for item in value):
+        value = []  # an empty answer, as simpletransformers writes none
     if isinstance(is_impossible, bool) and is_impossible == bool(value):
         are = "are" if value else "are no"
         raise UserError(

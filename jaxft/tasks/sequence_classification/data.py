@@ -74,10 +74,10 @@ def _check_labels(
         name.partition("-")[0] != "train" or data.shards > 1
     ):  # the labels of a shard say nothing about those of all
         return
-    labels = {example.label for example in examples}
-    if problem_type == MULTI and len(labels) == 1 and labels != {()}:
+    sets = {frozenset(example.label) for example in examples} if problem_type == MULTI else set()
+    if len(sets) == 1 and (shared := sorted(*sets)):
         raise UserError(
-            f"{name}: {source}: all {len(examples):,} texts have the same labels ({', '.join(*labels)}), so there is "
+            f"{name}: {source}: all {len(examples):,} texts have the same labels ({', '.join(shared)}), so there is "
             f"nothing to learn; {hint} If it holds a 0 or 1 for each label, name these in config.data.label_names"
         )
     names = collect_label_names(examples)

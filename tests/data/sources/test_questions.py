@@ -90,6 +90,64 @@ def test_tables_and_the_hub_give_the_same_and_can_be_filtered(read, tmp_path, mo
     assert calls == [(("some/set", "plain"), {"revision": "main", "split": "train"})] * 6
 
 
+def as_lists(record):
+    """Returns a question with its answers as `datasets` has them."""
+    answers = record["answers"]
+    lists = {key: [answer[key] for answer in answers] for key in ("text", "answer_start")}
+    return record | {"answers": lists}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_documents_are_recognised_by_their_content(read, tmp_path, indent):
+    """Questions stand in SQuAD's articles, in simpletransformers' contexts, or as `run_qa.py` and others write them."""
+    none = {"id": 2, "question": "Who is he?", "is_impossible": True, "answers": []}
+    empty = none | {"answers": [{"text": "", "answer_start": 0}]}  # as simpletransformers may write none
+    expected = [(q.id, q.question, q.context, q.answers) for q in read(document(qa(), none))]
+    flat = [{"context": CONTEXT, "title": "T"} | record for record in (qa(), none)]
+    for content, paths in (
+        ({"version": "0.1", "data": [as_lists(record) for record in flat]}, ["1", "2"]),  # run_qa.py
+        ([{"context": CONTEXT, "qas": [qa(), empty]}], ["1.qas[0]", "1.qas[1]"]),  # simpletransformers
+        ({"data": [{"context": CONTEXT, "qas": [qa(), none]}]}, ["1.qas[0]", "1.qas[1]"]),
+        (document(qa(), none)["data"], [f"data[0].paragraphs[0].qas[{n}]" for n in range(2)]),
+        (flat, ["1", "2"]),
+        (
+            {"columns": list(flat[0]), "data": [[record.get(key) for key in flat[0]] for record in flat]},
+            ["1", "2"],
+        ),
+    ):
+        text, lines = json.dumps(content, indent=indent), []
+        questions = read(text, log=lines.append)
+        assert [(q.id, q.question, q.context, q.answers) for q in questions] == expected
+        assert [q.origin.removeprefix(f"{tmp_path}/train.json:") for q in questions] == paths
+        log = "".join(lines)
+        assert ("SQuAD's JSON" in log, "questions grouped by context" in log) == (
+            "paragraphs" in text,
+            "qas" in text and "paragraphs" not in text,
+        )
+    [question] = read([{"context": CONTEXT, "qas": [{"id": "0", "question": "Who?"}]}], answered=False)
+    assert (question.id, question.context, question.answers) == ("0", CONTEXT, None)
+
+
+def test_answers_in_a_table_are_json_or_python(read):
+    answers = as_lists(qa())["answers"]
+    rows = "".join(
+        f'"{CONTEXT}",Where?,"{text.replace(chr(34), chr(34) * 2)}"\n'
+        for text in (
+            json.dumps(answers),
+            str(answers),
+            str(qa()["answers"]),
+            str({"text": "Oslo", "answer_start": 17}),
+        )
+    )
+    questions = read(f"context,question,answers\n{rows}", "a.csv")
+    assert [len(q.answers) for q in questions] == [2, 2, 2, 1]
+    assert {q.answers[0] for q in questions} == {Answer("Oslo", 17)}
+    with pytest.raises(
+        UserError, match="line 2, key 'answers': a string where a list of answers was expected"
+    ):
+        read(f"context,question,answers\n{CONTEXT},Where?,Oslo\n", "b.csv")
+
+
 def test_keys_can_be_renamed_and_ids_and_answers_be_missing(read, tmp_path):
     line = json.dumps({"q": "Where?", "passage": CONTEXT, "answers": [{"text": "Rome", "answer_start": 36}]})
     [question] = read(line, "a.jsonl", columns={"question": "q", "context": "passage"})
@@ -119,7 +177,10 @@ PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"
             '{"data": [\n  {"title" "x"}]}',
             r"train\.json, line 2, column 12: not valid JSON \(Expecting ':' delimiter\)",
         ),
-        ("[1]", r"train\.json: a JSON list where an object was expected; SQuAD's JSON is data > paragraphs"),
+        (
+            "[1]",
+            r"train\.json, data\[0\]: a JSON number where an object was expected; SQuAD's JSON is data > par",
+        ),
         (
             {"version": "1", "dataset": []},
             r"train\.json: no key 'data' in \['dataset', 'version'\]",

@@ -121,7 +121,7 @@ def table(*rows, header="text,label"):
         (table(*(f"text {n},id{n}" for n in range(30))), {},
          "30 different labels for 30 texts, such as 'id0', so that no label can be learnt; is config.data"),
         (table(*(f"text {n},{n / 8}" for n in range(30))), {}, "To predict numbers, set .*problem_type='regression'"),
-        (table(*('a,"0,1"' for n in range(3))), {"problem": MULTI},
+        (table('a,"0,1"', 'b,"[1, 0]"', 'c,"0,1"'), {"problem": MULTI},
          r"all 3 texts have the same labels \(0, 1\), so there is nothing to learn; .*in config.data.label_names"),
         (table("a,x", "b,y", header="review,stars"), {},
          "line 2: no keys 'text' and 'label' in \\['review', 'stars'\\]; name the ones that are meant in config.data"
@@ -176,4 +176,4 @@ def test_numbers_outside_the_range_are_counted(write, values, low, size):
         )
         assert f"the first {outside[0]} at " in log and f"run from {min(values)} to {max(values)}" in log
     else:
-        assert "outside" not in log
+        assert "are outside" not in log

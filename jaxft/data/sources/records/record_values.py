@@ -1,5 +1,7 @@
 """Defines `Record`, and checks the values of records."""
 
+import ast
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +23,14 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 parse_json = json.JSONDecoder(object_pairs_hook=_make_object).decode  # as `json.loads`, but keys stand once
+
+
+def parse_cell(text: str) -> Any:
+    """Returns the value that a table's cell spells in JSON, or in Python as pandas writes lists; None if in neither."""
+    for parse in (parse_json, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(text)
+    return None
 
 
 def require_value(record: Mapping[str, Any], key: str, where: str, hint: str) -> Any:
