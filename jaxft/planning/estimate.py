@@ -147,7 +147,7 @@ def estimate_step(
     }
     began = time.perf_counter()
     try:
-        compiled = trainer.compile(Shape(rows, length))
+        compiled = trainer.lower(Shape(rows, length)).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
             raise

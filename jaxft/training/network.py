@@ -24,6 +24,7 @@ from jaxft.models.registry import family_of
 from jaxft.models.runtime import Runtime
 from jaxft.parallel.mesh import BATCH_SPEC, parameter_shardings, put_array
 from jaxft.tasks.base import Task
+from jaxft.training.programs import compile_once
 
 WORD_EMBEDDING = "backbone/embeddings/word/embedding"
 
@@ -154,10 +155,13 @@ def initial_parameters(
         line = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     new_names = [name for name in net.abstract if name not in loaded]
     # jit removes the computation of parameters that are not in the result.
-    new = jax.jit(
+    make_new = jax.jit(
         lambda seed: {name: net.new_parameters(seed)[name] for name in new_names},
         out_shardings={name: net.abstract[name].sharding for name in new_names},
-    )(np.uint32(config.seed))
+        keep_unused=True,
+    )
+    seed = np.uint32(config.seed)
+    new = compile_once(make_new.lower(seed), net.mesh)(seed)
     return {name: (new if name in new else loaded)[name] for name in net.abstract}, line
 
 

@@ -234,7 +234,8 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     release_memory()
     flops_per_token = net.train_flops_per_token(length, output_share)
     log(
-        f"compiled in {compile_s:.1f} s; a step of {config.batch.rows} x {length}: "
+        f"compiled in {compile_s:.1f} s ({compiles.compiled:,} programs, {compiles.cache_hits:,} more from the cache); "
+        f"a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
         f"{predict_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
     )
@@ -242,7 +243,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     # ---------------------------------------------------------------- the loop
     run_log.start(step, total, selection_metric)
     clock = Clock()
-    compiled_before = compiles.count
+    made_before, compiled_before, loaded_before = compiles.count, compiles.compiled, compiles.cache_hits
     batches = prefetch(loader, step, total)
     device_peak = peak_flops(jax.devices()[0])
 
@@ -323,7 +324,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
                 raise _preempted(step, run_checkpoints)
         train_log.drain(keep=0)
         train_s, stall_s = train_log.train_seconds(), train_log.stall_seconds()
-    late_compiles = compiles.count - compiled_before
+    late_compiles = compiles.count - made_before
     if late_compiles:
         log(
             f"warning: {late_compiles} compilations after the start; each made the devices wait, and is a bug"
@@ -366,6 +367,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
         "train_s": train_s,
         "compile_s": compile_s,
         "compiles": compiled_before,
+        "compile_cache_hits": loaded_before,
         "late_compiles": late_compiles,
         "real_tokens_per_s": train_log.tokens / train_s,
         "train_flops_per_token": flops_per_token,

@@ -26,6 +26,7 @@ from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer as optim
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch
+from jaxft.training.programs import compile_once
 
 # The last layer is pruned if the loss reads at most this share of the tokens. This is an estimate: beyond it, at most a
 # tenth of one layer's time could be saved. At a share of 0.58 a step of WNUT-17 took 0.955 of its time.
@@ -54,6 +55,7 @@ class Trainer:
       stacked: the state in checkpoints, where each parameter's layers are one array.
       init_optimizer: returns the optimizer's first state for the trainable parameters.
       train_step: the jitted step, (state, batch, hyperparameters) -> (state, metrics). The state is donated.
+      compiler_options: the compiler's options of `train_step`, if there are any.
     """
 
     net: Network
@@ -62,16 +64,21 @@ class Trainer:
     stacked: step.TrainState
     init_optimizer: Callable[[dict[str, Any]], Any]
     train_step: Any
+    compiler_options: dict[str, Any] | None
 
-    def compile(self, shape: Shape) -> Any:
-        """Compiles `train_step` for batches of `shape`."""
+    def lower(self, shape: Shape) -> jax.stages.Lowered:
+        """Lowers `train_step` for batches of `shape`."""
         sharding = self.abstract.step.sharding
         hyper = jax.tree.map(
             lambda value: jax.ShapeDtypeStruct((), value.dtype, sharding=sharding), self.hyperparameters
         )
         batch = make_abstract_batch(self.net, shape)
         graphdef = self.net.graphdef_for(shape)
-        return self.train_step.lower(self.abstract, batch, hyper, graphdef=graphdef).compile()
+        return self.train_step.lower(self.abstract, batch, hyper, graphdef=graphdef)
+
+    def compile(self, shape: Shape) -> Any:
+        """Compiles `train_step` for batches of `shape`, once in a process."""
+        return compile_once(self.lower(shape), self.net.mesh, self.compiler_options)
 
     def place_hyperparameters(self) -> optim.Hyperparameters:
         """Returns the hyperparameters as arrays on the devices, in the form that `train_step` takes."""
@@ -84,7 +91,8 @@ class Trainer:
         trainable = {name: parameters[name] for name in self.abstract.trainable}
         frozen = {name: parameters[name] for name in self.abstract.frozen}
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
-        opt_state = jax.jit(self.init_optimizer, out_shardings=shardings)(trainable)
+        init = jax.jit(self.init_optimizer, out_shardings=shardings, keep_unused=True)
+        opt_state = compile_once(init.lower(trainable), self.net.mesh)(trainable)
         start = put_array(np.int32(0), self.abstract.step.sharding)
         return step.TrainState(start, trainable, frozen, opt_state)
 
@@ -139,8 +147,9 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
         out_shardings=(shardings, replicated),
         static_argnames="graphdef",
         compiler_options=compiler_options,
+        keep_unused=True,
     )
-    return Trainer(net, hyperparameters, abstract, stacked, init_optimizer, train_step)
+    return Trainer(net, hyperparameters, abstract, stacked, init_optimizer, train_step, compiler_options)
 
 
 def make_train_loader(
@@ -199,7 +208,7 @@ def prune_outputs(
 
 
 def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
-    """Compiles `eval_step` for each batch shape. Every device, and so every process, receives all results.
+    """Compiles `eval_step` for each batch shape, once in a process. All devices, and so processes, receive all results.
 
     Returns:
       The compiled functions by shape.
@@ -208,8 +217,8 @@ def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
 
     def compile_for(shape: Shape) -> Any:
         function = functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef_for(shape))
-        jitted = jax.jit(function, out_shardings=replicated)
-        return jitted.lower(net.abstract, make_abstract_batch(net, shape)).compile()
+        jitted = jax.jit(function, out_shardings=replicated, keep_unused=True)
+        return compile_once(jitted.lower(net.abstract, make_abstract_batch(net, shape)), net.mesh)
 
     return {shape: compile_for(shape) for shape in shapes}
 

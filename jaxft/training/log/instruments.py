@@ -32,30 +32,41 @@ class Clock:
 
 
 class CompileCounter:
-    """Counts the XLA compilations of this process since its creation.
+    """Counts the programs that XLA makes for this process since the counter's creation.
 
-    A program in the compilation cache counts too, because loading it also stalls the run, although for less time.
+    A program in the compilation cache is only loaded. That stalls a run too, although for less time.
 
     Attributes:
-      count: the number of compilations so far.
+      count: the number of programs so far, compiled or loaded.
+      cache_hits: the number of them that were loaded from the compilation cache.
       seconds: the time they took.
     """
 
     def __init__(self) -> None:
-        self.count, self.seconds = 0, 0.0
+        self.count, self.cache_hits, self.seconds = 0, 0, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
+        jax.monitoring.register_event_listener(self._count_cache_hit)
+
+    @property
+    def compiled(self) -> int:
+        """Returns the number of programs so far that were compiled."""
+        return self.count - self.cache_hits
 
     @contextlib.contextmanager
     def ignored(self) -> Iterator[None]:
-        """Does not count compilations in the block: in a save orbax once slices arrays that several devices hold."""
-        before = self.count, self.seconds
+        """Does not count programs in the block: in a save orbax once slices arrays that several devices hold."""
+        before = self.count, self.cache_hits, self.seconds
         yield
-        self.count, self.seconds = before
+        self.count, self.cache_hits, self.seconds = before
 
     def _listen(self, event: str, seconds: float, **_: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             self.count += 1
             self.seconds += seconds
+
+    def _count_cache_hit(self, event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            self.cache_hits += 1
 
 
 class Profile:
