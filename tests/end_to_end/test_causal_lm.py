@@ -49,6 +49,7 @@ def config_for(folder, **changed):
             "data.train": str(folder / "train.txt"),
             "data.cache_dir": "off",
             "data.max_length": 32,
+            "batch.rows": 8,
             "train.steps": 60,
             "optim.lr": 0.01,
             "optim.warmup": 5,
