@@ -36,9 +36,20 @@ def check_values(hf_config: Mapping[str, Any], supported: Mapping[str, Any]) -> 
 def read_activation(hf_config: Mapping[str, Any], key: str, default: str) -> str:
     """Returns jaxft's name of the activation in the field `key`. Raises `UserError` if it is not supported."""
     name = hf_config.get(key, default)
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UserError(f"config.json: {key} is {name!r}, but only {sorted(ACTIVATIONS)} are supported")
     return ACTIVATIONS[name]
+
+
+def read_rate(hf_config: Mapping[str, Any], keys: Sequence[str], default: float) -> float:
+    """Returns the first dropout rate among `keys` that is set. Raises `UserError` for what is no rate."""
+    for key in keys:
+        if (rate := hf_config.get(key)) is None:
+            continue
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise UserError(f"config.json: {key} is {rate!r}; expected a rate of 0 or more and below 1")
+        return rate
+    return default
 
 
 def read_width_and_heads(hf_config: Mapping[str, Any], width_key: str, heads_key: str) -> tuple[int, int]:

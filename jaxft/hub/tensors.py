@@ -9,18 +9,33 @@ import ml_dtypes  # noqa: F401  registers the name "bfloat16" with numpy, and so
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxft.errors import UserError
+from jaxft.errors import UserError, first_line
 from jaxft.hub.files import INDEX, WEIGHTS, read_json_object
+
+# Floating-point dtypes of tensors, and those of buffers such as position ids, by their names in safetensors.
+READABLE_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
 class _LazyTensors(Mapping[str, np.ndarray]):
     """Tensors by name. Each is read from its open file when it is looked up."""
 
-    def __init__(self, files: dict[str, Any]):
-        self._files = files
+    def __init__(self, folder: Path, files: dict[str, Any]):
+        self._folder, self._files = folder, files
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._files[name].get_tensor(name)
+        file = self._files[name]
+        dtype = file.get_slice(name).get_dtype()
+        if dtype not in READABLE_DTYPES:
+            raise UserError(
+                f"{self._folder}: the tensor {name!r} has dtype {dtype}; expected one of {', '.join(READABLE_DTYPES)}; "
+                "save the model in float32 or bfloat16"
+            )
+        try:
+            return file.get_tensor(name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(
+                f"{self._folder}: the tensor {name!r} cannot be read ({first_line(error)}); download it again"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -41,9 +56,9 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
     folder = Path(folder)
     if (folder / WEIGHTS).is_file():
         file = _open_file(folder / WEIGHTS)
-        return _LazyTensors({name: file for name in file.keys()})
+        return _LazyTensors(folder, {name: file for name in file.keys()})
     if (folder / INDEX).is_file():
-        return _LazyTensors(_open_shards(folder))
+        return _LazyTensors(folder, _open_shards(folder))
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     present = f"only {', '.join(pickles)}" if pickles else "none"
     raise UserError(
@@ -76,8 +91,10 @@ def _open_shards(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / INDEX}: expected an object 'weight_map' from tensor names to files")
     shards: dict[str, Any] = {}
     for name, shard in weight_map.items():
-        if shard not in shards:
-            if Path(shard).name != shard:  # an index must not name files elsewhere
+        if not isinstance(shard, str) or shard not in shards:
+            if (
+                not isinstance(shard, str) or Path(shard).name != shard
+            ):  # an index must not name files elsewhere
                 raise UserError(f"{folder / INDEX}: {shard!r} is not a file name in the same folder")
             if not (folder / shard).is_file():
                 raise UserError(f"{folder / INDEX}: names the shard {shard!r}, which is not there")
@@ -91,5 +108,5 @@ def _open_file(path: Path) -> Any:
     """Opens a safetensors file; raises `UserError` if it is damaged."""
     try:
         return safe_open(path, framework="np")
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error}); download it again") from None

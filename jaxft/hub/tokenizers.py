@@ -39,4 +39,21 @@ def load_tokenizer(folder: Path, *, reads_words: bool = False) -> "PreTrainedTok
             f"{folder}: its tokenizer, {type(tokenizer).__name__}, is not fast, so characters cannot be "
             "traced to tokens; choose a checkpoint with a tokenizer.json, or convert the tokenizer to one"
         )
+    _check_unknown_token(tokenizer, folder)
     return tokenizer
+
+
+def _check_unknown_token(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Raises `UserError` if the vocabulary is WordPiece but lacks its token for unknown words."""
+    model = tokenizer.backend_tokenizer.model
+    unknown = getattr(model, "unk_token", None)
+    if type(model).__name__ == "WordPiece" and model.token_to_id(unknown) is None:
+        raise UserError(
+            f"{folder}: its vocabulary has no {unknown!r}, the token for unknown words; expected one, because words may "
+            "be unknown: add it to the tokenizer, or name the token that stands for it (unk_token)"
+        )
+
+
+def count_token_ids(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Returns the number of rows that an embedding of the tokenizer's tokens needs: its largest id, plus 1."""
+    return max(tokenizer.get_vocab().values()) + 1

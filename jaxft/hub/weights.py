@@ -13,6 +13,7 @@ from jaxft.layers import parameter_paths
 
 # Each transform is its own inverse, so that one name serves loading and saving.
 TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
+FLOATING_DTYPES = ("float64", "float32", "float16", "bfloat16")  # of tensors that become parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ def _convert(
 ) -> np.ndarray:
     """Converts a tensor, or the rule's chunk of it, to the parameter's value for one layer.
 
-    Raises `UserError` if the tensor does not have the shape that the parameter of `shape` needs.
+    Raises `UserError` if the tensor does not have the shape that the parameter of `shape` needs, or no floating dtype.
     """
     layer_shape = shape[1:] if rule.is_stacked else shape
     transform = TRANSFORMS[rule.transform]
@@ -238,6 +239,10 @@ def _convert(
         raise UserError(
             f"{source}: the tensor {name!r} has the shape {tuple(tensor.shape)}, but {expected} is expected "
             f"for the parameter {rule.parameter!r} {tuple(shape)}; do config.json and the weights belong together?"
+        )
+    if tensor.dtype.name not in FLOATING_DTYPES:
+        raise UserError(
+            f"{source}: the tensor {name!r} has dtype {tensor.dtype.name}; expected one of {', '.join(FLOATING_DTYPES)}"
         )
     if rule.chunk is None:
         return transform(tensor)

@@ -1,8 +1,10 @@
 """Defines what every family's config has in common, and converts the fields of config.json by a table."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+from jaxft.errors import UserError
 from jaxft.layers.activations import ACTIVATIONS
 
 
@@ -30,14 +32,46 @@ class ModelConfig(Protocol):
     initializer_range: float
 
 
+# The largest count that a field may have. More is a damaged file, and would take all memory before anybody noticed.
+_MOST = {
+    "vocab_size": 10**8,
+    "hidden_size": 2**17,
+    "num_layers": 1000,
+    "num_heads": 2**12,
+    "intermediate_size": 2**20,
+    "max_positions": 2**24,
+    "type_vocab_size": 2**16,
+}
+
+
 def read_fields(hf_config: Mapping[str, Any], hf_keys: Mapping[str, str]) -> dict[str, Any]:
     """Returns the values of the fields that a config.json has.
 
     Args:
       hf_config: the config.json.
-      hf_keys: jaxft's name -> the key in config.json.
+      hf_keys: jaxft's name -> the key in config.json. Fields that are not in `_MOST` are rates of dropout, small
+        positive numbers or flags, which their names show.
+
+    Raises:
+      UserError: a value is outside of what a model can have.
     """
-    return {name: hf_config[key] for name, key in hf_keys.items() if key in hf_config}
+    values = {name: hf_config[key] for name, key in hf_keys.items() if key in hf_config}
+    for name, value in values.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in _MOST:
+            is_possible = is_number and isinstance(value, int) and 1 <= value <= _MOST[name]
+            expected = f"a whole number from 1 to {_MOST[name]:,}"
+        elif name.endswith("_dropout"):
+            is_possible, expected = is_number and 0 <= value < 1, "a rate of 0 or more and below 1"
+        elif name in ("layer_norm_eps", "initializer_range"):
+            is_possible, expected = is_number and 0 < value <= 100, "a number above 0 and at most 100"
+        elif name == "activation":
+            is_possible, expected = isinstance(value, str), "a name"
+        else:
+            is_possible, expected = isinstance(value, bool), "true or false"
+        if not is_possible:
+            raise UserError(f"config.json: {hf_keys[name]} is {json.dumps(value)[:60]}; expected {expected}")
+    return values
 
 
 def check_shape(*, hidden_size: int, num_heads: int, activation: str) -> None:

@@ -15,7 +15,8 @@ def make_new_config(config: Settings, model_type: str, vocab_size: int) -> dict[
     """Returns the config.json of the new model of `model_type` that `config.model.sizes` describes.
 
     Raises:
-      UserError: there are no new models of this type, or `config.model.sizes` has a field that the type does not know.
+      UserError: there are no new models of this type, or `config.model.sizes` has a field that the type does not know, or a
+        value that cannot be.
     """
     if model_type not in NEW_MODEL_TYPES:
         raise UserError(
@@ -27,7 +28,12 @@ def make_new_config(config: Settings, model_type: str, vocab_size: int) -> dict[
         raise UserError(
             f"config.model.sizes: {sorted(unknown)} unknown; expected some of {', '.join(family.NEW_MODEL_FIELDS)}"
         )
-    return family.make_new_config(fields, max_length=config.data.max_length, vocab_size=vocab_size)
+    hf_config = family.make_new_config(fields, max_length=config.data.max_length, vocab_size=vocab_size)
+    try:
+        FAMILIES[model_type].config_class.from_hf(hf_config)
+    except UserError as error:
+        raise UserError(str(error).replace("config.json: ", "config.model.sizes: ", 1)) from None
+    return hf_config
 
 
 def describe_new_model(config: Settings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jaxft.config.sections import NEW, Settings
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
-from jaxft.hub.tokenizers import load_tokenizer
+from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.new_model import describe_new_model, make_new_model
@@ -62,16 +62,16 @@ def open_pretrained_model(
         tokenizer = load_tokenizer(folder, reads_words=reads_words)
         hf_config = read_config(folder)
     vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
-    if len(tokenizer) > vocabulary:
+    if (needed := count_token_ids(tokenizer)) > vocabulary:
         raise UserError(
-            f"{address}: its tokenizer has {len(tokenizer)} tokens, but the model only {vocabulary}; "
-            "its tokenizer and config.json do not belong together"
+            f"{address}: its tokenizer has tokens up to number {needed - 1:,}, but the model only {vocabulary:,} rows for "
+            "them; its tokenizer and config.json do not belong together"
         )
     added_token_count = 0
     if config.data.added_tokens:
         known_tokens = len(tokenizer)
         tokenizer.add_tokens(list(config.data.added_tokens))  # returns a count that includes known tokens
-        hf_config["vocab_size"] = max(vocabulary, len(tokenizer))
+        hf_config["vocab_size"] = max(vocabulary, count_token_ids(tokenizer))
         added_token_count = len(tokenizer) - known_tokens
     _ensure_padding_token(tokenizer, address)
     return PretrainedModel(address, folder, hf_config, tokenizer, added_token_count)

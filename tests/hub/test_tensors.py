@@ -60,3 +60,25 @@ def test_a_broken_index_or_shard_is_named(tmp_path, tensors):
         (tmp_path / "model.safetensors").write_bytes(broken)
         with pytest.raises(UserError, match="model.safetensors: damaged or not a safetensors file"):
             open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shard", [None, 3, ["x"], {}, "", ".", "../model-1.safetensors", "gone.safetensors", "\0"]
+)
+def test_an_index_that_names_no_file_is_refused(shard, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(
+        UserError, match="index.json: .*(not a file name in the same folder|which is not there)"
+    ):
+        open_tensors(tmp_path)
+
+
+def test_a_dtype_that_is_not_loaded_is_named_with_those_that_are(tmp_path):
+    import torch
+    from safetensors.torch import save_file as save_torch_file
+
+    save_torch_file({"a": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(
+        UserError, match="the tensor 'a' has dtype F8_E4M3; expected one of F64, F32, F16, BF16"
+    ):
+        open_tensors(tmp_path)["a"]

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from jaxft.errors import UserError
-from jaxft.hub.tokenizers import load_tokenizer
+from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "The"]
 
@@ -49,3 +49,30 @@ def test_a_checkpoints_own_code_is_not_run(tmp_path):
         load_tokenizer(folder)
     except UserError as error:
         assert "cannot be read" in str(error)
+
+
+def test_a_vocabulary_without_a_token_for_unknown_words_is_refused(tmp_path):
+    """BERT's tokenizer would add the token itself, beyond the embeddings; a tokenizer.json leaves it out."""
+    folder = tokenizer_folder(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"] = {
+        token: index for token, index in content["model"]["vocab"].items() if token != "[UNK]"
+    }
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "[UNK]"]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"no '\[UNK\]', the token for unknown words; expected one"):
+        load_tokenizer(folder)
+
+
+def test_rows_of_an_embedding_follow_from_the_largest_id(tmp_path):
+    """A vocabulary may have gaps, so the number of its tokens says too little."""
+    folder = tokenizer_folder(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["##s"] = 40
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(folder)
+    assert len(tokenizer) == len(VOCABULARY) and count_token_ids(tokenizer) == 41

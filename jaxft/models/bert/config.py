@@ -10,6 +10,7 @@ from jaxft.hub.fields import (
     check_values,
     make_exported_config,
     read_activation,
+    read_rate,
     read_width_and_heads,
 )
 from jaxft.models.model_config import check_shape, read_fields
@@ -57,9 +58,10 @@ class BertConfig:
             hf_config,
             {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
         )
+        values = read_fields(hf_config, HF_KEYS)
         read_width_and_heads(hf_config, "hidden_size", "num_attention_heads")
-        activation = read_activation(hf_config, "hidden_act", "gelu")
-        return cls(**read_fields(hf_config, HF_KEYS) | {"activation": activation})
+        values["activation"] = read_activation(hf_config, "hidden_act", "gelu")
+        return cls(**values)
 
 
 # jaxft's name of a field -> its key in config.json.
@@ -88,8 +90,7 @@ def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: i
 
 def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
     """Returns the dropout rate before a task's head: `classifier_dropout`, or if unset the backbone's rate."""
-    rate = hf_config.get("classifier_dropout")
-    return hf_config.get("hidden_dropout_prob", 0.1) if rate is None else rate
+    return read_rate(hf_config, ("classifier_dropout", "hidden_dropout_prob"), default=0.1)
 
 
 def make_token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:

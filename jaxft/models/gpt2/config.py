@@ -10,6 +10,7 @@ from jaxft.hub.fields import (
     check_values,
     make_exported_config,
     read_activation,
+    read_rate,
     read_width_and_heads,
 )
 from jaxft.models.model_config import check_shape, read_fields
@@ -60,11 +61,12 @@ class GPT2Config:
         check_values(
             hf_config, {"scale_attn_weights": True, "add_cross_attention": False, "tie_word_embeddings": True}
         )
-        size, _ = read_width_and_heads(hf_config, "n_embd", "n_head")
+        if hf_config.get("n_inner", ...) is None:  # as transformers writes it
+            hf_config = {key: value for key, value in hf_config.items() if key != "n_inner"}
         values = read_fields(hf_config, HF_KEYS)
+        size, _ = read_width_and_heads(hf_config, "n_embd", "n_head")
         values["activation"] = read_activation(hf_config, "activation_function", "gelu_new")
-        if values.get("intermediate_size") is None:
-            values["intermediate_size"] = 4 * size
+        values.setdefault("intermediate_size", 4 * size)
         return cls(**values)
 
 
@@ -101,8 +103,7 @@ def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: i
 
 def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
     """Returns the dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 if no field sets it."""
-    rates = (hf_config.get(key) for key in ("classifier_dropout", "hidden_dropout"))
-    return next((rate for rate in rates if rate is not None), 0.1)
+    return read_rate(hf_config, ("classifier_dropout", "hidden_dropout"), default=0.1)
 
 
 def make_token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
