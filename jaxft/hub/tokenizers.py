@@ -49,8 +49,8 @@ def _check_unknown_token(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> 
     unknown = getattr(model, "unk_token", None)
     if type(model).__name__ == "WordPiece" and model.token_to_id(unknown) is None:
         raise UserError(
-            f"{folder}: its vocabulary has no {unknown!r}, the token for unknown words; expected one, because words may "
-            "be unknown: add it to the tokenizer, or name the token that stands for it (unk_token)"
+            f"{folder}: its vocabulary has no {unknown!r}, the token for unknown words; expected one, because words "
+            "may be unknown: add it to the tokenizer, or name the token that stands for it (unk_token)"
         )
 
 

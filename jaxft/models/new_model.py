@@ -15,8 +15,8 @@ def make_new_config(config: Settings, model_type: str, vocab_size: int) -> dict[
     """Returns the config.json of the new model of `model_type` that `config.model.sizes` describes.
 
     Raises:
-      UserError: there are no new models of this type, or `config.model.sizes` has a field that the type does not know, or a
-        value that cannot be.
+      UserError: there are no new models of this type, or `config.model.sizes` has a field that the type does not know,
+        or a value that cannot be.
     """
     if model_type not in NEW_MODEL_TYPES:
         raise UserError(

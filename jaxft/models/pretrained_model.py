@@ -64,8 +64,8 @@ def open_pretrained_model(
     vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
     if (needed := count_token_ids(tokenizer)) > vocabulary:
         raise UserError(
-            f"{address}: its tokenizer has tokens up to number {needed - 1:,}, but the model only {vocabulary:,} rows for "
-            "them; its tokenizer and config.json do not belong together"
+            f"{address}: its tokenizer has tokens up to number {needed - 1:,}, but the model only {vocabulary:,} rows "
+            "for them; its tokenizer and config.json do not belong together"
         )
     added_token_count = 0
     if config.data.added_tokens:
