@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 from jaxft.data.sources import files, formats
 from jaxft.data.sources.records.filters import split_filter
@@ -18,7 +19,7 @@ def is_folder(source: object) -> bool:
     return isinstance(source, str) and os.path.isdir(split_filter(source)[0])
 
 
-def choose_split(source: str, split: str) -> str:
+def choose_split_folder(source: str, split: str) -> str:
     """Returns the source of a split: FOLDER/train if `source` is a folder that has it, else `source` unchanged.
 
     Args:
@@ -28,7 +29,7 @@ def choose_split(source: str, split: str) -> str:
     folder, record_filter = split_filter(source)
     if os.path.isdir(folder):
         for name in _SPLIT_FOLDERS.get(split, ()):
-            if any(map(_list_texts, _list_folders(os.path.join(folder, name)))):
+            if _has_labels(os.path.join(folder, name)):
                 return os.path.join(folder, name) + (f"?{record_filter}" if record_filter else "")
     return source
 
@@ -45,7 +46,7 @@ def read_class_folders(
       folder: the path.
       text_key: the key of the text in a record.
       label_key: the key of the label, the name of the folder; None without labels.
-      format: the encoding of the files.
+      format: has the encoding of the files.
       log: prints a line.
 
     Raises:
@@ -53,23 +54,19 @@ def read_class_folders(
     """
     texts = {path: _list_texts(path) for path in _list_folders(folder)}
     labelled = {path: names for path, names in texts.items() if names and not _is_unlabelled(path)}
-    if not labelled:
-        inner = [path for path in texts if any(map(_list_texts, _list_folders(path)))]
-        hint = "name a file in it"
-        if inner:
-            hint = f"name one of {', '.join(inner)}"
+    deeper = [path for path in texts if _has_labels(path)]  # IMDb's train/ has lists of addresses in .txt
+    if deeper or not labelled:
         raise UserError(
             f"{folder}: a folder, where a data file or a folder for each label was expected, with a text in each file "
-            f"{os.path.join(folder, 'LABEL', 'NAME.txt')}; {hint}"
+            f"{os.path.join(folder, 'LABEL', 'NAME.txt')}; name {' or '.join(deeper) or 'a file in it'}"
         )
-    counts = ", ".join(f"{os.path.basename(path)} {len(names):,}" for path, names in labelled.items())
-    log(f"{folder}: a folder for each label, a text in each file: {counts}")
+    log(f"{folder}: {len(labelled):,} folders, read as labels, with a text in each file .txt")
     for path, names in texts.items():
         if names and _is_unlabelled(path):
-            log(f"{path}: {len(names):,} texts without a label are not read")
+            log(f"{path}: not read, because its texts have no label: {len(names):,} files")
     others = sum(len(_list_files(path)) - len(texts.get(path, ())) for path in (folder, *texts))
     if others:
-        log(f"{folder}: {others:,} other files are not read (expected .txt in the folder of a label)")
+        log(f"{folder}: not read, because they are not .txt in the folder of a label: {others:,} files")
     return (
         _read_text(path, name, text_key, label_key, format)
         for path, names in labelled.items()
@@ -82,10 +79,15 @@ def _read_text(
 ) -> Record:
     """Returns the record of a text."""
     path = os.path.join(folder, name)
-    encoding = formats.resolve_file(path, formats.TEXTS, format).encoding
+    encoding = formats.resolve_file(path, formats.TEXTS, replace(format, name="text")).encoding
     text = "".join(line for _, line in files.read_lines(path, encoding))
     record = {text_key: text.removesuffix("\n").removesuffix("\r")}
     return path, f"{path}:1", record | ({} if label_key is None else {label_key: os.path.basename(folder)})
+
+
+def _has_labels(folder: str) -> bool:
+    """Returns whether a folder in the folder has texts."""
+    return any(map(_list_texts, _list_folders(folder)))
 
 
 def _is_unlabelled(path: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxft.data.sources.class_folders import choose_split_folder
 from jaxft.data.sources.dev_split import find_text_overlap
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
@@ -41,7 +42,13 @@ def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) 
     columns = TextColumns(data.text, data.text_pair, data.label)
     rules = LabelRules(problem_type, data.label_separator, data.label_names)
     examples = list(
-        read_labelled_texts(source, columns=columns, rules=rules, format=make_file_format(data), log=log)
+        read_labelled_texts(
+            choose_split_folder(source, name.partition("-")[0]),
+            columns=columns,
+            rules=rules,
+            format=make_file_format(data),
+            log=log,
+        )
     )
     noun = "pairs" if data.text_pair else "texts"
     log(f"{name}: {source}: {len(examples):,} {noun}; {_describe_labels(examples)}")
