@@ -13,6 +13,8 @@ from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.settings import make_file_format
 from jaxft.tasks.token_classification.settings import Data, Settings
 
+LONG_SENTENCE = 1000  # words
+
 
 def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[Sentence]:
     """Returns the sentences of `source` with tags in IOB2, or with plain labels.
@@ -49,7 +51,25 @@ def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[
         )
     counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(counter.items())) or "none"
     log(f"{name}: {source}: {conversion}; {'labels' if are_plain else 'entities'}: {counts}")
+    _warn_of_doubts(converted, list(counter), name, log)
     return converted
+
+
+def _warn_of_doubts(sentences: Sequence[Sentence], kinds: Sequence[str], name: str, log: Log) -> None:
+    """Warns about a sentence that is as long as a document, and about labels that differ in letter case only."""
+    longest = max(sentences, key=lambda sentence: len(sentence.words))
+    if len(longest.words) > LONG_SENTENCE:
+        log(
+            f"warning: {name}: the sentence at {longest.origin} has {len(longest.words):,} words; are sentences divided "
+            "(by blank lines, in columns)?"
+        )
+    spellings: dict[str, list[str]] = {}
+    for kind in sorted(kinds):
+        spellings.setdefault(kind.casefold(), []).append(kind)
+    if doubtful := [", ".join(group) for group in spellings.values() if len(group) > 1]:
+        log(
+            f"warning: {name}: labels that differ in letter case only are different labels: {'; '.join(doubtful)}"
+        )
 
 
 def forms_entities(config: Settings, labels: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ CONLLU_NAMES = "ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC".split()
 
 _CONLLU_ID = re.compile(r"\d+(?:[-.]\d+)?")
 _SEVERAL_OR_EMPTY = re.compile(r"\d+[-.]\d+")
+_MANY_REPEATS = 20  # words that are the same as the one before them, if all are
 _GLOBAL_COLUMNS = re.compile(r"#\s*global\.columns\s*=")
 _LANGUAGE_PREFIX = re.compile(r"([a-z][a-z-]{1,11}:)")
 _TAG = re.compile(r"[Oo]|[BIESLUMW](?:[\W_].*)?|.*[\W_][BIESLUMW]")
@@ -259,11 +260,11 @@ def _examine_words(
 
     Raises `UserError` if the words are numbers that count the words of each sentence, or all missing.
     """
-    prefix, cells, count, place = None, set(), 0, 0
+    prefix, cells, count, place, previous, repeats = None, set(), 0, 0, "", 0
     are_numbers, are_missing = settings.word is None and not layout.is_conllu, layout.is_conllu
     for line in lines:
         if not line.strip() or is_docstart(line):
-            place = 0
+            place, previous = 0, ""
         if not line.strip() or is_docstart(line) or line.startswith("#") or not layout.holds_word(line):
             continue
         row = layout.split(line)
@@ -277,6 +278,9 @@ def _examine_words(
             are_numbers and is_number and len(row) > 1 and (not word.isdigit() or int(word) == place)
         )
         are_missing = are_missing and word == "_"
+        if repeats >= 0 and previous:
+            repeats = repeats + 1 if word == previous and len(row) > 1 else -1
+        previous = word
         if prefix != "":
             match = _LANGUAGE_PREFIX.match(word)
             prefix = match[1] if match and prefix in (None, match[1]) else ""
@@ -288,6 +292,11 @@ def _examine_words(
         raise UserError(
             f"{name}: column {layout.word} numbers the words of each sentence (1, 2, ...) and holds no words; set "
             "config.data.word_column to the column of the words, from 0, and .tag_column to that of the tags"
+        )
+    if repeats >= _MANY_REPEATS and settings.word is None:
+        raise UserError(
+            f"{name}: all words of each sentence are the same in column {layout.word}; set config.data.word_column to "
+            "the column of the words, from 0, and .tag_column to that of the tags"
         )
     if are_missing:
         raise UserError(

@@ -20,7 +20,7 @@ _OUTSIDE_NAMES = frozenset(
 )
 # A label that more than this share of the words has is no part of speech: NOUN and PUNCT stay below a third of a text.
 _DOMINANT_SHARE = 0.6
-_FEW_WORDS = 100  # shares of fewer words mean nothing
+_FEW_WORDS = 20  # shares of fewer words mean nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,11 @@ def check_plain_labels(counts: Mapping[str, int], scheme: str, source: str) -> N
         )
     has_outside_name = common.casefold() in _OUTSIDE_NAMES and len(counts) > 1
     is_dominant = words >= _FEW_WORDS and counts[common] > _DOMINANT_SHARE * words
+    if len(counts) == 1 and words >= _FEW_WORDS:
+        raise UserError(
+            f"{source}: all {words:,} words have the label {common!r}, which teaches nothing; name the column of the "
+            "tags (config.data.tag_column, or tags=... in config.data.columns)"
+        )
     if scheme != "io" and (has_outside_name or is_dominant):
         raise UserError(
             f"{source}: {counts[common]:,} of {words:,} words have the label {common!r}, as words outside of entities "

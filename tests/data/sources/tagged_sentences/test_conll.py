@@ -129,6 +129,18 @@ def test_a_column_that_numbers_words_is_no_column_of_words(write_source):
     assert read_list(write_source("1 O\n2 O\n\n7 O\n"))[1].words == ["7"]  # numbers that do not count
 
 
+def test_a_column_that_is_the_same_in_a_sentence_is_no_column_of_words(write_source):
+    content = "".join(
+        f"#begin document (a/{i}); part 000\na/{i} 0 Rome NNP O\na/{i} 1 is VBZ O\n\n" for i in range(20)
+    )
+    with pytest.raises(
+        UserError, match=r"all words of each sentence are the same in column 0; set config.data.word"
+    ):
+        read_list(write_source(content))
+    assert read_list(write_source(content), word_column=2)[1].words == ["Rome", "is"]
+    assert len(read_list(write_source("ha\n" * 30), tagged=False)[0].words) == 30
+
+
 def test_label_studio_writes_tags_with_spaces(write_source):
     content = "-DOCSTART- -X- O\nIn -X- _ O\nNew -X- _ B-Geo Political\nYork, -X- _ I-Geo Political\n\nbye -X- _ O\n\n"
     log = []
