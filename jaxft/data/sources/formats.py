@@ -20,7 +20,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a file is read. "auto" stands for what its name and content show."""
+    """Says how a file is read. "auto" stands for what its name and content show."""
 
     name: str = AUTO
     encoding: str = AUTO  # as Python names it
@@ -74,7 +74,7 @@ _FORMAT_WORDS = {
     "json": "one JSON document",
     "conll": "CoNLL columns",
     "conllu": "CoNLL-U",
-    "csv": "a table with {} between values and quotes around some",
+    "csv": "CSV with {} between values",
     "tsv": "a table with {} between values and no quotes around them",
     "text": "plain text",
     "squad": "SQuAD's JSON",
@@ -158,6 +158,8 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
         raise UserError(f"{files.source_name(path)}: {description}")
     encoding = encodings.detect_encoding(sample) if format.encoding == AUTO else format.encoding
     text = encodings.decode_sample(sample, encoding)
+    if encodings.has_lone_returns(text):
+        text = text.replace("\r", "\n")
     is_complete = path != "-" and len(sample) < files.PEEKED
     name = _name_format(path, suffix, kind, text, is_complete, keys) if format.name == AUTO else format.name
     delimiter = format.delimiter

@@ -141,6 +141,8 @@ def _complete_lines(text: str) -> list[str]:
 def _parse_rows(text: str, delimiter: str) -> list[list[str]]:
     """Returns the first complete rows of a table, without empty ones."""
     lines = text.splitlines(keepends=True)
+    if text.startswith(SEPARATOR_LINE):
+        lines.pop(0)
     if len(lines) > 1 and not text.endswith(("\n", "\r")):
         lines.pop()
     rows = []

@@ -56,6 +56,7 @@ def read_table(
         (line for _, line in files.read_lines(source, encoding)), **make_dialect(format, delimiter)
     )
     header, first_line = None, 1
+    has_joined_files = False
     quoted_line = ""  # the first line whose quotes may be those of CSV
     try:
         for row in reader:
@@ -80,7 +81,9 @@ def read_table(
                 yield where, origin, error
                 continue
             if len(row) > 1 and [row[0].removeprefix("\ufeff"), *row[1:]] == header:
-                log(f"warning: {where}: the header again, as in joined files; such rows are left out")
+                if not has_joined_files:
+                    log(f"warning: {where}: the header again, as in joined files; such rows are left out")
+                has_joined_files = True
                 continue
             if format == "tsv" and not quoted_line and any(map(_has_doubled_quotes, row)):
                 quoted_line = where
