@@ -68,24 +68,30 @@ def split_dev_labelled_texts(
 ) -> tuple[list[LabelledText], list[LabelledText]]:
     """Splits off a development set of about `fraction`; returns `(train, dev)`, both in order.
 
-    Single labels keep their shares, because the examples are shuffled, grouped by label and taken at regular steps. A
-    label with one example stays in `train`. Raises `UserError` for fewer than two examples.
+    Examples with the same texts stay in one set, unless all have the same. Single labels keep their shares, because the
+    texts are shuffled, grouped by label and taken at regular steps. A label with one text stays in `train`. Raises
+    `UserError` for fewer than two examples.
     """
     _require_two(len(examples), "example")
+    first_by_texts: dict[tuple, int] = {}
+    first = [first_by_texts.setdefault((e.text, e.pair), index) for index, e in enumerate(examples)]
+    if len(first_by_texts) == 1:
+        first = list(range(len(examples)))
+    texts = list(dict.fromkeys(first))
     rng = random.Random(seed)
     groups: dict[str, list[int]] = {}
-    for index in rng.sample(range(len(examples)), len(examples)):
+    for index in rng.sample(texts, len(texts)):
         label = examples[index].label
         groups.setdefault(label if isinstance(label, str) else "", []).append(index)
     order = [index for name in sorted(groups) if len(groups[name]) > 1 for index in groups[name]]
-    start = rng.random()  # so that the first examples of small groups are sometimes taken and sometimes not
+    start = rng.random()  # so that the first texts of small groups are sometimes taken and sometimes not
     dev_indices = {
         index
         for place, index in enumerate(order)
         if math.floor((place + 1) * fraction + start) > math.floor(place * fraction + start)
     }
     dev_indices = dev_indices or set(order[:1]) or {0}
-    return _partition(examples, [index in dev_indices for index in range(len(examples))])
+    return _partition(examples, [index in dev_indices for index in first])
 
 
 def split_dev_questions(

@@ -11,6 +11,7 @@ from jaxft.data.sources.dev_split import (
     cut_document,
     find_question_overlap,
     find_sentence_overlap,
+    find_text_overlap,
     split_dev_labelled_texts,
     split_dev_questions,
     split_dev_sentences,
@@ -75,6 +76,19 @@ def test_a_dev_set_keeps_the_shares_of_labels_and_leaves_train_every_label(label
         assert set(e.label for e in train) == set(labels)
         for label, count in counts.items():
             assert abs(dev_counts[label] - fraction * count * (count > 1)) < 2
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab")), min_size=2, max_size=60),
+    st.floats(0.05, 0.5),
+    st.integers(0, 9),
+)
+def test_a_dev_set_shares_no_text_with_train(rows, fraction, seed):
+    examples = [LabelledText(f"text {n}", None, label, f"x:{i}") for i, (n, label) in enumerate(rows)]
+    train, dev = split_dev_labelled_texts(examples, fraction, seed)
+    assert train and dev and sorted(train + dev, key=examples.index) == examples
+    if len({n for n, _ in rows}) > 1:
+        assert find_text_overlap(train, dev).sum() == 0
 
 
 def test_other_labels_are_split_at_random():
