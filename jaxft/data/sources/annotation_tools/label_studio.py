@@ -53,7 +53,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         if results is None and reading.labelled:
             counts["tasks without an annotation"] += 1
             continue
-        record = dict(data)
+        record = {"id": task["id"]} | data if "id" in task else dict(data)
         if "text" not in record:
             texts = [key for key, value in data.items() if isinstance(value, str)]
             if _is_task(task) and len(texts) == 1:

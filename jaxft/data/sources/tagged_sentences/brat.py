@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jaxft.data.sources import encodings, files
 from jaxft.data.sources.formats import AUTO, FileFormat
 from jaxft.data.sources.tagged_sentences.sentence import Sentence, Span, split_words, tag_words
-from jaxft.data.sources.tagged_sentences.span_offsets import SpanReader, WrittenSpan, character_positions
+from jaxft.data.sources.tagged_sentences.span_offsets import SpanReader, WrittenSpan, make_character_lookup
 from jaxft.errors import UserError
 
 _SPAN = re.compile(r"T\S*\t(?P<label>\S+) (?P<pieces>\d+ \d+(;\d+ \d+)*)(\t(?P<text>.*))?")
@@ -122,7 +122,7 @@ def _read_document(path: str, format: FileFormat, offsets: str, unread: Counter[
         )
     text = _read_text(text_path, format)
     unit = "characters" if offsets == AUTO else offsets
-    positions = character_positions(text, [unit])[unit]
+    to_character = make_character_lookup(text, unit)
     spans = []
     for number, line in enumerate(_read_text(path, format).splitlines(), 1):
         if not line.strip():
@@ -140,7 +140,7 @@ def _read_document(path: str, format: FileFormat, offsets: str, unread: Counter[
         for piece in match["pieces"].split(";"):
             start, end = map(int, piece.split(" "))
             # brat writes a span over a line break in two pieces.
-            if pieces and not text[positions.get(pieces[-1][1], 0) : positions.get(start)].strip():
+            if pieces and not text[to_character(pieces[-1][1]) : to_character(start)].strip():
                 pieces[-1] = (pieces[-1][0], end)
             else:
                 pieces.append((start, end))

@@ -99,7 +99,7 @@ def tag_words(
     borders = {border for start, end, _ in spans for border in (start, end)}
     offsets = []
     for start, end in words:
-        cuts = [start, *(cut for cut in range(start + 1, end) if cut in borders), end]
+        cuts = [start, *sorted(borders.intersection(range(start + 1, end))), end]
         offsets += zip(cuts[:-1], cuts[1:], strict=True)
 
     tags = ["O"] * len(offsets)

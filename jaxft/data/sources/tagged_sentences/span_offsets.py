@@ -8,7 +8,7 @@ ends inside a word. Such spans are counted, and if another way of counting fits 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,11 @@ ENDS = ("auto", "exclusive", "inclusive")
 OVERLAPS = ("error", "longest")
 
 _UNIT_NAMES = {"characters": "characters", "utf16": "UTF-16 code units", "bytes": "bytes of UTF-8"}
+# Unit -> the encoding in which it has always the same size, and that size.
+_ENCODINGS = {"characters": ("utf-32-le", 4), "utf16": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
+_OUTSIDE = "lie outside of the text"
+_CUTTING = "begin or end inside a word"
+_DIFFERENT = "cover another text than the record says"
 _SHOWN = 3  # misfits that a message shows
 _MANY = (
     10  # with fewer misfits than this, a data set is not refused only because most of its spans are misfits
@@ -79,9 +84,9 @@ class SpanReader:
         )
         self._misfits: Counter[_Counting] = Counter()
         self._span_count = 0
-        self._cut_count = 0
-        self._cuts: list[str] = []  # the first ones, for messages
-        self._first_cut = ""  # its place
+        self._faults: Counter[str] = Counter()  # kind -> spans that do not fit as they are read
+        self._examples: list[str] = []  # the first ones, for messages
+        self._first_fault = ""  # its place
 
     def read(
         self, text: str, words: Sequence[tuple[int, int]], spans: Sequence[WrittenSpan], where: str
@@ -99,33 +104,46 @@ class SpanReader:
         """
         if not spans:
             return []
-        starts, ends = {start for start, _ in words}, {end for _, end in words}
-        positions = character_positions(text, {counting.offsets for counting in self._countings})
         self._span_count += len(spans)
-        for counting in self._countings:
-            for span in spans:
-                place = _place_span(span, counting, positions)
-                fits = place is not None and (
-                    place[0] in starts and place[1] in ends
-                    if span.text is None
-                    else _is_same_text(text[slice(*place)], span.text)
-                )
-                self._misfits[counting] += not fits
-
+        starts, ends = {start for start, _ in words}, {end for _, end in words}
         counting = self._countings[0]
+        places = self._count_misfits(text, starts, ends, spans)[counting]
         placed = []
-        for span in spans:
-            place = _place_span(span, counting, positions)
+        for span, place in zip(spans, places, strict=True):
             if place is None:
-                self._count_cut(f"{span.start}..{span.end} ({span.label})", where)
-                raise self._recognized_error() or _outside_error(span, counting, positions, where)
+                self._count_fault(_OUTSIDE, f"{span.start}..{span.end} ({span.label})", where)
+                raise self._recognized_error() or _outside_error(text, span, counting, where)
             placed.append((*place, span.label))
-            self._notice_cut(text, words, place, span, where)
+            if span.text is not None or place[0] not in starts or place[1] not in ends:
+                self._notice_fault(text, words, place, span, where)
         if self.rules.overlaps == "longest":
             placed = keep_longest_spans(placed)
         if error := _check_spans(text, placed, where):
             raise self._recognized_error() or error
         return placed
+
+    def _count_misfits(
+        self, text: str, starts: Collection[int], ends: Collection[int], spans: Sequence[WrittenSpan]
+    ) -> dict[_Counting, list[tuple[int, int] | None]]:
+        """Counts the spans of a text that do not fit, and returns the places of its spans, for each way of counting."""
+        places_by_counting = {}
+        for counting in self._countings:
+            same = _Counting("characters", counting.end)
+            if text.isascii() and same in places_by_counting:  # ASCII counts alike in every unit
+                places = places_by_counting[same]
+            else:
+                to_character = make_character_lookup(text, counting.offsets)
+                places = [_place_span(span, counting, to_character) for span in spans]
+            places_by_counting[counting] = places
+            for span, place in zip(spans, places, strict=True):
+                if place is None:
+                    fits = False
+                elif span.text is not None:
+                    fits = _is_same_text(text[slice(*place)], span.text)
+                else:
+                    fits = place[0] in starts and place[1] in ends
+                self._misfits[counting] += not fits
+        return places_by_counting
 
     def finish(self, log: files.Log) -> None:
         """Logs the spans that do not fit the words of their texts, once all spans are read.
@@ -135,24 +153,21 @@ class SpanReader:
         """
         if error := self._recognized_error():
             raise error
-        if not self._cut_count:
+        if not self._faults:
             return
-        counts = f"{self._cut_count:,} of {self._span_count:,} spans begin or end inside a word"
-        examples = "; ".join(self._cuts)
-        if (
-            self.rules.offsets == "auto"
-            and self._cut_count >= _MANY
-            and 2 * self._cut_count > self._span_count
-        ):
-            raise UserError(
-                f"{self._first_cut}: {counts}, and no other way of counting offsets fits them: {examples}; "
-                f"{self._countings[0]}: correct the offsets, or set config.data.offsets=characters if they are right"
-            )
-        log(
-            f"warning: {counts}, which is split there so that the span is kept: {self._first_cut}: {examples}"
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in self._faults.items())
+        description = (
+            f"of {self._span_count:,} spans, {counts}: {self._first_fault}: {'; '.join(self._examples)}"
         )
+        count = self._faults.total()
+        if self.rules.offsets == "auto" and count >= _MANY and 2 * count > self._span_count:
+            raise UserError(
+                f"{description}; no other way of counting offsets fits them better. {self._countings[0]}: correct the "
+                "offsets, or set config.data.offsets=characters if they are right"
+            )
+        log(f"warning: {description}. Words are split there, so that no span is lost")
 
-    def _notice_cut(
+    def _notice_fault(
         self,
         text: str,
         words: Sequence[tuple[int, int]],
@@ -166,22 +181,24 @@ class SpanReader:
         after = next((last for first, last in words if first < end < last), end)
         differs = span.text is not None and not _is_same_text(text[start:end], span.text)
         if before < start or end < after or differs or not text[start:end].strip():
-            expected = f", where the record says {span.text[:40]!r}" if differs else ""
-            shown = f"{text[before:start]}[{text[start:end]}]{text[end:after]}"
-            self._count_cut(f"{_shorten(shown)!r} ({span.label}{expected})", where)
+            expected = f", where the record says {_shorten(span.text)!r}" if differs else ""
+            shown = _shorten(f"{text[before:start]}[{text[start:end]}]{text[end:after]}")
+            self._count_fault(
+                _DIFFERENT if differs else _CUTTING, f"{shown!r} ({span.label}{expected})", where
+            )
 
-    def _count_cut(self, description: str, where: str) -> None:
-        self._cut_count += 1
-        self._first_cut = self._first_cut or where
-        if len(self._cuts) < _SHOWN and description not in self._cuts:
-            self._cuts.append(description)
+    def _count_fault(self, kind: str, description: str, where: str) -> None:
+        self._faults[kind] += 1
+        self._first_fault = self._first_fault or where
+        if len(self._examples) < _SHOWN and description not in self._examples:
+            self._examples.append(description)
 
     def _recognized_error(self) -> UserError | None:
         """Returns the error for a data set that another way of counting fits, as far as it is read."""
         usual, *others = self._countings
         # A few spans are wrong or odd in any data set.
         fitting = [other for other in others if 10 * self._misfits[other] <= self._misfits[usual]]
-        if not self._cut_count or not self._misfits[usual] or not fitting:
+        if not self._faults or not self._misfits[usual] or not fitting:
             return None
         best = min(fitting, key=lambda other: self._misfits[other])
         changes = [
@@ -191,45 +208,44 @@ class SpanReader:
         ]
         others = f"all but {self._misfits[best]:,}" if self._misfits[best] else "all"
         return UserError(
-            f"{self._first_cut}: {self._misfits[usual]:,} of {self._span_count:,} spans do not begin and end with "
-            f"words: {'; '.join(self._cuts)}; {others} do if {best}: set "
+            f"{self._first_fault}: {self._misfits[usual]:,} of {self._span_count:,} spans do not begin and end with "
+            f"words: {'; '.join(self._examples)}; {others} do if {best}: set "
             f"{' '.join(f'{name}={new}' for name, _, new in changes)}, or "
             f"{' '.join(f'{name}={old}' for name, old, _ in changes)} if the spans are right as they are"
         )
 
 
-def character_positions(text: str, units: Collection[str]) -> dict[str, Mapping[int, int]]:
-    """Returns unit -> offset -> characters before it, for the offsets that lie between two characters."""
-    same = {index: index for index in range(len(text) + 1)}
-    sizes = {
-        "utf16": lambda character: 1 + (character > "\uffff"),
-        "bytes": lambda character: len(character.encode()),
-    }
-    return {
-        unit: same
-        if unit == "characters" or text.isascii()
-        else {
-            offset: index
-            for index, offset in enumerate(itertools.accumulate(map(sizes[unit], text), initial=0))
-        }
-        for unit in units
-    }
+def make_character_lookup(text: str, unit: str) -> Callable[[int], int | None]:
+    """Returns a function from an offset to the characters before it; None for one inside a character or outside."""
+    size = len(text)
+    if unit == "characters" or text.isascii():
+        return lambda offset: offset if 0 <= offset <= size else None
+    encoding, width = _ENCODINGS[unit]
+    encoded = text.encode(encoding)
+
+    def count_characters(offset: int) -> int | None:
+        if not 0 <= offset * width <= len(encoded):
+            return None
+        try:
+            return len(encoded[: offset * width].decode(encoding))
+        except UnicodeDecodeError:
+            return None
+
+    return count_characters
 
 
 def _place_span(
-    span: WrittenSpan, counting: _Counting, positions: Mapping[str, Mapping[int, int]]
+    span: WrittenSpan, counting: _Counting, to_character: Callable[[int], int | None]
 ) -> tuple[int, int] | None:
     """Returns the first character of a span and the one after its last, or None if these are not in the text."""
-    to_character = positions[counting.offsets]
-    start = to_character.get(span.start)
-    end = to_character.get(span.end + (counting.end == "inclusive"))
+    start = to_character(span.start)
+    end = to_character(span.end + (counting.end == "inclusive"))
     return None if start is None or end is None or start >= end else (start, end)
 
 
-def _outside_error(
-    span: WrittenSpan, counting: _Counting, positions: Mapping[str, Mapping[int, int]], where: str
-) -> UserError:
-    size = max(positions[counting.offsets])
+def _outside_error(text: str, span: WrittenSpan, counting: _Counting, where: str) -> UserError:
+    encoding, width = _ENCODINGS[counting.offsets]
+    size = len(text.encode(encoding)) // width
     is_inside = 0 <= span.start < span.end + (counting.end == "inclusive") <= size
     problem = "begins or ends inside a character of" if is_inside else "does not lie in"
     return UserError(

@@ -244,7 +244,7 @@ def test_label_studio_choices(write):
     tasks = [task("a", choice("mood", "pos"), choice("topic", "art"))] * 2
     path = write(json.dumps(tasks), "two.json")
     with pytest.raises(
-        UserError, match=r"no key 'label' in \['mood', 'spans', 'text', 'topic'\]; name .*data.label"
+        UserError, match=r"no key 'label' in \['id', 'mood', 'spans', 'text', 'topic'\]; name .*data.label"
     ):
         read_labels(path)
     assert read_labels(path, "topic")[0] == [("a", "art")] * 2
@@ -257,7 +257,7 @@ def test_label_studio_texts_with_other_names(write):
     tasks[0]["data"] = {"review": "Rome sleeps", "author": "me"}
     path = write(json.dumps(tasks), "a.json")
     with pytest.raises(
-        UserError, match=r"no tokens \(or text\) in keys \['author', 'review', .*config.data.columns"
+        UserError, match=r"no tokens \(or text\) in keys \['author', 'id', 'review', .*config.data.columns"
     ):
         read_tags(path)
     assert read_tags(path, columns={"text": "review"})[0] == ROME
