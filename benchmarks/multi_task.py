@@ -36,7 +36,7 @@ def make_overrides(flags: argparse.Namespace, names: tuple[str, ...]) -> list[st
     train_folds = [fold for fold in range(20) if fold not in test_folds + dev_folds]
     domains = ("banking", "hotels") if flags.domain == "all" else (flags.domain,)
     tasks = tuple(task for task in load_settings(f"{RECIPE}:{flags.domain}").tasks if task[0] in names)
-    values = {"tasks": tasks, "eval.metric": "+".join(METRICS[name] for name in names)}
+    values = {"tasks": tasks, "batch.rows": 8, "eval.metric": "+".join(METRICS[name] for name in names)}
     for name, folds in (("train", train_folds), ("dev", dev_folds), ("test", test_folds)):
         fold_list = ",".join(map(str, folds))
         sources = (f"{flags.data}/{domain}.jsonl?fold={fold_list}" for domain in domains)

@@ -39,7 +39,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.test = "hub:EdinburghNLP/xsum@refs/convert/parquet/test"
         config.data.template = "{document}\nTL;DR: {summary}"
         config.data.max_length = 512
-        config.batch.rows = 8
         config.train.epochs = 2.0
         config.optim.lr = 5e-5
     else:

@@ -36,7 +36,6 @@ def get_config(arg: str = "tiny") -> ConfigDict:
         config.data.test = "hub:Salesforce/wikitext:wikitext-2-raw-v1/test"
         config.data.layout = "blocks"
         config.data.max_length = 1024
-        config.batch.rows = 8
         config.train.epochs = 3.0
         config.optim.lr = 5e-5
     else:

@@ -1,7 +1,7 @@
 """Named-entity recognition with BERT: `--config configs/ner.py[:offline|conll2003|wnut17]`.
 
 offline    MiniLM from a package on the generated corpus `demo:ner`; needs no hub. Synthetic: it shows
-           that the trainer works, not how good a model is. Measured, seed 0: entity F1 92.1 on dev, 90.6
+           that the trainer works, not how good a model is. Measured, seed 0: entity F1 93.7 on dev, 92.0
            on test.
 conll2003  bert-base-cased on CoNLL-2003 from the hub. Not measured here (no hub); for bert-base-cased the BERT
            paper (Devlin et al. 2019, table 7) reports entity F1 92.4 on test, with document context, which
@@ -32,7 +32,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.dev = "hub:eriktks/conll2003@refs/convert/parquet/validation"
         config.data.test = "hub:eriktks/conll2003@refs/convert/parquet/test"
         config.data.max_length = 256
-        config.batch.rows = 8
         config.train.epochs = 4.0
         config.optim.lr = 3e-5
     elif arg == "wnut17":
@@ -41,7 +40,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.dev = "hub:leondz/wnut_17@refs/convert/parquet/validation"
         config.data.test = "hub:leondz/wnut_17@refs/convert/parquet/test"
         config.data.max_length = 64  # 11 of 3,394 sentences are longer, and cut in two
-        config.batch.rows = 16
         config.train.epochs = 6.0
         config.optim.lr = 1e-4
     else:

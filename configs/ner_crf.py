@@ -33,7 +33,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.dev = "hub:leondz/wnut_17@refs/convert/parquet/validation"
         config.data.test = "hub:leondz/wnut_17@refs/convert/parquet/test"
         config.data.max_length = 64
-        config.batch.rows = 16
         config.train.epochs = 6.0
     else:
         raise UserError(f"configs/ner_crf.py has no recipe {arg!r}; expected offline or wnut17")

@@ -27,7 +27,7 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.test = "demo:qa/test"
         config.data.max_length = 192
         config.data.stride = 48
-        config.batch.rows = 6
+        config.batch.examples = 12
         config.train.epochs = 2.0
         config.optim.lr = 2e-4
     elif arg in ("squad", "squad_v2"):
@@ -36,7 +36,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.dev = f"hub:rajpurkar/{arg}/validation"
         config.data.max_length = 384
         config.data.stride = 128
-        config.batch.rows = 16
         config.train.epochs = 2.0
         config.optim.lr = 3e-5
     else:

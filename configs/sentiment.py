@@ -49,7 +49,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.dev = "hub:nyu-mll/glue:sst2/validation"
         config.data.text = "sentence"
         config.data.max_length = 128
-        config.batch.rows = 8
         config.train.epochs = 3.0
         config.optim.lr = 2e-5
     else:

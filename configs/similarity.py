@@ -37,7 +37,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.text = "sentence1"
         config.data.text_pair = "sentence2"
         config.data.max_length = 128
-        config.batch.rows = 8
         config.train.epochs = 3.0
         config.optim.lr = 2e-5
         config.eval.metric = "spearman"

@@ -60,6 +60,6 @@ def load(
         key: Entry(schema.convert(key, schema.parse(key, value, text), text), text)
         for text, key, value in typed
     }
-    entries = overlay(entries, changes, f"--config {address}", log)
+    entries = overlay(entries, changes, f"recipe {address}", log)
     values = {key: schema.convert(key, *entry) for key, entry in entries.items()} | {"task": task}
     return schema.build(values, f"--config {address}")

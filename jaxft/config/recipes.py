@@ -100,7 +100,7 @@ def read_recipe(
     if (match := _ADDRESS.fullmatch(base)) and Path(match[1]).resolve() in readers:
         raise UserError(f"{path}: recipe: {base} leads back to itself; name another recipe")
     below = read_recipe(base, f"{path}: recipe: {base}", readers, log)
-    return overlay(below, entries, base, log)
+    return overlay(below, entries, f"recipe {base}", log)
 
 
 def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str, Any]:

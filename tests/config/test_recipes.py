@@ -25,7 +25,7 @@ def test_own_training_data_is_never_measured_on_the_sets_of_a_recipe():
     sets, [line] = load(NER, "data.train=mine.conll")
     assert sets == ("mine.conll", None, None)
     assert line == (
-        f"config.data.train=mine.conll is not the training data of --config {NER}, so its config.data.dev=demo:ner/dev "
+        f"config.data.train=mine.conll is not the training data of recipe {NER}, so its config.data.dev=demo:ner/dev "
         "and config.data.test=demo:ner/test are left out: dev is split off train and there is no test set; name "
         "--config.data.dev and --config.data.test for others"
     )
@@ -44,7 +44,7 @@ def test_own_training_data_of_a_recipe_in_yaml_is_own_data_too(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"recipe: {NER}\ndata: {{train: mine.conll}}\n")
     sets, [line] = load(str(mine))
-    assert sets == ("mine.conll", None, None) and f"training data of {NER}" in line
+    assert sets == ("mine.conll", None, None) and f"training data of recipe {NER}" in line
     mine.write_text(f"recipe: {NER}\ndata: {{train: mine.conll, dev: dev.conll, test: none}}\n")
     assert load(str(mine)) == (("mine.conll", "dev.conll", None), [])
     # A recipe's own sets belong to its own training data, too.

@@ -270,6 +270,8 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
         "data.shards": PARTS,
         "data.scheme": "iob2",
         "data.dev": held_out,
+        "batch.rows": "none",
+        "batch.examples": 26,
     }
     more = [f"--config.{key}={value}" for key, value in settings.items()]
     shared_run = tmp_path / "together"
@@ -289,7 +291,7 @@ def test_each_process_reads_encodes_and_packs_only_what_it_feeds(
     assert list(expected_losses) == list(actual_losses) == list(range(1, STEPS + 1))
     assert max(abs(expected_losses[step] - actual_losses[step]) for step in expected_losses) < 1e-5
     summaries = [json.loads((run / "summary.json").read_text()) for run in (single, shared_run)]
-    for key in ("steps", "padding_fraction", "late_compiles"):
+    for key in ("steps", "rows_per_step", "examples_per_step", "padding_fraction", "late_compiles"):
         assert summaries[0][key] == summaries[1][key], key
     evaluations = [json.loads((run / "eval/test.json").read_text()) for run in (single, shared_run)]
     # What the processes know of training, each of its shard, is put together: labels, entities that were seen.
