@@ -60,8 +60,8 @@ def _warn_of_doubts(sentences: Sequence[Sentence], kinds: Sequence[str], name: s
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > LONG_SENTENCE:
         log(
-            f"warning: {name}: the sentence at {longest.origin} has {len(longest.words):,} words; are sentences divided "
-            "(by blank lines, in columns)?"
+            f"warning: {name}: the sentence at {longest.origin} has {len(longest.words):,} words; are sentences "
+            "divided (by blank lines, in columns)?"
         )
     spellings: dict[str, list[str]] = {}
     for kind in sorted(kinds):

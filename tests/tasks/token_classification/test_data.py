@@ -25,7 +25,8 @@ def test_the_layout_and_the_spelling_of_tags_are_said(tmp_path):
 def test_doubts_are_said(tmp_path):
     _, log = read(tmp_path, "Rome B-LOC\nOslo B-Loc\n" + 600 * "a O\nb O\n")
     assert log[2:] == [
-        "warning: train: the sentence at /a.conll:1 has 1,202 words; are sentences divided (by blank lines, in columns)?",
+        "warning: train: the sentence at /a.conll:1 has 1,202 words; are sentences divided (by blank lines, in "
+        "columns)?",
         "warning: train: labels that differ in letter case only are different labels: LOC, Loc",
     ]
     assert len(read(tmp_path, "Rome B-LOC\nOslo O\n")[1]) == 2

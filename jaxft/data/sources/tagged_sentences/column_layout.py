@@ -15,53 +15,32 @@ CONLLU_NAMES = "ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC".split()
 
 _CONLLU_ID = re.compile(r"\d+(?:[-.]\d+)?")
 _SEVERAL_OR_EMPTY = re.compile(r"\d+[-.]\d+")
-_MANY_REPEATS = 20  # words that are the same as the one before them, if all are
 _GLOBAL_COLUMNS = re.compile(r"#\s*global\.columns\s*=")
-_LANGUAGE_PREFIX = re.compile(r"([a-z][a-z-]{1,11}:)")
+_LANGUAGE_PREFIX = re.compile(r"(?:simple|[a-z]{2,3}(?:-[a-z-]+)?):")
 _TAG = re.compile(r"[Oo]|[BIESLUMW](?:[\W_].*)?|.*[\W_][BIESLUMW]")
-_LETTERS = re.compile(r"[^a-z0-9]+")
+_FEW_WORDS = 3  # what fewer words have in common means nothing
+_MANY_REPEATS = 20  # words that are the same as the one before them, if all are
 
 # Names of columns, without signs, in small letters.
-WORD_NAMES = ("word", "words", "token", "tokens", "form", "wordform", "text")
-SYNTAX_NAMES = ("chunk", "chunktag", "pos", "postag", "postags", "upos", "xpos")
-TAG_NAMES = (
-    *("tag", "tags", "label", "labels", "ner", "nertag", "nertags", "ne", "bio", "iob", "bioes", "entity", "entities"),
-    *("namedentity", "slot", "slots", "annotation", *SYNTAX_NAMES),
-)  # fmt: skip
-SENTENCE_NAMES = (
-    *(
-        "sentence",
-        "sentenceid",
-        "sentenceidx",
-        "sentenceindex",
-        "sentenceno",
-        "sentencenum",
-        "sentencenumber",
-    ),
-    *("sent", "sentid", "sentidx", "sentno", "sentnum"),
-)
-_OTHER_NAMES = (
-    "id",
-    "index",
-    "lemma",
-    "feats",
-    "head",
-    "deprel",
-    "docid",
-    "document",
-    "tokenid",
-    "wordid",
-    "start",
-)
+WORD_NAMES = "word words token tokens form wordform text".split()
+SYNTAX_NAMES = "chunk chunktag pos postag postags upos xpos".split()
+TAG_NAMES = [
+    *"tag tags label labels ner nertag nertags ne bio iob bioes slot slots annotation".split(),
+    *"entity entities namedentity".split(),
+    *SYNTAX_NAMES,
+]
+SENTENCE_NAMES = [
+    *"sentence sentenceid sentenceidx sentenceindex sentenceno sentencenum sentencenumber".split(),
+    *"sent sentid sentidx sentno sentnum".split(),
+]
+_OTHER_NAMES = "id index lemma feats head deprel docid document tokenid wordid start".split()
 
 
 @dataclass(frozen=True)
 class ColumnSettings:
-    """What the user says of a file's columns."""
+    """The columns of a file, as far as the user says it."""
 
-    word: int | None = (
-        None  # the column of the words, from 0, or from the end if negative; None: the usual one
-    )
+    word: int | None = None  # column of the words, from 0, or from the end if negative; None: the usual one
     tag: int | None = None  # the column of the tags
     delimiter: str = AUTO  # what divides columns; "auto": tabs or spaces, whichever the first sentence has
     is_conllu: bool = False  # True if the file must be CoNLL-U; other files are if they look like it
@@ -69,7 +48,7 @@ class ColumnSettings:
 
 @dataclass(frozen=True)
 class ColumnLayout:
-    """How a file with a word a line is laid out."""
+    """The layout of a file with a word a line."""
 
     divider: str  # "\t", " " for runs of spaces, or another text between columns
     word: int  # the column of the words, from 0, or from the end if negative
@@ -116,7 +95,7 @@ class ColumnLayout:
             return False
         seen_here = set().union(*(_cells(other, self.word) for other in words))
         is_seen = any(cell in self.cells or cell in seen_here for cell in _cells(row, self.word))
-        return not is_seen and not (self.tag < width and _TAG.fullmatch(row[self.tag]))
+        return not is_seen and not (-width <= self.tag < width and _TAG.fullmatch(row[self.tag]))
 
     def name_divider(self) -> str:
         """Returns the divider in words."""
@@ -125,19 +104,19 @@ class ColumnLayout:
 
     def describe(self, tagged: bool = True) -> str:
         """Returns a phrase for the log; it names the column of the tags if they are read."""
+        word, tag = (
+            column % self.width if self.width and -self.width <= column < self.width else column
+            for column in (self.word, self.tag)
+        )
         if self.is_conllu:
-            word, tag = (
-                CONLLU_NAMES[column] if self.width == len(CONLLU_NAMES) else f"column {column}"
-                for column in (self.word, self.tag)
-            )
-            text = f"CoNLL-U, words from {word}"
-            text += f", tags from {tag} (config.data.word_column, .tag_column)" if tagged else ""
+            names = dict(enumerate(CONLLU_NAMES)) if self.width == len(CONLLU_NAMES) else {}
+            text = f"CoNLL-U, words from {names.get(word, f'column {word}')}"
+            text += f", tags from {names.get(tag, f'column {tag}')}" if tagged else ""
+            text += " (config.data.word_column, .tag_column)"
         else:
             text = f"columns divided by {self.name_divider()}"
             if self.width > 1:
-                text += f", words in column {self.word % self.width}"
-                text += f" and tags in column {self.tag % self.width}" if tagged else ""
-                text += f" of {self.width}"
+                text += f", words in column {word}{f' and tags in column {tag}' if tagged else ''} of {self.width}"
         if self.header:
             text += f"; header {self.header[:60]!r} left out"
         if self.sentence is not None:
@@ -152,7 +131,7 @@ def _cells(row: Sequence[str], word: int) -> set[tuple[int, str]]:
 
 def simplify_name(name: str) -> str:
     """Returns a column's name in small letters without signs: "sentence" for "Sentence #"."""
-    return _LETTERS.sub("", name.strip("\ufeff").casefold())
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def choose_tag_name(names: Sequence[str]) -> int | None:
@@ -163,7 +142,7 @@ def choose_tag_name(names: Sequence[str]) -> int | None:
 
 def is_docstart(line: str) -> bool:
     """Returns True for a line that begins a document."""
-    return re.match(r"\s*-DOCSTART-(?=\s|$)", line) is not None
+    return DOCSTART in line and line.split()[0] == DOCSTART
 
 
 def find_layout(lines: Iterable[str], settings: ColumnSettings, name: str) -> ColumnLayout:
@@ -258,49 +237,59 @@ def _examine_words(
 ) -> ColumnLayout:
     """Returns the layout with what all words show.
 
-    Raises `UserError` if the words are numbers that count the words of each sentence, or all missing.
+    Raises `UserError` if the column of words holds numbers, the same word all over a sentence, or nothing.
     """
-    prefix, cells, count, place, previous, repeats = None, set(), 0, 0, "", 0
-    are_numbers, are_missing = settings.word is None and not layout.is_conllu, layout.is_conllu
-    for line in lines:
-        if not line.strip() or is_docstart(line):
-            place, previous = 0, ""
-        if not line.strip() or is_docstart(line) or line.startswith("#") or not layout.holds_word(line):
-            continue
-        row = layout.split(line)
-        if not -len(row) <= layout.word < len(row):
-            continue  # an error of the reader, which names the line
-        word = row[layout.word]
-        count += 1
-        is_number = _CONLLU_ID.fullmatch(word) is not None
-        place += not _SEVERAL_OR_EMPTY.fullmatch(word)
-        are_numbers = (
-            are_numbers and is_number and len(row) > 1 and (not word.isdigit() or int(word) == place)
-        )
-        are_missing = are_missing and word == "_"
-        if repeats >= 0 and previous:
-            repeats = repeats + 1 if word == previous and len(row) > 1 else -1
-        previous = word
+    prefix, cells, count, repeats = None, set(), 0, 0
+    are_numbers = are_repeated = settings.word is None and not layout.is_conllu
+    are_missing = layout.is_conllu
+    for rows in _list_sentences(lines, layout):
+        words = [row[layout.word] for row in rows]
+        count += len(words)
+        repeats += len(words) - 1
+        are_numbers = are_numbers and len(rows[0]) > 1 and _are_numbers(words)
+        are_repeated = are_repeated and len(rows[0]) > 1 and len(set(words)) == 1
+        are_missing = are_missing and set(words) == {"_"}
         if prefix != "":
-            match = _LANGUAGE_PREFIX.match(word)
-            prefix = match[1] if match and prefix in (None, match[1]) else ""
-        if layout.divider == " " and len(row) > 2:
-            cells |= _cells(row, layout.word)
-    if count < 3:
-        return replace(layout, cells=frozenset(cells))
+            prefixes = {match[0] if (match := _LANGUAGE_PREFIX.match(word)) else "" for word in words}
+            prefix = prefixes.pop() if len(prefixes) == 1 and prefix in (None, *prefixes) else ""
+        if layout.divider == " " and len(rows[0]) > 2:
+            cells.update(*(_cells(row, layout.word) for row in rows))
+    layout = replace(layout, cells=frozenset(cells))
+    if count < _FEW_WORDS:
+        return layout
+    what = ""
     if are_numbers:
+        what = f"column {layout.word} numbers the words of each sentence (1, 2, ...) and holds no words"
+    elif are_repeated and repeats >= _MANY_REPEATS:
+        what = f"all words of each sentence are the same in column {layout.word}"
+    if what:
         raise UserError(
-            f"{name}: column {layout.word} numbers the words of each sentence (1, 2, ...) and holds no words; set "
-            "config.data.word_column to the column of the words, from 0, and .tag_column to that of the tags"
-        )
-    if repeats >= _MANY_REPEATS and settings.word is None:
-        raise UserError(
-            f"{name}: all words of each sentence are the same in column {layout.word}; set config.data.word_column to "
-            "the column of the words, from 0, and .tag_column to that of the tags"
+            f"{name}: {what}; set config.data.word_column to the column of the words, from 0, and .tag_column to that "
+            "of the tags"
         )
     if are_missing:
         raise UserError(
             f"{name}: all words are '_' in column {layout.word}; the text of this treebank is not in the file, "
             "and has to be put in by the tool that comes with it"
         )
-    return replace(layout, prefix=prefix or "", cells=frozenset(cells))
+    return replace(layout, prefix=prefix or "")
+
+
+def _list_sentences(lines: Iterable[str], layout: ColumnLayout) -> Iterator[list[list[str]]]:
+    """Yields the columns of each sentence's words. Lines that begin with "#" and those without words are left out."""
+    rows = []
+    for line in itertools.chain(lines, [""]):
+        if not line.strip() or is_docstart(line):
+            if rows:
+                yield rows
+            rows = []
+        elif not line.startswith("#") and layout.holds_word(line):
+            row = layout.split(line)
+            if -len(row) <= layout.word < len(row):  # otherwise an error of the reader, which names the line
+                rows.append(row)
+
+
+def _are_numbers(words: Sequence[str]) -> bool:
+    """Returns True if the words are 1, 2, ..., with ranges (1-2) and empty nodes (1.1) of CoNLL-U among them."""
+    numbers = [word for word in words if not _SEVERAL_OR_EMPTY.fullmatch(word)]
+    return numbers == [str(number) for number in range(1, len(numbers) + 1)]

@@ -170,16 +170,16 @@ def _parse_rows(name: str, rows: list[Line], layout: ColumnLayout, tagged: bool)
                 f"{name}, line {number}: not divided by {layout.name_divider()} as the first sentence is, in "
                 f"{line[:60]!r}; divide all columns of a file in the same way"
             )
-        found = f"{name}, line {number}: {len(row)} column{'s' if len(row) != 1 else ''}"
+        place = f"{name}, line {number}: {len(row)} column{'s' if len(row) != 1 else ''}"
         if len(row) < least:
             raise UserError(
-                f"{found}, at least {least} expected, in {line[:60]!r}; write word and tag on the line, "
+                f"{place}, at least {least} expected, in {line[:60]!r}; write word and tag on the line, "
                 f"divided by {layout.name_divider()}, or set config.data.word_column, .tag_column or .delimiter to "
                 "those of the file"
             )
         if len(row) != width:
             raise UserError(
-                f"{found}, {expected}, in {line[:60]!r}; give each word of a sentence the same columns, divided by "
+                f"{place}, {expected}, in {line[:60]!r}; give each word of a sentence the same columns, divided by "
                 f"{layout.name_divider()} (comments stand before a sentence)"
             )
         if tagged and not row[layout.tag].strip():
