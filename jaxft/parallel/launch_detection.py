@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -45,8 +46,14 @@ def join_processes(flags: argparse.Namespace) -> None:
     if launch is None:
         return
     if launch.num_processes > 1:
+        run_folder = getattr(flags, "workdir", None) or getattr(flags, "run", None)
+        is_local = run_folder is not None and "://" not in run_folder
         rendezvous.wait_for_all(
-            launch.coordinator, launch.num_processes, launch.process_id, flags.start_timeout
+            launch.coordinator,
+            launch.num_processes,
+            launch.process_id,
+            flags.start_timeout,
+            Path(run_folder) if is_local else None,
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # jax's service would catch SIGTERM, which `heartbeat` handles.

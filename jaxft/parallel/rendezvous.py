@@ -1,21 +1,46 @@
 """Waits until all processes of a run have started, and names missing processes; jax would abort instead.
 
-Process 0 listens at a TCP address. Every other process sends it one line of JSON, `[number, count, host]`. When all
-have sent theirs, each receives one line: `null`, or an error message.
+Process 0 listens at a TCP address. Every other process sends it one line of JSON, `[number, count, host, token]`. When
+all have sent theirs, each receives one line: `null`, or an error message. A caller that sends anything else, or too
+slowly, is turned away.
+
+The token shows that a process belongs to the job. It is `JAXFT_TOKEN` of the environment. Without that, process 0 writes
+a random one into the folder that the processes share, which only their user may read.
 """
 
+import asyncio
+import contextlib
+import errno
+import hmac
+import ipaddress
 import json
 import os
+import secrets
 import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from jaxft.errors import UserError
 from jaxft.parallel import processes
 
 RETRY_S = 0.5
+GREETING_S = 5.0  # in which a caller must send its line
+LINE_BYTES = 4096
+TOKEN_VARIABLE, TOKEN_FILE = "JAXFT_TOKEN", ".job-token"
 
 
-def wait_for_all(address: str, count: int, index: int, timeout: float) -> None:
+class Greeting(NamedTuple):
+    """The line that a process sends to process 0."""
+
+    index: int
+    count: int
+    host: str
+    token: str
+
+
+def wait_for_all(address: str, count: int, index: int, timeout: float, folder: Path | None = None) -> None:
     """Waits until all processes have called it.
 
     Args:
@@ -23,61 +48,153 @@ def wait_for_all(address: str, count: int, index: int, timeout: float) -> None:
         count: the number of processes.
         index: the number of this process.
         timeout: the seconds to wait for the other processes.
+        folder: a folder that the processes share, for a token if the environment has none.
 
     Raises:
         UserError: the time is over, or two processes have the same number. It is raised in all processes that called.
     """
     deadline = time.monotonic() + timeout
-    if index == 0:
-        _receive_all(address, count, timeout, deadline)
-    else:
-        _report_to_main(address, count, index, timeout, deadline)
-
-
-def _receive_all(address: str, count: int, timeout: float, deadline: float) -> None:
-    """Waits in process 0 for a line from every other process, and answers all of them."""
-    port = int(address.rpartition(":")[2])
-    try:
-        both_ips = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
-        listener = socket.create_server(("", port), backlog=count, **both_ips)
-    except OSError as error:
-        raise UserError(
-            f"--coordinator {address}: port {port} cannot be had here ({os.strerror(error.errno)}); if another run "
-            "has it, name another port in all processes"
-        ) from None
-    arrivals: dict[int, tuple[socket.socket, str]] = {}  # by process: its connection and its host
-    problem = None
-    with listener:
-        while len(arrivals) < count - 1 and not problem:
-            listener.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                caller, _ = listener.accept()
-                caller.settimeout(5)
-                index, caller_count, caller_host = json.loads(caller.makefile().readline())
-            except TimeoutError:
-                if time.monotonic() < deadline:  # a caller that sends nothing
-                    continue
-                problem = _name_missing(address, count, set(range(1, count)) - arrivals.keys(), timeout)
-            except (OSError, ValueError):  # not a process of this run
-                continue
-            else:
-                if caller_count != count:
-                    problem = (
-                        f"process {index} ({caller_host}) was started with --num_processes {caller_count}, process 0 "
-                        f"with {count}; start it with: {processes.command_to_start(index)}"
-                    )
-                elif index in arrivals:
-                    hosts = f"{arrivals[index][1]} and {caller_host}"
-                    problem = f"two processes have --process_id {index} ({hosts}); give each its own"
-                arrivals[index] = caller, caller_host
-        for caller, _ in arrivals.values():
-            with caller:
-                try:
-                    caller.sendall(json.dumps(problem).encode() + b"\n")
-                except OSError:  # the caller is gone; jax's start will notice that
-                    pass
+    if index > 0:
+        _report_to_main(address, count, index, timeout, deadline, folder)
+        return
+    with _make_token(folder) as token:
+        problem = asyncio.run(_receive_all(address, count, timeout, deadline, token))
     if problem:
         raise UserError(f"process 0: {problem}")
+
+
+@contextlib.contextmanager
+def _make_token(folder: Path | None) -> Iterator[str]:
+    """Yields the job's token in process 0; "" if there is none. Its file lasts until all processes are there."""
+    if token := os.environ.get(TOKEN_VARIABLE, ""):
+        yield token
+        return
+    if folder is None:
+        yield ""
+        return
+    is_new, file = not folder.exists(), folder / TOKEN_FILE
+    token = secrets.token_hex(16)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(token)
+    except OSError:  # what is wrong with the folder is said by whoever needs it
+        token = ""
+    try:
+        yield token
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+            if is_new:
+                folder.rmdir()
+
+
+def _read_token(folder: Path | None) -> str:
+    """Returns the job's token in another process; "" if there is none yet."""
+    if token := os.environ.get(TOKEN_VARIABLE, ""):
+        return token
+    try:
+        return "" if folder is None else (folder / TOKEN_FILE).read_text()
+    except (OSError, ValueError):
+        return ""
+
+
+async def _receive_all(address: str, count: int, timeout: float, deadline: float, token: str) -> str | None:
+    """Waits in process 0 for a line from every other process, and answers all of them; returns the problem, if any."""
+    arrivals: dict[int, tuple[asyncio.StreamReader, str]] = {}  # by process: its connection and its host
+    writers: list[asyncio.StreamWriter] = []  # to all who wait for an answer
+    problem: str | None = None
+    is_done = asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal problem
+        try:
+            async with asyncio.timeout(GREETING_S):
+                caller = _parse_greeting(await reader.readline(), count, token)
+        except (TimeoutError, OSError, ValueError):  # not a process of this run
+            caller = None
+        if caller is None or is_done.is_set():
+            writer.close()
+            return
+        if caller.count != count:
+            problem = (
+                f"process {caller.index} ({caller.host}) was started with --num_processes {caller.count}, process 0 "
+                f"with {count}; start it with: {processes.command_to_start(caller.index)}"
+            )
+        elif caller.index in arrivals and not arrivals[caller.index][0].at_eof():
+            hosts = f"{arrivals[caller.index][1]} and {caller.host}"
+            problem = f"two processes have --process_id {caller.index} ({hosts}); give each its own"
+        arrivals[caller.index] = reader, caller.host
+        writers.append(writer)
+        # A process that ended and started again calls again; its first connection is at its end.
+        if problem or sum(not reader.at_eof() for reader, _ in arrivals.values()) == count - 1:
+            is_done.set()
+
+    server = await _listen(address, count, greet)
+    try:
+        async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
+            await is_done.wait()
+    except TimeoutError:
+        is_done.set()
+        problem = _name_missing(address, count, set(range(1, count)) - arrivals.keys(), timeout)
+    server.close()
+    for writer in writers:
+        with contextlib.suppress(OSError):  # the caller is gone; jax's start will notice that
+            writer.write(json.dumps(problem).encode() + b"\n")
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+    return problem
+
+
+def _parse_greeting(line: bytes, count: int, token: str) -> Greeting | None:
+    """Returns the greeting in a line of a process of this job; None for any other line.
+
+    Raises ValueError for a line that is not JSON.
+    """
+    fields = json.loads(line)
+    if not isinstance(fields, list) or [type(field) for field in fields] != [int, int, str, str]:
+        return None
+    greeting = Greeting(*fields)
+    is_possible = 0 < greeting.index < max(count, greeting.count) and len(greeting.host) <= 255
+    is_of_job = not token or hmac.compare_digest(greeting.token.encode(), token.encode())
+    return greeting if is_possible and is_of_job else None
+
+
+async def _listen(address: str, count: int, greet) -> asyncio.Server:
+    """Listens at the address only. Raises `UserError` if that cannot be had here."""
+    host, _, port = address.rpartition(":")
+    try:
+        return await asyncio.start_server(
+            greet, _interface(host.strip("[]"), int(port)), int(port), backlog=count + 16, limit=LINE_BYTES
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(
+                f"--coordinator {address}: no address of this machine; give the host or the IP that process 0 has "
+                "itself, in all processes"
+            ) from None
+        raise UserError(
+            f"--coordinator {address}: port {port} cannot be had here ({os.strerror(error.errno or 0)}); if another "
+            "run has it, name another port in all processes"
+        ) from None
+
+
+def _interface(host: str, port: int) -> str | None:
+    """Returns the interface to listen at: the host; None, for all, if its name leads here only to this machine itself.
+
+    Some systems give their own name the address 127.0.1.1, where other machines cannot call.
+    """
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return host
+    try:
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError:  # its name is not known yet, as in a pod that has just started
+        return None
+    leads_here = all(ipaddress.ip_address(text.partition("%")[0]).is_loopback for text in addresses)
+    return None if leads_here and host != "localhost" else host
 
 
 def _name_missing(address: str, count: int, missing: set[int], timeout: float) -> str:
@@ -90,23 +207,29 @@ def _name_missing(address: str, count: int, missing: set[int], timeout: float) -
     )
 
 
-def _report_to_main(address: str, count: int, index: int, timeout: float, deadline: float) -> None:
+def _report_to_main(
+    address: str, count: int, index: int, timeout: float, deadline: float, folder: Path | None
+) -> None:
     """Sends this process's line to process 0, repeatedly until it listens, and waits for its answer."""
     host, _, port = address.rpartition(":")
     reason = "no answer"
     while (seconds_left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds_left) as connection:
-                connection.sendall(json.dumps([index, count, socket.gethostname()]).encode() + b"\n")
+                greeting = Greeting(index, count, socket.gethostname(), _read_token(folder))
+                connection.sendall(json.dumps(greeting).encode() + b"\n")
                 connection.settimeout(seconds_left + 10)  # process 0 may have started to wait later
-                answer = connection.makefile().readline()
+                answer = connection.makefile().readline(1 << 16)
         except OSError as error:
             reason = error.strerror or str(error)
         else:
-            if answer:
-                if problem := json.loads(answer):
+            with contextlib.suppress(ValueError):
+                problem = json.loads(answer)
+                if problem is None:
+                    return
+                if isinstance(problem, str):
                     raise UserError(f"process {index}: {problem}")
-                return
+            reason = f"it turns this process away; has this one another {TOKEN_VARIABLE} or another folder of the run?"
         time.sleep(min(RETRY_S, max(deadline - time.monotonic(), 0)))
     raise UserError(
         f"process {index}: after {timeout} s process 0 is not there at {address} ({reason}); it is started there "

@@ -138,7 +138,7 @@ def test_what_a_tpu_slice_says_starts_a_process(monkeypatch, joined, kind):
     monkeypatch.setattr(cloud_tpu_cluster.socket, "gethostbyname", lambda name: name)
     with as_process(parse()):
         pass
-    assert joined["waited_for"] == ("h0:8482", 4, 2, 300)
+    assert joined["waited_for"] == ("h0:8482", 4, 2, 300, None)
     assert joined["coordinator_address"] == "h0:8482" and joined["local_device_ids"] is None
     assert (joined["num_processes"], joined["process_id"]) == (4, 2)
 
@@ -151,7 +151,10 @@ def test_what_slurm_says_starts_a_process(monkeypatch, joined):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[07-10]")
     with as_process(parse("--peer_timeout", "7")):
         pass
-    assert joined["waited_for"] == (joined["coordinator_address"], 4, 3, 300) and joined["num_processes"] == 4
+    assert (
+        joined["waited_for"] == (joined["coordinator_address"], 4, 3, 300, None)
+        and joined["num_processes"] == 4
+    )
     assert joined["coordinator_address"].startswith("node07:") and joined["process_id"] == 3
     assert joined["local_device_ids"] == list(range(8)) and joined["heartbeat_timeout_seconds"] == 37
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4)")
