@@ -94,15 +94,15 @@ def advise(line: bytes, place: int) -> str:
     for encoding in usual:
         try:
             start = len(line[:place].decode(encoding))
-            text = line.decode(encoding).strip("\r\n")[max(0, start - 15) : start + 15]
+            text = line.decode(encoding).strip("\r\n")[max(0, start - 15) : start + 20]
         except UnicodeDecodeError:
             continue
         if text.isprintable():
             readings.setdefault(text, encoding)
     if not readings:
-        return "set config.data.encoding to the encoding of the file"
-    shown = ", ".join(f"{encoding} ({text!r})" for text, encoding in list(readings.items())[:_SHOWN])
-    return f"set config.data.encoding to the one in which the text reads right: {shown}, or another"
+        return "set config.data.encoding to that of the file"
+    shown = ", ".join(f"{encoding} reads {text!r}" for text, encoding in list(readings.items())[:_SHOWN])
+    return f"set config.data.encoding to that of the file; {shown}"
 
 
 def is_utf8(encoding: str) -> bool:

@@ -243,7 +243,7 @@ def test_utf_16_is_recognised_with_and_without_a_mark(write, encoding):
 
 def test_windows_1252_is_refused_with_its_text_and_loses_nothing(write):
     path = write("a.csv", "text,label\n“a fine film” isn’t – 5 €,pos\n".encode("cp1252"))
-    message = r"line 2, byte 1 .* 0x93 is not UTF-8; set config.data.encoding .* cp1252 \('“a fine"
+    message = r"line 2, byte 1 .* 0x93 is not UTF-8; set config.data.encoding to .*; cp1252 reads '“a fine film” isn’t"
     with pytest.raises(UserError, match=message):
         read_rows(path)
     with pytest.raises(
@@ -260,3 +260,23 @@ def test_lines_are_the_same_in_pieces_of_any_size(text, size):
     raw = text.replace("\r", "").encode("gb18030")
     pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
     assert b"".join(encodings.split_lines(pieces, "gb18030", "a")).decode() == text.replace("\r", "")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "“It’s fine” – 5 €"),
+        ("cp1252", "Müller fährt nach Köln"),
+        ("cp1250", "Łódź jest miastem"),
+        ("cp1251", "1,Москва,LOC"),
+        ("koi8-r", "Москва спит сегодня"),
+        ("cp1253", "Αθήνα κοιμάται"),
+        ("cp932", "東京は日本の首都です"),
+        ("gb18030", "北京是中国的首都"),
+        ("big5", "台北是首都"),
+        ("cp949", "서울은 한국의 수도"),
+    ],
+)
+def test_an_error_shows_how_the_text_reads_in_its_encoding(write, encoding, text):
+    with pytest.raises(UserError, match=f"line 2, .*{encoding} reads '[^']*{text[-5:]}"):
+        read_rows(write("a.csv", f"text,label\n{text}\n".encode(encoding)))

@@ -35,6 +35,7 @@ def read_records(
       UserError: the data is invalid (some of it is found while reading).
     """
     address, format, record_filter = source
+    name = files.source_name(address)
     features: Mapping[str, Any] = {}
     match format.name:
         case "hub":
@@ -50,28 +51,23 @@ def read_records(
                 address, format.name, delimiter=format.delimiter, encoding=format.encoding, log=log
             )
     if record_filter:
-        items = filters.filter_records(_require_objects(items), record_filter)
+        items = filters.filter_records(_make_objects(items, name, log), record_filter)
     is_file = isinstance(address, str) and address != "-"
-    name = files.source_name(address)
     reading = Reading(kind.noun, name, log, labelled, filters.list_keys(record_filter))
     items = convert_items(items, reading, sampled=SAMPLED if is_file else 1)
-    return _require_objects(_name_values(items, name, log)), features
+    return _make_objects(items, name, log), features
 
 
-def _name_values(
-    items: Iterator[tuple[str, str, Any]], name: str, log: files.Log
-) -> Iterator[tuple[str, str, Any]]:
-    """Yields the items with lists of values, as of pandas' orientation 'values', as objects with the keys 0, 1, 2..."""
+def _make_objects(items: Iterator[tuple[str, str, Any]], name: str, log: files.Log) -> Iterator[Record]:
+    """Yields the items. A list of values, as in pandas' orientation 'values', becomes an object with keys 0, 1, 2...
+
+    Raises `UserError` for other values that are no objects.
+    """
+    log = files.log_once(log)
     for where, origin, value in items:
         if isinstance(value, list) and value and not any(isinstance(cell, list | dict) for cell in value):
             log(f"{name}: records are lists without names; their values have the keys 0, 1, 2 and so on")
             value = {str(index): cell for index, cell in enumerate(value)}
-        yield where, origin, value
-
-
-def _require_objects(items: Iterator[tuple[str, str, Any]]) -> Iterator[Record]:
-    """Yields the items unchanged. Raises `UserError` for one that is not an object."""
-    for where, origin, value in items:
         if not isinstance(value, dict):
             raise UserError(
                 f"{where}: a JSON {json_type_name(value)} where an object was expected; write an object for each "

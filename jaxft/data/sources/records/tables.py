@@ -80,7 +80,7 @@ def read_table(
                     raise error
                 yield where, origin, error
                 continue
-            if len(row) > 1 and [row[0].removeprefix("\ufeff"), *row[1:]] == header:
+            if row[-1] == header[-1] and len(row) > 1 and [row[0].removeprefix("\ufeff"), *row[1:]] == header:
                 if not has_joined_files:
                     log(f"warning: {where}: the header again, as in joined files; such rows are left out")
                 has_joined_files = True
