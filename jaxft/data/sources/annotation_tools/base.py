@@ -1,10 +1,12 @@
 """Defines an annotation tool: how its records are recognised, and what they become."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.sources import files
+from jaxft.errors import UserError
 
 Item = tuple[str, str, Any]  # a record's place, its origin, and any JSON value
 
@@ -58,3 +60,19 @@ def is_span(value: Any) -> bool:
 def is_list_of_spans(value: Any) -> bool:
     """Returns True for a list of `[start, end, label]`, which may be empty."""
     return isinstance(value, list) and all(map(is_span, value))
+
+
+def list_objects(value: Any, where: str, key: str) -> list[dict[str, Any]]:
+    """Returns a list of objects unchanged, and an empty one for null. Raises `UserError` for other values."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise UserError(
+            f"{where}, key {key!r}: {json.dumps(value)[:60]} where a list of objects was expected"
+        )
+    return value
+
+
+def count_items(value: Any) -> int:
+    """Returns the length of a list, and 0 for other values."""
+    return len(value) if isinstance(value, list) else 0

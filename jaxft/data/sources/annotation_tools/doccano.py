@@ -8,7 +8,13 @@ under `data`. doccano counts UTF-16 code units (https://github.com/doccano/docca
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, is_list_of_spans
+from jaxft.data.sources.annotation_tools.base import (
+    AnnotationTool,
+    Item,
+    Reading,
+    count_items,
+    is_list_of_spans,
+)
 
 _OUR_KEYS = {"spans", "tokens", "tags", "ner_tags"}
 
@@ -53,7 +59,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
                 additions["spans"] = spans
             if "cats" in record:
                 additions["label"] = record["cats"]
-            relation_count += len(record.get("relations") or ())
+            relation_count += count_items(record.get("relations"))
             record = record | additions
         yield where, origin, record
     if relation_count and reading.labelled:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
+from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, list_objects
 
 _MIN_KEYS = {"annotation_id", "annotator", "lead_time"}
 _VALUE_TYPES = ("choices", "rating", "number")  # controls whose value may be the label of a text
@@ -42,7 +42,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
     controls: set[str] = set()
     for where, origin, task in items:
         if _is_task(task):
-            results = _choose_results(task, counts)
+            results = _choose_results(task, where, counts)
             data = task["data"]
         elif _is_min(task):
             results = None if task["annotation_id"] in (None, "") else list(_min_results(task))
@@ -64,11 +64,11 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         reading.log_line(f"not read: {listed}")
 
 
-def _choose_results(task: Mapping[str, Any], counts: Counter[str]) -> list[dict] | None:
+def _choose_results(task: Mapping[str, Any], where: str, counts: Counter[str]) -> list[dict] | None:
     """Returns the regions of the annotation that counts, or None if there is none."""
     annotations = [
         annotation
-        for annotation in task.get("annotations", task.get("completions"))
+        for annotation in list_objects(task.get("annotations", task.get("completions")), where, "annotations")
         if not annotation.get("was_cancelled") and not annotation.get("skipped")
     ]
     if not annotations:
@@ -78,7 +78,7 @@ def _choose_results(task: Mapping[str, Any], counts: Counter[str]) -> list[dict]
     best = max(
         annotations, key=lambda item: (bool(item.get("ground_truth")), str(item.get("created_at", "")))
     )
-    return best.get("result") or []
+    return list_objects(best.get("result"), where, "result")
 
 
 def _min_results(record: Mapping[str, Any]) -> Iterator[dict]:
@@ -122,17 +122,22 @@ def _convert_results(
     """Returns the spans, and the values of controls, of the results of an annotation; counts the others."""
     spans, values = [], {}
     for result in results:
-        kind, value = result.get("type"), result.get("value") or {}
+        kind, value = str(result.get("type")), result.get("value")
+        value = value if isinstance(value, dict) else {}
+        labels = value.get(kind)
         if kind in _VALUE_TYPES and "start" not in value:
-            name, item = result.get("from_name"), value.get(kind)
-            values[name] = values.get(name, []) + item if isinstance(item, list) else item
+            name = str(result.get("from_name"))
+            earlier = values.get(name)
+            values[name] = (
+                earlier + labels if isinstance(earlier, list) and isinstance(labels, list) else labels
+            )
             controls.add(name)
-        elif str(kind).endswith("labels"):
+        elif kind.endswith("labels") and isinstance(labels, list) and labels:
             # Offsets into HTML and dialogues are strings, which the reader of spans refuses.
             place = {key: value.get(key) for key in ("start", "end", "text")}
-            spans += [place | {"label": label} for label in value.get(kind) or ()]
+            spans += [place | {"label": label} for label in labels]
         else:
-            counts[f"results of type {kind}"] += 1
+            counts[f"results of type {kind}" + (" without a label" if kind.endswith("labels") else "")] += 1
     label = {"label": next(iter(values.values()))} if values and len(controls) == 1 else {}
     return {"spans": spans} | values | label
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
+from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, count_items
 
 _ANSWERS = ("accept", "reject", "ignore")
 _KEYS = {
@@ -47,11 +47,11 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         if not isinstance(record, dict):
             yield where, origin, record
             continue
-        answer = record.get("answer")
+        answer = str(record.get("answer"))
         answers[answer] += 1
         if not keeps_all and answer != "accept":
             continue
-        relation_count += len(record.get("relations") or ())
+        relation_count += count_items(record.get("relations"))
         binary_count += record.get("_view_id") == "ner"
         is_negated = reading.noun == "text" and answer == "reject" and isinstance(record.get("label"), str)
         negated_count += is_negated

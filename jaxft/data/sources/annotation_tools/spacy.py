@@ -8,7 +8,7 @@ an object. See https://github.com/explosion/spaCy, spacy/training/gold_io.pyx.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
+from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, list_objects
 
 _MISSING = "-"  # the tag of a token of which it is not known whether it is in an entity
 
@@ -54,7 +54,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         if _is_document(value):
             convert_paragraph = _sentence_records if reading.noun == "sentence" else _paragraph_record
             for number, paragraph in enumerate(value["paragraphs"], 1):
-                for record in convert_paragraph(paragraph):
+                for record in convert_paragraph(paragraph, where):
                     missing_count += sum(tag == _MISSING for tag in record.get("tags", ()))
                     if "tags" in record:
                         record["tags"] = ["O" if tag == _MISSING else tag for tag in record["tags"]]
@@ -73,25 +73,28 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         )
 
 
-def _sentence_records(paragraph: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _sentence_records(paragraph: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """Yields tokens and tags of the sentences of a paragraph; without tags if no token has one."""
-    for sentence in paragraph["sentences"]:
-        tokens = sentence.get("tokens") or []
+    for sentence in list_objects(paragraph["sentences"], where, "sentences"):
+        tokens = list_objects(sentence.get("tokens"), where, "tokens")
         record = {"tokens": [token.get("orth") for token in tokens]}
         if not tokens or any("ner" in token for token in tokens):
             record["tags"] = [token.get("ner", _MISSING) for token in tokens]
         yield record
 
 
-def _paragraph_record(paragraph: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _paragraph_record(paragraph: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """Yields the text of a paragraph with its categories."""
-    tokens = [token for sentence in paragraph["sentences"] for token in sentence.get("tokens") or []]
+    sentences = list_objects(paragraph["sentences"], where, "sentences")
+    tokens = [
+        token for sentence in sentences for token in list_objects(sentence.get("tokens"), where, "tokens")
+    ]
     text = paragraph.get("raw")
     if text is None:
         text = "".join(f"{token.get('orth')}{token.get('space', ' ')}" for token in tokens).strip()
-    cats = paragraph.get("cats")
     record = {"text": text}
-    if isinstance(cats, list):
+    if "cats" in paragraph:
+        cats = list_objects(paragraph["cats"], where, "cats")
         record["label"] = _chosen((cat.get("label"), cat.get("value")) for cat in cats)
     yield record
 
