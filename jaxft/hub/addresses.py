@@ -5,10 +5,12 @@ import hashlib
 import importlib.metadata
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from jaxft.errors import UserError, first_line
 from jaxft.hub.files import INDEX, WEIGHTS
+from jaxft.remote import address_of, fetch_folder
 
 # The files to download from a hub: no pickles, no weights of other frameworks, no code.
 CONFIG_PATTERNS = [
@@ -33,7 +35,8 @@ def resolve_address(
     """Returns the local folder of a checkpoint. Downloads the checkpoint if necessary.
 
     Args:
-      address: a local folder; `package:NAME/path`, a folder inside the installed distribution NAME; or a hub id, such
+      address: a local folder; a folder in an object store, such as gs://bucket/model, which is copied;
+        `package:NAME/path`, a folder inside the installed distribution NAME; or a hub id, such
         as `bert-base-cased` or `org/name`, which is downloaded into the hub's cache if it is not there. `@REVISION`
         after the id names a branch, tag or commit. A local folder takes precedence over a hub id of the same name.
       revision: the revision of a hub id, if it is not part of the address.
@@ -49,6 +52,11 @@ def resolve_address(
         distribution, _, inner_path = address.removeprefix("package:").partition("/")
         folder = _find_package_folder(address, distribution, inner_path)
         sha256 = sha256 or KNOWN_SHA256.get(distribution.lower().replace("_", "-"))
+    elif address_of(address):
+        if revision is not None:
+            raise UserError(f"checkpoint {address!r} is in a store; a revision belongs to a hub id only")
+        patterns = CONFIG_PATTERNS + (WEIGHT_PATTERNS if needs_weights else [])
+        folder = fetch_folder(address, lambda name: any(fnmatch(name, pattern) for pattern in patterns))
     elif (folder := Path(os.path.expanduser(address))).exists():
         if revision is not None:
             raise UserError(f"checkpoint {address!r} is a local folder; a revision belongs to a hub id only")

@@ -61,6 +61,7 @@ from jaxft.training.run_folder.identity import (
     installed_versions,
     make_identity,
 )
+from jaxft.training.run_folder.remote_folder import fetch_run, local_folder
 from jaxft.training.run_folder.workdir import claim, save_batch, save_model_files, save_tuned
 from jaxft.training.setup import (
     compile_eval,
@@ -83,7 +84,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
 
     Args:
       config: the run's settings.
-      workdir: the run's folder.
+      workdir: the run's folder, or its address in an object store, such as gs://bucket/run.
       profile_steps: the steps to trace; the trace is written into `workdir`/profile.
 
     Returns:
@@ -94,6 +95,12 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
       NonFiniteLoss: the loss was NaN or infinite. The batch is in `workdir`.
       Preempted: SIGTERM arrived. The state is saved, and the same call resumes.
     """
+    with local_folder(workdir) as folder:
+        return _train(config, folder, profile_steps)
+
+
+def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, Any]:
+    """Trains in the local folder `workdir`; see `train`."""
     began = time.perf_counter()
     compiles = CompileCounter()
     stop_asked = heartbeat.on_sigterm()
@@ -194,7 +201,7 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     else:
         step, progress = 0, {"sums": {}, "totals": {}}
         if config.init_from:
-            parameters = load_best(Path(config.init_from), net.abstract, task.labels, log)
+            parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, task.labels, log)
             log(f"weights: {config.init_from}")
         else:
             if config.model.init == "pretrained" and processes.count() > 1:

@@ -14,6 +14,7 @@ from jaxft.data.sources import files
 from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
 from jaxft.parallel import processes
+from jaxft.remote import fetch_source, with_addresses
 from jaxft.tasks.base import Log, Split, Task
 
 
@@ -37,13 +38,14 @@ def read_splits(
     splits = {}
     if config.data.dev is None and ("train" in names or "dev" in names):
         source, fraction = config.data.train, config.data.dev_fraction
-        train, dev = task.split_dev(task.read(config, "train", source, log), fraction, config.seed)
+        examples = task.read(config, "train", fetch_source(source), log)
+        train, dev = task.split_dev(examples, fraction, config.seed)
         dev_source = f"{fraction:.0%} of {source}, seed {config.seed}"
         log(f"dev: not given; split off {len(dev):,} examples: {dev_source}")
         splits = {"train": Split("train", source, train, None), "dev": Split("dev", dev_source, dev, None)}
     for name in names:
         if name not in splits and (source := getattr(config.data, name)) is not None:
-            splits[name] = Split(name, source, task.read(config, name, source, log), None)
+            splits[name] = Split(name, source, task.read(config, name, fetch_source(source), log), None)
     return {name: splits[name] for name in names if name in splits}
 
 
@@ -67,9 +69,10 @@ def read_run_splits(
     shards = config.data.shards
     if config.data.train is None:
         raise UserError("config.data.train is not set: give a file, hub:NAME or demo:NAME/train")
-    sources = [("", config.data.train)]
+    train_source = fetch_source(config.data.train) if shards > 1 else config.data.train
+    sources = [("", train_source)]
     if names := config.task_names():
-        named = parse_data_sets(config.data.train, list(names))
+        named = parse_data_sets(train_source, list(names))
         sources = [(",".join(tasks) + "=", address) for tasks, address in named]
     if not all(address for _, address in sources):
         raise UserError(
@@ -92,7 +95,11 @@ def read_run_splits(
         splits = read_splits(task, config, log)
         return {0: splits.pop("train")}, splits
     processes.assert_same(
-        {key: value for _, address in sources for key, value in hub.read_source_sizes(address).items()}
+        {
+            with_addresses(key): value
+            for _, address in sources
+            for key, value in hub.read_source_sizes(address).items()
+        }
     )
     train = {}
     with _shard_logs(log) as shard_log:
@@ -100,7 +107,7 @@ def read_run_splits(
             shard = f"#{number + 1}/{shards}"
             source = ";".join(f"{tasks}{address}{shard}" for tasks, address in sources)
             examples = task.read(config, "train", source, shard_log(number))
-            train[number] = Split(f"train{shard}", source, examples, None)
+            train[number] = Split(f"train{shard}", with_addresses(source), examples, None)
     return train, read_splits(task, config, log, ("dev", "test"))
 
 

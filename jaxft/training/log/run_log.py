@@ -13,6 +13,7 @@ from jaxft.config.sections import Settings
 from jaxft.config.settings import flatten, to_dict
 from jaxft.errors import UserError
 from jaxft.io import write_atomically
+from jaxft.remote import with_addresses
 from jaxft.training.log.tags import tag_of
 
 # Settings that TensorBoard does not list among the hyperparameters: they do not change the result.
@@ -46,6 +47,7 @@ class RunLog:
         """Prints one line, above the progress bar if there is one."""
         if self._quiet:
             return
+        line = with_addresses(line)
         if self._progress:
             self._progress.console.print(line, markup=False, soft_wrap=True, highlight=False)
         else:
@@ -158,7 +160,7 @@ def _hyperparameters(config: Settings) -> dict[str, Any]:
 def _wandb_options(workdir: Path, config: Settings) -> dict[str, Any]:
     """Returns the arguments of `wandb.init`. W&B's environment variables name what the settings leave unset."""
     log = config.log
-    folders = workdir.resolve().parts[-2:]
+    folders = Path(with_addresses(str(workdir.resolve()))).parts[-2:]
     default_name = None if os.environ.get("WANDB_NAME") else "/".join(folders)
     options = {
         "project": log.wandb_project,

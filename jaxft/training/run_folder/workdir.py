@@ -28,6 +28,7 @@ from jaxft.training.run_folder.identity import (
     refuse_earlier_run,
     settings_without,
 )
+from jaxft.training.run_folder.remote_folder import fetch_run
 from jaxft.training.settings import settings_from_config
 
 LENGTHS = ("train.epochs", "train.steps", "train.examples")  # the settings of a run's length
@@ -176,6 +177,7 @@ def open_run(workdir: Path) -> Run:
     Raises:
       UserError: there is no run, its files are damaged, or its settings differ between processes.
     """
+    workdir = fetch_run(workdir)
     if not (workdir / "config.json").is_file():
         raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
     refuse_earlier_run(workdir)

@@ -1,0 +1,237 @@
+"""Keeps the folder of a run in an object store: the run works in a local copy, of which a thread uploads what is new.
+
+A store has no renames and no locks. An object is written whole or not at all; a checkpoint, which is many objects,
+counts only once its list of files is there, which is uploaded last. Whoever starts a run puts a token into the object
+`lock`, and a process that no longer finds its own token there uploads nothing more.
+"""
+
+import contextlib
+import json
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxft.errors import UserError, first_line
+from jaxft.parallel import processes
+from jaxft.remote import (
+    address_of,
+    copy_files,
+    fetch_folder,
+    make_copy_folder,
+    open_store,
+    store_errors,
+    with_addresses,
+)
+
+INTERVAL = 30.0  # seconds between uploads
+STEPS = ("checkpoints", "best")  # the folders that hold a folder for each step
+FILE_LIST = "file_list.json"  # of a step, in the store only
+LOCAL_ONLY = ("cache", "lock", "wandb", "checkpoints.damaged", "best.damaged")  # not uploaded
+RUN_FILES = ("config.json", "versions.json", "summary.json", "model", "eval")  # what opening a run reads
+
+
+def fetch_run(workdir: Path) -> Path:
+    """Returns `workdir` if it is local, else the path of a copy of its settings, model files and best weights."""
+    if (address := address_of(workdir)) is None:
+        return Path(workdir)
+    folder = fetch_folder(address, lambda name: name.partition("/")[0] in RUN_FILES)
+    store = _Store(address, folder)
+    with store_errors(address):
+        store.download_steps("best")
+    return folder
+
+
+@contextlib.contextmanager
+def local_folder(workdir: Path) -> Iterator[Path]:
+    """Yields the local folder for a run in `workdir`: itself, or a copy that is uploaded during and after the block.
+
+    Raises:
+      UserError: the store cannot be reached, holds other files, or another process has started the run meanwhile; or
+        several processes run, which need a folder that they share.
+    """
+    if (address := address_of(workdir)) is None:
+        yield Path(workdir)
+        return
+    if processes.count() > 1:
+        raise UserError(
+            f"--workdir {address}: several processes write into one folder, which a store is not; name a folder that "
+            "all hosts share, such as the bucket mounted as a folder (gcsfuse, s3fs-fuse)"
+        )
+    store = _Store(address, make_copy_folder(address))
+    with store_errors(address):
+        store.open()
+    stopped = threading.Event()
+    thread = threading.Thread(target=store.upload_until, args=(stopped,), daemon=True)
+    thread.start()
+    try:
+        yield store.folder
+    except Exception as error:
+        if error.args and isinstance(error.args[0], str):
+            error.args = (with_addresses(error.args[0]), *error.args[1:])
+        raise
+    finally:
+        stopped.set()
+        thread.join()
+        store.finish(failing=sys.exc_info()[0] is not None)
+
+
+class _Store:
+    """A run's folder in an object store and its local copy.
+
+    Args:
+      address: the folder's address.
+      folder: the local copy.
+    """
+
+    def __init__(self, address: str, folder: Path):
+        self.address, self.folder = address, folder
+        self._files, self._root = open_store(address)
+        self._token = secrets.token_hex(8).encode()
+        self._uploaded: dict[
+            str, tuple[int, int]
+        ] = {}  # (time of change, size) by the file's path in the folder
+        self._is_failing = False
+
+    def open(self) -> None:
+        """Copies the run to the local folder, if there is one, and claims the store's folder for this process."""
+        self._files.invalidate_cache()
+        if self._files.exists(f"{self._root}/config.json"):
+            names = [path.removeprefix(f"{self._root}/") for path in self._files.find(self._root)]
+            skipped = (*STEPS, *LOCAL_ONLY, "tensorboard", "profile")
+            copy_files(
+                self._files,
+                self._root,
+                self.folder,
+                [name for name in names if name.partition("/")[0] not in skipped],
+            )
+            for name in STEPS:
+                self.download_steps(name)
+            self._uploaded = dict(self._local_files())
+        elif set(self._files.find(self._root, maxdepth=2)) - {
+            f"{self._root}/lock"
+        }:  # of a start before the first upload
+            raise UserError(
+                f"--workdir {self.address} holds files but no jaxft run (no config.json); name a new or empty folder"
+            )
+        self._files.pipe_file(f"{self._root}/lock", self._token)
+
+    def download_steps(self, name: str) -> None:
+        """Copies the complete steps of the folder `name`, "checkpoints" or "best"."""
+        for path in self._files.glob(f"{self._root}/{name}/*/{FILE_LIST}"):
+            step = path.removeprefix(f"{self._root}/").removesuffix(f"/{FILE_LIST}")
+            names = json.loads(self._files.cat_file(path))
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # it was removed meanwhile; what is left counts as damaged
+                copy_files(self._files, f"{self._root}/{step}", self.folder / step, names)
+
+    def upload_until(self, stopped: threading.Event) -> None:
+        """Uploads what is new at intervals; a failure is printed once, and tried again."""
+        while not stopped.wait(INTERVAL):
+            try:
+                self.upload()
+                self._is_failing = False
+            except UserError as error:
+                print(f"warning: {error}", flush=True)
+                return
+            except Exception as error:
+                if not self._is_failing:
+                    print(
+                        f"warning: {self.address} cannot be written ({first_line(error)}); the run goes on, its files "
+                        f"stay in {self.folder} and are uploaded later",
+                        flush=True,
+                    )
+                self._is_failing = True
+
+    def finish(self, *, failing: bool) -> None:
+        """Uploads what is new for the last time.
+
+        Args:
+          failing: whether the run ends with an exception, which no other must hide.
+        """
+        for delay in (1, 5, 0):
+            try:
+                self.upload()
+                return
+            except UserError as error:
+                problem = str(error)
+                break
+            except Exception as error:
+                problem = f"{self.address} cannot be written: {first_line(error)}"
+                time.sleep(delay)
+        kept = self.folder.rename(self.folder.with_name(f"kept-{self.folder.name}"))
+        message = f"{problem}; the run's files are kept in {kept}"
+        if not failing:
+            raise UserError(message)
+        print(f"warning: {message}", flush=True)
+
+    def upload(self) -> None:
+        """Uploads new and changed files, and removes steps that the run has removed.
+
+        Raises:
+          UserError: another process has claimed the folder.
+        """
+        if self._files.cat_file(f"{self._root}/lock") != self._token:
+            raise UserError(
+                f"--workdir {self.address}: another process trains in it since; this one uploads nothing more"
+            )
+        # A checkpoint names the best weights of its time, so these are uploaded before it.
+        steps = {name: self._local_steps(name) for name in STEPS}
+        for name in reversed(STEPS):
+            for step in steps[name]:
+                if step not in self._uploaded:
+                    self._upload_step(step)
+        for name, state in list(self._local_files()):
+            if self._uploaded.get(name) != state and name.partition("/")[0] not in STEPS:
+                with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+                    self._files.put_file(str(self.folder / name), f"{self._root}/{name}")
+                    self._uploaded[name] = state
+        for name in STEPS:
+            self._remove_old_steps(name, set(steps[name]))
+
+    def _local_steps(self, name: str) -> list[str]:
+        """Returns the complete steps of a local folder, "checkpoints/12"; an unfinished one has another name."""
+        return [f"{name}/{path.name}" for path in (self.folder / name).glob("*") if path.name.isdigit()]
+
+    def _local_files(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Yields (path, state) of each file to upload; for a step's folder also its path, with an empty state."""
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder).as_posix()
+            top, _, rest = name.partition("/")
+            if top in STEPS and rest.isdigit():
+                yield name, (0, 0)
+            elif top not in LOCAL_ONLY and not name.endswith(".tmp"):
+                with contextlib.suppress(FileNotFoundError):
+                    if path.is_file():
+                        stat = path.stat()
+                        yield name, (stat.st_mtime_ns, stat.st_size)
+
+    def _upload_step(self, step: str) -> None:
+        """Uploads the folder of a step, and its list of files last."""
+        folder = self.folder / step
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        try:
+            for name in names:
+                self._files.put_file(str(folder / name), f"{self._root}/{step}/{name}")
+        except FileNotFoundError:
+            if folder.exists():
+                raise
+            return  # the run has removed it meanwhile; what was uploaded goes with the old steps
+        self._files.pipe_file(f"{self._root}/{step}/{FILE_LIST}", json.dumps(names).encode())
+        self._uploaded[step] = (0, 0)
+
+    def _remove_old_steps(self, name: str, kept: set[str]) -> None:
+        """Removes the steps of a folder that are not `kept`: their lists first, so that none is ever half there."""
+        self._files.invalidate_cache()
+        if not self._files.exists(f"{self._root}/{name}"):
+            return
+        for path in self._files.ls(f"{self._root}/{name}", detail=False):
+            step = path.rstrip("/").removeprefix(f"{self._root}/")
+            if step in kept or step == name:
+                continue
+            if self._files.exists(f"{path}/{FILE_LIST}"):
+                self._files.rm_file(f"{path}/{FILE_LIST}")
+            self._files.rm(path, recursive=True)
