@@ -29,8 +29,16 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
     check_columns(file.schema_arrow.names, source)
 
     def rows() -> Iterator[Record]:
-        row = 0
-        for batch in file.iter_batches(batch_size=1024):
+        row, batches = 0, file.iter_batches(batch_size=1024)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise UserError(
+                    f"{source}: damaged after row {row} ({first_line(error)}); copy or write the file again"
+                ) from None
+            if batch is None:
+                return
             for record in batch.to_pylist():
                 row += 1
                 yield f"{source}, row {row}", f"{source}:{row}", record

@@ -160,3 +160,10 @@ def test_a_parquet_file_that_is_none_is_named(tmp_path):
         read(tmp_path / "a.parquet")
     pandas.DataFrame({"text": ["a"], "label": ["x"]}).to_parquet(tmp_path / "a.csv")
     assert read(tmp_path / "a.csv") == [{"text": "a", "label": "x"}]
+    frame = pandas.DataFrame({"text": [f"good film {number}" for number in range(3000)], "label": "x"})
+    frame.to_parquet(tmp_path / "b.parquet")
+    content = bytearray((tmp_path / "b.parquet").read_bytes())
+    content[4:200] = b"\xff" * 196
+    (tmp_path / "b.parquet").write_bytes(content)
+    with pytest.raises(UserError, match="b.parquet: damaged after row 0 .*; copy or write the file again"):
+        read(tmp_path / "b.parquet")
