@@ -13,6 +13,7 @@ from typing import Any
 from jaxft.cli import startup
 from jaxft.cli.flags import add_process_flags
 from jaxft.errors import EXIT_INTERRUPTED, UserError
+from jaxft.remote import errors_name_addresses, fetch_source, refuse_address
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -69,6 +70,15 @@ def check_overrides(arguments: Sequence[str]) -> None:
         raise UserError(f"{argument}: unknown flag; {hint}")
 
 
+def _reach_stores(flags: argparse.Namespace) -> None:
+    """Copies an --input in an object store. Raises `UserError` for an --output in one, which must be a local path."""
+    refuse_address(
+        getattr(flags, "output", None), "--output", "write to a local path, and copy the result there"
+    )
+    if getattr(flags, "input", None):
+        flags.input = fetch_source(flags.input)
+
+
 @contextlib.contextmanager
 def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
     """Parses the flags and runs the block as the body of a verb that uses a trained model.
@@ -101,7 +111,9 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
                     raise UserError("stdin is one process's; give all processes a file that they share")
                 processes.assert_same(_shared_facts(flags) | installed_versions())
             startup.use_compilation_cache()
-            yield flags
+            _reach_stores(flags)
+            with errors_name_addresses():
+                yield flags
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(

@@ -1,6 +1,39 @@
 """Defines the flags that several verbs share. Imports nothing slow, so that `--help` is quick."""
 
 import argparse
+from collections.abc import Sequence
+
+
+def add_input_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
+    """Adds the flags that say how an --input is read, and what becomes of records with an error.
+
+    Args:
+      parser: the parser of a verb.
+      formats: the names of formats.
+    """
+    parser.add_argument(
+        "--format",
+        default="auto",
+        choices=formats,
+        help="of the input; default: what its name and content show",
+    )
+    parser.add_argument(
+        "--encoding",
+        default="auto",
+        help="of the input, such as cp1252; default UTF-8, or UTF-16 if it shows",
+    )
+    parser.add_argument(
+        "--delimiter",
+        default="auto",
+        help="between values of a table, such as ';' or tab; default: what it shows",
+    )
+    parser.add_argument(
+        "--on_error",
+        default="stop",
+        choices=("stop", "record"),
+        help="a record with an error ends the command (default), or is written with the error; "
+        "the answers before it are written in both cases",
+    )
 
 
 def add_process_flags(parser: argparse.ArgumentParser) -> None:

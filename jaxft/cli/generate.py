@@ -1,26 +1,20 @@
 """Defines the verb `generate`: continues text.
 
-`--prompt` prints the continuation while it is generated. `--input` reads one prompt per line, or JSON lines or CSV with
-a key `prompt`. It writes JSON lines: each record with `generated`, a text, or with `--samples` a list of texts. A run
-that was trained on pairs fills its template. A prompt is then the value of the template's field, and records have a key
-for each field.
+`--prompt` prints the continuation while it is generated. `--input` reads prompts, and writes JSON lines; see
+`inference/generate.py`.
 """
 
 import argparse
-import contextlib
 import dataclasses
-import itertools
-import json
-import time
 from pathlib import Path
 
 from jaxft.cli.command import command, log_to_stderr
+from jaxft.cli.flags import add_input_flags
 from jaxft.data.sources import files
+from jaxft.data.sources.formats import DOCUMENTS
 from jaxft.errors import UserError
 from jaxft.generation.options import GenerationOptions
-from jaxft.inference.output_file import open_output
-from jaxft.inference.writer import ROWS, Writer, make_checkpoint_writer, make_run_writer, read_prompts
-from jaxft.parallel import processes
+from jaxft.tasks.settings import make_file_format
 
 # The help of the flags that are fields of `GenerationOptions`.
 HELP = {
@@ -51,11 +45,12 @@ def main(argv: list[str] | None = None) -> None:
     model.add_argument("--checkpoint", help="folder, hub id or package:NAME/path of a GPT-2")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", help="the text to be continued")
-    source.add_argument("--input", help="file of prompts (text, .jsonl, .csv), or - for lines of stdin")
+    source.add_argument("--input", help="file of prompts, one a line or in records, or - for stdin")
     parser.add_argument(
         "--output", default="-", help="JSON lines of --input: a file, or - for stdout (default)"
     )
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"prompts of a batch; default {ROWS}")
+    add_input_flags(parser, [name for name in DOCUMENTS.formats if name != "hub"])
+    parser.add_argument("--rows", type=int, default=8, help="prompts of a batch; default 8")
     parser.add_argument("--stop", action="append", default=[], help="text to stop before; may be repeated")
     for field in dataclasses.fields(GenerationOptions):
         flag = "--" + field.name.replace("_", "-")
@@ -78,45 +73,34 @@ def run_generate(flags: argparse.Namespace) -> None:
     Raises:
       UserError: the model, a prompt or an option is unusable.
     """
+    from jaxft.inference.generate import (  # slow: after --help has been answered
+        generate_file,
+        open_writer,
+        print_continuation,
+    )
+
     options = GenerationOptions(
         **{field.name: getattr(flags, field.name) for field in dataclasses.fields(GenerationOptions)}
     )
     if flags.rows < 1:
         raise UserError(f"--rows {flags.rows}: expected 1 or more")
-    writer = (
-        make_run_writer(Path(flags.run), log_to_stderr)
-        if flags.run
-        else make_checkpoint_writer(flags.checkpoint)
-    )
-    if flags.prompt is not None:
-        _answer_prompt(writer, flags, options)
-        return
-    files.check_single_file(flags.input)
-    files.check_readable(flags.input, "- for stdin")
-    began, count = time.perf_counter(), 0
-    with open_output(flags.output) as put:
-        records, records_for_prompts = itertools.tee(read_prompts(flags.input, writer))
-        prompts = (prompt for _, prompt in records_for_prompts)
-        texts = writer.generate(prompts, options, stop=flags.stop, rows=flags.rows)
-        for (record, _), generated in zip(records, texts, strict=True):
-            samples = [sample.text for sample in generated]
-            value = samples if options.samples > 1 else samples[0]
-            put([json.dumps(record | {"generated": value}, ensure_ascii=False).encode() + b"\n"])
-            count += 1
-    log_to_stderr(f"{count:,} prompts in {time.perf_counter() - began:.1f} s")
-
-
-def _answer_prompt(writer: Writer, flags: argparse.Namespace, options: GenerationOptions) -> None:
-    """Prints the continuation of `--prompt`: a single text while it is generated, or several with a line between."""
-    if flags.output != "-":
+    if flags.prompt is not None and flags.output != "-":
         raise UserError("--output takes the JSON lines of --input; a --prompt is answered on stdout")
-    if options.samples == 1:
-        if not processes.is_main_process():
-            return
-        with contextlib.closing(writer.stream(flags.prompt, options, stop=flags.stop)) as pieces:
-            for piece in pieces:
-                print(piece, end="", flush=True)
-        print()
+    if flags.input is not None:
+        files.check_single_file(flags.input)
+        files.check_readable(flags.input, "- for stdin")
+    writer = open_writer(Path(flags.run) if flags.run else None, flags.checkpoint, log_to_stderr)
+    if flags.prompt is not None:
+        print_continuation(writer, flags.prompt, options, stop=flags.stop, log=log_to_stderr)
         return
-    for [*texts] in writer.generate([flags.prompt], options, stop=flags.stop):
-        processes.log("\n----\n".join(sample.text for sample in texts))
+    generate_file(
+        writer,
+        flags.input,
+        flags.output,
+        options,
+        format=make_file_format(flags),
+        stop=flags.stop,
+        rows=flags.rows,
+        on_error=flags.on_error,
+        log=log_to_stderr,
+    )

@@ -164,15 +164,16 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     run = model.run
     taggers = heads.tagging_heads(run, model.task)
     examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:COMPARED_ANSWERS]]
-    with jax.default_matmul_precision("highest"):
-        predict = model.make_predictor()
-    loaded = load_exported(folder)
     config = run.config
     if getattr(config.data, "context", False):
         config = replace(config, {"data.context": False})  # the loader reads one sentence at a time
-    chunks = model.task.predict_stream(examples, run.checkpoint.tokenizer, config, predict, max_words=1 << 16)
+    with jax.default_matmul_precision("highest"):  # programs are compiled at their first use
+        predict, tokenizer = model.make_predictor(), run.checkpoint.tokenizer
+        chunks = model.task.predict_stream(examples, tokenizer, config, predict, max_words=1 << 16)
+        answers = [pair for chunk in chunks for pair in chunk]
+    loaded = load_exported(folder)
     compared = differing = 0
-    for example, ours in (pair for chunk in chunks for pair in chunk):
+    for example, ours in answers:
         if isinstance(example, Sentence):
             theirs, ours = loaded(example.words), {heads.TAGS: ours}
         elif isinstance(example, LabelledText):

@@ -1,25 +1,23 @@
-"""Defines the verb `evaluate`: measures a run's best weights on any data."""
+"""Measures a run's best weights on any data, for `python -m jaxft evaluate`."""
 
-import argparse
 import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from jaxft.cli.command import command
-from jaxft.config.sections import Data, Settings
+from jaxft.config.sections import Settings
 from jaxft.config.settings import declarations, flatten
-from jaxft.data.encoding.documents import LAYOUTS
 from jaxft.errors import UserError
 from jaxft.inference.model import make_run_task, open_model
 from jaxft.io import read_json
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
+from jaxft.remote import fetch_source, refuse_address
 from jaxft.tasks.base import Split
 from jaxft.tasks.registry import task_class
 from jaxft.training.evaluation import write_evaluation
@@ -28,31 +26,16 @@ from jaxft.training.settings import settings_from_config
 from jaxft.training.splits import read_splits
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parses the flags and evaluates."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxft evaluate",
-        description="Measures a run's best weights on data of the kind that it was trained on.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--run", required=True, help="the --workdir of a run")
-    parser.add_argument(
-        "--data", required=True, help="file, pattern of files, -, demo:NAME/SPLIT or hub:NAME/SPLIT"
-    )
-    parser.add_argument("--output", help="folder of what is found; default RUN/evaluations/NAME_OF_THE_DATA")
-    parser.add_argument(
-        "--format", choices=declarations(Data)["format"].choices, help="of the data; default the run's"
-    )
-    parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
-    parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")
-    parser.add_argument("--layout", choices=LAYOUTS, help="of a language model's text; default the run's")
-    parser.add_argument("--stride", type=int, help="tokens of context that windows share; default the run's")
-    with command(parser, argv) as flags:
-        run_evaluate(flags)
+def evaluate_run(
+    run_folder: Path, data: str, output: Path | None = None, changes: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Evaluates a run's best weights. Writes metrics, predictions and errors, and prints the report.
 
-
-def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
-    """Evaluates the run that the flags name. Writes metrics, predictions and errors, and prints the report.
+    Args:
+      run_folder: the folder of the run.
+      data: the source of the data.
+      output: the folder of what is found; by default a folder in `RUN/evaluations` with the name of the data.
+      changes: settings of the data that replace the run's, such as `{"format": "jsonl"}`.
 
     Returns:
       The metrics by name.
@@ -60,33 +43,33 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     Raises:
       UserError: the run, the data or the output folder is unusable.
     """
-    run = open_run(Path(flags.run))
-    original, changes = run.config, {}
-    for name in ("format", "word_column", "tag_column", "layout", "stride"):
-        if getattr(flags, name) is None:
-            continue
+    if output is None:
+        refuse_address(run_folder, "--run", "with it, name a local folder for the results by --output")
+    run = open_run(run_folder)
+    original, changes = run.config, dict(changes or {})
+    for name in changes:
         if f"data.{name}" not in declarations(type(original)):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag}: a {original.task} run has no config.data.{name}; leave the flag out")
-        changes[f"data.{name}"] = getattr(flags, name)
-    if flags.layout == "blocks":  # blocks have no stride, even if the run has one
-        changes.setdefault("data.stride", None)
-    config = settings_from_config(flatten(original) | changes, f"--run {flags.run}")
-    address = flags.data.rstrip("/").removeprefix("./")
+    if changes.get("layout") == "blocks":  # blocks have no stride, even if the run has one
+        changes.setdefault("stride", None)
+    changed = {f"data.{name}": value for name, value in changes.items()}
+    config = settings_from_config(flatten(original) | changed, f"--run {run_folder}")
+    address = data.rstrip("/").removeprefix("./")
     if ":" not in address:
         address = re.sub(r"[^;=]*/", "", address)  # drops the folder of each address
     file = re.sub(r"[^\w.-]+", "-", address).strip("-") or "stdin"
-    if not set(":?;=*#") & set(flags.data) and flags.data != "-":
-        file = Path(flags.data).name
+    if not set(":?;=*#") & set(data) and data != "-":
+        file = Path(data).name
     name = Path(file).stem
-    folder = Path(flags.output) if flags.output else run.workdir / "evaluations" / file
-    _check_folder(folder, name, flags.data)
+    folder = output or run.workdir / "evaluations" / file
+    _check_folder(folder, name, data)
 
     run = dataclasses.replace(run, config=config)
     task = make_run_task(run)
-    examples = task.read(config, name, flags.data, processes.log)
+    examples = task.read(config, name, fetch_source(data), processes.log)
     train = _training_examples(original) if task.compares_with_train else []
-    split = Split(name, flags.data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
+    split = Split(name, data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
     processes.assert_same({"data": split.windows.fingerprint} | describe_local_devices())
     task.check(split, train, processes.log)
     with _report_write_errors(folder):

@@ -91,8 +91,8 @@ class Model:
         """Returns a function that yields (batch, outputs) for windows.
 
         The shape of the batches is the smallest of `list_batch_shapes` that holds all windows in one batch, or else the
-        largest. A shape is compiled when it is needed first. If the program of a larger shape is there already, that one
-        computes instead, until the smaller shape is needed a second time: the end of a large file compiles nothing.
+        largest. A shape is compiled when it is needed first. But if the program of a larger shape is there, that one
+        computes until the smaller shape is needed a second time, so the end of a large file compiles nothing.
         """
         shapes = list_batch_shapes(self.rows, self.run.config.data.max_length, self.net.mesh.size)
         programs: dict[Shape, Any] = {}

@@ -1,4 +1,4 @@
-"""Opens the output of a command: stdout, or a file that appears once it is complete."""
+"""Opens the output of a command: stdout, or a file that gets its name once it is complete."""
 
 import contextlib
 import os
@@ -11,14 +11,17 @@ from jaxft.parallel import processes
 
 
 @contextlib.contextmanager
-def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
+def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[list[bytes]], None]]:
     """Yields a function that writes pieces to stdout or a file, and flushes them.
 
-    A file gets its name when the block ends without an error, so it is either complete or absent. A target that cannot
-    be renamed (a device, a named pipe) is written directly. With several processes only process 0 writes.
+    A file gets its name when the block ends without an error, so a file with that name is complete. If the block ends
+    otherwise, what was written until then stays in a file next to it, NAME.unfinished, and a line of the log says so. A
+    target that cannot be renamed (a device, a named pipe) is written directly. With several processes only process 0
+    writes.
 
     Args:
       name: a path, or "-" for stdout.
+      log: prints a line.
 
     Raises:
       UserError: the output cannot be written.
@@ -30,7 +33,9 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
         yield lambda pieces: None
         return
     writes_directly = name == "-" or (path.exists() and not path.is_file())
-    unfinished = path if writes_directly else path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    # Two commands with the same output must not write into one file, so the number of the process is in the name.
+    partial = path if writes_directly else path.with_name(f"{path.name}.unfinished-{os.getpid()}")
 
     @contextlib.contextmanager
     def name_errors() -> Iterator[None]:
@@ -47,17 +52,21 @@ def open_output(name: str) -> Iterator[Callable[[list[bytes]], None]]:
             file.flush()
 
     with name_errors():
-        file = sys.stdout.buffer if name == "-" else open(unfinished, "wb")
+        file = sys.stdout.buffer if name == "-" else open(partial, "wb")
     try:
         yield write
         if name != "-":
             with name_errors():
                 file.close()
                 if not writes_directly:
-                    unfinished.replace(path)
+                    partial.replace(path)
     finally:
         if name != "-":
             with contextlib.suppress(OSError):  # the failed write was already reported
                 file.close()
-        if not writes_directly:
-            unfinished.unlink(missing_ok=True)
+        if not writes_directly and partial.exists():
+            if partial.stat().st_size:
+                partial.replace(unfinished)
+                log(f"--output {name}: unfinished; what is done is in {unfinished}")
+            else:
+                partial.unlink()

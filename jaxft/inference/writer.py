@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,7 @@ from flax import nnx
 
 from jaxft.data.encoding.documents import encode_prompts
 from jaxft.data.encoding.tokenizer import find_boundary_tokens
-from jaxft.data.sources import documents, files, formats
-from jaxft.data.sources.formats import FileFormat
-from jaxft.data.sources.records import record_values
-from jaxft.data.sources.records.reader import read_records
+from jaxft.data.sources import documents
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
 from jaxft.generation.options import GenerationOptions
@@ -58,6 +55,13 @@ class GeneratedText:
     score: float | None
 
 
+class Prompt(NamedTuple):
+    """A prompt's number, from 0, which decides what is drawn at random for it; and its token ids."""
+
+    number: int
+    ids: list[int]
+
+
 class Writer:
     """A language model with its tokenizer, which turns prompts into texts."""
 
@@ -86,31 +90,35 @@ class Writer:
         self._start, self._max_length = list(start), max_length
 
     def encode(
-        self, prompts: Sequence[str | dict], options: GenerationOptions, *, where: str = "prompt"
-    ) -> list[list[int]]:
-        """Returns the token ids of prompts.
+        self, prompt: str | dict, options: GenerationOptions, *, where: str = "the prompt"
+    ) -> list[int]:
+        """Returns the token ids of a prompt.
 
         Args:
-          prompts: texts, or with a template records with its keys. With a template of one key, a text is its value.
+          prompt: a text, or with a template a record with its keys. With a template of one key, a text is its value.
           options: the options of generation; `max_new_tokens` are kept free for the text.
-          where: the name of prompts in errors, which is followed by their number.
+          where: the name of the prompt in errors.
 
         Raises:
-          UserError: a prompt does not fit the template, or the template leaves no room for one.
+          UserError: the prompt does not fit the template or the positions, or the template leaves no room for one.
         """
-        if self.template is None:
-            encoded = self.tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
-            return [self._start + ids or [self._boundary_tokens.start] for ids in encoded]
-        filled, keys = [], self.template.prompt_keys
-        for number, prompt in enumerate(prompts, 1):
-            if isinstance(prompt, str) and len(keys) > 1:
-                raise UserError(
-                    f"the run's template has the fields {', '.join(keys)}; give them as JSON lines with --input"
-                )
-            record = {keys[0]: prompt} if isinstance(prompt, str) else prompt
-            text, cut = self.template.fill_prompt(record, f"{where} {number}")
-            filled.append(documents.Document("", number, "", text, cut))
         max_length = self._generator.max_positions
+        if self.template is None:
+            ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = self._start + ids or [self._boundary_tokens.start]
+            if len(ids) + options.max_new_tokens > max_length:
+                raise UserError(
+                    f"{where} has {len(ids):,} tokens, which with --max-new-tokens {options.max_new_tokens} is more "
+                    f"than the model's {max_length:,} positions; shorten either"
+                )
+            return ids
+        keys = self.template.prompt_keys
+        if isinstance(prompt, str) and len(keys) > 1:
+            raise UserError(
+                f"the run's template has the fields {', '.join(keys)}; give them as JSON lines with --input"
+            )
+        record = {keys[0]: prompt} if isinstance(prompt, str) else prompt
+        text, cut = self.template.fill_prompt(record, where)
         if self._max_length:
             max_length = min(self._max_length, max_length)
         if max_length <= options.max_new_tokens:
@@ -118,7 +126,9 @@ class Writer:
                 f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt in the {max_length} positions "
                 "that the run was trained on; ask for fewer"
             )
-        return encode_prompts(filled, self.tokenizer, max_length - options.max_new_tokens)
+        filled = [documents.Document("", 0, "", text, cut)]
+        [ids] = encode_prompts(filled, self.tokenizer, max_length - options.max_new_tokens)
+        return ids
 
     def generate(
         self,
@@ -128,28 +138,53 @@ class Writer:
         stop: Sequence[str] = (),
         rows: int = ROWS,
     ) -> Iterator[list[GeneratedText]]:
-        """Yields `options.samples` texts for each prompt, in order, from batches of `rows` prompts.
+        """Yields `options.samples` texts for each prompt, in order; see `generate_batches`."""
+        encoded = (
+            Prompt(number, self.encode(prompt, options, where=f"prompt {number + 1}"))
+            for number, prompt in enumerate(prompts)
+        )
+        for batch in self.generate_batches(encoded, options, stop=stop, rows=rows):
+            yield from (texts for _, texts in batch)
 
-        A sample depends on the prompt's number among `prompts` but not on `rows`. Several processes share the work, and
-        each process gets all texts.
+    def generate_batches(
+        self,
+        prompts: Iterable[Prompt | None],
+        options: GenerationOptions,
+        *,
+        stop: Sequence[str] = (),
+        rows: int = ROWS,
+    ) -> Iterator[list[tuple[Prompt, list[GeneratedText]]]]:
+        """Yields batches of (prompt, `options.samples` texts), in order.
+
+        A sample depends on the prompt's number but not on `rows`. Several processes share the work, and each process
+        gets all texts.
+
+        Args:
+          prompts: the prompts by ascending number; None where the next one may take long to arrive.
+          options: the options of generation.
+          stop: texts that end a text.
+          rows: the most prompts in a process's batch.
         """
         stops = StopStrings(self.tokenizer, stop) if stop else None
-        prompts, read_count = iter(prompts), 0
-        while batch := list(itertools.islice(prompts, rows * processes.count())):
-            first_row = processes.index() * rows  # the first row of this process
-            encoded = self.encode(batch, options, where=f"after prompt {read_count}, prompt")
+        first_row = processes.index() * rows  # the first row of this process
+        for batch in _group_prompts(prompts, rows * processes.count()):
             texts = []
-            if local_prompts := encoded[first_row : first_row + rows]:
+            if local_prompts := batch[first_row : first_row + rows]:
                 outputs = self._generator.generate(
-                    local_prompts, options, first_number=read_count + first_row, stop=stops
+                    [prompt.ids for prompt in local_prompts],
+                    options,
+                    first_number=local_prompts[0].number,
+                    stop=stops,
                 )
                 texts = [
                     [dataclasses.astuple(self._finish(output, stops)) for output in samples]
                     for samples in outputs
                 ]
-            for samples in itertools.chain.from_iterable(processes.gather(texts)):
-                yield [GeneratedText(*fields) for fields in samples]
-            read_count += len(batch)
+            gathered = itertools.chain.from_iterable(processes.gather(texts))
+            yield [
+                (prompt, [GeneratedText(*fields) for fields in samples])
+                for prompt, samples in zip(batch, gathered, strict=True)
+            ]
 
     def stream(
         self, prompt: str | dict, options: GenerationOptions, *, stop: Sequence[str] = ()
@@ -159,7 +194,7 @@ class Writer:
             raise UserError(f"samples is {options.samples}, but only one text can be streamed")
         stops = StopStrings(self.tokenizer, stop) if stop else None
         text, sent = "", 0
-        for [[output]] in self._generator.stream(self.encode([prompt], options), options, stop=stops):
+        for [[output]] in self._generator.stream([self.encode(prompt, options)], options, stop=stops):
             text = self._finish(output, stops).text
             # Hold back incomplete characters, and text that may become a stop string.
             settled = text.rstrip("\N{REPLACEMENT CHARACTER}")
@@ -211,31 +246,15 @@ def make_checkpoint_writer(address: str) -> Writer:
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, tokenizer)
 
 
-def read_prompts(
-    source: str, writer: Writer, log: files.Log = files.log_nothing
-) -> Iterator[tuple[dict, str | dict]]:
-    """Yields (record, prompt) for each line of a text file, or for each record of JSON lines or CSV.
-
-    The record of a line is `{"prompt": LINE}`. With a template, the prompt of a record is the record itself.
-
-    Raises:
-      UserError: a record lacks a key of the prompt; the message names its line.
-    """
-    keys = ["prompt"] if writer.template is None else writer.template.prompt_keys
-    [resolved] = formats.resolve_source(source, formats.DOCUMENTS, FileFormat(), log, keys=keys)
-    if resolved.format.name == "text":
-        for _, line in files.read_lines(source, resolved.format.encoding):
-            if line := line.rstrip("\r\n"):
-                yield {"prompt": line}, line
-        return
-    for where, _, record in read_records(resolved, formats.DOCUMENTS, log)[0]:
-        if writer.template is not None:
-            writer.template.fill_prompt(record, where)
-            yield record, record
-            continue
-        if "prompt" not in record:
-            raise UserError(
-                f"{where}: no key 'prompt' in {sorted(map(str, record))}; it holds what is to be continued"
-            )
-        record_values.check_string(record["prompt"], where, "prompt")
-        yield record, record["prompt"]
+def _group_prompts(prompts: Iterable[Prompt | None], size: int) -> Iterator[list[Prompt]]:
+    """Yields groups of at most `size` prompts with consecutive numbers. None among the prompts ends a group."""
+    group: list[Prompt] = []
+    for prompt in prompts:
+        is_next = prompt is not None and (not group or prompt.number == group[-1].number + 1)
+        if group and (len(group) == size or not is_next):
+            yield group
+            group = []
+        if prompt is not None:
+            group.append(prompt)
+    if group:
+        yield group

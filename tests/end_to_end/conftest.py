@@ -1,13 +1,13 @@
 """What several files of whole-program tests share."""
 
-import argparse
 import io
 import sys
 import types
 
 import pytest
 
-from jaxft.cli import predict
+from jaxft.data.sources.formats import FileFormat
+from jaxft.inference import predict
 from jaxft.inference.model import open_model
 
 
@@ -23,14 +23,15 @@ def predicted(monkeypatch, tmp_path):
 
     monkeypatch.setattr(predict, "open_model", open_once)
 
-    def run(folder, content: bytes, name: str = "", format: str = "auto") -> bytes:
+    def run(folder, content: bytes, name: str = "", format: str = "auto", **options) -> bytes:
         source = str(tmp_path / name) if name else "-"
         if name:
             (tmp_path / name).write_bytes(content)
         else:
-            monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
-        flags = {"run": folder, "input": source, "output": str(tmp_path / "output"), "format": format}
-        predict.run_predict(argparse.Namespace(**flags, word_column=None))
+            monkeypatch.setattr(
+                sys, "stdin", types.SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(content)))
+            )
+        predict.predict_file(folder, source, str(tmp_path / "output"), format=FileFormat(format), **options)
         return (tmp_path / "output").read_bytes()
 
     return run

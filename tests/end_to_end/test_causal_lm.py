@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft.cli import evaluate, predict
+from jaxft.cli import evaluate
 from jaxft.data.batching import chunked
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -22,6 +22,7 @@ from jaxft.errors import UserError
 from jaxft.export import card
 from jaxft.export.writer import CONFIGS, export_run
 from jaxft.hub.tokenizer_training import train_tokenizer
+from jaxft.inference.predict import predict_file
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
@@ -363,7 +364,7 @@ def test_settings_that_leave_no_room_for_a_prompt(folder):
 
 def test_predict_is_for_taggers(text_run):
     with pytest.raises(UserError, match="its task is causal_lm, .*generated with python -m jaxft generate"):
-        predict.run_predict(argparse.Namespace(run=text_run[0], input="-", output="-"))
+        predict_file(text_run[0])
 
 
 def test_the_same_text_gives_the_same_tokenizer(folder):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft.cli import evaluate, predict
+from jaxft.cli import evaluate
 from jaxft.config.settings import replace
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
@@ -20,6 +20,7 @@ from jaxft.errors import UserError
 from jaxft.export import heads, with_torch
 from jaxft.export.writer import export_run
 from jaxft.inference.model import make_run_task
+from jaxft.inference.predict import predict_file
 from jaxft.layers.heads.crf import Chain
 from jaxft.tasks.base import Split
 from jaxft.training.run import train
@@ -99,7 +100,7 @@ def test_predict_and_evaluate(finished, flags, tmp_path):
         "".join(json.dumps({"tokens": ["x"] * n}) + "\n" for n in (7, 0, 200, 1))
     )
     names = {"run": workdir, "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
-    predict.run_predict(argparse.Namespace(**names, format="auto", word_column=None))
+    predict_file(names["run"], names["input"], names["output"])
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [r["predicted_tags"] for r in records] == [cycle(n) for n in (7, 0, 200, 1)]
     assert all(0 < score <= 1 for r in records for score in r["scores"])

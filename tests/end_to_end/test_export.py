@@ -1,6 +1,5 @@
 """Exports: torch loads them, says the same as we do, and the card tells what the run recorded."""
 
-import argparse
 import dataclasses
 import importlib.util
 import itertools
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxft.cli import predict
 from jaxft.config.settings import replace
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.export import writer
 from jaxft.export.card import CardFields, write_card
+from jaxft.inference.predict import predict_file
 from jaxft.training.run import train
 from jaxft.training.run_folder.workdir import BASE_CARD, open_run
 from jaxft.training.settings import load_settings
@@ -73,7 +72,7 @@ def test_the_pipeline_of_transformers_finds_what_predict_finds(exported, finishe
     texts = [" ".join(w for w in s.words if w.isalnum()) for s in sentences if len(s.words) < 40]
     (tmp_path / "in.txt").write_text("\n".join(texts))
     flags = {"run": finished_run, "input": str(tmp_path / "in.txt"), "output": str(tmp_path / "out.jsonl")}
-    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    predict_file(flags["run"], flags["input"], flags["output"])
     ours = [json.loads(line)["entities"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     theirs = tag(texts)
     assert sum(map(len, ours)) > 20

@@ -9,7 +9,8 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from jaxft.errors import UserError
 from jaxft.generation.generator import Output
 from jaxft.generation.options import GenerationOptions
-from jaxft.inference.writer import Generator, Writer, make_checkpoint_writer, read_prompts
+from jaxft.inference.generate import EMPTY, generate_file, print_continuation
+from jaxft.inference.writer import Generator, Writer, make_checkpoint_writer
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,7 @@ def writer(tiny_gpt2):
     return make_checkpoint_writer(str(tiny_gpt2))
 
 
+FEW = GenerationOptions(max_new_tokens=4)
 PROMPTS = ["the cat", "a", "and thé hat"]
 
 
@@ -54,8 +56,8 @@ def test_streaming_waits_for_whole_characters_and_for_what_may_be_a_stop(writer,
             yield [[Output(ids[:count], False)]]
 
     monkeypatch.setattr(writer._generator, "stream", stream)
-    assert list(writer.stream("", GenerationOptions())) == ["n", "é", "€", "a", "b"]
-    assert list(writer.stream("", GenerationOptions(), stop=["€ax"])) == ["n", "é", "€ab"]
+    assert list(writer.stream("", FEW)) == ["n", "é", "€", "a", "b"]
+    assert list(writer.stream("", FEW, stop=["€ax"])) == ["n", "é", "€ab"]
 
 
 def test_text_ends_before_a_stop_string_wherever_the_tokens_lie(tiny_gpt2, writer):
@@ -109,15 +111,82 @@ def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command
     for name, message in {"nix.txt": "no such file", "*.jsonl": "a pattern, of 1 files"}.items():
         refused = command("generate", "--checkpoint", tiny_gpt2, "--input", tmp_path / name)
         assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
-    (tmp_path / "in.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
-    with pytest.raises(UserError, match=r"in.jsonl, line 2: no key 'prompt' in \['text'\]"):
-        list(read_prompts(str(tmp_path / "in.jsonl"), writer))
     with pytest.raises(UserError, match="a stop string is empty"):
         next(writer.generate(["a"], GenerationOptions(), stop=[""]))
     with pytest.raises(UserError, match="only one text can be streamed"):
         next(writer.stream("a", GenerationOptions(temperature=1.0, samples=2)))
-    with pytest.raises(UserError, match="prompt 1 has 60 tokens"):
-        next(writer.generate(["a" * 60], GenerationOptions()))
+    with pytest.raises(UserError, match="prompt 2 has 60 tokens, which with --max-new-tokens 63"):
+        list(writer.generate(["", "a" * 60], GenerationOptions(max_new_tokens=63)))
+
+
+@pytest.fixture
+def generate(writer, tmp_path):
+    """Returns the records of the output, and the lines of the log."""
+
+    def run(content: str, name: str = "in.jsonl", options: GenerationOptions = FEW, **settings):
+        (tmp_path / name).write_text(content)
+        logged, output = [], tmp_path / "out.jsonl"
+        output.unlink(missing_ok=True)
+        try:
+            generate_file(
+                writer, str(tmp_path / name), str(output), options, rows=2, log=logged.append, **settings
+            )
+        except UserError as error:
+            logged.append(str(error))
+            output = tmp_path / "out.jsonl.unfinished"
+        lines = output.read_text().splitlines() if output.exists() else []
+        return [json.loads(line) for line in lines], logged
+
+    return run
+
+
+def test_a_bad_prompt_costs_no_answer_before_it_and_can_be_recorded(generate):
+    """The example: nine prompts, and one that is longer than the context."""
+    prompts = [{"prompt": "the cat"}, {"prompt": "a"}, {"prompt": "and"}, {"prompt": "a" * 70}, {"text": 1}]
+    prompts.append({"prompt": "hat", "id": 7})
+    content = "".join(json.dumps(record) + "\n" for record in prompts)
+    stopped, logged = generate(content)
+    assert [record["prompt"] for record in stopped] == ["the cat", "a", "and"]
+    assert (
+        "in.jsonl, line 4: the prompt has 70 tokens, which with --max-new-tokens 4 is more than" in logged[-1]
+    )
+    recorded, logged = generate(content, on_error="record")
+    assert recorded[:3] == stopped and [list(record) for record in recorded[3:]] == [
+        ["prompt", "error"],
+        ["text", "error"],
+        ["prompt", "id", "generated"],
+    ]
+    assert "line 5: no key 'prompt' in ['text']" in recorded[4]["error"]
+    assert logged[-1].startswith("6 prompts in ") and logged[-1].endswith(", 2 with an error")
+    # A prompt's number counts those with errors, so its samples stay when another prompt is mended.
+    drawn = GenerationOptions(max_new_tokens=8, temperature=1.0, seed=2)
+    broken, _ = generate(content, options=drawn, on_error="record")
+    mended, _ = generate(content.replace("a" * 70, "b"), options=drawn, on_error="record")
+    assert broken[-1]["generated"] == mended[-1]["generated"]
+
+
+def test_a_column_of_the_input_is_not_overwritten(generate):
+    rows, logged = generate("prompt,generated\nthe cat,old\n", "in.csv")
+    assert rows == [] and "in.csv, line 2: the key 'generated' is there already" in logged[-1]
+    assert "rename or remove it" in logged[-1]
+    assert "--format" not in logged[0]
+    rows, logged = generate("id;prompt\n7;the cat\n", "in.csv")
+    assert [list(row) for row in rows] == [["id", "prompt", "generated"]]
+    assert "semicolons between values" in logged[0] and "--delimiter" in logged[0]
+
+
+def test_an_empty_text_is_told(generate, writer, capsys):
+    rows, _ = generate("the cat\n", "in.txt")
+    first_character = rows[0]["generated"][0]
+    rows, logged = generate("the cat\n\nthe cat\n", "in.txt", stop=[first_character])
+    assert [row["generated"] for row in rows] == ["", ""]
+    assert [line.rpartition("in.txt, ")[2] for line in logged if "text is empty" in line] == [
+        "line 1: the generated text is empty: the model ends it at once",
+        "line 3: the generated text is empty: the model ends it at once",
+    ]
+    logged = []
+    print_continuation(writer, "the cat", FEW, stop=[first_character], log=logged.append)
+    assert capsys.readouterr().out == "\n" and logged == [EMPTY]
 
 
 def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypatch):
@@ -128,18 +197,24 @@ def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypa
 
     monkeypatch.setattr(Generator, "__init__", init)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_gpt2)
-    writer = Writer(None, tokenizer, template="{article} =>{headline}", max_length=20)
+    writer, options = (
+        Writer(None, tokenizer, template="{article} =>{headline}", max_length=20),
+        GenerationOptions,
+    )
     assert made["eos"] == tokenizer.eos_token_id
-    short, long = writer.encode(["the cat", {"article": "z" * 30}], GenerationOptions(max_new_tokens=10))
+    short, long = (
+        writer.encode(prompt, options(max_new_tokens=10)) for prompt in ("the cat", {"article": "z" * 30})
+    )
     assert tokenizer.decode(short) == "the cat =>"
     assert tokenizer.decode(long) == "z" * 7 + " =>" and len(long) == 10
     with pytest.raises(UserError, match="leaves no room for a prompt in the 20 positions"):
-        writer.encode(["the cat"], GenerationOptions(max_new_tokens=20))
-    with pytest.raises(UserError, match=r"prompt 1: no key 'article' in \['text'\]"):
-        writer.encode([{"text": "x"}], GenerationOptions(max_new_tokens=10))
+        writer.encode("the cat", options(max_new_tokens=20))
+    with pytest.raises(UserError, match=r"in.jsonl, line 3: no key 'article' in \['text'\]"):
+        writer.encode({"text": "x"}, options(max_new_tokens=10), where="in.jsonl, line 3")
     two = Writer(None, tokenizer, template="{question} {context} =>{answer}")
     with pytest.raises(UserError, match="fields question, context; give them as JSON lines"):
-        two.encode(["the cat"], GenerationOptions())
+        two.encode("the cat", options())
     plain = Writer(None, tokenizer, start=[3])
-    assert [plain.encode([p], GenerationOptions())[0][0] for p in ("the", "")] == [3, 3]
-    assert Writer(None, tokenizer).encode([""], GenerationOptions()) == [[tokenizer.bos_token_id]]
+    few = options(max_new_tokens=4)
+    assert [plain.encode(prompt, few)[0] for prompt in ("the", "")] == [3, 3]
+    assert Writer(None, tokenizer).encode("", few) == [tokenizer.bos_token_id]

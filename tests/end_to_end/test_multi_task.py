@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.cli import evaluate, predict
+from jaxft.cli import evaluate
 from jaxft.data.batching.choice import make_loader
 from jaxft.errors import UserError
 from jaxft.export import card, with_torch
 from jaxft.export.writer import export_run
 from jaxft.inference.model import open_model
+from jaxft.inference.predict import predict_file
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
@@ -181,7 +182,7 @@ def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_
         "".join(json.dumps({"text": e["text"], "slots": 1}) + "\n\n" for e in expected)
     )
     flags = {"run": run, "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
-    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    predict_file(flags["run"], flags["input"], flags["output"])
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert lines[1::2] == [""] * 50
     records = [json.loads(line) for line in lines[::2]]
@@ -193,7 +194,7 @@ def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_
             assert entity["label"] in ("one", "other")
     (tmp_path / "in.txt").write_text("a p 3 4 b\n\n")
     flags["input"] = str(tmp_path / "in.txt")
-    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    predict_file(flags["run"], flags["input"], flags["output"])
     first, empty = read_lines(tmp_path / "out.jsonl")
     assert first["intents"]["predicted_labels"] == ["p"]
     assert [(e["text"], e["label"]) for e in first["slots"]["entities"]] == [("3 4", "other")]
@@ -221,7 +222,7 @@ def test_bad_input_to_predict(joint, tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     flags = {"run": joint[0], "input": str(tmp_path / name), "output": str(tmp_path / "out.jsonl")}
     with pytest.raises(UserError, match=message):
-        predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+        predict_file(flags["run"], flags["input"], flags["output"])
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -235,7 +236,7 @@ def test_tasks_that_read_other_columns_answer_for_those(separate_run, tmp_path):
         "input": str(tmp_path / "in.jsonl"),
         "output": str(tmp_path / "out.jsonl"),
     }
-    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    predict_file(flags["run"], flags["input"], flags["output"])
     first, second, third = read_lines(tmp_path / "out.jsonl")
     values = [answer["score"]["predicted_value"] for answer in (first, second, third)]
     intents = [answer["intents"]["scores"] for answer in (first, second, third)]

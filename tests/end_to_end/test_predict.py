@@ -1,18 +1,15 @@
 """Predictions: what goes in comes out in its order with predictions added, as a stream, or not at all."""
 
-import argparse
 import dataclasses
-import io
+import functools
 import itertools
 import json
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 
-from jaxft.cli import predict
 from jaxft.cli.command import EXIT_BROKEN_PIPE
 from jaxft.config.settings import replace
 from jaxft.data.sources import files
@@ -21,9 +18,9 @@ from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.inference import model as inference
+from jaxft.inference.predict import predict_file
 from jaxft.tasks.token_classification.answers import list_labelled_spans
 from jaxft.tasks.token_classification.task import Prediction
-from jaxft.training.log.instruments import CompileCounter
 from jaxft.training.run_folder.workdir import open_run
 
 
@@ -38,23 +35,10 @@ def predictor(model):
 
 
 @pytest.fixture
-def tag(finished_run, model, predictor, monkeypatch, tmp_path):
+def tag(predicted, finished_run, predictor, monkeypatch):
     """Runs predict on bytes, from a file or, without a name, from stdin; gives the bytes of the output file."""
-    monkeypatch.setattr(predict, "open_model", lambda run, log: model)
     monkeypatch.setattr(inference.Model, "make_predictor", lambda self: predictor)
-
-    def run(content: bytes, name: str = "", format: str = "auto", word_column=None) -> bytes:
-        source = str(tmp_path / name) if name else "-"
-        if name:
-            (tmp_path / name).write_bytes(content)
-        else:
-            monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
-        output = tmp_path / "output"
-        flags = {"run": finished_run, "input": source, "output": str(output), "format": format}
-        predict.run_predict(argparse.Namespace(**flags, word_column=word_column))
-        return output.read_bytes()
-
-    return run
+    return functools.partial(predicted, finished_run)
 
 
 def records(output: bytes) -> list[dict]:
@@ -75,9 +59,9 @@ ODD = (
     "\n"
     "-DOCSTART- -X- O\n"
     "\n\n"
-    "Peter NNP B-PER\n"
-    "# NN O\n"  # a word
-    "left VBD O\n"
+    "Peter\tNNP\tB-PER\n"
+    "#\tNN\tO\n"  # a word
+    "left\tVBD\tO\n"
     "   \n"
     "# sent_id = 2\n"
     "Anna Berg\tB-PER\r\n"  # a word with a space, CRLF, two columns
@@ -90,7 +74,7 @@ ODD = (
     "\n"
     "# the end is nigh"
 )
-WORDS = ["Peter NNP B-PER", "# NN O", "left VBD O", "Anna Berg\tB-PER", "met", "\u200b\t", "Oslo\t"]
+WORDS = ["Peter\tNNP\tB-PER", "#\tNN\tO", "left\tVBD\tO", "Anna Berg\tB-PER", "met", "\u200b\t", "Oslo\t"]
 
 
 @pytest.mark.parametrize("name", ["odd.conll", ""])
@@ -104,9 +88,8 @@ def test_conll_gets_a_column_and_keeps_all_else(tag, model, name):
             continue
         body, end = (old[:-1], "\r") if old.endswith("\r") else (old, "")
         assert new.startswith(body) and new.endswith(end)
-        divider = "\t" if "\t" in body or " " not in body else " "
         column = new[len(body) :].removesuffix(end)
-        assert column[0] == divider and column[1:] in model.run.labels
+        assert column[0] == "\t" and column[1:] in model.run.labels
         tagged.append(body)
     assert tagged == WORDS
 
@@ -205,8 +188,8 @@ def test_a_stream_is_read_no_further_than_a_chunk(model):
     assert furthest <= 500  # sentences: 500 words, and a window of context behind them
 
 
-def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
-    """With document context too, which then comes from neighbouring chunks."""
+def test_chunks_change_nothing(model, predictor, corpus):
+    """With document context too, which then comes from neighbouring chunks. Small chunks take smaller batches."""
     config = replace(model.run.config, {"data.context": True})
     sentences = [
         dataclasses.replace(s, document=i // 8)
@@ -218,9 +201,7 @@ def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
         chunks = model.task.predict_stream(sentences, tokenizer, config, predictor, max_words=max_words)
         return [prediction for chunk in chunks for _, prediction in chunk]
 
-    compiles = CompileCounter()
     unchunked, chunked = predictions(10**6), predictions(60)
-    assert compiles.count == 0
     assert [p.tags for p in chunked] == [p.tags for p in unchunked]
     for actual, expected in zip(chunked, unchunked, strict=True):
         np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-5)
@@ -228,24 +209,56 @@ def test_chunks_change_nothing_and_compile_nothing(model, predictor, corpus):
     assert [p.scores.tolist() for p in predictions(60)] != [p.scores.tolist() for p in chunked]
 
 
+def test_text_computes_as_few_slots_as_it_needs_and_large_files_compile_once(model, monkeypatch):
+    length, tokenizer = model.run.config.data.max_length, model.run.checkpoint.tokenizer
+    assert (model.rows, length) == (8, 64)
+
+    def slots(predictor, texts):
+        sentences = [Sentence(text.split(), None, n, f"x:{n}") for n, text in enumerate(texts)]
+        windows = model.task.encode(sentences, tokenizer, model.run.config, cached=False)
+        return [arrays["label"].size for _, arrays in predictor(windows)]
+
+    compiled = []
+
+    def compile_and_count(net, shapes, compile_eval=inference.compile_eval):
+        compiled.extend((shape.rows, shape.length) for shape in shapes)
+        return compile_eval(net, shapes)
+
+    monkeypatch.setattr(inference, "compile_eval", compile_and_count)
+    short, longer, much = ["Peter left"], ["Peter left Oslo"] * 16, ["Peter left Oslo"] * 200
+    predictor = model.make_predictor()
+    assert slots(predictor, short) == [length] and compiled == [(1, length)]
+    assert slots(predictor, longer) == [4 * length] and compiled == [(1, length), (4, length)]
+    assert slots(predictor, short) == [length] and len(compiled) == 2
+    compiled.clear()
+    predictor = model.make_predictor()
+    assert set(slots(predictor, much)) == {8 * length}
+    assert slots(predictor, longer) == [8 * length] and compiled == [
+        (8, length)
+    ]  # as at the end of a large file
+    assert slots(predictor, longer) == [4 * length] and compiled == [(8, length), (4, length)]
+
+
 def test_output_flows_while_input_still_comes(finished_run, environment):
-    """Through a pipe that stays open; and a reader that leaves early, as `head` does, is no error."""
+    """Through a pipe that stays open, line by line; and a reader that leaves early, as `head` does, is no error."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxft", "predict", "--run", str(finished_run)],
+        [sys.executable, "-m", "jaxft", "predict", "--run", str(finished_run), "--on_error=record"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    line = b"Peter left Oslo for Bergen .\n"
-    process.stdin.write(line * 1500)  # 9,000 words; a chunk here is 2,048
+    for text in ("Peter left Oslo for Bergen .", "", "\tMaria", "x " * 500):
+        process.stdin.write(text.encode() + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["text"] == text
+    process.stdin.write(b"K\xf6ln\n")
     process.stdin.flush()
-    for _ in range(600):
-        assert json.loads(process.stdout.readline())["text"] == line.decode().rstrip()
+    assert json.loads(process.stdout.readline())["line"] == "K\N{REPLACEMENT CHARACTER}ln"
     process.stdout.close()
     try:
         for _ in range(100):
-            process.stdin.write(line * 100)
+            process.stdin.write(b"Peter left Oslo for Bergen .\n" * 100)
             process.stdin.flush()
     except BrokenPipeError:
         pass
@@ -256,37 +269,74 @@ def test_output_flows_while_input_still_comes(finished_run, environment):
     except BrokenPipeError:
         pass
     assert process.wait(60) == EXIT_BROKEN_PIPE
-    assert stderr == b""
+    described, error = stderr.decode().splitlines()
+    assert described.startswith("<stdin>: read as plain text; set --format")
+    assert error.startswith("error: <stdin>, line 5, byte 2")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "message", "kept"),
     [
-        ("bad.conll", b"Peter\tO\n\nleft O\nOslo\n", r"bad.conll, line 4: 1 column"),
-        ("bad.jsonl", b'{"text": "Peter"}\n{"text": 5}\n', r"bad.jsonl, line 2, key 'text': a number"),
-        ("bad.jsonl", b'{"text": "Peter"}\n{"tex\n', r"bad.jsonl, line 2, column 6: not valid JSON"),
-        ("bad.txt", b"Peter\nK\xf6ln\n", r"bad.txt, line 2, byte 2 of the line: 0xf6 is not UTF-8"),
-        ("empty.txt", b"", r"empty.txt: empty"),
-        ("table.csv", b"tokens\nPeter\n", r"table.csv: predictions are for conll, jsonl, text, not csv"),
-        ("text.data", b"Peter\n", r"text.data: the suffix does not tell its format"),
+        ("bad.conll", b"Peter\tO\n\nleft\tO\nOslo\n", r"bad.conll, line 4: 1 column", 1),
+        ("bad.jsonl", b'{"text": "Peter"}\n{"text": 5}\n', r"bad.jsonl, line 2, key 'text': a number", 1),
+        ("bad.jsonl", b'{"text": "Peter"}\n{"tex\n', r"bad.jsonl, line 2, column 6: not valid JSON", 1),
+        ("bad.jsonl", b'{"text": "Peter"}\n\n[1]\n', r"bad.jsonl, line 3: a JSON list where an object", 1),
+        ("bad.txt", b"Peter\nOslo\nK\xf6ln\n", r"bad.txt, line 3, byte 2 of the line: 0xf6 is not UTF-8", 2),
+        ("bad.txt", b"K\xf6ln\nPeter\n", r"bad.txt, line 1, byte 2 .* --encoding", 0),
+        ("empty.txt", b"", r"empty.txt: empty", 0),
+        ("table.csv", b"tokens\nPeter\n", r"table.csv: predictions are for conll, .*, not csv", 0),
+        ("text.data", b"Peter\n", r"text.data: neither .* its content tells its format; set --format", 0),
     ],
 )
-def test_bad_input_is_named_and_leaves_nothing(tag, tmp_path, name, content, message):
+def test_bad_input_is_named_and_costs_no_answer_before_it(tag, tmp_path, name, content, message, kept):
+    logged = []
     with pytest.raises(UserError, match=message):
-        tag(content, name)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+        tag(content, name, log=logged.append)
+    unfinished = tmp_path / "output.unfinished"
+    assert {path.name for path in tmp_path.iterdir()} == {name, *(["output.unfinished"] if kept else [])}
+    if kept:
+        assert len(unfinished.read_bytes().splitlines()) == kept
+        assert logged[-1] == f"--output {tmp_path / 'output'}: unfinished; what is done is in {unfinished}"
+
+
+def test_an_error_is_written_in_the_place_of_the_answer(tag):
+    """And nothing else changes: the other answers are those of an input without the errors."""
+    names = ["Peter left Oslo", "Maria met Anna", "Anna"]
+    good = [json.dumps({"text": text, "id": number}).encode() for number, text in enumerate(names)]
+    bad = [
+        b'{"text": 5, "id": 7}',
+        b"{",
+        b"[]",
+        b'{"text": "K\xf6ln"}',
+        b'{"entities": 1, "predicted_entities": 2}',
+    ]
+    lines = [bad[0], good[0], *bad[1:3], good[1], b"", bad[3], bad[4], good[2], bad[0]]
+    logged = []
+    output = tag(b"\n".join(lines), "in.jsonl", on_error="record", log=logged.append).split(b"\n")[:-1]
+    assert [b'"error"' in line for line in output] == [line in bad for line in lines]
+    answered = [json.loads(line) for line in output if b'"entities"' in line and b'"error"' not in line]
+    for actual, expected in zip(answered, records(tag(b"\n".join(good), "in.jsonl")), strict=True):
+        assert actual["id"] == expected["id"] and actual["text"] == expected["text"]
+        assert [e["label"] for e in actual["entities"]] == [e["label"] for e in expected["entities"]]
+    first, broken = json.loads(output[0]), json.loads(output[2])
+    assert first["text"] == 5 and first["id"] == 7 and "line 1, key 'text'" in first["error"]
+    assert broken["line"] == "{" and "line 3" in broken["error"]
+    assert sum(line.startswith("error: ") for line in logged) == 6
+    assert logged[-1].startswith("9 texts in ") and logged[-1].endswith(", 6 with an error")
+    with pytest.raises(UserError, match="CoNLL columns, which have no place for an error"):
+        tag(b"Peter\tO\n", "in.conll", on_error="record")
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"run": "nowhere"}, "--run nowhere: no jaxft run there"),
-        ({"input": "nowhere.txt"}, "nowhere.txt: no such file"),
+        ({"run_folder": "nowhere"}, "--run nowhere: no jaxft run there"),
+        ({"source": "nowhere.txt"}, "nowhere.txt: no such file"),
         (
-            {"input": "i*.txt"},
+            {"source": "i*.txt"},
             r"--input i\*.txt: a pattern, of 1 files; answers are written for one: give one file after",
         ),
-        ({"input": "demo:ner/dev"}, "demo:ner/dev: predictions are for files and stdin"),
+        ({"source": "demo:ner/dev"}, "demo:ner/dev: answers are for files and stdin"),
         ({"output": "nowhere/out.txt"}, "--output nowhere/out.txt: cannot be written: No such file"),
         ({"output": "."}, "--output .: is a folder"),
         ({"output": "/dev/full"}, "--output /dev/full: cannot be written: No space left"),
@@ -295,9 +345,9 @@ def test_bad_input_is_named_and_leaves_nothing(tag, tmp_path, name, content, mes
 def test_bad_names(finished_run, tag, tmp_path, monkeypatch, changed, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.txt").write_text("Peter left\n")
-    flags = {"run": str(finished_run), "input": "in.txt", "output": "out", "format": "auto"}
+    arguments = {"run_folder": finished_run, "source": "in.txt", "output": "out"}
     with pytest.raises(UserError, match=message):
-        predict.run_predict(argparse.Namespace(**flags | changed, word_column=None))
+        predict_file(**{name: type(arguments[name])(value) for name, value in (arguments | changed).items()})
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
 
 
@@ -307,7 +357,8 @@ def test_an_earlier_output_stays_until_the_new_one_is_whole(tag, tmp_path):
     with pytest.raises(UserError):
         tag(b"Peter\n\xff", "bad.txt")
     assert (tmp_path / "output").read_bytes() == kept
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "good.txt", "output"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["bad.txt", "good.txt", "output", "output.unfinished"]
 
 
 def test_the_input_may_be_its_own_output(tag, tmp_path):

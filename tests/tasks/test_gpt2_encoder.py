@@ -16,7 +16,7 @@ from transformers import (
     pipeline,
 )
 
-from jaxft.cli import evaluate, predict
+from jaxft.cli import evaluate
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
@@ -26,6 +26,7 @@ from jaxft.export.writer import export_run
 from jaxft.hub.files import read_config
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
+from jaxft.inference.predict import predict_file
 from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
@@ -201,7 +202,7 @@ def test_it_learns_from_earlier_words_and_torch_agrees(
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in inputs))
     flags = {"run": tmp_path / "run", "input": str(tmp_path / "in.jsonl")}
     flags["output"] = str(tmp_path / "out.jsonl")
-    predict.run_predict(argparse.Namespace(**flags, format="auto", word_column=None))
+    predict_file(flags["run"], flags["input"], flags["output"])
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     if not has_words:
         labels = [record["predicted_label"] for record in records]

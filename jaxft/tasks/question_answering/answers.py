@@ -1,49 +1,39 @@
-"""Reads questions about contexts, and renders them with their answers as JSON lines.
+"""Makes questions about contexts from the records of an input, and answers from their predictions.
 
-- JSON lines with `question` and `context` (or the keys of the training data). All keys stay, and these are added:
-  `predicted_answer` ("" for none); `start` and `end`, its characters in the context (`end` exclusive; null for none);
-  `score`, its probability among the best answers; `n_best`, a list of the best answers as `text`, `start`, `end` and
-  `score`.
-- SQuAD's JSON: one JSON object per line, with `id` and the same added keys.
+An answer adds `predicted_answer` ("" for none); `start` and `end`, its characters in the context (`end` exclusive; null
+for none); `score`, its probability among the best answers; `n_best`, a list of the best answers as `text`, `start`,
+`end` and `score`. For SQuAD's JSON, the output has only `id` and these keys.
 """
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from jaxft.data.sources.formats import QUESTIONS
-from jaxft.data.sources.questions import KEYS, Question, read_questions
-from jaxft.tasks.lines import InputLines, extend_json_line, format_of_lines, make_json_line, resolve_input
+from jaxft.data.sources.questions import KEYS, Question, parse_question
 from jaxft.tasks.run_facts import RunFacts
 
-FORMATS = ("jsonl", "squad")
 
+class QuestionAnsweringAnswers:
+    """The examples and answers of a run that answers questions; implements `Answers` of inference/predict.py."""
 
-class QuestionAnsweringOutput:
-    """The questions of an input, and the lines of that input with their answers."""
+    kind = QUESTIONS
+    formats = ("jsonl", "json", "parquet", "squad")
+    text_key = "question"
 
-    def __init__(self, run: RunFacts, flags: argparse.Namespace):
-        """Opens the input.
-
-        Raises:
-          UserError: the input cannot be read, or its format is not one of `FORMATS`.
-        """
+    def __init__(self, run: RunFacts):
+        """Takes the keys of records from the run's settings."""
         self._columns = dict(run.config.data.columns)
-        resolved = resolve_input(flags, QUESTIONS, FORMATS, keys=[*KEYS, *self._columns.values()])
-        self._format = format_of_lines(resolved.format)
-        self.lines = InputLines(resolved)
+        self.input_keys = [*KEYS, *self._columns.values()]
 
-    def examples(self) -> Iterator[Question]:
-        """Yields the questions. Answers in the input are not read."""
-        try:
-            yield from read_questions(self.lines, format=self._format, answered=False, columns=self._columns)
-        finally:
-            self.lines.close()
+    def parse(self, where: str, origin: str, record: dict[str, Any]) -> Question:
+        """Returns the question of a record, without answers. Raises `UserError` if the record has none."""
+        columns = {role: key for role, key in self._columns.items() if key in record}
+        return parse_question(where, origin, record, {key: key for key in KEYS} | columns, answered=False)
 
-    def render(self, question: Question, answer: dict[str, Any]) -> list[bytes]:
-        """Returns the lines of the input before a question, then the line of the question with its answer."""
-        if self._format.name == "squad":  # the input is a single JSON document, which is not copied
-            self.lines.take_rest()
-            return [make_json_line({"id": question.id} | answer)]
-        before = self.lines.take_until(question.origin)
-        return [*before, extend_json_line(self.lines.take(1)[0], answer)]
+    def keys(self, question: Question | None) -> Sequence[str]:
+        """Returns the keys of the answer to any question."""
+        return ("predicted_answer", "start", "end", "score", "n_best")
+
+    def answer(self, question: Question, prediction: dict[str, Any]) -> dict[str, Any]:
+        """Returns the answer to a question."""
+        return prediction

@@ -1,0 +1,107 @@
+"""Answers the records of an input as they arrive, and writes each answer in its place."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from jaxft.data.sources.files import Log
+from jaxft.errors import UserError
+from jaxft.inference.input_records import Item
+
+ON_ERROR = ("stop", "record")
+
+
+class AnswerWriter(Protocol):
+    """Turns answers into the lines of an output; see `output_formats`."""
+
+    def render(self, item: Item, example: Any, answer: Any) -> list[bytes]:
+        """Returns the lines for an item, its example and its answer, and the lines of the input before it."""
+
+    def render_error(self, item: Item, error: UserError) -> list[bytes]:
+        """Returns the lines for an item that has no answer because of an error."""
+
+    def render_rest(self) -> list[bytes]:
+        """Returns the lines of the input after the last item."""
+
+
+class Counts(NamedTuple):
+    """The number of records that were answered, and of those with an error."""
+
+    answers: int
+    errors: int
+
+
+def answer_items(
+    items: Iterable[Item | None],
+    parse: Callable[[Item], Any],
+    answer: Callable[[Iterator[Any]], Iterator[list[tuple[Any, Any]]]],
+    writer: AnswerWriter,
+    put: Callable[[list[bytes]], None],
+    *,
+    on_error: str,
+    log: Log,
+) -> Counts:
+    """Answers items and writes them in order.
+
+    The answers before an error are always written. Nothing waits for an item that has not arrived.
+
+    Args:
+      items: the items; None where the next one has not arrived yet.
+      parse: makes an example of an item without an error.
+      answer: answers a stream of examples; yields lists of (example, answer) in order. None among the examples asks for
+        the answers to all before it.
+      writer: makes the lines of the output.
+      put: writes lines.
+      on_error: "stop" raises the first error of an item; "record" writes it in the place of the answer and goes on.
+      log: prints a line about an error that is written.
+
+    Raises:
+      UserError: an item has an error and `on_error` is "stop"; or an error that is not an item's.
+    """
+    unwritten: deque[tuple[Item, UserError | None]] = deque()
+    fatal: list[UserError] = []
+    answer_count = error_count = 0
+
+    def put_errors() -> None:
+        """Writes the errors before the first item that waits for its answer."""
+        while unwritten and (error := unwritten[0][1]) is not None:
+            put(writer.render_error(unwritten.popleft()[0], error))
+
+    def examples() -> Iterator[Any]:
+        nonlocal error_count
+        try:
+            for item in items:
+                if item is None:
+                    yield None
+                    continue
+                try:
+                    if isinstance(item.value, UserError):
+                        raise item.value
+                    example = parse(item)
+                except UserError as error:
+                    if on_error == "stop":
+                        raise UserError(
+                            f"{error} (--on_error=record writes such errors down and goes on)"
+                        ) from None
+                    log(f"error: {error}")
+                    error_count += 1
+                    unwritten.append((item, error))
+                    put_errors()
+                else:
+                    unwritten.append((item, None))
+                    yield example
+        except UserError as error:  # raised once the examples before it are answered
+            fatal.append(error)
+
+    for answers in answer(examples()):
+        lines = []
+        for example, value in answers:
+            lines += writer.render(unwritten.popleft()[0], example, value)
+            while unwritten and (error := unwritten[0][1]) is not None:
+                lines += writer.render_error(unwritten.popleft()[0], error)
+        put(lines)
+        answer_count += len(answers)
+    if fatal:
+        raise fatal[0]
+    put(writer.render_rest())
+    return Counts(answer_count, error_count)

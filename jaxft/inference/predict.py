@@ -1,0 +1,187 @@
+"""Answers the records of a file or a pipe with a run's best weights, for `python -m jaxft predict`.
+
+The output is the input, record by record, with the answer added: a table for a table, columns for CoNLL columns, and
+JSON lines for every other format. `answers.py` in a task's folder defines what a task reads and adds.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxft.config.settings import replace
+from jaxft.data.sources import encodings, files, formats
+from jaxft.data.sources.files import Log, log_nothing
+from jaxft.data.sources.formats import ExampleKind, FileFormat
+from jaxft.data.sources.tagged_sentences.column_layout import ColumnSettings
+from jaxft.data.sources.tagged_sentences.conll import read_layout
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
+from jaxft.errors import UserError
+from jaxft.inference.answers import AnswerWriter, answer_items
+from jaxft.inference.input_records import Input, InputLines, Item, open_input
+from jaxft.inference.model import open_model
+from jaxft.inference.output_file import open_output
+from jaxft.inference.output_formats import ColumnWriter, RecordWriter, TableWriter, choose_names
+from jaxft.tasks.multi_task.answers import MultiTaskAnswers
+from jaxft.tasks.question_answering.answers import QuestionAnsweringAnswers
+from jaxft.tasks.sequence_classification.answers import SequenceClassificationAnswers
+from jaxft.tasks.token_classification.answers import TokenClassificationAnswers
+from jaxft.training.run_folder.workdir import Run, open_run
+
+COLUMNS = ("conll", "conllu")
+# A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.
+CHUNK_BATCHES = 4
+
+
+class Answers(Protocol):
+    """Makes examples of the records of an input, and answers of predictions. Does no input or output.
+
+    Attributes:
+      kind: the kind of its examples.
+      formats: the formats of inputs that it answers.
+      input_keys: keys that records may have.
+      text_key: the key of a line of plain text in its record.
+    """
+
+    kind: ExampleKind
+    formats: tuple[str, ...]
+    input_keys: Sequence[str]
+    text_key: str
+
+    def parse(self, where: str, origin: str, record: dict[str, Any]) -> Any:
+        """Returns the example of a record, without labels. Raises `UserError` if the record is invalid."""
+
+    def keys(self, example: Any) -> Sequence[str]:
+        """Returns the keys of the answer to an example."""
+
+    def answer(self, example: Any, prediction: Any) -> dict[str, Any]:
+        """Returns the answer to an example, as JSON values."""
+
+
+ANSWERS: dict[str, Callable[[Run], Answers]] = {
+    "token_classification": TokenClassificationAnswers,
+    "sequence_classification": SequenceClassificationAnswers,
+    "question_answering": QuestionAnsweringAnswers,
+    "multi_task": MultiTaskAnswers,
+}
+
+
+def predict_file(
+    run_folder: Path,
+    source: str = "-",
+    output: str = "-",
+    *,
+    format: FileFormat = formats.UNSET,
+    word_column: int | None = None,
+    on_error: str = "stop",
+    log: Log = log_nothing,
+) -> None:
+    """Streams an input through a run's model to an output.
+
+    Args:
+      run_folder: the folder of the run.
+      source: a file, or "-" for stdin.
+      output: a file, or "-" for stdout.
+      format: how the input is read.
+      word_column: the column of the words in CoNLL columns; by default the run's.
+      on_error: see `answer_items`.
+      log: prints a line.
+
+    Raises:
+      UserError: the run, the input or the output is unusable. Mistakes in the run and in names are reported first.
+    """
+    run = open_run(run_folder)
+    if run.config.task not in ANSWERS:
+        raise UserError(
+            f"--run {run_folder}: its task is {run.config.task}, and predictions are for "
+            f"{', '.join(ANSWERS)}; a language model's text is generated with python -m jaxft generate"
+        )
+    answers = ANSWERS[run.config.task](run)
+    records = open_input(source, answers.kind, format, log, keys=answers.input_keys)
+    name = records.source.format.name
+    if name not in answers.formats:
+        raise UserError(
+            f"{records.name}: predictions are for {', '.join(answers.formats)}, not {name}; give the text in one of "
+            "these"
+        )
+    if on_error == "record" and name in COLUMNS:
+        raise UserError(
+            f"--on_error=record: {records.name} is in CoNLL columns, which have no place for an error; "
+            "mend the file, or give JSON lines with `tokens`"
+        )
+    config = run.config
+    if getattr(config.data, "context", False) and name not in COLUMNS:
+        config = replace(config, {"data.context": False})  # each record is a document of its own
+
+    log_once = files.log_once(log)
+
+    def parse(item: Item) -> Any:
+        if name in COLUMNS:
+            return item.value
+        example = answers.parse(item.where, item.origin, item.value)
+        if name != "squad":  # whose output has no other keys
+            for key, new_name in choose_names(answers.keys(example), item.value, item.where).items():
+                if key != new_name:
+                    log_once(
+                        f"{item.where}: the key {key!r} is there already; the answer is under {new_name!r}"
+                    )
+        return example
+
+    def read_columns(lines: InputLines) -> Iterable[Any]:
+        column = config.data.word_column if word_column is None else word_column
+        columns = FileFormat(name, encodings.UTF8, records.source.format.delimiter)
+        settings = ColumnSettings(column, None, columns.delimiter, name == "conllu")
+        layout = read_layout(records.source, settings)  # None for a pipe, which shows its first sentence
+        return read_sentences(
+            lines, format=columns, word_column=column, layout=layout, tagged=False, log=records.log
+        )
+
+    with open_output(output, log) as put:
+        model = open_model(run, log)
+
+        def answer(examples: Iterator[Any]) -> Iterator[list[tuple[Any, Any]]]:
+            return model.task.predict_stream(
+                examples,
+                run.checkpoint.tokenizer,
+                config,
+                model.make_predictor(),
+                max_words=CHUNK_BATCHES * model.rows * config.data.max_length,
+            )
+
+        began = time.perf_counter()
+        counts = answer_items(
+            records.read(answers.text_key, read_columns),
+            parse,
+            answer,
+            _make_writer(answers, records, on_error),
+            put,
+            on_error=on_error,
+            log=log,
+        )
+    seconds = time.perf_counter() - began
+    errors = f", {counts.errors:,} with an error" if counts.errors else ""
+    log(f"{counts.answers + counts.errors:,} texts in {seconds:.1f} s{errors}")
+
+
+def _make_writer(answers: Answers, records: Input, on_error: str) -> AnswerWriter:
+    """Returns the writer for the format of the input."""
+    format, lines = records.source.format, records.lines
+    if format.name in COLUMNS:
+        return ColumnWriter(lines, format.delimiter)
+    if format.name in ("csv", "tsv"):
+        return TableWriter(
+            lines,
+            format,
+            answers.keys(None),
+            format_cell=answers.format_cell,
+            has_errors=on_error == "record",
+        )
+
+    def extend(item: Item, example: Any, prediction: Any) -> dict[str, Any]:
+        answer = answers.answer(example, prediction)
+        if format.name == "squad":
+            return {"id": example.id} | answer
+        names = choose_names(answer, item.value, item.where)
+        return item.value | {names[key]: value for key, value in answer.items()}
+
+    return RecordWriter(lines, extend=extend, keeps_blank_lines=format.name == "jsonl")
