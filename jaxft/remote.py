@@ -52,6 +52,17 @@ def with_addresses(text: str) -> str:
     return text
 
 
+@contextlib.contextmanager
+def errors_name_addresses() -> Iterator[None]:
+    """Replaces paths of copies by the addresses that users know, in the message of an exception in the block."""
+    try:
+        yield
+    except Exception as error:
+        if error.args and isinstance(error.args[0], str):
+            error.args = (with_addresses(error.args[0]), *error.args[1:])
+        raise
+
+
 def make_copy_folder(address: str) -> Path:
     """Makes the temporary folder for the copy of `address`. It is removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="jaxft-"))

@@ -17,6 +17,7 @@ from jaxft.io import write_json
 from jaxft.models.bert import config as bert_config
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.registry import family_of
+from jaxft.remote import refuse_address
 from jaxft.training.run_folder.workdir import Run, open_run
 
 
@@ -40,6 +41,7 @@ def export_run(
     """
     if verify and importlib.util.find_spec("torch") is None:
         raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
+    refuse_address(output, "--output", "write to a local folder, and copy it there")
     run = open_run(run_folder)
     # float32, because torch will compute in it.
     model = open_model(run, print, dtype="float32")

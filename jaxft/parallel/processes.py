@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.parallel.jax_internals import global_state
+from jaxft.remote import with_addresses
 
 Result = TypeVar("Result")
 
@@ -46,7 +47,7 @@ def is_main_process() -> bool:
 def log(line: str) -> None:
     """Prints a line, in process 0 only."""
     if is_main_process():
-        print(line, flush=True)
+        print(with_addresses(line), flush=True)
 
 
 def broadcast(value: Any) -> Any:

@@ -7,14 +7,19 @@ import shutil
 import signal
 import subprocess
 
+import fsspec
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from jaxft.cli import predict
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+from jaxft.export.writer import export_run
+from jaxft.inference.evaluate import evaluate_run
 from jaxft.inference.model import open_model
 from jaxft.training.run import train
 from jaxft.training.run_folder.finished import describe_disk_use, folder_bytes
+from jaxft.training.run_folder.remote_folder import local_folder
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
 
@@ -282,8 +287,48 @@ def test_a_finished_run_can_live_without_its_checkpoints(finished_run, tiny_flag
     for flags in (["--config.checkpoint.best_only=True"], []):
         in_process([*tiny_flags, *flags], workdir)
         assert re.search("is finished: it has trained for its 100 steps", capsys.readouterr().out)
-        assert not (workdir / "checkpoints").exists() and "checkpoints" not in describe_disk_use(workdir, None)
+        assert not (workdir / "checkpoints").exists() and "checkpoints" not in describe_disk_use(
+            workdir, None
+        )
         assert json.loads((workdir / "summary.json").read_text()) == summary
     assert open_model(open_run(workdir), print).parameters
     with pytest.raises(UserError, match=rf"train.steps was 100, is 200.*config\.init_from={workdir}"):
         in_process([*tiny_flags, "--config.train.steps=200"], workdir)
+
+
+def test_a_run_in_a_store_goes_on_there_and_serves_all_verbs(
+    finished_run, tiny_flags, corpus, tmp_path, capsys
+):
+    """fsspec's store in memory has neither folders nor renames nor locks, as gs:// and s3:// have none."""
+    address = f"memory://{tmp_path.name}/runs/a"
+    store = fsspec.filesystem("memory")
+    with local_folder(address) as folder:  # as if it was killed before its last steps
+        shutil.copytree(finished_run, folder, dirs_exist_ok=True)
+        shutil.rmtree(folder / "checkpoints/100")
+        (folder / "summary.json").unlink()
+    data = f"memory://{tmp_path.name}/data/dev.conll"
+    store.pipe_file(data, pathlib.Path(corpus["dev"]).read_bytes())
+
+    in_process(tiny_flags, pathlib.Path(address))
+    output = capsys.readouterr().out
+    assert f"going on at step 98 of 100, from {address}/checkpoints/98" in output
+    assert f"everything is in {address}" in output and "/jaxft-" not in output
+    store.get(f"{address}/", str(tmp_path / "copy"), recursive=True)
+    assert_same_run(finished_run, tmp_path / "copy")
+
+    metrics = evaluate_run(pathlib.Path(address), data, tmp_path / "evaluation")
+    assert metrics["entity_f1"] == json.loads((finished_run / "summary.json").read_text())["dev"]["entity_f1"]
+    with pytest.raises(
+        UserError, match=f"--run {address}: an object store.*name a local folder for the results"
+    ):
+        evaluate_run(pathlib.Path(address), data)
+    with pytest.raises(
+        UserError, match="--output gs://bucket/model: an object store, where a local path was"
+    ):
+        export_run(pathlib.Path(address), pathlib.Path("gs://bucket/model"))
+    assert not pathlib.Path("gs:").exists()
+    with pytest.raises(SystemExit, match="2"):
+        predict.main(["--run", address, "--input", data, "--output", "s3://bucket/x"])
+    assert "--output s3://bucket/x: an object store" in capsys.readouterr().err
+    predict.main(["--run", address, "--input", data, "--output", str(tmp_path / "predicted.conll")])
+    assert (tmp_path / "predicted.conll").stat().st_size > 1000

@@ -19,11 +19,11 @@ from jaxft.parallel import processes
 from jaxft.remote import (
     address_of,
     copy_files,
+    errors_name_addresses,
     fetch_folder,
     make_copy_folder,
     open_store,
     store_errors,
-    with_addresses,
 )
 
 INTERVAL = 30.0  # seconds between uploads
@@ -67,11 +67,8 @@ def local_folder(workdir: Path) -> Iterator[Path]:
     thread = threading.Thread(target=store.upload_until, args=(stopped,), daemon=True)
     thread.start()
     try:
-        yield store.folder
-    except Exception as error:
-        if error.args and isinstance(error.args[0], str):
-            error.args = (with_addresses(error.args[0]), *error.args[1:])
-        raise
+        with errors_name_addresses():
+            yield store.folder
     finally:
         stopped.set()
         thread.join()
