@@ -61,7 +61,7 @@ def test_the_command_itself_fails_with_one_line(command, tiny_flags, tmp_path):
         ("EU\tB-ORG\n\nNews\tQ-ORG\n", "data.conll:3"),
         (
             b"EU\tB-ORG\n\xff\tO\n",
-            "data.conll, line 2, byte 1 of the line: 0xff is not UTF-8; convert the file",
+            "data.conll, line 2, byte 1 of the line: 0xff is not UTF-8; set config.data.encoding",
         ),
     ],
 )

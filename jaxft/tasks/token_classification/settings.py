@@ -47,7 +47,8 @@ class Data(RecordData):
     )
     scheme: str = setting(
         "auto",
-        "scheme of the tags in the files; `none`: plain labels, which form no entities",
+        "scheme of the tags in the files, however they are spelled; `bioes` is also BMES and BMEWO; `none`: plain "
+        "labels, which form no entities",
         choices=("auto", "iob1", "iob2", "bioes", "bilou", "io", "none"),
     )
     entity_type: str = setting(

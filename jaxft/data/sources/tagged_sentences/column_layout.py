@@ -112,7 +112,7 @@ class ColumnLayout:
             names = dict(enumerate(CONLLU_NAMES)) if self.width == len(CONLLU_NAMES) else {}
             text = f"CoNLL-U, words from {names.get(word, f'column {word}')}"
             text += f", tags from {names.get(tag, f'column {tag}')}" if tagged else ""
-            text += " (config.data.word_column, .tag_column)"
+            text += " (config.data.word_column, .tag_column)" if tagged else " (config.data.word_column)"
         else:
             text = f"columns divided by {self.name_divider()}"
             if self.width > 1:

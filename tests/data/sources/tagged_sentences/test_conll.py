@@ -180,12 +180,11 @@ COMMENT = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["
 COMMENTS = st.lists(COMMENT | st.sampled_from([" newdoc id = 1", "1\tword" + 8 * "\t_"]), max_size=3)
 
 
-@given(
-    st.lists(st.tuples(COMMENTS, CONLLU_SENTENCE), min_size=1, max_size=4),
-    st.sampled_from(["a.conllu", "a.conll"]),
-)
-def test_conllu_gives_its_forms_whatever_stands_between(tmp_path_factory, corpus, name):
-    path = tmp_path_factory.mktemp("conllu") / name
+CONLLU = st.lists(st.tuples(COMMENTS, CONLLU_SENTENCE), min_size=1, max_size=4)
+
+
+def write_conllu(corpus):
+    """Returns the lines of a CoNLL-U file, and the numbers of the lines of each sentence's words."""
     lines, numbers = [], []
     for comments, words in corpus:
         lines += [f"#{comment}" for comment in comments]
@@ -199,6 +198,13 @@ def test_conllu_gives_its_forms_whatever_stands_between(tmp_path_factory, corpus
             if has_empty_node:
                 lines.append(f"{number}.1\t{form}" + rest.format("VERB"))
         lines.append("")
+    return lines, numbers
+
+
+@given(CONLLU, st.sampled_from(["a.conllu", "a.conll"]))
+def test_conllu_gives_its_forms_whatever_stands_between(tmp_path_factory, corpus, name):
+    path = tmp_path_factory.mktemp("conllu") / name
+    lines, numbers = write_conllu(corpus)
     path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
     sentences = read_list(str(path))
     assert [s.words for s in sentences] == [[word for word, *_ in words] for _, words in corpus]
