@@ -2,7 +2,7 @@
 
 offline  MiniLM from a package on the generated corpus `demo:requests`; needs no hub. Synthetic: it shows that the
          trainer works, not how good a model is. Measured, seed 0: micro F1 of intents and entity F1 of slots 100 on dev
-         and on test; in a run of 40 steps instead of its 273, 52.6 and 100 on dev.
+         and on test; in a run of 40 steps instead of its 183, 52.6 and 100 on dev.
 banking, hotels, all
          NLU++ (Casanueva et al. 2022), one domain or both with the same heads, from JSON lines with `text`, `intents`,
          `spans` and `fold`. Set their paths, --config.data.train=..., .dev and .test, with ?fold= to choose folds. Measured, 30

@@ -300,7 +300,7 @@ def test_yaml_and_json_recipes_build_on_others(tmp_path):
     )
     config = load_settings(str(recipe), ["--config.train.steps=8"])
     assert (config.optim.lr, config.optim.freeze, config.data.train) == (3e-5, ("^backbone/",), "a.conll")
-    assert (config.loss.class_weights, config.train.steps, config.batch.rows) == ((("O", 0.5),), 8, 16)
+    assert (config.loss.class_weights, config.train.steps, config.data.max_length) == ((("O", 0.5),), 8, 64)
     (tmp_path / "next.json").write_text(json.dumps({"recipe": "mine.yaml", "seed": 5}))
     assert load_settings(str(tmp_path / "next.json")).seed == 5  # found next to the file
     recipe.write_text(
