@@ -34,13 +34,23 @@ while (($#)); do
 done
 needs "a verb" "$verb"
 needs --name "$name"
+label='[a-z0-9]([-a-z0-9.]*[a-z0-9])?' label_text='lower-case letters, digits and -'
+matches --name "$name" '[a-z0-9]([-a-z0-9]*[a-z0-9])?' "$label_text"
+matches --claim "$claim" "$label" "$label_text"
+matches --secret "$secret" "$label" "$label_text"
+matches --image "$image" '[A-Za-z0-9][A-Za-z0-9._/:@-]*' "an image, such as repo/jaxft:1"
+matches --hosts "$hosts" '[1-9][0-9]*' "a number"
+matches --gpus "$gpus" '[1-9][0-9]*' "a number"
+matches --tpu "$tpu" '[a-z0-9-]+:[0-9x]+:[0-9]+' "TYPE:TOPOLOGY:CHIPS"
 
 manifest() {
   local text arguments tpu_type tpu_topology tpu_chips kind=gpu
   [[ $tpu ]] && kind=tpu
   text=$(<"$script_dir/jobset_$kind.yaml")
   IFS=: read -r tpu_type tpu_topology tpu_chips <<<"$tpu"
-  arguments=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:])[1:-1])' "$@")
+  # Kubernetes reads $(NAME) in arguments as a variable, and $$(NAME) as $(NAME).
+  # shellcheck disable=SC2016  # Python's quotes
+  arguments=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:])[1:-1].replace("$(", "$$("))' "$@")
   text=${text//@NAME@/"$name"}
   text=${text//@IMAGE@/"$image"}
   text=${text//@HOSTS@/"$hosts"}
@@ -58,7 +68,6 @@ case $verb in
     needs --image "$image"
     needs --claim "$claim"
     [[ $gpus || $tpu ]] || die "neither --gpus nor --tpu is given"
-    [[ ! $tpu || $tpu =~ ^[^:]+:[0-9x]+:[0-9]+$ ]] || die "--tpu $tpu: expected TYPE:TOPOLOGY:CHIPS"
     (($#)) || die "no arguments of jaxft.main after --"
     if [[ $dry_run ]]; then
       manifest "$@"

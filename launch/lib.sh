@@ -23,6 +23,10 @@ die() {
 # needs NAME VALUE: ends the script if the option NAME has no value.
 needs() { [[ $2 ]] || die "$1 is not given; --help lists the options"; }
 
+# matches NAME VALUE PATTERN EXPECTED: ends the script if the option NAME has a value that is not all of the PATTERN. What is
+# written into a manifest or a remote shell is checked so: a newline or a quote there would be read as its language.
+matches() { [[ ! $2 || $2 =~ ^($3)$ ]] || die "$1 $(printf %q "$2"): expected $4"; }
+
 # help SCRIPT: prints the comment at the top of a script.
 help() {
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$1"

@@ -42,6 +42,7 @@ done
 needs "a verb" "$verb"
 needs --name "$name"
 needs --zone "$zone"
+matches --python "$python" '[A-Za-z0-9._/-]+' "the name of a program"
 place=(--zone "$zone")
 [[ $project ]] && place+=(--project "$project")
 

@@ -16,7 +16,13 @@ from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2Jo
 from jaxft.errors import EXIT_NON_FINITE, EXIT_PREEMPTED, EXIT_USER_ERROR
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
-RUN = ["--config", "configs/ner.py", "--workdir", "/mnt/jaxft/it's", '--config.data.template={a} "q" & $x\nb']
+RUN = [
+    "--config",
+    "configs/ner.py",
+    "--workdir",
+    "/mnt/jaxft/it's",
+    '--config.data.template={a} "q" & $x $(HOME)\nb',
+]
 TPU = ["--name", "my", "--zone", "z", "--type", "v5litepod-16", "--runtime", "v2", "--spot", "--poll", "0"]
 JOBSET = ["--name", "ner", "--image", "repo/jaxft:1", "--claim", "runs", "--hosts", "4"]
 SKYPILOT = pathlib.Path(sys.prefix) / "skypilot"
@@ -215,7 +221,7 @@ def test_the_jobset_is_valid_and_carries_the_arguments(tools, kind):
     pod = job["template"]["spec"]
     [container] = pod["containers"]
     assert container["name"] == rule["onExitCodes"]["containerName"]
-    assert container["args"][-len(RUN) :] == RUN
+    assert container["args"][-len(RUN) :] == [argument.replace("$(", "$$(") for argument in RUN]
     limits = container["resources"]["limits"]
     if kind == "gpu":
         assert limits == {"nvidia.com/gpu": 8}
@@ -224,7 +230,7 @@ def test_the_jobset_is_valid_and_carries_the_arguments(tools, kind):
             *("--process_id", "$(JOB_COMPLETION_INDEX)"),
         ]
     else:
-        assert limits == {"google.com/tpu": 4} and container["args"] == RUN
+        assert limits == {"google.com/tpu": 4} and len(container["args"]) == len(RUN)
         assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
@@ -281,18 +287,22 @@ def test_the_skypilot_task_recovers_and_names_each_process(tmp_path):
     assert task["resources"]["use_spot"] and task["resources"]["job_recovery"]
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
     python.chmod(0o755)
-    nodes = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "1", "ARGUMENTS": "--config x"}
+    nodes = {
+        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+        "SKYPILOT_NODE_RANK": "1",
+        "ARGUMENTS": "--config 'x *' $HOME",
+    }
     for count, processes in (
-        ("2", " --coordinator 10.0.0.1:5557 --num_processes 2 --process_id 1"),
+        ("2", "--coordinator|10.0.0.1:5557|--num_processes|2|--process_id|1|"),
         ("1", ""),
     ):
         environment = os.environ | nodes | {"SKYPILOT_NUM_NODES": count}
         done = subprocess.run(
             ["bash", "-c", task["run"]], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
-        assert done.stdout == f"-m jaxft.main{processes} --config x\n", done.stderr
+        assert done.stdout == f"-m|jaxft.main|{processes}--config|x *|$HOME|", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -313,6 +323,23 @@ def test_the_skypilot_task_recovers_and_names_each_process(tmp_path):
             "kubernetes.sh",
             ["--name", "n", "--image", "i", "--claim", "c", "--tpu", "v5", "apply"],
             "--tpu v5: expected TYPE:TOPOLOGY:CHIPS",
+        ),
+        (
+            "kubernetes.sh",
+            [*JOBSET, "--image", "i\n    command: [sh]", "apply"],
+            "--image $'i\\n    command: [sh]': expected",
+        ),
+        (
+            "kubernetes.sh",
+            [*JOBSET, "--name", "x@IMAGE@", "apply"],
+            "--name x@IMAGE@: expected lower-case letters",
+        ),
+        ("kubernetes.sh", [*JOBSET, "--hosts", "1 #", "apply"], "--hosts 1\\ #: expected a number"),
+        ("kubernetes.sh", [*JOBSET, "--claim", "c}, x: {", "apply"], "--claim c\\}\\,\\ x:\\ \\{: expected"),
+        (
+            "tpu_vm.sh",
+            [*TPU, "--python", "a; rm -rf b", "install"],
+            "--python a\\;\\ rm\\ -rf\\ b: expected the name",
         ),
     ],
 )
