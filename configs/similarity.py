@@ -28,6 +28,7 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.test = "demo:similarity/test"
         config.data.text_pair = "text_pair"
         config.data.max_length = 64
+        config.batch.examples = 17  # 8 rows; with 32, in half of the steps, Pearson is 0.969 on dev
         config.train.epochs = 3.0
         config.optim.lr = 2e-4
     elif arg == "stsb":
