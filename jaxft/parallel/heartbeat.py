@@ -29,18 +29,9 @@ def start(timeout: float) -> "Heartbeat":
     return _heartbeat
 
 
-def on_sigterm() -> Callable[[], bool]:
-    """Catches SIGTERM from now on, and returns a function that says whether any process has received it.
-
-    Call `on_sigterm` in the main thread, and the returned function once a step. The function returns True from the same
-    call on in all processes.
-    """
-    received: list[bool] = []  # a list, because a handler must not wait for a lock
-    with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-        signal.signal(signal.SIGTERM, lambda *_: received.append(True))
-    if _heartbeat is None:
-        return lambda: bool(received)
-    return _heartbeat.ask_whether_to_stop(received)
+def current() -> "Heartbeat | None":
+    """Returns this process's heartbeat; None if there is a single process."""
+    return _heartbeat
 
 
 def exit_now(code: int) -> NoReturn:
@@ -86,7 +77,9 @@ class Heartbeat:
             thread.start()
 
     def ask_whether_to_stop(self, received: list[bool]) -> Callable[[], bool]:
-        """Returns the question of `on_sigterm`.
+        """Returns a function that says, once a step, whether any process has received SIGTERM.
+
+        The function returns True from the same call on in all processes.
 
         Args:
             received: not empty if this process has received SIGTERM.

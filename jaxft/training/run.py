@@ -11,7 +11,7 @@ import jax
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.config.sections import Settings
 from jaxft.config.settings import replace
-from jaxft.data.batching.batch import Batch
+from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.data.batching.sharded import shards_of_rows
@@ -20,7 +20,7 @@ from jaxft.hub.tensors import checksum_weights
 from jaxft.io import write_json
 from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
 from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
-from jaxft.parallel import heartbeat, processes
+from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
 from jaxft.parallel.mesh import (
@@ -31,6 +31,7 @@ from jaxft.parallel.mesh import (
     make_mesh,
     place_batch,
 )
+from jaxft.parallel.preemption import StopRequest
 from jaxft.tasks.base import cache_folder
 from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer
@@ -46,6 +47,7 @@ from jaxft.training.evaluation import evaluate, write_evaluation
 from jaxft.training.log.instruments import Clock, CompileCounter, Profile, peak_rss_bytes
 from jaxft.training.log.run_log import RunLog
 from jaxft.training.log.train_log import TrainLog
+from jaxft.training.log.waits import announced
 from jaxft.training.network import Network, initial_parameters, make_network
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best, make_best_meta
 from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
@@ -93,17 +95,19 @@ def train(config: Settings, workdir: Path, profile_steps: range = range(0)) -> d
     Raises:
       UserError: the settings, data or checkpoint are unusable, or `workdir` holds another run.
       NonFiniteLoss: the loss was NaN or infinite. The batch is in `workdir`.
-      Preempted: SIGTERM arrived. The state is saved, and the same call resumes.
+      Preempted: SIGTERM arrived. The state is saved, and the same call resumes. Before the first step SIGTERM ends
+        the process, with EXIT_PREEMPTED.
     """
-    with local_folder(workdir) as folder:
-        return _train(config, folder, profile_steps)
+    with StopRequest() as stop_request, local_folder(workdir) as folder:
+        return _train(config, folder, profile_steps, stop_request)
 
 
-def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, Any]:
+def _train(
+    config: Settings, workdir: Path, profile_steps: range, stop_request: StopRequest
+) -> dict[str, Any]:
     """Trains in the local folder `workdir`; see `train`."""
     began = time.perf_counter()
     compiles = CompileCounter()
-    stop_asked = heartbeat.on_sigterm()
     claim(workdir, config)
     run_log = RunLog(workdir, config, quiet=not processes.is_main_process())
     log = run_log.log
@@ -122,11 +126,14 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
     task_type = task_class(config)
     unit = rows_unit(config, mesh)  # which shards feed a process's rows doesn't depend on how many there are
     local_shards = shards_of_rows(local_rows(mesh, unit), unit, config.data.shards)
-    train_shards, splits = read_run_splits(task_type, config, local_shards, log)
-    base_model = open_base_model(config, lambda: task_type.iterate_texts(train_shards[0].examples))
+    with announced("reading the data", log):
+        train_shards, splits = read_run_splits(task_type, config, local_shards, log)
+    with announced(f"opening {config.model.checkpoint}", log):
+        base_model = open_base_model(config, lambda: task_type.iterate_texts(train_shards[0].examples))
     labels = collect_labels(task_type, train_shards)
     task = task_type(labels, head_dropout=resolve_head_dropout(config, base_model.hf_config), config=config)
-    train_shards, splits = encode_splits(task, train_shards, splits, base_model.tokenizer, config, log)
+    with announced("encoding the data", log):
+        train_shards, splits = encode_splits(task, train_shards, splits, base_model.tokenizer, config, log)
     selection_metric = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, base_model.tokenizer.pad_token_id
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
@@ -188,7 +195,8 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
         check_identity(meta, identity, workdir)
         return trainer.stacked
 
-    restored = run_checkpoints.restore(check_fit)
+    with announced(f"looking for a checkpoint in {run_checkpoints.folder}", log):
+        restored = run_checkpoints.restore(check_fit)
     if restored:
         step, state, meta = restored
         state = trainer.restored_state(state)
@@ -201,14 +209,17 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
     else:
         step, progress = 0, {"sums": {}, "totals": {}}
         if config.init_from:
-            parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, task.labels, log)
+            with announced(f"loading the weights of {config.init_from}", log):
+                parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, task.labels, log)
             log(f"weights: {config.init_from}")
         else:
             if config.model.init == "pretrained" and processes.count() > 1:
                 processes.assert_same({"pretrained weights": checksum_weights(base_model.folder)})
-            parameters, line = initial_parameters(net, config, base_model)
+            with announced("loading and making the first weights", log):
+                parameters, line = initial_parameters(net, config, base_model)
             log(line)
-        state = trainer.new_state(parameters)
+        with announced("making the optimizer's state", log):
+            state = trainer.new_state(parameters)
         del parameters  # frees memory, because the state may have copies
         save_model_files(workdir, base_model, task.labels)
     tracker = BestTracker(selection_metric, config.eval.patience, progress)
@@ -231,12 +242,17 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
     # ---------------------------------------------------------------- compilation, ahead of the loop
     compile_began = time.perf_counter()
     hyperparameters = trainer.place_hyperparameters()
-    train_steps = {shape: trainer.compile(shape) for shape in loader.shapes}
-    eval_steps = compile_eval(
-        net, {shape for eval_loader in loaders.values() for shape in eval_loader.shapes}
-    )
-    # Compiled here, so that a save in the loop compiles nothing. The optimizer's moments have their parameters' shapes.
-    digest_tree((stack(state.trainable | state.frozen), state.step))
+    train_steps, eval_steps = {}, {}
+    eval_shapes = {shape for eval_loader in loaders.values() for shape in eval_loader.shapes}
+    for number, shape in enumerate(loader.shapes, 1):
+        with announced(f"compiling the train step {_describe(shape, number, len(loader.shapes))}", log):
+            train_steps[shape] = trainer.compile(shape)
+    for number, shape in enumerate(sorted(eval_shapes), 1):
+        with announced(f"compiling the evaluation {_describe(shape, number, len(eval_shapes))}", log):
+            eval_steps |= compile_eval(net, [shape])
+    with announced("compiling the checksum of checkpoints", log):
+        # Done here, so that a save in the loop compiles nothing. The optimizer's moments have their parameters' shapes.
+        digest_tree((stack(state.trainable | state.frozen), state.step))
     compile_s = time.perf_counter() - compile_began
     release_memory()
     flops_per_token = net.train_flops_per_token(length, output_share)
@@ -248,6 +264,7 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
     )
 
     # ---------------------------------------------------------------- the loop
+    stop_request.save_first()
     run_log.start(step, total, selection_metric)
     clock = Clock()
     made_before, compiled_before, loaded_before = compiles.count, compiles.compiled, compiles.cache_hits
@@ -320,7 +337,7 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
                     )
                 if tracker.stopped_early:
                     log(f"no better {selection_metric} in {tracker.worse} evaluations: stopping early")
-            stopping = stop_asked()
+            stopping = stop_request.is_stopping()
             if step % save_every == 0 or step == total or tracker.stopped_early or stopping:
                 train_log.drain(keep=0)
                 progress = tracker.progress() | train_log.progress()
@@ -350,7 +367,7 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
     best_checkpoints.close()
     results = {}
     for name in [n for n in ("dev", "test") if n in splits]:
-        if stop_asked():
+        if stop_request.is_stopping():
             raise _preempted(step, run_checkpoints)
         results[name] = write_evaluation(
             net,
@@ -396,6 +413,11 @@ def _train(config: Settings, workdir: Path, profile_steps: range) -> dict[str, A
     )
     log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
     return summary
+
+
+def _describe(shape: Shape, number: int, count: int) -> str:
+    """Returns the rows and length of a batch shape, the `number`-th of `count`, for the log."""
+    return f"of {shape.rows} x {shape.length}" + (f" ({number} of {count})" if count > 1 else "")
 
 
 def _parameters_to_keep(net: Network, state: TrainState) -> dict[str, jax.Array]:

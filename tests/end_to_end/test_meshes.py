@@ -222,7 +222,6 @@ import jax
 from jaxft.config.settings import replace
 from jaxft.training.run_folder import checkpoint
 from jaxft.training.settings import load_settings
-from jaxft.parallel import heartbeat
 from jaxft.training import run as training
 from jaxft.errors import Preempted
 
@@ -241,7 +240,7 @@ output = io.StringIO()
 
 def run(name, steps, **mesh):
     asked = iter(range(1, 1000))
-    heartbeat.on_sigterm = lambda: lambda: next(asked) == steps
+    training.StopRequest.is_stopping = lambda _: next(asked) == steps
     sizes = dict(data=1, fsdp=1, tensor=1) | mesh
     config = replace(load_settings(recipe, overrides), {f"mesh.{axis}": size for axis, size in sizes.items()})
     if name == "still":

@@ -1,0 +1,68 @@
+"""SIGTERM ends a run at once before its first step, also in native code; after that the loop decides."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from jaxft.errors import EXIT_PREEMPTED
+from jaxft.parallel.preemption import EARLY, StopRequest
+
+# A sort of 100 million numbers stands for a compilation: it holds the main thread in native code for seconds.
+SCRIPT = """
+import sys, threading
+import numpy as np
+from jaxft.parallel.preemption import StopRequest
+
+numbers = np.random.default_rng(0).random(100_000_000)
+with StopRequest() as stop_request:
+    if sys.argv[1] == "loop":
+        stop_request.save_first()
+    print("ready", flush=True)
+    numbers.sort()
+    print("stopping" if stop_request.is_stopping() else "not stopping", flush=True)
+"""
+
+
+def stop(moment: str) -> tuple[int, float, str, str]:
+    """Sends SIGTERM to the script; returns exit code, seconds, stdout and stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, moment], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, time.monotonic() - began, out, err
+
+
+def test_native_code_is_left_at_once_before_the_first_step():
+    code, seconds, out, err = stop("early")
+    assert code == EXIT_PREEMPTED and err.strip() == EARLY and out == "" and seconds < 3
+
+
+def test_after_save_first_a_signal_is_only_noted():
+    code, _, out, _ = stop("loop")
+    assert code == 0 and out.strip() == "stopping"
+
+
+def test_a_run_that_failed_before_its_first_step_leaves_no_watch_behind():
+    """Its thread would end the process at a SIGTERM in the loop of the next run."""
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        try:
+            with StopRequest():
+                raise ValueError
+        except ValueError:
+            pass
+        with StopRequest() as stop_request:
+            stop_request.save_first()
+            assert not stop_request.is_stopping()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            assert stop_request.is_stopping()
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
