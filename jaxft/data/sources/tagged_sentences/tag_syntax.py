@@ -16,11 +16,15 @@ _LETTER_FIRST = re.compile(r"(?P<letter>[A-Za-z])(?P<divider>[\W_])(?P<type>.+)"
 _LETTER_LAST = re.compile(r"(?P<type>.+)(?P<divider>[\W_])(?P<letter>[A-Za-z])")
 _USUAL_FORM = (True, "-")  # B-LOC
 _OUTSIDE_NAMES = frozenset(
-    "0 _ - -- * none null nil other others outside out na n/a no-entity no_entity".split()
+    "0 _ - -- * none null nil other others outside out n/a no-entity no_entity".split()
+)
+_PLACES = frozenset(
+    "begin beg start first inside in inner mid middle next rest cont end last single unit 1 2".split()
 )
 # A label that more than this share of the words has is no part of speech: NOUN and PUNCT stay below a third of a text.
-_DOMINANT_SHARE = 0.6
-_FEW_WORDS = 20  # shares of fewer words mean nothing
+_DOMINANT_SHARE = 2 / 3
+_FEW_WORDS = 100  # shares of fewer words mean nothing
+_FEW_EQUAL_WORDS = 20  # so do fewer words with the same label
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def check_plain_labels(counts: Mapping[str, int], scheme: str, source: str) -> N
         )
     has_outside_name = common.casefold() in _OUTSIDE_NAMES and len(counts) > 1
     is_dominant = words >= _FEW_WORDS and counts[common] > _DOMINANT_SHARE * words
-    if len(counts) == 1 and words >= _FEW_WORDS:
+    if len(counts) == 1 and words >= _FEW_EQUAL_WORDS:
         raise UserError(
             f"{source}: all {words:,} words have the label {common!r}, which teaches nothing; name the column of the "
             "tags (config.data.tag_column, or tags=... in config.data.columns)"
@@ -146,7 +150,8 @@ def _find_pairs(labels: list[str]) -> list[str]:
     """Returns the labels, sorted, if each consists of a type and an affix, and types and affixes go with each other.
 
     An affix is what a sign divides from the rest, or a letter of a scheme in front. Types of two levels, such as
-    art-film and person-actor, are not meant: their second half goes with a single first half.
+    art-film and person-actor, are not meant: their second half goes with a single first half. Labels of a single type
+    (begin_LOC, inside_LOC) count if an affix names a place in the entity.
     """
     if {"B", "I"} <= set(labels):
         return ["B", "I"]
@@ -155,7 +160,13 @@ def _find_pairs(labels: list[str]) -> list[str]:
         types = Counter(kind for affix, kind in pairs if affix)
         affixes = Counter(affix for affix, _ in pairs if affix)
         are_all_split = labels and types.total() == len(labels)
-        if are_all_split and min(types.values()) > 1 and min(affixes.values()) > len(types) / 2:
+        are_places = len(types) > 1 or split is _split_letter or any(x.casefold() in _PLACES for x in affixes)
+        if (
+            are_all_split
+            and min(types.values()) > 1
+            and min(affixes.values()) > len(types) / 2
+            and are_places
+        ):
             return sorted(labels)
     return []
 

@@ -122,11 +122,13 @@ def test_a_tag_that_does_not_fit_the_spelling_is_named_as_it_stands():
         ({"u--": 14, "l-s": 15, "n-s": 30, "v3s": 30, "i--": 1, "b-s": 1}, NO_SCHEME),  # positional tags
         ({"NAME": 9, "X-LONG": 5, "NUM": 1}, NO_SCHEME),
         ({"N-SG": 9, "N-PL": 3, "V-SG": 7, "V-PL": 2, "PUNCT": 4, "ADV": 4}, NO_SCHEME),
-        ({"NOUN": 5}, NO_SCHEME),
+        ({"NOUN": 19}, NO_SCHEME),
+        ({"Na": 40, "VH": 10, "DE": 9, "Nb": 9}, NO_SCHEME),  # Sinica
         ({"O": 90, "PER": 5, "LOC": 5}, "io"),
         ({"o": 90, "per": 5, "loc": 5}, "io"),
         ({"O": 80, "art-film": 5, "art-music": 5, "art-other": 4, "person-actor": 3, "person-other": 4}, "io"),
         ({"O": 2, "PER": 3}, "io"),
+        ({"O": 90, "drug-name": 6, "drug-dose": 4}, "io"),
     ],
 )  # fmt: skip
 def test_plain_labels_stay_what_they_are(counts, scheme):
