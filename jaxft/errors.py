@@ -4,6 +4,7 @@ Two exit codes are in cli/command.py: those for SIGPIPE and SIGTERM in verbs tha
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,12 @@ EXIT_DOES_NOT_FIT = 4  # a plan found that the step needs more memory than the d
 EXIT_INTERRUPTED = 130  # Ctrl-C, the code that shells use
 # SIGTERM in `train` (the state is saved), or a lost process: start the same command again (EX_TEMPFAIL of sysexits.h).
 EXIT_PREEMPTED = 75
+
+
+MESSAGE_CHARACTERS = 4000  # of a message at most
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class UserError(Exception):
@@ -25,6 +32,18 @@ class NonFiniteLoss(UserError):
 
 class Preempted(Exception):
     """The end of a run that SIGTERM has stopped. Its state is saved. This is not a mistake."""
+
+
+def printable(text: str) -> str:
+    """Returns a message as a terminal may show it: of bounded length, and without characters that control terminals.
+
+    Control characters but newlines and tabs, marks that turn the direction of text, and halves of surrogate pairs
+    become escapes. A long text loses its middle, with a note of how much.
+    """
+    if len(text) > MESSAGE_CHARACTERS:
+        head, tail = MESSAGE_CHARACTERS * 3 // 4, MESSAGE_CHARACTERS // 4
+        text = f"{text[:head]} ... ({len(text) - head - tail:,} characters left out) ... {text[-tail:]}"
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def first_line(error: BaseException) -> str:
@@ -42,8 +61,8 @@ def exit_on_user_error(who: str = "") -> Iterator[None]:
     try:
         yield
     except NonFiniteLoss as error:
-        print(f"error: {who}{error}", file=sys.stderr, flush=True)
+        print(printable(f"error: {who}{error}"), file=sys.stderr, flush=True)
         sys.exit(EXIT_NON_FINITE)
     except UserError as error:
-        print(f"error: {who}{error}", file=sys.stderr, flush=True)
+        print(printable(f"error: {who}{error}"), file=sys.stderr, flush=True)
         sys.exit(EXIT_USER_ERROR)

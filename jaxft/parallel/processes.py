@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxft.errors import NonFiniteLoss, Preempted, UserError
+from jaxft.errors import NonFiniteLoss, Preempted, UserError, printable
 from jaxft.parallel.jax_internals import global_state
 from jaxft.remote import with_addresses
 
@@ -47,7 +47,7 @@ def is_main_process() -> bool:
 def log(line: str) -> None:
     """Prints a line, in process 0 only."""
     if is_main_process():
-        print(with_addresses(line), flush=True)
+        print(printable(with_addresses(line)), flush=True)
 
 
 def broadcast(value: Any) -> Any:

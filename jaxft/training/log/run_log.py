@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jaxft.config.sections import Settings
 from jaxft.config.settings import flatten, to_dict
-from jaxft.errors import UserError
+from jaxft.errors import UserError, printable
 from jaxft.io import write_atomically
 from jaxft.remote import with_addresses
 from jaxft.training.log.tags import tag_of
@@ -47,7 +47,7 @@ class RunLog:
         """Prints one line, above the progress bar if there is one."""
         if self._quiet:
             return
-        line = with_addresses(line)
+        line = printable(with_addresses(line))
         if self._progress:
             self._progress.console.print(line, markup=False, soft_wrap=True, highlight=False)
         else:
