@@ -1,6 +1,5 @@
 """Declares the settings of every run, by section. Tasks add their own in `jaxft/tasks/NAME/settings.py`."""
 
-import codecs
 import dataclasses
 from typing import Any, ClassVar
 
@@ -34,9 +33,10 @@ def _is_duration(value: Any) -> bool:
 
 def _is_encoding(value: str) -> bool:
     try:
-        return value == "auto" or codecs.lookup(value)._is_text_encoding
+        "".encode("utf-8" if value == "auto" else value)
     except LookupError:
         return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +111,14 @@ class Data:
     )
     format: str = setting(
         "auto",
-        "format of the files; `auto` goes by suffix and content. `csv` is a table with quotes, `tsv` one without, `json` "
-        "one JSON document",
+        "format of the files; `auto` goes by suffix and content. `csv` is a table with quotes, `tsv` one without, "
+        "`json` one JSON document",
         choices=("auto", "conll", "conllu", "jsonl", "json", "csv", "tsv", "parquet", "squad", "text", "hub"),
     )
     encoding: str = setting(
         "auto",
-        "encoding of the files, such as `cp1252`, `latin-1`, `utf-16` or `gb18030`; `auto` is UTF-8, or UTF-16 where the "
-        "bytes show it",
+        "encoding of the files, such as `cp1252`, `utf-16` or `gb18030`; `auto` is UTF-8, or UTF-16 where the bytes "
+        "show it",
         check=Check(_is_encoding, "auto, or an encoding that Python knows, such as utf-8, cp1252 or utf-16"),
     )
     delimiter: str = setting(

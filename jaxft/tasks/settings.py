@@ -14,12 +14,10 @@ from jaxft.config.settings import (
 )
 from jaxft.data.sources.formats import FileFormat
 
-_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "space": " "}
-
 
 def make_file_format(data: sections.Data) -> FileFormat:
     """Returns how the files of a run's data are read, as far as its settings say it."""
-    return FileFormat(data.format, data.encoding, _DELIMITER_NAMES.get(data.delimiter, data.delimiter))
+    return FileFormat(data.format, data.encoding, data.delimiter)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,6 +105,15 @@ def advise(line: bytes, place: int) -> str:
     return f"set config.data.encoding to that of the file; {shown}"
 
 
+def is_known(encoding: str) -> bool:
+    """Returns True for the names of encodings of text that Python knows."""
+    try:
+        "".encode(encoding)
+    except LookupError:
+        return False
+    return True
+
+
 def is_utf8(encoding: str) -> bool:
     """Returns True for the names of UTF-8, with or without a mark."""
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")

@@ -80,6 +80,7 @@ _FORMAT_WORDS = {
     "squad": "SQuAD's JSON",
     "parquet": "Parquet",
 }
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "space": " "}  # what users may write in a shell
 _DELIMITER_WORDS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", " ": "spaces"}
 
 
@@ -123,6 +124,7 @@ def resolve_source(
         raise UserError(
             f"config.data.format={format.name!r} is not for {kind.noun}s; expected {', '.join(kind.formats)}"
         )
+    format = _check_format(format)
     if not isinstance(source, str):
         return [ResolvedSource(source, replace(format, encoding=encodings.UTF8))]
     if (paths := files.find_files(source)) is not None:
@@ -148,7 +150,7 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
     Raises:
       UserError: the file holds no text, or its format cannot be told.
     """
-    suffix = os.path.splitext(path)[1].lower()
+    format, suffix = _check_format(format), os.path.splitext(path)[1].lower()
     if format.name == "parquet" or (format.name == AUTO and suffix == ".parquet"):
         return FileFormat("parquet", encodings.UTF8, format.delimiter)
     sample = files.peek(path)
@@ -170,6 +172,21 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
     if format.name == AUTO and name == "csv" and delimiter == "\t" and suffix != ".csv":
         name = "csv" if sniffing.has_csv_quotes(text, delimiter) else "tsv"
     return FileFormat(name, encoding, delimiter)
+
+
+def _check_format(format: FileFormat) -> FileFormat:
+    """Returns the format with the delimiter as a character. Raises `UserError` for values that cannot be."""
+    if format.encoding != AUTO and not encodings.is_known(format.encoding):
+        raise UserError(
+            f"config.data.encoding={format.encoding!r}: no encoding that Python knows; expected a name such as utf-8, "
+            "cp1252, utf-16 or gb18030"
+        )
+    delimiter = _DELIMITER_NAMES.get(format.delimiter, format.delimiter)
+    if delimiter != AUTO and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise UserError(
+            f"config.data.delimiter={format.delimiter!r}: expected one character, such as ';', '|' or tab, and no quote"
+        )
+    return replace(format, delimiter=delimiter)
 
 
 def _name_format(

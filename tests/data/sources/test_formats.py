@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import types
 
 import pytest
@@ -14,6 +15,7 @@ from jaxft.data.sources import encodings, files, formats
 from jaxft.data.sources.documents import read_documents
 from jaxft.data.sources.formats import DOCUMENTS, QUESTIONS, SENTENCES, TEXTS, FileFormat, resolve_source
 from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
+from jaxft.data.sources.questions import read_questions
 from jaxft.data.sources.records.reader import read_records
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
@@ -280,3 +282,60 @@ def test_lines_are_the_same_in_pieces_of_any_size(text, size):
 def test_an_error_shows_how_the_text_reads_in_its_encoding(write, encoding, text):
     with pytest.raises(UserError, match=f"line 2, .*{encoding} reads '[^']*{text[-12:-5]}"):
         read_rows(write("a.csv", f"text,label\n{text}\n".encode(encoding)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (FileFormat("conll"), "config.data.format='conll' is not for texts; expected auto, text, jsonl"),
+        (FileFormat(encoding="cp999"), "config.data.encoding='cp999': no encoding that Python knows"),
+        (FileFormat(encoding="hex"), "config.data.encoding='hex': no encoding that Python knows"),
+        (FileFormat(delimiter="||"), r"config.data.delimiter='\|\|': expected one character"),
+        (FileFormat(delimiter='"'), "config.data.delimiter='\"': expected one character, .* no quote"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(write, setting, message):
+    with pytest.raises(UserError, match=message):
+        resolve(write("a.csv", "text,label\n"), TEXTS, setting)
+    with pytest.raises(UserError, match=message):
+        resolve_source(io.BytesIO(), TEXTS, setting, files.log_nothing)
+
+
+RECORD = {
+    **{"id": "q", "text": "Ann left", "label": "x", "spans": [{"start": 0, "end": 3, "label": "PER"}]},
+    **{"question": "Who left?", "context": "Ann left", "answers": [{"text": "Ann", "answer_start": 0}]},
+}
+CELLS = {key: value if isinstance(value, str) else json.dumps(value) for key, value in RECORD.items()}
+
+
+def write_cells(delimiter):
+    table = io.StringIO()
+    writer = csv.DictWriter(table, CELLS, delimiter=delimiter)
+    writer.writeheader()
+    writer.writerow(CELLS)
+    return table.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", json.dumps(RECORD)),
+        ("a.json", json.dumps([RECORD])),
+        ("a.json", json.dumps({"version": 1, "data": [RECORD]}, indent=1).encode("utf-16")),
+        ("a.json", json.dumps({"columns": [*RECORD], "index": [0], "data": [[*RECORD.values()]]})),
+        ("a.csv", write_cells(";")),
+        ("a.csv", "sep=|\n" + write_cells("|")),
+        ("a.tsv", write_cells("\t")),
+    ],
+)
+def test_every_task_reads_every_layout(write, name, content):
+    path = write(name, content)
+    [sentence] = read_sentences(path)
+    assert (sentence.words, sentence.tags) == (["Ann", "left"], ["B-PER", "O"])
+    [text] = read_labelled_texts(path, columns=TextColumns())
+    assert (text.text, text.label) == ("Ann left", "x")
+    [question] = read_questions(path)
+    assert question.answers == (("Ann", 0),)
+    assert [document.text for document in read_documents(path)] == ["Ann left"]
+    [pair] = read_documents(path, template="{text}: {label}")
+    assert (pair.prompt, pair.text) == ("Ann left:", " x")
