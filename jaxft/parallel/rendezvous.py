@@ -4,8 +4,8 @@ Process 0 listens at a TCP address. Every other process sends it one line of JSO
 all have sent theirs, each receives one line: `null`, or an error message. A caller that sends anything else, or too
 slowly, is turned away.
 
-The token shows that a process belongs to the job. It is `JAXFT_TOKEN` of the environment. Without that, process 0 writes
-a random one into the folder that the processes share, which only their user may read.
+The token shows that a process belongs to the job. It is `JAXFT_TOKEN` of the environment. Without that, process 0
+writes a random one into the folder that the processes share, which only their user may read.
 """
 
 import asyncio
@@ -229,7 +229,9 @@ def _report_to_main(
                     return
                 if isinstance(problem, str):
                     raise UserError(f"process {index}: {problem}")
-            reason = f"it turns this process away; has this one another {TOKEN_VARIABLE} or another folder of the run?"
+            reason = (
+                f"it turns this process away: has this one another {TOKEN_VARIABLE} or another run folder?"
+            )
         time.sleep(min(RETRY_S, max(deadline - time.monotonic(), 0)))
     raise UserError(
         f"process {index}: after {timeout} s process 0 is not there at {address} ({reason}); it is started there "

@@ -19,7 +19,7 @@ from jaxft.hub.model_card import read_card_fields
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.io import read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
-from jaxft.parallel import processes
+from jaxft.parallel import processes, rendezvous
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.training.run_folder.identity import (
     describe_changed_settings,
@@ -36,6 +36,9 @@ LENGTHS = ("train.epochs", "train.steps", "train.examples")  # the settings of a
 BASE_CARD = (
     "base_card.json"  # in model/: what the base checkpoint's model card says of its licence and language
 )
+
+# Files of starts that ended before they claimed the folder.
+UNCLAIMED = ("config.json.tmp", rendezvous.TOKEN_FILE)
 
 # The open lock files by folder. This process holds their locks until it ends.
 _LOCKS: dict[Path, IO] = {}
@@ -76,7 +79,7 @@ def _claim(workdir: Path, config: Settings) -> None:
     run_config = to_dict(config)
     try:
         if not path.exists():
-            if workdir.exists() and any(entry.name != "config.json.tmp" for entry in workdir.iterdir()):
+            if workdir.exists() and any(entry.name not in UNCLAIMED for entry in workdir.iterdir()):
                 raise UserError(
                     f"--workdir {workdir} holds files but no jaxft run (no config.json); name a new or empty folder"
                 )
