@@ -9,6 +9,7 @@ import pytest
 from jaxft import remote
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
+from jaxft.tasks.base import cache_folder
 
 
 @pytest.fixture
@@ -114,3 +115,5 @@ def test_what_is_written_locally_only_refuses_addresses():
         UserError, match=r"--output s3://b/x: an object store, where a local path was expected; copy"
     ):
         remote.refuse_address(pathlib.Path("s3://b/x"), "--output", "copy it afterwards")
+    with pytest.raises(UserError, match="config.data.cache_dir gs://b/cache: an object store"):
+        cache_folder("gs://b/cache")

@@ -103,9 +103,12 @@ def write_card(run: Run, parameters: int, difference: float | None, fields: Card
 
 
 def _public(value: Any) -> Any:
-    """Returns a data source or address without the folders of the machine on which it was used."""
+    """Returns a data source or address without the folders of the machine, or store, in which it was."""
     if not isinstance(value, str):
         return value
+    value = re.sub(
+        r"((?<=[=;])|^)[a-z][a-z0-9+.-]+://([^;]*/)?", "", value
+    )  # drops the place in an object store
     value = re.sub(r"(?<=[=;])/[^;]*/", "", value)  # drops the folder of each of several files
     if held_out := re.fullmatch(r"(\d+% of )(.*)(, seed \d+)", value):
         return held_out[1] + _public(held_out[2]) + held_out[3]

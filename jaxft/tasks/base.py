@@ -18,6 +18,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.runtime import Runtime
 from jaxft.parallel import processes
+from jaxft.remote import refuse_address
 
 Log = Callable[[str], None]  # prints one line of the run's log
 SECOND_PASS = np.uint32(0x5BD1E995)  # XORed with a step's dropout seed for R-Drop's second pass
@@ -349,4 +350,5 @@ def cache_folder(cache_dir: str | None) -> Path | None:
     """
     if cache_dir == "off":
         return None
+    refuse_address(cache_dir, "config.data.cache_dir", "name a local folder, or off for no cache")
     return Path(cache_dir) if cache_dir else Path.home() / ".cache" / "jaxft" / "data"

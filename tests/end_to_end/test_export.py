@@ -14,7 +14,7 @@ from jaxft.config.settings import replace
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.export import writer
-from jaxft.export.card import CardFields, write_card
+from jaxft.export.card import CardFields, _public, write_card
 from jaxft.inference.predict import predict_file
 from jaxft.training.run import train
 from jaxft.training.run_folder.workdir import BASE_CARD, open_run
@@ -170,3 +170,17 @@ def test_a_folder_in_use_is_refused(finished_run, tmp_path):
     with pytest.raises(UserError, match="exists already and is not an empty folder"):
         writer.export_run(finished_run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize(
+    ("source", "public"),
+    [
+        ("gs://bucket/data/train.conll", "train.conll"),
+        ("10% of s3://bucket/a/x.jsonl?fold=1, seed 3", "10% of x.jsonl?fold=1, seed 3"),
+        ("a=gs://bucket/x.jsonl;b=/home/me/y.jsonl", "a=x.jsonl;b=y.jsonl"),
+        ("demo:ner/train", "demo:ner/train"),
+        ("hub:conll2003@abc/train", "hub:conll2003@abc/train"),
+    ],
+)
+def test_the_card_tells_no_folders_and_buckets(source, public):
+    assert _public(source) == public
