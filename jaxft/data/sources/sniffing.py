@@ -30,7 +30,10 @@ def sniff_json(text: str, *, is_complete: bool) -> str:
     is_array = first.startswith("[")
     try:
         value = json.loads(first)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        # A word that begins as JSON does, such as [1], in columns.
+        if not first.rstrip().endswith("}") and ("\t" in first or (is_array and "Extra data" in str(error))):
+            return ""
         if line_end:  # a line of a document of several lines, or a broken record
             return "json" if is_array or not first.rstrip().endswith("}") else "jsonl"
         return "json" if is_array or (not is_complete and _begins_document(first)) else "jsonl"

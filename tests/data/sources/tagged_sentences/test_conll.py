@@ -89,6 +89,14 @@ def test_a_file_has_one_divider(write_source):
     ]
 
 
+@pytest.mark.parametrize(
+    "line", ["[1]\tO", "[0\tO", '{"\tO', '["\tO', "[[\tO", "{\tO", "[\tO", "[1] O", "{ O", "[ O"]
+)
+def test_a_first_word_that_begins_as_json_does_is_a_word(write_source, line):
+    content = line + "\n" + line.replace(line.split()[0], "Rome")
+    assert read_list(write_source(content))[0].words == [line.split()[0], "Rome"]
+
+
 def test_the_layout_is_said(write_source):
     log = []
     path = write_source("a x O\nb y O\n")
