@@ -12,7 +12,7 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.plan import OUTPUT_MULTIPLE, OUTPUT_PARTS
 from jaxft.data.encoding.sentences import encode_sentences
-from jaxft.data.sources.tagged_sentences.conll import read_conll
+from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from tests.conftest import REPOSITORY
 from tests.data.tiny_text import LABELS, corpora, minilm, plain, tokenizer
 
@@ -296,7 +296,7 @@ def test_no_windows_no_batches():
 
 @pytest.mark.skipif(not WNUT17.exists(), reason="needs ../shared/data/wnut17")
 def test_wnut17_packs_with_under_3_percent_waste_and_batches_are_quick():
-    corpus = list(read_conll(str(WNUT17 / "train.conll"), word_column=0, tag_column=-1))
+    corpus = list(read_sentences(str(WNUT17 / "train.conll")))
     labels = {tag: index for index, tag in enumerate(sorted({t for s in corpus for t in s.tags}))}
     assert len(corpus) == 3394
     windows = encode_sentences(corpus, minilm(), labels, max_length=128)
