@@ -13,7 +13,7 @@ from jaxft.cli.flags import add_input_flags
 from jaxft.data.sources import files
 from jaxft.data.sources.formats import DOCUMENTS
 from jaxft.errors import UserError
-from jaxft.generation.options import GenerationOptions
+from jaxft.generation.options import PROMPT_ROWS, GenerationOptions
 from jaxft.tasks.settings import make_file_format
 
 # The help of the flags that are fields of `GenerationOptions`.
@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> None:
         "--output", default="-", help="JSON lines of --input: a file, or - for stdout (default)"
     )
     add_input_flags(parser, [name for name in DOCUMENTS.formats if name != "hub"])
-    parser.add_argument("--rows", type=int, default=8, help="prompts of a batch; default 8")
+    parser.add_argument(
+        "--rows", type=int, default=PROMPT_ROWS, help=f"prompts of a batch; default {PROMPT_ROWS}"
+    )
     parser.add_argument("--stop", action="append", default=[], help="text to stop before; may be repeated")
     for field in dataclasses.fields(GenerationOptions):
         flag = "--" + field.name.replace("_", "-")

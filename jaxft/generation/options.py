@@ -4,6 +4,8 @@ import dataclasses
 
 from jaxft.errors import UserError
 
+PROMPT_ROWS = 8  # default number of prompts in a batch
+
 
 @dataclasses.dataclass(frozen=True)
 class GenerationOptions:

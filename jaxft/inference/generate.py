@@ -16,13 +16,12 @@ from jaxft.data.sources import formats
 from jaxft.data.sources.files import Log, log_nothing
 from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.records import record_values
-from jaxft.generation.options import GenerationOptions
+from jaxft.generation.options import PROMPT_ROWS, GenerationOptions
 from jaxft.inference.answers import answer_items
 from jaxft.inference.input_records import Item, open_input
 from jaxft.inference.output_file import open_output
 from jaxft.inference.output_formats import RecordWriter, choose_names
 from jaxft.inference.writer import (
-    ROWS,
     GeneratedText,
     Prompt,
     Writer,
@@ -48,7 +47,7 @@ def generate_file(
     *,
     format: FileFormat = formats.UNSET,
     stop: Sequence[str] = (),
-    rows: int = ROWS,
+    rows: int = PROMPT_ROWS,
     on_error: str = "stop",
     log: Log = log_nothing,
 ) -> None:

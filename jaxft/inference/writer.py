@@ -18,7 +18,7 @@ from jaxft.data.encoding.tokenizer import find_boundary_tokens
 from jaxft.data.sources import documents
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
-from jaxft.generation.options import GenerationOptions
+from jaxft.generation.options import PROMPT_ROWS, GenerationOptions
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
@@ -36,8 +36,6 @@ from jaxft.parallel.mesh import replicate_locally
 from jaxft.tasks.causal_lm.task import LanguageModel
 from jaxft.training import step
 from jaxft.training.run_folder.workdir import open_run
-
-ROWS = 8  # default number of prompts in a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +134,7 @@ class Writer:
         options: GenerationOptions,
         *,
         stop: Sequence[str] = (),
-        rows: int = ROWS,
+        rows: int = PROMPT_ROWS,
     ) -> Iterator[list[GeneratedText]]:
         """Yields `options.samples` texts for each prompt, in order; see `generate_batches`."""
         encoded = (
@@ -152,7 +150,7 @@ class Writer:
         options: GenerationOptions,
         *,
         stop: Sequence[str] = (),
-        rows: int = ROWS,
+        rows: int = PROMPT_ROWS,
     ) -> Iterator[list[tuple[Prompt, list[GeneratedText]]]]:
         """Yields batches of (prompt, `options.samples` texts), in order.
 

@@ -215,7 +215,7 @@ def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_
             "in.jsonl, line 2, key 'text': a number where a string was expected",
         ),
         ("in.jsonl", '{"text": "a"}\n{"text"\n', "in.jsonl, line 2, column 1: not valid JSON"),
-        ("in.csv", "text\na\n", "in.csv: predictions are for jsonl, text, not csv; give"),
+        ("in.csv", "text\na\n", "in.csv: predictions are for jsonl, .*, text, not csv; give"),
     ],
 )
 def test_bad_input_to_predict(joint, tmp_path, name, content, message):
@@ -223,7 +223,7 @@ def test_bad_input_to_predict(joint, tmp_path, name, content, message):
     flags = {"run": joint[0], "input": str(tmp_path / name), "output": str(tmp_path / "out.jsonl")}
     with pytest.raises(UserError, match=message):
         predict_file(flags["run"], flags["input"], flags["output"])
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_tasks_that_read_other_columns_answer_for_those(separate_run, tmp_path):

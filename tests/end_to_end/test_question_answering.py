@@ -187,8 +187,8 @@ def test_answers_of_lines_and_of_documents_are_those_of_the_run(trained, folder,
         ("", b'{"question": "", "context": "a"}\n', "<stdin>, line 1, key 'question': an empty question"),
         ("", b"which number?\n", "<stdin>, line 1, column 1: not valid JSON"),
         ("a.json", b'{"data": [{}]}', r"a.json, data\[0\]: no key 'paragraphs'"),
-        ("a.parquet", b"", "predictions are for jsonl, squad, not parquet"),
-        ("a.txt", b"a\n", "the suffix does not tell its format; set the format to squad, jsonl or parquet"),
+        ("a.csv", b"question,context\na,b\n", "predictions are for jsonl, json, parquet, squad, not csv"),
+        ("a.txt", b"a\n", "tells its format; set --format to squad, jsonl"),
     ],
 )
 def test_bad_input_of_predictions(name, content, message, predicted, trained, tmp_path):

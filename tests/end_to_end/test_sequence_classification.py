@@ -267,10 +267,10 @@ def test_predictions_of_records_and_of_plain_text(several, number, folder, predi
     ("kind", "name", "content", "message"),
     [
         ("single", "a.csv", b"text\nhello\n", "a.csv, line 2: no key 'review' in .* config.data.text"),
-        ("single", "a.conll", b"a\n", "the suffix does not tell its format"),
-        ("single", "a.parquet", b"a\n", "predictions are for jsonl, csv, tsv, text, not parquet"),
+        ("single", "a.conll", b"a\n", "a.conll: .* tells its format; set --format"),
+        ("single", "a.parquet", b"a\n", "a.parquet: "),
         ("single", "a.csv", b"review,id\na,1,2\n", "3 fields where the header has 2"),
-        ("number", "", b"a\n", "<stdin>: plain text has no second texts"),
+        ("number", "", b"a\n", "<stdin>, line 1: no key 'second' in .* config.data.text_pair"),
     ],
 )
 def test_bad_input_of_predictions(kind, name, content, message, predicted, request, tmp_path):

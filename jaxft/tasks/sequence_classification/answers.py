@@ -1,7 +1,8 @@
 """Makes texts to classify from the records of an input, and answers from their predictions.
 
 Single labels add `predicted_label` and its probability `score`; several labels add `predicted_labels` and `scores` by
-label; numbers add `predicted_value`. In tables, several labels are separated as in training, and their scores by spaces.
+label; numbers add `predicted_value`. In tables, several labels are separated as in training, and their scores by
+spaces.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ class SequenceClassificationAnswers:
     """The examples and answers of a run that classifies texts; implements `Answers` of inference/predict.py."""
 
     kind = TEXTS
-    formats = ("jsonl", "json", "csv", "tsv", "parquet", "text")
 
     def __init__(self, run: RunFacts):
         """Takes the keys of records from the run's settings."""
@@ -34,6 +34,7 @@ class SequenceClassificationAnswers:
         self._keys = KEYS[run.config.model.problem_type]
         self.input_keys = [key for key in (data.text, data.text_pair) if key]
         self.text_key = data.text
+        self.formats = ("jsonl", "json", "csv", "tsv", "parquet", *(() if data.text_pair else ("text",)))
 
     def parse(self, where: str, origin: str, record: dict[str, Any]) -> LabelledText:
         """Returns the text of a record, without labels. Raises `UserError` if the record has none."""
