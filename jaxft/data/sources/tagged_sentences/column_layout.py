@@ -247,7 +247,7 @@ def _examine_words(
         count += len(words)
         repeats += len(words) - 1
         are_numbers = are_numbers and len(rows[0]) > 1 and _are_numbers(words)
-        are_repeated = are_repeated and len(rows[0]) > 1 and len(set(words)) == 1
+        are_repeated = are_repeated and len(rows[0]) > 2 and len(set(words)) == 1
         are_missing = are_missing and set(words) == {"_"}
         if prefix != "":
             prefixes = {match[0] if (match := _LANGUAGE_PREFIX.match(word)) else "" for word in words}
