@@ -270,7 +270,7 @@ def test_predictions_of_records_and_of_plain_text(several, number, folder, predi
         ("single", "a.conll", b"a\n", "a.conll: .* tells its format; set --format"),
         ("single", "a.parquet", b"a\n", "a.parquet: "),
         ("single", "a.csv", b"review,id\na,1,2\n", "3 fields where the header has 2"),
-        ("number", "", b"a\n", "<stdin>, line 1: no key 'second' in .* config.data.text_pair"),
+        ("number", "", b"a\n", "<stdin>: predictions are for jsonl, .*, not text"),
     ],
 )
 def test_bad_input_of_predictions(kind, name, content, message, predicted, request, tmp_path):
