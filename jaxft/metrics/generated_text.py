@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-ROUGE = ("rouge1", "rouge2", "rougeL")
+from jaxft.metrics.rouge import ROUGE, measure_rouge
+
 REPETITION = (2, 4)  # lengths of the n-grams whose repetition is measured
 
 
@@ -27,7 +28,7 @@ class GeneratedTextState:
         """Returns the metrics below. All are in [0, 1] except `length_ratio` and `texts`, and all are 0 without texts.
 
         - `rouge1`, `rouge2`, `rougeL`: mean F1 over texts, each with its best reference. Words are lower-cased,
-          unstemmed sequences of a-z and 0-9, so other alphabets score 0 (Lin 2004; package rouge-score).
+          unstemmed sequences of a-z and 0-9, so other alphabets score 0 (Lin 2004; as rouge-score computes them).
         - `bleu`: corpus BLEU with tokenization 13a (Papineni et al. 2002; Post 2018).
         - `chrf`: corpus chrF2 (Popović 2015). sacrebleu computes `chrf` and `bleu` on a scale of 0 to 100; they are
           divided by 100 here.
@@ -58,11 +59,8 @@ class GeneratedTextState:
         }
 
     def _rouge(self) -> dict[str, float]:
-        from rouge_score.rouge_scorer import RougeScorer  # slow to import
-
-        scorer = RougeScorer(list(ROUGE))
-        scores = [scorer.score_multi(references, prediction) for prediction, references in self.pairs]
-        return {name: _mean([score[name].fmeasure for score in scores]) for name in ROUGE}
+        scores = [measure_rouge(prediction, references) for prediction, references in self.pairs]
+        return {name: _mean([score[name] for score in scores]) for name in ROUGE}
 
     def _sacrebleu(self) -> dict[str, float]:
         if not self.pairs:

@@ -1,8 +1,7 @@
-"""Measures of generated text equal those of the libraries and counts by hand, also when states are merged."""
+"""Measures of generated text equal those of sacrebleu and counts by hand, also when states are merged."""
 
 import pytest
 import sacrebleu
-from rouge_score.rouge_scorer import RougeScorer
 
 from jaxft.metrics.generated_text import GeneratedTextState
 
@@ -45,12 +44,8 @@ def test_measures_worked_out_by_hand():
     assert repeated["repetition_4"] == pytest.approx(2 / 3) and repeated["length_ratio"] == 6
 
 
-def test_measures_equal_those_of_the_libraries():
+def test_bleu_and_chrf_equal_those_of_sacrebleu():
     values = state_of(PAIRS).compute()
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
-    for name in ("rouge1", "rouge2", "rougeL"):
-        best = [max(scorer.score(r, p)[name].fmeasure for r in references) for p, references in PAIRS]
-        assert values[name] == pytest.approx(sum(best) / len(best))
     predictions = [p for p, _ in PAIRS]
     streams = [[r[0] for _, r in PAIRS], [r[1] if len(r) > 1 else None for _, r in PAIRS]]
     assert values["bleu"] == pytest.approx(
