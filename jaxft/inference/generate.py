@@ -67,6 +67,7 @@ def generate_file(
     Raises:
       UserError: the input, the output, a prompt or an option is unusable.
     """
+    writer.prompt_room(options)  # raises an error once, and not for each prompt
     keys = [PROMPT] if writer.template is None else writer.template.prompt_keys
     records = open_input(source, formats.DOCUMENTS, format, log, keys=keys)
     is_text = records.source.format.name == "text"
@@ -121,9 +122,9 @@ def print_continuation(
     log: Log = log_nothing,
 ) -> None:
     """Prints the text after a prompt: a single text while it is generated, or several with a line between."""
+    if options.samples == 1 and not processes.is_main_process():
+        return
     if options.samples == 1:
-        if not processes.is_main_process():
-            return
         is_empty = True
         with contextlib.closing(writer.stream(prompt, options, stop=stop)) as pieces:
             for piece in pieces:
@@ -134,7 +135,8 @@ def print_continuation(
             log(EMPTY)
         return
     for texts in writer.generate([prompt], options, stop=stop):
-        processes.log("\n----\n".join(sample.text for sample in texts))
+        if processes.is_main_process():
+            print("\n----\n".join(sample.text for sample in texts), flush=True)
         _log_empty(texts, "the prompt", log)
 
 

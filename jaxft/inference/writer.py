@@ -98,16 +98,16 @@ class Writer:
           where: the name of the prompt in errors.
 
         Raises:
-          UserError: the prompt does not fit the template or the positions, or the template leaves no room for one.
+          UserError: the prompt does not fit the template, or the room for prompts.
         """
-        max_length = self._generator.max_positions
+        room = self.prompt_room(options)
         if self.template is None:
             ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
             ids = self._start + ids or [self._boundary_tokens.start]
-            if len(ids) + options.max_new_tokens > max_length:
+            if len(ids) > room:
                 raise UserError(
                     f"{where} has {len(ids):,} tokens, which with --max-new-tokens {options.max_new_tokens} is more "
-                    f"than the model's {max_length:,} positions; shorten either"
+                    f"than the model's {self._generator.max_positions:,} positions; shorten either"
                 )
             return ids
         keys = self.template.prompt_keys
@@ -117,16 +117,21 @@ class Writer:
             )
         record = {keys[0]: prompt} if isinstance(prompt, str) else prompt
         text, cut = self.template.fill_prompt(record, where)
-        if self._max_length:
-            max_length = min(self._max_length, max_length)
+        filled = [documents.Document("", 0, "", text, cut)]
+        [ids] = encode_prompts(filled, self.tokenizer, room)
+        return ids
+
+    def prompt_room(self, options: GenerationOptions) -> int:
+        """Returns the most tokens of a prompt. Raises `UserError` if the new tokens leave no room for one."""
+        max_length, whose = self._generator.max_positions, "of the model"
+        if self.template is not None and self._max_length:
+            max_length, whose = min(self._max_length, max_length), "that the run was trained on"
         if max_length <= options.max_new_tokens:
             raise UserError(
                 f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt in the {max_length} positions "
-                "that the run was trained on; ask for fewer"
+                f"{whose}; ask for fewer"
             )
-        filled = [documents.Document("", 0, "", text, cut)]
-        [ids] = encode_prompts(filled, self.tokenizer, max_length - options.max_new_tokens)
-        return ids
+        return max_length - options.max_new_tokens
 
     def generate(
         self,

@@ -213,7 +213,7 @@ def test_a_template_is_filled_and_what_is_too_long_shortened(tiny_gpt2, monkeypa
         writer.encode({"text": "x"}, options(max_new_tokens=10), where="in.jsonl, line 3")
     two = Writer(None, tokenizer, template="{question} {context} =>{answer}")
     with pytest.raises(UserError, match="fields question, context; give them as JSON lines"):
-        two.encode("the cat", options())
+        two.encode("the cat", options(max_new_tokens=10))
     plain = Writer(None, tokenizer, start=[3])
     few = options(max_new_tokens=4)
     assert [plain.encode(prompt, few)[0] for prompt in ("the", "")] == [3, 3]

@@ -100,6 +100,14 @@ def test_records_keep_their_lines(tmp_path_factory, rows):
         assert record.keys() == ({"error"} if "bad" in text else {"length"})
 
 
+def test_a_document_becomes_lines(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([{"text": "a"}, {"text": "bad", "id": 2}], indent=1))
+    output, _ = run(tmp_path / "in.json", make_record_writer)
+    first, second = map(json.loads, output.splitlines())
+    assert first == {"text": "a", "length": 1}
+    assert second.pop("error").endswith("in.json, record 2: bad") and second == {"text": "bad", "id": 2}
+
+
 def test_the_answers_before_an_error_are_written(tmp_path):
     (tmp_path / "in.txt").write_text("a\nbb\nccc\ndddd\nbad\neeeee\n")
     records = open_input(str(tmp_path / "in.txt"), TEXTS, FileFormat(), log_nothing, keys=["text"])
