@@ -1,7 +1,7 @@
 """Headlines for articles with GPT-2: `--config configs/headline.py[:offline|hub]`.
 
 offline  A small GPT-2 from scratch on the generated corpus `demo:headline`; needs no hub. Synthetic: it shows
-         that targets are learnt from their prompts, not how good a model is. Measured, seed 0: loss 0.045, all
+         that targets are learnt from their prompts, not how good a model is. Measured, seed 0: loss 0.005, all
          200 headlines of dev and of test generated exactly.
 hub      gpt2 (124M) on XSum's articles and one-sentence summaries from the hub. Not measured here (no hub).
 
@@ -28,7 +28,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.test = "demo:headline/test"
         config.data.template = "{article}\nHeadline: {headline}"
         config.data.max_length = 128
-        config.batch.rows = 8
         config.train.epochs = 4.0
         config.optim.lr = 1e-3
         config.eval.max_new_tokens = 24

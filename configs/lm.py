@@ -3,7 +3,7 @@
 tiny  A small GPT-2 from scratch with a newly trained tokenizer, by default on the generated corpus `demo:text`;
       needs no hub. To use your own text, set --config.data.train=FILE, and --config.data.documents to say what a
       document is ("line", "file", or the line between two documents). A part of it becomes the dev set.
-      Measured, seed 0: perplexity 43.9 per token, 1.50 bits per byte on dev.
+      Measured, seed 0: perplexity 21.5 per token, 1.21 bits per byte on dev.
 gpt2  gpt2 (124M) from the hub on WikiText-2 from the hub. Not measured here (no hub).
 """
 
@@ -24,7 +24,6 @@ def get_config(arg: str = "tiny") -> ConfigDict:
         config.model.vocab_size = 2048
         config.data.train = "demo:text/train"
         config.data.max_length = 128
-        config.batch.rows = 16
         config.train.epochs = 5.0
         config.optim.lr = 1e-3
         config.optim.b2 = 0.95
