@@ -12,8 +12,8 @@ from typing import Any
 
 from jaxft.cli import startup
 from jaxft.cli.flags import add_process_flags
-from jaxft.errors import EXIT_INTERRUPTED, UserError
-from jaxft.remote import errors_name_addresses, fetch_source, refuse_address
+from jaxft.errors import EXIT_INTERRUPTED, UserError, printable
+from jaxft.remote import errors_name_addresses, fetch_source, refuse_address, with_addresses
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -48,7 +48,7 @@ def log_to_stderr(line: str) -> None:
     from jaxft.parallel import processes  # slow, and verbs import this module before they answer --help
 
     if processes.is_main_process():
-        print(line, file=sys.stderr, flush=True)
+        print(printable(with_addresses(line)), file=sys.stderr, flush=True)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
