@@ -21,6 +21,15 @@ from jaxft.training.run_folder.abandoned_reads import hide_abandoned_reads
 Log = Callable[[str], None]
 # The bytes that are gathered in memory for each file of a checkpoint. By default orbax gathers 2 GB.
 FILE_SIZE = 64 << 20
+NOTES = "_CHECKPOINT_METADATA"  # orbax's file in a checkpoint's folder
+_NOTES_TYPES: dict[str, type | tuple[type, ...]] = {
+    "item_handlers": dict,
+    "metrics": dict,
+    "performance_metrics": dict,
+    "custom_metadata": dict,
+    "init_timestamp_nsecs": (int, type(None)),
+    "commit_timestamp_nsecs": (int, type(None)),
+}
 # Orbax logs every phase of a save and, if a save fails, a trace from each thread. `RunCheckpoints` logs a failure once.
 for _name in ("absl", "asyncio"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -73,8 +82,30 @@ class RunCheckpoints:
                 cleanup_tmp_directories=True,
             )
         )
+        for step_folder in sorted(self.folder.glob("[0-9]*")):
+            self._drop_damaged_notes(step_folder / NOTES)
+        processes.broadcast(None)  # the other processes wait here until process 0 has looked
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._saving: int | None = None
+
+    def _drop_damaged_notes(self, path: Path) -> None:
+        """Removes orbax's notes on a checkpoint if they are damaged; orbax could not even list the checkpoints.
+
+        Nothing is lost, because they hold times only, and arrays and `meta` have digests of their own.
+        """
+        try:
+            notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (ValueError, RecursionError):
+            notes = None
+        if isinstance(notes, dict) and all(
+            isinstance(notes[key], kind) for key, kind in _NOTES_TYPES.items() if key in notes
+        ):
+            return
+        if self._read_only:
+            raise UserError(f"{path}: damaged, and not needed to read the checkpoint; remove the file")
+        if processes.is_main_process():
+            path.unlink(missing_ok=True)
+            self.log(f"warning: {path} is damaged and was removed; it held times only")
 
     def save(self, step: int, tree: Any, meta: dict) -> None:
         """Starts to save `tree` and `meta` as step `step`. The caller may donate or change `tree` when it returns."""

@@ -188,6 +188,10 @@ def open_run(workdir: Path) -> Run:
     _assert_same_settings(config)
     folder = workdir / "model"
     labels = read_json(folder / "labels.json")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f"{folder / 'labels.json'}: damaged; expected a list of the labels' names")
     checkpoint = PretrainedModel(config.model.checkpoint, folder, read_config(folder), load_tokenizer(folder))
     tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
+    if not isinstance(tuned, dict):
+        raise UserError(f"{path}: damaged; expected an object of the values that were tuned")
     return Run(config, checkpoint, labels, tuned, workdir)

@@ -141,6 +141,21 @@ gc.collect()
 """
 
 
+@pytest.mark.parametrize(
+    "content", ["", "5", "[]", '{"metrics": []}', '{"commit_timestamp_nsecs": "x"}', "[" * 9999]
+)
+def test_damaged_notes_of_orbax_cost_no_checkpoint(content, saved, log_lines):
+    """Orbax could not even list the checkpoints; its notes are not needed to read one."""
+    notes = saved / "2" / checkpoint.NOTES
+    notes.write_text(content)
+    with pytest.raises(UserError, match=f"{notes}: damaged, and not needed .*; remove the file"):
+        restore(saved, log_lines.append, read_only=True)
+    step, restored, _ = restore(saved, log_lines.append)
+    assert step == 2 and same(restored, tree(2))
+    assert any(f"{notes} is damaged and was removed" in line for line in log_lines)
+    assert restore(saved, log_lines.append, read_only=True)[0] == 2
+
+
 def test_damage_is_one_line_without_the_traces_of_orbax_threads(python, environment, tmp_path):
     done = subprocess.run(
         [*python, "-c", DAMAGED_AMONG_MANY, str(tmp_path)], env=environment, capture_output=True, text=True
