@@ -60,6 +60,7 @@ class Task(Protocol):
       backbone_passes: number of passes through the backbone in a train step; R-Drop takes two.
       compares_with_train: True if evaluations are compared with the training data; see `find_seen`.
       selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
+      example_input: a line that `predict` reads, or a prompt of `generate`, for the commands that a run ends with.
       arrays: the arrays of a batch by name.
       max_segments: the most segments in a row if labels belong to segments; None if labels belong to tokens.
       tuned: the values that `tune` chose, in JSON types. They are saved with the run and set when the run is opened.
@@ -72,6 +73,7 @@ class Task(Protocol):
     backbone_passes: int
     compares_with_train: bool
     selection_metric: str
+    example_input: str
     arrays: Mapping[str, ArraySpec]
     max_segments: int | None
     tuned: dict[str, Any]

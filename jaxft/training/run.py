@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+from rich.console import Console
 
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.config.sections import Settings
@@ -44,6 +45,7 @@ from jaxft.training.batch_rows import (
     with_rows,
 )
 from jaxft.training.evaluation import evaluate, write_evaluation
+from jaxft.training.log.ending import ending_lines
 from jaxft.training.log.instruments import Clock, CompileCounter, Profile, peak_rss_bytes
 from jaxft.training.log.run_log import RunLog
 from jaxft.training.log.train_log import TrainLog
@@ -257,7 +259,7 @@ def _train(
     release_memory()
     flops_per_token = net.train_flops_per_token(length, output_share)
     log(
-        f"compiled in {compile_s:.1f} s ({compiles.compiled:,} programs, {compiles.cache_hits:,} more from the cache); "
+        f"compiled in {compile_s:.1f} s ({compiles.cache_hits:,} of {compiles.count:,} programs from the cache); "
         f"a step of {config.batch.rows} x {length}: "
         f"{flops_per_token * config.batch.rows * length / 1e9:,.1f} GFLOP, "
         f"{predict_bytes(train_steps) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after start"
@@ -321,6 +323,7 @@ def _train(
                     measured, _ = evaluate(net, eval_steps, parameters, splits["dev"], loaders["dev"])
                     values = processes.broadcast(measured.compute())
                     run_log.write(step, "dev", values)
+                    run_log.show(dev=f"dev {selection_metric} {values[selection_metric]:.4f}")
                     if tracker.update(values[selection_metric]):
                         with compiles.ignored():
                             meta = make_best_meta(net.abstract, task.labels, values)
@@ -369,19 +372,21 @@ def _train(
     for name in [n for n in ("dev", "test") if n in splits]:
         if stop_request.is_stopping():
             raise _preempted(step, run_checkpoints)
-        results[name] = write_evaluation(
-            net,
-            eval_steps,
-            parameters,
-            splits[name],
-            loaders[name],
-            folder=workdir,
-            train=join_examples(train_shards),
-            tokenizer=base_model.tokenizer,
-            config=config,
-            console=run_log.console,
-            tune=name == "dev",
-        )
+        has_tables = name == "test" or "test" not in splits  # a screen holds the tables of a single set
+        with announced(f"measuring {name}", log):
+            results[name] = write_evaluation(
+                net,
+                eval_steps,
+                parameters,
+                splits[name],
+                loaders[name],
+                folder=workdir,
+                train=join_examples(train_shards),
+                tokenizer=base_model.tokenizer,
+                config=config,
+                console=run_log.console if has_tables else Console(quiet=True),
+                tune=name == "dev",
+            )
     save_tuned(workdir, task.tuned)
     run_checkpoints.close()
     summary = {
@@ -412,6 +417,10 @@ def _train(
         f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
     )
     log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
+    if processes.is_main_process():
+        facts = {"selection_metric": selection_metric, "steps": step, "best_step": best_step}
+        for line in ending_lines(config, workdir, task, results, **facts):
+            log(line)
     return summary
 
 

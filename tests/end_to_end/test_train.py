@@ -1,10 +1,13 @@
-"""A whole run on a tiny model: what it leaves behind, that it learns, when it stops, and what it keeps."""
+"""A whole run on a tiny model: what it leaves and says, that it learns, when it stops, and what it keeps."""
 
 import gzip
 import json
 import math
 
 import pytest
+
+from jaxft.training.run import train
+from jaxft.training.settings import load_settings
 
 
 def rows(run, kind):
@@ -106,11 +109,31 @@ def test_unpacked_rows_of_several_lengths_compile_ahead(main):
     )
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary["late_compiles"] == 0
-    assert summary["compiles"] > 8  # more than one shape of each step
+    assert summary["compiles"] + summary["compile_cache_hits"] > 8  # more than one shape of each step
     assert "0 words unscored" in output
+    assert_ending(workdir, output, summary)
     dev = rows(workdir, "dev")
     assert summary["best_step"] == min(dev, key=lambda row: row["loss"])["step"]  # a loss is minimised
     assert summary["dev"]["loss"] == pytest.approx(min(row["loss"] for row in dev))
+
+
+def assert_ending(workdir, output, summary):
+    """Checks that a screen holds the report of test and, last, the scores, their source and commands to paste."""
+    lines = output.splitlines()
+    lines = lines[1 + max(number for number, line in enumerate(lines) if "/30  dev: " in line) :]
+    lines = [line for line in lines if not line.startswith("measuring")]
+    assert len(lines) <= 40
+    source, dev, test, _, predict, export, *_ = lines[-6:]
+    assert (
+        source == f"scores, with the weights of step {summary['best_step']} of 30, the best by loss on dev:"
+    )
+    assert dev.startswith(f"  dev: entity F1 {100 * summary['dev']['entity_f1']:.2f} ")
+    assert test.startswith(f"  test: entity F1 {100 * summary['test']['entity_f1']:.2f} ")
+    assert predict == f"  echo 'Anna Smith moved to Berlin .' | python -m jaxft predict --run {workdir}"
+    assert export == f"  python -m jaxft export --run {workdir} --output {workdir}/export"
+    for name in ("dev", "test"):  # the tables of both are in files
+        assert "lenient" in (workdir / f"eval/{name}.txt").read_text()
+    assert "lenient" not in output and "all tables: eval/test.txt" in output
 
 
 def test_a_run_without_progress_stops_early_and_keeps_its_best(main):
@@ -124,3 +147,23 @@ def test_a_run_without_progress_stops_early_and_keeps_its_best(main):
     assert sorted(int(p.name) for p in (workdir / "checkpoints").iterdir()) == [10, 15, 20]
     assert [p.name for p in (workdir / "best").iterdir()] == ["5"]
     assert all(math.isfinite(row["loss"]) for row in rows(workdir, "train"))
+
+
+def test_a_second_run_in_a_process_with_other_rates_and_seed_compiles_nothing(tiny_flags, tmp_path):
+    short = ["--config.train.steps=4", "--config.eval.every_steps=4", "--config.eval.bootstrap=0"]
+    other = [
+        "optim.lr=0.3",
+        "optim.weight_decay=0.2",
+        "optim.clip=0",
+        "seed=1",
+        "train.steps=6",
+        "optim.warmup=2",
+    ]
+    flags = [*tiny_flags[2:], *short]
+    first, second = (
+        train(load_settings(tiny_flags[1], flags + more), tmp_path / str(number))
+        for number, more in enumerate(([], [f"--config.{setting}" for setting in other]))
+    )
+    assert first["compiles"] + first["compile_cache_hits"] > 0
+    assert second["compiles"] == second["compile_cache_hits"] == second["late_compiles"] == 0
+    assert second["dev"]["loss"] != first["dev"]["loss"] and second["steps"] == 6

@@ -38,7 +38,7 @@ from jaxft.tasks.settings import make_file_format
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SHOWN = 3  # number of generated targets that are printed
+SHOWN, SHOWN_CHARACTERS = 3, 200  # the most generated targets, and characters of each, that are printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ class CausalLM:
 
     model_types = ("gpt2",)
     reads_words = False
+    example_input = "Once upon a time"
     predicts_tokens = True
     arrays = TOKEN_LABELS
     max_segments = None
@@ -279,7 +280,7 @@ def _write_generated(path: Path, pairs: Sequence[tuple[Document, str]], console:
     write_lines(path, prediction_lines(records))
     for record in records[:SHOWN]:
         for name, text in (("generated", record["prediction"]), ("reference", record["references"][0])):
-            console.print(f"  {name}: {text.strip()}", markup=False)
+            console.print(f"  {name}: {' '.join(text.split())[:SHOWN_CHARACTERS]}", markup=False)
 
 
 def _method(config: Settings) -> str:

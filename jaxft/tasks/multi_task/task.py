@@ -65,6 +65,7 @@ class MultiTask:
 
     model_types = ("bert",)
     reads_words = False
+    example_input = "Anna Smith moved to Berlin ."
     predicts_tokens = False
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: Settings):
@@ -346,7 +347,10 @@ class MultiTask:
         seed: int,
         console: Console,
     ) -> dict[str, float]:
-        """Writes each task's files, as split NAME-TASK, and eval/NAME.json with all metrics; returns the metrics."""
+        """Writes each task's files, as split NAME-TASK, and eval/NAME.json with all metrics; returns the metrics.
+
+        Prints a line for each task. Its tables are in its files.
+        """
         for name, (task_split, _) in divide_by_task(split, self.tasks).items():
             self.tasks[name].write_evaluation(
                 folder,
@@ -356,8 +360,10 @@ class MultiTask:
                 seen=[item for task, item in seen if task == name],
                 samples=samples,
                 seed=seed,
-                console=console,
+                console=Console(quiet=True),
             )
+            summary = self.tasks[name].summarize(state.by_task[name].compute())
+            console.print(f"{name}: {summary}; all tables: eval/{task_split.name}.txt", markup=False)
         metrics = state.compute()
         write_json(folder / "eval" / f"{split.name}.json", {"data": split.source, "metrics": metrics})
         return metrics

@@ -34,6 +34,7 @@ from jaxft.tasks.question_answering.data import (
     make_answer_keys,
     read_answered_questions,
 )
+from jaxft.tasks.report_files import print_report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,7 @@ class QuestionAnswering:
 
     model_types = ("bert",)
     reads_words = False
+    example_input = '{"question": "Who moved?", "context": "Anna moved to Berlin."}'
     backbone_passes = 1
     predicts_tokens = False
     compares_with_train = False
@@ -289,7 +291,8 @@ class QuestionAnswering:
         write_json(folder / "predictions" / f"{split.name}.json", text_by_key)
         errors = error_lines(wrong, report.COLUMNS)
         write_lines(folder / "errors" / f"{split.name}.tsv", errors)
-        console.print(report.render_report(record))
+        full = report.render_report(record)
+        print_report(console, folder, split.name, full, full)
         console.print(f"{split.name}: {len(records):,} questions scored, 0 unscored")
         return record["metrics"]
 

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from jaxft.metrics.f1 import SCORES
 
-SHOWN_LABELS = 20  # the most labels in the report
-SHOWN_CONFUSIONS = 10
+SHOWN_LABELS = 8  # the most labels in a brief report
+SHOWN_CONFUSIONS = 3
 
 
 def evaluation_record(
@@ -33,19 +33,31 @@ def evaluation_record(
     }
 
 
-def render_report(record: Mapping[str, Any]) -> RenderableType:
-    """Returns the report of an `evaluation_record`, for rich to print. The record may be read from JSON."""
+def render_report(record: Mapping[str, Any], brief: bool = False) -> RenderableType:
+    """Returns the report of an `evaluation_record`, for rich to print. The record may be read from JSON.
+
+    Args:
+      record: the record.
+      brief: True for about 25 lines, with at most `SHOWN_LABELS` labels and `SHOWN_CONFUSIONS` confusions.
+    """
     metrics = record["metrics"]
     sections: list[RenderableType] = [
         Text(f"{record['data']}: {record['examples']:,} texts; read: {record['method']}")
     ]
     averages = [name for name in ("micro", "macro", "weighted") if f"f1_{name}" in metrics]
     families = {"examples"} | {f"{score}_{average}" for score in SCORES for average in averages}
-    overall = _table("All", "score", "value")
-    for name, value in metrics.items():
-        if "/" not in name and name not in families:
-            overall.add_row(name, "-" if value is None else f"{value:.4f}")
-    sections.append(overall)
+    overall = {
+        name: "-" if value is None else f"{value:.4f}"
+        for name, value in metrics.items()
+        if "/" not in name and name not in families
+    }
+    if brief:
+        sections.append(Text(", ".join(f"{name} {value}" for name, value in overall.items())))
+    else:
+        table = _table("All", "score", "value")
+        for name, value in overall.items():
+            table.add_row(name, value)
+        sections.append(table)
     if intervals := record.get("intervals"):
         bounds = {name: value for name, value in intervals.items() if isinstance(value, list)}
         shown = ", ".join(f"{name} {100 * low:.2f}–{100 * high:.2f}" for name, (low, high) in bounds.items())
@@ -56,18 +68,18 @@ def render_report(record: Mapping[str, Any]) -> RenderableType:
             )
         )
     if averages:
-        sections.append(_label_table(metrics, averages))
+        sections.append(_label_table(metrics, averages, SHOWN_LABELS if brief else None))
     if confusion := record.get("confusion"):
-        sections.append(_confusion_table(confusion))
+        sections.append(_confusion_table(confusion, SHOWN_CONFUSIONS if brief else None))
     return Group(*sections)
 
 
-def _label_table(metrics: Mapping[str, float], averages: Sequence[str]) -> Table:
+def _label_table(metrics: Mapping[str, float], averages: Sequence[str], shown: int | None) -> Table:
     labels = [name.removeprefix("f1/") for name in metrics if name.startswith("f1/")]
     title = "Labels, %"
-    if len(labels) > SHOWN_LABELS:
-        title = f"The {SHOWN_LABELS} labels of {len(labels)} with the lowest F1, %"
-        labels = sorted(labels, key=lambda label: metrics[f"f1/{label}"])[:SHOWN_LABELS]
+    if shown and len(labels) > shown:
+        title = f"The {shown} worst of {len(labels)} labels, %"
+        labels = sorted(labels, key=lambda label: metrics[f"f1/{label}"])[:shown]
     tuned = any(name.startswith("threshold/") for name in metrics)
     table = _table(title, "label", "precision", "recall", "F1", "gold", *(["threshold"] if tuned else []))
     for label in labels:
@@ -83,7 +95,7 @@ def _label_table(metrics: Mapping[str, float], averages: Sequence[str]) -> Table
     return table
 
 
-def _confusion_table(confusion: Mapping[str, Any]) -> RenderableType:
+def _confusion_table(confusion: Mapping[str, Any], shown: int | None) -> RenderableType:
     names = confusion["labels"]
     wrong = [
         (count, names[gold], names[predicted])
@@ -93,8 +105,9 @@ def _confusion_table(confusion: Mapping[str, Any]) -> RenderableType:
     ]
     if not wrong:
         return Text("No confusions.")
-    table = _table(f"The most frequent confusions, of {len(wrong):,}", "gold", "predicted", "texts")
-    for count, gold, predicted in sorted(wrong, key=lambda item: -item[0])[:SHOWN_CONFUSIONS]:
+    title = f"{min(shown, len(wrong))} of {len(wrong):,} confusions" if shown else "Confusions"
+    table = _table(title, "gold", "predicted", "texts")
+    for count, gold, predicted in sorted(wrong, key=lambda item: -item[0])[:shown]:
         table.add_row(Text(gold), Text(predicted), f"{count:,}")
     return table
 

@@ -1,5 +1,6 @@
 """Text classification: predicts a label, several labels or a number for each text or pair, from pooled states."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from jaxft.models.registry import FAMILIES, make_backbone
 from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Log, Split, cache_folder, find_head_order, group_by_words, loss_with_r_drop
 from jaxft.tasks.lines import error_lines, prediction_lines
+from jaxft.tasks.report_files import print_report
 from jaxft.tasks.sequence_classification import data, report
 from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, LabelType
 
@@ -69,6 +71,9 @@ class SequenceClassification:
         self.label_type: LabelType = LABEL_TYPES[config.model.problem_type](labels, config)
         self.arrays = self.label_type.arrays
         self.selection_metric = self.label_type.selection_metric
+        first, second = "Anna moved to Berlin.", "She lives in Berlin now."
+        pair = {config.data.text or "text": first, config.data.text_pair: second}
+        self.example_input = json.dumps(pair) if config.data.text_pair else first
         self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
         self.r_drop = config.loss.r_drop
         self.backbone_passes = 2 if self.r_drop else 1
@@ -291,7 +296,8 @@ class SequenceClassification:
         rows = [row | records[row["index"]] for row in errors]
         lines = error_lines(rows, (*self.label_type.error_columns, *text_columns))
         write_lines(folder / "errors" / f"{split.name}.tsv", lines)
-        console.print(report.render_report(record))
+        full = report.render_report(record)
+        print_report(console, folder, split.name, report.render_report(record, brief=True), full)
         console.print(f"{split.name}: {len(records):,} texts scored, 0 unscored")
         return metrics
 

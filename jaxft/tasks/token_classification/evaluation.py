@@ -10,6 +10,7 @@ from jaxft.io import write_json, write_lines
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.tasks.base import Split
+from jaxft.tasks.report_files import print_report
 from jaxft.tasks.token_classification import entity_errors, report
 
 
@@ -72,7 +73,7 @@ def write_report(
     intervals: dict | None,
     console: Console,
 ) -> dict[str, float]:
-    """Writes eval/NAME.json, predictions/NAME.conll and, for entities, errors/NAME.tsv. Prints the report.
+    """Writes eval/NAME.json and .txt, predictions/NAME.conll and, for entities, errors/NAME.tsv. Prints the report.
 
     Args:
       folder: the run's folder.
@@ -99,6 +100,6 @@ def write_report(
     write_json(folder / "eval" / f"{split.name}.json", record)
     lines = report.conll_lines(words, gold, tags)
     write_lines(folder / "predictions" / f"{split.name}.conll", lines)
-    console.print(report.render_report(record))
+    print_report(console, folder, split.name, report.render_brief(record), report.render_report(record))
     console.print(f"{split.name}: {sum(map(len, words)):,} words scored, 0 words unscored")
     return record["metrics"]

@@ -17,6 +17,8 @@ from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, Er
 # surrogates, which UTF-8 cannot encode.
 _UNSAFE = re.compile(r"[\s\ufeff\ud800-\udfff]")
 
+SHOWN = 10  # the most types or tags in a brief report
+
 
 def evaluation_record(
     state: EntityState | LabelState,
@@ -40,9 +42,49 @@ def evaluation_record(
     return record
 
 
+def render_brief(record: dict) -> RenderableType:
+    """Returns the report of an `evaluation_record` in about 20 lines: the scores of at most `SHOWN` types or tags."""
+    metrics = record["metrics"]
+    sections: list[RenderableType] = [Text(_summary(record))]
+    if "entity_support" in metrics:
+        sections.append(_entity_table(metrics, "entity", "Entities, strict (seqeval IOB2), %", SHOWN))
+    else:
+        sections.append(_token_table(metrics, SHOWN))
+    if intervals := record.get("intervals"):
+        sections.append(Text(_interval_line(intervals)))
+    if errors := record.get("errors"):
+        counts = {
+            category: sum(next(errors[category][side] for side in SIDES if side in errors[category]).values())
+            for category in CATEGORIES
+        }
+        listed = ", ".join(f"{category} {count:,}" for category, count in counts.items())
+        sections.append(Text(f"entities that are wrong: {listed}"))
+    return Group(*sections)
+
+
 def render_report(record: dict) -> RenderableType:
-    """Returns the report of an `evaluation_record`, for rich to print. The record may be read from JSON."""
+    """Returns the report of an `evaluation_record` with all tables, for rich to print.
+
+    The record may be read from JSON.
+    """
     metrics, intervals = record["metrics"], record.get("intervals")
+    sections: list[RenderableType] = [Text(_summary(record))]
+    has_entities = "entity_support" in metrics
+    if has_entities:
+        sections.append(_entity_table(metrics, "entity", "Entities, strict (seqeval IOB2), %"))
+    if intervals:
+        sections.append(Text(_interval_line(intervals)))
+    if has_entities:
+        sections.append(_entity_table(metrics, "lenient", "Entities, lenient (conlleval), %"))
+    sections.append(_token_table(metrics))
+    if errors := record.get("errors"):
+        sections.append(_error_table(errors))
+    return Group(*sections)
+
+
+def _summary(record: dict) -> str:
+    """Returns the first line of a report: what was measured, token accuracy and loss."""
+    metrics = record["metrics"]
     entities = f", {metrics['entity_support']:,.0f} entities" if "entity_support" in metrics else ""
     summary = (
         f"{record['data']}: {record['sentences']:,} sentences, {metrics['token_support']:,.0f} words{entities}; "
@@ -50,17 +92,7 @@ def render_report(record: dict) -> RenderableType:
     )
     if "loss" in metrics:
         summary += "; loss " + ("not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}")
-    sections: list[RenderableType] = [Text(summary)]
-    if entities:
-        sections.append(_entity_table(metrics, "entity", "Entities, strict (seqeval IOB2), %"))
-    if intervals:
-        sections.append(Text(_interval_line(intervals)))
-    if entities:
-        sections.append(_entity_table(metrics, "lenient", "Entities, lenient (conlleval), %"))
-    sections.append(_token_table(metrics))
-    if errors := record.get("errors"):
-        sections.append(_error_table(errors))
-    return Group(*sections)
+    return summary
 
 
 def conll_lines(
@@ -108,9 +140,14 @@ def _names(metrics: dict, family: str) -> list[str]:
     return [name.removeprefix(family) for name in metrics if name.startswith(family)]
 
 
-def _entity_table(metrics: dict, prefix: str, title: str) -> Table:
+def _entity_table(metrics: dict, prefix: str, title: str, shown: int | None = None) -> Table:
+    """Returns the scores of all types, or of the `shown` types with the most gold entities."""
+    types = _names(metrics, f"{prefix}_support/")
+    if shown and len(types) > shown:
+        title += f"; {shown} of {len(types)} types"
+        types = sorted(types, key=lambda kind: -metrics[f"{prefix}_support/{kind}"])[:shown]
     table = _table(title, "type", "precision", "recall", "F1", "gold", "predicted")
-    for kind in _names(metrics, f"{prefix}_support/"):
+    for kind in types:
         scores = [_percent(metrics[f"{prefix}_{name}/{kind}"]) for name in SCORES]
         counts = [f"{metrics[f'{prefix}_{name}/{kind}']:,.0f}" for name in ("support", "predicted")]
         table.add_row(
@@ -144,9 +181,14 @@ def _interval_line(intervals: dict) -> str:
     )
 
 
-def _token_table(metrics: dict) -> Table:
-    table = _table("Words by tag, %", "tag", "precision", "recall", "F1", "gold")
-    for tag in _names(metrics, "token_support/"):
+def _token_table(metrics: dict, shown: int | None = None) -> Table:
+    """Returns the scores of all tags, or of the `shown` tags with the lowest F1."""
+    title, tags = "Words by tag, %", _names(metrics, "token_support/")
+    if shown and len(tags) > shown:
+        title += f"; the {shown} worst of {len(tags)} tags"
+        tags = sorted(tags, key=lambda tag: metrics[f"token_f1/{tag}"])[:shown]
+    table = _table(title, "tag", "precision", "recall", "F1", "gold")
+    for tag in tags:
         scores = [_percent(metrics[f"token_{name}/{tag}"]) for name in SCORES]
         table.add_row(Text(tag), *scores, f"{metrics[f'token_support/{tag}']:,.0f}")
     table.add_section()

@@ -67,6 +67,7 @@ class TokenClassification:
 
     model_types = ("bert", "gpt2")
     reads_words = True
+    example_input = "Anna Smith moved to Berlin ."
     predicts_tokens = False
     arrays = TOKEN_LABELS
     max_segments = None

@@ -85,18 +85,25 @@ class RunLog:
         if self.console.is_terminal:
             columns = [
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(20),  # narrow, so that 80 columns hold the texts too
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[loss]}"),
+                TextColumn("{task.fields[dev]}"),
             ]
             self._progress = Progress(*columns, console=self.console, transient=True)
-            self._task = self._progress.add_task("train", total=total, completed=step)
+            self._task = self._progress.add_task("train", total=total, completed=step, loss="", dev="")
             self._progress.start()
 
     def advance(self, step: int) -> None:
         """Moves the progress bar to `step`."""
         if self._progress:
             self._progress.update(self._task, completed=step)
+
+    def show(self, **texts: str) -> None:
+        """Shows texts at the end of the progress bar: `loss` and `dev`, the newest values."""
+        if self._progress:
+            self._progress.update(self._task, **texts)
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Appends the `values` of `step` to the files; `kind` is "train" or the name of a split."""

@@ -75,6 +75,7 @@ class TrainLog:
                 weight=values["weight"],
                 grad_norm=values["grad_norm"],
             )
+            self._run_log.show(loss=f"loss {self._mean_loss():.4f}")
             for counter in (self._sums, self._timed, self._totals):
                 counter.update(tokens=int(values["tokens"]), slots=batch.shape.slots)
             if step % self._every_steps == 0 or step == self._total:
@@ -103,12 +104,16 @@ class TrainLog:
         """Returns the fraction of slots without a token, over all starts of the run."""
         return 1 - self._totals["tokens"] / self._totals["slots"]
 
+    def _mean_loss(self) -> float:
+        """Returns the mean loss since the last line."""
+        return self._sums["loss"] / max(self._sums["weight"], 1e-6)
+
     def _write_line(self, step: int, learning_rate: float) -> None:
         """Logs the means since the last line and begins the next interval."""
         now, stall = self._clock.seconds(), self._batches.stall
         seconds = max(now - self._last_line_seconds, 1e-9)
         line = {
-            "loss": self._sums["loss"] / max(self._sums["weight"], 1e-6),
+            "loss": self._mean_loss(),
             "grad_norm": self._sums["grad_norm"] / self._sums["steps"],
             "lr": learning_rate,
             "epoch": step / self._steps_per_epoch,

@@ -14,6 +14,7 @@ from jaxft.tasks.token_classification.report import (
     conll_lines,
     error_lines,
     evaluation_record,
+    render_brief,
     render_report,
 )
 
@@ -22,9 +23,9 @@ GOLD = [["B-PER", "O", "B-PER"], ["O", "B-LOC"]]
 PREDICTED = [["B-PER", "O", "O"], ["O", "B-[bold]"]]  # a type that is markup to rich
 
 
-def printed(result: dict) -> str:
+def printed(result: dict, render=render_report) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(render_report(result))
+    console.print(render(result))
     return console.file.getvalue()
 
 
@@ -46,6 +47,19 @@ def test_report_from_json_has_every_number():
     assert ["[bold]", "0.00", "0.00", "0.00", "0", "1"] in rows
     assert ["type", "1", "0", "1", "0"] in rows and ["missed", "0", "1", "-", "-"] in rows
     assert "50 resamples of 2" in " ".join(text.split())
+
+
+def test_a_brief_report_has_the_most_frequent_types_and_fits_a_screen():
+    gold = [[f"B-T{number}"] for number in range(30) for _ in range(number + 1)]
+    state = EntityState()
+    state.update(gold, gold[1:] + gold[:1], loss_sum=1.0, weight_sum=4.0)
+    errors = find_errors([["word"]] * len(gold), gold, gold[1:] + gold[:1], {})
+    result = evaluation_record(state, data="dev", intervals=state.intervals(samples=10), errors=errors)
+    text = printed(result, render_brief)
+    assert len(text.splitlines()) <= 25 and "; 10 of 30 types" in text
+    assert all((f"│ T{number} " in text) == (number >= 20) for number in range(30))
+    assert "entities that are wrong: boundary 0, type 30, missed 0, spurious 0" in text
+    assert printed(result).count("│ T3 ") == 2  # the full report has all
 
 
 def test_report_of_nothing_and_of_a_loss_that_is_not_finite():

@@ -146,13 +146,17 @@ def read_events(path):
 def test_progress_on_terminals_only_and_lines_on_both(terminal, tmp_path, capsys):
     lines = RunLog(tmp_path, make_config())
     screen = io.StringIO()
-    lines.console = Console(file=screen, force_terminal=terminal, width=100)
+    lines.console = Console(file=screen, force_terminal=terminal, width=80)
     lines.start(40, 120, "entity_f1")
     lines.advance(80)
+    lines.show(loss="loss 0.1234")
+    lines.show(dev="dev entity_f1 0.5678")
     lines.log("step 80/120  [dev] loss 1.5")  # brackets are no markup
     lines.close()
     assert "step 80/120  [dev] loss 1.5" in (screen.getvalue() if terminal else capsys.readouterr().out)
     assert ("80/120" in screen.getvalue().replace("step 80/120", "")) == terminal
+    bars = [line for line in re.split(r"[\r\n]", screen.getvalue()) if "train" in line]
+    assert any("loss 0.1234 dev entity_f1 0.5678" in bar for bar in bars) == terminal
 
 
 def test_numbers_past_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):

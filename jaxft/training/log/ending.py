@@ -1,0 +1,64 @@
+"""Writes the last lines of a run: its scores, where they come from, and what to do next."""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from jaxft.config.sections import Settings
+from jaxft.io import read_json
+from jaxft.tasks.base import Task
+
+
+def ending_lines(
+    config: Settings,
+    workdir: Path,
+    task: Task,
+    results: Mapping[str, Mapping[str, float]],
+    *,
+    selection_metric: str,
+    steps: int,
+    best_step: int,
+) -> Iterator[str]:
+    """Yields the last lines of a finished run.
+
+    Args:
+      config: the run's settings.
+      workdir: the run's folder, with the evaluations of `results`.
+      task: the run's task.
+      results: the metrics of dev and perhaps test, by name of the split.
+      selection_metric: the metric that has chosen the best weights.
+      steps: the steps of the run.
+      best_step: the step of the best weights, with which the splits were measured.
+    """
+    yield f"scores, with the weights of step {best_step:,} of {steps:,}, the best by {selection_metric} on dev:"
+    for name, values in results.items():
+        numbers = {key: math.nan if value is None else value for key, value in values.items()}
+        line = f"  {name}: {task.summarize(numbers)}"
+        yield line + "".join(
+            f"; {interval}" for interval in _describe_intervals(workdir, name, selection_metric)
+        )
+    run = shlex.quote(str(workdir))
+    yield "next:"
+    example = shlex.quote(task.example_input)
+    if task.predicts_tokens:
+        yield f"  python -m jaxft generate --run {run} --prompt {example}"
+    else:
+        yield f"  echo {example} | python -m jaxft predict --run {run}"
+    yield f"  python -m jaxft export --run {run} --output {shlex.quote(f'{workdir}/export')}"
+    if config.log.tensorboard:
+        yield f"  tensorboard --logdir {shlex.quote(f'{workdir}/tensorboard')}"
+
+
+def _describe_intervals(workdir: Path, name: str, selection_metric: str) -> Iterator[str]:
+    """Yields the interval of each metric that has chosen the best weights, where the evaluation has one.
+
+    With several tasks, the metric `TASK/METRIC` is in the evaluation NAME-TASK.
+    """
+    for metric in selection_metric.split("+"):
+        of_task, _, name_in_task = metric.rpartition("/")
+        path = workdir / "eval" / f"{'-'.join(filter(None, (name, of_task)))}.json"
+        intervals = read_json(path).get("intervals", {}) if path.exists() else {}
+        if bounds := intervals.get(name_in_task):
+            low, high = (f"{100 * bound:.2f}" for bound in bounds)
+            yield f"{100 * intervals['confidence']:g}% interval of {metric} {low}–{high}"
