@@ -133,9 +133,11 @@ def test_the_card_has_a_licence_and_languages_only_where_somebody_named_them(
 def test_what_was_not_trained_is_bit_identical(tiny_flags, tiny_bert, tmp_path):
     """Import, a frozen body through two steps, a checkpoint, and export: every tensor as it was."""
     short = {"optim.freeze": "('^backbone/',)", "train.steps": 2, "eval.every_steps": 2}
+    short |= {"checkpoint.best_only": True}
     quick = {"model.unroll": "no", "batch.accumulate": 1}  # to compile
     flags = [f"--config.{key}={value}" for key, value in (short | quick).items()]
     train(load_settings(tiny_flags[1], tiny_flags[2:] + flags), tmp_path / "run")
+    assert not (tmp_path / "run/checkpoints").exists()
     writer.export_run(tmp_path / "run", tmp_path / "out")
     before, after = load_file(tiny_bert / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
     assert after.keys() == {f"bert.{n}" for n in before if not n.startswith("pooler.")} | {

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jaxft.errors import UserError, first_line
 from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
-from jaxft.training.run_folder.abandoned_reads import hide_abandoned_reads
+from jaxft.training.run_folder.abandoned_work import hide_abandoned_work
 
 Log = Callable[[str], None]
 # The bytes that are gathered in memory for each file of a checkpoint. By default orbax gathers 2 GB.
@@ -83,15 +83,16 @@ class RunCheckpoints:
             )
         )
         for step_folder in sorted(self.folder.glob("[0-9]*")):
-            self._drop_damaged_notes(step_folder / NOTES)
+            self._set_damaged_notes_aside(step_folder / NOTES)
         processes.broadcast(None)  # the other processes wait here until process 0 has looked
+        hide_abandoned_work()
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._saving: int | None = None
 
-    def _drop_damaged_notes(self, path: Path) -> None:
-        """Removes orbax's notes on a checkpoint if they are damaged; orbax could not even list the checkpoints.
+    def _set_damaged_notes_aside(self, path: Path) -> None:
+        """Renames orbax's notes on a checkpoint if they are damaged; orbax could not even list the checkpoints.
 
-        Nothing is lost, because they hold times only, and arrays and `meta` have digests of their own.
+        No checkpoint is lost, because they hold times only, and arrays and `meta` have digests of their own.
         """
         try:
             notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -104,8 +105,8 @@ class RunCheckpoints:
         if self._read_only:
             raise UserError(f"{path}: damaged, and not needed to read the checkpoint; remove the file")
         if processes.is_main_process():
-            path.unlink(missing_ok=True)
-            self.log(f"warning: {path} is damaged and was removed; it held times only")
+            path.replace(path.with_name(path.name + ".damaged"))
+            self.log(f"warning: {path} is damaged and was renamed; it held times only")
 
     def save(self, step: int, tree: Any, meta: dict) -> None:
         """Starts to save `tree` and `meta` as step `step`. The caller may donate or change `tree` when it returns."""
@@ -190,7 +191,6 @@ class RunCheckpoints:
           UserError: checkpoints exist, but all are damaged. They are not moved.
         """
         damaged: list[int] = []
-        hide_abandoned_reads()
         for step in reversed(self.steps()):
             try:
                 tree, meta = self._read(step, abstract)

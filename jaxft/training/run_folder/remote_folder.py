@@ -70,6 +70,7 @@ def local_folder(workdir: Path) -> Iterator[Path]:
         with errors_name_addresses():
             yield store.folder
     finally:
+        processes.log(f"uploading what is new to {address}")
         stopped.set()
         thread.join()
         store.finish(failing=sys.exc_info()[0] is not None)
@@ -96,6 +97,7 @@ class _Store:
         """Copies the run to the local folder, if there is one, and claims the store's folder for this process."""
         self._files.invalidate_cache()
         if self._files.exists(f"{self._root}/config.json"):
+            processes.log(f"copying {self.address} to this machine")
             names = [path.removeprefix(f"{self._root}/") for path in self._files.find(self._root)]
             skipped = (*STEPS, *LOCAL_ONLY, "tensorboard", "profile")
             copy_files(
@@ -207,18 +209,17 @@ class _Store:
                         yield name, (stat.st_mtime_ns, stat.st_size)
 
     def _upload_step(self, step: str) -> None:
-        """Uploads the folder of a step, and its list of files last."""
+        """Uploads the folder of a step, and its list of files last. Gives up if the run removes it meanwhile."""
         folder = self.folder / step
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        names = _file_names(folder)
         try:
             for name in names:
                 self._files.put_file(str(folder / name), f"{self._root}/{step}/{name}")
         except FileNotFoundError:
-            if folder.exists():
-                raise
-            return  # the run has removed it meanwhile; what was uploaded goes with the old steps
-        self._files.pipe_file(f"{self._root}/{step}/{FILE_LIST}", json.dumps(names).encode())
-        self._uploaded[step] = (0, 0)
+            return  # what was uploaded goes with the old steps
+        if names and _file_names(folder) == names:
+            self._files.pipe_file(f"{self._root}/{step}/{FILE_LIST}", json.dumps(names).encode())
+            self._uploaded[step] = (0, 0)
 
     def _remove_old_steps(self, name: str, kept: set[str]) -> None:
         """Removes the steps of a folder that are not `kept`: their lists first, so that none is ever half there."""
@@ -232,3 +233,8 @@ class _Store:
             if self._files.exists(f"{path}/{FILE_LIST}"):
                 self._files.rm_file(f"{path}/{FILE_LIST}")
             self._files.rm(path, recursive=True)
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Returns the paths of all files in a folder, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -152,7 +152,7 @@ def test_damaged_notes_of_orbax_cost_no_checkpoint(content, saved, log_lines):
         restore(saved, log_lines.append, read_only=True)
     step, restored, _ = restore(saved, log_lines.append)
     assert step == 2 and same(restored, tree(2))
-    assert any(f"{notes} is damaged and was removed" in line for line in log_lines)
+    assert any(f"{notes} is damaged and was renamed" in line for line in log_lines)
     assert restore(saved, log_lines.append, read_only=True)[0] == 2
 
 
@@ -173,11 +173,15 @@ def test_where_all_are_damaged_nothing_is_removed(saved, log_lines):
         for path in (saved / step).rglob("*"):
             if path.is_file():
                 path.write_bytes(path.read_bytes()[:20])
-    files = sorted(saved.rglob("*"))
+
+    def files() -> list[str]:
+        return sorted(str(path).removesuffix(".damaged") for path in saved.rglob("*"))
+
+    before = files()
     for _ in range(2):
         with pytest.raises(UserError, match=r"every checkpoint is damaged \(1, 2\); remove the folder"):
             restore(saved, log_lines.append)
-    assert sorted(saved.rglob("*")) == files
+    assert files() == before
 
 
 def test_a_checkpoint_of_another_run_is_refused_not_taken_for_damaged(saved, log_lines):
@@ -226,6 +230,20 @@ def test_a_disk_without_room_is_not_filled(saved, log_lines, monkeypatch):
     checkpoints.save(4, tree(4), {})
     checkpoints.close()
     assert checkpoints.steps() == [2, 4] and len(log_lines) == 1
+
+
+def test_with_one_checkpoint_to_keep_there_is_always_one(tmp_path, log_lines):
+    """The old one goes when the new one is complete, not before."""
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", keep=1, log=log_lines.append)
+    checkpoints.save(1, tree(1), {})
+    checkpoints.wait()
+    with no_room(4000):
+        checkpoints.save(2, tree(2), {})
+        checkpoints.wait()
+    assert checkpoints.steps() == [1] and "earlier checkpoints are kept: [1]" in log_lines[0]
+    checkpoints.save(3, tree(3), {})
+    checkpoints.close()
+    assert checkpoints.steps() == [3] and same(restore(checkpoints.folder, print)[1], tree(3))
 
 
 def test_a_full_disk_costs_the_save_and_nothing_else(saved, log_lines):

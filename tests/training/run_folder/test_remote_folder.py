@@ -1,5 +1,6 @@
 """A run's folder in an object store: complete or absent after any failure, and one process at a time."""
 
+import pathlib
 import threading
 import uuid
 
@@ -114,6 +115,24 @@ def test_wherever_an_upload_ends_no_step_is_half_there(objects, address, monkeyp
     assert (
         not any(name.startswith("best/") for name in stored(address)) or objects >= 2
     )  # half a step was removed
+
+
+@pytest.mark.parametrize("moment", ["state/d/data", "state/manifest"])
+def test_a_step_that_the_run_removes_during_its_upload_is_not_there(moment, address, monkeypatch):
+    """An old checkpoint is removed file by file, while a thread uploads it."""
+    put_file = MemoryFileSystem.put_file
+
+    def put(self, local, remote, **options):
+        if local.endswith(moment):
+            manifest = pathlib.Path(local.rpartition("/checkpoints/2/")[0]) / "checkpoints/2/state/manifest"
+            manifest.unlink(missing_ok=True)
+        return put_file(self, local, remote, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put)
+    with local_folder(address) as folder:
+        (folder / "config.json").write_text("{}")
+        save_step(folder, "checkpoints/2")
+    assert "checkpoints/2/file_list.json" not in stored(address)
 
 
 def test_a_run_that_is_started_elsewhere_stops_uploading(address):

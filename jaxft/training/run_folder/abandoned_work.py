@@ -1,7 +1,7 @@
-"""Keeps reads that orbax abandoned from printing stack traces.
+"""Keeps reads and writes that orbax abandoned from printing stack traces.
 
-Orbax reads all arrays of a checkpoint at once. If one is damaged, it raises an exception and closes its event loop.
-Each of the other reads then prints a trace: its coroutine fails unheard, or its thread finds the loop closed.
+Orbax reads or writes all arrays of a checkpoint at once. If one fails, it raises an exception and closes its event
+loop. Each of the others then prints a trace: its coroutine fails unheard, or its thread finds the loop closed.
 """
 
 import functools
@@ -11,8 +11,8 @@ from typing import Any
 
 
 @functools.cache
-def hide_abandoned_reads() -> None:
-    """Hides the traces of abandoned reads for the rest of the process, because they may come late."""
+def hide_abandoned_work() -> None:
+    """Hides the traces of abandoned reads and writes for the rest of the process, because they may come late."""
     print_unraisable = sys.unraisablehook
 
     def print_others(unraisable: Any) -> None:
