@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from jaxft.config.durations import duration_steps
 from jaxft.config.settings import (
     MAX_COUNT,
+    MAX_ROWS,
     Check,
     at_least,
     below_one,
@@ -107,7 +108,7 @@ class Data:
     shards: int = setting(
         1,
         "shards that the files of train are dealt to; each feeds its own rows, so that no process reads all files",
-        check=at_least(1),
+        check=at_least(1, MAX_ROWS),
     )
     format: str = setting(
         "auto",
@@ -171,12 +172,12 @@ class Batch:
         None,
         "rows of an optimizer step, over all devices and microbatches, in place of `examples`; a packed row holds "
         "several",
-        check=optional_at_least(1),
+        check=optional_at_least(1, MAX_ROWS),
     )
     accumulate: int = setting(
         1,
         "microbatches that a step's rows are cut into; results do not change where rows are the same",
-        check=at_least(1),
+        check=at_least(1, MAX_ROWS),
         hf="gradient_accumulation_steps",
     )
 
@@ -287,9 +288,9 @@ class Eval:
         check=optional_at_least(1),
         hf="EarlyStoppingCallback",
     )
-    rows: int = setting(32, "rows of a batch", check=at_least(1), hf="per_device_eval_batch_size")
+    rows: int = setting(32, "rows of a batch", check=at_least(1, MAX_ROWS), hf="per_device_eval_batch_size")
     bootstrap: int = setting(
-        1000, "resamples of a set for the 95% intervals; 0: no intervals", check=at_least(0)
+        1000, "resamples of a set for the 95% intervals; 0: no intervals", check=at_least(0, 1_000_000)
     )
 
 

@@ -26,6 +26,7 @@ WORDS = {
     object: BOOLEANS | {"none": None},
 }  # the values of words, by type
 MAX_COUNT = 2**31 - 1  # devices count steps and slots in 32 bits
+MAX_ROWS = 2**20  # of a batch; more are a slip of a key, and take all memory before anything else is said
 MAX_FLOAT32 = 3.4e38
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
 
@@ -284,14 +285,15 @@ def type_name(kind: type) -> str:
     return TYPE_NAMES.get(kind, kind.__name__)
 
 
-def at_least(least: int) -> Check:
-    """Returns a check that a count is `least` or more and at most `MAX_COUNT`, or unset."""
-    return Check(lambda value: value is None or least <= value <= MAX_COUNT, f"{least} or more, below 2^31")
+def at_least(least: int, most: int = MAX_COUNT) -> Check:
+    """Returns a check that a count is `least` or more and at most `most`, or unset."""
+    limit = "below 2^31" if most == MAX_COUNT else f"at most {most:,}"
+    return Check(lambda value: value is None or least <= value <= most, f"{least} or more, {limit}")
 
 
-def optional_at_least(least: int) -> Check:
+def optional_at_least(least: int, most: int = MAX_COUNT) -> Check:
     """Returns the same check as `at_least`, with a message that the setting may be unset."""
-    check = at_least(least)
+    check = at_least(least, most)
     return dataclasses.replace(check, expected=f"{check.expected}, or none")
 
 

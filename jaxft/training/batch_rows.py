@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from jaxft.config.sections import Settings
-from jaxft.config.settings import replace
+from jaxft.config.settings import MAX_ROWS, replace
 from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.step_rows import choose_step_rows, sample_windows, windows_per_row
 from jaxft.data.encoding.windows import Windows
@@ -39,8 +39,19 @@ class StepSize(NamedTuple):
 
 
 def rows_unit(config: Settings, mesh: Mesh) -> int:
-    """Returns the number of which the rows of a step are a multiple: microbatches times devices, and data shards."""
-    return math.lcm(config.batch.accumulate * mesh.shape["data"] * mesh.shape["fsdp"], config.data.shards)
+    """Returns the number of which the rows of a step are a multiple: microbatches times devices, and data shards.
+
+    Raises:
+      UserError: no step has so many rows.
+    """
+    ways, shards = mesh.shape["data"] * mesh.shape["fsdp"], config.data.shards
+    unit = math.lcm(config.batch.accumulate * ways, shards)
+    if unit > MAX_ROWS:
+        raise UserError(
+            f"config.batch.accumulate={config.batch.accumulate} x {ways} devices and config.data.shards={shards}: a "
+            f"step would have {unit:,} rows, expected at most {MAX_ROWS:,}; make one of them smaller"
+        )
+    return unit
 
 
 def check_batch(config: Settings, mesh: Mesh) -> None:

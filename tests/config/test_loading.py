@@ -143,8 +143,22 @@ def test_pairs_may_have_any_names(key, text, value):
         ("optim.lr_multipliers=a=-1", r"expected finite factors, 0 or more"),
         ("optim.lr_multipliers=a=1e39", r"expected finite factors, 0 or more"),  # infinite on a device
         ("optim.weight_decay=1e39", r"config\.optim\.weight_decay=1e\+39: expected 0 or more"),
-        ("batch.rows=1" + "0" * 30, r"config\.batch\.rows=10+: expected 1 or more, below 2\^31, or none"),
-        ("eval.bootstrap=2147483648", r"config\.eval\.bootstrap=2147483648: expected 0 or more, below 2\^31"),
+        (
+            "batch.rows=1" + "0" * 30,
+            r"config\.batch\.rows=10+: expected 1 or more, at most 1,048,576, or none",
+        ),
+        (
+            "batch.accumulate=1048577",
+            r"config\.batch\.accumulate=1048577: expected 1 or more, at most 1,048,576",
+        ),
+        (
+            "train.steps=2147483648",
+            r"config\.train\.steps=2147483648: expected 1 or more, below 2\^31, or none",
+        ),
+        (
+            "eval.bootstrap=2147483648",
+            r"config\.eval\.bootstrap=2147483648: expected 0 or more, at most 1,000,000",
+        ),
         ("train.epochs=1e308", r"config\.train\.epochs=1e\+308: expected more than 0, below 2\^31"),
         ("optim.lr=1" + "0" * 400, r"config\.optim\.lr=inf: expected a positive number"),
         ("optim.lr_multipliers={[]: 1}", r"takes a tuple, found '\{\[\]: 1\}'"),

@@ -81,6 +81,10 @@ def test_a_run_that_goes_on_keeps_its_rows_on_another_mesh_or_is_refused():
     with pytest.raises(UserError, match="rows / accumulate=6: rows go over 4 devices"):
         check_batch(config(rows=6), devices(4))
     check_batch(config(), devices(4))
+    with pytest.raises(
+        UserError, match=r"accumulate=1048576 x 4 devices and .*: a step would have 4,194,304 rows"
+    ):
+        rows_unit(config(accumulate=2**20), devices(4))
 
 
 def test_a_step_of_another_size_is_a_warning_with_both_numbers():

@@ -1,12 +1,11 @@
 """Settings of several tasks with a shared backbone."""
 
 import dataclasses
-import math
 import re
 from typing import Any
 
 from jaxft.config import sections
-from jaxft.config.settings import Check, is_pair, refuse, require, setting
+from jaxft.config.settings import Check, is_finite, is_pair, refuse, require, setting
 from jaxft.errors import UserError
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.sequence_classification import settings as sequence_classification
@@ -94,7 +93,9 @@ class Settings(sections.Settings):
         require(not loss.r_drop, "loss.r_drop", loss.r_drop, "0, for it is for tasks of config.tasks")
         require(not data.context, "data.context", data.context, "False with config.task='multi_task'")
         weights = data.mix_weights
-        are_numbers = all(isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights)
+        are_numbers = all(
+            isinstance(weight, int | float) and weight > 0 and is_finite(weight) for weight in weights
+        )
         require(
             bool(weights) == (data.mix == "weights") and are_numbers,
             "data.mix_weights",

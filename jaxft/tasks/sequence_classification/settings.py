@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxft.config import sections
-from jaxft.config.settings import Check, refuse, require, setting, texts
+from jaxft.config.settings import Check, is_finite, refuse, require, setting, texts
 from jaxft.tasks.settings import LabelLoss, SegmentData
 
 
@@ -88,7 +88,7 @@ class Settings(sections.Settings):
         bounds = self.data.label_range
         is_range = (
             len(bounds) == 2
-            and all(isinstance(bound, int | float) for bound in bounds)
+            and all(isinstance(bound, int | float) and is_finite(bound) for bound in bounds)
             and bounds[0] < bounds[1]
         )
         expected = "two numbers, the smaller first, such as (0.0, 5.0), or ()"
