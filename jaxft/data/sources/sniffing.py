@@ -24,7 +24,7 @@ def sniff_json(text: str, *, is_complete: bool) -> str:
       is_complete: True if it is all of the file.
     """
     text = text.lstrip("\ufeff \t\r\n")
-    if not re.match(r'\[\s*(?:[{\["\]]|-?\d)|\{\s*["}]', text):
+    if not re.match(r'\[\s*[{\["\]]|\{\s*["}]', text):
         return ""
     first, line_end, rest = text.partition("\n")
     is_array = first.startswith("[")

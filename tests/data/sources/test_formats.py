@@ -38,6 +38,7 @@ FILES = [
     ("a.txt", CONLLU, "conllu", "text", None, "text"),
     ("a.txt", PROSE, "text", "text", None, "text"),
     ("a", PROSE, None, None, None, "text"),
+    ("a.txt", "[2019, the year of] {a: b}\n[1] See there.\n", "text", "text", None, "text"),
     ("a.jsonl", LINES, "jsonl", "jsonl", "jsonl", "jsonl"),
     ("a.txt", LINES, "jsonl", "jsonl", "jsonl", "text"),
     ("a.csv", LINES, "jsonl", "jsonl", "jsonl", "jsonl"),

@@ -167,3 +167,19 @@ def test_a_parquet_file_that_is_none_is_named(tmp_path):
     (tmp_path / "b.parquet").write_bytes(content)
     with pytest.raises(UserError, match="b.parquet: damaged after row 0 .*; copy or write the file again"):
         read(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize(
+    ("format", "header", "line"),
+    [
+        ("csv", b"text,label\n", b"a,x\n"),
+        ("tsv", b"text\tlabel\n", b"a\tx\n"),
+        ("jsonl", b"", b'{"text": "a"}\n'),
+    ],
+)
+def test_a_record_of_a_stream_waits_for_no_later_line(format, header, line):
+    lines = iter([*filter(None, [header]), *[line] * 9])
+    stream = type("Stream", (), {"name": "<stdin>", "__iter__": lambda self: lines})()
+    [source] = resolve_source(stream, TEXTS, FileFormat(format), print)
+    records, _ = read_records(source, TEXTS, print)
+    assert next(records)[2]["text"] == "a" and len(list(lines)) == 8
