@@ -50,15 +50,15 @@ def read_class_folders(
       log: prints a line.
 
     Raises:
-      UserError: no folder in the folder has a text.
+      UserError: fewer than two folders in the folder have texts.
     """
     texts = {path: _list_texts(path) for path in _list_folders(folder)}
     labelled = {path: names for path, names in texts.items() if names and not _is_unlabelled(path)}
     deeper = [path for path in texts if _has_labels(path)]  # IMDb's train/ has lists of addresses in .txt
-    if deeper or not labelled:
+    if deeper or len(labelled) < 2:
         raise UserError(
-            f"{folder}: a folder, where a data file or a folder for each label was expected, with a text in each file "
-            f"{os.path.join(folder, 'LABEL', 'NAME.txt')}; name {' or '.join(deeper) or 'a file in it'}"
+            f"{folder}: a folder, where a data file or a folder for each of two labels or more was expected, with a "
+            f"text in each file {os.path.join(folder, 'LABEL', 'NAME.txt')}; name {' or '.join(deeper) or 'a file in it'}"
         )
     log(f"{folder}: {len(labelled):,} folders, read as labels, with a text in each file .txt")
     for path, names in texts.items():

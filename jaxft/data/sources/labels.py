@@ -138,7 +138,12 @@ def _parse_name(value: Any, place: str, rules: LabelRules) -> str:
     elif isinstance(value, int | str):
         text = str(value).strip()
     else:
-        raise UserError(f"{place}: a {record_values.json_type_name(value)} where a label was expected")
+        hint = (
+            "; spans [start, end, label] are for config.task='token_classification'"
+            if isinstance(value, list)
+            else ""
+        )
+        raise UserError(f"{place}: a {record_values.json_type_name(value)} where a label was expected{hint}")
     if not text:
         raise UserError(f"{place}: an empty label; name it, or leave the record out")
     if rules.integer_names and isinstance(value, int) and not isinstance(value, bool):

@@ -91,6 +91,10 @@ def test_other_folders_are_refused(reviews):
         read(reviews)
     with pytest.raises(UserError, match="pos: a folder, where .*LABEL/NAME.txt; name a file in it"):
         read(reviews / "train/pos")
+    (reviews / "valid/pos").mkdir(parents=True)
+    (reviews / "valid/pos/1.txt").write_text("a single label")
+    with pytest.raises(UserError, match="valid: a folder, where .* each of two labels or more was expected"):
+        read(reviews / "valid")
     with pytest.raises(UserError, match="train: a folder, where a data file was expected"):
         read(reviews / "train", format=FileFormat("csv"))
     with pytest.raises(UserError, match="0_0.txt: no key 'other' in"):
