@@ -56,9 +56,10 @@ def read_class_folders(
     labelled = {path: names for path, names in texts.items() if names and not _is_unlabelled(path)}
     deeper = [path for path in texts if _has_labels(path)]  # IMDb's train/ has lists of addresses in .txt
     if deeper or len(labelled) < 2:
+        layout = os.path.join(folder, "LABEL", "NAME.txt")
         raise UserError(
             f"{folder}: a folder, where a data file or a folder for each of two labels or more was expected, with a "
-            f"text in each file {os.path.join(folder, 'LABEL', 'NAME.txt')}; name {' or '.join(deeper) or 'a file in it'}"
+            f"text in each file {layout}; name {' or '.join(deeper) or 'a file in it'}"
         )
     log(f"{folder}: {len(labelled):,} folders, read as labels, with a text in each file .txt")
     for path, names in texts.items():
