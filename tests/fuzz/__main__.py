@@ -1,0 +1,104 @@
+"""Damages what the program reads, at random, and counts what happens: `python -m tests.fuzz --seconds 3600 --seed 0`.
+
+Each trial damages one file, or some settings, and reads them. It is right if the result is right, or if a `UserError`
+says what is wrong. Anything else has failed: another exception, more than `SLOW_S` seconds, more than `LARGE_MB`
+megabytes. The trials follow from the seed. Failures are kept in `--folder`, each with its files and its trace.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["HF_HUB_OFFLINE"] = "1"
+SLOW_S, LARGE_MB = 20, 1000
+
+
+def main() -> int:
+    """Parses the flags, tries, and prints a line of figures for each target; returns 1 if a trial failed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60, help="how long to try; default 60")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--targets", nargs="+", help="names of targets; default all")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first trial of each target")
+    parser.add_argument("--folder", type=Path, help="where failures are kept; default a temporary folder")
+    flags = parser.parse_args()
+
+    from jaxft.errors import UserError
+    from tests.fuzz.targets import make_targets
+
+    logging.disable(logging.WARNING)
+    signal.signal(signal.SIGALRM, _too_slow)
+    failures = flags.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
+    with tempfile.TemporaryDirectory() as temporary:
+        with contextlib.redirect_stdout(io.StringIO()):
+            targets = make_targets(Path(temporary))
+        names = flags.targets or list(targets)
+        figures = {name: {"tried": 0, "survived": 0, "refused": 0, "failed": 0} for name in names}
+        deadline, is_over = time.monotonic() + flags.seconds, False
+        for number in itertools.count(flags.first):
+            for name in names:
+                if is_over := time.monotonic() > deadline:
+                    break
+                folder = Path(temporary, "trial")
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                outcome, trace = _attempt(
+                    targets[name], random.Random(f"{flags.seed}/{name}/{number}"), folder, UserError
+                )
+                figures[name]["tried"] += 1
+                figures[name][outcome] += 1
+                if outcome == "failed":
+                    kept = failures / f"{name.replace(' ', '-')}-{flags.seed}-{number}"
+                    shutil.copytree(folder, kept, dirs_exist_ok=True)
+                    (kept / "trace.txt").write_text(trace, errors="backslashreplace")
+                    print(
+                        f"failed: {name}, trial {number}: {trace.strip().splitlines()[-1][:200]} ({kept})",
+                        file=sys.stderr,
+                    )
+            if is_over:
+                break
+    for name, counts in figures.items():
+        print(json.dumps({"target": name, "seed": flags.seed} | counts), flush=True)
+    return int(any(counts["failed"] for counts in figures.values()))
+
+
+def _attempt(trial, rng: random.Random, folder: Path, user_error: type[Exception]) -> tuple[str, str]:
+    """Returns the outcome of a trial, and the trace of one that failed."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    signal.alarm(SLOW_S)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            trial(rng, folder)
+        outcome = "survived"
+    except user_error:
+        outcome = "refused"
+    except (Exception, SystemExit):
+        return "failed", traceback.format_exc()
+    finally:
+        signal.alarm(0)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    if grown > LARGE_MB:
+        return "failed", f"{grown:,.0f} MB more memory"
+    return outcome, ""
+
+
+def _too_slow(*_) -> None:
+    raise RuntimeError(f"more than {SLOW_S} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

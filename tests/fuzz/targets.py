@@ -1,0 +1,209 @@
+"""The doors of the program that the fuzzer knocks at. Behind each, damage is read rightly or refused by `UserError`."""
+
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxft.data.encoding.cache import load_or_encode
+from jaxft.data.sources.formats import FileFormat
+from jaxft.errors import UserError
+from jaxft.inference import predict
+from jaxft.inference.model import open_model
+from jaxft.models.pretrained_model import resolve_model
+from jaxft.parallel.mesh import make_mesh
+from jaxft.tasks.registry import TASKS, schema_of, task_class
+from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.run import train
+from jaxft.training.run_folder.workdir import open_run
+from jaxft.training.settings import load_settings, settings_from_config
+from jaxft.training.setup import open_base_model
+from tests.data.tiny_text import tokenizer
+from tests.fuzz.mutations import VALUES, damage
+from tests.fuzz.samples import write_samples
+from tests.fuzz.tiny_bert import write_tiny_bert
+
+Trial = Callable[[random.Random, Path], None]  # raises what the program raises
+
+
+def ignore(line: str) -> None:
+    """Takes a line of the log."""
+    line.encode("utf-8", "surrogatepass")
+
+
+def copy_damaged(source: Path, folder: Path, rng: random.Random) -> Path:
+    """Copies a file into `folder`, and damages the copy."""
+    target = folder / source.name
+    target.write_bytes(damage(source.read_bytes(), rng))
+    return target
+
+
+def assert_is_text(value: Any) -> None:
+    """Raises if a string in `value` is none that a file could hold."""
+    if isinstance(value, str):
+        value.encode("utf-8")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            assert_is_text(item)
+    elif dataclasses.is_dataclass(value):
+        assert_is_text([getattr(value, field.name) for field in dataclasses.fields(value)])
+
+
+def read_data(task: str, samples: list[Path]) -> Trial:
+    """Returns the trial that reads and encodes a damaged file as a task does."""
+
+    def trial(rng: random.Random, folder: Path) -> None:
+        path = copy_damaged(rng.choice(samples), folder, rng)
+        values = {"task": task, "data.max_length": 16}
+        if rng.random() < 0.2 and task == "sequence_classification":
+            kinds = ("multi_label_classification", "regression")
+            values["model.problem_type"] = rng.choice(kinds)
+        config, kind = settings_from_config(values), task_class(settings_from_config(values))
+        examples = kind.read(config, "train", str(path), ignore)
+        labels = kind.make_labels(kind.find_labels(examples))
+        assert_is_text(labels)
+        assert_is_text(examples)
+        json.dumps(labels, allow_nan=False)
+        if task == "causal_lm":
+            return
+        windows = kind(labels, head_dropout=0.0, config=config).encode(
+            examples, tokenizer(), config, cached=False
+        )
+        assert len(windows) >= 1
+
+    return trial
+
+
+def change_settings(rng: random.Random, folder: Path) -> None:
+    """Loads a recipe with values that cannot be."""
+    task = rng.choice(list(TASKS))
+    keys = sorted(schema_of(task).declarations)
+    overrides = []
+    for key in rng.sample(keys, rng.randint(1, 3)):
+        value = rng.choice(VALUES)
+        text = value if isinstance(value, str) else json.dumps(value)
+        overrides.append(f"--config.{key}={text}")
+    recipe = {
+        "token_classification": "ner",
+        "causal_lm": "lm",
+        "question_answering": "qa",
+        "multi_task": "nlupp",
+    }
+    load_settings(f"configs/{recipe.get(task, 'sentiment')}.py", overrides)
+
+
+def open_model_folder(sample: Path) -> Trial:
+    """Returns the trial that opens a model folder in which one file is damaged."""
+
+    def trial(rng: random.Random, folder: Path) -> None:
+        shutil.copytree(sample, folder / "model")
+        copy_damaged(rng.choice(sorted((folder / "model").iterdir())), folder / "model", rng)
+        values = {
+            "task": "token_classification",
+            "model.checkpoint": str(folder / "model"),
+            "data.max_length": 16,
+        }
+        config = settings_from_config(values)
+        model = open_base_model(config, list)
+        task = task_class(config)(["O", "B-X", "I-X"], head_dropout=0.1, config=config)
+        network = make_network(task, *resolve_model(config, model.hf_config), make_mesh(config))
+        initial_parameters(network, config, model)
+
+    return trial
+
+
+def train_tiny_run(folder: Path, samples: Path, model: Path) -> Path:
+    """Trains some steps; returns the run's folder."""
+    values = {
+        "task": "token_classification",
+        "model.checkpoint": str(model),
+        "data.train": str(samples),
+        "data.dev": str(samples),
+        "data.max_length": 16,
+        "data.cache_dir": "off",
+        "batch.rows": 4,
+        "train.steps": 2,
+        "eval.rows": 4,
+        "eval.bootstrap": 0,
+        "log.tensorboard": False,
+    }
+    train(settings_from_config(values), folder / "run")
+    return folder / "run"
+
+
+def open_run_folder(run: Path, samples: list[Path]) -> Trial:
+    """Returns the trial that predicts with a run's folder in which one file is damaged."""
+    files = [
+        path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file() and "/d/" not in str(path)
+    ]
+
+    def trial(rng: random.Random, folder: Path) -> None:
+        shutil.copytree(run, folder / "run")
+        path = folder / "run" / rng.choice(files)
+        copy_damaged(path, path.parent, rng)
+        open_model(open_run(folder / "run"), ignore)
+
+    return trial
+
+
+def predict_file(run: Path, samples: list[Path], monkeypatched_model: list) -> Trial:
+    """Returns the trial that predicts for a damaged file."""
+
+    def trial(rng: random.Random, folder: Path) -> None:
+        path = copy_damaged(rng.choice(samples), folder, rng)
+        on_error = rng.choice(["stop", "record"])
+        output = folder / "output"
+        predict.predict_file(run, str(path), str(output), format=FileFormat(), on_error=on_error, log=ignore)
+        output.read_bytes().decode("utf-8")
+
+    opened = predict.open_model
+
+    def open_once(*arguments: Any) -> Any:
+        if not monkeypatched_model:
+            monkeypatched_model.append(opened(*arguments))
+        return monkeypatched_model[0]
+
+    predict.open_model = open_once
+    return trial
+
+
+def damage_cache(sample: Path) -> Trial:
+    """Returns the trial that reads a damaged cache of encoded text: the windows are the same in the end."""
+    config = settings_from_config({"task": "token_classification", "data.max_length": 16})
+    kind = task_class(config)
+    examples = kind.read(config, "train", str(sample), ignore)
+    task = kind(kind.make_labels(kind.find_labels(examples)), head_dropout=0.0, config=config)
+    windows = task.encode(examples, tokenizer(), config, cached=False)
+
+    def trial(rng: random.Random, folder: Path) -> None:
+        path = folder / "text.arrow"
+        load_or_encode(path, lambda: {range(1): lambda: [windows]})
+        path.write_bytes(damage(path.read_bytes(), rng))
+        loaded = load_or_encode(path, lambda: {range(1): lambda: [windows]})
+        assert loaded.record_batch.equals(windows.record_batch)
+
+    return trial
+
+
+def make_targets(folder: Path) -> dict[str, Trial]:
+    """Returns the trials by name. They write what they need into `folder`."""
+    jax.config.update("jax_platforms", "cpu")
+    samples = write_samples(folder / "samples")
+    model = write_tiny_bert(folder / "model")
+    run = train_tiny_run(folder, samples["token_classification"][0], model)
+    targets = {f"data of {task}": read_data(task, paths) for task, paths in samples.items()}
+    return targets | {
+        "settings": change_settings,
+        "model folder": open_model_folder(model),
+        "run folder": open_run_folder(run, samples["token_classification"]),
+        "predict": predict_file(run, samples["token_classification"], []),
+        "cache": damage_cache(samples["token_classification"][0]),
+    }
+
+
+__all__ = ["Trial", "UserError", "make_targets"]

@@ -1,0 +1,28 @@
+"""A short run of the fuzzer finds nothing; `python -m tests.fuzz --seconds 3600` tries for an hour."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_damage_is_read_rightly_or_refused(environment, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz",
+        "--seconds",
+        "40",
+        "--seed",
+        "0",
+        "--folder",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    figures = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert len(figures) == 9 and all(target["failed"] == 0 and target["tried"] >= 5 for target in figures)
+    refused = sum(target["refused"] for target in figures)
+    assert refused > sum(target["tried"] for target in figures) / 5  # the damage is worth the name
