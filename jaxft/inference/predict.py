@@ -97,6 +97,7 @@ def predict_file(
             f"{', '.join(ANSWERS)}; a language model's text is generated with python -m jaxft generate"
         )
     answers = ANSWERS[run.config.task](run)
+    model = open_model(run, log) if source == "-" else None  # while the first line of stdin is still to come
     records = open_input(source, answers.kind, format, log, keys=answers.input_keys)
     name = records.source.format.name
     if name not in answers.formats:
@@ -137,7 +138,7 @@ def predict_file(
         )
 
     with open_output(output, log) as put:
-        model = open_model(run, log)
+        model = model or open_model(run, log)
 
         def answer(examples: Iterator[Any]) -> Iterator[list[tuple[Any, Any]]]:
             return model.task.predict_stream(
