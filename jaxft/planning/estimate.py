@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import re
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import chunked
 from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.chips import Chip
+from jaxft.parallel.memory import shard_bytes
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.planning import hlo
 from jaxft.planning.required_collectives import required_collective_bytes
@@ -132,8 +132,8 @@ def estimate_step(
         "hbm_bytes_per_device": memory,
         "parameters": net.parameter_count,
         "left_whole": describe_unsharded(net.abstract, mesh, model_config.num_heads),
-        "param_bytes_per_device": _shard_bytes((state.trainable, state.frozen)),
-        "optimizer_bytes_per_device": _shard_bytes(state.opt_state),
+        "param_bytes_per_device": shard_bytes((state.trainable, state.frozen)),
+        "optimizer_bytes_per_device": shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),
         "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
         "collective_bytes_needed": required_collective_bytes(
@@ -195,12 +195,6 @@ def _make_task(config: Settings, hf_config: dict[str, Any], count: int):
         labels = [f"{name}/{label}" for name in names for label in labels]
     rate = resolve_head_dropout(config, hf_config)
     return task_class(config)(labels, head_dropout=rate, config=config)
-
-
-def _shard_bytes(tree: Any) -> int:
-    """Returns the bytes per device of a tree of abstract arrays with shardings."""
-    leaves = jax.tree.leaves(tree)
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
 def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: int) -> int:

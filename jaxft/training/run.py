@@ -68,6 +68,7 @@ from jaxft.training.run_folder.identity import (
 from jaxft.training.run_folder.remote_folder import fetch_run, local_folder
 from jaxft.training.run_folder.workdir import claim, save_batch, save_model_files, save_tuned
 from jaxft.training.setup import (
+    check_memory,
     compile_eval,
     make_train_loader,
     make_trainer,
@@ -185,6 +186,7 @@ def _train(
         net, loader, windows, steps=total, microbatches=config.batch.accumulate
     )
     trainer = make_trainer(net, config, total=total, warmup=warmup)
+    check_memory(trainer)
     fingerprints = processes.gather_by_shard(
         {number: shard_windows.fingerprint for number, shard_windows in windows.items()}
     )

@@ -18,9 +18,11 @@ from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader
 from jaxft.data.encoding.windows import Windows
+from jaxft.errors import UserError
 from jaxft.layers.stacked_parameters import map_parameter_dicts, unstack
 from jaxft.models.pretrained_model import PretrainedModel, describe_pretrained_model, open_pretrained_model
 from jaxft.parallel import processes
+from jaxft.parallel.memory import device_memory, shard_bytes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
 from jaxft.tasks.registry import task_class
 from jaxft.training import optimizer as optim
@@ -205,6 +207,21 @@ def prune_outputs(
     if share > MAX_OUTPUT_SHARE:
         return loader, 1.0
     return loader.with_output_counts(output_counts, steps, microbatches), share
+
+
+def check_memory(trainer: Trainer) -> None:
+    """Raises `UserError` if the state of training and its gradients need more memory than a device has.
+
+    Activations are not counted, so a model that passes may still be too large; `jaxft plan` tells.
+    """
+    state, gradients = trainer.abstract, trainer.abstract.trainable
+    needed, memory = shard_bytes((state, gradients)), device_memory()
+    if memory is not None and needed > memory:
+        raise UserError(
+            f"the model has {trainer.net.parameter_count:,} parameters: weights, optimizer and gradients take "
+            f"{needed / 2**30:,.1f} GiB on each device, which has {memory / 2**30:,.1f} GiB; choose a smaller model, "
+            "spread it over more devices (config.mesh.fsdp), or freeze layers (config.optim.freeze)"
+        )
 
 
 def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:

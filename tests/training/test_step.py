@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 import re
 
 import jax
@@ -20,14 +21,15 @@ from jaxft.losses import cross_entropy
 from jaxft.models.bert.config import BertConfig
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.models.runtime import Runtime
+from jaxft.parallel import memory
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training import optimizer as optim
-from jaxft.training import step
+from jaxft.training import setup, step
 from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import make_trainer
+from jaxft.training.setup import check_memory, make_trainer
 
 LABELS = ["O", "B-X", "I-X"]
 SHAPE = BertConfig(
@@ -184,6 +186,25 @@ def test_recomputing_saves_memory():
         UserError, match="remat=dots saves no memory on a CPU with config.model.unroll=yes; use"
     ):
         resolve_model(config_with(**{"model.remat": "dots", "model.unroll": "yes"}), {"model_type": "bert"})
+
+
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(monkeypatch):
+    shape = dataclasses.replace(SHAPE, vocab_size=10**8, hidden_size=2**15, num_layers=1000)
+    trainer = make_trainer(network(shape=shape), config_with(), total=10, warmup=0)
+    message = (
+        r"[\d,]+ parameters: weights, optimizer and gradients take [\d,.]+ GiB on each device, which has"
+    )
+    with pytest.raises(UserError, match=message):
+        check_memory(trainer)
+    trainer = make_trainer(network(), config_with(), total=10, warmup=0)
+    check_memory(trainer)
+    monkeypatch.setattr(memory, "CGROUP_LIMIT", pathlib.Path("/dev/null/none"))  # no container
+    assert memory.device_memory() > 2**20
+    needed = memory.shard_bytes((trainer.abstract, trainer.abstract.trainable))
+    assert 0 < needed - 4 * 4 * network().parameter_count < 50  # four arrays of float32, and counters
+    monkeypatch.setattr(setup, "device_memory", lambda: needed - 1)
+    with pytest.raises(UserError, match=message):
+        check_memory(trainer)
 
 
 def test_a_state_with_its_layers_apart_is_the_same_state():
