@@ -34,7 +34,7 @@ from jaxft.tasks.multi_task.encoding import encode_for_tasks
 from jaxft.tasks.multi_task.metrics import MultiTaskState, average_metrics
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.registry import task_class
-from jaxft.tasks.sequence_classification.label_types import VALUE
+from jaxft.tasks.sequence_classification.number_label import VALUE
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.tasks.token_classification.task import TokenClassification
 

@@ -16,7 +16,7 @@ from jaxft.data.sources.labelled_texts import (
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE, LabelRules, are_numbers, sort_labels
 from jaxft.errors import UserError
 from jaxft.tasks.base import Log, Split, count_set_in_any_process
-from jaxft.tasks.sequence_classification.label_types import VALUE
+from jaxft.tasks.sequence_classification.number_label import VALUE
 from jaxft.tasks.sequence_classification.settings import Data
 from jaxft.tasks.settings import make_file_format
 

@@ -30,7 +30,8 @@ from jaxft.tasks.base import Log, Split, cache_folder, find_head_order, group_by
 from jaxft.tasks.lines import error_lines, prediction_lines
 from jaxft.tasks.report_files import print_report
 from jaxft.tasks.sequence_classification import data, report
-from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, VALUE, LabelType
+from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, LabelType
+from jaxft.tasks.sequence_classification.number_label import VALUE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
