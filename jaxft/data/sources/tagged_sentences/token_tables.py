@@ -1,6 +1,7 @@
 """Joins the rows of a table with a word a row into sentences."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from jaxft.errors import UserError
 SENTENCE = "sentence"  # the role of the column that numbers or names sentences
 _SAMPLE = 50  # rows that show whether they hold a word each
 _FEWEST = 3
+_LIST = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)  # a cell with a list of words
 
 
 def join_rows(rows: Iterator[Record], columns: Mapping[str, str], name: str, log: Log) -> Iterator[Record]:
@@ -93,20 +95,13 @@ def _hold_words(rows: Sequence[Record], word: str, tag: str | None) -> bool:
     """Returns True if nearly all records have a single word, and a single tag if there are tags."""
 
     def is_single(value: Any) -> bool:
-        return (
-            isinstance(value, str)
-            and len(value.split()) < 2
-            and not value.strip().startswith(("[", "{", '"['))
-        )
-
-    def is_bracket(value: Any) -> bool:
-        return isinstance(value, str) and value.strip() in ("[", "{")
+        return isinstance(value, str) and len(value.split()) < 2 and not _LIST.fullmatch(value.strip())
 
     records = [record for _, _, record in rows]
     if any(isinstance(value, list | dict) for record in records for value in record.values()):
         return False
     words = [record.get(word) for record in records]
-    singles = sum(is_single(value) or is_bracket(value) for value in words)
+    singles = sum(map(is_single, words))
     tags_fit = tag is None or all(is_single(record.get(tag)) or record.get(tag) is None for record in records)
     return tags_fit and singles > 0.9 * len(words)
 
