@@ -55,9 +55,10 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _TABLE_SUFFIXES = (".csv", ".tsv")
 _TEXT_SUFFIXES = (".txt", ".text")
 _COLUMN_SUFFIXES = {".conllu": "conllu"} | dict.fromkeys((".conll", ".iob", ".iob2", ".bio"), "conll")
+_USUAL_DELIMITERS = {"csv": ",", "tsv": "\t"}
 # Formats that a suffix alone tells; the log is silent about them.
 _USUAL_FORMATS = {
-    suffix: FileFormat(name, encodings.UTF8, "\t" if name == "tsv" else ",")
+    suffix: FileFormat(name, encodings.UTF8, _USUAL_DELIMITERS.get(name, AUTO))
     for suffix, name in (
         *(
             (".csv", "csv"),
@@ -113,7 +114,7 @@ def resolve_source(
     Args:
       source: a path, a pattern of several files, "-", a stream in UTF-8, or `hub:NAME...`; with or without a filter.
       kind: the kind of the examples.
-      format: what the user sets. A stream needs its name.
+      format: what the user sets. A stream needs the name of its format, and its delimiter unless it is the usual one.
       log: prints a line about the source.
       keys: names that the columns of a table should have; they help to find the delimiter.
 
@@ -126,7 +127,8 @@ def resolve_source(
         )
     format = _check_format(format)
     if not isinstance(source, str):
-        return [ResolvedSource(source, replace(format, encoding=encodings.UTF8))]
+        delimiter = _USUAL_DELIMITERS.get(format.name, AUTO) if format.delimiter == AUTO else format.delimiter
+        return [ResolvedSource(source, FileFormat(format.name, encodings.UTF8, delimiter))]
     if (paths := files.find_files(source)) is not None:
         resolved = [resolve_file(path, kind, format, keys) for path in paths]
         _log_formats(source, resolved, format, log)
@@ -166,7 +168,7 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
     name = _name_format(path, suffix, kind, text, is_complete, keys) if format.name == AUTO else format.name
     delimiter = format.delimiter
     if delimiter == AUTO and name == "tsv":
-        delimiter = "\t"
+        delimiter = _USUAL_DELIMITERS[name]
     elif delimiter == AUTO and name == "csv":
         delimiter = sniffing.sniff_delimiter(text, keys, "\t" if suffix == ".tsv" else ",")
     if format.name == AUTO and name == "csv" and delimiter == "\t" and suffix != ".csv":
