@@ -1,5 +1,6 @@
 """Prints the short report of an evaluation, and writes the full report into a file."""
 
+import glob
 import io
 from pathlib import Path
 
@@ -14,7 +15,7 @@ WIDTH = 120  # the columns of a full report
 def print_report(
     console: Console, folder: Path, name: str, brief: RenderableType, full: RenderableType
 ) -> None:
-    """Prints `brief`, writes `full` into eval/NAME.txt, and says where that is.
+    """Prints `brief`, writes `full` into eval/NAME.txt, and lists all files of the evaluation.
 
     Args:
       console: prints the report.
@@ -25,8 +26,13 @@ def print_report(
     """
     text = io.StringIO()
     Console(file=text, width=WIDTH).print(full)
-    file = f"eval/{name}.txt"
+    path = folder / "eval" / f"{name}.txt"
     printable = text.getvalue().encode(errors="replace").decode()  # a label may be half a surrogate pair
-    write_lines(folder / file, [printable])
+    write_lines(path, [printable])
+    others = {
+        file.relative_to(folder).as_posix()
+        for file in folder.glob(f"*/{glob.escape(name)}.*")
+        if file != path
+    }
     console.print(brief)
-    console.print(Text(f"all tables: {file}; what was predicted: predictions/; what was wrong: errors/"))
+    console.print(Text(f"all tables: eval/{name}.txt; more: {', '.join(sorted(others))}"))

@@ -6,18 +6,32 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from jaxft.errors import EXIT_PREEMPTED
 from jaxft.parallel.preemption import EARLY, StopRequest
 
 # A sort of 100 million numbers stands for a compilation: it holds the main thread in native code for seconds.
 SCRIPT = """
-import sys, threading
+import os, sys
 import numpy as np
+from jaxft.parallel import heartbeat
 from jaxft.parallel.preemption import StopRequest
+
+class Beat:
+    def ask_whether_to_stop(self, received):
+        return lambda: bool(received)
+
+    def leave(self, code, reason):
+        print("told the others:", reason, flush=True)
+        os._exit(code)
+
+if sys.argv[1].startswith("several"):
+    heartbeat._heartbeat = Beat()
 
 numbers = np.random.default_rng(0).random(100_000_000)
 with StopRequest() as stop_request:
-    if sys.argv[1] == "loop":
+    if sys.argv[1].endswith("loop"):
         stop_request.save_first()
     print("ready", flush=True)
     numbers.sort()
@@ -38,13 +52,16 @@ def stop(moment: str) -> tuple[int, float, str, str]:
         return process.returncode, time.monotonic() - began, out, err
 
 
-def test_native_code_is_left_at_once_before_the_first_step():
-    code, seconds, out, err = stop("early")
-    assert code == EXIT_PREEMPTED and err.strip() == EARLY and out == "" and seconds < 3
+@pytest.mark.parametrize("moment", ["early", "several, early"])
+def test_native_code_is_left_at_once_before_the_first_step(moment):
+    code, seconds, out, err = stop(moment)
+    assert code == EXIT_PREEMPTED and err.strip() == EARLY and seconds < 4
+    assert out == (f"told the others: {EARLY}\n" if "several" in moment else "")
 
 
-def test_after_save_first_a_signal_is_only_noted():
-    code, _, out, _ = stop("loop")
+@pytest.mark.parametrize("moment", ["loop", "several, loop"])
+def test_after_save_first_a_signal_is_only_noted(moment):
+    code, _, out, _ = stop(moment)
     assert code == 0 and out.strip() == "stopping"
 
 
