@@ -129,7 +129,7 @@ def test_documents_mapped_from_a_file_equal_those_written(monkeypatch):
         ("a.txt", " \n\n", {}, "a.txt: empty, it holds no text"),
         ("a.txt", b"a\n\xff", {}, "a.txt, line 2, byte 1 of the line: 0xff is not UTF-8"),
         ("a.txt", "x", {"template": "{a}{b}"}, "plain text, but config.data.template asks for records"),
-        ("a.txt", "x", {"format": FileFormat("conll")}, "config.data.format='conll' is not for documents; expected auto, text"),
+        ("a.txt", "x", {"format": FileFormat("conll")}, "format='conll' is not for documents; expected auto, text"),
         ("a.txt", "x", {"columns": {"tokens": "t"}}, r"config.data.columns: \['tokens'\] unknown for text"),
         ("a.jsonl", '{"a": "x"}', {}, r"a.jsonl, line 1: no key 'text' in \['a'\]; name the key"),
         ("a.jsonl", '{"text": null}', {}, "line 1, key 'text': a null where a string was expected"),
