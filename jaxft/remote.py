@@ -165,7 +165,7 @@ def _fetch_files(address: str) -> str:
         is_pattern = bool(_WILDCARD.search(path))
         is_folder = not is_pattern and file_system.isdir(path)
         paths = file_system.glob(path) if is_pattern else file_system.find(path) if is_folder else [path]
-        paths = [found for found in paths if is_folder or not file_system.isdir(found)]
+        paths = [name for name in paths if is_folder or not file_system.isdir(name)]
         if not paths:
             raise UserError(f"{address}: no file is there")
         if is_folder:
@@ -174,7 +174,7 @@ def _fetch_files(address: str) -> str:
             fixed = path[: match.start()] if (match := _WILDCARD.search(path)) else path
             root = fixed.rpartition("/")[0]
             rest = path[len(root) + 1 :]
-        versions = tuple((found[len(root) + 1 :], file_system.ukey(found)) for found in sorted(paths))
+        versions = tuple((name[len(root) + 1 :], file_system.ukey(name)) for name in sorted(paths))
         folder = _copy_versions(address.removesuffix(rest).rstrip("/"), root, versions)
     return os.path.join(folder, rest) + ending if rest else f"{folder}{ending}"
 

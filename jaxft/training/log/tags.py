@@ -6,7 +6,7 @@ import re
 OF_LABELS = ("precision", "recall", "f1", "support", "threshold", "predicted")
 
 # Metrics that explain others: counts, which hardly change, and averages next to the usual one.
-_DETAIL = re.compile(r"(_support|_predicted|_weighted|(precision|recall)_macro)$")
+_DETAIL = re.compile(r"(_support|_predicted|_weighted|(precision|recall)_macro|(^|/)examples)$")
 
 
 def is_of_label(metric: str) -> bool:

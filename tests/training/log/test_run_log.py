@@ -99,7 +99,8 @@ def test_wandb_that_is_missing_is_a_mistake_with_a_remedy(monkeypatch, tmp_path)
     ("metric", "tag"),
     [("entity_f1", "dev/entity_f1"), ("entity_f1/PER", "dev_by_label/entity_f1/PER")]
     + [("topic/accuracy", "dev/topic/accuracy"), ("topic/f1/a/b", "dev_by_label/topic/f1/a/b")]
-    + [("token_f1/loss", "dev_by_label/token_f1/loss"), ("lenient_support", "dev_details/lenient_support")]
+    + [("examples", "dev_details/examples"), ("token_f1/loss", "dev_by_label/token_f1/loss")]
+    + [("lenient_support", "dev_details/lenient_support")]
     + [("topic/f1_micro+sts/pearson", "dev/topic/f1_micro+sts/pearson"), ("f1_macro", "dev/f1_macro")],
 )
 def test_curves_of_labels_and_lesser_numbers_have_their_own_groups(metric, tag):
