@@ -3,7 +3,14 @@
 import itertools
 from collections.abc import Iterator
 
-from jaxft.data.sources.annotation_tools import doccano, label_studio, prodigy, question_groups, spacy
+from jaxft.data.sources.annotation_tools import (
+    cluener,
+    doccano,
+    label_studio,
+    prodigy,
+    question_groups,
+    spacy,
+)
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
 from jaxft.errors import UserError
 
@@ -14,6 +21,7 @@ TOOLS: tuple[AnnotationTool, ...] = (
     prodigy.TOOL,
     spacy.TOOL,
     doccano.TOOL,
+    cluener.TOOL,
     question_groups.TOOL,
 )
 
