@@ -146,6 +146,7 @@ def _parse_name(value: Any, place: str, rules: LabelRules) -> str:
         raise UserError(f"{place}: a {record_values.json_type_name(value)} where a label was expected{hint}")
     if not text:
         raise UserError(f"{place}: an empty label; name it, or leave the record out")
+    record_values.check_name(text, place)
     if rules.integer_names and isinstance(value, int) and not isinstance(value, bool):
         text = _nth_name(value, place, rules.integer_names)
     if not rules.names or text in rules.names:

@@ -129,6 +129,7 @@ def parse_question(
             f"{where}, key {keys['id']!r}: a {record_values.json_type_name(identifier)} where a string was expected"
         )
     answers = _parse_answers(where, record, keys["answers"], texts["context"]) if answered else None
+    record_values.check_string(str(identifier), where, keys["id"])
     return Question(str(identifier), texts["question"], texts["context"], answers, origin)
 
 

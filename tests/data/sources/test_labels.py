@@ -177,6 +177,19 @@ def test_bad_columns_are_named(record, problem, message):
     assert f"x.csv, line 2{', ' if message.startswith('key') else ': '}{message}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 201, int("9" * 400), "x\n---\nlicense: mit", "a\tb", "\x1b[31mred", "a\ud800"]
+)
+def test_a_name_that_nothing_can_show_is_refused(name):
+    """It went into model cards and tables, where a newline begins another field."""
+    for value, problem in ((name, SINGLE), ([name], MULTI)):
+        with pytest.raises(
+            UserError, match="key 'label'.*(a name of [0-9]+ characters|control character|surrogate)"
+        ):
+            parse(value, problem)
+    assert parse("x" * 200) == "x" * 200 and parse("Größe 😀 | [a](b) <c>") == "Größe 😀 | [a](b) <c>"
+
+
 @given(st.lists(st.floats(-99, 99, width=16).map(str) | st.integers().map(str), unique=True))
 def test_numbers_are_sorted_as_numbers(names):
     assert [float(name) for name in sort_labels(names)] == sorted(map(float, names))

@@ -196,6 +196,7 @@ PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"
         (document(qa(), context="\n"), r"key 'context': an empty context"),
         (document(qa(context=5)), r"qas\[0\], key 'context': a number where a string was expected"),
         (document(qa(id=["a"])), r"key 'id': a list where a string was expected"),
+        (document(qa(id="q\ud800")), r"key 'id': half a surrogate pair at character 1"),
         (
             document({"id": "a", "question": "b"}),
             r"no key 'answers' in .* a question without an answer has \"answers\": \[\]",

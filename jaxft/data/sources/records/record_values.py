@@ -3,10 +3,13 @@
 import ast
 import contextlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.errors import UserError
+
+MAX_NAME = 200  # characters in the name of a label
 
 # A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
 Record = tuple[str, str, dict]
@@ -52,6 +55,19 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
             raise UserError(
                 f"{place}: half a surrogate pair at character {error.start}, which is no text; remove it"
             ) from None
+
+
+def check_name(name: str, place: str) -> None:
+    """Raises `UserError` for a label's name that no report, card or file could show: too long, or not one line."""
+    if len(name) > MAX_NAME:
+        raise UserError(
+            f"{place}: a name of {len(name):,} characters, {name[:40]!r}...; labels have at most {MAX_NAME}, so name the "
+            "key of the labels if this is not it"
+        )
+    if odd := next(
+        (character for character in name if unicodedata.category(character) in ("Cc", "Cs")), None
+    ):
+        raise UserError(f"{place}: the name {name[:60]!r} has the control character {odd!r}; remove it")
 
 
 def check_columns(names: Sequence[str], where: str) -> None:

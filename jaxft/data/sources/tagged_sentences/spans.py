@@ -197,5 +197,6 @@ def _parse_spans(value: Any, where: str, key: str) -> list[WrittenSpan]:
                 f"{where}, key {key!r}, item {index}: a span labelled 'O', which is the tag of words outside of "
                 "all spans; leave the span out, or give its label another name"
             )
+        record_values.check_name(fields[2], f"{where}, key {key!r}, item {index}")
         spans.append(WrittenSpan(*fields, text if isinstance(text, str) else None))
     return spans
