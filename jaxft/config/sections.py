@@ -177,7 +177,7 @@ class Batch:
     accumulate: int = setting(
         1,
         "microbatches that a step's rows are cut into; results do not change where rows are the same",
-        check=at_least(1, MAX_ROWS),
+        check=at_least(1, 4096),
         hf="gradient_accumulation_steps",
     )
 

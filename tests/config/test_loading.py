@@ -148,8 +148,8 @@ def test_pairs_may_have_any_names(key, text, value):
             r"config\.batch\.rows=10+: expected 1 or more, at most 1,048,576, or none",
         ),
         (
-            "batch.accumulate=1048577",
-            r"config\.batch\.accumulate=1048577: expected 1 or more, at most 1,048,576",
+            "batch.accumulate=4097",
+            r"config\.batch\.accumulate=4097: expected 1 or more, at most 4,096",
         ),
         (
             "train.steps=2147483648",

@@ -82,9 +82,9 @@ def test_a_run_that_goes_on_keeps_its_rows_on_another_mesh_or_is_refused():
         check_batch(config(rows=6), devices(4))
     check_batch(config(), devices(4))
     with pytest.raises(
-        UserError, match=r"accumulate=1048576 x 4 devices and .*: a step would have 4,194,304 rows"
+        UserError, match=r"accumulate=4096 x 512 devices and .*: a step would have 2,097,152 rows"
     ):
-        rows_unit(config(accumulate=2**20), devices(4))
+        rows_unit(config(accumulate=4096), devices(512))
 
 
 def test_a_step_of_another_size_is_a_warning_with_both_numbers():
