@@ -72,7 +72,7 @@ def test_mistakes_are_told_in_one_line(plans):
         (["--topology", "cpu:8", "--config.batch.rows=12"], "rows go over 8 devices .* use a multiple of 8"),
         (
             ["--topology", "cpu:8", "--config.batch.rows=none"],
-            "batch.rows is not set, and without the data nobody knows .* config.batch.examples=32: give .*_per_device 8",
+            "batch.rows is not set, and without the data nobody knows .*batch.examples=32: give .*_per_device 8",
         ),
         (["--topology", "cpu:8", "--config.data.max_length=65"], "has 64 positions; set it to 64 or less"),
         (["--topology", "cpu:8", "--config.model.sizes=(('layers', 2),)"], r"sizes: \['layers'\] unknown"),
