@@ -58,11 +58,11 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
 
 
 def check_name(name: str, place: str) -> None:
-    """Raises `UserError` for a label's name that no report, card or file could show: too long, or not one line."""
+    """Raises `UserError` for a label that no report, card or file could show: too long, or not one line."""
     if len(name) > MAX_NAME:
         raise UserError(
-            f"{place}: a name of {len(name):,} characters, {name[:40]!r}...; labels have at most {MAX_NAME}, so name the "
-            "key of the labels if this is not it"
+            f"{place}: a name of {len(name):,} characters, {name[:40]!r}...; labels have at most {MAX_NAME}, so name "
+            "the key of the labels if this is not it"
         )
     if odd := next(
         (character for character in name if unicodedata.category(character) in ("Cc", "Cs")), None

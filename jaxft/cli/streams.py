@@ -1,0 +1,57 @@
+"""Prepares the standard streams of a command: closed ones, narrow encodings, and readers that go away."""
+
+import contextlib
+import os
+import sys
+from typing import Any
+
+
+def open_closed_streams() -> None:
+    """Opens stdin, stdout and stderr on nothing where they are closed (`>&-`).
+
+    The next file that is opened would get the number of a closed one, and messages would go into it. Call it before
+    anything opens a file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a stream of a program that calls this one
+            stream.reconfigure(errors="backslashreplace")  # ascii and latin-1 terminals
+
+
+class LastingStream:
+    """A stream whose reader may go away: what is written after that is dropped, and the command goes on."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes the text; returns its length."""
+        with self._goes_on():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what the stream holds back."""
+        with self._goes_on():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _goes_on(self):
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def outlive_readers() -> None:
+    """Lets the command go on when the reader of stdout or stderr goes away, as in `... | head -1`."""
+    sys.stdout, sys.stderr = LastingStream(sys.stdout), LastingStream(sys.stderr)
