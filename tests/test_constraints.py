@@ -1,4 +1,4 @@
-"""What jaxft needs is declared and pinned: the files of pinned packages agree with pyproject.toml and with what runs."""
+"""What jaxft needs is declared and pinned: the files of pins agree with pyproject.toml and with what is installed."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ def read_pins(path) -> dict[str, Requirement]:
 
 
 def reached(requirements: list[Requirement]) -> Iterator[tuple[str, str | None]]:
-    """Name and version, None if it is not installed, of each package that `requirements` lead to in this environment."""
+    """Name and version, None if it is not installed, of each package that `requirements` lead to."""
     waiting, seen = list(requirements), set()
     while waiting:
         requirement = waiting.pop()
