@@ -149,9 +149,11 @@ def load_windows(path: pathlib.Path) -> Windows | None:
         with pa.memory_map(str(path)) as file:
             batch = pa.ipc.open_file(file).get_batch(0)
         batch.validate()
-        metadata = batch.schema.metadata or {}
+        checksum = (batch.schema.metadata or {}).get(_CHECKSUM)
+        if checksum is None:  # an earlier jaxft wrote it
+            return None
         windows = Windows(batch.replace_schema_metadata(None))
-        if metadata.get(_CHECKSUM) == _compute_checksum(windows):
+        if checksum == _compute_checksum(windows):
             return windows
         problem = "its content differs from its checksum"
     except FileNotFoundError:
