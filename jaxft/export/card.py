@@ -10,6 +10,7 @@ from jaxft.config.sections import NEW
 from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
 from jaxft.io import read_json
+from jaxft.tasks.card_tables import code, escape
 from jaxft.tasks.causal_lm import card as causal_lm_card
 from jaxft.tasks.multi_task import card as multi_task_card
 from jaxft.tasks.question_answering import card as question_answering_card
@@ -85,7 +86,7 @@ def write_card(run: Run, parameters: int, difference: float | None, fields: Card
     )
     sections = [
         f"---\n{_metadata(run, title, evaluations, fields, base_card)}\n---",
-        f"# {title}",
+        f"# {escape(title)}",
         _origin(run, base, parameters),
         _license(fields, base_card),
         "## Scores",
@@ -134,7 +135,7 @@ def _license(fields: CardFields, base_card: Mapping[str, Any]) -> str:
         return f"License: `{fields.license}`."
     if name := base_card.get("license"):
         name = base_card.get("license_name", name)
-        return f"License: `{name}`, that of the base checkpoint. The licence of the data may add to it."
+        return f"License: {code(name)}, that of the base checkpoint. The licence of the data may add to it."
     return "License: unknown, for neither the run nor the base checkpoint's card names one."
 
 
@@ -184,19 +185,19 @@ def _metadata(
 def _origin(run: Run, base: str, parameters: int) -> str:
     """Returns a list that says where the weights come from: base checkpoint, data and training."""
     config, summary = run.config, run.workdir / "summary.json"
-    start = f"- Base checkpoint: `{base}`"
+    start = f"- Base checkpoint: {code(base)}"
     if base.startswith(NEW):
         start = "- Base checkpoint: none; weights and tokenizer are from scratch"
     elif config.model.init == "scratch":
         start += " (sizes and tokenizer only: weights from scratch)"
     elif config.model.revision:
-        start += f", revision `{config.model.revision}`"
+        start += f", revision {code(config.model.revision)}"
     lines = [*TASK_CARDS[config.task].describe_model(run, parameters), start]
     if config.init_from:
-        lines.append(f"- Weights at the start: the best of the run `{_public(config.init_from)}`")
+        lines.append(f"- Weights at the start: the best of the run {code(_public(config.init_from))}")
     for name in ("train", "dev", "test"):
         if getattr(config.data, name):
-            lines.append(f"- {name}: `{_public(getattr(config.data, name))}`")
+            lines.append(f"- {name}: {code(_public(getattr(config.data, name)))}")
     if config.data.dev is None:
         lines.append(f"- dev: {config.data.dev_fraction:.0%} of train, split off with seed {config.seed}")
     if any("demo:" in str(getattr(config.data, name)) for name in ("train", "dev", "test")):

@@ -1,5 +1,6 @@
-"""Makes the Markdown tables that model cards of several tasks share."""
+"""Makes the Markdown that model cards of several tasks share: tables, and names from data in them."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -7,9 +8,21 @@ Evaluations = Mapping[str, Mapping[str, Any]]  # name of a data set -> content o
 Redact = Callable[[str], str]  # removes the folders of this machine from a source
 
 
+def escape(text: str) -> str:
+    """Returns a name from data, such as a label, as Markdown that shows it: no markup, HTML or cell begins in it."""
+    return re.sub(r"[\\`*\[\]<>|]", r"\\\g<0>", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Returns a name, such as a file's, as code in Markdown, also for a cell of a table."""
+    text = " ".join(text.split()).replace("|", r"\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
 def name_set(name: str, evaluation: Mapping[str, Any], redact: Redact) -> str:
     """Returns the name of an evaluated data set with its source."""
-    return f"{name} (`{redact(evaluation['data'])}`)"
+    return f"{name} ({code(redact(evaluation['data']))})"
 
 
 def make_row(cells: Iterable[str]) -> str:
@@ -44,7 +57,7 @@ def make_score_rows(evaluations: Evaluations, names: Iterable[str]) -> list[str]
             value, interval = evaluation["metrics"].get(name), (evaluation.get("intervals") or {}).get(name)
             bounds = f" ({'–'.join(f'{bound:.3f}' for bound in interval)})" if interval else ""
             cells.append("-" if value is None else f"{value:.4g}{bounds}")
-        rows.append(make_row([name, *cells]))
+        rows.append(make_row([escape(name), *cells]))
     return rows
 
 

@@ -3,6 +3,7 @@
 from jaxft.tasks.card_tables import (
     Evaluations,
     Redact,
+    code,
     join_methods,
     list_metrics,
     make_row,
@@ -27,7 +28,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
     learnt = (
         "on documents"
         if run.config.data.template is None
-        else f"to continue prompts with their targets, by the template `{run.config.data.template!r}`"
+        else f"to continue prompts with their targets, by the template {code(repr(run.config.data.template))}"
     )
     return [
         f"A GPT-2 ({parameters:,} parameters, float32), trained {learnt} with jaxft (JAX/Flax) and converted to "

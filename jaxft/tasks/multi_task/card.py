@@ -3,6 +3,7 @@
 from jaxft.tasks.card_tables import (
     Evaluations,
     Redact,
+    escape,
     list_metrics,
     make_row,
     make_set_header,
@@ -30,7 +31,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
     ]
     for name, task_config in task_configs.items():
         labels = [label.partition("/")[2] for label in run.labels if label.partition("/")[0] == name]
-        lines.append(f"- `{name}`, {task_config.task.replace('_', ' ')}: {', '.join(labels)}")
+        lines.append(f"- `{name}`, {task_config.task.replace('_', ' ')}: {', '.join(map(escape, labels))}")
     return lines
 
 
@@ -43,7 +44,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
         if metric in SHOWN or is_mean:
             values = (evaluation["metrics"].get(name) for evaluation in evaluations.values())
             cells = ["-" if value is None else f"{value:.4g}" for value in values]
-            rows.append(make_row([f"mean of {name}" if is_mean else name, *cells]))
+            rows.append(make_row([f"mean of {escape(name)}" if is_mean else escape(name), *cells]))
     note = warn_of_dev(evaluations, "the weights and any thresholds").lstrip()
     return "\n".join([*rows, "", note])
 

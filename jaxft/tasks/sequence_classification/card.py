@@ -4,6 +4,7 @@ from jaxft.data.sources.labels import MULTI, NUMBER
 from jaxft.tasks.card_tables import (
     Evaluations,
     Redact,
+    escape,
     explain_intervals,
     join_methods,
     list_metrics,
@@ -44,7 +45,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
         "layout.",
         "",
     ]
-    return lines if problem_type == NUMBER else [*lines, f"- Labels: {', '.join(run.labels)}"]
+    return lines if problem_type == NUMBER else [*lines, f"- Labels: {', '.join(map(escape, run.labels))}"]
 
 
 def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
@@ -57,7 +58,9 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
         rows += ["", *make_header("F1 by label", evaluations)]
     for label in labels:
         values = (evaluation["metrics"].get(f"f1/{label}") for evaluation in evaluations.values())
-        rows.append(make_row([label, *("-" if value is None else f"{value:.3f}" for value in values)]))
+        rows.append(
+            make_row([escape(label), *("-" if value is None else f"{value:.3f}" for value in values)])
+        )
     note = (
         f"Read: {join_methods(evaluations)}.{explain_intervals(evaluations, 'texts')}"
         f"{warn_of_dev(evaluations, 'the weights and any thresholds')}"
@@ -90,7 +93,7 @@ def describe_usage(run: RunFacts) -> str:
         )
         section += f"The pipeline reads the beginning of long texts. {loader}" if has_class else loader
     if run.tuned.get("thresholds"):
-        shown = ", ".join(f"{label} {value:.3f}" for label, value in run.tuned["thresholds"].items())
+        shown = ", ".join(f"{escape(label)} {value:.3f}" for label, value in run.tuned["thresholds"].items())
         where = "`top_k=None` shows all probabilities; the thresholds stand in config.json too"
         if not has_class:
             where = "they stand in heads.json too"

@@ -6,6 +6,7 @@ from typing import Any
 from jaxft.tasks.card_tables import (
     Evaluations,
     Redact,
+    escape,
     explain_intervals,
     list_metrics,
     make_header,
@@ -33,7 +34,7 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
         f"A {run.backbone_name} with {head} over {len(run.labels)} {kind} ({parameters:,} parameters, float32), "
         f"fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
-        f"- {'Types' if has_entities else 'Labels'}: {', '.join(types) or 'none'}",
+        f"- {'Types' if has_entities else 'Labels'}: {', '.join(map(escape, types)) or 'none'}",
     ]
 
 
@@ -85,7 +86,7 @@ def _rows_by_kind(evaluations: Evaluations, prefix: str, kind_name: str) -> list
     for name in names:
         values = (evaluation["metrics"].get(name) for evaluation in evaluations.values())
         cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-        rows.append(make_row([name.partition("/")[2], *cells]))
+        rows.append(make_row([escape(name.partition("/")[2]), *cells]))
     return rows
 
 
