@@ -21,7 +21,7 @@ LAYERS = (
     ("data",),
     ("parallel",),
     ("config",),
-    ("io", "remote"),
+    ("io",),
     ("errors",),
 )
 LEVEL = {name: -row for row, names in enumerate(LAYERS) for name in names}
@@ -143,7 +143,7 @@ def test_torch_jax_internals_and_pickle_stay_where_they_may_be():
 
 def test_folders_are_small():
     assert {p.name for p in PACKAGE.glob("*.py")} <= {
-        "__init__.py", "__main__.py", "main.py", "run.py", "errors.py", "io.py", "remote.py",
+        "__init__.py", "__main__.py", "main.py", "run.py", "errors.py",
     }  # fmt: skip
     for folder in {p.parent for p in MODULES} - {PACKAGE}:
         files = [p.name for p in folder.glob("*.py") if p.name != "__init__.py"]

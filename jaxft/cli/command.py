@@ -13,7 +13,7 @@ from typing import Any
 from jaxft.cli import startup
 from jaxft.cli.flags import add_process_flags
 from jaxft.errors import EXIT_INTERRUPTED, UserError, printable
-from jaxft.remote import errors_name_addresses, fetch_source, refuse_address, with_addresses
+from jaxft.io.stores import errors_name_addresses, fetch_source, refuse_address, with_addresses
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 

@@ -9,7 +9,7 @@ from typing import Any
 from jaxft.config.sections import NEW
 from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
-from jaxft.io import read_json
+from jaxft.io.files import read_json
 from jaxft.tasks.card_tables import code, escape
 from jaxft.tasks.causal_lm import card as causal_lm_card
 from jaxft.tasks.multi_task import card as multi_task_card

@@ -12,7 +12,7 @@ from jaxft.config.sections import Settings
 from jaxft.data.encoding.sentences import choose_stride
 from jaxft.data.encoding.tokenizer import find_special_tokens, make_frame
 from jaxft.inference.model import Model
-from jaxft.io import write_json
+from jaxft.io.files import write_json
 from jaxft.tasks.base import Task
 from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.sequence_classification.task import has_transformers_class, resolve_pool

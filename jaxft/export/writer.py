@@ -13,11 +13,11 @@ from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
 from jaxft.inference.model import open_model
-from jaxft.io import write_json
+from jaxft.io.files import write_json
+from jaxft.io.stores import refuse_address
 from jaxft.models.bert import config as bert_config
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.registry import family_of
-from jaxft.remote import refuse_address
 from jaxft.training.run_folder.workdir import Run, open_run
 
 

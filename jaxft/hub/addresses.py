@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxft.errors import UserError, first_line
 from jaxft.hub.files import INDEX, WEIGHTS
-from jaxft.remote import address_of, fetch_folder
+from jaxft.io.stores import address_of, fetch_folder
 
 # The files to download from a hub: no pickles, no weights of other frameworks, no code.
 CONFIG_PATTERNS = [

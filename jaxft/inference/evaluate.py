@@ -14,10 +14,10 @@ from jaxft.config.sections import Settings
 from jaxft.config.settings import declarations, flatten
 from jaxft.errors import UserError
 from jaxft.inference.model import make_run_task, open_model
-from jaxft.io import read_json
+from jaxft.io.files import read_json
+from jaxft.io.stores import fetch_source, refuse_address
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
-from jaxft.remote import fetch_source, refuse_address
 from jaxft.tasks.base import Split
 from jaxft.tasks.registry import task_class
 from jaxft.training.evaluation import write_evaluation

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jaxft.errors import NonFiniteLoss, Preempted, UserError, printable
+from jaxft.io.stores import with_addresses
 from jaxft.parallel.jax_internals import global_state
-from jaxft.remote import with_addresses
 
 Result = TypeVar("Result")
 

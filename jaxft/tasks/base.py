@@ -14,11 +14,11 @@ from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import ArraySpec, Batch
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
+from jaxft.io.stores import refuse_address
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.runtime import Runtime
 from jaxft.parallel import processes
-from jaxft.remote import refuse_address
 
 Log = Callable[[str], None]  # prints one line of the run's log
 SECOND_PASS = np.uint32(0x5BD1E995)  # XORed with a step's dropout seed for R-Drop's second pass

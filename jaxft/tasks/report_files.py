@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from jaxft.io import write_lines
+from jaxft.io.files import write_lines
 
 WIDTH = 120  # the columns of a full report
 

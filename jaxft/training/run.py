@@ -18,7 +18,7 @@ from jaxft.data.batching.prefetch import prefetch
 from jaxft.data.batching.sharded import shards_of_rows
 from jaxft.errors import NonFiniteLoss, Preempted, UserError
 from jaxft.hub.tensors import checksum_weights
-from jaxft.io import write_json
+from jaxft.io.files import write_json
 from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
 from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel import processes

@@ -13,8 +13,8 @@ from jaxft.data.encoding.multi_task import parse_data_sets
 from jaxft.data.sources import files
 from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
+from jaxft.io.stores import fetch_source, with_addresses
 from jaxft.parallel import processes
-from jaxft.remote import fetch_source, with_addresses
 from jaxft.tasks.base import Log, Split, Task
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.io import read_json
+from jaxft.io.files import read_json
 from jaxft.parallel import processes
 from jaxft.tasks.registry import task_class
 from jaxft.training.run import train

@@ -401,35 +401,38 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
     assert not (tmp_path / "1.conll").exists()
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.sweep)])
-def test_what_four_processes_save_one_goes_on_with(
-    train, alone, flags, environment, python, tmp_path, devices
+@pytest.mark.parametrize(
+    ("count", "devices"),
+    [(2, 1), pytest.param(4, 1, marks=pytest.mark.sweep), pytest.param(4, 8, marks=pytest.mark.sweep)],
+)
+def test_what_several_processes_save_one_goes_on_with(
+    train, alone, flags, environment, python, tmp_path, count, devices
 ):
-    """Parameters and optimizer state split over four processes, of which one is killed; then one gets a SIGTERM."""
-    workdir, mesh = tmp_path / "four", ["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
-    ends, seconds = train(workdir, 4, at=16, sent=signal.SIGKILL, more=mesh)
-    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * 3 + [-signal.SIGKILL], ends
+    """Parameters and optimizer state split over the processes, of which one is killed; then one gets a SIGTERM."""
+    workdir, mesh = tmp_path / "several", ["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
+    ends, seconds = train(workdir, count, at=16, sent=signal.SIGKILL, more=mesh)
+    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * (count - 1) + [-signal.SIGKILL], ends
     assert seconds < 120
-    for index, (_, _, stderr) in enumerate(ends[:3]):
+    for index, (_, _, stderr) in enumerate(ends[:-1]):
         assert re.search(
-            rf"^error: process {index} stops: process 3 \(.+\) gave no sign of life", stderr, re.M
+            rf"^error: process {index} stops: process {count - 1} \(.+\) gave no sign of life", stderr, re.M
         )
 
-    ends, _ = train(workdir, 4, at=17, sent=signal.SIGTERM, more=mesh)
+    ends, _ = train(workdir, count, at=17, sent=signal.SIGTERM, more=mesh)
     assert re.search("going on at step (7|14) of 21", ends[0][1])
-    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * 4, ends
-    assert "devices: data 1, fsdp 4" in " ".join(ends[0][1].split())
+    assert [code for code, _, _ in ends] == [EXIT_PREEMPTED] * count, ends
+    assert f"devices: data 1, fsdp {count}" in " ".join(ends[0][1].split())
     stopped = int(newest(workdir / "checkpoints").name)
     assert 14 < stopped < STEPS  # saved for the signal: 14 and 21 would have been without
     assert all(f"SIGTERM at step {stopped}" in stderr for *_, stderr in ends)
 
-    # Measured by four and by one at step 10: 40 sentences fill no whole batch.
-    of_four, of_one = (
+    # Measured by several and by one at step 10: 40 sentences fill no whole batch.
+    of_several, of_one = (
         next(row for row in map(json.loads, (run / "metrics.jsonl").open()) if row["kind"] == "dev")
         for run in (workdir, alone)
     )
-    assert of_four.pop("kind") == of_one.pop("kind") and of_four["step"] == 10 and len(of_four) > 20
-    assert of_four == pytest.approx(of_one, rel=1e-5, abs=1e-5)
+    assert of_several.pop("kind") == of_one.pop("kind") and of_several["step"] == 10 and len(of_several) > 20
+    assert of_several == pytest.approx(of_one, rel=1e-5, abs=1e-5)
 
     mesh = [] if devices == 1 else [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
     xla_flags = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
@@ -440,7 +443,7 @@ def test_what_four_processes_save_one_goes_on_with(
         text=True,
     )
     assert done.returncode == 0 and f"going on at step {stopped} of {STEPS}" in done.stdout, done
-    expected_losses, actual_losses = losses(alone), losses(workdir)  # of four processes, then of this one
+    expected_losses, actual_losses = losses(alone), losses(workdir)  # of several processes, then of this one
     assert list(actual_losses) == list(expected_losses)
     assert max(abs(actual_losses[step] - expected_losses[step]) for step in expected_losses) < 1e-5
 

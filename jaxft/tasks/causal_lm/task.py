@@ -21,7 +21,7 @@ from jaxft.data.sources.dev_split import choose_dev_examples, cut_document
 from jaxft.data.sources.documents import Document, read_documents
 from jaxft.data.sources.mapped_documents import MappedDocuments, hash_documents
 from jaxft.errors import UserError
-from jaxft.io import write_json, write_lines
+from jaxft.io.files import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.causal_lm import LanguageModel
 from jaxft.layers.inputs import Inputs

@@ -22,7 +22,7 @@ from jaxft.data.encoding.multi_task import (
 )
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
-from jaxft.io import write_json
+from jaxft.io.files import write_json
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.multi_head import MultiHead, SharedBackbone
 from jaxft.models.model_config import ModelConfig

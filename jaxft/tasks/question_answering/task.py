@@ -16,7 +16,7 @@ from jaxft.data.encoding.questions import encode_questions
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_questions
 from jaxft.data.sources.questions import Question
-from jaxft.io import write_json, write_lines
+from jaxft.io.files import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs

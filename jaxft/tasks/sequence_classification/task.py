@@ -18,7 +18,7 @@ from jaxft.data.sources.dev_split import split_dev_labelled_texts
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import NUMBER, SINGLE
 from jaxft.errors import UserError
-from jaxft.io import write_json, write_lines
+from jaxft.io.files import write_json, write_lines
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.sequence import ScoreHead, SequenceClassifier
 from jaxft.layers.inputs import Inputs

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
-from jaxft.io import write_json, write_lines
+from jaxft.io.files import write_json, write_lines
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
 from jaxft.tasks.base import Split

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jaxft.config.sections import Settings
-from jaxft.io import read_json
+from jaxft.io.files import read_json
 from jaxft.tasks.base import Task
 
 

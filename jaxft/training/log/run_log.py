@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxft.config.sections import Settings
 from jaxft.config.settings import flatten, to_dict
 from jaxft.errors import UserError, printable
-from jaxft.io import write_atomically
-from jaxft.remote import with_addresses
+from jaxft.io.files import write_atomically
+from jaxft.io.stores import with_addresses
 from jaxft.training.log.tags import tag_of
 
 # Settings that TensorBoard does not list among the hyperparameters: they do not change the result.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.config.sections import Settings
-from jaxft.io import read_json
+from jaxft.io.files import read_json
 from jaxft.parallel import processes
 
 

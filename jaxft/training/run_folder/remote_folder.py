@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxft.errors import UserError, first_line
-from jaxft.parallel import processes
-from jaxft.remote import (
+from jaxft.io.stores import (
     address_of,
     copy_files,
     errors_name_addresses,
@@ -25,6 +24,7 @@ from jaxft.remote import (
     open_store,
     store_errors,
 )
+from jaxft.parallel import processes
 
 INTERVAL = 30.0  # seconds between uploads
 STEPS = ("checkpoints", "best")  # the folders that hold a folder for each step

@@ -17,7 +17,7 @@ from jaxft.errors import UserError
 from jaxft.hub.files import read_config
 from jaxft.hub.model_card import read_card_fields
 from jaxft.hub.tokenizers import load_tokenizer
-from jaxft.io import read_json, write_json
+from jaxft.io.files import read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes, rendezvous
 from jaxft.tasks.run_facts import RunFacts

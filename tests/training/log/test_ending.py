@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxft.cli import verbs
-from jaxft.io import write_json
+from jaxft.io.files import write_json
 from jaxft.training.log.ending import ending_lines
 from jaxft.training.settings import settings_from_config
 

@@ -6,9 +6,9 @@ import uuid
 import fsspec
 import pytest
 
-from jaxft import remote
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
+from jaxft.io import stores
 from jaxft.tasks.base import cache_folder
 
 
@@ -40,7 +40,7 @@ def put(bucket, **files):
     ],
 )
 def test_addresses_are_told_from_paths(path, address):
-    assert remote.address_of(path) == address
+    assert stores.address_of(path) == address
 
 
 def test_sources_are_copied_and_keep_their_pattern_filter_and_shard(bucket):
@@ -54,25 +54,25 @@ def test_sources_are_copied_and_keep_their_pattern_filter_and_shard(bucket):
             for path in glob.glob(source)
         }
 
-    source = remote.fetch_source(f"{bucket}/data/part_*.txt")
+    source = stores.fetch_source(f"{bucket}/data/part_*.txt")
     assert sorted(content(source).values()) == ["one", "two"]
-    assert remote.with_addresses(source) == f"{bucket}/data/part_*.txt"
-    assert remote.fetch_source(f"{bucket}/data/part_*.txt#1/2") == f"{source}#1/2"
-    single = remote.fetch_source(f"a={bucket}/data/part_1.txt?fold=1;b=/tmp/y.jsonl")
+    assert stores.with_addresses(source) == f"{bucket}/data/part_*.txt"
+    assert stores.fetch_source(f"{bucket}/data/part_*.txt#1/2") == f"{source}#1/2"
+    single = stores.fetch_source(f"a={bucket}/data/part_1.txt?fold=1;b=/tmp/y.jsonl")
     assert single.startswith("a=/") and single.endswith("/part_1.txt?fold=1;b=/tmp/y.jsonl")
-    folder = pathlib.Path(remote.fetch_source(f"{bucket}/data"))
+    folder = pathlib.Path(stores.fetch_source(f"{bucket}/data"))
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.txt")} == {
         "part_1.txt", "part_2.txt", "deep/part_3.txt",
     }  # fmt: skip
-    assert remote.fetch_source("demo:ner/train") == "demo:ner/train"
+    assert stores.fetch_source("demo:ner/train") == "demo:ner/train"
 
 
 def test_a_file_that_has_changed_is_copied_anew_and_others_are_not(bucket):
     put(bucket, data="one")
-    first = remote.fetch_source(f"{bucket}/data.txt")
-    assert remote.fetch_source(f"{bucket}/data.txt") == first
+    first = stores.fetch_source(f"{bucket}/data.txt")
+    assert stores.fetch_source(f"{bucket}/data.txt") == first
     put(bucket, data="other")
-    assert pathlib.Path(remote.fetch_source(f"{bucket}/data.txt")).read_text() == "other"
+    assert pathlib.Path(stores.fetch_source(f"{bucket}/data.txt")).read_text() == "other"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_file_that_has_changed_is_copied_anew_and_others_are_not(bucket):
 )
 def test_what_cannot_be_read_is_one_sentence(source, message):
     with pytest.raises(UserError, match=f"{source.replace('*', '.')}: {message}") as error:
-        remote.fetch_source(source)
+        stores.fetch_source(source)
     assert "\n" not in str(error.value)
 
 
@@ -95,7 +95,7 @@ def test_a_store_whose_library_is_missing_names_it(monkeypatch):
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(UserError, match="gs:// needs gcsfs: pip install gcsfs"):
-        remote.fetch_source("gs://bucket/x")
+        stores.fetch_source("gs://bucket/x")
 
 
 def test_a_model_in_a_store_is_copied_without_what_is_not_needed(bucket, tiny_bert):
@@ -110,10 +110,10 @@ def test_a_model_in_a_store_is_copied_without_what_is_not_needed(bucket, tiny_be
 
 
 def test_what_is_written_locally_only_refuses_addresses():
-    remote.refuse_address("runs/x", "--output", "no")
+    stores.refuse_address("runs/x", "--output", "no")
     with pytest.raises(
         UserError, match=r"--output s3://b/x: an object store, where a local path was expected; copy"
     ):
-        remote.refuse_address(pathlib.Path("s3://b/x"), "--output", "copy it afterwards")
+        stores.refuse_address(pathlib.Path("s3://b/x"), "--output", "copy it afterwards")
     with pytest.raises(UserError, match="config.data.cache_dir gs://b/cache: an object store"):
         cache_folder("gs://b/cache")
