@@ -20,7 +20,7 @@ def open_closed_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # a stream of a program that calls this one
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # not a stream of Python's own making
             stream.reconfigure(errors="backslashreplace")  # ascii and latin-1 terminals
 
 
