@@ -45,7 +45,8 @@ def test_from_scratch_with_the_start_told_and_the_share_of_the_peak(run, monkeyp
     summary, rows, output = run(model__init="scratch")
     assert re.search(r"all \d+ parameters newly initialized \(config.model.init=scratch\)", output)
     assert re.search(
-        r"compiled in .* s; a step of 4 x 64: .* GFLOP, [\d,]+ MiB; ready [\d.]+ s after start", output
+        r"compiled in .* s \(.* from the cache\); a step of 4 x 64: .* GFLOP, [\d,]+ MiB; ready [\d.]+ s after start",
+        output,
     )
     new = weights(tmp_path / "run")
     all_flops = (

@@ -33,7 +33,8 @@ def test_an_error_leaves_what_is_done_under_another_name(tmp_path):
 
 
 SCRIPT = """
-import argparse, sys, time
+import argparse, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
 from jaxft.cli.command import command
 from jaxft.inference.output_file import open_output
 with command(argparse.ArgumentParser(), []), open_output(sys.argv[1], print) as put:
