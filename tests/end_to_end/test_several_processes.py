@@ -403,8 +403,9 @@ def test_two_processes_evaluate_and_predict_as_one_does(undisturbed, processes, 
 
 @pytest.mark.parametrize(
     ("count", "devices"),
-    [(2, 1), pytest.param(4, 1, marks=pytest.mark.sweep), pytest.param(4, 8, marks=pytest.mark.sweep)],
+    [(2, 1), (4, 1), (4, 8)],
 )
+@pytest.mark.sweep
 def test_what_several_processes_save_one_goes_on_with(
     train, alone, flags, environment, python, tmp_path, count, devices
 ):

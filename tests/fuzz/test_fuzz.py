@@ -14,7 +14,7 @@ def test_damage_is_read_rightly_or_refused(environment, tmp_path):
         "-m",
         "tests.fuzz",
         "--seconds",
-        "40",
+        "15",
         "--seed",
         "0",
         "--folder",

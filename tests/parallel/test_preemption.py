@@ -59,7 +59,7 @@ def test_native_code_is_left_at_once_before_the_first_step(moment):
     assert out == (f"told the others: {EARLY}\n" if "several" in moment else "")
 
 
-@pytest.mark.parametrize("moment", ["loop", "several, loop"])
+@pytest.mark.parametrize("moment", ["loop", pytest.param("several, loop", marks=pytest.mark.sweep)])
 def test_after_save_first_a_signal_is_only_noted(moment):
     code, _, out, _ = stop(moment)
     assert code == 0 and out.strip() == "stopping"

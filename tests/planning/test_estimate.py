@@ -66,6 +66,7 @@ def test_fsdp_gathers_layer_by_layer(estimates):
     assert plan["collective_bytes_per_device"] < 1.4 * plan["collective_bytes_needed"]
 
 
+@pytest.mark.sweep
 def test_products_over_devices_are_computed_again_as_remat_says(plans):
     """Not at all by "dots", which computes less again than "full" and holds more; nor what tensor adds up."""
     mesh = ["--config.mesh.data=1", "--config.mesh.fsdp=4", "--config.mesh.tensor=2"]
@@ -90,6 +91,7 @@ def test_a_loop_counts_as_its_trips(estimates):
     assert scan["flops_per_step"] == pytest.approx(scan["model_flops_per_step"], rel=0.1)
 
 
+@pytest.mark.sweep
 def test_every_task_has_a_plan(plans):
     """With a gradient that is sent once, whatever the loss."""
     words = '("words",(("task","token_classification"),("model.crf",True)))'

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import pytest
+
 from jaxft import errors
 from jaxft.planning.render import describe_remedies
 from jaxft.planning.search import find_remedies, list_meshes, recommend
 from tests.planning.conftest import CPU, estimate_of, tiny_config
 
 
+@pytest.mark.sweep
 def test_advice_holds_when_it_is_followed(plans, estimates):
     """Microbatches, recomputation and fsdp are each tried without the others."""
     gib = (estimates["data"]["peak_bytes_per_device"] - 1) / 2**30

@@ -159,7 +159,7 @@ def data(tmp_path_factory):
     [
         ("token_classification", "conll", "entity_f1"),
         pytest.param("crf", "conll", "entity_f1", marks=pytest.mark.sweep),
-        ("sequence_classification", "jsonl", "accuracy"),
+        pytest.param("sequence_classification", "jsonl", "accuracy", marks=pytest.mark.sweep),
     ],
 )
 def test_it_learns_from_earlier_words_and_torch_agrees(
