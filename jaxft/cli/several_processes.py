@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import jax
 
+from jaxft.cli.streams import LastingStream
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_PREEMPTED, exit_on_user_error, first_line
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.launch_detection import join_processes
@@ -60,13 +61,14 @@ def _separate_stdout() -> None:
     """
     out = sys.stdout
     out.flush()
-    sys.stdout = open(  # stays open until the process ends
+    separate = open(  # stays open until the process ends
         os.dup(out.fileno()),
         "w",
         encoding=out.encoding,
         errors=out.errors,
         buffering=1 if out.line_buffering else -1,
     )
+    sys.stdout = LastingStream(separate) if isinstance(out, LastingStream) else separate
     os.dup2(2, out.fileno())
 
 

@@ -52,10 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     from jaxft.parallel import processes
     from jaxft.training.run import train
 
+    flags.workdir = flags.workdir or f"runs/{recipe_name(flags.config)}"
     with as_process(flags):
         check_overrides(overrides)
         config = load_settings(flags.config, overrides, processes.log)
-        workdir = Path(flags.workdir) if flags.workdir else Path("runs") / recipe_name(flags.config)
+        workdir = Path(flags.workdir)
         startup.use_compilation_cache()
         try:
             train(config, workdir, _parse_steps(flags.profile_steps))

@@ -8,8 +8,6 @@ from jaxft.data.sources.files import Log
 from jaxft.errors import UserError
 from jaxft.inference.input_records import Item
 
-ON_ERROR = ("stop", "record")
-
 
 class AnswerWriter(Protocol):
     """Turns answers into the lines of an output; see `output_formats`."""

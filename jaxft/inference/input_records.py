@@ -54,6 +54,7 @@ class InputLines:
     def __init__(self, source: str, encoding: str = encodings.UTF8):
         self.name = files.source_name(source)
         is_utf8 = encodings.is_utf8(encoding)
+        self._is_latin_1 = encodings.is_latin_1(encoding)
         sample = encodings.decode_sample(files.peek(source), encoding)
         self._has_lone_returns = encodings.has_lone_returns(sample)
         self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
@@ -95,12 +96,15 @@ class InputLines:
         self._has_ended = not block
         if self._decoder is not None:
             try:
-                block = self._decoder.decode(block, final=self._has_ended).encode()
+                text = self._decoder.decode(block, final=self._has_ended)
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{self.name}: 0x{error.object[error.start]:02x} is not {error.encoding} ({error.reason}); "
                     "name the encoding of the file in config.data.encoding"
                 ) from None
+            if self._is_latin_1 and (control := encodings.find_control(text)):
+                raise UserError(f"{self.name}: {encodings.describe_control(control, 'latin-1')}")
+            block = text.encode()
         if self._has_lone_returns:
             block = block.replace(b"\r", b"\n")
         *lines, rest = block.split(b"\n")
@@ -205,7 +209,7 @@ class Input:
                 records = json_lines.read_jsonl(self.lines, keeps_errors=True)
             case "csv" | "tsv":
                 records = tables.read_table(
-                    self.lines, format.name, delimiter=format.delimiter, keeps_errors=True
+                    self.lines, format.name, delimiter=format.delimiter, keeps_errors=True, log=self.log
                 )
             case "squad":
                 records = read_squad_records(self.source)

@@ -45,6 +45,11 @@ def refuse_address(path: str | Path | None, name: str, advice: str) -> None:
         raise UserError(f"{name} {address}: an object store, where a local path was expected; {advice}")
 
 
+def address_of_copy(path: Path) -> str | None:
+    """Returns the address of which a local folder is the copy, or None."""
+    return _COPIES.get(str(path))
+
+
 def with_addresses(text: str) -> str:
     """Returns a message in which paths of copies are replaced by the addresses that users know."""
     for local, address in _COPIES.items():

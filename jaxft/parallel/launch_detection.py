@@ -46,8 +46,8 @@ def join_processes(flags: argparse.Namespace) -> None:
     if launch is None:
         return
     if launch.num_processes > 1:
-        run_folder = getattr(flags, "workdir", None) or getattr(flags, "run", None)
-        is_local = run_folder is not None and "://" not in run_folder
+        run_folder = getattr(flags, "workdir", None)  # only its processes share a folder that they write
+        is_local = run_folder is not None and "://" not in str(run_folder)
         rendezvous.wait_for_all(
             launch.coordinator,
             launch.num_processes,

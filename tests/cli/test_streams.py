@@ -66,3 +66,18 @@ def test_a_run_does_not_die_of_its_reader(tiny_flags, environment, tmp_path):
     run.stdout.close()
     assert run.stderr.read() == "" and run.wait(timeout=120) == 0
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 2
+
+
+def test_several_processes_outlive_their_readers_too(environment):
+    """Each separates its stdout from that of native libraries."""
+    script = (
+        "from jaxft.cli import several_processes, streams\n"
+        "streams.outlive_readers()\n"
+        "several_processes._separate_stdout()\n"
+        "import sys\n"
+        "for _ in range(3000): print('x' * 100, flush=True)\n"
+        "print('survived', file=sys.stderr)\n"
+    )
+    shell = f'"{sys.executable}" -c "$0" | head -1'
+    done = subprocess.run(["bash", "-c", shell, script], env=environment, capture_output=True, text=True)
+    assert done.stderr == "survived\n" and done.stdout == "x" * 100 + "\n"

@@ -94,6 +94,19 @@ def test_the_format_is_that_of_training_and_named_with_flags(tmp_path):
     assert [item.value["text"] for item in records.read("text", None)] == ["a", "b"]
 
 
+def test_what_a_table_leaves_out_is_said_and_latin_1_that_is_windows_1252_is_refused(tmp_path):
+    logged = []
+    (tmp_path / "a.csv").write_text("id,text\n1,hello\nid,text\n2,foo\n")
+    records = open_input(str(tmp_path / "a.csv"), TEXTS, FileFormat(), logged.append, keys=["text"])
+    assert [item.value["id"] for item in records.read("text", None)] == ["1", "2"]
+    assert "line 3: the header again" in logged[-1]
+    (tmp_path / "b.csv").write_bytes(b"id,text\n1,it\x92s\n")
+    with pytest.raises(UserError, match="0x92 is a control character in latin-1, and '’' in Windows-1252"):
+        latin = FileFormat(encoding="latin-1")
+        records = open_input(str(tmp_path / "b.csv"), TEXTS, latin, logged.append, keys=["text"])
+        list(records.read("text", None))
+
+
 def test_settings_are_flags_in_messages():
     text = "set config.data.format, .encoding or .tag_column and config.data.label=x"
     assert name_flags(text) == "set --format, --encoding or config.data.tag_column and config.data.label=x"

@@ -151,6 +151,7 @@ def load_windows(path: pathlib.Path) -> Windows | None:
         batch.validate()
         checksum = (batch.schema.metadata or {}).get(_CHECKSUM)
         if checksum is None:  # an earlier jaxft wrote it
+            _remove(path)
             return None
         windows = Windows(batch.replace_schema_metadata(None))
         if checksum == _compute_checksum(windows):

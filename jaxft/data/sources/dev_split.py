@@ -19,10 +19,19 @@ Example = TypeVar("Example")
 def split_dev_sentences(
     sentences: Sequence[Sentence], fraction: float, seed: int
 ) -> tuple[list[Sentence], list[Sentence]]:
-    """Splits off about `fraction` of the sentences by `choose_dev_examples`; returns `(train, dev)`, both in order."""
-    return _partition(
-        sentences, choose_dev_examples([sentence.document for sentence in sentences], fraction, seed)
-    )
+    """Splits off about `fraction` of the sentences by `choose_dev_examples`; returns `(train, dev)`, both in order.
+
+    If sentences are not grouped in documents, those with the same words stay in one set, unless all have the same.
+    """
+    documents = [sentence.document for sentence in sentences]
+    if len(set(documents)) in (1, len(documents)):
+        first_by_words: dict[tuple, int] = {}
+        groups = [
+            first_by_words.setdefault(tuple(sentence.words), index)
+            for index, sentence in enumerate(sentences)
+        ]
+        documents = groups if len(first_by_words) > 1 else documents
+    return _partition(sentences, choose_dev_examples(documents, fraction, seed))
 
 
 def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) -> list[bool]:

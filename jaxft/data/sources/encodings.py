@@ -119,6 +119,25 @@ def is_utf8(encoding: str) -> bool:
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
 
 
+def is_latin_1(encoding: str) -> bool:
+    """Returns True for the names of Latin-1, in whose place Windows-1252 is often meant."""
+    return codecs.lookup(encoding).name == "iso8859-1"
+
+
+def find_control(text: str) -> str | None:
+    """Returns the first character of a text in Latin-1 that shows that Windows-1252 is meant, or None."""
+    match = _CONTROL.search(text)
+    return match[0] if match else None
+
+
+def describe_control(character: str, encoding: str) -> str:
+    """Returns what is wrong with a text in Latin-1 that has a control character."""
+    return (
+        f"0x{ord(character):02x} is a control character in {encoding}, and "
+        f"{character.encode('latin-1').decode('cp1252')!r} in Windows-1252; set config.data.encoding=cp1252"
+    )
+
+
 def has_lone_returns(sample: bytes | str) -> bool:
     """Returns True if the lines of a file end with CR alone, as its first bytes or characters show."""
     feed, carriage_return = ("\n", "\r") if isinstance(sample, str) else (b"\n", b"\r")
@@ -138,7 +157,7 @@ def split_lines(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[b
     Raises:
       UserError: the bytes are not in the encoding.
     """
-    is_latin = codecs.lookup(encoding).name == "iso8859-1"
+    is_latin = is_latin_1(encoding)
     decoder, rest, number, line_end = codecs.getincrementaldecoder(encoding)(), "", 1, ""
     for piece in itertools.chain(pieces, [b""]):  # the empty piece ends the text
         try:
@@ -151,10 +170,7 @@ def split_lines(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[b
             ) from None
         if is_latin and (control := _CONTROL.search(rest)):
             number += rest[: control.start()].count(line_end or "\n")
-            raise UserError(
-                f"{name}, line {number}: 0x{ord(control[0]):02x} is a control character in {encoding}, and "
-                f"{control[0].encode('latin-1').decode('cp1252')!r} in Windows-1252; set config.data.encoding=cp1252"
-            )
+            raise UserError(f"{name}, line {number}: {describe_control(control[0], encoding)}")
         line_end = line_end or ("\r" if has_lone_returns(rest) else "\n")
         *lines, rest = rest.split(line_end)
         number += len(lines)

@@ -196,11 +196,6 @@ def peek(source: str) -> bytes:
         return file.read(PEEKED)
 
 
-def has_plain_lines(source: str, encoding: str) -> bool:
-    """Returns True if the lines of a file or of stdin ("-") are in UTF-8 and end with LF."""
-    return encodings.is_utf8(encoding) and not encodings.has_lone_returns(peek(source))
-
-
 def read_raw_lines(source: str | Stream, encoding: str = encodings.UTF8) -> Iterator[bytes]:
     """Yields the lines of a file, of stdin ("-") or of a stream in UTF-8, each with its line end.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxft.config.sections import Settings
 from jaxft.io.files import read_json
+from jaxft.io.stores import address_of_copy
 from jaxft.tasks.base import Task
 
 
@@ -38,16 +39,19 @@ def ending_lines(
         yield line + "".join(
             f"; {interval}" for interval in _describe_intervals(workdir, name, selection_metric)
         )
-    run = shlex.quote(str(workdir))
+    address = address_of_copy(workdir)
+    folder = address or str(workdir)
+    run = shlex.quote(folder)
     yield "next:"
     example = shlex.quote(task.example_input)
     if task.predicts_tokens:
         yield f"  python -m jaxft generate --run {run} --prompt {example}"
     else:
         yield f"  echo {example} | python -m jaxft predict --run {run}"
-    yield f"  python -m jaxft export --run {run} --output {shlex.quote(f'{workdir}/export')}"
+    output = "export" if address else f"{folder}/export"  # exports are local folders
+    yield f"  python -m jaxft export --run {run} --output {shlex.quote(output)}"
     if config.log.tensorboard:
-        yield f"  tensorboard --logdir {shlex.quote(f'{workdir}/tensorboard')}"
+        yield f"  tensorboard --logdir {shlex.quote(f'{folder}/tensorboard')}"
 
 
 def _describe_intervals(workdir: Path, name: str, selection_metric: str) -> Iterator[str]:

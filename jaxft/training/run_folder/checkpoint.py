@@ -95,7 +95,9 @@ class RunCheckpoints:
         No checkpoint is lost, because they hold times only, and arrays and `meta` have digests of their own.
         """
         try:
-            notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            notes = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # another process has removed the checkpoint, or renamed the file
+            return
         except (ValueError, RecursionError):
             notes = None
         if isinstance(notes, dict) and all(

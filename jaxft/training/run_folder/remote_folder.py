@@ -8,7 +8,7 @@ counts only once its list of files is there, which is uploaded last. Whoever sta
 import contextlib
 import json
 import secrets
-import sys
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -66,14 +66,16 @@ def local_folder(workdir: Path) -> Iterator[Path]:
     stopped = threading.Event()
     thread = threading.Thread(target=store.upload_until, args=(stopped,), daemon=True)
     thread.start()
+    is_failing = True
     try:
         with errors_name_addresses():
             yield store.folder
+        is_failing = False
     finally:
         processes.log(f"uploading what is new to {address}")
         stopped.set()
         thread.join()
-        store.finish(failing=sys.exc_info()[0] is not None)
+        store.finish(failing=is_failing)
 
 
 class _Store:
@@ -88,15 +90,22 @@ class _Store:
         self.address, self.folder = address, folder
         self._files, self._root = open_store(address)
         self._token = secrets.token_hex(8).encode()
-        self._uploaded: dict[
-            str, tuple[int, int]
-        ] = {}  # (time of change, size) by the file's path in the folder
+        # (time of change, size) by the file's path in the folder; steps have (0, 0).
+        self._uploaded: dict[str, tuple[int, int]] = {}
         self._is_failing = False
 
     def open(self) -> None:
         """Copies the run to the local folder, if there is one, and claims the store's folder for this process."""
         self._files.invalidate_cache()
-        if self._files.exists(f"{self._root}/config.json"):
+        is_run = self._files.exists(f"{self._root}/config.json")
+        # The lock of a start that ended before its first upload is no file of others.
+        if not is_run and set(self._files.find(self._root, maxdepth=2)) - {f"{self._root}/lock"}:
+            raise UserError(
+                f"--workdir {self.address} holds files but no jaxft run (no config.json); name a new or empty folder"
+            )
+        # Before anything is copied: a process that still trains there must not change what is copied.
+        self._files.pipe_file(f"{self._root}/lock", self._token)
+        if is_run:
             processes.log(f"copying {self.address} to this machine")
             names = [path.removeprefix(f"{self._root}/") for path in self._files.find(self._root)]
             skipped = (*STEPS, *LOCAL_ONLY, "tensorboard", "profile")
@@ -109,23 +118,16 @@ class _Store:
             for name in STEPS:
                 self.download_steps(name)
             self._uploaded = dict(self._local_files())
-        elif set(self._files.find(self._root, maxdepth=2)) - {
-            f"{self._root}/lock"
-        }:  # of a start before the first upload
-            raise UserError(
-                f"--workdir {self.address} holds files but no jaxft run (no config.json); name a new or empty folder"
-            )
-        self._files.pipe_file(f"{self._root}/lock", self._token)
 
     def download_steps(self, name: str) -> None:
         """Copies the complete steps of the folder `name`, "checkpoints" or "best"."""
         for path in self._files.glob(f"{self._root}/{name}/*/{FILE_LIST}"):
             step = path.removeprefix(f"{self._root}/").removesuffix(f"/{FILE_LIST}")
             names = json.loads(self._files.cat_file(path))
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # it was removed meanwhile; what is left counts as damaged
+            try:
                 copy_files(self._files, f"{self._root}/{step}", self.folder / step, names)
+            except FileNotFoundError:  # another process has removed it meanwhile
+                shutil.rmtree(self.folder / step, ignore_errors=True)
 
     def upload_until(self, stopped: threading.Event) -> None:
         """Uploads what is new at intervals; a failure is printed once, and tried again."""
@@ -222,7 +224,11 @@ class _Store:
             self._uploaded[step] = (0, 0)
 
     def _remove_old_steps(self, name: str, kept: set[str]) -> None:
-        """Removes the steps of a folder that are not `kept`: their lists first, so that none is ever half there."""
+        """Removes the steps that this process knows and that are not `kept`, and steps that were never complete.
+
+        A complete step that it does not know is another process's. Lists of files go first, so that none is ever half
+        there.
+        """
         self._files.invalidate_cache()
         if not self._files.exists(f"{self._root}/{name}"):
             return
@@ -231,6 +237,8 @@ class _Store:
             if step in kept or step == name:
                 continue
             if self._files.exists(f"{path}/{FILE_LIST}"):
+                if step not in self._uploaded:
+                    continue
                 self._files.rm_file(f"{path}/{FILE_LIST}")
             self._files.rm(path, recursive=True)
 

@@ -50,6 +50,16 @@ def test_sentences_are_split_by_seed_and_documents_stay_in_one_set():
         split_dev_sentences(corpus, 1.5, 0)
 
 
+def test_a_split_shares_no_sentence_with_train_if_there_are_no_documents():
+    for documents in (lambda index: 0, lambda index: index):
+        sentences = [Sentence([str(i % 10)], ["O"], documents(i), f"x:{i}") for i in range(200)]
+        train, dev = split_dev_sentences(sentences, 0.1, 0)
+        assert len(train) + len(dev) == 200 and dev
+        assert not {s.words[0] for s in train} & {s.words[0] for s in dev}
+    same = [Sentence(["a"], ["O"], 0, f"x:{i}") for i in range(20)]
+    assert len(split_dev_sentences(same, 0.1, 0)[1]) == 2
+
+
 def test_overlap_counts_dev_sentences():
     train, dev = sentences_of([0, 0, 0]), sentences_of([0, 0])
     assert find_sentence_overlap(train, dev).sum() == 2

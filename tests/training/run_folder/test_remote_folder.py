@@ -146,6 +146,31 @@ def test_a_run_that_is_started_elsewhere_stops_uploading(address):
     assert "metrics.jsonl" not in stored(address)
 
 
+def test_a_start_loses_no_step_of_the_process_before_it(address, monkeypatch):
+    """The process before it goes on for a while: it replaces a step while the new one copies, and uploads another."""
+    with local_folder(address) as folder:
+        (folder / "config.json").write_text("{}")
+        save_step(folder, "checkpoints/12")
+    copy = remote_folder.copy_files
+
+    def copy_slowly(files, root, target, names):
+        if "checkpoints" in root:
+            files.rm(root, recursive=True)  # by the process before, which then saves a newer one
+            newer = f"{root.rpartition('/')[0]}/14"
+            files.pipe_file(f"{newer}/state", b"x")
+            files.pipe_file(f"{newer}/{remote_folder.FILE_LIST}", b'["state"]')
+        copy(files, root, target, names)
+
+    monkeypatch.setattr(remote_folder, "copy_files", copy_slowly)
+    with local_folder(address) as folder:
+        assert not (folder / "checkpoints/12").exists()  # not half of it
+        monkeypatch.setattr(remote_folder, "copy_files", copy)
+    assert {name for name in stored(address) if "14" in name} == {
+        "checkpoints/14/state",
+        f"checkpoints/14/{remote_folder.FILE_LIST}",
+    }
+
+
 def test_new_files_are_uploaded_while_the_run_goes_on(address, monkeypatch):
     monkeypatch.setattr(remote_folder, "INTERVAL", 0.01)
     with local_folder(address) as folder:

@@ -6,8 +6,8 @@ from typing import Any
 
 from jaxft.data.sources import files
 from jaxft.data.sources.records.filters import split_filter
-from jaxft.data.sources.records.record_values import Record, first_line
-from jaxft.errors import UserError
+from jaxft.data.sources.records.record_values import Record
+from jaxft.errors import UserError, first_line
 
 _SPLIT = re.compile(r"(train|validation|valid|dev|test)(\[[^/]*\])?")
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources import encodings, files
-from jaxft.data.sources.records.record_values import Record, check_columns, first_line
-from jaxft.errors import UserError
+from jaxft.data.sources.records.record_values import Record, check_columns
+from jaxft.errors import UserError, first_line
 
 
 def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:

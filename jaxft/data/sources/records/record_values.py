@@ -85,8 +85,3 @@ def json_type_name(value: Any) -> str:
     """Returns the JSON name of a value's type, for messages."""
     kinds = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
     return kinds.get(type(value), "object" if isinstance(value, dict) else type(value).__name__)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its type if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
