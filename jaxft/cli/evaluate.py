@@ -9,7 +9,7 @@ from jaxft.config.settings import declarations
 from jaxft.data.encoding.documents import LAYOUTS
 
 # Flags that replace a setting of the run's data.
-DATA_FLAGS = ("format", "word_column", "tag_column", "layout", "stride")
+DATA_FLAGS = ("format", "encoding", "delimiter", "word_column", "tag_column", "layout", "stride")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,6 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", help="folder of what is found; default RUN/evaluations/NAME_OF_THE_DATA")
     parser.add_argument(
         "--format", choices=declarations(Data)["format"].choices, help="of the data; default the run's"
+    )
+    parser.add_argument("--encoding", help="of the data, such as cp1252; default the run's")
+    parser.add_argument(
+        "--delimiter", help="between values of a table, such as ';' or tab; default the run's"
     )
     parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")

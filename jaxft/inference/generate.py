@@ -31,7 +31,7 @@ from jaxft.inference.writer import (
 from jaxft.parallel import processes
 
 PROMPT, GENERATED = "prompt", "generated"  # keys of records
-EMPTY = "the generated text is empty: the model ends it at once"
+EMPTY = "the generated text is empty: the model ends it at once, or it begins with a --stop text"
 
 
 def open_writer(run_folder: Path | None, checkpoint: str | None, log: Log) -> Writer:

@@ -29,3 +29,10 @@ def test_help_imports_nothing_slow(verb):
     assert answer["code"] == 0 and answer["help"].startswith(f"usage: python -m jaxft {verb} ")
     slow = {"jax", "jaxlib", "flax", "optax", "orbax", "transformers", "tokenizers", "datasets", "torch"}
     assert not slow & set(answer["modules"])
+
+
+def test_help_lists_the_verbs():
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxft", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(verb in done.stdout for verb in VERBS)

@@ -1,5 +1,6 @@
 """Reads labelled texts, finds their labels, and checks data sets for doubtful ones."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.sequence_classification.number_label import VALUE
 from jaxft.tasks.sequence_classification.settings import Data
 from jaxft.tasks.settings import make_file_format
+
+_TWO_BITS = re.compile(r"[01](,\s*|[;|]\s*|\s+)[01]")  # a row of two labels; longer ones are read as rows
 
 SHOWN = 12  # the most labels in a line of the log
 NEARLY_ALL = 0.9  # a share of texts from which on the key of the labels cannot be right
@@ -88,6 +91,12 @@ def _check_labels(
             f"nothing to learn; {hint} If it holds a 0 or 1 for each label, name these in config.data.label_names"
         )
     names = collect_label_names(examples)
+    if problem_type == SINGLE and all(_TWO_BITS.fullmatch(label) for label in names):
+        raise UserError(
+            f"{name}: {source}: labels such as {names[0]!r} have a 0 or 1 for each of 2 labels, but nothing names the "
+            f"labels; name them in this order, config.data.label_names=('a', 'b'), and set config.model.problem_type="
+            f"{MULTI!r} if a text may have several; {hint}"
+        )
     if problem_type == SINGLE and len(examples) >= LEAST_TEXTS and len(names) > NEARLY_ALL * len(examples):
         number_hint = f" To predict numbers, set config.model.problem_type={NUMBER!r}" * are_numbers(names)
         raise UserError(
@@ -201,10 +210,11 @@ def check_texts(
     )  # a shard's number of texts says nothing about the number of labels
     if is_whole_train and len(labels) > max(len(examples) // 2, 2):
         log(f"warning: {len(labels):,} labels for {len(examples):,} texts; is config.data.label right?")
-    if is_whole_train and labels != [VALUE]:
+    if labels != [VALUE] and (is_whole_train or not is_train):
         present = collect_label_names(examples)
         if unused := [label for label in labels if label not in present]:
-            log(f"warning: no text of {name} has the label{'s' * (len(unused) > 1)} {_shorten(unused)}")
+            hint = "" if is_train else "; its scores say nothing about that"
+            log(f"warning: no text of {name} has the label{'s' * (len(unused) > 1)} {_shorten(unused)}{hint}")
     if is_train and name.partition("#")[2].partition("/")[0] in ("", "1") and labels != [VALUE]:
         log(f"the model's labels: {_shorten(labels)} ({_describe_order(examples, data, labels)})")
     if not is_train and (shared := count_set_in_any_process(find_text_overlap(train, examples))):

@@ -123,6 +123,8 @@ def table(*rows, header="text,label"):
         (table(*(f"text {n},{n / 8}" for n in range(30))), {}, "To predict numbers, set .*problem_type='regression'"),
         (table('a,"0,1"', 'b,"[1, 0]"', 'c,"0,1"'), {"problem": MULTI},
          r"all 3 texts have the same labels \(0, 1\), so there is nothing to learn; .*in config.data.label_names"),
+        (table('a,"0,1"', 'b,"1,0"', 'c,"0,1"'), {}, "labels such as '0,1' have a 0 or 1 for each of 2 labels, but"),
+        (table("a,0 1", "b,1 0", "c,0 1"), {}, "labels such as '0 1' have .* config.data.label_names=\\('a', 'b'\\)"),
         (table("a,x", "b,y", header="review,stars"), {},
          "line 2: no keys 'text' and 'label' in \\['review', 'stars'\\]; name the ones that are meant in config.data"
          ".text and config.data.label, such as config.data.text=review and config.data.label=stars \\(tables"),
@@ -147,6 +149,7 @@ def test_a_dev_set_without_any_label_of_train_is_refused(write):
         read(write(["neg", "pos"]), dev=write([0, 1, 1], "dev.jsonl"))
     log = read(write(["neg", "pos"]), dev=write(["neg", "so-so"], "dev.jsonl"))[2]
     assert "warning: dev has labels that train has not; they count as wrong: so-so 1" in log
+    assert "warning: no text of dev has the label pos; its scores say nothing about that" in log
 
 
 def test_labels_that_seem_to_be_several_are_told(write):

@@ -57,7 +57,7 @@ class ColumnLayout:
     is_conllu: bool = False
     header: str = ""  # the line of column names, which may come more than once
     sentence: int | None = None  # the column that numbers or names sentences
-    prefix: str = ""  # what each word begins with, such as "en:"
+    prefixes: tuple[str, ...] = ()  # each word begins with one of these, such as "en:"
     # Cells of lines that do not begin with "#", as (column, cell), except words; only in files divided by spaces.
     cells: frozenset[tuple[int, str]] = frozenset()
 
@@ -121,7 +121,13 @@ class ColumnLayout:
             text += f"; header {self.header[:60]!r} left out"
         if self.sentence is not None:
             text += f"; sentences divided by column {self.sentence}"
-        return text + (f"; {self.prefix!r} removed from all words" if self.prefix else "")
+        prefixes = " or ".join(map(repr, self.prefixes))
+        return text + (f"; {prefixes} removed from all words" if prefixes else "")
+
+    def strip_prefix(self, word: str) -> str:
+        """Returns a word without its prefix; a word that is nothing else stays."""
+        prefix = next((prefix for prefix in self.prefixes if word.startswith(prefix)), "")
+        return word.removeprefix(prefix) or word
 
 
 def _cells(row: Sequence[str], word: int) -> set[tuple[int, str]]:
@@ -239,7 +245,8 @@ def _examine_words(
 
     Raises `UserError` if the column of words holds numbers, the same word all over a sentence, or nothing.
     """
-    prefix, cells, count, repeats = None, set(), 0, 0
+    prefixes, cells, count, repeats = set(), set(), 0, 0
+    are_prefixed = True
     are_numbers = are_repeated = settings.word is None and not layout.is_conllu
     are_missing = layout.is_conllu
     for rows in _list_sentences(lines, layout):
@@ -249,9 +256,12 @@ def _examine_words(
         are_numbers = are_numbers and len(rows[0]) > 1 and _are_numbers(words)
         are_repeated = are_repeated and len(rows[0]) > 2 and len(set(words)) == 1
         are_missing = are_missing and set(words) == {"_"}
-        if prefix != "":
-            prefixes = {match[0] if (match := _LANGUAGE_PREFIX.match(word)) else "" for word in words}
-            prefix = prefixes.pop() if len(prefixes) == 1 and prefix in (None, *prefixes) else ""
+        if are_prefixed:  # joined files may have several languages, a sentence has one
+            sentence_prefixes = {
+                match[0] if (match := _LANGUAGE_PREFIX.match(word)) else "" for word in words
+            }
+            are_prefixed = len(sentence_prefixes) == 1 and "" not in sentence_prefixes
+            prefixes |= sentence_prefixes
         if layout.divider == " " and len(rows[0]) > 2:
             cells.update(*(_cells(row, layout.word) for row in rows))
     layout = replace(layout, cells=frozenset(cells))
@@ -272,7 +282,7 @@ def _examine_words(
             f"{name}: all words are '_' in column {layout.word}; the text of this treebank is not in the file, "
             "and has to be put in by the tool that comes with it"
         )
-    return replace(layout, prefix=prefix or "")
+    return replace(layout, prefixes=tuple(sorted(prefixes)) if are_prefixed else ())
 
 
 def _list_sentences(lines: Iterable[str], layout: ColumnLayout) -> Iterator[list[list[str]]]:

@@ -80,7 +80,7 @@ def read_conll(
             is_logged = True
         document_begun = True
         cells = _parse_rows(name, rows, layout, tagged)
-        words = [row[layout.word].removeprefix(layout.prefix) or row[layout.word] for row in cells]
+        words = [layout.strip_prefix(row[layout.word]) for row in cells]
         tags = [row[layout.tag].strip() for row in cells] if tagged else None
         numbers = [number for number, _ in rows]
         has_gaps = numbers[-1] - numbers[0] >= len(numbers)

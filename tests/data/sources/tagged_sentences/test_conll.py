@@ -166,8 +166,11 @@ def test_a_language_prefix_of_all_words_is_removed(write_source):
     sentences = read_list(write_source(content), log=log.append)
     assert [s.words for s in sentences] == [["Rome", "sleeps", ":", "en:"], ["en:"]]
     assert "'en:' removed from all words" in log[-1]
-    for other in ("Rome\tO\n", "de:Rom\tO\n"):
-        assert read_list(write_source(content + "\n" + other))[0].words[0] == "en:Rome"
+    assert read_list(write_source(content + "\nRome\tO\n"))[0].words[0] == "en:Rome"
+    assert read_list(write_source(content + "\nen:Rome\tO\nde:Rom\tO\n"))[0].words[0] == "en:Rome"
+    joined = read_list(write_source(content + "\nde:Rom\tO\n"), log=log.append)  # files of two languages
+    assert joined[0].words[0] == "Rome" and joined[-1].words == ["Rom"]
+    assert "'de:' or 'en:' removed from all words" in log[-1]
 
 
 CONLLU_SENTENCE = st.lists(
