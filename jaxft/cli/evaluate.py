@@ -43,6 +43,6 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     """Evaluates the run that the flags name; see `evaluate_run`."""
     from jaxft.inference.evaluate import evaluate_run  # slow: after --help has been answered
 
-    changes = {name: value for name in DATA_FLAGS if (value := getattr(flags, name)) is not None}
+    changes = {name: value for name in DATA_FLAGS if (value := vars(flags).get(name)) is not None}
     output = Path(flags.output) if flags.output else None
     return evaluate_run(Path(flags.run), flags.data, output, changes)

@@ -181,8 +181,8 @@ def test_an_empty_text_is_told(generate, writer, capsys):
     rows, logged = generate("the cat\n\nthe cat\n", "in.txt", stop=[first_character])
     assert [row["generated"] for row in rows] == ["", ""]
     assert [line.rpartition("in.txt, ")[2] for line in logged if "text is empty" in line] == [
-        "line 1: the generated text is empty: the model ends it at once",
-        "line 3: the generated text is empty: the model ends it at once",
+        f"line 1: {EMPTY}",
+        f"line 3: {EMPTY}",
     ]
     logged = []
     print_continuation(writer, "the cat", FEW, stop=[first_character], log=logged.append)

@@ -95,12 +95,8 @@ def join_examples(
 def split_dev_texts(
     texts: Sequence[MultiText], fraction: float, seed: int
 ) -> tuple[list[MultiText], list[MultiText]]:
-    """Splits off a fraction of the texts of each data set, at least one; returns (train, dev).
-
-    The same texts of a data set stay in one of the two, unless all its texts are the same.
-    """
+    """Splits off a fraction of the texts of each data set, at least one; returns (train, dev)."""
     dev_indices: set[int] = set()
-    groups: dict[int, int] = {}  # index of a text -> that of the first text that is the same
     for data_set in sorted({text.data_set for text in texts}):
         members = [index for index, text in enumerate(texts) if text.data_set == data_set]
         if len(members) < 2:
@@ -108,15 +104,7 @@ def split_dev_texts(
                 f"{len(members)} text in data set {data_set + 1} of the training data: none can be split off for "
                 "evaluation; add data, or name a dev set"
             )
-        first_by_text: dict[tuple, int] = {}
-        for index in members:
-            example = next(iter(texts[index].examples.values()))
-            groups[index] = first_by_text.setdefault(get_text_and_pair(example), index)
-        if len(first_by_text) == 1:
-            groups |= {index: index for index in members}
-        first = list(dict.fromkeys(groups[index] for index in members))
-        dev_groups = set(random.Random(seed).sample(first, max(1, round(fraction * len(first)))))
-        dev_indices.update(index for index in members if groups[index] in dev_groups)
+        dev_indices.update(random.Random(seed).sample(members, max(1, round(fraction * len(members)))))
     train = [text for index, text in enumerate(texts) if index not in dev_indices]
     dev = [text for index, text in enumerate(texts) if index in dev_indices]
     return train, dev

@@ -64,14 +64,6 @@ def test_a_dev_set_takes_its_share_of_each_data_set():
         split_dev_texts(texts[:-1], 0.3, seed=0)
 
 
-def test_a_dev_set_shares_no_text_with_train():
-    examples = [LabelledText(f"text {i % 10}", None, "x", f"a:{i}") for i in range(200)]
-    texts = join_examples({"topic": examples}, 0, {})
-    train, dev = split_dev_texts(texts, 0.1, 0)
-    shown = [{text.examples["topic"].text for text in part} for part in (train, dev)]
-    assert len(train) + len(dev) == 200 and shown[1] and not shown[0] & shown[1]
-
-
 def test_each_task_gets_its_windows_back():
     """Texts 0 and 2 are read as words, by a task that labels words; text 1 by another, which also labels text 2."""
     corpus = plain("ab cd ef", "gh " * 20)
