@@ -56,17 +56,38 @@ def answer_items(
     Raises:
       UserError: an item has an error and `on_error` is "stop"; or an error that is not an item's.
     """
-    unwritten: deque[tuple[Item, UserError | None]] = deque()
+    unwritten: deque[tuple[Item, Any]] = deque()  # items, each with its example or its error
     fatal: list[UserError] = []
     answer_count = error_count = 0
 
-    def put_errors() -> None:
-        """Writes the errors before the first item that waits for its answer."""
-        while unwritten and (error := unwritten[0][1]) is not None:
-            put(writer.render_error(unwritten.popleft()[0], error))
+    def render_errors() -> list[bytes]:
+        """Returns the lines of the errors before the first item that waits for its answer."""
+        lines = []
+        while unwritten and isinstance(unwritten[0][1], UserError):
+            lines += writer.render_error(*unwritten.popleft())
+        return lines
+
+    def put_answers(stream: Iterator[Any]) -> None:
+        """Answers examples and writes the answers, and the errors between them."""
+        nonlocal answer_count
+        for answers in answer(stream):
+            lines = []
+            for example, value in answers:
+                lines += writer.render(unwritten.popleft()[0], example, value)
+                lines += render_errors()
+            put(lines)
+            answer_count += len(answers)
+
+    def note_error(error: UserError) -> UserError:
+        """Counts and logs an error that is recorded, or raises it."""
+        nonlocal error_count
+        if on_error == "stop":
+            raise UserError(f"{error} (--on_error=record writes such errors down and goes on)") from None
+        log(f"error: {error}")
+        error_count += 1
+        return error
 
     def examples() -> Iterator[Any]:
-        nonlocal error_count
         try:
             for item in items:
                 if item is None:
@@ -77,28 +98,32 @@ def answer_items(
                         raise item.value
                     example = parse(item)
                 except UserError as error:
-                    if on_error == "stop":
-                        raise UserError(
-                            f"{error} (--on_error=record writes such errors down and goes on)"
-                        ) from None
-                    log(f"error: {error}")
-                    error_count += 1
-                    unwritten.append((item, error))
-                    put_errors()
+                    unwritten.append((item, note_error(error)))
+                    put(render_errors())
                 else:
-                    unwritten.append((item, None))
+                    unwritten.append((item, example))
                     yield example
         except UserError as error:  # raised once the examples before it are answered
             fatal.append(error)
 
-    for answers in answer(examples()):
-        lines = []
-        for example, value in answers:
-            lines += writer.render(unwritten.popleft()[0], example, value)
-            while unwritten and (error := unwritten[0][1]) is not None:
-                lines += writer.render_error(unwritten.popleft()[0], error)
-        put(lines)
-        answer_count += len(answers)
+    stream = examples()
+    while True:
+        try:
+            put_answers(stream)
+            break
+        except UserError:
+            if not unwritten:
+                raise
+        # An example that cannot be encoded has failed with those next to it. One by one, the others are answered.
+        for _ in range(len(unwritten)):
+            item, example = unwritten[0]
+            try:
+                put_answers(iter([example]))
+            except UserError as error:
+                unwritten[0] = item, note_error(error)
+                put(render_errors())
+            if not unwritten:
+                break
     if fatal:
         raise fatal[0]
     put(writer.render_rest())

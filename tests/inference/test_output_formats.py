@@ -119,6 +119,44 @@ def test_the_answers_before_an_error_are_written(tmp_path):
     assert [json.loads(line)["length"] for line in output] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("on_error", ["stop", "record"])
+def test_an_example_that_cannot_be_encoded_costs_no_other_answer(on_error, tmp_path):
+    """It fails with the group that it is encoded in."""
+
+    def encode_and_answer(examples):
+        for group in answer(examples):
+            if any("odd" in example for example, _ in group):
+                raise UserError("odd cannot be encoded")
+            yield group
+
+    (tmp_path / "in.txt").write_text("a\nbb\nccc\ndddd\nodd\neeeee\nffffff\n")
+    records = open_input(str(tmp_path / "in.txt"), TEXTS, FileFormat(), log_nothing, keys=["text"])
+    writer, output = make_record_writer(records.lines, None), []
+    options = {"on_error": on_error, "log": log_nothing}
+    items = records.read("text", None)
+    if on_error == "stop":
+        with pytest.raises(UserError, match="odd cannot be encoded .--on_error=record"):
+            answer_items(items, parse, encode_and_answer, writer, output.extend, **options)
+    else:
+        counts = answer_items(items, parse, encode_and_answer, writer, output.extend, **options)
+        assert counts == (6, 1)
+    lengths = [1, 2, 3, 4] + ([None, 5, 6] if on_error == "record" else [])
+    assert [json.loads(line).get("length") for line in output] == lengths
+
+
+def test_a_broken_quote_and_bytes_that_are_no_text_cost_their_rows_only(tmp_path):
+    (tmp_path / "in.csv").write_bytes(b'text,id\na,1\n"b"x,2\nc,3\n\xff,4\nd,5\n"e,6\nf,7\n')
+    output, counts = run(tmp_path / "in.csv", make_table_writer)
+    rows = list(csv.reader(io.StringIO(output)))
+    assert [row[2] for row in rows] == ["length", "1", "", "1", "", "1", ""] and counts == (3, 3)
+    for row, message in (
+        (2, "line 3: not valid CSV"),
+        (4, "line 5, byte 1"),
+        (6, "line 7 to 8: not valid CSV"),
+    ):
+        assert message in rows[row][3]
+
+
 def test_a_key_of_the_input_is_never_overwritten():
     assert choose_names(["entities"], {"text": 1}, "x") == {"entities": "entities"}
     assert choose_names(["entities"], {"entities": 1}, "x") == {"entities": "predicted_entities"}

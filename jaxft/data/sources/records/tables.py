@@ -52,49 +52,82 @@ def read_table(
       UserError: a row has not as many values as the header, the header has a name twice, or quotes are broken.
     """
     name = files.source_name(source)
-    reader = csv.reader(
-        (line for _, line in files.read_lines(source, encoding)), **make_dialect(format, delimiter)
-    )
-    header, first_line = None, 1
+    header = None
     has_joined_files = False
     quoted_line = ""  # the first line whose quotes may be those of CSV
-    try:
-        for row in reader:
-            where, origin = f"{name}, line {first_line}", f"{name}:{first_line}"
-            is_first, first_line = first_line == 1, reader.line_num + 1
-            if not row or (is_first and row[0].startswith(SEPARATOR_LINE)):
-                continue
-            if header is None:
-                header = row
-                check_columns(header, where)
-                continue
-            if len(row) != len(header):
-                hint = f'put a value that holds {delimiter!r} between double quotes ("...")'
-                if format == "tsv":
-                    hint = f"single {delimiter!r} divide values"
-                error = UserError(
-                    f"{where}: {len(row)} fields where the header has {len(header)}; {hint}, or name the character "
-                    "between values in config.data.delimiter"
-                )
-                if not keeps_errors:
-                    raise error
-                yield where, origin, error
-                continue
-            if row[-1] == header[-1] and len(row) > 1 and [row[0].removeprefix("\ufeff"), *row[1:]] == header:
-                if not has_joined_files:
-                    log(f"warning: {where}: the header again, as in joined files; such rows are left out")
-                has_joined_files = True
-                continue
-            if format == "tsv" and not quoted_line and any(map(_has_doubled_quotes, row)):
-                quoted_line = where
-            yield where, origin, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{name}, line {first_line}: not valid CSV ({error}); check its quotes") from None
+    lines = files.read_lines(source, encoding, keeps_errors=keeps_errors)
+    for first_line, row in _read_rows(lines, make_dialect(format, delimiter), name):
+        where, origin = f"{name}, line {first_line}", f"{name}:{first_line}"
+        if not row or (first_line == 1 and isinstance(row, list) and row[0].startswith(SEPARATOR_LINE)):
+            continue
+        if header is None and isinstance(row, list):
+            header = row
+            check_columns(header, where)
+            continue
+        if isinstance(row, list) and len(row) != len(header):
+            hint = f'put a value that holds {delimiter!r} between double quotes ("...")'
+            if format == "tsv":
+                hint = f"single {delimiter!r} divide values"
+            row = UserError(
+                f"{where}: {len(row)} fields where the header has {len(header)}; {hint}, or name the character "
+                "between values in config.data.delimiter"
+            )
+        if isinstance(row, UserError):
+            if header is None or not keeps_errors:
+                raise row
+            yield where, origin, row
+            continue
+        if row[-1] == header[-1] and len(row) > 1 and [row[0].removeprefix("\ufeff"), *row[1:]] == header:
+            if not has_joined_files:
+                log(f"warning: {where}: the header again, as in joined files; such rows are left out")
+            has_joined_files = True
+            continue
+        if format == "tsv" and not quoted_line and any(map(_has_doubled_quotes, row)):
+            quoted_line = where
+        yield where, origin, dict(zip(header, row, strict=True))
     if quoted_line:
         log(
             f"warning: {quoted_line}: quotes around a value with doubled ones inside are read as text; if they are "
             "CSV's, set config.data.format=csv"
         )
+
+
+class _Lines:
+    """The lines of a table for `csv.reader`. An error of a line is raised, and the next line is there after it."""
+
+    def __init__(self, lines: Iterator[tuple[int, str | UserError]]):
+        self._lines, self.number = lines, 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        self.number, line = next(self._lines)
+        if isinstance(line, UserError):
+            raise line
+        return line
+
+
+def _read_rows(
+    numbered_lines: Iterator[tuple[int, str | UserError]], dialect: dict[str, Any], name: str
+) -> Iterator[tuple[int, list[str] | UserError]]:
+    """Yields the number of each row's first line, and its values or its error."""
+    lines = _Lines(numbered_lines)
+    reader = csv.reader(lines, **dialect)  # begins anew after an error
+    while True:
+        first_line = lines.number + 1
+        try:
+            yield first_line, next(reader)
+        except StopIteration:
+            return
+        except UserError as error:
+            yield first_line, error
+        except csv.Error as error:
+            to_line = f" to {lines.number}" if lines.number > first_line else ""
+            yield (
+                first_line,
+                UserError(f"{name}, line {first_line}{to_line}: not valid CSV ({error}); check its quotes"),
+            )
 
 
 def _has_doubled_quotes(value: str) -> bool:
