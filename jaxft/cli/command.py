@@ -12,8 +12,10 @@ from typing import Any
 
 from jaxft.cli import startup
 from jaxft.cli.flags import add_process_flags
+from jaxft.cli.streams import tell_terminal
 from jaxft.errors import EXIT_INTERRUPTED, UserError, printable
 from jaxft.io.stores import errors_name_addresses, fetch_source, refuse_address, with_addresses
+from jaxft.training.log.waits import announced
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -94,10 +96,11 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
     """
     add_process_flags(parser)
     flags, unknown = parser.parse_known_args(argv)
-    # Slow imports come after --help has been answered.
-    from jaxft.cli.several_processes import as_process
-    from jaxft.parallel import processes
-    from jaxft.training.run_folder.identity import installed_versions
+    with announced("importing jax", tell_terminal):
+        # Slow imports come after --help has been answered.
+        from jaxft.cli.several_processes import as_process
+        from jaxft.parallel import processes
+        from jaxft.training.run_folder.identity import installed_versions
 
     # SIGTERM raises an exception, so that unfinished files are put aside.
     with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals

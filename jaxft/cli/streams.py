@@ -24,6 +24,12 @@ def open_closed_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # ascii and latin-1 terminals
 
 
+def tell_terminal(line: str) -> None:
+    """Prints a line on stderr if somebody waits there; files and pipes need no word about a start."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
 class LastingStream:
     """A stream whose reader may go away: what is written after that is dropped, and the command goes on."""
 

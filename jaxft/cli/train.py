@@ -8,9 +8,11 @@ from pathlib import Path
 
 from jaxft.cli import startup
 from jaxft.cli.flags import add_process_flags
+from jaxft.cli.streams import tell_terminal
 from jaxft.config.recipes import recipe_name
 from jaxft.config.reference import help_text
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
+from jaxft.training.log.waits import announced
 from jaxft.training.settings import all_schemas, load_settings
 
 # The advice to a user whose workdir was writable when the run began, and no longer is.
@@ -46,11 +48,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags, trains, and turns errors into a sentence and an exit code."""
     flags, overrides = make_parser().parse_known_args(argv)
-    # Slow imports come after --help has been answered.
-    from jaxft.cli.command import check_overrides
-    from jaxft.cli.several_processes import as_process
-    from jaxft.parallel import processes
-    from jaxft.training.run import train
+    with announced("importing jax", tell_terminal):
+        # Slow imports come after --help has been answered.
+        from jaxft.cli.command import check_overrides
+        from jaxft.cli.several_processes import as_process
+        from jaxft.parallel import processes
+        from jaxft.training.run import train
 
     flags.workdir = flags.workdir or f"runs/{recipe_name(flags.config)}"
     with as_process(flags):

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 
 from jaxft.cli import startup, streams
+from jaxft.training.log.waits import announced
 
 # Each verb is a module of this package with a `main(argv)`. These functions prepare its process before slow imports:
 # `use_huge_pages` starts the process again, and `leave_torch_out` imports transformers. Verbs whose results are files
@@ -21,6 +22,7 @@ VERBS = {
 def run_verb(verb: str, argv: Sequence[str]) -> None:
     """Prepares the process for `verb`, one of `VERBS`, and runs it with the arguments `argv`."""
     streams.open_closed_streams()
-    for prepare in (streams.outlive_readers,) if {"-h", "--help"} & set(argv) else VERBS[verb]:
-        prepare()
+    with announced("importing transformers", streams.tell_terminal):
+        for prepare in (streams.outlive_readers,) if {"-h", "--help"} & set(argv) else VERBS[verb]:
+            prepare()
     importlib.import_module(f"jaxft.cli.{verb}").main(list(argv))

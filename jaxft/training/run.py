@@ -322,7 +322,8 @@ def _train(
                 train_log.drain(keep=0)
                 with clock:
                     parameters = _parameters_to_keep(net, state)
-                    measured, _ = evaluate(net, eval_steps, parameters, splits["dev"], loaders["dev"])
+                    with announced("measuring dev", log):
+                        measured, _ = evaluate(net, eval_steps, parameters, splits["dev"], loaders["dev"])
                     values = processes.broadcast(measured.compute())
                     run_log.write(step, "dev", values)
                     run_log.show(dev=f"dev {selection_metric} {values[selection_metric]:.4f}")

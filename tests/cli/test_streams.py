@@ -1,6 +1,8 @@
 """Commands outlive the readers of their messages, closed streams and terminals that know few characters."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 
@@ -81,3 +83,17 @@ def test_several_processes_outlive_their_readers_too(environment):
     shell = f'"{sys.executable}" -c "$0" | head -1'
     done = subprocess.run(["bash", "-c", shell, script], env=environment, capture_output=True, text=True)
     assert done.stderr == "survived\n" and done.stdout == "x" * 100 + "\n"
+
+
+def test_a_start_is_announced_where_somebody_waits(environment):
+    script = (
+        "import time\nfrom jaxft.cli.streams import tell_terminal\nfrom jaxft.training.log.waits import announced\n"
+        "with announced('importing jax', tell_terminal, after=0.1): time.sleep(0.5)\n"
+    )
+    terminal, other_end = pty.openpty()
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, env=environment, stderr=other_end).returncode == 0
+    os.close(other_end)
+    assert os.read(terminal, 1000).startswith(b"importing jax ...")
+    os.close(terminal)
+    assert subprocess.run(command, env=environment, capture_output=True).stderr == b""
