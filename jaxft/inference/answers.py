@@ -29,6 +29,12 @@ class Counts(NamedTuple):
     errors: int
 
 
+def log_counts(counts: Counts, noun: str, seconds: float, log: Log) -> None:
+    """Logs how many records were answered; `noun` is their name in the plural."""
+    errors = f", {counts.errors:,} with an error" if counts.errors else ""
+    log(f"{counts.answers + counts.errors:,} {noun} in {seconds:.1f} s{errors}")
+
+
 def answer_items(
     items: Iterable[Item | None],
     parse: Callable[[Item], Any],

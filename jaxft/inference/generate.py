@@ -17,7 +17,7 @@ from jaxft.data.sources.files import Log, log_nothing
 from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.records import record_values
 from jaxft.generation.options import PROMPT_ROWS, GenerationOptions
-from jaxft.inference.answers import answer_items
+from jaxft.inference.answers import answer_items, log_counts
 from jaxft.inference.input_records import Item, open_input
 from jaxft.inference.output_file import open_output
 from jaxft.inference.output_formats import RecordWriter, choose_names
@@ -108,9 +108,7 @@ def generate_file(
             on_error=on_error,
             log=log,
         )
-    seconds = time.perf_counter() - began
-    errors = f", {counts.errors:,} with an error" if counts.errors else ""
-    log(f"{counts.answers + counts.errors:,} prompts in {seconds:.1f} s{errors}")
+    log_counts(counts, "prompts", time.perf_counter() - began, log)
 
 
 def print_continuation(

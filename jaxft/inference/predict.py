@@ -17,7 +17,7 @@ from jaxft.data.sources.tagged_sentences.column_layout import ColumnSettings
 from jaxft.data.sources.tagged_sentences.conll import read_layout
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
-from jaxft.inference.answers import AnswerWriter, answer_items
+from jaxft.inference.answers import AnswerWriter, answer_items, log_counts
 from jaxft.inference.input_records import Input, InputLines, Item, open_input
 from jaxft.inference.model import open_model
 from jaxft.inference.output_file import open_output
@@ -159,9 +159,7 @@ def predict_file(
             on_error=on_error,
             log=log,
         )
-    seconds = time.perf_counter() - began
-    errors = f", {counts.errors:,} with an error" if counts.errors else ""
-    log(f"{counts.answers + counts.errors:,} texts in {seconds:.1f} s{errors}")
+    log_counts(counts, "texts", time.perf_counter() - began, log)
 
 
 def _make_writer(answers: Answers, records: Input, on_error: str) -> AnswerWriter:
