@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 
 from jaxft.data.encoding.cache import load_or_encode
-from jaxft.data.sources.formats import FileFormat
-from jaxft.errors import UserError
 from jaxft.inference import predict
 from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import resolve_model
@@ -136,11 +135,9 @@ def train_tiny_run(folder: Path, samples: Path, model: Path) -> Path:
     return folder / "run"
 
 
-def open_run_folder(run: Path, samples: list[Path]) -> Trial:
-    """Returns the trial that predicts with a run's folder in which one file is damaged."""
-    files = [
-        path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file() and "/d/" not in str(path)
-    ]
+def open_run_folder(run: Path) -> Trial:
+    """Returns the trial that opens a run's folder in which one file is damaged, and its best weights."""
+    files = [path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file()]
 
     def trial(rng: random.Random, folder: Path) -> None:
         shutil.copytree(run, folder / "run")
@@ -151,24 +148,17 @@ def open_run_folder(run: Path, samples: list[Path]) -> Trial:
     return trial
 
 
-def predict_file(run: Path, samples: list[Path], monkeypatched_model: list) -> Trial:
+def predict_file(run: Path, samples: list[Path]) -> Trial:
     """Returns the trial that predicts for a damaged file."""
+    model = open_model(open_run(run), ignore)
 
     def trial(rng: random.Random, folder: Path) -> None:
-        path = copy_damaged(rng.choice(samples), folder, rng)
+        path, output = copy_damaged(rng.choice(samples), folder, rng), folder / "output"
         on_error = rng.choice(["stop", "record"])
-        output = folder / "output"
-        predict.predict_file(run, str(path), str(output), format=FileFormat(), on_error=on_error, log=ignore)
+        with mock.patch.object(predict, "open_model", lambda *_: model):
+            predict.predict_file(run, str(path), str(output), on_error=on_error, log=ignore)
         output.read_bytes().decode("utf-8")
 
-    opened = predict.open_model
-
-    def open_once(*arguments: Any) -> Any:
-        if not monkeypatched_model:
-            monkeypatched_model.append(opened(*arguments))
-        return monkeypatched_model[0]
-
-    predict.open_model = open_once
     return trial
 
 
@@ -200,10 +190,7 @@ def make_targets(folder: Path) -> dict[str, Trial]:
     return targets | {
         "settings": change_settings,
         "model folder": open_model_folder(model),
-        "run folder": open_run_folder(run, samples["token_classification"]),
-        "predict": predict_file(run, samples["token_classification"], []),
+        "run folder": open_run_folder(run),
+        "predict": predict_file(run, samples["token_classification"]),
         "cache": damage_cache(samples["token_classification"][0]),
     }
-
-
-__all__ = ["Trial", "UserError", "make_targets"]
