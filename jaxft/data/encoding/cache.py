@@ -167,9 +167,13 @@ def load_windows(path: pathlib.Path) -> Windows | None:
 
 
 def _compute_checksum(windows: Windows) -> bytes:
-    """Returns a hash of the names and types of the columns, and of their content."""
-    schema = windows.record_batch.schema.to_string()
-    return hashlib.sha256(f"{schema}\n{windows.fingerprint}".encode()).hexdigest().encode()
+    """Returns a hash of the names and types of the columns, of their content, and of where each list begins."""
+    batch = windows.record_batch
+    digest = hashlib.sha256(f"{batch.schema.to_string()}\n{windows.fingerprint}".encode())
+    for column in batch.columns:
+        if pa.types.is_large_list(column.type):
+            digest.update(np.ascontiguousarray(column.offsets.to_numpy()))
+    return digest.hexdigest().encode()
 
 
 def save_windows(windows: Windows, path: pathlib.Path) -> None:
