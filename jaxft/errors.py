@@ -6,7 +6,7 @@ Two exit codes are in cli/command.py: those for SIGPIPE and SIGTERM in verbs tha
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 EXIT_USER_ERROR = 2  # bad input: one sentence on stderr, no stack trace
 EXIT_NON_FINITE = 3  # the loss became NaN or infinite; the last good checkpoint is kept
@@ -44,6 +44,11 @@ def printable(text: str) -> str:
         head, tail = MESSAGE_CHARACTERS * 3 // 4, MESSAGE_CHARACTERS // 4
         text = f"{text[:head]} ... ({len(text) - head - tail:,} characters left out) ... {text[-tail:]}"
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def list_names(names: Sequence[object], most: int = 12) -> str:
+    """Returns the first `most` names for a message, with commas between, and dots for the others."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def first_line(error: BaseException) -> str:

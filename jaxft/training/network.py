@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
+from jaxft.errors import list_names
 from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights
@@ -218,9 +219,5 @@ def _describe_head(net: Network, hf_config: Mapping[str, Any], head_order: list[
     names = list((hf_config.get("id2label") or {}).values())
     if not names or not net.task.labels or set(names) == set(net.task.labels):
         return ""
-    return f"; the checkpoint's head is for {_shorten(names)}, so the head for {_shorten(net.task.labels)} is new"
-
-
-def _shorten(labels: Sequence[str]) -> str:
-    """Returns the first labels, for a message."""
-    return ", ".join(map(str, labels[:8])) + (", ..." if len(labels) > 8 else "")
+    old, new = list_names(names, most=8), list_names(net.task.labels, most=8)
+    return f"; the checkpoint's head is for {old}, so the head for {new} is new"

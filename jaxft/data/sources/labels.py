@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from jaxft.data.sources.records import record_values
-from jaxft.errors import UserError
+from jaxft.errors import UserError, list_names
 
 SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 
@@ -154,7 +154,7 @@ def _parse_name(value: Any, place: str, rules: LabelRules) -> str:
     number = Decimal(value) if isinstance(value, bool) else _as_decimal(text)
     if number is None:
         raise UserError(
-            f"{place}: the label {text!r} is none of config.data.label_names ({_list_names(rules.names)})"
+            f"{place}: the label {text!r} is none of config.data.label_names ({list_names(rules.names)})"
         )
     return _nth_name(number, place, rules.names)
 
@@ -163,14 +163,10 @@ def _nth_name(number: int | Decimal, place: str, names: Sequence[str]) -> str:
     """Returns the name that an integer stands for."""
     if not 0 <= number < len(names) or number != int(number):
         raise UserError(
-            f"{place}: label {number} is outside 0..{len(names) - 1} ({_list_names(names)}); test sets without "
+            f"{place}: label {number} is outside 0..{len(names) - 1} ({list_names(names)}); test sets without "
             "labels often have -1"
         )
     return names[int(number)]
-
-
-def _list_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _as_items(value: Any, place: str, rules: LabelRules) -> list | None:
@@ -221,7 +217,7 @@ def _check_bits(bits: list, place: str, rules: LabelRules) -> None:
     if len(bits) != len(rules.names) or any(bit not in (0, 1) for bit in bits):
         raise UserError(
             f"{place}: {shown} where a 0 or 1 for each of the {len(rules.names)} config.data.label_names "
-            f"({_list_names(rules.names)}) was expected"
+            f"({list_names(rules.names)}) was expected"
         )
 
 
@@ -231,9 +227,7 @@ def _choose_names(are_set: Sequence[bool], names: Sequence[str], place: str, pro
     if problem == MULTI:
         return chosen
     if len(chosen) != 1:
-        shown = f"{len(chosen)} of {len(names)} labels are 1" + (
-            f" ({_list_names(chosen)})" if chosen else ""
-        )
+        shown = f"{len(chosen)} of {len(names)} labels are 1" + (f" ({list_names(chosen)})" if chosen else "")
         raise UserError(
             f"{place}: {shown} where exactly 1 was expected; if a text may have none or several, set "
             f"config.model.problem_type={MULTI!r}"

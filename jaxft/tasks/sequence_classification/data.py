@@ -15,7 +15,7 @@ from jaxft.data.sources.labelled_texts import (
     read_labelled_texts,
 )
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE, LabelRules, are_numbers, sort_labels
-from jaxft.errors import UserError
+from jaxft.errors import UserError, list_names
 from jaxft.tasks.base import Log, Split, count_set_in_any_process
 from jaxft.tasks.sequence_classification.number_label import VALUE
 from jaxft.tasks.sequence_classification.settings import Data
@@ -23,7 +23,6 @@ from jaxft.tasks.settings import make_file_format
 
 _TWO_BITS = re.compile(r"[01](,\s*|[;|]\s*|\s+)[01]")  # a row of two labels; longer ones are read as rows
 
-SHOWN = 12  # the most labels in a line of the log
 NEARLY_ALL = 0.9  # a share of texts from which on the key of the labels cannot be right
 LEAST_TEXTS = 20  # fewer texts may have a label each
 DIVIDERS = (";", "|", ",")  # what may divide the labels in a string
@@ -132,12 +131,9 @@ def _describe_labels(examples: Sequence[LabelledText]) -> str:
         return f"numbers from {min(values):g} to {max(values):g}, mean {sum(values) / len(values):.4g}"
     labels = ([example.label] if isinstance(example.label, str) else example.label for example in examples)
     counts = Counter(name for names in labels for name in names)
-    return f"{len(counts)} labels: {_shorten([f'{name} {count:,}' for name, count in counts.most_common()])}"
-
-
-def _shorten(items: Sequence[str]) -> str:
-    """Returns the first `SHOWN` items with commas between."""
-    return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
+    return (
+        f"{len(counts)} labels: {list_names([f'{name} {count:,}' for name, count in counts.most_common()])}"
+    )
 
 
 def _describe_order(examples: Sequence[LabelledText], data: Data, labels: Sequence[str]) -> str:
@@ -214,9 +210,11 @@ def check_texts(
         present = collect_label_names(examples)
         if unused := [label for label in labels if label not in present]:
             hint = "" if is_train else "; its scores say nothing about that"
-            log(f"warning: no text of {name} has the label{'s' * (len(unused) > 1)} {_shorten(unused)}{hint}")
+            log(
+                f"warning: no text of {name} has the label{'s' * (len(unused) > 1)} {list_names(unused)}{hint}"
+            )
     if is_train and name.partition("#")[2].partition("/")[0] in ("", "1") and labels != [VALUE]:
-        log(f"the model's labels: {_shorten(labels)} ({_describe_order(examples, data, labels)})")
+        log(f"the model's labels: {list_names(labels)} ({_describe_order(examples, data, labels)})")
     if not is_train and (shared := count_set_in_any_process(find_text_overlap(train, examples))):
         log(f"warning: {shared:,} of {len(examples):,} texts of {name} stand word for word in train")
     lost_tokens = windows.column("lost")

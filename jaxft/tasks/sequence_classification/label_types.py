@@ -12,14 +12,12 @@ from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import ArraySpec, segment_labels
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
-from jaxft.errors import UserError
+from jaxft.errors import UserError, list_names
 from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
 from jaxft.metrics.multi_label import MultiLabelState
 from jaxft.tasks.base import Log, read_class_weights
 from jaxft.tasks.sequence_classification.number_label import NumberLabel
-
-SHOWN = 12  # the most labels in a message
 
 
 class LabelType(Protocol):
@@ -260,12 +258,8 @@ def _check_known(names: Sequence[str], labels: Sequence[str], split: str, count_
         return
     if unseen.total() == len(names):
         raise UserError(
-            f"{split}: none of its labels ({_shorten(sorted(unseen))}) is a label of the model "
-            f"({_shorten(labels)}), so that nothing can be scored; is config.data.label right?"
+            f"{split}: none of its labels ({list_names(sorted(unseen))}) is a label of the model "
+            f"({list_names(labels)}), so that nothing can be scored; is config.data.label right?"
         )
     counts = ", ".join(f"{label} {count}" for label, count in sorted(unseen.items()))
     log(f"warning: {split} has labels that train has not; they count as {count_as}: {counts}")
-
-
-def _shorten(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
