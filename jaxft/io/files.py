@@ -44,5 +44,7 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path} is missing: the run there has not started, or its folder is not whole"
         ) from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}; jaxft wrote it whole, so put back a copy of it, or train the run anew"
+        ) from None
