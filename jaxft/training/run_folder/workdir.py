@@ -33,9 +33,8 @@ from jaxft.training.settings import settings_from_config
 
 LENGTHS = ("train.epochs", "train.steps", "train.examples")  # the settings of a run's length
 
-BASE_CARD = (
-    "base_card.json"  # in model/: what the base checkpoint's model card says of its licence and language
-)
+# In model/: what the base checkpoint's model card says of its licence and language.
+BASE_CARD = "base_card.json"
 
 # Files of starts that ended before they claimed the folder.
 UNCLAIMED = ("config.json.tmp", rendezvous.TOKEN_FILE)

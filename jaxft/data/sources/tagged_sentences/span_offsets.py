@@ -27,9 +27,8 @@ _OUTSIDE = "lie outside of the text"
 _CUTTING = "begin or end inside a word"
 _DIFFERENT = "cover another text than the record says"
 _SHOWN = 3  # misfits that a message shows
-_MANY = (
-    10  # with fewer misfits than this, a data set is not refused only because most of its spans are misfits
-)
+# With fewer misfits than this, a data set is not refused only because most of its spans are misfits.
+_MANY = 10
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,8 @@ class SpanRules:
 
     offsets: str = "auto"  # one of OFFSETS
     end: str = "auto"  # one of ENDS
-    overlaps: str = (
-        "error"  # one of OVERLAPS: "error" raises for spans that overlap, "longest" keeps the longest
-    )
+    # One of OVERLAPS: "error" raises for spans that overlap, "longest" keeps the longest.
+    overlaps: str = "error"
 
 
 DEFAULT_RULES = SpanRules()
