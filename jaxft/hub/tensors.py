@@ -92,9 +92,8 @@ def _open_shards(folder: Path) -> dict[str, Any]:
     shards: dict[str, Any] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or shard not in shards:
-            if (
-                not isinstance(shard, str) or Path(shard).name != shard
-            ):  # an index must not name files elsewhere
+            # An index must not name files elsewhere.
+            if not isinstance(shard, str) or Path(shard).name != shard:
                 raise UserError(f"{folder / INDEX}: {shard!r} is not a file name in the same folder")
             if not (folder / shard).is_file():
                 raise UserError(f"{folder / INDEX}: names the shard {shard!r}, which is not there")

@@ -68,9 +68,8 @@ def required_collective_bytes(
 
         if is_split_by_tensor and is_embedding:
             total += _all_reduced_bytes(slots // data * (width / fsdp_ways) * 4, tensor)
-        elif is_split_by_tensor and re.search(
-            r"(query|up|output|down)/kernel$", name
-        ):  # query also stands for key and value
+        elif is_split_by_tensor and re.search(r"(query|up|output|down)/kernel$", name):
+            # Query also stands for key and value.
             input_or_output_width = leaf.shape[-2] if re.search(r"(query|up)/", name) else leaf.shape[-1]
             layers = leaf.shape[0]
             layer_bytes = _all_reduced_bytes(device_slots * input_or_output_width * compute_itemsize, tensor)

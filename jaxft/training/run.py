@@ -332,9 +332,8 @@ def _train(
                             meta = make_best_meta(net.abstract, task.labels, values)
                             best_checkpoints.save(step, parameters, meta)
                         best_checkpoints.wait()  # a checkpoint of the run must not name missing weights
-                        if (
-                            step in best_checkpoints.steps()
-                        ):  # a failed save, for example on a full disk, only warns
+                        # A failed save, for example on a full disk, only warns.
+                        if step in best_checkpoints.steps():
                             tracker.record(values[selection_metric], step)
                     del parameters  # frees memory, because averaged or stacked parameters are copies
                     log(

@@ -85,9 +85,8 @@ def choose_step_rows(
       max_segments: the most windows that a row may hold; by default as many as fit.
     """
     rows = unit
-    for _ in range(
-        2
-    ):  # the number of rows decides about blocks, and blocks decide how many windows a row holds
+    # The number of rows decides about blocks, and blocks decide how many windows a row holds.
+    for _ in range(2):
         per_row = windows_per_row(samples, rows, max_length, max_segments)
         rows = unit * max(1, int(windows / per_row / unit + 0.5))
     return rows

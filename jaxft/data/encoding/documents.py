@@ -85,9 +85,8 @@ def encode_documents(
     def make_encoders() -> ChunkEncoders:
         sizes = (len(text.prompt or "") + len(text.text) for text in texts)
         chunks = split_by_size(sizes, CHUNK_CHARACTERS)
-        if (
-            layout == "blocks"
-        ):  # a chunk begins with the rest of the previous one, so one process encodes all chunks
+        # A chunk begins with the rest of the previous one, so one process encodes all chunks.
+        if layout == "blocks":
             encode_all = functools.partial(_encode_blocks, chunks, texts, tokenizer, max_length, special)
             return {range(len(texts)): encode_all}
         if has_prompts:

@@ -79,9 +79,8 @@ def _check_labels(
         raise UserError(
             f"{name}: {source}: the label of {copies:,} of {len(examples):,} texts is the text itself; {hint}"
         )
-    if (
-        name.partition("-")[0] != "train" or data.shards > 1
-    ):  # the labels of a shard say nothing about those of all
+    # The labels of a shard say nothing about those of all.
+    if name.partition("-")[0] != "train" or data.shards > 1:
         return
     sets = {frozenset(example.label) for example in examples} if problem_type == MULTI else set()
     if len(sets) == 1 and (shared := sorted(*sets)):
