@@ -49,8 +49,7 @@ class Steps:
             rows=rows,
             max_length=length,
             pad_id=0,
-            arrays=task.arrays,
-            max_segments=task.max_segments,
+            **task.batch_spec._asdict(),
         )
         self._loader, _ = prune_outputs(net, loader, {0: windows}, steps=1000, microbatches=1)
         (shape,) = self._loader.shapes

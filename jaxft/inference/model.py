@@ -78,8 +78,7 @@ class Model:
             pack=pack,
             shuffle=False,
             pad_id=self.run.checkpoint.tokenizer.pad_token_id,
-            arrays=self.task.arrays,
-            max_segments=self.task.max_segments,
+            **self.task.batch_spec._asdict(),
             block_length=block_length,
         )
 

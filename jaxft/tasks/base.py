@@ -11,7 +11,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import ArraySpec, Batch
+from jaxft.data.batching.batch import Batch, BatchSpec
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.io.stores import refuse_address
@@ -61,8 +61,7 @@ class Task(Protocol):
       compares_with_train: True if evaluations are compared with the training data; see `find_seen`.
       selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
       example_input: a line that `predict` reads, or a prompt of `generate`, for the commands that a run ends with.
-      arrays: the arrays of a batch by name.
-      max_segments: the most segments in a row if labels belong to segments; None if labels belong to tokens.
+      batch_spec: the arrays of its batches.
       tuned: the values that `tune` chose, in JSON types. They are saved with the run and set when the run is opened.
     """
 
@@ -74,8 +73,7 @@ class Task(Protocol):
     compares_with_train: bool
     selection_metric: str
     example_input: str
-    arrays: Mapping[str, ArraySpec]
-    max_segments: int | None
+    batch_spec: BatchSpec
     tuned: dict[str, Any]
 
     def __init__(self, labels: list[str], *, head_dropout: float, config: Settings):

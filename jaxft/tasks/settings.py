@@ -42,6 +42,11 @@ class SegmentData(sections.Data):
     )
 
 
+def resolve_max_segments(data: SegmentData) -> int:
+    """Returns the most windows in a row: `max_segments`, or its default for rows of `max_length` tokens."""
+    return data.max_segments or max(1, data.max_length // 8)
+
+
 @dataclasses.dataclass(frozen=True)
 class LabelLoss(sections.Loss):
     """The loss of labels of words or of texts."""

@@ -135,9 +135,9 @@ def make_abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeS
     rows, length = shape.rows, shape.length
     return {
         name: jax.ShapeDtypeStruct(
-            spec.shape_in(rows, length, net.task.max_segments), spec.dtype, sharding=sharding
+            spec.shape_in(rows, length, net.task.batch_spec.max_segments), spec.dtype, sharding=sharding
         )
-        for name, spec in net.task.arrays.items()
+        for name, spec in net.task.batch_spec.arrays.items()
     }
 
 

@@ -140,10 +140,12 @@ def _train(
     selection_metric = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
     length, pad_id = config.data.max_length, base_model.tokenizer.pad_token_id
     options = {"max_length": length, "seed": config.seed, "pad_id": pad_id}
-    options |= {"arrays": task.arrays, "max_segments": task.max_segments}
+    options |= task.batch_spec._asdict()
     windows = {number: shard.windows for number, shard in train_shards.items()}
     run_checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
-    size = choose_step_size(config, mesh, windows, task.max_segments, run_checkpoints.newest_meta(), workdir)
+    size = choose_step_size(
+        config, mesh, windows, task.batch_spec.max_segments, run_checkpoints.newest_meta(), workdir
+    )
     asked_config, config = config, with_rows(config, size)
     loader = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
     loaders = {

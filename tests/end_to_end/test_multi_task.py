@@ -295,8 +295,7 @@ def network(folder, tiny_bert):
             loader = make_loader(
                 train[0].windows,
                 **{"rows": 8, "max_length": 48, "pad_id": 0, "seed": 1} | options,
-                arrays=task.arrays,
-                max_segments=task.max_segments,
+                **task.batch_spec._asdict(),
             )
             made = [loader.batch(step) for step in range(loader.steps_per_epoch)]
             return [batch._replace(arrays=add_step_scales(batch.arrays)) for batch in made]

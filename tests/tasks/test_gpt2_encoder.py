@@ -127,9 +127,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
     windows = task.encode(examples, tokenizer, values, cached=False)
-    loader = make_loader(
-        windows, rows=2, max_length=LENGTH, pad_id=0, arrays=task.arrays, max_segments=task.max_segments
-    )
+    loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **task.batch_spec._asdict())
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)

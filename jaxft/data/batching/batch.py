@@ -1,5 +1,6 @@
 """Defines batches, their arrays and shapes, and the protocol of loaders."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +33,18 @@ INPUTS = dict.fromkeys(("input_ids", "segment_ids", "positions", "token_type_ids
 
 # The arrays of tasks that label tokens.
 TOKEN_LABELS = INPUTS | {"labels": ArraySpec(np.int32), "weights": ArraySpec(np.float32)}
+
+
+class BatchSpec(NamedTuple):
+    """The arrays of a task's batches.
+
+    Attributes:
+      arrays: the dtype and shape of each array, by name.
+      max_segments: the most segments in a row if labels belong to segments; None if labels belong to tokens.
+    """
+
+    arrays: Mapping[str, ArraySpec]
+    max_segments: int | None = None
 
 
 def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArraySpec]:

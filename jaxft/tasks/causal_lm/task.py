@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import TOKEN_LABELS, Batch
+from jaxft.data.batching.batch import TOKEN_LABELS, Batch, BatchSpec
 from jaxft.data.encoding.documents import encode_documents, encode_prompts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import ragged_arange
@@ -61,8 +61,7 @@ class CausalLM:
     reads_words = False
     example_input = "Once upon a time"
     predicts_tokens = True
-    arrays = TOKEN_LABELS
-    max_segments = None
+    batch_spec = BatchSpec(TOKEN_LABELS)
     compares_with_train = False
     selection_metric = "loss"
     backbone_passes = 1

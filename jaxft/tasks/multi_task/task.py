@@ -13,7 +13,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import INPUTS, ArraySpec, Batch
+from jaxft.data.batching.batch import INPUTS, ArraySpec, Batch, BatchSpec
 from jaxft.data.encoding.multi_task import (
     MultiText,
     get_text_and_pair,
@@ -36,6 +36,7 @@ from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.registry import task_class
 from jaxft.tasks.sequence_classification.number_label import VALUE
 from jaxft.tasks.sequence_classification.task import SequenceClassification
+from jaxft.tasks.settings import resolve_max_segments
 from jaxft.tasks.token_classification.task import TokenClassification
 
 if TYPE_CHECKING:
@@ -94,11 +95,11 @@ class MultiTask:
             f"{name}/{task.selection_metric}" for name, task in self.tasks.items()
         )
         self.averaged_metric = self.selection_metric if config.eval.metric == "auto" else config.eval.metric
-        self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
-        self.arrays = INPUTS | {"starts": ArraySpec(np.int32, True)}
+        arrays = INPUTS | {"starts": ArraySpec(np.int32, True)}
         for name, task in self.tasks.items():
-            self.arrays |= {f"{name}/{key}": task.arrays[key] for key in ("labels", "weights")}
-        self.arrays["task_weights"] = ArraySpec(np.float32, True, (len(self.tasks) + 1,))
+            arrays |= {f"{name}/{key}": task.batch_spec.arrays[key] for key in ("labels", "weights")}
+        arrays["task_weights"] = ArraySpec(np.float32, True, (len(self.tasks) + 1,))
+        self.batch_spec = BatchSpec(arrays, resolve_max_segments(config.data))
 
     @property
     def tuned(self) -> dict[str, Any]:
@@ -188,7 +189,7 @@ class MultiTask:
         for index, (name, task, task_model, task_batch) in enumerate(self._views(model, batch)):
             scales = batch["scales"][..., index]
             # If each class has a separate loss, the weight of a window counts once for each class.
-            class_count = math.prod(task.arrays["labels"].shape)
+            class_count = math.prod(task.batch_spec.arrays["labels"].shape)
             loss = task.loss(task_model, task_batch, dropout)[0] * jnp.max(scales) / class_count
             if self.learns_weights:
                 log_variance = model.head["uncertainty"][index]

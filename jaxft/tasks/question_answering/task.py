@@ -11,7 +11,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import Batch, segment_labels
+from jaxft.data.batching.batch import Batch, BatchSpec, segment_labels
 from jaxft.data.encoding.questions import encode_questions
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_questions
@@ -35,6 +35,7 @@ from jaxft.tasks.question_answering.data import (
     read_answered_questions,
 )
 from jaxft.tasks.report_files import print_report
+from jaxft.tasks.settings import resolve_max_segments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,12 +59,11 @@ class QuestionAnswering:
     predicts_tokens = False
     compares_with_train = False
     selection_metric = "f1"
-    arrays = segment_labels(np.int32, (2,))
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.0, config: Settings):
         self.labels = OUTPUTS
         self.tuned: dict[str, Any] = {}
-        self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
+        self.batch_spec = BatchSpec(segment_labels(np.int32, (2,)), resolve_max_segments(config.data))
         self.n_best = config.eval.n_best
         self.max_answer = config.eval.max_answer
         self.method = f"contexts whole, long ones in windows of {config.data.max_length} tokens"

@@ -11,7 +11,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import Batch
+from jaxft.data.batching.batch import Batch, BatchSpec
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import split_dev_labelled_texts
@@ -32,6 +32,7 @@ from jaxft.tasks.report_files import print_report
 from jaxft.tasks.sequence_classification import data, report
 from jaxft.tasks.sequence_classification.label_types import LABEL_TYPES, LabelType
 from jaxft.tasks.sequence_classification.number_label import VALUE
+from jaxft.tasks.settings import resolve_max_segments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,12 +71,11 @@ class SequenceClassification:
         self.head_dropout = head_dropout
         self.config = config
         self.label_type: LabelType = LABEL_TYPES[config.model.problem_type](labels, config)
-        self.arrays = self.label_type.arrays
+        self.batch_spec = BatchSpec(self.label_type.arrays, resolve_max_segments(config.data))
         self.selection_metric = self.label_type.selection_metric
         first, second = "Anna moved to Berlin.", "She lives in Berlin now."
         pair = {config.data.text or "text": first, config.data.text_pair: second}
         self.example_input = json.dumps(pair) if config.data.text_pair else first
-        self.max_segments = config.data.max_segments or max(1, config.data.max_length // 8)
         self.r_drop = config.loss.r_drop
         self.backbone_passes = 2 if self.r_drop else 1
         self.method = _method(config)

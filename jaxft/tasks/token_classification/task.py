@@ -13,7 +13,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import TOKEN_LABELS, Batch, word_values
+from jaxft.data.batching.batch import TOKEN_LABELS, Batch, BatchSpec, word_values
 from jaxft.data.encoding.sentence_chunks import SentenceChunk, chunk_sentences
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.encoding.windows import Windows
@@ -69,8 +69,7 @@ class TokenClassification:
     reads_words = True
     example_input = "Anna Smith moved to Berlin ."
     predicts_tokens = False
-    arrays = TOKEN_LABELS
-    max_segments = None
+    batch_spec = BatchSpec(TOKEN_LABELS)
     head_class: type[Linear] = Linear
 
     def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: Settings):

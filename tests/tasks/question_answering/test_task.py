@@ -104,8 +104,7 @@ def mean_loss(*, pack=True):
     options = {
         "pack": pack,
         "buckets": [LENGTH],
-        "arrays": net.task.arrays,
-        "max_segments": net.task.max_segments,
+        **net.task.batch_spec._asdict(),
     }
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
@@ -166,8 +165,7 @@ def test_packed_loss_gradients_and_answers_equal_unpacked():
         options = {
             "pack": pack,
             "buckets": [LENGTH],
-            "arrays": net.task.arrays,
-            "max_segments": net.task.max_segments,
+            **net.task.batch_spec._asdict(),
         }
         loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
         batches = [loader.batch(number) for number in range(loader.steps_per_epoch)]

@@ -93,7 +93,7 @@ def gradient_of(net):
 def mean_loss(net, gradient, parameters, windows, *, pack=True):
     """Returns (loss, its gradient) over all windows, from batches of one shape."""
     task = net.task
-    options = {"pack": pack, "buckets": [LENGTH], "arrays": task.arrays, "max_segments": task.max_segments}
+    options = {"pack": pack, "buckets": [LENGTH], **task.batch_spec._asdict()}
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
     results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     losses, gradients = zip(*results, strict=True)
@@ -181,8 +181,7 @@ def collected(net, parameters, split):
         max_length=LENGTH,
         shuffle=False,
         pad_id=0,
-        arrays=task.arrays,
-        max_segments=task.max_segments,
+        **task.batch_spec._asdict(),
     )
     steps = compile_eval(net, set(loader.shapes))
     placed = {name: jnp.asarray(value) for name, value in parameters.items()}
@@ -211,7 +210,7 @@ def test_pools_read_only_their_own_segment():
     nets = {pool: network(v) for pool, v in values.items()}
     net = nets["cls"]
     windows = net.task.encode(examples(SINGLE, False, 3, 4), tokenizer(), values["cls"], cached=False)
-    loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, max_segments=4)
+    loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
     inputs = Inputs.from_batch(batch)
@@ -238,7 +237,7 @@ def test_dropout_is_on_before_the_head_too():
     net, parameters = network(values), parameters_of("pooler")
     windows = net.task.encode(examples(SINGLE, False), tokenizer(), values, cached=False)
     batch = (
-        make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, arrays=net.task.arrays, max_segments=4)
+        make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
         .batch(0)
         .arrays
     )
