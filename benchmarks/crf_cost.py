@@ -26,8 +26,9 @@ from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.prepare import open_base_model, prune_outputs
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import make_trainer, open_base_model, prune_outputs
+from jaxft.training.trainer import make_trainer
 
 STEPS = 1000  # of the schedule
 

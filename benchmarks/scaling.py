@@ -31,8 +31,9 @@ from jaxft.parallel.mesh import AXES
 from jaxft.tasks.registry import task_class
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.network import make_network
+from jaxft.training.prepare import open_base_model
 from jaxft.training.settings import load_settings
-from jaxft.training.setup import make_trainer, open_base_model
+from jaxft.training.trainer import make_trainer
 
 RECIPE = str(pathlib.Path(__file__).resolve().parents[1] / "configs/ner.py")
 MESHES = [{"data": 1}, *({axis: ways} for ways in (2, 4, 8) for axis in ("data", "fsdp"))]

@@ -22,9 +22,10 @@ from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.prepare import open_base_model, prune_outputs
 from jaxft.training.settings import Settings, load_settings
-from jaxft.training.setup import make_trainer, open_base_model, prune_outputs
 from jaxft.training.splits import read_splits
+from jaxft.training.trainer import make_trainer
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 

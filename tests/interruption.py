@@ -12,7 +12,7 @@ import pytest
 
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import Preempted
-from jaxft.training.run import train
+from jaxft.training.loop import train
 
 
 def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:

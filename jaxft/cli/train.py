@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         from jaxft.cli.command import check_overrides
         from jaxft.cli.several_processes import as_process
         from jaxft.parallel import processes
-        from jaxft.training.run import train
+        from jaxft.training.loop import train
 
     flags.workdir = flags.workdir or f"runs/{recipe_name(flags.config)}"
     with as_process(flags):

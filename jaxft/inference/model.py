@@ -23,7 +23,7 @@ from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import Network, make_network
 from jaxft.training.run_folder.best import load_best
 from jaxft.training.run_folder.workdir import Run
-from jaxft.training.setup import compile_eval
+from jaxft.training.trainer import compile_eval
 
 Log = Callable[[str], None]
 Predictor = Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]

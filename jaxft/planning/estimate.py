@@ -24,7 +24,8 @@ from jaxft.planning.required_collectives import required_collective_bytes
 from jaxft.tasks.registry import task_class
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch, make_network
-from jaxft.training.setup import describe_base_model, make_trainer, predict_bytes
+from jaxft.training.prepare import describe_base_model
+from jaxft.training.trainer import make_trainer, predict_bytes
 
 
 @dataclasses.dataclass(frozen=True)

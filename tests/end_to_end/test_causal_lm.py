@@ -27,11 +27,11 @@ from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
+from jaxft.training.loop import train
 from jaxft.training.network import WORD_EMBEDDING, initial_parameters, make_network
-from jaxft.training.run import train
+from jaxft.training.prepare import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import open_base_model
 from jaxft.training.splits import read_splits
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 

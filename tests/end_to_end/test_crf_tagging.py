@@ -23,7 +23,7 @@ from jaxft.inference.model import make_run_task
 from jaxft.inference.predict import predict_file
 from jaxft.layers.heads.crf import Chain
 from jaxft.tasks.base import Split
-from jaxft.training.run import train
+from jaxft.training.loop import train
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
 from tests.conftest import REPOSITORY, write_conll

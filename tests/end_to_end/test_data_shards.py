@@ -10,9 +10,9 @@ from jaxft.errors import UserError
 from jaxft.io.files import read_json
 from jaxft.parallel import processes
 from jaxft.tasks.registry import task_class
-from jaxft.training.run import train
+from jaxft.training.loop import train
+from jaxft.training.prepare import make_train_loader, open_base_model
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import make_train_loader, open_base_model
 from jaxft.training.splits import collect_labels, encode_splits, read_run_splits
 
 FILES, PARTS = 5, 3

@@ -16,7 +16,7 @@ from jaxft.errors import UserError
 from jaxft.export import writer
 from jaxft.export.card import CardFields, _public, write_card
 from jaxft.inference.predict import predict_file
-from jaxft.training.run import train
+from jaxft.training.loop import train
 from jaxft.training.run_folder.workdir import BASE_CARD, open_run
 from jaxft.training.settings import load_settings
 

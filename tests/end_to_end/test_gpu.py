@@ -15,7 +15,7 @@ import pytest
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.attention.flash import flash_attention
 from jaxft.layers.dropout import DropoutSeed, hash_attention_weights
-from jaxft.training.setup import make_trainer
+from jaxft.training.trainer import make_trainer
 from tests.end_to_end import test_resume
 from tests.training import test_step
 

@@ -23,7 +23,7 @@ import test_step
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.models.runtime import Runtime
 from jaxft.training.network import make_network
-from jaxft.training.setup import make_trainer
+from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
 from jaxft.tasks.registry import TASKS, task_class
 
@@ -156,7 +156,8 @@ import numpy as np
 
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.setup import make_trainer, open_base_model
+from jaxft.training.prepare import open_base_model
+from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import make_mesh, put_array
 from jaxft.training import network
 from jaxft.config.settings import replace
@@ -222,7 +223,7 @@ import jax
 from jaxft.config.settings import replace
 from jaxft.training.run_folder import checkpoint
 from jaxft.training.settings import load_settings
-from jaxft.training import run as training
+from jaxft.training import loop as training
 from jaxft.errors import Preempted
 
 checkpoint.FILE_SIZE = 1 << 14  # cuts arrays

@@ -19,11 +19,11 @@ from jaxft.inference.predict import predict_file
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
+from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.run import train
+from jaxft.training.prepare import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings, settings_from_config
-from jaxft.training.setup import open_base_model
 from jaxft.training.splits import collect_labels, encode_splits, read_splits
 from jaxft.training.step import add_step_scales, merge_model
 from tests.conftest import REPOSITORY

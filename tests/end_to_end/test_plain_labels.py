@@ -15,7 +15,7 @@ from jaxft.errors import UserError
 from jaxft.export import with_torch
 from jaxft.export.writer import export_run
 from jaxft.inference.predict import predict_file
-from jaxft.training.run import train
+from jaxft.training.loop import train
 from jaxft.training.settings import load_settings
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically

@@ -15,7 +15,7 @@ from jaxft.errors import UserError
 from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
 from jaxft.inference.predict import predict_file
-from jaxft.training.run import train
+from jaxft.training.loop import train
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
 from tests.interruption import assert_a_stopped_run_ends_bit_identically

@@ -17,7 +17,7 @@ from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 from jaxft.export.writer import export_run
 from jaxft.inference.evaluate import evaluate_run
 from jaxft.inference.model import open_model
-from jaxft.training.run import train
+from jaxft.training.loop import train
 from jaxft.training.run_folder.finished import describe_disk_use, folder_bytes
 from jaxft.training.run_folder.remote_folder import local_folder
 from jaxft.training.run_folder.workdir import open_run

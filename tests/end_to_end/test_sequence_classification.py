@@ -21,7 +21,7 @@ from jaxft.export import card, with_torch
 from jaxft.export.heads_loader import cut_texts
 from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
-from jaxft.training.run import train
+from jaxft.training.loop import train
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
 from tests.interruption import assert_a_stopped_run_ends_bit_identically

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from jaxft.training.run import train
+from jaxft.training.loop import train
 from jaxft.training.settings import load_settings
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
-from jaxft.training import run as train
+from jaxft.training import loop as train
 from jaxft.training.settings import load_settings
 
 SHORT = {"train.steps": 8, "eval.every_steps": 8, "checkpoint.every_steps": 8, "eval.bootstrap": 0}

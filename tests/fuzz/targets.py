@@ -17,11 +17,11 @@ from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import TASKS, schema_of, task_class
+from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.run import train
+from jaxft.training.prepare import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings, settings_from_config
-from jaxft.training.setup import open_base_model
 from tests.data.tiny_text import tokenizer
 from tests.fuzz.mutations import VALUES, damage
 from tests.fuzz.samples import write_samples

@@ -10,7 +10,7 @@ from jaxft.parallel import chips
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.network import make_network
-from jaxft.training.setup import describe_base_model
+from jaxft.training.prepare import describe_base_model
 from tests.planning.conftest import CPU, LIBTPU, tiny_config
 
 needs_libtpu = pytest.mark.skipif(

@@ -31,10 +31,10 @@ from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
+from jaxft.training.loop import train
 from jaxft.training.network import make_network
-from jaxft.training.run import train
+from jaxft.training.prepare import open_base_model
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import open_base_model
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 from tests.models.parity import assert_gradients_equal_torch, randomize

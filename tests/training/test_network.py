@@ -11,8 +11,8 @@ from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import task_class
 from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.prepare import open_base_model
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import open_base_model
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SHUFFLED = ["I-LOC", "O", "B-LOC", "I-PER", "B-PER"]

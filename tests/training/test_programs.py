@@ -7,7 +7,7 @@ import pytest
 from jaxft.data.batching.batch import Shape
 from jaxft.training import programs
 from jaxft.training.log.instruments import CompileCounter
-from jaxft.training.setup import compile_eval, make_trainer
+from jaxft.training.trainer import compile_eval, make_trainer
 from tests.training.test_step import LENGTH, ROWS, SMOOTH, batch, config_with, network, parameters_of
 
 OTHER = {"optim.lr": 0.3, "optim.weight_decay": 0.4, "optim.clip": 0.0, "seed": 3}

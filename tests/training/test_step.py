@@ -26,10 +26,10 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training import optimizer as optim
-from jaxft.training import setup, step
+from jaxft.training import step
 from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import check_memory, make_trainer
+from jaxft.training.trainer import check_memory, make_trainer
 
 LABELS = ["O", "B-X", "I-X"]
 SHAPE = BertConfig(
@@ -202,7 +202,7 @@ def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(monkeypatch):
     assert memory.device_memory() > 2**20
     needed = memory.shard_bytes((trainer.abstract, trainer.abstract.trainable))
     assert 0 < needed - 4 * 4 * network().parameter_count < 50  # four arrays of float32, and counters
-    monkeypatch.setattr(setup, "device_memory", lambda: needed - 1)
+    monkeypatch.setattr("jaxft.training.trainer.device_memory", lambda: needed - 1)
     with pytest.raises(UserError, match=message):
         check_memory(trainer)
 

@@ -17,7 +17,7 @@ import test_step
 
 from jaxft.models.runtime import Runtime
 from jaxft.training.network import make_network
-from jaxft.training.setup import make_trainer
+from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, BATCH_SPEC
 from jaxft.layers.attention.over_mesh import make_attention
 from jaxft.layers.attention.splash import splash_attention

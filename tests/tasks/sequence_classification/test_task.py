@@ -29,7 +29,7 @@ from jaxft.training import step
 from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
-from jaxft.training.setup import compile_eval
+from jaxft.training.trainer import compile_eval
 from tests.data.tiny_text import tokenizer
 from tests.models.parity import assert_gradients_equal_torch, randomize
 from tests.tasks.tiny_bert import tiny_bert

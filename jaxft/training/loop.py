@@ -51,6 +51,7 @@ from jaxft.training.log.run_log import RunLog
 from jaxft.training.log.train_log import TrainLog
 from jaxft.training.log.waits import announced
 from jaxft.training.network import Network, initial_parameters, make_network
+from jaxft.training.prepare import make_train_loader, open_base_model, prune_outputs
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best, make_best_meta
 from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.run_folder.finished import (
@@ -67,17 +68,9 @@ from jaxft.training.run_folder.identity import (
 )
 from jaxft.training.run_folder.remote_folder import fetch_run, local_folder
 from jaxft.training.run_folder.workdir import claim, save_batch, save_model_files, save_tuned
-from jaxft.training.setup import (
-    check_memory,
-    compile_eval,
-    make_train_loader,
-    make_trainer,
-    open_base_model,
-    predict_bytes,
-    prune_outputs,
-)
 from jaxft.training.splits import collect_labels, encode_splits, join_examples, read_run_splits
 from jaxft.training.step import TrainState
+from jaxft.training.trainer import check_memory, compile_eval, make_trainer, predict_bytes
 
 QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
 
