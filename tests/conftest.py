@@ -25,8 +25,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxft.cli import startup
 from jaxft.data.demo import ner
+from tests.warm_python import warm_python
 
 pytest.register_assert_rewrite("tests.interruption")
 # Files that take minutes. They come first, so that at the end no process works alone on one of them.
@@ -193,21 +193,8 @@ def environment(compiled_programs) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def python(environment, tmp_path_factory):
     """The command line of a Python that has already imported what commands import: half of a short run's time."""
-    script, path = (
-        pathlib.Path(__file__).parent / "warm_python.py",
-        tmp_path_factory.mktemp("python") / "socket",
-    )
-    # The tunable for which a command would start itself again; a single thread, because threads do not survive a fork.
-    settings = {"GLIBC_TUNABLES": startup.TUNABLE, "OPENBLAS_NUM_THREADS": "1"}
-    server = subprocess.Popen(
-        [sys.executable, script, path],
-        env=environment | settings,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with server:  # it ends when its stdin is closed
-        assert server.stdout.readline() == b"ready\n"
-        yield [sys.executable, "-I", "-S", str(script), str(path)]
+    with warm_python(str(tmp_path_factory.mktemp("python") / "socket"), environment) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

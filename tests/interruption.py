@@ -12,17 +12,53 @@ import pytest
 
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import Preempted
+from jaxft.parallel.preemption import StopRequest
 from jaxft.training.loop import train
+
+TIMING = {"real_tokens_per_s", "input_stall_fraction", "mfu"}
 
 
 def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns all arrays of a checkpoint by path."""
-    with ocp.CheckpointManager(
-        checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore())
-        state = manager.restore(int(checkpoint.name), args=args).state
+    """Returns all arrays of a checkpoint by path, read without the code under test."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was saved
+    with ocp.StandardCheckpointer() as reader:
+        saved = reader.metadata(checkpoint / "state").item_metadata
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved
+        )
+        state = reader.restore(checkpoint / "state", shapes)
     return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def newest(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the newest of a folder's checkpoints."""
+    return max((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def assert_same_arrays(expected: pathlib.Path, actual: pathlib.Path) -> None:
+    """Checks that two checkpoints hold the same arrays, to the bit."""
+    a, b = arrays(expected), arrays(actual)
+    assert a.keys() == b.keys()
+    assert [k for k in a if a[k].dtype != b[k].dtype or a[k].tobytes() != b[k].tobytes()] == []
+
+
+def assert_same_run(expected: pathlib.Path, actual: pathlib.Path) -> None:
+    """Checks that parameters, optimizer state, best weights, measured numbers and reports agree, to the bit."""
+    for name in ("checkpoints", "best"):
+        assert newest(expected / name).name == newest(actual / name).name
+        assert_same_arrays(newest(expected / name), newest(actual / name))
+
+    def rows(run):
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
+
+    assert rows(expected) == rows(actual)
+    reports = [path for name in ("eval", "predictions", "errors") for path in (expected / name).iterdir()]
+    for report in reports:
+        assert report.read_bytes() == (actual / report.relative_to(expected)).read_bytes()
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (expected, actual)]
+    for key in {"steps", "best_step", "padding_fraction", "dev", "test"} & summaries[0].keys():
+        assert summaries[0][key] == summaries[1][key]
 
 
 def assert_a_stopped_run_ends_bit_identically(config, undisturbed, workdir, monkeypatch, *, at: int) -> None:
@@ -44,12 +80,13 @@ def assert_a_stopped_run_ends_bit_identically(config, undisturbed, workdir, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(Loader, "batch", stopping)
-        with pytest.raises(Preempted, match="the same command goes on from there"):
-            train(config, workdir)
+        with (
+            StopRequest() as stop_request,
+            pytest.raises(Preempted, match="the same command goes on from there"),
+        ):
+            train(config, workdir, should_stop=stop_request.is_stopping)
     resumed_summary = train(config, workdir)
     summary = json.loads((undisturbed / "summary.json").read_text())
     for key in {"dev", "test", "best_step", "steps"} & summary.keys():
         assert resumed_summary[key] == summary[key]
-    expected, actual = (arrays(run / "checkpoints" / str(summary["steps"])) for run in (undisturbed, workdir))
-    assert actual.keys() == expected.keys()
-    assert [name for name in expected if actual[name].tobytes() != expected[name].tobytes()] == []
+    assert_same_arrays(*(run / "checkpoints" / str(summary["steps"]) for run in (undisturbed, workdir)))

@@ -7,15 +7,17 @@ fork has no JAX backend, because the server starts none and so has no threads. I
 `hash` and the settings that are read during imports.
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 
 MESSAGE = 1 << 20  # bytes, at most
 MODULES = (
-    *(f"jaxft.cli.{verb}" for verb in ("train", "evaluate", "predict", "generate", "export", "plan")),
+    *(f"jaxft.cli.{module}" for module in ("train", "use", "choose")),
     "jaxlib.mlir.dialects.mhlo",
     "rich._emoji_codes",
     "seqeval.metrics",
@@ -24,6 +26,26 @@ MODULES = (
     "transformers.models.bert.tokenization_bert",
     "transformers.models.gpt2.tokenization_gpt2",
 )
+
+
+@contextlib.contextmanager
+def warm_python(path: str, environment: dict[str, str]) -> Iterator[list[str]]:
+    """Starts the server at the socket `path`; yields the command line of a client, to be followed by its arguments."""
+    import subprocess
+
+    from jaxft.cli import startup
+
+    # The tunable for which a command would start itself again; a single thread, because threads do not survive a fork.
+    settings = {"GLIBC_TUNABLES": startup.TUNABLE, "OPENBLAS_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, __file__, path],
+        env=environment | settings,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with server:  # it ends when its stdin is closed
+        assert server.stdout.readline() == b"ready\n"
+        yield [sys.executable, "-I", "-S", __file__, path]
 
 
 def ask(path: str, arguments: list[str]) -> None:
@@ -40,7 +62,6 @@ def ask(path: str, arguments: list[str]) -> None:
 
 def serve(path: str) -> list[str]:
     """Forks for each client until stdin ends. Returns only in a fork: the arguments that it must run."""
-    import contextlib
     import select
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

@@ -8,11 +8,9 @@ import signal
 import subprocess
 
 import fsspec
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from jaxft.cli import predict
+from jaxft.cli import use
 from jaxft.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 from jaxft.export.writer import export_run
 from jaxft.inference.evaluate import evaluate_run
@@ -22,51 +20,12 @@ from jaxft.training.run_folder.finished import describe_disk_use, folder_bytes
 from jaxft.training.run_folder.remote_folder import local_folder
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
-
-TIMING = {"real_tokens_per_s", "input_stall_fraction", "mfu"}
+from tests.interruption import assert_same_run, newest
 
 
 def in_process(flags, workdir):
     """The run of `flags`, up to the error that it is expected to raise before anything is compiled."""
     return train(load_settings(flags[1], flags[2:]), workdir)
-
-
-def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of one checkpoint by path, read without the code under test."""
-    import jax
-
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was saved
-    with ocp.StandardCheckpointer() as reader:
-        told = reader.metadata(checkpoint / "state").item_metadata
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), told
-        )
-        state = reader.restore(checkpoint / "state", shapes)
-    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def newest(folder: pathlib.Path) -> pathlib.Path:
-    return max((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-
-
-def assert_same_run(expected: pathlib.Path, actual: pathlib.Path) -> None:
-    """Parameters, optimizer state, best weights, measured numbers and predictions agree to the bit."""
-    for name in ("checkpoints", "best"):
-        assert newest(expected / name).name == newest(actual / name).name
-        a, b = arrays(newest(expected / name)), arrays(newest(actual / name))
-        assert a.keys() == b.keys()
-        assert [k for k in a if a[k].dtype != b[k].dtype or a[k].tobytes() != b[k].tobytes()] == []
-
-    def rows(run):
-        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-        return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
-
-    assert rows(expected) == rows(actual)
-    for name in ("eval/dev.json", "eval/test.json", "predictions/dev.conll", "predictions/test.conll"):
-        assert (expected / name).read_bytes() == (actual / name).read_bytes()
-    summaries = [json.loads((run / "summary.json").read_text()) for run in (expected, actual)]
-    for key in ("steps", "best_step", "padding_fraction", "dev", "test"):
-        assert summaries[0][key] == summaries[1][key]
 
 
 # The command, with a signal to itself where `when` says so, before or after a function's call: exact moments,
@@ -101,7 +60,7 @@ def heed_permissions():  # takes from root the right to write where permissions 
 
 heed_permissions()
 exec(sys.argv.pop(1))
-train.main(sys.argv[1:])
+train.train(sys.argv[1:])
 """
 
 SAVED = (
@@ -328,7 +287,7 @@ def test_a_run_in_a_store_goes_on_there_and_serves_all_verbs(
         export_run(pathlib.Path(address), pathlib.Path("gs://bucket/model"))
     assert not pathlib.Path("gs:").exists()
     with pytest.raises(SystemExit, match="2"):
-        predict.main(["--run", address, "--input", data, "--output", "s3://bucket/x"])
+        use.predict(["--run", address, "--input", data, "--output", "s3://bucket/x"])
     assert "--output s3://bucket/x: an object store" in capsys.readouterr().err
-    predict.main(["--run", address, "--input", data, "--output", str(tmp_path / "predicted.conll")])
+    use.predict(["--run", address, "--input", data, "--output", str(tmp_path / "predicted.conll")])
     assert (tmp_path / "predicted.conll").stat().st_size > 1000
