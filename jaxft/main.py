@@ -1,4 +1,4 @@
-"""Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner` is `python -m jaxft train ...`."""
+"""Trains: `python -m jaxft.main --config configs/ner.py --workdir runs/ner` is `jaxft train ...`."""
 
 import sys
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.cli import startup
-from jaxft.cli.flags import add_process_flags
 from jaxft.cli.streams import tell_terminal
 from jaxft.errors import EXIT_INTERRUPTED, UserError, printable
 from jaxft.io.stores import errors_name_addresses, fetch_source, refuse_address, with_addresses
@@ -88,13 +87,12 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
     User errors, a closed stdout and Ctrl-C become exit codes.
 
     Args:
-      parser: the parser of the verb's flags. The flags for several processes are added.
+      parser: the parser of the verb's flags, with those of `add_process_flags`.
       argv: the arguments; None for the arguments of the process.
 
     Yields:
       The parsed flags.
     """
-    add_process_flags(parser)
     flags, unknown = parser.parse_known_args(argv)
     with announced("importing jax", tell_terminal):
         # Slow imports come after --help has been answered.

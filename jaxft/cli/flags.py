@@ -3,6 +3,43 @@
 import argparse
 from collections.abc import Sequence
 
+from jaxft.cli.verbs import VERBS
+from jaxft.config.recipe_catalog import recipe_paths
+
+
+def make_parser(verb: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Returns a parser for the flags of `verb`, whose help ends with an example and the text `epilog`."""
+    return argparse.ArgumentParser(
+        prog=f"jaxft {verb}",
+        description=description,
+        epilog=f"example: {VERBS[verb].example}" + (f"\n{epilog}" if epilog else ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_config_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that names a recipe."""
+    flag = parser.add_argument(
+        "--config",
+        required=True,
+        help="recipe, such as ner or ner:wnut17, a file in Python, YAML or JSON, or a run's config.json",
+    )
+    flag.completer = complete_recipes  # type: ignore[attr-defined]  # where argcomplete looks for it
+
+
+def add_run_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that names a run."""
+    parser.add_argument("--run", required=True, help="the --workdir of a run")
+
+
+def complete_recipes(prefix: str, **_: object) -> list[str]:
+    """Returns the names of recipes and files that begin with `prefix`, for completion."""
+    from argcomplete.completers import FilesCompleter
+
+    names = [name for name in recipe_paths() if name.startswith(prefix)]
+    return names + list(FilesCompleter(("py", "yaml", "yml", "json"))(prefix))
+
 
 def add_input_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
     """Adds the flags that say how an --input is read, and what becomes of records with an error.

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 from jaxft.cli import startup
-from jaxft.cli.flags import add_process_flags
+from jaxft.cli.flags import add_config_flag, add_process_flags, make_parser
 from jaxft.cli.streams import tell_terminal
-from jaxft.config.recipes import recipe_name
-from jaxft.config.reference import help_text
+from jaxft.config.recipe_catalog import recipe_name
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from jaxft.training.log.waits import announced
-from jaxft.training.settings import all_schemas, load_settings
+from jaxft.training.settings import load_settings
 
 # The advice to a user whose workdir was writable when the run began, and no longer is.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
@@ -21,20 +20,14 @@ REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
 )
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the verb's flags. Its help lists all settings."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxft train",
-        description="Fine-tunes a pretrained transformer.",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=help_text(all_schemas()),
+def train_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags of `train`."""
+    parser = make_parser(
+        "train",
+        "Fine-tunes a pretrained transformer.",
+        "Any setting: --config.optim.lr=3e-5. `jaxft settings` lists them, `jaxft recipes` the recipes.",
     )
-    parser.add_argument(
-        "--config",
-        required=True,
-        help="recipe: configs/ner.py:offline (or ner:offline), a YAML or JSON file, or a run's config.json",
-    )
+    add_config_flag(parser)
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME_OF_THE_RECIPE")
     parser.add_argument(
         "--profile_steps",
@@ -45,15 +38,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
+def train(argv: list[str] | None = None) -> None:
     """Parses the flags, trains, and turns errors into a sentence and an exit code."""
-    flags, overrides = make_parser().parse_known_args(argv)
+    flags, overrides = train_parser().parse_known_args(argv)
     with announced("importing jax", tell_terminal):
         # Slow imports come after --help has been answered.
         from jaxft.cli.command import check_overrides
         from jaxft.cli.several_processes import as_process
         from jaxft.parallel import processes
-        from jaxft.training.loop import train
+        from jaxft.parallel.preemption import StopRequest
+        from jaxft.training import loop
 
     flags.workdir = flags.workdir or f"runs/{recipe_name(flags.config)}"
     with as_process(flags):
@@ -62,7 +56,13 @@ def main(argv: list[str] | None = None) -> None:
         workdir = Path(flags.workdir)
         startup.use_compilation_cache()
         try:
-            train(config, workdir, _parse_steps(flags.profile_steps))
+            with StopRequest() as stop_request:
+                loop.train(
+                    config,
+                    workdir,
+                    profile_steps=_parse_steps(flags.profile_steps),
+                    should_stop=stop_request.is_stopping,
+                )
         except Preempted as preempted:
             print(preempted, file=sys.stderr, flush=True)
             sys.exit(EXIT_PREEMPTED)

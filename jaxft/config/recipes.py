@@ -1,9 +1,7 @@
-"""Finds and reads recipes (Python, YAML or JSON), and the recipes that they are based on."""
+"""Reads recipes (Python, YAML or JSON), and the recipes that they are based on."""
 
-import ast
 import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,49 +10,12 @@ import yaml
 from ml_collections import ConfigDict
 
 from jaxft.config.overlay import Entry, Log, overlay
+from jaxft.config.recipe_catalog import ADDRESS, find_recipe, find_recipe_file
 from jaxft.config.settings import type_name
 from jaxft.errors import UserError
 
 SECTIONS = ("model", "data", "batch", "train", "optim", "loss", "eval", "checkpoint", "mesh", "log")
 RECIPE = "recipe"  # the key of a YAML or JSON recipe that names the recipe it is based on
-_ADDRESS = re.compile(r"(.*?\.(?:py|json|ya?ml))(?::(.*))?", re.DOTALL)
-_NAME = re.compile(r"([\w-]+)(?::(.*))?", re.DOTALL)  # of a recipe in `RECIPE_FOLDERS`
-RECIPE_FOLDERS = (
-    Path("configs"),
-    Path(__file__).parents[2] / "configs",
-)  # here, and in the checkout of jaxft
-
-
-def recipe_name(address: str) -> str:
-    """Returns a name for the runs of a recipe: "ner" for "configs/ner.py", "ner-wnut17" for "configs/ner.py:wnut17"."""
-    address = find_recipe(address)
-    stem, _, arg = address.rpartition("/")[2].partition(".")
-    arg = arg.partition(":")[2]
-    return f"{stem}-{arg}" if arg else stem
-
-
-def find_recipe(address: str) -> str:
-    """Returns the address of the recipe in `RECIPE_FOLDERS` that "sentiment:gpt2" names; other addresses unchanged."""
-    match = _NAME.fullmatch(address)
-    if match and not Path(address).is_file():
-        for folder in RECIPE_FOLDERS:
-            for path in sorted(folder.glob(f"{match[1]}.*")):
-                if _ADDRESS.fullmatch(str(path)):
-                    return f"{path}:{match[2]}" if match[2] else str(path)
-    return address
-
-
-def _describe_recipes() -> str:
-    """Returns a line for each recipe in `RECIPE_FOLDERS`: its name, and the first line of its docstring."""
-    paths = {path.stem: path for folder in reversed(RECIPE_FOLDERS) for path in sorted(folder.glob("*.py"))}
-    lines = []
-    for name, path in sorted(paths.items()):
-        try:
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        except (OSError, ValueError, SyntaxError):
-            docstring = ""
-        lines.append(f"\n  {name:<12} {docstring.partition(chr(10))[0]}".rstrip())
-    return "".join(lines)
 
 
 def read_recipe(
@@ -72,20 +33,10 @@ def read_recipe(
       UserError: there is no such recipe, it cannot be read, or it is based on itself.
     """
     where = where or f"--config {address}"
-    address = find_recipe(address)
-    match = _ADDRESS.fullmatch(address)
-    path = Path(match[1] if match else address)
-    if not path.is_file():
-        known = "" if readers else _describe_recipes()
-        raise UserError(
-            f"{where}: no file {path}; expected a recipe such as configs/ner.py"
-            + (f", or the name of one of these:{known}" if known else "")
-        )
-    if not match:
-        raise UserError(f"{where}: expected a recipe in Python, YAML or JSON, or a run's config.json")
+    path, argument = find_recipe_file(address, where, lists_known=not readers)
     if path.suffix == ".py":
-        values, base = _run_recipe(path, match[2]), None
-    elif match[2]:
+        values, base = _run_recipe(path, argument), None
+    elif argument:
         raise UserError(f"{where}: only a Python recipe takes what follows the colon; leave it out")
     else:
         values = _read_values(path)
@@ -97,7 +48,7 @@ def read_recipe(
         raise UserError(f"{path}: recipe takes text such as configs/ner.py:offline, found {base!r}")
     readers = (*readers, path.resolve())
     base = find_recipe(_find_base(base, path))
-    if (match := _ADDRESS.fullmatch(base)) and Path(match[1]).resolve() in readers:
+    if (match := ADDRESS.fullmatch(base)) and Path(match[1]).resolve() in readers:
         raise UserError(f"{path}: recipe: {base} leads back to itself; name another recipe")
     below = read_recipe(base, f"{path}: recipe: {base}", readers, log)
     return overlay(below, entries, f"recipe {base}", log)
@@ -197,7 +148,7 @@ def _read_values(path: Path) -> dict[str, Any]:
 
 def _find_base(base: str, path: Path) -> str:
     """Returns the address of the recipe that `path` is based on: `base` itself, or relative to the folder of `path`."""
-    match = _ADDRESS.fullmatch(base)
+    match = ADDRESS.fullmatch(base)
     if match and not Path(match[1]).is_file() and (path.parent / match[1]).is_file():
         return str(path.parent / base)
     return base

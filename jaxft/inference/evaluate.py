@@ -1,4 +1,4 @@
-"""Measures a run's best weights on any data, for `python -m jaxft evaluate`."""
+"""Measures a run's best weights on any data, for `jaxft evaluate`."""
 
 import contextlib
 import dataclasses

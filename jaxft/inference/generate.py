@@ -1,4 +1,4 @@
-"""Continues texts with a language model, for `python -m jaxft generate`: a single prompt, or those of a file or a pipe.
+"""Continues texts with a language model, for `jaxft generate`: a single prompt, or those of a file or a pipe.
 
 An input has a prompt in each line, or records with a key `prompt`. The output is JSON lines: each record with
 `generated`, a text, or a list of texts if there are several samples. A run that was trained on pairs fills its

@@ -1,4 +1,4 @@
-"""Answers the records of a file or a pipe with a run's best weights, for `python -m jaxft predict`.
+"""Answers the records of a file or a pipe with a run's best weights, for `jaxft predict`.
 
 The output is the input, record by record, with the answer added: a table for a table, columns for CoNLL columns, and
 JSON lines for every other format. `answers.py` in a task's folder defines what a task reads and adds.
@@ -94,7 +94,7 @@ def predict_file(
     if run.config.task not in ANSWERS:
         raise UserError(
             f"--run {run_folder}: its task is {run.config.task}, and predictions are for "
-            f"{', '.join(ANSWERS)}; a language model's text is generated with python -m jaxft generate"
+            f"{', '.join(ANSWERS)}; a language model's text is generated with jaxft generate"
         )
     answers = ANSWERS[run.config.task](run)
     model = open_model(run, log) if source == "-" else None  # while the first line of stdin is still to come

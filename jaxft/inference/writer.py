@@ -1,4 +1,4 @@
-"""Continues text with the best weights of a run or with a checkpoint, for `python -m jaxft generate`.
+"""Continues text with the best weights of a run or with a checkpoint, for `jaxft generate`.
 
 A prompt is a text. For a run trained on pairs, a prompt is the values of its template's fields.
 """

@@ -1,4 +1,4 @@
-"""Plans a run's train step on topologies, and prints what it takes, for `python -m jaxft plan`."""
+"""Plans a run's train step on topologies, and prints what it takes, for `jaxft plan`."""
 
 import argparse
 import dataclasses
@@ -76,7 +76,7 @@ def _plan_meshes(flags: argparse.Namespace, config: Settings, names: list[str], 
     else:
         print(format_table(estimates))
         if best is None:
-            print("none fits; python -m jaxft plan with --topology and one of these meshes says what would")
+            print("none fits; jaxft plan with --topology and one of these meshes says what would")
         else:
             changes = {f"mesh.{axis}": size for axis, size in best.mesh.items()}
             print(f"recommended: {' '.join(format_flags(changes))}")

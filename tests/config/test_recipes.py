@@ -1,9 +1,10 @@
 """Recipes are found by name, and their data sets and batch sizes belong together."""
 
+import re
+
 import pytest
 
-from jaxft.config import recipes
-from jaxft.config.recipes import recipe_name
+from jaxft.config.recipe_catalog import list_recipes, read_docstring, read_results, recipe_name, recipe_paths
 from jaxft.errors import UserError
 from jaxft.training.settings import load_settings
 from tests.conftest import REPOSITORY
@@ -92,4 +93,18 @@ def test_recipes_are_found_by_name_and_listed_when_there_is_no_such_one(tmp_path
     with pytest.raises(UserError, match="recipe: configs/loop.yaml leads back to itself"):
         load_settings("loop")
     (tmp_path / "configs/broken.py").write_text("def")
-    assert "\n  broken\n" in recipes._describe_recipes()
+    assert "\n  broken\n" in list_recipes()
+
+
+@pytest.mark.parametrize("name", recipe_paths())
+def test_every_variant_of_a_recipe_tells_what_was_measured(name):
+    path = recipe_paths()[name]
+    docstring = read_docstring(path)
+    first, *_ = docstring.splitlines()
+    variants = re.search(r"\[:([\w|]+)\]`\.$", first)[1].split("|")
+    results = read_results(docstring)
+    assert [variant for names in results for variant in names.split(", ")] == variants
+    assert all(re.match(r"Measured.*\d|Not measured", result) for result in results.values()), results
+    assert recipe_name(name) == name and f"`--config configs/{name}.py[" in first
+    default, *others = (load_settings(f"{path}:{variant}") for variant in variants)
+    assert default == load_settings(str(path)) and default not in others

@@ -1,9 +1,10 @@
-"""docs/settings.md and `--help` say what the declarations say."""
+"""docs/settings.md and `jaxft settings` say what the declarations say."""
 
 import re
 import subprocess
 import sys
 
+from jaxft.cli import choose
 from jaxft.config import reference
 from jaxft.training.settings import all_schemas
 from tests.conftest import REPOSITORY
@@ -33,16 +34,13 @@ def test_settings_are_read_without_jax_or_transformers():
     assert not {"jax", "flax", "transformers", "datasets", "torch"} & set(loaded)
 
 
-def test_the_help_of_training_lists_settings_by_section():
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "jaxft.main", "--help"],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_verb_settings_lists_those_of_a_task_by_section(capsys):
+    choose.settings(["question_answering"])
+    text = capsys.readouterr().out
     assert re.search(
-        r"\n  optim\n    --config\.optim\.lr=5e-05\n        highest learning rate \(a number\)", done.stdout
+        r"\n  optim\n    --config\.optim\.lr=5e-05\n        highest learning rate \(a number\)", text
     )
-    assert "  task question_answering\n" in done.stdout and "--coordinator HOST:PORT" in done.stdout
-    assert not re.search(r"\| +(jax|transformers)$", done.stderr, re.MULTILINE)  # nothing slow is imported
+    assert "--config.eval.n_best=20" in text and "--config.model.crf" not in text
+    choose.settings([])
+    text = capsys.readouterr().out
+    assert "\n  task question_answering\n" in text and "--config.model.crf=False" in text

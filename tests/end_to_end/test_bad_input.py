@@ -24,7 +24,7 @@ def fails(tiny_flags, tmp_path, capsys):
 
     def run(*flags, workdir=tmp_path / "run", code=EXIT_USER_ERROR) -> str:
         with pytest.raises(SystemExit) as exit:
-            train.main([*tiny_flags, "--workdir", str(workdir), *(f"--config.{flag}" for flag in flags)])
+            train.train([*tiny_flags, "--workdir", str(workdir), *(f"--config.{flag}" for flag in flags)])
         lines = capsys.readouterr().err.splitlines()
         assert exit.value.code == code, lines
         assert len(lines) == 1 and lines[0].startswith("error: "), lines

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.data.batching import chunked
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -28,7 +28,7 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
 from jaxft.training.loop import train
-from jaxft.training.network import WORD_EMBEDDING, initial_parameters, make_network
+from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.prepare import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
@@ -171,7 +171,7 @@ def test_a_stopped_run_over_many_files_ends_bit_identically(folder, tmp_path, mo
 def run_evaluate(run, data, output, **changed):
     names = ("format", "word_column", "tag_column", "layout", "stride")
     flags = dict.fromkeys(names) | changed
-    return evaluate.run_evaluate(argparse.Namespace(run=run, data=str(data), output=str(output), **flags))
+    return use.run_evaluate(argparse.Namespace(run=run, data=str(data), output=str(output), **flags))
 
 
 def test_evaluation_says_how_it_cuts_text_and_context_helps(text_run, folder, tmp_path):
@@ -274,7 +274,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         net = make_network(task, *model, make_mesh(config))
         parameters, line = initial_parameters(net, config, checkpoint)
         assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in line
-        words = np.asarray(parameters[WORD_EMBEDDING])
+        words = np.asarray(parameters[net.vocabulary])
         np.testing.assert_array_equal(words[: len(known)], known)
         np.testing.assert_allclose(
             words[len(known) :][:2], np.stack([known.mean(axis=0)] * 2), rtol=1e-5, atol=1e-6
@@ -363,7 +363,7 @@ def test_settings_that_leave_no_room_for_a_prompt(folder):
 
 
 def test_predict_is_for_taggers(text_run):
-    with pytest.raises(UserError, match="its task is causal_lm, .*generated with python -m jaxft generate"):
+    with pytest.raises(UserError, match="its task is causal_lm, .*generated with jaxft generate"):
         predict_file(text_run[0])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.config.settings import replace
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
@@ -107,7 +107,7 @@ def test_predict_and_evaluate(finished, flags, tmp_path):
     assert np.mean(records[0]["scores"]) > 0.5
     names = dict.fromkeys(("format", "word_column", "tag_column", "layout", "stride"))
     data = flags["data.dev"].partition("=")[2]
-    metrics = evaluate.run_evaluate(
+    metrics = use.run_evaluate(
         argparse.Namespace(run=workdir, data=data, output=str(tmp_path / "evaluated"), **names)
     )
     assert metrics == pytest.approx(summary["dev"], rel=1e-5)

@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.errors import UserError
 
 
 def run(folder, data, **changed):
     names = ("output", "format", "word_column", "tag_column", "layout", "stride")
     flags = dict.fromkeys(names)
-    return evaluate.run_evaluate(argparse.Namespace(run=folder, data=str(data), **flags | changed))
+    return use.run_evaluate(argparse.Namespace(run=folder, data=str(data), **flags | changed))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.data.batching.choice import make_loader
 from jaxft.errors import UserError
 from jaxft.export import card, with_torch
@@ -172,10 +172,10 @@ def test_evaluation_and_prediction_give_the_runs_own_answers(joint, folder, tmp_
     names = dict.fromkeys(("format", "word_column", "tag_column", "layout", "stride"))
     source = f"{folder}/both.jsonl?fold=9"
     flags = argparse.Namespace(run=run, data=source, output=None, **names)
-    assert evaluate.run_evaluate(flags) == pytest.approx(summary["test"], rel=1e-5)
+    assert use.run_evaluate(flags) == pytest.approx(summary["test"], rel=1e-5)
     assert (run / "evaluations/both.jsonl-fold-9/eval/both.json").is_file()
     flags.data = f"slots={source}"
-    assert evaluate.run_evaluate(flags)["slots/entity_f1"] == summary["test"]["slots/entity_f1"]
+    assert use.run_evaluate(flags)["slots/entity_f1"] == summary["test"]["slots/entity_f1"]
 
     expected = read_lines(run / "predictions/test-intents.jsonl")
     (tmp_path / "in.jsonl").write_text(

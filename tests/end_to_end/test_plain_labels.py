@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.data.demo import ner
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
@@ -115,7 +115,7 @@ def test_predict_evaluate_and_export_keep_them_too(finished, files, tmp_path, ca
     ]
     names = dict.fromkeys(("format", "word_column", "tag_column", "layout", "stride"))
     names |= {"run": workdir, "data": str(files["dev"]), "output": str(tmp_path / "evaluated")}
-    assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["dev"], rel=1e-5)
+    assert use.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["dev"], rel=1e-5)
     assert "Words by tag, %" in (output := capsys.readouterr().out) and "Entities" not in output
     export_run(workdir, tmp_path / "exported", verify=True)
     assert "answers by heads_loader.py in torch: 0 of 40 of dev differ" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
 from jaxft.export.writer import export_run
@@ -144,7 +144,7 @@ def test_evaluation_gives_the_runs_own_numbers(trained, folder, tmp_path):
     """On test at the threshold of dev, which the run's folder keeps."""
     names = ("format", "word_column", "tag_column", "layout", "stride")
     flags = {"run": trained[0], "data": str(folder / "test.jsonl"), "output": str(tmp_path / "out")}
-    metrics = evaluate.run_evaluate(argparse.Namespace(**flags, **dict.fromkeys(names)))
+    metrics = use.run_evaluate(argparse.Namespace(**flags, **dict.fromkeys(names)))
     assert metrics == pytest.approx(trained[2]["test"], rel=1e-5)
     actual, expected = (read_json(path / "predictions/test.json") for path in (tmp_path / "out", trained[0]))
     assert actual == expected

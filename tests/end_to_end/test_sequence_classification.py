@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.data.encoding.labelled_texts import cut_into_windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
@@ -204,7 +204,7 @@ def test_a_stopped_run_ends_bit_identically(single, tmp_path, monkeypatch):
 def run_evaluate(run, data, output):
     names = ("format", "word_column", "tag_column", "layout", "stride")
     flags = argparse.Namespace(run=run, data=str(data), output=str(output), **dict.fromkeys(names))
-    return evaluate.run_evaluate(flags)
+    return use.run_evaluate(flags)
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("several", "jsonl"), ("number", "tsv")])

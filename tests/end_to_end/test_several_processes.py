@@ -62,7 +62,7 @@ if "other-optax" in sys.argv:
     workdir.installed_versions = versions
 chunks = open(fed.name + "-chunks", "w")
 Loader.batch, sentences._encode, sentences._CHUNK_WORDS = batch, encoded, 300  # words
-train.main(sys.argv[1:])
+train.train(sys.argv[1:])
 """
 
 

@@ -129,8 +129,8 @@ def assert_ending(workdir, output, summary):
     )
     assert dev.startswith(f"  dev: entity F1 {100 * summary['dev']['entity_f1']:.2f} ")
     assert test.startswith(f"  test: entity F1 {100 * summary['test']['entity_f1']:.2f} ")
-    assert predict == f"  echo 'Anna Smith moved to Berlin .' | python -m jaxft predict --run {workdir}"
-    assert export == f"  python -m jaxft export --run {workdir} --output {workdir}/export"
+    assert predict == f"  echo 'Anna Smith moved to Berlin .' | jaxft predict --run {workdir}"
+    assert export == f"  jaxft export --run {workdir} --output {workdir}/export"
     for name in ("dev", "test"):  # the tables of both are in files
         assert "lenient" in (workdir / f"eval/{name}.txt").read_text()
     assert "lenient" not in output and "all tables: eval/test.txt" in output

@@ -36,8 +36,11 @@ SCRIPT = """
 import argparse, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
 from jaxft.cli.command import command
+from jaxft.cli.flags import add_process_flags
 from jaxft.inference.output_file import open_output
-with command(argparse.ArgumentParser(), []), open_output(sys.argv[1], print) as put:
+parser = argparse.ArgumentParser()
+add_process_flags(parser)
+with command(parser, []), open_output(sys.argv[1], print) as put:
     put([b"one"])
     print("written", flush=True)
     time.sleep(60)

@@ -16,14 +16,14 @@ from jaxft.training.settings import settings_from_config
 # Reads flags of plans, and writes the result of each.
 SCRIPT = """
 import contextlib, io, json, sys
-from jaxft.cli import plan
+from jaxft.cli import choose
 
 results = []
 for flags in json.loads(sys.stdin.read()):
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            plan.main(flags)
+            choose.plan(flags)
         except SystemExit as exit:
             code = exit.code
     results.append({"out": out.getvalue(), "err": err.getvalue(), "code": code})

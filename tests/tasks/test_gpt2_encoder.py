@@ -16,7 +16,7 @@ from transformers import (
     pipeline,
 )
 
-from jaxft.cli import evaluate
+from jaxft.cli import use
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
@@ -179,7 +179,7 @@ def test_it_learns_from_earlier_words_and_torch_agrees(
     )
     names = dict.fromkeys(("format", "word_column", "tag_column", "layout", "stride"))
     names |= {"run": tmp_path / "run", "data": options["data__test"], "output": str(tmp_path / "evaluated")}
-    assert evaluate.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["test"], rel=1e-5)
+    assert use.run_evaluate(argparse.Namespace(**names)) == pytest.approx(summary["test"], rel=1e-5)
 
     export_run(tmp_path / "run", tmp_path / "out", verify=True)
     output_text = capsys.readouterr().out

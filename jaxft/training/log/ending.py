@@ -45,11 +45,11 @@ def ending_lines(
     yield "next:"
     example = shlex.quote(task.example_input)
     if task.predicts_tokens:
-        yield f"  python -m jaxft generate --run {run} --prompt {example}"
+        yield f"  jaxft generate --run {run} --prompt {example}"
     else:
-        yield f"  echo {example} | python -m jaxft predict --run {run}"
+        yield f"  echo {example} | jaxft predict --run {run}"
     output = "export" if address else f"{folder}/export"  # exports are local folders
-    yield f"  python -m jaxft export --run {run} --output {shlex.quote(output)}"
+    yield f"  jaxft export --run {run} --output {shlex.quote(output)}"
     if config.log.tensorboard:
         yield f"  tensorboard --logdir {shlex.quote(f'{folder}/tensorboard')}"
 

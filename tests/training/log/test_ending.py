@@ -40,12 +40,11 @@ def test_scores_have_intervals_and_commands_can_be_pasted(tmp_path, predicts_tok
     ]
     first, export, board = (shlex.split(line) for line in lines[4:])
     run = ["--run", str(workdir)]
-    python = ["python", "-m", "jaxft"]
     if predicts_tokens:
-        assert first == [*python, "generate", *run, "--prompt", "it's Anna's ."]
+        assert first == ["jaxft", "generate", *run, "--prompt", "it's Anna's ."]
     else:
-        assert first == ["echo", "it's Anna's .", "|", *python, "predict", *run]
-    assert export == [*python, "export", *run, "--output", f"{workdir}/export"]
+        assert first == ["echo", "it's Anna's .", "|", "jaxft", "predict", *run]
+    assert export == ["jaxft", "export", *run, "--output", f"{workdir}/export"]
     assert board == ["tensorboard", "--logdir", f"{workdir}/tensorboard"]
     assert {"predict", "generate", "export"} <= set(verbs.VERBS)
 
