@@ -1,4 +1,4 @@
-"""Ends a run after SIGTERM: at once while there is nothing to save, later at a step of which the loop asks."""
+"""Turns SIGTERM into an end of the process while there is nothing to save, and later into an answer to the loop."""
 
 import contextlib
 import signal
@@ -16,43 +16,44 @@ EARLY = "SIGTERM before the first step: there is nothing to save; the same comma
 class StopRequest:
     """A SIGTERM that this process has received, or another process of the run.
 
-    Make it in the main thread, and use it as a context in which the run trains. Until `save_first` is called, a SIGTERM
-    ends the process with EXIT_PREEMPTED. A thread does that, because Python handles a signal only when native code
-    returns, and a compilation takes minutes. An exception would not do: it is lost where it is raised in a destructor,
-    and jax crashes at exit where it is raised in the middle of its work. After `save_first`, a SIGTERM is only noted,
-    and the loop asks `is_stopping`.
+    A command makes it in the main thread, for the rest of the process, and trains in its context. Before the first
+    call of `is_stopping` there is nothing to save, so a SIGTERM ends the process with EXIT_PREEMPTED. A thread does
+    that, because Python handles a signal only when native code returns, and a compilation takes minutes. An exception
+    would not do: it is lost where it is raised in a destructor, and jax crashes at exit where it is raised in the
+    middle of its work. From the first call on, a SIGTERM is only noted, for the next call.
     """
 
     def __init__(self) -> None:
         self._received: list[bool] = []  # a list, because a handler must not wait for a lock
-        self._saves_first = False
+        self._was_asked = False
         self._beat = heartbeat.current()
         self._asks_others = self._beat and self._beat.ask_whether_to_stop(self._received)
         self._watch = contextlib.ExitStack()
-        with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-            signal.signal(signal.SIGTERM, self._handle)
-            self._watch_signals()
+        signal.signal(signal.SIGTERM, self._handle)
+        self._watch_signals()
 
     def __enter__(self) -> "StopRequest":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.save_first()
+        self._note_only()
 
-    def save_first(self) -> None:
-        """Only notes a SIGTERM from now on. Call it before the first step."""
-        self._saves_first = True
+    def _note_only(self) -> None:
+        """Only notes a SIGTERM from now on."""
+        self._was_asked = True
         self._watch.close()
 
     def is_stopping(self) -> bool:
-        """Returns whether any process has received SIGTERM.
+        """Returns whether any process has received SIGTERM, and from the first call on only notes it.
 
-        Call it once a step. It returns True from the same call on in all processes.
+        All processes call it equally often. It returns True from the same call on in all of them.
         """
+        if not self._was_asked:
+            self._note_only()
         return self._asks_others() if self._asks_others else bool(self._received)
 
     def _handle(self, *_: Any) -> None:
-        if self._saves_first:
+        if self._was_asked:
             self._received.append(True)
 
     def _watch_signals(self) -> None:
@@ -70,7 +71,7 @@ class StopRequest:
             while numbers := reader.recv(64):
                 if signal.SIGTERM not in numbers:
                     continue
-                if self._saves_first:  # the loop has begun meanwhile
+                if self._was_asked:  # the loop has begun meanwhile
                     self._received.append(True)
                     return
                 print(EARLY, file=sys.stderr, flush=True)

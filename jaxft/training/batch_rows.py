@@ -60,37 +60,51 @@ def check_batch(config: Settings, mesh: Mesh) -> None:
         check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
 
 
+def rows_begun_with(config: Settings, mesh: Mesh, meta: Mapping | None, workdir: Path) -> int | None:
+    """Returns the rows of a step with which a run began, which it keeps when it resumes, also on another mesh.
+
+    Args:
+      config: the run's settings.
+      mesh: the devices.
+      meta: the plain values of the run's newest checkpoint, or None.
+      workdir: the run's folder, for the message.
+
+    Returns:
+      The rows; None for a new run, or if `config.batch.rows` are set.
+
+    Raises:
+      UserError: the mesh does not divide the rows.
+    """
+    rows = None if meta is None else meta["identity"]["settings"].get("batch.rows")
+    if rows is None or config.batch.rows is not None:
+        return None
+    if rows % (unit := rows_unit(config, mesh)):
+        raise UserError(
+            f"--workdir {workdir}: the run began with {rows} rows a step, which {unit} (devices of mesh data x fsdp, "
+            "times config.batch.accumulate) does not divide; take a mesh that does, or a new folder"
+        )
+    return rows
+
+
 def choose_step_size(
     config: Settings,
     mesh: Mesh,
     windows: Mapping[int, Windows],
     max_segments: int | None,
-    meta: Mapping | None,
-    workdir: Path,
+    begun_with: int | None = None,
 ) -> StepSize:
     """Returns the size of the run's steps: `config.batch.rows`, or the rows that hold `config.batch.examples`.
 
-    A run that goes on keeps the rows that it began with, also on another mesh. All processes return the same.
+    All processes return the same.
 
     Args:
       config: the run's settings.
-      mesh: the mesh of devices.
+      mesh: the devices.
       windows: this process's shards of the training data, by number.
       max_segments: the most windows in a row, or None.
-      meta: the plain values of the checkpoint from which the run goes on, or None.
-      workdir: the run's folder, for messages.
-
-    Raises:
-      UserError: the mesh does not divide the rows that the run began with.
+      begun_with: the rows of a run that resumes; see `rows_begun_with`.
     """
-    data, unit, rows = config.data, rows_unit(config, mesh), config.batch.rows
-    if rows is None and meta is not None:
-        rows = meta["identity"]["settings"].get("batch.rows")
-        if rows is not None and rows % unit:
-            raise UserError(
-                f"--workdir {workdir}: the run began with {rows} rows a step, which {unit} (devices of mesh data x "
-                "fsdp, times config.batch.accumulate) does not divide; take a mesh that does, or a new folder"
-            )
+    data, unit, rows = config.data, rows_unit(config, mesh), config.batch.rows or begun_with
     count = sum(processes.gather_by_shard({number: len(shard) for number, shard in windows.items()}))
     asked = min(config.batch.examples or config.default_examples, count)
     if not data.pack:  # a row holds one window

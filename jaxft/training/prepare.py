@@ -1,25 +1,225 @@
-"""Prepares the base model and the training batches of a run."""
+"""Prepares a run: from its settings to data, task, batches, network and train step. Makes no weights yet."""
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxft.config.durations import duration_steps, total_steps
 from jaxft.config.sections import Settings
+from jaxft.data.batching.batch import Batches
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.mixed import Mix
-from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader
+from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader, shards_of_rows
 from jaxft.data.encoding.windows import Windows
-from jaxft.models.pretrained_model import PretrainedModel, describe_pretrained_model, open_pretrained_model
+from jaxft.models.pretrained_model import (
+    PretrainedModel,
+    describe_pretrained_model,
+    open_pretrained_model,
+    resolve_head_dropout,
+    resolve_model,
+)
 from jaxft.parallel import processes
+from jaxft.parallel.mesh import check_rows, describe_unsharded, local_rows
+from jaxft.tasks.base import Log, Split, Task
 from jaxft.tasks.registry import task_class
-from jaxft.training.network import Network
+from jaxft.training.batch_rows import (
+    StepSize,
+    check_batch,
+    choose_step_size,
+    rows_unit,
+    warn_of_few_steps,
+    warn_of_other_size,
+    with_rows,
+)
+from jaxft.training.log.waits import announced
+from jaxft.training.network import Network, make_network
+from jaxft.training.splits import collect_labels, encode_splits, read_run_splits
+from jaxft.training.trainer import Trainer, check_memory, make_trainer
 
 # The last layer is pruned if the loss reads at most this share of the tokens. This is an estimate: beyond it, at most a
 # tenth of one layer's time could be saved. At a share of 0.58 a step of WNUT-17 took 0.955 of its time.
 MAX_OUTPUT_SHARE = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """The encoded data of a run, and what follows from it.
+
+    Attributes:
+      base_model: the model that the run starts from, without its weights.
+      task: the run's task, for the labels of the training data.
+      train: this process's shards of the training data, by number from 0.
+      splits: the other splits by name: dev, and perhaps test.
+    """
+
+    base_model: PretrainedModel
+    task: Task
+    train: dict[int, Split]
+    splits: dict[str, Split]
+
+    @property
+    def windows(self) -> dict[int, Windows]:
+        """The windows of the shards, by number."""
+        return {number: shard.windows for number, shard in self.train.items()}
+
+    def fingerprints(self) -> list[str]:
+        """Returns the fingerprints of all shards and of dev. With several processes, each calls this."""
+        shards = {number: windows.fingerprint for number, windows in self.windows.items()}
+        return [*processes.gather_by_shard(shards), self.splits["dev"].windows.fingerprint]
+
+
+def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
+    """Reads and encodes the data of a run, and opens the model that it starts from.
+
+    Args:
+      config: the run's settings.
+      mesh: the devices, which decide the shards that this process reads.
+      log: prints a line.
+
+    Raises:
+      UserError: the settings, the data or the model are unusable.
+    """
+    check_batch(config, mesh)
+    check_rows(mesh, config.eval.rows, "config.eval.rows")
+    task_type = task_class(config)
+    unit = rows_unit(config, mesh)  # which shards feed a process's rows doesn't depend on how many there are
+    local_shards = shards_of_rows(local_rows(mesh, unit), unit, config.data.shards)
+    with announced("reading the data", log):
+        train, splits = read_run_splits(task_type, config, local_shards, log)
+    with announced(f"opening {config.model.checkpoint}", log):
+        base_model = open_base_model(config, lambda: task_type.iterate_texts(train[0].examples))
+    task = make_task(config, base_model.hf_config, collect_labels(task_type, train))
+    with announced("encoding the data", log):
+        train, splits = encode_splits(task, train, splits, base_model.tokenizer, config, log)
+    return RunData(base_model, task, train, splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready to be compiled.
+
+    Attributes:
+      config: the settings, with the rows of a step.
+      data: the data, the task and the base model.
+      batches: the training batches.
+      eval_batches: the batches of the other splits, by name.
+      size: the size of an optimizer step.
+      total: the steps of the run.
+      eval_every, save_every: the steps between evaluations, and between checkpoints.
+      trainer: the train step, with the network.
+      flops_per_token: the model FLOPs per token, forward and backward.
+    """
+
+    config: Settings
+    data: RunData
+    batches: Batches
+    eval_batches: dict[str, Batches]
+    size: StepSize
+    total: int
+    eval_every: int
+    save_every: int
+    trainer: Trainer
+    flops_per_token: float
+
+    @property
+    def net(self) -> Network:
+        """The network."""
+        return self.trainer.net
+
+    def describe(self) -> Iterator[str]:
+        """Yields lines about the parameters and the devices that hold them."""
+        net, mesh = self.net, self.net.mesh
+        trained = sum(leaf.size for leaf in jax.tree.leaves(self.trainer.abstract.trainable))
+        axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+        yield (
+            f"{net.parameter_count:,} parameters, {trained:,} of them trained; devices: {axes} "
+            f"({jax.devices()[0].device_kind}); attention: {net.runtime.attention}"
+        )
+        if line := describe_unsharded(net.abstract, net.axes, mesh, net.model_config.num_heads):
+            yield line
+
+
+def prepare_run(
+    config: Settings, mesh: Mesh, data: RunData, log: Log, begun_with: int | None = None
+) -> PreparedRun:
+    """Plans the batches and steps of a run, and makes its network and train step.
+
+    Args:
+      config: the run's settings.
+      mesh: the devices.
+      data: the run's data.
+      log: prints a line.
+      begun_with: the rows of a run that resumes; see `rows_begun_with`.
+
+    Raises:
+      UserError: the settings do not fit the data or the devices.
+    """
+    task, windows = data.task, data.windows
+    options = {
+        "max_length": config.data.max_length,
+        "seed": config.seed,
+        "pad_id": data.base_model.tokenizer.pad_token_id,
+        **task.batch_spec._asdict(),
+    }
+    asked_config = config
+    size = choose_step_size(config, mesh, windows, task.batch_spec.max_segments, begun_with)
+    config = with_rows(config, size)
+    batches = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
+    eval_batches = {
+        name: make_loader(
+            split.windows,
+            rows=config.eval.rows,
+            only=local_rows(mesh, config.eval.rows),
+            pack=config.data.pack,
+            shuffle=False,
+            **options,
+        )
+        for name, split in data.splits.items()
+    }
+
+    per_epoch = batches.steps_per_epoch
+    scale = {"steps_per_epoch": per_epoch, "examples_per_step": batches.window_count / per_epoch}
+    length = config.train
+    total = total_steps(steps=length.steps, examples=length.examples, epochs=length.epochs, **scale)
+    warmup = duration_steps(config.optim.warmup, "optim.warmup", total=total, **scale)
+    log(
+        f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {config.data.max_length}, "
+        f"{size.examples:,.1f} examples on average, {batches.padding_fraction:.1%} padding; {per_epoch:,} steps an "
+        f"epoch, {total:,} in all, {warmup:,} of them warmup"
+    )
+    warnings = [
+        warn_of_other_size(asked_config, size),
+        warn_of_few_steps(asked_config, size, total=total, steps_per_epoch=per_epoch),
+        batches.uneven_warning() if config.data.shards > 1 else None,
+    ]
+    for warning in filter(None, warnings):
+        log(warning)
+
+    net = make_network(task, *resolve_model(config, data.base_model.hf_config), mesh)
+    batches, output_share = prune_outputs(
+        net, batches, windows, steps=total, microbatches=config.batch.accumulate
+    )
+    trainer = make_trainer(net, config, total=total, warmup=warmup)
+    check_memory(trainer)
+    eval_every = config.eval.every_steps or per_epoch
+    return PreparedRun(
+        config=config,
+        data=data,
+        batches=batches,
+        eval_batches=eval_batches,
+        size=size,
+        total=total,
+        eval_every=eval_every,
+        save_every=config.checkpoint.every_steps or eval_every,
+        trainer=trainer,
+        flops_per_token=net.train_flops_per_token(config.data.max_length, output_share),
+    )
 
 
 def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
@@ -31,6 +231,11 @@ def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> Pre
 def describe_base_model(config: Settings) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains; see `describe_pretrained_model`."""
     return describe_pretrained_model(config, task_class(config).model_types)
+
+
+def make_task(config: Settings, hf_config: Mapping[str, Any], labels: list[str]) -> Task:
+    """Makes the task of `config` for `labels`, with the dropout rate of a model that has this config.json."""
+    return task_class(config)(labels, head_dropout=resolve_head_dropout(config, hf_config), config=config)
 
 
 def make_train_loader(

@@ -32,7 +32,7 @@ if sys.argv[1].startswith("several"):
 numbers = np.random.default_rng(0).random(100_000_000)
 with StopRequest() as stop_request:
     if sys.argv[1].endswith("loop"):
-        stop_request.save_first()
+        assert not stop_request.is_stopping()
     print("ready", flush=True)
     numbers.sort()
     print("stopping" if stop_request.is_stopping() else "not stopping", flush=True)
@@ -60,7 +60,7 @@ def test_native_code_is_left_at_once_before_the_first_step(moment):
 
 
 @pytest.mark.parametrize("moment", ["loop", pytest.param("several, loop", marks=pytest.mark.sweep)])
-def test_after_save_first_a_signal_is_only_noted(moment):
+def test_after_the_first_question_a_signal_is_only_noted(moment):
     code, _, out, _ = stop(moment)
     assert code == 0 and out.strip() == "stopping"
 
@@ -75,7 +75,6 @@ def test_a_run_that_failed_before_its_first_step_leaves_no_watch_behind():
         except ValueError:
             pass
         with StopRequest() as stop_request:
-            stop_request.save_first()
             assert not stop_request.is_stopping()
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)

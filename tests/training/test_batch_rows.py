@@ -12,6 +12,7 @@ from jaxft.errors import UserError
 from jaxft.training.batch_rows import (
     check_batch,
     choose_step_size,
+    rows_begun_with,
     rows_unit,
     warn_of_few_steps,
     warn_of_other_size,
@@ -39,7 +40,8 @@ def windows(count, length=16):
 
 
 def size(settings, mesh, count=1000, meta=None, max_segments=None):
-    return choose_step_size(settings, mesh, windows(count), max_segments, meta, RUN)
+    rows = rows_begun_with(settings, mesh, meta, RUN)
+    return choose_step_size(settings, mesh, windows(count), max_segments, rows)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from typing import Any
 
 import jax
 
+from jaxft.errors import UserError
+
 
 class Clock:
-    """Counts the seconds of training since its creation.
-
-    Time inside `with clock:` (evaluating, saving) does not count.
-    """
+    """Counts the seconds since its creation until `stop`. Time inside `with clock:` does not count."""
 
     def __init__(self) -> None:
-        self._started, self._paused, self._pause_began = time.perf_counter(), 0.0, None
+        self._started, self._stopped = time.perf_counter(), None
+        self._paused, self._pause_began = 0.0, 0.0
 
     def __enter__(self) -> None:
         self._pause_began = time.perf_counter()
@@ -26,13 +26,17 @@ class Clock:
     def __exit__(self, *_: Any) -> None:
         self._paused += time.perf_counter() - self._pause_began
 
+    def stop(self) -> None:
+        """Counts no more."""
+        self._stopped = time.perf_counter()
+
     def seconds(self) -> float:
-        """Returns the training seconds so far."""
-        return time.perf_counter() - self._started - self._paused
+        """Returns the seconds so far."""
+        return (self._stopped or time.perf_counter()) - self._started - self._paused
 
 
 class CompileCounter:
-    """Counts the programs that XLA makes for this process since the counter's creation.
+    """Counts the programs that XLA makes for this process from the counter's creation until `close`.
 
     A program in the compilation cache is only loaded. That stalls a run too, although for less time.
 
@@ -47,10 +51,14 @@ class CompileCounter:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         jax.monitoring.register_event_listener(self._count_cache_hit)
 
-    @property
-    def compiled(self) -> int:
-        """Returns the number of programs so far that were compiled."""
-        return self.count - self.cache_hits
+    def close(self) -> None:
+        """Counts no more."""
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+        jax.monitoring.unregister_event_listener(self._count_cache_hit)
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many programs were compiled so far, and how many were loaded, as in `summary.json`."""
+        return {"compiles": self.count - self.cache_hits, "compile_cache_hits": self.cache_hits}
 
     @contextlib.contextmanager
     def ignored(self) -> Iterator[None]:
@@ -70,9 +78,24 @@ class CompileCounter:
 
 
 class Profile:
-    """A trace of a range of steps, written into `folder` for TensorBoard's profile plugin, XProf and Perfetto."""
+    """A trace of a range of steps, written into `folder` for TensorBoard's profile plugin, XProf and Perfetto.
 
-    def __init__(self, folder: Path, steps: range):
+    Args:
+      folder: the folder of the trace.
+      steps: the steps to trace; none for no trace.
+      first: the step from which the run goes.
+      total: the step to which the run goes.
+
+    Raises:
+      UserError: the run does not make all of the steps, or none after them.
+    """
+
+    def __init__(self, folder: Path, steps: range, *, first: int, total: int):
+        if steps and not first <= steps.start < steps.stop < total:
+            raise UserError(
+                f"--profile_steps {steps.start}:{steps.stop}: the run goes from step {first} to {total}; "
+                "name steps between them"
+            )
         self._folder, self._steps, self._running = folder, steps, False
 
     def is_due(self, step: int) -> bool:

@@ -2,59 +2,59 @@
 
 import collections
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from jaxft.data.batching.batch import Batch
 from jaxft.data.batching.prefetch import Prefetch
+from jaxft.errors import NonFiniteLoss
 from jaxft.training.log.instruments import Clock
 from jaxft.training.log.run_log import RunLog
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.workdir import save_batch
 
 
 class TrainLog:
     """The metrics of a run's steps: queued metrics on the device, sums since the last log line, totals of the run.
 
-    The device works ahead of the host, so the metrics of a step are read only after later steps are queued.
+    The device works ahead of the host, so the metrics of a step are read only after later steps are queued. Seconds of
+    training count from the log's creation until `end`, without those in `paused`.
 
     Args:
       run_log: prints and writes the lines.
       batches: measures how long the loop has waited for batches.
-      clock: measures the seconds of training in this process.
+      checkpoints: the run's checkpoints, for the error of a loss that is not finite.
       total: the steps of the run.
       every_steps: the steps between log lines.
       steps_per_epoch: the steps of an epoch.
       flops_per_token: the model FLOPs per token, forward and backward.
       peak_flops: the peak FLOP/s of all devices; None if unknown. Lines then have no MFU.
-      sums: the sums since the last log line, from the checkpoint from which the run resumes.
-      totals: the totals of the run, from the same checkpoint.
-      on_non_finite: called with (step, batch, metrics) if the loss or the gradient norm is NaN or infinite; raises.
+      progress: the result of `progress` in the checkpoint from which the run resumes; empty at the start.
     """
 
     def __init__(
         self,
         run_log: RunLog,
         batches: Prefetch,
-        clock: Clock,
+        checkpoints: RunCheckpoints,
         *,
         total: int,
         every_steps: int,
         steps_per_epoch: int,
         flops_per_token: float,
         peak_flops: float | None,
-        sums: Mapping[str, float],
-        totals: Mapping[str, float],
-        on_non_finite: Callable[[int, Batch, Mapping[str, float]], NoReturn],
+        progress: Mapping[str, Mapping[str, float]],
     ):
-        self._run_log, self._batches, self._clock = run_log, batches, clock
+        self._run_log, self._batches, self._checkpoints = run_log, batches, checkpoints
+        self._clock = Clock()
         self._total, self._every_steps, self._steps_per_epoch = total, every_steps, steps_per_epoch
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
-        self._on_non_finite = on_non_finite
         self._pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
-        self._sums = collections.Counter(sums)  # since the last log line
+        self._sums = collections.Counter(progress.get("sums", {}))  # since the last log line
         self._timed = collections.Counter()  # the same since this start only, for rates by its clock
-        self._totals = collections.Counter(totals)  # over all starts of the run
+        self._totals = collections.Counter(progress.get("totals", {}))  # over all starts of the run
         self._earlier_seconds, self._earlier_stall = self._totals["seconds"], self._totals["stall"]
         self._last_line_seconds, self._last_line_stall = 0.0, 0.0
 
@@ -63,12 +63,17 @@ class TrainLog:
         self._pending.append((step, batch, metrics))
 
     def drain(self, keep: int) -> None:
-        """Reads the metrics of all queued steps except the newest `keep`. Logs a line if it is due."""
+        """Reads the metrics of all queued steps except the newest `keep`. Logs a line if it is due.
+
+        Raises:
+          NonFiniteLoss: the loss or the gradient norm of a step is NaN or infinite. Its batch is then in the run's
+            folder.
+        """
         while len(self._pending) > keep:
             step, batch, metrics = self._pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-                self._on_non_finite(step, batch, values)
+                self._refuse(step, batch, values)
             self._sums.update(
                 steps=1,
                 loss=values["loss"] * values["weight"],
@@ -81,8 +86,16 @@ class TrainLog:
             if step % self._every_steps == 0 or step == self._total:
                 self._write_line(step, values["lr"])
 
+    def paused(self) -> Clock:
+        """Returns a context whose seconds do not count as training: those of evaluating and saving."""
+        return self._clock
+
+    def end(self) -> None:
+        """Ends the training time."""
+        self._clock.stop()
+
     def progress(self) -> dict[str, dict[str, float]]:
-        """Returns the values to keep in a checkpoint: the arguments `sums` and `totals` for a run that resumes."""
+        """Returns the values to keep in a checkpoint of the run."""
         times = {"seconds": self.train_seconds(), "stall": self.stall_seconds()}
         return {"sums": dict(self._sums), "totals": {**self._totals, **times}}
 
@@ -103,6 +116,17 @@ class TrainLog:
     def padding_fraction(self) -> float:
         """Returns the fraction of slots without a token, over all starts of the run."""
         return 1 - self._totals["tokens"] / self._totals["slots"]
+
+    def _refuse(self, step: int, batch: Batch, values: Mapping[str, float]) -> None:
+        """Saves the batch of a step whose loss or gradient is not finite, and raises `NonFiniteLoss`."""
+        path = save_batch(self._run_log.workdir, step, batch)
+        self._checkpoints.wait()
+        steps = self._checkpoints.steps()
+        raise NonFiniteLoss(
+            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; the batch is in {path}, "
+            f"the last good checkpoint is {steps[-1] if steps else 'the start'} in {self._checkpoints.folder}; lower "
+            "config.optim.lr or raise config.optim.warmup"
+        )
 
     def _mean_loss(self) -> float:
         """Returns the mean loss since the last line."""

@@ -53,50 +53,72 @@ def _is_minimised(metric: str) -> bool:
 
 
 class BestTracker:
-    """The best evaluation of a run so far, and the number of evaluations since.
+    """The best weights of a run: keeps them in a folder, and counts the evaluations since.
 
     Args:
-      metric: the metric that chooses the best weights.
+      checkpoints: the folder of the best weights.
+      metric: the metric that chooses them.
       patience: the number of evaluations without a better value after which training stops; None for never.
+      labels: the labels of the model, which are saved with the weights.
       progress: the result of `progress` in the checkpoint from which the run resumes; empty at the start.
 
     Attributes:
-      best: the best value whose weights are saved; None before the first.
-      best_step: the step of these weights; None before the first.
+      step: the step of the weights in the folder; None before the first.
       worse: the number of evaluations since a better value.
       stopped_early: whether training has stopped for lack of a better value.
     """
 
-    def __init__(self, metric: str, patience: int | None, progress: Mapping[str, Any]):
-        self.metric, self.patience = metric, patience
-        self.best, self.best_step = progress.get("best"), progress.get("best_step")
+    def __init__(
+        self,
+        checkpoints: RunCheckpoints,
+        metric: str,
+        patience: int | None,
+        labels: list[str],
+        progress: Mapping[str, Any],
+    ):
+        self._checkpoints, self._metric, self._patience, self._labels = checkpoints, metric, patience, labels
+        self._value, self.step = progress.get("best"), progress.get("best_step")
         self.worse = progress.get("worse", 0)
         self.stopped_early = progress.get("stopped_early", False)
 
-    def update(self, value: float) -> bool:
-        """Counts an evaluation whose metric is `value`, and returns whether that is better than the best."""
-        better = is_better(self.metric, value, self.best)
-        self.worse = 0 if better else self.worse + 1
-        if self.patience and self.worse >= self.patience:
-            self.stopped_early = True
-        return better
+    def keep_if_better(
+        self, step: int, parameters: Mapping[str, jax.Array], values: Mapping[str, float]
+    ) -> None:
+        """Counts an evaluation, and saves its weights if they are the best so far.
 
-    def record(self, value: float, step: int) -> None:
-        """Records that the weights of `step`, whose metric is `value`, are saved as the best."""
-        self.best, self.best_step = value, step
+        Returns when they are on disk, because a checkpoint of the run must not name missing weights. A failed save, for
+        example on a full disk, only warns; the best weights are then still those of before.
+
+        Args:
+          step: the step of the evaluation.
+          parameters: the weights that were evaluated, by path.
+          values: their metrics by name.
+        """
+        value = values[self._metric]
+        if not is_better(self._metric, value, self._value):
+            self.worse += 1
+            self.stopped_early = bool(self._patience) and self.worse >= self._patience
+            return
+        self.worse = 0
+        self._save(step, parameters, values)
+        self._checkpoints.wait()
+        if step in self._checkpoints.steps():
+            self._value, self.step = value, step
+
+    def replace(self, step: int, parameters: Mapping[str, jax.Array]) -> None:
+        """Saves the weights of `step` in place of the best, which cannot be read."""
+        self._save(step, parameters, {})
+        self.step = step
+
+    def _save(self, step: int, parameters: Mapping[str, jax.Array], values: Mapping[str, float]) -> None:
+        shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
+        meta = {"metrics": dict(values), "labels": self._labels, "shapes": shapes}
+        self._checkpoints.save(step, parameters, meta)
 
     def progress(self) -> dict[str, Any]:
         """Returns the values to keep in a checkpoint of the run."""
-        progress = {"best": self.best, "best_step": self.best_step, "worse": self.worse}
+        progress = {"best": self._value, "best_step": self.step, "worse": self.worse}
         return progress | ({"stopped_early": True} if self.stopped_early else {})
-
-
-def make_best_meta(
-    parameters: Mapping[str, Any], labels: list[str], values: Mapping[str, float]
-) -> dict[str, Any]:
-    """Returns the plain values to save with the best parameters: metrics, labels and shapes."""
-    shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
-    return {"metrics": dict(values), "labels": labels, "shapes": shapes}
 
 
 def load_best(

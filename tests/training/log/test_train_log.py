@@ -3,10 +3,8 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from jaxft.data.batching.batch import Shape
-from jaxft.training.log.instruments import Clock
 from jaxft.training.log.train_log import TrainLog, format_train_line
 
 
@@ -27,9 +25,7 @@ def test_the_bar_shows_the_mean_loss_since_the_last_line():
     )
     options = {"total": 9, "every_steps": 2, "steps_per_epoch": 9, "flops_per_token": 1.0, "peak_flops": None}
     batches = SimpleNamespace(stall=0.0)
-    train_log = TrainLog(
-        run_log, batches, Clock(), **options, sums={}, totals={}, on_non_finite=lambda *_: pytest.fail()
-    )
+    train_log = TrainLog(run_log, batches, None, **options, progress={})
     batch = SimpleNamespace(shape=Shape(1, 8))
     for step, (loss, weight) in enumerate([(1.0, 1.0), (3.0, 3.0), (0.25, 1.0)], 1):
         values = {"loss": loss, "weight": weight, "grad_norm": 1.0, "lr": 0.1, "tokens": 8}
