@@ -24,6 +24,7 @@ from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.token_classification.crf import CRFTagging
+from jaxft.tasks.token_classification.data import TaggedSentences
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.prepare import open_base_model, prune_outputs
@@ -58,12 +59,13 @@ def measure_steps(rows: int, length: int, turns: int) -> None:
     settings = settings_from_config(values | {"data.max_length": length, "batch.rows": rows})
     checkpoint = open_base_model(settings, lambda: [])
     mesh = make_mesh(settings)
-    sentences = TokenClassification.read(settings, "train", "demo:ner/train", lambda line: None)[:800]
-    labels = TokenClassification.make_labels(TokenClassification.find_labels(sentences))
+    data = TaggedSentences(settings)
+    sentences = data.read("train", "demo:ner/train", lambda line: None)[:800]
+    labels = data.make_labels(data.find_labels(sentences))
     actions = {}
     for name, task_class in (("softmax", TokenClassification), ("crf", CRFTagging)):
-        task = task_class(labels, head_dropout=0.1, config=settings)
-        windows = task.encode(sentences, checkpoint.tokenizer, settings, cached=False)
+        task = task_class(labels, settings, head_dropout=0.1)
+        windows = data.encode(sentences, labels, checkpoint.tokenizer, cached=False)
         loader = make_loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = place_batch(loader.batch(0).arrays, mesh)
         net = make_network(task, *resolve_model(settings, checkpoint.hf_config), mesh)

@@ -26,7 +26,7 @@ import numpy as np
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.demo import documents
 from jaxft.hub.tokenizer_training import train_tokenizer
-from jaxft.tasks.causal_lm.task import CausalLM
+from jaxft.tasks.registry import make_data
 from jaxft.training.settings import settings_from_config
 
 
@@ -47,7 +47,7 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     settings = settings_from_config(values | {"data.cache_dir": str(path.parent / "cache")})
     with open(path, encoding="utf-8") as file:
         tokenizer = train_tokenizer(list(itertools.islice(file, 500)), flags.vocabulary, flags.length)
-    task = CausalLM([], head_dropout=0.0, config=settings)
+    data = make_data(settings)
     memory = PeakMemory()
     figures = {"megabytes": path.stat().st_size / 1e6, "start_mib": memory.mib()}
 
@@ -57,8 +57,8 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
         figures[f"{name}_s"], figures[f"{name}_peak_mib"] = time.perf_counter() - start, memory.mib()
         return result
 
-    texts = timed("read", lambda: task.read(settings, "train", str(path), lambda line: None))
-    windows = timed("encode", lambda: task.encode(texts, tokenizer, settings))
+    texts = timed("read", lambda: data.read("train", str(path), lambda line: None))
+    windows = timed("encode", lambda: data.encode(texts, [], tokenizer))
     loader = timed(
         "pack",
         lambda: make_loader(windows, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0),

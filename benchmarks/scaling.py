@@ -28,8 +28,8 @@ import numpy as np
 from jaxft.data.demo import ner
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import AXES
-from jaxft.tasks.registry import task_class
-from jaxft.tasks.token_classification.task import TokenClassification
+from jaxft.tasks.registry import make_task
+from jaxft.tasks.token_classification.data import make_tag_labels
 from jaxft.training.network import make_network
 from jaxft.training.prepare import open_base_model
 from jaxft.training.settings import load_settings
@@ -58,7 +58,7 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """Returns the bytes that a device of a mesh of `sizes` holds of the parameters and of the train state."""
     settings = load_settings(RECIPE, flags_of(values))
     checkpoint = open_base_model(settings, lambda: [])
-    task = task_class(settings)(demo_labels(), head_dropout=0.1, config=settings)
+    task = make_task(demo_labels(), settings, 0.1)
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES)
@@ -77,8 +77,8 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
 
 def demo_labels() -> list[str]:
     """Returns the labels of the corpus."""
-    sentences = list(itertools.islice(ner.generate_sentences("train"), 1000))
-    return TokenClassification.make_labels(TokenClassification.find_labels(sentences))
+    sentences = itertools.islice(ner.generate_sentences("train"), 1000)
+    return make_tag_labels([tag for sentence in sentences for tag in sentence.tags])
 
 
 def flags_of(values: dict) -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxft.data.batching.choice import make_loader
 from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.prepare import open_base_model, prune_outputs
 from jaxft.training.settings import Settings, load_settings
@@ -34,13 +34,13 @@ class Steps:
     """The compiled train step of a run's settings, its state, and its batches."""
 
     def __init__(self, settings: Settings):
-        task_type = task_class(settings)
+        data = make_data(settings)
         checkpoint = open_base_model(settings, lambda: [])
-        examples = read_splits(task_type, settings, lambda line: None, ["train"])["train"].examples
+        examples = read_splits(data, settings, lambda line: None, ["train"])["train"].examples
         rate = resolve_head_dropout(settings, checkpoint.hf_config)
-        labels = task_type.make_labels(task_type.find_labels(examples))
-        task = task_type(labels, head_dropout=rate, config=settings)
-        windows = task.encode(examples, checkpoint.tokenizer, settings)
+        labels = data.make_labels(data.find_labels(examples))
+        task = make_task(labels, settings, rate)
+        windows = data.encode(examples, labels, checkpoint.tokenizer)
         self._mesh = make_mesh(settings)
         net = make_network(task, *resolve_model(settings, checkpoint.hf_config), self._mesh)
         trainer = make_trainer(net, settings, total=1000, warmup=0)

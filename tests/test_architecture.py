@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -148,3 +149,62 @@ def test_folders_are_small():
     for folder in {p.parent for p in MODULES} - {PACKAGE}:
         files = [p.name for p in folder.glob("*.py") if p.name != "__init__.py"]
         assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files: {sorted(files)}"
+
+
+# Modules that name a task or a family outside its folder and the registries, and why. The list must only shrink.
+KNOWN_NAMES = {
+    "cli/verbs.py": "examples in help",
+    "config/loading.py": "an example in a message",
+    "config/sections.py": "an example in a setting's help",
+    "data/sources/labels.py": "a message names the task that reads spans",
+    "tasks/sequence_classification/settings.py": "help says what `auto` is for each family",
+    "tasks/multi_task/settings.py": "its settings are those of the tasks that it joins; their classes are its bases",
+    "inference/writer.py": "causal_lm is also a kind of head; it opens a checkpoint of the family that has a decoder",
+    "generation/beam.py": "decoding with a cache is one family's",
+    "generation/generator.py": "decoding with a cache is one family's",
+    "generation/sampling.py": "decoding with a cache is one family's",
+    "models/bert/config.py": "config.json of transformers' classes, by kind of head",
+    "models/gpt2/config.py": "config.json of transformers' classes, by kind of head",
+    "models/new_model.py": "new models are of one family",
+    "tasks/run_facts.py": "names of families for model cards",
+    "export/heads.py": "exports still ask for tasks",
+    "export/heads_loader.py": "it is copied into exports, and runs there without jaxft",
+    "export/with_torch.py": "exports still ask for tasks and families",
+    "export/writer.py": "exports still ask for tasks and families",
+}
+TASK_NAMES = tuple(p.name for p in (PACKAGE / "tasks").iterdir() if (p / "task.py").exists())
+FAMILY_NAMES = tuple(p.name for p in (PACKAGE / "models").iterdir() if (p / "network.py").exists())
+
+
+def names_in(path: pathlib.Path) -> set[str]:
+    """Returns the tasks and families in the identifiers, imports and strings of a module, but not in its docstrings."""
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+    }
+    texts = []
+    for node in ast.walk(tree):
+        if id(node) in docstrings:
+            continue
+        for field in ("id", "attr", "arg", "name", "asname", "module", "value"):
+            if isinstance(text := getattr(node, field, None), str):
+                texts.append(text)
+    # Not in the middle of a word, such as Alberta.
+    pattern = re.compile(rf"(?<![a-z])({'|'.join((*TASK_NAMES, *FAMILY_NAMES))})", re.IGNORECASE)
+    return {match.lower() for text in texts for match in pattern.findall(text)}
+
+
+def test_only_its_folder_and_the_registries_name_a_task_or_a_family():
+    """A new one is then one folder and one line. Exceptions that are no longer needed leave the list."""
+    names_by_file = {}
+    for path in MODULES:
+        folders = path.relative_to(PACKAGE).parts
+        if path.name == "registry.py" or folders[0] == "recipes":
+            continue
+        if names := names_in(path) - set(folders):
+            names_by_file["/".join(folders)] = sorted(names)
+    assert names_by_file.keys() == KNOWN_NAMES.keys(), {
+        name: names for name, names in names_by_file.items() if name not in KNOWN_NAMES
+    } or f"no longer needed: {KNOWN_NAMES.keys() - names_by_file.keys()}"

@@ -11,21 +11,9 @@ from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
 from jaxft.io.files import read_json
 from jaxft.tasks.card_tables import code, escape
-from jaxft.tasks.causal_lm import card as causal_lm_card
-from jaxft.tasks.multi_task import card as multi_task_card
-from jaxft.tasks.question_answering import card as question_answering_card
-from jaxft.tasks.sequence_classification import card as sequence_classification_card
-from jaxft.tasks.token_classification import card as token_classification_card
+from jaxft.tasks.registry import load_card
 from jaxft.training.run_folder.workdir import BASE_CARD, Run
 
-# The module that writes the task's own sections of a card, by task.
-TASK_CARDS = {
-    "token_classification": token_classification_card,
-    "causal_lm": causal_lm_card,
-    "sequence_classification": sequence_classification_card,
-    "question_answering": question_answering_card,
-    "multi_task": multi_task_card,
-}
 # Settings that say nothing about the weights.
 OMITTED_SETTINGS = ("log.", "data.cache_dir", "checkpoint.", "mesh.")
 
@@ -77,7 +65,7 @@ def write_card(run: Run, parameters: int, difference: float | None, fields: Card
     base = _public(run.config.model.checkpoint)
     package = re.fullmatch(r"(?:package|new):([^/]+).*", base)
     base_name = package[1] if package else base.rpartition("/")[2]
-    task_card = TASK_CARDS[run.config.task]
+    task_card = load_card(run.config.task)
     title = f"{base_name} for {task_card.HUB_TASK.replace('-', ' ')}"
     comparison = (
         "Torch's logits were not compared with jaxft's at export (`--verify` does)."
@@ -149,7 +137,7 @@ def _metadata(
     """Returns the YAML at the top of the card."""
     from huggingface_hub import EvalResult, ModelCardData  # slow to import
 
-    task_card = TASK_CARDS[run.config.task]
+    task_card = load_card(run.config.task)
     results = [
         EvalResult(
             task_type=task_card.HUB_TASK,
@@ -192,7 +180,7 @@ def _origin(run: Run, base: str, parameters: int) -> str:
         start += " (sizes and tokenizer only: weights from scratch)"
     elif config.model.revision:
         start += f", revision {code(config.model.revision)}"
-    lines = [*TASK_CARDS[config.task].describe_model(run, parameters), start]
+    lines = [*load_card(config.task).describe_model(run, parameters), start]
     if config.init_from:
         lines.append(f"- Weights at the start: the best of the run {code(_public(config.init_from))}")
     for name in ("train", "dev", "test"):

@@ -15,6 +15,7 @@ from jaxft.inference.model import Model
 from jaxft.io.files import write_json
 from jaxft.tasks.base import Task
 from jaxft.tasks.multi_task.task_configs import make_task_configs
+from jaxft.tasks.registry import make_data
 from jaxft.tasks.sequence_classification.task import has_transformers_class, resolve_pool
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.data import forms_entities
@@ -51,7 +52,7 @@ def needs_loader(run: Run) -> bool:
 
 def tagging_heads(run: Run, task: Any) -> list[str]:
     """Returns the names of the heads that label words."""
-    return [name for name, (_, head_task) in _tasks_by_head(run, task).items() if head_task.reads_words]
+    return [name for name, (config, _) in _tasks_by_head(run, task).items() if make_data(config).reads_words]
 
 
 def _tasks_by_head(run: Run, task: Any) -> dict[str, tuple[Settings, Task]]:
@@ -62,7 +63,8 @@ def _tasks_by_head(run: Run, task: Any) -> dict[str, tuple[Settings, Task]]:
     """
     if run.config.task == "multi_task":
         return {name: (config, task.tasks[name]) for name, config in make_task_configs(run.config).items()}
-    return {TAGS if task.reads_words else run.config.data.label: (run.config, task)}
+    name = TAGS if make_data(run.config).reads_words else run.config.data.label
+    return {name: (run.config, task)}
 
 
 def write_heads(model: Model, folder: Path) -> None:
@@ -100,7 +102,8 @@ def _describe_heads(run: Run, task: Any) -> dict[str, dict[str, Any]]:
         heads[name] = {"task": config.task, "labels": head_task.labels}
         if config.task == "sequence_classification":
             pool = resolve_pool(config, run.checkpoint.hf_config["model_type"])
-            heads[name] |= {"problem_type": config.model.problem_type, "pool": pool, **head_task.tuned}
+            tuned = run.tuned.get(name, {}) if run.config.task == "multi_task" else run.tuned
+            heads[name] |= {"problem_type": config.model.problem_type, "pool": pool, **tuned}
     return heads
 
 

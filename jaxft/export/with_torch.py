@@ -16,8 +16,9 @@ from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export import heads
 from jaxft.inference.model import Model
+from jaxft.inference.predict import predict_stream
 from jaxft.tasks.base import Split
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import make_answers, make_data
 from jaxft.training import step
 from jaxft.training.splits import read_splits
 
@@ -38,13 +39,13 @@ TORCH_CLASSES = {
 
 def read_dev_split(model: Model) -> Split:
     """Reads the first dev examples, and encodes as many of their windows as `COMPARED_LOGITS` allows."""
-    run = model.run
+    run, data = model.run, make_data(model.run.config)
     try:
-        dev = read_splits(task_class(run.config), run.config, print, ["dev"])["dev"]
+        dev = read_splits(data, run.config, print, ["dev"])["dev"]
     except UserError as error:
         raise UserError(f"--verify compares on the run's dev data, which cannot be read: {error}") from None
     examples = dev.examples[:COMPARED_EXAMPLES]
-    windows = model.task.encode(examples, run.checkpoint.tokenizer, run.config, cached=False)
+    windows = data.encode(examples, run.labels, run.checkpoint.tokenizer, cached=False)
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
     count = np.searchsorted(windows.offsets, COMPARED_LOGITS // classes, side="right") - 1
     windows = Windows(
@@ -162,27 +163,30 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
         UserError: the loader and `model` give different answers for a text.
     """
     run = model.run
-    taggers = heads.tagging_heads(run, model.task)
+    taggers, answers = heads.tagging_heads(run, model.task), make_answers(run)
     examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:COMPARED_ANSWERS]]
     config = run.config
     if getattr(config.data, "context", False):
         config = replace(config, {"data.context": False})  # the loader reads one sentence at a time
     with jax.default_matmul_precision("highest"):  # programs are compiled at their first use
-        predict, tokenizer = model.make_predictor(), run.checkpoint.tokenizer
-        chunks = model.task.predict_stream(examples, tokenizer, config, predict, max_words=1 << 16)
-        answers = [pair for chunk in chunks for pair in chunk]
+        data, predictor = make_data(config), model.make_predictor()
+        chunks = predict_stream(model, data, predictor, examples, max_words=1 << 16)
+        predicted = [pair for chunk in chunks for pair in chunk]
     loaded = load_exported(folder)
     compared = differing = 0
-    for example, ours in answers:
+    for example, prediction in predicted:
+        answer = answers.render(example, prediction)
         if isinstance(example, Sentence):
-            theirs, ours = loaded(example.words), {heads.TAGS: ours}
+            theirs, ours = loaded(example.words), {heads.TAGS: prediction}
         elif isinstance(example, LabelledText):
-            theirs, ours = loaded(example.text, example.pair), {run.config.data.label: ours}
-        elif tagged := next((name for name in taggers if name in ours), None):
-            theirs = loaded(example.examples[tagged].words)
+            theirs, ours = loaded(example.text, example.pair), {run.config.data.label: answer}
         else:
-            labelled_text = next(iter(example.examples.values()))
-            theirs = {} if taggers else loaded(labelled_text.text, labelled_text.pair)
+            ours = {name: prediction[name] if name in taggers else answer[name] for name in answer}
+            if tagged := next((name for name in taggers if name in ours), None):
+                theirs = loaded(example.examples[tagged].words)
+            else:
+                labelled_text = next(iter(example.examples.values()))
+                theirs = {} if taggers else loaded(labelled_text.text, labelled_text.pair)
         for name in ours.keys() & theirs.keys():
             compared += 1
             differing += not _are_same(ours[name], theirs[name])

@@ -13,13 +13,13 @@ from rich.console import Console
 from jaxft.config.sections import Settings
 from jaxft.config.settings import declarations, flatten
 from jaxft.errors import UserError
-from jaxft.inference.model import make_run_task, open_model
+from jaxft.inference.model import open_model
 from jaxft.io.files import read_json
 from jaxft.io.stores import fetch_source, refuse_address
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
 from jaxft.tasks.base import Split
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import make_data, make_evaluator
 from jaxft.training.evaluation import write_evaluation
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
@@ -66,12 +66,12 @@ def evaluate_run(
     _check_folder(folder, name, data)
 
     run = dataclasses.replace(run, config=config)
-    task = make_run_task(run)
-    examples = task.read(config, name, fetch_source(data), processes.log)
-    train = _training_examples(original) if task.compares_with_train else []
-    split = Split(name, data, examples, task.encode(examples, run.checkpoint.tokenizer, config))
+    task_data, evaluator = make_data(config), make_evaluator(run.labels, config)
+    examples = task_data.read(name, fetch_source(data), processes.log)
+    train = _training_examples(original) if evaluator.compares_with_train else []
+    split = Split(name, data, examples, task_data.encode(examples, run.labels, run.checkpoint.tokenizer))
     processes.assert_same({"data": split.windows.fingerprint} | describe_local_devices())
-    task.check(split, train, processes.log)
+    task_data.check(split, run.labels, train, processes.log)
     with _report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)  # early, so that an error comes before the work
     model = open_model(run, processes.log)
@@ -80,6 +80,7 @@ def evaluate_run(
     with _report_write_errors(folder):
         metrics = write_evaluation(
             model.net,
+            model.evaluator,
             compiled,
             model.parameters,
             split,
@@ -121,7 +122,7 @@ def _training_examples(config: Settings) -> Sequence[Any]:
     If the data is missing, logs a warning and returns no examples.
     """
     try:
-        return read_splits(task_class(config), config, processes.log, ["train"])["train"].examples
+        return read_splits(make_data(config), config, processes.log, ["train"])["train"].examples
     except UserError as error:
         processes.log(f"warning: without the training data every entity counts as unseen ({error})")
         return []

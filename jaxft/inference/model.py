@@ -17,8 +17,8 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import AXES, local_rows
-from jaxft.tasks.base import Task
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.base import Evaluator, Task
+from jaxft.tasks.registry import make_evaluator, make_task
 from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import Network, make_network
 from jaxft.training.run_folder.best import load_best
@@ -36,7 +36,8 @@ class Model:
 
     Attributes:
       run: the run.
-      task: the run's task, with its labels and its tuned values.
+      task: the run's task.
+      evaluator: makes predictions of outputs, with the run's tuned values.
       net: the run's network.
       parameters: the parameters by path.
       rows: number of rows in a batch: `config.eval.rows`, rounded up to a multiple of the number of devices.
@@ -44,6 +45,7 @@ class Model:
 
     run: Run
     task: Task
+    evaluator: Evaluator
     net: Network
     parameters: dict[str, jax.Array]
     rows: int
@@ -138,14 +140,6 @@ def list_batch_shapes(rows: int, length: int, devices: int) -> list[Shape]:
     return sorted((Shape(*size) for size in rounded), key=lambda shape: shape.slots)
 
 
-def make_run_task(run: Run) -> Task:
-    """Returns the task of `run`, with its labels and its tuned values."""
-    rate = resolve_head_dropout(run.config, run.checkpoint.hf_config)
-    task = task_class(run.config)(run.labels, head_dropout=rate, config=run.config)
-    task.tuned = run.tuned
-    return task
-
-
 def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     """Opens the best weights of `run`. The rows of a batch are sharded over all devices of this machine.
 
@@ -160,7 +154,9 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     Raises:
       UserError: the run has no weights, or its weights are incomplete.
     """
-    config, task = replace(run.config, {"model.attention": "auto"}), make_run_task(run)
+    task = make_task(run.labels, run.config, resolve_head_dropout(run.config, run.checkpoint.hf_config))
+    evaluator = make_evaluator(run.labels, run.config, run.tuned)
+    config = replace(run.config, {"model.attention": "auto"})
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     model_config, runtime = resolve_model(config, run.checkpoint.hf_config)
@@ -169,4 +165,4 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     net = make_network(task, model_config, runtime, mesh)
     parameters = load_best(run.workdir, net.abstract, run.labels, log)
     rows = math.ceil(config.eval.rows / len(devices)) * len(devices)
-    return Model(run, task, net, parameters, rows)
+    return Model(run, task, evaluator, net, parameters, rows)

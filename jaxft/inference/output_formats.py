@@ -95,12 +95,12 @@ class ColumnWriter:
         """Takes the lines of the input, and what divides columns ("auto" for what a line shows)."""
         self._lines, self._delimiter = lines, delimiter
 
-    def render(self, item: Item, sentence: Any, prediction: Any) -> list[bytes]:
+    def render(self, item: Item, sentence: Any, answer: Mapping[str, Any]) -> list[bytes]:
         """Returns the lines of a sentence with another column, divided like the others, or by a tab after only one."""
         before = self._lines.take_until(item.origin)
         first = int(item.origin.rpartition(":")[2])
         numbers = sentence.line_numbers or range(first, first + len(sentence.words))
-        tags = dict(zip(numbers, prediction.tags, strict=True))
+        tags = dict(zip(numbers, answer["predicted_tags"], strict=True))
         lines = self._lines.take(numbers[-1] - first + 1)
         return before + [
             self._add_column(line, tags[number]) if number in tags else line

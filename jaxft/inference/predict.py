@@ -5,65 +5,55 @@ JSON lines for every other format. `answers.py` in a task's folder defines what 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jaxft.config.settings import replace
 from jaxft.data.sources import encodings, files, formats
 from jaxft.data.sources.files import Log, log_nothing
-from jaxft.data.sources.formats import ExampleKind, FileFormat
+from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.tagged_sentences.column_layout import ColumnSettings
 from jaxft.data.sources.tagged_sentences.conll import read_layout
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.inference.answers import AnswerWriter, answer_items, log_counts
 from jaxft.inference.input_records import Input, InputLines, Item, open_input
-from jaxft.inference.model import open_model
+from jaxft.inference.model import Model, Predictor, open_model
 from jaxft.inference.output_file import open_output
 from jaxft.inference.output_formats import ColumnWriter, RecordWriter, TableWriter, choose_names
-from jaxft.tasks.multi_task.answers import MultiTaskAnswers
-from jaxft.tasks.question_answering.answers import QuestionAnsweringAnswers
-from jaxft.tasks.sequence_classification.answers import SequenceClassificationAnswers
-from jaxft.tasks.token_classification.answers import TokenClassificationAnswers
-from jaxft.training.run_folder.workdir import Run, open_run
+from jaxft.tasks.base import Answers, Example, Json, Split, TaskData
+from jaxft.tasks.registry import TASKS, make_answers, make_data
+from jaxft.training.run_folder.workdir import open_run
 
 COLUMNS = ("conll", "conllu")
 # A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.
 CHUNK_BATCHES = 4
 
 
-class Answers(Protocol):
-    """Makes examples of the records of an input, and answers of predictions. Does no input or output.
+def predict_stream(
+    model: Model,
+    data: TaskData[Example],
+    outputs: Predictor,
+    examples: Iterable[Example | None],
+    *,
+    max_words: int,
+) -> Iterator[list[tuple[Example, Any]]]:
+    """Predicts examples while they arrive; yields chunks of (example, prediction) in order.
 
-    Attributes:
-      kind: the kind of its examples.
-      formats: the formats of inputs that it answers.
-      input_keys: keys that records may have.
-      text_key: the key of a line of plain text in its record.
+    Args:
+      model: the model.
+      data: encodes the examples.
+      outputs: returns the model's outputs for windows, such as `model.make_predictor()`.
+      examples: the examples; None where the next one may take long to arrive.
+      max_words: the most words in a chunk, unless a single example has more. Only one chunk is in memory at a time.
     """
-
-    kind: ExampleKind
-    formats: tuple[str, ...]
-    input_keys: Sequence[str]
-    text_key: str
-
-    def parse(self, where: str, origin: str, record: dict[str, Any]) -> Any:
-        """Returns the example of a record, without labels. Raises `UserError` if the record is invalid."""
-
-    def keys(self, example: Any) -> Sequence[str]:
-        """Returns the keys of the answer to an example."""
-
-    def answer(self, example: Any, prediction: Any) -> dict[str, Any]:
-        """Returns the answer to an example, as JSON values."""
-
-
-ANSWERS: dict[str, Callable[[Run], Answers]] = {
-    "token_classification": TokenClassificationAnswers,
-    "sequence_classification": SequenceClassificationAnswers,
-    "question_answering": QuestionAnsweringAnswers,
-    "multi_task": MultiTaskAnswers,
-}
+    labels, tokenizer = model.run.labels, model.run.checkpoint.tokenizer
+    for chunk in data.chunk(examples, max_words):
+        windows = data.encode(chunk.examples, labels, tokenizer, only=chunk.predicted, cached=False)
+        predicted = chunk.examples[chunk.predicted.start : chunk.predicted.stop]
+        predictions = model.evaluator.collect(Split("input", "input", predicted, windows), outputs(windows))
+        yield list(zip(predicted, predictions, strict=True))
 
 
 def predict_file(
@@ -91,12 +81,13 @@ def predict_file(
       UserError: the run, the input or the output is unusable. Mistakes in the run and in names are reported first.
     """
     run = open_run(run_folder)
-    if run.config.task not in ANSWERS:
+    answers = make_answers(run)
+    if answers is None:
+        answering = ", ".join(name for name, entry in TASKS.items() if entry.answers)
         raise UserError(
-            f"--run {run_folder}: its task is {run.config.task}, and predictions are for "
-            f"{', '.join(ANSWERS)}; a language model's text is generated with jaxft generate"
+            f"--run {run_folder}: its task is {run.config.task}, and predictions are for {answering}; a "
+            "language model's text is generated with jaxft generate"
         )
-    answers = ANSWERS[run.config.task](run)
     model = open_model(run, log) if source == "-" else None  # while the first line of stdin is still to come
     records = open_input(source, answers.kind, format, log, keys=answers.input_keys)
     name = records.source.format.name
@@ -139,15 +130,12 @@ def predict_file(
 
     with open_output(output, log) as put:
         model = model or open_model(run, log)
+        data, predictor = make_data(config), model.make_predictor()
+        max_words = CHUNK_BATCHES * model.rows * config.data.max_length
 
         def answer(examples: Iterator[Any]) -> Iterator[list[tuple[Any, Any]]]:
-            return model.task.predict_stream(
-                examples,
-                run.checkpoint.tokenizer,
-                config,
-                model.make_predictor(),
-                max_words=CHUNK_BATCHES * model.rows * config.data.max_length,
-            )
+            for chunk in predict_stream(model, data, predictor, examples, max_words=max_words):
+                yield [(example, answers.render(example, prediction)) for example, prediction in chunk]
 
         began = time.perf_counter()
         counts = answer_items(
@@ -176,8 +164,7 @@ def _make_writer(answers: Answers, records: Input, on_error: str) -> AnswerWrite
             has_errors=on_error == "record",
         )
 
-    def extend(item: Item, example: Any, prediction: Any) -> dict[str, Any]:
-        answer = answers.answer(example, prediction)
+    def extend(item: Item, example: Any, answer: dict[str, Json]) -> dict[str, Any]:
         if format.name == "squad":
             return {"id": example.id} | answer
         names = choose_names(answer, item.value, item.where)

@@ -27,13 +27,14 @@ from jaxft.hub.weights import load_weights
 from jaxft.inference.model import open_model
 from jaxft.inference.stop_strings import StopStrings, decode_text
 from jaxft.layers import parameter_paths
+from jaxft.layers.heads.causal_lm import LanguageModel
 from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
 from jaxft.models.runtime import Runtime
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
-from jaxft.tasks.causal_lm.task import LanguageModel
+from jaxft.tasks.registry import generates_text
 from jaxft.training import step
 from jaxft.training.run_folder.workdir import open_run
 
@@ -219,7 +220,7 @@ class Writer:
 def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
     """Opens the best weights of a run for writing. Raises `UserError` if the run's model is not a language model."""
     run = open_run(folder)
-    if run.config.task != "causal_lm":
+    if not generates_text(run.config.task):
         raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
     model = open_model(run, log)
     template, tokenizer = run.config.data.template, run.checkpoint.tokenizer

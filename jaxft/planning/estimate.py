@@ -21,7 +21,8 @@ from jaxft.parallel.memory import shard_bytes
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.planning import hlo
 from jaxft.planning.required_collectives import required_collective_bytes
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.base import Task
+from jaxft.tasks.registry import make_task
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch, make_network
 from jaxft.training.prepare import describe_base_model
@@ -186,7 +187,7 @@ def estimate_step(
     return Estimate(**known | measured | times), text
 
 
-def _make_task(config: Settings, hf_config: dict[str, Any], count: int):
+def _make_task(config: Settings, hf_config: dict[str, Any], count: int) -> Task:
     """Makes the task with `count` labels, including the labels that the settings name."""
     entries = [dict(entry).get("loss.class_weights", ()) for _, entry in getattr(config, "tasks", ())]
     weights = [getattr(config.loss, "class_weights", ()), *entries]
@@ -194,8 +195,7 @@ def _make_task(config: Settings, hf_config: dict[str, Any], count: int):
     labels = named + [f"label {i}" for i in range(count - len(named))]
     if names := config.task_names():
         labels = [f"{name}/{label}" for name in names for label in labels]
-    rate = resolve_head_dropout(config, hf_config)
-    return task_class(config)(labels, head_dropout=rate, config=config)
+    return make_task(labels, config, resolve_head_dropout(config, hf_config))
 
 
 def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: int) -> int:

@@ -1,156 +1,168 @@
-"""Defines `Task`, the contract between a task and the code that trains, evaluates, predicts and exports."""
+"""Defines the contracts between a task and the code that trains, evaluates, predicts and exports.
+
+A task is four values, which `jaxft.tasks.registry` makes from a run's settings:
+
+- `TaskData` reads and encodes data. It comes first, because the labels are found in the data.
+- `Task` builds the model, and computes its loss and its outputs. Train and evaluation steps trace it.
+- `Evaluator` makes predictions of outputs, and measures and reports them. It computes on the host.
+- `Answers` makes examples of the records of an input, and records of predictions.
+
+A task chooses the types of its examples and predictions; other code only passes them on. The contracts have defaults
+for what only some tasks do, so the classes of a task inherit from them. No task knows the optimizer or the devices.
+
+In shapes, R is the number of rows in a batch, L their length in tokens, S the most segments (windows) in a row, N a
+number of windows and C the number of outputs.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, BatchSpec
 from jaxft.data.encoding.windows import Windows
-from jaxft.errors import UserError
-from jaxft.io.stores import refuse_address
+from jaxft.data.sources.formats import ExampleKind
+from jaxft.generation.options import GenerationOptions
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.runtime import Runtime
-from jaxft.parallel import processes
 
-Log = Callable[[str], None]  # prints one line of the run's log
-SECOND_PASS = np.uint32(0x5BD1E995)  # XORed with a step's dropout seed for R-Drop's second pass
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+Log: TypeAlias = Callable[[str], None]  # prints one line of the run's log
+Arrays: TypeAlias = dict[str, jax.Array]
+Outputs: TypeAlias = Iterable[
+    tuple[Batch, dict[str, np.ndarray]]
+]  # batches with the outputs of `Task.predict`
+# Returns the texts that a model generates after prompts of token ids.
+Generate: TypeAlias = Callable[[list[list[int]], GenerationOptions], list[str]]
+
+Example = TypeVar("Example")
+Prediction = TypeVar("Prediction")  # for one example
+Predictions = TypeVar("Predictions")  # for all examples of a data set
+State = TypeVar("State", bound="MetricState")
+
+
+class MetricState(Protocol):
+    """Holds what an evaluation has measured."""
+
+    def compute(self) -> dict[str, float]:
+        """Returns the metrics by name."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class Split(Generic[Example]):
     """A data set of a run: its examples, in file order, and their encoded windows."""
 
     name: str  # "train", "dev", "test"
     source: str  # the source of the examples, for messages and reports
-    examples: Sequence[Any]
+    examples: Sequence[Example]
     windows: Windows | None  # None if only the examples are needed
 
 
-class Task(Protocol):
-    """The contract of a task: its data and encoding, its head and loss, its predictions and metrics.
+class Chunk(NamedTuple, Generic[Example]):
+    """Examples of a stream that are encoded together, and the range of those to predict. The others are context."""
 
-    A task is a plain class with these attributes and methods, which `jaxft.tasks.registry` lists. The trainer calls the
-    methods in this order:
+    examples: Sequence[Example]
+    predicted: range
 
-    1. Data: `read`, `split_dev`, `find_labels` and `make_labels`. These are static, because an instance needs the
-       labels that they find. Then `encode` and `check` for each data set.
-    2. Model: `build_model` once; `loss` in every train step and `predict` in every evaluation step, both under jit.
-    3. Evaluation, on the host: `collect`, `measure` and `summarize`. At the end of the run also `tune`, on dev, and
-       `write_evaluation`.
 
-    A task knows neither the optimizer nor the devices. `read` chooses the type of examples, and `collect` the type of
-    predictions; other code only passes them on.
-
-    In the shapes below, R is the number of rows in a batch, L their length in tokens, S the most segments (windows) in
-    a row, N a number of windows and C the number of outputs.
+class TaskData(Protocol[Example]):
+    """Reads and encodes the data of a run.
 
     Attributes:
-      labels: the names of the head's outputs; empty if the model predicts tokens of the vocabulary.
-      model_types: the model types that the task can train.
       reads_words: True if texts are lists of words.
-      predicts_tokens: True if the word embeddings are also the output layer.
-      backbone_passes: number of passes through the backbone in a train step; R-Drop takes two.
-      compares_with_train: True if evaluations are compared with the training data; see `find_seen`.
-      selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
       example_input: a line that `predict` reads, or a prompt of `generate`, for the commands that a run ends with.
-      batch_spec: the arrays of its batches.
-      tuned: the values that `tune` chose, in JSON types. They are saved with the run and set when the run is opened.
     """
 
-    labels: list[str]
-    model_types: tuple[str, ...]
-    reads_words: bool
-    predicts_tokens: bool
-    backbone_passes: int
-    compares_with_train: bool
-    selection_metric: str
+    reads_words: bool = False
     example_input: str
-    batch_spec: BatchSpec
-    tuned: dict[str, Any]
 
-    def __init__(self, labels: list[str], *, head_dropout: float, config: Settings):
-        """Makes the task of a run.
-
-        Args:
-          labels: the result of `make_labels`.
-          head_dropout: the dropout rate before the head, if the task has a head.
-          config: the run's settings.
-        """
-
-    # ---------------------------------------------------------------- data
-
-    @staticmethod
-    def read(config: Settings, name: str, source: str, log: Log) -> list[Any]:
+    def read(self, name: str, source: str, log: Log) -> Sequence[Example]:
         """Returns all examples of `source`, and logs their number and content.
 
         Args:
-          config: the run's settings.
           name: the name of the data set, "train", "dev" or "test".
           source: the path or address of its files.
           log: prints a line of the log.
         """
 
-    @staticmethod
-    def split_dev(examples: Sequence[Any], fraction: float, seed: int) -> tuple[list[Any], list[Any]]:
+    def split_dev(
+        self, examples: Sequence[Example], fraction: float, seed: int
+    ) -> tuple[Sequence[Example], Sequence[Example]]:
         """Splits off about `fraction` of the examples for evaluation; returns (train, dev)."""
 
-    @staticmethod
-    def find_labels(examples: Sequence[Any]) -> list[Any]:
-        """Returns what `make_labels` needs to know of these examples' labels, as JSON values without duplicates.
+    def find_labels(self, examples: Sequence[Example]) -> list[Json]:
+        """Returns what `make_labels` needs to know of these examples' labels, without duplicates.
 
         If the training data is sharded, each process calls this with its own shards.
         """
+        return []
 
-    @staticmethod
-    def make_labels(found_labels: Sequence[Any]) -> list[str]:
-        """Returns the names of the head's outputs, in order.
+    def make_labels(self, found_labels: Sequence[Json]) -> list[str]:
+        """Returns the names of the head's outputs, in order; none if the model predicts tokens of the vocabulary.
 
         Args:
           found_labels: the results of `find_labels` for all shards of the training data, concatenated.
         """
+        return []
 
-    @staticmethod
-    def iterate_texts(train: Sequence[Any]) -> Iterable[str]:
+    def iterate_texts(self, train: Sequence[Example]) -> Iterator[str]:
         """Yields the text of the training data, to train a new tokenizer on."""
-
-    def check(self, split: Split, train: Sequence[Any], log: Log) -> None:
-        """Logs warnings about an encoded data set, also in comparison with the training examples."""
 
     def encode(
         self,
-        examples: Sequence[Any],
-        tokenizer: Any,
-        config: Settings,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        tokenizer: "PreTrainedTokenizerBase",
         *,
         only: range | None = None,
         cached: bool = True,
     ) -> Windows:
-        """Encodes examples as windows.
+        """Encodes examples as windows, which have the number of their example.
 
         Args:
           examples: the examples.
+          labels: the names of the head's outputs.
           tokenizer: the tokenizer.
-          config: the run's settings.
-          only: the range of examples that get windows, while the others are context; None for all.
+          only: the range of examples that get windows and are numbered, while the others are context; None for all.
           cached: True if the windows are read from and stored in the cache on disk.
         """
 
-    def output_counts(self, windows: Windows) -> np.ndarray | None:
-        """Returns the number of positions of each window that `loss` reads, int64 [N]; None for all positions.
+    def check(self, split: Split[Example], labels: Sequence[str], train: Sequence[Example], log: Log) -> None:
+        """Logs warnings about an encoded data set, also in comparison with the training examples."""
 
-        It must be at least the number of positions in the output mask that `loss` passes to the backbone, because the
-        backbone drops positions in excess.
+    def chunk(self, examples: Iterable[Example | None], max_words: int) -> Iterator[Chunk[Example]]:
+        """Yields the examples of a stream in chunks, in order, with the context that they need.
+
+        Args:
+          examples: the examples; None where the next one may take long to arrive. Those before it then end a chunk,
+            unless they have context that may still arrive.
+          max_words: the most words to predict in a chunk, unless a single example has more. One chunk is in memory.
         """
 
-    # ---------------------------------------------------------------- model
+
+class Task(Protocol):
+    """The model of a run: what it is built of, its loss and its outputs.
+
+    Attributes:
+      labels: the names of the head's outputs; empty if the model predicts tokens of the vocabulary.
+      batch_spec: the arrays of its batches.
+      predicts_tokens: True if the word embeddings are also the output layer.
+      backbone_passes: number of passes through the backbone in a train step; R-Drop takes two.
+    """
+
+    labels: list[str]
+    batch_spec: BatchSpec
+    predicts_tokens: bool = False
+    backbone_passes: int = 1
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns the module, with its backbone in the attribute `backbone`.
@@ -162,75 +174,115 @@ class Task(Protocol):
         """
 
     def loss(
-        self, model: nnx.Module, batch: dict[str, jax.Array], dropout: DropoutSeed | None
+        self, model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
     ) -> tuple[jax.Array, jax.Array]:
         """Returns (loss_sum, weight_sum) of a batch, float32 scalars.
 
         Both are summed over microbatches and devices, and then divided.
         """
 
-    def logits(self, model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
-        """Returns the logits without dropout, float32: [R, L, C] for tokens or [R, S, C] for segments."""
+    def logits(self, model: nnx.Module, batch: Arrays) -> jax.Array | Arrays:
+        """Returns the logits without dropout, float32: [R, L, C] for tokens or [R, S, C] for segments.
+
+        If several tasks share the backbone, returns those of each task by its name.
+        """
+
+    def predict(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array, jax.Array]:
+        """Returns (outputs, loss_sum, weight_sum) of a batch, without dropout.
+
+        Each output is [R, ...], or is the same for all rows of the batch.
+        """
+
+    def output_counts(self, windows: Windows) -> np.ndarray | None:
+        """Returns the number of positions of each window that `loss` reads, int64 [N]; None for all positions.
+
+        It must be at least the number of positions in the output mask that `loss` passes to the backbone, because the
+        backbone drops positions in excess.
+        """
+        return None
 
     def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
         """Returns, for each of `labels`, its number among the outputs of the head of a checkpoint with `hf_config`.
 
         Returns None if the checkpoint's head computes something else; see `find_head_order`.
         """
+        return None
 
     def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, by path, with which transformers' class computes the values of `logits`."""
+        return parameters
 
-    def predict(
-        self, model: nnx.Module, batch: dict[str, jax.Array]
-    ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-        """Returns (outputs, loss_sum, weight_sum) of a batch, without dropout.
 
-        Each output is [R, ...], or is the same for all rows of the batch.
-        """
+class Evaluator(Protocol[Example, Predictions, State]):
+    """Makes predictions of a model's outputs, and measures and reports them.
 
-    def encode_prompts(self, examples: Sequence[Any], tokenizer: Any, config: Settings) -> list[list[int]]:
-        """Returns the token ids of each example's prompt; an empty list if the task generates no text."""
+    Predictions of a task that has `Answers` iterate over one prediction for each example.
 
-    # ---------------------------------------------------------------- evaluation
+    Attributes:
+      selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
+      compares_with_train: True if evaluations are compared with the training data; see `find_seen`.
+      method: how texts longer than a window are read, for reports; "" if that changes no score.
+      tuned: the values that `tune` chose, in JSON types. They are saved with the run and set when the run is opened.
+    """
 
-    def collect(self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Any:
+    selection_metric: str
+    method: str = ""
+    compares_with_train: bool = False
+    tuned: dict[str, Json]
+
+    def collect(self, split: Split[Example], outputs: Outputs) -> Predictions:
         """Returns the predictions for a split, in the order of its examples.
 
         Args:
-          outputs: each batch of the split with the outputs of `predict`.
+          split: the data set.
+          outputs: each batch of the split with the outputs of `Task.predict`.
         """
 
-    def tune(self, split: Split, predictions: Any) -> None:
+    def add_generated(
+        self,
+        split: Split[Example],
+        predictions: Predictions,
+        tokenizer: "PreTrainedTokenizerBase",
+        generate: Generate,
+    ) -> Predictions:
+        """Returns the predictions with the texts that the model generates for a split, if the task generates any."""
+        return predictions
+
+    def tune(self, split: Split[Example], predictions: Predictions) -> None:
         """Sets `tuned` to values that are chosen rather than trained, such as thresholds.
 
         It is called once per run, with the predictions of the best weights for dev.
         """
 
-    def measure(self, split: Split, predictions: Any, loss_sum: float, weight_sum: float) -> Any:
-        """Returns the metric state of predictions; its `compute()` returns a flat dict."""
+    def measure(
+        self, split: Split[Example], predictions: Predictions, loss_sum: float, weight_sum: float
+    ) -> State:
+        """Returns the metric state of predictions."""
 
-    def metric_names(self, split: Split) -> list[str]:
+    def metric_names(self, split: Split[Example]) -> list[str]:
         """Returns the names of the metrics that `measure` computes on a split."""
 
-    def summarize(self, values: dict[str, float]) -> str:
+    def summarize(self, values: Mapping[str, float]) -> str:
         """Returns the metrics as a line of the log."""
 
-    def find_seen(self, split: Split, predictions: Any, train: Sequence[Any]) -> list[Any]:
-        """Returns the items that the evaluation of a split counts as seen in training, as JSON values.
+    def find_seen(
+        self, split: Split[Example], predictions: Predictions, train: Sequence[Example]
+    ) -> list[Json]:
+        """Returns the items that the evaluation of a split counts as seen in training.
 
         It is called only if `compares_with_train`. If the training data is sharded, each process calls it with its own
         shards as `train`.
         """
+        return []
 
     def write_evaluation(
         self,
         folder: Path,
-        split: Split,
-        state: Any,
-        predictions: Any,
+        split: Split[Example],
+        state: State,
+        predictions: Predictions,
         *,
-        seen: Sequence[Any],
+        seen: Sequence[Json],
         samples: int,
         seed: int,
         console: Console,
@@ -249,106 +301,30 @@ class Task(Protocol):
         """
 
 
-def loss_with_r_drop(
-    logits: Callable[[DropoutSeed | None], jax.Array],
-    loss: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
-    divergence: Callable[[jax.Array, jax.Array], jax.Array],
-    r_drop: float,
-    dropout: DropoutSeed | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns (loss_sum, weight_sum) of `loss` on `logits`, with R-Drop (Liang et al. 2021) if `r_drop` is not 0.
+class Answers(Protocol[Example, Prediction]):
+    """Makes examples of the records of an input, and records of predictions. Does no input or output.
 
-    R-Drop computes the logits twice, with two dropout masks. The loss is the mean of both losses plus `r_drop` times
-    the `divergence` of the logits. If several tasks share a backbone, each task makes its own second pass.
+    Attributes:
+      kind: the kind of its examples.
+      formats: the formats of inputs that it answers.
+      input_keys: keys that records may have.
+      text_key: the key of a line of plain text in its record.
     """
-    first = logits(dropout)
-    total, weight = loss(first)
-    if not r_drop or dropout is None:
-        return total, weight
-    second = logits(dropout._replace(seed=dropout.seed ^ SECOND_PASS))
-    return (total + loss(second)[0]) / 2 + r_drop * divergence(first, second), weight
 
+    kind: ExampleKind
+    formats: tuple[str, ...]
+    input_keys: Sequence[str]
+    text_key: str
 
-def has_head(hf_config: Mapping[str, Any], architecture: str) -> bool:
-    """Returns whether a checkpoint is one of transformers' classes whose names end in `architecture`."""
-    return any(str(name).endswith(architecture) for name in hf_config.get("architectures") or ())
+    def parse(self, where: str, origin: str, record: dict[str, Any]) -> Example:
+        """Returns the example of a record, without labels. Raises `UserError` if the record is invalid."""
 
+    def keys(self, example: Example | None) -> Sequence[str]:
+        """Returns the keys of the answer to an example; None stands for any example of a table."""
 
-def find_head_order(
-    hf_config: Mapping[str, Any], architecture: str, labels: Sequence[str]
-) -> list[int] | None:
-    """Returns the number of each of `labels` among the outputs of a checkpoint's head.
+    def render(self, example: Example, prediction: Prediction) -> dict[str, Json]:
+        """Returns the answer to an example."""
 
-    Args:
-      hf_config: the checkpoint's config.json.
-      architecture: the end of the name of transformers' class for the task, such as "ForTokenClassification".
-      labels: the names of the run's outputs.
-
-    Returns:
-      The numbers, in the order of `labels`; None if the head is another class's or has other labels.
-    """
-    names = hf_config.get("id2label") or {}
-    numbers = {str(label): int(number) for number, label in names.items()}
-    if not has_head(hf_config, architecture) or numbers.keys() != set(labels) or len(names) != len(labels):
-        return None
-    return [numbers[label] for label in labels]
-
-
-def read_class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | None:
-    """Returns `config.loss.class_weights` as float32 [C], or None if there are none.
-
-    Raises:
-      UserError: a weight names an unknown label.
-    """
-    if not config.loss.class_weights:
-        return None
-    weights = np.ones(len(labels), np.float32)
-    for label, weight in config.loss.class_weights:
-        if label not in labels:
-            raise UserError(
-                f"config.loss.class_weights names {label!r}, which is no label of the training data; "
-                f"labels: {', '.join(labels)}"
-            )
-        weights[labels.index(label)] = weight
-    return weights
-
-
-def group_by_words(
-    examples: Iterable[Any], count_words: Callable[[Any], int], max_words: int
-) -> Iterator[list[Any]]:
-    """Yields groups of consecutive examples, each of at most `max_words` words or a single example. Reads one ahead.
-
-    None among the examples ends a group: the next example may take long to arrive.
-    """
-    group: list[Any] = []
-    words_in_group = 0
-    for example in examples:
-        words = 0 if example is None else count_words(example)
-        if group and (example is None or words_in_group + words > max_words):
-            yield group
-            group, words_in_group = [], 0
-        if example is None:
-            continue
-        group.append(example)
-        words_in_group += words
-    if group:
-        yield group
-
-
-def count_set_in_any_process(flags: np.ndarray) -> int:
-    """Counts the `flags`, bool [N], that are set in any process.
-
-    Processes may hold different shards of the training data, so each process finds only a part.
-    """
-    return int(np.count_nonzero(processes.any_process(flags)))
-
-
-def cache_folder(cache_dir: str | None) -> Path | None:
-    """Returns the folder of the cache of encoded data for `config.data.cache_dir`; by default ~/.cache/jaxft/data.
-
-    Returns None, for no cache, if the setting is "off".
-    """
-    if cache_dir == "off":
-        return None
-    refuse_address(cache_dir, "config.data.cache_dir", "name a local folder, or off for no cache")
-    return Path(cache_dir) if cache_dir else Path.home() / ".cache" / "jaxft" / "data"
+    def format_cell(self, value: Json) -> str:
+        """Returns the cell of a table for a value of an answer."""
+        return str(value)

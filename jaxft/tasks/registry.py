@@ -4,47 +4,88 @@ import dataclasses
 import difflib
 import functools
 import importlib
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config import sections
 from jaxft.config.settings import Schema, declarations, refuse
 
 if TYPE_CHECKING:
-    from jaxft.tasks.base import Task
+    from jaxft.tasks.base import Answers, Evaluator, Task, TaskData
+    from jaxft.tasks.run_facts import RunFacts
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """The import strings of a task.
+    """Names what a task is made of, as import strings "module:name"; `jaxft.tasks.base` has the contracts.
 
     Attributes:
-      settings: "module:name" of the settings class.
-      task: "module:name" of the task class, or of a function that chooses the class by the settings.
+      settings: the settings class.
+      data: makes the `TaskData` of settings.
+      task: makes the `Task` of labels, settings and the rate of dropout before the head.
+      evaluator: makes the `Evaluator` of labels and settings.
+      answers: makes the `Answers` of `RunFacts`; None if the task generates text instead.
+      card: the module that writes the task's sections of a model card.
+      model_types: the model types that the task can train.
       extends: earlier tasks whose settings this task also has.
     """
 
     settings: str
+    data: str
     task: str
+    evaluator: str
+    answers: str | None
+    card: str
+    model_types: tuple[str, ...]
     extends: tuple[str, ...] = ()
 
 
 TASKS = {
     "token_classification": Entry(
-        "jaxft.tasks.token_classification.settings:Settings",
-        "jaxft.tasks.token_classification.crf:choose_class",
+        settings="jaxft.tasks.token_classification.settings:Settings",
+        data="jaxft.tasks.token_classification.data:TaggedSentences",
+        task="jaxft.tasks.token_classification.crf:make_task",
+        evaluator="jaxft.tasks.token_classification.evaluation:TagEvaluator",
+        answers="jaxft.tasks.token_classification.answers:TagAnswers",
+        card="jaxft.tasks.token_classification.card",
+        model_types=("bert", "gpt2"),
     ),
     "sequence_classification": Entry(
-        "jaxft.tasks.sequence_classification.settings:Settings",
-        "jaxft.tasks.sequence_classification.task:SequenceClassification",
+        settings="jaxft.tasks.sequence_classification.settings:Settings",
+        data="jaxft.tasks.sequence_classification.data:LabelledTexts",
+        task="jaxft.tasks.sequence_classification.task:SequenceClassification",
+        evaluator="jaxft.tasks.sequence_classification.evaluation:TextEvaluator",
+        answers="jaxft.tasks.sequence_classification.answers:TextAnswers",
+        card="jaxft.tasks.sequence_classification.card",
+        model_types=("bert", "gpt2"),
     ),
     "question_answering": Entry(
-        "jaxft.tasks.question_answering.settings:Settings",
-        "jaxft.tasks.question_answering.task:QuestionAnswering",
+        settings="jaxft.tasks.question_answering.settings:Settings",
+        data="jaxft.tasks.question_answering.data:Questions",
+        task="jaxft.tasks.question_answering.task:QuestionAnswering",
+        evaluator="jaxft.tasks.question_answering.evaluation:AnswerEvaluator",
+        answers="jaxft.tasks.question_answering.answers:QuestionAnswers",
+        card="jaxft.tasks.question_answering.card",
+        model_types=("bert",),
     ),
-    "causal_lm": Entry("jaxft.tasks.causal_lm.settings:Settings", "jaxft.tasks.causal_lm.task:CausalLM"),
+    "causal_lm": Entry(
+        settings="jaxft.tasks.causal_lm.settings:Settings",
+        data="jaxft.tasks.causal_lm.data:Documents",
+        task="jaxft.tasks.causal_lm.task:CausalLM",
+        evaluator="jaxft.tasks.causal_lm.evaluation:LanguageModelEvaluator",
+        answers=None,
+        card="jaxft.tasks.causal_lm.card",
+        model_types=("gpt2",),
+    ),
     "multi_task": Entry(
-        "jaxft.tasks.multi_task.settings:Settings",
-        "jaxft.tasks.multi_task.task:MultiTask",
+        settings="jaxft.tasks.multi_task.settings:Settings",
+        data="jaxft.tasks.multi_task.data:MultiTaskData",
+        task="jaxft.tasks.multi_task.task:MultiTask",
+        evaluator="jaxft.tasks.multi_task.evaluation:MultiTaskEvaluator",
+        answers="jaxft.tasks.multi_task.answers:MultiTaskAnswers",
+        card="jaxft.tasks.multi_task.card",
+        model_types=("bert",),
         extends=("token_classification", "sequence_classification"),
     ),
 }
@@ -73,10 +114,45 @@ def _make_schema(task: str) -> Schema:
     return Schema(root, task, owners, TASKS[task].extends)
 
 
-def task_class(config: sections.Settings) -> "type[Task]":
-    """Returns the class of the task in `config`."""
-    chosen = _load(TASKS[config.task].task)
-    return chosen if isinstance(chosen, type) else chosen(config)
+def make_data(config: sections.Settings) -> "TaskData":
+    """Returns the reader and encoder of the data of a run."""
+    return _load(TASKS[config.task].data)(config)
+
+
+def make_task(labels: list[str], config: sections.Settings, head_dropout: float) -> "Task":
+    """Returns the task of a run.
+
+    Args:
+      labels: the names of the head's outputs, from `TaskData.make_labels`.
+      config: the run's settings.
+      head_dropout: the rate of dropout before the head, if the task has one.
+    """
+    return _load(TASKS[config.task].task)(labels, config, head_dropout)
+
+
+def make_evaluator(
+    labels: Sequence[str], config: sections.Settings, tuned: Mapping[str, Any] | None = None
+) -> "Evaluator":
+    """Returns the evaluator of a run, with the values that it has `tuned` before."""
+    evaluator = _load(TASKS[config.task].evaluator)(labels, config)
+    evaluator.tuned = dict(tuned or {})
+    return evaluator
+
+
+def make_answers(run: "RunFacts") -> "Answers | None":
+    """Returns what reads and writes the records of `predict` for a run; None if its task generates text instead."""
+    address = TASKS[run.config.task].answers
+    return None if address is None else _load(address)(run)
+
+
+def generates_text(task: str) -> bool:
+    """Returns whether runs of a task generate text (`generate`), instead of answering records (`predict`)."""
+    return TASKS[task].answers is None
+
+
+def load_card(task: str) -> ModuleType:
+    """Returns the module that writes a task's sections of a model card."""
+    return importlib.import_module(TASKS[task].card)
 
 
 def _load(address: str):

@@ -1,7 +1,7 @@
 """Evaluates a model on a split: predicts, measures, and writes files and a report."""
 
 import collections
-import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from jaxft.generation.generator import Generator
 from jaxft.generation.options import GenerationOptions
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import place_batch, replicate_locally
-from jaxft.tasks.base import Split
+from jaxft.tasks.base import Evaluator, Split
 from jaxft.training.network import Network
 from jaxft.training.step import merge_model
 
@@ -25,19 +25,25 @@ QUEUED_BATCHES = 2  # the number of batches by which the device may be ahead of 
 
 
 def evaluate(
-    net: Network, compiled: Mapping[Shape, Any], parameters: dict, split: Split, loader: Batches
+    net: Network,
+    evaluator: Evaluator,
+    compiled: Mapping[Shape, Any],
+    parameters: dict,
+    split: Split,
+    loader: Batches,
 ) -> tuple[Any, Any]:
     """Predicts and measures a split.
 
     Args:
       net: the model.
+      evaluator: collects and measures the predictions.
       compiled: the compiled `eval_step`s by batch shape.
       parameters: the parameters by path.
       split: the split, with windows.
       loader: the split's batches, which contain each window once.
 
     Returns:
-      The metric state of `Task.measure` and the predictions of `Task.collect`.
+      The metric state of `Evaluator.measure` and the predictions of `Evaluator.collect`.
     """
     totals = {"loss_sum": 0.0, "weight_sum": 0.0}
 
@@ -47,12 +53,13 @@ def evaluate(
                 totals[name] += value
             yield batch, predictions
 
-    predictions = net.task.collect(split, outputs())
-    return net.task.measure(split, predictions, **totals), predictions
+    predictions = evaluator.collect(split, outputs())
+    return evaluator.measure(split, predictions, **totals), predictions
 
 
 def write_evaluation(
     net: Network,
+    evaluator: Evaluator,
     compiled: Mapping[Shape, Any],
     parameters: dict,
     split: Split,
@@ -67,11 +74,11 @@ def write_evaluation(
 ) -> dict[str, float]:
     """Evaluates, writes the results into `folder`, prints the report, and returns the metrics.
 
-    With several processes only process 0 writes and prints. `config.eval.generate` says whether continuations of
-    prompts are generated too.
+    With several processes only process 0 writes and prints.
 
     Args:
       net: the model.
+      evaluator: collects, measures and writes the predictions.
       compiled: the compiled `eval_step`s by batch shape.
       parameters: the parameters by path.
       split: the split, with windows.
@@ -81,20 +88,19 @@ def write_evaluation(
       tokenizer: encodes prompts and decodes generated tokens.
       config: the run's settings.
       console: prints the report.
-      tune: whether the task chooses on this split the values that it does not learn, such as thresholds.
+      tune: whether the evaluator chooses on this split the values that are not learnt, such as thresholds.
     """
-    measured, predictions = evaluate(net, compiled, parameters, split, loader)
+    measured, predictions = evaluate(net, evaluator, compiled, parameters, split, loader)
     if tune:
-        net.task.tune(split, predictions)
-    if prompts := net.task.encode_prompts(split.examples, tokenizer, config):
-        texts = generate_targets(net, parameters, prompts, tokenizer, config)
-        predictions = dataclasses.replace(predictions, generated=texts)
+        evaluator.tune(split, predictions)
+    generate = functools.partial(generate_texts, net, parameters, tokenizer, rows=config.eval.rows)
+    predictions = evaluator.add_generated(split, predictions, tokenizer, generate)
     seen = []
-    if net.task.compares_with_train:
-        seen = itertools.chain(*processes.gather(net.task.find_seen(split, predictions, train)))
+    if evaluator.compares_with_train:
+        seen = itertools.chain(*processes.gather(evaluator.find_seen(split, predictions, train)))
     if not processes.is_main_process():
         return measured.compute()
-    return net.task.write_evaluation(
+    return evaluator.write_evaluation(
         folder,
         split,
         measured,
@@ -106,17 +112,18 @@ def write_evaluation(
     )
 
 
-def generate_targets(
-    net: Network, parameters: dict, prompts: list[list[int]], tokenizer: Any, config: Settings
+def generate_texts(
+    net: Network,
+    parameters: dict,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    options: GenerationOptions,
+    *,
+    rows: int,
 ) -> list[str]:
-    """Generates the continuation of each prompt of token ids, up to its end.
-
-    Generates greedily, or takes the best of `config.eval.beams` beams.
-    """
-    options = GenerationOptions(max_new_tokens=config.eval.max_new_tokens, beams=config.eval.beams)
+    """Generates the continuation of each prompt of token ids, up to its end, in batches of `rows` prompts."""
     local_parameters = replicate_locally(parameters, net.mesh)
     generator = Generator(merge_model(net.graphdef, local_parameters).backbone, eos=tokenizer.eos_token_id)
-    rows = config.eval.rows
     texts = []  # a list for each batch of this process; processes take batches in turn
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):
         outputs = generator.generate(prompts[first : first + rows], options, first_number=first)

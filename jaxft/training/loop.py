@@ -30,7 +30,8 @@ from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
 from jaxft.parallel.mesh import describe_local_devices, make_mesh, place_batch
-from jaxft.tasks.base import Log, cache_folder
+from jaxft.tasks.base import Log
+from jaxft.tasks.reading import cache_folder
 from jaxft.training import optimizer
 from jaxft.training.batch_rows import rows_begun_with
 from jaxft.training.evaluation import evaluate, write_evaluation
@@ -115,21 +116,21 @@ def _train(
         config = replace(config, {"data.cache_dir": str(workdir / "cache")})
     mesh = make_mesh(config)
     data = prepare_data(config, mesh, log)
-    task, splits = data.task, data.splits
-    metric = choose_selection_metric(config, task, task.metric_names(splits["dev"]))
+    labels, evaluator, splits = data.task.labels, data.evaluator, data.splits
+    metric = choose_selection_metric(config, evaluator, evaluator.metric_names(splits["dev"]))
     checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
     begun_with = rows_begun_with(config, mesh, checkpoints.newest_meta(), workdir)
     run = prepare_run(config, mesh, data, log, begun_with)
     net, total = run.net, run.total
     identity = make_identity(
-        run.config, data.fingerprints(), task.labels, data.base_model.tokenizer, run.batches.order()
+        run.config, data.fingerprints(), labels, data.base_model.tokenizer, run.batches.order()
     )
     processes.assert_same(identity | describe_local_devices())
 
     # ---------------------------------------------------------------- restore the newest checkpoint, or start
     step, state, progress = _restore(run, checkpoints, identity, workdir, log) or _start(run, workdir, log)
     best_checkpoints = RunCheckpoints(workdir / "best", keep=1, log=log)
-    best = BestTracker(best_checkpoints, metric, config.eval.patience, task.labels, progress)
+    best = BestTracker(best_checkpoints, metric, config.eval.patience, labels, progress)
     for line in run.describe():
         log(line)
     profile = Profile(workdir / "profile", profile_steps, first=step, total=total)
@@ -190,7 +191,7 @@ def _train(
                     parameters = _parameters_to_keep(net, state)
                     with announced("measuring dev", log):
                         measured, _ = evaluate(
-                            net, programs.eval, parameters, splits["dev"], run.eval_batches["dev"]
+                            net, evaluator, programs.eval, parameters, splits["dev"], run.eval_batches["dev"]
                         )
                     values = processes.broadcast(measured.compute())
                     run_log.write(step, "dev", values)
@@ -199,7 +200,7 @@ def _train(
                         best.keep_if_better(step, parameters, values)
                     del parameters  # frees memory, because averaged or stacked parameters are copies
                     is_best = "  (best so far)" if best.step == step else ""
-                    log(f"step {step}/{total}  dev: {task.summarize(values)}{is_best}")
+                    log(f"step {step}/{total}  dev: {evaluator.summarize(values)}{is_best}")
                 if best.stopped_early:
                     log(f"no better {metric} in {best.worse} evaluations: stopping early")
 
@@ -234,6 +235,7 @@ def _train(
         with announced(f"measuring {name}", log):
             results[name] = write_evaluation(
                 net,
+                evaluator,
                 programs.eval,
                 parameters,
                 splits[name],
@@ -245,7 +247,7 @@ def _train(
                 console=run_log.console if has_tables else Console(quiet=True),
                 tune=name == "dev",
             )
-    save_tuned(workdir, task.tuned)
+    save_tuned(workdir, evaluator.tuned)
     checkpoints.close()
     summary = {
         "steps": step,
@@ -276,7 +278,7 @@ def _train(
     log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
     if processes.is_main_process():
         facts = {"selection_metric": metric, "steps": step, "best_step": best.step}
-        for line in ending_lines(run.config, workdir, task, results, **facts):
+        for line in ending_lines(run.config, workdir, evaluator, results, **facts):
             log(line)
     return summary
 

@@ -26,8 +26,8 @@ from jaxft.models.pretrained_model import (
 )
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import check_rows, describe_unsharded, local_rows
-from jaxft.tasks.base import Log, Split, Task
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.base import Evaluator, Log, Split, Task
+from jaxft.tasks.registry import TASKS, make_data, make_evaluator, make_task
 from jaxft.training.batch_rows import (
     StepSize,
     check_batch,
@@ -54,12 +54,14 @@ class RunData:
     Attributes:
       base_model: the model that the run starts from, without its weights.
       task: the run's task, for the labels of the training data.
+      evaluator: measures the other splits.
       train: this process's shards of the training data, by number from 0.
       splits: the other splits by name: dev, and perhaps test.
     """
 
     base_model: PretrainedModel
     task: Task
+    evaluator: Evaluator
     train: dict[int, Split]
     splits: dict[str, Split]
 
@@ -87,17 +89,18 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
     """
     check_batch(config, mesh)
     check_rows(mesh, config.eval.rows, "config.eval.rows")
-    task_type = task_class(config)
+    data = make_data(config)
     unit = rows_unit(config, mesh)  # which shards feed a process's rows doesn't depend on how many there are
     local_shards = shards_of_rows(local_rows(mesh, unit), unit, config.data.shards)
     with announced("reading the data", log):
-        train, splits = read_run_splits(task_type, config, local_shards, log)
+        train, splits = read_run_splits(data, config, local_shards, log)
     with announced(f"opening {config.model.checkpoint}", log):
-        base_model = open_base_model(config, lambda: task_type.iterate_texts(train[0].examples))
-    task = make_task(config, base_model.hf_config, collect_labels(task_type, train))
+        base_model = open_base_model(config, lambda: data.iterate_texts(train[0].examples))
+    labels = collect_labels(data, train)
+    task = make_task(labels, config, resolve_head_dropout(config, base_model.hf_config))
     with announced("encoding the data", log):
-        train, splits = encode_splits(task, train, splits, base_model.tokenizer, config, log)
-    return RunData(base_model, task, train, splits)
+        train, splits = encode_splits(data, labels, train, splits, base_model.tokenizer, config, log)
+    return RunData(base_model, task, make_evaluator(labels, config), train, splits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,18 +227,13 @@ def prepare_run(
 
 def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
     """Opens the model that a run of `config` starts from, for the run's task; see `open_pretrained_model`."""
-    task = task_class(config)
-    return open_pretrained_model(config, texts, reads_words=task.reads_words, supported=task.model_types)
+    reads_words, supported = make_data(config).reads_words, TASKS[config.task].model_types
+    return open_pretrained_model(config, texts, reads_words=reads_words, supported=supported)
 
 
 def describe_base_model(config: Settings) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains; see `describe_pretrained_model`."""
-    return describe_pretrained_model(config, task_class(config).model_types)
-
-
-def make_task(config: Settings, hf_config: Mapping[str, Any], labels: list[str]) -> Task:
-    """Makes the task of `config` for `labels`, with the dropout rate of a model that has this config.json."""
-    return task_class(config)(labels, head_dropout=resolve_head_dropout(config, hf_config), config=config)
+    return describe_pretrained_model(config, TASKS[config.task].model_types)
 
 
 def make_train_loader(

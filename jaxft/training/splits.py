@@ -9,25 +9,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.config.sections import Settings
-from jaxft.data.encoding.multi_task import parse_data_sets
+from jaxft.data.encoding.shared_texts import parse_data_sets
 from jaxft.data.sources import files
 from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
 from jaxft.io.stores import fetch_source, with_addresses
 from jaxft.parallel import processes
-from jaxft.tasks.base import Log, Split, Task
+from jaxft.tasks.base import Example, Log, Split, TaskData
 
 
 def read_splits(
-    task: type[Task], config: Settings, log: Log, names: Sequence[str] = ("train", "dev", "test")
-) -> dict[str, Split]:
+    data: TaskData[Example], config: Settings, log: Log, names: Sequence[str] = ("train", "dev", "test")
+) -> dict[str, Split[Example]]:
     """Reads the named splits that the run has, without windows.
 
     If the run has no dev set, a seeded part of the training data becomes the dev split. The training data is then read
     for either of the two names.
 
     Args:
-      task: reads the examples.
+      data: reads the examples.
       config: the run's settings; `config.data` names the sources.
       log: prints a line.
       names: the splits to read.
@@ -38,24 +38,24 @@ def read_splits(
     splits = {}
     if config.data.dev is None and ("train" in names or "dev" in names):
         source, fraction = config.data.train, config.data.dev_fraction
-        examples = task.read(config, "train", fetch_source(source), log)
-        train, dev = task.split_dev(examples, fraction, config.seed)
+        examples = data.read("train", fetch_source(source), log)
+        train, dev = data.split_dev(examples, fraction, config.seed)
         dev_source = f"{fraction:.0%} of {source}, seed {config.seed}"
         log(f"dev: not given; split off {len(dev):,} examples: {dev_source}")
         splits = {"train": Split("train", source, train, None), "dev": Split("dev", dev_source, dev, None)}
     for name in names:
         if name not in splits and (source := getattr(config.data, name)) is not None:
-            splits[name] = Split(name, source, task.read(config, name, fetch_source(source), log), None)
+            splits[name] = Split(name, source, data.read(name, fetch_source(source), log), None)
     return {name: splits[name] for name in names if name in splits}
 
 
 def read_run_splits(
-    task: type[Task], config: Settings, local_shards: Sequence[int], log: Log
-) -> tuple[dict[int, Split], dict[str, Split]]:
+    data: TaskData[Example], config: Settings, local_shards: Sequence[int], log: Log
+) -> tuple[dict[int, Split[Example]], dict[str, Split[Example]]]:
     """Reads the data of a run, without windows.
 
     Args:
-      task: reads the examples.
+      data: reads the examples.
       config: the run's settings.
       local_shards: the numbers, from 0, of the training data's shards that this process reads.
       log: prints a line.
@@ -92,7 +92,7 @@ def read_run_splits(
                 log(
                     f"every process reads all files of {config.data.train}; config.data.shards={most} deals them"
                 )
-        splits = read_splits(task, config, log)
+        splits = read_splits(data, config, log)
         return {0: splits.pop("train")}, splits
     processes.assert_same(
         {
@@ -106,9 +106,9 @@ def read_run_splits(
         for number in local_shards:
             shard = f"#{number + 1}/{shards}"
             source = ";".join(f"{tasks}{address}{shard}" for tasks, address in sources)
-            examples = task.read(config, "train", source, shard_log(number))
+            examples = data.read("train", source, shard_log(number))
             train[number] = Split(f"train{shard}", with_addresses(source), examples, None)
-    return train, read_splits(task, config, log, ("dev", "test"))
+    return train, read_splits(data, config, log, ("dev", "test"))
 
 
 @contextlib.contextmanager
@@ -134,26 +134,28 @@ def _shard_logs(log: Log) -> Iterator[Callable[[int], Log]]:
             log(line)
 
 
-def collect_labels(task: type[Task], train: Mapping[int, Split]) -> list[str]:
+def collect_labels(data: TaskData[Example], train: Mapping[int, Split[Example]]) -> list[str]:
     """Returns the labels that follow from the training data, of which each process has some shards."""
     labels_by_shard = processes.gather_by_shard(
-        {number: task.find_labels(shard.examples) for number, shard in train.items()}
+        {number: data.find_labels(shard.examples) for number, shard in train.items()}
     )
-    return task.make_labels(list(itertools.chain(*labels_by_shard)))
+    return data.make_labels(list(itertools.chain(*labels_by_shard)))
 
 
 def encode_splits(
-    task: Task,
-    train: dict[int, Split],
-    others: dict[str, Split],
+    data: TaskData[Example],
+    labels: Sequence[str],
+    train: dict[int, Split[Example]],
+    others: dict[str, Split[Example]],
     tokenizer: Any,
     config: Settings,
     log: Log,
-) -> tuple[dict[int, Split], dict[str, Split]]:
+) -> tuple[dict[int, Split[Example]], dict[str, Split[Example]]]:
     """Encodes and checks the splits from `read_run_splits`.
 
     Args:
-      task: encodes and checks the splits.
+      data: encodes and checks the splits.
+      labels: the result of `collect_labels`.
       train: this process's shards of the training data, by number.
       others: the splits dev and test, by name.
       tokenizer: encodes the texts.
@@ -167,9 +169,9 @@ def encode_splits(
       UserError: a split cannot be encoded or does not fit the task, or processes have read different data.
     """
 
-    def encode(split: Split) -> Split:
+    def encode(split: Split[Example]) -> Split[Example]:
         try:
-            return dataclasses.replace(split, windows=task.encode(split.examples, tokenizer, config))
+            return dataclasses.replace(split, windows=data.encode(split.examples, labels, tokenizer))
         except UserError as error:
             if split.name in ("train", *others):
                 raise
@@ -182,13 +184,13 @@ def encode_splits(
     processes.assert_same({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
     with _shard_logs(log) as shard_log:
         for number, shard in train.items():
-            task.check(shard, shard.examples, shard_log(number))
+            data.check(shard, labels, shard.examples, shard_log(number))
     for split in others.values():
-        task.check(split, join_examples(train), log)
+        data.check(split, labels, join_examples(train), log)
     return train, others
 
 
-def join_examples(train: Mapping[int, Split]) -> Sequence[Any]:
+def join_examples(train: Mapping[int, Split[Example]]) -> Sequence[Example]:
     """Returns the examples of all of this process's shards as one sequence."""
     first, *others = (shard.examples for shard in train.values())
     return functools.reduce(operator.add, others, first)

@@ -25,6 +25,7 @@ from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.inference.predict import predict_file
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
+from jaxft.tasks.causal_lm.data import Documents
 from jaxft.tasks.causal_lm.task import CausalLM
 from jaxft.training import step
 from jaxft.training.loop import train
@@ -141,7 +142,7 @@ def test_generate_gives_what_the_runs_own_evaluation_gave(pair_run, folder, comm
 
 
 def _words_a_byte(text_run):
-    texts = read_splits(CausalLM, text_run[1], lambda line: None, ["dev"])["dev"].examples
+    texts = read_splits(Documents(text_run[1]), text_run[1], lambda line: None, ["dev"])["dev"].examples
     return sum(len(t.text.split()) for t in texts) / sum(len(t.text.encode()) for t in texts)
 
 
@@ -200,7 +201,7 @@ def test_the_loss_of_sliding_windows_is_torchs(text_run, tmp_path):
     export_run(run, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    texts = read_splits(CausalLM, config, lambda line: None, ["dev"])["dev"].examples
+    texts = read_splits(Documents(config), config, lambda line: None, ["dev"])["dev"].examples
     total = count = windows = 0
     for text in texts:
         ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text.text).input_ids, tokenizer.eos_token_id])
@@ -270,7 +271,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         checkpoint = open_base_model(config, list)
         model = resolve_model(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
-        task = CausalLM([], head_dropout=0.0, config=config)
+        task = CausalLM([], config, head_dropout=0.0)
         net = make_network(task, *model, make_mesh(config))
         parameters, line = initial_parameters(net, config, checkpoint)
         assert f"2 new words (config.data.added_tokens) begin as the mean of the other {len(known)}" in line
@@ -309,7 +310,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     lines = (folder / "train.txt").read_text().splitlines()
     texts = [Document(line, i, f"x:{i}") for i, line in enumerate(lines[:30])]
     windows = encode_documents(texts, tokenizer, max_length=32, stride=4)
-    task = CausalLM([], head_dropout=0.0, config=config)
+    task = CausalLM([], config, head_dropout=0.0)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     hf_config = sizes | {"model_type": "gpt2", "vocab_size": len(tokenizer)}
     net = make_network(task, *resolve_model(config, hf_config), make_mesh(config))

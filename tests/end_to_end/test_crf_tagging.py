@@ -19,10 +19,10 @@ from jaxft.data.sources.tagged_sentences.tag_schemes import convert_tags_to_iob2
 from jaxft.errors import UserError
 from jaxft.export import heads, with_torch
 from jaxft.export.writer import export_run
-from jaxft.inference.model import make_run_task
 from jaxft.inference.predict import predict_file
 from jaxft.layers.heads.crf import Chain
 from jaxft.tasks.base import Split
+from jaxft.tasks.registry import make_data, make_evaluator, make_task
 from jaxft.training.loop import train
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
@@ -158,9 +158,9 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
     """Random emissions for the words of whole sentences, though these come from several windows."""
     run = open_run(finished[0])
     run = dataclasses.replace(run, config=replace(run.config, {"model.constraints": constraints}))
-    task, rng = make_run_task(run), np.random.default_rng(0)
+    task, rng = make_task(run.labels, run.config, head_dropout=0.1), np.random.default_rng(0)
     sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]
-    windows = task.encode(sentences, run.checkpoint.tokenizer, run.config, cached=False)
+    windows = make_data(run.config).encode(sentences, run.labels, run.checkpoint.tokenizer, cached=False)
     loader = make_loader(windows, rows=4, max_length=16, shuffle=False, pad_id=0)
     model = types.SimpleNamespace(
         head=types.SimpleNamespace(chain=lambda: Chain(*map(np.zeros, ((3, 3), 3, 3))))
@@ -169,7 +169,8 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
     for step in range(loader.steps_per_epoch):
         emissions = rng.normal(size=(4, 16, 3)).astype(np.float32)
         outputs.append((loader.batch(step), jax.device_get(task._outputs(model, emissions))))
-    predictions = task.collect(Split("input", "input", sentences, windows), outputs)
+    evaluator = make_evaluator(run.labels, run.config)
+    predictions = evaluator.collect(Split("input", "input", sentences, windows), outputs)
     assert [len(p.tags) for p in predictions] == [50, 3, 1, 30]
     assert any(convert_tags_to_iob2(p.tags, "iob2")[1] for p in predictions) != constraints
 

@@ -9,7 +9,7 @@ import pytest
 from jaxft.errors import UserError
 from jaxft.io.files import read_json
 from jaxft.parallel import processes
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.loop import train
 from jaxft.training.prepare import make_train_loader, open_base_model
 from jaxft.training.settings import settings_from_config
@@ -81,11 +81,12 @@ def config_for(folder, tiny_bert, tiny_gpt2):
 
 def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
-    kind = task_class(config)
-    shards, _ = read_run_splits(kind, config, range(config.data.shards), lambda line: None)
+    data = make_data(config)
+    shards, _ = read_run_splits(data, config, range(config.data.shards), lambda line: None)
     checkpoint = open_base_model(config, lambda: [])
-    task = kind(collect_labels(kind, shards), head_dropout=0.0, config=config)
-    encoded, _ = encode_splits(task, shards, {}, checkpoint.tokenizer, config, lambda line: None)
+    labels = collect_labels(data, shards)
+    task = make_task(labels, config, head_dropout=0.0)
+    encoded, _ = encode_splits(data, labels, shards, {}, checkpoint.tokenizer, config, lambda line: None)
     loader = make_train_loader(
         {number: part.windows for number, part in encoded.items()},
         config,
@@ -141,10 +142,10 @@ def test_several_processes_are_told_of_shards(config_for, folder, monkeypatch):
     for kind, source in ("documents", pattern), ("several", f"intents={pattern};slots={pattern}"):
         lines = []
         config = config_for(kind, data__shards=1, data__train=source)
-        read_run_splits(task_class(config), config, [0], lines.append)
+        read_run_splits(make_data(config), config, [0], lines.append)
         assert lines[0] == f"every process reads all files of {source}; config.data.shards=3 deals them"
         one_file = config_for(kind, data__shards=1, data__train=f"{folder}/dev.jsonl")
-        read_run_splits(task_class(config), one_file, [0], lines.append)
+        read_run_splits(make_data(config), one_file, [0], lines.append)
         assert len([line for line in lines if "deals them" in line]) == 1
 
 
@@ -158,10 +159,11 @@ def test_of_labels_all_shards_count(config_for, tmp_path):
     for kind in ("words", "texts"):
         config = config_for(kind, data__train=f"{tmp_path}/part-*.jsonl")
         lines = []
-        shards, others = read_run_splits(task_class(config), config, range(3), lines.append)
-        task = task_class(config)(collect_labels(task_class(config), shards), config=config)
+        data = make_data(config)
+        shards, others = read_run_splits(data, config, range(3), lines.append)
+        labels = collect_labels(data, shards)
         tokenizer = open_base_model(config, lambda: []).tokenizer
-        encode_splits(task, shards, {}, tokenizer, config, lines.append)
+        encode_splits(data, labels, shards, {}, tokenizer, config, lines.append)
         assert not [line for line in lines if "warning" in line and "train" in line], lines
 
 

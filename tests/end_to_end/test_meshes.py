@@ -25,7 +25,7 @@ from jaxft.models.runtime import Runtime
 from jaxft.training.network import make_network
 from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
-from jaxft.tasks.registry import TASKS, task_class
+from jaxft.tasks.registry import TASKS, make_task
 
 assert jax.device_count() == 8
 ROWS, SEGMENTS = 16, 2
@@ -44,7 +44,7 @@ def network(name, config, mesh):
     labels = test_step.LABELS
     if name == "multi_task":
         labels = [f"{part}/{label}" for part in PARTS for label in labels]
-    task = task_class(config)(labels, head_dropout=0.2, config=config)
+    task = make_task(labels, config, head_dropout=0.2)
     shape, runtime = test_step.SHAPE, Runtime()
     if name == "causal_lm":
         gpt2, runtime = resolve_model(config, GPT2 | {"model_type": "gpt2"})
@@ -161,7 +161,7 @@ from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import make_mesh, put_array
 from jaxft.training import network
 from jaxft.config.settings import replace
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import make_task
 from jaxft.training.settings import load_settings
 
 config = load_settings(sys.argv[2], sys.argv[3:] + ["--config.mesh.data=1", "--config.mesh.fsdp=8"])
@@ -182,7 +182,7 @@ network.put_array, results = recorded, {}
 for start in ("pretrained", "scratch"):
     config = replace(config, {"model.init": start})
     checkpoint = open_base_model(config, lambda: [])
-    task = task_class(config)(["O", "B-X"], head_dropout=0.1, config=config)
+    task = make_task(["O", "B-X"], config, head_dropout=0.1)
     net = make_network(task, *resolve_model(config, checkpoint.hf_config), mesh)
     trainer = make_trainer(net, config, total=9, warmup=0)
     parameters, _ = initial_parameters(net, config, checkpoint)

@@ -12,13 +12,13 @@ import pytest
 from jaxft.cli import use
 from jaxft.data.batching.choice import make_loader
 from jaxft.errors import UserError
-from jaxft.export import card, with_torch
+from jaxft.export import with_torch
 from jaxft.export.writer import export_run
 from jaxft.inference.model import open_model
 from jaxft.inference.predict import predict_file
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import load_card, make_data, make_task
 from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.prepare import open_base_model
@@ -269,7 +269,7 @@ def test_an_export_answers_the_same_in_torch(kind, request, tmp_path, capsys):
     text = (tmp_path / "model/README.md").read_text()
     assert "from heads_loader import Model" in text and str(run.parent) not in text
     assert ("`slots`, token classification: O, B-one" in text) == (kind == "joint")
-    assert card.TASK_CARDS["multi_task"].describe_model(open_run(run), 7)
+    assert load_card("multi_task").describe_model(open_run(run), 7)
 
 
 # ---------------------------------------------------------------- the loss
@@ -283,10 +283,11 @@ def network(folder, tiny_bert):
         files = {"data__train": f"{folder}/both.jsonl?id=0-59", "data__dev": f"{folder}/both.jsonl?id=60"}
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
         checkpoint = open_base_model(config, lambda: [])
-        kind = task_class(config)
-        examples = {0: read_splits(kind, config, lambda _: None, ["train"])["train"]}
-        task = kind(collect_labels(kind, examples), head_dropout=0.0, config=config)
-        train, _ = encode_splits(task, examples, {}, checkpoint.tokenizer, config, lambda _: None)
+        data = make_data(config)
+        examples = {0: read_splits(data, config, lambda _: None, ["train"])["train"]}
+        labels = collect_labels(data, examples)
+        task = make_task(labels, config, head_dropout=0.0)
+        train, _ = encode_splits(data, labels, examples, {}, checkpoint.tokenizer, config, lambda _: None)
         mesh = make_mesh(config, jax.devices()[:1])
         net = make_network(task, *resolve_model(config, checkpoint.hf_config), mesh)
         parameters, _ = initial_parameters(net, config, checkpoint)

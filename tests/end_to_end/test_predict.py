@@ -18,9 +18,10 @@ from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 from jaxft.inference import model as inference
-from jaxft.inference.predict import predict_file
+from jaxft.inference.predict import predict_file, predict_stream
+from jaxft.tasks.registry import make_data
 from jaxft.tasks.token_classification.answers import list_labelled_spans
-from jaxft.tasks.token_classification.task import Prediction
+from jaxft.tasks.token_classification.evaluation import Prediction
 from jaxft.training.run_folder.workdir import open_run
 
 
@@ -146,12 +147,12 @@ def test_entities_are_read_as_conlleval_does_with_the_mean_score():
     offsets = [(0, 4), (5, 9), (9, 10), (11, 15)]
     sentence = Sentence([text[a:b] for a, b in offsets], None, 0, "x:1", text, offsets)
     prediction = Prediction(["I-PER", "I-PER", "O", "I-LOC"], np.array([0.5, 0.75, 0.9, 1], np.float32))
-    assert list_labelled_spans(sentence, prediction)["entities"] == [
+    assert list_labelled_spans(sentence, prediction, True) == [
         {"start": 0, "end": 9, "label": "PER", "text": "Anna Berg", "score": 0.625},
         {"start": 11, "end": 15, "label": "LOC", "text": "Oslo", "score": 1.0},
     ]
     both = dataclasses.replace(prediction, tags=["B-PER", "B-PER", "O", "O"])
-    assert [e["text"] for e in list_labelled_spans(sentence, both)["entities"]] == ["Anna", "Berg"]
+    assert [e["text"] for e in list_labelled_spans(sentence, both, True)] == ["Anna", "Berg"]
 
 
 def test_a_sentence_of_any_length_is_tagged_whole(tag):
@@ -177,9 +178,8 @@ def test_a_stream_is_read_no_further_than_a_chunk(model):
             shape = batch.arrays["input_ids"].shape
             yield batch, {"label": np.zeros(shape, np.int32), "score": np.ones(shape, np.float32)}
 
-    config = replace(model.run.config, {"data.context": True})
-    tokenizer = model.run.checkpoint.tokenizer
-    for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=500):
+    data = make_data(replace(model.run.config, {"data.context": True}))
+    for chunk in predict_stream(model, data, outputs, stream(), max_words=500):
         furthest = max(furthest, read - done)
         for sentence, prediction in chunk:
             assert sentence.origin == f"x:{done}" and len(prediction.tags) == len(sentence.words)
@@ -195,10 +195,9 @@ def test_chunks_change_nothing(model, predictor, corpus):
         dataclasses.replace(s, document=i // 8)
         for i, s in enumerate(read_sentences(corpus["train"], tagged=False))
     ]
-    tokenizer = model.run.checkpoint.tokenizer
 
     def predictions(max_words):
-        chunks = model.task.predict_stream(sentences, tokenizer, config, predictor, max_words=max_words)
+        chunks = predict_stream(model, make_data(config), predictor, sentences, max_words=max_words)
         return [prediction for chunk in chunks for _, prediction in chunk]
 
     unchunked, chunked = predictions(10**6), predictions(60)
@@ -215,7 +214,7 @@ def test_text_computes_as_few_slots_as_it_needs_and_large_files_compile_once(mod
 
     def slots(predictor, texts):
         sentences = [Sentence(text.split(), None, n, f"x:{n}") for n, text in enumerate(texts)]
-        windows = model.task.encode(sentences, tokenizer, model.run.config, cached=False)
+        windows = make_data(model.run.config).encode(sentences, model.run.labels, tokenizer, cached=False)
         return [arrays["label"].size for _, arrays in predictor(windows)]
 
     compiled = []

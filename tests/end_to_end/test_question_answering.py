@@ -14,7 +14,8 @@ from jaxft.data.sources.questions import Question
 from jaxft.errors import UserError
 from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
-from jaxft.inference.predict import predict_file
+from jaxft.inference.predict import predict_file, predict_stream
+from jaxft.tasks.registry import make_data
 from jaxft.training.loop import train
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
@@ -217,8 +218,8 @@ def test_a_stream_is_read_no_further_than_a_chunk(trained):
             batch = loader.batch(step)
             yield batch, {"logits": np.zeros((*batch.shape[:2], 2), np.float32)}
 
-    tokenizer, config = model.run.checkpoint.tokenizer, model.run.config
-    for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=300):
+    data = make_data(model.run.config)
+    for chunk in predict_stream(model, data, outputs, stream(), max_words=300):
         furthest = max(furthest, read - done)
         for example, _ in chunk:
             assert example.origin == f"x:{done}"

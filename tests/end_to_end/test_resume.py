@@ -37,7 +37,7 @@ from jaxft.cli import train
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.data.batching.loader import Loader
 from jaxft.training.log.run_log import RunLog
-from jaxft.tasks.token_classification.task import TokenClassification
+from jaxft.tasks.token_classification.evaluation import TagEvaluator
 
 def on(owner, name, when, *, after=False, sent=signal.SIGKILL):
     original = getattr(owner, name)
@@ -73,7 +73,7 @@ MOMENTS = (
     ("while the best weights are being saved", SAVED.format("best", 20)),
     ("past the first epoch, between evaluation and its line", WRITTEN),
     ("in an evaluation", 'on(evaluation, "_fetch", lambda *_: True)'),
-    ("when test is written", 'on(TokenClassification, "write_evaluation", lambda *a: a[2].name == "test")'),
+    ("when test is written", 'on(TagEvaluator, "write_evaluation", lambda *a: a[2].name == "test")'),
 )
 
 
@@ -116,7 +116,7 @@ def test_sigterm_saves_and_exits_with_its_own_code(start, finished_run, tmp_path
     assert "the same command goes on" in output and "Traceback" not in output
     stopped = int(newest(workdir / "checkpoints").name)
     assert 42 <= stopped <= 45
-    measuring = 'on(TokenClassification, "write_evaluation", lambda *_: True, sent=signal.SIGTERM)'
+    measuring = 'on(TagEvaluator, "write_evaluation", lambda *_: True, sent=signal.SIGTERM)'
     code, output = start(workdir, measuring)
     assert f"going on at step {stopped} " in output
     assert code == EXIT_PREEMPTED, output

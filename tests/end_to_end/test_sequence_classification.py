@@ -17,10 +17,12 @@ from jaxft.cli import use
 from jaxft.data.encoding.labelled_texts import cut_into_windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
-from jaxft.export import card, with_torch
+from jaxft.export import with_torch
 from jaxft.export.heads_loader import cut_texts
 from jaxft.export.writer import export_run
 from jaxft.inference import model as inference
+from jaxft.inference.predict import predict_stream
+from jaxft.tasks.registry import load_card, make_data
 from jaxft.training.loop import train
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
@@ -295,8 +297,8 @@ def test_a_stream_is_read_no_further_than_a_chunk(single):
             batch = loader.batch(step)
             yield batch, {"logits": np.zeros((*batch.windows.shape, 3), np.float32)}
 
-    tokenizer, config = model.run.checkpoint.tokenizer, model.run.config
-    for chunk in model.task.predict_stream(stream(), tokenizer, config, outputs, max_words=400):
+    data = make_data(model.run.config)
+    for chunk in predict_stream(model, data, outputs, stream(), max_words=400):
         furthest = max(furthest, read - done)
         for example, _ in chunk:
             assert example.origin == f"x:{done}"
@@ -341,7 +343,7 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
     assert (tmp_path / "model/heads_loader.py").exists() == ("heads_loader" in text) == (kind == "single")
     if kind == "several":
         assert f"p {model.config.thresholds['p']:.3f}" in text
-    assert card.TASK_CARDS["sequence_classification"].describe_model(open_run(run), 7)
+    assert load_card("sequence_classification").describe_model(open_run(run), 7)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from jaxft.inference import predict
 from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks.registry import TASKS, schema_of, task_class
+from jaxft.tasks.registry import TASKS, make_data, make_task, schema_of
 from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.prepare import open_base_model
@@ -62,17 +62,15 @@ def read_data(task: str, samples: list[Path]) -> Trial:
         if rng.random() < 0.2 and task == "sequence_classification":
             kinds = ("multi_label_classification", "regression")
             values["model.problem_type"] = rng.choice(kinds)
-        config, kind = settings_from_config(values), task_class(settings_from_config(values))
-        examples = kind.read(config, "train", str(path), ignore)
-        labels = kind.make_labels(kind.find_labels(examples))
+        data = make_data(settings_from_config(values))
+        examples = data.read("train", str(path), ignore)
+        labels = data.make_labels(data.find_labels(examples))
         assert_is_text(labels)
         assert_is_text(examples)
         json.dumps(labels, allow_nan=False)
         if task == "causal_lm":
             return
-        windows = kind(labels, head_dropout=0.0, config=config).encode(
-            examples, tokenizer(), config, cached=False
-        )
+        windows = data.encode(examples, labels, tokenizer(), cached=False)
         assert len(windows) >= 1
 
     return trial
@@ -109,7 +107,7 @@ def open_model_folder(sample: Path) -> Trial:
         }
         config = settings_from_config(values)
         model = open_base_model(config, list)
-        task = task_class(config)(["O", "B-X", "I-X"], head_dropout=0.1, config=config)
+        task = make_task(["O", "B-X", "I-X"], config, head_dropout=0.1)
         network = make_network(task, *resolve_model(config, model.hf_config), make_mesh(config))
         initial_parameters(network, config, model)
 
@@ -165,10 +163,9 @@ def predict_file(run: Path, samples: list[Path]) -> Trial:
 def damage_cache(sample: Path) -> Trial:
     """Returns the trial that reads a damaged cache of encoded text: the windows are the same in the end."""
     config = settings_from_config({"task": "token_classification", "data.max_length": 16})
-    kind = task_class(config)
-    examples = kind.read(config, "train", str(sample), ignore)
-    task = kind(kind.make_labels(kind.find_labels(examples)), head_dropout=0.0, config=config)
-    windows = task.encode(examples, tokenizer(), config, cached=False)
+    data = make_data(config)
+    examples = data.read("train", str(sample), ignore)
+    windows = data.encode(examples, data.make_labels(data.find_labels(examples)), tokenizer(), cached=False)
 
     def trial(rng: random.Random, folder: Path) -> None:
         path = folder / "text.arrow"

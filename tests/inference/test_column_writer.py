@@ -1,6 +1,5 @@
 """Predictions stand next to the words of a file with a word a line, and every other line comes out as it was."""
 
-import types
 
 import pytest
 from hypothesis import given
@@ -31,7 +30,7 @@ def tag_with_words(path, word_column=None):
     for item in records.read("text", read_columns):
         if item is not None:
             tags = [f"T-{word}" for word in item.value.words]
-            pieces += writer.render(item, item.value, types.SimpleNamespace(tags=tags))
+            pieces += writer.render(item, item.value, {"predicted_tags": tags})
     return b"".join(pieces + writer.render_rest()).decode()
 
 

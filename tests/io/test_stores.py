@@ -9,7 +9,7 @@ import pytest
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
 from jaxft.io import stores
-from jaxft.tasks.base import cache_folder
+from jaxft.tasks.reading import cache_folder
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ needs_libtpu = pytest.mark.skipif(
 
 def test_fsdp_splits_parameters_and_their_state(estimates):
     config = tiny_config()
-    task = TokenClassification([f"label {i}" for i in range(9)], config=config)
+    task = TokenClassification([f"label {i}" for i in range(9)], config, head_dropout=0.1)
     net = make_network(task, *resolve_model(config, describe_base_model(config)), make_mesh(config))
     names = [name for name in net.abstract if name.endswith(("kernel", "embedding"))]
     split = sum(net.abstract[name].size for name in names)

@@ -26,11 +26,11 @@ def test_every_task_reads_by_the_settings_of_files(tmp_path, task, read_text):
     (tmp_path / "a.data").write_bytes(rows.encode("cp1252"))
     values = {"task": task, "data.format": "tsv", "data.encoding": "cp1252", "data.delimiter": "tab"}
     settings = settings_from_config(values)
-    [example] = registry.task_class(settings).read(settings, "train", str(tmp_path / "a.data"), print)
+    [example] = registry.make_data(settings).read("train", str(tmp_path / "a.data"), print)
     assert read_text(example) == "Köln – 5 €"
     (tmp_path / "a.csv").write_bytes(rows.encode("utf-16"))
     lines, settings = [], settings_from_config({"task": task})
-    [example] = registry.task_class(settings).read(settings, "train", str(tmp_path / "a.csv"), lines.append)
+    [example] = registry.make_data(settings).read("train", str(tmp_path / "a.csv"), lines.append)
     assert read_text(example) == "Köln – 5 €"
     assert lines[0] == (
         f"{tmp_path}/a.csv: read as CSV with tabs between values, in utf-16; set config.data.encoding or "

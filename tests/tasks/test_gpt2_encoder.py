@@ -30,7 +30,7 @@ from jaxft.inference.predict import predict_file
 from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.loop import train
 from jaxft.training.network import make_network
 from jaxft.training.prepare import open_base_model
@@ -93,7 +93,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     opened = open_base_model(values, lambda: [])
     labels, tokenizer = WORDS[kind], opened.tokenizer
     has_words = kind == "token_classification"
-    task = task_class(values)(labels, head_dropout=0.1, config=values)
+    task = make_task(labels, values, head_dropout=0.1)
     net = make_network(task, *resolve_model(values, opened.hf_config), make_mesh(values))
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
@@ -126,7 +126,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     output.loss.backward()
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
-    windows = task.encode(examples, tokenizer, values, cached=False)
+    windows = make_data(values).encode(examples, labels, tokenizer, cached=False)
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **task.batch_spec._asdict())
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
@@ -247,7 +247,7 @@ def test_without_a_class_in_transformers_backbone_and_head_are_exported(
 @pytest.mark.parametrize("pool", ["pooler", "cls"])
 def test_a_pool_at_the_first_token_is_refused(checkpoint, pool):
     values = settings(checkpoint, "sequence_classification", model__pool=pool)
-    task = task_class(values)(["x", "y"], config=values)
+    task = make_task(["x", "y"], values, head_dropout=0.1)
     model = resolve_model(values, read_config(checkpoint))
     with pytest.raises(UserError, match=f"config.model.pool='{pool}': .* sees only itself.*expected 'last'"):
         make_network(task, *model, make_mesh(values))

@@ -55,7 +55,7 @@ def config_with(**values):
 
 
 def network(config=None, kind=TokenClassification, shape=SHAPE, **runtime):
-    task = kind(LABELS, head_dropout=0.2, config=config or config_with())
+    task = kind(LABELS, config or config_with(), head_dropout=0.2)
     mesh = make_mesh(config_with())
     return make_network(task, shape, Runtime(**runtime), mesh)
 
@@ -385,7 +385,7 @@ def test_label_smoothing_and_class_weights_reach_the_loss():
         return logits
 
     for values in ({"loss.label_smoothing": 0.2}, {"loss.class_weights": (("O", 0.25), ("B-X", 3.0))}):
-        task = TokenClassification(LABELS, config=config_with(**values))
+        task = TokenClassification(LABELS, config_with(**values), head_dropout=0.1)
         weights = np.array([0.25, 3.0, 1.0]) if "loss.class_weights" in values else None
         expected = cross_entropy.cross_entropy(
             logits,
@@ -401,7 +401,7 @@ def test_the_focus_reaches_the_loss():
     """As Lin et al. 2017, equation 4, has it, in float64 over the labelled words."""
     arrays, gamma = batch(1), 1.5
     logits = np.random.default_rng(0).normal(size=(ROWS, LENGTH, 3)) * 2
-    task = TokenClassification(LABELS, config=config_with(**{"loss.focal_gamma": gamma}))
+    task = TokenClassification(LABELS, config_with(**{"loss.focal_gamma": gamma}), head_dropout=0.1)
     loss, weight = task.loss(lambda *_, **__: jnp.asarray(logits, jnp.float32), arrays, None)
     words = arrays["weights"] > 0
     scores = np.exp(logits[words])

@@ -71,6 +71,7 @@ def encode_sentences(
       cache_dir: the folder that keeps windows, in an Arrow file for each fingerprint. Processes that share the folder
         share the work. If it cannot be read or written, a warning names the reason and the work is done without it.
       only: the range (of step 1) of sentences that get windows, while the others are context; by default all.
+        Windows number the sentences of this range from 0.
 
     Raises:
       UserError: the settings cannot work, or a word has no tokens and the tokenizer has no unk token.
@@ -99,7 +100,7 @@ def encode_sentences(
 
     def make_encoders() -> ChunkEncoders:
         if only is not None:
-            return {only: encoder(SentenceChunk(sentences, only.start, only.stop), only.start)}
+            return {only: encoder(SentenceChunk(sentences, only.start, only.stop), 0)}
         encoders, start = {}, 0
         for chunk in chunk_sentences(sentences, _CHUNK_WORDS, max_length if context else 0):
             numbers = range(start, start + chunk.last - chunk.first)

@@ -9,14 +9,15 @@ from jaxft.tasks.card_tables import (
     make_set_header,
     warn_of_dev,
 )
+from jaxft.tasks.multi_task.names import select_labels
 from jaxft.tasks.multi_task.task_configs import make_task_configs
+from jaxft.tasks.registry import make_data
 from jaxft.tasks.run_facts import RunFacts
 
 HUB_TASK = "feature-extraction"  # the hub's name for a backbone, because it has no name for several tasks
 HUB_TAGS = ["multi-task"]
-HUB_METRICS: dict[
-    str, tuple[str, str]
-] = {}  # empty, because each metric in the card's metadata would need a task
+# Empty, because each metric in the card's metadata would need a task.
+HUB_METRICS: dict[str, tuple[str, str]] = {}
 SHOWN = ("f1_micro", "f1_macro", "subset_accuracy", "accuracy", "pearson", "spearman", "mse")
 SHOWN += ("entity_f1", "entity_precision", "entity_recall", "token_accuracy", "token_f1_macro")
 
@@ -25,13 +26,13 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph and the first items of a list."""
     task_configs = make_task_configs(run.config)
     lines = [
-        f"A BERT with {len(task_configs)} heads ({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) "
-        "and converted to PyTorch's layout.",
+        f"A {run.backbone_name} with {len(task_configs)} heads ({parameters:,} parameters, float32), fine-tuned with "
+        "jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
     ]
     for name, task_config in task_configs.items():
-        labels = [label.partition("/")[2] for label in run.labels if label.partition("/")[0] == name]
-        lines.append(f"- `{name}`, {task_config.task.replace('_', ' ')}: {', '.join(map(escape, labels))}")
+        labels = ", ".join(map(escape, select_labels(run.labels, name)))
+        lines.append(f"- `{name}`, {task_config.task.replace('_', ' ')}: {labels}")
     return lines
 
 
@@ -51,10 +52,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
 
 def describe_usage(run: RunFacts) -> str:
     """Returns a section that shows how to use the heads in PyTorch."""
-    has_words = any(
-        task_config.task != "sequence_classification"
-        for task_config in make_task_configs(run.config).values()
-    )
+    has_words = any(make_data(config).reads_words for config in make_task_configs(run.config).values())
     text = '["Anna", "lives", "in", "Oslo", "."]' if has_words else '"..."'
     return (
         "transformers has no class for several heads. `AutoModel` loads the backbone; `heads.safetensors` has the "

@@ -1,98 +1,135 @@
-"""Reads texts for several tasks, finds the labels of each task, and divides a data set by task."""
+"""Reads and encodes texts for several tasks, finds the labels of each task, and divides a data set by task."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxft.config.sections import Settings
-from jaxft.data.encoding.multi_task import (
+from jaxft.data.encoding.shared_texts import (
     MultiText,
+    get_text_and_pair,
     join_examples,
+    list_pieces,
     parse_data_sets,
     select_task_windows,
+    split_dev_texts,
 )
-from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
-from jaxft.tasks.base import Log, Split, Task
+from jaxft.tasks.base import Chunk, Json, Log, Split, TaskData
+from jaxft.tasks.multi_task.encoding import encode_for_tasks
+from jaxft.tasks.multi_task.names import select_examples, select_labels
+from jaxft.tasks.multi_task.settings import Settings
 from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.sequence_classification.task import SequenceClassification
-from jaxft.tasks.token_classification.task import TokenClassification
+from jaxft.tasks.reading import chunk_by_words
+from jaxft.tasks.registry import make_data
 
-# Kind of task -> the class that reads its examples; `registry.task_class` chooses the class that is trained.
-CLASSES: dict[str, type[Task]] = {
-    "token_classification": TokenClassification,
-    "sequence_classification": SequenceClassification,
-}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-FoundLabels = tuple[
-    str, str, list[Any] | None
-]  # (task's name, its kind, its found labels or None without examples)
+FoundLabels = tuple[str, list[Json] | None]  # task's name, its found labels or None without examples
 
 
-def read_texts(config: Settings, name: str, source: str, log: Log) -> list[MultiText]:
-    """Returns the texts of the data sets in `source`, and logs the number of texts with labels for each task.
+class MultiTaskData(TaskData[MultiText]):
+    """The texts of a run, each with the example of every task that reads it."""
 
-    Args:
-      name: the name of the data set, for the log.
-      source: see `parse_data_sets`.
-    """
-    task_configs = make_task_configs(config)
-    classes = {task: CLASSES[task_config.task] for task, task_config in task_configs.items()}
-    texts: list[MultiText] = []
-    for index, (tasks, address) in enumerate(parse_data_sets(source, list(task_configs))):
-        examples = {
-            task: classes[task].read(task_configs[task], f"{name}-{task}", address, log) for task in tasks
+    example_input = "Anna Smith moved to Berlin ."
+
+    def __init__(self, config: Settings):
+        self._config = config
+        self._tasks = {
+            name: make_data(task_config) for name, task_config in make_task_configs(config).items()
         }
-        texts += join_examples(examples, index, classes)
-    counts = ", ".join(
-        f"{sum(task in text.examples for text in texts):,} for {task}" for task in task_configs
-    )
-    log(f"{name}: {len(texts):,} texts, with labels {counts}")
-    return texts
 
+    def read(self, name: str, source: str, log: Log) -> list[MultiText]:
+        """Returns the texts of the data sets in `source`, and logs the number of texts with labels for each task.
 
-def find_labels(texts: Sequence[MultiText]) -> list[FoundLabels]:
-    """Returns the `FoundLabels` of each task."""
-    kind_of_class = {task_class: kind for kind, task_class in CLASSES.items()}
-    found_labels = []
-    for name, task_class in texts[0].task_classes.items():
-        examples = select_examples(texts, name)
-        found_labels.append(
-            (name, kind_of_class[task_class], task_class.find_labels(examples) if examples else None)
+        Args:
+          name: the name of the data set, for the log.
+          source: see `parse_data_sets`.
+          log: prints a line of the log.
+        """
+        texts: list[MultiText] = []
+        for index, (tasks, address) in enumerate(parse_data_sets(source, list(self._tasks))):
+            examples = {task: self._tasks[task].read(f"{name}-{task}", address, log) for task in tasks}
+            texts += join_examples(examples, index)
+        counts = ", ".join(
+            f"{sum(task in text.examples for text in texts):,} for {task}" for task in self._tasks
         )
-    return found_labels
+        log(f"{name}: {len(texts):,} texts, with labels {counts}")
+        return texts
+
+    def split_dev(
+        self, texts: Sequence[MultiText], fraction: float, seed: int
+    ) -> tuple[list[MultiText], list[MultiText]]:
+        """Splits the texts of each data set into (train, dev)."""
+        return split_dev_texts(texts, fraction, seed)
+
+    def find_labels(self, texts: Sequence[MultiText]) -> list[FoundLabels]:
+        """Returns the labels that each task finds in its examples."""
+        found_labels: list[FoundLabels] = []
+        for name, task in self._tasks.items():
+            examples = select_examples(texts, name)
+            found_labels.append((name, task.find_labels(examples) if examples else None))
+        return found_labels
+
+    def make_labels(self, found_labels: Sequence[FoundLabels]) -> list[str]:
+        """Returns the labels of all tasks, as TASK/LABEL.
+
+        Raises:
+          UserError: the training data has no text for a task.
+        """
+        labels = []
+        for name, task in self._tasks.items():
+            by_shard = [
+                values for found_name, values in found_labels if found_name == name and values is not None
+            ]
+            if not by_shard:
+                raise UserError(
+                    f"the training data has no text for the task {name}; name one in config.data.train"
+                )
+            labels += [f"{name}/{label}" for label in task.make_labels(list(itertools.chain(*by_shard)))]
+        return labels
+
+    def iterate_texts(self, train: Sequence[MultiText]) -> Iterator[str]:
+        """Yields each text once, and its pair."""
+        for text in train:
+            first_example = next(iter(text.examples.values()))
+            yield from (string for string in get_text_and_pair(first_example) if string is not None)
+
+    def encode(
+        self,
+        texts: Sequence[MultiText],
+        labels: Sequence[str],
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """Returns the windows of texts for all tasks; see `encode_for_tasks`."""
+        texts = list_pieces(texts if only is None else texts[only.start : only.stop])
+        by_task = {name: select_labels(labels, name) for name in self._tasks}
+        return encode_for_tasks(self._tasks, by_task, texts, tokenizer, self._config, cached=cached)
+
+    def check(
+        self, split: Split[MultiText], labels: Sequence[str], train: Sequence[MultiText], log: Log
+    ) -> None:
+        """Logs each task's warnings about its examples."""
+        for name, (task_split, _) in divide_by_task(split, self._tasks).items():
+            is_train = split.examples is train
+            task_train = task_split.examples if is_train else select_examples(train, name)
+            self._tasks[name].check(task_split, select_labels(labels, name), task_train, log)
+
+    def chunk(self, texts: Iterable[MultiText | None], max_words: int) -> Iterator[Chunk[MultiText]]:
+        """Yields chunks of texts."""
+        return chunk_by_words(texts, _count_words, max_words)
 
 
-def make_labels(found_labels: Sequence[FoundLabels]) -> list[str]:
-    """Returns the labels of all tasks, as TASK/LABEL.
-
-    Raises:
-      UserError: the training data has no text for a task.
-    """
-    labels = []
-    for name, kind in dict.fromkeys((name, kind) for name, kind, _ in found_labels):
-        by_shard = [values for task, _, values in found_labels if task == name and values is not None]
-        if not by_shard:
-            raise UserError(
-                f"the training data has no text for the task {name}; name one in config.data.train"
-            )
-        task_labels = CLASSES[kind].make_labels(list(itertools.chain(*by_shard)))
-        labels += [f"{name}/{label}" for label in task_labels]
-    return labels
-
-
-def select_examples(texts: Sequence[MultiText], task: str) -> list[Sentence | LabelledText]:
-    """Returns the examples of a task."""
-    return [text.examples[task] for text in texts if task in text.examples]
-
-
-def select_with_prefix(values: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """Returns the values under TASK/KEY, keyed by KEY."""
-    prefix = f"{task}/"
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+def _count_words(text: MultiText) -> int:
+    return 1 + max(
+        len(" ".join(filter(None, get_text_and_pair(example))).split()) for example in text.examples.values()
+    )
 
 
 class TaskSplit(NamedTuple):
@@ -103,16 +140,16 @@ class TaskSplit(NamedTuple):
       window_number: int32 [N], for each window of the data set its number in `split`; -1 for windows of other tasks.
     """
 
-    split: Split
+    split: Split[Any]
     window_number: np.ndarray
 
 
-def divide_by_task(split: Split, tasks: Iterable[str]) -> dict[str, TaskSplit]:
+def divide_by_task(split: Split[MultiText], tasks: Iterable[str]) -> dict[str, TaskSplit]:
     """Returns the `TaskSplit` of each task that has examples in a data set."""
-    task_splits = {}
+    task_splits, encoded = {}, list_pieces(split.examples)
     for task in tasks:
         if examples := select_examples(split.examples, task):
-            member = np.array([task in text.examples for text in split.examples], bool)
+            member = np.array([task in text.examples for text in encoded], bool)
             windows, number = select_task_windows(split.windows, task, member)
             task_split = Split(f"{split.name}-{task}", split.source, examples, windows)
             task_splits[task] = TaskSplit(task_split, number)

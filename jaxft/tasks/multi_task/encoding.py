@@ -1,25 +1,28 @@
 """Encodes texts for several tasks. Each text is encoded once for all tasks that have labels for it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from jaxft.config.sections import Settings
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
-from jaxft.data.encoding.multi_task import EncodedTexts, MultiText, combine_windows, get_text_and_pair
+from jaxft.data.encoding.shared_texts import EncodedTexts, MultiText, combine_windows, get_text_and_pair
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.tasks.base import Task, cache_folder
-from jaxft.tasks.multi_task.data import select_examples
-from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.token_classification.task import TokenClassification
+from jaxft.tasks.base import TaskData
+from jaxft.tasks.multi_task.names import select_examples
+from jaxft.tasks.reading import cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def encode_for_tasks(
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, TaskData],
+    labels: Mapping[str, Sequence[str]],
     texts: Sequence[MultiText],
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     config: Settings,
     *,
     cached: bool,
@@ -30,25 +33,29 @@ def encode_for_tasks(
     label texts then get, in each window, a weight of 1 over the number of windows. `config.data.truncation` decides how
     other texts are cut.
     """
-    word_tasks = [name for name, task in tasks.items() if isinstance(task, TokenClassification)]
+    word_tasks = [name for name, task in tasks.items() if task.reads_words]
+    text_tasks = [name for name in tasks if name not in word_tasks]
     encoded = []
-    for (word_tasks_of_group, _), indices in _group_texts(word_tasks, texts).items():
+    for (word_tasks_of_group, _), indices in _group_texts(word_tasks, text_tasks, texts).items():
         group = [texts[index] for index in indices]
-        text_indices = np.array(indices, np.int32)
         if word_tasks_of_group:
-            encode = {name: tasks[name].encode for name in word_tasks_of_group}
-            encoded.append(_encode_as_words(encode, group, text_indices, tokenizer, config, cached))
+            windows_by_task = {
+                name: tasks[name].encode(select_examples(group, name), labels[name], tokenizer, cached=cached)
+                for name in word_tasks_of_group
+            }
+            encoded.append(_join_word_windows(windows_by_task, np.array(indices, np.int32)))
         else:
-            encoded.append(_encode_as_texts(group, text_indices, tokenizer, config, cached))
-    text_labels = {
-        name: _encode_text_labels(task, name, texts) for name, task in tasks.items() if name not in word_tasks
-    }
+            examples = [
+                next(text.examples[name] for name in text_tasks if name in text.examples) for text in group
+            ]
+            encoded.append(_encode_texts(examples, np.array(indices, np.int32), tokenizer, config, cached))
+    text_labels = {name: _encode_text_labels(tasks[name], name, labels[name], texts) for name in text_tasks}
     data_sets = np.array([text.data_set for text in texts], np.int32)
     return combine_windows(encoded, data_sets, word_tasks, text_labels, list(tasks))
 
 
 def _group_texts(
-    word_tasks: Sequence[str], texts: Sequence[MultiText]
+    word_tasks: Sequence[str], text_tasks: Sequence[str], texts: Sequence[MultiText]
 ) -> dict[tuple[tuple[str, ...], bool], list[int]]:
     """Groups the indices of texts that are encoded in the same way.
 
@@ -59,26 +66,14 @@ def _group_texts(
     for index, text in enumerate(texts):
         with_words = tuple(name for name in word_tasks if name in text.examples and text.examples[name].words)
         has_pair = any(get_text_and_pair(example)[1] is not None for example in text.examples.values())
-        if with_words or any(isinstance(example, LabelledText) for example in text.examples.values()):
+        if with_words or any(name in text.examples for name in text_tasks):
             groups.setdefault((with_words, has_pair), []).append(index)
     return groups
 
 
-def _encode_as_words(
-    encode: Mapping[str, Any],
-    texts: Sequence[MultiText],
-    text_indices: np.ndarray,
-    tokenizer: Any,
-    config: Settings,
-    cached: bool,
-) -> EncodedTexts:
-    """Encodes texts as words. `encode` maps each task that labels their words to its method `encode`."""
-    task_configs = make_task_configs(config)
-    windows_by_task = {
-        name: encode_words(select_examples(texts, name), tokenizer, task_configs[name], cached=cached)
-        for name, encode_words in encode.items()
-    }
-    windows = next(iter(windows_by_task.values()))  # the windows of other tasks differ only in labels
+def _join_word_windows(windows_by_task: Mapping[str, Windows], text_indices: np.ndarray) -> EncodedTexts:
+    """Joins the windows of texts that are read as words, which differ in labels only, by the tasks' names."""
+    windows = next(iter(windows_by_task.values()))
     return EncodedTexts(
         windows=windows,
         text_indices=text_indices[windows.sentence],
@@ -89,16 +84,17 @@ def _encode_as_words(
     )
 
 
-def _encode_as_texts(
-    texts: Sequence[MultiText], text_indices: np.ndarray, tokenizer: Any, config: Settings, cached: bool
+def _encode_texts(
+    examples: Sequence[LabelledText],
+    text_indices: np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+    config: Settings,
+    cached: bool,
 ) -> EncodedTexts:
     windows = encode_labelled_texts(
-        [
-            next(example for example in text.examples.values() if isinstance(example, LabelledText))
-            for text in texts
-        ],
-        np.zeros(len(texts), np.int32),  # `combine_windows` adds the labels of the tasks
-        np.ones(len(texts), bool),
+        examples,
+        np.zeros(len(examples), np.int32),  # `combine_windows` adds the labels of the tasks
+        np.ones(len(examples), bool),
         tokenizer,
         max_length=config.data.max_length,
         truncation=config.data.truncation,
@@ -115,11 +111,20 @@ def _encode_as_texts(
     )
 
 
-def _encode_text_labels(task: Any, name: str, texts: Sequence[MultiText]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels `[N, ...]` of a task that labels texts, and bool `[N]`, True for texts with a label."""
+class _LabelsTexts(Protocol):
+    """What the data of a task that labels texts can do besides `TaskData`."""
+
+    def encode_targets(self, examples: Sequence[Any], labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what the loss compares with, [N] or [N, C], and bool [N], True for examples with a label."""
+
+
+def _encode_text_labels(
+    task: _LabelsTexts, name: str, labels: Sequence[str], texts: Sequence[MultiText]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the targets `[N, ...]` of a task that labels texts, and bool `[N]`, True for texts with a label."""
     is_member = np.array([name in text.examples for text in texts], bool)
-    member_labels, member_is_known = task.label_type.encode_targets(select_examples(texts, name))
-    labels = np.zeros((len(texts), *member_labels.shape[1:]), member_labels.dtype)
+    member_targets, member_is_known = task.encode_targets(select_examples(texts, name), labels)
+    targets = np.zeros((len(texts), *member_targets.shape[1:]), member_targets.dtype)
     is_known = np.zeros(len(texts), bool)
-    labels[is_member], is_known[is_member] = member_labels, member_is_known
-    return labels, is_known
+    targets[is_member], is_known[is_member] = member_targets, member_is_known
+    return targets, is_known

@@ -8,7 +8,6 @@ from jaxft.config.settings import declarations, flatten
 from jaxft.errors import UserError
 from jaxft.tasks.registry import schema_of
 
-KINDS = ("token_classification", "sequence_classification")  # tasks that can share a backbone
 # Settings that are the same for all tasks, because a text is encoded once for all tasks.
 SAME_FOR_ALL = ("data.label_subwords", "data.context", "data.truncation", "data.max_segments")
 
@@ -24,11 +23,11 @@ def _make_task_config(
     shared: tuple[tuple[str, Any], ...], name: str, entry: tuple[tuple[str, Any], ...]
 ) -> sections.Settings:
     where = f"config.tasks, {name}"
-    kind = dict(entry).get("task")
+    kind, kinds = dict(entry).get("task"), schema_of(dict(shared)["task"]).extends
     if kind is None:
-        raise UserError(f"{where}: what kind of task is it? Give ('task', ...) of {', '.join(KINDS)}")
-    if kind not in KINDS:
-        raise UserError(f"{where}: task={kind!r}, but tasks that share a backbone are {', '.join(KINDS)}")
+        raise UserError(f"{where}: what kind of task is it? Give ('task', ...) of {', '.join(kinds)}")
+    if kind not in kinds:
+        raise UserError(f"{where}: task={kind!r}, but tasks that share a backbone are {', '.join(kinds)}")
     schema = schema_of(kind)
     by_task = ("task", "data.format", *_keys_of_task(schema.root))
     for key, _ in entry:

@@ -10,11 +10,14 @@ from typing import Any
 
 from jaxft.data.sources.formats import QUESTIONS
 from jaxft.data.sources.questions import KEYS, Question, parse_question
+from jaxft.tasks.base import Answers, Json
+from jaxft.tasks.question_answering.answer_search import RankedAnswers, answer_record
+from jaxft.tasks.question_answering.evaluation import THRESHOLD
 from jaxft.tasks.run_facts import RunFacts
 
 
-class QuestionAnsweringAnswers:
-    """The examples and answers of a run that answers questions; implements `Answers` of inference/predict.py."""
+class QuestionAnswers(Answers[Question, RankedAnswers]):
+    """The examples and answers of a run that answers questions."""
 
     kind = QUESTIONS
     formats = ("jsonl", "json", "parquet", "squad")
@@ -22,7 +25,7 @@ class QuestionAnsweringAnswers:
 
     def __init__(self, run: RunFacts):
         """Takes the keys of records from the run's settings."""
-        self._columns = dict(run.config.data.columns)
+        self._columns, self._threshold = dict(run.config.data.columns), run.tuned.get(THRESHOLD)
         self.input_keys = [*KEYS, *self._columns.values()]
 
     def parse(self, where: str, origin: str, record: dict[str, Any]) -> Question:
@@ -34,6 +37,6 @@ class QuestionAnsweringAnswers:
         """Returns the keys of the answer to any question."""
         return ("predicted_answer", "start", "end", "score", "n_best")
 
-    def answer(self, question: Question, prediction: dict[str, Any]) -> dict[str, Any]:
-        """Returns the answer to a question."""
-        return prediction
+    def render(self, question: Question, ranked: RankedAnswers) -> dict[str, Json]:
+        """Returns the answer to a question; see `answer_record`."""
+        return answer_record(question, ranked, self._threshold)

@@ -22,7 +22,7 @@ HUB_METRICS = {"exact_match": ("exact_match", "exact match"), "f1": ("f1", "F1")
 def describe_model(run: RunFacts, parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph."""
     return [
-        "A BERT with a linear layer that finds the span of a context that answers a question "
+        f"A {run.backbone_name} with a linear layer that finds the span of a context that answers a question "
         f"({parameters:,} parameters, float32), fine-tuned with jaxft (JAX/Flax) and converted to PyTorch's layout.",
         "",
     ]

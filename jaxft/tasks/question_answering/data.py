@@ -1,19 +1,89 @@
-"""Reads questions about contexts, and checks data sets for answers that cannot be learned or found."""
+"""Reads and encodes questions about contexts, and checks data sets for answers that cannot be learned or found."""
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxft.data.sources.dev_split import find_question_overlap
+from jaxft.data.encoding.questions import encode_questions
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.dev_split import find_question_overlap, split_dev_questions
 from jaxft.data.sources.questions import Question, read_questions
 from jaxft.errors import UserError
-from jaxft.tasks.base import Log, Split, count_set_in_any_process
-from jaxft.tasks.question_answering.settings import Data
+from jaxft.tasks.base import Chunk, Json, Log, Split, TaskData
+from jaxft.tasks.question_answering.settings import Data, Settings
+from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_process
 from jaxft.tasks.settings import make_file_format
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 SHOWN = 5  # the most ids in a line of the log
+OUTPUTS = ["start", "end"]  # the head's outputs at every token
+
+
+class Questions(TaskData[Question]):
+    """The questions of a run, about contexts."""
+
+    example_input = '{"question": "Who moved?", "context": "Anna moved to Berlin."}'
+
+    def __init__(self, config: Settings):
+        self._config = config
+
+    def read(self, name: str, source: str, log: Log) -> list[Question]:
+        """Returns the questions of `source`; see `read_answered_questions`."""
+        return read_answered_questions(self._config.data, name, source, log)
+
+    def split_dev(
+        self, questions: Sequence[Question], fraction: float, seed: int
+    ) -> tuple[list[Question], list[Question]]:
+        """Splits questions into (train, dev). Questions about the same context stay together."""
+        return split_dev_questions(questions, fraction, seed)
+
+    def make_labels(self, found_labels: Sequence[Json]) -> list[str]:
+        """Returns the head's outputs, which do not depend on the data."""
+        return OUTPUTS
+
+    def iterate_texts(self, train: Sequence[Question]) -> Iterator[str]:
+        """Yields each question, and each context once."""
+        questions = (question.question for question in train)
+        contexts = dict.fromkeys(question.context for question in train)
+        return itertools.chain(questions, contexts)
+
+    def encode(
+        self,
+        questions: Sequence[Question],
+        labels: Sequence[str],
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """Returns the windows of questions; see `encode_questions`."""
+        data = self._config.data
+        return encode_questions(
+            questions if only is None else questions[only.start : only.stop],
+            tokenizer,
+            max_length=data.max_length,
+            stride=data.stride,
+            cache_dir=cache_folder(data.cache_dir) if cached else None,
+        )
+
+    def check(
+        self, split: Split[Question], labels: Sequence[str], train: Sequence[Question], log: Log
+    ) -> None:
+        """Logs answers that cannot be learned or found, and other doubtful examples; see `check_questions`."""
+        check_questions(split, train, self._config.eval.max_answer, log)
+
+    def chunk(self, questions: Iterable[Question | None], max_words: int) -> Iterator[Chunk[Question]]:
+        """Yields chunks of questions."""
+        return chunk_by_words(questions, _count_words, max_words)
+
+
+def _count_words(question: Question) -> int:
+    return len(question.question.split()) + len(question.context.split())
 
 
 def read_answered_questions(data: Data, name: str, source: str, log: Log) -> list[Question]:

@@ -8,10 +8,14 @@ spaces.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxft.data.sources.formats import TEXTS
 from jaxft.data.sources.labelled_texts import LabelledText, TextColumns, parse_labelled_text
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
+from jaxft.tasks.base import Answers, Json
 from jaxft.tasks.run_facts import RunFacts
+from jaxft.tasks.sequence_classification.label_types import make_label_type
 
 # Kind of labels -> keys of an answer.
 KEYS = {
@@ -21,8 +25,8 @@ KEYS = {
 }
 
 
-class SequenceClassificationAnswers:
-    """The examples and answers of a run that classifies texts; implements `Answers` of inference/predict.py."""
+class TextAnswers(Answers[LabelledText, np.ndarray]):
+    """The examples and answers of a run that classifies texts. The prediction for a text is its scores, float64 [C]."""
 
     kind = TEXTS
 
@@ -31,6 +35,7 @@ class SequenceClassificationAnswers:
         data = run.config.data
         self._columns = TextColumns(data.text, data.text_pair, None)
         self._separator = data.label_separator
+        self._label_type, self._tuned = make_label_type(run.labels, run.config), run.tuned
         self._keys = KEYS[run.config.model.problem_type]
         self.input_keys = [key for key in (data.text, data.text_pair) if key]
         self.text_key = data.text
@@ -44,11 +49,12 @@ class SequenceClassificationAnswers:
         """Returns the keys of the answer to any text."""
         return self._keys
 
-    def answer(self, example: LabelledText, prediction: dict[str, Any]) -> dict[str, Any]:
+    def render(self, example: LabelledText, scores: np.ndarray) -> dict[str, Json]:
         """Returns the answer to a text."""
-        return prediction
+        [answer] = self._label_type.answer(scores[None], self._tuned)
+        return answer
 
-    def format_cell(self, value: Any) -> str:
+    def format_cell(self, value: Json) -> str:
         """Returns the text of a cell for a label or a number, for several labels, or for their scores."""
         if isinstance(value, list):
             return self._separator.join(value)

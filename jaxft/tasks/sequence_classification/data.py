@@ -1,13 +1,17 @@
-"""Reads labelled texts, finds their labels, and checks data sets for doubtful ones."""
+"""Reads and encodes labelled texts, finds their labels, and checks data sets for doubtful ones."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxft.data.encoding.labelled_texts import encode_labelled_texts
+from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.class_folders import choose_split_folder
-from jaxft.data.sources.dev_split import find_text_overlap
+from jaxft.data.sources.dev_split import find_text_overlap, split_dev_labelled_texts
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
     TextColumns,
@@ -16,16 +20,98 @@ from jaxft.data.sources.labelled_texts import (
 )
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE, LabelRules, are_numbers, sort_labels
 from jaxft.errors import UserError, list_names
-from jaxft.tasks.base import Log, Split, count_set_in_any_process
+from jaxft.tasks.base import Chunk, Json, Log, Split, TaskData
+from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.tasks.sequence_classification.label_types import LabelType, make_label_type
 from jaxft.tasks.sequence_classification.number_label import VALUE
-from jaxft.tasks.sequence_classification.settings import Data
+from jaxft.tasks.sequence_classification.settings import Data, Settings
 from jaxft.tasks.settings import make_file_format
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TWO_BITS = re.compile(r"[01](,\s*|[;|]\s*|\s+)[01]")  # a row of two labels; longer ones are read as rows
 
 NEARLY_ALL = 0.9  # a share of texts from which on the key of the labels cannot be right
 LEAST_TEXTS = 20  # fewer texts may have a label each
 DIVIDERS = (";", "|", ",")  # what may divide the labels in a string
+
+
+class LabelledTexts(TaskData[LabelledText]):
+    """The texts or pairs of a run, each with a label, several labels or a number."""
+
+    def __init__(self, config: Settings):
+        self._config = config
+        first, second = "Anna moved to Berlin.", "She lives in Berlin now."
+        pair = {config.data.text or "text": first, config.data.text_pair: second}
+        self.example_input = json.dumps(pair) if config.data.text_pair else first
+
+    def read(self, name: str, source: str, log: Log) -> list[LabelledText]:
+        """Returns the texts of `source`; see `read_texts`."""
+        return read_texts(self._config.data, self._config.model.problem_type, name, source, log)
+
+    def split_dev(
+        self, examples: Sequence[LabelledText], fraction: float, seed: int
+    ) -> tuple[list[LabelledText], list[LabelledText]]:
+        """Splits examples into (train, dev). Single labels keep their shares."""
+        return split_dev_labelled_texts(examples, fraction, seed)
+
+    def find_labels(self, examples: Sequence[LabelledText]) -> list[Json]:
+        """Returns the names of the labels; for numbers the least and the greatest."""
+        return find_labels(examples)
+
+    def make_labels(self, found_labels: Sequence[Json]) -> list[str]:
+        """Returns the sorted labels, or `VALUE` if labels are numbers; see the function `make_labels`."""
+        return make_labels(found_labels)
+
+    def iterate_texts(self, train: Sequence[LabelledText]) -> Iterator[str]:
+        """Yields texts and their pairs."""
+        return (text for example in train for text in (example.text, example.pair) if text is not None)
+
+    def encode(
+        self,
+        examples: Sequence[LabelledText],
+        labels: Sequence[str],
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """Returns the windows of examples; see `encode_labelled_texts`."""
+        examples, data = examples if only is None else examples[only.start : only.stop], self._config.data
+        return encode_labelled_texts(
+            examples,
+            *self.encode_targets(examples, labels),
+            tokenizer,
+            max_length=data.max_length,
+            truncation=data.truncation,
+            stride=data.stride,
+            cache_dir=cache_folder(data.cache_dir) if cached else None,
+        )
+
+    def encode_targets(
+        self, examples: Sequence[LabelledText], labels: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what the loss compares with, [N] or [N, C], and bool [N], True for examples with a label."""
+        return self._label_type(labels).encode_targets(examples)
+
+    def check(
+        self, split: Split[LabelledText], labels: Sequence[str], train: Sequence[LabelledText], log: Log
+    ) -> None:
+        """Warns about labels that the model cannot predict, and logs the findings of `check_texts`."""
+        self._label_type(labels).check(split.name, split.examples, log)
+        check_texts(split, train, self._config.data, labels, log)
+
+    def chunk(self, examples: Iterable[LabelledText | None], max_words: int) -> Iterator[Chunk[LabelledText]]:
+        """Yields chunks of texts."""
+        return chunk_by_words(examples, _count_words, max_words)
+
+    def _label_type(self, labels: Sequence[str]) -> LabelType:
+        return make_label_type(labels, self._config)
+
+
+def _count_words(example: LabelledText) -> int:
+    return 1 + len(example.text.split()) + len((example.pair or "").split())
 
 
 def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) -> list[LabelledText]:

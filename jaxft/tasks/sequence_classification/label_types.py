@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import ArraySpec, segment_labels
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
@@ -16,8 +15,10 @@ from jaxft.errors import UserError, list_names
 from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
 from jaxft.metrics.multi_label import MultiLabelState
-from jaxft.tasks.base import Log, read_class_weights
+from jaxft.tasks.base import Log
+from jaxft.tasks.label_losses import read_class_weights
 from jaxft.tasks.sequence_classification.number_label import NumberLabel
+from jaxft.tasks.sequence_classification.settings import Settings
 
 
 class LabelType(Protocol):
@@ -81,7 +82,7 @@ class SingleLabel:
     selection_metric = "accuracy"
     error_columns = ("gold", "predicted", "score")
 
-    def __init__(self, labels: list[str], config: Settings):
+    def __init__(self, labels: Sequence[str], config: Settings):
         self.labels = labels
         self.arrays = segment_labels(np.int32)
         self._options = _loss_options(labels, config)
@@ -156,7 +157,7 @@ class MultiLabel:
     selection_metric = "f1_micro"
     error_columns = ("missed", "spurious")
 
-    def __init__(self, labels: list[str], config: Settings):
+    def __init__(self, labels: Sequence[str], config: Settings):
         self.labels = labels
         self.arrays = segment_labels(np.float32, (len(labels),))
         self.threshold_mode = config.eval.thresholds
@@ -241,7 +242,12 @@ class MultiLabel:
 LABEL_TYPES = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: NumberLabel}  # by config.model.problem_type
 
 
-def _loss_options(labels: list[str], config: Settings) -> dict[str, Any]:
+def make_label_type(labels: Sequence[str], config: Settings) -> LabelType:
+    """Returns the type of a run's labels. Raises `UserError` if the loss's settings do not fit the labels."""
+    return LABEL_TYPES[config.model.problem_type](labels, config)
+
+
+def _loss_options(labels: Sequence[str], config: Settings) -> dict[str, Any]:
     weights = read_class_weights(config, labels)
     return {
         "label_smoothing": config.loss.label_smoothing,

@@ -1,13 +1,15 @@
 """Defines the type of label that is a number."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import segment_labels
 from jaxft.data.sources.labels import NUMBER
 from jaxft.errors import UserError
 from jaxft.losses import cross_entropy
 from jaxft.metrics.regression import RegressionState
+from jaxft.tasks.sequence_classification.settings import Settings
 
 VALUE = "value"  # the label of a head that predicts a number
 WORST = 100  # the most predictions of numbers in the error list
@@ -23,7 +25,7 @@ class NumberLabel:
     selection_metric = "pearson"
     error_columns = ("gold", "predicted", "difference")
 
-    def __init__(self, labels: list[str], config: Settings):
+    def __init__(self, labels: Sequence[str], config: Settings):
         for key in ("label_smoothing", "class_weights", "focal_gamma"):
             if getattr(config.loss, key):
                 raise UserError(

@@ -18,13 +18,14 @@ from jaxft.data.sources.formats import SENTENCES
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.spans import KEYS, parse_sentences
+from jaxft.tasks.base import Answers, Json
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.data import forms_entities
-from jaxft.tasks.token_classification.task import Prediction
+from jaxft.tasks.token_classification.evaluation import Prediction
 
 
-class TokenClassificationAnswers:
-    """The examples and answers of a run that labels words; implements `Answers` of inference/predict.py."""
+class TagAnswers(Answers[Sentence, Prediction]):
+    """The examples and answers of a run that labels words."""
 
     kind = SENTENCES
     formats = ("conll", "conllu", "jsonl", "json", "parquet", "text")
@@ -42,27 +43,28 @@ class TokenClassificationAnswers:
         [sentence] = parse_sentences(iter([(where, origin, record)]), tagged=False, columns=columns)
         return sentence
 
-    def keys(self, sentence: Sentence) -> Sequence[str]:
+    def keys(self, sentence: Sentence | None) -> Sequence[str]:
         """Returns the keys of the answer to a sentence."""
-        if sentence.text is None:
+        if sentence is None or sentence.text is None:
             return ("predicted_tags", "scores")
         return ("entities",) if self._form_entities else ("words",)
 
-    def answer(self, sentence: Sentence, prediction: Prediction) -> dict[str, Any]:
+    def render(self, sentence: Sentence, prediction: Prediction) -> dict[str, Json]:
         """Returns the answer to a sentence."""
         if sentence.text is not None:
-            return list_labelled_spans(sentence, prediction)
+            [key] = self.keys(sentence)
+            return {key: list_labelled_spans(sentence, prediction, self._form_entities)}
         scores = [round(float(score), 6) for score in prediction.scores]
         return {"predicted_tags": prediction.tags, "scores": scores}
 
 
-def list_labelled_spans(sentence: Sentence, prediction: Prediction) -> dict[str, list[dict]]:
-    """Returns {"entities": [...]} for a sentence from text, or {"words": [...]} if labels form no entities.
+def list_labelled_spans(sentence: Sentence, prediction: Prediction, form_entities: bool) -> list[Json]:
+    """Returns the entities of a sentence from text, or its words if labels form no entities.
 
     Each item has character offsets, label, text and score.
     """
-    items = []
-    if prediction.form_entities:
+    items: list[Json] = []
+    if form_entities:
         spans = tag_schemes.extract_entities(prediction.tags)
     else:
         spans = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
@@ -71,4 +73,4 @@ def list_labelled_spans(sentence: Sentence, prediction: Prediction) -> dict[str,
         score = float(prediction.scores[first:end_word].mean(dtype=float))
         text = sentence.text[start:end]
         items.append({"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)})
-    return {"entities" if prediction.form_entities else "words": items}
+    return items

@@ -1,6 +1,6 @@
 """CRF tagging: token classification that scores all labels of a sentence jointly, by a linear-chain CRF."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import Batch, word_values
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.layers.heads import crf
-from jaxft.tasks.base import Split
+from jaxft.tasks.base import Arrays
+from jaxft.tasks.token_classification.data import forms_entities
+from jaxft.tasks.token_classification.settings import Settings
 from jaxft.tasks.token_classification.task import TokenClassification
 
 # The score of forbidden transitions in training; with -inf the loss of a chain with such a transition is infinite.
@@ -21,9 +21,10 @@ FORBIDDEN = -1e4
 CHAIN = {f"head/{name}": name for name in crf.Chain._fields}
 
 
-def choose_class(config: Settings) -> type[TokenClassification]:
-    """Returns the class that trains a token classification run: with a CRF or without."""
-    return CRFTagging if config.model.crf else TokenClassification
+def make_task(labels: list[str], config: Settings, head_dropout: float) -> TokenClassification:
+    """Returns the task of a token classification run: with a CRF or without."""
+    task_class = CRFTagging if config.model.crf else TokenClassification
+    return task_class(labels, config, head_dropout)
 
 
 class CRFTagging(TokenClassification):
@@ -38,11 +39,11 @@ class CRFTagging(TokenClassification):
 
     head_class = crf.CRFHead
 
-    def __init__(self, labels: list[str], *, head_dropout: float = 0.1, config: Settings):
-        super().__init__(labels, head_dropout=head_dropout, config=config)
+    def __init__(self, labels: list[str], config: Settings, head_dropout: float):
+        super().__init__(labels, config, head_dropout)
         self.allowed = (
             tag_schemes.find_allowed_transitions(labels)
-            if config.model.constraints and self.labels_form_entities
+            if config.model.constraints and forms_entities(config, labels)
             else None
         )
 
@@ -57,7 +58,7 @@ class CRFTagging(TokenClassification):
             transitions=jnp.where(transitions, chain.transitions, -jnp.inf),
         )
 
-    def _loss(self, model: nnx.Module, logits: jax.Array, batch: dict[str, jax.Array]):
+    def _loss(self, model: nnx.Module, logits: jax.Array, batch: Arrays) -> tuple[jax.Array, jax.Array]:
         """Returns the negative log-likelihood summed over chains, and the number of words."""
         chain = model.head.chain()
         if self.allowed is not None:
@@ -70,31 +71,11 @@ class CRFTagging(TokenClassification):
         """Returns None: without its transitions, the scores of a CRF mean something else."""
         return None
 
-    def to_transformers(self, parameters):
+    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the backbone and the linear layer, because transformers has no CRF."""
         return {name: value for name, value in parameters.items() if name not in CHAIN}
 
-    def _outputs(self, model: nnx.Module, logits: jax.Array) -> dict[str, jax.Array]:
+    def _outputs(self, model: nnx.Module, logits: jax.Array) -> Arrays:
         """Returns {"emissions": float32 [R, L, C]} and the arrays of `decoding_chain`."""
         crf.compile_best_paths(len(self.labels))  # while XLA compiles the step, so that no evaluation waits
         return {"emissions": logits, **self.decoding_chain(model)._asdict()}
-
-    def _predict_labels(
-        self, split: Split, outputs: Iterable[tuple[Batch, dict[str, np.ndarray]]], starts: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns label ids of the best paths and their probabilities. If any word is not scored, all ids are -1."""
-        words = starts[-1]
-        emissions = np.zeros((words, len(self.labels)), np.float32)
-        is_scored = np.zeros(words, bool)
-        label, probability = np.full(words, -1, np.int32), np.zeros(words, np.float32)
-        arrays = None
-        for batch, arrays in outputs:
-            sentence, word, value = word_values(batch, split.windows, arrays["emissions"])
-            emissions[starts[sentence] + word] = value
-            is_scored[starts[sentence] + word] = True
-        if arrays is not None and is_scored.all():
-            chain = crf.Chain(
-                *(arrays[name] for name in crf.Chain._fields)
-            )  # the chain is the same in every batch
-            label, probability = crf.find_best_paths(emissions, starts, chain)
-        return label, probability

@@ -1,19 +1,109 @@
-"""Reads tagged sentences, finds their labels, and checks data sets for doubtful ones."""
+"""Reads and encodes tagged sentences, finds their labels, and checks data sets for doubtful ones."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from jaxft.data.sources.dev_split import find_sentence_overlap
+from jaxft.data.encoding.sentence_chunks import chunk_sentences
+from jaxft.data.encoding.sentences import encode_sentences
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.dev_split import find_sentence_overlap, split_dev_sentences
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
 from jaxft.errors import UserError
-from jaxft.tasks.base import Log, Split, count_set_in_any_process
+from jaxft.tasks.base import Chunk, Log, Split, TaskData
+from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_process
 from jaxft.tasks.settings import make_file_format
 from jaxft.tasks.token_classification.settings import Data, Settings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 LONG_SENTENCE = 1000  # words
+
+
+class TaggedSentences(TaskData[Sentence]):
+    """The sentences of a run, with a tag for each word."""
+
+    reads_words = True
+    example_input = "Anna Smith moved to Berlin ."
+
+    def __init__(self, config: Settings):
+        self._config = config
+
+    def read(self, name: str, source: str, log: Log) -> list[Sentence]:
+        """Returns the sentences of `source`; see `read_tagged_sentences`."""
+        return read_tagged_sentences(self._config.data, name, source, log)
+
+    def split_dev(
+        self, sentences: Sequence[Sentence], fraction: float, seed: int
+    ) -> tuple[list[Sentence], list[Sentence]]:
+        """Splits sentences into (train, dev) without dividing a document."""
+        return split_dev_sentences(sentences, fraction, seed)
+
+    def find_labels(self, sentences: Sequence[Sentence]) -> list[str]:
+        """Returns the tags of the sentences."""
+        return sorted({tag for sentence in sentences for tag in sentence.tags})
+
+    def make_labels(self, found_labels: Sequence[str]) -> list[str]:
+        """Returns IOB2 labels of the entity types, or the plain labels; see `make_tag_labels`."""
+        return make_tag_labels(found_labels)
+
+    def iterate_texts(self, train: Sequence[Sentence]) -> Iterator[str]:
+        """Yields the words of each sentence, separated by spaces."""
+        return (" ".join(sentence.words) for sentence in train)
+
+    def encode(
+        self,
+        sentences: Sequence[Sentence],
+        labels: Sequence[str],
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        only: range | None = None,
+        cached: bool = True,
+    ) -> Windows:
+        """Returns the windows of sentences; see `encode_sentences`."""
+        data = self._config.data
+        return encode_sentences(
+            sentences,
+            tokenizer,
+            {label: i for i, label in enumerate(labels)},
+            max_length=data.max_length,
+            label_subwords=data.label_subwords,
+            context=data.context,
+            stride=data.stride,
+            cache_dir=cache_folder(data.cache_dir) if cached else None,
+            only=only,
+        )
+
+    def check(
+        self, split: Split[Sentence], labels: Sequence[str], train: Sequence[Sentence], log: Log
+    ) -> None:
+        """Warns about doubtful tags, and about sentences that are also in `train`; see `check_sentences`."""
+        check_sentences(
+            split,
+            train,
+            data=self._config.data,
+            labels=labels,
+            labels_form_entities=forms_entities(self._config, labels),
+            log=log,
+        )
+
+    def chunk(self, sentences: Iterable[Sentence | None], max_words: int) -> Iterator[Chunk[Sentence]]:
+        """Yields chunks of sentences; with `config.data.context` also as many neighbours as a window can hold."""
+        data = self._config.data
+        if not data.context:
+            yield from chunk_by_words(sentences, _count_words, max_words)
+            return
+        arrived = (sentence for sentence in sentences if sentence is not None)
+        for chunk in chunk_sentences(arrived, max_words, data.max_length):
+            yield Chunk(chunk.sentences, range(chunk.first, chunk.last))
+
+
+def _count_words(sentence: Sentence) -> int:
+    return max(len(sentence.words), 1)
 
 
 def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[Sentence]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from jaxft.config.sections import Settings
 from jaxft.io.files import read_json
 from jaxft.io.stores import address_of_copy
-from jaxft.tasks.base import Task
+from jaxft.tasks.base import Evaluator
+from jaxft.tasks.registry import generates_text, make_data
 
 
 def ending_lines(
     config: Settings,
     workdir: Path,
-    task: Task,
+    evaluator: Evaluator,
     results: Mapping[str, Mapping[str, float]],
     *,
     selection_metric: str,
@@ -26,7 +27,7 @@ def ending_lines(
     Args:
       config: the run's settings.
       workdir: the run's folder, with the evaluations of `results`.
-      task: the run's task.
+      evaluator: the run's evaluator.
       results: the metrics of dev and perhaps test, by name of the split.
       selection_metric: the metric that has chosen the best weights.
       steps: the steps of the run.
@@ -35,7 +36,7 @@ def ending_lines(
     yield f"scores, with the weights of step {best_step:,} of {steps:,}, the best by {selection_metric} on dev:"
     for name, values in results.items():
         numbers = {key: math.nan if value is None else value for key, value in values.items()}
-        line = f"  {name}: {task.summarize(numbers)}"
+        line = f"  {name}: {evaluator.summarize(numbers)}"
         yield line + "".join(
             f"; {interval}" for interval in _describe_intervals(workdir, name, selection_metric)
         )
@@ -43,8 +44,8 @@ def ending_lines(
     folder = address or str(workdir)
     run = shlex.quote(folder)
     yield "next:"
-    example = shlex.quote(task.example_input)
-    if task.predicts_tokens:
+    example = shlex.quote(make_data(config).example_input)
+    if generates_text(config.task):
         yield f"  jaxft generate --run {run} --prompt {example}"
     else:
         yield f"  echo {example} | jaxft predict --run {run}"

@@ -9,7 +9,7 @@ import jax
 
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
-from jaxft.tasks.base import Log, Task
+from jaxft.tasks.base import Evaluator, Log
 from jaxft.training.log.tags import is_of_label
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.training.run_folder.identity import refuse_earlier_run
@@ -18,18 +18,18 @@ from jaxft.training.run_folder.identity import refuse_earlier_run
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
 
 
-def choose_selection_metric(config: Settings, task: Task, measured: Collection[str]) -> str:
+def choose_selection_metric(config: Settings, evaluator: Evaluator, measured: Collection[str]) -> str:
     """Returns the name of the metric that chooses the best weights.
 
     Args:
-      config: the run's settings; `config.eval.metric` names the metric, or is "auto" for the task's metric.
-      task: the run's task.
+      config: the run's settings; `config.eval.metric` names the metric, or is "auto" for the evaluator's metric.
+      evaluator: the run's evaluator.
       measured: the names of the metrics that an evaluation measures.
 
     Raises:
       UserError: the metric is not measured, or is a sum of metrics that should grow and metrics that should shrink.
     """
-    name = task.selection_metric if config.eval.metric == "auto" else config.eval.metric
+    name = evaluator.selection_metric if config.eval.metric == "auto" else config.eval.metric
     if name not in measured:
         raise UserError(
             f"config.eval.metric={name!r} was not measured; measured: {', '.join(sorted(measured))}"

@@ -195,7 +195,7 @@ def test_chunks_of_a_stream_encode_as_the_corpus_does(corpus, max_length, max_wo
         )
         for index in range(len(windows)):
             *lists, sentence = read_window(windows, index)
-            chunk_windows.append((*lists, sentence - chunk.first + done))
+            chunk_windows.append((*lists, sentence + done))
         done += len(members)
     assert done == len(corpus)
     assert chunk_windows == [read_window(corpus_windows, index) for index in range(len(corpus_windows))]

@@ -24,6 +24,8 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.question_answering import answer_search
 from jaxft.tasks.question_answering.answer_search import Candidate, RankedAnswers
+from jaxft.tasks.question_answering.data import OUTPUTS, Questions
+from jaxft.tasks.question_answering.evaluation import AnswerEvaluator
 from jaxft.tasks.question_answering.task import QuestionAnswering
 from jaxft.training import step
 from jaxft.training.network import make_network
@@ -48,7 +50,7 @@ def values_of(**changed):
 
 
 def task_of(values):
-    return QuestionAnswering([], config=values)
+    return QuestionAnswering(OUTPUTS, values, head_dropout=0.0)
 
 
 def questions(count=12, longest=40):
@@ -74,7 +76,7 @@ def setting():
     )
     theirs = BertForQuestionAnswering(HF).eval()
     randomize(theirs, 1)
-    windows = net.task.encode(questions(), tokenizer(), values, cached=False)
+    windows = Questions(values).encode(questions(), OUTPUTS, tokenizer(), cached=False)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient(parameters, batch):
@@ -153,7 +155,7 @@ def test_packed_loss_gradients_and_answers_equal_unpacked():
     assert packed[0] == pytest.approx(unpacked[0], rel=1e-5)
     for path, gradient in packed[1].items():
         np.testing.assert_allclose(gradient, unpacked[1][path], rtol=1e-3, atol=2e-6, err_msg=path)
-    _, net, _, parameters, windows, _ = setting()
+    values, net, _, parameters, windows, _ = setting()
     split = Split("dev", "x", questions(), windows)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
@@ -170,7 +172,7 @@ def test_packed_loss_gradients_and_answers_equal_unpacked():
         loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
         batches = [loader.batch(number) for number in range(loader.steps_per_epoch)]
         outputs = [(batch, jax.device_get(predict(parameters, batch.arrays))) for batch in batches]
-        answers.append(net.task.collect(split, outputs))
+        answers.append(AnswerEvaluator(OUTPUTS, values).collect(split, outputs))
     for packed_answers, unpacked_answers in zip(*answers, strict=True):
         assert packed_answers.null == pytest.approx(unpacked_answers.null, abs=1e-4)
         assert spans_of(packed_answers)[:3] == spans_of(unpacked_answers)[:3]
@@ -320,13 +322,13 @@ def test_the_log_tells_what_cannot_be_learnt_or_found(tmp_path):
     for name, records in (("train", [short, short, spanning, lengthy, wordy]), ("dev", [short, spanning])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     values, lines = values_of(eval__max_answer=5), []
-    task, train = task_of(values), None
+    data, train = Questions(values), None
     for name in ("train", "dev"):
         source = str(tmp_path / f"{name}.jsonl")
-        examples = task.read(values, name, source, lines.append)
-        split = Split(name, source, examples, task.encode(examples, tokenizer(), values, cached=False))
+        examples = data.read(name, source, lines.append)
+        split = Split(name, source, examples, data.encode(examples, OUTPUTS, tokenizer(), cached=False))
         train = train or examples
-        task.check(split, train, lines.append)
+        data.check(split, OUTPUTS, train, lines.append)
     log = "\n".join(lines)
     for line in (
         "train.jsonl: 5 questions about 2 contexts, 0 of them without an answer",
@@ -343,21 +345,22 @@ def test_the_log_tells_what_cannot_be_learnt_or_found(tmp_path):
 
 def test_thresholds_are_tuned_where_dev_has_questions_without_answers():
     """Until then an evaluation takes the threshold that is best for itself; afterwards dev's, which may be None."""
-    task = task_of(values_of())
+    evaluator = AnswerEvaluator(OUTPUTS, values_of())
     examples = [Question(str(i), "a", "b c", (Answer("b", 0),) if i else (), "x") for i in range(3)]
     ranked = [RankedAnswers([Candidate(0, 1, 1.0)], null) for null in (2.0, 0.5, 0.0)]  # odds 1, -0.5, -1
     split = Split("dev", "x", examples, None)
-    assert task.measure(split, ranked, 0.0, 1.0).compute()["f1"] == 1
-    task.tune(split, ranked)
-    assert task.tuned == {"null_threshold": 0.25}
+    assert evaluator.measure(split, ranked, 0.0, 1.0).compute()["f1"] == 1
+    evaluator.tune(split, ranked)
+    assert evaluator.tuned == {"null_threshold": 0.25}
     other = [RankedAnswers([Candidate(0, 1, 1.0)], 1.5)] * 3
-    assert task.measure(split, other, 0.0, 1.0).compute()["has_answer_f1"] == 0
+    assert evaluator.measure(split, other, 0.0, 1.0).compute()["has_answer_f1"] == 0
     answered = Split("dev", "x", examples[1:], None)
-    task.tune(answered, ranked[1:])
-    assert task.tuned == {"null_threshold": None}
-    values = task.measure(split, other, 0.0, 1.0).compute()
+    evaluator.tune(answered, ranked[1:])
+    assert evaluator.tuned == {"null_threshold": None}
+    values = evaluator.measure(split, other, 0.0, 1.0).compute()
     assert values["has_answer_f1"] == 1 and values["no_answer_f1"] == 0
-    assert task.metric_names(split) == list(values)
-    assert "exact match 66.67, F1 66.67, with an answer 100.00, without 0.00, loss 0.0000" == task.summarize(
-        values
+    assert evaluator.metric_names(split) == list(values)
+    assert (
+        "exact match 66.67, F1 66.67, with an answer 100.00, without 0.00, loss 0.0000"
+        == evaluator.summarize(values)
     )

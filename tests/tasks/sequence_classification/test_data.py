@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.errors import UserError
 from jaxft.tasks.base import Split
-from jaxft.tasks.sequence_classification.data import find_labels, make_labels, read_texts
-from jaxft.tasks.sequence_classification.task import SequenceClassification
+from jaxft.tasks.sequence_classification.data import LabelledTexts
 from jaxft.training.settings import settings_from_config
 from tests.data.tiny_text import tokenizer
 
@@ -21,19 +20,18 @@ def read(path, problem=SINGLE, dev=None, **changed):
     """Reads and checks training and dev data as a run does; returns the labels, the examples of train and the log."""
     values = {"task": "sequence_classification", "model.problem_type": problem, "data.max_length": 16}
     config = settings_from_config(values | {f"data.{key}": value for key, value in changed.items()})
-    lines = []
+    data, lines = LabelledTexts(config), []
 
     def read_split(name, source):
-        examples = read_texts(config.data, problem, name, str(source), lines.append)
+        examples = data.read(name, str(source), lines.append)
         return Split(name, str(source), examples, None)
 
     splits = [read_split(name, source) for name, source in (("train", path), ("dev", dev)) if source]
     train = splits[0].examples
-    labels = make_labels(json.loads(json.dumps(find_labels(train))))  # as other processes get them
-    task = SequenceClassification(labels, config=config)
+    labels = data.make_labels(json.loads(json.dumps(data.find_labels(train))))  # as other processes get them
     for split in splits:
-        windows = task.encode(split.examples, tokenizer(), config, cached=False)
-        task.check(Split(split.name, split.source, split.examples, windows), train, lines.append)
+        windows = data.encode(split.examples, labels, tokenizer(), cached=False)
+        data.check(Split(split.name, split.source, split.examples, windows), labels, train, lines.append)
     return labels, train, "\n".join(lines)
 
 

@@ -24,6 +24,8 @@ from jaxft.models.bert import weights as bert_weights
 from jaxft.models.runtime import PLAIN_RUNTIME
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
+from jaxft.tasks.sequence_classification.data import LabelledTexts
+from jaxft.tasks.sequence_classification.evaluation import TextEvaluator
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.training import step
 from jaxft.training.evaluation import predict_batches
@@ -55,7 +57,7 @@ def settings(problem=SINGLE, pair=False, **changed):
 
 
 def task_of(values):
-    return SequenceClassification(LABELS[values.model.problem_type], head_dropout=0.2, config=values)
+    return SequenceClassification(LABELS[values.model.problem_type], values, head_dropout=0.2)
 
 
 def network(values):
@@ -155,7 +157,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(problem, pair, pool):
     expected.loss.backward()
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
-    windows = net.task.encode(texts, tokenizer(), values, cached=False)
+    windows = LabelledTexts(values).encode(texts, net.task.labels, tokenizer(), cached=False)
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(expected.loss.item(), rel=1e-5)
     padding = gradients["bert.embeddings.word_embeddings.weight"][0]
@@ -175,6 +177,7 @@ def HF_with(problem):
 def collected(net, parameters, split):
     """Returns the task's predictions for a split, computed by the compiled step of every verb."""
     task = net.task
+    evaluator = TextEvaluator(task.labels, task.config)
     loader = make_loader(
         split.windows,
         rows=2,
@@ -185,14 +188,16 @@ def collected(net, parameters, split):
     )
     steps = compile_eval(net, set(loader.shapes))
     placed = {name: jnp.asarray(value) for name, value in parameters.items()}
-    return task.collect(split, ((b, a) for b, a, _ in predict_batches(net, steps, placed, loader)))
+    return evaluator.collect(split, ((b, a) for b, a, _ in predict_batches(net, steps, placed, loader)))
 
 
 @pytest.mark.parametrize("pool", ["pooler", "cls", "mean", "max"])
 def test_packed_loss_and_gradient_equal_unpacked(pool):
     values = settings(MULTI, True, model__pool=pool)
     net, parameters = network(values), parameters_of(pool)
-    windows = net.task.encode(examples(MULTI, True, longest=6), tokenizer(), values, cached=False)
+    windows = LabelledTexts(values).encode(
+        examples(MULTI, True, longest=6), net.task.labels, tokenizer(), cached=False
+    )
     gradient = gradient_of(net)
     packed, packed_gradient = mean_loss(net, gradient, parameters, windows, pack=True)
     unpacked, unpacked_gradient = mean_loss(net, gradient, parameters, windows, pack=False)
@@ -209,7 +214,8 @@ def test_pools_read_only_their_own_segment():
     values = {pool: settings(model__pool=pool) for pool in ("cls", "mean", "max")}
     nets = {pool: network(v) for pool, v in values.items()}
     net = nets["cls"]
-    windows = net.task.encode(examples(SINGLE, False, 3, 4), tokenizer(), values["cls"], cached=False)
+    data = LabelledTexts(values["cls"])
+    windows = data.encode(examples(SINGLE, False, 3, 4), net.task.labels, tokenizer(), cached=False)
     loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
@@ -235,7 +241,9 @@ def test_pools_read_only_their_own_segment():
 def test_dropout_is_on_before_the_head_too():
     values = settings()
     net, parameters = network(values), parameters_of("pooler")
-    windows = net.task.encode(examples(SINGLE, False), tokenizer(), values, cached=False)
+    windows = LabelledTexts(values).encode(
+        examples(SINGLE, False), net.task.labels, tokenizer(), cached=False
+    )
     batch = (
         make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
         .batch(0)
@@ -246,7 +254,7 @@ def test_dropout_is_on_before_the_head_too():
         bert_config.BertConfig.from_hf(HF.to_dict()), hidden_dropout=0.0, attention_dropout=0.0
     )
     for rate, distinct in ((0.5, 3), (0.0, 1)):
-        task = SequenceClassification(LABELS[SINGLE], head_dropout=rate, config=values)
+        task = SequenceClassification(LABELS[SINGLE], values, head_dropout=rate)
         graph = make_network(task, shape, PLAIN_RUNTIME, make_mesh(values)).graphdef
 
         def loss(seed, task=task, graph=graph):
@@ -296,12 +304,12 @@ def test_a_document_has_the_mean_of_its_windows_logits(count, cut):
     net, parameters = network(values), parameters_of("pooler")
     words = random.Random(0).choices("abcdefgh", k=count)
     documents = [LabelledText(text, None, "x", "x:1") for text in (" ".join(words), "a b")]
-    windows = net.task.encode(documents, tokenizer(), values, cached=False)
+    windows = LabelledTexts(values).encode(documents, net.task.labels, tokenizer(), cached=False)
     assert windows.sentence.tolist() == [0] * len(cut) + [1]
     assert {word for a, b in cut for word in range(a, b)} == set(range(count))
     document_scores = collected(net, parameters, Split("dev", "dev", documents, windows))[0]
     pieces = [LabelledText(" ".join(words[a:b]), None, "x", "x:1") for a, b in cut]
-    piece_windows = net.task.encode(pieces, tokenizer(), values, cached=False)
+    piece_windows = LabelledTexts(values).encode(pieces, net.task.labels, tokenizer(), cached=False)
     assert windows.input_ids[: piece_windows.offsets[-1]].tolist() == piece_windows.input_ids.tolist()
     logits = np.log(collected(net, parameters, Split("dev", "dev", pieces, piece_windows)))
     np.testing.assert_allclose(
@@ -342,5 +350,6 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
 def test_labels_that_teach_nothing_are_refused(problem, labels, changed, message):
     texts = [LabelledText("a", None, label, "x:1") for label in labels]
     with pytest.raises(UserError, match=message):
-        names = SequenceClassification.make_labels(SequenceClassification.find_labels(texts))
-        SequenceClassification(names, config=settings(problem, **changed))
+        values = settings(problem, **changed)
+        data = LabelledTexts(values)
+        SequenceClassification(data.make_labels(data.find_labels(texts)), values, head_dropout=0.1)

@@ -7,7 +7,7 @@ import pytest
 from jaxft.data.batching.batch import INPUTS
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import cross_entropy
-from jaxft.tasks.registry import task_class
+from jaxft.tasks.registry import make_task
 from jaxft.training.settings import settings_from_config
 
 
@@ -15,7 +15,7 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence_over_labelled_wor
     """The model is a stand-in whose logits depend on the seed and are infinite where there is no word."""
     changes = {"loss.r_drop": 0.7, "loss.class_weights": (("O", 0.5),)}
     values = settings_from_config({"task": "token_classification"} | changes)
-    task, rng = task_class(values)(["O", "B-X", "I-X"], config=values), np.random.default_rng(0)
+    task, rng = make_task(["O", "B-X", "I-X"], values, head_dropout=0.1), np.random.default_rng(0)
     weights = jnp.asarray([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0]], jnp.float32)
     labels = jnp.asarray(rng.integers(0, 3, (2, 5)), jnp.int32)
     batch = {"labels": labels, "weights": weights} | dict.fromkeys(INPUTS)

@@ -13,25 +13,18 @@ from jaxft.training.settings import settings_from_config
 FACTS = {"steps": 4000, "best_step": 1200}
 
 
-def task_of(predicts_tokens=False):
-    return SimpleNamespace(
-        summarize=lambda values: f"F1 {values['f1']:.2f}",
-        example_input="it's Anna's .",
-        predicts_tokens=predicts_tokens,
-    )
+EVALUATOR = SimpleNamespace(summarize=lambda values: f"F1 {values['f1']:.2f}")
 
 
-@pytest.mark.parametrize("predicts_tokens", [False, True])
-def test_scores_have_intervals_and_commands_can_be_pasted(tmp_path, predicts_tokens):
+@pytest.mark.parametrize("task", ["token_classification", "causal_lm"])
+def test_scores_have_intervals_and_commands_can_be_pasted(tmp_path, task):
     workdir = tmp_path / "my run"
     intervals = {"confidence": 0.95, "f1": [0.5, 0.625]}
     write_json(workdir / "eval/dev.json", {"intervals": intervals})
     write_json(workdir / "eval/test.json", {})
-    config = settings_from_config({"task": "token_classification"})
+    config = settings_from_config({"task": task})
     results = {"dev": {"f1": 0.55}, "test": {"f1": None}}
-    lines = list(
-        ending_lines(config, workdir, task_of(predicts_tokens), results, selection_metric="f1", **FACTS)
-    )
+    lines = list(ending_lines(config, workdir, EVALUATOR, results, selection_metric="f1", **FACTS))
     assert lines[:4] == [
         "scores, with the weights of step 1,200 of 4,000, the best by f1 on dev:",
         "  dev: F1 0.55; 95% interval of f1 50.00\u201362.50",
@@ -40,10 +33,10 @@ def test_scores_have_intervals_and_commands_can_be_pasted(tmp_path, predicts_tok
     ]
     first, export, board = (shlex.split(line) for line in lines[4:])
     run = ["--run", str(workdir)]
-    if predicts_tokens:
-        assert first == ["jaxft", "generate", *run, "--prompt", "it's Anna's ."]
+    if task == "causal_lm":
+        assert first == ["jaxft", "generate", *run, "--prompt", "Once upon a time"]
     else:
-        assert first == ["echo", "it's Anna's .", "|", "jaxft", "predict", *run]
+        assert first == ["echo", "Anna Smith moved to Berlin .", "|", "jaxft", "predict", *run]
     assert export == ["jaxft", "export", *run, "--output", f"{workdir}/export"]
     assert board == ["tensorboard", "--logdir", f"{workdir}/tensorboard"]
     assert {"predict", "generate", "export"} <= set(verbs.VERBS)
@@ -57,7 +50,7 @@ def test_intervals_of_several_tasks_are_in_their_evaluations(tmp_path):
         ending_lines(
             config,
             tmp_path,
-            task_of(),
+            EVALUATOR,
             {"dev": {"f1": 1}},
             selection_metric="words/f1+texts/f1+x/loss",
             **FACTS,

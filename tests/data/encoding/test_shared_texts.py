@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
-from jaxft.data.encoding.multi_task import (
+from jaxft.data.encoding.sentences import encode_sentences
+from jaxft.data.encoding.shared_texts import (
     EncodedTexts,
     combine_windows,
     join_examples,
@@ -12,7 +13,6 @@ from jaxft.data.encoding.multi_task import (
     select_task_windows,
     split_dev_texts,
 )
-from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
@@ -34,7 +34,7 @@ def test_examples_of_the_same_text_and_place_become_one():
     words = Sentence(["x", "y"], ["O", "O"], 0, "f:1", "x y", [(0, 1), (2, 3)])
     texts = [LabelledText("x y", None, "l", "f:1"), LabelledText("x y", None, "l", "f:2")]
     pair = LabelledText("x y", "z", "l", "f:1")
-    joined = join_examples({"a": [words], "b": texts, "c": [pair], "d": [words]}, 0, {})
+    joined = join_examples({"a": [words], "b": texts, "c": [pair], "d": [words]}, 0)
     assert [(sorted(text.examples), text.origin) for text in joined] == [
         (["a", "b", "d"], "f:1"),
         (["b"], "f:2"),
@@ -46,7 +46,7 @@ def test_tasks_that_cut_a_text_into_different_words_are_refused():
     first = Sentence(["xy"], ["O"], 0, "f:1", "xy", [(0, 2)])
     second = Sentence(["x", "y"], ["O", "O"], 0, "f:1", "xy", [(0, 1), (1, 2)])
     with pytest.raises(UserError, match="f:1: the tasks a and b cut the text into different words"):
-        join_examples({"a": [first], "b": [second]}, 0, {})
+        join_examples({"a": [first], "b": [second]}, 0)
 
 
 def test_a_dev_set_takes_its_share_of_each_data_set():
@@ -54,7 +54,7 @@ def test_a_dev_set_takes_its_share_of_each_data_set():
         text
         for data_set, count in enumerate((10, 2))
         for text in join_examples(
-            {"a": [LabelledText(str(i), None, "l", f"f{data_set}:{i}") for i in range(count)]}, data_set, {}
+            {"a": [LabelledText(str(i), None, "l", f"f{data_set}:{i}") for i in range(count)]}, data_set
         )
     ]
     train, dev = split_dev_texts(texts, 0.3, seed=0)

@@ -24,10 +24,14 @@ class MultiText:
 
     origin: str  # "data.jsonl:3", for messages
     data_set: int  # index of the data set in the order of the settings
-    examples: dict[
-        str, Sentence | LabelledText
-    ]  # task -> its example, without tasks that do not read the text
-    task_classes: Mapping[str, Any]  # task -> its class, for all tasks of the run
+    examples: dict[str, Any]  # task -> its example, without tasks that do not read the text
+    # If tasks read different texts in one record, a `MultiText` for each of these, which is encoded in its place.
+    pieces: "tuple[MultiText, ...]" = ()
+
+
+def list_pieces(texts: Sequence[MultiText]) -> list[MultiText]:
+    """Returns the texts that are encoded: the pieces of texts that have any, and the other texts themselves."""
+    return [piece for text in texts for piece in text.pieces or (text,)]
 
 
 def parse_data_sets(source: str, tasks: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
@@ -63,14 +67,13 @@ def get_text_and_pair(example: Sentence | LabelledText) -> tuple[str, str | None
 
 
 def join_examples(
-    examples: Mapping[str, Iterable[Sentence | LabelledText]], data_set: int, task_classes: Mapping[str, Any]
+    examples: Mapping[str, Iterable[Sentence | LabelledText]], data_set: int
 ) -> list[MultiText]:
     """Joins the examples that several tasks read from one data set. Examples of the same text and place become one.
 
     Args:
       examples: task -> its examples.
       data_set: the index of the data set.
-      task_classes: task -> its class, for all tasks of the run.
 
     Raises:
       UserError: two tasks split a text into different words, so one encoding cannot serve both.
@@ -79,7 +82,7 @@ def join_examples(
     for task, task_examples in examples.items():
         for example in task_examples:
             key = (example.origin, *get_text_and_pair(example))
-            multi_text = joined.setdefault(key, MultiText(example.origin, data_set, {}, task_classes))
+            multi_text = joined.setdefault(key, MultiText(example.origin, data_set, {}))
             for other_task, other in multi_text.examples.items():
                 are_sentences = isinstance(other, Sentence) and isinstance(example, Sentence)
                 if are_sentences and other.words != example.words:
