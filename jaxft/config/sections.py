@@ -226,8 +226,8 @@ class Optim:
         0.01, "decay of matrices, see `decay`", check=not_negative(), hf="weight_decay"
     )
     decay: tuple = setting(
-        ((r"(kernel|embedding)$", True), (r".", False)),
-        "which parameters decay, by patterns over their paths; the first match wins",
+        (),
+        "which parameters decay, by patterns over their paths, the first match; without one, matrices do",
         pairs=bool,
         example=r"(('kernel$', True), ('.', False))",
     )

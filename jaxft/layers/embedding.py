@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxft.layers.parameters import Kind, Role, make_parameter
 from jaxft.layers.sharding import constrain_sharding
 
 
@@ -12,11 +13,30 @@ class Embedding(nnx.Module):
     """A table `embedding`, float32 `[count, D]`, with a vector for each id.
 
     An id outside [0, count) gives NaN, which stops a run. A clamped id would train the wrong vector.
+
+    Args:
+      count: the number of vectors.
+      size: D, their width.
+      initializer_range: the standard deviation of new vectors.
+      is_vocabulary: whether ids are those of tokens.
     """
 
-    def __init__(self, count: int, size: int, *, initializer_range: float, rngs: nnx.Rngs):
-        initializer = nnx.initializers.normal(initializer_range)
-        self.embedding = nnx.Param(initializer(rngs.params(), (count, size), jnp.float32))
+    def __init__(
+        self,
+        count: int,
+        size: int,
+        *,
+        initializer_range: float,
+        rngs: nnx.Rngs,
+        is_vocabulary: bool = False,
+    ):
+        table = nnx.initializers.normal(initializer_range)(rngs.params(), (count, size), jnp.float32)
+        role = (
+            Role(Kind.VOCABULARY, ("tensor", "fsdp"))
+            if is_vocabulary
+            else Role(Kind.EMBEDDING, (None, "fsdp"))
+        )
+        self.embedding = make_parameter(table, role)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Looks up ids, int32 `[...]` -> float32 `[..., D]`."""

@@ -1,6 +1,7 @@
-"""Makes the layers of a backbone as one stack, and runs them one after the other."""
+"""Makes the layers of a backbone as one stack, runs them one after the other, and takes stacks apart."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,3 +76,30 @@ def run_layers(
     others, last = zip(*(jax.lax.split(leaf, (count - 1, 1)) for leaf in leaves), strict=True)
     x = jax.lax.scan(run_layer, constrain_sharding(x, activations), tree.unflatten(others), unroll=unroll)[0]
     return run_layer(x, tree.unflatten(leaf[0] for leaf in last), output_positions)[0]
+
+
+def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
+    """Replaces each stack `[layers, ...]` of flat parameters by a tuple with an array `[...]` for each layer."""
+    return {
+        name: tuple(jnp.unstack(value)) if name.startswith("backbone/layers/") else value
+        for name, value in parameters.items()
+    }
+
+
+def stack(parameters: dict[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str, jax.Array]:
+    """Undoes `unstack`.
+
+    Traced before a loop over layers, it costs nothing: XLA replaces a slice of the stack by the array it came from.
+    """
+    return {
+        name: jnp.stack(value) if isinstance(value, tuple) else value for name, value in parameters.items()
+    }
+
+
+def map_parameter_dicts(change: Callable[[dict], dict], state: Any) -> Any:
+    """Applies `change` to each dict in `state`: the parameters, and the optimizer's moments."""
+    return jax.tree.map(
+        lambda node: change(node) if isinstance(node, dict) else node,
+        state,
+        is_leaf=lambda node: isinstance(node, dict),
+    )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxft.layers.parameters import SPLIT_BY_FSDP, Kind, Role, make_parameter
 from jaxft.parallel.sharded_matmul import ActivationLayout, sharded_matmul
 
 
@@ -17,7 +18,9 @@ class Linear(nnx.Module):
       initializer_range: the standard deviation of the new kernel; the new bias is 0.
       use_bias: whether there is a bias.
       layout: the layout of x over devices, if x is `[N, in]`; None on one device.
-      fsdp_dimension: the dimension of the kernel that FSDP splits; see `sharded_matmul`.
+      axes: the axes of the mesh that split the kernel: "fsdp" in one dimension, and "tensor" or None in the other; see
+        `sharded_matmul`.
+      reads_all_positions: as in `Role`.
     """
 
     def __init__(
@@ -29,15 +32,18 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
         use_bias: bool = True,
         layout: ActivationLayout | None = None,
-        fsdp_dimension: int = 0,
+        axes: tuple[str | None, str | None] = SPLIT_BY_FSDP,
+        reads_all_positions: bool = False,
     ):
         initializer = nnx.initializers.normal(initializer_range)
-        self.kernel = nnx.Param(initializer(rngs.params(), (in_features, out_features), jnp.float32))
+        kernel = initializer(rngs.params(), (in_features, out_features), jnp.float32)
+        self.kernel = make_parameter(kernel, Role(Kind.KERNEL, axes, reads_all_positions))
         if use_bias:
-            self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
+            bias_axes = ("tensor",) if axes[1] == "tensor" else ()
+            self.bias = make_parameter(jnp.zeros((out_features,), jnp.float32), Role(Kind.BIAS, bias_axes))
         self.use_bias = use_bias
         self.layout = layout
-        self.fsdp_dimension = fsdp_dimension
+        self.fsdp_dimension = axes.index("fsdp")
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer, `[..., in] -> [..., out]`."""

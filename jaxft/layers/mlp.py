@@ -5,6 +5,7 @@ from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.linear import Linear
+from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
 from jaxft.parallel.sharded_matmul import ActivationLayout
 
 
@@ -31,10 +32,9 @@ class MLP(nnx.Module):
         layout: ActivationLayout | None,
         rngs: nnx.Rngs,
     ):
-        self.up = Linear(size, inner_size, initializer_range=initializer_range, layout=layout, rngs=rngs)
-        self.down = Linear(
-            inner_size, size, initializer_range=output_range, fsdp_dimension=1, layout=layout, rngs=rngs
-        )
+        options = {"layout": layout, "rngs": rngs}
+        self.up = Linear(size, inner_size, initializer_range=initializer_range, axes=SPLIT_OUTPUTS, **options)
+        self.down = Linear(inner_size, size, initializer_range=output_range, axes=SPLIT_INPUTS, **options)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:

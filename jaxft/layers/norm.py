@@ -7,14 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.linear import sum_columns
+from jaxft.layers.parameters import Kind, Role, make_parameter
 
 
 class LayerNorm(nnx.Module):
     """Layer normalization (Ba et al., 2016) over the last axis, computed in float32, returned in x's dtype."""
 
     def __init__(self, size: int, *, epsilon: float):
-        self.scale = nnx.Param(jnp.ones((size,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((size,), jnp.float32))
+        self.scale = make_parameter(jnp.ones((size,), jnp.float32), Role(Kind.NORM))
+        self.bias = make_parameter(jnp.zeros((size,), jnp.float32), Role(Kind.NORM))
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,8 +1,7 @@
-"""Makes the device mesh and shards arrays over it; rules by parameter path say how each parameter is split."""
+"""Makes the device mesh and shards arrays over it."""
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,17 +15,9 @@ from jaxft.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 BATCH_SPEC = PartitionSpec(("data", "fsdp"))  # splits the rows of a batch
 
-# The first pattern that matches counts. Entries describe the last axes of an array; stacked layers have one more axis
-# in front.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(query|key|value|up)/kernel$", ("fsdp", "tensor")),
-    (r"(output|down)/kernel$", ("tensor", "fsdp")),
-    (r"(query|key|value|up)/bias$", ("tensor",)),
-    (r"word/embedding$", ("tensor", "fsdp")),
-    (r"embedding$", (None, "fsdp")),
-    (r"kernel$", ("fsdp", None)),
-    (r".", ()),
-)
+# For each parameter by path, the axis of the mesh that splits each of its last dimensions, or None. A stack of layers
+# has one more dimension in front.
+ParameterAxes = Mapping[str, tuple[str | None, ...]]
 
 
 def make_mesh(config: Settings, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -86,35 +77,36 @@ def check_rows(mesh: Mesh, rows: int, key: str) -> None:
         )
 
 
-def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """Returns how the parameter `name` is split. Mesh axes that do not divide their dimension are left out."""
+def parameter_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """Returns how an array is split by `axes`. Those that do not divide their dimension are left out."""
     return PartitionSpec(
         *(
             axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(_axes_by_rule(name, shape), shape, strict=True)
+            for axis, size in zip(_pad_axes(axes, shape), shape, strict=True)
         )
     )
 
 
-def _axes_by_rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
-    """Returns the mesh axis in `RULES` for each dimension of parameter `name`, even if it does not divide it."""
-    axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
-    axes = axes[-len(shape) :] if shape else ()
-    return (None,) * (len(shape) - len(axes)) + tuple(axes)
+def _pad_axes(axes: tuple[str | None, ...], shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    """Returns an axis or None for each dimension of `shape`, of which `axes` describe the last ones."""
+    return (None,) * (len(shape) - len(axes)) + axes
 
 
-def describe_unsharded(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, num_heads: int) -> str | None:
+def describe_unsharded(
+    abstract: Mapping[str, jax.ShapeDtypeStruct], axes: ParameterAxes, mesh: Mesh, num_heads: int
+) -> str | None:
     """Returns a sentence about the dimensions that should be split but that the mesh does not divide; None if none.
 
     Args:
-        abstract: the parameters by path, which `RULES` split.
+        abstract: the parameters by path.
+        axes: the axes that split each of them.
         mesh: the mesh.
         num_heads: the number of attention heads, which the axis `tensor` splits.
     """
     reasons = [
         f"{axis} {mesh.shape[axis]} doesn't divide {size:,} of {name}"
         for name, leaf in abstract.items()
-        for axis, size in zip(_axes_by_rule(name, leaf.shape), leaf.shape, strict=True)
+        for axis, size in zip(_pad_axes(axes[name], leaf.shape), leaf.shape, strict=True)
         if axis and size % mesh.shape[axis]
     ]
     if num_heads % mesh.shape["tensor"]:
@@ -124,22 +116,15 @@ def describe_unsharded(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, nu
     return f"not split along that axis of the mesh: {'; '.join(reasons)}" if reasons else None
 
 
-def parameter_shardings(abstract: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Returns the shardings of parameters by path, which follow from `RULES`."""
-    return {
-        name: NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh)) for name, leaf in abstract.items()
-    }
-
-
-def with_shardings(abstract: Any, mesh: Mesh) -> Any:
-    """Returns an abstract train state with shardings.
+def with_shardings(abstract: Any, axes: ParameterAxes, mesh: Mesh) -> Any:
+    """Returns abstract parameters, or an abstract train state, with shardings.
 
     A leaf under a parameter's path is split like the parameter. Every device holds each other leaf in full.
     """
 
     def place_leaf(path, leaf):
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        spec = parameter_spec(str(names[-1]), leaf.shape, mesh) if names else PartitionSpec()
+        spec = parameter_spec(axes[names[-1]], leaf.shape, mesh) if names else PartitionSpec()
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(place_leaf, abstract)

@@ -133,7 +133,7 @@ def estimate_step(
         "dtype": runtime.dtype.name,
         "hbm_bytes_per_device": memory,
         "parameters": net.parameter_count,
-        "left_whole": describe_unsharded(net.abstract, mesh, model_config.num_heads),
+        "left_whole": describe_unsharded(net.abstract, net.axes, mesh, model_config.num_heads),
         "param_bytes_per_device": shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),

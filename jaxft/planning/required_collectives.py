@@ -1,10 +1,9 @@
 """Computes the bytes that the algorithms of data, FSDP and tensor parallelism must send in a train step."""
 
-import re
-
+from jaxft.layers.parameters import SPLIT_INPUTS, Kind
 from jaxft.parallel.mesh import AXES
 from jaxft.training import step
-from jaxft.training.network import WORD_EMBEDDING, Network
+from jaxft.training.network import Network
 
 
 def required_collective_bytes(
@@ -42,16 +41,16 @@ def required_collective_bytes(
     device_slots = slots // (data * fsdp)  # the slots whose activations a device has
     total = 0.0
     for name, leaf in net.abstract.items():
-        axes = [axis for axis in leaf.sharding.spec if axis]
+        role, axes = net.roles[name], [axis for axis in leaf.sharding.spec if axis]
         is_split_by_fsdp, is_split_by_tensor = "fsdp" in axes, "tensor" in axes
         fsdp_ways = fsdp if is_split_by_fsdp else 1
         tensor_ways = tensor if is_split_by_tensor else 1
         is_trained = name in state.trainable
-        is_embedding = name.endswith("embedding")
-        is_output_table = net.task.predicts_tokens and name == WORD_EMBEDDING
+        is_embedding = role.kind in (Kind.EMBEDDING, Kind.VOCABULARY)
+        is_output_table = net.task.predicts_tokens and role.kind is Kind.VOCABULARY
         size = leaf.size / tensor_ways
         width = leaf.shape[-1]
-        gradient_bytes = gradient_itemsize if name.endswith(step.MATRICES) else 4  # per number
+        gradient_bytes = gradient_itemsize if role.is_matrix else 4  # per number
         passes = 3 if is_trained else 2  # exchanges over fsdp per microbatch: two gathers, one reduce-scatter
 
         if is_output_table:
@@ -68,12 +67,10 @@ def required_collective_bytes(
 
         if is_split_by_tensor and is_embedding:
             total += _all_reduced_bytes(slots // data * (width / fsdp_ways) * 4, tensor)
-        elif is_split_by_tensor and re.search(r"(query|up|output|down)/kernel$", name):
-            # Query also stands for key and value.
-            input_or_output_width = leaf.shape[-2] if re.search(r"(query|up)/", name) else leaf.shape[-1]
-            layers = leaf.shape[0]
-            layer_bytes = _all_reduced_bytes(device_slots * input_or_output_width * compute_itemsize, tensor)
-            total += layers * layer_bytes
+        elif is_split_by_tensor and role.axes == SPLIT_INPUTS:
+            # The results of this product, and the gradients of the inputs, as wide, of those whose results it reads.
+            layers, width_bytes = leaf.shape[0], device_slots * width * compute_itemsize
+            total += 2 * layers * _all_reduced_bytes(width_bytes, tensor)
 
         if is_trained:
             ways = data * (1 if is_split_by_fsdp else fsdp)

@@ -25,7 +25,7 @@ from jaxft.data.batching.prefetch import prefetch
 from jaxft.errors import Preempted, UserError
 from jaxft.hub.tensors import checksum_weights
 from jaxft.io.files import write_json
-from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
+from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,15 +18,14 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
+from jaxft.layers.parameters import Kind, Role, read_roles
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import family_of
 from jaxft.models.runtime import Runtime
-from jaxft.parallel.mesh import BATCH_SPEC, parameter_shardings, put_array
+from jaxft.parallel.mesh import BATCH_SPEC, ParameterAxes, put_array, with_shardings
 from jaxft.tasks.base import Task
 from jaxft.training.programs import compile_once
-
-WORD_EMBEDDING = "backbone/embeddings/word/embedding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +34,13 @@ class Network:
 
     Attributes:
       task: the task.
+      model_config: the shape of the backbone.
+      runtime: how it computes.
       graphdef: the structure for batches of unknown shape.
       graphdef_for: returns the structure for batches of a shape.
       mesh: the devices.
       abstract: the shape, dtype and sharding of every parameter by path.
+      roles: the role of every parameter by path.
       new_parameters: makes new parameters by path from a uint32 seed.
       prunes_outputs: whether the last layer can compute only the positions that the loss reads.
       unstacks_layers: whether train states hold a separate array for each layer. With stacked layers, an unrolled step
@@ -47,10 +48,13 @@ class Network:
     """
 
     task: Task
+    model_config: ModelConfig
+    runtime: Runtime
     graphdef: nnx.GraphDef
     graphdef_for: Callable[[Shape], nnx.GraphDef]
     mesh: Mesh
     abstract: dict[str, jax.ShapeDtypeStruct]
+    roles: dict[str, Role]
     new_parameters: Callable[[jax.Array], dict[str, jax.Array]]
     prunes_outputs: bool
     unstacks_layers: bool
@@ -59,6 +63,16 @@ class Network:
     def parameter_count(self) -> int:
         """Returns the number of parameters."""
         return sum(leaf.size for leaf in self.abstract.values())
+
+    @property
+    def axes(self) -> ParameterAxes:
+        """Returns the axes of the mesh that split each parameter, if they divide it."""
+        return {name: role.axes for name, role in self.roles.items()}
+
+    @property
+    def vocabulary(self) -> str:
+        """Returns the path of the embedding of tokens."""
+        return next(name for name, role in self.roles.items() if role.kind is Kind.VOCABULARY)
 
     def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
         """Returns the model FLOPs per token, forward and backward, without recomputation.
@@ -71,16 +85,16 @@ class Network:
           length: the number of slots in a row.
           output_share: the share of tokens for which the last layer computes its products after attention.
         """
-        kernels = {name: leaf for name, leaf in self.abstract.items() if name.endswith("kernel")}
+        kernels = {name: leaf for name, leaf in self.abstract.items() if self.roles[name].kind is Kind.KERNEL}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
         if self.task.predicts_tokens:
-            dense += 6 * output_share * self.abstract[WORD_EMBEDDING].size
-        after_attention = [
-            leaf for name, leaf in kernels.items() if re.search(r"/layers/(attention/output|mlp/)", name)
-        ]
+            dense += 6 * output_share * self.abstract[self.vocabulary].size
+        stacks = {name: leaf for name, leaf in kernels.items() if leaf.ndim == 3}
+        before_attention = [leaf for name, leaf in stacks.items() if self.roles[name].reads_all_positions]
+        after_attention = [leaf for name, leaf in stacks.items() if not self.roles[name].reads_all_positions]
         dense -= 6 * (1 - output_share) * sum(leaf.size // leaf.shape[0] for leaf in after_attention)
-        query = next(leaf for name, leaf in kernels.items() if name.endswith("query/kernel"))
-        return self.task.backbone_passes * (dense + 12 * query.shape[0] * length * query.shape[-1])
+        layers, _, width = max((leaf.shape for leaf in before_attention), default=(0, 0, 0))
+        return self.task.backbone_passes * (dense + 12 * layers * length * width)
 
 
 def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: Mesh) -> Network:
@@ -100,6 +114,9 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
     # Scanned layers would be copied to separate the last one. With several devices, positions would be exchanged.
     prunes_outputs = runtime.unroll and mesh.size == 1
 
+    def build(model_runtime: Runtime) -> nnx.Module:
+        return nnx.eval_shape(lambda: task.build_model(model_config, model_runtime, nnx.Rngs(params=0)))
+
     @functools.cache
     def graphdef(block_length: int, whole_row_period: int, output_count: int) -> nnx.GraphDef:
         shape_runtime = dataclasses.replace(
@@ -108,21 +125,19 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
             whole_row_period=whole_row_period,
             output_count=output_count if prunes_outputs else 0,
         )
-        model = nnx.eval_shape(lambda: task.build_model(model_config, shape_runtime, nnx.Rngs(params=0)))
-        return nnx.split(model)[0]
+        return nnx.split(build(shape_runtime))[0]
 
-    shapes = jax.eval_shape(new_parameters, jnp.uint32(0))
-    shardings = parameter_shardings(shapes, mesh)
-    abstract = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
-        for name, leaf in shapes.items()
-    }
+    roles = read_roles(build(runtime))
+    axes = {name: role.axes for name, role in roles.items()}
     return Network(
         task=task,
+        model_config=model_config,
+        runtime=runtime,
         graphdef=graphdef(0, 0, 0),
         graphdef_for=lambda shape: graphdef(shape.block_length, shape.whole_row_period, shape.output_count),
         mesh=mesh,
-        abstract=abstract,
+        abstract=with_shardings(jax.eval_shape(new_parameters, jnp.uint32(0)), axes, mesh),
+        roles=roles,
         new_parameters=new_parameters,
         prunes_outputs=prunes_outputs,
         unstacks_layers=prunes_outputs and mesh.devices.flat[0].platform == "cpu",
@@ -171,12 +186,13 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
     folder, abstract = checkpoint.folder, dict(net.abstract)
     family = family_of(checkpoint.hf_config)
     stored_rows = family.config_class.from_hf(read_config(folder)).vocab_size
-    rows, width = abstract[WORD_EMBEDDING].shape
-    abstract[WORD_EMBEDDING] = jax.ShapeDtypeStruct((stored_rows, width), abstract[WORD_EMBEDDING].dtype)
+    table = abstract[net.vocabulary]
+    rows, width = table.shape
+    abstract[net.vocabulary] = jax.ShapeDtypeStruct((stored_rows, width), table.dtype)
     known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count  # a table may have room for more
 
     def place(name: str, value: np.ndarray) -> jax.Array:
-        if name == WORD_EMBEDDING and checkpoint.added_token_count:
+        if name == net.vocabulary and checkpoint.added_token_count:
             value = np.concatenate([value, np.empty((rows - stored_rows, width), value.dtype)])
             mean = value[:known_words].mean(axis=0, dtype=np.float64)
             value[known_words : known_words + checkpoint.added_token_count] = mean

@@ -1,5 +1,6 @@
 """Makes the learning-rate schedule, and AdamW with rules by parameter path for decay, rates and freezing."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import optax
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
+from jaxft.layers.parameters import Role
 
 
 class Hyperparameters(NamedTuple):
@@ -86,17 +88,18 @@ def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[st
 
 
 def make_optimizer(
-    config: Settings, hyper: Hyperparameters, trainable: list[str]
+    config: Settings, hyper: Hyperparameters, trainable: Mapping[str, Role]
 ) -> optax.GradientTransformation:
-    """Makes AdamW (Loshchilov & Hutter 2019) for parameters by path.
+    """Makes AdamW (Loshchilov & Hutter 2019) for `trainable` parameters, by path.
 
-    `config.optim.decay` says which parameters decay (by default only matrices). `config.optim.lr_multipliers` multiply
-    the rates. With `config.optim.ema` it also averages the parameters. Not the optimizer but the train step clips
-    gradients. `hyper` may be traced; the structure of the optimizer's state does not depend on it.
+    Matrices decay, unless `config.optim.decay` says otherwise. `config.optim.lr_multipliers` multiply the rates. With
+    `config.optim.ema` it also averages the parameters. Not the optimizer but the train step clips gradients. `hyper`
+    may be traced; the structure of the optimizer's state does not depend on it.
     """
     optim = config.optim
-    decayed = parameter_paths.match_first(
-        optim.decay, trainable, what="config.optim.decay", require_cover=True, allow_unused=True
+    decayed = {name: role.is_matrix for name, role in trainable.items()}
+    decayed |= parameter_paths.match_first(
+        optim.decay, trainable, what="config.optim.decay", allow_unused=True
     )
     multipliers = parameter_paths.match_first(
         optim.lr_multipliers, trainable, what="config.optim.lr_multipliers", require_cover=True

@@ -1,6 +1,6 @@
 """Defines the train state, and the pure functions that a run compiles: an optimizer step and an evaluation step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,16 +11,15 @@ from jax.sharding import NamedSharding
 
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.stacked_parameters import stack
+from jaxft.layers.layer_stacks import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 from jaxft.training.optimizer import Hyperparameters, learning_rate
 
-# Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `stacked_parameters.unstack` makes tuples of
+# Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `layer_stacks.unstack` makes tuples of
 # arrays.
 Parameters = dict[str, Any]
 Batch = dict[str, jax.Array]  # arrays [rows, length]; see `data.batching.batch`
-MATRICES = ("kernel", "embedding")  # the path endings of parameters that are matrices
 
 
 class TrainState(NamedTuple):
@@ -74,7 +73,7 @@ def train_step(
     accumulate: int,
     microbatch_sharding: NamedSharding,
     gradient_shardings: dict[str, NamedSharding],
-    gradient_dtype: jnp.dtype = jnp.float32,
+    gradient_dtypes: Mapping[str, jnp.dtype],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Makes one optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
 
@@ -93,7 +92,7 @@ def train_step(
       microbatch_sharding: the sharding of a batch's arrays, cut into [accumulate, rows / accumulate, length].
       gradient_shardings: the shardings of the trainable parameters, and so of each microbatch's gradients, by path. If
         parameters are split, no device holds the full gradient.
-      gradient_dtype: the dtype of the gradients of matrices, until they are converted to float32 to be added over
+      gradient_dtypes: the dtypes of gradients by path, until they are converted to float32 to be added over
         microbatches or for the norm.
 
     Returns:
@@ -111,10 +110,7 @@ def train_step(
     def gradient(trainable: Parameters, micro: Batch, first_row: jax.Array):
         # Differentiates with respect to copies in the gradient's dtype, so that devices sum and hold gradients in this
         # dtype. Vectors stay float32: they are few, and a copy of a norm's scale, near 1, would lose small updates.
-        copies = {
-            name: optax.tree.cast(value, gradient_dtype) if name.endswith(MATRICES) else value
-            for name, value in trainable.items()
-        }
+        copies = {name: optax.tree.cast(value, gradient_dtypes[name]) for name, value in trainable.items()}
         sums, gradients = jax.value_and_grad(loss_sum, has_aux=True)(copies, micro, first_row)
         return sums, jax.lax.with_sharding_constraint(gradients, gradient_shardings)
 

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
-from jaxft.layers.stacked_parameters import map_parameter_dicts, unstack
+from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
 from jaxft.parallel.memory import device_memory, shard_bytes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
 from jaxft.training import optimizer as optim
@@ -91,7 +91,8 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
     names = list(net.abstract)
     trainable, frozen = optim.split_frozen(config, names)
     hyperparameters = optim.make_hyperparameters(config, total=total, warmup=warmup)
-    make_optimizer = functools.partial(optim.make_optimizer, config, trainable=trainable)
+    trainable_roles = {name: net.roles[name] for name in trainable}
+    make_optimizer = functools.partial(optim.make_optimizer, config, trainable=trainable_roles)
     init_optimizer = make_optimizer(hyperparameters).init
     replicated = NamedSharding(net.mesh, PartitionSpec())
     parameters = {name: net.abstract[name] for name in trainable}
@@ -102,8 +103,8 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
         jax.eval_shape(init_optimizer, parameters),
     )
     unstacked = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), stacked)
-    stacked = with_shardings(stacked, net.mesh)
-    abstract = with_shardings(unstacked, net.mesh) if net.unstacks_layers else stacked
+    stacked = with_shardings(stacked, net.axes, net.mesh)
+    abstract = with_shardings(unstacked, net.axes, net.mesh) if net.unstacks_layers else stacked
     function = functools.partial(
         step.train_step,
         task=net.task,
@@ -113,7 +114,10 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
         accumulate=config.batch.accumulate,
         microbatch_sharding=NamedSharding(net.mesh, PartitionSpec(None, *BATCH_SPEC)),
         gradient_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract.trainable),
-        gradient_dtype=jnp.dtype(config.optim.gradients),
+        gradient_dtypes={
+            name: jnp.dtype(config.optim.gradients if role.is_matrix else jnp.float32)
+            for name, role in trainable_roles.items()
+        },
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     on_gpu = net.mesh.devices.flat[0].platform == "gpu"

@@ -32,19 +32,18 @@ def test_rows_must_divide_over_the_devices():
         check_rows(mesh, 12, "config.batch.rows")
 
 
-def test_layout_of_parameters_follows_the_rules():
+def test_axes_split_the_dimensions_that_they_divide():
     mesh = jax.sharding.AbstractMesh((1, 2, 2), AXES)
     spec = jax.sharding.PartitionSpec
-    for name, shape, expected in (
-        ("backbone/layers/attention/query/kernel", (6, 8, 8), spec(None, "fsdp", "tensor")),
-        ("backbone/layers/attention/output/kernel", (6, 8, 8), spec(None, "tensor", "fsdp")),
-        ("backbone/layers/mlp/up/bias", (6, 8), spec(None, "tensor")),
-        ("backbone/embeddings/word/embedding", (100, 8), spec("tensor", "fsdp")),
-        ("backbone/embeddings/word/embedding", (101, 8), spec(None, "fsdp")),  # 101 is not divisible
-        ("backbone/layers/mlp_norm/scale", (6, 8), spec(None, None)),
-        ("head/kernel", (8, 9), spec("fsdp", None)),
+    for axes, shape, expected in (
+        (("fsdp", "tensor"), (6, 8, 8), spec(None, "fsdp", "tensor")),  # a stack of kernels
+        (("tensor",), (6, 8), spec(None, "tensor")),
+        (("tensor", "fsdp"), (100, 8), spec("tensor", "fsdp")),
+        (("tensor", "fsdp"), (101, 8), spec(None, "fsdp")),  # 101 is not divisible
+        ((), (6, 8), spec(None, None)),
+        (("fsdp", None), (8, 9), spec("fsdp", None)),
     ):
-        assert parameter_spec(name, shape, mesh) == expected, name
+        assert parameter_spec(axes, shape, mesh) == expected, (axes, shape)
 
 
 def test_what_a_mesh_does_not_divide_is_told():
@@ -54,9 +53,10 @@ def test_what_a_mesh_does_not_divide_is_told():
         "backbone/norm/scale": (7,),
     }
     shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
+    axes = dict(zip(shapes, (("fsdp", None), ("tensor", "fsdp"), ()), strict=True))
     mesh = jax.sharding.AbstractMesh((3, 2, 2), AXES)
-    assert describe_unsharded(shapes, mesh, 3) == (
+    assert describe_unsharded(shapes, axes, mesh, 3) == (
         "not split along that axis of the mesh: tensor 2 doesn't divide 101 of backbone/embeddings/word/embedding; "
         "tensor 2 doesn't divide 3 heads, which each device has all of"
     )
-    assert describe_unsharded(shapes, jax.sharding.AbstractMesh((4, 1, 1), AXES), 3) is None
+    assert describe_unsharded(shapes, axes, jax.sharding.AbstractMesh((4, 1, 1), AXES), 3) is None

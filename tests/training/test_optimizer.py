@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxft.errors import UserError
+from jaxft.layers.parameters import Kind, Role
 from jaxft.training import optimizer as optim
 from jaxft.training.settings import settings_from_config
 from jaxft.training.step import clip_factor
@@ -20,6 +21,8 @@ NAMES = {
     "head/kernel": (4, 3),
     "head/bias": (3,),
 }
+KINDS = {"kernel": Kind.KERNEL, "embedding": Kind.VOCABULARY, "scale": Kind.NORM, "bias": Kind.BIAS}
+ROLES = {name: Role(KINDS[name.rpartition("/")[2]]) for name in NAMES}
 
 
 def config_with(**values):
@@ -57,7 +60,7 @@ def test_ten_steps_are_those_of_torch(clip):
     lr_multipliers = ((r"^head/", 10.0), (r".", 1.0))
     config = config_with(lr=0.02, weight_decay=0.1, clip=clip, lr_multipliers=lr_multipliers)
     hyper = optim.make_hyperparameters(config, total=10, warmup=3)
-    optimizer = optim.make_optimizer(config, hyper, list(start))
+    optimizer = optim.make_optimizer(config, hyper, ROLES)
 
     theirs = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in start.items()}
     decayed = lambda name: name.endswith(("kernel", "embedding"))  # noqa: E731
@@ -93,7 +96,7 @@ def test_ten_steps_are_those_of_torch(clip):
 def test_decay_pulls_on_matrices_only():
     config = config_with(lr=0.1, weight_decay=0.5, schedule="constant")
     hyper = optim.make_hyperparameters(config, total=10, warmup=0)
-    optimizer = optim.make_optimizer(config, hyper, list(NAMES))
+    optimizer = optim.make_optimizer(config, hyper, ROLES)
     ones = {name: jnp.ones(shape) for name, shape in NAMES.items()}
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
     moved = {name for name, update in updates.items() if np.any(update)}
@@ -111,6 +114,6 @@ def test_rules_that_can_only_be_mistakes_are_refused():
         optim.split_frozen(config_with(freeze=("backbone", "head")), list(NAMES))
     with pytest.raises(UserError, match=r"config.optim.lr_multipliers: no pattern matches"):
         config = config_with(lr_multipliers=(("^head", 2.0),))
-        optim.make_optimizer(config, optim.make_hyperparameters(config, total=1, warmup=0), list(NAMES))
+        optim.make_optimizer(config, optim.make_hyperparameters(config, total=1, warmup=0), ROLES)
     with pytest.raises(UserError, match=r"warmup is 30 steps, but the run has 20"):
         optim.make_hyperparameters(config_with(), total=20, warmup=30)

@@ -16,7 +16,7 @@ from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.stacked_parameters import map_parameter_dicts, stack
+from jaxft.layers.layer_stacks import map_parameter_dicts, stack
 from jaxft.losses import cross_entropy
 from jaxft.models.bert.config import BertConfig
 from jaxft.models.pretrained_model import resolve_model
@@ -238,7 +238,7 @@ def test_gradients_in_bfloat16(plain):
     trainer = make_trainer(network(), config, total=10, warmup=0)
     program = str(trainer.train_step.trace(trainer.abstract, batch(0), trainer.hyperparameters).jaxpr)
     held = re.findall(r":(\w+)\[[\d,]*\] = sharding_constraint\[", program)
-    assert held.count("bf16") == sum(name.endswith(step.MATRICES) for name in trainer.abstract.trainable)
+    assert held.count("bf16") == sum(role.is_matrix for role in trainer.net.roles.values())
     metrics, state = run(trainer)
     expected, expected_state = run(plain)
     for ours, theirs in zip(metrics, expected, strict=True):
@@ -314,7 +314,7 @@ def test_the_gradient_is_that_of_the_mean_over_labelled_tokens(plain):
     norm = float(jnp.sqrt(sum(jnp.sum(g * g) for g in gradient.values())))
     assert metrics[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
     assert metrics[0]["lr"] == pytest.approx(0.01)
-    optimizer = optim.make_optimizer(config_with(**SMOOTH), plain.hyperparameters, list(parameters))
+    optimizer = optim.make_optimizer(config_with(**SMOOTH), plain.hyperparameters, net.roles)
     updates, _ = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p))(gradient, parameters)
     moved = {name: parameters[name] + updates[name] for name in parameters}
     for name, value in moved.items():
@@ -327,7 +327,7 @@ def test_a_batch_without_labels_moves_nothing_but_decay(plain):
     state, metrics = plain.train_step(state, empty, plain.hyperparameters)
     assert float(metrics["loss"]) == 0 and float(metrics["grad_norm"]) == 0
     for name, value in state.trainable.items():
-        decay = 1 - 0.01 * 0.01 if name.endswith(("kernel", "embedding")) else 1
+        decay = 1 - 0.01 * 0.01 if plain.net.roles[name].is_matrix else 1
         np.testing.assert_allclose(value, _start()[name] * decay, rtol=1e-6, err_msg=name)
 
 

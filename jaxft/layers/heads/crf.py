@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxft.layers.linear import Linear
+from jaxft.layers.parameters import Kind, Role, make_parameter
 
 # `find_best_paths` scans this many streams of words at once, and this many words of each stream in one scan.
 _STREAMS, _STRETCH = 256, 64
@@ -39,9 +40,12 @@ class CRFHead(Linear):
 
     def __init__(self, in_features: int, out_features: int, *, initializer_range: float, rngs: nnx.Rngs):
         super().__init__(in_features, out_features, initializer_range=initializer_range, rngs=rngs)
-        self.transitions = nnx.Param(jnp.zeros((out_features, out_features), jnp.float32))
-        self.start = nnx.Param(jnp.zeros((out_features,), jnp.float32))
-        self.end = nnx.Param(jnp.zeros((out_features,), jnp.float32))
+        scores = jnp.zeros((out_features,), jnp.float32)
+        self.transitions = make_parameter(
+            jnp.zeros((out_features, out_features), jnp.float32), Role(Kind.BIAS)
+        )
+        self.start = make_parameter(scores, Role(Kind.BIAS))
+        self.end = make_parameter(scores, Role(Kind.BIAS))
 
     def chain(self) -> Chain:
         """Returns the scores as arrays."""

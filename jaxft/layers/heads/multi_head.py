@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.inputs import Inputs
+from jaxft.layers.parameters import Kind, Role, make_parameter
 
 
 class SharedBackbone:
@@ -61,7 +62,8 @@ class MultiHead(nnx.Module):
         )
         self.head = nnx.Dict({name: model.head for name, model in models.items()})
         if uncertainty:
-            self.head["uncertainty"] = nnx.Param(jnp.zeros(len(models), jnp.float32))
+            log_variances = jnp.zeros(len(models), jnp.float32)
+            self.head["uncertainty"] = make_parameter(log_variances, Role(Kind.BIAS))
         for model in models.values():
             model.backbone = self.backbone
         self.task_models = nnx.Dict(models)

@@ -24,6 +24,7 @@ from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
 from jaxft.layers.output_positions import OutputPositions, gather, scatter, select_positions
+from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
 from jaxft.models.bert.config import BertConfig
 from jaxft.models.runtime import PLAIN_RUNTIME, Runtime
 
@@ -33,7 +34,7 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         size, options = config.hidden_size, {"initializer_range": config.initializer_range, "rngs": rngs}
-        self.word = Embedding(config.vocab_size, size, **options)
+        self.word = Embedding(config.vocab_size, size, is_vocabulary=True, **options)
         self.position = Embedding(config.max_positions, size, **options)
         self.type = Embedding(config.type_vocab_size, size, **options)
         self.norm = LayerNorm(size, epsilon=config.layer_norm_eps)
@@ -60,10 +61,11 @@ class SelfAttention(nnx.Module):
             "layout": runtime.layout,
             "rngs": rngs,
         }
-        self.query = Linear(size, size, **options)
-        self.key = Linear(size, size, **options)
-        self.value = Linear(size, size, **options)
-        self.output = Linear(size, size, fsdp_dimension=1, **options)
+        inputs = options | {"axes": SPLIT_OUTPUTS, "reads_all_positions": True}
+        self.query = Linear(size, size, **inputs)
+        self.key = Linear(size, size, **inputs)
+        self.value = Linear(size, size, **inputs)
+        self.output = Linear(size, size, axes=SPLIT_INPUTS, **options)
         self.config, self.runtime = config, runtime
 
     def __call__(

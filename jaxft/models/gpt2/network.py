@@ -24,6 +24,7 @@ from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
 from jaxft.layers.output_positions import OutputPositions, gather, scatter, select_positions
+from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.runtime import PLAIN_RUNTIME, Runtime
 
@@ -41,7 +42,7 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):
         size, options = config.hidden_size, {"initializer_range": config.initializer_range, "rngs": rngs}
-        self.word = Embedding(config.vocab_size, size, **options)
+        self.word = Embedding(config.vocab_size, size, is_vocabulary=True, **options)
         self.position = Embedding(config.max_positions, size, **options)
 
     def __call__(
@@ -56,11 +57,12 @@ class CausalSelfAttention(nnx.Module):
 
     def __init__(self, config: GPT2Config, runtime: Runtime, *, rngs: nnx.Rngs):
         size, options = config.hidden_size, {"layout": runtime.layout, "rngs": rngs}
-        self.query = Linear(size, size, initializer_range=config.initializer_range, **options)
-        self.key = Linear(size, size, initializer_range=config.initializer_range, **options)
-        self.value = Linear(size, size, initializer_range=config.initializer_range, **options)
+        inputs = options | {"initializer_range": config.initializer_range, "axes": SPLIT_OUTPUTS}
+        self.query = Linear(size, size, reads_all_positions=True, **inputs)
+        self.key = Linear(size, size, reads_all_positions=True, **inputs)
+        self.value = Linear(size, size, reads_all_positions=True, **inputs)
         self.output = Linear(
-            size, size, initializer_range=_residual_range(config), fsdp_dimension=1, **options
+            size, size, initializer_range=_residual_range(config), axes=SPLIT_INPUTS, **options
         )
         self.config, self.runtime = config, runtime
 
