@@ -35,7 +35,7 @@ def _is_duration(value: Any) -> bool:
 def _is_encoding(value: str) -> bool:
     try:
         "".encode("utf-8" if value == "auto" else value)
-    except LookupError:
+    except (LookupError, ValueError):  # unknown, or with a NUL
         return False
     return True
 

@@ -118,6 +118,7 @@ def test_pairs_may_have_any_names(key, text, value):
         ("batch.rows=0", r"config\.batch\.rows=0: expected 1 or more"),
         ("data.pack=maybe", r"config\.data\.pack takes True or False, found 'maybe'"),
         ("optim.gradients=float16", r"config\.optim\.gradients='float16': expected one of float32, bfloat16"),
+        ("data.encoding=\0", r"config\.data\.encoding='\\x00': expected"),
         ("data.format=connl", r"config\.data\.format='connl': expected one of .*; did you mean conll\?"),
         ("optim.schedule=cosin", r"did you mean cosine\?"),
         ("optim.warmup=10 parsecs", r"config\.optim\.warmup='10 parsecs': expected a share of the run"),
