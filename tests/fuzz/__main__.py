@@ -1,15 +1,15 @@
 """Damages what the program reads, at random, and counts what happens: `python -m tests.fuzz --seconds 3600 --seed 0`.
 
-Each trial damages one file, or some settings, and reads them. It is right if the result is right, or if a `UserError`
-says what is wrong. Anything else has failed: another exception, more than `SLOW_S` seconds, more than `LARGE_MB`
-megabytes. The trials follow from the seed. Failures are kept in `--folder`, each with its files and its trace.
+Each trial damages one file, or some settings, and reads them. It survives if the result is right, or if a `UserError`
+refuses it and says what is wrong. Anything else has failed: another exception, more than `SLOW_S` seconds, more than
+`LARGE_MB` megabytes. The trials follow from the seed. Failures are kept in `--folder`, each with its files and its
+trace.
 """
 
 import argparse
 import contextlib
 import io
 import itertools
-import json
 import logging
 import os
 import random
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -28,7 +29,7 @@ SLOW_S, LARGE_MB = 20, 1000
 
 
 def main() -> int:
-    """Parses the flags, tries, and prints a line of figures for each target; returns 1 if a trial failed."""
+    """Parses the flags, tries, and prints figures; returns 1 if a trial failed, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="how long to try; default 60")
     parser.add_argument("--seed", type=int, default=0)
@@ -39,6 +40,7 @@ def main() -> int:
 
     from jaxft.errors import UserError
     from tests.fuzz.targets import make_targets
+    from tests.trials import keep_failure, print_figures
 
     logging.disable(logging.WARNING)
     signal.signal(signal.SIGALRM, _too_slow)
@@ -47,7 +49,7 @@ def main() -> int:
         with contextlib.redirect_stdout(io.StringIO()):
             targets = make_targets(Path(temporary))
         names = flags.targets or list(targets)
-        figures = {name: {"tried": 0, "survived": 0, "refused": 0, "failed": 0} for name in names}
+        figures: dict[str, Counter[str]] = {name: Counter() for name in names}
         deadline, is_over = time.monotonic() + flags.seconds, False
         for number in itertools.count(flags.first):
             for name in names:
@@ -59,21 +61,12 @@ def main() -> int:
                 outcome, trace = _attempt(
                     targets[name], random.Random(f"{flags.seed}/{name}/{number}"), folder, UserError
                 )
-                figures[name]["tried"] += 1
-                figures[name][outcome] += 1
+                figures[name].update(["tried", outcome, *(["survived"] if outcome == "refused" else [])])
                 if outcome == "failed":
-                    kept = failures / f"{name.replace(' ', '-')}-{flags.seed}-{number}"
-                    shutil.copytree(folder, kept, dirs_exist_ok=True)
-                    (kept / "trace.txt").write_text(trace, errors="backslashreplace")
-                    print(
-                        f"failed: {name}, trial {number}: {trace.strip().splitlines()[-1][:200]} ({kept})",
-                        file=sys.stderr,
-                    )
+                    keep_failure(failures / f"{name.replace(' ', '-')}-{flags.seed}-{number}", folder, trace)
             if is_over:
                 break
-    for name, counts in figures.items():
-        print(json.dumps({"target": name, "seed": flags.seed} | counts), flush=True)
-    return int(any(counts["failed"] for counts in figures.values()))
+    return print_figures(figures)
 
 
 def _attempt(trial, rng: random.Random, folder: Path, user_error: type[Exception]) -> tuple[str, str]:

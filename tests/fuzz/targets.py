@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import jax
+import numpy as np
 
 from jaxft.data.encoding.cache import load_or_encode
 from jaxft.inference import predict
@@ -40,6 +41,18 @@ def copy_damaged(source: Path, folder: Path, rng: random.Random) -> Path:
     target = folder / source.name
     target.write_bytes(damage(source.read_bytes(), rng))
     return target
+
+
+def copy_folder_damaged(source: Path, target: Path, rng: random.Random) -> None:
+    """Copies a folder. In the copy one file is damaged, missing or a folder."""
+    shutil.copytree(source, target)
+    path = rng.choice(sorted(path for path in target.rglob("*") if path.is_file()))
+    if (kind := rng.random()) < 0.9:
+        path.write_bytes(damage(path.read_bytes(), rng))
+        return
+    path.unlink()
+    if kind > 0.95:
+        path.mkdir()
 
 
 def assert_is_text(value: Any) -> None:
@@ -98,8 +111,7 @@ def open_model_folder(sample: Path) -> Trial:
     """Returns the trial that opens a model folder in which one file is damaged."""
 
     def trial(rng: random.Random, folder: Path) -> None:
-        shutil.copytree(sample, folder / "model")
-        copy_damaged(rng.choice(sorted((folder / "model").iterdir())), folder / "model", rng)
+        copy_folder_damaged(sample, folder / "model", rng)
         values = {
             "task": "token_classification",
             "model.checkpoint": str(folder / "model"),
@@ -134,14 +146,13 @@ def train_tiny_run(folder: Path, samples: Path, model: Path) -> Path:
 
 
 def open_run_folder(run: Path) -> Trial:
-    """Returns the trial that opens a run's folder in which one file is damaged, and its best weights."""
-    files = [path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file()]
+    """Returns the trial that opens a run's folder in which one file is damaged: its best weights are the same."""
+    expected = jax.tree.leaves(open_model(open_run(run), ignore).parameters)
 
     def trial(rng: random.Random, folder: Path) -> None:
-        shutil.copytree(run, folder / "run")
-        path = folder / "run" / rng.choice(files)
-        copy_damaged(path, path.parent, rng)
-        open_model(open_run(folder / "run"), ignore)
+        copy_folder_damaged(run, folder / "run", rng)
+        weights = jax.tree.leaves(open_model(open_run(folder / "run"), ignore).parameters)
+        assert all(map(np.array_equal, weights, expected))
 
     return trial
 

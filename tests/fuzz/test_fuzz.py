@@ -9,20 +9,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_damage_is_read_rightly_or_refused(environment, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fuzz",
-        "--seconds",
-        "15",
-        "--seed",
-        "0",
-        "--folder",
-        str(tmp_path),
-    ]
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "5", "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    figures = [json.loads(line) for line in done.stdout.splitlines()]
+    *figures, total = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr
-    assert len(figures) == 9 and all(target["failed"] == 0 and target["tried"] >= 5 for target in figures)
-    refused = sum(target["refused"] for target in figures)
-    assert refused > sum(target["tried"] for target in figures) / 5  # the damage is worth the name
+    assert len(figures) == 9 and all(target["tried"] >= 5 for target in figures)
+    assert total["failed"] == 0 and total["survived"] == total["tried"]
+    assert total["refused"] > total["tried"] / 5  # the damage is worth the name

@@ -1,0 +1,24 @@
+"""Commands that are killed at a write leave nothing half-written; `python -m tests.crash` kills at each of them."""
+
+import pytest
+
+from tests.crash.targets import make_targets, try_target
+
+
+@pytest.fixture(scope="module")
+def targets(environment, python, tmp_path_factory):
+    return make_targets(tmp_path_factory.mktemp("crash"), python, environment)
+
+
+@pytest.mark.parametrize(
+    ("target", "first"),
+    [
+        ("export", 8),
+        ("predict", 3),
+        pytest.param("train", 30, marks=pytest.mark.sweep),
+        pytest.param("resume", 30, marks=pytest.mark.sweep),
+    ],
+)
+def test_a_killed_command_ends_as_if_nobody_had_killed_it(target, first, targets, tmp_path):
+    figures = try_target(targets[target], tmp_path / "trial", tmp_path / "failures", first, every=1000)
+    assert figures == {"tried": 1, "survived": 1}
