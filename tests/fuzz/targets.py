@@ -12,6 +12,7 @@ from unittest import mock
 import jax
 import numpy as np
 
+from jaxft.config.settings import flatten
 from jaxft.data.encoding.cache import load_or_encode
 from jaxft.inference import predict
 from jaxft.inference.model import open_model
@@ -46,7 +47,8 @@ def copy_damaged(source: Path, folder: Path, rng: random.Random) -> Path:
 def copy_folder_damaged(source: Path, target: Path, rng: random.Random) -> None:
     """Copies a folder. In the copy one file is damaged, missing or a folder."""
     shutil.copytree(source, target)
-    path = rng.choice(sorted(path for path in target.rglob("*") if path.is_file()))
+    paths = sorted(path for path in target.rglob("*") if path.is_file())
+    path = rng.choice(paths + 2 * [path for path in paths if path.name == "config.json"])
     if (kind := rng.random()) < 0.9:
         path.write_bytes(damage(path.read_bytes(), rng))
         return
@@ -64,6 +66,15 @@ def assert_is_text(value: Any) -> None:
             assert_is_text(item)
     elif dataclasses.is_dataclass(value):
         assert_is_text([getattr(value, field.name) for field in dataclasses.fields(value)])
+
+
+def assert_can_be_counted(value: Any) -> None:
+    """Raises if a number in `value` is not finite, or larger than a device can count."""
+    if isinstance(value, int | float):
+        assert abs(value) < 2**63, value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            assert_can_be_counted(item)
 
 
 def read_data(task: str, samples: list[Path]) -> Trial:
@@ -97,6 +108,8 @@ def change_settings(rng: random.Random, folder: Path) -> None:
     for key in rng.sample(keys, rng.randint(1, 3)):
         value = rng.choice(VALUES)
         text = value if isinstance(value, str) else json.dumps(value)
+        if rng.random() < 0.3:
+            text = f"kernel={text}"  # for settings that are pairs
         overrides.append(f"--config.{key}={text}")
     recipe = {
         "token_classification": "ner",
@@ -104,7 +117,8 @@ def change_settings(rng: random.Random, folder: Path) -> None:
         "question_answering": "qa",
         "multi_task": "nlupp",
     }
-    load_settings(f"configs/{recipe.get(task, 'sentiment')}.py", overrides)
+    settings = load_settings(f"configs/{recipe.get(task, 'sentiment')}.py", overrides)
+    assert_can_be_counted(list(flatten(settings).values()))
 
 
 def open_model_folder(sample: Path) -> Trial:

@@ -33,6 +33,10 @@ def write_tiny_bert(folder: Path) -> Path:
         "num_attention_heads": 2,
         "intermediate_size": 16,
         "max_position_embeddings": 32,
+        "type_vocab_size": 2,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "layer_norm_eps": 1e-12,
     }
     (folder / "config.json").write_text(json.dumps(config))
     state = nnx.to_pure_dict(nnx.state(nnx.Dict(backbone=Bert(BertConfig.from_hf(config), rngs=nnx.Rngs(0)))))
