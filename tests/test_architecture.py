@@ -163,14 +163,9 @@ KNOWN_NAMES = {
     "generation/beam.py": "decoding with a cache is one family's",
     "generation/generator.py": "decoding with a cache is one family's",
     "generation/sampling.py": "decoding with a cache is one family's",
-    "models/bert/config.py": "config.json of transformers' classes, by kind of head",
-    "models/gpt2/config.py": "config.json of transformers' classes, by kind of head",
+    "models/gpt2/family.py": "causal_lm is also a kind of head",
+    "layers/heads/kinds.py": "causal_lm is also a kind of head",
     "models/new_model.py": "new models are of one family",
-    "tasks/run_facts.py": "names of families for model cards",
-    "export/heads.py": "exports still ask for tasks",
-    "export/heads_loader.py": "it is copied into exports, and runs there without jaxft",
-    "export/with_torch.py": "exports still ask for tasks and families",
-    "export/writer.py": "exports still ask for tasks and families",
 }
 TASK_NAMES = tuple(p.name for p in (PACKAGE / "tasks").iterdir() if (p / "task.py").exists())
 FAMILY_NAMES = tuple(p.name for p in (PACKAGE / "models").iterdir() if (p / "network.py").exists())

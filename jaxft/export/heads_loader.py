@@ -21,6 +21,7 @@ In heads.json, `tasks` holds the kind of each task, its labels, and for texts `p
 `reading` says how input becomes windows. For words it holds `max_length`, `stride`, the ids `before` and `after` them,
 and the `subword` by which a word is labelled. For texts it holds `max_length`, `truncation`, `stride`, and, both for a
 text and for a pair of texts, the `ids` before, between and after, with the token `types` of all five pieces.
+`backbone` holds the options of AutoModel, and whether it reads token types.
 """
 
 import bisect
@@ -140,14 +141,11 @@ class Model:
         self.reading: dict[str, Any] = description["reading"]
         self.tensors = load_file(Path(folder) / "heads.safetensors")
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        has_pooler = any(head.get("pool") == "pooler" for head in self.heads.values())
-        is_bert = json.loads((Path(folder) / "config.json").read_text("utf-8"))["model_type"] == "bert"
+        self.has_token_types: bool = description["backbone"]["token_types"]
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # else transformers warns about a linear layer that the backbone does not have
         try:
-            self.backbone = AutoModel.from_pretrained(
-                folder, **({"add_pooling_layer": has_pooler} if is_bert else {})
-            ).eval()
+            self.backbone = AutoModel.from_pretrained(folder, **description["backbone"]["options"]).eval()
         finally:
             logging.set_verbosity(verbosity)
         self.backbone.requires_grad_(False)  # else torch keeps the activations of all windows
@@ -258,7 +256,7 @@ class Model:
         windows = cut_texts(first, second, room, reading["truncation"], reading["stride"])
         ids = [[*before, *first, *between, *second, *after] for first, second in windows]
         inputs = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
-        if self.backbone.config.model_type == "bert":  # a GPT-2 would add token types to the words
+        if self.has_token_types:  # other models may add token types to the words
             before, first_type, between, second_type, after = frame["types"]
             inputs["token_type_ids"] = [
                 [*before, *[first_type] * len(first), *between, *[second_type] * len(second), *after]

@@ -17,8 +17,9 @@ from jaxft.errors import UserError
 from jaxft.export import heads
 from jaxft.inference.model import Model
 from jaxft.inference.predict import predict_stream
+from jaxft.models.registry import family_of
 from jaxft.tasks.base import Split
-from jaxft.tasks.registry import make_answers, make_data
+from jaxft.tasks.registry import TASKS, make_answers, make_data, make_export
 from jaxft.training import step
 from jaxft.training.splits import read_splits
 
@@ -28,13 +29,6 @@ COMPARED_EXAMPLES = 256
 COMPARED_LOGITS = 1 << 27
 COMPARED_ANSWERS = 64  # the number of examples for which the loader's answers are compared
 TORCH_ROWS = 16  # the number of windows that torch computes at once
-# The class of transformers that loads an export, by task. It is not used if `heads.needs_heads_only`.
-TORCH_CLASSES = {
-    "token_classification": "AutoModelForTokenClassification",
-    "causal_lm": "AutoModelForCausalLM",
-    "sequence_classification": "AutoModelForSequenceClassification",
-    "question_answering": "AutoModelForQuestionAnswering",
-}
 
 
 def read_dev_split(model: Model) -> Split:
@@ -57,6 +51,7 @@ def read_dev_split(model: Model) -> Split:
 def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
     """Returns the largest absolute difference between logits of `model`, on packed rows, and of `folder` in torch."""
     references = _torch_logits(model, windows, folder)
+    only = next(iter(references))  # its name, if there is a single head
 
     @jax.jit
     def logits(parameters: dict[str, jax.Array], batch: dict[str, jax.Array]) -> Any:
@@ -69,7 +64,7 @@ def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
     for index in range(loader.steps_per_epoch):
         batch = loader.batch(index)
         outputs = logits(model.parameters, batch.arrays)
-        for name, head_logits in (outputs if isinstance(outputs, dict) else {None: outputs}).items():
+        for name, head_logits in (outputs if isinstance(outputs, dict) else {only: outputs}).items():
             ours = np.asarray(head_logits)  # [R, L, C], or [R, S, C] for segments
             for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
                 reference = references[name][batch.windows[row, segment]]  # [length of the window, C], or [C]
@@ -91,22 +86,22 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | No
     transformers' class for the task computes them from `folder`. Without such a class, the loader in `folder` does.
 
     Returns:
-        For each head, by name if there are several tasks, else under None: a list over windows of `[length, C]`, or
-        `[C]` for texts.
+        For each head by name, or under None if transformers' class computes it: a list over windows of `[length, C]`,
+        or `[C]` for texts.
     """
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     pad = model.run.checkpoint.tokenizer.pad_token_id
-    if heads.needs_heads_only(model.run):
+    family, export = family_of(model.run.checkpoint.hf_config), make_export(model.run)
+    if not export.has_class:
         loaded = load_exported(folder)
 
         def network(**inputs):
-            logits = loaded.logits(**inputs)
-            return logits if model.run.config.task == "multi_task" else {None: next(iter(logits.values()))}
+            return loaded.logits(**inputs)
     else:
-        name = TORCH_CLASSES[model.run.config.task]
+        name = family.heads[TASKS[model.run.config.task].head].architecture
         classifier = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
 
         def network(**inputs):
@@ -128,8 +123,8 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | No
             "input_ids": pad_rows(windows.input_ids, pad),
             "attention_mask": pad_rows(np.ones_like(windows.input_ids)),
         }
-        # A GPT-2 would add token types to the words.
-        if windows.has_column("token_type_ids") and model.run.checkpoint.hf_config["model_type"] == "bert":
+        # Models without token types may add them to the words.
+        if windows.has_column("token_type_ids") and family.has_token_types:
             inputs["token_type_ids"] = pad_rows(windows.column("token_type_ids"))
         with torch.inference_mode():
             outputs = network(**inputs)
@@ -163,7 +158,8 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
         UserError: the loader and `model` give different answers for a text.
     """
     run = model.run
-    taggers, answers = heads.tagging_heads(run, model.task), make_answers(run)
+    export = make_export(run)
+    taggers, answers = heads.tagging_heads(heads.list_heads(model)), make_answers(run)
     examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:COMPARED_ANSWERS]]
     config = run.config
     if getattr(config.data, "context", False):
@@ -177,9 +173,9 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     for example, prediction in predicted:
         answer = answers.render(example, prediction)
         if isinstance(example, Sentence):
-            theirs, ours = loaded(example.words), {heads.TAGS: prediction}
+            theirs, ours = loaded(example.words), {export.head_name: prediction}
         elif isinstance(example, LabelledText):
-            theirs, ours = loaded(example.text, example.pair), {run.config.data.label: answer}
+            theirs, ours = loaded(example.text, example.pair), {export.head_name: answer}
         else:
             ours = {name: prediction[name] if name in taggers else answer[name] for name in answer}
             if tagged := next((name for name in taggers if name in ours), None):

@@ -10,14 +10,14 @@ from jaxft.errors import UserError
 from jaxft.export import card, heads
 from jaxft.export.card import NO_FIELDS, CardFields
 from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference, read_dev_split
+from jaxft.hub.fields import add_labels, make_exported_config
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
 from jaxft.inference.model import open_model
 from jaxft.io.files import write_json
 from jaxft.io.stores import refuse_address
-from jaxft.models.bert import config as bert_config
-from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.registry import family_of
+from jaxft.tasks.registry import TASKS, make_export
 from jaxft.training.run_folder.workdir import Run, open_run
 
 
@@ -47,11 +47,9 @@ def export_run(
     model = open_model(run, print, dtype="float32")
     parameters = model.task.to_transformers(jax.device_get(model.parameters))
     family = family_of(run.checkpoint.hf_config)
-    if heads.needs_heads_only(run):
+    if not make_export(run).has_class:
         parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
-        config = family.config.make_backbone_config(run.checkpoint.hf_config)
-    else:
-        config = CONFIGS[run.config.task](run)
+    config = make_config(run)
     tensors = save_weights(family.table, parameters)
     dev = read_dev_split(model) if verify else None
 
@@ -60,9 +58,9 @@ def export_run(
         if model.task.predicts_tokens:
             write_json(
                 folder / "generation_config.json",
-                gpt2_config.make_generation_config(run.checkpoint.tokenizer),
+                _make_generation_config(run.checkpoint.tokenizer),
             )
-        if heads.needs_loader(run):
+        if make_export(run).needs_loader:
             heads.write_heads(model, folder)
         difference = None
         if dev is not None:
@@ -76,7 +74,7 @@ def export_run(
                     f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
                     f"{output} was not written; please report this with the model's config.json"
                 )
-            if heads.needs_loader(run):
+            if make_export(run).needs_loader:
                 check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(
             card.write_card(run, model.net.parameter_count, difference, card_fields), encoding="utf-8"
@@ -87,32 +85,20 @@ def export_run(
     print(f"{output}: {model.net.parameter_count:,} parameters, {labels}tokenizer, README.md")
 
 
-def _token_classification_config(run: Run) -> dict[str, Any]:
-    checkpoint = run.checkpoint
-    return family_of(checkpoint.hf_config).config.make_token_classifier_config(
-        checkpoint.hf_config, run.labels
-    )
+def make_config(run: Run) -> dict[str, Any]:
+    """Returns the config.json of an export: the checkpoint's fields, transformers' class, labels, the task's fields."""
+    hf_config, export = run.checkpoint.hf_config, make_export(run)
+    family = family_of(hf_config)
+    if not export.has_class:
+        return make_exported_config(hf_config, family.architecture)
+    config = make_exported_config(hf_config, family.heads[TASKS[run.config.task].head].architecture)
+    return (add_labels(config, run.labels) if run.labels else config) | export.config_fields()
 
 
-def _causal_lm_config(run: Run) -> dict[str, Any]:
-    return gpt2_config.make_causal_lm_config(run.checkpoint.hf_config, run.checkpoint.hf_config["vocab_size"])
-
-
-def _sequence_classification_config(run: Run) -> dict[str, Any]:
-    hf_config = run.checkpoint.hf_config
-    return family_of(hf_config).config.make_sequence_classifier_config(
-        hf_config, run.labels, run.config.model.problem_type, run.tuned, run.checkpoint.tokenizer.pad_token_id
-    )
-
-
-def _question_answering_config(run: Run) -> dict[str, Any]:
-    return bert_config.make_question_answering_config(run.checkpoint.hf_config, run.labels, run.tuned)
-
-
-# Makes the config.json for transformers' class, by task. It is not used if `heads.needs_heads_only`.
-CONFIGS = {
-    "token_classification": _token_classification_config,
-    "causal_lm": _causal_lm_config,
-    "sequence_classification": _sequence_classification_config,
-    "question_answering": _question_answering_config,
-}
+def _make_generation_config(tokenizer: Any) -> dict[str, Any]:
+    """Returns the generation_config.json of a model that generates text: the ids of its start, end and padding."""
+    return {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }

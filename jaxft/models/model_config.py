@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from jaxft.errors import UserError
+from jaxft.hub.fields import ACTIVATIONS as HF_ACTIVATIONS
 from jaxft.layers.activations import ACTIVATIONS
 
 
@@ -30,6 +31,13 @@ class ModelConfig(Protocol):
     max_positions: int
     attention_dropout: float
     initializer_range: float
+
+    @classmethod
+    def from_hf(cls, hf_config: Mapping[str, Any]) -> "ModelConfig":
+        """Returns the shape in a config.json. Raises `UserError` for one that is not the family's, or cannot be."""
+
+    def to_hf(self) -> dict[str, Any]:
+        """Returns the config.json of a checkpoint of this shape."""
 
 
 # The largest count that a field may have. More is a damaged file, and would take all memory before anybody noticed.
@@ -72,6 +80,14 @@ def read_fields(hf_config: Mapping[str, Any], hf_keys: Mapping[str, str]) -> dic
         if not is_possible:
             raise UserError(f"config.json: {hf_keys[name]} is {json.dumps(value)[:60]}; expected {expected}")
     return values
+
+
+def write_fields(config: ModelConfig, hf_keys: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the config.json that has the fields of `config` under the keys `hf_keys`, as in `read_fields`."""
+    fields = {key: getattr(config, name) for name, key in hf_keys.items()}
+    activation = hf_keys["activation"]
+    fields[activation] = next(name for name, ours in HF_ACTIVATIONS.items() if ours == fields[activation])
+    return {"model_type": config.model_type, **fields}
 
 
 def check_shape(*, hidden_size: int, num_heads: int, activation: str) -> None:

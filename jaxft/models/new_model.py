@@ -30,10 +30,10 @@ def make_new_config(config: Settings, model_type: str, vocab_size: int) -> dict[
         )
     hf_config = family.make_new_config(fields, max_length=config.data.max_length, vocab_size=vocab_size)
     try:
-        FAMILIES[model_type].config_class.from_hf(hf_config)
+        model_config = FAMILIES[model_type].config_class.from_hf(hf_config)
     except UserError as error:
         raise UserError(str(error).replace("config.json: ", "config.model.sizes: ", 1)) from None
-    return hf_config
+    return hf_config | model_config.to_hf()
 
 
 def describe_new_model(config: Settings) -> dict[str, Any]:

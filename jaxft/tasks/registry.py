@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.config import sections
 from jaxft.config.settings import Schema, declarations, refuse
+from jaxft.layers.heads.kinds import HeadKind
 
 if TYPE_CHECKING:
     from jaxft.tasks.base import Answers, Evaluator, Task, TaskData
+    from jaxft.tasks.exports import Export
     from jaxft.tasks.run_facts import RunFacts
 
 
@@ -27,7 +29,8 @@ class Entry:
       evaluator: makes the `Evaluator` of labels and settings.
       answers: makes the `Answers` of `RunFacts`; None if the task generates text instead.
       card: the module that writes the task's sections of a model card.
-      model_types: the model types that the task can train.
+      export: makes the `Export` of `RunFacts`.
+      head: the kind of head that the task trains, for which it asks a model family.
       extends: earlier tasks whose settings this task also has.
     """
 
@@ -37,7 +40,8 @@ class Entry:
     evaluator: str
     answers: str | None
     card: str
-    model_types: tuple[str, ...]
+    export: str
+    head: HeadKind
     extends: tuple[str, ...] = ()
 
 
@@ -49,7 +53,8 @@ TASKS = {
         evaluator="jaxft.tasks.token_classification.evaluation:TagEvaluator",
         answers="jaxft.tasks.token_classification.answers:TagAnswers",
         card="jaxft.tasks.token_classification.card",
-        model_types=("bert", "gpt2"),
+        export="jaxft.tasks.token_classification.export:TagExport",
+        head=HeadKind.TOKEN,
     ),
     "sequence_classification": Entry(
         settings="jaxft.tasks.sequence_classification.settings:Settings",
@@ -58,7 +63,8 @@ TASKS = {
         evaluator="jaxft.tasks.sequence_classification.evaluation:TextEvaluator",
         answers="jaxft.tasks.sequence_classification.answers:TextAnswers",
         card="jaxft.tasks.sequence_classification.card",
-        model_types=("bert", "gpt2"),
+        export="jaxft.tasks.sequence_classification.export:TextExport",
+        head=HeadKind.SEQUENCE,
     ),
     "question_answering": Entry(
         settings="jaxft.tasks.question_answering.settings:Settings",
@@ -67,7 +73,8 @@ TASKS = {
         evaluator="jaxft.tasks.question_answering.evaluation:AnswerEvaluator",
         answers="jaxft.tasks.question_answering.answers:QuestionAnswers",
         card="jaxft.tasks.question_answering.card",
-        model_types=("bert",),
+        export="jaxft.tasks.exports:Export",
+        head=HeadKind.QUESTION,
     ),
     "causal_lm": Entry(
         settings="jaxft.tasks.causal_lm.settings:Settings",
@@ -76,7 +83,8 @@ TASKS = {
         evaluator="jaxft.tasks.causal_lm.evaluation:LanguageModelEvaluator",
         answers=None,
         card="jaxft.tasks.causal_lm.card",
-        model_types=("gpt2",),
+        export="jaxft.tasks.exports:Export",
+        head=HeadKind.CAUSAL_LM,
     ),
     "multi_task": Entry(
         settings="jaxft.tasks.multi_task.settings:Settings",
@@ -85,7 +93,8 @@ TASKS = {
         evaluator="jaxft.tasks.multi_task.evaluation:MultiTaskEvaluator",
         answers="jaxft.tasks.multi_task.answers:MultiTaskAnswers",
         card="jaxft.tasks.multi_task.card",
-        model_types=("bert",),
+        export="jaxft.tasks.multi_task.export:MultiTaskExport",
+        head=HeadKind.SHARED,
         extends=("token_classification", "sequence_classification"),
     ),
 }
@@ -143,6 +152,11 @@ def make_answers(run: "RunFacts") -> "Answers | None":
     """Returns what reads and writes the records of `predict` for a run; None if its task generates text instead."""
     address = TASKS[run.config.task].answers
     return None if address is None else _load(address)(run)
+
+
+def make_export(run: "RunFacts") -> "Export":
+    """Returns what depends on the task where a run is exported."""
+    return _load(TASKS[run.config.task].export)(run)
 
 
 def generates_text(task: str) -> bool:

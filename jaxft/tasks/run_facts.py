@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxft.config.sections import Settings
 from jaxft.models.pretrained_model import PretrainedModel
+from jaxft.models.registry import family_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,4 +27,4 @@ class RunFacts:
     @property
     def backbone_name(self) -> str:
         """The name of the network in its usual spelling."""
-        return {"bert": "BERT", "gpt2": "GPT-2"}[self.checkpoint.hf_config["model_type"]]
+        return family_of(self.checkpoint.hf_config).display_name

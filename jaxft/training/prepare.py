@@ -24,6 +24,7 @@ from jaxft.models.pretrained_model import (
     resolve_head_dropout,
     resolve_model,
 )
+from jaxft.models.registry import list_families
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import check_rows, describe_unsharded, local_rows
 from jaxft.tasks.base import Evaluator, Log, Split, Task
@@ -227,13 +228,13 @@ def prepare_run(
 
 def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
     """Opens the model that a run of `config` starts from, for the run's task; see `open_pretrained_model`."""
-    reads_words, supported = make_data(config).reads_words, TASKS[config.task].model_types
+    reads_words, supported = make_data(config).reads_words, list_families(TASKS[config.task].head)
     return open_pretrained_model(config, texts, reads_words=reads_words, supported=supported)
 
 
 def describe_base_model(config: Settings) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains; see `describe_pretrained_model`."""
-    return describe_pretrained_model(config, TASKS[config.task].model_types)
+    return describe_pretrained_model(config, list_families(TASKS[config.task].head))
 
 
 def make_train_loader(

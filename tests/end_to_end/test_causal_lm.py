@@ -20,7 +20,7 @@ from jaxft.data.encoding.documents import encode_documents
 from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
 from jaxft.export import card
-from jaxft.export.writer import CONFIGS, export_run
+from jaxft.export.writer import export_run
 from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.inference.predict import predict_file
 from jaxft.models.pretrained_model import resolve_model
@@ -280,8 +280,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
         np.testing.assert_allclose(
             words[len(known) :][:2], np.stack([known.mean(axis=0)] * 2), rtol=1e-5, atol=1e-6
         )
-        exported = CONFIGS["causal_lm"](argparse.Namespace(checkpoint=checkpoint))
-        assert exported["vocab_size"] == model[0].vocab_size == len(words)
+        assert checkpoint.hf_config["vocab_size"] == model[0].vocab_size == len(words)
         return words
 
     known = model.transformer.wte.weight.detach().numpy()

@@ -1,4 +1,4 @@
-"""Tests that parameters say what they are: what decays, and what splits them over devices, is told where they are made."""
+"""Tests that parameters say what they are where they are made: what decays, and what splits them over devices."""
 
 import jax.numpy as jnp
 import pytest

@@ -33,6 +33,7 @@ def test_any_value_of_a_field_is_read_or_refused_by_name(place, value):
     except UserError as error:
         assert key in str(error) and len(str(error)) < 300
     else:
+        assert FAMILIES[family].config_class.from_hf(json.loads(json.dumps(config.to_hf()))) == config
         numbers = [number for number in vars(config).values() if isinstance(number, int | float)]
         assert all(0 <= number <= 2**30 and math.isfinite(number) for number in numbers)
 
@@ -57,6 +58,17 @@ def test_any_value_of_a_field_is_read_or_refused_by_name(place, value):
 def test_a_value_that_cannot_be_is_named_with_what_can(change, message):
     with pytest.raises(UserError, match=message):
         FAMILIES["bert"].config_class.from_hf({"model_type": "bert"} | change)
+
+
+def test_transformers_knows_every_field_of_a_config_and_every_class_of_a_family():
+    transformers = pytest.importorskip("transformers")
+    for model_type, family in FAMILIES.items():
+        fields = family.config_class().to_hf()
+        theirs = transformers.AutoConfig.for_model(model_type).to_dict()
+        n_inner = {"n_inner": 4 * theirs["n_embd"]} if "n_inner" in theirs else {}
+        assert {key: (theirs | n_inner)[key] for key in fields} == fields
+        for architecture in (family.architecture, *(head.architecture for head in family.heads.values())):
+            assert getattr(transformers, architecture).config_class.model_type == model_type
 
 
 def test_sizes_of_a_new_model_are_held_to_the_same():

@@ -1,19 +1,17 @@
 """Defines the shape of a BERT, and reads and writes the config.json of its checkpoints."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jaxft.hub.fields import (
-    add_labels,
     check_model_type,
     check_values,
-    make_exported_config,
     read_activation,
     read_rate,
     read_width_and_heads,
 )
-from jaxft.models.model_config import check_shape, read_fields
+from jaxft.models.model_config import check_shape, read_fields, write_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +61,10 @@ class BertConfig:
         values["activation"] = read_activation(hf_config, "hidden_act", "gelu")
         return cls(**values)
 
+    def to_hf(self) -> dict[str, Any]:
+        """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
+        return write_fields(self, HF_KEYS)
+
 
 # jaxft's name of a field -> its key in config.json.
 HF_KEYS = {
@@ -91,42 +93,3 @@ def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: i
 def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
     """Returns the dropout rate before a task's head: `classifier_dropout`, or if unset the backbone's rate."""
     return read_rate(hf_config, ("classifier_dropout", "hidden_dropout_prob"), default=0.1)
-
-
-def make_token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the config.json of an exported token classifier: the checkpoint's fields and the labels.
-
-    Args:
-      hf_config: the checkpoint's config.json. `fields.make_exported_config` changes some of its fields.
-      labels: in the order of the head's outputs.
-    """
-    return add_labels(make_exported_config(hf_config, "BertForTokenClassification"), labels)
-
-
-def make_sequence_classifier_config(
-    hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any], pad: int
-) -> dict[str, Any]:
-    """Returns the config.json of an exported sequence classifier.
-
-    Args:
-      hf_config: the checkpoint's config.json.
-      labels: in the order of the head's outputs.
-      problem_type: one of transformers' names.
-      tuned: more fields that the model's answers depend on, such as thresholds. transformers keeps them but does not
-        read them.
-      pad: the id of the padding token.
-    """
-    config = make_exported_config(hf_config, "BertForSequenceClassification")
-    return add_labels(config, labels) | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
-
-
-def make_question_answering_config(
-    hf_config: Mapping[str, Any], labels: Sequence[str], tuned: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns the config.json of an exported question answering model; see `make_sequence_classifier_config`."""
-    return add_labels(make_exported_config(hf_config, "BertForQuestionAnswering"), labels) | dict(tuned)
-
-
-def make_backbone_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config.json of an exported backbone without a head."""
-    return make_exported_config(hf_config, "BertModel")

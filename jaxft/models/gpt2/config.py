@@ -1,19 +1,17 @@
 """Defines the shape of a GPT-2, and reads and writes the config.json of its checkpoints."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jaxft.hub.fields import (
-    add_labels,
     check_model_type,
     check_values,
-    make_exported_config,
     read_activation,
     read_rate,
     read_width_and_heads,
 )
-from jaxft.models.model_config import check_shape, read_fields
+from jaxft.models.model_config import check_shape, read_fields, write_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +67,10 @@ class GPT2Config:
         values.setdefault("intermediate_size", 4 * size)
         return cls(**values)
 
+    def to_hf(self) -> dict[str, Any]:
+        """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
+        return write_fields(self, HF_KEYS)
+
 
 # jaxft's name of a field -> its key in config.json.
 HF_KEYS = {
@@ -104,35 +106,3 @@ def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: i
 def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
     """Returns the dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 if no field sets it."""
     return read_rate(hf_config, ("classifier_dropout", "hidden_dropout"), default=0.1)
-
-
-def make_token_classifier_config(hf_config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the config.json of an exported token classifier: the checkpoint's fields and the labels."""
-    return add_labels(make_exported_config(hf_config, "GPT2ForTokenClassification"), labels)
-
-
-def make_sequence_classifier_config(
-    hf_config: Mapping[str, Any], labels: Sequence[str], problem_type: str, tuned: Mapping[str, Any], pad: int
-) -> dict[str, Any]:
-    """Returns the config.json of an exported sequence classifier; `pad` is the id of the token that follows a text."""
-    config = add_labels(make_exported_config(hf_config, "GPT2ForSequenceClassification"), labels)
-    return config | {"problem_type": problem_type, "pad_token_id": pad, **tuned}
-
-
-def make_backbone_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config.json of an exported backbone without a head."""
-    return make_exported_config(hf_config, "GPT2Model")
-
-
-def make_causal_lm_config(hf_config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """Returns the config.json of an exported GPT2LMHeadModel; `vocab_size` includes added tokens."""
-    return make_exported_config(hf_config, "GPT2LMHeadModel") | {"vocab_size": vocab_size}
-
-
-def make_generation_config(tokenizer: Any) -> dict[str, Any]:
-    """Returns the generation_config.json of an exported GPT-2: the ids of its start, end and padding tokens."""
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }

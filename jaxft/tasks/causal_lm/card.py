@@ -31,8 +31,8 @@ def describe_model(run: RunFacts, parameters: int) -> list[str]:
         else f"to continue prompts with their targets, by the template {code(repr(run.config.data.template))}"
     )
     return [
-        f"A GPT-2 ({parameters:,} parameters, float32), trained {learnt} with jaxft (JAX/Flax) and converted to "
-        "PyTorch's layout.",
+        f"A {run.backbone_name} ({parameters:,} parameters, float32), trained {learnt} with jaxft (JAX/Flax) and "
+        "converted to PyTorch's layout.",
         "",
         f"- Vocabulary: {len(run.checkpoint.tokenizer):,} tokens",
     ]

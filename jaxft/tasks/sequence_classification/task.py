@@ -12,9 +12,11 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labels import NUMBER, SINGLE
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import ScoreHead, SequenceClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
+from jaxft.models.family import Head
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import FAMILIES, make_backbone
 from jaxft.models.runtime import Runtime
@@ -29,21 +31,22 @@ from jaxft.tasks.settings import resolve_max_segments
 
 def resolve_pool(config: Settings, model_type: str) -> str:
     """Returns the pooling of hidden states: `config.model.pool`, where "auto" is that of transformers' class."""
-    return _class_pool(model_type) if config.model.pool == "auto" else config.model.pool
+    return _class_head(model_type).pool if config.model.pool == "auto" else config.model.pool
 
 
-def _class_pool(model_type: str) -> str:
-    """Returns the pooling of transformers' class for sequence classification."""
-    return "last" if FAMILIES[model_type].is_causal else "pooler"
+def _class_head(model_type: str) -> Head:
+    """Returns what a family declares of transformers' class for sequence classification."""
+    return FAMILIES[model_type].heads[HeadKind.SEQUENCE]
 
 
 def has_transformers_class(config: Settings, model_type: str) -> bool:
     """Returns True if transformers' class for sequence classification computes the same as a model of `config`.
 
-    That class has only one way of pooling. For causal models it has no bias, which numbers in the data's units need.
+    That class has only one way of pooling. For some families it has no bias, which numbers in the data's units need.
     """
-    needs_missing_bias = FAMILIES[model_type].is_causal and config.model.problem_type == NUMBER
-    return resolve_pool(config, model_type) == _class_pool(model_type) and not needs_missing_bias
+    head = _class_head(model_type)
+    needs_missing_bias = not head.has_bias and config.model.problem_type == NUMBER
+    return resolve_pool(config, model_type) == head.pool and not needs_missing_bias
 
 
 class SequenceClassification(Task):
@@ -64,12 +67,12 @@ class SequenceClassification(Task):
         Raises:
           UserError: the backbone does not support `config.model.pool`.
         """
-        causal = FAMILIES[model_config.model_type].is_causal
+        family = FAMILIES[model_config.model_type]
         pool = resolve_pool(self.config, model_config.model_type)
-        if causal and pool in ("pooler", "cls"):
+        if (family.is_causal and pool == "cls") or (pool == "pooler" and not family.has_pooler):
             raise UserError(
-                f"config.model.pool={pool!r}: the first token of a GPT-2 sees only itself, and there is no pooler; "
-                "expected 'last' (which 'auto' means), 'mean' or 'max'"
+                f"config.model.pool={pool!r}: the first token of a {family.display_name} sees only itself, and there "
+                "is no pooler; expected 'last' (which 'auto' means), 'mean' or 'max'"
             )
         return SequenceClassifier(
             make_backbone(model_config, runtime, rngs=rngs, **({"pooler": True} if pool == "pooler" else {})),
@@ -78,7 +81,7 @@ class SequenceClassification(Task):
             dropout=self.head_dropout,
             initializer_range=model_config.initializer_range,
             rngs=rngs,
-            head_class=ScoreHead if causal else Linear,
+            head_class=Linear if _class_head(model_config.model_type).has_bias else ScoreHead,
         )
 
     def loss(

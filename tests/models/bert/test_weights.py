@@ -15,6 +15,7 @@ from transformers import AutoModelForTokenClassification, BertConfig, BertForMas
 
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
+from jaxft.hub.fields import add_labels, make_exported_config
 from jaxft.hub.files import read_config, write_model_folder
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
@@ -134,7 +135,7 @@ def assert_comes_back(folder, tmp_path):
     _, parameters, _ = load(folder)
     config = read_config(folder)
     out = tmp_path / "out"
-    exported = bert_config.make_token_classifier_config(config, LABELS)
+    exported = add_labels(make_exported_config(config, "BertForTokenClassification"), LABELS)
     write_model_folder(out, save_weights(bert_weights.TABLE, parameters), exported)
     before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
@@ -276,9 +277,8 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
     back = save_weights(bert_weights.TABLE, parameters)
     assert all(np.array_equal(back[name], tensor.astype(np.float32)) for name, tensor in half.items())
     assert all(tensor.dtype == np.float32 for tensor in back.values())
-    exported = bert_config.make_token_classifier_config(
-        config | {"dtype": "bfloat16", "num_labels": 2}, LABELS
-    )
+    config |= {"dtype": "bfloat16", "num_labels": 2}
+    exported = add_labels(make_exported_config(config, "BertForTokenClassification"), LABELS)
     assert exported["dtype"] == "float32" and exported["num_labels"] == len(LABELS)
 
 

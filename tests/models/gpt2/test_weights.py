@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from jaxft.errors import UserError
+from jaxft.hub.fields import make_exported_config
 from jaxft.hub.files import read_config, write_model_folder
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
@@ -126,7 +127,7 @@ def test_logits_and_gradients_are_torchs_and_files_come_back(fields, tmp_path):
     write_model_folder(
         exported,
         save_weights(gpt2_weights.TABLE, parameters),
-        gpt2_config.make_causal_lm_config(config, config["vocab_size"]),
+        make_exported_config(config, "GPT2LMHeadModel"),
     )
     original, back = (load_file(path / "model.safetensors") for path in (folder, exported))
     assert original.keys() == back.keys()
@@ -216,5 +217,5 @@ def test_every_size_of_the_paper_has_its_number_of_parameters():
 
 
 def test_exported_half_precision_is_said_to_be_float32():
-    config = gpt2_config.make_causal_lm_config(tiny_tensors()[0] | {"dtype": "float16"}, 99)
-    assert config["dtype"] == "float32" and config["vocab_size"] == 99
+    config = make_exported_config(tiny_tensors()[0] | {"dtype": "float16"}, "GPT2LMHeadModel")
+    assert config["dtype"] == "float32"

@@ -1,0 +1,13 @@
+"""Lists the kinds of heads: a task asks a model family for a kind, and never for a family."""
+
+import enum
+
+
+class HeadKind(enum.Enum):
+    """The kinds of heads, by the thing that they give values to."""
+
+    TOKEN = "token"  # each token
+    SEQUENCE = "sequence"  # each text
+    QUESTION = "question"  # each token, to be the first or last of an answer
+    CAUSAL_LM = "causal_lm"  # each token of the vocabulary, to be the next
+    SHARED = "shared"  # what the heads of several tasks on one backbone do
