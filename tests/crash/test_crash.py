@@ -14,7 +14,7 @@ def targets(environment, python, tmp_path_factory):
     ("target", "first"),
     [
         ("export", 8),
-        ("predict", 3),
+        pytest.param("predict", 3, marks=pytest.mark.sweep),
         pytest.param("train", 30, marks=pytest.mark.sweep),
         pytest.param("resume", 30, marks=pytest.mark.sweep),
     ],
