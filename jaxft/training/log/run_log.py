@@ -67,7 +67,8 @@ class RunLog:
             return
         path = self.workdir / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
             write_atomically(path, "".join(line + "\n" for line in kept))
         if self._config.log.tensorboard:
             from tensorboardX import SummaryWriter, summary  # slow to import
@@ -148,11 +149,13 @@ def _import_wandb():
 
 
 def _step_of(line: str) -> float:
-    """Returns the step of a line of metrics.jsonl; infinity for an incomplete line of a killed run."""
+    """Returns the step of a line of metrics.jsonl; infinity for a damaged line, as a kill may leave."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        values = None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if isinstance(step, int) else float("inf")
 
 
 def _hyperparameters(config: Settings) -> dict[str, Any]:

@@ -162,6 +162,8 @@ def test_progress_on_terminals_only_and_lines_on_both(terminal, tmp_path, capsys
 
 def test_numbers_past_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 4}\n{"step": 8}\n{"step": 12}\n{"step": 1')  # the last line was cut by a kill
+    damaged = b'3\n"x"\n{"step": "4"}\n{}\n\xff\n'
+    # The last line was cut by a kill.
+    path.write_bytes(b'{"step": 4}\n' + damaged + b'{"step": 8}\n{"step": 12}\n{"step": 1')
     RunLog(tmp_path, make_config()).start(8, 20, "entity_f1")
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [4, 8]
