@@ -15,6 +15,7 @@ test: .venv/installed-test
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Pins that still fit stay; `make constraints RENEW=--upgrade` takes the newest releases.
 constraints:
