@@ -65,6 +65,12 @@ def add_input_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> 
         help="between values of a table, such as ';' or tab; default: what it shows",
     )
     parser.add_argument(
+        "--max_text",
+        type=int,
+        default=10_000_000,
+        help="bytes of a line, row or sentence; longer ones are refused; default 10 million",
+    )
+    parser.add_argument(
         "--on_error",
         default="stop",
         choices=("stop", "record"),

@@ -130,6 +130,12 @@ class Data:
             "one character, tab or auto",
         ),
     )
+    max_text: int = setting(
+        10_000_000,
+        "bytes of a line, of a table's row, of a sentence in columns or of a document in a text file; longer ones are "
+        "refused, because they take much memory",
+        check=at_least(1),
+    )
     max_length: int = setting(
         128, "slots of a row, special tokens included", check=at_least(8), hf="max_seq_length, block_size"
     )

@@ -25,6 +25,7 @@ INPUT_FLAGS = {
     "format": "--format",
     "encoding": "--encoding",
     "delimiter": "--delimiter",
+    "max_text": "--max_text",
     "word_column": "--word-column",
 }
 
@@ -48,11 +49,12 @@ class InputLines:
     """The lines of a file or of stdin ("-"), as bytes in UTF-8, with their line ends.
 
     Iteration reads lines and keeps each until `take` returns it. Memory therefore holds only the lines that the
-    consumer has read ahead. A read returns what a pipe has, so no line waits for the one after it.
+    consumer has read ahead. A read returns what a pipe has, so no line waits for the one after it. A line longer than
+    `max_bytes` is cut while it is read, but remains longer.
     """
 
-    def __init__(self, source: str, encoding: str = encodings.UTF8):
-        self.name = files.source_name(source)
+    def __init__(self, source: str, encoding: str = encodings.UTF8, max_bytes: int = files.UNBOUNDED):
+        self.name, self._encoding, self._max_bytes = files.source_name(source), encoding, max_bytes
         is_utf8 = encodings.is_utf8(encoding)
         self._is_latin_1 = encodings.is_latin_1(encoding)
         sample = encodings.decode_sample(files.peek(source), encoding)
@@ -104,14 +106,14 @@ class InputLines:
                 ) from None
             if self._is_latin_1 and (control := encodings.find_control(text)):
                 raise UserError(f"{self.name}: {encodings.describe_control(control, 'latin-1')}")
-            block = text.encode()
+            block = encodings.encode_text(text, self.name, self._encoding)
         if self._has_lone_returns:
             block = block.replace(b"\r", b"\n")
         *lines, rest = block.split(b"\n")
         for line in lines:
             self._unread_lines.append(b"".join([*self._line_begin, line, b"\n"]))
             self._line_begin = []
-        if rest:
+        if rest and sum(map(len, self._line_begin)) <= self._max_bytes:
             self._line_begin.append(rest)
         if self._has_ended and self._line_begin:  # a last line without a line end
             self._unread_lines.append(b"".join(self._line_begin))
@@ -194,7 +196,9 @@ class Input:
         name, format = self.name, self.source.format
         match format.name:
             case "text":
-                for number, line in files.read_lines(self.lines, keeps_errors=True):
+                for number, line in files.read_lines(
+                    self.lines, keeps_errors=True, max_bytes=format.max_text
+                ):
                     where, origin = f"{name}, line {number}", f"{name}:{number}"
                     if isinstance(line, UserError):
                         yield Item(where, origin, UserError(name_flags(str(line))))
@@ -206,10 +210,15 @@ class Input:
                     yield Item(sentence.origin, sentence.origin, sentence)
                 return
             case "jsonl":
-                records = json_lines.read_jsonl(self.lines, keeps_errors=True)
+                records = json_lines.read_jsonl(self.lines, keeps_errors=True, max_bytes=format.max_text)
             case "csv" | "tsv":
                 records = tables.read_table(
-                    self.lines, format.name, delimiter=format.delimiter, keeps_errors=True, log=self.log
+                    self.lines,
+                    format.name,
+                    delimiter=format.delimiter,
+                    keeps_errors=True,
+                    max_bytes=format.max_text,
+                    log=self.log,
                 )
             case "squad":
                 records = read_squad_records(self.source)
@@ -251,7 +260,8 @@ def open_input(
     except UserError as error:
         raise UserError(name_flags(str(error))) from None
     reads_lines = resolved.format.name in READ_BY_LINE
-    lines = InputLines(source, resolved.format.encoding) if reads_lines else None
+    format = resolved.format
+    lines = InputLines(source, format.encoding, format.max_text) if reads_lines else None
     return Input(resolved, kind, lines, log_with_flags)
 
 

@@ -17,7 +17,7 @@ from jaxft.data.sources.formats import FileFormat
 
 def make_file_format(data: sections.Data) -> FileFormat:
     """Returns how the files of a run's data are read, as far as its settings say it."""
-    return FileFormat(data.format, data.encoding, data.delimiter)
+    return FileFormat(data.format, data.encoding, data.delimiter, data.max_text)
 
 
 @dataclasses.dataclass(frozen=True)

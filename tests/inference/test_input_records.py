@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import threading
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -110,3 +111,21 @@ def test_what_a_table_leaves_out_is_said_and_latin_1_that_is_windows_1252_is_ref
 def test_settings_are_flags_in_messages():
     text = "set config.data.format, .encoding or .tag_column and config.data.label=x"
     assert name_flags(text) == "set --format, --encoding or config.data.tag_column and config.data.label=x"
+
+
+def test_a_line_of_50_mb_is_dropped_while_it_is_read_and_costs_only_itself(tmp_path):
+    """It took gigabytes; the next record is answered."""
+    path = tmp_path / "in.jsonl"
+    with open(path, "wb") as file:
+        file.write(b'{"text": "a"}\n{"text": "')
+        for _ in range(50):
+            file.write(b"word " * 200_000)
+        file.write(b'"}\n{"text": "b"}\n')
+    tracemalloc.start()
+    records = open_input(str(path), TEXTS, FileFormat(max_text=1_000_000), log_nothing, keys=["text"])
+    first, long, last = records.read("text", read_columns=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (first.value, last.value) == ({"text": "a"}, {"text": "b"}) and last.origin.endswith(":3")
+    assert "line 2: the line is longer than 1,000,000 bytes" in str(long.value)
+    assert "--max_text" in str(long.value) and peak < 8_000_000

@@ -136,15 +136,21 @@ def _split_documents(source: ResolvedSource, documents: str, numbers: Iterator[i
         if text.strip():
             yield Document(text, next(numbers), f"{name}:{first_line}")
 
-    for number, line in files.read_lines(source.address, source.format.encoding):
+    size, max_bytes = 0, source.format.max_text
+    for number, line in files.read_lines(source.address, source.format.encoding, max_bytes=max_bytes):
         content = line.rstrip("\r\n")
         is_divider = not content.strip() if documents == "" else content == documents
         if is_divider and documents not in ("line", "file"):
             yield from finish_document()
             continue
         if not lines:
-            first_line = number
+            first_line, size = number, 0
         lines.append(line)
+        size += len(line)
+        if size > max_bytes:
+            raise files.too_long_error(
+                f"{name}, line {first_line}: the document that begins there is", max_bytes
+            )
         if documents == "line":
             yield from finish_document()
     yield from finish_document()

@@ -3,6 +3,7 @@
 import codecs
 import itertools
 import re
+import sys
 from collections.abc import Iterable, Iterator
 
 from jaxft.errors import UserError
@@ -144,36 +145,56 @@ def has_lone_returns(sample: bytes | str) -> bool:
     return feed not in sample and carriage_return in sample[:-1]  # the last may be half of CR LF
 
 
-def split_lines(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
+def split_lines(
+    pieces: Iterable[bytes], encoding: str, name: str, max_bytes: int = sys.maxsize
+) -> Iterator[bytes]:
     """Yields the lines of bytes in any encoding as lines in UTF-8, each with its line end.
 
-    LF ends a line. CR does if the first piece has no LF.
+    LF ends a line. CR does if the first piece has no LF. A line longer than `max_bytes` is cut, but remains longer.
 
     Args:
       pieces: the bytes of the file.
       encoding: the encoding, as Python names it.
       name: the name of the file, for messages.
+      max_bytes: the most bytes of a line.
 
     Raises:
-      UserError: the bytes are not in the encoding.
+      UserError: the bytes are not in the encoding, or encode what is no text.
     """
     is_latin = is_latin_1(encoding)
-    decoder, rest, number, line_end = codecs.getincrementaldecoder(encoding)(), "", 1, ""
+    decoder, number, line_end = codecs.getincrementaldecoder(encoding)(), 1, ""
+    begin: list[str] = []  # of the line whose end was not read yet
     for piece in itertools.chain(pieces, [b""]):  # the empty piece ends the text
         try:
-            rest += decoder.decode(piece, final=not piece)
+            text = decoder.decode(piece, final=not piece)
         except UnicodeDecodeError as error:
             number += error.object[: error.start].decode(encoding, "ignore").count(line_end or "\n")
             raise UserError(
                 f"{name}, line {number}: 0x{error.object[error.start]:02x} is not {encoding} ({error.reason}); "
                 "set config.data.encoding to the encoding of the file"
             ) from None
-        if is_latin and (control := _CONTROL.search(rest)):
-            number += rest[: control.start()].count(line_end or "\n")
+        if is_latin and (control := _CONTROL.search(text)):
+            number += text[: control.start()].count(line_end or "\n")
             raise UserError(f"{name}, line {number}: {describe_control(control[0], encoding)}")
-        line_end = line_end or ("\r" if has_lone_returns(rest) else "\n")
-        *lines, rest = rest.split(line_end)
-        number += len(lines)
-        yield from ((line + line_end).encode() for line in lines)
-    if rest:
-        yield rest.encode()
+        if not line_end and text:
+            line_end = "\r" if has_lone_returns(text) else "\n"
+        *lines, rest = text.split(line_end or "\n")
+        for line in lines:
+            yield encode_text("".join([*begin, line, line_end]), f"{name}, line {number}", encoding)
+            begin.clear()
+            number += 1
+        if rest and sum(map(len, begin)) <= max_bytes:
+            begin.append(rest)
+    if begin:
+        yield encode_text("".join(begin), f"{name}, line {number}", encoding)
+
+
+def encode_text(text: str, where: str, encoding: str) -> bytes:
+    """Returns a text in UTF-8. Raises `UserError` for half a surrogate pair, which a few encodings can spell."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: half a surrogate pair in {encoding}, which is no text; set config.data.encoding to that of "
+            "the file, or remove it"
+        ) from None

@@ -14,6 +14,8 @@ from jaxft.errors import UserError
 
 Log = Callable[[str], None]  # prints a line about a source, which begins with the source's name and a colon
 PEEKED = 1 << 16  # bytes of a file that show its format and encoding
+MAX_TEXT = 10_000_000  # bytes of a line, unless the user allows more
+UNBOUNDED = sys.maxsize - 1
 
 _SHARD = re.compile(r"(?P<source>.+)#(?P<number>\d+)/(?P<count>\d+)")
 
@@ -196,11 +198,14 @@ def peek(source: str) -> bytes:
         return file.read(PEEKED)
 
 
-def read_raw_lines(source: str | Stream, encoding: str = encodings.UTF8) -> Iterator[bytes]:
+def read_raw_lines(
+    source: str | Stream, encoding: str = encodings.UTF8, max_bytes: int = UNBOUNDED
+) -> Iterator[bytes]:
     """Yields the lines of a file, of stdin ("-") or of a stream in UTF-8, each with its line end.
 
     Only LF ends a line, because other Unicode line ends may occur inside a word; CR does in a file without LF. Lines of
-    a file in UTF-8 are not checked. Raises `UserError` if the bytes are not in another encoding.
+    a file in UTF-8 are not checked. A longer line of a file than `max_bytes` is cut, but remains longer. Raises
+    `UserError` if the bytes are not in another encoding.
     """
     if not isinstance(source, str):
         yield from source
@@ -208,36 +213,64 @@ def read_raw_lines(source: str | Stream, encoding: str = encodings.UTF8) -> Iter
     stream = sys.stdin.buffer if source == "-" else open(source, "rb", PEEKED)
     try:
         if encodings.is_utf8(encoding) and not encodings.has_lone_returns(stream.peek(PEEKED)):
-            yield from stream
+            yield from _read_cut_lines(stream, max_bytes)
         else:
             pieces = iter(lambda: stream.read1(PEEKED), b"")
-            yield from encodings.split_lines(pieces, encoding, source_name(source))
+            yield from encodings.split_lines(pieces, encoding, source_name(source), max_bytes)
     finally:
         if source != "-":
             stream.close()
 
 
+def _read_cut_lines(stream: Any, max_bytes: int) -> Iterator[bytes]:
+    """Yields the lines of a binary file. The end of a line after `max_bytes + 1` bytes is dropped while it is read."""
+    while line := stream.readline(max_bytes + 1):
+        yield line
+        while len(line) > max_bytes and not line.endswith(b"\n"):
+            line = stream.readline(max_bytes + 1)
+
+
 def read_lines(
-    source: str | Stream, encoding: str = encodings.UTF8, *, keeps_errors: bool = False
+    source: str | Stream,
+    encoding: str = encodings.UTF8,
+    *,
+    keeps_errors: bool = False,
+    max_bytes: int = UNBOUNDED,
 ) -> Iterator[tuple[int, str | UserError]]:
     """Yields `(number from 1, line)` of a file, of stdin ("-") or of a stream. Keeps line ends, removes a BOM.
 
-    See `read_raw_lines` for line ends. Raises `UserError` with line and byte if the bytes are not in the encoding; with
-    `keeps_errors`, yields the error of a line that is not UTF-8 in its place.
+    See `read_raw_lines` for line ends. Raises `UserError` with line and byte if the bytes are not in the encoding, or
+    if a line has more than `max_bytes` bytes of UTF-8; with `keeps_errors`, yields the error of a line in its place.
     """
-    for number, raw in enumerate(read_raw_lines(source, encoding), 1):
+    for number, raw in enumerate(read_raw_lines(source, encoding, max_bytes), 1):
         try:
-            line = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            unreadable = UserError(
-                f"{source_name(source)}, line {number}, byte {error.start + 1} of the line: "
-                f"0x{raw[error.start]:02x} is not UTF-8; {encodings.advise(raw, error.start)}"
-            )
+            if len(raw) > max_bytes:
+                raise too_long_error(f"{source_name(source)}, line {number}: the line is", max_bytes)
+            line = _decode_line(raw, f"{source_name(source)}, line {number}")
+        except UserError as error:
             if not keeps_errors:
-                raise unreadable from None
-            yield number, unreadable
+                raise
+            yield number, error
             continue
         yield number, line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _decode_line(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}, byte {error.start + 1} of the line: 0x{raw[error.start]:02x} is not UTF-8; "
+            f"{encodings.advise(raw, error.start)}"
+        ) from None
+
+
+def too_long_error(what: str, max_bytes: int) -> UserError:
+    """Returns the error for a line, sentence or text with more than `max_bytes` bytes; `what` ends in a verb."""
+    return UserError(
+        f"{what} longer than {max_bytes:,} bytes, which takes much memory; divide it, or set config.data.max_text to "
+        "more"
+    )
 
 
 def open_each(read: Callable[[Any], Iterator], sources: Sequence[Any]) -> Iterator[Iterator]:

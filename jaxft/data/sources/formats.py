@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jaxft.data.sources import encodings, files, sniffing
@@ -25,6 +25,9 @@ class FileFormat:
     name: str = AUTO
     encoding: str = AUTO  # as Python names it
     delimiter: str = AUTO  # the character between the values of a table, or between CoNLL columns
+    max_text: int = (
+        files.MAX_TEXT
+    )  # bytes of a line, row, sentence or document of a text file; longer ones are refused
 
 
 UNSET = FileFormat()
@@ -128,7 +131,7 @@ def resolve_source(
     format = _check_format(format)
     if not isinstance(source, str):
         delimiter = _USUAL_DELIMITERS.get(format.name, AUTO) if format.delimiter == AUTO else format.delimiter
-        return [ResolvedSource(source, FileFormat(format.name, encodings.UTF8, delimiter))]
+        return [ResolvedSource(source, replace(format, encoding=encodings.UTF8, delimiter=delimiter))]
     if (paths := files.find_files(source)) is not None:
         resolved = [resolve_file(path, kind, format, keys) for path in paths]
         _log_formats(source, resolved, format, log)
@@ -154,10 +157,10 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
     """
     format, suffix = _check_format(format), os.path.splitext(path)[1].lower()
     if format.name == "parquet" or (format.name == AUTO and suffix == ".parquet"):
-        return FileFormat("parquet", encodings.UTF8, format.delimiter)
+        return replace(format, name="parquet", encoding=encodings.UTF8)
     sample = files.peek(path)
     if format.name == AUTO and sample.startswith(b"PAR1"):
-        return FileFormat("parquet", encodings.UTF8, format.delimiter)
+        return replace(format, name="parquet", encoding=encodings.UTF8)
     if description := encodings.describe_binary(sample):
         raise UserError(f"{files.source_name(path)}: {description}")
     encoding = encodings.detect_encoding(sample) if format.encoding == AUTO else format.encoding
@@ -173,7 +176,7 @@ def resolve_file(path: str, kind: ExampleKind, format: FileFormat, keys: Collect
         delimiter = sniffing.sniff_delimiter(text, keys, "\t" if suffix == ".tsv" else ",")
     if format.name == AUTO and name == "csv" and delimiter == "\t" and suffix != ".csv":
         name = "csv" if sniffing.has_csv_quotes(text, delimiter) else "tsv"
-    return FileFormat(name, encoding, delimiter)
+    return replace(format, name=name, encoding=encoding, delimiter=delimiter)
 
 
 def _check_format(format: FileFormat) -> FileFormat:
@@ -246,11 +249,13 @@ def _log_formats(source: str, formats: Sequence[FileFormat], setting: FileFormat
     usual = _USUAL_FORMATS.get(os.path.splitext(source)[1].lower(), FileFormat(encoding=encodings.UTF8))
     for format, count in counts.items():
         unset = [
-            f"config.data.{field}"
-            for field, value, auto, expected in zip(
-                ("format", "encoding", "delimiter"), *map(astuple, (format, setting, usual)), strict=True
+            f"config.data.{setting_name}"
+            for setting_name, field in (
+                ("format", "name"),
+                ("encoding", "encoding"),
+                ("delimiter", "delimiter"),
             )
-            if auto == AUTO and value not in (AUTO, expected)
+            if getattr(setting, field) == AUTO and getattr(format, field) not in (AUTO, getattr(usual, field))
         ]
         if unset or len(counts) > 1:
             number = f"{count:,} of {len(formats):,} files, " if len(formats) > 1 else ""

@@ -124,7 +124,8 @@ def _parse_rows(
 def _read_text(source: ResolvedSource, key: str) -> Iterator[record_values.Record]:
     """Yields a record `{key: line}` for each line."""
     name = files.source_name(source.address)
-    for number, line in files.read_lines(source.address, source.format.encoding):
+    format = source.format
+    for number, line in files.read_lines(source.address, format.encoding, max_bytes=format.max_text):
         yield f"{name}, line {number}", f"{name}:{number}", {key: line.rstrip("\r\n")}
 
 

@@ -13,7 +13,7 @@ from jaxft.errors import UserError
 from jaxft.tasks.registry import schema_of
 
 # Settings that change no result. They may differ between processes, and when a run resumes.
-FREE = ("log.", "data.cache_dir", "checkpoint.keep", "checkpoint.best_only")
+FREE = ("log.", "data.cache_dir", "data.max_text", "checkpoint.keep", "checkpoint.best_only")
 
 # Settings that say where and by which kernels a run computes. They change results only by rounding, so they may differ
 # when a run resumes.

@@ -1,6 +1,7 @@
 """Patterns of files mean the same to every reader, and files are dealt evenly to shards."""
 
 import itertools
+import json
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxft.data.sources import files
 from jaxft.data.sources.documents import read_documents
+from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
 from jaxft.data.sources.questions import read_questions
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
@@ -105,3 +107,48 @@ def test_every_reader_takes_a_pattern(tmp_path):
     (tmp_path / "1.conll").write_text("")
     with pytest.raises(UserError, match="1.conll: empty, it holds no sentence"):
         list(read_sentences(f"{tmp_path}/*.conll"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_long_line_is_refused_with_its_place_and_costs_only_itself(tmp_path, encoding):
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"one\n{'x' * 1_000_000}\ntwo\n{'é' * 40}".encode(encoding))
+    with pytest.raises(UserError, match="line 2: the line is longer than 64 bytes.*config.data.max_text"):
+        list(files.read_lines(str(path), encoding, max_bytes=64))
+    lines = list(files.read_lines(str(path), encoding, keeps_errors=True, max_bytes=64))
+    assert [number for number, line in lines if isinstance(line, UserError)] == [2, 4]
+    assert [line for _, line in lines[::2]] == ["one\n", "two\n"]
+    assert max(map(len, files.read_raw_lines(str(path), encoding, max_bytes=64))) < 1 << 18
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read", "place"),
+    [
+        ("a.conll", "a\tO\n\n" + "word\tO\n" * 40, read_sentences, "line 3: the sentence that begins there"),
+        (
+            "a.jsonl",
+            json.dumps({"tokens": ["a"] * 40, "tags": ["O"] * 40}),
+            read_sentences,
+            "line 1: the line",
+        ),
+        ("a.csv", 'text,label\na,b\n"' + "word\n" * 40 + '",b\n', read_labelled_texts, "line 3 to 22"),
+        (
+            "a.csv",
+            'text,label\na,b\n"never closed\n' + "word,b\n" * 40,
+            read_labelled_texts,
+            "quote not closed",
+        ),
+        ("a.txt", "word\n" * 40, read_documents, "line 1: the document that begins there"),
+    ],
+)
+def test_no_reader_takes_more_than_max_text(tmp_path, name, content, read, place):
+    (tmp_path / name).write_text(content)
+    options = {read_labelled_texts: {"columns": TextColumns()}, read_documents: {"documents": "file"}}
+    with pytest.raises(UserError, match=f"{place}.* longer than 100 bytes"):
+        list(read(str(tmp_path / name), format=FileFormat(max_text=100), **options.get(read, {})))
+
+
+def test_halves_of_surrogate_pairs_that_an_encoding_spells_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\n\\ud800\n")
+    with pytest.raises(UserError, match="line 2: half a surrogate pair in unicode_escape"):
+        list(files.read_lines(str(tmp_path / "a.txt"), "unicode_escape"))

@@ -10,14 +10,18 @@ from jaxft.errors import UserError
 
 
 def read_jsonl(
-    source: str | files.Stream, encoding: str = encodings.UTF8, *, keeps_errors: bool = False
+    source: str | files.Stream,
+    encoding: str = encodings.UTF8,
+    *,
+    keeps_errors: bool = False,
+    max_bytes: int = files.UNBOUNDED,
 ) -> Iterator[tuple[str, str, Any]]:
     """Yields the JSON values of a file with one per line, each with its place and origin.
 
-    Raises `UserError` with the line for other content; with `keeps_errors`, yields the error in the place of the value.
+    Raises `UserError` with the line for other content and for a line of more than `max_bytes`; with `keeps_errors`, yields the error in the place of the value.
     """
     name = files.source_name(source)
-    for number, line in files.read_lines(source, encoding, keeps_errors=keeps_errors):
+    for number, line in files.read_lines(source, encoding, keeps_errors=keeps_errors, max_bytes=max_bytes):
         where, origin = f"{name}, line {number}", f"{name}:{number}"
         if isinstance(line, UserError):
             yield where, origin, line

@@ -43,12 +43,17 @@ def read_records(
         case "parquet":
             items, features = parquet.read_parquet(address)
         case "jsonl":
-            items = json_lines.read_jsonl(address, format.encoding)
+            items = json_lines.read_jsonl(address, format.encoding, max_bytes=format.max_text)
         case "json":
             items = json_documents.read_json_document(address, format.encoding, log)
         case _:
             items = tables.read_table(
-                address, format.name, delimiter=format.delimiter, encoding=format.encoding, log=log
+                address,
+                format.name,
+                delimiter=format.delimiter,
+                encoding=format.encoding,
+                max_bytes=format.max_text,
+                log=log,
             )
     if record_filter:
         items = filters.filter_records(_make_objects(items, name, log), record_filter)

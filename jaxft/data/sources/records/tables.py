@@ -33,6 +33,7 @@ def read_table(
     delimiter: str = ",",
     encoding: str = encodings.UTF8,
     keeps_errors: bool = False,
+    max_bytes: int = files.UNBOUNDED,
     log: files.Log = files.log_nothing,
 ) -> Iterator[Record]:
     """Yields the rows of a table with a header. All values are strings.
@@ -46,17 +47,19 @@ def read_table(
       delimiter: the character between values.
       encoding: the encoding of the file.
       keeps_errors: True if the error of a row is yielded in the place of its values, and False if it is raised.
+      max_bytes: the most bytes of a row.
       log: prints a line about the table.
 
     Raises:
-      UserError: a row has not as many values as the header, the header has a name twice, or quotes are broken.
+      UserError: a row has not as many values as the header, or is too long; the header has a name twice, or quotes are
+        broken.
     """
     name = files.source_name(source)
     header = None
     has_joined_files = False
     quoted_line = ""  # the first line whose quotes may be those of CSV
-    lines = files.read_lines(source, encoding, keeps_errors=keeps_errors)
-    for first_line, row in _read_rows(lines, make_dialect(format, delimiter), name):
+    lines = files.read_lines(source, encoding, keeps_errors=keeps_errors, max_bytes=max_bytes)
+    for first_line, row in _read_rows(lines, make_dialect(format, delimiter), name, max_bytes):
         where, origin = f"{name}, line {first_line}", f"{name}:{first_line}"
         if not row or (first_line == 1 and isinstance(row, list) and row[0].startswith(SEPARATOR_LINE)):
             continue
@@ -95,8 +98,14 @@ def read_table(
 class _Lines:
     """The lines of a table for `csv.reader`. An error of a line is raised, and the next line is there after it."""
 
-    def __init__(self, lines: Iterator[tuple[int, str | UserError]]):
-        self._lines, self.number = lines, 0
+    def __init__(self, lines: Iterator[tuple[int, str | UserError]], name: str, max_bytes: int):
+        self._lines, self._name, self._max_bytes = lines, name, max_bytes
+        self.number = self._size = 0
+
+    def begin_row(self) -> int:
+        """Begins a row; returns the number of its first line."""
+        self._size, self._first = 0, self.number + 1
+        return self._first
 
     def __iter__(self) -> "_Lines":
         return self
@@ -105,17 +114,24 @@ class _Lines:
         self.number, line = next(self._lines)
         if isinstance(line, UserError):
             raise line
+        self._size += len(line)
+        if self._size > self._max_bytes:
+            where = f"{self._name}, line {self._first} to {self.number}"
+            raise files.too_long_error(f"{where}: the row (is a quote not closed?) is", self._max_bytes)
         return line
 
 
 def _read_rows(
-    numbered_lines: Iterator[tuple[int, str | UserError]], dialect: dict[str, Any], name: str
+    numbered_lines: Iterator[tuple[int, str | UserError]],
+    dialect: dict[str, Any],
+    name: str,
+    max_bytes: int,
 ) -> Iterator[tuple[int, list[str] | UserError]]:
     """Yields the number of each row's first line, and its values or its error."""
-    lines = _Lines(numbered_lines)
+    lines = _Lines(numbered_lines, name, max_bytes)
     reader = csv.reader(lines, **dialect)  # begins anew after an error
     while True:
-        first_line = lines.number + 1
+        first_line = lines.begin_row()
         try:
             yield first_line, next(reader)
         except StopIteration:

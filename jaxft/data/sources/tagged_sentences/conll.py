@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from jaxft.data.sources.files import Log, log_nothing, read_lines, source_name
+from jaxft.data.sources.files import Log, log_nothing, read_lines, source_name, too_long_error
 from jaxft.data.sources.formats import ResolvedSource
 from jaxft.data.sources.tagged_sentences import column_layout
 from jaxft.data.sources.tagged_sentences.column_layout import ColumnLayout, ColumnSettings, is_docstart
@@ -21,7 +21,8 @@ def read_plain_sentences(source: ResolvedSource, *, keep_empty: bool) -> Iterato
     A blank line becomes a sentence without words if `keep_empty`; otherwise it is skipped.
     """
     document, name = 0, source_name(source.address)
-    for number, line in read_lines(source.address, source.format.encoding):
+    format = source.format
+    for number, line in read_lines(source.address, format.encoding, max_bytes=format.max_text):
         text = line.rstrip("\r\n")
         offsets = split_words(text)
         if offsets or keep_empty:
@@ -68,7 +69,7 @@ def read_conll(
         layout = column_layout.find_layout((line for _, line in first), settings, name)
         lines = itertools.chain(first, lines)
     document, document_begun, is_logged = 0, False, False
-    for block in _blocks(lines, layout):
+    for block in _blocks(lines, layout, name, source.format.max_text):
         comments, rows = _split_comments(block, layout)
         if is_docstart(block[0][1]) or any(_begins_document(line, layout) for line in comments):
             document += document_begun
@@ -90,7 +91,8 @@ def read_conll(
 
 
 def _read_lines(source: ResolvedSource) -> Iterator[Line]:
-    for number, line in read_lines(source.address, source.format.encoding):
+    format = source.format
+    for number, line in read_lines(source.address, format.encoding, max_bytes=format.max_text):
         yield number, line.rstrip("\r\n")
 
 
@@ -104,9 +106,13 @@ def _take_first_sentence(lines: Iterator[Line]) -> Iterator[Line]:
             return
 
 
-def _blocks(lines: Iterable[Line], layout: ColumnLayout) -> Iterator[list[Line]]:
-    """Yields the lines of each sentence with the comments before it; a `-DOCSTART-` line is its own block."""
+def _blocks(lines: Iterable[Line], layout: ColumnLayout, name: str, max_bytes: int) -> Iterator[list[Line]]:
+    """Yields the lines of each sentence with the comments before it; a `-DOCSTART-` line is its own block.
+
+    Raises `UserError` for a sentence whose lines have more than `max_bytes` together.
+    """
     block: list[Line] = []
+    size = 0
     sentence = ""  # the value in the column of sentences
     for number, line in lines:
         is_border = not line.strip() or is_docstart(line)
@@ -117,11 +123,15 @@ def _blocks(lines: Iterable[Line], layout: ColumnLayout) -> Iterator[list[Line]]
             sentence = value or sentence
         if block and is_border:
             yield block
-            block = []
+            block, size = [], 0
         if is_docstart(line):
             yield [(number, line)]
         elif line.strip():
             block.append((number, line))
+            size += len(line)
+            if size > max_bytes:
+                where = f"{name}, line {block[0][0]}: the sentence that begins there (blank lines divide sentences) is"
+                raise too_long_error(where, max_bytes)
     if block:
         yield block
 
