@@ -1,8 +1,13 @@
 """Makes lines of JSON and of tables."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+_FORMULA = re.compile(
+    r"[=+@-](?!\d*\.?\d*(?:e[+-]?\d+)?$)."
+)  # what a spreadsheet computes; no number, no sign alone
 
 
 def make_json_line(record: Mapping[str, Any]) -> bytes:
@@ -19,8 +24,13 @@ def prediction_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield json.dumps(record, ensure_ascii=False) + "\n"
 
 
+def escape_formula(cell: str) -> str:
+    """Returns a cell of a table for people. Text that a spreadsheet would compute gets an apostrophe in front."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
 def error_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
     """Yields the lines of a tab-separated error list with a header. White space in a cell becomes one space."""
     yield "\t".join(columns) + "\n"
     for row in rows:
-        yield "\t".join(" ".join(str(row[name]).split()) for name in columns) + "\n"
+        yield "\t".join(escape_formula(" ".join(str(row[name]).split())) for name in columns) + "\n"

@@ -11,6 +11,7 @@ from rich.text import Text
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.f1 import SCORES
 from jaxft.metrics.tokens import LabelState
+from jaxft.tasks.lines import escape_formula
 from jaxft.tasks.token_classification.entity_errors import CATEGORIES, SIDES, ErrorAnalysis, error_rows
 
 # Characters that some reader treats as the end of a column or line (str.isspace, a byte order mark), and lone
@@ -117,7 +118,8 @@ def conll_lines(
 def error_lines(errors: ErrorAnalysis) -> Iterator[str]:
     """Yields the lines of the tab-separated error list, with a header and newlines; see `error_rows`."""
     for row in error_rows(errors.errors):
-        yield "\t".join(" ".join(_column(word) for word in cell.split(" ")) for cell in row) + "\n"
+        cells = (" ".join(_column(word) for word in cell.split(" ")) for cell in row)
+        yield "\t".join(map(escape_formula, cells)) + "\n"
 
 
 def _column(text: str) -> str:

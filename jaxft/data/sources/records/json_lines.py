@@ -18,7 +18,8 @@ def read_jsonl(
 ) -> Iterator[tuple[str, str, Any]]:
     """Yields the JSON values of a file with one per line, each with its place and origin.
 
-    Raises `UserError` with the line for other content and for a line of more than `max_bytes`; with `keeps_errors`, yields the error in the place of the value.
+    Raises `UserError` with the line for other content and for a line of more than `max_bytes`; with `keeps_errors`,
+    yields the error in the place of the value.
     """
     name = files.source_name(source)
     for number, line in files.read_lines(source, encoding, keeps_errors=keeps_errors, max_bytes=max_bytes):
