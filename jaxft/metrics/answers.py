@@ -102,7 +102,7 @@ class AnswerState:
 
     def choose_threshold(self) -> float | None:
         """Returns the threshold, or the best for these questions if it is `TUNED`. None means that all are answered."""
-        if self.threshold != TUNED:
+        if not isinstance(self.threshold, str):  # it is not `TUNED`
             return self.threshold
         return best_threshold([s.f1 for s in self.scores], self.has_answer, self.null_odds)
 

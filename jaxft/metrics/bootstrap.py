@@ -1,6 +1,7 @@
 """Computes bootstrap confidence intervals of micro-averaged scores by resampling sentences."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ def percentile_intervals(
     samples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> dict:
+) -> dict[str, Any]:
     """Returns percentile intervals (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
 
     A resample draws S sentences with replacement from S sentences and adds their counts. This is equivalent to drawing

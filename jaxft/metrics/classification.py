@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class ClassificationState:
             values |= {f"{name}/{label}": float(v) for label, v in zip(names, column, strict=True)}
         return values
 
-    def intervals(self, *, samples: int, confidence: float = 0.95, seed: int = 0) -> dict:
+    def intervals(self, *, samples: int, confidence: float = 0.95, seed: int = 0) -> dict[str, Any]:
         """Returns percentile bootstrap intervals of `accuracy` and `f1_macro`, drawing examples with replacement.
 
         Drawing N examples is the same as drawing the counts of the confusion matrix from a multinomial.

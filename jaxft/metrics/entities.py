@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from seqeval.scheme import IOB2, Tokens
@@ -203,7 +204,7 @@ class EntityState:
             metrics | self.tokens.compute() | self.strict.compute("entity") | self.lenient.compute("lenient")
         )
 
-    def intervals(self, *, samples: int = 10_000, seed: int = 0) -> dict:
+    def intervals(self, *, samples: int = 10_000, seed: int = 0) -> dict[str, Any]:
         """Returns 95% bootstrap intervals of `entity_precision`, `entity_recall` and `entity_f1` (micro, strict).
 
         See `bootstrap.percentile_intervals` for the other keys.

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class LabelState:
             metrics["loss"] = math.fsum(self.loss_sums) / weight
         return metrics | self.tokens.compute()
 
-    def intervals(self, *, samples: int = 10_000, seed: int = 0) -> dict:
+    def intervals(self, *, samples: int = 10_000, seed: int = 0) -> dict[str, Any]:
         """Returns a 95% bootstrap interval of `token_accuracy`; see `bootstrap.percentile_intervals`."""
         # Each word has one predicted and one gold label, so precision, recall and F1 all equal the accuracy.
         triples = Counter({(correct, words, words): n for (correct, words), n in self.sentences.items()})
