@@ -74,7 +74,7 @@ def match_first(
     for pattern, value in rules:
         try:
             compiled.append((re.compile(pattern), value))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:  # a{10**30}, "(" * 10_000
             raise UserError(f"{what}: the pattern {pattern!r} is not a regular expression: {error}") from None
 
     if not allow_unused:

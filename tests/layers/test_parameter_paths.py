@@ -47,3 +47,9 @@ def test_a_name_without_a_rule_prints_both_sides():
 def test_a_broken_pattern_is_named():
     with pytest.raises(UserError, match=r"freeze: the pattern '\(' is not a regular expression"):
         match_first([("(", 1)], NAMES, what="freeze")
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{" + "9" * 30 + "}", "(" * 10_000 + ")" * 10_000])
+def test_patterns_that_python_cannot_compile_are_refused(pattern):
+    with pytest.raises(UserError, match="is not a regular expression"):
+        match_first([(pattern, 1)], ["head/kernel"], what="config.optim.freeze")
