@@ -1,6 +1,5 @@
 """Predictions stand next to the words of a file with a word a line, and every other line comes out as it was."""
 
-
 import pytest
 from hypothesis import given
 
