@@ -103,7 +103,7 @@ def make_targets(folder: Path, python: list[str], environment: dict[str, str]) -
         """Returns the checks of a verb with an output: it is absent or whole; it is whole."""
 
         def check(folder: Path) -> None:
-            assert_same_files(whole / verb / "output", folder / "output")
+            assert_same_files(unkilled / verb / "output", folder / "output")
 
         def check_killed(folder: Path) -> None:
             if (output := folder / "output").exists():
@@ -115,8 +115,8 @@ def make_targets(folder: Path, python: list[str], environment: dict[str, str]) -
     def check_run(folder: Path) -> None:
         assert_same_run(run, folder / "run")
 
-    whole = folder / "whole"
-    run = whole / "train/run"
+    unkilled = folder / "unkilled"
+    run = unkilled / "train/run"
     targets = {
         "train": Target(Path.mkdir, train, assert_can_be_opened, check_run),
         "resume": Target(copy_half, train, assert_can_be_opened, check_run),
@@ -124,8 +124,8 @@ def make_targets(folder: Path, python: list[str], environment: dict[str, str]) -
         "predict": Target(Path.mkdir, predict, *make_checks("predict")),
     }
     for verb in ("train", "export", "predict"):
-        (whole / verb).mkdir(parents=True)
-        code, output = targets[verb].run(whole / verb, NEVER)
+        (unkilled / verb).mkdir(parents=True)
+        code, output = targets[verb].run(unkilled / verb, NEVER)
         assert code == 0, output
     return targets
 
