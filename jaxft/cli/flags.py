@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from jaxft.cli.verbs import VERBS
 from jaxft.config.recipe_catalog import recipe_paths
+from jaxft.data.sources import files
 
 
 def make_parser(verb: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -67,8 +68,8 @@ def add_input_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> 
     parser.add_argument(
         "--max_text",
         type=int,
-        default=10_000_000,
-        help="bytes of a line, row or sentence; longer ones are refused; default 10 million",
+        default=files.MAX_TEXT,
+        help=f"bytes of a line, row or sentence; longer ones are refused; default {files.MAX_TEXT:,}",
     )
     parser.add_argument(
         "--on_error",

@@ -10,9 +10,10 @@ from jaxft.cli import startup
 from jaxft.cli.flags import add_config_flag, add_process_flags, make_parser
 from jaxft.cli.streams import tell_terminal
 from jaxft.config.recipe_catalog import recipe_name
+from jaxft.config.reference import help_text
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from jaxft.training.log.waits import announced
-from jaxft.training.settings import load_settings
+from jaxft.training.settings import all_schemas, load_settings
 
 # The advice to a user whose workdir was writable when the run began, and no longer is.
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
@@ -21,11 +22,11 @@ REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
 
 
 def train_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the flags of `train`."""
+    """Returns the parser of the flags of `train`. Its help lists all settings."""
     parser = make_parser(
         "train",
-        "Fine-tunes a pretrained transformer.",
-        "Any setting: --config.optim.lr=3e-5. `jaxft settings` lists them, `jaxft recipes` the recipes.",
+        "Fine-tunes a pretrained transformer. `jaxft recipes` lists the recipes.",
+        help_text(all_schemas()),
     )
     add_config_flag(parser)
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME_OF_THE_RECIPE")

@@ -63,7 +63,11 @@ VERBS = {
         "jaxft export --run runs/ner --output exported",
         (streams.outlive_readers,),
     ),
-    "plan": Verb("choose", "estimates memory and time of a step", "jaxft plan --config ner --topology cpu:8"),
+    "plan": Verb(
+        "choose",
+        "estimates memory and time of a step",
+        "jaxft plan --config ner --topology cpu:8 --rows_per_device 1",
+    ),
     "settings": Verb(
         "choose",
         "lists the settings of a task",

@@ -17,6 +17,7 @@ from jaxft.inference.model import open_model
 from jaxft.io.files import write_json
 from jaxft.io.stores import refuse_address
 from jaxft.models.registry import family_of
+from jaxft.tasks.exports import Export
 from jaxft.tasks.registry import TASKS, make_export
 from jaxft.training.run_folder.workdir import Run, open_run
 
@@ -46,21 +47,18 @@ def export_run(
     # float32, because torch will compute in it.
     model = open_model(run, print, dtype="float32")
     parameters = model.task.to_transformers(jax.device_get(model.parameters))
-    family = family_of(run.checkpoint.hf_config)
-    if not make_export(run).has_class:
+    export = make_export(run)
+    if not export.has_class:
         parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
-    config = make_config(run)
-    tensors = save_weights(family.table, parameters)
+    config = _make_config(run, export)
+    tensors = save_weights(family_of(run.checkpoint.hf_config).table, parameters)
     dev = read_dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:
         run.checkpoint.tokenizer.save_pretrained(folder)
         if model.task.predicts_tokens:
-            write_json(
-                folder / "generation_config.json",
-                _make_generation_config(run.checkpoint.tokenizer),
-            )
-        if make_export(run).needs_loader:
+            write_json(folder / "generation_config.json", _make_generation_config(run.checkpoint.tokenizer))
+        if export.needs_loader:
             heads.write_heads(model, folder)
         difference = None
         if dev is not None:
@@ -74,7 +72,7 @@ def export_run(
                     f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
                     f"{output} was not written; please report this with the model's config.json"
                 )
-            if make_export(run).needs_loader:
+            if export.needs_loader:
                 check_answers(model, dev, folder, output)
         (folder / "README.md").write_text(
             card.write_card(run, model.net.parameter_count, difference, card_fields), encoding="utf-8"
@@ -85,9 +83,9 @@ def export_run(
     print(f"{output}: {model.net.parameter_count:,} parameters, {labels}tokenizer, README.md")
 
 
-def make_config(run: Run) -> dict[str, Any]:
+def _make_config(run: Run, export: Export) -> dict[str, Any]:
     """Returns the config.json of an export: the checkpoint's fields, transformers' class, labels, the task's fields."""
-    hf_config, export = run.checkpoint.hf_config, make_export(run)
+    hf_config = run.checkpoint.hf_config
     family = family_of(hf_config)
     if not export.has_class:
         return make_exported_config(hf_config, family.architecture)

@@ -4,6 +4,7 @@ The output is the input, record by record, with the answer added: a table for a 
 JSON lines for every other format. `answers.py` in a task's folder defines what a task reads and adds.
 """
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -121,7 +122,7 @@ def predict_file(
 
     def read_columns(lines: InputLines) -> Iterable[Any]:
         column = config.data.word_column if word_column is None else word_column
-        columns = FileFormat(name, encodings.UTF8, records.source.format.delimiter)
+        columns = dataclasses.replace(records.source.format, encoding=encodings.UTF8)
         settings = ColumnSettings(column, None, columns.delimiter, name == "conllu")
         layout = read_layout(records.source, settings)  # None for a pipe, which shows its first sentence
         return read_sentences(

@@ -5,9 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-_FORMULA = re.compile(
-    r"[=+@-](?!\d*\.?\d*(?:e[+-]?\d+)?$)."
-)  # what a spreadsheet computes; no number, no sign alone
+# What a spreadsheet computes; no number, no sign alone.
+_FORMULA = re.compile(r"[=+@-](?!\d*\.?\d*(?:e[+-]?\d+)?$).")
 
 
 def make_json_line(record: Mapping[str, Any]) -> bytes:

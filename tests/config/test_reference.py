@@ -1,4 +1,4 @@
-"""docs/settings.md and `jaxft settings` say what the declarations say."""
+"""docs/settings.md, `--help` and `jaxft settings` say what the declarations say."""
 
 import re
 import subprocess
@@ -32,6 +32,21 @@ def test_settings_are_read_without_jax_or_transformers():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"jax", "flax", "transformers", "datasets", "torch"} & set(loaded)
+
+
+def test_the_help_of_training_lists_settings_by_section():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "jaxft.main", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"\n  optim\n    --config\.optim\.lr=5e-05\n        highest learning rate \(a number\)", done.stdout
+    )
+    assert "  task question_answering\n" in done.stdout and "--coordinator HOST:PORT" in done.stdout
+    assert not re.search(r"\| +(jax|transformers)$", done.stderr, re.MULTILINE)  # nothing slow is imported
 
 
 def test_the_verb_settings_lists_those_of_a_task_by_section(capsys):

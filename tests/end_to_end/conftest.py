@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from jaxft.data.sources.formats import FileFormat
+from jaxft.data.sources.formats import UNSET, FileFormat
 from jaxft.inference import predict
 from jaxft.inference.model import open_model
 
@@ -23,7 +23,7 @@ def predicted(monkeypatch, tmp_path):
 
     monkeypatch.setattr(predict, "open_model", open_once)
 
-    def run(folder, content: bytes, name: str = "", format: str = "auto", **options) -> bytes:
+    def run(folder, content: bytes, name: str = "", format=UNSET, **options) -> bytes:
         source = str(tmp_path / name) if name else "-"
         if name:
             (tmp_path / name).write_bytes(content)
@@ -31,7 +31,8 @@ def predicted(monkeypatch, tmp_path):
             monkeypatch.setattr(
                 sys, "stdin", types.SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(content)))
             )
-        predict.predict_file(folder, source, str(tmp_path / "output"), format=FileFormat(format), **options)
+        format = FileFormat(format) if isinstance(format, str) else format
+        predict.predict_file(folder, source, str(tmp_path / "output"), format=format, **options)
         return (tmp_path / "output").read_bytes()
 
     return run

@@ -13,6 +13,7 @@ import pytest
 from jaxft.cli.command import EXIT_BROKEN_PIPE
 from jaxft.config.settings import replace
 from jaxft.data.sources import files
+from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
@@ -362,6 +363,15 @@ def test_an_earlier_output_stays_until_the_new_one_is_whole(tag, tmp_path):
 
 def test_the_input_may_be_its_own_output(tag, tmp_path):
     assert tag(b"Peter\nleft\n", "output", "conll").count(b"\t") == 2
+
+
+def test_a_sentence_in_columns_is_as_long_as_the_flag_allows(tag):
+    content = b"Peter\nleft\nOslo\n"
+    assert tag(content, "long.conll", FileFormat("conll", max_text=20)).count(b"\t") == 3
+    with pytest.raises(
+        UserError, match="long.conll, line 1: the sentence .* longer than 10 bytes.*--max_text"
+    ):
+        tag(content, "long.conll", FileFormat("conll", max_text=10))
 
 
 def test_unknown_flag(command):

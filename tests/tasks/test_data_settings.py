@@ -2,8 +2,10 @@
 
 import pytest
 
+from jaxft.data.sources.formats import UNSET
 from jaxft.errors import UserError
 from jaxft.tasks import registry
+from jaxft.tasks.settings import make_file_format
 from jaxft.training.settings import settings_from_config
 
 ROW = {
@@ -40,3 +42,7 @@ def test_every_task_reads_by_the_settings_of_files(tmp_path, task, read_text):
         settings_from_config({"task": task, "data.encoding": "cp999"})
     with pytest.raises(UserError, match="config.data.delimiter='ab'.*one character, tab or auto"):
         settings_from_config({"task": task, "data.delimiter": "ab"})
+
+
+def test_settings_of_files_that_are_not_set_are_those_of_readers():
+    assert make_file_format(settings_from_config({"task": "causal_lm"}).data) == UNSET

@@ -25,9 +25,8 @@ class FileFormat:
     name: str = AUTO
     encoding: str = AUTO  # as Python names it
     delimiter: str = AUTO  # the character between the values of a table, or between CoNLL columns
-    max_text: int = (
-        files.MAX_TEXT
-    )  # bytes of a line, row, sentence or document of a text file; longer ones are refused
+    # Bytes of a line, row, sentence or document of a text file; longer ones are refused.
+    max_text: int = files.MAX_TEXT
 
 
 UNSET = FileFormat()

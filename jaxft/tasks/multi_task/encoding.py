@@ -112,7 +112,7 @@ def _encode_texts(
 
 
 class _LabelsTexts(Protocol):
-    """What the data of a task that labels texts can do besides `TaskData`."""
+    """Encodes the labels of texts, as the data of a task that labels texts does besides `TaskData`."""
 
     def encode_targets(self, examples: Sequence[Any], labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns what the loss compares with, [N] or [N, C], and bool [N], True for examples with a label."""
