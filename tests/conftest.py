@@ -162,7 +162,7 @@ def tiny_flags(corpus, tiny_bert, tmp_path_factory) -> list[str]:
         "eval.rows": 8,
         "eval.every_steps": 20,
         "eval.bootstrap": 100,
-        "checkpoint.every_steps": 7,  # not at each evaluation, so that sums between log lines are kept too
+        "checkpoint.every_steps": 14,  # not at each evaluation, so that sums between log lines are kept too
         "log.every_steps": 4,
         "log.tensorboard": False,
     }

@@ -34,12 +34,10 @@ def main() -> int:
         programs = os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{name}/programs")
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_COMPILATION_CACHE_DIR": programs}
         with warm_python(f"{name}/socket", environment) as python:
-            targets = make_targets(Path(name), python, environment)
+            targets = make_targets(Path(name), python, environment, flags.targets or ())
             figures = {
-                target: try_target(
-                    targets[target], Path(name, "trial"), failures / target, flags.first, flags.every
-                )
-                for target in flags.targets or targets
+                verb: try_target(target, Path(name, "trial"), failures / verb, flags.first, flags.every)
+                for verb, target in targets.items()
             }
     return print_figures(figures)
 

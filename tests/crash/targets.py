@@ -8,7 +8,7 @@ import signal
 import subprocess
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,13 +39,16 @@ class Target(NamedTuple):
     check: Check
 
 
-def make_targets(folder: Path, python: list[str], environment: dict[str, str]) -> dict[str, Target]:
+def make_targets(
+    folder: Path, python: list[str], environment: dict[str, str], names: Sequence[str] = ()
+) -> dict[str, Target]:
     """Returns the targets by name. Writes into `folder` what they need, and what they write when nobody kills them.
 
     Args:
       folder: a folder.
       python: the command line of Python, to be followed by a script and its arguments.
       environment: of the commands.
+      names: the names of the targets that are needed; all if empty.
     """
     samples, model = write_samples(folder / "samples"), write_tiny_bert(folder / "model")
     data = samples["token_classification"][0]
@@ -123,11 +126,12 @@ def make_targets(folder: Path, python: list[str], environment: dict[str, str]) -
         "export": Target(Path.mkdir, export, *make_checks("export")),
         "predict": Target(Path.mkdir, predict, *make_checks("predict")),
     }
-    for verb in ("train", "export", "predict"):
+    names = names or list(targets)
+    for verb in ["train", *(verb for verb in ("export", "predict") if verb in names)]:
         (unkilled / verb).mkdir(parents=True)
         code, output = targets[verb].run(unkilled / verb, NEVER)
         assert code == 0, output
-    return targets
+    return {name: targets[name] for name in names}
 
 
 def try_target(target: Target, folder: Path, failures: Path, first: int, every: int) -> Counter[str]:

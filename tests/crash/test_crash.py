@@ -5,11 +5,6 @@ import pytest
 from tests.crash.targets import make_targets, try_target
 
 
-@pytest.fixture(scope="module")
-def targets(environment, python, tmp_path_factory):
-    return make_targets(tmp_path_factory.mktemp("crash"), python, environment)
-
-
 @pytest.mark.parametrize(
     ("target", "first"),
     [
@@ -19,6 +14,7 @@ def targets(environment, python, tmp_path_factory):
         pytest.param("resume", 30, marks=pytest.mark.sweep),
     ],
 )
-def test_a_killed_command_ends_as_if_nobody_had_killed_it(target, first, targets, tmp_path):
-    figures = try_target(targets[target], tmp_path / "trial", tmp_path / "failures", first, every=1000)
+def test_a_killed_command_ends_as_if_nobody_had_killed_it(target, first, python, environment, tmp_path):
+    [killed] = make_targets(tmp_path, python, environment, [target]).values()
+    figures = try_target(killed, tmp_path / "trial", tmp_path / "failures", first, every=1000)
     assert figures == {"tried": 1, "survived": 1}

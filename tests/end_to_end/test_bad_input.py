@@ -219,16 +219,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(fails, tmp_path, monkeypatch):
 
     def poisoned(self, step):
         batch = original(self, step)
-        if step == 8:
+        if step == 15:
             batch.arrays["weights"][2, 3] = np.nan
         return batch
 
     monkeypatch.setattr(Loader, "batch", poisoned)
     line = fails(code=EXIT_NON_FINITE)
-    batch = tmp_path / "run/non_finite_step_9.npz"
-    assert f"error: step 9: loss nan, gradient norm nan; the batch is in {batch}" in line
-    assert f"the last good checkpoint is 7 in {tmp_path / 'run/checkpoints'}; lower config.optim.lr" in line
+    batch = tmp_path / "run/non_finite_step_16.npz"
+    assert f"error: step 16: loss nan, gradient norm nan; the batch is in {batch}" in line
+    assert f"the last good checkpoint is 14 in {tmp_path / 'run/checkpoints'}; lower config.optim.lr" in line
     with np.load(batch) as arrays:
         assert arrays["input_ids"].shape == (4, 64) and np.isnan(arrays["weights"][2, 3])
         assert (arrays["windows"] >= 0).sum() > 4
-    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["7"]
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["14"]
