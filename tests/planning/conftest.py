@@ -72,15 +72,19 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def plans(recipe, environment, python):
-    """Makes plans in one process; returns {"code", "out", "err"} of each. tpu: for TPU slices."""
+    """Makes plans in one process; returns {"code", "out", "err"} of each.
 
-    def make(*flag_lists: list[str], tpu: bool = False) -> list[dict]:
+    tpu: for TPU slices. effort: how hard the compiler tries, from -1; 0 as for users.
+    """
+
+    def make(*flag_lists: list[str], tpu: bool = False, effort: float = 0.0) -> list[dict]:
         commands = [["--config", recipe, *map(str, flags)] for flags in flag_lists]
         path = f"{environment['PYTHONPATH']}{os.pathsep}{LIBTPU}" if tpu else environment["PYTHONPATH"]
         done = subprocess.run(
             [*([sys.executable] if tpu else python), "-c", SCRIPT],
             input=json.dumps(commands),
-            env=environment | {"XLA_FLAGS": QUICK, "PYTHONPATH": path},
+            env=environment
+            | {"XLA_FLAGS": QUICK, "PYTHONPATH": path, "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": str(effort)},
             capture_output=True,
             text=True,
             timeout=600,

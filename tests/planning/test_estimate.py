@@ -151,7 +151,10 @@ def test_a_slice_of_tpus(plans, extent):
             # Looks for no remedies, which take a minute to compile.
             "full": ("scale", "v5e:2x2", [*fsdp, "--rows_per_device", 32768]),
         }
-    done = plans(*([f"--{flag}", name, *flags] for flag, name, flags in slices.values()), tpu=True)
+    effort = -1.0 if extent == "short" else 0.0  # two thirds of the time
+    done = plans(
+        *([f"--{flag}", name, *flags] for flag, name, flags in slices.values()), tpu=True, effort=effort
+    )
     assert [plan["code"] for plan in done] == [4 if name == "full" else 0 for name in slices], done
     by_name = {name: json.loads(plan["out"]) for name, plan in zip(slices, done, strict=True)}
     four = by_name["four"]
