@@ -16,9 +16,11 @@ from jaxft.training.log.waits import announced
 from jaxft.training.settings import all_schemas, load_settings
 
 # The advice to a user whose workdir was writable when the run began, and no longer is.
-REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
-    (errno.EACCES, errno.EPERM, errno.EROFS), "make it writable again"
-)
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable again"),
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR), "move away what is in the place of the file or folder"),
+}
 
 
 def train_parser() -> argparse.ArgumentParser:

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 from jaxft.cli import train
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import EXIT_NON_FINITE, EXIT_USER_ERROR
+from jaxft.io.files import write_json
+from jaxft.training import loop
 
 
 @pytest.fixture
@@ -211,6 +213,16 @@ def test_one_sentence_without_entities_trains(command, tiny_flags, tmp_path):
     assert f"warning: train ({path}) holds no entities; is config.data.tag_column=-1 right?" in done.stdout
     assert "warning: 1 of 1 sentences of dev stand word for word in train" in done.stdout
     assert json.loads((tmp_path / "run/summary.json").read_text())["dev"]["token_accuracy"] == 1
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(fails, tmp_path, monkeypatch):
+    place = tmp_path / "summary.json"
+    place.mkdir()
+    monkeypatch.setattr(loop, "train", lambda *_, **__: write_json(place, {}))
+    line = fails()
+    assert (
+        f"error: --workdir {tmp_path / 'run'}: " in line and f"{str(place)!r}; move away what is in" in line
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(fails, tmp_path, monkeypatch):

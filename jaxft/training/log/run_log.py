@@ -192,4 +192,7 @@ def _wandb_id(workdir: Path) -> str:
     path = workdir / "wandb_id"
     if not path.exists():
         write_atomically(path, secrets.token_hex(8))
-    return path.read_text(encoding="utf-8").strip()
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; remove it for a new id in W&B") from None

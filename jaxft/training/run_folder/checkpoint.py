@@ -98,7 +98,7 @@ class RunCheckpoints:
             notes = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:  # another process has removed the checkpoint, or renamed the file
             return
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, IsADirectoryError):
             notes = None
         if isinstance(notes, dict) and all(
             isinstance(notes[key], kind) for key, kind in _NOTES_TYPES.items() if key in notes

@@ -1,5 +1,6 @@
 """Decides whether a checkpoint belongs to a run."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -35,7 +36,10 @@ PACKAGES = (
 def refuse_earlier_run(workdir: Path) -> None:
     """Raises `UserError` if an earlier jaxft wrote the run in `workdir` and named parameters `body/...`."""
     for metadata in workdir.glob("*/*/state/_METADATA"):  # orbax lists the paths of parameters there
-        if '"body/' in metadata.read_text(encoding="utf-8", errors="replace"):
+        text = ""
+        with contextlib.suppress(OSError):  # damage is named by whoever needs the checkpoint
+            text = metadata.read_text(encoding="utf-8", errors="replace")
+        if '"body/' in text:
             raise UserError(
                 f"{workdir} was written by an earlier jaxft, whose parameters are named body/...; train again, or use "
                 "the version that wrote it"

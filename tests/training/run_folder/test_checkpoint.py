@@ -142,12 +142,16 @@ gc.collect()
 
 
 @pytest.mark.parametrize(
-    "content", ["", "5", "[]", '{"metrics": []}', '{"commit_timestamp_nsecs": "x"}', "[" * 9999]
+    "content", [None, "", "5", "[]", '{"metrics": []}', '{"commit_timestamp_nsecs": "x"}', "[" * 9999]
 )
 def test_damaged_notes_of_orbax_cost_no_checkpoint(content, saved, log_lines):
     """Orbax could not even list the checkpoints; its notes are not needed to read one."""
     notes = saved / "2" / checkpoint.NOTES
-    notes.write_text(content)
+    if content is None:
+        notes.unlink()
+        notes.mkdir()
+    else:
+        notes.write_text(content)
     with pytest.raises(UserError, match=f"{notes}: damaged, and not needed .*; remove the file"):
         restore(saved, log_lines.append, read_only=True)
     step, restored, _ = restore(saved, log_lines.append)

@@ -9,7 +9,13 @@ from jaxft.config.settings import replace
 from jaxft.errors import UserError
 from jaxft.training.run_folder.best import load_best
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
-from jaxft.training.run_folder.identity import FREE, MOVABLE, check_identity, settings_without
+from jaxft.training.run_folder.identity import (
+    FREE,
+    MOVABLE,
+    check_identity,
+    refuse_earlier_run,
+    settings_without,
+)
 from jaxft.training.run_folder.workdir import claim, open_run
 from jaxft.training.settings import settings_from_config
 
@@ -78,3 +84,7 @@ def test_a_run_of_an_earlier_jaxft_is_refused_whoever_opens_it(folder, tmp_path)
     ):
         with pytest.raises(UserError, match=message):
             open_folder()
+    [listed] = (tmp_path / folder).glob("*/state/_METADATA")
+    listed.unlink()
+    listed.mkdir()
+    refuse_earlier_run(tmp_path)  # says nothing of damage, which is named where the checkpoint is needed
