@@ -1,5 +1,6 @@
 """Lists the model families by the `model_type` of their config.json."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,13 +8,15 @@ from flax import nnx
 
 from jaxft.errors import UserError
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.models.bert.family import FAMILY as BERT
 from jaxft.models.family import Family
-from jaxft.models.gpt2.family import FAMILY as GPT2
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.runtime import Runtime
 
-FAMILIES: dict[str, Family] = {"bert": BERT, "gpt2": GPT2}
+# Each family declares itself in the module `family` of its folder.
+FAMILIES: dict[str, Family] = {
+    "bert": importlib.import_module("jaxft.models.bert.family").FAMILY,
+    "gpt2": importlib.import_module("jaxft.models.gpt2.family").FAMILY,
+}
 
 
 def list_families(head: HeadKind) -> list[str]:
