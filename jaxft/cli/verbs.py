@@ -143,7 +143,7 @@ def _complete() -> None:
         is_typed = name in os.environ["COMP_LINE"].split()  # to import the flags of all verbs would be slow
         parents = [getattr(import_module(name), f"{name}_parser")()] if is_typed else []
         flags = verbs.add_parser(name, help=verb.summary, parents=parents, add_help=False)
-        if is_typed and name in ("train", "plan"):
+        if "--config " in flags.format_usage():  # it takes settings
             _add_settings(flags)
     argcomplete.autocomplete(parser)
 
