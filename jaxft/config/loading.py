@@ -1,51 +1,54 @@
-"""Loads the settings of a run from a recipe and overrides on the command line."""
+"""Loads the settings of a run from a recipe and changes to it, of a command line or of a program."""
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
 
 from jaxft.config import sections
 from jaxft.config.overlay import Entry, Log, overlay
-from jaxft.config.recipes import read_recipe
-from jaxft.config.settings import Schema
+from jaxft.config.recipes import flatten_values, read_recipe
+from jaxft.config.settings import Schema, flatten
 from jaxft.errors import UserError
+
+# The address of a recipe, or the values of a recipe.
+Config: TypeAlias = str | os.PathLike[str] | ConfigDict | Mapping[str, Any] | sections.Settings
 
 _OVERRIDE = re.compile(r"--config\.([\w.]+)=(.*)", re.DOTALL)
 
 
 def load(
-    address: str,
-    overrides: Sequence[str],
+    config: Config,
+    changes: Sequence[str] | Mapping[str, Any],
     schema_of: Callable[[str | None], Schema],
     log: Log = lambda line: None,
 ) -> sections.Settings:
-    """Returns the checked settings of recipe `address`, changed by `overrides`.
+    """Returns the checked settings of a recipe with `changes`.
 
     Values that belong to other values of the recipe go with them; see `config.overlay.overlay`.
 
     Args:
-      address: "configs/ner.py:offline" (a Python file with `get_config(arg) -> ConfigDict`), "ner:offline" for the
+      config: "configs/ner.py:offline" (a Python file with `get_config(arg) -> ConfigDict`), "ner:offline" for the
         same, a YAML or JSON file of settings (which may name a base by `recipe: configs/ner.py:offline`), or a run's
-        `config.json`.
-      overrides: texts such as "--config.optim.lr=3e-5", applied in order.
+        `config.json`; or the values of a recipe.
+      changes: texts such as "--config.optim.lr=3e-5", applied in order, or values as in a YAML recipe, such as
+        {"optim.lr": 3e-5} or {"optim": {"lr": 3e-5}}.
       schema_of: returns the schema of a task; raises `UserError` if there is no such task.
       log: prints a line about data sets of the recipe that are left out.
 
     Raises:
       UserError: there is no such file or recipe, a key is unknown, a value has the wrong type, or no run can have it.
     """
-    entries = read_recipe(address, log=log)
-    typed = []
-    for text in overrides:
-        match = _OVERRIDE.fullmatch(text)
-        if not match:
-            raise UserError(f"{text}: expected an override such as --config.optim.lr=3e-5")
-        typed.append((text, *match.groups()))
+    is_address = isinstance(config, str | os.PathLike)
+    where = f"--config {os.fspath(config)}" if is_address else "config"
+    entries = read_recipe(os.fspath(config), log=log) if is_address else _read_values(config, where)
+    changed = _read_values(changes, "settings") if isinstance(changes, Mapping) else _parse_texts(changes)
     recipe_task = entries["task"].value if "task" in entries else None
-    task = next((value for _, key, value in reversed(typed) if key == "task"), recipe_task)
+    task = changed["task"].value if "task" in changed else recipe_task
     if not task:
-        raise UserError(
-            f"--config {address}: config.task must be given, such as --config.task=token_classification"
-        )
+        raise UserError(f"{where}: config.task must be given, such as --config.task=token_classification")
     schema = schema_of(task)
     if recipe_task not in (None, task):  # values that the recipe left at the old task's defaults are dropped
         before = schema_of(recipe_task)
@@ -56,10 +59,30 @@ def load(
             or key not in before.declarations
             or before.convert(key, *entry) != before.declarations[key].default
         }
-    changes = {
-        key: Entry(schema.convert(key, schema.parse(key, value, text), text), text)
-        for text, key, value in typed
-    }
-    entries = overlay(entries, changes, f"recipe {address}", log)
+    changed = {key: Entry(schema.convert(key, *entry), entry.where) for key, entry in changed.items()}
+    entries = overlay(entries, changed, f"recipe {os.fspath(config)}" if is_address else where, log)
     values = {key: schema.convert(key, *entry) for key, entry in entries.items()} | {"task": task}
-    return schema.build(values, f"--config {address}")
+    return schema.build(values, where)
+
+
+def _parse_texts(overrides: Sequence[str]) -> dict[str, Entry]:
+    """Returns the values of texts such as "--config.optim.lr=3e-5", still as text. The last one of a key counts."""
+    entries = {}
+    for text in overrides:
+        match = _OVERRIDE.fullmatch(text)
+        if not match:
+            raise UserError(f"{text}: expected an override such as --config.optim.lr=3e-5")
+        entries[match[1]] = Entry(match[2], text)
+    return entries
+
+
+def _read_values(values: ConfigDict | Mapping[str, Any] | sections.Settings, where: str) -> dict[str, Entry]:
+    """Returns nested or flat values by key; paths become text."""
+    if isinstance(values, sections.Settings):
+        values = flatten(values)
+    elif isinstance(values, ConfigDict):
+        values = values.to_dict()
+    return {
+        key: Entry(os.fspath(value) if isinstance(value, os.PathLike) else value, where)
+        for key, value in flatten_values(values, where).items()
+    }

@@ -26,10 +26,12 @@ def default_config(task: str) -> ConfigDict:
 
 
 def load_settings(
-    address: str, overrides: Sequence[str] = (), log: Callable[[str], None] = lambda line: None
+    config: loading.Config,
+    changes: Sequence[str] | Mapping[str, Any] = (),
+    log: Callable[[str], None] = lambda line: None,
 ) -> Settings:
-    """Returns the checked settings of a recipe, changed by overrides; see `config.loading.load`."""
-    return loading.load(address, overrides, schema_of, log)
+    """Returns the checked settings of a recipe with `changes`; see `config.loading.load`."""
+    return loading.load(config, changes, schema_of, log)
 
 
 def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "config") -> Settings:
