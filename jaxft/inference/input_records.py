@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.sources import encodings, files, formats
+from jaxft.data.sources.examples import require_examples
 from jaxft.data.sources.formats import ExampleKind, FileFormat, ResolvedSource
 from jaxft.data.sources.questions import read_squad_records
 from jaxft.data.sources.records import json_lines, tables
@@ -173,7 +174,7 @@ class Input:
         Raises:
           UserError: the input cannot be read any further, or it holds no record.
         """
-        items = files.require_examples(
+        items = require_examples(
             self._read_items(text_key, read_columns), self.source.address, self.kind.noun
         )
         try:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxft.data.demo import documents as demo_documents
 from jaxft.data.demo import ner
 from jaxft.data.sources import files, formats
+from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters, record_values
 from jaxft.data.sources.records.reader import read_records
@@ -85,7 +86,7 @@ def read_documents(
     if source.startswith("demo:"):
         address, record_filter = filters.split_filter(source)
         rows = filters.filter_records(_generate_records(address), record_filter)
-        return files.require_examples(_number_examples(parse, rows), source, "text")
+        return admit_examples(_number_examples(parse, rows), source, "text", format.max_text)
     resolved = formats.resolve_source(source, formats.DOCUMENTS, format, log, keys=keys)
     texts = [file for file in resolved if file.format.name == "text"]
     if texts and template is not None:
@@ -101,7 +102,7 @@ def read_documents(
         else:
             rows, _ = read_records(file, formats.DOCUMENTS, log)
             examples = _number_examples(parse, rows, numbers)
-        return files.require_examples(examples, file.name, "text")
+        return admit_examples(examples, file.name, "text", file.format.max_text)
 
     return itertools.chain.from_iterable(files.open_each(read_file, resolved))
 

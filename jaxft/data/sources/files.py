@@ -276,13 +276,3 @@ def too_long_error(what: str, max_bytes: int) -> UserError:
 def open_each(read: Callable[[Any], Iterator], sources: Sequence[Any]) -> Iterator[Iterator]:
     """Yields the result of `read` for each source. The first source is opened at once, the others one by one."""
     return itertools.chain([read(sources[0])], map(read, sources[1:]))
-
-
-def require_examples(examples: Iterator, source: str | Stream, noun: str) -> Iterator:
-    """Yields the examples unchanged. Raises `UserError` at the end if there were none; `noun` names them there."""
-    empty = True
-    for example in examples:
-        empty = False
-        yield example
-    if empty:
-        raise UserError(f"{source_name(source)}: empty, it holds no {noun}; name a source that has some")

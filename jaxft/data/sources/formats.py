@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jaxft.data.sources import encodings, files, sniffing
-from jaxft.data.sources.records import filters
+from jaxft.data.sources.records import filters, in_memory
 from jaxft.errors import UserError
 
 AUTO = "auto"
@@ -25,7 +25,7 @@ class FileFormat:
     name: str = AUTO
     encoding: str = AUTO  # as Python names it
     delimiter: str = AUTO  # the character between the values of a table, or between CoNLL columns
-    # Bytes of a line, row, sentence or document of a text file; longer ones are refused.
+    # The most bytes of a text, and of the line, row or sentence in columns that it stands in; longer ones are refused.
     max_text: int = files.MAX_TEXT
 
 
@@ -88,7 +88,7 @@ _DELIMITER_WORDS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes"
 
 
 class ResolvedSource(NamedTuple):
-    """A file, stdin, a stream or a dataset of the hub, and how it is read.
+    """A file, stdin, a stream, a dataset of the hub or records in memory, and how it is read.
 
     No field of `format` is "auto", except the delimiter of formats that are no tables.
     """
@@ -114,7 +114,8 @@ def resolve_source(
     """Returns the files of a source, each with its format; logs what their content decided.
 
     Args:
-      source: a path, a pattern of several files, "-", a stream in UTF-8, or `hub:NAME...`; with or without a filter.
+      source: a path, a pattern of several files, "-", a stream in UTF-8, `hub:NAME...`, or `records:NAME...`; with or
+        without a filter.
       kind: the kind of the examples.
       format: what the user sets. A stream needs the name of its format, and its delimiter unless it is the usual one.
       log: prints a line about the source.
@@ -137,7 +138,10 @@ def resolve_source(
         return [ResolvedSource(path, decided) for path, decided in zip(paths, resolved, strict=True)]
     address, record_filter = filters.split_filter(source)
     if format.name == "hub" or address.startswith("hub:"):
-        return [ResolvedSource(address, FileFormat("hub", encodings.UTF8, ","), record_filter)]
+        hub = FileFormat("hub", encodings.UTF8, ",", format.max_text)
+        return [ResolvedSource(address, hub, record_filter)]
+    if address.startswith(in_memory.PREFIX):
+        return [ResolvedSource(address, FileFormat("records", encodings.UTF8), record_filter)]
     files.check_readable(address, kind.demo)
     decided = resolve_file(address, kind, format, keys)
     _log_formats(address, [decided], format, log)

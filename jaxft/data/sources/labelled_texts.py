@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxft.data.demo import classification, requests, similarity
 from jaxft.data.sources import class_folders, files, formats, labels
+from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.labels import DEFAULT_RULES, Label, LabelRules
 from jaxft.data.sources.records import filters, record_values
@@ -73,14 +74,14 @@ def read_labelled_texts(
     """
     if isinstance(source, str) and source.startswith("demo:"):
         examples = _parse_rows(_generate_records(source), {}, columns, rules)
-        return files.require_examples(examples, source, "text")
+        return admit_examples(examples, source, "text", format.max_text)
     if class_folders.is_folder(source) and format.name in (formats.AUTO, "text"):
         folder, record_filter = filters.split_filter(source)
         rows = class_folders.read_class_folders(
             folder, text_key=columns.text, label_key=columns.label, format=format, log=log
         )
         examples = _parse_rows(filters.filter_records(rows, record_filter), {}, columns, rules)
-        return files.require_examples(examples, source, "text")
+        return admit_examples(examples, source, "text", format.max_text)
     keys = [key for key in (columns.text, columns.pair, *(columns.label or "").split(",")) if key]
     resolved = formats.resolve_source(source, formats.TEXTS, format, log, keys=keys)
     log = files.log_once(log)
@@ -102,7 +103,8 @@ def _read_file(
         rows, features = _read_text(source, columns.text), {}
     else:
         rows, features = read_records(source, formats.TEXTS, log, labelled=columns.label is not None)
-    return files.require_examples(_parse_rows(rows, features, columns, rules), source.name, "text")
+    examples = _parse_rows(rows, features, columns, rules)
+    return admit_examples(examples, source.name, "text", source.format.max_text)
 
 
 def _generate_records(source: str) -> Iterator[record_values.Record]:

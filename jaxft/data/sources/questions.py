@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jaxft.data.demo import questions as demo_questions
 from jaxft.data.sources import files, formats
 from jaxft.data.sources.annotation_tools import question_groups
+from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters, json_documents, record_values
 from jaxft.data.sources.records.reader import read_records
@@ -69,7 +70,7 @@ def read_questions(
         address, record_filter = filters.split_filter(source)
         rows = filters.filter_records(demo_questions.generate_records(address), record_filter)
         questions = (parse_question(*row, _USUAL_KEYS, answered) for row in rows)
-        return files.require_examples(questions, source, "question")
+        return admit_examples(questions, source, "question", format.max_text)
     resolved = formats.resolve_source(source, formats.QUESTIONS, format, log, keys=list(keys.values()))
     log = files.log_once(log)
 
@@ -80,7 +81,7 @@ def read_questions(
         else:
             rows, _ = read_records(file, formats.QUESTIONS, log)
             questions = (parse_question(*row, keys, answered) for row in rows)
-        return files.require_examples(questions, file.name, "question")
+        return admit_examples(questions, file.name, "question", file.format.max_text)
 
     return itertools.chain.from_iterable(files.open_each(read_file, resolved))
 

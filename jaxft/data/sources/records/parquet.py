@@ -10,7 +10,6 @@ from jaxft.errors import UserError, first_line
 
 def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
     """Returns the rows of a Parquet file, read in batches, and the features that `datasets` stored in it."""
-    import datasets
     import pyarrow
     import pyarrow.parquet
 
@@ -22,25 +21,43 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
         raise UserError(f"{source}: no Parquet file, but {description}")
     try:
         file = pyarrow.parquet.ParquetFile(source)
-        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+        schema = file.schema_arrow
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{source}: not a Parquet file that can be read ({first_line(error)})") from None
+    return iterate_rows(file.iter_batches(batch_size=1024), source), read_features(schema, source)
 
-    check_columns(file.schema_arrow.names, source)
 
-    def rows() -> Iterator[Record]:
-        row, batches = 0, file.iter_batches(batch_size=1024)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (pyarrow.ArrowException, OSError) as error:
-                raise UserError(
-                    f"{source}: damaged after row {row} ({first_line(error)}); copy or write the file again"
-                ) from None
-            if batch is None:
-                return
-            for record in batch.to_pylist():
-                row += 1
-                yield f"{source}, row {row}", f"{source}:{row}", record
+def read_features(schema: Any, source: str) -> Mapping[str, Any]:
+    """Returns the features of `datasets` for a schema of arrow.
 
-    return rows(), features
+    Raises:
+      UserError: a type is none that can be read, or two columns have one name. `source` names the table.
+    """
+    import datasets
+    import pyarrow
+
+    try:
+        features = datasets.Features.from_arrow_schema(schema)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{source}: not a Parquet file that can be read ({first_line(error)})") from None
+    check_columns(schema.names, source)
+    return features
+
+
+def iterate_rows(batches: Iterator[Any], source: str) -> Iterator[Record]:
+    """Yields the rows of batches of arrow, with their numbers from 1. `source` names the table."""
+    import pyarrow
+
+    row = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(
+                f"{source}: damaged after row {row} ({first_line(error)}); copy or write the file again"
+            ) from None
+        if batch is None:
+            return
+        for record in batch.to_pylist():
+            row += 1
+            yield f"{source}, row {row}", f"{source}:{row}", record

@@ -7,7 +7,7 @@ from jaxft.data.sources import files
 from jaxft.data.sources.annotation_tools.base import Reading
 from jaxft.data.sources.annotation_tools.tools import SAMPLED, convert_items
 from jaxft.data.sources.formats import ExampleKind, ResolvedSource
-from jaxft.data.sources.records import filters, hub, json_documents, json_lines, parquet, tables
+from jaxft.data.sources.records import filters, hub, in_memory, json_documents, json_lines, parquet, tables
 from jaxft.data.sources.records.record_values import Record, json_type_name
 from jaxft.errors import UserError
 
@@ -42,6 +42,9 @@ def read_records(
             items, features = hub.read_hub(address, split=split)
         case "parquet":
             items, features = parquet.read_parquet(address)
+        case "records":
+            records = in_memory.find_records(address)
+            items, features = records.read(), records.features
         case "jsonl":
             items = json_lines.read_jsonl(address, format.encoding, max_bytes=format.max_text)
         case "json":

@@ -3,13 +3,14 @@
 import ast
 import contextlib
 import json
-import unicodedata
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.errors import UserError
 
 MAX_NAME = 200  # characters in the name of a label
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
 Record = tuple[str, str, dict]
@@ -49,25 +50,31 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
     if not isinstance(value, str):
         raise UserError(f"{place}: a {json_type_name(value)} where a string was expected")
     if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{place}: half a surrogate pair at character {error.start}, which is no text; remove it"
-            ) from None
+        check_surrogates(value, place)
 
 
-def check_name(name: str, place: str) -> None:
-    """Raises `UserError` for a label that no report, card or file could show: too long, or not one line."""
-    if len(name) > MAX_NAME:
+def check_surrogates(text: str, place: str) -> None:
+    """Raises `UserError` for half a surrogate pair, which JSON can spell and no file can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{place}: half a surrogate pair at character {error.start}, which is no text; remove it"
+        ) from None
+
+
+def check_name(name: str, place: str, most: int = MAX_NAME) -> None:
+    """Raises `UserError` for a label that no report, card or file could show.
+
+    That is one of more than `most` characters, or with a control character.
+    """
+    if len(name) > most:
         raise UserError(
             f"{place}: a name of {len(name):,} characters, {name[:40]!r}...; labels have at most {MAX_NAME}, so name "
             "the key of the labels if this is not it"
         )
-    if odd := next(
-        (character for character in name if unicodedata.category(character) in ("Cc", "Cs")), None
-    ):
-        raise UserError(f"{place}: the name {name[:60]!r} has the control character {odd!r}; remove it")
+    if odd := _CONTROL.search(name):
+        raise UserError(f"{place}: the name {name[:60]!r} has the control character {odd[0]!r}; remove it")
 
 
 def check_columns(names: Sequence[str], where: str) -> None:

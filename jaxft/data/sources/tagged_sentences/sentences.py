@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from jaxft.data.demo import ner, pos, requests
 from jaxft.data.sources import files, formats
+from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters
 from jaxft.data.sources.records.reader import read_records
@@ -63,12 +64,14 @@ def read_sentences(
     if isinstance(source, str) and requests.is_requests_source(source):
         address, record_filter = filters.split_filter(source)
         rows = filters.filter_records(requests.generate_records(address), record_filter)
-        return files.require_examples(parse_sentences(rows, **options), source, "sentence")
+        return admit_examples(parse_sentences(rows, **options), source, "sentence", format.max_text)
     if isinstance(source, str) and source.startswith("demo:"):
         sentences = _generate_sentences(source, split)
-        return sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
+        sentences = sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
+        return admit_examples(sentences, source, "sentence", format.max_text)
     if tagged and (paths := brat.find_annotations(source, format)) is not None:
-        return brat.read_brat(paths, source, format=format, span_reader=span_reader, log=log)
+        sentences = brat.read_brat(paths, source, format=format, span_reader=span_reader, log=log)
+        return admit_examples(sentences, source, "sentence", format.max_text)
     keys = [columns.get(role, key) for role, usual_keys in KEYS.items() for key in usual_keys]
     resolved = formats.resolve_source(source, formats.SENTENCES, format, log, keys=keys)
     log = files.log_once(log)
@@ -91,7 +94,7 @@ def read_sentences(
             rows = parse_cells(rows, columns) if name in ("csv", "tsv") else rows
             tag_names = find_tag_names(features, columns)
             sentences = parse_sentences(rows, tag_names=tag_names, **options)
-        return files.require_examples(sentences, file.name, "sentence")
+        return admit_examples(sentences, file.name, "sentence", file.format.max_text)
 
     sources = files.open_each(read_file, resolved)
 
