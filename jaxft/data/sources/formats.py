@@ -141,7 +141,8 @@ def resolve_source(
         hub = FileFormat("hub", encodings.UTF8, ",", format.max_text)
         return [ResolvedSource(address, hub, record_filter)]
     if address.startswith(in_memory.PREFIX):
-        return [ResolvedSource(address, FileFormat("records", encodings.UTF8), record_filter)]
+        records = FileFormat("records", encodings.UTF8, max_text=format.max_text)
+        return [ResolvedSource(address, records, record_filter)]
     files.check_readable(address, kind.demo)
     decided = resolve_file(address, kind, format, keys)
     _log_formats(address, [decided], format, log)

@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxft.data.sources.records.parquet import iterate_rows, read_features
-from jaxft.data.sources.records.record_values import Record, json_type_name, parse_json
+from jaxft.data.sources.records.parquet import iterate_rows
+from jaxft.data.sources.records.record_values import Record, check_columns, json_type_name, parse_json
 from jaxft.errors import UserError, first_line
 
 PREFIX = "records:"
@@ -80,6 +80,7 @@ def _open(name: str, data: Any) -> tuple[Callable[[], Iterator[Any]], Mapping[st
 
 def _open_frame(name: str, frame: Any) -> tuple[Callable[[], Iterator[Any]], Mapping[str, Any]]:
     """Opens a pandas DataFrame as if it were a Parquet file: missing values become None."""
+    import datasets
     import pyarrow
 
     unnamed = [column for column in frame.columns if not isinstance(column, str)]
@@ -87,13 +88,14 @@ def _open_frame(name: str, frame: Any) -> tuple[Callable[[], Iterator[Any]], Map
         raise UserError(
             f"{name}: the column {unnamed[0]!r} has no text as its name; rename the DataFrame's columns"
         )
+    check_columns(list(frame.columns), name)
     try:
         table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+        features = datasets.Features.from_arrow_schema(table.schema)
     except (pyarrow.ArrowException, ValueError, TypeError) as error:
         raise UserError(
             f"{name}: the DataFrame cannot be read ({first_line(error)}); give each column values of one type"
         ) from None
-    features = read_features(table.schema, name)
     return lambda: _iterate_values(iter(table.to_batches(BATCH)), name), features
 
 

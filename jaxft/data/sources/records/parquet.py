@@ -10,6 +10,7 @@ from jaxft.errors import UserError, first_line
 
 def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
     """Returns the rows of a Parquet file, read in batches, and the features that `datasets` stored in it."""
+    import datasets
     import pyarrow
     import pyarrow.parquet
 
@@ -21,27 +22,11 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
         raise UserError(f"{source}: no Parquet file, but {description}")
     try:
         file = pyarrow.parquet.ParquetFile(source)
-        schema = file.schema_arrow
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{source}: not a Parquet file that can be read ({first_line(error)})") from None
-    return iterate_rows(file.iter_batches(batch_size=1024), source), read_features(schema, source)
-
-
-def read_features(schema: Any, source: str) -> Mapping[str, Any]:
-    """Returns the features of `datasets` for a schema of arrow.
-
-    Raises:
-      UserError: a type is none that can be read, or two columns have one name. `source` names the table.
-    """
-    import datasets
-    import pyarrow
-
-    try:
-        features = datasets.Features.from_arrow_schema(schema)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{source}: not a Parquet file that can be read ({first_line(error)})") from None
-    check_columns(schema.names, source)
-    return features
+    check_columns(file.schema_arrow.names, source)
+    return iterate_rows(file.iter_batches(batch_size=1024), source), features
 
 
 def iterate_rows(batches: Iterator[Any], source: str) -> Iterator[Record]:
