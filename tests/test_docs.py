@@ -1,4 +1,4 @@
-"""The documentation names files that are there, and its commands are commands: flags, settings, recipes and files exist."""
+"""The documentation names files that are there, and its commands have flags, settings, recipes and files that exist."""
 
 import ast
 import functools
