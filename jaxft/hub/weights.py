@@ -54,6 +54,14 @@ def make_norm_rules(parameter: str, tensor: str) -> list[WeightRule]:
     ]
 
 
+def make_linear_rules(parameter: str, tensor: str) -> list[WeightRule]:
+    """Returns the rules of a linear layer, for its parameter path and its tensor name without their last parts."""
+    return [
+        WeightRule(f"{parameter}/kernel", f"{tensor}.weight", "transpose"),
+        WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class WeightTable:
     """The rules of an architecture.

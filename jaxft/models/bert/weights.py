@@ -1,15 +1,6 @@
 """Maps the parameters of BERT to the tensors of Hugging Face checkpoints."""
 
-from jaxft.hub.weights import WeightRule, WeightTable, make_norm_rules
-
-
-def _linear_rules(parameter: str, tensor: str) -> list[WeightRule]:
-    """Returns the rules of a linear layer, for its parameter path and its tensor name without their last parts."""
-    return [
-        WeightRule(f"{parameter}/kernel", f"{tensor}.weight", "transpose"),
-        WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
-    ]
-
+from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 
 _LAYER = "bert.encoder.layer.{layer}"
 
@@ -22,17 +13,17 @@ TABLE = WeightTable(
         WeightRule("backbone/embeddings/position/embedding", "bert.embeddings.position_embeddings.weight"),
         WeightRule("backbone/embeddings/type/embedding", "bert.embeddings.token_type_embeddings.weight"),
         *make_norm_rules("backbone/embeddings/norm", "bert.embeddings.LayerNorm"),
-        *_linear_rules("backbone/layers/attention/query", f"{_LAYER}.attention.self.query"),
-        *_linear_rules("backbone/layers/attention/key", f"{_LAYER}.attention.self.key"),
-        *_linear_rules("backbone/layers/attention/value", f"{_LAYER}.attention.self.value"),
-        *_linear_rules("backbone/layers/attention/output", f"{_LAYER}.attention.output.dense"),
+        *make_linear_rules("backbone/layers/attention/query", f"{_LAYER}.attention.self.query"),
+        *make_linear_rules("backbone/layers/attention/key", f"{_LAYER}.attention.self.key"),
+        *make_linear_rules("backbone/layers/attention/value", f"{_LAYER}.attention.self.value"),
+        *make_linear_rules("backbone/layers/attention/output", f"{_LAYER}.attention.output.dense"),
         *make_norm_rules("backbone/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
-        *_linear_rules("backbone/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
-        *_linear_rules("backbone/layers/mlp/down", f"{_LAYER}.output.dense"),
+        *make_linear_rules("backbone/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
+        *make_linear_rules("backbone/layers/mlp/down", f"{_LAYER}.output.dense"),
         *make_norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
-        *_linear_rules("backbone/pooler", "bert.pooler.dense"),
-        *_linear_rules("head", "classifier"),
-        *_linear_rules("qa_outputs", "qa_outputs"),
+        *make_linear_rules("backbone/pooler", "bert.pooler.dense"),
+        *make_linear_rules("head", "classifier"),
+        *make_linear_rules("qa_outputs", "qa_outputs"),
     ],
     canonical=[
         (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # names of a BertModel that was saved alone
