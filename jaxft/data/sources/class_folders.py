@@ -80,6 +80,7 @@ def _read_text(
 ) -> Record:
     """Returns the record of a text."""
     path = os.path.join(folder, name)
+    files.check_size(path, format.max_text)
     encoding = formats.resolve_file(path, formats.TEXTS, replace(format, name="text")).encoding
     text = "".join(line for _, line in files.read_lines(path, encoding))
     record = {text_key: text.removesuffix("\n").removesuffix("\r")}

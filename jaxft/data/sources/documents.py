@@ -240,6 +240,7 @@ def _read_strings(record: dict, key: str, where: str, *, allow_list: bool) -> Se
             )
         value = value[step]
     if isinstance(value, int | float) and not isinstance(value, bool):
+        record_values.check_finite(value, f"{where}, key {key!r}")
         value = str(value)
     values = value if allow_list and isinstance(value, list) and value else [value]
     for value in values:

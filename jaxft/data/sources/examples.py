@@ -8,7 +8,6 @@ could show.
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -77,8 +76,8 @@ def _check_values(value: Any, example: Any, field: str, max_text: int) -> None:
         check_example(value, max_text)
     elif isinstance(value, str):
         _check_text(value, example, field, max_text)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{example.origin}, {field}: the number {value}; expected a finite one")
+    elif isinstance(value, float):
+        record_values.check_finite(value, f"{example.origin}, {field}")
     elif isinstance(value, list | tuple):
         types = set(map(type, value))
         if types == {str} and field in _NAME_FIELDS:

@@ -17,7 +17,7 @@ PEEKED = 1 << 16  # bytes of a file that show its format and encoding
 MAX_TEXT = 10_000_000  # bytes of a line, unless the user allows more
 UNBOUNDED = sys.maxsize - 1
 
-_SHARD = re.compile(r"(?P<source>.+)#(?P<number>\d+)/(?P<count>\d+)")
+_SHARD = re.compile(r"(?P<source>.+)#(?P<number>\d{1,9})/(?P<count>\d{1,9})")
 
 
 def log_nothing(line: str) -> None:
@@ -271,6 +271,12 @@ def too_long_error(what: str, max_bytes: int) -> UserError:
         f"{what} longer than {max_bytes:,} bytes, which takes much memory; divide it, or set config.data.max_text to "
         "more"
     )
+
+
+def check_size(path: str, max_bytes: int) -> None:
+    """Raises `UserError` if a file that holds a single text has more than `max_bytes` bytes."""
+    if os.path.getsize(path) > max_bytes:
+        raise too_long_error(f"{path}: the text is", max_bytes)
 
 
 def open_each(read: Callable[[Any], Iterator], sources: Sequence[Any]) -> Iterator[Iterator]:

@@ -6,12 +6,12 @@ https://labelstud.io/guide/task_format and https://github.com/HumanSignal/label-
 Offsets count characters, or UTF-16 code units in old versions (https://github.com/HumanSignal/label-studio/pull/1559).
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, list_objects
+from jaxft.data.sources.records.record_values import parse_json
 
 _MIN_KEYS = {"annotation_id", "annotator", "lead_time"}
 _VALUE_TYPES = ("choices", "rating", "number")  # controls whose value may be the label of a text
@@ -110,8 +110,8 @@ def _parse_cell(value: Any) -> Any:
     """Returns the value of a string of JSON objects, and other values unchanged."""
     if isinstance(value, str) and value.startswith(("[{", "{")):
         try:
-            return json.loads(value)
-        except ValueError:
+            return parse_json(value)
+        except (ValueError, RecursionError):
             return value
     return value
 

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from jaxft.errors import UserError
 
 MAX_NAME = 200  # characters in the name of a label
+MAX_DEPTH = 100  # of lists and objects in JSON; code that walks through them calls itself as often
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
@@ -26,12 +28,40 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-parse_json = json.JSONDecoder(object_pairs_hook=_make_object).decode  # as `json.loads`, but keys stand once
+_DECODER = json.JSONDecoder(object_pairs_hook=_make_object)
+
+
+def parse_json(text: str) -> Any:
+    """Returns the value of a JSON text as `json.loads`, but refuses what other code could not take.
+
+    Raises `ValueError` (or `RecursionError`) for text that is not JSON, an object with a key twice, and values nested
+    more than `MAX_DEPTH` deep.
+    """
+    value = _DECODER.decode(text)
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise ValueError(f"lists or objects nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Returns whether lists and objects are nested more than `MAX_DEPTH` deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        items = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
+        level = [item for item in items if isinstance(item, dict | list)]
+    return bool(level)
+
+
+def _parse_python(text: str) -> Any:
+    """Returns the value of a Python literal. Raises as `ast.literal_eval` does, and for numbers that none can print."""
+    value = ast.literal_eval(text)
+    repr(value)
+    return value
 
 
 def parse_cell(text: str) -> Any:
     """Returns the value that a table's cell spells in JSON, or in Python as pandas writes lists; None if in neither."""
-    for parse in (parse_json, ast.literal_eval):
+    for parse in (parse_json, _parse_python):
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return parse(text)
     return None
@@ -61,6 +91,12 @@ def check_surrogates(text: str, place: str) -> None:
         raise UserError(
             f"{place}: half a surrogate pair at character {error.start}, which is no text; remove it"
         ) from None
+
+
+def check_finite(number: float, place: str) -> None:
+    """Raises `UserError` for NaN and infinity."""
+    if isinstance(number, float) and not math.isfinite(number):
+        raise UserError(f"{place}: the number {number}; expected a finite one")
 
 
 def check_name(name: str, place: str, most: int = MAX_NAME) -> None:

@@ -16,7 +16,9 @@ from jaxft.data.sources.tagged_sentences.sentence import Sentence, Span, split_w
 from jaxft.data.sources.tagged_sentences.span_offsets import SpanReader, WrittenSpan, make_character_lookup
 from jaxft.errors import UserError
 
-_SPAN = re.compile(r"T\S*\t(?P<label>\S+) (?P<pieces>\d+ \d+(;\d+ \d+)*)(\t(?P<text>.*))?")
+_SPAN = re.compile(
+    r"T\S*\t(?P<label>\S+) (?P<pieces>\d{1,15} \d{1,15}(;\d{1,15} \d{1,15})*)(\t(?P<text>.*))?"
+)
 _KINDS = {
     "R": "relations",
     "E": "events",
@@ -120,6 +122,7 @@ def _read_document(path: str, format: FileFormat, offsets: str, unread: Counter[
         raise UserError(
             f"{path}: no {text_path} next to it; brat's annotations need the text that they are of"
         )
+    files.check_size(text_path, format.max_text)
     text = _read_text(text_path, format)
     unit = "characters" if offsets == AUTO else offsets
     to_character = make_character_lookup(text, unit)
@@ -159,6 +162,7 @@ def _read_text(path: str, format: FileFormat) -> str:
         text = content.decode(encoding)
     except (UnicodeDecodeError, LookupError) as error:
         raise UserError(f"{path}: not in {encoding} ({error}); set config.data.encoding") from None
+    encodings.encode_text(text, path, encoding)  # a few encodings spell what is no text
     return " " + text[1:] if text.startswith("\ufeff") else text
 
 

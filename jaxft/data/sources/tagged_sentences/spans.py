@@ -38,17 +38,15 @@ def _parse_csv_list(cell: str, where: str, key: str) -> list:
     cell = cell.strip()
     if cell.startswith("[") and cell.endswith("]"):
         try:
-            return json.loads(cell)
-        except ValueError:
+            return record_values.parse_json(cell)
+        except json.JSONDecodeError:
             if re.match(r"\[\s*(['\"{]|\d+\s*[,\]])", cell):
                 raise UserError(
                     f"{where}, key {key!r}: a list that is not JSON, {cell[:60]!r}; "
                     "write it with json.dumps, or as words divided by spaces"
                 ) from None
-        except RecursionError:
-            raise UserError(
-                f"{where}, key {key!r}: lists in lists, {cell[:60]!r}; write a list of words"
-            ) from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}, key {key!r}: a list that cannot be read ({error})") from None
     return [item for item in cell.split(" ") if item]
 
 
