@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 
 def list_measurements(flags: argparse.Namespace) -> list[Measurement]:
     """Returns what the flags allow, the most telling first."""
-    found = [Measurement("attention", ["benchmarks/attention.py", "--turns", "10"], 60)]
+    measurements = [Measurement("attention", ["benchmarks/attention.py", "--turns", "10"], 60)]
     if flags.ner and flags.ner_peer:
         speed = ["--part", "speed", "--epochs-speed", "3", "--batch", "128", "--rows", "64", "--repeats", "2"]
         speed += ["--sides", "peer_grouped"]
@@ -61,15 +61,15 @@ def list_measurements(flags: argparse.Namespace) -> list[Measurement]:
             flags.ner_peer,
             *(["--model", flags.bert] if flags.bert else []),
         ]
-        found.append(Measurement("ner", ["benchmarks/ner_throughput.py", *data, *speed], 150))
+        measurements.append(Measurement("ner", ["benchmarks/ner_throughput.py", *data, *speed], 150))
     if flags.text and flags.lm_peer:
         large = ["--part", "large", "--block", "1024", "--rows", "8", "--seeds", "0", "--steps-large", "100"]
         data = ["--text", flags.text, "--peer", flags.lm_peer]
-        found.append(Measurement("lm", ["benchmarks/lm_throughput.py", *data, *large], 120))
-    found.append(Measurement("generate", ["benchmarks/generate_throughput.py", "--turns", "3"], 90))
+        measurements.append(Measurement("lm", ["benchmarks/lm_throughput.py", *data, *large], 120))
+    measurements.append(Measurement("generate", ["benchmarks/generate_throughput.py", "--turns", "3"], 90))
     tests = ["-m", "pytest", "-n", "0", "-rA", "--tb=short", "tests/end_to_end/test_gpu.py"]
-    found.append(Measurement("tests", tests, 240))
-    return found
+    measurements.append(Measurement("tests", tests, 240))
+    return measurements
 
 
 def run_measurements(measurements: Sequence[Measurement], seconds: float, output: Path) -> list[Outcome]:
