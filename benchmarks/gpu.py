@@ -1,10 +1,10 @@
 """Runs the tests and the measurements that need a GPU, within a time, and prints a table of what they gave.
 
-    python benchmarks/gpu.py [--minutes 8] [--ner DIR --ner-peer hf_ner.py] [--text FILE --lm-peer hf_lm.py] [--output DIR]
+    python benchmarks/gpu.py [--minutes 8] [--ner DIR --ner-peer hf_ner.py] [--text FILE --lm-peer hf_lm.py]
 
 The most telling ones come first. Each has a limit of its own, and what no longer fits into the time is left out and
 named. DIR holds train.conll and dev.conll; the peers are described in ner_throughput.py and lm_throughput.py. Their
-measurements are left out without them. The complete output of each is written to DIR/NAME.log.
+measurements are left out without them. The complete output of each is written to runs/gpu/NAME.log.
 """
 
 import argparse
