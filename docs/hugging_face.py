@@ -255,8 +255,8 @@ def make_table(name: str) -> str:
 def fill(text: str, make: Callable[[str], str] = make_table) -> str:
     """Returns the text of the page with its tables, which stand between comments, made anew."""
     return re.sub(
-        r"(<!-- table: ([\w. ]+) -->\n\n).*?(\n<!-- end -->)",
-        lambda match: f"{match[1]}{make(match[2])}\n{match[3]}",
+        r"<!-- table: ([\w. ]+) -->.*?<!-- end -->",
+        lambda match: f"<!-- table: {match[1]} -->\n\n{make(match[1])}\n\n<!-- end -->",
         text,
         flags=re.DOTALL,
     )
