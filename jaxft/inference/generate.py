@@ -80,6 +80,8 @@ def generate_file(
 
     def parse(item: Item) -> Prompt:
         number, record = next(numbers), item.value
+        for key in keys:
+            records.check(record.get(key), f"{item.where}, key {key!r}")
         choose_names([GENERATED], record, item.where, renames=False)
         if is_text:
             prompt = record[PROMPT]

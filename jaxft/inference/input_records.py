@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.sources import encodings, files, formats
-from jaxft.data.sources.examples import require_examples
+from jaxft.data.sources.examples import check_value, require_examples
 from jaxft.data.sources.formats import ExampleKind, FileFormat, ResolvedSource
 from jaxft.data.sources.questions import read_squad_records
 from jaxft.data.sources.records import json_lines, tables
@@ -189,6 +189,18 @@ class Input:
         finally:
             if self.lines is not None:
                 self.lines.close()
+
+    def check(self, value: Any, place: str) -> None:
+        """Raises `UserError` for an example, or a value of a record, that holds what no example may.
+
+        Args:
+          value: the example or value; see `check_value`.
+          place: its place, for messages.
+        """
+        try:
+            check_value(value, place, self.source.format.max_text)
+        except UserError as error:
+            raise UserError(name_flags(str(error))) from None
 
     def _read_items(
         self, text_key: str, read_columns: Callable[[InputLines], Iterable[Any]]

@@ -49,9 +49,9 @@ def predict_stream(
       examples: the examples; None where the next one may take long to arrive.
       max_words: the most words in a chunk, unless a single example has more. Only one chunk is in memory at a time.
     """
-    labels, tokenizer = model.run.labels, model.run.checkpoint.tokenizer
+    labels, processor = model.run.labels, model.run.checkpoint.processor
     for chunk in data.chunk(examples, max_words):
-        windows = data.encode(chunk.examples, labels, tokenizer, only=chunk.predicted, cached=False)
+        windows = data.encode(chunk.examples, labels, processor, only=chunk.predicted, cached=False)
         predicted = chunk.examples[chunk.predicted.start : chunk.predicted.stop]
         predictions = model.evaluator.collect(Split("input", "input", predicted, windows), outputs(windows))
         yield list(zip(predicted, predictions, strict=True))
@@ -112,6 +112,7 @@ def predict_file(
         if name in COLUMNS:
             return item.value
         example = answers.parse(item.where, item.origin, item.value)
+        records.check(example, item.where)
         if name != "squad":  # whose output has no other keys
             for key, new_name in choose_names(answers.keys(example), item.value, item.where).items():
                 if key != new_name:

@@ -62,35 +62,41 @@ def check_example(example: Any, max_text: int) -> None:
     """
     for field in dataclasses.fields(example):
         value = getattr(example, field.name)
-        if value.__class__ is str:  # most values; the others take longer
-            _check_text(value, example, field.name, max_text)
-        elif value is not None and value.__class__ is not int:
-            _check_values(value, example, field.name, max_text)
+        if value is not None and value.__class__ is not int:
+            place = f"{example.origin}, {field.name}"
+            check_value(value, place, max_text, are_names=field.name in _NAME_FIELDS)
 
 
-def _check_values(value: Any, example: Any, field: str, max_text: int) -> None:
-    """Checks a number, a text, or the items of a list, an object or another example."""
+def check_value(value: Any, place: str, max_text: int, *, are_names: bool = False) -> None:
+    """Raises `UserError`, with the place, for a number or a text that no example may hold.
+
+    Args:
+      value: a number, a text, another example, or a list or an object of them.
+      place: its place, for messages.
+      max_text: the most bytes of a text, and of the texts of a list together, in UTF-8.
+      are_names: True if texts are labels.
+    """
     if isinstance(value, dict):
         value = tuple(value.values())
-    if dataclasses.is_dataclass(value):
-        check_example(value, max_text)
-    elif isinstance(value, str):
-        _check_text(value, example, field, max_text)
+    if isinstance(value, str):
+        _check_text(value, place, max_text, are_names)
     elif isinstance(value, float):
-        record_values.check_finite(value, f"{example.origin}, {field}")
+        record_values.check_finite(value, place)
     elif isinstance(value, list | tuple):
         types = set(map(type, value))
-        if types == {str} and field in _NAME_FIELDS:
+        if types == {str} and are_names:
             if not _are_names(tuple(value)):
                 for name in value:
-                    _check_text(name, example, field, max_text)
+                    record_values.check_name(name, place, _MAX_NAME)
         elif types == {str}:
-            _check_text("".join(value), example, field, max_text)
+            _check_text("".join(value), place, max_text, are_names)
         elif types and types <= {list, tuple}:  # such as the places of words
-            _check_values(tuple(itertools.chain.from_iterable(value)), example, field, max_text)
+            check_value(tuple(itertools.chain.from_iterable(value)), place, max_text, are_names=are_names)
         elif not types <= {int}:
             for item in value:
-                _check_values(item, example, field, max_text)
+                check_value(item, place, max_text, are_names=are_names)
+    elif dataclasses.is_dataclass(value):
+        check_example(value, max_text)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -104,9 +110,8 @@ def _are_names(names: tuple[str, ...]) -> bool:
     return True
 
 
-def _check_text(text: str, example: Any, field: str, max_text: int) -> None:
-    place = f"{example.origin}, {field}"
-    if field in _NAME_FIELDS:
+def _check_text(text: str, place: str, max_text: int, is_name: bool) -> None:
+    if is_name:
         record_values.check_name(text, place, _MAX_NAME)
     elif not text.isascii():
         record_values.check_surrogates(text, place)
