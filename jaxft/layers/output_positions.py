@@ -1,4 +1,4 @@
-"""Selects the positions that a loss reads, so that the last layer of a backbone computes only these."""
+"""Gathers the positions that a loss reads, so that the last layer of a backbone computes only these."""
 
 from typing import NamedTuple
 
@@ -7,45 +7,50 @@ import jax.numpy as jnp
 
 
 class OutputPositions(NamedTuple):
-    """The positions of N vectors of a flat `[R * L, D]` array.
+    """The positions of N vectors of a flat `[R * L, D]` array. The array is made up of G groups of consecutive vectors.
+
+    Each device has whole groups, so no vector moves from one device to another.
 
     Attributes:
-      flat: int32 `[N]`, the index of each vector in the flat array, without repetition.
+      in_group: int32 `[G, N / G]`, the index of each vector within its group, without repetition.
       row: uint32 `[N]`, the row of each vector.
       index: uint32 `[N]`, the index of each vector within its row.
     """
 
-    flat: jax.Array
+    in_group: jax.Array
     row: jax.Array
     index: jax.Array
 
 
-def select_positions(output_mask: jax.Array | None, count: int) -> OutputPositions | None:
-    """Selects `count` positions: first those where the mask is True, then others.
-
-    Args:
-      output_mask: boolean `[R, L]`, or None.
-      count: the number of positions to select.
-
-    Returns:
-      The positions. None stands for all positions: without a mask, for a count of 0, and if the count covers all.
-    """
-    if output_mask is None or not 0 < count < output_mask.size:
+def locate(in_group: jax.Array | None, rows: int, length: int) -> OutputPositions | None:
+    """Returns the positions with these indices, int32 `[G, N / G]`, in `[rows * length, D]`; None stands for all."""
+    if in_group is None:
         return None
-    flat = jnp.argsort(~output_mask.ravel(), stable=True)[:count].astype(jnp.int32)
-    return OutputPositions(flat, *jnp.divmod(flat.astype(jnp.uint32), jnp.uint32(output_mask.shape[1])))
+    groups, _ = in_group.shape
+    first_row = jnp.arange(groups, dtype=jnp.uint32)[:, None] * jnp.uint32(rows // groups)
+    row, index = jnp.divmod(in_group.astype(jnp.uint32), jnp.uint32(length))
+    return OutputPositions(in_group, (first_row + row).ravel(), index.ravel())
 
 
 def gather(x: jax.Array, positions: OutputPositions | None) -> jax.Array:
     """Takes the vectors at `positions`, `[R * L, D] -> [N, D]`; all vectors if `positions` is None."""
     if positions is None:
         return x
-    return x.at[positions.flat].get(unique_indices=True, mode="promise_in_bounds")
+    groups, size = len(positions.in_group), x.shape[-1]
+    return jax.vmap(_gather)(x.reshape(groups, -1, size), positions.in_group).reshape(-1, size)
+
+
+def _gather(x: jax.Array, indices: jax.Array) -> jax.Array:
+    return x.at[indices].get(unique_indices=True, mode="promise_in_bounds")
 
 
 def scatter(x: jax.Array, positions: OutputPositions | None, count: int) -> jax.Array:
     """Undoes `gather`: `[N, D] -> [count, D]`, with zeros at all other positions."""
     if positions is None:
         return x
-    zeros = jnp.zeros((count, x.shape[-1]), x.dtype)
-    return zeros.at[positions.flat].set(x, unique_indices=True, mode="promise_in_bounds")
+    groups, size = len(positions.in_group), x.shape[-1]
+    zeros = jnp.zeros((count // groups, size), x.dtype)
+    scattered = jax.vmap(
+        lambda x, indices: zeros.at[indices].set(x, unique_indices=True, mode="promise_in_bounds")
+    )(x.reshape(groups, -1, size), positions.in_group)
+    return scattered.reshape(count, size)

@@ -23,8 +23,6 @@ class Runtime:
       unroll: True if the loop over layers is unrolled: quicker on CPU and GPU, but slower to compile.
       mesh: the devices; None for one device.
       block_length, whole_row_period: where segments may cross blocks, see `dense.dense_in_blocks`; 0 if unknown.
-      output_count: the largest number of positions that are read from a batch; 0 if unknown. If it is known and a
-        batch has an output mask, the last layer computes only that many positions.
 
     Raises:
       ValueError: there is no such `remat`.
@@ -37,7 +35,6 @@ class Runtime:
     mesh: Mesh | None = None
     block_length: int = 0
     whole_row_period: int = 0
-    output_count: int = 0
 
     def __post_init__(self):
         """Raises ValueError for an unknown `remat`."""

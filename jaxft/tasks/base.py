@@ -25,6 +25,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxft.data.batching.batch import Batch, BatchSpec
+from jaxft.data.batching.output_positions import OutputRule
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.formats import ExampleKind
 from jaxft.generation.options import GenerationOptions
@@ -193,12 +194,8 @@ class Task(Protocol):
         Each output is [R, ...], or is the same for all rows of the batch.
         """
 
-    def output_counts(self, windows: Windows) -> np.ndarray | None:
-        """Returns the number of positions of each window that `loss` reads, int64 [N]; None for all positions.
-
-        It must be at least the number of positions in the output mask that `loss` passes to the backbone, because the
-        backbone drops positions in excess.
-        """
+    def output_rule(self, model_config: ModelConfig) -> OutputRule | None:
+        """Returns which positions of a backbone of `model_config` the loss reads; None for all."""
         return None
 
     def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:

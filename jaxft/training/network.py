@@ -111,19 +111,13 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
         model = task.build_model(model_config, runtime, nnx.Rngs(params=jax.random.key(seed)))
         return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
-    # Scanned layers would be copied to separate the last one. With several devices, positions would be exchanged.
-    prunes_outputs = runtime.unroll and mesh.size == 1
-
     def build(model_runtime: Runtime) -> nnx.Module:
         return nnx.eval_shape(lambda: task.build_model(model_config, model_runtime, nnx.Rngs(params=0)))
 
     @functools.cache
-    def graphdef(block_length: int, whole_row_period: int, output_count: int) -> nnx.GraphDef:
+    def graphdef(block_length: int, whole_row_period: int) -> nnx.GraphDef:
         shape_runtime = dataclasses.replace(
-            runtime,
-            block_length=block_length,
-            whole_row_period=whole_row_period,
-            output_count=output_count if prunes_outputs else 0,
+            runtime, block_length=block_length, whole_row_period=whole_row_period
         )
         return nnx.split(build(shape_runtime))[0]
 
@@ -133,14 +127,14 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
         task=task,
         model_config=model_config,
         runtime=runtime,
-        graphdef=graphdef(0, 0, 0),
-        graphdef_for=lambda shape: graphdef(shape.block_length, shape.whole_row_period, shape.output_count),
+        graphdef=graphdef(0, 0),
+        graphdef_for=lambda shape: graphdef(shape.block_length, shape.whole_row_period),
         mesh=mesh,
         abstract=with_shardings(jax.eval_shape(new_parameters, jnp.uint32(0)), axes, mesh),
         roles=roles,
         new_parameters=new_parameters,
-        prunes_outputs=prunes_outputs,
-        unstacks_layers=prunes_outputs and mesh.devices.flat[0].platform == "cpu",
+        prunes_outputs=runtime.unroll,  # to separate the last of scanned layers, all would be copied
+        unstacks_layers=runtime.unroll and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu",
     )
 
 
@@ -148,12 +142,15 @@ def make_abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeS
     """Returns the shape, dtype and sharding of the arrays of a batch of `shape`; the mesh splits its rows."""
     sharding = NamedSharding(net.mesh, BATCH_SPEC)
     rows, length = shape.rows, shape.length
-    return {
+    batch = {
         name: jax.ShapeDtypeStruct(
             spec.shape_in(rows, length, net.task.batch_spec.max_segments), spec.dtype, sharding=sharding
         )
         for name, spec in net.task.batch_spec.arrays.items()
     }
+    if any(shape.output_shape):
+        batch["output_positions"] = jax.ShapeDtypeStruct(shape.output_shape, np.int32, sharding=sharding)
+    return batch
 
 
 def initial_parameters(

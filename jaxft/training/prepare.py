@@ -15,6 +15,7 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.mixed import Mix
+from jaxft.data.batching.output_positions import prune_batches
 from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader, shards_of_rows
 from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import (
@@ -265,10 +266,11 @@ def prune_outputs(
     *,
     steps: int,
     microbatches: int,
-) -> tuple[Loader | ChunkedLoader | ShardedLoader, float]:
+) -> tuple[Batches, float]:
     """Lets the last layer compute only the positions that the loss reads.
 
-    It does so if the network can, the data is one shard, and the loss skips enough positions.
+    It does so if the network can, no device has rows of several shards in a microbatch, and the loss skips enough
+    positions.
 
     Args:
       net: the network.
@@ -278,15 +280,18 @@ def prune_outputs(
       microbatches: the number of microbatches in a batch.
 
     Returns:
-      The loader, whose shapes then say how many positions the loss reads, and the share of tokens that the last layer
-      computes.
+      The batches, with the positions that the loss reads, and the share of tokens that the last layer computes.
     """
-    if not net.prunes_outputs or isinstance(loader, ShardedLoader):
+    rule = net.task.output_rule(net.model_config)
+    groups = microbatches * net.mesh.shape["data"] * net.mesh.shape["fsdp"]
+    shards = len(loader.shard_steps) if isinstance(loader, ShardedLoader) else 1
+    if rule is None or not net.prunes_outputs or groups % shards:
         return loader, 1.0
-    output_counts = net.task.output_counts(windows[0])
-    if output_counts is None:
-        return loader, 1.0
-    share = float(output_counts.sum() / windows[0].lengths.sum())
+    counted = {
+        number: (int(rule.count(shard).sum()), int(shard.lengths.sum())) for number, shard in windows.items()
+    }
+    outputs, tokens = map(sum, zip(*processes.gather_by_shard(counted), strict=True))
+    share = outputs / tokens
     if share > MAX_OUTPUT_SHARE:
         return loader, 1.0
-    return loader.with_output_counts(output_counts, steps, microbatches), share
+    return prune_batches(loader, rule, windows, steps=steps, groups=groups), share

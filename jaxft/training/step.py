@@ -121,7 +121,7 @@ def train_step(
         micro_rows = rows // accumulate
         # Splits each microbatch over all devices. By default XLA would give each device entire microbatches.
         microbatches = jax.lax.with_sharding_constraint(
-            jax.tree.map(lambda x: x.reshape(accumulate, micro_rows, *x.shape[1:]), batch),
+            jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch),
             microbatch_sharding,
         )
 

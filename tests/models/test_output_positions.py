@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxft.data.batching.output_positions import (
+    FIRST_TOKENS,
+    LABELLED_TOKENS,
+    LAST_TOKENS,
+    select_positions,
+)
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.causal_lm import LanguageModel
 from jaxft.layers.heads.sequence import SequenceClassifier
@@ -49,10 +55,8 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
     """Returns a loss of some positions' outputs, and these outputs."""
     inputs = Inputs.from_batch(batch)
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
-    if kind == "tokens":
-        outputs = model(inputs, dropout=seed, output_mask=weights > 0)
-    elif kind == "words":
-        outputs = model.backbone.compute_logits(model.backbone(inputs, seed, weights > 0))
+    if kind in ("tokens", "words"):
+        outputs = model(inputs, seed)
     else:
         starts = np.stack([np.zeros(ROWS), (batch["segment_ids"] == 1).sum(1)], 1).astype(np.int32)
         outputs, weights = model(inputs, starts, dropout=seed), np.ones((ROWS, 2))
@@ -63,30 +67,48 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
 # The stack of layers is the same for all kinds.
 CASES = [(kind, {}) for kind in ("tokens", "words", "pooler", "cls", "last")]
 CASES += [("tokens", {"remat": "full"}), ("tokens", {"unroll": False}), ("tokens", {"num_layers": 1})]
+RULES = {"tokens": LABELLED_TOKENS, "words": LABELLED_TOKENS, "last": LAST_TOKENS}
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES)
 def test_outputs_that_nobody_reads_are_left_out(kind, options):
+    """With as few positions as there may be, and for one kind with some more, in two groups of rows."""
     batch = random_batch(ROWS)
     rng = np.random.default_rng(0)
-    weights = (rng.random((ROWS, LENGTH)) < 0.4) * (batch["segment_ids"] > 0)
-    count = int(weights.sum()) if kind in ("tokens", "words") else 2 * ROWS
+    weights = ((rng.random((ROWS, LENGTH)) < 0.4) * (batch["segment_ids"] > 0)).astype(np.float32)
+    mask = RULES.get(kind, FIRST_TOKENS).mask(batch | {"weights": weights})
+    assert kind in ("tokens", "words") or (mask.sum(1) == 2).all()  # of each segment one
     size = {name: value for name, value in options.items() if name == "num_layers"}
     parameters = nnx.to_pure_dict(nnx.state(jax.jit(lambda: make(kind, **size))()))
 
-    def lowered(most, **options):
-        graph, _ = nnx.split(nnx.eval_shape(lambda: make(kind, output_count=most, **options)))
+    def lowered(more, **options):
+        graph, _ = nnx.split(nnx.eval_shape(lambda: make(kind, **options)))
 
         def loss(parameters):
-            return loss_of(kind, nnx.merge(graph, parameters), batch, weights)
+            return loss_of(kind, nnx.merge(graph, parameters), batch | more, weights)
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(parameters)
 
-    programs = {most: lowered(most, **(options if most else size)) for most in (0, count, count + 5)}
-    (_, outputs), gradients = programs[count].compile()(parameters)
-    (_, expected), expected_gradients = programs[0].compile()(parameters)
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)
-    assert_same(gradients, expected_gradients)
+    def selected(groups, spare=0):
+        masks = mask.reshape(groups, -1)
+        return {"output_positions": select_positions(masks, masks.sum(1).max() + spare)}
+
+    reference = lowered({}, **size)
+    programs = [lowered(selected(1), **options)]
+    if kind == "tokens" and not options:
+        programs.append(lowered(selected(2, spare=5)))
+    (_, expected), expected_gradients = reference.compile()(parameters)
+    for program in programs:
+        (_, outputs), gradients = program.compile()(parameters)
+        np.testing.assert_allclose(outputs, expected, atol=1e-5)
+        assert_same(gradients, expected_gradients)
     if not options:
-        all_positions, fewest, fewer = (program.cost_analysis()["flops"] for program in programs.values())
-        assert fewest < fewer < all_positions
+        flops = [program.cost_analysis()["flops"] for program in (*programs, reference)]
+        assert flops == sorted(set(flops))
+
+
+def test_no_position_that_is_read_is_dropped():
+    mask = np.array([[0, 1, 0, 1], [1, 0, 0, 0]], bool)
+    np.testing.assert_array_equal(select_positions(mask, 3), [[1, 3, 0], [0, 1, 2]])
+    with pytest.raises(ValueError, match="a loss reads 2 positions of a group, but there is room for 1"):
+        select_positions(mask, 1)

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.output_positions import select_positions
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
@@ -92,12 +93,12 @@ def batch(seed: int, rows: int = ROWS) -> dict[str, np.ndarray]:
     return {k: v.astype(np.int32) for k, v in arrays.items()} | {"weights": weights.astype(np.float32)}
 
 
-def run(trainer, steps: int = 3, **options):
-    """Metrics and the final state of a few steps."""
+def run(trainer, steps: int = 3, change=lambda arrays: arrays):
+    """Metrics and the final state of a few steps. `change` returns the arrays of a batch with a change."""
     state = trainer.new_state(parameters_of(trainer.net))
     metrics = []
     for number in range(steps):
-        state, values = trainer.train_step(state, batch(number), trainer.hyperparameters, **options)
+        state, values = trainer.train_step(state, change(batch(number)), trainer.hyperparameters)
         metrics.append({k: float(v) for k, v in values.items()})
     return metrics, state
 
@@ -128,12 +129,11 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     net = network(kind=kind, unroll=True)
     assert net.prunes_outputs and net.unstacks_layers
     trainer = make_trainer(net, config, total=10, warmup=0)
-    counts = [(batch(n)["weights"] > 0).reshape(accumulate, -1).sum(axis=1).max() for n in range(3)]
-    shape = Shape(ROWS, LENGTH, output_count=int(max(counts)))
-    assert shape.output_count < shape.slots / accumulate
-    graphdef = net.graphdef_for(shape)
-    assert graphdef != net.graphdef
-    metrics, state = run(trainer, graphdef=graphdef)
+    masks = [(batch(number)["weights"] > 0).reshape(accumulate, -1) for number in range(3)]
+    count = max(mask.sum(axis=1).max() for mask in masks)
+    assert count < ROWS * LENGTH / accumulate
+    positions = iter([select_positions(mask, count) for mask in masks])
+    metrics, state = run(trainer, change=lambda arrays: arrays | {"output_positions": next(positions)})
     if kind is CRFTagging:
         plain = make_trainer(network(kind=kind), config, total=10, warmup=0)
     expected, expected_state = run(plain)

@@ -71,15 +71,14 @@ class Shape(NamedTuple):
         `[block_length, block_length]` scores at a time. 0 if rows have no blocks.
       whole_row_period: row 0 and every `whole_row_period`-th row after it may hold segments that cross blocks; 0 if no
         row may.
-      output_count: the most positions that the loss reads in a batch, or in a microbatch if the batch is cut into
-        several; 0 if unknown.
+      output_shape: [G, P] of the array `output_positions`; zeros if the batch has none.
     """
 
     rows: int
     length: int
     block_length: int = 0
     whole_row_period: int = 0
-    output_count: int = 0
+    output_shape: tuple[int, int] = (0, 0)
 
     @property
     def slots(self) -> int:
@@ -97,6 +96,9 @@ class Batch(NamedTuple):
     - If tokens are labelled, `[R, L]`: int32 `labels`, 0 without loss; float32 `weights`, 1 at labels and 0 elsewhere.
     - If segments are labelled: `starts` as below; the windows' columns `labels` and `weights`, `[R, S, ...]`, 0 without
       a segment.
+    - If the last layer computes only some positions: `output_positions`, int32 `[G, P]`, those of each group of R / G
+      consecutive rows. They are indices in the group's R / G * L slots, without repetition: first those that the loss
+      reads, then others. The rows of a microbatch on a device are a group.
     - With several tasks: `NAME/labels` and `NAME/weights` for each task, and `task_weights`; see
       `losses.cross_entropy.step_scales`.
 

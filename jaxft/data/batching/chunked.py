@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from jaxft.data.batching.batch import Batch, Shape
-from jaxft.data.batching.loader import BatchLayout, Latest, Loader, OutputCounts, split_step
+from jaxft.data.batching.loader import BatchLayout, Latest, Loader, split_step
 from jaxft.data.batching.plan import Plan, random_permutation
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
@@ -34,7 +34,6 @@ class ChunkedLoader:
       plan_chunk: plans a chunk.
       layout: the layout of the arrays.
       seed: the seed of shuffling; None for a fixed order.
-      output_counts: the output counts of all windows, or None if they are not counted.
     """
 
     windows: Windows
@@ -45,7 +44,6 @@ class ChunkedLoader:
     plan_chunk: PlanChunk
     layout: BatchLayout
     seed: int | None
-    output_counts: OutputCounts | None = None
     _latest: Latest = dataclasses.field(default_factory=Latest, init=False)  # the loader of the latest chunk
 
     @property
@@ -63,17 +61,16 @@ class ChunkedLoader:
         shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
         return dataclasses.replace(self, shapes=shapes)
 
-    def with_output_counts(self, of_window: np.ndarray, steps: int, microbatches: int = 1) -> "ChunkedLoader":
-        """Returns this loader with output counts in `shapes`; see `Loader.with_output_counts`."""
+    def largest_sums(self, values: np.ndarray, *, steps: int, groups: int) -> np.ndarray:
+        """Returns, for each of `shapes`, the largest sum in a group; see `Loader.largest_sums`."""
         epochs = -(-steps // self.steps_per_epoch)
-        largest = {shape.length: 0 for shape in self.shapes}
+        largest = np.zeros(len(self.shapes), np.int64)
         for index, chunk_steps in enumerate(self.chunk_steps.tolist()):
-            counts = of_window[self.offsets[index] : self.offsets[index + 1]]
-            loader = self._chunk_loader(index).with_output_counts(counts, epochs * chunk_steps, microbatches)
-            for shape in loader.shapes:
-                largest[shape.length] = max(largest[shape.length], shape.output_count)
-        shapes = tuple(shape._replace(output_count=largest[shape.length]) for shape in self.shapes)
-        return dataclasses.replace(self, shapes=shapes, output_counts=OutputCounts(of_window, microbatches))
+            loader = self._chunk_loader(index)
+            chunk_values = values[self.offsets[index] : self.offsets[index + 1]]
+            sums = loader.largest_sums(chunk_values, steps=epochs * chunk_steps, groups=groups)
+            np.maximum.at(largest, [self.shapes.index(shape) for shape in loader.shapes], sums)
+        return largest
 
     def order(self) -> str:
         """Hashes the order of the first chunk. The other chunks are cut and shuffled in the same way."""
@@ -99,7 +96,7 @@ class ChunkedLoader:
 
     def _make_chunk_loader(self, index: int) -> Loader:
         first, end = self.offsets[index : index + 2].tolist()
-        windows, seed, counts = slice_windows(self.windows, first, end), self.seed, self.output_counts
+        windows, seed = slice_windows(self.windows, first, end), self.seed
         plan, shape_of_length = (
             self.plan_chunk(windows.lengths),
             {shape.length: shape for shape in self.shapes},
@@ -107,9 +104,7 @@ class ChunkedLoader:
         plan = plan._replace(shapes=tuple(shape_of_length[shape.length] for shape in plan.shapes))
         if seed is not None:
             [seed] = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64).tolist()
-        if counts is not None:
-            counts = counts._replace(of_window=counts.of_window[first:end])
-        return Loader(windows, plan, self.layout, seed, counts)
+        return Loader(windows, plan, self.layout, seed)
 
 
 def make_chunked_loader(

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxft.data.batching.batch import ArraySpec, Batch, Shape
 from jaxft.data.batching.fill import fill_arrays, fill_segments, place_windows
-from jaxft.data.batching.plan import EpochPlan, Plan, count_outputs
+from jaxft.data.batching.plan import EpochPlan, Plan, largest_sums
 from jaxft.data.encoding.windows import Windows
 
 
@@ -34,18 +34,6 @@ class BatchLayout(NamedTuple):
     arrays: Mapping[str, ArraySpec]
     max_segments: int | None = None
     only: np.ndarray | None = None
-
-
-class OutputCounts(NamedTuple):
-    """The number of positions that the loss reads.
-
-    Attributes:
-      of_window: int64 `[N]`, the number of positions in each window.
-      microbatches: number of microbatches in a batch.
-    """
-
-    of_window: np.ndarray
-    microbatches: int
 
 
 class Latest:
@@ -81,14 +69,12 @@ class Loader:
       plan: the plan of their rows.
       layout: the layout of the arrays.
       seed: the seed of shuffling; None for a fixed order.
-      output_counts: the output counts of the windows, or None if they are not counted.
     """
 
     windows: Windows
     plan: Plan
     layout: BatchLayout
     seed: int | None
-    output_counts: OutputCounts | None = None
     _latest: Latest = dataclasses.field(default_factory=Latest)  # the plan of the latest epoch
 
     @property
@@ -120,19 +106,16 @@ class Loader:
         shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
         return Loader(self.windows, self.plan._replace(shapes=shapes), self.layout, self.seed)
 
-    def with_output_counts(self, of_window: np.ndarray, steps: int, microbatches: int = 1) -> "Loader":
-        """Returns this loader, with output counts in `shapes` that hold for the first `steps` batches.
+    def largest_sums(self, values: np.ndarray, *, steps: int, groups: int) -> np.ndarray:
+        """Returns, for each of `shapes`, the largest sum of the values of windows in a group of a batch, int64.
 
         Args:
-          of_window: int64 `[N]`, the number of positions that the loss reads in each window.
-          steps: number of batches to count.
-          microbatches: number of microbatches in a batch.
+          values: int64 `[N]`, of each window.
+          steps: the number of batches to look at, which is rounded up to whole epochs.
+          groups: the number of groups of consecutive rows in a batch.
         """
         epochs = -(-steps // self.steps_per_epoch) if self.seed is not None else 1
-        shapes = count_outputs(self.plan, map(self._epoch_plan, range(epochs)), of_window, microbatches)
-        counts = OutputCounts(of_window, microbatches)
-        # The new loader draws the same epochs, so it can keep the cached one.
-        return dataclasses.replace(self, plan=self.plan._replace(shapes=shapes), output_counts=counts)
+        return largest_sums(self.plan, map(self._epoch_plan, range(epochs)), values, groups)
 
     @functools.cached_property
     def _segments(self) -> int:
@@ -155,11 +138,6 @@ class Loader:
         drawn = self._epoch_plan(epoch)
         shape: Shape = self.shapes[drawn.step_shapes[index]]
         placement = place_windows(self.windows.lengths, self.plan.rows, drawn, index)
-        if self.output_counts is not None:
-            of_window, microbatches = self.output_counts
-            counts = np.bincount(placement.rows, of_window[placement.windows], shape.rows)
-            most = counts.reshape(microbatches, -1).sum(axis=1).max()
-            assert most <= shape.output_count, f"step {step} is beyond those that were counted"
         only = self.layout.only
         arrays = fill_arrays(
             self.windows,

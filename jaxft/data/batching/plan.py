@@ -17,12 +17,6 @@ from jaxft.data.batching.packing import (
     pack_rows,
 )
 
-# Output counts are rounded up to this: a CPU multiplies 16 rows of a matrix at a time.
-OUTPUT_MULTIPLE = 16
-# They are also rounded up to this part of all positions, so that another seed or more epochs, whose largest count
-# differs by a hundredth, mostly have the same shape, and so the same compiled step. It costs about 0.3% of a step.
-OUTPUT_PARTS = 16
-
 
 class EpochPlan(NamedTuple):
     """The windows and rows of one epoch.
@@ -194,33 +188,19 @@ def shuffle_equal_lengths(bits: np.random.BitGenerator, lengths: np.ndarray) -> 
     return shuffled[np.argsort(lengths[shuffled], kind="stable")]
 
 
-def count_outputs(
-    plan: Plan, epochs: Iterable[EpochPlan], output_counts: np.ndarray, microbatches: int
-) -> tuple[Shape, ...]:
-    """Sets `output_count` of the plan's shapes to the most positions that the loss reads in a microbatch of `epochs`.
+def largest_sums(plan: Plan, epochs: Iterable[EpochPlan], values: np.ndarray, groups: int) -> np.ndarray:
+    """Returns, for each of the plan's shapes, the largest sum of values of the windows in a group of a batch, int64.
 
     Args:
       plan: the plan.
-      epochs: the epochs to count.
-      output_counts: int64 `[N]`, the number of positions that the loss reads in each window.
-      microbatches: number of microbatches in a batch.
-
-    Returns:
-      The plan's shapes, with output counts.
+      epochs: the epochs to look at.
+      values: int64 `[N]`, of each window.
+      groups: the number of groups of consecutive rows in a batch.
     """
     largest = np.zeros(len(plan.shapes), np.int64)
     for epoch in epochs:
-        count_of_row = np.add.reduceat(output_counts[epoch.windows], plan.rows.offsets[:-1])
-        counts = np.where(epoch.step_rows < 0, 0, count_of_row[epoch.step_rows])
-        counts = counts.reshape(len(counts), microbatches, -1).sum(axis=-1)
-        np.maximum.at(largest, epoch.step_shapes, counts.max(axis=-1))
-    return tuple(
-        shape._replace(output_count=_round_output_count(int(count), shape.slots // microbatches))
-        for shape, count in zip(plan.shapes, largest, strict=True)
-    )
-
-
-def _round_output_count(count: int, slots: int) -> int:
-    """Returns the output count of microbatches of `slots` positions, of which the loss reads at most `count`."""
-    multiple = OUTPUT_MULTIPLE * max(1, slots // (OUTPUT_PARTS * OUTPUT_MULTIPLE))
-    return min(-(-count // multiple) * multiple, slots)
+        row_sums = np.add.reduceat(values[epoch.windows], plan.rows.offsets[:-1])
+        sums = np.where(epoch.step_rows < 0, 0, row_sums[epoch.step_rows])
+        sums = sums.reshape(len(sums), groups, -1).sum(axis=-1)
+        np.maximum.at(largest, epoch.step_shapes, sums.max(axis=-1))
+    return largest

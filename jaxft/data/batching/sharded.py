@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxft.data.batching import chunked
-from jaxft.data.batching.batch import Batch, Batches, Shape
+from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.choice import make_loader
+from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.packing import SAMPLE, choose_block_length
 from jaxft.data.encoding.windows import Windows
 
@@ -37,15 +39,17 @@ class ShardedLoader:
       empty_batches: for each of these shards, the batch of steps in which it has no rows.
       shard_steps: the steps of each shard in an epoch.
       orders: the hash of each shard's order.
+      gather: gathers values by shard from all processes.
     """
 
-    loaders: Mapping[int, Batches]
+    loaders: Mapping[int, Loader | ChunkedLoader]
     empty_batches: Mapping[int, Batch]
     shard_steps: Sequence[int]
     orders: Sequence[str]
     shapes: tuple[Shape, ...]
     window_count: int
     padding_fraction: float
+    gather: GatherByShard
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,6 +66,23 @@ class ShardedLoader:
             f"for {least:,} of an epoch's {most:,} steps; give files of more equal size, in number a multiple of "
             f"config.data.shards={shards}, or have fewer shards"
         )
+
+    def largest_sums(self, values: Mapping[int, np.ndarray], *, steps: int, groups: int) -> np.ndarray:
+        """Returns the largest sum in a group as an array of one; see `Loader.largest_sums`. Each process calls it.
+
+        Args:
+          values: int64 `[N]`, of each window, by the numbers of this process's shards.
+          steps: the number of batches to look at.
+          groups: the number of groups of consecutive rows in a batch, a multiple of the number of shards.
+        """
+        epochs, shard_groups = -(-steps // self.steps_per_epoch), groups // len(self.shard_steps)
+        largest = {}
+        for number, loader in self.loaders.items():
+            shard_steps = epochs * loader.steps_per_epoch
+            [largest[number]] = loader.largest_sums(
+                values[number], steps=shard_steps, groups=shard_groups
+            ).tolist()
+        return np.array([max(self.gather(largest))])
 
     def order(self) -> str:
         """Hashes the orders of all shards."""
@@ -169,6 +190,7 @@ def make_sharded_loader(
         (Shape(rows, max_length, block, period),),
         sum(counts),
         1 - sum(tokens) / (max(steps) * rows * max_length),
+        gather,
     )
 
 

@@ -24,14 +24,8 @@ class SharedBackbone:
             tuple[tuple[jax.Array, ...], jax.Array]
         ] = []  # the arrays and the result of each call
 
-    def __call__(
-        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
-    ) -> jax.Array:
-        """Returns the backbone's hidden states `[R, L, D]` at all positions.
-
-        `output_mask` is ignored, because a task does not know which positions other tasks read.
-        """
-        del output_mask
+    def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
+        """Returns the backbone's hidden states `[R, L, D]`."""
         arrays = (*inputs, *(dropout or ()))
         for known, states in self._calls:
             # Identities are compared, because traced arrays have no values.

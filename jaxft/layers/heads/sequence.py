@@ -83,16 +83,11 @@ class SequenceClassifier(nnx.Module):
     def _select_states(
         self, inputs: Inputs, starts: jax.Array, member: jax.Array, dropout: DropoutSeed | None
     ) -> jax.Array:
-        """Returns the one state that represents each segment, `[R, S, D]`.
-
-        If the backbone prunes outputs, its last layer computes no other positions.
-        """
+        """Returns the one state that represents each segment, `[R, S, D]`."""
         slots = starts
         if self.pool == "last":
             slots = starts + jnp.maximum(member.sum(axis=-1), 1) - 1
-        output_mask = jnp.any(member & (jnp.arange(member.shape[-1]) == slots[..., None]), axis=1)
-        x = self.backbone(inputs, dropout, output_mask)
-        x = jnp.take_along_axis(x, slots[..., None], axis=1)
+        x = jnp.take_along_axis(self.backbone(inputs, dropout), slots[..., None], axis=1)
         return self.backbone.pool(x) if self.pool == "pooler" else x
 
     def _pool_segments(self, x: jax.Array, member: jax.Array) -> jax.Array:

@@ -36,20 +36,17 @@ class TokenClassifier(nnx.Module):
         )
         self.rate = dropout
 
-    def __call__(
-        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
         """Returns the logits of each token.
 
         Args:
           inputs: the batch's arrays.
           dropout: the seed; None for no dropout.
-          output_mask: boolean `[R, L]`, as for a backbone.
 
         Returns:
-          float32 `[R, L, C]`. Logits at positions where `output_mask` is False may be undefined.
+          float32 `[R, L, C]`. Logits at padding, and where the backbone computes no state, are undefined.
         """
-        x = self.backbone(inputs, dropout, output_mask)
+        x = self.backbone(inputs, dropout)
         rows, length, size = x.shape
         x = apply_dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
         return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)

@@ -23,7 +23,7 @@ from jaxft.layers.layer_stacks import make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
-from jaxft.layers.output_positions import OutputPositions, gather, scatter, select_positions
+from jaxft.layers.output_positions import OutputPositions, gather, locate, scatter
 from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
 from jaxft.models.bert.config import BertConfig
 from jaxft.models.runtime import PLAIN_RUNTIME, Runtime
@@ -159,23 +159,21 @@ class Bert(nnx.Module):
             self.pooler = Linear(size, size, initializer_range=config.initializer_range, rngs=rngs)
         self.config, self.runtime = config, runtime
 
-    def __call__(
-        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
-    ) -> jax.Array:
-        """Returns hidden states `[R, L, D]` of `runtime.dtype`. States at padding, segment 0, are undefined.
+    def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
+        """Returns hidden states `[R, L, D]` of `runtime.dtype`.
+
+        States at padding, segment 0, are undefined. States that `inputs.output_positions` leaves out are zero.
 
         Args:
           inputs: the batch's arrays.
           dropout: the seed of dropout; None for no dropout.
-          output_mask: boolean `[R, L]`, True at the positions that are read, at most `runtime.output_count`. The states
-            at other positions may be undefined.
         """
         rows, length = inputs.input_ids.shape
         # Matrix products run on flat [R * L, D]: on CPU, products of [R, L, D] take twice as long.
         ids, positions, types = inputs.input_ids, inputs.positions, inputs.token_type_ids
         x = self.embeddings(ids.ravel(), positions.ravel(), types.ravel(), self.runtime.activations)
         x = apply_dropout(x.astype(self.runtime.dtype), self.config.hidden_dropout, dropout, 0, rows=rows)
-        output_positions = select_positions(output_mask, self.runtime.output_count)
+        output_positions = locate(inputs.output_positions, rows, length)
         x = run_layers(
             self.layers,
             x,

@@ -23,7 +23,7 @@ from jaxft.layers.layer_stacks import make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
-from jaxft.layers.output_positions import OutputPositions, gather, scatter, select_positions
+from jaxft.layers.output_positions import OutputPositions, gather, locate, scatter
 from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.runtime import PLAIN_RUNTIME, Runtime
@@ -163,10 +163,10 @@ class GPT2(nnx.Module):
         self.norm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
         self.config, self.runtime = config, runtime
 
-    def __call__(
-        self, inputs: Inputs, dropout: DropoutSeed | None = None, output_mask: jax.Array | None = None
-    ) -> jax.Array:
-        """Returns hidden states after the final norm, `[R, L, D]` of `runtime.dtype`. States at padding are undefined.
+    def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
+        """Returns hidden states after the final norm, `[R, L, D]` of `runtime.dtype`.
+
+        States at padding are undefined. States that `inputs.output_positions` leaves out are zero.
 
         A position sees the positions of its segment up to itself. Segment 0 is padding. GPT-2 has no token types and
         ignores them. The arguments are those of `Bert`.
@@ -174,7 +174,7 @@ class GPT2(nnx.Module):
         rows, length = inputs.input_ids.shape
         x = self.embeddings(inputs.input_ids.ravel(), inputs.positions.ravel(), self.runtime.activations)
         x = apply_dropout(x.astype(self.runtime.dtype), self.config.embedding_dropout, dropout, 0, rows=rows)
-        output_positions = select_positions(output_mask, self.runtime.output_count)
+        output_positions = locate(inputs.output_positions, rows, length)
         x = run_layers(
             self.layers,
             x,

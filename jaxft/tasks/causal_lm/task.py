@@ -2,12 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.causal_lm import LanguageModel
 from jaxft.layers.inputs import Inputs
@@ -50,16 +49,16 @@ class CausalLM(Task):
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
-    def output_counts(self, windows: Windows) -> np.ndarray:
-        """Returns the number of labelled tokens of each window."""
-        return windows.label_counts
+    def output_rule(self, model_config: ModelConfig) -> OutputRule:
+        """Returns the rule of labelled tokens."""
+        return LABELLED_TOKENS
 
 
 def _flat(
     model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Returns hidden states [R * L, D], the output embedding [vocabulary, D], labels [R * L] and weights [R * L]."""
-    hidden = model.backbone(Inputs.from_batch(batch), dropout, batch["weights"] > 0)
+    hidden = model.backbone(Inputs.from_batch(batch), dropout)
     return (
         hidden.reshape(-1, hidden.shape[-1]),
         model.backbone.embeddings.word.embedding[...],

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jaxft.data.batching.batch import BatchSpec
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.batching.output_positions import FIRST_TOKENS, LAST_TOKENS, OutputRule
 from jaxft.data.sources.labels import NUMBER, SINGLE
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
@@ -107,9 +107,10 @@ class SequenceClassification(Task):
         logits = _logits(model, batch, None)
         return {"logits": logits}, *self.label_type.loss(logits, batch["labels"], batch["weights"])
 
-    def output_counts(self, windows: Windows) -> np.ndarray | None:
-        """Returns 1 for each window, or None if the head pools all positions."""
-        return None if self.config.model.pool in ("mean", "max") else np.ones(len(windows), np.int64)
+    def output_rule(self, model_config: ModelConfig) -> OutputRule | None:
+        """Returns the rule of first or of last tokens, or None if the head pools all."""
+        pool = resolve_pool(self.config, model_config.model_type)
+        return {"pooler": FIRST_TOKENS, "cls": FIRST_TOKENS, "last": LAST_TOKENS}.get(pool)
 
     def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
         """Returns the numbers of the labels in a checkpoint's head, if it pools and has the kind of labels as here."""

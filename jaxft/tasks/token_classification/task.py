@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
@@ -65,7 +64,7 @@ class TokenClassification(Task):
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the cross-entropy summed over labelled subwords, and their number; see `loss_with_r_drop`."""
         return loss_with_r_drop(
-            lambda dropout: _logits(model, batch, dropout, batch["weights"] > 0),
+            lambda dropout: _logits(model, batch, dropout),
             lambda logits: self._loss(model, logits, batch),
             lambda first, second: cross_entropy.symmetric_divergence(first, second, batch["weights"]),
             self.r_drop,
@@ -88,19 +87,14 @@ class TokenClassification(Task):
             "score": jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1),
         }
 
-    def output_counts(self, windows: Windows) -> np.ndarray:
-        """Returns the number of labelled subwords of each window."""
-        return windows.label_counts
+    def output_rule(self, model_config: ModelConfig) -> OutputRule:
+        """Returns the rule of labelled subwords."""
+        return LABELLED_TOKENS
 
     def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
         """Returns the numbers of the labels in the head of a checkpoint with the same labels."""
         return find_head_order(hf_config, "ForTokenClassification", self.labels)
 
 
-def _logits(
-    model: nnx.Module,
-    batch: Arrays,
-    dropout: DropoutSeed | None = None,
-    output_mask: jax.Array | None = None,
-) -> jax.Array:
-    return model(Inputs.from_batch(batch), dropout=dropout, output_mask=output_mask)
+def _logits(model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None = None) -> jax.Array:
+    return model(Inputs.from_batch(batch), dropout=dropout)

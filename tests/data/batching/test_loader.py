@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data.batching.batch import word_values
+from jaxft.data.batching.batch import Shape, word_values
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
-from jaxft.data.batching.plan import OUTPUT_MULTIPLE, OUTPUT_PARTS
+from jaxft.data.batching.output_positions import (
+    FIRST_TOKENS,
+    LABELLED_TOKENS,
+    LAST_TOKENS,
+    OUTPUT_MULTIPLE,
+    OUTPUT_PARTS,
+    prune_batches,
+)
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from tests.conftest import REPOSITORY
@@ -238,27 +245,31 @@ def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
     st.integers(1, 40),
     st.integers(0, 2**32 - 1),
     st.sampled_from([None, 20]),
+    st.sampled_from([LABELLED_TOKENS, FIRST_TOKENS, LAST_TOKENS]),
 )
-def test_shapes_say_how_many_positions_are_read_at_most(lengths, setting, microbatches, steps, seed, chunk):
-    """Holds for any microbatch of the steps that are counted, and the count is no larger than rounding makes it."""
-    setting = setting | {"rows": setting["rows"] * microbatches, "chunk": chunk}
+def test_batches_name_each_position_that_is_read(lengths, setting, groups, steps, seed, chunk, rule):
+    """Once, in any step that was counted, with no more others than rounding adds."""
+    setting = setting | {"rows": setting["rows"] * groups, "chunk": chunk}
     plain = loader_of(lengths, **setting)
-    output_counts = np.random.default_rng(seed).integers(0, np.array(lengths) + 1)
-    loader = plain.with_output_counts(output_counts, steps, microbatches)
-    assert tuple(shape._replace(output_count=0) for shape in loader.shapes) == plain.shapes
-    assert all(shape.output_count == 0 for shape in plain.shapes)
+    loader = prune_batches(plain, rule, {0: plain.windows}, steps=steps, groups=groups)
+    assert tuple(shape._replace(output_shape=(0, 0)) for shape in loader.shapes) == plain.shapes
     steps = -(-steps // loader.steps_per_epoch) * loader.steps_per_epoch  # of whole epochs
     most = dict.fromkeys(loader.shapes, 0)
     for step in range(steps):
         batch, same = loader.batch(step), plain.batch(step)
-        assert np.array_equal(batch.windows, same.windows) and batch.shape in loader.shapes
-        read = (
-            np.where(batch.windows < 0, 0, output_counts[batch.windows]).reshape(microbatches, -1).sum(axis=1)
-        )
-        most[batch.shape] = max(most[batch.shape], read.max())
+        positions = batch.arrays.pop("output_positions")
+        assert all(np.array_equal(batch.arrays[name], value) for name, value in same.arrays.items())
+        assert batch.shape in loader.shapes and positions.shape == batch.shape.output_shape
+        mask = rule.mask(batch.arrays)
+        assert rule is LABELLED_TOKENS or mask.sum() == (batch.windows >= 0).sum()
+        for group, is_read in zip(positions, mask.reshape(groups, -1), strict=True):
+            assert len(set(group.tolist())) == len(group)
+            count = int(is_read.sum())
+            assert group[:count].tolist() == np.flatnonzero(is_read).tolist()
+            most[batch.shape] = max(most[batch.shape], count)
     for shape, count in most.items():
-        rounding = max(OUTPUT_MULTIPLE, shape.slots // microbatches // OUTPUT_PARTS)
-        assert count <= shape.output_count < count + rounding
+        rounding = max(OUTPUT_MULTIPLE, shape.slots // groups // OUTPUT_PARTS)
+        assert count <= shape.output_shape[1] < max(count, 1) + rounding
 
 
 def test_the_order_is_that_of_every_version():
@@ -283,7 +294,7 @@ def test_an_order_has_a_hash_of_its_own():
 
 def test_a_single_sentence_makes_a_batch():
     loader = loader_of([5])
-    assert loader.steps_per_epoch == 1 and loader.shapes == ((4, 32, 0, 0, 0),)
+    assert loader.steps_per_epoch == 1 and loader.shapes == (Shape(4, 32),)
     assert len(windows_in(loader.batch(3))) == 1
 
 
