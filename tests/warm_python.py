@@ -16,16 +16,19 @@ import sys
 from collections.abc import Iterator
 
 MESSAGE = 1 << 20  # bytes, at most
+# What the packages of jaxft import while they run.
 MODULES = (
-    *(f"jaxft.cli.{module}" for module in ("train", "use", "choose")),
+    "jaxlib.mlir.dialects.builtin",
     "jaxlib.mlir.dialects.mhlo",
+    "pyarrow.pandas_compat",
     "rich._emoji_codes",
     "seqeval.metrics",
     "sklearn.metrics",
-    "tensorboardX",
+    "transformers.models.bert.configuration_bert",
     "transformers.models.bert.tokenization_bert",
     "transformers.models.gpt2.tokenization_gpt2",
 )
+LEFT_OUT = ("__main__", "main", "with_torch", "heads_loader")  # programs, and what imports torch
 
 
 @contextlib.contextmanager
@@ -120,13 +123,21 @@ def fork() -> int:
 
 
 def import_all() -> None:
-    """Imports all that commands import, at their start or later, except torch."""
+    """Imports all modules of jaxft, for commands import most of them late, and what these import; not torch."""
     import gc
     import importlib
+    import pkgutil
 
+    import jaxft
     from jaxft.cli import startup
 
     startup.leave_torch_out()
+    sys.modules["torch"] = None
+    importlib.import_module("tensorboardX")  # would import it
+    del sys.modules["torch"]
+    for module in pkgutil.walk_packages(jaxft.__path__, "jaxft."):
+        if module.name.rpartition(".")[2] not in LEFT_OUT:
+            importlib.import_module(module.name)
     for name in MODULES:
         importlib.import_module(name)
     gc.freeze()  # else a fork's first collection would touch, and so copy, all of it

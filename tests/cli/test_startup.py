@@ -25,3 +25,12 @@ def test_a_command_that_needs_no_torch_does_not_load_it(finished_run, environmen
     assert done.stdout.splitlines()[-1] == "False"
     assert (tmp_path / "out.jsonl").read_text()
     assert "PyTorch" not in done.stderr  # transformers' advice on models, which nobody here needs
+
+
+def test_the_tests_python_has_imported_all_that_commands_import(python, environment):
+    """Commands import late, so one that is forked without these takes two seconds more."""
+    script = "import sys; print(*sys.modules)"
+    done = subprocess.run([*python, "-c", script], env=environment, capture_output=True, text=True)
+    loaded = done.stdout.split()
+    assert {"jax", "flax.nnx", "jaxft.training.loop", "jaxft.export.writer"} <= set(loaded), done.stderr
+    assert "torch" not in loaded

@@ -45,6 +45,7 @@ TINY = {
 }
 # The machine code isn't run, so it need not be optimized.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 # Where `make test` puts libtpu: not among the packages, for with it jax looks for a TPU, aloud, at every start.
 LIBTPU = pathlib.Path(sys.prefix) / "libtpu"
 CPU = ["--topology", "cpu:8", "--json"]
