@@ -13,6 +13,7 @@ from jaxft.cli.streams import LastingStream
 from jaxft.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_PREEMPTED, exit_on_user_error, first_line
 from jaxft.parallel import heartbeat, processes
 from jaxft.parallel.launch_detection import join_processes
+from jaxft.training.run_folder.abandoned_work import quiet_orbax
 
 
 @contextlib.contextmanager
@@ -23,6 +24,7 @@ def as_process(flags: argparse.Namespace) -> Iterator[None]:
     processes end. A process prints its own error, with its number. The error ends the other processes, which name the
     process that failed.
     """
+    quiet_orbax()
     with exit_on_user_error():
         join_processes(flags)
     if processes.count() == 1:

@@ -11,7 +11,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
 from jaxft.parallel.mesh import describe_local_devices, make_mesh, place_batch
 from jaxft.tasks.base import Log
+from jaxft.tasks.custom_metrics import CustomMetrics, ExtendedEvaluator
 from jaxft.tasks.reading import cache_folder
 from jaxft.training import optimizer
 from jaxft.training.batch_rows import rows_begun_with
 from jaxft.training.evaluation import evaluate, write_evaluation
+from jaxft.training.log.callbacks import Callback, Callbacks
 from jaxft.training.log.ending import ending_lines
 from jaxft.training.log.instruments import CompileCounter, Profile, peak_rss_bytes
 from jaxft.training.log.run_log import RunLog
@@ -42,6 +44,7 @@ from jaxft.training.log.train_log import TrainLog
 from jaxft.training.log.waits import announced
 from jaxft.training.network import Network, initial_parameters
 from jaxft.training.prepare import PreparedRun, prepare_data, prepare_run
+from jaxft.training.run_folder.abandoned_work import orbax_quieted
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best
 from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.run_folder.finished import (
@@ -57,7 +60,7 @@ from jaxft.training.run_folder.identity import (
     make_identity,
 )
 from jaxft.training.run_folder.remote_folder import fetch_run, local_folder
-from jaxft.training.run_folder.workdir import claim, save_model_files, save_tuned
+from jaxft.training.run_folder.workdir import claimed, save_model_files, save_tuned
 from jaxft.training.splits import join_examples
 from jaxft.training.step import TrainState
 from jaxft.training.trainer import compile_eval, predict_bytes
@@ -71,6 +74,8 @@ def train(
     *,
     profile_steps: range = range(0),
     should_stop: Callable[[], bool] = lambda: False,
+    callbacks: Sequence[Callback] = (),
+    metrics: CustomMetrics | None = None,
 ) -> dict[str, Any]:
     """Trains, evaluates and reports according to `config`. Resumes if `workdir` holds an unfinished run of it.
 
@@ -81,6 +86,8 @@ def train(
       workdir: the run's folder, or its address in an object store, such as gs://bucket/run.
       profile_steps: the steps to trace; the trace is written into `workdir`/profile.
       should_stop: returns whether to save and to stop. It is asked right before the first step, and after each step.
+      callbacks: hear of the progress, and may ask to end the run.
+      metrics: functions that compute further metrics of what the evaluator has measured, by name of the metric.
 
     Returns:
       The content of `summary.json`.
@@ -90,8 +97,16 @@ def train(
       NonFiniteLoss: the loss was NaN or infinite. The batch is in `workdir`.
       Preempted: `should_stop` returned True. The state is saved, and the same call resumes.
     """
-    with contextlib.closing(CompileCounter()) as compiles, local_folder(workdir) as folder:
-        return _train(config, folder, profile_steps, should_stop, compiles)
+    listeners = Callbacks(callbacks)
+    with (
+        contextlib.closing(CompileCounter()) as compiles,
+        orbax_quieted(),
+        local_folder(workdir) as folder,
+        claimed(folder, config),
+    ):
+        summary = _train(config, folder, profile_steps, should_stop, compiles, listeners, metrics or {})
+    listeners.end(summary)
+    return summary
 
 
 def _train(
@@ -100,11 +115,12 @@ def _train(
     profile_steps: range,
     should_stop: Callable[[], bool],
     compiles: CompileCounter,
+    callbacks: Callbacks,
+    metrics: CustomMetrics,
 ) -> dict[str, Any]:
     """Trains in the local folder `workdir`; see `train`."""
     began = time.perf_counter()
-    claim(workdir, config)
-    run_log = RunLog(workdir, config, quiet=not processes.is_main_process())
+    run_log = RunLog(workdir, config, callbacks, quiet=not processes.is_main_process())
     log = run_log.log
     if summary := read_finished(workdir, config):
         log(describe_finished(workdir, summary))
@@ -116,7 +132,8 @@ def _train(
         config = replace(config, {"data.cache_dir": str(workdir / "cache")})
     mesh = make_mesh(config)
     data = prepare_data(config, mesh, log)
-    labels, evaluator, splits = data.task.labels, data.evaluator, data.splits
+    labels, splits = data.task.labels, data.splits
+    evaluator = ExtendedEvaluator(data.evaluator, metrics) if metrics else data.evaluator
     metric = choose_selection_metric(config, evaluator, evaluator.metric_names(splits["dev"]))
     checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
     begun_with = rows_begun_with(config, mesh, checkpoints.newest_meta(), workdir)
@@ -152,6 +169,7 @@ def _train(
     run_log.start(step, total, metric)
     hyperparameters = run.trainer.place_hyperparameters()
     batches = prefetch(run.batches, step, total)
+    has_ended = best.stopped_early or progress.get("has_ended", False)  # before it was interrupted
     device_peak = peak_flops(jax.devices()[0])
     train_log = TrainLog(
         run_log,
@@ -171,7 +189,7 @@ def _train(
         jax.transfer_guard("disallow"),
     ):
         for _, batch in batches:
-            if best.stopped_early:
+            if has_ended:
                 break
             if profile.is_due(step):
                 train_log.drain(keep=0)
@@ -179,13 +197,13 @@ def _train(
                     log(profile.toggle())
             arrays = place_batch(batch.arrays, mesh)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):  # marks the step for profilers
-                state, metrics = programs.train[batch.shape](state, arrays, hyperparameters)
+                state, step_metrics = programs.train[batch.shape](state, arrays, hyperparameters)
             step += 1
-            train_log.add(step, batch, metrics)
+            train_log.add(step, batch, step_metrics)
             train_log.drain(keep=QUEUED_STEPS)
             run_log.advance(step)
 
-            if step % run.eval_every == 0 or step == total:
+            if step % run.eval_every == 0 or step == total or callbacks.ask_to_end():
                 train_log.drain(keep=0)
                 with train_log.paused():
                     parameters = _parameters_to_keep(net, state)
@@ -204,12 +222,13 @@ def _train(
                 if best.stopped_early:
                     log(f"no better {metric} in {best.worse} evaluations: stopping early")
 
+            has_ended = best.stopped_early or callbacks.ask_to_end()
             stopping = should_stop()
-            if step % run.save_every == 0 or step == total or best.stopped_early or stopping:
+            if step % run.save_every == 0 or step == total or has_ended or stopping:
                 train_log.drain(keep=0)
                 meta = {
                     "identity": identity,
-                    "progress": best.progress() | train_log.progress(),
+                    "progress": best.progress() | train_log.progress() | {"has_ended": has_ended},
                     "versions": installed_versions(),
                 }
                 with train_log.paused(), compiles.ignored():

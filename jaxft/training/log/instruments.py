@@ -3,6 +3,7 @@
 import contextlib
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ class Clock:
 
 
 class CompileCounter:
-    """Counts the programs that XLA makes for this process from the counter's creation until `close`.
+    """Counts the programs that XLA makes for this thread from the counter's creation until `close`.
 
     A program in the compilation cache is only loaded. That stalls a run too, although for less time.
 
@@ -48,6 +49,7 @@ class CompileCounter:
 
     def __init__(self) -> None:
         self.count, self.cache_hits, self.seconds = 0, 0, 0.0
+        self._thread = threading.get_ident()  # another one may train or predict at the same time
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         jax.monitoring.register_event_listener(self._count_cache_hit)
 
@@ -68,12 +70,12 @@ class CompileCounter:
         self.count, self.cache_hits, self.seconds = before
 
     def _listen(self, event: str, seconds: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
+        if event == "/jax/core/compile/backend_compile_duration" and threading.get_ident() == self._thread:
             self.count += 1
             self.seconds += seconds
 
     def _count_cache_hit(self, event: str, **_: Any) -> None:
-        if event == "/jax/compilation_cache/cache_hits":
+        if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == self._thread:
             self.cache_hits += 1
 
 

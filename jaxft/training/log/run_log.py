@@ -1,5 +1,6 @@
 """Prints the lines of a run and reports its numbers: metrics.jsonl, TensorBoard, W&B, a progress bar."""
 
+import importlib.util
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ from jaxft.config.settings import flatten, to_dict
 from jaxft.errors import UserError, printable
 from jaxft.io.files import write_atomically
 from jaxft.io.stores import with_addresses
+from jaxft.training.log.callbacks import Callbacks
 from jaxft.training.log.tags import tag_of
 
 # Settings that TensorBoard does not list among the hyperparameters: they do not change the result.
@@ -28,6 +30,7 @@ class RunLog:
     Args:
       workdir: the run's folder.
       config: the run's settings. `config.log` says which writers there are.
+      callbacks: hear the numbers too.
       quiet: whether to print and write nothing, because another process does.
 
     Attributes:
@@ -37,8 +40,11 @@ class RunLog:
       UserError: `config.log.wandb` is True, but wandb is not installed.
     """
 
-    def __init__(self, workdir: Path, config: Settings, *, quiet: bool = False):
+    def __init__(
+        self, workdir: Path, config: Settings, callbacks: Callbacks | None = None, *, quiet: bool = False
+    ):
         self.workdir, self._config, self._quiet = workdir, config, quiet
+        self._callbacks = callbacks or Callbacks(())
         self._wandb_module = _import_wandb() if config.log.wandb and not quiet else None
         self._tensorboard = self._wandb = self._progress = self._task = None
         self.console = Console(soft_wrap=True, highlight=False, quiet=quiet)
@@ -83,7 +89,7 @@ class RunLog:
                 self._tensorboard.file_writer.add_summary(record)
         if self._wandb_module:
             self._wandb = self._wandb_module.init(**_wandb_options(self.workdir, self._config))
-        if self.console.is_terminal:
+        if self.console.is_terminal or _shows_widgets(self.console):
             columns = [
                 TextColumn("{task.description}"),
                 BarColumn(20),  # narrow, so that 80 columns hold the texts too
@@ -125,6 +131,7 @@ class RunLog:
                 self._tensorboard = None
         if self._wandb:
             self._wandb.log({tag_of(kind, name): value for name, value in values.items()}, step=step)
+        self._callbacks.hear(step, kind, values)
 
     def close(self) -> None:
         """Closes the progress bar and the writers."""
@@ -137,13 +144,18 @@ class RunLog:
             self._wandb.finish()
 
 
+def _shows_widgets(console: Console) -> bool:
+    """Returns whether the console is a notebook that can show a progress bar."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+
+
 def _import_wandb():
     """Imports wandb; raises `UserError` if it is not installed."""
     try:
         import wandb  # optional
     except ModuleNotFoundError:
         raise UserError(
-            "config.log.wandb=True, but wandb is not installed: pip install wandb, or leave the setting out"
+            "config.log.wandb=True, but wandb is not installed: pip install 'jaxft[wandb]', or leave the setting out"
         ) from None
     return wandb
 

@@ -11,6 +11,7 @@ from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.tasks.base import Evaluator, Log
 from jaxft.training.log.tags import is_of_label
+from jaxft.training.run_folder.abandoned_work import orbax_quieted
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.training.run_folder.identity import refuse_earlier_run
 
@@ -144,7 +145,6 @@ def load_best(
             f"{workdir} has no weights: there is no folder {folder}; is it a run that was evaluated?"
         )
     refuse_earlier_run(workdir)
-    checkpoints = RunCheckpoints(folder, keep=None, log=log, read_only=True)
 
     def check_fit(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}
@@ -167,8 +167,10 @@ def load_best(
             )
         return dict(abstract)
 
-    restored = checkpoints.restore(check_fit)
-    checkpoints.close()
+    with orbax_quieted():
+        checkpoints = RunCheckpoints(folder, keep=None, log=log, read_only=True)
+        restored = checkpoints.restore(check_fit)
+        checkpoints.close()
     if restored is None:
         raise UserError(f"{folder} holds no complete checkpoint; let the run reach its first evaluation")
     _, parameters, _ = restored

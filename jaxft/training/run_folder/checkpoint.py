@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,7 +15,6 @@ import orbax.checkpoint as ocp
 from jaxft.errors import UserError, first_line
 from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
-from jaxft.training.run_folder.abandoned_work import hide_abandoned_work
 
 Log = Callable[[str], None]
 # The bytes that are gathered in memory for each file of a checkpoint. By default orbax gathers 2 GB.
@@ -30,9 +28,6 @@ _NOTES_TYPES: dict[str, type | tuple[type, ...]] = {
     "init_timestamp_nsecs": (int, type(None)),
     "commit_timestamp_nsecs": (int, type(None)),
 }
-# Orbax logs every phase of a save and, if a save fails, a trace from each thread. `RunCheckpoints` logs a failure once.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def digest_tree(tree: Any) -> list[int]:
@@ -85,7 +80,6 @@ class RunCheckpoints:
         for step_folder in sorted(self.folder.glob("[0-9]*")):
             self._set_damaged_notes_aside(step_folder / NOTES)
         processes.broadcast(None)  # the other processes wait here until process 0 has looked
-        hide_abandoned_work()
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._saving: int | None = None
 

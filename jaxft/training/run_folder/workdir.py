@@ -1,11 +1,12 @@
 """Manages the folder of a run: claims it, writes the files that make the run self-contained, and opens it to read."""
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
 from jaxft.hub.files import read_config
 from jaxft.hub.model_card import read_card_fields
-from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.io.files import read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes, rendezvous
+from jaxft.tasks.registry import make_data
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.training.run_folder.identity import (
     describe_changed_settings,
@@ -39,12 +40,13 @@ BASE_CARD = "base_card.json"
 # Files of starts that ended before they claimed the folder.
 UNCLAIMED = ("config.json.tmp", rendezvous.TOKEN_FILE)
 
-# The open lock files by folder. This process holds their locks until it ends.
-_LOCKS: dict[Path, IO] = {}
+# The folders that runs of this process have locked.
+_LOCKED: set[Path] = set()
 
 
-def claim(workdir: Path, config: Settings) -> None:
-    """Claims `workdir` for this run until the process ends, or confirms that it is already claimed.
+@contextlib.contextmanager
+def claimed(workdir: Path, config: Settings) -> Iterator[None]:
+    """Claims `workdir` for this run while the block trains in it.
 
     With several processes, process 0 claims it for all of them.
 
@@ -53,15 +55,17 @@ def claim(workdir: Path, config: Settings) -> None:
         message names), or processes differ in settings or package versions or do not share the folder.
     """
     _assert_same_settings(config)
-    if processes.is_main_process():
-        _claim(workdir, config)
-    processes.broadcast(None)  # the other processes wait here until the folder is claimed
-    sees_config = processes.gather((workdir / "config.json").is_file())
-    if not all(sees_config):
-        raise UserError(
-            f"--workdir {workdir}: process {sees_config.index(False)} doesn't see what process 0 has written there; "
-            "all processes save into one folder: name one that they share"
-        )
+    with contextlib.ExitStack() as lock:
+        if processes.is_main_process():
+            _claim(workdir, config, lock)
+        processes.broadcast(None)  # the other processes wait here until the folder is claimed
+        sees_config = processes.gather((workdir / "config.json").is_file())
+        if not all(sees_config):
+            raise UserError(
+                f"--workdir {workdir}: process {sees_config.index(False)} doesn't see what process 0 has written "
+                "there; all processes save into one folder: name one that they share"
+            )
+        yield
 
 
 def _assert_same_settings(config: Settings) -> None:
@@ -71,8 +75,8 @@ def _assert_same_settings(config: Settings) -> None:
     )
 
 
-def _claim(workdir: Path, config: Settings) -> None:
-    """Claims `workdir` for this process; see `claim`."""
+def _claim(workdir: Path, config: Settings, lock: contextlib.ExitStack) -> None:
+    """Claims `workdir` for this process until `lock` is closed; see `claimed`."""
     refuse_earlier_run(workdir)
     path = workdir / "config.json"
     run_config = to_dict(config)
@@ -103,26 +107,27 @@ def _claim(workdir: Path, config: Settings) -> None:
                 f"its best weights, --workdir NEW --config.init_from={workdir}"
             )
         raise UserError(message)
-    _lock(workdir)
+    _lock(workdir, lock)
     if changed:  # an earlier start failed, perhaps for a typing mistake: nothing depends on its settings
         write_json(path, run_config)
 
 
-def _lock(workdir: Path) -> None:
-    """Locks the folder until this process ends. Raises `UserError` if another process has locked it."""
-    if (key := workdir.resolve()) in _LOCKS:
-        return
+def _lock(workdir: Path, lock: contextlib.ExitStack) -> None:
+    """Locks the folder until `lock` is closed. Raises `UserError` if another run has locked it."""
+    advice = "wait for its end, or name another folder"
+    if (folder := workdir.resolve()) in _LOCKED:  # the system's lock keeps out other processes only
+        raise UserError(f"--workdir {workdir}: this process trains in it already; {advice}")
     file = open(workdir / "lock", "a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             file.close()
-            raise UserError(
-                f"--workdir {workdir}: another process trains in it; wait for its end, or name another folder"
-            ) from None
+            raise UserError(f"--workdir {workdir}: another process trains in it; {advice}") from None
         # Other errors mean a file system without locks. The folder then stays unlocked.
-    _LOCKS[key] = file
+    _LOCKED.add(folder)
+    lock.callback(_LOCKED.discard, folder)
+    lock.callback(file.close)
 
 
 def _has_trained(workdir: Path) -> bool:
@@ -133,12 +138,12 @@ def _has_trained(workdir: Path) -> bool:
 
 
 def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[str]) -> None:
-    """Writes the checkpoint's config.json, tokenizer and licence, and the labels, so that the run is self-contained."""
+    """Writes the checkpoint's config.json, processor and licence, and the labels, so that the run is self-contained."""
     if not processes.is_main_process():
         return
     folder = workdir / "model"
     folder.mkdir(exist_ok=True)
-    checkpoint.tokenizer.save_pretrained(folder)
+    checkpoint.processor.save_pretrained(folder)
     write_json(folder / "config.json", checkpoint.hf_config)
     write_json(folder / "labels.json", labels)
     if checkpoint.folder is not None and (card := read_card_fields(checkpoint.folder)):
@@ -172,7 +177,7 @@ class Run(RunFacts):
 
 
 def open_run(workdir: Path) -> Run:
-    """Opens the run in `workdir` for reading: settings, tokenizer, model config and labels.
+    """Opens the run in `workdir` for reading: settings, processor, model config and labels.
 
     It needs neither the run's data nor a hub.
 
@@ -189,7 +194,8 @@ def open_run(workdir: Path) -> Run:
     labels = read_json(folder / "labels.json")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError(f"{folder / 'labels.json'}: damaged; expected a list of the labels' names")
-    checkpoint = PretrainedModel(config.model.checkpoint, folder, read_config(folder), load_tokenizer(folder))
+    hf_config, processor = read_config(folder), make_data(config).load_processor(folder)
+    checkpoint = PretrainedModel(config.model.checkpoint, folder, hf_config, processor)
     tuned = read_json(path) if (path := folder / "tuned.json").exists() else {}
     if not isinstance(tuned, dict):
         raise UserError(f"{path}: damaged; expected an object of the values that were tuned")

@@ -124,8 +124,10 @@ def test_damage_to_any_file_is_found_or_harmless(saved, tmp_path, log_lines):
 DAMAGED_AMONG_MANY = """
 import gc, pathlib, sys
 import jax
+from jaxft.training.run_folder.abandoned_work import quiet_orbax
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 
+quiet_orbax()
 tree = {f"p{i}": jax.random.normal(jax.random.key(i), (300, 100)) for i in range(60)}
 checkpoints = RunCheckpoints(pathlib.Path(sys.argv[1]), keep=None, log=print)
 for step in range(9):

@@ -16,8 +16,13 @@ from jaxft.training.run_folder.identity import (
     refuse_earlier_run,
     settings_without,
 )
-from jaxft.training.run_folder.workdir import claim, open_run
+from jaxft.training.run_folder.workdir import claimed, open_run
 from jaxft.training.settings import settings_from_config
+
+
+def claim(folder, config):
+    with claimed(folder, config):
+        pass
 
 
 def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
