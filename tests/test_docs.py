@@ -21,6 +21,8 @@ PAGES = sorted(
     if path.name != "CHANGELOG.md"
 )
 page_of_each_test = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+# Where the files are that pages name; `docs/extending` has additions to the tree.
+FOLDERS = [REPOSITORY, REPOSITORY / "jaxft", *(REPOSITORY / "docs/extending").glob("*/")]
 # Commands of other projects, and of the shell.
 OTHER_COMMANDS = {
     "awk",
@@ -41,11 +43,7 @@ OTHER_COMMANDS = {
 def test_files_that_a_page_names_exist(page):
     text = page.read_text(encoding="utf-8")
     names = set(re.findall(r"(?<![\w/.-])((?:[\w*]+/)+[\w*]+\.(?:py|md|sh|ipynb))", text))
-    missing = [
-        name
-        for name in names
-        if not any([*folder.glob(name)] for folder in (REPOSITORY, REPOSITORY / "jaxft", page.parent))
-    ]
+    missing = [name for name in names if not any([*folder.glob(name)] for folder in FOLDERS)]
     assert not missing, f"{page.name} names files that are not there: {missing}"
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (page.parent / link).exists()]
