@@ -1,12 +1,19 @@
 """Names parameters by slash-separated paths and matches them against ordered regex rules."""
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+
+import regex
 
 from jaxft.errors import UserError
 
 Value = TypeVar("Value")
+
+PATIENCE_S = (
+    5.0  # for all names and rules together; usual patterns take milliseconds, `(a+)+$` would never end
+)
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def match_first(
     require_cover: bool = False,
     allow_unused: bool = False,
 ) -> dict[str, Value]:
-    """Returns for each name the value of the first rule that matches it by `re.search`.
+    """Returns for each name the value of the first rule whose regex is found in it, as by `re.search`.
 
     For example, `"bias$"` matches any path that ends in "bias", and `"^head/"` matches only paths that begin with
     "head/". The result omits names that no rule matches.
@@ -67,27 +74,33 @@ def match_first(
       allow_unused: whether a rule may match no name.
 
     Raises:
-      UserError: a regex does not compile, a rule matches no name, or no rule matches a name.
+      UserError: a regex does not compile, or takes more than `PATIENCE_S` seconds; a rule matches no name, or no rule
+        matches a name.
     """
     names = list(names)
-    compiled = []
-    for pattern, value in rules:
+    compiled = [(_compile(pattern, what), value) for pattern, value in rules]
+    deadline = time.monotonic() + PATIENCE_S
+
+    def matches(pattern: regex.Pattern, name: str) -> bool:
         try:
-            compiled.append((re.compile(pattern), value))
-        except (re.error, OverflowError, RecursionError) as error:  # a{10**30}, "(" * 10_000
-            raise UserError(f"{what}: the pattern {pattern!r} is not a regular expression: {error}") from None
+            return pattern.search(name, timeout=max(deadline - time.monotonic(), 0.001)) is not None
+        except TimeoutError:
+            raise UserError(
+                f"{what}: the pattern {pattern.pattern!r} takes more than {PATIENCE_S:g} s to search {name!r}; write it "
+                "without a repetition inside of a repetition, such as (a+)+"
+            ) from None
 
     if not allow_unused:
-        for regex, _ in compiled:
-            if not any(regex.search(name) for name in names):
+        for pattern, _ in compiled:
+            if not any(matches(pattern, name) for name in names):
                 raise UserError(
-                    f"{what}: the pattern {regex.pattern!r} matches nothing; the names are {_list_names(names)}"
+                    f"{what}: the pattern {pattern.pattern!r} matches nothing; the names are {_list_names(names)}"
                 )
 
     values: dict[str, Value] = {}
     for name in names:
-        for regex, value in compiled:
-            if regex.search(name):
+        for pattern, value in compiled:
+            if matches(pattern, name):
                 values[name] = value
                 break
     uncovered = [name for name in names if name not in values]
@@ -97,6 +110,15 @@ def match_first(
             f"{what}: no pattern matches {_list_names(uncovered)}; the patterns are {_list_names(patterns)}"
         )
     return values
+
+
+def _compile(pattern: str, what: str) -> regex.Pattern:
+    """Returns a regex of the syntax of `re`, whose search can be given a time limit."""
+    try:
+        re.compile(pattern)
+        return regex.compile(pattern)
+    except (re.error, regex.error, OverflowError, RecursionError) as error:  # a{10**30}, "(" * 10_000
+        raise UserError(f"{what}: the pattern {pattern!r} is not a regular expression: {error}") from None
 
 
 def _list_names(names: Sequence[str], limit: int = 40) -> str:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
 from jaxft.layers.parameter_paths import flatten, match_first, unflatten
 
 KEYS = st.text("abc01_", min_size=1, max_size=3)
@@ -53,3 +54,22 @@ def test_a_broken_pattern_is_named():
 def test_patterns_that_python_cannot_compile_are_refused(pattern):
     with pytest.raises(UserError, match="is not a regular expression"):
         match_first([(pattern, 1)], ["head/kernel"], what="config.optim.freeze")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (r"(\w+/?)*[!?]", "matches nothing"),
+        (r"(\w+/?)+(\w+/?)+(\w+/?)+\3[!?]", "takes more than 0.1 s to search 'a"),
+    ],
+)
+def test_patterns_that_never_end_are_refused(pattern, message, monkeypatch):
+    """Python's `re` searches the first, in a name of 40 letters, for hours."""
+    monkeypatch.setattr(parameter_paths, "PATIENCE_S", 0.1)
+    with pytest.raises(UserError, match="config.optim.freeze: the pattern .*") as error:
+        match_first(
+            [(pattern, 1)],
+            ["backbone/layers/0/attention/query/kernel", "a" * 200],
+            what="config.optim.freeze",
+        )
+    assert pattern in str(error.value).replace("\\\\", "\\") and message in str(error.value)
