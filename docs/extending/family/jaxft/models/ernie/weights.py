@@ -1,0 +1,32 @@
+"""Maps the parameters of ERNIE to the tensors of Hugging Face checkpoints."""
+
+from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
+
+_LAYER = "ernie.encoder.layer.{layer}"
+
+TABLE = WeightTable(
+    rules=[
+        WeightRule("backbone/word/embedding", "ernie.embeddings.word_embeddings.weight"),
+        WeightRule("backbone/position/embedding", "ernie.embeddings.position_embeddings.weight"),
+        WeightRule("backbone/type/embedding", "ernie.embeddings.token_type_embeddings.weight"),
+        *make_norm_rules("backbone/norm", "ernie.embeddings.LayerNorm"),
+        *make_linear_rules("backbone/layers/query", f"{_LAYER}.attention.self.query"),
+        *make_linear_rules("backbone/layers/key", f"{_LAYER}.attention.self.key"),
+        *make_linear_rules("backbone/layers/value", f"{_LAYER}.attention.self.value"),
+        *make_linear_rules("backbone/layers/output", f"{_LAYER}.attention.output.dense"),
+        *make_norm_rules("backbone/layers/attention_norm", f"{_LAYER}.attention.output.LayerNorm"),
+        *make_linear_rules("backbone/layers/mlp/up", f"{_LAYER}.intermediate.dense"),
+        *make_linear_rules("backbone/layers/mlp/down", f"{_LAYER}.output.dense"),
+        *make_norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
+        *make_linear_rules("backbone/pooler", "ernie.pooler.dense"),
+        *make_linear_rules("head", "classifier"),
+    ],
+    # An ErnieModel that was saved alone has names without the prefix.
+    canonical=[(r"^(embeddings|encoder|pooler)\.", r"ernie.\1.")],
+    ignore=[
+        r"^ernie\.embeddings\.position_ids$",  # a constant
+        r"^ernie\.pooler\.dense\.(weight|bias)$",  # unused if the task reads every token
+        r"^cls\.",  # pretraining heads
+        r"^(classifier|qa_outputs)\.(weight|bias)$",  # a head for other labels, or for another task
+    ],
+)

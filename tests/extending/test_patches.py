@@ -1,0 +1,49 @@
+"""The examples of docs/extending.md add files and an entry of a registry; copies with them pass their tests."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "extending.md"
+EXAMPLES = {path.name: path for path in sorted((REPOSITORY / "docs" / "extending").iterdir())}
+each_example = pytest.mark.parametrize("name", EXAMPLES)
+
+
+@each_example
+def test_an_example_adds_files_and_an_entry(name):
+    new_files = [path.relative_to(EXAMPLES[name]) for path in EXAMPLES[name].rglob("*.py")]
+    assert new_files and not [path for path in new_files if (REPOSITORY / path).exists()]
+    changes = (EXAMPLES[name] / "registry.patch").read_text()
+    assert not re.findall(r"^-(?!--)", changes, re.MULTILINE)  # nothing is removed
+    assert len(re.findall(r"^@@", changes, re.MULTILINE)) == {"head": 2}.get(name, 1)
+    # The page shows every file.
+    shown = re.findall(rf"^```{{literalinclude}} extending/{name}/(\S+)", PAGE.read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(["registry.patch", *map(str, new_files)])
+
+
+@each_example
+def test_the_commands_of_the_page_apply_an_example_and_pass_its_tests(name, environment, tmp_path):
+    ignore = shutil.ignore_patterns("*.pyc.*")  # files that Python is writing, in other tests
+    for folder in ("jaxft", "tests", "configs", "docs/extending"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True, ignore=ignore)
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    [commands] = [
+        block
+        for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+        if f"docs/extending/{name}/" in block
+    ]
+    paths = {
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+        "PYTHONPATH": str(tmp_path),
+        "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),  # git must not find a repository around the copy
+    }
+    done = subprocess.run(
+        ["bash", "-e", "-c", commands], cwd=tmp_path, env=environment | paths, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-10000:] + done.stderr[-3000:]
