@@ -80,7 +80,7 @@ class Model:
     dropout: float | None = setting(
         None, "rate of every dropout; unset: the checkpoint's rates", check=below_one()
     )
-    sizes: tuple = setting(
+    sizes: tuple[Any, ...] = setting(
         (),
         "fields of a new model's config.json",
         pairs=object,
@@ -148,7 +148,7 @@ class Data:
         check=optional_at_least(0),
         hf="doc_stride",
     )
-    added_tokens: tuple = setting(
+    added_tokens: tuple[Any, ...] = setting(
         (), "new words of the tokenizer", check=texts("words, ('<sep>',)"), example="('<sep>',)"
     )
     dev_fraction: float = setting(
@@ -231,7 +231,7 @@ class Optim:
     weight_decay: float = setting(
         0.01, "decay of matrices, see `decay`", check=not_negative(), hf="weight_decay"
     )
-    decay: tuple = setting(
+    decay: tuple[Any, ...] = setting(
         (),
         "which parameters decay, by patterns over their paths, the first match; without one, matrices do",
         pairs=bool,
@@ -253,7 +253,7 @@ class Optim:
         "decay of an average of the weights, which is then evaluated and exported, such as 0.999; 0: none",
         check=below_one(),
     )
-    lr_multipliers: tuple = setting(
+    lr_multipliers: tuple[Any, ...] = setting(
         ((r".", 1.0),),
         "factors of the learning rate, by patterns over parameter paths; the first match wins",
         pairs=int | float,
@@ -263,7 +263,7 @@ class Optim:
         ),
         example="(('^head/', 10.0), ('.', 1.0)) or ^head/=10,.=1",
     )
-    freeze: tuple = setting(
+    freeze: tuple[Any, ...] = setting(
         (),
         "patterns over paths of parameters that are not trained",
         check=texts("patterns, ('^backbone/',)"),
@@ -318,13 +318,19 @@ class Checkpoint:
     )
 
 
+_WAYS = Check(
+    lambda value: value == -1 or 1 <= value <= MAX_ROWS,
+    f"1 to {MAX_ROWS:,}, or -1 for the devices that remain",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Mesh:
     """The devices along each axis of the mesh; -1 takes the remaining ones. A run may resume with other numbers."""
 
-    data: int = setting(-1, "ways to split rows")
-    fsdp: int = setting(1, "ways to split rows and parameters", hf="fsdp")
-    tensor: int = setting(1, "ways to split heads and features")
+    data: int = setting(-1, "ways to split rows", check=_WAYS)
+    fsdp: int = setting(1, "ways to split rows and parameters", check=_WAYS, hf="fsdp")
+    tensor: int = setting(1, "ways to split heads and features", check=_WAYS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,7 +349,9 @@ class Log:
     wandb_name: str | None = setting(
         None, "name of the run; unset: the last two folders of `--workdir`", hf="run_name"
     )
-    wandb_tags: tuple = setting((), "tags of the run", check=texts("words, ('ner',)"), example="('ner',)")
+    wandb_tags: tuple[Any, ...] = setting(
+        (), "tags of the run", check=texts("words, ('ner',)"), example="('ner',)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

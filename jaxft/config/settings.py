@@ -20,8 +20,8 @@ from ml_collections.config_dict import placeholder
 
 from jaxft.errors import UserError
 
-BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
-WORDS = {
+BOOLEANS: dict[str, bool | None] = {"true": True, "yes": True, "false": False, "no": False}
+WORDS: dict[type, dict[str, bool | None]] = {
     bool: BOOLEANS | {"1": True, "0": False},
     object: BOOLEANS | {"none": None},
 }  # the values of words, by type
@@ -86,7 +86,7 @@ def declarations(root: type) -> dict[str, Declaration]:
     return {declaration.key: declaration for declaration in _declarations(root, "")}
 
 
-def _declarations(cls: type, prefix: str) -> Iterator[Declaration]:
+def _declarations(cls: Any, prefix: str) -> Iterator[Declaration]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
@@ -96,6 +96,7 @@ def _declarations(cls: type, prefix: str) -> Iterator[Declaration]:
         options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
         is_optional = types.NoneType in options or kind is Any
         plain = object if kind is Any else next(option for option in options if option is not types.NoneType)
+        plain = typing.get_origin(plain) or plain  # tuple of tuple[str, ...]
         yield Declaration(f"{prefix}{field.name}", plain, is_optional, field.default, **field.metadata)
 
 
@@ -106,7 +107,7 @@ def defaults(root: type) -> dict[str, Any]:
 
 def flatten(settings: Any) -> dict[str, Any]:
     """Returns the values of a root instance by key: {"optim.lr": 5e-05, ...}."""
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
@@ -374,11 +375,21 @@ def _parse_value(text: str, kind: Any) -> Any:
 
 
 def _convert_pair(item: Any, kind: Any) -> Any:
-    """Returns a pair, with its value converted to `kind` if that is text, as YAML reads 3e-5."""
+    """Returns a pair, with its value converted to `kind` if that is text, as YAML reads 3e-5.
+
+    Whole numbers that devices cannot count become floats if the kind allows them.
+    """
+    if (
+        is_pair(item, int)
+        and not isinstance(item[1], bool)
+        and abs(item[1]) > MAX_COUNT
+        and kind == int | float
+    ):
+        return item[0], _as_float(item[1])
     if not is_pair(item, str) or kind is str:
         return item
     value = _parse_value(item[1], kind)
-    return item if isinstance(value, str) else (item[0], value)
+    return item if isinstance(value, str) else _convert_pair((item[0], value), kind)
 
 
 def _as_float(value: int) -> float:

@@ -1,6 +1,7 @@
 """Makes the device mesh and shards arrays over it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,11 +33,9 @@ def make_mesh(config: Settings, devices: Sequence[jax.Device] | None = None) -> 
     """
     sizes = [getattr(config.mesh, axis) for axis in AXES]
     devices = jax.devices() if devices is None else devices
-    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise UserError(
-            f"config.mesh={dataclasses.asdict(config.mesh)}: expected sizes of 1 or more and at most one -1"
-        )
-    fixed_size = int(np.prod([size for size in sizes if size > 0]))
+    if sizes.count(-1) > 1:
+        raise UserError(f"config.mesh={dataclasses.asdict(config.mesh)}: expected at most one -1")
+    fixed_size = math.prod(size for size in sizes if size > 0)
     if -1 in sizes and len(devices) % fixed_size:
         raise UserError(
             f"config.mesh={dataclasses.asdict(config.mesh)}: {fixed_size} doesn't divide {len(devices)} devices, "

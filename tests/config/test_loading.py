@@ -80,6 +80,7 @@ def test_names_that_users_type_take_values():
     [
         ("optim.lr_multipliers", "^(a|b),c=10,.=1", (("^(a|b),c", 10), (".", 1))),
         ("optim.lr_multipliers", "(a|b)/x{1,3}=2", (("(a|b)/x{1,3}", 2),)),
+        ("optim.lr_multipliers", f"a={2**63}", (("a", 2.0**63),)),  # devices take no such int
         ("optim.lr_multipliers", "[ab](?=c)=2", (("[ab](?=c)", 2),)),
         ("optim.lr_multipliers", "{'a': 1, '.': 2}", (("a", 1), (".", 2))),
         ("loss.class_weights", "O=0.5,,=2", (("O", 0.5), (",", 2))),  # a comma is a part of speech
@@ -141,6 +142,7 @@ def test_pairs_may_have_any_names(key, text, value):
         ("loss.class_weights=O=True", r"config\.loss\.class_weights=.*expected pairs such as"),
         ("loss.class_weights=O=1" + "0" * 400, r"expected finite weights above 0"),
         ("optim.lr_multipliers=a=1e999", r"expected finite factors, 0 or more"),
+        (f"mesh.fsdp={2**63}", r"mesh\.fsdp=.*expected 1 to 1,048,576, or -1 for the devices that remain"),
         ("optim.lr_multipliers=a=-1", r"expected finite factors, 0 or more"),
         ("optim.lr_multipliers=a=1e39", r"expected finite factors, 0 or more"),  # infinite on a device
         ("optim.weight_decay=1e39", r"config\.optim\.weight_decay=1e\+39: expected 0 or more"),

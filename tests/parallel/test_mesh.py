@@ -19,7 +19,7 @@ def test_impossible_meshes_are_refused():
         make_mesh(settings_of(data=count * 3))
     with pytest.raises(UserError, match="at most one -1"):
         make_mesh(settings_of(data=-1, fsdp=-1))
-    with pytest.raises(UserError, match="sizes of 1 or more"):
+    with pytest.raises(UserError, match="mesh.tensor=0: expected 1 to"):
         make_mesh(settings_of(tensor=0))
 
 
