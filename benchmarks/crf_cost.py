@@ -23,11 +23,12 @@ from jaxft.layers.heads import crf
 from jaxft.losses import cross_entropy
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
+from jaxft.tasks.registry import make_data
 from jaxft.tasks.token_classification.crf import CRFTagging
 from jaxft.tasks.token_classification.data import TaggedSentences
 from jaxft.tasks.token_classification.task import TokenClassification
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import open_base_model, prune_outputs
+from jaxft.training.prepare import prune_outputs
 from jaxft.training.settings import settings_from_config
 from jaxft.training.trainer import make_trainer
 
@@ -57,7 +58,7 @@ def measure_steps(rows: int, length: int, turns: int) -> None:
     """Prints the lines of train steps and of losses for one shape."""
     values = {"task": "token_classification", "data.train": "demo:ner/train"}
     settings = settings_from_config(values | {"data.max_length": length, "batch.rows": rows})
-    checkpoint = open_base_model(settings, lambda: [])
+    checkpoint = make_data(settings).open_model(())
     mesh = make_mesh(settings)
     data = TaggedSentences(settings)
     sentences = data.read("train", "demo:ner/train", lambda line: None)[:800]
@@ -65,7 +66,7 @@ def measure_steps(rows: int, length: int, turns: int) -> None:
     actions = {}
     for name, task_class in (("softmax", TokenClassification), ("crf", CRFTagging)):
         task = task_class(labels, settings, head_dropout=0.1)
-        windows = data.encode(sentences, labels, checkpoint.tokenizer, cached=False)
+        windows = data.encode(sentences, labels, checkpoint.processor, cached=False)
         loader = make_loader(windows, rows=rows, max_length=length, pad_id=0)
         batch = place_batch(loader.batch(0).arrays, mesh)
         net = make_network(task, *resolve_model(settings, checkpoint.hf_config), mesh)

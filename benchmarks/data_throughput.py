@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.demo import documents
+from jaxft.hub.processors import TextProcessor
 from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.tasks.registry import make_data
 from jaxft.training.settings import settings_from_config
@@ -58,7 +59,7 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
         return result
 
     texts = timed("read", lambda: data.read("train", str(path), lambda line: None))
-    windows = timed("encode", lambda: data.encode(texts, [], tokenizer))
+    windows = timed("encode", lambda: data.encode(texts, [], TextProcessor(tokenizer)))
     loader = timed(
         "pack",
         lambda: make_loader(windows, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0),

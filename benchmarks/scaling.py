@@ -28,10 +28,9 @@ import numpy as np
 from jaxft.data.demo import ner
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import AXES
-from jaxft.tasks.registry import make_task
+from jaxft.tasks.registry import make_data, make_task
 from jaxft.tasks.token_classification.data import make_tag_labels
 from jaxft.training.network import make_network
-from jaxft.training.prepare import open_base_model
 from jaxft.training.settings import load_settings
 from jaxft.training.trainer import make_trainer
 
@@ -57,7 +56,7 @@ def write_corpus(folder: pathlib.Path) -> dict[str, str]:
 def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """Returns the bytes that a device of a mesh of `sizes` holds of the parameters and of the train state."""
     settings = load_settings(RECIPE, flags_of(values))
-    checkpoint = open_base_model(settings, lambda: [])
+    checkpoint = make_data(settings).open_model(())
     task = make_task(demo_labels(), settings, 0.1)
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)

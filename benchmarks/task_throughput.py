@@ -22,7 +22,7 @@ from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import open_base_model, prune_outputs
+from jaxft.training.prepare import prune_outputs
 from jaxft.training.settings import Settings, load_settings
 from jaxft.training.splits import read_splits
 from jaxft.training.trainer import make_trainer
@@ -35,12 +35,12 @@ class Steps:
 
     def __init__(self, settings: Settings):
         data = make_data(settings)
-        checkpoint = open_base_model(settings, lambda: [])
+        checkpoint = make_data(settings).open_model(())
         examples = read_splits(data, settings, lambda line: None, ["train"])["train"].examples
         rate = resolve_head_dropout(settings, checkpoint.hf_config)
         labels = data.make_labels(data.find_labels(examples))
         task = make_task(labels, settings, rate)
-        windows = data.encode(examples, labels, checkpoint.tokenizer)
+        windows = data.encode(examples, labels, checkpoint.processor)
         self._mesh = make_mesh(settings)
         net = make_network(task, *resolve_model(settings, checkpoint.hf_config), self._mesh)
         trainer = make_trainer(net, settings, total=1000, warmup=0)

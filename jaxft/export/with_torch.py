@@ -39,7 +39,7 @@ def read_dev_split(model: Model) -> Split:
     except UserError as error:
         raise UserError(f"--verify compares on the run's dev data, which cannot be read: {error}") from None
     examples = dev.examples[:COMPARED_EXAMPLES]
-    windows = data.encode(examples, run.labels, run.checkpoint.tokenizer, cached=False)
+    windows = data.encode(examples, run.labels, run.checkpoint.processor, cached=False)
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
     count = np.searchsorted(windows.offsets, COMPARED_LOGITS // classes, side="right") - 1
     windows = Windows(

@@ -55,7 +55,7 @@ def export_run(
     dev = read_dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:
-        run.checkpoint.tokenizer.save_pretrained(folder)
+        run.checkpoint.processor.save_pretrained(folder)
         if model.task.predicts_tokens:
             write_json(folder / "generation_config.json", _make_generation_config(run.checkpoint.tokenizer))
         if export.needs_loader:

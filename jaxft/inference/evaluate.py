@@ -69,7 +69,7 @@ def evaluate_run(
     task_data, evaluator = make_data(config), make_evaluator(run.labels, config)
     examples = task_data.read(name, fetch_source(data), processes.log)
     train = _training_examples(original) if evaluator.compares_with_train else []
-    split = Split(name, data, examples, task_data.encode(examples, run.labels, run.checkpoint.tokenizer))
+    split = Split(name, data, examples, task_data.encode(examples, run.labels, run.checkpoint.processor))
     processes.assert_same({"data": split.windows.fingerprint} | describe_local_devices())
     task_data.check(split, run.labels, train, processes.log)
     with _report_write_errors(folder):
@@ -87,7 +87,7 @@ def evaluate_run(
             loader,
             folder=folder,
             train=train,
-            tokenizer=run.checkpoint.tokenizer,
+            processor=run.checkpoint.processor,
             config=config,
             console=Console(soft_wrap=True, highlight=False, quiet=not processes.is_main_process()),
         )

@@ -25,7 +25,7 @@ from jaxft.inference.output_file import open_output
 from jaxft.inference.output_formats import ColumnWriter, RecordWriter, TableWriter, choose_names
 from jaxft.tasks.base import Answers, Example, Json, Split, TaskData
 from jaxft.tasks.registry import TASKS, make_answers, make_data
-from jaxft.training.run_folder.workdir import open_run
+from jaxft.training.run_folder.workdir import Run, open_run
 
 COLUMNS = ("conll", "conllu")
 # A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.
@@ -57,6 +57,18 @@ def predict_stream(
         yield list(zip(predicted, predictions, strict=True))
 
 
+def require_answers(run: Run) -> Answers:
+    """Returns what reads and writes the records of a run. Raises `UserError` if its task generates text instead."""
+    answers = make_answers(run)
+    if answers is None:
+        answering = ", ".join(name for name, entry in TASKS.items() if entry.answers)
+        raise UserError(
+            f"--run {run.workdir}: its task is {run.config.task}, and predictions are for {answering}; a "
+            "language model's text is generated with jaxft generate"
+        )
+    return answers
+
+
 def predict_file(
     run_folder: Path,
     source: str = "-",
@@ -82,13 +94,7 @@ def predict_file(
       UserError: the run, the input or the output is unusable. Mistakes in the run and in names are reported first.
     """
     run = open_run(run_folder)
-    answers = make_answers(run)
-    if answers is None:
-        answering = ", ".join(name for name, entry in TASKS.items() if entry.answers)
-        raise UserError(
-            f"--run {run_folder}: its task is {run.config.task}, and predictions are for {answering}; a "
-            "language model's text is generated with jaxft generate"
-        )
+    answers = require_answers(run)
     model = open_model(run, log) if source == "-" else None  # while the first line of stdin is still to come
     records = open_input(source, answers.kind, format, log, keys=answers.input_keys)
     name = records.source.format.name

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxft.config.sections import NEW, Settings
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
+from jaxft.hub.processors import Processor, TextProcessor
 from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
 from jaxft.models.model_config import ModelConfig
@@ -22,21 +23,26 @@ from jaxft.models.runtime import Runtime
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedModel:
-    """A pretrained checkpoint's folder, its config.json and its tokenizer.
+    """A pretrained checkpoint's folder, its config.json and its processor.
 
     Attributes:
       address: the checkpoint's address, as in `config.model.checkpoint`.
       folder: the folder of the weights; None for a new model, which has none.
       hf_config: the config.json. Its vocabulary includes added tokens, although the weights have no rows for them.
-      tokenizer: the tokenizer, with added tokens.
+      processor: makes the model's inputs; the tokenizer of a model that reads text, with added tokens.
       added_token_count: the number of tokens in `config.data.added_tokens` that the tokenizer did not have before.
     """
 
     address: str
     folder: Path | None
     hf_config: dict[str, Any]
-    tokenizer: Any
+    processor: Processor
     added_token_count: int = 0
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of a model that reads text."""
+        return cast(TextProcessor, self.processor).tokenizer
 
 
 def open_pretrained_model(
@@ -74,7 +80,7 @@ def open_pretrained_model(
         hf_config["vocab_size"] = max(vocabulary, count_token_ids(tokenizer))
         added_token_count = len(tokenizer) - known_tokens
     _ensure_padding_token(tokenizer, address)
-    return PretrainedModel(address, folder, hf_config, tokenizer, added_token_count)
+    return PretrainedModel(address, folder, hf_config, TextProcessor(tokenizer), added_token_count)
 
 
 def _ensure_padding_token(tokenizer: Any, address: str) -> None:

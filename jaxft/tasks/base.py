@@ -17,7 +17,7 @@ number of windows and C the number of outputs.
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -29,12 +29,11 @@ from jaxft.data.batching.output_positions import OutputRule
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.formats import ExampleKind
 from jaxft.generation.options import GenerationOptions
+from jaxft.hub.processors import Processor
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.models.model_config import ModelConfig
+from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.runtime import Runtime
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 Log: TypeAlias = Callable[[str], None]  # prints one line of the run's log
@@ -76,14 +75,12 @@ class Chunk(NamedTuple, Generic[Example]):
 
 
 class TaskData(Protocol[Example]):
-    """Reads and encodes the data of a run.
+    """Reads and encodes the data of a run. `tasks.reading.TextData` has what tasks that read text share.
 
     Attributes:
-      reads_words: True if texts are lists of words.
       example_input: a line that `predict` reads, or a prompt of `generate`, for the commands that a run ends with.
     """
 
-    reads_words: bool = False
     example_input: str
 
     def read(self, name: str, source: str, log: Log) -> Sequence[Example]:
@@ -115,14 +112,24 @@ class TaskData(Protocol[Example]):
         """
         return []
 
-    def iterate_texts(self, train: Sequence[Example]) -> Iterator[str]:
-        """Yields the text of the training data, to train a new tokenizer on."""
+    def open_model(self, train: Sequence[Example]) -> PretrainedModel:
+        """Opens the model that the run starts from, without its weights.
+
+        Args:
+          train: the training examples; none if the model needs none of them.
+
+        Raises:
+          UserError: the model is missing or damaged, or does not fit the task or its rows.
+        """
+
+    def load_processor(self, folder: Path) -> Processor:
+        """Loads the processor that a run has saved in `folder`. Raises `UserError` if its files are damaged."""
 
     def encode(
         self,
         examples: Sequence[Example],
         labels: Sequence[str],
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: Processor,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -132,7 +139,7 @@ class TaskData(Protocol[Example]):
         Args:
           examples: the examples.
           labels: the names of the head's outputs.
-          tokenizer: the tokenizer.
+          processor: the model's processor, from `open_model` or `load_processor`.
           only: the range of examples that get windows and are numbered, while the others are context; None for all.
           cached: True if the windows are read from and stored in the cache on disk.
         """
@@ -239,7 +246,7 @@ class Evaluator(Protocol[Example, Predictions, State]):
         self,
         split: Split[Example],
         predictions: Predictions,
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: Processor,
         generate: Generate,
     ) -> Predictions:
         """Returns the predictions with the texts that the model generates for a split, if the task generates any."""

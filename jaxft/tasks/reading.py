@@ -1,13 +1,46 @@
-"""Makes what the tasks' readers share: chunks of a stream, the folder of the cache, counts over processes."""
+"""Defines what tasks that read text share: their model, chunks of a stream, the cache, counts over processes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxft.config.sections import Settings
+from jaxft.hub.processors import TextProcessor
+from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.io.stores import refuse_address
+from jaxft.models.pretrained_model import PretrainedModel, open_pretrained_model
+from jaxft.models.registry import list_families
 from jaxft.parallel import processes
-from jaxft.tasks.base import Chunk, Example
+from jaxft.tasks.base import Chunk, Example, TaskData
+from jaxft.tasks.registry import TASKS
+
+
+class TextData(TaskData[Example]):
+    """The data of a task that reads text. Its model is a checkpoint, whose processor is a tokenizer.
+
+    Attributes:
+      reads_words: True if texts are lists of words.
+    """
+
+    reads_words: bool = False
+
+    def __init__(self, config: Settings):
+        self._config = config
+
+    def iterate_texts(self, train: Sequence[Example]) -> Iterator[str]:
+        """Yields the text of the training data, to train a new tokenizer on."""
+
+    def open_model(self, train: Sequence[Example]) -> PretrainedModel:
+        """Opens the checkpoint of `config.model`; see `open_pretrained_model`. A new one's tokenizer reads `train`."""
+        supported = list_families(TASKS[self._config.task].head)
+        return open_pretrained_model(
+            self._config, lambda: self.iterate_texts(train), reads_words=self.reads_words, supported=supported
+        )
+
+    def load_processor(self, folder: Path) -> TextProcessor:
+        """Loads the tokenizer in `folder`."""
+        return TextProcessor(load_tokenizer(folder))
 
 
 def chunk_by_words(

@@ -15,6 +15,7 @@ from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.generation.generator import Generator
 from jaxft.generation.options import GenerationOptions
+from jaxft.hub.processors import Processor, TextProcessor
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import place_batch, replicate_locally
 from jaxft.tasks.base import Evaluator, Split
@@ -67,7 +68,7 @@ def write_evaluation(
     *,
     folder: Path,
     train: Sequence[Any],
-    tokenizer: Any,
+    processor: Processor,
     config: Settings,
     console: Console,
     tune: bool = False,
@@ -85,7 +86,7 @@ def write_evaluation(
       loader: the split's batches, which contain each window once.
       folder: the folder for the files.
       train: the examples of the training data, or of this process's shards, for tasks that compare with them.
-      tokenizer: encodes prompts and decodes generated tokens.
+      processor: the model's processor, for tasks that generate text.
       config: the run's settings.
       console: prints the report.
       tune: whether the evaluator chooses on this split the values that are not learnt, such as thresholds.
@@ -93,8 +94,8 @@ def write_evaluation(
     measured, predictions = evaluate(net, evaluator, compiled, parameters, split, loader)
     if tune:
         evaluator.tune(split, predictions)
-    generate = functools.partial(generate_texts, net, parameters, tokenizer, rows=config.eval.rows)
-    predictions = evaluator.add_generated(split, predictions, tokenizer, generate)
+    generate = functools.partial(generate_texts, net, parameters, processor, rows=config.eval.rows)
+    predictions = evaluator.add_generated(split, predictions, processor, generate)
     seen = []
     if evaluator.compares_with_train:
         seen = itertools.chain(*processes.gather(evaluator.find_seen(split, predictions, train)))
@@ -115,13 +116,14 @@ def write_evaluation(
 def generate_texts(
     net: Network,
     parameters: dict,
-    tokenizer: Any,
+    processor: TextProcessor,
     prompts: list[list[int]],
     options: GenerationOptions,
     *,
     rows: int,
 ) -> list[str]:
     """Generates the continuation of each prompt of token ids, up to its end, in batches of `rows` prompts."""
+    tokenizer = processor.tokenizer
     local_parameters = replicate_locally(parameters, net.mesh)
     generator = Generator(merge_model(net.graphdef, local_parameters).backbone, eos=tokenizer.eos_token_id)
     texts = []  # a list for each batch of this process; processes take batches in turn

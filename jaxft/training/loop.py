@@ -140,7 +140,7 @@ def _train(
     run = prepare_run(config, mesh, data, log, begun_with)
     net, total = run.net, run.total
     identity = make_identity(
-        run.config, data.fingerprints(), labels, data.base_model.tokenizer, run.batches.order()
+        run.config, data.fingerprints(), labels, data.base_model.processor, run.batches.order()
     )
     processes.assert_same(identity | describe_local_devices())
 
@@ -261,7 +261,7 @@ def _train(
                 run.eval_batches[name],
                 folder=workdir,
                 train=join_examples(data.train),
-                tokenizer=data.base_model.tokenizer,
+                processor=data.base_model.processor,
                 config=run.config,
                 console=run_log.console if has_tables else Console(quiet=True),
                 tune=name == "dev",

@@ -1,7 +1,7 @@
 """Prepares a run: from its settings to data, task, batches, network and train step. Makes no weights yet."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,6 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import (
     PretrainedModel,
     describe_pretrained_model,
-    open_pretrained_model,
     resolve_head_dropout,
     resolve_model,
 )
@@ -97,11 +96,11 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
     with announced("reading the data", log):
         train, splits = read_run_splits(data, config, local_shards, log)
     with announced(f"opening {config.model.checkpoint}", log):
-        base_model = open_base_model(config, lambda: data.iterate_texts(train[0].examples))
+        base_model = data.open_model(next(iter(train.values())).examples)
     labels = collect_labels(data, train)
     task = make_task(labels, config, resolve_head_dropout(config, base_model.hf_config))
     with announced("encoding the data", log):
-        train, splits = encode_splits(data, labels, train, splits, base_model.tokenizer, config, log)
+        train, splits = encode_splits(data, labels, train, splits, base_model.processor, config, log)
     return RunData(base_model, task, make_evaluator(labels, config), train, splits)
 
 
@@ -225,12 +224,6 @@ def prepare_run(
         trainer=trainer,
         flops_per_token=net.train_flops_per_token(config.data.max_length, output_share),
     )
-
-
-def open_base_model(config: Settings, texts: Callable[[], Iterable[str]]) -> PretrainedModel:
-    """Opens the model that a run of `config` starts from, for the run's task; see `open_pretrained_model`."""
-    reads_words, supported = make_data(config).reads_words, list_families(TASKS[config.task].head)
-    return open_pretrained_model(config, texts, reads_words=reads_words, supported=supported)
 
 
 def describe_base_model(config: Settings) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from jaxft.config.sections import Settings
 from jaxft.data.encoding.shared_texts import parse_data_sets
 from jaxft.data.sources import files
 from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
+from jaxft.hub.processors import Processor
 from jaxft.io.stores import fetch_source, with_addresses
 from jaxft.parallel import processes
 from jaxft.tasks.base import Example, Log, Split, TaskData
@@ -147,7 +147,7 @@ def encode_splits(
     labels: Sequence[str],
     train: dict[int, Split[Example]],
     others: dict[str, Split[Example]],
-    tokenizer: Any,
+    processor: Processor,
     config: Settings,
     log: Log,
 ) -> tuple[dict[int, Split[Example]], dict[str, Split[Example]]]:
@@ -158,7 +158,7 @@ def encode_splits(
       labels: the result of `collect_labels`.
       train: this process's shards of the training data, by number.
       others: the splits dev and test, by name.
-      tokenizer: encodes the texts.
+      processor: the model's processor.
       config: the run's settings.
       log: prints a line.
 
@@ -171,7 +171,7 @@ def encode_splits(
 
     def encode(split: Split[Example]) -> Split[Example]:
         try:
-            return dataclasses.replace(split, windows=data.encode(split.examples, labels, tokenizer))
+            return dataclasses.replace(split, windows=data.encode(split.examples, labels, processor))
         except UserError as error:
             if split.name in ("train", *others):
                 raise

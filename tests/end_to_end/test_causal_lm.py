@@ -27,10 +27,10 @@ from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.causal_lm.data import Documents
 from jaxft.tasks.causal_lm.task import CausalLM
+from jaxft.tasks.registry import make_data
 from jaxft.training import step
 from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
 from jaxft.training.splits import read_splits
@@ -268,7 +268,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
             "data__added_tokens": ("<name>", "a", "<shape>"),
         }  # "a" is known
         config = config_for(folder, model__checkpoint=str(path), **added)
-        checkpoint = open_base_model(config, list)
+        checkpoint = make_data(config).open_model(())
         model = resolve_model(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
         task = CausalLM([], config, head_dropout=0.0)

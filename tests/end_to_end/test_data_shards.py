@@ -11,7 +11,7 @@ from jaxft.io.files import read_json
 from jaxft.parallel import processes
 from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.loop import train
-from jaxft.training.prepare import make_train_loader, open_base_model
+from jaxft.training.prepare import make_train_loader
 from jaxft.training.settings import settings_from_config
 from jaxft.training.splits import collect_labels, encode_splits, read_run_splits
 
@@ -83,7 +83,7 @@ def segments_of_an_epoch(config):
     """How often each segment comes in an epoch, by all that the arrays of a batch say of it; and the labels."""
     data = make_data(config)
     shards, _ = read_run_splits(data, config, range(config.data.shards), lambda line: None)
-    checkpoint = open_base_model(config, lambda: [])
+    checkpoint = make_data(config).open_model(())
     labels = collect_labels(data, shards)
     task = make_task(labels, config, head_dropout=0.0)
     encoded, _ = encode_splits(data, labels, shards, {}, checkpoint.tokenizer, config, lambda line: None)
@@ -162,7 +162,7 @@ def test_of_labels_all_shards_count(config_for, tmp_path):
         data = make_data(config)
         shards, others = read_run_splits(data, config, range(3), lines.append)
         labels = collect_labels(data, shards)
-        tokenizer = open_base_model(config, lambda: []).tokenizer
+        tokenizer = make_data(config).open_model(()).tokenizer
         encode_splits(data, labels, shards, {}, tokenizer, config, lines.append)
         assert not [line for line in lines if "warning" in line and "train" in line], lines
 

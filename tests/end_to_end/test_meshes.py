@@ -156,12 +156,11 @@ import numpy as np
 
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import open_base_model
 from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import make_mesh, put_array
 from jaxft.training import network
 from jaxft.config.settings import replace
-from jaxft.tasks.registry import make_task
+from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.settings import load_settings
 
 config = load_settings(sys.argv[2], sys.argv[3:] + ["--config.mesh.data=1", "--config.mesh.fsdp=8"])
@@ -181,7 +180,7 @@ def share(tree):
 network.put_array, results = recorded, {}
 for start in ("pretrained", "scratch"):
     config = replace(config, {"model.init": start})
-    checkpoint = open_base_model(config, lambda: [])
+    checkpoint = make_data(config).open_model(())
     task = make_task(["O", "B-X"], config, head_dropout=0.1)
     net = make_network(task, *resolve_model(config, checkpoint.hf_config), mesh)
     trainer = make_trainer(net, config, total=9, warmup=0)

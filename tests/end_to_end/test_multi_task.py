@@ -21,7 +21,6 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import load_card, make_data, make_task
 from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings, settings_from_config
 from jaxft.training.splits import collect_labels, encode_splits, read_splits
@@ -282,7 +281,7 @@ def network(folder, tiny_bert):
     def make(**changed):
         files = {"data__train": f"{folder}/both.jsonl?id=0-59", "data__dev": f"{folder}/both.jsonl?id=60"}
         config = config_for(folder, tiny_bert, model__dropout=0.0, **files | changed)
-        checkpoint = open_base_model(config, lambda: [])
+        checkpoint = make_data(config).open_model(())
         data = make_data(config)
         examples = {0: read_splits(data, config, lambda _: None, ["train"])["train"]}
         labels = collect_labels(data, examples)

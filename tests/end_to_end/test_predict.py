@@ -210,12 +210,12 @@ def test_chunks_change_nothing(model, predictor, corpus):
 
 
 def test_text_computes_as_few_slots_as_it_needs_and_large_files_compile_once(model, monkeypatch):
-    length, tokenizer = model.run.config.data.max_length, model.run.checkpoint.tokenizer
+    length, processor = model.run.config.data.max_length, model.run.checkpoint.processor
     assert (model.rows, length) == (8, 64)
 
     def slots(predictor, texts):
         sentences = [Sentence(text.split(), None, n, f"x:{n}") for n, text in enumerate(texts)]
-        windows = make_data(model.run.config).encode(sentences, model.run.labels, tokenizer, cached=False)
+        windows = make_data(model.run.config).encode(sentences, model.run.labels, processor, cached=False)
         return [arrays["label"].size for _, arrays in predictor(windows)]
 
     compiled = []

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxft.config.settings import flatten
 from jaxft.data.encoding.cache import load_or_encode
+from jaxft.hub.processors import TextProcessor
 from jaxft.inference import predict
 from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import resolve_model
@@ -21,7 +22,6 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import TASKS, make_data, make_task, schema_of
 from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings, settings_from_config
 from tests.data.tiny_text import tokenizer
@@ -94,7 +94,7 @@ def read_data(task: str, samples: list[Path]) -> Trial:
         json.dumps(labels, allow_nan=False)
         if task == "causal_lm":
             return
-        windows = data.encode(examples, labels, tokenizer(), cached=False)
+        windows = data.encode(examples, labels, TextProcessor(tokenizer()), cached=False)
         assert len(windows) >= 1
 
     return trial
@@ -132,7 +132,7 @@ def open_model_folder(sample: Path) -> Trial:
             "data.max_length": 16,
         }
         config = settings_from_config(values)
-        model = open_base_model(config, list)
+        model = make_data(config).open_model(())
         task = make_task(["O", "B-X", "I-X"], config, head_dropout=0.1)
         network = make_network(task, *resolve_model(config, model.hf_config), make_mesh(config))
         initial_parameters(network, config, model)
@@ -190,7 +190,8 @@ def damage_cache(sample: Path) -> Trial:
     config = settings_from_config({"task": "token_classification", "data.max_length": 16})
     data = make_data(config)
     examples = data.read("train", str(sample), ignore)
-    windows = data.encode(examples, data.make_labels(data.find_labels(examples)), tokenizer(), cached=False)
+    labels = data.make_labels(data.find_labels(examples))
+    windows = data.encode(examples, labels, TextProcessor(tokenizer()), cached=False)
 
     def trial(rng: random.Random, folder: Path) -> None:
         path = folder / "text.arrow"

@@ -24,6 +24,7 @@ from jaxft.errors import UserError
 from jaxft.export import with_torch
 from jaxft.export.writer import export_run
 from jaxft.hub.files import read_config
+from jaxft.hub.processors import TextProcessor
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
 from jaxft.inference.predict import predict_file
@@ -33,7 +34,6 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.loop import train
 from jaxft.training.network import make_network
-from jaxft.training.prepare import open_base_model
 from jaxft.training.settings import settings_from_config
 from tests.conftest import write_conll
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
@@ -90,7 +90,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     """Words are read as after a space, texts as they are. We pack rows; torch has a row for each text."""
     only = {"data__label_subwords": "last"} if kind == "token_classification" else {"data__max_segments": 4}
     values = settings(checkpoint, kind, **only)
-    opened = open_base_model(values, lambda: [])
+    opened = make_data(values).open_model(())
     labels, tokenizer = WORDS[kind], opened.tokenizer
     has_words = kind == "token_classification"
     task = make_task(labels, values, head_dropout=0.1)
@@ -126,7 +126,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     output.loss.backward()
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
-    windows = make_data(values).encode(examples, labels, tokenizer, cached=False)
+    windows = make_data(values).encode(examples, labels, TextProcessor(tokenizer), cached=False)
     loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **task.batch_spec._asdict())
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
@@ -265,4 +265,4 @@ def test_tasks_that_cannot_train_it_are_refused(checkpoint, kind, changed):
     with pytest.raises(
         UserError, match=f"model_type is 'gpt2', but config.task='{kind}' is for bert; choose"
     ):
-        open_base_model(values, lambda: [])
+        make_data(values).open_model(())

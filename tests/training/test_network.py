@@ -9,9 +9,8 @@ from safetensors.numpy import save_file
 
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks.registry import make_task
+from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import open_base_model
 from jaxft.training.settings import settings_from_config
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -46,7 +45,7 @@ def load_first(request, tmp_path):
         )
         options = {"model.checkpoint": str(tmp_path / "model"), "data.max_length": 32, "task": task} | changes
         settings = settings_from_config(options)
-        checkpoint = open_base_model(settings, list)
+        checkpoint = make_data(settings).open_model(())
         task = make_task(labels, settings, head_dropout=0.0)
         net = make_network(task, *resolve_model(settings, checkpoint.hf_config), make_mesh(settings))
         parameters, line = initial_parameters(net, settings, checkpoint)

@@ -1,7 +1,6 @@
 """Reads and encodes documents, or pairs of prompts and targets."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,22 +10,18 @@ from jaxft.data.sources.dev_split import choose_dev_examples, cut_document
 from jaxft.data.sources.documents import Document, read_documents
 from jaxft.data.sources.mapped_documents import MappedDocuments, hash_documents
 from jaxft.errors import UserError
-from jaxft.tasks.base import Chunk, Log, Split, TaskData
+from jaxft.hub.processors import TextProcessor
+from jaxft.tasks.base import Chunk, Log, Split
 from jaxft.tasks.causal_lm.settings import Settings
-from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
 from jaxft.tasks.settings import make_file_format
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
-
-class Documents(TaskData[Document]):
+class Documents(TextData[Document]):
     """The documents of a run, or the targets of prompts. The labels of their tokens are the next tokens."""
 
+    _config: Settings
     example_input = "Once upon a time"
-
-    def __init__(self, config: Settings):
-        self._config = config
 
     def read(self, name: str, source: str, log: Log) -> MappedDocuments:
         """Returns the nonempty texts of `source`, and logs the numbers of nonempty and empty texts."""
@@ -72,7 +67,7 @@ class Documents(TaskData[Document]):
         self,
         texts: Sequence[Document],
         labels: Sequence[str],
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: TextProcessor,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -81,7 +76,7 @@ class Documents(TaskData[Document]):
         data = self._config.data
         return encode_documents(
             texts if only is None else texts[only.start : only.stop],
-            tokenizer,
+            processor.tokenizer,
             max_length=data.max_length,
             layout=data.layout,
             stride=data.stride,

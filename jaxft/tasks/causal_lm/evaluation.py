@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -12,15 +11,13 @@ from jaxft.data.encoding.documents import encode_prompts
 from jaxft.data.ragged import ragged_arange
 from jaxft.data.sources.documents import Document
 from jaxft.generation.options import GenerationOptions
+from jaxft.hub.processors import TextProcessor
 from jaxft.io.files import write_json, write_lines
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.tasks.base import Evaluator, Generate, Json, Outputs, Split
 from jaxft.tasks.causal_lm.settings import Settings
 from jaxft.tasks.lines import prediction_lines
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 SHOWN, SHOWN_CHARACTERS = 3, 200  # the most generated targets, and characters of each, that are printed
 
@@ -68,7 +65,7 @@ class LanguageModelEvaluator(Evaluator[Document, Scores, LanguageModelState]):
         self,
         split: Split[Document],
         scores: Scores,
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: TextProcessor,
         generate: Generate,
     ) -> Scores:
         """Adds the generated targets of the first `config.eval.generate` prompts, if the data has prompts."""
@@ -78,7 +75,7 @@ class LanguageModelEvaluator(Evaluator[Document, Scores, LanguageModelState]):
         options = GenerationOptions(max_new_tokens=settings.max_new_tokens, beams=settings.beams)
         # Prompts are cut to leave room for the targets.
         room = data.max_length - settings.max_new_tokens
-        prompts = encode_prompts(split.examples[: settings.generate], tokenizer, room)
+        prompts = encode_prompts(split.examples[: settings.generate], processor.tokenizer, room)
         return dataclasses.replace(scores, generated=generate(prompts, options))
 
     def measure(

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,27 +17,26 @@ from jaxft.data.encoding.shared_texts import (
 )
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
-from jaxft.tasks.base import Chunk, Json, Log, Split, TaskData
+from jaxft.hub.processors import TextProcessor
+from jaxft.tasks.base import Chunk, Json, Log, Split
 from jaxft.tasks.multi_task.encoding import encode_for_tasks
 from jaxft.tasks.multi_task.names import select_examples, select_labels
 from jaxft.tasks.multi_task.settings import Settings
 from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.reading import chunk_by_words
+from jaxft.tasks.reading import TextData, chunk_by_words
 from jaxft.tasks.registry import make_data
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 FoundLabels = tuple[str, list[Json] | None]  # task's name, its found labels or None without examples
 
 
-class MultiTaskData(TaskData[MultiText]):
+class MultiTaskData(TextData[MultiText]):
     """The texts of a run, each with the example of every task that reads it."""
 
+    _config: Settings
     example_input = "Anna Smith moved to Berlin ."
 
     def __init__(self, config: Settings):
-        self._config = config
+        super().__init__(config)
         self._tasks = {
             name: make_data(task_config) for name, task_config in make_task_configs(config).items()
         }
@@ -102,7 +101,7 @@ class MultiTaskData(TaskData[MultiText]):
         self,
         texts: Sequence[MultiText],
         labels: Sequence[str],
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: TextProcessor,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -110,7 +109,7 @@ class MultiTaskData(TaskData[MultiText]):
         """Returns the windows of texts for all tasks; see `encode_for_tasks`."""
         texts = list_pieces(texts if only is None else texts[only.start : only.stop])
         by_task = {name: select_labels(labels, name) for name in self._tasks}
-        return encode_for_tasks(self._tasks, by_task, texts, tokenizer, self._config, cached=cached)
+        return encode_for_tasks(self._tasks, by_task, texts, processor, self._config, cached=cached)
 
     def check(
         self, split: Split[MultiText], labels: Sequence[str], train: Sequence[MultiText], log: Log

@@ -1,7 +1,7 @@
 """Encodes texts for several tasks. Each text is encoded once for all tasks that have labels for it."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,19 +10,16 @@ from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.shared_texts import EncodedTexts, MultiText, combine_windows, get_text_and_pair
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.tasks.base import TaskData
+from jaxft.hub.processors import TextProcessor
 from jaxft.tasks.multi_task.names import select_examples
-from jaxft.tasks.reading import cache_folder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from jaxft.tasks.reading import TextData, cache_folder
 
 
 def encode_for_tasks(
-    tasks: Mapping[str, TaskData],
+    tasks: Mapping[str, TextData[Any]],
     labels: Mapping[str, Sequence[str]],
     texts: Sequence[MultiText],
-    tokenizer: "PreTrainedTokenizerBase",
+    processor: TextProcessor,
     config: Settings,
     *,
     cached: bool,
@@ -40,7 +37,7 @@ def encode_for_tasks(
         group = [texts[index] for index in indices]
         if word_tasks_of_group:
             windows_by_task = {
-                name: tasks[name].encode(select_examples(group, name), labels[name], tokenizer, cached=cached)
+                name: tasks[name].encode(select_examples(group, name), labels[name], processor, cached=cached)
                 for name in word_tasks_of_group
             }
             encoded.append(_join_word_windows(windows_by_task, np.array(indices, np.int32)))
@@ -48,7 +45,7 @@ def encode_for_tasks(
             examples = [
                 next(text.examples[name] for name in text_tasks if name in text.examples) for text in group
             ]
-            encoded.append(_encode_texts(examples, np.array(indices, np.int32), tokenizer, config, cached))
+            encoded.append(_encode_texts(examples, np.array(indices, np.int32), processor, config, cached))
     text_labels = {name: _encode_text_labels(tasks[name], name, labels[name], texts) for name in text_tasks}
     data_sets = np.array([text.data_set for text in texts], np.int32)
     return combine_windows(encoded, data_sets, word_tasks, text_labels, list(tasks))
@@ -87,7 +84,7 @@ def _join_word_windows(windows_by_task: Mapping[str, Windows], text_indices: np.
 def _encode_texts(
     examples: Sequence[LabelledText],
     text_indices: np.ndarray,
-    tokenizer: "PreTrainedTokenizerBase",
+    processor: TextProcessor,
     config: Settings,
     cached: bool,
 ) -> EncodedTexts:
@@ -95,7 +92,7 @@ def _encode_texts(
         examples,
         np.zeros(len(examples), np.int32),  # `combine_windows` adds the labels of the tasks
         np.ones(len(examples), bool),
-        tokenizer,
+        processor.tokenizer,
         max_length=config.data.max_length,
         truncation=config.data.truncation,
         stride=config.data.stride,

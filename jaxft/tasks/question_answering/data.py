@@ -3,7 +3,6 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,25 +11,21 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.dev_split import find_question_overlap, split_dev_questions
 from jaxft.data.sources.questions import Question, read_questions
 from jaxft.errors import UserError
-from jaxft.tasks.base import Chunk, Json, Log, Split, TaskData
+from jaxft.hub.processors import TextProcessor
+from jaxft.tasks.base import Chunk, Json, Log, Split
 from jaxft.tasks.question_answering.settings import Data, Settings
-from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
 from jaxft.tasks.settings import make_file_format
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 SHOWN = 5  # the most ids in a line of the log
 OUTPUTS = ["start", "end"]  # the head's outputs at every token
 
 
-class Questions(TaskData[Question]):
+class Questions(TextData[Question]):
     """The questions of a run, about contexts."""
 
+    _config: Settings
     example_input = '{"question": "Who moved?", "context": "Anna moved to Berlin."}'
-
-    def __init__(self, config: Settings):
-        self._config = config
 
     def read(self, name: str, source: str, log: Log) -> list[Question]:
         """Returns the questions of `source`; see `read_answered_questions`."""
@@ -56,7 +51,7 @@ class Questions(TaskData[Question]):
         self,
         questions: Sequence[Question],
         labels: Sequence[str],
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: TextProcessor,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -65,7 +60,7 @@ class Questions(TaskData[Question]):
         data = self._config.data
         return encode_questions(
             questions if only is None else questions[only.start : only.stop],
-            tokenizer,
+            processor.tokenizer,
             max_length=data.max_length,
             stride=data.stride,
             cache_dir=cache_folder(data.cache_dir) if cached else None,

@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,15 +19,13 @@ from jaxft.data.sources.labelled_texts import (
 )
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE, LabelRules, are_numbers, sort_labels
 from jaxft.errors import UserError, list_names
-from jaxft.tasks.base import Chunk, Json, Log, Split, TaskData
-from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.hub.processors import TextProcessor
+from jaxft.tasks.base import Chunk, Json, Log, Split
+from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
 from jaxft.tasks.sequence_classification.label_types import LabelType, make_label_type
 from jaxft.tasks.sequence_classification.number_label import VALUE
 from jaxft.tasks.sequence_classification.settings import Data, Settings
 from jaxft.tasks.settings import make_file_format
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _TWO_BITS = re.compile(r"[01](,\s*|[;|]\s*|\s+)[01]")  # a row of two labels; longer ones are read as rows
 
@@ -37,11 +34,13 @@ LEAST_TEXTS = 20  # fewer texts may have a label each
 DIVIDERS = (";", "|", ",")  # what may divide the labels in a string
 
 
-class LabelledTexts(TaskData[LabelledText]):
+class LabelledTexts(TextData[LabelledText]):
     """The texts or pairs of a run, each with a label, several labels or a number."""
 
+    _config: Settings
+
     def __init__(self, config: Settings):
-        self._config = config
+        super().__init__(config)
         first, second = "Anna moved to Berlin.", "She lives in Berlin now."
         pair = {config.data.text or "text": first, config.data.text_pair: second}
         self.example_input = json.dumps(pair) if config.data.text_pair else first
@@ -72,7 +71,7 @@ class LabelledTexts(TaskData[LabelledText]):
         self,
         examples: Sequence[LabelledText],
         labels: Sequence[str],
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: TextProcessor,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -82,7 +81,7 @@ class LabelledTexts(TaskData[LabelledText]):
         return encode_labelled_texts(
             examples,
             *self.encode_targets(examples, labels),
-            tokenizer,
+            processor.tokenizer,
             max_length=data.max_length,
             truncation=data.truncation,
             stride=data.stride,

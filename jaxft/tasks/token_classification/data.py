@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from jaxft.data.encoding.sentence_chunks import chunk_sentences
 from jaxft.data.encoding.sentences import encode_sentences
@@ -13,25 +12,21 @@ from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
 from jaxft.errors import UserError
-from jaxft.tasks.base import Chunk, Log, Split, TaskData
-from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.hub.processors import TextProcessor
+from jaxft.tasks.base import Chunk, Log, Split
+from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
 from jaxft.tasks.settings import make_file_format
 from jaxft.tasks.token_classification.settings import Data, Settings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 LONG_SENTENCE = 1000  # words
 
 
-class TaggedSentences(TaskData[Sentence]):
+class TaggedSentences(TextData[Sentence]):
     """The sentences of a run, with a tag for each word."""
 
+    _config: Settings
     reads_words = True
     example_input = "Anna Smith moved to Berlin ."
-
-    def __init__(self, config: Settings):
-        self._config = config
 
     def read(self, name: str, source: str, log: Log) -> list[Sentence]:
         """Returns the sentences of `source`; see `read_tagged_sentences`."""
@@ -59,7 +54,7 @@ class TaggedSentences(TaskData[Sentence]):
         self,
         sentences: Sequence[Sentence],
         labels: Sequence[str],
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: TextProcessor,
         *,
         only: range | None = None,
         cached: bool = True,
@@ -68,7 +63,7 @@ class TaggedSentences(TaskData[Sentence]):
         data = self._config.data
         return encode_sentences(
             sentences,
-            tokenizer,
+            processor.tokenizer,
             {label: i for i, label in enumerate(labels)},
             max_length=data.max_length,
             label_subwords=data.label_subwords,

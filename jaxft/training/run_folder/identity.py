@@ -11,6 +11,7 @@ from typing import Any
 from jaxft.config.sections import Settings
 from jaxft.config.settings import defaults, flatten
 from jaxft.errors import UserError
+from jaxft.hub.processors import Processor
 from jaxft.tasks.registry import schema_of
 
 # Settings that change no result. They may differ between processes, and when a run resumes.
@@ -61,7 +62,7 @@ def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_identity(
-    config: Settings, data: list[str], labels: list[str], tokenizer: Any, order: str
+    config: Settings, data: list[str], labels: list[str], processor: Processor, order: str
 ) -> dict[str, Any]:
     """Returns the values that must stay the same for a run to resume.
 
@@ -69,16 +70,15 @@ def make_identity(
       config: the run's settings.
       data: the fingerprints of the training data's shards and of the dev split.
       labels: the task's labels.
-      tokenizer: the tokenizer, whose vocabulary must stay the same.
+      processor: the model's processor.
       order: the name of the order in which the loader deals windows.
     """
-    vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     return {
         "settings": settings_without(config, FREE + MOVABLE),
         "data": hashlib.sha256(json.dumps(data).encode()).hexdigest(),
         "order": order,
         "labels": labels,
-        "tokenizer": vocabulary.hexdigest(),
+        "tokenizer": processor.fingerprint,
     }
 
 

@@ -1,5 +1,6 @@
 """Texts of one record that tasks read from different keys are encoded each, and answered under one record."""
 
+from jaxft.hub.processors import TextProcessor
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.tasks.base import Split
 from jaxft.tasks.multi_task.data import divide_by_task
@@ -17,12 +18,14 @@ LABELS = ["a/x", "a/y", "b/p", "b/q", "c/O", "c/B-Z", "c/I-Z"]
 def test_tasks_that_read_different_texts_of_a_record_get_their_own_windows():
     config = settings_from_config({"task": "multi_task", "tasks": TASKS, "data.max_length": 16})
     data = make_data(config)
-    answers = make_answers(RunFacts(config, PretrainedModel("", None, {}, tokenizer()), LABELS, {}))
+    answers = make_answers(
+        RunFacts(config, PretrainedModel("", None, {}, TextProcessor(tokenizer())), LABELS, {})
+    )
     texts = [
         answers.parse("x, line 1", "x:1", {"text": "a b", "title": "c d e"}),
         answers.parse("x, line 2", "x:2", {"text": "a"}),  # a line of plain text, which all tasks read
     ]
-    windows = data.encode(texts, LABELS, tokenizer(), cached=False)
+    windows = data.encode(texts, LABELS, TextProcessor(tokenizer()), cached=False)
     assert sorted(windows.lengths.tolist()) == [3, 4, 5]  # with two special tokens: "a", "a b", "c d e"
     divided = divide_by_task(Split("input", "input", texts, windows), "abc")
     lengths = {

@@ -15,6 +15,7 @@ from transformers import BertForQuestionAnswering
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
+from jaxft.hub.processors import TextProcessor
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.losses import cross_entropy
 from jaxft.models.bert import config as bert_config
@@ -76,7 +77,7 @@ def setting():
     )
     theirs = BertForQuestionAnswering(HF).eval()
     randomize(theirs, 1)
-    windows = Questions(values).encode(questions(), OUTPUTS, tokenizer(), cached=False)
+    windows = Questions(values).encode(questions(), OUTPUTS, TextProcessor(tokenizer()), cached=False)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def gradient(parameters, batch):
@@ -326,7 +327,9 @@ def test_the_log_tells_what_cannot_be_learnt_or_found(tmp_path):
     for name in ("train", "dev"):
         source = str(tmp_path / f"{name}.jsonl")
         examples = data.read(name, source, lines.append)
-        split = Split(name, source, examples, data.encode(examples, OUTPUTS, tokenizer(), cached=False))
+        split = Split(
+            name, source, examples, data.encode(examples, OUTPUTS, TextProcessor(tokenizer()), cached=False)
+        )
         train = train or examples
         data.check(split, OUTPUTS, train, lines.append)
     log = "\n".join(lines)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.errors import UserError
+from jaxft.hub.processors import TextProcessor
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.data import LabelledTexts
 from jaxft.training.settings import settings_from_config
@@ -30,7 +31,7 @@ def read(path, problem=SINGLE, dev=None, **changed):
     train = splits[0].examples
     labels = data.make_labels(json.loads(json.dumps(data.find_labels(train))))  # as other processes get them
     for split in splits:
-        windows = data.encode(split.examples, labels, tokenizer(), cached=False)
+        windows = data.encode(split.examples, labels, TextProcessor(tokenizer()), cached=False)
         data.check(Split(split.name, split.source, split.examples, windows), labels, train, lines.append)
     return labels, train, "\n".join(lines)
 

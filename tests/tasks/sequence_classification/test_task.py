@@ -16,6 +16,7 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.errors import UserError
+from jaxft.hub.processors import TextProcessor
 from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.inputs import Inputs
@@ -157,7 +158,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(problem, pair, pool):
     expected.loss.backward()
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
-    windows = LabelledTexts(values).encode(texts, net.task.labels, tokenizer(), cached=False)
+    windows = LabelledTexts(values).encode(texts, net.task.labels, TextProcessor(tokenizer()), cached=False)
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(expected.loss.item(), rel=1e-5)
     padding = gradients["bert.embeddings.word_embeddings.weight"][0]
@@ -196,7 +197,7 @@ def test_packed_loss_and_gradient_equal_unpacked(pool):
     values = settings(MULTI, True, model__pool=pool)
     net, parameters = network(values), parameters_of(pool)
     windows = LabelledTexts(values).encode(
-        examples(MULTI, True, longest=6), net.task.labels, tokenizer(), cached=False
+        examples(MULTI, True, longest=6), net.task.labels, TextProcessor(tokenizer()), cached=False
     )
     gradient = gradient_of(net)
     packed, packed_gradient = mean_loss(net, gradient, parameters, windows, pack=True)
@@ -215,7 +216,9 @@ def test_pools_read_only_their_own_segment():
     nets = {pool: network(v) for pool, v in values.items()}
     net = nets["cls"]
     data = LabelledTexts(values["cls"])
-    windows = data.encode(examples(SINGLE, False, 3, 4), net.task.labels, tokenizer(), cached=False)
+    windows = data.encode(
+        examples(SINGLE, False, 3, 4), net.task.labels, TextProcessor(tokenizer()), cached=False
+    )
     loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
@@ -242,7 +245,7 @@ def test_dropout_is_on_before_the_head_too():
     values = settings()
     net, parameters = network(values), parameters_of("pooler")
     windows = LabelledTexts(values).encode(
-        examples(SINGLE, False), net.task.labels, tokenizer(), cached=False
+        examples(SINGLE, False), net.task.labels, TextProcessor(tokenizer()), cached=False
     )
     batch = (
         make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
@@ -304,12 +307,16 @@ def test_a_document_has_the_mean_of_its_windows_logits(count, cut):
     net, parameters = network(values), parameters_of("pooler")
     words = random.Random(0).choices("abcdefgh", k=count)
     documents = [LabelledText(text, None, "x", "x:1") for text in (" ".join(words), "a b")]
-    windows = LabelledTexts(values).encode(documents, net.task.labels, tokenizer(), cached=False)
+    windows = LabelledTexts(values).encode(
+        documents, net.task.labels, TextProcessor(tokenizer()), cached=False
+    )
     assert windows.sentence.tolist() == [0] * len(cut) + [1]
     assert {word for a, b in cut for word in range(a, b)} == set(range(count))
     document_scores = collected(net, parameters, Split("dev", "dev", documents, windows))[0]
     pieces = [LabelledText(" ".join(words[a:b]), None, "x", "x:1") for a, b in cut]
-    piece_windows = LabelledTexts(values).encode(pieces, net.task.labels, tokenizer(), cached=False)
+    piece_windows = LabelledTexts(values).encode(
+        pieces, net.task.labels, TextProcessor(tokenizer()), cached=False
+    )
     assert windows.input_ids[: piece_windows.offsets[-1]].tolist() == piece_windows.input_ids.tolist()
     logits = np.log(collected(net, parameters, Split("dev", "dev", pieces, piece_windows)))
     np.testing.assert_allclose(
