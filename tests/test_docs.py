@@ -43,7 +43,7 @@ OTHER_COMMANDS = {
 def test_files_that_a_page_names_exist(page):
     text = page.read_text(encoding="utf-8")
     names = set(re.findall(r"(?<![\w/.-])((?:[\w*]+/)+[\w*]+\.(?:py|md|sh|ipynb))", text))
-    missing = [name for name in names if not any([*folder.glob(name)] for folder in FOLDERS)]
+    missing = [name for name in names if not any([*folder.glob(name)] for folder in (*FOLDERS, page.parent))]
     assert not missing, f"{page.name} names files that are not there: {missing}"
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (page.parent / link).exists()]

@@ -115,7 +115,7 @@ def find_files(source: object) -> list[str] | None:
         raise UserError(
             f"{pattern}: {len(paths)} {'file' if len(paths) == 1 else 'files'} for {count} shards; a shard is one file "
             "or more: split the data into more files (`split -n l/8 --additional-suffix=.jsonl data.jsonl part-` does "
-            "where an item is a line; for CoNLL see README, Several hosts), or have fewer shards (config.data.shards)"
+            "where an item is a line; for CoNLL see docs/hosts.md), or have fewer shards (config.data.shards)"
         )
     return deal_files(paths, [os.path.getsize(path) for path in paths], count)[number - 1]
 

@@ -1,4 +1,4 @@
-"""The synthetic newswire corpus holds the promises of the README and the recipes."""
+"""The synthetic newswire corpus holds the promises of the recipes."""
 
 import collections
 import hashlib
