@@ -11,6 +11,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "jaxft"
 LAYERS = (
     ("__main__", "main"),
     ("cli",),
+    ("run",),
     ("export", "planning"),
     ("inference",),
     ("training",),
@@ -203,3 +204,32 @@ def test_only_its_folder_and_the_registries_name_a_task_or_a_family():
     assert names_by_file.keys() == KNOWN_NAMES.keys(), {
         name: names for name, names in names_by_file.items() if name not in KNOWN_NAMES
     } or f"no longer needed: {KNOWN_NAMES.keys() - names_by_file.keys()}"
+
+
+def test_public_functions_have_types():
+    """mypy checks the types that are there; code that computes may leave them out where only it is concerned."""
+
+    def public_functions(body):
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield from public_functions(node.body)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if not node.name.startswith("_") or node.name in ("__init__", "__call__"):
+                    yield node
+
+    missing = []
+    for path in MODULES:
+        for function in public_functions(ast.parse(path.read_text()).body):
+            arguments = function.args
+            named = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+            named += [each for each in (arguments.vararg, arguments.kwarg) if each is not None]
+            without = [
+                each.arg for each in named if each.annotation is None and each.arg not in ("self", "cls")
+            ]
+            if function.returns is None and function.name != "__init__":
+                without.append("return")
+            if without:
+                missing.append(
+                    f"{path.relative_to(PACKAGE)}:{function.lineno} {function.name}: {', '.join(without)}"
+                )
+    assert not missing, "\n".join(missing)

@@ -26,6 +26,15 @@ class TokenState:
         """Adds the counts of another state to this one."""
         self.confusion.update(other.confusion)
 
+    def confusion_matrix(self) -> tuple[list[str], np.ndarray]:
+        """Returns the K tags in gold or predictions, sorted, and the words of each pair (gold, predicted), `[K, K]`."""
+        tags = sorted({tag for pair in self.confusion for tag in pair})
+        index = {tag: i for i, tag in enumerate(tags)}
+        matrix = np.zeros((len(tags), len(tags)), np.int64)
+        for (gold, predicted), count in self.confusion.items():
+            matrix[index[gold], index[predicted]] = count
+        return tags, matrix
+
     def compute(self) -> dict[str, float]:
         """Returns the scores by flat name, in [0, 1].
 
@@ -33,11 +42,7 @@ class TokenState:
         `token_support` (words), `token_{precision,recall,f1}` with `_macro` and `_weighted` (by gold support), and
         `token_{precision,recall,f1,support}/TAG` for each tag in gold or predictions, `O` included.
         """
-        tags = sorted({tag for pair in self.confusion for tag in pair})
-        index = {tag: i for i, tag in enumerate(tags)}
-        matrix = np.zeros((len(tags), len(tags)), np.int64)  # [gold, predicted]
-        for (gold, predicted), count in self.confusion.items():
-            matrix[index[gold], index[predicted]] = count
+        tags, matrix = self.confusion_matrix()
         correct, support = matrix.diagonal(), matrix.sum(axis=1)
         scores = precision_recall_f1(correct, matrix.sum(axis=0), support)
 

@@ -31,8 +31,8 @@ def evaluation_record(
     """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
     The keys are `data` (the evaluated source), `sentences`, `metrics` (flat, `state.compute`) and, if there are any,
-    `intervals` (`state.intervals`) and `errors` (`ErrorAnalysis.counts`). Numbers that are not finite become None,
-    because JSON does not have them.
+    `intervals` (`state.intervals`), `errors` (`ErrorAnalysis.counts`) and `confusion` (`labels`, and `counts` of words
+    by gold and predicted label). Numbers that are not finite become None, because JSON does not have them.
     """
     metrics = {name: value if math.isfinite(value) else None for name, value in state.compute().items()}
     record = {"data": data, "sentences": state.sentences.total(), "metrics": metrics}
@@ -40,7 +40,8 @@ def evaluation_record(
         record["intervals"] = intervals
     if errors is not None:
         record["errors"] = errors.counts()
-    return record
+    labels, matrix = state.tokens.confusion_matrix()
+    return record | {"confusion": {"labels": labels, "counts": matrix.tolist()}}
 
 
 def render_brief(record: dict) -> RenderableType:
