@@ -1,7 +1,7 @@
 """Fine-tunes pretrained BERT and GPT-2 in JAX/Flax.
 
-The library is `jaxft.train` and `jaxft.Run`; docs/python_api.md describes it. Its names are imported when they are used,
-so that `import jaxft` is quick.
+The library is `jaxft.train` and `jaxft.Run`; docs/python_api.md describes it. Its names are imported when they are
+used, so that `import jaxft` is quick.
 """
 
 import importlib

@@ -62,9 +62,9 @@ def train(
     config: Config,
     workdir: str | os.PathLike[str],
     *,
-    train: Data | None = None,
-    dev: Data | None = None,
-    test: Data | None = None,
+    train: "Data | None" = None,
+    dev: "Data | None" = None,
+    test: "Data | None" = None,
     callbacks: Sequence[Callback] = (),
     metrics: CustomMetrics | None = None,
     **settings: Any,
@@ -290,7 +290,7 @@ class Run:
             return list(self._predictor.predict(data))
 
     def evaluate(
-        self, data: Data | None = None, *, output: str | os.PathLike[str] | None = None, **changes: Any
+        self, data: "Data | None" = None, *, output: str | os.PathLike[str] | None = None, **changes: Any
     ) -> dict[str, float]:
         """Measures the best weights, as `jaxft evaluate` does.
 

@@ -21,7 +21,7 @@ def test_import_loads_neither_jax_nor_transformers():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     modules, names = (line.split() for line in done.stdout.splitlines())
     assert not {"jax", "numpy", "transformers", "ml_collections"} & set(modules)
-    assert names == sorted(jaxft.__all__) + ["__version__"] and all(hasattr(jaxft, name) for name in names)
+    assert names == sorted([*jaxft.__all__, "__version__"]) and all(hasattr(jaxft, name) for name in names)
 
 
 def flag_settings(flags) -> dict[str, str]:
