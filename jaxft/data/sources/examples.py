@@ -62,7 +62,7 @@ def check_example(example: Any, max_text: int) -> None:
     """
     for field in dataclasses.fields(example):
         value = getattr(example, field.name)
-        if value is not None and value.__class__ is not int:
+        if value is not None and (value.__class__ is not int or field.name in _NAME_FIELDS):
             place = f"{example.origin}, {field.name}"
             check_value(value, place, max_text, are_names=field.name in _NAME_FIELDS)
 
@@ -80,6 +80,8 @@ def check_value(value: Any, place: str, max_text: int, *, are_names: bool = Fals
         value = tuple(value.values())
     if isinstance(value, str):
         _check_text(value, place, max_text, are_names)
+    elif are_names and (value is None or isinstance(value, int)):  # from a schema whose names are none
+        raise UserError(f"{place}: {value!r} where the name of a label was expected")
     elif isinstance(value, float):
         record_values.check_finite(value, place)
     elif isinstance(value, list | tuple):
@@ -92,7 +94,7 @@ def check_value(value: Any, place: str, max_text: int, *, are_names: bool = Fals
             _check_text("".join(value), place, max_text, are_names)
         elif types and types <= {list, tuple}:  # such as the places of words
             check_value(tuple(itertools.chain.from_iterable(value)), place, max_text, are_names=are_names)
-        elif not types <= {int}:
+        elif are_names or not types <= {int}:
             for item in value:
                 check_value(item, place, max_text, are_names=are_names)
     elif dataclasses.is_dataclass(value):

@@ -22,9 +22,14 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
         raise UserError(f"{source}: no Parquet file, but {description}")
     try:
         file = pyarrow.parquet.ParquetFile(source)
-        features = datasets.Features.from_arrow_schema(file.schema_arrow)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{source}: not a Parquet file that can be read ({first_line(error)})") from None
+    try:
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+    except Exception as error:  # what `datasets` raises for features of another shape has no common class
+        raise UserError(
+            f"{source}: the features that `datasets` stored in it cannot be read ({first_line(error)}); write it again"
+        ) from None
     check_columns(file.schema_arrow.names, source)
     return iterate_rows(file.iter_batches(batch_size=1024), source), features
 
@@ -43,6 +48,33 @@ def iterate_rows(batches: Iterator[Any], source: str) -> Iterator[Record]:
             ) from None
         if batch is None:
             return
-        for record in batch.to_pylist():
+        for record in _make_records(batch, source, row):
             row += 1
             yield f"{source}, row {row}", f"{source}:{row}", record
+
+
+def _make_records(batch: Any, source: str, row: int) -> list[dict[str, Any]]:
+    """Returns the records of a batch that follows `row` other rows.
+
+    Raises `UserError` with row and key for a value that Python cannot hold, such as bytes that are not UTF-8 in a column
+    of text, or a date after the year 9999.
+    """
+    try:
+        return batch.to_pylist()
+    except Exception as error:  # of pyarrow, and of Python's decoders, dates and time zones
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            for number, value in enumerate(column, row + 1):
+                _check_value(value, f"{source}, row {number}, key {name!r}")
+        raise UserError(
+            f"{source}, rows {row + 1} to {row + len(batch)}: they cannot be read ({first_line(error)})"
+        ) from None
+
+
+def _check_value(value: Any, place: str) -> None:
+    """Raises `UserError` for a value of arrow that Python cannot hold."""
+    try:
+        value.as_py()
+    except Exception as error:
+        raise UserError(
+            f"{place}: a value that cannot be read ({first_line(error)}); correct it, or leave the column out"
+        ) from None

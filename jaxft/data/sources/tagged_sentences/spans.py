@@ -8,7 +8,7 @@ from typing import Any
 from jaxft.data.sources.records import record_values
 from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words, tag_words
 from jaxft.data.sources.tagged_sentences.span_offsets import DEFAULT_RULES, SpanReader, WrittenSpan
-from jaxft.errors import UserError
+from jaxft.errors import UserError, list_names
 
 # Role of a record's value -> its usual keys, in the order in which they are tried.
 KEYS = {
@@ -169,7 +169,7 @@ def _parse_tags(value: Any, where: str, key: str, tag_names: list[str] | None) -
         )
     if not all(0 <= item < len(tag_names) for item in value):
         raise UserError(
-            f"{where}, key {key!r}: a tag number is outside 0..{len(tag_names) - 1} ({', '.join(tag_names)})"
+            f"{where}, key {key!r}: a tag number is outside 0..{len(tag_names) - 1} ({list_names(tag_names)})"
         )
     return [tag_names[item] for item in value]
 

@@ -3,7 +3,7 @@
 import json
 
 import pandas
-import pyarrow
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -68,6 +68,34 @@ def test_every_layout_of_json_gives_the_same_records(tmp_path, records, indent, 
     assert read(path) == records
 
 
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([b"a", b"\xff"], pa.binary()).view(pa.string()), "invalid start byte"),
+        (pa.array([0, 2**62], pa.timestamp("us")), "out of range"),
+        (pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32()), "magnitude"),
+    ],
+)
+def test_a_value_that_python_cannot_hold_is_named(tmp_path, column, reason):
+    pyarrow.parquet.write_table(pa.table({"text": ["a", "b"], "when": column}), tmp_path / "a.parquet")
+    with pytest.raises(
+        UserError, match=f"a.parquet, row 2, key 'when': a value that cannot be read .*{reason}"
+    ):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "features", ["{", "[1]", '{"info": {"features": {"text": 3}}}', '{"info": {"features": 3}}']
+)
+def test_features_of_another_shape_are_named(tmp_path, features):
+    table = pa.table({"text": ["a"], "label": ["b"]}).replace_schema_metadata({"huggingface": features})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    try:
+        assert read(tmp_path / "a.parquet") == [{"text": "a", "label": "b"}]
+    except UserError as error:
+        assert "a.parquet: the features that `datasets` stored in it cannot be read" in str(error)
+
+
 @pytest.mark.parametrize("orientation", ["records", "columns", "split", "index", "table", "values"])
 def test_what_pandas_writes_is_read(tmp_path, orientation):
     frame = pandas.DataFrame({"text": ["a, b", "c"], "label": ["x", "é"]})
@@ -123,7 +151,7 @@ def test_no_value_is_lost_where_a_name_stands_twice(tmp_path):
         )
         with pytest.raises(UserError, match=f"{name}, line 2: JSON that cannot be read .*the key 'n' twice"):
             read(tmp_path / name)
-    table = pyarrow.table([pyarrow.array(["a"])] * 2, names=["text", "text"])
+    table = pa.table([pa.array(["a"])] * 2, names=["text", "text"])
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match="a.parquet: columns 1 and 2 have the name 'text'"):
         read(tmp_path / "a.parquet")
