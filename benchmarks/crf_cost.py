@@ -67,7 +67,7 @@ def measure_steps(rows: int, length: int, turns: int) -> None:
     for name, task_class in (("softmax", TokenClassification), ("crf", CRFTagging)):
         task = task_class(labels, settings, head_dropout=0.1)
         windows = data.encode(sentences, labels, checkpoint.processor, cached=False)
-        loader = make_loader(windows, rows=rows, max_length=length, pad_id=0)
+        loader = make_loader(windows, rows=rows, max_length=length)
         batch = place_batch(loader.batch(0).arrays, mesh)
         net = make_network(task, *resolve_model(settings, checkpoint.hf_config), mesh)
         trainer = make_trainer(net, settings, total=STEPS, warmup=0)

@@ -62,9 +62,9 @@ def measure(path: pathlib.Path, flags: argparse.Namespace) -> dict:
     windows = timed("encode", lambda: data.encode(texts, [], TextProcessor(tokenizer)))
     loader = timed(
         "pack",
-        lambda: make_loader(windows, rows=flags.rows, max_length=flags.length, pad_id=0, seed=0),
+        lambda: make_loader(windows, rows=flags.rows, max_length=flags.length, seed=0),
     )
-    tokens = timed("batches", lambda: sum(loader.batch(n).tokens for n in range(loader.steps_per_epoch)))
+    tokens = timed("batches", lambda: sum(loader.batch(n).units for n in range(loader.steps_per_epoch)))
     figures["tokens"] = tokens
     for name in ("read", "encode", "pack", "batches"):
         figures[f"{name}_tokens_per_s"] = tokens / figures[f"{name}_s"]

@@ -49,8 +49,7 @@ class Steps:
             windows,
             rows=rows,
             max_length=length,
-            pad_id=0,
-            **task.batch_spec._asdict(),
+            **task.batch_spec.loader_options(),
         )
         self._loader, _ = prune_outputs(net, loader, {0: windows}, steps=1000, microbatches=1)
         (shape,) = self._loader.shapes

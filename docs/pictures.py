@@ -104,7 +104,7 @@ def draw_packed_row() -> Figure:
     sentences = data.read("train", settings.data.train, lambda line: None)[:400]
     labels = data.make_labels(data.find_labels(sentences))
     windows = data.encode(sentences, labels, data.open_model(()).processor, cached=False)
-    loader = make_loader(windows, rows=4, max_length=64, pad_id=0, block_length=0)
+    loader = make_loader(windows, rows=4, max_length=64, block_length=0)
     segments = loader.batch(0).arrays["segment_ids"]
 
     colors = ListedColormap([LIGHT, *COLORS])

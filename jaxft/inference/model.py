@@ -50,6 +50,11 @@ class Model:
     parameters: dict[str, jax.Array]
     rows: int
 
+    @property
+    def row_length(self) -> int:
+        """The most slots of a row."""
+        return self.task.batch_spec.row_length or self.run.config.data.max_length
+
     def loader(
         self,
         windows: Windows,
@@ -67,7 +72,7 @@ class Model:
           windows: the encoded text.
           pack: True if windows share rows.
           rows: number of rows in a batch; by default the model's.
-          length: number of slots in a packed row; by default `config.data.max_length`.
+          length: number of slots in a packed row; by default the most.
           block_length: see `plan_rows`.
         """
         rows = rows or self.rows
@@ -76,11 +81,10 @@ class Model:
             chunk=len(windows),  # all windows are planned at once
             rows=rows,
             only=local_rows(self.net.mesh, rows),
-            max_length=length or self.run.config.data.max_length,
+            max_length=length or self.row_length,
             pack=pack,
             shuffle=False,
-            pad_id=self.run.checkpoint.tokenizer.pad_token_id,
-            **self.task.batch_spec._asdict(),
+            **self.task.batch_spec.loader_options(),
             block_length=block_length,
         )
 
@@ -95,7 +99,7 @@ class Model:
         largest. A shape is compiled when it is needed first. But if the program of a larger shape is there, that one
         computes until the smaller shape is needed a second time, so the end of a large file compiles nothing.
         """
-        shapes = list_batch_shapes(self.rows, self.run.config.data.max_length, self.net.mesh.size)
+        shapes = list_batch_shapes(self.rows, self.row_length, self.net.mesh.size)
         programs: dict[Shape, Any] = {}
         needs: collections.Counter[Shape] = collections.Counter()
 

@@ -9,9 +9,10 @@ from jax.sharding import Mesh
 
 from jaxft.config.sections import Settings
 from jaxft.config.settings import MAX_ROWS, replace
+from jaxft.data.batching.batch import BatchSpec
 from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.step_rows import choose_step_rows, sample_windows, windows_per_row
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.errors import UserError
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import check_rows
@@ -29,6 +30,7 @@ class StepSize(NamedTuple):
       examples: the mean number of examples in the rows of a full step.
       unit: what divides the rows.
       count: the number of all examples.
+      length: the number of slots in a row.
     """
 
     rows: int
@@ -36,6 +38,7 @@ class StepSize(NamedTuple):
     examples: float
     unit: int
     count: int
+    length: int
 
 
 def rows_unit(config: Settings, mesh: Mesh) -> int:
@@ -89,8 +92,8 @@ def rows_begun_with(config: Settings, mesh: Mesh, meta: Mapping | None, workdir:
 def choose_step_size(
     config: Settings,
     mesh: Mesh,
-    windows: Mapping[int, Windows],
-    max_segments: int | None,
+    windows: Mapping[int, Encoded],
+    spec: BatchSpec,
     begun_with: int | None = None,
 ) -> StepSize:
     """Returns the size of the run's steps: `config.batch.rows`, or the rows that hold `config.batch.examples`.
@@ -101,20 +104,21 @@ def choose_step_size(
       config: the run's settings.
       mesh: the devices.
       windows: this process's shards of the training data, by number.
-      max_segments: the most windows in a row, or None.
+      spec: the arrays of a batch.
       begun_with: the rows of a run that resumes; see `rows_begun_with`.
     """
     data, unit, rows = config.data, rows_unit(config, mesh), config.batch.rows or begun_with
+    length = spec.row_length or data.max_length
     count = sum(processes.gather_by_shard({number: len(shard) for number, shard in windows.items()}))
     asked = min(config.batch.examples or config.default_examples, count)
     if not data.pack:  # a row holds one window
         rows = rows or unit * max(1, int(asked / unit + 0.5))
-        return StepSize(rows, asked, float(rows), unit, count)
+        return StepSize(rows, asked, float(rows), unit, count, length)
     mix = Mix(**config.mix_options())
     samples = sample_windows(windows, data.shards, processes.gather_by_shard, mix)
-    rows = rows or choose_step_rows(samples, asked, unit, data.max_length, max_segments)
-    examples = rows * windows_per_row(samples, rows, data.max_length, max_segments)
-    return StepSize(rows, asked, examples, unit, count)
+    rows = rows or choose_step_rows(samples, asked, unit, length, spec.max_segments)
+    examples = rows * windows_per_row(samples, rows, length, spec.max_segments)
+    return StepSize(rows, asked, examples, unit, count, length)
 
 
 def with_rows(config: Settings, size: StepSize) -> Settings:

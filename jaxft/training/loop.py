@@ -155,10 +155,10 @@ def _train(
     # ---------------------------------------------------------------- compile, so that the loop compiles nothing
     programs = _compile(run, state, log)
     release_memory()
-    slots = run.size.rows * config.data.max_length
+    slots = run.size.rows * run.size.length
     log(
         f"compiled in {programs.seconds:.1f} s ({compiles.cache_hits:,} of {compiles.count:,} programs from the "
-        f"cache); a step of {run.size.rows} x {config.data.max_length}: {run.flops_per_token * slots / 1e9:,.1f} "
+        f"cache); a step of {run.size.rows} x {run.size.length}: {run.flops_per_token * slots / 1e9:,.1f} "
         f"GFLOP, {predict_bytes(programs.train) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after "
         "start"
     )

@@ -165,14 +165,9 @@ def prepare_run(
       UserError: the settings do not fit the data or the devices.
     """
     task, windows = data.task, data.windows
-    options = {
-        "max_length": config.data.max_length,
-        "seed": config.seed,
-        "pad_id": data.base_model.tokenizer.pad_token_id,
-        **task.batch_spec._asdict(),
-    }
     asked_config = config
-    size = choose_step_size(config, mesh, windows, task.batch_spec.max_segments, begun_with)
+    size = choose_step_size(config, mesh, windows, task.batch_spec, begun_with)
+    options = {"max_length": size.length, "seed": config.seed, **task.batch_spec.loader_options()}
     config = with_rows(config, size)
     batches = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
     eval_batches = {
@@ -193,7 +188,7 @@ def prepare_run(
     total = total_steps(steps=length.steps, examples=length.examples, epochs=length.epochs, **scale)
     warmup = duration_steps(config.optim.warmup, "optim.warmup", total=total, **scale)
     log(
-        f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {config.data.max_length}, "
+        f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {size.length}, "
         f"{size.examples:,.1f} examples on average, {batches.padding_fraction:.1%} padding; {per_epoch:,} steps an "
         f"epoch, {total:,} in all, {warmup:,} of them warmup"
     )
@@ -222,7 +217,7 @@ def prepare_run(
         eval_every=eval_every,
         save_every=config.checkpoint.every_steps or eval_every,
         trainer=trainer,
-        flops_per_token=net.train_flops_per_token(config.data.max_length, output_share),
+        flops_per_token=net.train_flops_per_token(size.length, output_share),
     )
 
 

@@ -321,7 +321,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
     )
     totals = []
     for pack in (True, False):
-        loader = make_loader(windows, rows=8, max_length=32, pack=pack, shuffle=False, pad_id=0)
+        loader = make_loader(windows, rows=8, max_length=32, pack=pack, shuffle=False)
         batch_values = [gradient(parameters, loader.batch(i).arrays) for i in range(loader.steps_per_epoch)]
         totals.append(jax.tree.map(lambda *leaves: sum(leaves), *batch_values))
     (packed, packed_gradient), (plain, plain_gradient) = totals

@@ -161,7 +161,7 @@ def test_constraints_hold_in_predictions_of_a_model_that_knows_nothing(finished,
     task, rng = make_task(run.labels, run.config, head_dropout=0.1), np.random.default_rng(0)
     sentences = [Sentence(["x"] * n, None, 0, "") for n in (50, 3, 1, 30)]
     windows = make_data(run.config).encode(sentences, run.labels, run.checkpoint.processor, cached=False)
-    loader = make_loader(windows, rows=4, max_length=16, shuffle=False, pad_id=0)
+    loader = make_loader(windows, rows=4, max_length=16, shuffle=False)
     model = types.SimpleNamespace(
         head=types.SimpleNamespace(chain=lambda: Chain(*map(np.zeros, ((3, 3), 3, 3))))
     )

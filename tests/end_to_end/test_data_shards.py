@@ -93,8 +93,7 @@ def segments_of_an_epoch(config):
         only=np.arange(config.batch.rows),
         max_length=config.data.max_length,
         seed=3,
-        pad_id=0,
-        **task.batch_spec._asdict(),
+        **task.batch_spec.loader_options(),
     )
     counts = collections.Counter()
     for step in range(loader.steps_per_epoch, 2 * loader.steps_per_epoch):
@@ -103,7 +102,7 @@ def segments_of_an_epoch(config):
         for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
             inside = batch.arrays["segment_ids"][row] == segment + 1
             values = [
-                values[row, segment] if task.batch_spec.arrays[name].per_segment else values[row][inside]
+                values[row, segment] if task.batch_spec.arrays[name].per == "segment" else values[row][inside]
                 for name, values in sorted(batch.arrays.items())
                 if name not in ("segment_ids", "starts")
             ]

@@ -294,8 +294,8 @@ def network(folder, tiny_bert):
         def batches(**options):
             loader = make_loader(
                 train[0].windows,
-                **{"rows": 8, "max_length": 48, "pad_id": 0, "seed": 1} | options,
-                **task.batch_spec._asdict(),
+                **{"rows": 8, "max_length": 48, "seed": 1} | options,
+                **task.batch_spec.loader_options(),
             )
             made = [loader.batch(step) for step in range(loader.steps_per_epoch)]
             return [batch._replace(arrays=add_step_scales(batch.arrays)) for batch in made]

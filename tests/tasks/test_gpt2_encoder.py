@@ -127,7 +127,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
 
     windows = make_data(values).encode(examples, labels, TextProcessor(tokenizer), cached=False)
-    loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **task.batch_spec._asdict())
+    loader = make_loader(windows, rows=2, max_length=LENGTH, **task.batch_spec.loader_options())
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jaxft.data.batching.batch import BatchSpec
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.training.batch_rows import (
@@ -41,7 +42,7 @@ def windows(count, length=16):
 
 def size(settings, mesh, count=1000, meta=None, max_segments=None):
     rows = rows_begun_with(settings, mesh, meta, RUN)
-    return choose_step_size(settings, mesh, windows(count), max_segments, rows)
+    return choose_step_size(settings, mesh, windows(count), BatchSpec({}, max_segments), rows)
 
 
 @pytest.mark.parametrize(

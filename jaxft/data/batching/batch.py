@@ -1,32 +1,13 @@
 """Defines batches, their arrays and shapes, and the protocol of loaders."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from jaxft.data.encoding.encoded import ArraySpec
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import ragged_arange
-
-
-class ArraySpec(NamedTuple):
-    """The dtype and shape of one array of a batch.
-
-    Attributes:
-      dtype: the dtype of the array.
-      per_segment: True if the array has a value for each segment, `[R, S, *shape]`; False if it has a value for each
-        slot, `[R, L]`.
-      shape: the shape of a segment's value.
-    """
-
-    dtype: type
-    per_segment: bool = False
-    shape: tuple[int, ...] = ()
-
-    def shape_in(self, rows: int, length: int, segments: int | None) -> tuple[int, ...]:
-        """Returns the shape of the array in a batch of `rows` rows with `length` slots and `segments` segments."""
-        return (rows, segments, *self.shape) if self.per_segment else (rows, length)
-
 
 INPUTS = dict.fromkeys(("input_ids", "segment_ids", "positions", "token_type_ids"), ArraySpec(np.int32))
 
@@ -41,10 +22,20 @@ class BatchSpec(NamedTuple):
     Attributes:
       arrays: the dtype and shape of each array, by name.
       max_segments: the most segments in a row if labels belong to segments; None if labels belong to tokens.
+      row_length: number of slots in a row; None for `config.data.max_length`.
+      unit: what a slot holds, in the singular: what the log counts.
+      unit_mask: the array that is above 0 where a slot holds something, and 0 elsewhere.
     """
 
     arrays: Mapping[str, ArraySpec]
     max_segments: int | None = None
+    row_length: int | None = None
+    unit: str = "token"
+    unit_mask: str = "segment_ids"
+
+    def loader_options(self) -> dict[str, Any]:
+        """Returns the arguments of `choice.make_loader` that follow from this."""
+        return {"arrays": self.arrays, "max_segments": self.max_segments}
 
 
 def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArraySpec]:
@@ -55,9 +46,9 @@ def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArrayS
       shape: the shape of a segment's label.
     """
     return INPUTS | {
-        "starts": ArraySpec(np.int32, True),
-        "labels": ArraySpec(dtype, True, shape),
-        "weights": ArraySpec(np.float32, True),
+        "starts": ArraySpec(np.int32, "segment"),
+        "labels": ArraySpec(dtype, "segment", shape),
+        "weights": ArraySpec(np.float32, "segment"),
     }
 
 
@@ -91,8 +82,8 @@ class Batch(NamedTuple):
 
     The arrays cover all rows, or only the rows of the loader's `only`:
 
-    - Always, int32 `[R, L]`: `input_ids`; `segment_ids`, 1, 2, ... from the left and 0 for padding; `positions`, from 0
-      in each segment; `token_type_ids`, from the windows or 0.
+    - With text, int32 `[R, L]`: `input_ids`; `segment_ids`, 1, 2, ... from the left; `positions`, from 0 in each
+      segment; `token_type_ids`, from the windows or 0. All are 0 at padding, which nothing reads.
     - If tokens are labelled, `[R, L]`: int32 `labels`, 0 without loss; float32 `weights`, 1 at labels and 0 elsewhere.
     - If segments are labelled: `starts` as below; the windows' columns `labels` and `weights`, `[R, S, ...]`, 0 without
       a segment.
@@ -106,14 +97,14 @@ class Batch(NamedTuple):
       arrays: the arrays by name.
       windows: int32 `[R, S]`, the window of segment k + 1 at index k; -1 for no segment. All batches have the same S.
       starts: int32 `[R, S]`, the slot where each segment begins; 0 for no segment.
-      tokens: number of slots that are not padding.
+      units: number of slots that are not padding.
       shape: R, L and the limits of segments and outputs.
     """
 
     arrays: dict[str, np.ndarray]
     windows: np.ndarray
     starts: np.ndarray
-    tokens: int
+    units: int
     shape: Shape
 
 

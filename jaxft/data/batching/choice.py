@@ -6,21 +6,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxft.data.batching import chunked
-from jaxft.data.batching.batch import TOKEN_LABELS, ArraySpec
+from jaxft.data.batching.batch import TOKEN_LABELS
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import BatchLayout, Loader
 from jaxft.data.batching.mixed import WINDOWS_ONCE, Mix, plan_mixed_rows
 from jaxft.data.batching.packing import choose_block_length
 from jaxft.data.batching.plan import plan_rows
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import ArraySpec, Encoded
 
 
 def make_loader(
-    windows: Windows,
+    windows: Encoded,
     *,
     rows: int,
     max_length: int,
-    pad_id: int,
     pack: bool = True,
     buckets: Sequence[int] | None = None,
     block_length: int | None = None,
@@ -38,7 +37,7 @@ def make_loader(
       windows: the encoded data.
       rows, max_length, pack, buckets, block_length, max_segments: see `plan_rows`. With a mix, all rows have the same
         length and no blocks.
-      pad_id, arrays, only: see `BatchLayout`.
+      arrays, only: see `BatchLayout`.
       seed: the seed of shuffling.
       shuffle: if False, each window comes once an epoch, in a fixed order.
       mix: the proportions of data sets in shuffled batches; by default each window comes once an epoch.
@@ -51,7 +50,7 @@ def make_loader(
     """
     if only is not None and len(only) == rows:
         only = None
-    layout = BatchLayout(pad_id, arrays, max_segments, only)
+    layout = BatchLayout(arrays, max_segments, only)
     used_seed = seed if shuffle else None
     sizes = {"rows": rows, "max_length": max_length, "pack": pack, "max_segments": max_segments}
     if shuffle and (mix.kind != "size" or mix.by_task):

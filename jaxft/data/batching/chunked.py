@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.data.batching.batch import Batch, Shape
 from jaxft.data.batching.loader import BatchLayout, Latest, Loader, split_step
 from jaxft.data.batching.plan import Plan, random_permutation
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.ragged import offsets_from_lengths
 
 CHUNK_WINDOWS = 1 << 19  # a plan takes about 260 bytes for each window
@@ -36,7 +36,7 @@ class ChunkedLoader:
       seed: the seed of shuffling; None for a fixed order.
     """
 
-    windows: Windows
+    windows: Encoded
     offsets: np.ndarray
     chunk_steps: np.ndarray
     shapes: tuple[Shape, ...]
@@ -96,7 +96,7 @@ class ChunkedLoader:
 
     def _make_chunk_loader(self, index: int) -> Loader:
         first, end = self.offsets[index : index + 2].tolist()
-        windows, seed = slice_windows(self.windows, first, end), self.seed
+        windows, seed = self.windows.slice(first, end), self.seed
         plan, shape_of_length = (
             self.plan_chunk(windows.lengths),
             {shape.length: shape for shape in self.shapes},
@@ -108,7 +108,7 @@ class ChunkedLoader:
 
 
 def make_chunked_loader(
-    windows: Windows, chunk: int, plan_chunk: PlanChunk, layout: BatchLayout, seed: int | None
+    windows: Encoded, chunk: int, plan_chunk: PlanChunk, layout: BatchLayout, seed: int | None
 ) -> ChunkedLoader:
     """Cuts windows into chunks of nearly equal size, at most `chunk`, and plans each once to find shapes and steps."""
     count = max(1, -(-len(windows) // chunk))
@@ -118,7 +118,7 @@ def make_chunked_loader(
         Shape, list[int]
     ] = {}  # shape without its period -> the periods of chunks that have this shape
     for first, end in itertools.pairwise(offsets.tolist()):
-        plan = plan_chunk(slice_windows(windows, first, end).lengths)
+        plan = plan_chunk(windows.slice(first, end).lengths)
         steps.append(plan.steps_per_epoch)
         slots += plan.slots
         tokens += plan.slots * (1 - plan.padding_fraction)
@@ -136,8 +136,3 @@ def make_chunked_loader(
 def common_whole_row_period(periods: Iterable[int]) -> int:
     """Returns the smallest period above 0, or 0 if all are 0. Rows that fit a larger period also fit a smaller one."""
     return min((period for period in periods if period), default=0)
-
-
-def slice_windows(windows: Windows, first: int, end: int) -> Windows:
-    """Returns the windows from `first` up to `end`, without a copy."""
-    return Windows(windows.record_batch.slice(first, end - first))

@@ -12,17 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxft.data.batching.batch import ArraySpec, Batch, Shape
-from jaxft.data.batching.fill import fill_arrays, fill_segments, place_windows
-from jaxft.data.batching.plan import EpochPlan, Plan, largest_sums
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.batching.batch import Batch, Shape
+from jaxft.data.batching.plan import EpochPlan, Plan, largest_sums, place_windows
+from jaxft.data.encoding.encoded import ArraySpec, Encoded
 
 
 class BatchLayout(NamedTuple):
     """The layout of a batch's arrays.
 
     Attributes:
-      pad_id: the token id of padding.
       arrays: the specs of the arrays by name.
       segments: the S of `[R, S]`, which is the most windows that a row may hold; None for the maximum over the plan's
         rows.
@@ -30,7 +28,6 @@ class BatchLayout(NamedTuple):
         in a batch still cover all rows.
     """
 
-    pad_id: int
     arrays: Mapping[str, ArraySpec]
     max_segments: int | None = None
     only: np.ndarray | None = None
@@ -71,7 +68,7 @@ class Loader:
       seed: the seed of shuffling; None for a fixed order.
     """
 
-    windows: Windows
+    windows: Encoded
     plan: Plan
     layout: BatchLayout
     seed: int | None
@@ -139,20 +136,15 @@ class Loader:
         shape: Shape = self.shapes[drawn.step_shapes[index]]
         placement = place_windows(self.windows.lengths, self.plan.rows, drawn, index)
         only = self.layout.only
-        arrays = fill_arrays(
-            self.windows,
+        arrays = self.windows.fill(
             placement if only is None else placement.in_rows(only, shape.rows),
             self.layout.arrays,
             rows=shape.rows if only is None else len(only),
             length=shape.length,
             segments=self._segments,
-            pad_id=self.layout.pad_id,
         )
-        row_segments = (shape.rows, self._segments)
-        return Batch(
-            arrays,
-            fill_segments(placement.windows, placement, row_segments, np.int32, empty=-1),
-            fill_segments(placement.starts, placement, row_segments, np.int32),
-            int(placement.lengths.sum()),
-            shape,
-        )
+        windows = np.full((shape.rows, self._segments), -1, np.int32)
+        starts = np.zeros((shape.rows, self._segments), np.int32)
+        windows[placement.rows, placement.segments] = placement.windows
+        starts[placement.rows, placement.segments] = placement.starts
+        return Batch(arrays, windows, starts, int(placement.lengths.sum()), shape)

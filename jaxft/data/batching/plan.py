@@ -16,6 +16,8 @@ from jaxft.data.batching.packing import (
     one_window_rows,
     pack_rows,
 )
+from jaxft.data.encoding.encoded import Placement
+from jaxft.data.ragged import ragged_arange
 
 
 class EpochPlan(NamedTuple):
@@ -117,6 +119,31 @@ def _place_whole_rows(order: np.ndarray, whole_rows: int, places: np.ndarray) ->
     placed = np.empty_like(order)
     placed[at_place], placed[~at_place] = order[is_whole], order[~is_whole]
     return placed
+
+
+def place_windows(lengths: np.ndarray, packed: PackedRows, epoch: EpochPlan, step: int) -> Placement:
+    """Returns the places of the windows in an epoch's `step`.
+
+    Args:
+      lengths: int `[N]`, the length of each window of the data set.
+      packed: the packed rows.
+      epoch: the plan of the epoch.
+      step: the number of the step in the epoch.
+    """
+    row_at = epoch.step_rows[step]
+    filled = np.flatnonzero(row_at >= 0)
+    rows = row_at[filled]
+    begin = packed.offsets[rows]
+    counts = packed.offsets[rows + 1] - begin
+    members = ragged_arange(begin, counts)
+    windows = epoch.windows[members]
+    return Placement(
+        windows,
+        np.repeat(filled, counts),
+        ragged_arange(0, counts),
+        packed.starts[members],
+        lengths[windows].astype(np.int64),
+    )
 
 
 def plan_rows(

@@ -14,7 +14,7 @@ from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.packing import SAMPLE, choose_block_length
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import Encoded
 
 # Takes this process's values for its shards, by number; returns the values for all shards, in order.
 GatherByShard = Callable[[Mapping[int, Any]], list[Any]]
@@ -118,20 +118,19 @@ class ShardedLoader:
             },
             windows,
             starts,
-            sum(batch.tokens for batch in batches.values()),
+            sum(batch.units for batch in batches.values()),
             shape,
         )
 
 
 def make_sharded_loader(
-    windows: Mapping[int, Windows],
+    windows: Mapping[int, Encoded],
     *,
     shards: int,
     gather: GatherByShard,
     rows: int,
     max_length: int,
     seed: int,
-    pad_id: int,
     only: np.ndarray,
     max_segments: int | None = None,
     **options,
@@ -142,7 +141,7 @@ def make_sharded_loader(
       windows: the windows of this process's shards, which provide the rows `only`; by shard number, from 0.
       shards: the number of all shards.
       gather: gathers values from all processes; each process must call this function.
-      rows, max_length, seed, pad_id, only, max_segments: as in `make_loader`.
+      rows, max_length, seed, only, max_segments: as in `make_loader`.
       options: other options of `make_loader`.
     """
     shard_rows = rows // shards
@@ -164,7 +163,6 @@ def make_sharded_loader(
             rows=shard_rows,
             only=only[(only >= first) & (only < end)] - first,
             seed=shard_seed,
-            pad_id=pad_id,
             block_length=block,
             max_length=max_length,
             max_segments=max_segments,
@@ -184,7 +182,7 @@ def make_sharded_loader(
     loaders = {number: loader.with_whole_row_period(period) for number, loader in loaders.items()}
     return ShardedLoader(
         loaders,
-        {number: _empty_batch(loader.batch(0), pad_id) for number, loader in loaders.items()},
+        {number: _empty_batch(loader.batch(0)) for number, loader in loaders.items()},
         steps,
         gather({number: loader.order() for number, loader in loaders.items()}),
         (Shape(rows, max_length, block, period),),
@@ -194,10 +192,7 @@ def make_sharded_loader(
     )
 
 
-def _empty_batch(like: Batch, pad_id: int) -> Batch:
+def _empty_batch(like: Batch) -> Batch:
     """Returns a batch of empty rows whose arrays have the shapes and dtypes of those in `like`."""
-    arrays = {
-        name: np.full_like(values, pad_id if name == "input_ids" else 0)
-        for name, values in like.arrays.items()
-    }
+    arrays = {name: np.zeros_like(values) for name, values in like.arrays.items()}
     return Batch(arrays, np.full_like(like.windows, -1), np.zeros_like(like.starts), 0, like.shape)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.packing import SAMPLE, choose_block_length, pack_rows
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import Encoded
 
 
 class WindowSample(NamedTuple):
@@ -24,7 +24,7 @@ class WindowSample(NamedTuple):
 
 
 def sample_windows(
-    windows: Mapping[int, Windows], shards: int, gather: Callable[[Mapping[int, Any]], list[Any]], mix: Mix
+    windows: Mapping[int, Encoded], shards: int, gather: Callable[[Mapping[int, Any]], list[Any]], mix: Mix
 ) -> list[WindowSample]:
     """Samples the windows of the training data, the same in all processes: at most about `SAMPLE` of each data set.
 

@@ -1,14 +1,15 @@
-"""Holds encoded windows as an Arrow record batch."""
+"""Holds encoded windows of text as an Arrow record batch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.ragged import offsets_from_lengths
+from jaxft.data.encoding.encoded import ArraySpec, Placement
+from jaxft.data.ragged import offsets_from_lengths, ragged_arange
 
 _COUNTED_WINDOWS = (
     1 << 16
@@ -17,7 +18,7 @@ _COUNTED_WINDOWS = (
 
 @dataclass(frozen=True)
 class Windows:
-    """Encoded text: a table with a row for each of N windows, in memory or mapped from the cache.
+    """Encoded text: a table with a row for each of N windows, in memory or mapped from the cache. Implements `Encoded`.
 
     All tables have the columns `input_ids` (lists of int32) and `sentence` (int32). If tokens are labelled, `labels`
     and `word` are lists as long as `input_ids`. If windows are labelled, `labels` and `weights` have a value or a
@@ -93,6 +94,52 @@ class Windows:
     def sentence(self) -> np.ndarray:
         """The index of each window's sentence, text or question: int32 `[N]`."""
         return self.record_batch.column("sentence").to_numpy(zero_copy_only=True)
+
+    def slice(self, first: int, end: int) -> "Windows":
+        """Returns the windows from `first` up to `end`, without a copy."""
+        return Windows(self.record_batch.slice(first, end - first))
+
+    def fill(
+        self, placement: Placement, specs: Mapping[str, ArraySpec], *, rows: int, length: int, segments: int
+    ) -> dict[str, np.ndarray]:
+        """Returns the arrays of a batch of text by name, with the placed windows; see `batching.batch.Batch`."""
+        lengths = placement.lengths
+        source = ragged_arange(self.offsets[placement.windows], lengths)
+        position = ragged_arange(0, lengths)
+        target = np.repeat(placement.rows * length + placement.starts, lengths) + position
+
+        def fill_slots(values: np.ndarray, dtype: type = np.int32) -> np.ndarray:
+            flat = np.zeros(rows * length, dtype)
+            flat[target] = values
+            return flat.reshape(rows, length)
+
+        arrays = {
+            "input_ids": fill_slots(self.input_ids[source]),
+            "segment_ids": fill_slots(np.repeat(placement.segments + 1, lengths)),
+            "positions": fill_slots(position),
+            "token_type_ids": fill_slots(self.column("token_type_ids")[source])
+            if self.has_column("token_type_ids")
+            else np.zeros((rows, length), np.int32),
+        }
+        for name, spec in specs.items():
+            if spec.per == "segment":
+                arrays[name] = np.zeros(spec.shape_in(rows, length, segments), spec.dtype)
+                arrays[name][placement.rows, placement.segments] = self._segment_values(placement, name)
+            elif name.endswith("labels"):
+                labels = self.column(name)[source]
+                is_labelled = labels >= 0
+                arrays[name] = fill_slots(np.where(is_labelled, labels, 0))
+                arrays[name.removesuffix("labels") + "weights"] = fill_slots(is_labelled, np.float32)
+        return arrays
+
+    def _segment_values(self, placement: Placement, name: str) -> np.ndarray:
+        """Returns the values of a per-segment array for the placed windows, `[K, ...]`."""
+        if name == "starts":
+            return placement.starts
+        values = self.column(name)[placement.windows]
+        if name == "task_weights":  # append 1 for each window, so that the sum counts windows
+            return np.concatenate([values, np.ones((len(values), 1), np.float32)], axis=1)
+        return values
 
 
 def join_windows(tables: Sequence[Windows]) -> Windows:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.data.batching.batch import INPUTS, ArraySpec, BatchSpec
+from jaxft.data.batching.batch import INPUTS, BatchSpec
+from jaxft.data.encoding.encoded import ArraySpec
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.multi_head import MultiHead, SharedBackbone
@@ -49,10 +50,10 @@ class MultiTask(Task):
                 "config.loss.balance='uncertainty' learns the weights of tasks; leave out loss.weight"
             )
         self.backbone_passes = 1 + sum(task.backbone_passes - 1 for task in self.tasks.values())
-        arrays = INPUTS | {"starts": ArraySpec(np.int32, True)}
+        arrays = INPUTS | {"starts": ArraySpec(np.int32, "segment")}
         for name, task in self.tasks.items():
             arrays |= {f"{name}/{key}": task.batch_spec.arrays[key] for key in ("labels", "weights")}
-        arrays["task_weights"] = ArraySpec(np.float32, True, (len(self.tasks) + 1,))
+        arrays["task_weights"] = ArraySpec(np.float32, "segment", (len(self.tasks) + 1,))
         self.batch_spec = BatchSpec(arrays, resolve_max_segments(config.data))
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:

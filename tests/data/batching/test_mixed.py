@@ -31,7 +31,7 @@ def windows_of(lengths: list[list[int]]) -> Windows:
     return Windows(pa.RecordBatch.from_pydict(columns))
 
 
-OPTIONS = {"max_length": 16, "pad_id": 0, "seed": 3, "shuffle": True, "arrays": INPUTS}
+OPTIONS = {"max_length": 16, "seed": 3, "shuffle": True, "arrays": INPUTS}
 SETS = st.lists(st.lists(st.integers(1, 16), min_size=1, max_size=40), min_size=1, max_size=3)
 
 

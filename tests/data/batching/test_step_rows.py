@@ -41,7 +41,7 @@ def test_the_mean_is_that_of_the_rows_that_are_packed(lengths, unit, wish, max_l
     samples = sample_windows({0: windows}, 1, gather, Mix())
     rows = choose_step_rows(samples, wish, unit, max_length, max_segments)
     options = {"rows": rows, "max_length": max_length, "max_segments": max_segments}
-    plan = make_loader(windows, pad_id=0, arrays=INPUTS, **options).plan
+    plan = make_loader(windows, arrays=INPUTS, **options).plan
     packed_rows = len(plan.rows.offsets) - 1
     assert windows_per_row(samples, **options) == pytest.approx(len(lengths) / packed_rows)
     assert rows >= 1 and rows % unit == 0
@@ -67,7 +67,7 @@ def test_data_sets_in_proportions_are_counted_as_they_are_drawn(mix):
     lengths = np.array([3] * 400 + [30] * 100)
     windows = windows_of(lengths, np.repeat([0, 1], [400, 100]).astype(np.int32))
     samples = sample_windows({0: windows}, 1, gather, mix)
-    loader = make_loader(windows, rows=2, max_length=32, pad_id=0, mix=mix, arrays=INPUTS)
+    loader = make_loader(windows, rows=2, max_length=32, mix=mix, arrays=INPUTS)
     drawn = [(loader.batch(step).windows >= 0).sum() for step in range(5 * loader.steps_per_epoch)]
     assert windows_per_row(samples, 2, 32, None) == pytest.approx(np.mean(drawn) / 2, rel=0.05)
     with pytest.raises(UserError, match="has 3 numbers for 2 data sets"):

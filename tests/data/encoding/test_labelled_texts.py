@@ -107,7 +107,7 @@ def test_a_batch_holds_for_each_segment_what_belongs_to_its_window(pairs, segmen
     labels = np.random.default_rng(0).random((len(pairs), 3) if vector else len(pairs)).astype(np.float32)
     windows = windows_of(pairs, 24, labels=labels)
     arrays = segment_labels(np.float32, (3,) if vector else ())
-    loader = make_loader(windows, rows=3, max_length=32, pad_id=0, arrays=arrays, max_segments=segments)
+    loader = make_loader(windows, rows=3, max_length=32, arrays=arrays, max_segments=segments)
     seen = []
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)

@@ -107,9 +107,9 @@ def mean_loss(*, pack=True):
     options = {
         "pack": pack,
         "buckets": [LENGTH],
-        **net.task.batch_spec._asdict(),
+        **net.task.batch_spec.loader_options(),
     }
-    loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
+    loader = make_loader(windows, rows=2, max_length=LENGTH, **options)
     results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     losses, gradients = zip(*results, strict=True)
     total, weight = (sum(float(loss[i]) for loss in losses) for i in range(2))
@@ -168,9 +168,9 @@ def test_packed_loss_gradients_and_answers_equal_unpacked():
         options = {
             "pack": pack,
             "buckets": [LENGTH],
-            **net.task.batch_spec._asdict(),
+            **net.task.batch_spec.loader_options(),
         }
-        loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, shuffle=False, **options)
+        loader = make_loader(windows, rows=2, max_length=LENGTH, shuffle=False, **options)
         batches = [loader.batch(number) for number in range(loader.steps_per_epoch)]
         outputs = [(batch, jax.device_get(predict(parameters, batch.arrays))) for batch in batches]
         answers.append(AnswerEvaluator(OUTPUTS, values).collect(split, outputs))

@@ -96,8 +96,8 @@ def gradient_of(net):
 def mean_loss(net, gradient, parameters, windows, *, pack=True):
     """Returns (loss, its gradient) over all windows, from batches of one shape."""
     task = net.task
-    options = {"pack": pack, "buckets": [LENGTH], **task.batch_spec._asdict()}
-    loader = make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **options)
+    options = {"pack": pack, "buckets": [LENGTH], **task.batch_spec.loader_options()}
+    loader = make_loader(windows, rows=2, max_length=LENGTH, **options)
     results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     losses, gradients = zip(*results, strict=True)
     total, weight = (sum(float(loss[i]) for loss in losses) for i in range(2))
@@ -184,8 +184,7 @@ def collected(net, parameters, split):
         rows=2,
         max_length=LENGTH,
         shuffle=False,
-        pad_id=0,
-        **task.batch_spec._asdict(),
+        **task.batch_spec.loader_options(),
     )
     steps = compile_eval(net, set(loader.shapes))
     placed = {name: jnp.asarray(value) for name, value in parameters.items()}
@@ -219,7 +218,7 @@ def test_pools_read_only_their_own_segment():
     windows = data.encode(
         examples(SINGLE, False, 3, 4), net.task.labels, TextProcessor(tokenizer()), cached=False
     )
-    loader = make_loader(windows, rows=1, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
+    loader = make_loader(windows, rows=1, max_length=LENGTH, **net.task.batch_spec.loader_options())
     batch = loader.batch(0).arrays
     parameters = parameters_of("cls")
     inputs = Inputs.from_batch(batch)
@@ -248,7 +247,7 @@ def test_dropout_is_on_before_the_head_too():
         examples(SINGLE, False), net.task.labels, TextProcessor(tokenizer()), cached=False
     )
     batch = (
-        make_loader(windows, rows=2, max_length=LENGTH, pad_id=0, **net.task.batch_spec._asdict())
+        make_loader(windows, rows=2, max_length=LENGTH, **net.task.batch_spec.loader_options())
         .batch(0)
         .arrays
     )
