@@ -27,23 +27,41 @@ def test_an_example_adds_files_and_an_entry(name):
     assert sorted(shown) == sorted(["registry.patch", *map(str, new_files)])
 
 
-@each_example
-def test_the_commands_of_the_page_apply_an_example_and_pass_its_tests(name, environment, tmp_path):
+def copy_project(folder):
+    """Copies what an example and its tests need of the project."""
     ignore = shutil.ignore_patterns("*.pyc.*")  # files that Python is writing, in other tests
-    for folder in ("jaxft", "tests", "configs", "docs/extending"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True, ignore=ignore)
-    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    [commands] = [
-        block
-        for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-        if f"docs/extending/{name}/" in block
-    ]
+    for name in ("jaxft", "tests", "configs", "docs/extending"):
+        shutil.copytree(REPOSITORY / name, folder / name, symlinks=True, ignore=ignore)
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+
+
+def commands_of_the_page(name):
+    """Returns the commands that apply an example, and those that test it."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    [lines] = [block.splitlines() for block in blocks if f"docs/extending/{name}/" in block]
+    return lines[:2], lines[2:]
+
+
+def run(commands, folder, environment):
+    """Runs commands in a copy of the project."""
     paths = {
         "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-        "PYTHONPATH": str(tmp_path),
-        "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),  # git must not find a repository around the copy
+        "PYTHONPATH": str(folder),
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),  # git must not find a repository around the copy
     }
-    done = subprocess.run(
-        ["bash", "-e", "-c", commands], cwd=tmp_path, env=environment | paths, capture_output=True, text=True
-    )
+    bash = ["bash", "-e", "-c", "\n".join(commands)]
+    done = subprocess.run(bash, cwd=folder, env=environment | paths, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-10000:] + done.stderr[-3000:]
+
+
+@each_example
+def test_the_commands_of_the_page_apply_an_example_and_pass_its_tests(name, environment, tmp_path):
+    copy_project(tmp_path)
+    apply, test = commands_of_the_page(name)
+    run([*apply, *test], tmp_path, environment)
+
+
+def test_all_examples_keep_the_order_of_layers(environment, tmp_path):
+    copy_project(tmp_path)
+    apply = [command for name in EXAMPLES for command in commands_of_the_page(name)[0]]
+    run([*apply, "python -m pytest -n 0 tests/test_architecture.py"], tmp_path, environment)

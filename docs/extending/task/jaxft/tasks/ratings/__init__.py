@@ -1,0 +1,1 @@
+"""Ratings: predicts how many stars a text gives."""
