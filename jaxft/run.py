@@ -92,9 +92,10 @@ def train(
       NonFiniteLoss: the loss was NaN or infinite; a `UserError` too.
 
     Example:
-      >>> sentences = [{"tokens": ["Ann", "lives", "in", "Rome"], "tags": ["B-PER", "O", "O", "B-LOC"]}] * 20
-      >>> run = jaxft.train("tiny_ner.yaml", "runs/first", train=sentences, dev=sentences)  # doctest: +ELLIPSIS
-      train: ...
+      >>> sentences = [json.loads(line) for line in open("sentences.jsonl")]
+      >>> sentences[0]["tokens"], sentences[0]["tags"]  # doctest: +ELLIPSIS
+      ([...], [...])
+      >>> run = jaxft.train("my_ner.yaml", "runs/first", train=sentences[40:], dev=sentences[:40])
       >>> run
       Run('runs/first')
     """
@@ -153,8 +154,9 @@ class Run:
 
     Example:
       >>> run = jaxft.Run.open("runs/ner")
-      >>> run.predict("Ann Smith lives in Rome .")  # doctest: +ELLIPSIS
-      {'text': 'Ann Smith lives in Rome .', 'entities': [...]}
+      >>> answer = run.predict("Ann Smith lives in Rome .")
+      >>> [(entity["text"], entity["label"]) for entity in answer["entities"]]  # doctest: +ELLIPSIS
+      [...]
     """
 
     def __init__(self, workdir: str | os.PathLike[str], kept: Sequence[InMemoryRecords] = ()):
@@ -274,9 +276,9 @@ class Run:
           UserError: the run generates text, or a record cannot be read.
 
         Example:
-          >>> [entity_list] = [run.predict({"text": "Ann met Bob ."})["entities"]]
-          >>> len(run.predict(["Ann met Bob .", "It rained ."]))
-          2
+          >>> answers = run.predict(["Ann met Bob .", "It rained ."])
+          >>> [sorted(answer) for answer in answers]
+          [['entities', 'text'], ['entities', 'text']]
         """
         with errors_name_addresses():
             if isinstance(data, os.PathLike):
@@ -306,9 +308,8 @@ class Run:
           UserError: the data or the output folder is unusable.
 
         Example:
-          >>> sentences = [{"tokens": ["Ann", "left"], "tags": ["B-PER", "O"]}]
-          >>> run.evaluate(sentences)["token_support"]  # doctest: +ELLIPSIS
-          data: ...
+          >>> metrics = run.evaluate([{"tokens": ["Ann", "left"], "tags": ["B-PER", "O"]}])
+          >>> metrics["token_support"]
           2.0
         """
         from jaxft.inference.evaluate import evaluate_run
@@ -390,8 +391,7 @@ class Run:
           UserError: `output` is not empty, or the comparison fails.
 
         Example:
-          >>> folder = run.export("exported", license="apache-2.0")  # doctest: +ELLIPSIS
-          exported: ...
+          >>> folder = run.export("exported", license="apache-2.0")
           >>> (folder / "config.json").exists()
           True
         """

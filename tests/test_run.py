@@ -1,19 +1,26 @@
 """The library: what `jaxft.train` and `Run` do is what the commands do, in a process that they leave as it was."""
 
+import doctest
 import json
 import logging
+import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 
+import datasets
 import jax
 import numpy as np
+import pandas
 import pytest
 import torch
 
 import jaxft
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
+from jaxft.inference import model as inference_model
+from jaxft.training.run_folder.workdir import claimed
 
 
 def test_import_loads_neither_jax_nor_transformers():
@@ -24,10 +31,10 @@ def test_import_loads_neither_jax_nor_transformers():
     assert names == sorted([*jaxft.__all__, "__version__"]) and all(hasattr(jaxft, name) for name in names)
 
 
-def flag_settings(flags) -> dict[str, str]:
-    return dict(
-        flag.removeprefix("--config.").split("=", 1) for flag in flags if flag.startswith("--config.")
-    )
+def settings_of(flags) -> dict[str, str]:
+    """The settings of a command's flags, without its data."""
+    pairs = (flag.removeprefix("--config.").split("=", 1) for flag in flags if flag.startswith("--config."))
+    return {key: value for key, value in pairs if key not in ("data.train", "data.dev", "data.test")}
 
 
 def records(path) -> list[dict]:
@@ -69,10 +76,8 @@ def listener():
 @pytest.fixture(scope="module")
 def trained(tiny_flags, corpus, listener, tmp_path_factory):
     """The run of `finished_run`, trained by the library in a thread, on records in memory."""
-    settings = flag_settings(tiny_flags) | {"data.cache_dir": "off"}
+    settings = settings_of(tiny_flags) | {"data.cache_dir": "off"}
     sets = {name: records(path) for name, path in corpus.items()}
-    for name in corpus:
-        del settings[f"data.{name}"]
     workdir = tmp_path_factory.mktemp("runs") / "library"
     metrics = {
         "wrong_words": lambda state: (
@@ -112,3 +117,128 @@ def test_records_in_a_thread_beside_torch_give_the_bits_of_the_command_with_file
     first, second = (run._predictor._model.parameters for run in opened)
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_what_a_run_has_measured(trained, listener, finished_run):
+    logged = [line for line in trained.history if line["kind"] == "train"]
+    dev = [line for line in trained.history if line["kind"] == "dev"]
+    assert [line["step"] for line in dev] == [20, 40, 60, 80, 100] and len(logged) == 25
+    assert all("wrong_words" in line for line in dev)
+    *heard, end = listener.heard
+    assert end == ("end", 100)
+    assert [{"step": step, "kind": kind} | values for kind, step, values in heard] == trained.history
+    labels, counts = trained.confusion["dev"]
+    assert set(trained.labels) <= set(labels) and counts.sum() == trained.summary["dev"]["token_support"]
+    accuracy = counts.diagonal().sum() / counts.sum()
+    assert accuracy == trained.summary["dev"]["token_accuracy"]
+    assert trained.config.data.train.startswith("records:train/sha256-") and repr(trained).startswith(
+        "Run('/"
+    )
+
+
+def test_a_text_in_a_warm_process_computes_the_row_for_one(trained, monkeypatch):
+    shapes = []
+    compute = inference_model.predict_batches
+
+    def note(net, programs, parameters, loader):
+        shapes.extend(loader.shapes)
+        return compute(net, programs, parameters, loader)
+
+    monkeypatch.setattr(inference_model, "predict_batches", note)
+    answer = trained.predict("Ann Smith lives in Rome .")
+    assert answer["text"] == "Ann Smith lives in Rome ." and isinstance(answer["entities"], list)
+    assert [(shape.rows, shape.length) for shape in shapes] == [(1, 64)]
+
+
+def test_predictions_for_all_kinds_of_records(trained, corpus):
+    rows = records(corpus["test"])
+    answers = trained.predict([{"tokens": row["tokens"]} for row in rows])
+    lines = (trained.folder / "predictions/test.conll").read_text().split("\n\n")
+    expected = [[line.split("\t")[2] for line in sentence.splitlines()] for sentence in lines if sentence]
+    assert [answer["predicted_tags"] for answer in answers] == expected
+    for kind in (pandas.DataFrame, datasets.Dataset.from_pandas):
+        table = pandas.DataFrame({"tokens": [row["tokens"] for row in rows]})
+        again = trained.predict(kind(table))
+        assert [answer["predicted_tags"] for answer in again] == expected
+    with pytest.raises(jaxft.UserError, match=r"records:input/sha256-\w+, record 2: no tokens"):
+        trained.predict(["a text", {"txt": "a text"}])
+
+
+def test_evaluate_measures_the_records_of_the_run_or_says_that_they_are_gone(
+    trained, corpus, tmp_path, capsys
+):
+    again = trained.evaluate(output=tmp_path / "again")
+    test = {name: value for name, value in trained.summary["test"].items() if name != "wrong_words"}
+    assert again == test and "every entity counts as unseen" not in capsys.readouterr().out
+    copy = shutil.copytree(trained.folder, tmp_path / "copy")
+    text = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(text.replace("/sha256-", "/sha256-gone"))
+    opened = jaxft.Run.open(str(copy))
+    with pytest.raises(
+        jaxft.UserError, match="^records:test/sha256-gone.* give the same records again, or name"
+    ):
+        opened.evaluate()
+    assert opened.evaluate(records(corpus["test"])) == again
+    assert "without the training data every entity counts as unseen (records:train" in capsys.readouterr().out
+
+
+def test_a_callback_ends_a_run_which_stays_ended_for_the_same_records_only(tiny_flags, corpus, tmp_path):
+    class StopAt(jaxft.Callback):
+        def on_log(self, step, values):
+            return step >= 4
+
+    settings = settings_of(tiny_flags) | {"train.steps": 60, "checkpoint.every_steps": None}
+    sets = {name: records(corpus[name]) for name in ("train", "dev")}
+    settings |= {"eval.every_steps": 60, "eval.metric": "words", "eval.bootstrap": 0}
+    metrics = {"words": lambda state: state.tokens.confusion.total()}
+
+    def train(**options):
+        return jaxft.train("ner", tmp_path, **sets | options, metrics=metrics, **settings)
+
+    run = train(callbacks=[StopAt()])
+    assert 4 <= run.summary["steps"] < 12 and run.summary["best_step"] == run.summary["steps"]
+    assert run.summary["selected_by"] == "words" and run.summary["dev"]["words"] > 100
+    assert json.loads((tmp_path / "eval/dev.json").read_text())["metrics"]["words"] > 100
+    (tmp_path / "summary.json").unlink()  # as if it had been killed before
+    assert train().summary["steps"] == run.summary["steps"]
+    with pytest.raises(
+        jaxft.UserError, match="config.data.dev was 'records:dev/sha256-.*', is 'records:dev/"
+    ):
+        train(dev=sets["dev"][1:])
+    with (
+        claimed(tmp_path, run.config),
+        pytest.raises(jaxft.UserError, match="this process trains in it already"),
+    ):
+        train()
+
+
+class LastLines(doctest.OutputChecker):
+    """Checks the value of an example, which comes after the lines that a run prints."""
+
+    def check_output(self, want, got, optionflags):
+        count = len(want.splitlines())
+        return count == 0 or super().check_output(want, "".join(got.splitlines(True)[-count:]), optionflags)
+
+
+def test_the_examples_of_every_public_name(trained, tiny_flags, corpus, tmp_path, monkeypatch):
+    """They run in a folder with a finished run, runs/ner, and a recipe and data of a tiny one."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained.folder, "runs/ner")
+    settings = settings_of(tiny_flags) | {
+        "task": "token_classification",
+        "train.steps": 4,
+        "eval.every_steps": 4,
+    }
+    pathlib.Path("my_ner.yaml").write_text(json.dumps(settings))
+    lines = [json.dumps(record) + "\n" for name in ("dev", "train") for record in records(corpus[name])]
+    pathlib.Path("sentences.jsonl").write_text("".join(lines))
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(LastLines())
+    members = {f"Run.{name}": value for name, value in vars(jaxft.Run).items() if not name.startswith("_")}
+    members |= {name: getattr(jaxft, name) for name in jaxft.__all__}
+    del members["Run.folder"], members["UserError"], members["Confusion"]
+    for name, member in members.items():
+        globs = {"jaxft": jaxft, "json": json, "run": jaxft.Run("runs/ner")}
+        [test] = finder.find(member, name, globs=globs, module=False)
+        assert test.examples, f"{name} has no example"
+        runner.run(test)
+    assert not runner.failures
