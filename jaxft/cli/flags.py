@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from jaxft.cli.verbs import VERBS
 from jaxft.config.recipe_catalog import recipe_paths
@@ -91,7 +92,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--num_processes", metavar="N", type=int, help="how many there are")
     group.add_argument("--process_id", metavar="I", type=int, help="which this is, from 0")
-    seconds = {"metavar": "SECONDS", "type": int}
+    seconds: dict[str, Any] = {"metavar": "SECONDS", "type": int}
     group.add_argument(
         "--start_timeout", **seconds, default=300, help="to wait for all to start; default 300"
     )

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -19,7 +20,8 @@ def open_closed_streams() -> None:
             os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
         with contextlib.suppress(AttributeError, ValueError, OSError):  # not a stream of Python's own making
             stream.reconfigure(errors="backslashreplace")  # ascii and latin-1 terminals
 
@@ -51,7 +53,7 @@ class LastingStream:
         return getattr(self._stream, name)
 
     @contextlib.contextmanager
-    def _goes_on(self):
+    def _goes_on(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
@@ -60,4 +62,6 @@ class LastingStream:
 
 def outlive_readers() -> None:
     """Lets the command go on when the reader of stdout or stderr goes away, as in `... | head -1`."""
-    sys.stdout, sys.stderr = LastingStream(sys.stdout), LastingStream(sys.stderr)
+    out: Any = LastingStream(sys.stdout)
+    err: Any = LastingStream(sys.stderr)
+    sys.stdout, sys.stderr = out, err

@@ -39,6 +39,8 @@ def duration_steps(
         return min(int(value), MAX_COUNT)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     try:
+        if match is None:
+            raise ValueError
         amount, unit = float(match[1]), match[2].rstrip("s")
         if not 0 <= amount < math.inf:
             raise ValueError

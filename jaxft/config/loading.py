@@ -41,9 +41,12 @@ def load(
     Raises:
       UserError: there is no such file or recipe, a key is unknown, a value has the wrong type, or no run can have it.
     """
-    is_address = isinstance(config, str | os.PathLike)
-    where = f"--config {os.fspath(config)}" if is_address else "config"
-    entries = read_recipe(os.fspath(config), log=log) if is_address else _read_values(config, where)
+    if isinstance(config, str | os.PathLike):
+        where, name = f"--config {os.fspath(config)}", f"recipe {os.fspath(config)}"
+        entries = read_recipe(os.fspath(config), log=log)
+    else:
+        where = name = "config"
+        entries = _read_values(config, where)
     changed = _read_values(changes, "settings") if isinstance(changes, Mapping) else _parse_texts(changes)
     recipe_task = entries["task"].value if "task" in entries else None
     task = changed["task"].value if "task" in changed else recipe_task
@@ -60,7 +63,7 @@ def load(
             or before.convert(key, *entry) != before.declarations[key].default
         }
     changed = {key: Entry(schema.convert(key, *entry), entry.where) for key, entry in changed.items()}
-    entries = overlay(entries, changed, f"recipe {os.fspath(config)}" if is_address else where, log)
+    entries = overlay(entries, changed, name, log)
     values = {key: schema.convert(key, *entry) for key, entry in entries.items()} | {"task": task}
     return schema.build(values, where)
 

@@ -40,7 +40,7 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
             effects = {"data.dev": "dev is split off train", "data.test": "there is no test set"}
             log(
                 f"config.data.train={train} is not the training data of {where}, so its {sets} "
-                f"{'are' if len(left_out) > 1 else 'is'} left out: {' and '.join(map(effects.get, left_out))}; "
+                f"{'are' if len(left_out) > 1 else 'is'} left out: {' and '.join(effects[key] for key in left_out)}; "
                 f"name {' and '.join(f'--config.{key}' for key in left_out)} for others"
             )
     for key, other in (("batch.rows", "batch.examples"), ("batch.examples", "batch.rows")):

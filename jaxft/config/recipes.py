@@ -1,7 +1,8 @@
 """Reads recipes (Python, YAML or JSON), and the recipes that they are based on."""
 
-import importlib.util
+import importlib.machinery
 import json
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str
     return flat
 
 
-class _YamlLoader(yaml.SafeLoader):
+class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """Reads YAML; refuses duplicate keys, and values that contain themselves."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
@@ -156,10 +157,10 @@ def _find_base(base: str, path: Path) -> str:
 
 def _run_recipe(path: Path, arg: str | None) -> dict[str, Any]:
     """Returns the values of the `ConfigDict` that a Python recipe returns."""
-    spec = importlib.util.spec_from_file_location(f"jaxft_recipe_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
+    loader = importlib.machinery.SourceFileLoader(f"jaxft_recipe_{path.stem}", str(path))
+    module = types.ModuleType(loader.name)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         config = module.get_config(arg) if arg else module.get_config()
         if isinstance(config, ConfigDict):
             return config.to_dict()

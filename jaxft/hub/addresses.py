@@ -116,7 +116,7 @@ def _download(address: str, revision: str | None, needs_weights: bool) -> Path:
     except HFValidationError as error:
         raise UserError(f"checkpoint {address!r} is not a hub id: {first_line(error)}") from None
     except (OSError, RuntimeError) as error:  # all connection errors and errors of the offline mode
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"checkpoint {address!r}: no room to download it ({error.strerror}); make room in the hub's "
                 "cache, or set HF_HOME to a folder on another disk"

@@ -18,8 +18,8 @@ class RegressionState:
 
     def update(
         self,
-        gold: Sequence[float],
-        predicted: Sequence[float],
+        gold: Sequence[float] | np.ndarray,
+        predicted: Sequence[float] | np.ndarray,
         loss_sum: float = 0.0,
         weight_sum: float = 0.0,
     ) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ class Launch(NamedTuple):
     coordinator: str  # the address of process 0, "HOST:PORT"
     num_processes: int
     process_id: int
-    device_ids: list[int] | None  # this process's devices on its host; None for all
+    device_ids: Sequence[int] | None  # this process's devices on its host; None for all
 
 
 def join_processes(flags: argparse.Namespace) -> None:
@@ -40,20 +41,21 @@ def join_processes(flags: argparse.Namespace) -> None:
     if flags.num_processes == 1 or (is_lone_pod and not is_explicit):
         return
     if is_explicit:
-        launch = Launch(flags.coordinator, flags.num_processes, flags.process_id, device_ids=None)
+        launch: Launch | None = Launch(
+            flags.coordinator, flags.num_processes, flags.process_id, device_ids=None
+        )
     else:
         launch = _detect_launch(flags.start_timeout)
     if launch is None:
         return
     if launch.num_processes > 1:
         run_folder = getattr(flags, "workdir", None)  # only its processes share a folder that they write
-        is_local = run_folder is not None and "://" not in str(run_folder)
         rendezvous.wait_for_all(
             launch.coordinator,
             launch.num_processes,
             launch.process_id,
             flags.start_timeout,
-            Path(run_folder) if is_local else None,
+            None if run_folder is None or "://" in str(run_folder) else Path(run_folder),
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # jax's service would catch SIGTERM, which `heartbeat` handles.

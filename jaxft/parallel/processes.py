@@ -100,7 +100,7 @@ def run_on_all(action: Callable[[], Result]) -> Result:
     """Returns the result of `action`. Raises an exception in all processes if `action` fails in one."""
     if count() == 1:
         return action()
-    result = caught = None
+    caught = None
     try:
         result = action()
     except Exception as error:

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +34,8 @@ TOKEN_VARIABLE, TOKEN_FILE = "JAXFT_TOKEN", ".job-token"
 class Greeting(NamedTuple):
     """The line that a process sends to process 0."""
 
-    index: int
-    count: int
+    process: int
+    processes: int
     host: str
     token: str
 
@@ -117,15 +117,15 @@ async def _receive_all(address: str, count: int, timeout: float, deadline: float
         if caller is None or is_done.is_set():
             writer.close()
             return
-        if caller.count != count:
+        if caller.processes != count:
             problem = (
-                f"process {caller.index} ({caller.host}) was started with --num_processes {caller.count}, process 0 "
-                f"with {count}; start it with: {processes.command_to_start(caller.index)}"
+                f"process {caller.process} ({caller.host}) was started with --num_processes {caller.processes}, process 0 "
+                f"with {count}; start it with: {processes.command_to_start(caller.process)}"
             )
-        elif caller.index in arrivals and not arrivals[caller.index][0].at_eof():
-            hosts = f"{arrivals[caller.index][1]} and {caller.host}"
-            problem = f"two processes have --process_id {caller.index} ({hosts}); give each its own"
-        arrivals[caller.index] = reader, caller.host
+        elif caller.process in arrivals and not arrivals[caller.process][0].at_eof():
+            hosts = f"{arrivals[caller.process][1]} and {caller.host}"
+            problem = f"two processes have --process_id {caller.process} ({hosts}); give each its own"
+        arrivals[caller.process] = reader, caller.host
         writers.append(writer)
         # A process that ended and started again calls again; its first connection is at its end.
         if problem or sum(not reader.at_eof() for reader, _ in arrivals.values()) == count - 1:
@@ -157,12 +157,12 @@ def _parse_greeting(line: bytes, count: int, token: str) -> Greeting | None:
     if not isinstance(fields, list) or [type(field) for field in fields] != [int, int, str, str]:
         return None
     greeting = Greeting(*fields)
-    is_possible = 0 < greeting.index < max(count, greeting.count) and len(greeting.host) <= 255
+    is_possible = 0 < greeting.process < max(count, greeting.processes) and len(greeting.host) <= 255
     is_of_job = not token or hmac.compare_digest(greeting.token.encode(), token.encode())
     return greeting if is_possible and is_of_job else None
 
 
-async def _listen(address: str, count: int, greet) -> asyncio.Server:
+async def _listen(address: str, count: int, greet: Callable[..., Awaitable[None]]) -> asyncio.Server:
     """Listens at the address only. Raises `UserError` if that cannot be had here."""
     host, _, port = address.rpartition(":")
     try:
@@ -190,7 +190,7 @@ def _interface(host: str, port: int) -> str | None:
         ipaddress.ip_address(host)
         return host
     try:
-        addresses = {entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError:  # its name is not known yet, as in a pod that has just started
         return None
     leads_here = all(ipaddress.ip_address(text.partition("%")[0]).is_loopback for text in addresses)

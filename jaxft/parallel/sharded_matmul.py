@@ -8,7 +8,7 @@ bytes or more, and moves heads between the devices of a tensor axis.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -134,6 +134,7 @@ def _find_layout(
 ) -> _ProductLayout | None:
     """Returns the layout of products with kernels of `kernel_shape`; None if nothing splits the kernels."""
     mesh, axes = layout.sharding.mesh, layout.sharding.spec[0]
+    assert isinstance(mesh, Mesh)  # not an abstract one
     [other] = set(mesh.axis_names) - set(axes)
 
     def splits(axis: str, dimension: int) -> bool:
@@ -206,7 +207,9 @@ def _gather_kernel(kernel: jax.Array, layout: _ProductLayout) -> jax.Array:
     return gather_shards(kernel, layout.fsdp, layout.mesh)
 
 
-def _on_each_device(function: Callable, layout: _ProductLayout, in_specs, out_specs) -> Callable:
+def _on_each_device(
+    function: Callable[..., Any], layout: _ProductLayout, in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
     """Returns `function` under `shard_map`."""
     # The check cannot distinguish scatters from sums that are the same on all devices of an axis.
     return jax.shard_map(function, mesh=layout.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -21,7 +21,7 @@ from jaxft.parallel.memory import shard_bytes
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.planning import hlo
 from jaxft.planning.required_collectives import required_collective_bytes
-from jaxft.tasks.base import Task
+from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.registry import make_task
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch, make_network
@@ -111,6 +111,7 @@ def estimate_step(
         UserError: the settings, the model or the mesh are impossible.
     """
     rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
+    assert rows is not None  # `plans` asks for them
     mesh = make_mesh(config, devices)
     check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
     hf_config = describe_base_model(config)
@@ -121,7 +122,7 @@ def estimate_step(
     trainer = make_trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (None if chip is None else chip.memory)
     state = trainer.abstract
-    known = {
+    known: dict[str, Any] = {
         "topology": topology,
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
@@ -153,7 +154,9 @@ def estimate_step(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
             raise
-        unknown = {field.name: None for field in dataclasses.fields(Estimate) if field.name not in known}
+        unknown: dict[str, Any] = {
+            field.name: None for field in dataclasses.fields(Estimate) if field.name not in known
+        }
         unknown |= {
             "fits": False,
             "peak_bytes_per_device": _bytes_in_error(str(error)),
@@ -163,15 +166,15 @@ def estimate_step(
         }
         return Estimate(**known | unknown), None
     compile_s = time.perf_counter() - began
-    text = compiled.as_text()
+    text = compiled.as_text() or ""
     program = hlo.Program(text, unknown_trips=_loss_chunks(net, rows // accumulate, length))
     peak = predict_bytes({"train": compiled})
     collectives = _sum_by_kind(program.collectives())
     sent = sum(kind["bytes"] for kind in collectives.values())
-    flops, traffic = program.flops(), program.traffic()
-    measured = {
+    flops, traffic, memory_plan = program.flops(), program.traffic(), compiled.memory_analysis()
+    measured: dict[str, Any] = {
         "fits": None if memory is None else peak <= memory,
-        "temporary_bytes_per_device": compiled.memory_analysis().temp_size_in_bytes,
+        "temporary_bytes_per_device": None if memory_plan is None else memory_plan.temp_size_in_bytes,
         "peak_bytes_per_device": peak,
         "flops_per_step": flops * len(devices),
         "memory_bytes_per_device": traffic,
@@ -213,7 +216,7 @@ def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: i
     return total // (net.mesh.shape["data"] * net.mesh.shape["fsdp"])
 
 
-def _loss(net: Network, frozen: dict, batch: dict, seed: DropoutSeed, trainable: dict) -> jax.Array:
+def _loss(net: Network, frozen: Arrays, batch: Arrays, seed: DropoutSeed, trainable: Arrays) -> jax.Array:
     """Returns the sum of the task's loss over a batch."""
     model = step.merge_model(net.graphdef, trainable | frozen)
     return net.task.loss(model, step.add_step_scales(batch), seed)[0]
@@ -236,7 +239,7 @@ def _sum_by_kind(collectives: list[hlo.Collective]) -> dict[str, dict[str, int]]
     for kind in hlo.KINDS:
         if of_kind := [collective for collective in collectives if collective.kind == kind]:
             sums[kind] = {
-                "count": sum(collective.count for collective in of_kind),
+                "count": sum(collective.runs for collective in of_kind),
                 "bytes": round(sum(collective.sent for collective in of_kind)),
                 "largest_bytes": max(collective.size for collective in of_kind),
             }
@@ -255,7 +258,7 @@ def _roofline(chip: Chip | None, flops: float, traffic: float, sent: float) -> d
         "memory": traffic / chip.bandwidth,
         "interconnect": sent / chip.interconnect,
     }
-    bound = max(times, key=times.get)
+    bound = max(times, key=lambda name: times[name])
     return {f"{name}_s": value for name, value in times.items()} | {
         "roofline_s": times[bound],
         "bound": bound,

@@ -35,7 +35,7 @@ class Collective(NamedTuple):
     """A collective operation, and the number of its runs in a step."""
 
     kind: str  # one of `KINDS`
-    count: int
+    runs: int
     size: (
         int  # the bytes of its larger side on one device: an all-gather's result, a reduce-scatter's operand
     )
@@ -46,7 +46,7 @@ class Collective(NamedTuple):
         """Returns the bytes that a device sends in all runs, with ring algorithms (Thakur et al. 2005)."""
         share = (self.group - 1) / self.group
         other_shares = {"all-reduce": 2 * share, "collective-permute": 1, "collective-broadcast": 1}
-        return self.count * self.size * other_shares.get(self.kind, share)
+        return self.runs * self.size * other_shares.get(self.kind, share)
 
 
 class Program:
@@ -61,7 +61,7 @@ class Program:
         self.computations, self.entry = parse(text)
         self.devices = _header_number(text, "num_partitions") * _header_number(text, "replica_count")
         self.unknown_trips, self.unknown_loops = unknown_trips, 0
-        self.runs: collections.Counter = collections.Counter()
+        self.runs: collections.Counter[str] = collections.Counter()
         self.fused: set[str] = set()
         self._count(self.entry, 1)
 
@@ -100,7 +100,7 @@ class Program:
         counters = [instruction for instruction in condition if instruction.opcode == "get-tuple-element"]
         if len(counters) != 1 or body.root.opcode != "tuple":
             return 1
-        index = int(re.search(r"index=(\d+)", counters[0].attributes)[1])
+        index = int(re.findall(r"index=(\d+)", counters[0].attributes)[0])
         new_counter = body[body.root.operands[index]]
         operands = body.operands(new_counter)
         steps = [int(operand.attributes) for operand in operands if operand.opcode == "constant"]
@@ -124,7 +124,7 @@ class Program:
                     continue
                 if chain := re.search(r'chain_id="\d+"', instruction.attributes):
                     # On TPUs an operation appears again in each fusion that it overlaps.
-                    channel = re.search(r"channel_id=\d+", instruction.attributes)[0]
+                    channel = re.findall(r"channel_id=\d+", instruction.attributes)[0]
                     if (chain[0], channel) in chains:
                         continue
                     chains.add((chain[0], channel))

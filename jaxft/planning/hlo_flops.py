@@ -20,8 +20,8 @@ def convolution_flops(convolution: Instruction, data: tuple[int, ...], kernel: t
     TPU's compiler also writes matrix products as convolutions. A batched product is a strided, dilated convolution over
     its batch. Only positions where the kernel meets data count, as in XLA's HloCostAnalysis.
     """
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
-    data_labels, kernel_labels, result_labels = labels[1], labels[2], labels[3]
+    labels = re.findall(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
+    data_labels, kernel_labels, result_labels = labels[0]
     result = convolution.arrays[0].dims
     groups = _parse_numbers(r"batch_group_count=(\d+)", convolution.attributes) or [1]
     total = 2 * kernel[kernel_labels.index("i")] * result[result_labels.index("f")]

@@ -56,7 +56,7 @@ class Instruction:
         return names_by_attribute
 
 
-class Computation(dict):
+class Computation(dict[str, Instruction]):
     """The instructions of a computation by name, in their order."""
 
     @functools.cached_property

@@ -57,10 +57,10 @@ def describe_estimate(estimate: Estimate) -> str:
             f"the largest {_format_size(sums['largest_bytes'])}"
             for kind, sums in e.collectives.items()
         ]
-    if e.roofline_s is not None:
+    if e.bound is not None:
         lines.append(
-            f"roofline      {1e3 * e.roofline_s:.3g} ms, bound by {e.bound} (compute {1e3 * e.compute_s:.3g}, memory "
-            f"{1e3 * e.memory_s:.3g}, interconnect {1e3 * e.interconnect_s:.3g}); MFU {e.mfu:.1%} at best"
+            f"roofline      {_format_ms(e.roofline_s)} ms, bound by {e.bound} (compute {_format_ms(e.compute_s)}, memory "
+            f"{_format_ms(e.memory_s)}, interconnect {_format_ms(e.interconnect_s)}); MFU {e.mfu:.1%} at best"
         )
     if e.left_whole:
         lines.append(f"note          {e.left_whole}")
@@ -84,7 +84,7 @@ def format_table(estimates: Sequence[Estimate]) -> str:
                 {True: "yes", False: "no", None: "?"}[estimate.fits],
                 _format_mib(estimate.collective_bytes_per_device),
                 _format_mib(estimate.collective_bytes_needed),
-                "?" if estimate.roofline_s is None else f"{1e3 * estimate.roofline_s:.3g}",
+                _format_ms(estimate.roofline_s),
                 estimate.bound or "?",
                 "?" if estimate.mfu is None else f"{estimate.mfu:.0%}",
             ]
@@ -98,7 +98,7 @@ def describe_remedies(remedies: Sequence[tuple[Mapping[str, Any], Estimate]]) ->
         return "nothing that was tried makes it fit (microbatches, remat, fsdp): take more devices or larger ones"
     lines = ["what makes it fit, tried:"]
     for changes, estimate in remedies:
-        time = "" if estimate.roofline_s is None else f", roofline {1e3 * estimate.roofline_s:.3g} ms"
+        time = "" if estimate.roofline_s is None else f", roofline {_format_ms(estimate.roofline_s)} ms"
         peak = _format_size(estimate.peak_bytes_per_device)
         lines.append(f"  {' '.join(format_flags(changes))}: peak {peak}{time}")
     return "\n".join(lines)
@@ -116,6 +116,10 @@ def format_mesh(sizes: Mapping[str, int]) -> str:
 
 def _format_mib(size: int | None) -> str:
     return "?" if size is None else f"{size / 2**20:,.1f}"
+
+
+def _format_ms(seconds: float | None) -> str:
+    return "?" if seconds is None else f"{1e3 * seconds:.3g}"
 
 
 def _format_size(size: int | None) -> str:

@@ -1,5 +1,6 @@
 """Searches for meshes and settings with which a train step fits the hardware and is quick."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -97,8 +98,8 @@ def recommend(estimates: list[Estimate]) -> Estimate | None:
     """
     fitting = [estimate for estimate in estimates if estimate.fits is not False]
     shortest = min((estimate.roofline_s for estimate in fitting if estimate.roofline_s), default=None)
-    quick = [estimate for estimate in fitting if shortest is None or estimate.roofline_s <= 1.02 * shortest]
-    return min(quick, key=lambda estimate: estimate.peak_bytes_per_device, default=None)
+    quick = [e for e in fitting if shortest is None or (e.roofline_s or math.inf) <= 1.02 * shortest]
+    return min(quick, key=lambda estimate: estimate.peak_bytes_per_device or math.inf, default=None)
 
 
 def find_remedies(config: Settings, estimate: Estimate, plan: Planner) -> Iterator[tuple[Changes, Estimate]]:
@@ -127,7 +128,7 @@ def find_remedies(config: Settings, estimate: Estimate, plan: Planner) -> Iterat
     is_single_enough = False
     for alternatives in (accumulate, remat, fsdp):
         for changes in alternatives:
-            if "mesh.fsdp" not in changes and state_bytes > estimate.hbm_bytes_per_device:
+            if "mesh.fsdp" not in changes and state_bytes > (estimate.hbm_bytes_per_device or math.inf):
                 break  # neither fewer rows nor recomputation make the state smaller
             changed, _ = plan(with_changes(config, changes))
             if changed.fits:

@@ -1,6 +1,7 @@
 """Settings that several tasks share. The settings of a single task are in its folder's `settings.py`."""
 
 import dataclasses
+from typing import Any
 
 from jaxft.config import sections
 from jaxft.config.settings import (
@@ -15,7 +16,7 @@ from jaxft.config.settings import (
 from jaxft.data.sources.formats import FileFormat
 
 
-def make_file_format(data: sections.Data) -> FileFormat:
+def make_file_format(data: Any) -> FileFormat:
     """Returns how the files of a run's data are read, as far as its settings say it."""
     return FileFormat(data.format, data.encoding, data.delimiter, data.max_text)
 

@@ -10,7 +10,7 @@ from jaxft.data.demo import classification, requests, similarity
 from jaxft.data.sources import class_folders, files, formats, labels
 from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
-from jaxft.data.sources.labels import DEFAULT_RULES, Label, LabelRules
+from jaxft.data.sources.labels import DEFAULT_RULES, LabelRules
 from jaxft.data.sources.records import filters, record_values
 from jaxft.data.sources.records.reader import read_records
 from jaxft.errors import UserError
@@ -34,7 +34,7 @@ class LabelledText:
 
     text: str
     pair: str | None  # the second text
-    label: Label | None  # None if labels are not read
+    label: Any  # a `Label`, of one kind for all texts; None if labels are not read
     origin: str  # "reviews.csv:17" (the first line), for messages
     label_names: tuple[str, ...] = ()  # the names of labels in the order that the data or the user declares
 

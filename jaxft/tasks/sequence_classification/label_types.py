@@ -1,7 +1,7 @@
 """Defines the types of label that a text can have: one name, several names, or a number."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -48,7 +48,9 @@ class LabelType(Protocol):
     def score(self, logits: np.ndarray) -> np.ndarray:
         """Returns the scores of logits, both [N, C]."""
 
-    def make_state(self, examples, scores: np.ndarray, tuned: Mapping[str, Any]) -> Any:
+    def make_state(
+        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
+    ) -> Any:
         """Returns the metric state of examples with gold labels, without the loss."""
 
     def tune(self, state: Any) -> dict[str, Any]:
@@ -80,54 +82,56 @@ class SingleLabel:
     """Exactly one of C labels, with softmax cross-entropy. Scores are probabilities."""
 
     selection_metric = "accuracy"
-    error_columns = ("gold", "predicted", "score")
+    error_columns: tuple[str, ...] = ("gold", "predicted", "score")
 
     def __init__(self, labels: Sequence[str], config: Settings):
-        self.labels = labels
-        self.arrays = segment_labels(np.int32)
+        self.labels = list(labels)
+        self.arrays: Mapping[str, ArraySpec] = segment_labels(np.int32)
         self._options = _loss_options(labels, config)
 
-    def encode_targets(self, examples):
+    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
         """Returns label ids, int32 [N]. An example whose label the model lacks counts as an example without a label."""
         ids = {label: index for index, label in enumerate(self.labels)}
         label_ids = np.array([ids.get(example.label, -1) for example in examples], np.int32)
         return np.maximum(label_ids, 0), label_ids >= 0
 
-    def loss(self, logits, labels, weights):
+    def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns `cross_entropy.cross_entropy`."""
         return cross_entropy.cross_entropy(logits, labels, weights, **self._options)
 
-    def divergence(self, first, second, weights):
+    def divergence(self, first: jax.Array, second: jax.Array, weights: jax.Array) -> jax.Array:
         """Returns `cross_entropy.symmetric_divergence`."""
         return cross_entropy.symmetric_divergence(first, second, weights)
 
-    def score(self, logits):
+    def score(self, logits: np.ndarray) -> np.ndarray:
         """Returns the softmax of logits."""
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def make_state(self, examples, scores, tuned):
+    def make_state(
+        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
+    ) -> ClassificationState:
         """Returns a `ClassificationState`."""
         state = ClassificationState(self.labels)
         state.update([example.label for example in examples], scores)
         return state
 
-    def tune(self, state):
+    def tune(self, state: ClassificationState) -> dict[str, Any]:
         """Returns nothing, because there is nothing to tune."""
         return {}
 
-    def answer(self, scores, tuned):
+    def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yields the most probable label and its probability."""
         for row, best in zip(scores, scores.argmax(axis=1), strict=True):
             yield {"predicted_label": self.labels[best], "score": round(float(row[best]), 6)}
 
-    def evaluation_details(self, state, samples, seed):
+    def evaluation_details(self, state: ClassificationState, samples: int, seed: int) -> dict[str, Any]:
         """Returns the confusion matrix and, if there are samples, intervals."""
         intervals = {"intervals": state.intervals(samples=samples, seed=seed)} if samples else {}
         confusion = {"labels": state.label_names(), "counts": state.confusion_matrix().tolist()}
         return intervals | {"confusion": confusion}
 
-    def list_errors(self, gold, answers):
+    def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Returns the wrong answers, most confident first."""
         rows = [
             {"index": index, "gold": label, "predicted": answer["predicted_label"], "score": answer["score"]}
@@ -136,11 +140,11 @@ class SingleLabel:
         ]
         return sorted(rows, key=lambda row: -row["score"])
 
-    def check(self, name, examples, log):
+    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
         """Warns about labels that the model does not have."""
         _check_known([e.label for e in examples], self.labels, name, "wrong", log)
 
-    def summarize(self, values):
+    def summarize(self, values: Mapping[str, float]) -> str:
         """Returns accuracy, macro F1 and loss as a line of the log."""
         return (
             f"accuracy {100 * values['accuracy']:.2f}, macro F1 {100 * values['f1_macro']:.2f}, "
@@ -155,15 +159,15 @@ class MultiLabel:
     """
 
     selection_metric = "f1_micro"
-    error_columns = ("missed", "spurious")
+    error_columns: tuple[str, ...] = ("missed", "spurious")
 
     def __init__(self, labels: Sequence[str], config: Settings):
-        self.labels = labels
-        self.arrays = segment_labels(np.float32, (len(labels),))
+        self.labels = list(labels)
+        self.arrays: Mapping[str, ArraySpec] = segment_labels(np.float32, (len(labels),))
         self.threshold_mode = config.eval.thresholds
         self._options = _loss_options(labels, config)
 
-    def encode_targets(self, examples):
+    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
         """Returns float32 [N, C], 1 for each label of an example."""
         ids = {label: index for index, label in enumerate(self.labels)}
         targets = np.zeros((len(examples), len(ids)), np.float32)
@@ -171,15 +175,15 @@ class MultiLabel:
             targets[row, [ids[label] for label in example.label or () if label in ids]] = 1
         return targets, np.array([example.label is not None for example in examples], bool)
 
-    def loss(self, logits, labels, weights):
+    def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns `cross_entropy.binary_cross_entropy`."""
         return cross_entropy.binary_cross_entropy(logits, labels, weights, **self._options)
 
-    def divergence(self, first, second, weights):
+    def divergence(self, first: jax.Array, second: jax.Array, weights: jax.Array) -> jax.Array:
         """Returns `cross_entropy.symmetric_divergence`."""
         return cross_entropy.symmetric_divergence(first, second, weights, exclusive=False)
 
-    def score(self, logits):
+    def score(self, logits: np.ndarray) -> np.ndarray:
         """Returns the sigmoid of logits."""
         return 1 / (1 + np.exp(-logits))
 
@@ -188,17 +192,19 @@ class MultiLabel:
         by_label = tuned.get("thresholds")
         return None if by_label is None else [by_label[label] for label in self.labels]
 
-    def make_state(self, examples, scores, tuned):
+    def make_state(
+        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
+    ) -> MultiLabelState:
         """Returns a `MultiLabelState`, which chooses thresholds on its examples if none are tuned."""
         state = MultiLabelState(self.labels, self._thresholds(tuned), self.threshold_mode)
         state.update([example.label for example in examples], scores)
         return state
 
-    def tune(self, state):
+    def tune(self, state: MultiLabelState) -> dict[str, Any]:
         """Returns {"thresholds": {label: threshold}}."""
         return {"thresholds": dict(zip(self.labels, state.choose_thresholds(), strict=True))}
 
-    def answer(self, scores, tuned):
+    def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yields the labels whose probability reaches their threshold, with these probabilities, highest first."""
         thresholds = np.array(self._thresholds(tuned) or [0.5] * len(self.labels))
         for row in scores:
@@ -209,11 +215,11 @@ class MultiLabel:
                 "scores": {name: round(float(row[i]), 6) for name, i in zip(names, ids, strict=True)},
             }
 
-    def evaluation_details(self, state, samples, seed):
+    def evaluation_details(self, state: MultiLabelState, samples: int, seed: int) -> dict[str, Any]:
         """Returns the thresholds."""
         return self.tune(state)
 
-    def list_errors(self, gold, answers):
+    def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Returns the texts with missed or spurious labels, sorted by decreasing number of such labels."""
         rows = []
         for index, (labels, answer) in enumerate(zip(gold, answers, strict=True)):
@@ -227,11 +233,11 @@ class MultiLabel:
             {"index": index, "missed": missed, "spurious": spurious} for _, index, missed, spurious in rows
         ]
 
-    def check(self, name, examples, log):
+    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
         """Warns about labels that the model does not have."""
         _check_known([label for e in examples for label in e.label], self.labels, name, "missed", log)
 
-    def summarize(self, values):
+    def summarize(self, values: Mapping[str, float]) -> str:
         """Returns F1, exact matches and loss as a line of the log."""
         return (
             f"micro F1 {100 * values['f1_micro']:.2f}, macro F1 {100 * values['f1_macro']:.2f}, all labels right "
@@ -239,7 +245,11 @@ class MultiLabel:
         )
 
 
-LABEL_TYPES = {SINGLE: SingleLabel, MULTI: MultiLabel, NUMBER: NumberLabel}  # by config.model.problem_type
+LABEL_TYPES: dict[str, Callable[[Sequence[str], Settings], LabelType]] = {
+    SINGLE: SingleLabel,
+    MULTI: MultiLabel,
+    NUMBER: NumberLabel,
+}  # by config.model.problem_type
 
 
 def make_label_type(labels: Sequence[str], config: Settings) -> LabelType:

@@ -1,14 +1,18 @@
 """Defines the type of label that is a number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
-from jaxft.data.batching.batch import segment_labels
+from jaxft.data.batching.batch import ArraySpec, segment_labels
+from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import NUMBER
 from jaxft.errors import UserError
 from jaxft.losses import cross_entropy
 from jaxft.metrics.regression import RegressionState
+from jaxft.tasks.base import Log
 from jaxft.tasks.sequence_classification.settings import Settings
 
 VALUE = "value"  # the label of a head that predicts a number
@@ -23,7 +27,7 @@ class NumberLabel:
     """
 
     selection_metric = "pearson"
-    error_columns = ("gold", "predicted", "difference")
+    error_columns: tuple[str, ...] = ("gold", "predicted", "difference")
 
     def __init__(self, labels: Sequence[str], config: Settings):
         for key in ("label_smoothing", "class_weights", "focal_gamma"):
@@ -31,49 +35,51 @@ class NumberLabel:
                 raise UserError(
                     f"config.loss.{key} is not for config.model.problem_type={NUMBER!r}; leave it out"
                 )
-        self.arrays = segment_labels(np.float32)
+        self.arrays: Mapping[str, ArraySpec] = segment_labels(np.float32)
         self.range = config.data.label_range
         low, high = self.range or (0.0, 1.0)
         self.offset, self.scale = float(low), float(high) - float(low)
 
-    def encode_targets(self, examples):
+    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scaled numbers, float32 [N]."""
         known = np.array([example.label is not None for example in examples], bool)
         values = np.array([0.0 if example.label is None else example.label for example in examples])
         return ((values - self.offset) / self.scale).astype(np.float32), known
 
-    def loss(self, logits, labels, weights):
+    def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns `cross_entropy.squared_error`."""
         return cross_entropy.squared_error(logits[..., 0], labels, weights)
 
-    def divergence(self, first, second, weights):
+    def divergence(self, first: jax.Array, second: jax.Array, weights: jax.Array) -> jax.Array:
         """Returns half the squared difference, which is the divergence of normal distributions with variance 1."""
         return cross_entropy.squared_error(first[..., 0], second[..., 0], weights)[0] / 2
 
-    def score(self, logits):
+    def score(self, logits: np.ndarray) -> np.ndarray:
         """Returns the outputs in the data's units."""
         return logits * self.scale + self.offset
 
-    def make_state(self, examples, scores, tuned):
+    def make_state(
+        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
+    ) -> RegressionState:
         """Returns a `RegressionState`."""
         state = RegressionState()
         state.update([example.label for example in examples], scores[:, 0])
         return state
 
-    def tune(self, state):
+    def tune(self, state: RegressionState) -> dict[str, Any]:
         """Returns nothing, because there is nothing to tune."""
         return {}
 
-    def answer(self, scores, tuned):
+    def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yields the number for each text."""
         for row in scores:
             yield {"predicted_value": round(float(row[0]), 6)}
 
-    def evaluation_details(self, state, samples, seed):
+    def evaluation_details(self, state: RegressionState, samples: int, seed: int) -> dict[str, Any]:
         """Returns nothing."""
         return {}
 
-    def list_errors(self, gold, answers):
+    def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Returns the `WORST` predictions with the largest errors, largest first."""
         rows = []
         for index, (label, answer) in enumerate(zip(gold, answers, strict=True)):
@@ -81,7 +87,7 @@ class NumberLabel:
             rows.append({"index": index, "gold": label, "predicted": value, "difference": value - label})
         return sorted(rows, key=lambda row: -abs(row["difference"]))[:WORST]
 
-    def check(self, name, examples, log):
+    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
         """Warns about numbers outside `config.data.label_range`, or far from where the head starts."""
         values = [example.label for example in examples]
         low, high = min(values), max(values)
@@ -99,7 +105,7 @@ class NumberLabel:
                 f"set config.data.label_range=({float(low)}, {float(high)})"
             )
 
-    def summarize(self, values):
+    def summarize(self, values: Mapping[str, float]) -> str:
         """Returns correlations, squared error and loss as a line of the log."""
         return (
             f"Pearson {values['pearson']:.4f}, Spearman {values['spearman']:.4f}, mean squared error "
