@@ -11,6 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from jaxft.cli import verbs
+from jaxft.config import recipe_catalog
 from jaxft.training.settings import load_settings
 from tests.conftest import REPOSITORY
 
@@ -79,6 +80,25 @@ def test_wrong_commands_are_seen(tmp_path):
     ):
         with pytest.raises(AssertionError):
             check_command(shlex.split(command), tmp_path)
+
+
+def test_results_in_the_pages_of_tasks_are_those_of_recipes():
+    checked = 0
+    for page in (REPOSITORY / "docs/tasks").glob("*.md"):
+        table = page.read_text().partition("## Reference result")[2]
+        for row in re.findall(r"^\| .*`.*", table, re.MULTILINE):
+            command, *cells = row.strip("| ").split(" | ")
+            name, _, variant = re.search(r"(\w+)(:\w+)?`", command).group().rstrip("`").partition(":")
+            results = recipe_catalog.read_results(
+                recipe_catalog.read_docstring(REPOSITORY / f"configs/{name}.py")
+            )
+            result = next(
+                text for names, text in results.items() if not variant or variant in names.split(", ")
+            )
+            for number in re.findall(r"\d+(?:\.\d+)?", " ".join(cells).replace("F1 ", "")):
+                assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\.?\d)", result), f"{row}: {result}"
+                checked += 1
+    assert checked > 30
 
 
 def test_page_on_hugging_face_is_current_and_complete():
