@@ -86,8 +86,8 @@ def match_first(
             return pattern.search(name, timeout=max(deadline - time.monotonic(), 0.001)) is not None
         except TimeoutError:
             raise UserError(
-                f"{what}: the pattern {pattern.pattern!r} takes more than {PATIENCE_S:g} s to search {name!r}; write it "
-                "without a repetition inside of a repetition, such as (a+)+"
+                f"{what}: the pattern {pattern.pattern!r} takes more than {PATIENCE_S:g} s to search {name!r}; write "
+                "it without a repetition inside of a repetition, such as (a+)+"
             ) from None
 
     if not allow_unused:

@@ -18,7 +18,8 @@ from jaxft.data.sources.formats import AUTO, DOCUMENTS, QUESTIONS, SENTENCES, TE
 from jaxft.data.sources.labelled_texts import LabelledText, TextColumns, read_labelled_texts
 from jaxft.data.sources.labels import MULTI, NUMBER, LabelRules
 from jaxft.data.sources.questions import read_questions
-from jaxft.data.sources.records import hub
+from jaxft.data.sources.records import hub, in_memory
+from jaxft.data.sources.records.in_memory import InMemoryRecords
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
 
@@ -148,6 +149,10 @@ def write_source(format, record, folder, monkeypatch):
             case "hub":
                 monkeypatch.setattr(hub, "_load", lambda *_: Rows([record]))
                 return "hub:data/train"
+            case "records":
+                records = InMemoryRecords("train", [record])
+                monkeypatch.setattr(in_memory, "_KEPT", {records.address: records})
+                return records.address
             case "parquet":
                 write_parquet(path, [record])
             case "jsonl":
@@ -163,15 +168,16 @@ def write_source(format, record, folder, monkeypatch):
                 return None
             case _:
                 raise NotImplementedError(f"the format {format} has no sample here")
-    except (pa.ArrowException, UnicodeError, OverflowError, TypeError, AttributeError):
-        return None  # no Arrow table holds it
+    except (pa.ArrowException, UnicodeError, OverflowError, TypeError, AttributeError, UserError):
+        return None  # no Arrow table holds it, or no record in memory
     return str(path)
 
 
 def assert_read_or_refused(read, source, name) -> bool:
     """Reads the examples, which hold nothing hostile; returns False if they are refused, with the place."""
     try:
-        read_examples = list(read(source, format=FileFormat(name, max_text=MAX_TEXT)))
+        format = FileFormat(AUTO if name == "records" else name, max_text=MAX_TEXT)
+        read_examples = list(read(source, format=format))
     except UserError as error:
         assert source.removesuffix(".ann") in str(error)
         return False
@@ -201,7 +207,7 @@ def test_every_kind_and_tool_is_tried():
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, name) for kind in RECORDS for name in kind.formats if name != AUTO],
+    [(kind, name) for kind in RECORDS for name in (*kind.formats[1:], "records")],
     ids=lambda value: getattr(value, "noun", value),
 )
 def test_no_format_lets_a_hostile_value_in(kind, name, tmp_path, monkeypatch):

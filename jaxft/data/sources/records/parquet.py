@@ -56,8 +56,8 @@ def iterate_rows(batches: Iterator[Any], source: str) -> Iterator[Record]:
 def _make_records(batch: Any, source: str, row: int) -> list[dict[str, Any]]:
     """Returns the records of a batch that follows `row` other rows.
 
-    Raises `UserError` with row and key for a value that Python cannot hold, such as bytes that are not UTF-8 in a column
-    of text, or a date after the year 9999.
+    Raises `UserError` with row and key for a value that Python cannot hold, such as bytes that are not UTF-8 in a
+    column of text, or a date after the year 9999.
     """
     try:
         return batch.to_pylist()
