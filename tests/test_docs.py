@@ -82,6 +82,10 @@ def test_wrong_commands_are_seen(tmp_path):
             check_command(shlex.split(command), tmp_path)
 
 
+def test_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 150
+
+
 def test_results_in_the_pages_of_tasks_are_those_of_recipes():
     checked = 0
     for page in (REPOSITORY / "docs/tasks").glob("*.md"):
