@@ -12,6 +12,15 @@ from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "extending.md"
 EXAMPLES = {path.name: path for path in sorted((REPOSITORY / "docs" / "extending").iterdir())}
+# The tests of the project that know families and tasks.
+LAYERING = [
+    f"tests/test_architecture.py::{test}"
+    for test in (
+        "test_order_of_layers",
+        "test_siblings_do_not_know_each_other",
+        "test_only_its_folder_and_the_registries_name_a_task_or_a_family",
+    )
+]
 each_example = pytest.mark.parametrize("name", EXAMPLES)
 
 
@@ -27,41 +36,24 @@ def test_an_example_adds_files_and_an_entry(name):
     assert sorted(shown) == sorted(["registry.patch", *map(str, new_files)])
 
 
-def copy_project(folder):
-    """Copies what an example and its tests need of the project."""
+def test_the_commands_of_the_page_apply_the_examples_and_pass_their_tests(environment, tmp_path):
+    """All in one copy and one process, which imports torch and jax once. The order of layers holds there too."""
     ignore = shutil.ignore_patterns("*.pyc.*")  # files that Python is writing, in other tests
     for name in ("jaxft", "tests", "configs", "docs/extending"):
-        shutil.copytree(REPOSITORY / name, folder / name, symlinks=True, ignore=ignore)
-    shutil.copy(REPOSITORY / "pyproject.toml", folder)
-
-
-def commands_of_the_page(name):
-    """Returns the commands that apply an example, and those that test it."""
+        shutil.copytree(REPOSITORY / name, tmp_path / name, symlinks=True, ignore=ignore)
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    [lines] = [block.splitlines() for block in blocks if f"docs/extending/{name}/" in block]
-    return lines[:2], lines[2:]
-
-
-def run(commands, folder, environment):
-    """Runs commands in a copy of the project."""
+    applying, testing = [], ["python -m pytest -n 0"]
+    for copy_files, apply_patch, test in map(str.splitlines, blocks):
+        applying += [copy_files, apply_patch]
+        testing.append(test.removeprefix(testing[0]))
+    assert len(blocks) == len(EXAMPLES)
+    script = "\n".join([*applying, " ".join([*testing, *LAYERING])])
     paths = {
         "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),  # git must not find a repository around the copy
+        "PYTHONPATH": str(tmp_path),
+        "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),  # git must not find a repository around the copy
     }
-    bash = ["bash", "-e", "-c", "\n".join(commands)]
-    done = subprocess.run(bash, cwd=folder, env=environment | paths, capture_output=True, text=True)
+    bash = ["bash", "-e", "-c", script]
+    done = subprocess.run(bash, cwd=tmp_path, env=environment | paths, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-10000:] + done.stderr[-3000:]
-
-
-@each_example
-def test_the_commands_of_the_page_apply_an_example_and_pass_its_tests(name, environment, tmp_path):
-    copy_project(tmp_path)
-    apply, test = commands_of_the_page(name)
-    run([*apply, *test], tmp_path, environment)
-
-
-def test_all_examples_keep_the_order_of_layers(environment, tmp_path):
-    copy_project(tmp_path)
-    apply = [command for name in EXAMPLES for command in commands_of_the_page(name)[0]]
-    run([*apply, "python -m pytest -n 0 tests/test_architecture.py"], tmp_path, environment)
