@@ -16,7 +16,7 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
 
 def tiny_ernie(folder):
-    """Writes the folder of a random ERNIE with ReLU, as in the paper; returns the torch model and the folder."""
+    """Writes the folder of a random ERNIE with ReLU; returns the torch model and the folder."""
     config = ErnieConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=24,
