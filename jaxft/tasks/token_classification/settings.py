@@ -18,6 +18,9 @@ class Model(sections.Model):
     )
 
 
+_COLUMN = Check(lambda value: value is None or abs(value) < 10_000, "a column, from -9,999 to 9,999, or none")
+
+
 @dataclasses.dataclass(frozen=True)
 class Data(RecordData):
     """Sentences with a label for each word."""
@@ -26,9 +29,12 @@ class Data(RecordData):
         None,
         "CoNLL column of the words, from 0, or from the end if negative; unset: the first, FORM of CoNLL-U, or what a "
         "header names",
+        check=_COLUMN,
     )
     tag_column: int | None = setting(
-        None, "CoNLL column of the tags; unset: the last, UPOS of CoNLL-U, or what a header names"
+        None,
+        "CoNLL column of the tags; unset: the last, UPOS of CoNLL-U, or what a header names",
+        check=_COLUMN,
     )
     offsets: str = setting(
         "auto",
