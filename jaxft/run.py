@@ -100,12 +100,15 @@ def train(
       Run('runs/first')
     """
     kept: list[InMemoryRecords] = []
-    sources = {
-        f"data.{name}": _keep(name, data, kept)
-        for name, data in (("train", train), ("dev", dev), ("test", test))
-        if data is not None
-    }
+    sets = {name: data for name, data in (("train", train), ("dev", dev), ("test", test)) if data is not None}
+    sources = {f"data.{name}": _keep(name, data, kept) for name, data in sets.items()}
     checked = load_config(config, **sources, **settings)
+    for name, data in sets.items():
+        if isinstance(data, Mapping) and not checked.task_names():
+            raise UserError(
+                f"{name}: a dict, which names the data of several tasks, but the run has one; give a list of records, "
+                "or for a dict of columns pandas.DataFrame(data)"
+            )
     loop.train(checked, Path(workdir), callbacks=callbacks, metrics=metrics)
     return Run(workdir, kept)
 

@@ -20,6 +20,8 @@ import torch
 import jaxft
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.inference import model as inference_model
+from jaxft.run import _keep
+from jaxft.tasks.registry import make_data
 from jaxft.training.run_folder.workdir import claimed
 
 
@@ -210,6 +212,21 @@ def test_a_callback_ends_a_run_which_stays_ended_for_the_same_records_only(tiny_
         pytest.raises(jaxft.UserError, match="this process trains in it already"),
     ):
         train()
+
+
+def test_several_tasks_read_the_records_of_each(tmp_path):
+    texts = [{"text": "book a table", "intents": ["book"]}, {"text": "good bye", "intents": []}]
+    words = pandas.DataFrame({"tokens": [["for", "two"]], "tags": [["O", "B-people"]]})
+    kept = []
+    address = _keep("train", {"intents": texts, "slots": words}, kept)
+    config = jaxft.load_config("nlupp", **{"data.train": address, "data.dev": None})
+    read = make_data(config).read("train", address, print)
+    assert [sorted(text.examples) for text in read] == [["intents"], ["intents"], ["slots"]]
+    with pytest.raises(jaxft.UserError, match="^dev: a dict, .*but the run has one; give a list of records"):
+        jaxft.train("ner", tmp_path / "run", dev={"tokens": [["a"]], "tags": [["O"]]})
+    with pytest.raises(jaxft.UserError, match="config.optim.lr takes a number"):
+        jaxft.train("ner", tmp_path / "run", optim={"lr": "much"})
+    assert not (tmp_path / "run").exists()
 
 
 class LastLines(doctest.OutputChecker):
