@@ -28,9 +28,9 @@ class Entry:
       task: makes the `Task` of labels, settings and the rate of dropout before the head.
       evaluator: makes the `Evaluator` of labels and settings.
       answers: makes the `Answers` of `RunFacts`; None if the task generates text instead.
-      card: the module that writes the task's sections of a model card.
-      export: makes the `Export` of `RunFacts`.
-      head: the kind of head that the task trains, for which it asks a model family.
+      card: the module that writes the task's sections of a model card; None if runs cannot be exported.
+      export: makes the `Export` of `RunFacts`; None if runs cannot be exported.
+      head: the kind of head that the task trains, for which it asks a model family; None for a model of its own.
       extends: earlier tasks whose settings this task also has.
     """
 
@@ -39,9 +39,9 @@ class Entry:
     task: str
     evaluator: str
     answers: str | None
-    card: str
-    export: str
-    head: HeadKind
+    card: str | None = None
+    export: str | None = None
+    head: HeadKind | None = None
     extends: tuple[str, ...] = ()
 
 
@@ -84,7 +84,7 @@ TASKS = {
         answers=None,
         card="jaxft.tasks.causal_lm.card",
         export="jaxft.tasks.exports:Export",
-        head=HeadKind.CAUSAL_LM,
+        head=HeadKind.NEXT_TOKEN,
     ),
     "multi_task": Entry(
         settings="jaxft.tasks.multi_task.settings:Settings",

@@ -25,7 +25,7 @@ from jaxft.data.batching.prefetch import prefetch
 from jaxft.errors import Preempted, UserError
 from jaxft.hub.tensors import checksum_weights
 from jaxft.io.files import write_json
-from jaxft.layers.layer_stacks import map_parameter_dicts, stack
+from jaxft.layers.layer_stacks import stack
 from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
@@ -62,7 +62,7 @@ from jaxft.training.run_folder.identity import (
 from jaxft.training.run_folder.remote_folder import fetch_run, local_folder
 from jaxft.training.run_folder.workdir import claimed, save_model_files, save_tuned
 from jaxft.training.splits import join_examples
-from jaxft.training.step import TrainState
+from jaxft.training.step import SavedState, TrainState
 from jaxft.training.trainer import compile_eval, predict_bytes
 
 QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
@@ -138,7 +138,7 @@ def _train(
     checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
     begun_with = rows_begun_with(config, mesh, checkpoints.newest_meta(), workdir)
     run = prepare_run(config, mesh, data, log, begun_with)
-    net, total = run.net, run.total
+    net, total, unit = run.net, run.total, data.task.batch_spec.unit
     identity = make_identity(
         run.config, data.fingerprints(), labels, data.base_model.processor, run.batches.order()
     )
@@ -158,7 +158,7 @@ def _train(
     slots = run.size.rows * run.size.length
     log(
         f"compiled in {programs.seconds:.1f} s ({compiles.cache_hits:,} of {compiles.count:,} programs from the "
-        f"cache); a step of {run.size.rows} x {run.size.length}: {run.flops_per_token * slots / 1e9:,.1f} "
+        f"cache); a step of {run.size.rows} x {run.size.length}: {run.flops_per_unit * slots / 1e9:,.1f} "
         f"GFLOP, {predict_bytes(programs.train) / 2**20:,.0f} MiB; ready {time.perf_counter() - began:.1f} s after "
         "start"
     )
@@ -178,7 +178,8 @@ def _train(
         total=total,
         every_steps=config.log.every_steps,
         steps_per_epoch=run.batches.steps_per_epoch,
-        flops_per_token=run.flops_per_token,
+        unit=unit,
+        flops_per_unit=run.flops_per_unit,
         peak_flops=device_peak * jax.device_count() if device_peak else None,
         progress=progress,
     )
@@ -232,7 +233,7 @@ def _train(
                     "versions": installed_versions(),
                 }
                 with train_log.paused(), compiles.ignored():
-                    checkpoints.save(step, map_parameter_dicts(stack, state), meta)
+                    checkpoints.save(step, run.trainer.saved_state(state), meta)
             if stopping:
                 raise _preempted(step, checkpoints)
         train_log.drain(keep=0)
@@ -276,8 +277,8 @@ def _train(
         "compile_s": programs.seconds,
         **compiled,
         "late_compiles": late_compiles,
-        "real_tokens_per_s": train_log.tokens / train_log.train_seconds(),
-        "train_flops_per_token": run.flops_per_token,
+        f"real_{unit}s_per_s": train_log.units / train_log.train_seconds(),
+        f"train_flops_per_{unit}": run.flops_per_unit,
         "rows_per_step": run.size.rows,
         "examples_per_step": run.size.examples,
         "padding_fraction": train_log.padding_fraction,
@@ -290,7 +291,7 @@ def _train(
     if config.checkpoint.best_only:
         keep_best_only(workdir)
     log(
-        f"{step:,} steps in {summary['train_s']:.1f} s: {summary['real_tokens_per_s']:,.0f} tokens/s, "
+        f"{step:,} steps in {summary['train_s']:.1f} s: {summary[f'real_{unit}s_per_s']:,.0f} {unit}s/s, "
         f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
         f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
     )
@@ -314,9 +315,9 @@ def _restore(
       UserError: the checkpoint is another run's, or all are damaged.
     """
 
-    def check_fit(meta: dict) -> TrainState:
+    def check_fit(meta: dict) -> SavedState:
         check_identity(meta, identity, workdir)
-        return run.trainer.stacked
+        return run.trainer.saved
 
     with announced(f"looking for a checkpoint in {checkpoints.folder}", log):
         restored = checkpoints.restore(check_fit)

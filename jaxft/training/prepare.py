@@ -117,7 +117,7 @@ class PreparedRun:
       total: the steps of the run.
       eval_every, save_every: the steps between evaluations, and between checkpoints.
       trainer: the train step, with the network.
-      flops_per_token: the model FLOPs per token, forward and backward.
+      flops_per_unit: the model FLOPs per unit (token, image), forward and backward.
     """
 
     config: Settings
@@ -129,7 +129,7 @@ class PreparedRun:
     eval_every: int
     save_every: int
     trainer: Trainer
-    flops_per_token: float
+    flops_per_unit: float
 
     @property
     def net(self) -> Network:
@@ -217,7 +217,7 @@ def prepare_run(
         eval_every=eval_every,
         save_every=config.checkpoint.every_steps or eval_every,
         trainer=trainer,
-        flops_per_token=net.train_flops_per_token(size.length, output_share),
+        flops_per_unit=net.train_flops_per_token(size.length, output_share),
     )
 
 

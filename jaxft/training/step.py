@@ -19,7 +19,7 @@ from jaxft.training.optimizer import Hyperparameters, learning_rate
 # Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `layer_stacks.unstack` makes tuples of
 # arrays.
 Parameters = dict[str, Any]
-Batch = dict[str, jax.Array]  # arrays [rows, length]; see `data.batching.batch`
+Batch = dict[str, jax.Array]  # arrays [rows, ...]; see `data.batching.batch`
 
 
 class TrainState(NamedTuple):
@@ -29,8 +29,19 @@ class TrainState(NamedTuple):
       step: the number of finished optimizer steps, an int32 scalar.
       trainable: the trained parameters, by path.
       frozen: the other parameters, by path.
+      model_state: what the model keeps between steps besides parameters, such as running means. No model has any yet.
       opt_state: the state of the optimizer.
     """
+
+    step: jax.Array
+    trainable: Parameters
+    frozen: Parameters
+    model_state: Parameters
+    opt_state: Any
+
+
+class SavedState(NamedTuple):
+    """A train state as checkpoints hold it: layers are stacked, and there is no place for an empty `model_state`."""
 
     step: jax.Array
     trainable: Parameters
@@ -75,21 +86,21 @@ def train_step(
     gradient_shardings: dict[str, NamedSharding],
     gradient_dtypes: Mapping[str, jnp.dtype],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Makes one optimizer step over a batch of [rows, length] arrays, cut into `accumulate` microbatches.
+    """Makes one optimizer step over a batch of [rows, ...] arrays, cut into `accumulate` microbatches.
 
     Loss sums and their gradients are added over microbatches and divided once by the summed weight. Dropout masks
     depend on (seed, step, row in the batch). So the result does not depend on `accumulate`.
 
     Args:
       state: the state before the step.
-      batch: arrays of [rows, length].
+      batch: arrays of [rows, ...].
       hyper: the run's seed, rates and limits, scalars.
       task: computes the loss.
       graphdef: the model's structure.
       make_optimizer: makes the optimizer of the trainable parameters.
       schedule: the name of the learning rate's course, for the metrics.
       accumulate: the number of microbatches, which divides the rows.
-      microbatch_sharding: the sharding of a batch's arrays, cut into [accumulate, rows / accumulate, length].
+      microbatch_sharding: the sharding of a batch's arrays, cut into [accumulate, rows / accumulate, ...].
       gradient_shardings: the shardings of the trainable parameters, and so of each microbatch's gradients, by path. If
         parameters are split, no device holds the full gradient.
       gradient_dtypes: the dtypes of gradients by path, until they are converted to float32 to be added over
@@ -97,9 +108,10 @@ def train_step(
 
     Returns:
       The next state, and scalars: loss, weight (the summed weight of the loss), grad_norm (before clipping), lr, all
-      float32; and tokens, int32, the number of slots that are not padding.
+      float32; and units, int32, the number of slots that are not padding.
     """
-    rows = batch["input_ids"].shape[0]
+    unit_mask = batch[task.batch_spec.unit_mask]
+    rows = unit_mask.shape[0]
     batch = add_step_scales(batch)
     step_seed = hyper.seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
 
@@ -145,10 +157,10 @@ def train_step(
         "weight": weight,
         "grad_norm": norm,
         "lr": learning_rate(schedule, hyper, state.step),
-        "tokens": jnp.sum(batch["segment_ids"] > 0, dtype=jnp.int32),
+        "units": jnp.sum(unit_mask > 0, dtype=jnp.int32),
     }
     trainable = optax.apply_updates(state.trainable, updates)
-    return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
+    return state._replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
 
 
 def eval_step(

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
-from jaxft.layers.layer_stacks import map_parameter_dicts, unstack
+from jaxft.layers.layer_stacks import map_parameter_dicts, stack, unstack
 from jaxft.parallel.memory import device_memory, shard_bytes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
 from jaxft.training import optimizer as optim
@@ -30,7 +30,7 @@ class Trainer:
       net: the model that is trained.
       hyperparameters: the numbers of the run that the train step takes.
       abstract: the state that the train step takes.
-      stacked: the state in checkpoints, where each parameter's layers are one array.
+      saved: the state in checkpoints, where each parameter's layers are one array.
       init_optimizer: returns the optimizer's first state for the trainable parameters.
       train_step: the jitted step, (state, batch, hyperparameters) -> (state, metrics). The state is donated.
       compiler_options: the compiler's options of `train_step`, if there are any.
@@ -39,7 +39,7 @@ class Trainer:
     net: Network
     hyperparameters: optim.Hyperparameters
     abstract: step.TrainState
-    stacked: step.TrainState
+    saved: step.SavedState
     init_optimizer: Callable[[dict[str, Any]], Any]
     train_step: Any
     compiler_options: dict[str, Any] | None
@@ -72,11 +72,19 @@ class Trainer:
         init = jax.jit(self.init_optimizer, out_shardings=shardings, keep_unused=True)
         opt_state = compile_once(init.lower(trainable), self.net.mesh)(trainable)
         start = put_array(np.int32(0), self.abstract.step.sharding)
-        return step.TrainState(start, trainable, frozen, opt_state)
+        return step.TrainState(start, trainable, frozen, {}, opt_state)
 
-    def restored_state(self, stacked: step.TrainState) -> step.TrainState:
+    def saved_state(self, state: step.TrainState) -> step.SavedState:
+        """Returns a state in the form that checkpoints have."""
+        assert not state.model_state, "checkpoints do not hold it yet"
+        return map_parameter_dicts(
+            stack, step.SavedState(state.step, state.trainable, state.frozen, state.opt_state)
+        )
+
+    def restored_state(self, saved: step.SavedState) -> step.TrainState:
         """Returns the state of a checkpoint, in the form that `train_step` takes."""
-        return map_parameter_dicts(unstack, stacked) if self.net.unstacks_layers else stacked
+        unstacked = map_parameter_dicts(unstack, saved) if self.net.unstacks_layers else saved
+        return step.TrainState(**unstacked._asdict(), model_state={})
 
 
 def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> Trainer:
@@ -96,15 +104,16 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
     init_optimizer = make_optimizer(hyperparameters).init
     replicated = NamedSharding(net.mesh, PartitionSpec())
     parameters = {name: net.abstract[name] for name in trainable}
-    stacked = step.TrainState(
+    saved = step.SavedState(
         jax.ShapeDtypeStruct((), jnp.int32),
         parameters,
         {name: net.abstract[name] for name in frozen},
         jax.eval_shape(init_optimizer, parameters),
     )
-    unstacked = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), stacked)
-    stacked = with_shardings(stacked, net.axes, net.mesh)
-    abstract = with_shardings(unstacked, net.axes, net.mesh) if net.unstacks_layers else stacked
+    unstacked = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), saved)
+    saved = with_shardings(saved, net.axes, net.mesh)
+    state = with_shardings(unstacked, net.axes, net.mesh) if net.unstacks_layers else saved
+    abstract = step.TrainState(**state._asdict(), model_state={})
     function = functools.partial(
         step.train_step,
         task=net.task,
@@ -131,7 +140,7 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
         compiler_options=compiler_options,
         keep_unused=True,
     )
-    return Trainer(net, hyperparameters, abstract, stacked, init_optimizer, train_step, compiler_options)
+    return Trainer(net, hyperparameters, abstract, saved, init_optimizer, train_step, compiler_options)
 
 
 def check_memory(trainer: Trainer) -> None:

@@ -29,7 +29,8 @@ class TrainLog:
       total: the steps of the run.
       every_steps: the steps between log lines.
       steps_per_epoch: the steps of an epoch.
-      flops_per_token: the model FLOPs per token, forward and backward.
+      unit: what the task counts, such as "token".
+      flops_per_unit: the model FLOPs per unit, forward and backward.
       peak_flops: the peak FLOP/s of all devices; None if unknown. Lines then have no MFU.
       progress: the result of `progress` in the checkpoint from which the run resumes; empty at the start.
     """
@@ -43,14 +44,16 @@ class TrainLog:
         total: int,
         every_steps: int,
         steps_per_epoch: int,
-        flops_per_token: float,
+        unit: str,
+        flops_per_unit: float,
         peak_flops: float | None,
         progress: Mapping[str, Mapping[str, float]],
     ):
         self._run_log, self._batches, self._checkpoints = run_log, batches, checkpoints
         self._clock = Clock()
         self._total, self._every_steps, self._steps_per_epoch = total, every_steps, steps_per_epoch
-        self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+        self._unit, self._units = unit, f"{unit}s"
+        self._flops_per_unit, self._peak_flops = flops_per_unit, peak_flops
         self._pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
         self._sums = collections.Counter(progress.get("sums", {}))  # since the last log line
         self._timed = collections.Counter()  # the same since this start only, for rates by its clock
@@ -82,7 +85,7 @@ class TrainLog:
             )
             self._run_log.show(loss=f"loss {self._mean_loss():.4f}")
             for counter in (self._sums, self._timed, self._totals):
-                counter.update(tokens=int(values["tokens"]), slots=batch.shape.slots)
+                counter.update({self._units: int(values["units"]), "slots": batch.shape.slots})
             if step % self._every_steps == 0 or step == self._total:
                 self._write_line(step, values["lr"])
 
@@ -108,14 +111,14 @@ class TrainLog:
         return self._earlier_stall + self._batches.stall
 
     @property
-    def tokens(self) -> int:
-        """Returns the number of tokens trained on, over all starts of the run."""
-        return self._totals["tokens"]
+    def units(self) -> int:
+        """Returns the number of units trained on, over all starts of the run."""
+        return self._totals[self._units]
 
     @property
     def padding_fraction(self) -> float:
-        """Returns the fraction of slots without a token, over all starts of the run."""
-        return 1 - self._totals["tokens"] / self._totals["slots"]
+        """Returns the fraction of slots without a unit, over all starts of the run."""
+        return 1 - self._totals[self._units] / self._totals["slots"]
 
     def _refuse(self, step: int, batch: Batch, values: Mapping[str, float]) -> None:
         """Saves the batch of a step whose loss or gradient is not finite, and raises `NonFiniteLoss`."""
@@ -141,27 +144,27 @@ class TrainLog:
             "grad_norm": self._sums["grad_norm"] / self._sums["steps"],
             "lr": learning_rate,
             "epoch": step / self._steps_per_epoch,
-            "real_tokens_per_s": self._timed["tokens"] / seconds,
-            "padding_fraction": 1 - self._sums["tokens"] / self._sums["slots"],
+            f"real_{self._units}_per_s": self._timed[self._units] / seconds,
+            "padding_fraction": 1 - self._sums[self._units] / self._sums["slots"],
             "input_stall_fraction": (stall - self._last_line_stall) / seconds,
         }
         if self._peak_flops:
-            line["mfu"] = self._flops_per_token * self._timed["tokens"] / seconds / self._peak_flops
-        self._run_log.log(format_train_line(step, self._total, line))
+            line["mfu"] = self._flops_per_unit * self._timed[self._units] / seconds / self._peak_flops
+        self._run_log.log(format_train_line(step, self._total, line, self._unit))
         self._run_log.write(step, "train", line)
         self._sums.clear()
         self._timed.clear()
         self._last_line_seconds, self._last_line_stall = now, stall
 
 
-def format_train_line(step: int, total: int, values: Mapping[str, Any]) -> str:
-    """Returns the log line of one training interval."""
+def format_train_line(step: int, total: int, values: Mapping[str, Any], unit: str = "token") -> str:
+    """Returns the log line of one training interval, in which the task has counted its units."""
     fields = [
         f"step {step}/{total}",
         f"loss {values['loss']:.4f}",
         f"grad norm {values['grad_norm']:.2f}",
         f"lr {values['lr']:.2e}",
-        f"{values['real_tokens_per_s']:,.0f} tokens/s",
+        f"{values[f'real_{unit}s_per_s']:,.0f} {unit}s/s",
         f"padding {values['padding_fraction']:.1%}",
         f"input stall {values['input_stall_fraction']:.1%}",
     ]

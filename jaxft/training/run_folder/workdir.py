@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ LENGTHS = ("train.epochs", "train.steps", "train.examples")  # the settings of a
 
 # In model/: what the base checkpoint's model card says of its licence and language.
 BASE_CARD = "base_card.json"
+
+# In model/: the checksums of the files that opening the run reads, but of the card, which people may correct.
+CHECKSUMS = "checksums.json"
 
 # Files of starts that ended before they claimed the folder.
 UNCLAIMED = ("config.json.tmp", rendezvous.TOKEN_FILE)
@@ -149,12 +153,44 @@ def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[st
     if checkpoint.folder is not None and (card := read_card_fields(checkpoint.folder)):
         write_json(folder / BASE_CARD, card)
     write_json(workdir / "versions.json", installed_versions())
+    _save_checksums(workdir)
 
 
 def save_tuned(workdir: Path, tuned: Mapping[str, Any]) -> None:
     """Writes the values that a task chose on the dev split, such as thresholds, next to the model files."""
     if tuned:
         write_json(workdir / "model" / "tuned.json", dict(tuned))
+        _save_checksums(workdir)
+
+
+def _save_checksums(workdir: Path) -> None:
+    """Writes the SHA-256 of the files that opening the run reads, by path; weights have digests of their own."""
+    paths = [workdir / "config.json", *sorted((workdir / "model").iterdir())]
+    digests = {
+        str(path.relative_to(workdir)): _hash_file(path)
+        for path in paths
+        if path.is_file() and path.name not in (CHECKSUMS, BASE_CARD)
+    }
+    write_json(workdir / "model" / CHECKSUMS, digests)
+
+
+def _check_files(workdir: Path) -> None:
+    """Raises `UserError` for a file of a run that differs from its checksum. Runs without checksums are not checked."""
+    path = workdir / "model" / CHECKSUMS
+    if not path.exists():
+        return
+    digests = read_json(path)
+    for name, digest in digests.items() if isinstance(digests, dict) else [(CHECKSUMS, "")]:
+        if (file := workdir / name).is_file() and _hash_file(file) != digest:
+            raise UserError(
+                f"{file}: it changed since the run wrote it, as {path} shows; put back a copy of it, or, if you changed "
+                f"it on purpose, remove {path}"
+            )
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
@@ -165,7 +201,7 @@ def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
     """
     process = f".process_{processes.index()}" if processes.count() > 1 else ""
     path = workdir / f"non_finite_step_{step}{process}.npz"
-    np.savez(path, windows=batch.windows, starts=batch.starts, **batch.arrays)
+    np.savez(path, **({"windows": batch.windows, "starts": batch.starts} | batch.arrays))
     return path
 
 
@@ -190,6 +226,7 @@ def open_run(workdir: Path) -> Run:
     refuse_earlier_run(workdir)
     config = settings_from_config(read_json(workdir / "config.json"), str(workdir / "config.json"))
     _assert_same_settings(config)
+    _check_files(workdir)
     folder = workdir / "model"
     labels = read_json(folder / "labels.json")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):

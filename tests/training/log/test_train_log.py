@@ -23,12 +23,12 @@ def test_the_bar_shows_the_mean_loss_since_the_last_line():
     run_log = SimpleNamespace(
         show=lambda **texts: shown.append(texts["loss"]), log=lambda _: None, write=lambda *_: None
     )
-    options = {"total": 9, "every_steps": 2, "steps_per_epoch": 9, "flops_per_token": 1.0, "peak_flops": None}
+    options = {"total": 9, "every_steps": 2, "steps_per_epoch": 9, "flops_per_unit": 1.0, "peak_flops": None}
     batches = SimpleNamespace(stall=0.0)
-    train_log = TrainLog(run_log, batches, None, **options, progress={})
+    train_log = TrainLog(run_log, batches, None, **options, unit="token", progress={})
     batch = SimpleNamespace(shape=Shape(1, 8))
     for step, (loss, weight) in enumerate([(1.0, 1.0), (3.0, 3.0), (0.25, 1.0)], 1):
-        values = {"loss": loss, "weight": weight, "grad_norm": 1.0, "lr": 0.1, "tokens": 8}
+        values = {"loss": loss, "weight": weight, "grad_norm": 1.0, "lr": 0.1, "units": 8}
         train_log.add(step, batch, {name: np.float32(value) for name, value in values.items()})
         train_log.drain(keep=0)
     assert shown == ["loss 1.0000", "loss 2.5000", "loss 0.2500"]
