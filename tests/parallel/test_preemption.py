@@ -11,7 +11,7 @@ import pytest
 from jaxft.errors import EXIT_PREEMPTED
 from jaxft.parallel.preemption import EARLY, StopRequest
 
-# A sort of 100 million numbers stands for a compilation: it holds the main thread in native code for seconds.
+# A sort of many numbers stands for a compilation: it holds the main thread in native code for seconds.
 SCRIPT = """
 import os, sys
 import numpy as np
@@ -29,7 +29,8 @@ class Beat:
 if sys.argv[1].startswith("several"):
     heartbeat._heartbeat = Beat()
 
-numbers = np.random.default_rng(0).random(100_000_000)
+millions = 15 if sys.argv[1].endswith("loop") else 100  # the loop waits for the end of the sort
+numbers = np.random.default_rng(0).random(millions * 10**6)
 with StopRequest() as stop_request:
     if sys.argv[1].endswith("loop"):
         assert not stop_request.is_stopping()

@@ -41,13 +41,13 @@ def test_exit_codes_where_nothing_fits_and_what_padding_costs(plans, estimates):
     little = ["--memory_gib", 1e-4]
     padded, swept, scaled, swept_in_words = plans(
         [*CPU, "--chip", "v5e", "--padding", 0.5],  # first: starts JAX with eight
-        ["--topology", "cpu:2", "--json", "--sweep", *little],
+        ["--topology", "cpu:1", "--json", "--sweep", *little],
         ["--scale", "cpu:1,cpu:2", "--rows_per_device", 4, "--config.mesh.data=-1", *little],
         ["--topology", "cpu:1", "--sweep", *little],
     )
     assert [plan["code"] for plan in (swept, scaled, swept_in_words, padded)] == [4, 4, 4, 0]
     swept = json.loads(swept["out"])
-    assert swept["recommended"] is None and [plan["fits"] for plan in swept["plans"]] == [False] * 3
+    assert swept["recommended"] is None and [plan["fits"] for plan in swept["plans"]] == [False]
     assert scaled["out"].count("| no |") == 2
     assert "none fits; jaxft plan with" in swept_in_words["out"]
     padded = json.loads(padded["out"])  # half of the computed slots hold tokens, in the same time
