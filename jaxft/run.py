@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 
@@ -263,7 +263,13 @@ class Run:
 
         return RecordPredictor(self.folder, processes.log)
 
-    def predict(self, data: "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | Records") -> Any:
+    @overload
+    def predict(self, data: "str | Mapping[str, Any]") -> dict[str, Any]: ...
+
+    @overload
+    def predict(self, data: "Sequence[str | Mapping[str, Any]] | Records") -> list[dict[str, Any]]: ...
+
+    def predict(self, data: Any) -> Any:
         """Tags or classifies texts, or answers questions, as `jaxft predict` does.
 
         The first call opens the weights and compiles; later ones take milliseconds for a short text.
@@ -345,13 +351,13 @@ class Run:
         """Continues text with the best weights of a language model, as `jaxft generate` does.
 
         Args:
-          prompts: a prompt, or a list of them. A prompt of a run with a template is a record with the template's fields.
+          prompts: a prompt, or a list of them. With a template, a prompt is a record with the template's fields.
           stop: texts to stop before.
           options: those of `jaxft.generation.options.GenerationOptions`, such as `max_new_tokens`, `temperature`,
             `samples` and `seed`.
 
         Returns:
-          The text after the prompt; a list of them for several prompts. Texts are lists of texts if `samples` is above 1.
+          The text after the prompt, or a list of them for several prompts. If `samples` is above 1, each is a list.
 
         Raises:
           UserError: the run is no language model, or a prompt or an option is unusable.
