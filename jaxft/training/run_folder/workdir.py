@@ -224,9 +224,9 @@ def open_run(workdir: Path) -> Run:
     if not (workdir / "config.json").is_file():
         raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
     refuse_earlier_run(workdir)
+    _check_files(workdir)
     config = settings_from_config(read_json(workdir / "config.json"), str(workdir / "config.json"))
     _assert_same_settings(config)
-    _check_files(workdir)
     folder = workdir / "model"
     labels = read_json(folder / "labels.json")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):

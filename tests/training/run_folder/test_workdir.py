@@ -1,12 +1,14 @@
 """A run's folder: whose it is, and which settings it goes on with."""
 
 import json
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
 from jaxft.config.settings import replace
 from jaxft.errors import UserError
+from jaxft.training.run_folder import workdir as run_folder
 from jaxft.training.run_folder.best import load_best
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.training.run_folder.identity import (
@@ -16,13 +18,42 @@ from jaxft.training.run_folder.identity import (
     refuse_earlier_run,
     settings_without,
 )
-from jaxft.training.run_folder.workdir import claimed, open_run
+from jaxft.training.run_folder.workdir import CHECKSUMS, claimed, open_run, save_model_files, save_tuned
 from jaxft.training.settings import settings_from_config
 
 
 def claim(folder, config):
     with claimed(folder, config):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.json", b"128", b"138"),
+        ("model/labels.json", b"X", b"Y"),
+        ("model/vocab.txt", b"a", b"c"),
+        ("model/tuned.json", b".5", b".4"),
+        ("model/checksums.json", b"{", b"["),
+    ],
+)
+def test_a_file_with_a_flipped_bit_is_named(name, old, new, tmp_path, monkeypatch):
+    """Another token or threshold would answer, and nobody would know."""
+    claim(tmp_path, settings_from_config({"task": "token_classification"}))
+    processor = SimpleNamespace(save_pretrained=lambda folder: (folder / "vocab.txt").write_text("[PAD]\na"))
+    save_model_files(tmp_path, SimpleNamespace(processor=processor, hf_config={}, folder=None), ["O", "B-X"])
+    save_tuned(tmp_path, {"threshold": 0.5})
+    monkeypatch.setattr(run_folder, "make_data", None)  # the next that is needed
+    with pytest.raises(TypeError):
+        open_run(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    assert old in content
+    (tmp_path / name).write_bytes(content.replace(old, new))
+    with pytest.raises(UserError, match=f"{name}(: it changed since the run wrote it| cannot be read)"):
+        open_run(tmp_path)
+    (tmp_path / "model" / CHECKSUMS).unlink()  # on purpose
+    with pytest.raises(TypeError):
+        open_run(tmp_path)
 
 
 def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
