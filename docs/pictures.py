@@ -1,4 +1,4 @@
-"""Draws the pictures of the documentation into docs/pictures: `make pictures`, a few minutes on two cores.
+"""Draws the pictures of the documentation into docs/pictures: `make pictures`, ten minutes on two cores.
 
     python docs/pictures.py [--folder FOLDER] [--only NAME...]
 
@@ -170,7 +170,7 @@ def draw_confusion_matrix(run: Path) -> Figure:
 
 def draw_plan() -> Figure:
     """Draws memory, communication and roofline time of the meshes that a plan compares."""
-    estimates = json.loads(run_jaxft(*PLAN))
+    estimates = json.loads(run_jaxft(*PLAN))["plans"]
     names = [
         " x ".join(str(estimate["mesh"][axis]) for axis in ("data", "fsdp", "tensor"))
         for estimate in estimates
