@@ -15,14 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from jaxft.data.encoding.cache import CHUNK_CHARACTERS, ChunkEncoders, load_or_encode, split_by_size
-from jaxft.data.encoding.document_tokens import TokenStream, make_token_stream, tokenize_with_counts
+from jaxft.data.encoding.document_tokens import TokenStream, make_token_stream
 from jaxft.data.encoding.sentences import IGNORED
-from jaxft.data.encoding.tokenizer import (
-    BoundaryTokens,
-    describe_tokenizer,
-    find_boundary_tokens,
-    tokenize_in_batches,
-)
+from jaxft.data.encoding.text_tokens import TextTokens, tokenize_texts
+from jaxft.data.encoding.tokenizer import BoundaryTokens, describe_tokenizer, find_boundary_tokens
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths, ragged_arange
 from jaxft.data.sources.documents import Document
@@ -30,6 +26,9 @@ from jaxft.errors import UserError
 
 LAYOUTS = ("documents", "blocks")
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
+_TABLE_TOKENS = (
+    1 << 19
+)  # tokens that are cut into windows at a time, in arrays that take more memory than the windows
 
 
 def encode_documents(
@@ -118,7 +117,7 @@ def _fingerprint(
 def _encode_documents(
     texts: Sequence[Document], tokenizer, max_length: int, stride: int, special: BoundaryTokens, chunk: range
 ) -> Iterator[Windows]:
-    """Yields the windows of the documents `chunk` in one table."""
+    """Yields the windows of the documents `chunk`, in tables of bounded size."""
     stream = make_token_stream(
         [text.text for text in texts[chunk.start : chunk.stop]], tokenizer, special.end
     )
@@ -137,7 +136,10 @@ def _encode_documents(
     begin = np.where(number == 0, 0, scored - stride)
     end = np.minimum(begin + max_length, stream.lengths[text])
     begin, scored, end = (text_offsets[text] + position for position in (begin, scored, end))
-    yield _cut_windows(inputs, stream.ids, begin, scored, end, chunk.start + text, stream)
+    for first in range(0, len(begin), table_size := max(1, _TABLE_TOKENS // max_length)):
+        table = slice(first, first + table_size)
+        columns = begin[table], scored[table], end[table], chunk.start + text[table]
+        yield _cut_windows(inputs, stream.ids, *columns, stream)
 
 
 def _encode_blocks(
@@ -222,23 +224,27 @@ def _encode_prompts_and_targets(
 ) -> Iterator[Windows]:
     """Yields the windows of the pairs `chunk` in one table."""
     texts = texts[chunk.start : chunk.stop]
-    prompts = _encode_texts([text.prompt for text in texts], tokenizer)
-    targets = tokenize_with_counts([text.text for text in texts], tokenizer)
+    prompts = tokenize_texts(tokenizer, (text.prompt for text in texts), with_characters=True)
+    targets = make_token_stream([text.text for text in texts], tokenizer, special.end)
+    target_offsets = offsets_from_lengths(targets.lengths)
     inputs, labels = [], []
     counts = {name: [] for name in ("text_words", "text_bytes", "prompt_lost", "target_lost")}
-    for text, prompt, target in zip(texts, prompts, targets, strict=True):
-        prompt_ids = _shorten_prompt(prompt, text.cuttable, max(max_length - len(target.ids), 1))
+    for text, prompt, begin, end in zip(texts, prompts, target_offsets[:-1], target_offsets[1:], strict=True):
+        target_length = int(end - begin) - 1
+        target_ids = targets.ids[
+            begin : min(end, begin + max_length)
+        ].tolist()  # with the end token, if it fits
+        prompt_ids = _shorten_prompt(prompt, text.cuttable, max(max_length - target_length, 1))
         counts["prompt_lost"].append(len(prompt.ids) - len(prompt_ids))
-        if not prompt_ids:
-            prompt_ids = [special.start]
-        input_ids = [*prompt_ids, *target.ids]
-        label_ids = [IGNORED] * (len(prompt_ids) - 1) + [*target.ids, special.end]
+        prompt_ids = prompt_ids or [special.start]
+        input_ids = [*prompt_ids, *target_ids[:target_length]]
+        label_ids = [IGNORED] * (len(prompt_ids) - 1) + target_ids
         inputs.append(np.array(input_ids[:max_length], np.int32))
         labels.append(np.array(label_ids[:max_length], np.int32))
-        most_predicted = max_length - len(prompt_ids) + 1
-        counts["text_words"].append(int(target.word_counts[:most_predicted].sum()))
-        counts["text_bytes"].append(int(target.byte_counts[:most_predicted].sum()))
-        counts["target_lost"].append(max(len(input_ids) - max_length, 0))
+        predicted = slice(begin, min(begin + max_length - len(prompt_ids) + 1, end))
+        counts["text_words"].append(int(targets.word_counts[predicted].sum()))
+        counts["text_bytes"].append(int(targets.byte_counts[predicted].sum()))
+        counts["target_lost"].append(max(len(prompt_ids) + target_length - max_length, 0))
     offsets = offsets_from_lengths([len(input_ids) for input_ids in inputs])
     sentence = chunk.start + np.arange(len(texts))
     yield _make_windows(offsets, np.concatenate(inputs), np.concatenate(labels), sentence=sentence, **counts)
@@ -247,27 +253,21 @@ def _encode_prompts_and_targets(
 def encode_prompts(texts: Sequence[Document], tokenizer, room: int) -> list[list[int]]:
     """Returns the token ids of the prompts, each shortened to at most `room` tokens. Their targets are ignored."""
     start = find_boundary_tokens(tokenizer).start
-    prompts = _encode_texts([text.prompt for text in texts], tokenizer)
+    prompts = tokenize_texts(tokenizer, (text.prompt for text in texts), with_characters=True)
     return [
         _shorten_prompt(prompt, text.cuttable, room) or [start]
         for text, prompt in zip(texts, prompts, strict=True)
     ]
 
 
-def _encode_texts(texts: Sequence[str], tokenizer) -> Iterator:
-    for _, encodings in tokenize_in_batches(tokenizer, texts):
-        yield from encodings
-
-
-def _shorten_prompt(encoding, cut: tuple[int, int], room: int) -> list[int]:
+def _shorten_prompt(prompt: TextTokens, cut: tuple[int, int], room: int) -> list[int]:
     """Returns at most `room` ids of a prompt.
 
     Tokens are removed first from the end of the character range `cut`, then from the beginning of the prompt.
     """
-    ids, excess = encoding.ids, len(encoding.ids) - room
+    excess = len(prompt.ids) - room
     if excess <= 0:
-        return ids
-    in_cut = [i for i, (start, end) in enumerate(encoding.offsets) if cut[0] <= start and end <= cut[1]]
-    removed = set(in_cut[-excess:])
-    kept = [token for i, token in enumerate(ids) if i not in removed]
-    return kept[len(kept) - room :] if len(kept) > room else kept
+        return prompt.ids.tolist()
+    is_in_cut = (np.asarray(prompt.starts) >= cut[0]) & (np.asarray(prompt.ends) <= cut[1])
+    kept = np.delete(np.asarray(prompt.ids), np.flatnonzero(is_in_cut)[-excess:])
+    return kept[max(len(kept) - room, 0) :].tolist()

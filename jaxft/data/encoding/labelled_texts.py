@@ -7,16 +7,20 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from jaxft.data.encoding.cache import CHUNK_CHARACTERS, ChunkEncoders, load_or_encode, split_by_size
-from jaxft.data.encoding.tokenizer import TEXTS_PER_CALL, Frame, describe_tokenizer, make_frame, tokenize
+from jaxft.data.encoding.text_tokens import tokenize_texts
+from jaxft.data.encoding.tokenizer import Frame, describe_tokenizer, make_frame
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
+
+Ids = TypeVar("Ids", list[int], array.array)  # token ids
 
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
 
@@ -112,7 +116,7 @@ def _encode(
     is_known: np.ndarray,
     tokenizer,
     frame: Frame,
-    cut: Callable[[list[int], list[int]], list[tuple[list[int], list[int]]]],
+    cut: Callable[[array.array, array.array], list[tuple[array.array, array.array]]],
     indices: range,
 ) -> Iterator[Windows]:
     """Yields the windows of the examples `indices` in one table; `cut` is `cut_into_windows`."""
@@ -122,7 +126,7 @@ def _encode(
     tokens = _tokenize_examples(examples[indices.start : indices.stop], tokenizer)
     for owner, (first, second) in enumerate(tokens, indices.start):
         if not frame.size + len(first) + len(second):  # an empty text, and no special tokens either
-            first = [tokenizer.eos_token_id]
+            first = array.array("i", [tokenizer.eos_token_id])
         windows = cut(first, second)
         lost = _count_lost(first, second, windows)
         for first_piece, second_piece in windows:
@@ -151,21 +155,21 @@ def _encode(
     yield Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _tokenize_examples(examples: Sequence[LabelledText], tokenizer) -> Iterator[tuple[list[int], list[int]]]:
+def _tokenize_examples(
+    examples: Sequence[LabelledText], tokenizer
+) -> Iterator[tuple[array.array, array.array]]:
     """Yields the token ids of each text and of its pair, which are empty if there is no pair."""
-    for start in range(0, len(examples), TEXTS_PER_CALL):
-        batch = examples[start : start + TEXTS_PER_CALL]
-        texts = tokenize(tokenizer, [example.text for example in batch])
-        if batch[0].pair is None:
-            yield from ((text.ids, []) for text in texts)
-        else:
-            pairs = tokenize(tokenizer, [example.pair for example in batch])
-            yield from ((text.ids, pair.ids) for text, pair in zip(texts, pairs, strict=True))
+    texts = tokenize_texts(tokenizer, (example.text for example in examples))
+    if not _has_pairs(examples):
+        yield from ((text.ids, array.array("i")) for text in texts)
+    else:
+        pairs = tokenize_texts(tokenizer, (example.pair for example in examples))
+        yield from ((text.ids, pair.ids) for text, pair in zip(texts, pairs, strict=True))
 
 
 def cut_into_windows(
-    first: list[int], second: list[int], room: int, truncation: str, stride: int
-) -> list[tuple[list[int], list[int]]]:
+    first: Ids, second: Ids, room: int, truncation: str, stride: int
+) -> list[tuple[Ids, Ids]]:
     """Returns the pieces of a text and of its pair that each window holds; see `encode_labelled_texts`."""
     if len(first) + len(second) <= room:
         return [(first, second)]
@@ -177,7 +181,7 @@ def cut_into_windows(
     return [(first[:first_size], piece) for piece in _cut_evenly(second, second_size, stride)]
 
 
-def _count_lost(first: list[int], second: list[int], windows: list[tuple[list[int], list[int]]]) -> int:
+def _count_lost(first: Ids, second: Ids, windows: list[tuple[Ids, Ids]]) -> int:
     """Counts the tokens of a text and its pair that are in no window."""
     first_piece, second_piece = windows[0]
     if len(windows) == 1:
@@ -197,14 +201,14 @@ def _share_room(first: int, second: int, room: int) -> tuple[int, int]:
     return (low, high) if first <= second else (high, low)
 
 
-def _shorten(ids: list[int], size: int, truncation: str) -> list[int]:
+def _shorten(ids: Ids, size: int, truncation: str) -> Ids:
     if len(ids) <= size:
         return ids
     head = {"head": size, "tail": 0, "head+tail": size // 4}[truncation]
     return ids[:head] + ids[len(ids) - (size - head) :]
 
 
-def _cut_evenly(ids: list[int], max_size: int, stride: int) -> list[list[int]]:
+def _cut_evenly(ids: Ids, max_size: int, stride: int) -> list[Ids]:
     """Cuts `ids` into the fewest pieces of equal length; neighbouring pieces share at least `stride` tokens."""
     count = -(-(len(ids) - stride) // (max_size - stride))
     if count <= 1:

@@ -8,19 +8,20 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from jaxft.data.encoding.cache import CHUNK_CHARACTERS, ChunkEncoders, load_or_encode, split_by_size
-from jaxft.data.encoding.tokenizer import TEXTS_PER_CALL, Frame, describe_tokenizer, make_frame, tokenize
+from jaxft.data.encoding.text_tokens import TextTokens, tokenize_texts
+from jaxft.data.encoding.tokenizer import Frame, describe_tokenizer, make_frame
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
+_QUESTIONS_PER_BATCH = 256  # whose contexts' tokens are in memory at a time
 
 
 def encode_questions(
@@ -105,15 +106,6 @@ def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) 
     return digest.hexdigest()
 
 
-class _Tokens(NamedTuple):
-    """The token ids of a question and of its context, and the characters of each token of the context."""
-
-    question_ids: list[int]
-    context_ids: list[int]
-    starts: list[int]  # first character
-    ends: list[int]  # last character (exclusive)
-
-
 def _encode(
     questions: Sequence[Question], tokenizer, frame: Frame, room: int, stride: int, indices: range
 ) -> Iterator[Windows]:
@@ -123,22 +115,23 @@ def _encode(
     }
     lengths, owners, labels, weights, lost_counts = [], [], [], [], []
     tokens_of_questions = _tokenize_questions(questions[indices.start : indices.stop], tokenizer)
-    for owner, tokens in enumerate(tokens_of_questions, indices.start):
-        question_ids = tokens.question_ids[: room // 2]
+    for owner, (asked, context) in enumerate(tokens_of_questions, indices.start):
+        question_ids = asked.ids[: room // 2]
         # The position where the context begins in a window.
         context_start = len(frame.before) + len(question_ids) + len(frame.between)
         spans = [
-            _find_token_span(answer, tokens.starts, tokens.ends) for answer in questions[owner].answers or ()
+            _find_token_span(answer, context.starts, context.ends)
+            for answer in questions[owner].answers or ()
         ]
         size = room - len(question_ids)
         window_labels = []
-        for low in _window_starts(len(tokens.context_ids), size, stride):
-            high = min(low + size, len(tokens.context_ids))
-            token_columns["input_ids"].extend(frame.join_ids(question_ids, tokens.context_ids[low:high]))
+        for low in _window_starts(len(context.ids), size, stride):
+            high = min(low + size, len(context.ids))
+            token_columns["input_ids"].extend(frame.join_ids(question_ids, context.ids[low:high]))
             token_columns["token_type_ids"].extend(frame.join_types(len(question_ids), high - low))
             before, after = [-1] * context_start, [-1] * len(frame.after)
-            token_columns["char_start"].extend([*before, *tokens.starts[low:high], *after])
-            token_columns["char_end"].extend([*before, *tokens.ends[low:high], *after])
+            token_columns["char_start"].extend([*before, *context.starts[low:high], *after])
+            token_columns["char_end"].extend([*before, *context.ends[low:high], *after])
             span = next((span for span in spans if span and low <= span[0] and span[1] < high), None)
             shift = context_start - low
             window_labels.append((0, 0) if span is None else (span[0] + shift, span[1] + shift))
@@ -147,7 +140,7 @@ def _encode(
         labels += window_labels
         owners += [owner] * len(window_labels)
         weights += [float(not spans or has_answer_in_window)] * len(window_labels)
-        lost_counts += [len(tokens.question_ids) - len(question_ids)] * len(window_labels)
+        lost_counts += [len(asked.ids) - len(question_ids)] * len(window_labels)
     offsets = offsets_from_lengths(np.asarray(lengths, np.int64))
     columns = {
         name: pa.LargeListArray.from_arrays(offsets, pa.array(np.asarray(values, np.int32)))
@@ -163,20 +156,16 @@ def _encode(
     yield Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _tokenize_questions(questions: Sequence[Question], tokenizer) -> Iterator[_Tokens]:
-    """Yields the tokens of each question and its context."""
-    for start in range(0, len(questions), TEXTS_PER_CALL):
-        batch = questions[start : start + TEXTS_PER_CALL]
-        asked = tokenize(tokenizer, [question.question for question in batch])
+def _tokenize_questions(questions: Sequence[Question], tokenizer) -> Iterator[tuple[TextTokens, TextTokens]]:
+    """Yields the tokens of each question and of its context."""
+    for start in range(0, len(questions), _QUESTIONS_PER_BATCH):
+        batch = questions[start : start + _QUESTIONS_PER_BATCH]
+        asked = tokenize_texts(tokenizer, (question.question for question in batch))
         # Several questions may share a context, so each context is tokenized once.
         texts = list(dict.fromkeys(question.context for question in batch))
-        contexts = {}
-        for text, encoding in zip(texts, tokenize(tokenizer, texts), strict=True):
-            offsets = encoding.offsets
-            starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
-            contexts[text] = encoding.ids, starts, ends
-        for question, encoding in zip(batch, asked, strict=True):
-            yield _Tokens(encoding.ids, *contexts[question.context])
+        contexts = dict(zip(texts, tokenize_texts(tokenizer, texts, with_characters=True), strict=True))
+        for question, tokens in zip(batch, asked, strict=True):
+            yield tokens, contexts[question.context]
 
 
 def _find_token_span(answer: Answer, starts: Sequence[int], ends: Sequence[int]) -> tuple[int, int] | None:

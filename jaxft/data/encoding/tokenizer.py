@@ -1,12 +1,10 @@
 """Calls a fast Hugging Face tokenizer on texts, and finds the special tokens that it adds."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxft.errors import UserError
-
-TEXTS_PER_CALL = 256  # bounds the memory of the tokenizer's results, which are large objects
 
 
 def tokenize(tokenizer, texts: Sequence[Any], **options: Any) -> list:
@@ -24,13 +22,6 @@ def tokenize(tokenizer, texts: Sequence[Any], **options: Any) -> list:
         verbose=False,
         **options,
     ).encodings
-
-
-def tokenize_in_batches(tokenizer, texts: Sequence[str]) -> Iterator[tuple[Sequence[str], list]]:
-    """Yields `TEXTS_PER_CALL` texts at a time, with the `tokenizers.Encoding` of each."""
-    for start in range(0, len(texts), TEXTS_PER_CALL):
-        batch = texts[start : start + TEXTS_PER_CALL]
-        yield batch, tokenize(tokenizer, batch)
 
 
 def describe_tokenizer(tokenizer) -> dict:

@@ -1,0 +1,140 @@
+"""Tokenizes texts of any length in bounded memory: long texts in pieces, which give the tokens of the whole text.
+
+The tokenizer's results take some 200 bytes for each token. A call therefore gets only so many characters, and its
+results become arrays before the next call.
+"""
+
+import array
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxft.data.encoding.tokenizer import tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PIECE_CHARACTERS = 1 << 14  # of a long text that are tokenized at a time, up to the next place for a cut
+CALL_TEXTS = 256  # the most texts in a call
+CALL_CHARACTERS = 1 << 18  # a call gets no more texts when it has as many characters as this
+
+# The tokens on both sides of such a place depend on their side alone. The letter before the space ends a token, and no
+# added token that takes the white space around it along ends or begins there (see `_has_joining_token`).
+_BEFORE_SPACE = re.compile(r"(?<=\w)(?= \w)")
+_BEFORE_SPACE_OR_BETWEEN_IDEOGRAPHS = re.compile(r"(?<=\w)(?= \w)|(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])")
+# The parts of tokenizers that look at a character and its neighbours, but not over such a place.
+_LOCAL_NORMALIZERS = {None, "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
+_LOCAL_PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "Whitespace", "WhitespaceSplit"}
+
+
+_NOTHING = array.array("i")
+
+
+class TextTokens(NamedTuple):
+    """The tokens of a text, as arrays of C ints."""
+
+    ids: array.array
+    starts: array.array  # the first character of each token; empty if nobody asked
+    ends: array.array  # the end (exclusive) of each token's characters; empty if nobody asked
+
+
+class TextPiece(NamedTuple):
+    """A piece of a text."""
+
+    number: int  # the number of the text
+    start: int  # the character of the text where the piece begins
+    content: str
+
+
+def tokenize_texts(
+    tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], *, with_characters: bool = False
+) -> Iterator[TextTokens]:
+    """Yields the tokens of each text, without special tokens.
+
+    Args:
+      tokenizer: a fast Hugging Face tokenizer.
+      texts: the texts.
+      with_characters: True if the characters of each token are needed.
+    """
+    tokens = None
+    for pieces, encodings in tokenize_pieces(tokenizer, texts):
+        for piece, encoding in zip(pieces, encodings, strict=True):
+            ids = array.array("i", encoding.ids)
+            starts = ends = _NOTHING
+            if with_characters:
+                numbers = itertools.chain.from_iterable(encoding.offsets)
+                spans = np.fromiter(numbers, np.intc, 2 * len(ids)) + np.intc(piece.start)
+                starts, ends = (array.array("i", spans[side::2].tobytes()) for side in (0, 1))
+            if piece.start:
+                for values, more in zip(tokens, (ids, starts, ends), strict=True):
+                    values.extend(more)
+                continue
+            if tokens is not None:
+                yield tokens
+            tokens = TextTokens(ids, starts, ends)
+    if tokens is not None:
+        yield tokens
+
+
+def tokenize_pieces(
+    tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]
+) -> Iterator[tuple[list[TextPiece], list]]:
+    """Yields texts, long ones in pieces, with the `tokenizers.Encoding` of each; as many as a call gets."""
+    call: list[TextPiece] = []
+    characters = 0
+    for piece in _cut_texts(tokenizer, texts):
+        call.append(piece)
+        characters += len(piece.content)
+        if len(call) == CALL_TEXTS or characters >= CALL_CHARACTERS:
+            yield call, tokenize(tokenizer, [piece.content for piece in call])
+            call, characters = [], 0
+    if call:
+        yield call, tokenize(tokenizer, [piece.content for piece in call])
+
+
+def _cut_texts(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> Iterator[TextPiece]:
+    """Yields the pieces of each text; an empty text is a piece too. A text without a place for a cut stays whole."""
+    places = functools.cache(lambda: _find_places(tokenizer))  # takes the time of a short text
+    for number, text in enumerate(texts):
+        start = 0
+        while len(text) - start > PIECE_CHARACTERS and (pattern := places()):
+            place = pattern.search(text, start + PIECE_CHARACTERS)
+            if place is None:
+                break
+            yield TextPiece(number, start, text[start : place.start()])
+            start = place.start()
+        yield TextPiece(number, start, text[start:] if start else text)
+
+
+def _find_places(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern | None:
+    """Returns the pattern of the places where texts can be cut, without a change of their tokens; None for nowhere."""
+    backend = tokenizer.backend_tokenizer
+    normalizer, pre_tokenizer, post_processor = (
+        json.loads(part.__getstate__()) if part is not None else {"type": None}
+        for part in (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
+    )
+    normalizers = normalizer.get("normalizers", [normalizer])
+    is_local = pre_tokenizer["type"] in _LOCAL_PRE_TOKENIZERS and pre_tokenizer.get("use_regex", True)
+    is_local = is_local and all(step["type"] in _LOCAL_NORMALIZERS for step in normalizers)
+    # Such a processor leaves the space of a first token in its characters, and takes that of others out.
+    trims_spaces = post_processor.get("trim_offsets") and post_processor.get("add_prefix_space")
+    if not is_local or trims_spaces or _has_joining_token(backend):
+        return None
+    has_ideographs = pre_tokenizer["type"] == "BertPreTokenizer" and any(
+        step.get("handle_chinese_chars") for step in normalizers
+    )
+    return _BEFORE_SPACE_OR_BETWEEN_IDEOGRAPHS if has_ideographs else _BEFORE_SPACE
+
+
+def _has_joining_token(backend: Any) -> bool:
+    """Returns whether an added token holds white space, or takes that next to a letter at its border along."""
+    return any(
+        re.search(r"\s", token.content)
+        or ((token.lstrip or token.rstrip) and re.search(r"^\w|\w$", token.content))
+        for token in backend.get_added_tokens_decoder().values()
+    )
