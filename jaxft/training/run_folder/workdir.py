@@ -183,8 +183,8 @@ def _check_files(workdir: Path) -> None:
     for name, digest in digests.items() if isinstance(digests, dict) else [(CHECKSUMS, "")]:
         if (file := workdir / name).is_file() and _hash_file(file) != digest:
             raise UserError(
-                f"{file}: it changed since the run wrote it, as {path} shows; put back a copy of it, or, if you changed "
-                f"it on purpose, remove {path}"
+                f"{file}: it changed since the run wrote it, as {path} shows; put back a copy of it, or, if you "
+                f"changed it on purpose, remove {path}"
             )
 
 
