@@ -196,7 +196,7 @@ def memory() -> None:
     import jax.numpy as jnp
     from flax import nnx
 
-    from jaxft.layers.heads.causal_lm import LanguageModel
+    from jaxft.layers.heads.next_token import LanguageModel
     from jaxft.layers.inputs import Inputs
     from jaxft.losses import chunked as chunked_loss
     from jaxft.losses import cross_entropy

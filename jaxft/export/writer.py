@@ -46,12 +46,13 @@ def export_run(
     run = open_run(run_folder)
     # float32, because torch will compute in it.
     model = open_model(run, print, dtype="float32")
-    parameters = model.task.to_transformers(jax.device_get(model.parameters))
     export = make_export(run)
+    parameters = export.to_transformers(model.task, jax.device_get(model.parameters))
     if not export.has_class:
         parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
     config = _make_config(run, export)
-    tensors = save_weights(family_of(run.checkpoint.hf_config).table, parameters)
+    family, head = family_of(run.checkpoint.hf_config), TASKS[run.config.task].head
+    tensors = save_weights(family.table_with_head(head), parameters)
     dev = read_dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:

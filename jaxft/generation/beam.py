@@ -8,9 +8,7 @@ import jax.numpy as jnp
 
 from jaxft.generation.options import GenerationOptions
 from jaxft.generation.sampling import penalize_scores
-from jaxft.models.gpt2 import cached_decoder
-from jaxft.models.gpt2.cached_decoder import Cache, DecoderWeights
-from jaxft.models.gpt2.config import GPT2Config
+from jaxft.models.decoder import CachedDecoder
 
 NEVER = -1e9  # lower than the score of any text; sums with it stay finite
 
@@ -21,7 +19,7 @@ class Beams(NamedTuple):
     T is the number of columns, and N is the maximum number of new tokens.
     """
 
-    cache: Cache  # the cache of B * K rows
+    cache: object  # of the decoder, arrays [B * K, ...]
     tokens: jax.Array  # int32 [B, K, T], open texts: padding, prompt, generated tokens
     scores: jax.Array  # float32 [B, K], open texts: summed log probabilities, highest first
     start: jax.Array  # int32 [B * K], the column of a row's first token
@@ -38,14 +36,14 @@ def _take(array: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(array, index.reshape(*index.shape, *(1,) * (array.ndim - 2)), axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "options", "capacity", "eos"))
+@functools.partial(jax.jit, static_argnames=("decoder", "options", "capacity", "eos"))
 def beam_search(
-    weights: DecoderWeights,
+    weights: object,
     ids: jax.Array,
     start: jax.Array,
     limit: jax.Array,
     *,
-    config: GPT2Config,
+    decoder: CachedDecoder,
     options: GenerationOptions,
     capacity: int,
     eos: int,
@@ -53,11 +51,11 @@ def beam_search(
     """Finds the best texts of each prompt.
 
     Args:
-      weights: the weights of the network.
+      weights: the decoder's weights.
       ids: int32 `[B, P]`, prompts that end with the last column.
       start: int32 `[B]`, the column of each prompt's first token; P for rows that only fill up the batch.
       limit: int32 scalar, the maximum number of new tokens; at most `capacity` - P.
-      config: the shape of the network.
+      decoder: computes the logits.
       options: how tokens are chosen.
       capacity: T, the number of columns.
       eos: the token that ends a text; -1 for none.
@@ -67,7 +65,7 @@ def beam_search(
       end token; float32 `[B, K]`.
     """
     (rows, length), width = ids.shape, options.beams
-    logits, cache = cached_decoder.prefill(weights, config, ids, start, capacity)
+    logits, cache = decoder.prefill(weights, ids, start, capacity)
     repeat = functools.partial(jnp.repeat, repeats=width, axis=0)
     shape = (rows, width)
     beams = Beams(
@@ -90,9 +88,7 @@ def beam_search(
 
     def step(beams: Beams) -> Beams:
         last = jax.lax.dynamic_slice_in_dim(beams.tokens, beams.end - 1, 1, axis=2).reshape(-1)
-        logits, cache = cached_decoder.decode_step(
-            weights, config, beams.cache, last, beams.start, beams.end - 1
-        )
+        logits, cache = decoder.decode_step(weights, beams.cache, last, beams.start, beams.end - 1)
         return _extend(beams._replace(cache=cache), logits, limit, length, options, eos)
 
     beams = jax.lax.while_loop(has_more, step, beams)

@@ -10,8 +10,7 @@ from flax import nnx
 from jaxft.errors import UserError
 from jaxft.generation import beam, sampling
 from jaxft.generation.options import GenerationOptions
-from jaxft.models.gpt2 import cached_decoder
-from jaxft.models.gpt2.network import GPT2
+from jaxft.models.registry import make_decoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +46,16 @@ def round_up_shape(count: int, minimum: int = 1) -> int:
 class Generator:
     """Continues token ids with a network, on the first local device."""
 
-    def __init__(self, backbone: GPT2, *, eos: int | None):
-        """Prepares the weights for decoding. `eos` is the token that ends a text, or None."""
+    def __init__(self, backbone: nnx.Module, *, eos: int | None):
+        """Prepares the weights for decoding. `eos` is the token that ends a text, or None.
+
+        Raises `UserError` if the backbone's family does not generate text.
+        """
         graph, state = nnx.split(backbone)
         # A run's parameters may be on every device of a mesh.
         backbone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
-        self._weights, self._config = cached_decoder.prepare_weights(backbone), backbone.config
+        self._decoder = make_decoder(backbone.config)
+        self._weights = self._decoder.prepare_weights(backbone)
         self._eos = -1 if eos is None else eos
         self.max_positions = backbone.config.max_positions
 
@@ -101,7 +104,7 @@ class Generator:
         capacity = length + round_up_shape(options.max_new_tokens, 16)
         # The compiled programs do not depend on these two options, so fixed values avoid recompilation.
         compiled_options = dataclasses.replace(options, max_new_tokens=1, seed=0)
-        static = {"config": self._config, "options": compiled_options, "eos": self._eos}
+        static = {"decoder": self._decoder, "options": compiled_options, "eos": self._eos}
         ids, start = jax.device_put((ids, start))
         if options.beams > 1:
             limit = jax.device_put(np.int32(options.max_new_tokens))

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 
 from jaxft.generation import processors
 from jaxft.generation.options import GenerationOptions
-from jaxft.models.gpt2 import cached_decoder
-from jaxft.models.gpt2.cached_decoder import Cache, DecoderWeights
-from jaxft.models.gpt2.config import GPT2Config
+from jaxft.models.decoder import CachedDecoder
 
 
 class SamplingState(NamedTuple):
     """The state of a batch during generation: R rows, T columns."""
 
-    cache: Cache
+    cache: object  # of the decoder, arrays [R, ...]
     tokens: jax.Array  # int32 [R, T]: padding, prompt, generated tokens
     start: jax.Array  # int32 [R], the column of a row's first token
     end: jax.Array  # int32 scalar, the column after the last token of all rows
@@ -24,15 +22,15 @@ class SamplingState(NamedTuple):
     keys: jax.Array  # random keys [R], each made from (seed, prompt, sample)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "options", "capacity", "eos"))
+@functools.partial(jax.jit, static_argnames=("decoder", "options", "capacity", "eos"))
 def begin_sampling(
-    weights: DecoderWeights,
+    weights: object,
     ids: jax.Array,
     start: jax.Array,
     prompt_numbers: jax.Array,
     seed: jax.Array,
     *,
-    config: GPT2Config,
+    decoder: CachedDecoder,
     options: GenerationOptions,
     capacity: int,
     eos: int,
@@ -40,19 +38,19 @@ def begin_sampling(
     """Reads the prompts and chooses each row's first token. Each prompt has `options.samples` consecutive rows.
 
     Args:
-      weights: the weights of the network.
+      weights: the decoder's weights.
       ids: int32 `[B, P]`, prompts that end with the last column.
       start: int32 `[B]`, the column of each prompt's first token; P for rows that only fill up the batch.
       prompt_numbers: int32 `[B]`, the numbers of the prompts, from which their random keys are made.
       seed: uint32 scalar, the random seed.
-      config: the shape of the network.
+      decoder: computes the logits.
       options: how tokens are chosen.
       capacity: T, the number of columns.
       eos: the token that ends a text; -1 for none.
     """
     length, samples = ids.shape[1], options.samples
     is_filling = start >= length
-    logits, cache = cached_decoder.prefill(weights, config, ids, start, capacity)
+    logits, cache = decoder.prefill(weights, ids, start, capacity)
 
     def make_key(prompt_number, sample):
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), prompt_number), sample)
@@ -72,13 +70,13 @@ def begin_sampling(
     return _append(state, jnp.repeat(logits, samples, axis=1), length, options, eos)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "options", "length", "eos"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("decoder", "options", "length", "eos"), donate_argnames="state")
 def extend_samples(
-    weights: DecoderWeights,
+    weights: object,
     state: SamplingState,
     limit: jax.Array,
     *,
-    config: GPT2Config,
+    decoder: CachedDecoder,
     options: GenerationOptions,
     length: int,
     eos: int,
@@ -86,10 +84,10 @@ def extend_samples(
     """Continues until all rows are done or have `limit` new tokens.
 
     Args:
-      weights: the weights of the network.
+      weights: the decoder's weights.
       state: the batch; its arrays are donated.
       limit: int32 scalar, the maximum number of new tokens.
-      config: the shape of the network.
+      decoder: computes the logits.
       options: how tokens are chosen.
       length: P, the number of columns of the prompts.
       eos: the token that ends a text; -1 for none.
@@ -100,9 +98,7 @@ def extend_samples(
 
     def step(state: SamplingState) -> SamplingState:
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.end - 1, 1, axis=1)[:, 0]
-        logits, cache = cached_decoder.decode_step(
-            weights, config, state.cache, last, state.start, state.end - 1
-        )
+        logits, cache = decoder.decode_step(weights, state.cache, last, state.start, state.end - 1)
         return _append(state._replace(cache=cache), logits, length, options, eos)
 
     return jax.lax.while_loop(has_more, step, state)

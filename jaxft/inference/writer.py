@@ -27,10 +27,8 @@ from jaxft.hub.weights import load_weights
 from jaxft.inference.model import open_model
 from jaxft.inference.stop_strings import StopStrings, decode_text
 from jaxft.layers import parameter_paths
-from jaxft.layers.heads.causal_lm import LanguageModel
-from jaxft.models.gpt2 import weights as gpt2_weights
-from jaxft.models.gpt2.config import GPT2Config
-from jaxft.models.gpt2.network import GPT2
+from jaxft.layers.heads.next_token import LanguageModel
+from jaxft.models.registry import family_of, make_backbone, make_decoder
 from jaxft.models.runtime import Runtime
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
@@ -66,7 +64,7 @@ class Writer:
 
     def __init__(
         self,
-        backbone: GPT2,
+        backbone: nnx.Module,
         tokenizer: Any,
         *,
         template: str | None = None,
@@ -235,18 +233,26 @@ def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
 
 
 def make_checkpoint_writer(address: str) -> Writer:
-    """Opens a pretrained GPT-2 for writing. It computes in float32 on CPU and in bfloat16 elsewhere.
+    """Opens a pretrained language model for writing. It computes in float32 on CPU and in bfloat16 elsewhere.
 
     Args:
       address: the address of the checkpoint, as in `config.model.checkpoint`.
+
+    Raises:
+      UserError: the checkpoint is missing, damaged, or of a family that does not generate text.
     """
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    config, runtime = GPT2Config.from_hf(read_config(folder)), Runtime(dtype=jnp.dtype(dtype))
+    hf_config = read_config(folder)
+    family, runtime = family_of(hf_config), Runtime(dtype=jnp.dtype(dtype))
+    config = family.config_class.from_hf(hf_config)
+    make_decoder(config)  # raises an error before the weights are read
     tokenizer = load_tokenizer(folder)
-    graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(config, runtime, rngs=nnx.Rngs(0)))))
+    graph, state = nnx.split(
+        nnx.eval_shape(lambda: LanguageModel(make_backbone(config, runtime, rngs=nnx.Rngs(0))))
+    )
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    parameters, _ = load_weights(gpt2_weights.TABLE, open_tensors(folder), abstract, source=str(folder))
+    parameters, _ = load_weights(family.table, open_tensors(folder), abstract, source=str(folder))
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, tokenizer)
 
 

@@ -1,13 +1,13 @@
 """Defines what a model family declares of itself."""
 
 import dataclasses
-from collections.abc import Mapping
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
 
 from flax import nnx
 
-from jaxft.hub.weights import WeightTable
+from jaxft.hub.weights import WeightRule, WeightTable
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.decoder import CachedDecoder
 from jaxft.models.model_config import ModelConfig
 
 
@@ -17,13 +17,30 @@ class Head:
 
     Attributes:
       architecture: transformers' class of the backbone with this head.
+      rules: maps the parameters of the head to the tensors of that class.
       pool: for texts, how that class makes one vector of the hidden states; see `layers.heads.sequence`.
       has_bias: whether the linear layer of that class has a bias.
     """
 
     architecture: str
+    rules: Sequence[WeightRule] = ()
     pool: str | None = None
     has_bias: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class NewModel:
+    """How models of a family are made that begin with random weights.
+
+    Attributes:
+      fields: the keys of config.json that a user may set.
+      make_config: returns the config.json for values of these keys, the length of rows, and the size of the vocabulary.
+      has_tokenizer: whether a tokenizer can be trained for the model. If not, the model can be planned but not trained.
+    """
+
+    fields: Sequence[str]
+    make_config: Callable[[Mapping[str, object], int, int], dict[str, object]]
+    has_tokenizer: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,22 +51,30 @@ class Family:
       display_name: its name in its usual spelling.
       network: the backbone's class.
       config_class: the shape of a backbone.
-      config: the module that reads the family's config.json.
+      read_head_dropout: returns the rate of dropout before a task's head, from config.json.
       table: maps the network's parameters to the tensors of checkpoints.
       architecture: transformers' class of the backbone without a head.
       heads: the heads that it supports.
       is_causal: whether a position sees only positions up to itself, so that only the last one sees the entire text.
       has_token_types: whether it reads `token_type_ids`.
       has_pooler: whether the network takes `pooler=True`, for a layer over the first state.
+      new_model: how new models are made; None if all start from a checkpoint.
+      make_decoder: makes the decoder of a shape; None if the family does not generate text.
     """
 
     display_name: str
     network: type[nnx.Module]
     config_class: type[ModelConfig]
-    config: ModuleType
+    read_head_dropout: Callable[[Mapping[str, object]], float]
     table: WeightTable
     architecture: str
     heads: Mapping[HeadKind, Head]
     is_causal: bool
     has_token_types: bool
     has_pooler: bool
+    new_model: NewModel | None = None
+    make_decoder: Callable[[ModelConfig], CachedDecoder] | None = None
+
+    def table_with_head(self, kind: HeadKind) -> WeightTable:
+        """Returns the table of the network with a head."""
+        return dataclasses.replace(self.table, rules=[*self.table.rules, *self.heads[kind].rules])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from jaxft.errors import UserError
 from jaxft.hub.fields import ACTIVATIONS as HF_ACTIVATIONS
@@ -33,10 +33,10 @@ class ModelConfig(Protocol):
     initializer_range: float
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, Any]) -> "ModelConfig":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> "ModelConfig":
         """Returns the shape in a config.json. Raises `UserError` for one that is not the family's, or cannot be."""
 
-    def to_hf(self) -> dict[str, Any]:
+    def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape."""
 
 
@@ -52,7 +52,7 @@ _MOST = {
 }
 
 
-def read_fields(hf_config: Mapping[str, Any], hf_keys: Mapping[str, str]) -> dict[str, Any]:
+def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> dict[str, object]:
     """Returns the values of the fields that a config.json has.
 
     Args:
@@ -82,7 +82,7 @@ def read_fields(hf_config: Mapping[str, Any], hf_keys: Mapping[str, str]) -> dic
     return values
 
 
-def write_fields(config: ModelConfig, hf_keys: Mapping[str, str]) -> dict[str, Any]:
+def write_fields(config: ModelConfig, hf_keys: Mapping[str, str]) -> dict[str, object]:
     """Returns the config.json that has the fields of `config` under the keys `hf_keys`, as in `read_fields`."""
     fields = {key: getattr(config, name) for name, key in hf_keys.items()}
     activation = hf_keys["activation"]

@@ -122,8 +122,8 @@ def _read_fitting_config(
 def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains, without reading its weights, tokenizer or data.
 
-    The vocabulary of a new model then has the largest size that its tokenizer may have. A "new:bert" is described too,
-    although it cannot be trained yet.
+    The vocabulary of a new model then has the largest size that its tokenizer may have. New models that cannot be
+    trained yet are described too.
     """
     model = config.model
     if model.checkpoint.startswith(NEW):
@@ -195,4 +195,4 @@ def resolve_head_dropout(config: Settings, hf_config: Mapping[str, Any]) -> floa
     """Returns the dropout rate before a task's head: `config.model.dropout`, or if unset the checkpoint's rate."""
     if config.model.dropout is not None:
         return config.model.dropout
-    return family_of(hf_config).config.read_classifier_dropout(hf_config)
+    return family_of(hf_config).read_head_dropout(hf_config)

@@ -2,12 +2,12 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
 
 from flax import nnx
 
 from jaxft.errors import UserError
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.decoder import CachedDecoder
 from jaxft.models.family import Family
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.runtime import Runtime
@@ -24,7 +24,7 @@ def list_families(head: HeadKind) -> list[str]:
     return [model_type for model_type, family in FAMILIES.items() if head in family.heads]
 
 
-def family_of(hf_config: Mapping[str, Any]) -> Family:
+def family_of(hf_config: Mapping[str, object]) -> Family:
     """Returns the family of a config.json. Raises `UserError` if its model_type is not supported."""
     model_type = hf_config.get("model_type")
     if model_type not in FAMILIES:
@@ -35,13 +35,28 @@ def family_of(hf_config: Mapping[str, Any]) -> Family:
     return FAMILIES[model_type]
 
 
-def make_backbone(config: ModelConfig, runtime: Runtime, *, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
+def make_decoder(config: ModelConfig) -> CachedDecoder:
+    """Makes the decoder of a backbone with this shape. Raises `UserError` if its family does not generate text."""
+    decoder = FAMILIES[config.model_type].make_decoder
+    if decoder is None:
+        others = [name for name, family in FAMILIES.items() if family.make_decoder]
+        raise UserError(
+            f"config.json: model_type is {config.model_type!r}, which generates no text; choose a checkpoint of "
+            f"{' or '.join(others)}"
+        )
+    return decoder(config)
+
+
+def make_backbone(
+    config: ModelConfig, runtime: Runtime, *, rngs: nnx.Rngs, pooler: bool = False
+) -> nnx.Module:
     """Makes a backbone.
 
     Args:
       config: its shape, an instance of its family's config class.
       runtime: how it computes.
       rngs: the random numbers for its parameters.
-      options: more keyword arguments of the backbone.
+      pooler: whether it has a pooler, which only some families have.
     """
+    options = {"pooler": True} if pooler else {}
     return FAMILIES[config.model_type].network(config, runtime, **options, rngs=rngs)

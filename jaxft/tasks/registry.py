@@ -123,6 +123,15 @@ def _make_schema(task: str) -> Schema:
     return Schema(root, task, owners, TASKS[task].extends)
 
 
+def extended_sections(task: str, section: str) -> tuple[type, ...]:
+    """Returns the classes that a section of settings has in the tasks that `task` extends, as bases of its own class."""
+    classes = [type(getattr(_load(TASKS[name].settings), section)) for name in TASKS[task].extends]
+    # Not those from which another one inherits.
+    return tuple(
+        dict.fromkeys(kind for kind in classes if not any(kind in other.__mro__[1:] for other in classes))
+    )
+
+
 def make_data(config: sections.Settings) -> "TaskData":
     """Returns the reader and encoder of the data of a run."""
     return _load(TASKS[config.task].data)(config)

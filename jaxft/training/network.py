@@ -18,6 +18,7 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.parameters import Kind, Role, read_roles
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
@@ -25,6 +26,7 @@ from jaxft.models.registry import family_of
 from jaxft.models.runtime import Runtime
 from jaxft.parallel.mesh import BATCH_SPEC, ParameterAxes, put_array, with_shardings
 from jaxft.tasks.base import Task
+from jaxft.tasks.registry import TASKS
 from jaxft.training.programs import compile_once
 
 
@@ -162,7 +164,7 @@ def initial_parameters(
     is read or made, so no host holds all parameters unless its devices do.
     """
     if config.model.init == "pretrained":
-        loaded, line = _load_pretrained(net, checkpoint)
+        loaded, line = _load_pretrained(net, checkpoint, TASKS[config.task].head)
     else:
         loaded = {}
         line = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
@@ -178,7 +180,9 @@ def initial_parameters(
     return {name: (new if name in new else loaded)[name] for name in net.abstract}, line
 
 
-def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[str, jax.Array], str]:
+def _load_pretrained(
+    net: Network, checkpoint: PretrainedModel, kind: HeadKind
+) -> tuple[dict[str, jax.Array], str]:
     """Returns the parameters that the checkpoint has, by path, and a line for the log."""
     folder, abstract = checkpoint.folder, dict(net.abstract)
     family = family_of(checkpoint.hf_config)
@@ -193,31 +197,24 @@ def _load_pretrained(net: Network, checkpoint: PretrainedModel) -> tuple[dict[st
             value = np.concatenate([value, np.empty((rows - stored_rows, width), value.dtype)])
             mean = value[:known_words].mean(axis=0, dtype=np.float64)
             value[known_words : known_words + checkpoint.added_token_count] = mean
-        if name in heads:
-            name, value = heads[name], value[..., head_order]
+        if name.startswith("head/"):
+            value = value[..., head_order]
         return put_array(value, net.abstract[name].sharding)
 
     tensors = open_tensors(folder)
     # The head of one task is useless for another, and that for some labels for others.
     head_order = net.task.head_order(checkpoint.hf_config)
-    heads = {name: name for name in abstract if name.startswith("head/")}
-    if head_order is not None:  # the table knows the head by its path in transformers' class
-        heads = net.task.to_transformers(heads)
-        abstract = {renamed: abstract[name] for renamed, name in heads.items()} | {
-            name: leaf for name, leaf in abstract.items() if name not in heads.values()
-        }
     new = () if head_order is not None else ("head/",)
     if not any("pooler." in name for name in tensors):  # checkpoints of some tasks have none
         new += ("backbone/pooler/",)
     loaded, report = load_weights(
-        family.table,
+        family.table_with_head(kind),
         tensors,
         abstract,
         new=[name for name in abstract if name.startswith(new)],
         place=place,
         source=str(folder),
     )
-    loaded = {heads.get(name, name): value for name, value in loaded.items()}
     line = f"{report}{_describe_head(net, checkpoint.hf_config, head_order)}"
     if checkpoint.added_token_count:
         added = f"{checkpoint.added_token_count} new words (config.data.added_tokens)"

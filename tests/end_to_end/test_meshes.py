@@ -20,8 +20,8 @@ import numpy as np
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
+from jaxft.data.batching.output_positions import select_positions
 from jaxft.models.pretrained_model import resolve_model
-from jaxft.models.runtime import Runtime
 from jaxft.training.network import make_network
 from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
@@ -45,7 +45,7 @@ def network(name, config, mesh):
     if name == "multi_task":
         labels = [f"{part}/{label}" for part in PARTS for label in labels]
     task = make_task(labels, config, head_dropout=0.2)
-    shape, runtime = test_step.SHAPE, Runtime()
+    shape, (_, runtime) = test_step.SHAPE, resolve_model(config, test_step.SHAPE.to_hf())
     if name == "causal_lm":
         gpt2, runtime = resolve_model(config, GPT2 | {"model_type": "gpt2"})
         shape = dataclasses.replace(gpt2, hidden_dropout=0.2, attention_dropout=0.2)
@@ -89,7 +89,11 @@ def train(name, sizes, **more):
     hyperparameters = trainer.place_hyperparameters()
     steps = []
     for number in range(20):
-        state, metrics = trainer.train_step(state, place_batch(batch(name, number), mesh), hyperparameters)
+        arrays = batch(name, number)
+        if net.prunes_outputs:  # each device computes the last layer for those of its positions that are read
+            mask = (arrays["weights"] > 0).reshape(2 * sizes[0] * sizes[1], -1)
+            arrays["output_positions"] = select_positions(mask, mask.shape[1] - 1)
+        state, metrics = trainer.train_step(state, place_batch(arrays, mesh), hyperparameters)
         steps.append([float(metrics["loss"]), float(metrics["grad_norm"])])
     held = jax.tree.leaves((state.trainable, state.opt_state))
     share = sum(x.addressable_shards[0].data.nbytes for x in held) / sum(x.nbytes for x in held)

@@ -250,7 +250,7 @@ def test_the_cache_is_written_in_place():
     )
     backbone = GPT2(config, rngs=nnx.Rngs(0))
     tiny_generator = Generator(backbone, eos=None)
-    static = {"config": config, "options": GenerationOptions(), "eos": -1}
+    static = {"decoder": tiny_generator._decoder, "options": GenerationOptions(), "eos": -1}
     state = sampling.begin_sampling(
         tiny_generator._weights, np.ones((4, 16), np.int32), np.zeros(4, np.int32), np.arange(4), jnp.uint32(0),
         capacity=4096, **static,

@@ -64,7 +64,9 @@ def load_token_classifier(folder, labels=LABELS, new=()):
 
     graph, state = nnx.split(nnx.eval_shape(make))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    return graph, *load_weights(family.table, open_tensors(folder), abstract, new=new, source=str(folder))
+    return graph, *load_weights(
+        family.table_with_head(HeadKind.TOKEN), open_tensors(folder), abstract, new=new, source=str(folder)
+    )
 
 
 def random_batch(config, rows=3, length=11, seed=0):
@@ -115,7 +117,8 @@ def assert_parity(model, folder):
     is_token = batch["segment_ids"] > 0
     assert np.abs(theirs[is_token]).max() > 0.05
     np.testing.assert_allclose(ours[is_token], theirs[is_token], atol=1e-4, rtol=0)
-    assert_gradients_equal_torch(family_of(config).table, our_gradients, their_gradients, parameters)
+    table = family_of(config).table_with_head(HeadKind.TOKEN)
+    assert_gradients_equal_torch(table, our_gradients, their_gradients, parameters)
 
 
 def assert_comes_back(folder, tmp_path):
@@ -125,7 +128,7 @@ def assert_comes_back(folder, tmp_path):
     family = family_of(config)
     out = tmp_path / "out"
     exported = add_labels(make_exported_config(config, family.heads[HeadKind.TOKEN].architecture), LABELS)
-    write_model_folder(out, save_weights(family.table, parameters), exported)
+    write_model_folder(out, save_weights(family.table_with_head(HeadKind.TOKEN), parameters), exported)
     before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():

@@ -21,7 +21,12 @@ JUNK = st.one_of(
     st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
 )
-KEYS = [(family, key) for family in FAMILIES for key in FAMILIES[family].config.HF_KEYS.values()]
+KEYS = [
+    (family, key)
+    for family in FAMILIES
+    for key in FAMILIES[family].config_class().to_hf()
+    if key != "model_type"
+]
 
 
 @settings(max_examples=400, deadline=None)

@@ -13,7 +13,7 @@ from jaxft.data.batching.output_positions import (
     select_positions,
 )
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.heads.causal_lm import LanguageModel
+from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.heads.sequence import SequenceClassifier
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs

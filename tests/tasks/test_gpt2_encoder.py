@@ -28,10 +28,10 @@ from jaxft.hub.processors import TextProcessor
 from jaxft.hub.tokenizers import load_tokenizer
 from jaxft.hub.weights import load_weights
 from jaxft.inference.predict import predict_file
-from jaxft.models.gpt2 import weights as gpt2_weights
 from jaxft.models.pretrained_model import resolve_model
+from jaxft.models.registry import FAMILIES
 from jaxft.parallel.mesh import make_mesh
-from jaxft.tasks.registry import make_data, make_task
+from jaxft.tasks.registry import TASKS, make_data, make_task
 from jaxft.training.loop import train
 from jaxft.training.network import make_network
 from jaxft.training.settings import settings_from_config
@@ -98,7 +98,8 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     theirs = CLASSES[kind](GPT2Config(**opened.hf_config | {"num_labels": 3, "pad_token_id": 0})).eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
-    parameters, report = load_weights(gpt2_weights.TABLE, tensors, net.abstract)
+    table = FAMILIES["gpt2"].table_with_head(TASKS[kind].head)
+    parameters, report = load_weights(table, tensors, net.abstract)
     assert not report.new and not report.ignored
     assert bool(tokenizer.add_prefix_space) == has_words
 
@@ -131,7 +132,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(checkpoint, kind):
     assert loader.batch(0).arrays["segment_ids"].max() > 1
     loss, ours = mean_loss(net, gradient_of(net), parameters, windows)
     assert loss == pytest.approx(output.loss.item(), rel=1e-5)
-    assert_gradients_equal_torch(gpt2_weights.TABLE, ours, gradients, net.abstract)
+    assert_gradients_equal_torch(table, ours, gradients, net.abstract)
 
 
 @pytest.fixture(scope="module")

@@ -9,5 +9,5 @@ class HeadKind(enum.Enum):
     TOKEN = "token"  # each token
     SEQUENCE = "sequence"  # each text
     QUESTION = "question"  # each token, to be the first or last of an answer
-    CAUSAL_LM = "causal_lm"  # each token of the vocabulary, to be the next
+    NEXT_TOKEN = "next_token"  # each token of the vocabulary, to be the next
     SHARED = "shared"  # what the heads of several tasks on one backbone do

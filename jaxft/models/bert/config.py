@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxft.hub.fields import (
     check_model_type,
@@ -45,7 +45,7 @@ class BertConfig:
         check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, Any]) -> "BertConfig":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> "BertConfig":
         """Returns the config of a checkpoint with this config.json.
 
         Raises:
@@ -61,7 +61,7 @@ class BertConfig:
         values["activation"] = read_activation(hf_config, "hidden_act", "gelu")
         return cls(**values)
 
-    def to_hf(self) -> dict[str, Any]:
+    def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
         return write_fields(self, HF_KEYS)
 
@@ -81,15 +81,14 @@ HF_KEYS = {
     "layer_norm_eps": "layer_norm_eps",
     "initializer_range": "initializer_range",
 }
-NEW_MODEL_FIELDS = tuple(HF_KEYS.values())  # keys of config.json that a user may set for a new model
 
 
-def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
+def make_new_config(fields: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
     """Returns the config.json of a new BERT with `fields`. Missing fields have BertConfig's defaults, BERT-base's."""
     del max_length, vocab_size  # a new BERT has no tokenizer yet, and its fields set its positions
     return {"model_type": "bert", **fields}
 
 
-def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
+def read_classifier_dropout(hf_config: Mapping[str, object]) -> float:
     """Returns the dropout rate before a task's head: `classifier_dropout`, or if unset the backbone's rate."""
     return read_rate(hf_config, ("classifier_dropout", "hidden_dropout_prob"), default=0.1)

@@ -1,12 +1,12 @@
-"""Maps the parameters of BERT to the tensors of Hugging Face checkpoints."""
+"""Maps the parameters of BERT and of its heads to the tensors of Hugging Face checkpoints."""
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.family import Head
 
 _LAYER = "bert.encoder.layer.{layer}"
 
-# The table of models with a `Bert` at `backbone`. It reads and writes the tensors of transformers' BertModel,
-# BertForTokenClassification and BertForSequenceClassification (`head`), and BertForQuestionAnswering (`qa_outputs`, a
-# parameter that exists only in exports).
+# The table of models with a `Bert` at `backbone`, without a head.
 TABLE = WeightTable(
     rules=[
         WeightRule("backbone/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
@@ -22,8 +22,6 @@ TABLE = WeightTable(
         *make_linear_rules("backbone/layers/mlp/down", f"{_LAYER}.output.dense"),
         *make_norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
         *make_linear_rules("backbone/pooler", "bert.pooler.dense"),
-        *make_linear_rules("head", "classifier"),
-        *make_linear_rules("qa_outputs", "qa_outputs"),
     ],
     canonical=[
         (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # names of a BertModel that was saved alone
@@ -38,3 +36,12 @@ TABLE = WeightTable(
         r"^classifier\.(weight|bias)$",  # a head for other labels
     ],
 )
+
+HEADS = {
+    HeadKind.TOKEN: Head("BertForTokenClassification", make_linear_rules("head", "classifier")),
+    HeadKind.SEQUENCE: Head(
+        "BertForSequenceClassification", make_linear_rules("head", "classifier"), pool="pooler"
+    ),
+    HeadKind.QUESTION: Head("BertForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
+    HeadKind.SHARED: Head("BertModel"),
+}

@@ -6,6 +6,7 @@ the weights. On CPU a product `W [out, in] @ x [in, R]` reads them two to four t
 once, in advance.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.dense import dense_attention
+from jaxft.models.decoder import CachedDecoder
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
 
@@ -55,47 +57,6 @@ class DecoderWeights(NamedTuple):
 Cache = list[tuple[jax.Array, jax.Array]]  # the keys and the values of each layer, both [R, H, T, D / H]
 
 
-def prepare_weights(backbone: GPT2) -> DecoderWeights:
-    """Returns the decoder's weights, in the dtype of the backbone's computation."""
-    graph, state = nnx.split(backbone)
-    dtype = backbone.runtime.dtype
-
-    @jax.jit
-    def transpose_weights(state) -> DecoderWeights:
-        backbone = nnx.merge(graph, state)
-        stack = backbone.layers
-
-        def dense(index: int, *linears) -> Dense:
-            return Dense(
-                jnp.concatenate([linear.kernel[...][index].T for linear in linears]).astype(dtype),
-                jnp.concatenate([linear.bias[...][index] for linear in linears]).astype(dtype),
-            )
-
-        def norm(module, index=...) -> Norm:
-            return Norm(module.scale[...][index], module.bias[...][index])
-
-        return DecoderWeights(
-            word=backbone.embeddings.word.embedding[...].astype(dtype),
-            position=backbone.embeddings.position.embedding[...].astype(dtype),
-            layers=[
-                Layer(
-                    attention_norm=norm(stack.attention_norm, i),
-                    query_key_value=dense(
-                        i, stack.attention.query, stack.attention.key, stack.attention.value
-                    ),
-                    output=dense(i, stack.attention.output),
-                    mlp_norm=norm(stack.mlp_norm, i),
-                    up=dense(i, stack.mlp.up),
-                    down=dense(i, stack.mlp.down),
-                )
-                for i in range(backbone.config.num_layers)
-            ],
-            norm=norm(backbone.norm),
-        )
-
-    return transpose_weights(state)
-
-
 def _norm(x: jax.Array, parameters: Norm, epsilon: float, axis: int) -> jax.Array:
     """Normalizes `x` over `axis`, computing in float32."""
     z = x.astype(jnp.float32)
@@ -122,83 +83,103 @@ def _scores(weights: DecoderWeights, x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(logits)
 
 
-def prefill(
-    weights: DecoderWeights, config: GPT2Config, ids: jax.Array, start: jax.Array, capacity: int
-) -> tuple[jax.Array, Cache]:
-    """Reads prompts that end at the last column.
+@dataclasses.dataclass(frozen=True)
+class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
+    """Decodes with a GPT-2 of a shape."""
 
-    Args:
-      weights: from `prepare_weights`.
-      config: the network's shape.
-      ids: int32 `[B, P]`, padded on the left.
-      start: int32 `[B]`, the column of each prompt's first token.
-      capacity: T, the number of columns in the cache, at least P.
+    config: GPT2Config
 
-    Returns:
-      The logits of the next token, float32 `[V, B]`, and the cache, whose first P columns are filled.
-    """
-    rows, length = ids.shape
-    columns = jnp.arange(length)
-    positions = jnp.maximum(columns - start[:, None], 0)
-    segments = (columns >= start[:, None]).astype(jnp.int32)
-    x = (weights.word[ids] + weights.position[positions]).reshape(rows * length, -1)
-    cache = []
-    for index, layer in enumerate(weights.layers):
-        projected = _rows(layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 1))
-        query, key, value = jnp.split(projected, 3, axis=1)
-        if config.scale_by_inverse_layer:
-            query = query / (index + 1)
-        mixed = dense_attention(query, key, value, segments, num_heads=config.num_heads, causal=True)
-        x = x + _rows(layer.output, mixed)
-        inner = _rows(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 1))
-        x = x + _rows(layer.down, ACTIVATIONS[config.activation](inner))
-        heads = (z.reshape(rows, length, config.num_heads, -1).swapaxes(1, 2) for z in (key, value))
-        room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
-        cache.append(tuple(jnp.pad(z, room) for z in heads))
-    last = x.reshape(rows, length, -1)[:, -1].T
-    return _scores(weights, _norm(last, weights.norm, config.layer_norm_eps, 0)), cache
+    def prepare_weights(self, backbone: GPT2) -> DecoderWeights:
+        """Returns the decoder's weights, in the dtype of the backbone's computation."""
+        graph, state = nnx.split(backbone)
+        dtype = backbone.runtime.dtype
 
+        @jax.jit
+        def transpose_weights(state) -> DecoderWeights:
+            backbone = nnx.merge(graph, state)
+            stack = backbone.layers
 
-def decode_step(
-    weights: DecoderWeights,
-    config: GPT2Config,
-    cache: Cache,
-    ids: jax.Array,
-    start: jax.Array,
-    column: jax.Array,
-) -> tuple[jax.Array, Cache]:
-    """Reads one token of each row.
+            def dense(index: int, *linears) -> Dense:
+                return Dense(
+                    jnp.concatenate([linear.kernel[...][index].T for linear in linears]).astype(dtype),
+                    jnp.concatenate([linear.bias[...][index] for linear in linears]).astype(dtype),
+                )
 
-    Args:
-      weights: from `prepare_weights`.
-      config: the network's shape.
-      cache: the keys and values of the columns before `column`.
-      ids: int32 `[R]`, the tokens at `column`.
-      start: int32 `[R]`, the column of each row's first token.
-      column: int32 scalar, below the cache's capacity.
+            def norm(module, index=...) -> Norm:
+                return Norm(module.scale[...][index], module.bias[...][index])
 
-    Returns:
-      The logits of the next token, float32 `[V, R]`, and the cache with `column` filled. XLA writes the cache in place
-      if it is the carry of a loop.
-    """
-    rows, capacity = len(ids), cache[0][0].shape[2]
-    columns = jnp.arange(capacity)
-    is_visible = ((columns >= start[:, None]) & (columns <= column))[:, None]  # [R, 1, T]
-    x = (weights.word[ids] + weights.position[column - start]).T
-    filled = []
-    for index, (layer, (keys, values)) in enumerate(zip(weights.layers, cache, strict=True)):
-        projected = _columns(layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 0))
-        query, key, value = projected.T.reshape(rows, 3, config.num_heads, -1).swapaxes(
-            0, 1
-        )  # each [R, H, d]
-        keys = jax.lax.dynamic_update_slice(keys, key[:, :, None], (0, 0, column, 0))
-        values = jax.lax.dynamic_update_slice(values, value[:, :, None], (0, 0, column, 0))
-        filled.append((keys, values))
-        scale = query.shape[-1] ** -0.5 / (index + 1 if config.scale_by_inverse_layer else 1)
-        scores = jnp.einsum("rhd,rhtd->rht", query * scale, keys, preferred_element_type=jnp.float32)
-        shares = jax.nn.softmax(jnp.where(is_visible, scores, -jnp.inf)).astype(x.dtype)
-        mixed = jnp.einsum("rht,rhtd->rhd", shares, values)
-        x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
-        inner = _columns(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 0))
-        x = x + _columns(layer.down, ACTIVATIONS[config.activation](inner))
-    return _scores(weights, _norm(x, weights.norm, config.layer_norm_eps, 0)), filled
+            return DecoderWeights(
+                word=backbone.embeddings.word.embedding[...].astype(dtype),
+                position=backbone.embeddings.position.embedding[...].astype(dtype),
+                layers=[
+                    Layer(
+                        attention_norm=norm(stack.attention_norm, i),
+                        query_key_value=dense(
+                            i, stack.attention.query, stack.attention.key, stack.attention.value
+                        ),
+                        output=dense(i, stack.attention.output),
+                        mlp_norm=norm(stack.mlp_norm, i),
+                        up=dense(i, stack.mlp.up),
+                        down=dense(i, stack.mlp.down),
+                    )
+                    for i in range(backbone.config.num_layers)
+                ],
+                norm=norm(backbone.norm),
+            )
+
+        return transpose_weights(state)
+
+    def prefill(
+        self, weights: DecoderWeights, ids: jax.Array, start: jax.Array, capacity: int
+    ) -> tuple[jax.Array, Cache]:
+        """Reads prompts; see `CachedDecoder`."""
+        config = self.config
+        rows, length = ids.shape
+        columns = jnp.arange(length)
+        positions = jnp.maximum(columns - start[:, None], 0)
+        segments = (columns >= start[:, None]).astype(jnp.int32)
+        x = (weights.word[ids] + weights.position[positions]).reshape(rows * length, -1)
+        cache = []
+        for index, layer in enumerate(weights.layers):
+            projected = _rows(layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 1))
+            query, key, value = jnp.split(projected, 3, axis=1)
+            if config.scale_by_inverse_layer:
+                query = query / (index + 1)
+            mixed = dense_attention(query, key, value, segments, num_heads=config.num_heads, causal=True)
+            x = x + _rows(layer.output, mixed)
+            inner = _rows(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 1))
+            x = x + _rows(layer.down, ACTIVATIONS[config.activation](inner))
+            heads = (z.reshape(rows, length, config.num_heads, -1).swapaxes(1, 2) for z in (key, value))
+            room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
+            cache.append(tuple(jnp.pad(z, room) for z in heads))
+        last = x.reshape(rows, length, -1)[:, -1].T
+        return _scores(weights, _norm(last, weights.norm, config.layer_norm_eps, 0)), cache
+
+    def decode_step(
+        self, weights: DecoderWeights, cache: Cache, ids: jax.Array, start: jax.Array, column: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """Reads one token of each row; see `CachedDecoder`."""
+        config = self.config
+        rows, capacity = len(ids), cache[0][0].shape[2]
+        columns = jnp.arange(capacity)
+        is_visible = ((columns >= start[:, None]) & (columns <= column))[:, None]  # [R, 1, T]
+        x = (weights.word[ids] + weights.position[column - start]).T
+        filled = []
+        for index, (layer, (keys, values)) in enumerate(zip(weights.layers, cache, strict=True)):
+            projected = _columns(
+                layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 0)
+            )
+            query, key, value = projected.T.reshape(rows, 3, config.num_heads, -1).swapaxes(
+                0, 1
+            )  # each [R, H, d]
+            keys = jax.lax.dynamic_update_slice(keys, key[:, :, None], (0, 0, column, 0))
+            values = jax.lax.dynamic_update_slice(values, value[:, :, None], (0, 0, column, 0))
+            filled.append((keys, values))
+            scale = query.shape[-1] ** -0.5 / (index + 1 if config.scale_by_inverse_layer else 1)
+            scores = jnp.einsum("rhd,rhtd->rht", query * scale, keys, preferred_element_type=jnp.float32)
+            shares = jax.nn.softmax(jnp.where(is_visible, scores, -jnp.inf)).astype(x.dtype)
+            mixed = jnp.einsum("rht,rhtd->rhd", shares, values)
+            x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
+            inner = _columns(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 0))
+            x = x + _columns(layer.down, ACTIVATIONS[config.activation](inner))
+        return _scores(weights, _norm(x, weights.norm, config.layer_norm_eps, 0)), filled

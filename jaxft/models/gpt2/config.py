@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxft.hub.fields import (
     check_model_type,
@@ -47,7 +47,7 @@ class GPT2Config:
         check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, Any]) -> "GPT2Config":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> "GPT2Config":
         """Returns the config of a checkpoint with this config.json.
 
         `reorder_and_upcast_attn` may have either value, because attention scores are always computed in float32.
@@ -67,7 +67,7 @@ class GPT2Config:
         values.setdefault("intermediate_size", 4 * size)
         return cls(**values)
 
-    def to_hf(self) -> dict[str, Any]:
+    def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
         return write_fields(self, HF_KEYS)
 
@@ -92,7 +92,7 @@ HF_KEYS = {
 NEW_MODEL_FIELDS = tuple(key for key in HF_KEYS.values() if key != "vocab_size")
 
 
-def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: int) -> dict[str, Any]:
+def make_new_config(fields: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
     """Returns the config.json of a new GPT-2 with `fields`. Without `n_positions` it has `max_length` positions."""
     return {
         "model_type": "gpt2",
@@ -103,6 +103,6 @@ def make_new_config(fields: Mapping[str, Any], *, max_length: int, vocab_size: i
     }
 
 
-def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
+def read_classifier_dropout(hf_config: Mapping[str, object]) -> float:
     """Returns the dropout rate before a task's head, as in GPT2ForTokenClassification; 0.1 if no field sets it."""
     return read_rate(hf_config, ("classifier_dropout", "hidden_dropout"), default=0.1)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.heads.causal_lm import LanguageModel
+from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.inputs import Inputs
 from jaxft.losses import chunked
 from jaxft.models.model_config import ModelConfig

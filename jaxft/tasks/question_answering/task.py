@@ -60,13 +60,6 @@ class QuestionAnswering(Task):
         """Returns the numbers of the outputs in the head of a checkpoint that answers questions: all have the same."""
         return list(range(len(self.labels))) if has_head(hf_config, "ForQuestionAnswering") else None
 
-    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the parameters, with the head at the path in transformers' class."""
-        return {
-            f"qa_outputs/{name.removeprefix('head/')}" if name.startswith("head/") else name: value
-            for name, value in parameters.items()
-        }
-
 
 def _logits(model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None) -> jax.Array:
     return model(Inputs.from_batch(batch), dropout=dropout)

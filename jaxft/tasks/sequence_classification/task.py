@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from jaxft.data.batching.batch import BatchSpec
@@ -75,7 +74,7 @@ class SequenceClassification(Task):
                 "is no pooler; expected 'last' (which 'auto' means), 'mean' or 'max'"
             )
         return SequenceClassifier(
-            make_backbone(model_config, runtime, rngs=rngs, **({"pooler": True} if pool == "pooler" else {})),
+            make_backbone(model_config, runtime, rngs=rngs, pooler=pool == "pooler"),
             num_labels=len(self.labels),
             pool=pool,
             dropout=self.head_dropout,
@@ -119,15 +118,6 @@ class SequenceClassification(Task):
         if not (same and has_transformers_class(self.config, hf_config["model_type"])):
             return None
         return find_head_order(hf_config, "ForSequenceClassification", self.labels)
-
-    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the parameters, with a head whose numbers are in the data's units."""
-        if self.labels != [VALUE]:
-            return parameters
-        offset, scale = self.label_type.offset, self.label_type.scale
-        [kernel] = parameters.keys() & {"head/kernel", "head/score/kernel"}  # GPT-2's head has no bias
-        bias = parameters.get("head/bias", np.zeros(1, np.float32)) * scale + offset
-        return parameters | {kernel: parameters[kernel] * scale, "head/bias": bias}
 
 
 def _logits(model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None) -> jax.Array:

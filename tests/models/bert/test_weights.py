@@ -19,9 +19,11 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.inputs import Inputs
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
+from jaxft.models.bert.family import FAMILY
 from jaxft.models.bert.network import Bert
 from tests.models.parity import (
     LABELS,
@@ -183,7 +185,7 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
     config, tensors = tiny_tensors()
     half = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
     _, parameters, _ = load_token_classifier(write(tmp_path / "in", half, dtype="bfloat16"))
-    back = save_weights(bert_weights.TABLE, parameters)
+    back = save_weights(FAMILY.table_with_head(HeadKind.TOKEN), parameters)
     assert all(np.array_equal(back[name], tensor.astype(np.float32)) for name, tensor in half.items())
     assert all(tensor.dtype == np.float32 for tensor in back.values())
     config |= {"dtype": "bfloat16", "num_labels": 2}

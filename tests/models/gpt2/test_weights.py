@@ -18,7 +18,7 @@ from jaxft.hub.files import read_config, write_model_folder
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
-from jaxft.layers.heads.causal_lm import LanguageModel
+from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.inputs import Inputs
 from jaxft.models.gpt2 import config as gpt2_config
 from jaxft.models.gpt2 import weights as gpt2_weights

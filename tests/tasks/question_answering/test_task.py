@@ -17,9 +17,10 @@ from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 from jaxft.hub.processors import TextProcessor
 from jaxft.hub.weights import load_weights, save_weights
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.losses import cross_entropy
 from jaxft.models.bert import config as bert_config
-from jaxft.models.bert import weights as bert_weights
+from jaxft.models.bert.family import FAMILY
 from jaxft.models.runtime import PLAIN_RUNTIME
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
@@ -34,6 +35,8 @@ from jaxft.training.settings import settings_from_config
 from tests.data.tiny_text import tokenizer
 from tests.models.parity import assert_gradients_equal_torch, randomize
 from tests.tasks.tiny_bert import tiny_bert
+
+TABLE = FAMILY.table_with_head(HeadKind.QUESTION)
 
 LENGTH = 24
 QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly
@@ -92,10 +95,9 @@ def setting():
 def ours_of(net, tensors):
     """Returns torch's tensors as parameters by path, and checks that an export returns the tensors."""
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-    renamed = {name.replace("qa_outputs", "classifier"): value for name, value in arrays.items()}
-    parameters, report = load_weights(bert_weights.TABLE, renamed, net.abstract)
+    parameters, report = load_weights(TABLE, arrays, net.abstract)
     assert not report.new and not report.ignored
-    exported = save_weights(bert_weights.TABLE, net.task.to_transformers(parameters))
+    exported = save_weights(TABLE, parameters)
     assert exported.keys() == arrays.keys()
     assert all(np.array_equal(exported[name], arrays[name]) for name in exported)
     return parameters
@@ -143,12 +145,8 @@ def test_loss_and_gradients_equal_torch_from_text_on():
         expected += loss.item()
     loss, gradients, weight = mean_loss()
     assert weight == weights.sum() and loss == pytest.approx(expected, rel=1e-5)
-    torch_gradients = {
-        name.replace("qa_outputs", "classifier"): p.grad.numpy()
-        for name, p in theirs.named_parameters()
-        if p.grad is not None
-    }
-    assert_gradients_equal_torch(bert_weights.TABLE, gradients, torch_gradients, net.abstract)
+    torch_gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
+    assert_gradients_equal_torch(TABLE, gradients, torch_gradients, net.abstract)
 
 
 def test_packed_loss_gradients_and_answers_equal_unpacked():

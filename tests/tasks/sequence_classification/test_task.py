@@ -19,14 +19,16 @@ from jaxft.errors import UserError
 from jaxft.hub.processors import TextProcessor
 from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.inputs import Inputs
 from jaxft.models.bert import config as bert_config
-from jaxft.models.bert import weights as bert_weights
+from jaxft.models.bert.family import FAMILY
 from jaxft.models.runtime import PLAIN_RUNTIME
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.data import LabelledTexts
 from jaxft.tasks.sequence_classification.evaluation import TextEvaluator
+from jaxft.tasks.sequence_classification.export import TextExport
 from jaxft.tasks.sequence_classification.task import SequenceClassification
 from jaxft.training import step
 from jaxft.training.evaluation import predict_batches
@@ -36,6 +38,8 @@ from jaxft.training.trainer import compile_eval
 from tests.data.tiny_text import tokenizer
 from tests.models.parity import assert_gradients_equal_torch, randomize
 from tests.tasks.tiny_bert import tiny_bert
+
+TABLE = FAMILY.table_with_head(HeadKind.SEQUENCE)
 
 LENGTH = 16
 QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly
@@ -141,7 +145,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(problem, pair, pool):
     theirs.eval()
     randomize(theirs, 1)
     tensors = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
-    parameters, report = load_weights(bert_weights.TABLE, tensors, net.abstract)
+    parameters, report = load_weights(TABLE, tensors, net.abstract)
     assert not report.new and not report.ignored
 
     encoded = tokenizer()(
@@ -163,7 +167,7 @@ def test_loss_and_gradients_equal_torch_from_text_on(problem, pair, pool):
     assert loss == pytest.approx(expected.loss.item(), rel=1e-5)
     padding = gradients["bert.embeddings.word_embeddings.weight"][0]
     assert not padding.any()  # torch gives the padding token no gradient, and no text of ours has it
-    assert_gradients_equal_torch(bert_weights.TABLE, ours, gradients, net.abstract)
+    assert_gradients_equal_torch(TABLE, ours, gradients, net.abstract)
 
     split = Split("dev", "dev", texts, windows)
     scores = net.task.label_type.score(expected.logits.detach().numpy().astype(np.float64))
@@ -337,9 +341,10 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
     targets, _ = number.label_type.encode_targets([LabelledText("a", None, 12.5, "x:1")])
     assert targets.tolist() == [0.25]
     assert number.label_type.score(np.array([[0.25]])).tolist() == [[12.5]]
-    head = number.to_transformers({"head/kernel": np.array([[2.0]]), "head/bias": np.array([0.5])})
+    export = TextExport(None)
+    head = export.to_transformers(number, {"head/kernel": np.array([[2.0]]), "head/bias": np.array([0.5])})
     assert (head["head/kernel"], head["head/bias"]) == (20, 15)
-    head = number.to_transformers({"head/score/kernel": np.array([[2.0]])})  # a GPT-2's, without bias
+    head = export.to_transformers(number, {"head/score/kernel": np.array([[2.0]])})  # a GPT-2's, without bias
     assert (head["head/score/kernel"], head["head/bias"]) == (20, 10)
 
 

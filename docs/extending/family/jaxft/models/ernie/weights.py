@@ -1,6 +1,8 @@
-"""Maps the parameters of ERNIE to the tensors of Hugging Face checkpoints."""
+"""Maps the parameters of ERNIE and of its heads to the tensors of Hugging Face checkpoints."""
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.family import Head
 
 _LAYER = "ernie.encoder.layer.{layer}"
 
@@ -19,7 +21,6 @@ TABLE = WeightTable(
         *make_linear_rules("backbone/layers/mlp/down", f"{_LAYER}.output.dense"),
         *make_norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
         *make_linear_rules("backbone/pooler", "ernie.pooler.dense"),
-        *make_linear_rules("head", "classifier"),
     ],
     # An ErnieModel that was saved alone has names without the prefix.
     canonical=[(r"^(embeddings|encoder|pooler)\.", r"ernie.\1.")],
@@ -30,3 +31,10 @@ TABLE = WeightTable(
         r"^(classifier|qa_outputs)\.(weight|bias)$",  # a head for other labels, or for another task
     ],
 )
+
+HEADS = {
+    HeadKind.TOKEN: Head("ErnieForTokenClassification", make_linear_rules("head", "classifier")),
+    HeadKind.SEQUENCE: Head(
+        "ErnieForSequenceClassification", make_linear_rules("head", "classifier"), pool="pooler"
+    ),
+}
