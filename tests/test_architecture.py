@@ -157,6 +157,7 @@ KNOWN_NAMES = {
     "cli/verbs.py": "examples in help",
     "config/loading.py": "an example in a message",
     "config/sections.py": "an example in a setting's help",
+    "data/encoding/text_tokens.py": "classes of the library tokenizers",
     "data/sources/labels.py": "a message names the task that reads spans",
     "tasks/sequence_classification/settings.py": "help says what `auto` is for each family",
 }

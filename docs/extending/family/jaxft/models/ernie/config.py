@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxft.hub.fields import (
     check_model_type,
@@ -42,7 +42,7 @@ class ErnieConfig:
         check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, Any]) -> "ErnieConfig":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> "ErnieConfig":
         """Returns the config of a checkpoint with this config.json; raises `UserError` for what would change it."""
         check_model_type(hf_config, "ernie", display_name="ERNIE")
         check_values(hf_config, {"use_task_id": False, "is_decoder": False, "add_cross_attention": False})
@@ -51,7 +51,7 @@ class ErnieConfig:
         values["activation"] = read_activation(hf_config, "hidden_act", "gelu")
         return cls(**values)
 
-    def to_hf(self) -> dict[str, Any]:
+    def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
         return write_fields(self, HF_KEYS)
 
@@ -73,6 +73,6 @@ HF_KEYS = {
 }
 
 
-def read_classifier_dropout(hf_config: Mapping[str, Any]) -> float:
+def read_classifier_dropout(hf_config: Mapping[str, object]) -> float:
     """Returns the dropout rate before a task's head: `classifier_dropout`, or if unset the backbone's rate."""
     return read_rate(hf_config, ("classifier_dropout", "hidden_dropout_prob"), default=0.1)
