@@ -30,7 +30,7 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class NewModel:
-    """How models of a family are made that begin with random weights.
+    """Describes how models of a family are made that begin with random weights.
 
     Attributes:
       fields: the keys of config.json that a user may set.

@@ -25,7 +25,6 @@ from jaxft.data.batching.prefetch import prefetch
 from jaxft.errors import Preempted, UserError
 from jaxft.hub.tensors import checksum_weights
 from jaxft.io.files import write_json
-from jaxft.layers.layer_stacks import stack
 from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
@@ -33,7 +32,6 @@ from jaxft.parallel.mesh import describe_local_devices, make_mesh, place_batch
 from jaxft.tasks.base import Log
 from jaxft.tasks.custom_metrics import CustomMetrics, ExtendedEvaluator
 from jaxft.tasks.reading import cache_folder
-from jaxft.training import optimizer
 from jaxft.training.batch_rows import rows_begun_with
 from jaxft.training.evaluation import evaluate, write_evaluation
 from jaxft.training.log.callbacks import Callback, Callbacks
@@ -42,7 +40,7 @@ from jaxft.training.log.instruments import CompileCounter, Profile, peak_rss_byt
 from jaxft.training.log.run_log import RunLog
 from jaxft.training.log.train_log import TrainLog
 from jaxft.training.log.waits import announced
-from jaxft.training.network import Network, initial_parameters
+from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import PreparedRun, prepare_data, prepare_run
 from jaxft.training.run_folder.abandoned_work import orbax_quieted
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best
@@ -207,7 +205,7 @@ def _train(
             if step % run.eval_every == 0 or step == total or callbacks.ask_to_end():
                 train_log.drain(keep=0)
                 with train_log.paused():
-                    parameters = _parameters_to_keep(net, state)
+                    parameters = run.trainer.parameters_to_keep(state)
                     with announced("measuring dev", log):
                         measured, _ = evaluate(
                             net, evaluator, programs.eval, parameters, splits["dev"], run.eval_batches["dev"]
@@ -384,19 +382,13 @@ def _compile(run: PreparedRun, state: TrainState, log: Log) -> Programs:
             eval_steps |= compile_eval(run.net, [shape])
     with announced("compiling the checksum of checkpoints", log):
         # The optimizer's moments have their parameters' shapes.
-        digest_tree((stack(state.trainable | state.frozen), state.step))
+        digest_tree((run.trainer.parameters_to_keep(state), state.step))
     return Programs(train_steps, eval_steps, time.perf_counter() - began)
 
 
 def _describe(shape: Shape, number: int, count: int) -> str:
     """Returns the rows and length of a batch shape, the `number`-th of `count`, for the log."""
     return f"of {shape.rows} x {shape.length}" + (f" ({number} of {count})" if count > 1 else "")
-
-
-def _parameters_to_keep(net: Network, state: TrainState) -> dict[str, jax.Array]:
-    """Returns the parameters to measure and keep: their average if the run keeps one, else the last ones."""
-    trained = optimizer.averaged_parameters(state.opt_state) or state.trainable
-    return stack({name: (trained | state.frozen)[name] for name in net.abstract})
 
 
 def _best_parameters(
@@ -406,7 +398,7 @@ def _best_parameters(
 
     If they cannot be read, those of the last step take their place, because hours of training must not be lost.
     """
-    parameters = _parameters_to_keep(run.net, state)
+    parameters = run.trainer.parameters_to_keep(state)
     if best.step == step:
         return parameters
     try:

@@ -81,6 +81,11 @@ class Trainer:
             stack, step.SavedState(state.step, state.trainable, state.frozen, state.opt_state)
         )
 
+    def parameters_to_keep(self, state: step.TrainState) -> dict[str, jax.Array]:
+        """Returns the parameters to measure and keep: their average if the run keeps one, else the last ones."""
+        trained = optim.averaged_parameters(state.opt_state) or state.trainable
+        return stack({name: (trained | state.frozen)[name] for name in self.net.abstract})
+
     def restored_state(self, saved: step.SavedState) -> step.TrainState:
         """Returns the state of a checkpoint, in the form that `train_step` takes."""
         unstacked = map_parameter_dicts(unstack, saved) if self.net.unstacks_layers else saved

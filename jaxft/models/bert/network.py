@@ -130,12 +130,15 @@ class Layer(nnx.Module):
 
         It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
-        dropout_options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
-        update = self.attention(x, segment_ids, seed, site, output_positions)
+        options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+
+        def dropout(update: jax.Array, site: int | jax.Array) -> jax.Array:
+            return apply_dropout(update, self.rate, seed, site, **options)
+
+        attended = self.attention(x, segment_ids, seed, site, output_positions)
         x = gather(x, output_positions)
-        x = self.attention_norm(x + apply_dropout(update, self.rate, seed, site + 1, **dropout_options))
-        update = self.mlp(x)
-        return self.mlp_norm(x + apply_dropout(update, self.rate, seed, site + 2, **dropout_options))
+        x = self.attention_norm(x + dropout(attended, site + 1))
+        return self.mlp_norm(x + dropout(self.mlp(x), site + 2))
 
 
 class Bert(nnx.Module):

@@ -142,11 +142,14 @@ class Layer(nnx.Module):
 
         It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
-        dropout_options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
-        update = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, output_positions)
-        x = gather(x, output_positions) + apply_dropout(update, self.rate, seed, site + 1, **dropout_options)
-        update = self.mlp(self.mlp_norm(x))
-        return x + apply_dropout(update, self.rate, seed, site + 2, **dropout_options)
+        options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+
+        def dropout(update: jax.Array, site: int | jax.Array) -> jax.Array:
+            return apply_dropout(update, self.rate, seed, site, **options)
+
+        attended = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, output_positions)
+        x = gather(x, output_positions) + dropout(attended, site + 1)
+        return x + dropout(self.mlp(self.mlp_norm(x)), site + 2)
 
 
 class GPT2(nnx.Module):

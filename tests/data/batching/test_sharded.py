@@ -1,5 +1,7 @@
 """Tests of batches made of shards: the same whoever feeds which rows, and every window once an epoch."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxft.data.batching import chunked
 from jaxft.data.batching.chunked import ChunkedLoader
+from jaxft.data.batching.output_positions import FIRST_TOKENS, prune_batches
 from jaxft.data.batching.sharded import make_sharded_loader, shards_of_rows
 from jaxft.data.encoding.sentences import encode_sentences
 from tests.data.batching.test_loader import corpus_of
@@ -136,3 +139,29 @@ def test_large_shards_come_in_chunks(monkeypatch):
                 if start // shape.block_length != (start + shard.lengths[window] - 1) // shape.block_length:
                     assert shape.whole_row_period and place[0] % shape.whole_row_period == 0
         assert sorted(seen) == list(range(len(shard)))
+
+
+def test_positions_that_are_read_are_the_same_whoever_feeds_which_rows():
+    """Shards share the largest number of positions in a group, which one host alone could not know."""
+    rng = np.random.default_rng(0)
+    windows = [windows_of(rng.integers(3, longest, 400 if longest < 10 else 40)) for longest in (6, 128)]
+    rows, hosts, told = 4, [range(2), range(2, 4)], {}
+    complete, *partial = loaders(windows, [range(rows), *hosts], rows)
+
+    def pruned(loader, gather):
+        host_windows = {number: windows[number] for number in loader.loaders}
+        loader = dataclasses.replace(loader, gather=gather)
+        return prune_batches(loader, FIRST_TOKENS, host_windows, steps=20, groups=rows)
+
+    def record(largest):
+        told.update(largest)
+        return list(largest.values())
+
+    expected = pruned(complete, record)
+    assert told[1] + 16 < told[0] <= expected.shapes[0].output_shape[1] < 128
+    for only, loader in zip(hosts, partial, strict=True):
+        loader = pruned(loader, lambda _: list(told.values()))
+        assert loader.shapes == expected.shapes
+        for step in range(20):
+            positions = expected.batch(step).arrays["output_positions"]
+            assert np.array_equal(loader.batch(step).arrays["output_positions"], positions[only])
