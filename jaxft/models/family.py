@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flax import nnx
 
@@ -63,7 +64,7 @@ class Family:
     """
 
     display_name: str
-    network: type[nnx.Module]
+    network: Callable[..., nnx.Module]
     config_class: type[ModelConfig]
     read_head_dropout: Callable[[Mapping[str, object]], float]
     table: WeightTable
@@ -73,7 +74,7 @@ class Family:
     has_token_types: bool
     has_pooler: bool
     new_model: NewModel | None = None
-    make_decoder: Callable[[ModelConfig], CachedDecoder] | None = None
+    make_decoder: Callable[[ModelConfig], CachedDecoder[Any, Any]] | None = None
 
     def table_with_head(self, kind: HeadKind) -> WeightTable:
         """Returns the table of the network with a head."""

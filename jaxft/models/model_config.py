@@ -1,16 +1,18 @@
 """Defines what every family's config has in common, and converts the fields of config.json by a table."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Self
 
 from jaxft.errors import UserError
 from jaxft.hub.fields import ACTIVATIONS as HF_ACTIVATIONS
 from jaxft.layers.activations import ACTIVATIONS
 
 
-class ModelConfig(Protocol):
-    """The shape of a backbone and its dropout rates: a frozen dataclass, one class a family.
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a backbone and its dropout rates. Each family has a subclass, a frozen dataclass too.
 
     Attributes:
       model_type: the family's name, as in the `model_type` of config.json.
@@ -33,11 +35,13 @@ class ModelConfig(Protocol):
     initializer_range: float
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, object]) -> "ModelConfig":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
         """Returns the shape in a config.json. Raises `UserError` for one that is not the family's, or cannot be."""
+        raise NotImplementedError
 
     def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape."""
+        raise NotImplementedError
 
 
 # The largest count that a field may have. More is a damaged file, and would take all memory before anybody noticed.
@@ -52,7 +56,7 @@ _MOST = {
 }
 
 
-def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> dict[str, object]:
+def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> dict[str, Any]:
     """Returns the values of the fields that a config.json has.
 
     Args:
@@ -63,7 +67,7 @@ def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> 
     Raises:
       UserError: a value is outside of what a model can have.
     """
-    values = {name: hf_config[key] for name, key in hf_keys.items() if key in hf_config}
+    values: dict[str, Any] = {name: hf_config[key] for name, key in hf_keys.items() if key in hf_config}
     for name, value in values.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name in _MOST:

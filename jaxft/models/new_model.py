@@ -6,30 +6,29 @@ from typing import Any
 from jaxft.config.sections import NEW, Settings
 from jaxft.errors import UserError
 from jaxft.hub.tokenizer_training import train_tokenizer
+from jaxft.models.family import NewModel
 from jaxft.models.registry import FAMILIES
 
 
-def _new_addresses(*, with_tokenizer: bool = False) -> list[str]:
-    """Returns the addresses of new models: first those that can be trained, then, or not at all, the others."""
-    new_models = {name: family.new_model for name, family in FAMILIES.items() if family.new_model}
-    addresses = [f"{NEW}{name}" for name, new_model in new_models.items() if new_model.has_tokenizer]
-    if not with_tokenizer:
-        addresses += [f"{NEW}{name}" for name in new_models if f"{NEW}{name}" not in addresses]
-    return addresses
+def _list_new_models(*, with_tokenizer: bool = False) -> dict[str, NewModel]:
+    """Returns what families declare of new models, by address: first, or only, those that can be trained."""
+    declared = [(f"{NEW}{name}", family.new_model) for name, family in FAMILIES.items()]
+    new_models = {address: new_model for address, new_model in declared if new_model}
+    trainable = {address: new_model for address, new_model in new_models.items() if new_model.has_tokenizer}
+    return trainable if with_tokenizer else trainable | new_models
 
 
-def make_new_config(config: Settings, model_type: str, vocab_size: int) -> dict[str, object]:
-    """Returns the config.json of the new model of `model_type` that `config.model.sizes` describes.
+def make_new_config(config: Settings, address: str, vocab_size: int) -> dict[str, object]:
+    """Returns the config.json of the new model at `address` that `config.model.sizes` describes.
 
     Raises:
       UserError: there are no new models of this type, or `config.model.sizes` has a field that the type does not know,
         or a value that cannot be.
     """
-    address = f"{NEW}{model_type}"
-    if address not in _new_addresses():
-        raise UserError(f"config.model.checkpoint={address!r}: expected one of {', '.join(_new_addresses())}")
-    family, values = FAMILIES[model_type], dict(config.model.sizes)
-    new_model = family.new_model
+    new_models, values = _list_new_models(), dict(config.model.sizes)
+    if address not in new_models:
+        raise UserError(f"config.model.checkpoint={address!r}: expected one of {', '.join(new_models)}")
+    new_model, family = new_models[address], FAMILIES[address.removeprefix(NEW)]
     if unknown := values.keys() - set(new_model.fields):
         raise UserError(
             f"config.model.sizes: {sorted(unknown)} unknown; expected some of {', '.join(new_model.fields)}"
@@ -47,8 +46,7 @@ def describe_new_model(config: Settings) -> dict[str, object]:
 
     Its vocabulary therefore has the largest size that the tokenizer may have, `config.model.vocab_size`.
     """
-    model_type = config.model.checkpoint.removeprefix(NEW)
-    return make_new_config(config, model_type, config.model.vocab_size)
+    return make_new_config(config, config.model.checkpoint, config.model.vocab_size)
 
 
 def make_new_model(config: Settings, texts: Iterable[str]) -> tuple[dict[str, object], Any]:
@@ -57,14 +55,14 @@ def make_new_model(config: Settings, texts: Iterable[str]) -> tuple[dict[str, ob
     Raises:
       UserError: `config.model` is not a model with random initial weights for which a tokenizer can be trained.
     """
-    model, trainable = config.model, _new_addresses(with_tokenizer=True)
+    model, trainable = config.model, _list_new_models(with_tokenizer=True)
     if model.checkpoint not in trainable or model.init != "scratch":
         raise UserError(
             f"config.model.checkpoint={model.checkpoint!r}, config.model.init={model.init!r}: a new model is "
             f"{' or '.join(map(repr, trainable))} with init 'scratch'"
         )
     tokenizer = train_tokenizer(texts, model.vocab_size, config.data.max_length)
-    hf_config = make_new_config(config, model.checkpoint.removeprefix(NEW), len(tokenizer))
+    hf_config = make_new_config(config, model.checkpoint, len(tokenizer))
     return hf_config | {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

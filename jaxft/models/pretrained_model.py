@@ -154,7 +154,8 @@ def resolve_model(
     model, model_config = config.model, family_of(hf_config).config_class.from_hf(hf_config)
     if model.dropout is not None:
         rates = [field.name for field in dataclasses.fields(model_config) if field.name.endswith("_dropout")]
-        model_config = dataclasses.replace(model_config, **dict.fromkeys(rates, model.dropout))
+        changes: dict[str, Any] = dict.fromkeys(rates, model.dropout)
+        model_config = dataclasses.replace(model_config, **changes)
     dtype = jnp.dtype(_choose_dtype(model.dtype, platform))
     attention = choose_attention(
         model.attention,

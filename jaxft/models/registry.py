@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 from flax import nnx
 
@@ -35,7 +36,7 @@ def family_of(hf_config: Mapping[str, object]) -> Family:
     return FAMILIES[model_type]
 
 
-def make_decoder(config: ModelConfig) -> CachedDecoder:
+def make_decoder(config: ModelConfig) -> CachedDecoder[Any, Any]:
     """Makes the decoder of a backbone with this shape. Raises `UserError` if its family does not generate text."""
     decoder = FAMILIES[config.model_type].make_decoder
     if decoder is None:

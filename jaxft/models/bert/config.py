@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from jaxft.hub.fields import (
     check_model_type,
@@ -11,11 +11,11 @@ from jaxft.hub.fields import (
     read_rate,
     read_width_and_heads,
 )
-from jaxft.models.model_config import check_shape, read_fields, write_fields
+from jaxft.models.model_config import ModelConfig, check_shape, read_fields, write_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
+class BertConfig(ModelConfig):
     """The shape of a BERT. The defaults are those of transformers' BertConfig, which are BERT-base's.
 
     `activation` is a key of `layers.activations.ACTIVATIONS`. The other fields are explained in `ModelConfig`, and in
@@ -45,7 +45,7 @@ class BertConfig:
         check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, object]) -> "BertConfig":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
         """Returns the config of a checkpoint with this config.json.
 
         Raises:

@@ -136,7 +136,7 @@ class Layer(nnx.Module):
             return apply_dropout(update, self.rate, seed, site, **options)
 
         attended = self.attention(x, segment_ids, seed, site, output_positions)
-        x = gather(x, output_positions)
+        x = gather(x, output_positions)  # what follows needs no other positions
         x = self.attention_norm(x + dropout(attended, site + 1))
         return self.mlp_norm(x + dropout(self.mlp(x), site + 2))
 

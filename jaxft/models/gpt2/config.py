@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from jaxft.hub.fields import (
     check_model_type,
@@ -11,11 +11,11 @@ from jaxft.hub.fields import (
     read_rate,
     read_width_and_heads,
 )
-from jaxft.models.model_config import check_shape, read_fields, write_fields
+from jaxft.models.model_config import ModelConfig, check_shape, read_fields, write_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class GPT2Config:
+class GPT2Config(ModelConfig):
     """The shape of a GPT-2. The defaults are those of transformers' GPT2Config, which are GPT-2 small's.
 
     `activation` is a key of `layers.activations.ACTIVATIONS`. `scale_by_inverse_layer` divides a layer's attention
@@ -47,7 +47,7 @@ class GPT2Config:
         check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, object]) -> "GPT2Config":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
         """Returns the config of a checkpoint with this config.json.
 
         `reorder_and_upcast_attn` may have either value, because attention scores are always computed in float32.
