@@ -17,20 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.data.batching.choice import make_loader
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.layers.heads import crf
 from jaxft.losses import cross_entropy
-from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
-from jaxft.tasks.registry import make_data
-from jaxft.tasks.token_classification.crf import CRFTagging
-from jaxft.tasks.token_classification.data import TaggedSentences
-from jaxft.tasks.token_classification.task import TokenClassification
-from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import prune_outputs
+from jaxft.training.network import initial_parameters
+from jaxft.training.prepare import prepare_data, prepare_run
 from jaxft.training.settings import settings_from_config
-from jaxft.training.trainer import make_trainer
 
 STEPS = 1000  # of the schedule
 
@@ -56,27 +49,19 @@ def time_in_turns(actions: dict[str, Callable], turns: int) -> dict:
 
 def measure_steps(rows: int, length: int, turns: int) -> None:
     """Prints the lines of train steps and of losses for one shape."""
-    values = {"task": "token_classification", "data.train": "demo:ner/train"}
-    settings = settings_from_config(values | {"data.max_length": length, "batch.rows": rows})
-    checkpoint = make_data(settings).open_model(())
-    mesh = make_mesh(settings)
-    data = TaggedSentences(settings)
-    sentences = data.read("train", "demo:ner/train", lambda line: None)[:800]
-    labels = data.make_labels(data.find_labels(sentences))
+    values = {"task": "token_classification", "data.train": "demo:ner/train", "data.dev": "demo:ner/dev"}
+    values |= {"data.max_length": length, "batch.rows": rows, "train.steps": STEPS}
     actions = {}
-    for name, task_class in (("softmax", TokenClassification), ("crf", CRFTagging)):
-        task = task_class(labels, settings, head_dropout=0.1)
-        windows = data.encode(sentences, labels, checkpoint.processor, cached=False)
-        loader = make_loader(windows, rows=rows, max_length=length)
-        batch = place_batch(loader.batch(0).arrays, mesh)
-        net = make_network(task, *resolve_model(settings, checkpoint.hf_config), mesh)
-        trainer = make_trainer(net, settings, total=STEPS, warmup=0)
-        loader, _ = prune_outputs(net, loader, {0: windows}, steps=STEPS, microbatches=1)
-        compiled_step = trainer.compile(loader.shapes[0])
-        parameters, _ = initial_parameters(net, settings, checkpoint)
-        state_cell = [trainer.new_state(parameters)]  # a list, because each step replaces the donated state
-
-        hyperparameters = trainer.place_hyperparameters()
+    for name, has_crf in (("softmax", False), ("crf", True)):
+        settings = settings_from_config(values | {"model.crf": has_crf})
+        mesh = make_mesh(settings)
+        data = prepare_data(settings, mesh, lambda line: None)
+        run = prepare_run(settings, mesh, data, lambda line: None)
+        labels, batch = data.task.labels, place_batch(run.batches.batch(0).arrays, mesh)
+        compiled_step = run.trainer.compile(run.batches.shapes[0])
+        parameters, _ = initial_parameters(run.net, run.config, data.base_model)
+        # A list, because each step replaces the donated state.
+        state_cell, hyperparameters = [run.trainer.new_state(parameters)], run.trainer.place_hyperparameters()
 
         def step(cell=state_cell, compiled_step=compiled_step, batch=batch, hyperparameters=hyperparameters):
             cell[0], metrics = compiled_step(cell[0], batch, hyperparameters)

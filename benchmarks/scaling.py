@@ -26,11 +26,10 @@ import jax
 import numpy as np
 
 from jaxft.data.demo import ner
-from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import AXES
-from jaxft.tasks.registry import make_data, make_task
+from jaxft.tasks.registry import make_data
 from jaxft.tasks.token_classification.data import make_tag_labels
-from jaxft.training.network import make_network
+from jaxft.training.prepare import prepare_network, prepare_task
 from jaxft.training.settings import load_settings
 from jaxft.training.trainer import make_trainer
 
@@ -57,11 +56,11 @@ def bytes_per_device(sizes: dict[str, int], values: dict) -> dict[str, int]:
     """Returns the bytes that a device of a mesh of `sizes` holds of the parameters and of the train state."""
     settings = load_settings(RECIPE, flags_of(values))
     checkpoint = make_data(settings).open_model(())
-    task = make_task(demo_labels(), settings, 0.1)
+    task = prepare_task(settings, checkpoint.hf_config, demo_labels())
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     devices = np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES)
-    net = make_network(task, *resolve_model(settings, checkpoint.hf_config), mesh)
+    net = prepare_network(task, settings, checkpoint.hf_config, mesh)
     state = make_trainer(net, settings, total=10, warmup=0).abstract
 
     def shard_bytes(tree) -> int:

@@ -17,15 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxft.data.batching.choice import make_loader
-from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch
-from jaxft.tasks.registry import make_data, make_task
-from jaxft.training.network import initial_parameters, make_network
-from jaxft.training.prepare import prune_outputs
+from jaxft.training.network import initial_parameters
+from jaxft.training.prepare import prepare_data, prepare_run
 from jaxft.training.settings import Settings, load_settings
-from jaxft.training.splits import read_splits
-from jaxft.training.trainer import make_trainer
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
@@ -34,27 +29,13 @@ class Steps:
     """The compiled train step of a run's settings, its state, and its batches."""
 
     def __init__(self, settings: Settings):
-        data = make_data(settings)
-        checkpoint = make_data(settings).open_model(())
-        examples = read_splits(data, settings, lambda line: None, ["train"])["train"].examples
-        rate = resolve_head_dropout(settings, checkpoint.hf_config)
-        labels = data.make_labels(data.find_labels(examples))
-        task = make_task(labels, settings, rate)
-        windows = data.encode(examples, labels, checkpoint.processor)
         self._mesh = make_mesh(settings)
-        net = make_network(task, *resolve_model(settings, checkpoint.hf_config), self._mesh)
-        trainer = make_trainer(net, settings, total=1000, warmup=0)
-        rows, length = settings.batch.rows, settings.data.max_length
-        loader = make_loader(
-            windows,
-            rows=rows,
-            max_length=length,
-            **task.batch_spec.loader_options(),
-        )
-        self._loader, _ = prune_outputs(net, loader, {0: windows}, steps=1000, microbatches=1)
+        data = prepare_data(settings, self._mesh, lambda line: None)
+        run = prepare_run(settings, self._mesh, data, lambda line: None)
+        self._loader, trainer = run.batches, run.trainer
         (shape,) = self._loader.shapes
         self._step, self._hyperparameters = trainer.compile(shape), trainer.place_hyperparameters()
-        self._state = trainer.new_state(initial_parameters(net, settings, checkpoint)[0])
+        self._state = trainer.new_state(initial_parameters(run.net, run.config, data.base_model)[0])
 
     def time_step(self, number: int) -> tuple[float, int]:
         """Runs a step on batch `number`; returns its seconds, and the batch's non-padding tokens."""
@@ -76,6 +57,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     flags = parser.parse_args()
     shape = [f"--config.batch.rows={flags.rows}", f"--config.data.max_length={flags.length}"]
+    shape += ["--config.train.steps=1000"]
     steps = {name: Steps(load_settings(str(CONFIGS / f"{name}.py"), shape)) for name in flags.recipes}
     seconds, tokens = ({name: [] for name in steps} for _ in range(2))
     for turn in range(flags.turns + 1):

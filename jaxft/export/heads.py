@@ -14,7 +14,7 @@ from jaxft.inference.model import Model
 from jaxft.io.files import write_json
 from jaxft.models.registry import family_of
 from jaxft.tasks.exports import ExportedHead
-from jaxft.tasks.registry import make_data, make_export
+from jaxft.tasks.registry import make_export
 from jaxft.training import step
 from jaxft.training.run_folder.workdir import Run
 
@@ -30,7 +30,7 @@ def list_heads(model: Model) -> dict[str, ExportedHead]:
 
 def tagging_heads(heads: dict[str, ExportedHead]) -> list[str]:
     """Returns the names of the heads that label words."""
-    return [name for name, head in heads.items() if make_data(head.export.run.config).reads_words]
+    return [name for name, head in heads.items() if head.export.labels_words]
 
 
 def write_heads(model: Model, folder: Path) -> None:
@@ -42,7 +42,7 @@ def write_heads(model: Model, folder: Path) -> None:
             for path, value in model.parameters.items()
             if path.startswith(head.prefix)
         }
-        linear = head.task.to_transformers(jax.device_get(head_parameters))
+        linear = head.export.to_transformers(head.task, jax.device_get(head_parameters))
         [kernel] = (value for key, value in linear.items() if key.endswith("kernel"))
         tensors[f"{name}.weight"] = np.ascontiguousarray(kernel.T)
         tensors[f"{name}.bias"] = linear.get("head/bias", np.zeros(kernel.shape[-1], kernel.dtype))

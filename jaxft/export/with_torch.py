@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from jaxft.config.settings import replace
 from jaxft.data.encoding.windows import Windows
-from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export import heads
 from jaxft.inference.model import Model
@@ -159,7 +157,7 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     """
     run = model.run
     export = make_export(run)
-    taggers, answers = heads.tagging_heads(heads.list_heads(model)), make_answers(run)
+    answers = make_answers(run)
     examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:COMPARED_ANSWERS]]
     config = run.config
     if getattr(config.data, "context", False):
@@ -171,18 +169,9 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     loaded = load_exported(folder)
     compared = differing = 0
     for example, prediction in predicted:
-        answer = answers.render(example, prediction)
-        if isinstance(example, Sentence):
-            theirs, ours = loaded(example.words), {export.head_name: prediction}
-        elif isinstance(example, LabelledText):
-            theirs, ours = loaded(example.text, example.pair), {export.head_name: answer}
-        else:
-            ours = {name: prediction[name] if name in taggers else answer[name] for name in answer}
-            if tagged := next((name for name in taggers if name in ours), None):
-                theirs = loaded(example.examples[tagged].words)
-            else:
-                labelled_text = next(iter(example.examples.values()))
-                theirs = {} if taggers else loaded(labelled_text.text, labelled_text.pair)
+        ours = export.loader_answers(prediction, answers.render(example, prediction))
+        arguments = export.loader_input(example)
+        theirs = loaded(*arguments) if arguments else {}
         for name in ours.keys() & theirs.keys():
             compared += 1
             differing += not _are_same(ours[name], theirs[name])
@@ -195,11 +184,7 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
 
 
 def _are_same(ours: Any, theirs: Any) -> bool:
-    """Returns whether jaxft's prediction and the loader's answer are the same; numbers may differ by 1e-4."""
-    if not isinstance(ours, dict):  # a `Prediction` for words
-        return ours.tags == theirs
-    if "predicted_value" in ours:
-        return bool(np.isclose(ours["predicted_value"], theirs, rtol=1e-4, atol=1e-4))
-    if "predicted_labels" in ours:
-        return set(ours["predicted_labels"]) == set(theirs)
-    return ours["predicted_label"] == theirs
+    """Returns whether jaxft's and the loader's answers are the same; numbers may differ by 1e-4."""
+    if isinstance(ours, float):
+        return bool(np.isclose(ours, theirs, rtol=1e-4, atol=1e-4))
+    return ours == (set(theirs) if isinstance(ours, set) else theirs)

@@ -21,6 +21,7 @@ from jaxft.parallel.mesh import describe_local_devices
 from jaxft.tasks.base import Split
 from jaxft.tasks.registry import make_data, make_evaluator
 from jaxft.training.evaluation import write_evaluation
+from jaxft.training.prepare import make_eval_loader
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import settings_from_config
 from jaxft.training.splits import read_splits
@@ -75,7 +76,8 @@ def evaluate_run(
     with _report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)  # early, so that an error comes before the work
     model = open_model(run, processes.log)
-    loader = model.loader(split.windows, pack=config.data.pack)
+    spec, mesh = model.task.batch_spec, model.net.mesh
+    loader = make_eval_loader(split.windows, spec, config, mesh, rows=model.rows)
     compiled = model.compile(loader.shapes)
     with _report_write_errors(folder):
         metrics = write_evaluation(

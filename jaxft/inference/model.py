@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,12 +14,12 @@ from jaxft.config.settings import replace
 from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.encoding.windows import Windows
-from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.mesh import AXES, local_rows
 from jaxft.tasks.base import Evaluator, Task
-from jaxft.tasks.registry import make_evaluator, make_task
+from jaxft.tasks.registry import make_evaluator
 from jaxft.training.evaluation import predict_batches
-from jaxft.training.network import Network, make_network
+from jaxft.training.network import Network
+from jaxft.training.prepare import prepare_network, prepare_task
 from jaxft.training.run_folder.best import load_best
 from jaxft.training.run_folder.workdir import Run
 from jaxft.training.trainer import compile_eval
@@ -158,15 +157,12 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     Raises:
       UserError: the run has no weights, or its weights are incomplete.
     """
-    task = make_task(run.labels, run.config, resolve_head_dropout(run.config, run.checkpoint.hf_config))
+    task = prepare_task(run.config, run.checkpoint.hf_config, run.labels)
     evaluator = make_evaluator(run.labels, run.config, run.tuned)
     config = replace(run.config, {"model.attention": "auto"})
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
-    model_config, runtime = resolve_model(config, run.checkpoint.hf_config)
-    if dtype is not None:
-        runtime = dataclasses.replace(runtime, dtype=jnp.dtype(dtype))
-    net = make_network(task, model_config, runtime, mesh)
+    net = prepare_network(task, config, run.checkpoint.hf_config, mesh, dtype=dtype)
     parameters = load_best(run.workdir, net.abstract, run.labels, log)
     rows = math.ceil(config.eval.rows / len(devices)) * len(devices)
     return Model(run, task, evaluator, net, parameters, rows)

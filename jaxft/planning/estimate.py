@@ -15,17 +15,15 @@ from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.losses import chunked
-from jaxft.models.pretrained_model import resolve_head_dropout, resolve_model
 from jaxft.parallel.chips import Chip
 from jaxft.parallel.memory import shard_bytes
 from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh
 from jaxft.planning import hlo
 from jaxft.planning.required_collectives import required_collective_bytes
-from jaxft.tasks.base import Arrays, Task
-from jaxft.tasks.registry import make_task
+from jaxft.tasks.base import Arrays
 from jaxft.training import step
-from jaxft.training.network import Network, make_abstract_batch, make_network
-from jaxft.training.prepare import describe_base_model
+from jaxft.training.network import Network, make_abstract_batch
+from jaxft.training.prepare import describe_base_model, prepare_network, prepare_task
 from jaxft.training.trainer import make_trainer, predict_bytes
 
 
@@ -115,10 +113,11 @@ def estimate_step(
     mesh = make_mesh(config, devices)
     check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
     hf_config = describe_base_model(config)
-    model_config, runtime = resolve_model(config, hf_config, devices[0].platform)
-    net = make_network(_make_task(config, hf_config, assumptions.labels), model_config, runtime, mesh)
+    task = prepare_task(config, hf_config, _make_labels(config, assumptions.labels))
+    net = prepare_network(task, config, hf_config, mesh)
     # Without the axis tensor, because JAX only knows the total size over all devices.
-    unsplit_net = make_network(net.task, model_config, runtime, Mesh(mesh.devices[:, :, :1], AXES))
+    unsplit_net = prepare_network(task, config, hf_config, Mesh(mesh.devices[:, :, :1], AXES))
+    model_config, runtime = net.model_config, net.runtime
     trainer = make_trainer(net, config, total=1000, warmup=0)
     memory = assumptions.memory or (None if chip is None else chip.memory)
     state = trainer.abstract
@@ -190,15 +189,15 @@ def estimate_step(
     return Estimate(**known | measured | times), text
 
 
-def _make_task(config: Settings, hf_config: dict[str, Any], count: int) -> Task:
-    """Makes the task with `count` labels, including the labels that the settings name."""
+def _make_labels(config: Settings, count: int) -> list[str]:
+    """Makes `count` labels, including the labels that the settings name."""
     entries = [dict(entry).get("loss.class_weights", ()) for _, entry in getattr(config, "tasks", ())]
     weights = [getattr(config.loss, "class_weights", ()), *entries]
     named = list(dict.fromkeys(label for pairs in weights for label, _ in pairs))
     labels = named + [f"label {i}" for i in range(count - len(named))]
     if names := config.task_names():
         labels = [f"{name}/{label}" for name in names for label in labels]
-    return make_task(labels, config, resolve_head_dropout(config, hf_config))
+    return labels
 
 
 def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: int) -> int:

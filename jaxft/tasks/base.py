@@ -212,10 +212,6 @@ class Task(Protocol):
         """
         return None
 
-    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the parameters, by path, with which transformers' class computes the values of `logits`."""
-        return parameters
-
 
 class Evaluator(Protocol[Example, Predictions, State]):
     """Makes predictions of a model's outputs, and measures and reports them.

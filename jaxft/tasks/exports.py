@@ -1,5 +1,6 @@
 """Defines `Export`: what depends on the task where a run becomes a folder for PyTorch."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,13 @@ class ExportedHead(NamedTuple):
 
 
 class Export:
-    """Says how the model of a run is exported. By default transformers has a class for it, which says all."""
+    """Says how the model of a run is exported. By default transformers has a class for it, which says all.
+
+    Attributes:
+      labels_words: whether the head labels words.
+    """
+
+    labels_words: bool = False
 
     def __init__(self, run: RunFacts):
         self.run = run
@@ -47,6 +54,10 @@ class Export:
         """Returns what heads.json says of the head, besides its task and its labels."""
         return {}
 
+    def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the parameters, by path, with which transformers' class computes the values of `Task.logits`."""
+        return parameters
+
     def decoding_tensors(self, task: Task, model: nnx.Module) -> dict[str, np.ndarray]:
         """Returns the arrays by which labels are decoded from logits, besides the linear layer."""
         return {}
@@ -54,3 +65,16 @@ class Export:
     def list_heads(self, task: Task, model: nnx.Module) -> dict[str, ExportedHead]:
         """Returns the heads of the run by name."""
         return {self.head_name: ExportedHead(self, task, model, "head/")}
+
+    def loader_input(self, example: Any) -> tuple[Any, ...]:
+        """Returns the arguments for which the loader of an export answers an example; () if it cannot."""
+        return ()
+
+    def loader_answers(self, prediction: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the loader must answer, by head: a number, tags, a label, or a set of labels.
+
+        Args:
+          prediction: the evaluator's prediction for an example.
+          answer: the same, as `Answers.render` returns it.
+        """
+        return {}

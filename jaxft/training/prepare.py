@@ -5,18 +5,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxft.config.durations import duration_steps, total_steps
 from jaxft.config.sections import Settings
-from jaxft.data.batching.batch import Batches
+from jaxft.data.batching.batch import Batches, BatchSpec
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
 from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.output_positions import prune_batches
 from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader, shards_of_rows
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import (
     PretrainedModel,
@@ -98,7 +100,7 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
     with announced(f"opening {config.model.checkpoint}", log):
         base_model = data.open_model(next(iter(train.values())).examples)
     labels = collect_labels(data, train)
-    task = make_task(labels, config, resolve_head_dropout(config, base_model.hf_config))
+    task = prepare_task(config, base_model.hf_config, labels)
     with announced("encoding the data", log):
         train, splits = encode_splits(data, labels, train, splits, base_model.processor, config, log)
     return RunData(base_model, task, make_evaluator(labels, config), train, splits)
@@ -171,14 +173,7 @@ def prepare_run(
     config = with_rows(config, size)
     batches = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
     eval_batches = {
-        name: make_loader(
-            split.windows,
-            rows=config.eval.rows,
-            only=local_rows(mesh, config.eval.rows),
-            pack=config.data.pack,
-            shuffle=False,
-            **options,
-        )
+        name: make_eval_loader(split.windows, task.batch_spec, config, mesh, rows=config.eval.rows)
         for name, split in data.splits.items()
     }
 
@@ -200,7 +195,7 @@ def prepare_run(
     for warning in filter(None, warnings):
         log(warning)
 
-    net = make_network(task, *resolve_model(config, data.base_model.hf_config), mesh)
+    net = prepare_network(task, config, data.base_model.hf_config, mesh)
     batches, output_share = prune_outputs(
         net, batches, windows, steps=total, microbatches=config.batch.accumulate
     )
@@ -221,13 +216,68 @@ def prepare_run(
     )
 
 
+def prepare_task(config: Settings, hf_config: Mapping[str, Any], labels: list[str]) -> Task:
+    """Returns the task of a run.
+
+    Args:
+      config: the run's settings.
+      hf_config: the config.json of the model that it trains.
+      labels: the names of the head's outputs.
+    """
+    return make_task(labels, config, resolve_head_dropout(config, hf_config))
+
+
+def prepare_network(
+    task: Task, config: Settings, hf_config: Mapping[str, Any], mesh: Mesh, *, dtype: str | None = None
+) -> Network:
+    """Describes the network of a run on a mesh, whose devices need not exist.
+
+    Args:
+      task: the run's task.
+      config: the run's settings.
+      hf_config: the config.json of the model that it trains.
+      mesh: the devices.
+      dtype: the dtype of the computation; by default that of `config`.
+
+    Raises:
+      UserError: the settings contradict each other on these devices.
+    """
+    model_config, runtime = resolve_model(config, hf_config, mesh.devices.flat[0].platform)
+    if dtype is not None:
+        runtime = dataclasses.replace(runtime, dtype=jnp.dtype(dtype))
+    return make_network(task, model_config, runtime, mesh)
+
+
+def make_eval_loader(
+    windows: Encoded, spec: BatchSpec, config: Settings, mesh: Mesh, *, rows: int
+) -> Loader | ChunkedLoader:
+    """Returns the batches of `rows` rows of a data set that is measured, in a fixed order.
+
+    Args:
+      windows: the encoded data set.
+      spec: the arrays of a batch.
+      config: the run's settings.
+      mesh: the devices, which divide the rows.
+      rows: the number of rows.
+    """
+    return make_loader(
+        windows,
+        rows=rows,
+        only=local_rows(mesh, rows),
+        max_length=spec.row_length or config.data.max_length,
+        pack=config.data.pack,
+        shuffle=False,
+        **spec.loader_options(),
+    )
+
+
 def describe_base_model(config: Settings) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains; see `describe_pretrained_model`."""
     return describe_pretrained_model(config, list_families(TASKS[config.task].head))
 
 
 def make_train_loader(
-    windows: Mapping[int, Windows], config: Settings, *, only: np.ndarray, **options
+    windows: Mapping[int, Windows], config: Settings, *, only: np.ndarray, **options: Any
 ) -> Loader | ChunkedLoader | ShardedLoader:
     """Returns the batches of the training data.
 

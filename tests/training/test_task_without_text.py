@@ -103,9 +103,9 @@ class LineEvaluator(Evaluator[Point, np.ndarray, SimpleNamespace]):
 
     def collect(self, split, outputs):
         predictions = np.full(len(split.examples), np.nan)
-        for batch, arrays in outputs:
+        for batch, outputs_of_batch in outputs:
             [numbers] = batch.windows.T
-            predictions[numbers[numbers >= 0]] = arrays["y"][numbers >= 0]
+            predictions[numbers[numbers >= 0]] = outputs_of_batch["y"][numbers >= 0]
         return predictions
 
     def measure(self, split, predictions, loss_sum, weight_sum):
@@ -181,3 +181,8 @@ def test_a_batch_of_any_arrays_is_kept_if_its_loss_is_not_finite(settings, tmp_p
     [path] = (tmp_path / "run").glob("non_finite_step_*.npz")
     with np.load(path) as saved:
         assert saved["x"].shape == (8, 2) and saved["x"].max() > 1e29 and 45 in saved["windows"]
+
+
+def test_the_contract_of_a_task_is_small():
+    members = {name for name in (*Task.__annotations__, *vars(Task)) if not name.startswith("_")}
+    assert len(members) <= 10, sorted(members)

@@ -133,7 +133,7 @@ def make_sharded_loader(
     seed: int,
     only: np.ndarray,
     max_segments: int | None = None,
-    **options,
+    **options: Any,
 ) -> ShardedLoader:
     """Plans the rows of this process's shards. The processes exchange the facts that all must know.
 

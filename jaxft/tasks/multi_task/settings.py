@@ -8,21 +8,19 @@ from jaxft.config import sections
 from jaxft.config.settings import Check, is_finite, is_pair, refuse, require, setting
 from jaxft.errors import UserError
 from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.sequence_classification import settings as sequence_classification
-from jaxft.tasks.token_classification import settings as token_classification
+from jaxft.tasks.registry import TASKS, extended_sections
 
-EXAMPLE = (
-    '(("intents", (("task", "sequence_classification"),)), ("slots", (("task", "token_classification"),)))'
-)
+_OF_WORDS, _OF_TEXTS = TASKS["multi_task"].extends
+EXAMPLE = f'(("intents", (("task", "{_OF_TEXTS}"),)), ("slots", (("task", "{_OF_WORDS}"),)))'
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(token_classification.Model, sequence_classification.Model):
+class Model(*extended_sections("multi_task", "model")):  # type: ignore[misc]
     """The backbone, and defaults for all tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Data(token_classification.Data, sequence_classification.Data):
+class Data(*extended_sections("multi_task", "data")):  # type: ignore[misc]
     """The data sets of all tasks, and defaults for each."""
 
     mix: str = setting(
@@ -48,7 +46,7 @@ class Batch(sections.Batch):
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss(sequence_classification.LabelLoss):
+class Loss(*extended_sections("multi_task", "loss")):  # type: ignore[misc]
     """The sum of the tasks' losses, and defaults for each."""
 
     balance: str = setting(
@@ -56,6 +54,11 @@ class Loss(sequence_classification.LabelLoss):
         "weights of the tasks' losses: each task's `loss.weight`, or learned `uncertainty` (Kendall et al. 2018)",
         choices=("weights", "uncertainty"),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval(*extended_sections("multi_task", "eval")):  # type: ignore[misc]
+    """The evaluation of all tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Settings(sections.Settings):
     data: Data = Data()
     batch: Batch = Batch()
     loss: Loss = Loss()
-    eval: sequence_classification.Eval = sequence_classification.Eval()
+    eval: Eval = Eval()
 
     def check(self) -> None:
         """Raises `UserError` for settings that contradict each other, also in the settings of each task."""

@@ -109,10 +109,6 @@ class MultiTask(Task):
             }
         return outputs, *sum(losses)
 
-    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the backbone's parameters."""
-        return {name: value for name, value in parameters.items() if name.startswith("backbone/")}
-
 
 def _labels_are_numbers(task: Task) -> bool:
     labels = task.batch_spec.arrays["labels"]

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxft.data.sources.tagged_sentences import tag_schemes
@@ -70,10 +69,6 @@ class CRFTagging(TokenClassification):
     def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
         """Returns None: without its transitions, the scores of a CRF mean something else."""
         return None
-
-    def to_transformers(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the backbone and the linear layer, because transformers has no CRF."""
-        return {name: value for name, value in parameters.items() if name not in CHAIN}
 
     def _outputs(self, model: nnx.Module, logits: jax.Array) -> Arrays:
         """Returns {"emissions": float32 [R, L, C]} and the arrays of `decoding_chain`."""
