@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -124,7 +124,7 @@ def _keep(name: str, data: Data, kept: list[InMemoryRecords]) -> str:
 
 
 class Confusion(NamedTuple):
-    """How often each label was predicted for each gold label.
+    """Counts of how often each label was predicted for each gold label.
 
     Attributes:
       labels: the K labels.
@@ -242,9 +242,9 @@ class Run:
 
     @property
     def confusion(self) -> dict[str, Confusion]:
-        """How often each label was predicted for each gold label, by data set: "dev", "test", and "dev-TASK".
+        """Counts of predicted labels for each gold label, by data set: "dev", "test", and with several tasks "dev-TASK".
 
-        Empty if no evaluation of the run counts labels, as those of answers, numbers and generated text.
+        It is empty if no evaluation of the run counts labels, such as those of answers, numbers and generated text.
 
         Example:
           >>> run.confusion["dev"].counts.shape == (len(run.confusion["dev"].labels),) * 2
@@ -263,13 +263,7 @@ class Run:
 
         return RecordPredictor(self.folder, processes.log)
 
-    @overload
-    def predict(self, data: "str | Mapping[str, Any]") -> dict[str, Any]: ...
-
-    @overload
-    def predict(self, data: "Sequence[str | Mapping[str, Any]] | Records") -> list[dict[str, Any]]: ...
-
-    def predict(self, data: Any) -> Any:
+    def predict(self, data: "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | Records") -> Any:
         """Tags or classifies texts, or answers questions, as `jaxft predict` does.
 
         The first call opens the weights and compiles; later ones take milliseconds for a short text.

@@ -1,23 +1,22 @@
-"""The notebooks run: on tiny recipes in the place of those that they name, and in a process of their own."""
+"""Notebooks and the page on Python run: on tiny recipes in the place of those that they name, each in a process."""
 
 import itertools
 import json
 import subprocess
 
 import pytest
+from markdown_it import MarkdownIt
 
 from jaxft.data.demo.classification import generate_records
 from tests.conftest import REPOSITORY
 
-# Runs the code cells of a notebook, as a notebook does, and shows the value of each.
+# Runs cells of code as a notebook does, and shows the value of each.
 RUN = """
 import ast, json, sys
 
-notebook, names = json.load(open(sys.argv[1])), {}
-for number, cell in enumerate(notebook["cells"]):
-    if cell["cell_type"] != "code":
-        continue
-    body = ast.parse("".join(cell["source"])).body
+names = {}
+for number, cell in enumerate(json.loads(sys.argv[1])):
+    body = ast.parse(cell).body
     last = ast.Expression(body.pop().value) if isinstance(body[-1], ast.Expr) else None
     exec(compile(ast.Module(body, []), f"cell {number}", "exec"), names)
     if last is not None:
@@ -27,14 +26,27 @@ for number, cell in enumerate(notebook["cells"]):
 """
 
 
+def read_cells(path) -> list[str]:
+    """The cells of code in a notebook, or in a page of text."""
+    if path.suffix == ".md":
+        return [
+            t.content
+            for t in MarkdownIt().parse(path.read_text())
+            if t.type == "fence" and t.info == "python"
+        ]
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("path", "shown"),
     [
-        ("quickstart", ["Run('runs/quickstart')", "a picture of", "'predicted_label':", "no key 'revue'"]),
-        ("hf_migration", ["'batch.examples': 8", "did you mean config.optim.lr?", "words are wrong", "'entities':"]),
+        ("examples/quickstart.ipynb", ["Run('runs/quickstart')", "a picture of", "'predicted_label':", "no key 'revue'"]),
+        ("examples/hf_migration.ipynb", ["'batch.examples': 8", "config.optim.lr?", "words are wrong", "'entities':"]),
+        ("docs/python_api.md", ["'predicted_label':", "PosixPath('exported')"]),
     ],
 )  # fmt: skip
-def test_a_notebook_runs(name, shown, tiny_bert, environment, python, tmp_path):
+def test_cells_run(path, shown, tiny_bert, environment, python, tmp_path):
     (tmp_path / "configs").mkdir()
     records = itertools.islice(generate_records("demo:intent/train"), 120)
     (tmp_path / "requests.jsonl").write_text("".join(json.dumps(record) + "\n" for _, _, record in records))
@@ -44,9 +56,9 @@ def test_a_notebook_runs(name, shown, tiny_bert, environment, python, tmp_path):
         values |= {"data": data | {"cache_dir": "off", "max_length": 64}, "log": {"tensorboard": False}}
         values |= {"train": {"steps": 2}, "batch": {"rows": 4}, "eval": {"rows": 8, "bootstrap": 0}}
         (tmp_path / f"configs/{recipe}.yaml").write_text(json.dumps(values))
-    notebook = REPOSITORY / f"examples/{name}.ipynb"
+    cells = json.dumps(read_cells(REPOSITORY / path))
     done = subprocess.run(
-        [*python, "-c", RUN, str(notebook)], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [*python, "-c", RUN, cells], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(text in done.stdout for text in shown), done.stdout
