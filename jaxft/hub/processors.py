@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,7 +17,7 @@ class Processor(Protocol):
     def fingerprint(self) -> str:
         """A hash of what must stay the same for a run to resume."""
 
-    def save_pretrained(self, folder: Path) -> Any:
+    def save_pretrained(self, folder: Path) -> None:
         """Writes its files into `folder`, from which `TaskData.load_processor` reads them."""
 
 

@@ -17,7 +17,7 @@ number of windows and C the number of outputs.
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from rich.console import Console
 
 from jaxft.data.batching.batch import Batch, BatchSpec
 from jaxft.data.batching.output_positions import OutputRule
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.sources.formats import ExampleKind
 from jaxft.generation.options import GenerationOptions
 from jaxft.hub.processors import Processor
@@ -45,7 +45,7 @@ Outputs: TypeAlias = Iterable[
 Generate: TypeAlias = Callable[[list[list[int]], GenerationOptions], list[str]]
 
 Example = TypeVar("Example")
-Prediction = TypeVar("Prediction")  # for one example
+Prediction = TypeVar("Prediction", contravariant=True)  # for one example
 Predictions = TypeVar("Predictions")  # for all examples of a data set
 State = TypeVar("State", bound="MetricState")
 
@@ -59,12 +59,12 @@ class MetricState(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Split(Generic[Example]):
-    """A data set of a run: its examples, in file order, and their encoded windows."""
+    """A data set of a run: its examples, in file order, and their encoded windows, which are `Windows` for text."""
 
     name: str  # "train", "dev", "test"
     source: str  # the source of the examples, for messages and reports
     examples: Sequence[Example]
-    windows: Windows | None  # None if only the examples are needed
+    windows: Encoded | None  # None if only the examples are needed
 
 
 class Chunk(NamedTuple, Generic[Example]):
@@ -133,7 +133,7 @@ class TaskData(Protocol[Example]):
         *,
         only: range | None = None,
         cached: bool = True,
-    ) -> Windows:
+    ) -> Encoded:
         """Encodes examples as windows, which have the number of their example.
 
         Args:
@@ -205,7 +205,7 @@ class Task(Protocol):
         """Returns which positions of a backbone of `model_config` the loss reads; None for all."""
         return None
 
-    def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
+    def head_order(self, hf_config: Mapping[str, object]) -> list[int] | None:
         """Returns, for each of `labels`, its number among the outputs of the head of a checkpoint with `hf_config`.
 
         Returns None if the checkpoint's head computes something else; see `find_head_order`.
@@ -316,7 +316,7 @@ class Answers(Protocol[Example, Prediction]):
     input_keys: Sequence[str]
     text_key: str
 
-    def parse(self, where: str, origin: str, record: dict[str, Any]) -> Example:
+    def parse(self, where: str, origin: str, record: dict[str, Json]) -> Example:
         """Returns the example of a record, without labels. Raises `UserError` if the record is invalid."""
 
     def keys(self, example: Example | None) -> Sequence[str]:

@@ -124,7 +124,7 @@ def _make_schema(task: str) -> Schema:
 
 
 def extended_sections(task: str, section: str) -> tuple[type, ...]:
-    """Returns the classes that a section of settings has in the tasks that `task` extends, as bases of its own class."""
+    """Returns the classes of a section of settings in the tasks that `task` extends, as bases of its own class."""
     classes = [type(getattr(_load(TASKS[name].settings), section)) for name in TASKS[task].extends]
     # Not those from which another one inherits.
     return tuple(

@@ -19,7 +19,6 @@ from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.output_positions import prune_batches
 from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader, shards_of_rows
 from jaxft.data.encoding.encoded import Encoded
-from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import (
     PretrainedModel,
     describe_pretrained_model,
@@ -69,7 +68,7 @@ class RunData:
     splits: dict[str, Split]
 
     @property
-    def windows(self) -> dict[int, Windows]:
+    def windows(self) -> dict[int, Encoded]:
         """The windows of the shards, by number."""
         return {number: shard.windows for number, shard in self.train.items()}
 
@@ -277,7 +276,7 @@ def describe_base_model(config: Settings) -> dict[str, Any]:
 
 
 def make_train_loader(
-    windows: Mapping[int, Windows], config: Settings, *, only: np.ndarray, **options: Any
+    windows: Mapping[int, Encoded], config: Settings, *, only: np.ndarray, **options: Any
 ) -> Loader | ChunkedLoader | ShardedLoader:
     """Returns the batches of the training data.
 
@@ -300,7 +299,7 @@ def make_train_loader(
 def prune_outputs(
     net: Network,
     loader: Loader | ChunkedLoader | ShardedLoader,
-    windows: Mapping[int, Windows],
+    windows: Mapping[int, Encoded],
     *,
     steps: int,
     microbatches: int,

@@ -1,7 +1,7 @@
 """Defines batches, their arrays and shapes, and the protocol of loaders."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,13 @@ INPUTS = dict.fromkeys(("input_ids", "segment_ids", "positions", "token_type_ids
 
 # The arrays of tasks that label tokens.
 TOKEN_LABELS = INPUTS | {"labels": ArraySpec(np.int32), "weights": ArraySpec(np.float32)}
+
+
+class LoaderOptions(TypedDict):
+    """Arguments of `choice.make_loader`."""
+
+    arrays: Mapping[str, ArraySpec]
+    max_segments: int | None
 
 
 class BatchSpec(NamedTuple):
@@ -33,9 +40,9 @@ class BatchSpec(NamedTuple):
     unit: str = "token"
     unit_mask: str = "segment_ids"
 
-    def loader_options(self) -> dict[str, Any]:
+    def loader_options(self) -> LoaderOptions:
         """Returns the arguments of `choice.make_loader` that follow from this."""
-        return {"arrays": self.arrays, "max_segments": self.max_segments}
+        return LoaderOptions(arrays=self.arrays, max_segments=self.max_segments)
 
 
 def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArraySpec]:

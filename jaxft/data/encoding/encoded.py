@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,8 +25,10 @@ class ArraySpec(NamedTuple):
 
     def shape_in(self, rows: int, length: int, segments: int | None) -> tuple[int, ...]:
         """Returns the shape of the array in a batch of `rows` rows with `length` slots and `segments` segments."""
-        counts = {"slot": (rows, length), "segment": (rows, segments), "row": (rows,)}[self.per]
-        return (*counts, *self.shape)
+        if self.per == "segment":
+            assert segments is not None
+            return (rows, segments, *self.shape)
+        return (rows, *((length,) if self.per == "slot" else ()), *self.shape)
 
 
 class Placement(NamedTuple):
@@ -124,10 +126,12 @@ class Rows:
         return Rows({name: values[first:end] for name, values in self.arrays.items()})
 
     def fill(
-        self, placement: Placement, specs: Mapping[str, ArraySpec], *, rows: int, **sizes: Any
+        self, placement: Placement, specs: Mapping[str, ArraySpec], *, rows: int, length: int, segments: int
     ) -> dict[str, np.ndarray]:
         """Returns the arrays of `specs` by name, with the values of the placed examples and 0 in other rows."""
-        filled = {name: np.zeros((rows, *spec.shape), spec.dtype) for name, spec in specs.items()}
+        filled: dict[str, np.ndarray] = {
+            name: np.zeros((rows, *spec.shape), spec.dtype) for name, spec in specs.items()
+        }
         for name, values in filled.items():
             values[placement.rows] = self.arrays[name][placement.windows]
         return filled

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.data.batching.batch import ArraySpec, segment_labels
+from jaxft.data.batching.batch import segment_labels
+from jaxft.data.encoding.encoded import ArraySpec
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.errors import UserError, list_names

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxft.data.batching.batch import ArraySpec, segment_labels
+from jaxft.data.batching.batch import segment_labels
+from jaxft.data.encoding.encoded import ArraySpec
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import NUMBER
 from jaxft.errors import UserError
