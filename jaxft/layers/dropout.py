@@ -96,7 +96,13 @@ def draw_keep_mask(
 
 
 def draw_keep_mask_at(
-    row: jax.Array, index: jax.Array, first: jax.Array, size: int, rate: float, seed: DropoutSeed, site
+    row: jax.Array,
+    index: jax.Array,
+    first: jax.Array,
+    size: int,
+    rate: float,
+    seed: DropoutSeed,
+    site: int | jax.Array,
 ) -> jax.Array:
     """Returns `draw_keep_mask` for vectors at any places in their rows.
 
