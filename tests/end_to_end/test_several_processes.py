@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -70,14 +69,13 @@ train.train(sys.argv[1:])
 def processes(environment, python):
     """Runs commands, one a process of a run, each on one thread; gives [(exit code, stdout, stderr)], seconds."""
 
-    def run(commands: list[list[str]], folders=None, warm=True) -> tuple[list[tuple[int, str, str]], float]:
+    def run(commands: list[list[str]], folders=None) -> tuple[list[tuple[int, str, str]], float]:
         address = f"127.0.0.1:{free_port()}"
-        interpreter = python if warm else [sys.executable]
         began, threads = time.monotonic(), "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         threads = f"{environment['XLA_FLAGS']} {threads}"
         started = [
             subprocess.Popen(
-                [*interpreter, *command, "--coordinator", address, "--num_processes", str(len(commands))]
+                [*python, *command, "--coordinator", address, "--num_processes", str(len(commands))]
                 + ["--process_id", str(index), "--peer_timeout", str(PEER_TIMEOUT)],
                 env=environment
                 | {"XLA_FLAGS": threads, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "0"},
@@ -145,7 +143,7 @@ def train(processes, flags, tmp_path_factory):
 def undisturbed(train, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished run of two processes."""
     workdir = tmp_path_factory.mktemp("several") / "undisturbed"
-    ends, _ = train(workdir, warm=False)
+    ends, _ = train(workdir)
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert "everything is in" in ends[0][1] and ends[1][1] == ""
     assert [stderr for *_, stderr in ends] == ["", ""]

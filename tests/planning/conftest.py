@@ -43,9 +43,6 @@ TINY = {
     "data": {"max_length": 32},
     "batch": {"rows": 32},
 }
-# The machine code isn't run, so it need not be optimized.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 # Where `make test` puts libtpu: not among the packages, for with it jax looks for a TPU, aloud, at every start.
 LIBTPU = pathlib.Path(sys.prefix) / "libtpu"
 CPU = ["--topology", "cpu:8", "--json"]
@@ -85,7 +82,8 @@ def plans(recipe, environment, python):
             [*([sys.executable] if tpu else python), "-c", SCRIPT],
             input=json.dumps(commands),
             env=environment
-            | {"XLA_FLAGS": QUICK, "PYTHONPATH": path, "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": str(effort)},
+            | {"PYTHONPATH": path, "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": str(effort)}
+            | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"},
             capture_output=True,
             text=True,
             timeout=600,

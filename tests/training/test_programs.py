@@ -23,7 +23,7 @@ def steps_of(trainer, compiled) -> tuple[list[np.ndarray], list[float]]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)], losses
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["linear", pytest.param("cosine", marks=pytest.mark.sweep)])
 def test_another_rate_decay_limit_seed_and_length_compile_nothing(schedule):
     """A second run makes its own network, optimizer and functions; its step is that of a fresh compilation."""
     course = {"optim.schedule": schedule}
