@@ -18,6 +18,7 @@ from jaxft.data.batching.output_positions import (
     OUTPUT_PARTS,
     prune_batches,
 )
+from jaxft.data.encoding.encoded import ArraySpec, Rows
 from jaxft.data.encoding.sentences import encode_sentences
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from tests.conftest import REPOSITORY
@@ -318,3 +319,23 @@ def test_wnut17_packs_with_under_3_percent_waste_and_batches_are_quick():
         loader.batch(step)
         took.append(time.perf_counter() - began)
     assert np.median(took) < 1e-3
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_an_example_that_takes_a_row_comes_once_an_epoch_with_its_values(chunk):
+    """In whatever order, over chunks; what has no example is 0."""
+    x = np.random.default_rng(0).normal(size=(23, 2)).astype(np.float32)
+    arrays = {"x": ArraySpec(np.float32, "row", (2,)), "weights": ArraySpec(np.float32, "row")}
+    encoded = Rows({"x": x, "weights": np.ones(23, np.float32)})
+    loader = make_loader(encoded, rows=4, max_length=1, arrays=arrays, seed=1, chunk=chunk)
+    assert loader.shapes == (Shape(4, 1),) and loader.window_count == 23
+    for epoch in range(2):
+        seen = []
+        for step in range(loader.steps_per_epoch):
+            batch = loader.batch(epoch * loader.steps_per_epoch + step)
+            [numbers] = batch.windows.T
+            seen += numbers[numbers >= 0].tolist()
+            np.testing.assert_array_equal(batch.arrays["weights"], numbers >= 0)
+            np.testing.assert_array_equal(batch.arrays["x"], np.where(numbers >= 0, x[numbers].T, 0).T)
+            assert batch.units == (numbers >= 0).sum()
+        assert sorted(seen) == list(range(23)) != seen

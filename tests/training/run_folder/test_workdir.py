@@ -4,9 +4,11 @@ import json
 from types import SimpleNamespace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxft.config.settings import replace
+from jaxft.data.batching.batch import Batch, Shape
 from jaxft.errors import UserError
 from jaxft.training.run_folder import workdir as run_folder
 from jaxft.training.run_folder.best import load_best
@@ -18,7 +20,14 @@ from jaxft.training.run_folder.identity import (
     refuse_earlier_run,
     settings_without,
 )
-from jaxft.training.run_folder.workdir import CHECKSUMS, claimed, open_run, save_model_files, save_tuned
+from jaxft.training.run_folder.workdir import (
+    CHECKSUMS,
+    claimed,
+    open_run,
+    save_batch,
+    save_model_files,
+    save_tuned,
+)
 from jaxft.training.settings import settings_from_config
 
 
@@ -124,3 +133,11 @@ def test_a_run_of_an_earlier_jaxft_is_refused_whoever_opens_it(folder, tmp_path)
     listed.unlink()
     listed.mkdir()
     refuse_earlier_run(tmp_path)  # says nothing of damage, which is named where the checkpoint is needed
+
+
+def test_a_batch_with_an_array_of_a_name_that_all_batches_have_is_saved(tmp_path):
+    """Tasks that label texts have an array `starts`."""
+    places = np.zeros((1, 2), np.int32)
+    batch = Batch({"starts": places + 3, "intents/labels": places}, places, places, 5, Shape(1, 8))
+    with np.load(save_batch(tmp_path, 7, batch)) as saved:
+        assert set(saved) == {"windows", "starts", "intents/labels"} and (saved["starts"] == 3).all()
