@@ -20,6 +20,11 @@ from jaxft.hub.model_card import read_card_fields
         ("---\nlicense: [mit\n---\n", {}),
         ("---\njust text\n---\n", {}),
         ("---\nlicense: mit\n", {}),
+        ("---\nlicense: " + "[" * 5000 + "]" * 5000 + "\n---\n", {}),
+        ("---\nlicense: mit\nlanguage: 2020-13-45\n---\n", {}),  # no date
+        ("---\nlicense: " + "9" * 5000 + "\n---\n", {}),
+        ('---\nlicense: "\\ud800"\nlicense_name: "a\\nb"\nlanguage: [en]\n---\n', {"language": ["en"]}),
+        ("---\na: &a [x]\nb: &b [*a, *a]\nlicense: *b\n---\n", {}),  # doubled ten times, it fills all memory
         ("", {}),
     ],
 )
