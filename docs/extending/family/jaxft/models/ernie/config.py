@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from jaxft.hub.fields import (
     check_model_type,
@@ -11,11 +11,11 @@ from jaxft.hub.fields import (
     read_rate,
     read_width_and_heads,
 )
-from jaxft.models.model_config import check_shape, read_fields, write_fields
+from jaxft.models.model_config import ModelConfig, check_shape, read_fields, write_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class ErnieConfig:
+class ErnieConfig(ModelConfig):
     """The shape of an ERNIE. The defaults are those of transformers' ErnieConfig; `ModelConfig` explains the fields.
 
     Raises:
@@ -42,7 +42,7 @@ class ErnieConfig:
         check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
 
     @classmethod
-    def from_hf(cls, hf_config: Mapping[str, object]) -> "ErnieConfig":
+    def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
         """Returns the config of a checkpoint with this config.json; raises `UserError` for what would change it."""
         check_model_type(hf_config, "ernie", display_name="ERNIE")
         check_values(hf_config, {"use_task_id": False, "is_decoder": False, "add_cross_attention": False})
