@@ -70,7 +70,7 @@ def add_input_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> 
         "--max_text",
         type=int,
         default=files.MAX_TEXT,
-        help=f"bytes of a line, row or sentence; longer ones are refused; default {files.MAX_TEXT:,}",
+        help=f"bytes of a text, line, row or sentence; longer ones are refused; default {files.MAX_TEXT:,}",
     )
     parser.add_argument(
         "--on_error",

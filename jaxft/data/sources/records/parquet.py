@@ -7,6 +7,8 @@ from jaxft.data.sources import encodings, files
 from jaxft.data.sources.records.record_values import Record, check_columns
 from jaxft.errors import UserError, first_line
 
+BATCH_ROWS, BATCH_BYTES = 1024, 16 << 20  # that are in memory at once, about
+
 
 def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
     """Returns the rows of a Parquet file, read in batches, and the features that `datasets` stored in it."""
@@ -31,7 +33,13 @@ def read_parquet(source: str) -> tuple[Iterator[Record], Mapping[str, Any]]:
             f"{source}: the features that `datasets` stored in it cannot be read ({first_line(error)}); write it again"
         ) from None
     check_columns(file.schema_arrow.names, source)
-    return iterate_rows(file.iter_batches(batch_size=1024), source), features
+    return iterate_rows(file.iter_batches(batch_size=_choose_batch(file.metadata)), source), features
+
+
+def _choose_batch(metadata: Any) -> int:
+    """Returns the number of rows that are read at once: most, of `BATCH_BYTES` together on average."""
+    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(size, 1)))
 
 
 def iterate_rows(batches: Iterator[Any], source: str) -> Iterator[Record]:
