@@ -132,8 +132,8 @@ class Data:
     )
     max_text: int = setting(
         10_000_000,
-        "bytes of a text, and of the line, table row or sentence in columns that it stands in; longer ones are refused, "
-        "because they take much memory",
+        "bytes of a text, and of the line, table row or sentence in columns that it stands in; longer ones are "
+        "refused, because they take much memory",
         check=at_least(1),
     )
     max_length: int = setting(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jaxft.data.sources import files, formats
 from jaxft.data.sources.formats import TEXTS, FileFormat, resolve_source
+from jaxft.data.sources.records import parquet
 from jaxft.data.sources.records.reader import read_records
 from jaxft.errors import UserError
 
@@ -82,6 +83,21 @@ def test_a_value_that_python_cannot_hold_is_named(tmp_path, column, reason):
         UserError, match=f"a.parquet, row 2, key 'when': a value that cannot be read .*{reason}"
     ):
         read(tmp_path / "a.parquet")
+
+
+def test_long_rows_of_parquet_are_read_few_at_a_time(tmp_path, monkeypatch):
+    texts = [f"{number:4}" * 100 for number in range(50)]
+    pyarrow.parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    make_records, lengths = parquet._make_records, []
+
+    def count_records(batch, *where):
+        lengths.append(len(batch))
+        return make_records(batch, *where)
+
+    monkeypatch.setattr(parquet, "_make_records", count_records)
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 2000)
+    assert [record["text"] for record in read(tmp_path / "a.parquet")] == texts
+    assert 1 <= max(lengths) <= 5
 
 
 @pytest.mark.parametrize(
