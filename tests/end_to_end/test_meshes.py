@@ -104,7 +104,7 @@ def train(name, sizes, **more):
 
 NETWORKS = ("token_classification", "causal_lm")  # a BERT and a GPT-2
 HALF = {"model.dtype": "bfloat16", "optim.gradients": "bfloat16"}
-names = (*TASKS, "crf") if sys.argv[2] == "sweep" else (*NETWORKS, "multi_task")
+names = (*TASKS, "crf") if sys.argv[2] == "sweep" else NETWORKS
 runs = [(name, sizes, {}) for name in names for sizes in ((1, 1, 1), (2, 2, 2))]
 if sys.argv[2] == "sweep":
     runs += [(name, (1, 8, 1), {}) for name in (*TASKS, "crf")]

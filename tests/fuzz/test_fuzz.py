@@ -3,13 +3,12 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_damage_is_read_rightly_or_refused(environment, tmp_path):
-    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "5", "--folder", str(tmp_path)]
+def test_damage_is_read_rightly_or_refused(environment, python, tmp_path):
+    command = [*python, "-m", "tests.fuzz", "--seconds", "5", "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     *figures, total = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr
