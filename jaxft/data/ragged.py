@@ -1,6 +1,10 @@
-"""Computes indices into ragged arrays."""
+"""Computes indices into ragged arrays, and copies between them."""
 
 import numpy as np
+
+_COPIED = (
+    1 << 18
+)  # values that `copy_ragged` copies at a time, because the indices take four times their memory
 
 
 def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -22,3 +26,21 @@ def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def offsets_from_lengths(lengths: np.ndarray) -> np.ndarray:
     """Returns the offset of each of N pieces in their concatenation, followed by the total length: int64 `[N + 1]`."""
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+
+
+def copy_ragged(
+    source: np.ndarray,
+    source_starts: np.ndarray,
+    target: np.ndarray,
+    target_starts: np.ndarray,
+    lengths: np.ndarray,
+) -> None:
+    """Copies N pieces of `source` into `target`. The starts and lengths of the pieces are `[N]`."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    first = copied = 0
+    while first < len(ends):
+        last = max(int(np.searchsorted(ends, copied + _COPIED, side="right")), first + 1)
+        pieces = slice(first, last)
+        places = ragged_arange(target_starts[pieces], lengths[pieces])
+        target[places] = source[ragged_arange(source_starts[pieces], lengths[pieces])]
+        first, copied = last, int(ends[last - 1])

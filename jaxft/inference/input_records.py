@@ -19,6 +19,7 @@ from jaxft.data.sources.records.record_values import json_type_name
 from jaxft.errors import UserError
 
 BLOCK_BYTES = 1 << 16  # the most bytes of a read
+BURST_BYTES = 1 << 23  # of lines that are read before the records so far are answered
 PAUSE_SECONDS = 0.01  # a pipe that has no line for so long pauses
 READ_BY_LINE = ("text", "jsonl", "csv", "tsv", "conll", "conllu")  # formats that are a stream of lines
 # Settings of a run's data that are flags of verbs with an --input.
@@ -72,12 +73,14 @@ class InputLines:
         self._line_begin: list[bytes] = []  # pieces of a line whose end was not read yet
         self._kept_lines: deque[bytes] = deque()
         self._taken_count = 0
+        self.read_bytes = 0  # by iteration, so far
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
             while self._unread_lines:
                 line = self._unread_lines.popleft()
                 self._kept_lines.append(line)
+                self.read_bytes += len(line)
                 yield line
             if self._has_ended:
                 return
@@ -163,7 +166,9 @@ class Input:
     def read(
         self, text_key: str, read_columns: Callable[[InputLines], Iterable[Any]]
     ) -> Iterator[Item | None]:
-        """Yields the records in order, and None wherever the next one has not arrived yet.
+        """Yields the records in order, and None wherever those before are to be answered before the next one is read.
+
+        This is where the next one has not arrived yet, and after `BURST_BYTES`, so that memory is bounded.
 
         A record that cannot be read is an item with an error, if the next one can be read nevertheless.
 
@@ -178,9 +183,13 @@ class Input:
             self._read_items(text_key, read_columns), self.source.address, self.kind.noun
         )
         try:
+            answered_bytes = 0
             while True:
-                if self.lines is not None and self.lines.pauses():
-                    yield None
+                if self.lines is not None:
+                    is_burst = self.lines.read_bytes - answered_bytes >= BURST_BYTES
+                    if is_burst or self.lines.pauses():
+                        answered_bytes = self.lines.read_bytes
+                        yield None
                 if (item := next(items, None)) is None:
                     return
                 yield item

@@ -15,6 +15,8 @@ from jaxft.parallel import processes
 from jaxft.tasks.base import Chunk, Example, TaskData
 from jaxft.tasks.registry import TASKS
 
+COUNTED_CHARACTERS = 1 << 16  # of text whose words are counted at a time
+
 
 class TextData(TaskData[Example]):
     """The data of a task that reads text. Its model is a checkpoint, whose processor is a tokenizer.
@@ -63,6 +65,12 @@ def chunk_by_words(
         words_in_chunk += words
     if chunk:
         yield Chunk(chunk, range(len(chunk)))
+
+
+def count_words(text: str) -> int:
+    """Counts the words of a text that white space separates; about, if the text is long, for less memory."""
+    pieces = (text[start : start + COUNTED_CHARACTERS] for start in range(0, len(text), COUNTED_CHARACTERS))
+    return sum(len(piece.split()) for piece in pieces)
 
 
 def count_set_in_any_process(flags: np.ndarray) -> int:

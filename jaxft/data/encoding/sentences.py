@@ -16,13 +16,15 @@ from jaxft.data.encoding.cache import ChunkEncoders, load_or_encode
 from jaxft.data.encoding.sentence_chunks import SentenceChunk, chunk_sentences
 from jaxft.data.encoding.tokenizer import describe_tokenizer, find_special_tokens, tokenize
 from jaxft.data.encoding.windows import Windows
-from jaxft.data.ragged import offsets_from_lengths, ragged_arange
+from jaxft.data.ragged import copy_ragged, offsets_from_lengths, ragged_arange
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
-_SENTENCES_PER_CALL = 1024  # bounds the memory of the tokenizer's results, which are large objects
+# The most sentences and words in a call of the tokenizer, whose results are large objects.
+_CALL_SENTENCES = 1024
+_CALL_WORDS = 1 << 14
 _CHUNK_WORDS = 1 << 17  # words in a cached chunk: about a second of work
 
 
@@ -159,13 +161,12 @@ def _encode(
         input_ids[offsets[:-1] + index] = token
     for index, token in enumerate(suffix):
         input_ids[offsets[1:] - len(suffix) + index] = token
-    input_ids[ragged_arange(offsets[:-1] + len(prefix), end - begin)] = ids[ragged_arange(begin, end - begin)]
-    source = ragged_arange(core_begin, core_end - core_begin)
-    target = ragged_arange(offsets[:-1] + len(prefix) + core_begin - begin, core_end - core_begin)
+    copy_ragged(ids, begin, input_ids, offsets[:-1] + len(prefix), end - begin)
+    core_places, core_sizes = offsets[:-1] + len(prefix) + core_begin - begin, core_end - core_begin
     window_labels = np.full(offsets[-1], IGNORED, np.int32)
-    window_labels[target] = labels[source]
+    copy_ragged(labels, core_begin, window_labels, core_places, core_sizes)
     window_word = np.full(offsets[-1], -1, np.int32)
-    window_word[target] = word[source]
+    copy_ragged(word, core_begin, window_word, core_places, core_sizes)
 
     columns = {
         name: pa.LargeListArray.from_arrays(offsets, pa.array(values))
@@ -179,35 +180,60 @@ def _tokenize_words(
     sentences: Sequence[Sentence], tokenizer, word_offsets: np.ndarray, room: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns all token ids `[T]` in order, and the number of tokens in each word `[W]`, from 1 to `room`."""
-    ids_by_sentence, words_by_sentence = [], []
-    for start in range(0, len(sentences), _SENTENCES_PER_CALL):
-        batch = [s.words for s in sentences[start : start + _SENTENCES_PER_CALL]]
-        for offset, encoding in enumerate(_call_tokenizer(tokenizer, batch)):
-            ids_by_sentence.append(np.asarray(encoding.ids, np.int32))
-            words_by_sentence.append(np.asarray(encoding.word_ids, np.int64) + word_offsets[start + offset])
-    ids = np.concatenate(ids_by_sentence) if ids_by_sentence else np.empty(0, np.int32)
-    words = np.concatenate(words_by_sentence) if words_by_sentence else np.empty(0, np.int64)
-    counts = np.bincount(words, minlength=word_offsets[-1])
-    empty = np.flatnonzero(counts == 0)
+    ids, subwords, first_word = [np.empty(0, np.int32)], [np.empty(0, np.int64)], 0
     unk = tokenizer.unk_token_id
-    if len(empty) and unk is None:
-        sentence = int(np.searchsorted(word_offsets, empty[0], side="right")) - 1
-        word = sentences[sentence].words[empty[0] - word_offsets[sentence]]
-        raise UserError(
-            f"{sentences[sentence].origin}: the word {word!r} has no tokens, and the tokenizer has no unk "
-            "token to stand for it; take such words out, or use a tokenizer with an unk token"
+    for batch in _batch_words(sentences):
+        batch_offsets = offsets_from_lengths([len(words) for words in batch])
+        encodings = _call_tokenizer(tokenizer, batch)
+        batch_ids = np.concatenate([np.asarray(encoding.ids, np.int32) for encoding in encodings])
+        words = np.concatenate(
+            [
+                np.asarray(encoding.word_ids, np.int64) + offset
+                for encoding, offset in zip(encodings, batch_offsets[:-1], strict=True)
+            ]
         )
-    kept = np.minimum(counts, room)  # a word that is longer than a window keeps its beginning
-    subwords = np.maximum(kept, 1)
-    kept_ids = np.empty(int(subwords.sum()), np.int32)
-    starts = offsets_from_lengths(subwords)[:-1]
-    if len(empty):
-        kept_ids[starts[empty]] = unk
-    kept_ids[ragged_arange(starts, kept)] = ids[ragged_arange(offsets_from_lengths(counts)[:-1], kept)]
-    return kept_ids, subwords
+        counts = np.bincount(words, minlength=batch_offsets[-1])
+        empty = np.flatnonzero(counts == 0)
+        if len(empty) and unk is None:
+            number = first_word + empty[0]
+            sentence = int(np.searchsorted(word_offsets, number, side="right")) - 1
+            word = sentences[sentence].words[number - word_offsets[sentence]]
+            raise UserError(
+                f"{sentences[sentence].origin}: the word {word!r} has no tokens, and the tokenizer has no unk "
+                "token to stand for it; take such words out, or use a tokenizer with an unk token"
+            )
+        kept = np.minimum(counts, room)  # a word that is longer than a window keeps its beginning
+        sizes = np.maximum(kept, 1)
+        kept_ids = np.empty(int(sizes.sum()), np.int32)
+        starts = offsets_from_lengths(sizes)[:-1]
+        if len(empty):
+            kept_ids[starts[empty]] = unk
+        copy_ragged(batch_ids, offsets_from_lengths(counts)[:-1], kept_ids, starts, kept)
+        ids.append(kept_ids)
+        subwords.append(sizes)
+        first_word += int(batch_offsets[-1])
+    return np.concatenate(ids), np.concatenate(subwords)
 
 
-def _call_tokenizer(tokenizer, batch: list[list[str]]) -> list:
+def _batch_words(sentences: Sequence[Sentence]) -> Iterator[list[Sequence[str]]]:
+    """Yields the words of sentences, as many as a call of the tokenizer gets; long sentences in pieces.
+
+    Tokenizers read each word for itself, so a piece has the tokens of the whole.
+    """
+    batch: list[Sequence[str]] = []
+    count = 0
+    for sentence in sentences:
+        for start in range(0, max(len(sentence.words), 1), _CALL_WORDS):
+            batch.append(sentence.words[start : start + _CALL_WORDS])
+            count += len(batch[-1])
+            if len(batch) == _CALL_SENTENCES or count >= _CALL_WORDS:
+                yield batch
+                batch, count = [], 0
+    if batch:
+        yield batch
+
+
+def _call_tokenizer(tokenizer, batch: list[Sequence[str]]) -> list:
     options = {"is_split_into_words": True, "return_token_type_ids": False}
     try:
         return tokenize(tokenizer, batch, **options)

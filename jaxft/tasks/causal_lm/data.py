@@ -13,7 +13,7 @@ from jaxft.errors import UserError
 from jaxft.hub.processors import TextProcessor
 from jaxft.tasks.base import Chunk, Log, Split
 from jaxft.tasks.causal_lm.settings import Settings
-from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process, count_words
 from jaxft.tasks.settings import make_file_format
 
 
@@ -102,4 +102,4 @@ class Documents(TextData[Document]):
 
     def chunk(self, texts: Iterable[Document | None], max_words: int) -> Iterator[Chunk[Document]]:
         """Yields chunks of texts."""
-        return chunk_by_words(texts, lambda text: len(text.text.split()), max_words)
+        return chunk_by_words(texts, lambda text: count_words(text.text), max_words)

@@ -14,7 +14,7 @@ from jaxft.errors import UserError
 from jaxft.hub.processors import TextProcessor
 from jaxft.tasks.base import Chunk, Json, Log, Split
 from jaxft.tasks.question_answering.settings import Data, Settings
-from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process, count_words
 from jaxft.tasks.settings import make_file_format
 
 SHOWN = 5  # the most ids in a line of the log
@@ -78,7 +78,7 @@ class Questions(TextData[Question]):
 
 
 def _count_words(question: Question) -> int:
-    return len(question.question.split()) + len(question.context.split())
+    return count_words(question.question) + count_words(question.context)
 
 
 def read_answered_questions(data: Data, name: str, source: str, log: Log) -> list[Question]:

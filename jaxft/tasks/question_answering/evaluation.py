@@ -17,6 +17,7 @@ from jaxft.tasks.question_answering.data import make_answer_keys
 from jaxft.tasks.question_answering.settings import Settings
 from jaxft.tasks.report_files import print_report
 
+MERGED_WINDOWS = 64  # of one question, whose answers become one list of the best
 THRESHOLD = "null_threshold"  # key in `tuned`; the value None means that every question gets an answer
 
 
@@ -51,7 +52,11 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
                     n_best=self._n_best,
                     max_answer=self._max_answer,
                 )
-                answers_of_windows[windows.sentence[window]].append(answers)
+                answers_of_question = answers_of_windows[windows.sentence[window]]
+                answers_of_question.append(answers)
+                if len(answers_of_question) == MERGED_WINDOWS:
+                    best = answer_search.best_in_question(answers_of_question, n_best=self._n_best)
+                    answers_of_question[:] = [best]
         if unread := sum(not answers for answers in answers_of_windows):
             raise AssertionError(f"{unread} questions of {split.name} were not answered")
         return [

@@ -21,7 +21,7 @@ from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE, LabelRules, are_num
 from jaxft.errors import UserError, list_names
 from jaxft.hub.processors import TextProcessor
 from jaxft.tasks.base import Chunk, Json, Log, Split
-from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
+from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process, count_words
 from jaxft.tasks.sequence_classification.label_types import LabelType, make_label_type
 from jaxft.tasks.sequence_classification.number_label import VALUE
 from jaxft.tasks.sequence_classification.settings import Data, Settings
@@ -110,7 +110,7 @@ class LabelledTexts(TextData[LabelledText]):
 
 
 def _count_words(example: LabelledText) -> int:
-    return 1 + len(example.text.split()) + len((example.pair or "").split())
+    return 1 + count_words(example.text) + count_words(example.pair or "")
 
 
 def read_texts(data: Data, problem_type: str, name: str, source: str, log: Log) -> list[LabelledText]:

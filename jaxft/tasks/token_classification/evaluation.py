@@ -53,7 +53,7 @@ class TagEvaluator(Evaluator[Sentence, list[Prediction], TagState]):
         label, score = self._find_labels(split, outputs, starts)
         if unscored := int((label < 0).sum()):
             raise AssertionError(f"{unscored} words of {split.name} were not scored")
-        tags = np.array(self._labels)[label].tolist()
+        tags = [self._labels[number] for number in label.tolist()]
         return [Prediction(tags[start:end], score[start:end]) for start, end in itertools.pairwise(starts)]
 
     def measure(

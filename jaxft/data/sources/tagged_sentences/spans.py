@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources.records import record_values
-from jaxft.data.sources.tagged_sentences.sentence import Sentence, split_words, tag_words
+from jaxft.data.sources.tagged_sentences.sentence import (
+    Sentence,
+    TextWords,
+    WordOffsets,
+    split_words,
+    tag_words,
+)
 from jaxft.data.sources.tagged_sentences.span_offsets import DEFAULT_RULES, SpanReader, WrittenSpan
 from jaxft.errors import UserError, list_names
 
@@ -126,13 +132,15 @@ def _parse_sentence(
         raise UserError(_describe_missing(record, where, "tokens (or text)", columns))
     text = record[keys["text"]]
     record_values.check_string(text, where, keys["text"])
-    words, tags = split_words(text), None
-    if tagged:
-        key = keys["spans"] or next((key for key in key_candidates["spans"] if key in record), None)
-        if key is None:
-            raise UserError(_describe_missing(record, where, "spans", columns))
-        written = [] if record[key] is None else _parse_spans(record[key], where, key)
-        words, tags = tag_words(words, span_reader.read(text, words, written, where))
+    if not tagged:
+        offsets = WordOffsets(text)
+        return Sentence(TextWords(text, offsets), None, document, origin, text, offsets)
+    key = keys["spans"] or next((key for key in key_candidates["spans"] if key in record), None)
+    if key is None:
+        raise UserError(_describe_missing(record, where, "spans", columns))
+    written = [] if record[key] is None else _parse_spans(record[key], where, key)
+    words = split_words(text)
+    words, tags = tag_words(words, span_reader.read(text, words, written, where))
     return Sentence([text[start:end] for start, end in words], tags, document, origin, text, words)
 
 
