@@ -1,12 +1,24 @@
 """Writes text, JSON and line files, and reads JSON files of a run."""
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxft.errors import UserError
+
+
+@contextlib.contextmanager
+def folders_named(path: Path) -> Iterator[None]:
+    """Raises `UserError` if a folder is where the body writes a file of a run."""
+    try:
+        yield
+    except IsADirectoryError:
+        raise UserError(
+            f"{path}: a folder, where the run writes a file; move it away and start again"
+        ) from None
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -15,8 +27,9 @@ def write_atomically(path: Path, text: str) -> None:
     It writes `path` + ".tmp" in the same folder, which must exist, and renames it.
     """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with folders_named(path):
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -28,7 +41,7 @@ def write_json(path: Path, values: Any) -> None:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Writes `lines`, each of which ends with its newline, as UTF-8; makes the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with folders_named(path), open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
 
 

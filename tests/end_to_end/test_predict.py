@@ -372,6 +372,9 @@ def test_a_sentence_in_columns_is_as_long_as_the_flag_allows(tag):
         UserError, match="long.conll, line 1: the sentence .* longer than 10 bytes.*--max_text"
     ):
         tag(content, "long.conll", FileFormat("conll", max_text=10))
+    document = b'[{"text": "Peter left"}, {"text": "Peter left Oslo for good"}]'
+    with pytest.raises(UserError, match="long.json:2, text: the text is longer than 12 bytes.*--max_text"):
+        tag(document, "long.json", FileFormat("json", max_text=12))
 
 
 def test_unknown_flag(command):

@@ -18,7 +18,7 @@ from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
 from jaxft.hub.files import read_config
 from jaxft.hub.model_card import read_card_fields
-from jaxft.io.files import read_json, write_json
+from jaxft.io.files import folders_named, read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes, rendezvous
 from jaxft.tasks.registry import make_data
@@ -121,7 +121,8 @@ def _lock(workdir: Path, lock: contextlib.ExitStack) -> None:
     advice = "wait for its end, or name another folder"
     if (folder := workdir.resolve()) in _LOCKED:  # the system's lock keeps out other processes only
         raise UserError(f"--workdir {workdir}: this process trains in it already; {advice}")
-    file = open(workdir / "lock", "a")
+    with folders_named(workdir / "lock"):
+        file = open(workdir / "lock", "a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
