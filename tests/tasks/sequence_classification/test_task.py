@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from jaxft.data.batching.choice import make_loader
+from jaxft.data.batching.output_positions import prune_batches
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.errors import UserError
@@ -98,10 +99,16 @@ def gradient_of(net):
 
 
 def mean_loss(net, gradient, parameters, windows, *, pack=True):
-    """Returns (loss, its gradient) over all windows, from batches of one shape."""
+    """Returns (loss, its gradient) over all windows, from batches of one shape.
+
+    If windows are packed, the last layer computes only what the task says that its loss reads.
+    """
     task = net.task
     options = {"pack": pack, "buckets": [LENGTH], **task.batch_spec.loader_options()}
     loader = make_loader(windows, rows=2, max_length=LENGTH, **options)
+    if pack and (rule := task.output_rule(net.model_config)):
+        loader = prune_batches(loader, rule, {0: windows}, steps=loader.steps_per_epoch, groups=1)
+        assert loader.shapes[0].output_shape[1] < 2 * LENGTH or not task.batch_spec.max_segments
     results = [gradient(parameters, loader.batch(n).arrays) for n in range(loader.steps_per_epoch)]
     losses, gradients = zip(*results, strict=True)
     total, weight = (sum(float(loss[i]) for loss in losses) for i in range(2))
