@@ -173,7 +173,7 @@ class Task(Protocol):
     backbone_passes: int = 1
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns the module, with its backbone in the attribute `backbone`.
+        """Returns the module. If it is built on a backbone, that is in its attribute `backbone`.
 
         Args:
           model_config: the shape of the backbone.
