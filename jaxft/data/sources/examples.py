@@ -60,11 +60,17 @@ def check_example(example: Any, max_text: int) -> None:
       example: a dataclass with a field `origin`.
       max_text: the most bytes of a text, and of the words of a sentence together, in UTF-8.
     """
-    for field in dataclasses.fields(example):
-        value = getattr(example, field.name) if field.name != "origin" else None
-        if value is not None and (value.__class__ is not int or field.name in _NAME_FIELDS):
-            place = f"{example.origin}, {field.name}"
-            check_value(value, place, max_text, are_names=field.name in _NAME_FIELDS)
+    for name, are_names in _list_fields(type(example)):
+        value = getattr(example, name)
+        if value is not None and (are_names or value.__class__ is not int):
+            check_value(value, f"{example.origin}, {name}", max_text, are_names=are_names)
+
+
+@functools.cache
+def _list_fields(example_type: type) -> list[tuple[str, bool]]:
+    """Returns the names of the fields to check, each with whether it holds names of labels."""
+    names = [field.name for field in dataclasses.fields(example_type)]
+    return [(name, name in _NAME_FIELDS) for name in names if name != "origin"]
 
 
 def check_value(value: Any, place: str, max_text: int, *, are_names: bool = False) -> None:
