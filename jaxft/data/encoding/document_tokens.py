@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxft.data.encoding.text_tokens import TextPiece, tokenize_pieces
 from jaxft.data.ragged import offsets_from_lengths
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _IS_WHITE = np.array([chr(code).isspace() for code in range(0x3002)])  # no white space has a higher code
 
@@ -21,7 +24,7 @@ class TokenStream(NamedTuple):
     lengths: np.ndarray  # int64 [texts], end tokens included
 
 
-def make_token_stream(texts: Sequence[str], tokenizer, end: int) -> TokenStream:
+def make_token_stream(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", end: int) -> TokenStream:
     """Tokenizes texts and adds the token `end` after each."""
     columns, lengths = [], np.zeros(len(texts), np.int64)
     for pieces, encodings in tokenize_pieces(tokenizer, texts):

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,9 @@ from jaxft.data.ragged import offsets_from_lengths, ragged_arange
 from jaxft.data.sources.documents import Document
 from jaxft.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 LAYOUTS = ("documents", "blocks")
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
 _TABLE_TOKENS = (
@@ -33,7 +37,7 @@ _TABLE_TOKENS = (
 
 def encode_documents(
     texts: Sequence[Document],
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int,
     layout: str = "documents",
@@ -98,7 +102,11 @@ def encode_documents(
 
 
 def _fingerprint(
-    texts: Sequence[Document], tokenizer, max_length: int, layout: str, stride: int | None
+    texts: Sequence[Document],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    layout: str,
+    stride: int | None,
 ) -> str:
     header = [
         _FORMAT,
@@ -115,7 +123,12 @@ def _fingerprint(
 
 
 def _encode_documents(
-    texts: Sequence[Document], tokenizer, max_length: int, stride: int, special: BoundaryTokens, chunk: range
+    texts: Sequence[Document],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    stride: int,
+    special: BoundaryTokens,
+    chunk: range,
 ) -> Iterator[Windows]:
     """Yields the windows of the documents `chunk`, in tables of bounded size."""
     stream = make_token_stream(
@@ -143,7 +156,11 @@ def _encode_documents(
 
 
 def _encode_blocks(
-    chunks: list[range], texts: Sequence[Document], tokenizer, length: int, special: BoundaryTokens
+    chunks: list[range],
+    texts: Sequence[Document],
+    tokenizer: "PreTrainedTokenizerBase",
+    length: int,
+    special: BoundaryTokens,
 ) -> Iterator[Windows]:
     """Yields the blocks that each chunk of documents fills. The remaining tokens begin the next chunk."""
     rest, done = None, 0
@@ -220,7 +237,11 @@ def _make_windows(
 
 
 def _encode_prompts_and_targets(
-    texts: Sequence[Document], tokenizer, max_length: int, special: BoundaryTokens, chunk: range
+    texts: Sequence[Document],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    special: BoundaryTokens,
+    chunk: range,
 ) -> Iterator[Windows]:
     """Yields the windows of the pairs `chunk` in one table."""
     texts = texts[chunk.start : chunk.stop]
@@ -250,7 +271,9 @@ def _encode_prompts_and_targets(
     yield _make_windows(offsets, np.concatenate(inputs), np.concatenate(labels), sentence=sentence, **counts)
 
 
-def encode_prompts(texts: Sequence[Document], tokenizer, room: int) -> list[list[int]]:
+def encode_prompts(
+    texts: Sequence[Document], tokenizer: "PreTrainedTokenizerBase", room: int
+) -> list[list[int]]:
     """Returns the token ids of the prompts, each shortened to at most `room` tokens. Their targets are ignored."""
     start = find_boundary_tokens(tokenizer).start
     prompts = tokenize_texts(tokenizer, (text.prompt for text in texts), with_characters=True)

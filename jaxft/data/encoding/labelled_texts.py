@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Ids = TypeVar("Ids", list[int], array.array)  # token ids
 
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
@@ -29,7 +32,7 @@ def encode_labelled_texts(
     examples: Sequence[LabelledText],
     labels: np.ndarray,
     is_known: np.ndarray,
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int,
     truncation: str = "head",
@@ -100,7 +103,11 @@ def _has_pairs(examples: Sequence[LabelledText]) -> bool:
 
 
 def _fingerprint(
-    examples: Sequence[LabelledText], labels: np.ndarray, is_known: np.ndarray, tokenizer, settings: list
+    examples: Sequence[LabelledText],
+    labels: np.ndarray,
+    is_known: np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: list,
 ) -> str:
     header = [_FORMAT, "labelled", describe_tokenizer(tokenizer), settings, str(labels.dtype), labels.shape]
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
@@ -114,7 +121,7 @@ def _encode(
     examples: Sequence[LabelledText],
     labels: np.ndarray,
     is_known: np.ndarray,
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     frame: Frame,
     cut: Callable[[array.array, array.array], list[tuple[array.array, array.array]]],
     indices: range,
@@ -156,7 +163,7 @@ def _encode(
 
 
 def _tokenize_examples(
-    examples: Sequence[LabelledText], tokenizer
+    examples: Sequence[LabelledText], tokenizer: "PreTrainedTokenizerBase"
 ) -> Iterator[tuple[array.array, array.array]]:
     """Yields the token ids of each text and of its pair, which are empty if there is no pair."""
     texts = tokenize_texts(tokenizer, (example.text for example in examples))

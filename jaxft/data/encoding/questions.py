@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +21,16 @@ from jaxft.data.ragged import offsets_from_lengths
 from jaxft.data.sources.questions import Answer, Question
 from jaxft.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
 _QUESTIONS_PER_BATCH = 256  # whose contexts' tokens are in memory at a time
 
 
 def encode_questions(
     questions: Sequence[Question],
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int,
     stride: int | None = None,
@@ -83,12 +87,12 @@ def encode_questions(
     return load_or_encode(path, make_encoders)
 
 
-def max_question_tokens(tokenizer, max_length: int) -> int:
+def max_question_tokens(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> int:
     """Returns the most tokens that a question keeps, which is half of a window's room."""
     return (max_length - make_frame(tokenizer, has_pair=True).size) // 2
 
 
-def default_stride(tokenizer, max_length: int) -> int:
+def default_stride(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> int:
     """Returns the default number of tokens that neighbouring windows share.
 
     It is a third of `max_length` (transformers' run_qa.py has 128 of 384), or the largest possible number if that is
@@ -98,7 +102,9 @@ def default_stride(tokenizer, max_length: int) -> int:
     return min(max_length // 3, room - room // 2 - 1)
 
 
-def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) -> str:
+def _fingerprint(
+    questions: Sequence[Question], tokenizer: "PreTrainedTokenizerBase", settings: list[int]
+) -> str:
     header = [_FORMAT, "questions", describe_tokenizer(tokenizer), settings]
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for question in questions:
@@ -107,7 +113,12 @@ def _fingerprint(questions: Sequence[Question], tokenizer, settings: list[int]) 
 
 
 def _encode(
-    questions: Sequence[Question], tokenizer, frame: Frame, room: int, stride: int, indices: range
+    questions: Sequence[Question],
+    tokenizer: "PreTrainedTokenizerBase",
+    frame: Frame,
+    room: int,
+    stride: int,
+    indices: range,
 ) -> Iterator[Windows]:
     """Yields the windows of the questions `indices` in one table."""
     token_columns = {
@@ -156,7 +167,9 @@ def _encode(
     yield Windows(pa.RecordBatch.from_pydict(columns))
 
 
-def _tokenize_questions(questions: Sequence[Question], tokenizer) -> Iterator[tuple[TextTokens, TextTokens]]:
+def _tokenize_questions(
+    questions: Sequence[Question], tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[tuple[TextTokens, TextTokens]]:
     """Yields the tokens of each question and of its context."""
     for start in range(0, len(questions), _QUESTIONS_PER_BATCH):
         batch = questions[start : start + _QUESTIONS_PER_BATCH]

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import copy_ragged, offsets_from_lengths, ragged_arange
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
@@ -41,7 +44,7 @@ class _Layout(NamedTuple):
 
 def encode_sentences(
     sentences: Sequence[Sentence],
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     label_ids: Mapping[str, int],
     *,
     max_length: int,
@@ -119,7 +122,10 @@ def choose_stride(stride: int | None, room: int) -> int:
 
 
 def _fingerprint(
-    sentences: Sequence[Sentence], tokenizer, label_ids: Mapping[str, int], settings: list
+    sentences: Sequence[Sentence],
+    tokenizer: "PreTrainedTokenizerBase",
+    label_ids: Mapping[str, int],
+    settings: list,
 ) -> str:
     """Hashes everything that windows depend on: words, tags, documents, tokenizer, labels, settings."""
     digest = hashlib.blake2b(digest_size=16)
@@ -137,7 +143,11 @@ def _fingerprint(
 
 
 def _encode(
-    chunk: SentenceChunk, first_number: int, tokenizer, label_ids: Mapping[str, int], layout: _Layout
+    chunk: SentenceChunk,
+    first_number: int,
+    tokenizer: "PreTrainedTokenizerBase",
+    label_ids: Mapping[str, int],
+    layout: _Layout,
 ) -> Iterator[Windows]:
     """Yields the windows of a chunk in one table; the sentence `chunk.first` gets the number `first_number`."""
     sentences = chunk.sentences
@@ -177,7 +187,7 @@ def _encode(
 
 
 def _tokenize_words(
-    sentences: Sequence[Sentence], tokenizer, word_offsets: np.ndarray, room: int
+    sentences: Sequence[Sentence], tokenizer: "PreTrainedTokenizerBase", word_offsets: np.ndarray, room: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns all token ids `[T]` in order, and the number of tokens in each word `[W]`, from 1 to `room`."""
     ids, subwords, first_word = [np.empty(0, np.int32)], [np.empty(0, np.int64)], 0
@@ -233,7 +243,7 @@ def _batch_words(sentences: Sequence[Sentence]) -> Iterator[list[Sequence[str]]]
         yield batch
 
 
-def _call_tokenizer(tokenizer, batch: list[Sequence[str]]) -> list:
+def _call_tokenizer(tokenizer: "PreTrainedTokenizerBase", batch: list[Sequence[str]]) -> list:
     options = {"is_split_into_words": True, "return_token_type_ids": False}
     try:
         return tokenize(tokenizer, batch, **options)

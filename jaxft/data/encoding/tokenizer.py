@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxft.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def tokenize(tokenizer, texts: Sequence[Any], **options: Any) -> list:
+
+def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Any], **options: Any) -> list:
     """Tokenizes texts without special tokens, truncation or padding.
 
     Returns:
@@ -24,7 +27,7 @@ def tokenize(tokenizer, texts: Sequence[Any], **options: Any) -> list:
     ).encodings
 
 
-def describe_tokenizer(tokenizer) -> dict:
+def describe_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> dict:
     """Returns all settings that a tokenizer's results depend on, for fingerprints of encoded text."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two hold the arguments of the last call, not properties of the tokenizer.
@@ -33,7 +36,7 @@ def describe_tokenizer(tokenizer) -> dict:
     return model
 
 
-def find_special_tokens(tokenizer) -> tuple[list[int], list[int]]:
+def find_special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """Returns the token ids that the tokenizer puts before and after one text."""
     encoded = tokenizer([["a"]], is_split_into_words=True, truncation=False, padding=False)
     ids = encoded["input_ids"][0]
@@ -75,7 +78,7 @@ class Frame(NamedTuple):
         return [*types.before, *first, *types.between, *second, *types.after]
 
 
-def make_frame(tokenizer, has_pair: bool) -> Frame:
+def make_frame(tokenizer: "PreTrainedTokenizerBase", has_pair: bool) -> Frame:
     """Finds the special tokens that the tokenizer puts around one text, or around a text and its pair."""
     [encoding] = tokenizer(["a"], ["a"] if has_pair else None, truncation=False, padding=False).encodings
     ids, types = encoding.ids, encoding.type_ids
@@ -96,7 +99,7 @@ class BoundaryTokens(NamedTuple):
     end: int
 
 
-def find_boundary_tokens(tokenizer) -> BoundaryTokens:
+def find_boundary_tokens(tokenizer: "PreTrainedTokenizerBase") -> BoundaryTokens:
     """Returns the tokenizer's tokens at a text's start and end. Raises `UserError` if it has no end token."""
     end = tokenizer.eos_token_id
     if end is None:
