@@ -242,7 +242,7 @@ class Run:
 
     @property
     def confusion(self) -> dict[str, Confusion]:
-        """Counts of predicted labels for each gold label, by data set: "dev", "test", and with several tasks "dev-TASK".
+        """Counts of predicted labels for each gold label, by data set: "dev", "test", "dev-TASK" for several tasks.
 
         It is empty if no evaluation of the run counts labels, such as those of answers, numbers and generated text.
 
@@ -261,7 +261,7 @@ class Run:
     def _predictor(self) -> Any:
         from jaxft.inference.record_predictor import RecordPredictor
 
-        return RecordPredictor(self.folder, processes.log)
+        return RecordPredictor(self.workdir, processes.log)
 
     def predict(self, data: "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | Records") -> Any:
         """Tags or classifies texts, or answers questions, as `jaxft predict` does.
@@ -327,13 +327,13 @@ class Run:
         else:
             source = _keep("data", data, kept)
         with errors_name_addresses():
-            return evaluate_run(self.folder, source, Path(output) if output else None, changes)
+            return evaluate_run(self.workdir, source, Path(output) if output else None, changes)
 
     @cached_property
     def _writer(self) -> Any:
         from jaxft.inference.writer import make_run_writer
 
-        return make_run_writer(self.folder, processes.log)
+        return make_run_writer(self.workdir, processes.log)
 
     def generate(
         self,
@@ -403,7 +403,7 @@ class Run:
 
         fields = CardFields(license, tuple(language), tuple(tags))
         with errors_name_addresses():
-            export_run(self.folder, Path(output), verify=verify, card_fields=fields)
+            export_run(self.workdir, Path(output), verify=verify, card_fields=fields)
         return Path(output)
 
     def plot(self) -> "Figure":

@@ -41,9 +41,11 @@ def read_cells(path) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
-        ("examples/quickstart.ipynb", ["Run('runs/quickstart')", "a picture of", "'predicted_label':", "no key 'revue'"]),
+        ("examples/quickstart.ipynb", ["Run('runs/quickstart')", "a picture of", "'predicted_label':", "key 'revue'"]),
         ("examples/hf_migration.ipynb", ["'batch.examples': 8", "config.optim.lr?", "words are wrong", "'entities':"]),
-        ("docs/python_api.md", ["'predicted_label':", "PosixPath('exported')"]),
+        pytest.param(
+            "docs/python_api.md", ["'predicted_label':", "PosixPath('exported')"], marks=pytest.mark.sweep
+        ),
     ],
 )  # fmt: skip
 def test_cells_run(path, shown, tiny_bert, environment, python, tmp_path):

@@ -73,12 +73,11 @@ def evaluate(argv: list[str] | None = None) -> None:
 
 
 def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
-    """Evaluates the run that the flags name; see `evaluate_run`."""
-    from jaxft.inference.evaluate import evaluate_run  # slow: after --help has been answered
+    """Evaluates the run that the flags name; see `Run.evaluate`."""
+    from jaxft.run import Run  # slow: after --help has been answered
 
     changes = {name: value for name in DATA_FLAGS if (value := vars(flags).get(name)) is not None}
-    output = Path(flags.output) if flags.output else None
-    return evaluate_run(Path(flags.run), flags.data, output, changes)
+    return Run(flags.run).evaluate(flags.data, output=flags.output, **changes)
 
 
 def predict_parser() -> argparse.ArgumentParser:
@@ -209,14 +208,14 @@ def export(argv: list[str] | None = None) -> None:
     """Exports the run that the arguments name."""
     with command(export_parser(), argv) as flags:
         # Slow imports come after --help has been answered.
-        from jaxft.export.card import CardFields
-        from jaxft.export.writer import export_run
         from jaxft.parallel import processes
+        from jaxft.run import Run
 
         if processes.count() > 1:
             raise UserError("an export is written by one process: start it once, without --coordinator")
         language, tags = (
             [item for item in (text or "").split(",") if item] for text in (flags.language, flags.tags)
         )
-        fields = CardFields(flags.license, tuple(language), tuple(tags))
-        export_run(Path(flags.run), Path(flags.output), verify=flags.verify, card_fields=fields)
+        Run(flags.run).export(
+            flags.output, verify=flags.verify, license=flags.license, language=language, tags=tags
+        )
