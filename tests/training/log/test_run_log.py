@@ -1,5 +1,6 @@
 """Writers of a run: W&B, TensorBoard, the progress bar, metrics.jsonl."""
 
+import importlib.util
 import io
 import json
 import re
@@ -14,7 +15,7 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from jaxft.config.settings import to_dict
 from jaxft.errors import UserError
 from jaxft.metrics.entities import EntityState
-from jaxft.training.log.run_log import RunLog
+from jaxft.training.log.run_log import RunLog, _shows_widgets
 from jaxft.training.log.tags import tag_of
 from jaxft.training.settings import settings_from_config
 
@@ -167,3 +168,10 @@ def test_numbers_past_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
     path.write_bytes(b'{"step": 4}\n' + damaged + b'{"step": 8}\n{"step": 12}\n{"step": 1')
     RunLog(tmp_path, make_config()).start(8, 20, "entity_f1")
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [4, 8]
+
+
+def test_a_notebook_has_a_bar_where_it_can_show_one(tmp_path, monkeypatch):
+    for can_show in (False, True):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, is_there=can_show: is_there or None)
+        assert _shows_widgets(Console(force_jupyter=True)) is can_show
+        assert not _shows_widgets(Console(force_jupyter=False))
