@@ -169,7 +169,7 @@ def test_predictions_for_all_kinds_of_records(trained, corpus):
 
 
 def test_evaluate_measures_the_records_of_the_run_or_says_that_they_are_gone(
-    trained, corpus, tmp_path, capsys
+    trained, corpus, tmp_path, capsys, monkeypatch
 ):
     measured = trained.evaluate(output=tmp_path / "again")
     test = {name: value for name, value in trained.summary["test"].items() if name != "wrong_words"}
@@ -178,7 +178,7 @@ def test_evaluate_measures_the_records_of_the_run_or_says_that_they_are_gone(
     opened = jaxft.Run.open(str(trained.folder))
     with pytest.raises(jaxft.UserError, match="^records:test/sha256-.* give the same records again, or name"):
         opened.evaluate()
-    assert opened.evaluate(records(corpus["test"])) == again
+    assert opened.evaluate(records(corpus["test"])) == measured
     assert "without the training data every entity counts as unseen (records:train" in capsys.readouterr().out
 
 
