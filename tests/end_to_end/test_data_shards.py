@@ -86,7 +86,7 @@ def segments_of_an_epoch(config):
     checkpoint = make_data(config).open_model(())
     labels = collect_labels(data, shards)
     task = make_task(labels, config, head_dropout=0.0)
-    encoded, _ = encode_splits(data, labels, shards, {}, checkpoint.tokenizer, config, lambda line: None)
+    encoded, _ = encode_splits(data, labels, shards, {}, checkpoint.processor, config, lambda line: None)
     loader = make_train_loader(
         {number: part.windows for number, part in encoded.items()},
         config,
@@ -161,8 +161,8 @@ def test_of_labels_all_shards_count(config_for, tmp_path):
         data = make_data(config)
         shards, others = read_run_splits(data, config, range(3), lines.append)
         labels = collect_labels(data, shards)
-        tokenizer = make_data(config).open_model(()).tokenizer
-        encode_splits(data, labels, shards, {}, tokenizer, config, lines.append)
+        processor = make_data(config).open_model(()).processor
+        encode_splits(data, labels, shards, {}, processor, config, lines.append)
         assert not [line for line in lines if "warning" in line and "train" in line], lines
 
 

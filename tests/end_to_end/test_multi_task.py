@@ -286,7 +286,7 @@ def network(folder, tiny_bert):
         examples = {0: read_splits(data, config, lambda _: None, ["train"])["train"]}
         labels = collect_labels(data, examples)
         task = make_task(labels, config, head_dropout=0.0)
-        train, _ = encode_splits(data, labels, examples, {}, checkpoint.tokenizer, config, lambda _: None)
+        train, _ = encode_splits(data, labels, examples, {}, checkpoint.processor, config, lambda _: None)
         mesh = make_mesh(config, jax.devices()[:1])
         net = make_network(task, *resolve_model(config, checkpoint.hf_config), mesh)
         parameters, _ = initial_parameters(net, config, checkpoint)
