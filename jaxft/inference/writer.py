@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.data.encoding.documents import encode_prompts
+from jaxft.data.encoding.text_tokens import tokenize_texts
 from jaxft.data.encoding.tokenizer import find_boundary_tokens
 from jaxft.data.sources import documents
 from jaxft.errors import UserError
@@ -101,8 +102,8 @@ class Writer:
         """
         room = self.prompt_room(options)
         if self.template is None:
-            ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
-            ids = self._start + ids or [self._boundary_tokens.start]
+            [tokens] = tokenize_texts(self.tokenizer, [prompt])
+            ids = [*self._start, *tokens.ids] or [self._boundary_tokens.start]
             if len(ids) > room:
                 raise UserError(
                     f"{where} has {len(ids):,} tokens, which with --max-new-tokens {options.max_new_tokens} is more "
