@@ -63,6 +63,9 @@ def test_without_the_training_data_it_says_what_is_lost(copied_run, corpus, caps
     config = json.loads((copied_run / "config.json").read_text())
     config["data"]["train"] = "gone.conll"
     (copied_run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="config.json: it changed since the run wrote it"):
+        run(copied_run, corpus["dev"])
+    (copied_run / "model/checksums.json").unlink()
     run(copied_run, corpus["dev"])
     assert "warning: without the training data every entity counts as unseen (gone.conll: no such file" in (
         capsys.readouterr().out
