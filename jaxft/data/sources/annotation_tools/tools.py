@@ -47,7 +47,24 @@ def convert_items(items: Iterator[Item], reading: Reading, *, sampled: int = SAM
             reading.log_line(f"records of {tool.name}")
             items = tool.convert(items, reading)
             break
+    else:
+        if reading.labelled:
+            _log_stray_record(first, reading)
     yield from items
+
+
+def _log_stray_record(first: list[Item], reading: Reading) -> None:
+    """Logs the first record that keeps the others from being recognised, if most others are of one tool."""
+    for tool in TOOLS:
+        strays = [item for item in first if not tool.recognizes([item[2]], reading.noun)]
+        if 0 < len(strays) < len(first) / 2:
+            where, _, value = strays[0]
+            keys = f" has the keys {sorted(value)}" if isinstance(value, dict) else " is no object"
+            reading.log(
+                f"warning: {where}{keys} and is not of {tool.name}, but most records next to it are; so none is read "
+                f"as a record of {tool.name}. Correct or remove it"
+            )
+            return
 
 
 def _raise(error: UserError) -> None:

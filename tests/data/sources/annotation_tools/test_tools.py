@@ -7,6 +7,7 @@ import json
 import operator
 import sys
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,25 @@ def test_other_records_are_left_as_they_are(write):
     assert read_labels(path, "answer") == ([("a", "accept"), ("b", "reject")], [])
     path = write([{"text": "a", "label": "x", "data": {"k": 1}, "annotations": 3}])
     assert read_labels(path) == ([("a", "x")], [])
+
+
+@pytest.mark.parametrize(
+    "tool, record, key",
+    [
+        ("doccano", {"id": 1, "text": "Rome sleeps", "label": [[0, 4, "LOC"]]}, "label"),
+        ("Prodigy", prodigy_ner("Rome sleeps", LOC), "answer"),
+    ],
+)
+def test_a_record_that_hides_a_tool_is_named(write, tool, record, key):
+    """The error is about the first record, which is right; the log names the record that is not."""
+    stray = {"typo" if name == key else name: value for name, value in record.items()}
+    log = []
+    try:
+        list(read_sentences(write([record, record, stray, record]), log=log.append))
+    except UserError:
+        pass
+    (line,) = [line for line in log if line.startswith("warning: ")]
+    assert "line 3 has the keys" in line and "'typo'" in line and f"is not of {tool}," in line
 
 
 def test_the_first_records_of_a_pipe_are_not_waited_for(monkeypatch):
