@@ -17,8 +17,8 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
     """Returns the values of a recipe, `below`, changed by those `above` it: of a file based on it, or the command line.
 
     The recipe's dev and test sets belong to its training data: with other training data they are left out, because its
-    scores on them would say nothing. The recipe's `batch.rows` is left out where `batch.examples` is set, and the other
-    way round.
+    scores on them would say nothing. The sizes of a new model are left out with another checkpoint. The recipe's
+    `batch.rows` is left out where `batch.examples` is set, and the other way round.
 
     Args:
       below: the values of the recipe.
@@ -43,6 +43,9 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
                 f"{'are' if len(left_out) > 1 else 'is'} left out: {' and '.join(effects[key] for key in left_out)}; "
                 f"name {' and '.join(f'--config.{key}' for key in left_out)} for others"
             )
+    if is_set(above, "model.checkpoint") and is_set(below, "model.checkpoint"):
+        if above["model.checkpoint"].value != below["model.checkpoint"].value:
+            left_out.append("model.sizes")
     for key, other in (("batch.rows", "batch.examples"), ("batch.examples", "batch.rows")):
         if is_set(above, key):
             left_out.append(other)

@@ -385,6 +385,12 @@ class Settings:
         if not self.reads_plain_text:
             expected = "a format with labels; plain text has none"
             require(self.data.format != "text", "data.format", self.data.format, expected)
+        if self.model.sizes and not self.model.checkpoint.startswith(NEW):
+            raise UserError(
+                f"config.model.sizes={self.model.sizes!r}: these are the sizes of a new model, and "
+                f"config.model.checkpoint={self.model.checkpoint!r} has its own; leave them out, or give a new model "
+                "such as new:gpt2 as the checkpoint"
+            )
         rows, examples = self.batch.rows, self.batch.examples
         if rows is not None and examples is not None:
             raise UserError(

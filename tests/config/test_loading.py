@@ -62,6 +62,7 @@ def test_names_that_users_type_take_values():
         "loss.class_weights=[['O', 0.5]]",
         "data.columns=tokens=words,tags=ner tags",
         "optim.decay=kernel$=True,.=False",
+        "model.checkpoint=new:gpt2",
         "model.sizes=n_layer=4,name=x",
         "mesh.fsdp=2",
     )
@@ -94,7 +95,15 @@ def test_pairs_may_have_any_names(key, text, value):
     section, _, name = key.partition(".")
     if value is None:
         value = (("n_inner", None), ("scale_attn_by_inverse_layer_idx", False), ("n_layer", 4))
-    assert getattr(getattr(load(f"{key}={text}"), section), name) == value
+    others = ["model.checkpoint=new:gpt2"] if section == "model" else []
+    assert getattr(getattr(load(f"{key}={text}", *others), section), name) == value
+
+
+def test_the_sizes_of_a_new_model_belong_to_its_checkpoint():
+    new = {"task": "token_classification", "model.checkpoint": "new:gpt2", "model.sizes": (("n_layer", 4),)}
+    settings = load_settings(new, {"model.checkpoint": "openai-community/gpt2"})
+    assert settings.model.sizes == ()
+    assert load_settings(new, {}).model.sizes == (("n_layer", 4),)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +175,10 @@ def test_pairs_may_have_any_names(key, text, value):
         ("optim.lr=1" + "0" * 400, r"config\.optim\.lr=inf: expected a positive number"),
         ("optim.lr_multipliers={[]: 1}", r"takes a tuple, found '\{\[\]: 1\}'"),
         ("seed=" + "-" * 10_000 + "1", r"config\.seed takes a whole number"),
+        (
+            "model.sizes=n_layer=-4",
+            r"config\.model\.sizes=\(\('n_layer', -4\),\): these are .*config\.model\.checkpoint='package:.*' has its own",
+        ),
         (
             "model.sizes=(('a', {1}),)",
             r"config\.model\.sizes=.*: expected texts, numbers, True, False or None",
