@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 Records: TypeAlias = "Sequence[Mapping[str, Any]] | pandas.DataFrame | datasets.Dataset"
 Data: TypeAlias = "str | os.PathLike[str] | Records | Mapping[str, Data]"
 
+# Arguments of transformers' Trainer, and those of `train` for the same data.
+_TRAINER_ARGUMENTS = {"train_dataset": "train", "eval_dataset": "dev", "test_dataset": "test"}
+
 
 def load_config(config: Config, **settings: Any) -> Settings:
     """Returns the checked settings of a recipe, with some changed.
@@ -99,6 +102,7 @@ def train(
       >>> run
       Run('runs/first')
     """
+    _refuse_mixed_up(train, settings)
     kept: list[InMemoryRecords] = []
     sets = {name: data for name, data in (("train", train), ("dev", dev), ("test", test)) if data is not None}
     sources = {f"data.{name}": _keep(name, data, kept) for name, data in sets.items()}
@@ -111,6 +115,18 @@ def train(
             )
     loop.train(checked, Path(workdir), callbacks=callbacks, metrics=metrics)
     return Run(workdir, kept)
+
+
+def _refuse_mixed_up(train: Any, settings: Mapping[str, Any]) -> None:
+    """Raises `UserError` for settings that are given as the argument `train`, and for data under a Trainer's names."""
+    if isinstance(train, Mapping) and any(isinstance(value, int | float) for value in train.values()):
+        names = ", ".join(f'"train.{name}": {value!r}' for name, value in train.items())
+        raise UserError(f"train: settings, where the training data was expected; write **{{{names}}}")
+    for trainer_name, name in _TRAINER_ARGUMENTS.items():
+        if trainer_name in settings:
+            raise UserError(
+                f"{trainer_name}: no argument of jaxft.train and no setting; give the data as {name}"
+            )
 
 
 def _keep(name: str, data: Data, kept: list[InMemoryRecords]) -> str:
@@ -450,7 +466,7 @@ def _make_figure(columns: int, *, width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise UserError("plots need matplotlib, which is not installed: pip install 'jaxft[plot]'") from None
+        raise UserError("plots need matplotlib, which is not installed: pip install -e '.[plot]'") from None
 
     class ShownFigure(Figure):
         """A figure that a notebook shows where it is the value of a cell."""

@@ -227,6 +227,22 @@ def test_several_tasks_read_the_records_of_each(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_data_and_settings_in_the_place_of_each_other_are_named(tmp_path):
+    table = pandas.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
+    for arguments, message in (
+        ({"train": {"steps": 30}}, r'^train: settings, where .*; write \*\*\{"train.steps": 30\}$'),
+        (
+            {"data": {"train": table}},
+            "takes text, found DataFrame; jaxft.train takes records as its argument train$",
+        ),
+        ({"train_dataset": table}, "^train_dataset: no argument .* give the data as train$"),
+        ({"train": table["text"]}, r"^train: data of type Series; expected .* by its method tolist\(\)$"),
+        ({"train": [{f"key {n}": n for n in range(40)}]}, r"no keys? .*'key 9'\] and|and 10 more; "),
+    ):
+        with pytest.raises(jaxft.UserError, match=message):
+            jaxft.train("sentiment", tmp_path / "run", **arguments)
+
+
 class LastLines(doctest.OutputChecker):
     """Checks the value of an example, which comes after the lines that a run prints."""
 

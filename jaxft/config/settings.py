@@ -205,9 +205,11 @@ class Schema:
             hint = f"; write it as {declaration.example}" if declaration.example else ""
             if kind is str and not isinstance(value, list | Mapping | None):
                 hint = "; put it in quotes"
-            raise UserError(
-                f"{where}: config.{key} takes {type_name(kind)}, found {value!r} ({type_name(type(value))}){hint}"
-            )
+            shown = f"{value!r} ({type_name(type(value))})"
+            if key in ("data.train", "data.dev", "data.test") and hasattr(value, "__len__"):
+                shown = type_name(type(value))  # a table that a program holds
+                hint = f"; jaxft.train takes records as its argument {key.removeprefix('data.')}"
+            raise UserError(f"{where}: config.{key} takes {type_name(kind)}, found {shown}{hint}")
         if kind is tuple and not _is_plain(value):
             raise UserError(
                 f"{where}: config.{key}={value!r}: expected texts, numbers, True, False or None in it"

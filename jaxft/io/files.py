@@ -55,7 +55,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: the run there has not started, or its folder is not whole"
+            f"{path} is missing: the run there has not started, or its folder is incomplete; start its "
+            "command again, or put the file back"
         ) from None
     except (ValueError, RecursionError, OSError) as error:
         raise UserError(

@@ -3,15 +3,19 @@
 - A run that resumes first does what it did at its start: it reads and encodes its data and plans its batches. Then it
   restores the newest undamaged checkpoint, if that belongs to the same settings, data, labels and order of batches, and
   goes on with the next step.
-- The best weights are written right after the evaluation that found them, before the checkpoint that names them.
+- The best weights are written right after the evaluation that found them, before the checkpoint that names them. A run
+  killed in between resumes from the checkpoint before, whose best weights are gone from the folder. It repeats the steps
+  since, and writes the better weights again.
 - Whoever calls `train` may ask it to stop, as the command does after a SIGTERM. The loop asks after each step; it then
   saves a checkpoint and raises `Preempted`.
+- A callback that asks to end the run ends it as early stopping does: the loop measures the current weights, saves a
+  checkpoint, and goes on to the finish.
 """
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,6 @@ from jaxft.config.settings import replace
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.errors import Preempted, UserError
-from jaxft.hub.tensors import checksum_weights
 from jaxft.io.files import write_json
 from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
@@ -40,7 +43,6 @@ from jaxft.training.log.instruments import CompileCounter, Profile, peak_rss_byt
 from jaxft.training.log.run_log import RunLog
 from jaxft.training.log.train_log import TrainLog
 from jaxft.training.log.waits import announced
-from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import PreparedRun, prepare_data, prepare_run
 from jaxft.training.run_folder.abandoned_work import orbax_quieted
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best
@@ -51,16 +53,12 @@ from jaxft.training.run_folder.finished import (
     keep_best_only,
     read_finished,
 )
-from jaxft.training.run_folder.identity import (
-    check_identity,
-    describe_changed_versions,
-    installed_versions,
-    make_identity,
-)
-from jaxft.training.run_folder.remote_folder import fetch_run, local_folder
-from jaxft.training.run_folder.workdir import claimed, save_model_files, save_tuned
+from jaxft.training.run_folder.identity import installed_versions, make_identity
+from jaxft.training.run_folder.remote_folder import local_folder
+from jaxft.training.run_folder.workdir import claimed, save_tuned
 from jaxft.training.splits import join_examples
-from jaxft.training.step import SavedState, TrainState
+from jaxft.training.starting_state import make_first_state, restore_state
+from jaxft.training.step import TrainState
 from jaxft.training.trainer import compile_eval, predict_bytes
 
 QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
@@ -83,7 +81,9 @@ def train(
       config: the run's settings.
       workdir: the run's folder, or its address in an object store, such as gs://bucket/run.
       profile_steps: the steps to trace; the trace is written into `workdir`/profile.
-      should_stop: returns whether to save and to stop. It is asked right before the first step, and after each step.
+      should_stop: returns whether to save and to stop. It is asked after each step, and before each evaluation of the
+        finished weights. A first call right before the first step tells it that from then on there is a checkpoint to
+        rely on; the answer is ignored.
       callbacks: hear of the progress, and may ask to end the run.
       metrics: functions that compute further metrics of what the evaluator has measured, by name of the metric.
 
@@ -143,7 +143,11 @@ def _train(
     processes.assert_same(identity | describe_local_devices())
 
     # ---------------------------------------------------------------- restore the newest checkpoint, or start
-    step, state, progress = _restore(run, checkpoints, identity, workdir, log) or _start(run, workdir, log)
+    restored = restore_state(run, checkpoints, identity, workdir, log)
+    if restored is None:
+        step, state, progress = 0, make_first_state(run, workdir, log), {}
+    else:
+        step, state, progress = restored
     best_checkpoints = RunCheckpoints(workdir / "best", keep=1, log=log)
     best = BestTracker(best_checkpoints, metric, config.eval.patience, labels, progress)
     for line in run.describe():
@@ -163,11 +167,12 @@ def _train(
     compiled = compiles.counts()
 
     # ---------------------------------------------------------------- the loop
-    should_stop()  # from here on, whoever asks to stop can rely on a checkpoint
+    should_stop()  # until this first call a SIGTERM ends the command at once; from here on the loop saves first
     run_log.start(step, total, metric)
     hyperparameters = run.trainer.place_hyperparameters()
     batches = prefetch(run.batches, step, total)
-    has_ended = best.stopped_early or progress.get("has_ended", False)  # before it was interrupted
+    # A run that was stopped or killed after its early end, during the finish, trains no further.
+    has_ended = best.stopped_early or progress.get("has_ended", False)
     device_peak = peak_flops(jax.devices()[0])
     train_log = TrainLog(
         run_log,
@@ -202,6 +207,7 @@ def _train(
             train_log.drain(keep=QUEUED_STEPS)
             run_log.advance(step)
 
+            # Callbacks hear what `run_log` writes: the lines of `train_log`, and the values of dev below.
             if step % run.eval_every == 0 or step == total or callbacks.ask_to_end():
                 train_log.drain(keep=0)
                 with train_log.paused():
@@ -283,6 +289,7 @@ def _train(
         "input_stall_fraction": train_log.stall_seconds() / train_log.train_seconds(),
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
+        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
     }
     if processes.is_main_process():
         write_json(workdir / "summary.json", summary)
@@ -299,58 +306,6 @@ def _train(
         for line in ending_lines(run.config, workdir, evaluator, results, **facts):
             log(line)
     return summary
-
-
-def _restore(
-    run: PreparedRun, checkpoints: RunCheckpoints, identity: Mapping[str, Any], workdir: Path, log: Log
-) -> tuple[int, TrainState, dict[str, Any]] | None:
-    """Restores the newest undamaged checkpoint, on whatever mesh it was saved.
-
-    Returns:
-      (step, state, progress), or None if there is no checkpoint.
-
-    Raises:
-      UserError: the checkpoint is another run's, or all are damaged.
-    """
-
-    def check_fit(meta: dict) -> SavedState:
-        check_identity(meta, identity, workdir)
-        return run.trainer.saved
-
-    with announced(f"looking for a checkpoint in {checkpoints.folder}", log):
-        restored = checkpoints.restore(check_fit)
-    if restored is None:
-        return None
-    step, state, meta = restored
-    log(f"going on at step {step:,} of {run.total:,}, from {checkpoints.folder / str(step)}")
-    if step == run.total and (workdir / "summary.json").exists():
-        log("the run is finished: its best weights are only measured again")
-    if warning := describe_changed_versions(meta):
-        log(warning)
-    return step, run.trainer.restored_state(state), meta["progress"]
-
-
-def _start(run: PreparedRun, workdir: Path, log: Log) -> tuple[int, TrainState, dict[str, Any]]:
-    """Loads or makes the first weights and the optimizer's state, and writes the model files of the run.
-
-    Returns:
-      (step, state, progress), as `_restore` does.
-    """
-    config, net, base_model = run.config, run.net, run.data.base_model
-    if config.init_from:
-        with announced(f"loading the weights of {config.init_from}", log):
-            parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, net.task.labels, log)
-        log(f"weights: {config.init_from}")
-    else:
-        if config.model.init == "pretrained" and processes.count() > 1:
-            processes.assert_same({"pretrained weights": checksum_weights(base_model.folder)})
-        with announced("loading and making the first weights", log):
-            parameters, line = initial_parameters(net, config, base_model)
-        log(line)
-    with announced("making the optimizer's state", log):
-        state = run.trainer.new_state(parameters)
-    save_model_files(workdir, base_model, net.task.labels)
-    return 0, state, {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -421,7 +376,7 @@ def _preempted(step: int, checkpoints: RunCheckpoints) -> Preempted:
 
 @contextlib.contextmanager
 def _close_on_error(*folders: RunCheckpoints) -> Iterator[None]:
-    """Finishes current saves if the block raises an exception."""
+    """Finishes current saves if the block raises an exception, unless other processes may not have raised it."""
     try:
         yield
     except BaseException as error:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+import jaxft
 from jaxft.training.loop import train
 from jaxft.training.settings import load_settings
 
@@ -32,7 +33,8 @@ def main(command, tiny_flags, tmp_path_factory):
 def test_a_run_leaves_what_users_read(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
     expected = "steps train_s compile_s compiles real_tokens_per_s padding_fraction input_stall_fraction peak_rss_bytes"
-    assert set(expected.split()) <= summary.keys()
+    assert {*expected.split(), "devices"} <= summary.keys()
+    assert json.loads((finished_run / "versions.json").read_text())["jaxft"] == jaxft.__version__
     assert summary["steps"] == 100 and summary["late_compiles"] == 0
     for name in ("dev", "test"):
         assert summary[name]["entity_f1"] > 0.15  # labels by chance: under 0.03

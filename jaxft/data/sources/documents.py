@@ -236,7 +236,7 @@ def _read_strings(record: dict, key: str, where: str, *, allow_list: bool) -> Se
     for step in [key] if key in record else key.split("."):
         if not isinstance(value, dict) or step not in value:
             raise UserError(
-                f"{where}: no key {key!r} in {sorted(map(str, record))}; config.data.template names it"
+                f"{where}: no key {key!r} in {record_values.describe_keys(record)}; config.data.template names it"
             )
         value = value[step]
     if isinstance(value, int | float) and not isinstance(value, bool):

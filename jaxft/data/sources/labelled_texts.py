@@ -182,7 +182,7 @@ def _require_keys(record: Mapping[str, Any], columns: TextColumns, where: str) -
     )
     shown = " and ".join(repr(key) for _, key in missing)
     raise UserError(
-        f"{where}: no key{'' if len(missing) == 1 else 's'} {shown} in {sorted(map(str, record))}; {hint}"
+        f"{where}: no key{'' if len(missing) == 1 else 's'} {shown} in {record_values.describe_keys(record)}; {hint}"
     )
 
 

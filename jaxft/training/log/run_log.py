@@ -155,7 +155,7 @@ def _import_wandb():
         import wandb  # optional
     except ModuleNotFoundError:
         raise UserError(
-            "config.log.wandb=True, but wandb is not installed: pip install 'jaxft[wandb]', or leave the setting out"
+            "config.log.wandb=True, but wandb is not installed: pip install -e '.[wandb]', or leave the setting out"
         ) from None
     return wandb
 

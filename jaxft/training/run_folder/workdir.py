@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import jaxft
 from jaxft.config.recipes import flatten_values
 from jaxft.config.sections import Settings
 from jaxft.config.settings import defaults, flatten, to_dict
@@ -153,7 +154,7 @@ def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[st
     write_json(folder / "labels.json", labels)
     if checkpoint.folder is not None and (card := read_card_fields(checkpoint.folder)):
         write_json(folder / BASE_CARD, card)
-    write_json(workdir / "versions.json", installed_versions())
+    write_json(workdir / "versions.json", {"jaxft": jaxft.__version__} | installed_versions())
     _save_checksums(workdir)
 
 

@@ -91,7 +91,7 @@ def test_runs_in_folders_of_one_name_are_two_runs_for_wandb(wandb, tmp_path):
 def test_wandb_that_is_missing_is_a_mistake_with_a_remedy(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(
-        UserError, match=r"wandb is not installed: pip install 'jaxft\[wandb\]', or leave the setting out"
+        UserError, match=r"wandb is not installed: pip install -e '\.\[wandb\]', or leave the setting out"
     ):
         RunLog(tmp_path, make_config(wandb=True))
 

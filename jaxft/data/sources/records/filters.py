@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from jaxft.data.sources import files
-from jaxft.data.sources.records.record_values import Record
+from jaxft.data.sources.records.record_values import Record, describe_keys
 from jaxft.errors import UserError
 
 _CONDITION = re.compile(r"(?P<key>[^=!]+)(?P<not>!?)=(?P<values>.+)")
@@ -68,7 +68,7 @@ def filter_records(rows: Iterator[Record], record_filter: str) -> Iterator[Recor
         for key, is_among, values, ranges in conditions:
             if key not in record:
                 raise UserError(
-                    f"{where}: no key {key!r} in {sorted(map(str, record))}; ?{record_filter} chooses by it"
+                    f"{where}: no key {key!r} in {describe_keys(record)}; ?{record_filter} chooses by it"
                 )
             value = record[key]
             text = json.dumps(value) if isinstance(value, bool) else str(value)

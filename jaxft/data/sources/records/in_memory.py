@@ -72,9 +72,12 @@ def _open(name: str, data: Any) -> tuple[Callable[[], Iterator[Any]], Mapping[st
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         values = [_as_json(f"{name}, record {number}", value) for number, value in enumerate(data, 1)]
         return lambda: iter(values), {}
+    hint = (
+        f"; a {type(data).__name__} becomes a list by its method tolist()" if hasattr(data, "tolist") else ""
+    )
     raise UserError(
         f"{name}: data of type {type(data).__name__}; expected a path or address, a list of records (dicts), a pandas "
-        "DataFrame or a datasets.Dataset"
+        f"DataFrame or a datasets.Dataset{hint}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from jaxft.errors import UserError
 
 MAX_NAME = 200  # characters in the name of a label
+MAX_KEYS = 30  # of a record that a message shows
 MAX_DEPTH = 100  # of lists and objects in JSON; code that walks through them calls itself as often
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -67,10 +68,16 @@ def parse_cell(text: str) -> Any:
     return None
 
 
+def describe_keys(record: Mapping[str, Any]) -> str:
+    """Returns the keys of a record for messages, at most `MAX_KEYS` of them."""
+    keys = sorted(map(str, record))
+    return f"{keys[:MAX_KEYS]}" + (f" and {len(keys) - MAX_KEYS:,} more" if len(keys) > MAX_KEYS else "")
+
+
 def require_value(record: Mapping[str, Any], key: str, where: str, hint: str) -> Any:
     """Returns the value under a key. If the record lacks the key, raises `UserError` with `hint` at its end."""
     if key not in record:
-        raise UserError(f"{where}: no key {key!r} in {sorted(map(str, record))}; {hint}")
+        raise UserError(f"{where}: no key {key!r} in {describe_keys(record)}; {hint}")
     return record[key]
 
 
@@ -78,7 +85,8 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
     """Raises `UserError` for a value that is not text. `where`, `key` and an item's `index` name its place."""
     place = f"{where}, key {key!r}" + ("" if index is None else f", item {index}")
     if not isinstance(value, str):
-        raise UserError(f"{place}: a {json_type_name(value)} where a string was expected")
+        hint = "; leave out what has none" if value is None else ""
+        raise UserError(f"{place}: a {json_type_name(value)} where a string was expected{hint}")
     if not value.isascii():
         check_surrogates(value, place)
 
