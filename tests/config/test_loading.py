@@ -177,7 +177,7 @@ def test_the_sizes_of_a_new_model_belong_to_its_checkpoint():
         ("seed=" + "-" * 10_000 + "1", r"config\.seed takes a whole number"),
         (
             "model.sizes=n_layer=-4",
-            r"config\.model\.sizes=\(\('n_layer', -4\),\): these are .*config\.model\.checkpoint='package:.*' has its own",
+            r"config\.model\.sizes=\(\('n_layer', -4\),\): .*config\.model\.checkpoint='package:.*' has its own",
         ),
         (
             "model.sizes=(('a', {1}),)",
