@@ -83,6 +83,21 @@ def test_the_pipeline_of_transformers_finds_what_predict_finds(exported, finishe
         assert [e["score"] for e in our] == pytest.approx([e["score"] for e in their], abs=1e-4)
 
 
+def test_the_code_of_the_card_tags_the_end_of_a_long_text(exported, corpus):
+    """The pipeline alone drops what stands after the model's positions."""
+    from transformers import AutoTokenizer
+
+    code = (exported / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(code.replace("PATH_OF_THIS_FOLDER", str(exported)), names)
+    words = [w for s in read_sentences(corpus["train"]) for w in s.words if w.isalnum()]
+    text = " ".join(words * 20)
+    positions = AutoTokenizer.from_pretrained(exported).model_max_length
+    assert len(words) * 20 > 3 * positions
+    ends = [entity["end"] for entity in names["tag"](text)]
+    assert max(ends) > 0.9 * len(text)
+
+
 def test_the_card_reads_as_one_and_tells_the_runs_scores(exported, finished_run, corpus):
     from huggingface_hub import ModelCard
 

@@ -125,11 +125,16 @@ def describe_usage(run: RunFacts) -> str:
         )
     if not forms_entities(run.config, run.labels):
         return f"{opening} joins neighbouring words of one label. {_describe_loader(run)}"
+    stride = (
+        run.config.data.max_length // 4
+    )  # without a stride the pipeline drops what stands after the positions
     return (
         "```python\nfrom transformers import pipeline\n\n"
-        'tag = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first")\n'
+        'tag = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first", '
+        f"stride={stride})\n"
         'tag("...")\n```\n\n'
-        "A word's label is that of its first subword, hence `first`. The pipeline cuts text into words by the "
+        "A word's label is that of its first subword, hence `first`. Without `stride` the pipeline drops the end of a "
+        "text that is longer than the model's positions, without a word. The pipeline cuts text into words by the "
         f"tokenizer's rules; words were those of the data in training, in windows of {run.config.data.max_length} "
         "subwords."
     )
