@@ -4,8 +4,8 @@
   restores the newest undamaged checkpoint, if that belongs to the same settings, data, labels and order of batches, and
   goes on with the next step.
 - The best weights are written right after the evaluation that found them, before the checkpoint that names them. A run
-  killed in between resumes from the checkpoint before, whose best weights are gone from the folder. It repeats the steps
-  since, and writes the better weights again.
+  killed in between resumes from the checkpoint before, whose best weights are gone from the folder. It repeats the
+  steps since, and writes the better weights again.
 - Whoever calls `train` may ask it to stop, as the command does after a SIGTERM. The loop asks after each step; it then
   saves a checkpoint and raises `Preempted`.
 - A callback that asks to end the run ends it as early stopping does: the loop measures the current weights, saves a

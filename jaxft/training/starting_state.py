@@ -1,0 +1,83 @@
+"""Provides the state from which a run goes on: that of its newest undamaged checkpoint, or a first one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxft.hub.tensors import checksum_weights
+from jaxft.parallel import processes
+from jaxft.tasks.base import Log
+from jaxft.training.log.waits import announced
+from jaxft.training.network import initial_parameters
+from jaxft.training.prepare import PreparedRun
+from jaxft.training.run_folder.best import load_best
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.identity import check_identity, describe_changed_versions
+from jaxft.training.run_folder.remote_folder import fetch_run
+from jaxft.training.run_folder.workdir import save_model_files
+from jaxft.training.step import SavedState, TrainState
+
+
+def restore_state(
+    run: PreparedRun, checkpoints: RunCheckpoints, identity: Mapping[str, Any], workdir: Path, log: Log
+) -> tuple[int, TrainState, dict[str, Any]] | None:
+    """Restores the newest undamaged checkpoint, on whatever mesh it was saved.
+
+    Args:
+      run: the prepared run.
+      checkpoints: the run's checkpoints.
+      identity: the result of `make_identity` for this run, which the checkpoint's must equal.
+      workdir: the run's folder.
+      log: prints a line.
+
+    Returns:
+      (step, state, progress), or None if there is no checkpoint. `progress` is what the loop kept in the checkpoint
+      besides the state.
+
+    Raises:
+      UserError: the checkpoint is another run's, or all are damaged.
+    """
+
+    def check_fit(meta: dict) -> SavedState:
+        check_identity(meta, identity, workdir)
+        return run.trainer.saved
+
+    with announced(f"looking for a checkpoint in {checkpoints.folder}", log):
+        restored = checkpoints.restore(check_fit)
+    if restored is None:
+        return None
+    step, state, meta = restored
+    log(f"going on at step {step:,} of {run.total:,}, from {checkpoints.folder / str(step)}")
+    if step == run.total and (workdir / "summary.json").exists():
+        log("the run is finished: its best weights are only measured again")
+    if warning := describe_changed_versions(meta):
+        log(warning)
+    return step, run.trainer.restored_state(state), meta["progress"]
+
+
+def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> TrainState:
+    """Loads or makes the first weights and the optimizer's state, and writes the model files of the run.
+
+    Args:
+      run: the prepared run.
+      workdir: the run's folder.
+      log: prints a line.
+
+    Raises:
+      UserError: the weights are unusable.
+    """
+    config, net, base_model = run.config, run.net, run.data.base_model
+    if config.init_from:
+        with announced(f"loading the weights of {config.init_from}", log):
+            parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, net.task.labels, log)
+        log(f"weights: {config.init_from}")
+    else:
+        if config.model.init == "pretrained" and processes.count() > 1:
+            processes.assert_same({"pretrained weights": checksum_weights(base_model.folder)})
+        with announced("loading and making the first weights", log):
+            parameters, line = initial_parameters(net, config, base_model)
+        log(line)
+    with announced("making the optimizer's state", log):
+        state = run.trainer.new_state(parameters)
+    save_model_files(workdir, base_model, net.task.labels)
+    return state
