@@ -119,8 +119,8 @@ async def _receive_all(address: str, count: int, timeout: float, deadline: float
             return
         if caller.processes != count:
             problem = (
-                f"process {caller.process} ({caller.host}) was started with --num_processes {caller.processes}, process 0 "
-                f"with {count}; start it with: {processes.command_to_start(caller.process)}"
+                f"process {caller.process} ({caller.host}) was started with --num_processes {caller.processes}, "
+                f"process 0 with {count}; start it with: {processes.command_to_start(caller.process)}"
             )
         elif caller.process in arrivals and not arrivals[caller.process][0].at_eof():
             hosts = f"{arrivals[caller.process][1]} and {caller.host}"

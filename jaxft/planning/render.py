@@ -59,8 +59,8 @@ def describe_estimate(estimate: Estimate) -> str:
         ]
     if e.bound is not None:
         lines.append(
-            f"roofline      {_format_ms(e.roofline_s)} ms, bound by {e.bound} (compute {_format_ms(e.compute_s)}, memory "
-            f"{_format_ms(e.memory_s)}, interconnect {_format_ms(e.interconnect_s)}); MFU {e.mfu:.1%} at best"
+            f"roofline      {_format_ms(e.roofline_s)} ms, bound by {e.bound} (compute {_format_ms(e.compute_s)}, "
+            f"memory {_format_ms(e.memory_s)}, interconnect {_format_ms(e.interconnect_s)}); MFU {e.mfu:.1%} at best"
         )
     if e.left_whole:
         lines.append(f"note          {e.left_whole}")

@@ -94,7 +94,7 @@ def test_values_of_numpy_pandas_and_datasets_are_those_of_json():
         (pandas.DataFrame({0: ["x"]}), "train: the column 0 has no text as its name"),
         (pandas.DataFrame([["x", "y"]], columns=["text"] * 2), "train: columns 1 and 2 have the name 'text'"),
         (pandas.DataFrame({"text": ["x", 1]}), "train: the DataFrame cannot be read .* give each column values of"),
-        (datasets.DatasetDict(train=datasets.Dataset.from_list(RECORDS)), r"train: a DatasetDict of train; .*\['train'\]"),
+        (datasets.DatasetDict(train=datasets.Dataset.from_list(RECORDS)), r"train: a DatasetDict of train; .*'train'"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be_read(data, message):
