@@ -155,6 +155,7 @@ def test_a_text_in_a_warm_process_computes_the_row_for_one(trained, monkeypatch)
 
 
 def test_predictions_for_all_kinds_of_records(trained, corpus):
+    assert trained.predict([]) == []
     rows = records(corpus["test"])
     answers = trained.predict([{"tokens": row["tokens"]} for row in rows])
     lines = (trained.folder / "predictions/test.conll").read_text().split("\n\n")

@@ -45,6 +45,8 @@ class RecordPredictor:
           UserError: a record lacks a text, or an answer would overwrite a value of it.
         """
         if isinstance(data, Sequence):
+            if not data:
+                return
             data = [{self._answers.text_key: item} if isinstance(item, str) else item for item in data]
         kept = InMemoryRecords("input", data)
         kind, log = self._answers.kind, self._log

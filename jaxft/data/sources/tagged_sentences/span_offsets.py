@@ -85,6 +85,7 @@ class SpanReader:
         self._faults: Counter[str] = Counter()  # kind -> spans that do not fit as they are read
         self._examples: list[str] = []  # the first ones, for messages
         self._first_fault = ""  # its place
+        self._dropped = 0  # spans that overlap a longer one
 
     def read(
         self, text: str, words: Sequence[tuple[int, int]], spans: Sequence[WrittenSpan], where: str
@@ -115,7 +116,9 @@ class SpanReader:
             if span.text is not None or place[0] not in starts or place[1] not in ends:
                 self._notice_fault(text, words, place, span, where)
         if self.rules.overlaps == "longest":
-            placed = keep_longest_spans(placed)
+            kept = keep_longest_spans(placed)
+            self._dropped += len(placed) - len(kept)
+            placed = kept
         if error := _check_spans(text, placed, where):
             raise self._recognized_error() or error
         return placed
@@ -144,13 +147,18 @@ class SpanReader:
         return places_by_counting
 
     def finish(self, log: files.Log) -> None:
-        """Logs the spans that do not fit the words of their texts, once all spans are read.
+        """Logs the spans that are left out or do not fit the words of their texts, once all spans are read.
 
         Raises:
           UserError: another way of counting fits the data set, or most of its spans do not fit.
         """
         if error := self._recognized_error():
             raise error
+        if self._dropped:
+            log(
+                f"{self._dropped:,} of {self._span_count:,} spans overlap a longer or an earlier one, and are left out "
+                "(config.data.overlaps='longest')"
+            )
         if not self._faults:
             return
         counts = ", ".join(f"{count:,} {kind}" for kind, count in self._faults.items())

@@ -99,7 +99,9 @@ def test_the_longest_of_overlapping_spans_counts(tmp_path):
     path.write_text(json.dumps({"text": "from 5pm on", "spans": spans}) + "\n")
     with pytest.raises(UserError, match="overlap; .*or set config.data.overlaps='longest'"):
         list(read_sentences(str(path)))
-    [sentence] = read_sentences(str(path), rules=SpanRules(overlaps="longest"))
+    lines = []
+    [sentence] = read_sentences(str(path), rules=SpanRules(overlaps="longest"), log=lines.append)
+    assert "1 of 2 spans overlap a longer or an earlier one, and are left out" in "\n".join(lines)
     assert sentence.tags == ["B-X", "I-X", "O"]
 
 
