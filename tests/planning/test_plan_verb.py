@@ -63,6 +63,10 @@ def test_mistakes_are_told_in_one_line(plans):
         ),  # first: starts JAX with eight
         (["--topology", "cpu:0"], "--topology cpu:0: expected cpu:N"),
         (["--topology", "v5e:none"], "--topology v5e:none: .*libtpu|--topology v5e:none: .*; expected cpu:N"),
+        (
+            ["--topology", "v5litepod-8"],
+            r"--topology v5litepod-8: .*(libtpu|; expected cpu:N.* v5e:2x4 \(Cloud's)",
+        ),
         (["--topology", "cpu:16"], "JAX has started with 8 CPU devices"),
         (["--topology", "cpu:8", "--chip", "v9"], "--chip v9: unknown; expected one of v4, v5e, v5p"),
         (
