@@ -109,11 +109,14 @@ DIFFERENCES = {
 # What takes the place of a setting, or why there is none; by arguments.
 WITHOUT_SETTING = {
     "cache_dir": "`HF_HOME` of the environment",
-    "config_name tokenizer_name": "those of the checkpoint",
+    "config_name tokenizer_name": (
+        "those of the checkpoint; for a new model from them, a folder of config.json and tokenizer as "
+        "`model.checkpoint`, with `model.init=scratch`"
+    ),
     "dtype": "`model.dtype`",
     "dataset_config_name task_name": "part of the address: `hub:NAME:CONFIGURATION@REVISION/SPLIT`",
     "ignore_mismatched_sizes": "a head of other sizes is always replaced, and the log says so",
-    "keep_linebreaks": "line breaks inside a document are kept",
+    "keep_linebreaks": "line breaks inside a document are kept; `data.documents=file` keeps all of a file",
     "max_train_samples max_eval_samples max_predict_samples": (
         "filters, `data.jsonl?fold=1`; slices of splits, `hub:NAME/train[:1000]`; or `train.steps`"
     ),

@@ -203,6 +203,8 @@ class Schema:
         fits |= kind is object or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool))
         if not fits:
             hint = f"; write it as {declaration.example}" if declaration.example else ""
+            if kind is tuple and value == "":
+                hint += "; () empties it"
             if kind is str and not isinstance(value, list | Mapping | None):
                 hint = "; put it in quotes"
             shown = f"{value!r} ({type_name(type(value))})"

@@ -147,6 +147,7 @@ def test_the_sizes_of_a_new_model_belong_to_its_checkpoint():
         ("data.dev_fraction=1", r"expected a share between 0 and 1"),
         ("eval.patience=0", r"config\.eval\.patience=0: expected 1 or more, below 2\^31, or none"),
         ("optim.freeze=^a", r"takes a tuple, found '\^a' \(text\); write it as \('\^backbone/',\)"),
+        ("model.sizes=", r"found '' \(text\); write it as .* or n_layer=4,n_embd=256; \(\) empties it"),
         ("data.columns=tokens=a,b", r"found 'tokens=a,b' \(text\); write it as .* or tokens=words,tags"),
         ("loss.class_weights=O=True", r"config\.loss\.class_weights=.*expected pairs such as"),
         ("loss.class_weights=O=1" + "0" * 400, r"expected finite weights above 0"),
