@@ -103,6 +103,9 @@ ended() { gcloud compute tpus tpu-vm ssh "$name" --worker=0 --command "cat jaxft
 
 keep() {
   (($#)) || die "no arguments of jaxft.main after --"
+  local lasting="--workdir[= ](gs://${nfs:+|/mnt/jaxft/})"
+  [[ "$*" =~ $lasting ]] ||
+    echo "warning: --workdir is neither in gs:// nor on --nfs (/mnt/jaxft): each new slice may train from the beginning" >&2
   while true; do
     create
     local begun=0 code='' now

@@ -162,6 +162,21 @@ def test_a_slice_that_is_taken_away_while_it_is_set_up(tools, state, is_preempte
     assert ("training could not be started: see above" in done.stderr) != is_preempted
 
 
+@pytest.mark.parametrize(
+    ("flags", "workdir", "is_warned"),
+    [
+        ([], ["--workdir", "gs://bucket/run"], False),
+        (["--nfs", "host:/dir"], ["--workdir=/mnt/jaxft/run"], False),
+        ([], ["--workdir", "/mnt/jaxft/run"], True),
+        (["--nfs", "host:/dir"], ["--workdir", "runs/ner"], True),
+        ([], [], True),
+    ],
+)
+def test_a_workdir_that_may_go_with_the_slice_is_warned_of(tools, flags, workdir, is_warned):
+    done, _ = tools("tpu_vm.sh", *TPU, *flags, "--dry-run", "keep", "--", "--config", "ner", *workdir)
+    assert done.returncode == 0 and ("warning: --workdir is neither" in done.stderr) == is_warned
+
+
 def test_a_mistake_is_not_tried_again(tools):
     answered = [[["describe"], ["ACTIVE"]], [["--worker=0"], [str(EXIT_USER_ERROR)]]]
     done, calls = tools("tpu_vm.sh", *TPU, "keep", "--", *RUN, answered=answered)
