@@ -88,7 +88,9 @@ class Model:
         hf="config_overrides",
     )
     vocab_size: int = setting(
-        8192, "tokens of a new model's tokenizer, which is trained on the training text", check=at_least(1)
+        8192,
+        "most tokens of a new model's tokenizer, which is trained on the training text",
+        check=at_least(1),
     )
 
 

@@ -21,7 +21,8 @@ class Data(RecordData):
     )
     layout: str = setting(
         "documents",
-        "packed documents, each seeing itself only, or contiguous `blocks`, as `run_clm.py` cuts them",
+        "packed documents, each seeing itself only, or contiguous `blocks`, as `run_clm.py` cuts them, but with an end "
+        "of text after each document",
         choices=("documents", "blocks"),
     )
 
