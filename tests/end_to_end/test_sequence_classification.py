@@ -265,6 +265,13 @@ def test_predictions_of_records_and_of_plain_text(several, number, folder, predi
     assert values == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["several", pytest.param("single", marks=pytest.mark.sweep)])
+def test_a_long_text_takes_little_memory(kind, request, memory_of_long_text):
+    run = request.getfixturevalue(kind)[0]  # the first keeps a text's head, the second cuts it into windows
+    more = memory_of_long_text(run, "in.jsonl", lambda text: json.dumps({"text": text, "review": text}))
+    assert more < 75  # 200 if the whole text is tokenized at once
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "content", "message"),
     [

@@ -6,13 +6,10 @@ results become arrays before the next call.
 
 import array
 import functools
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from jaxft.data.encoding.tokenizer import tokenize
 
@@ -63,14 +60,14 @@ def tokenize_texts(
     """
     tokens = None
     for pieces, encodings in tokenize_pieces(tokenizer, texts):
-        for piece, encoding in zip(pieces, encodings, strict=True):
+        for (_, start, _), encoding in zip(pieces, encodings, strict=True):
             ids = array.array("i", encoding.ids)
             starts = ends = _NOTHING
             if with_characters:
-                numbers = itertools.chain.from_iterable(encoding.offsets)
-                spans = np.fromiter(numbers, np.intc, 2 * len(ids)) + np.intc(piece.start)
-                starts, ends = (array.array("i", spans[side::2].tobytes()) for side in (0, 1))
-            if piece.start:
+                offsets = encoding.offsets
+                starts = array.array("i", [first + start for first, _ in offsets])
+                ends = array.array("i", [end + start for _, end in offsets])
+            if start:
                 for values, more in zip(tokens, (ids, starts, ends), strict=True):
                     values.extend(more)
                 continue
