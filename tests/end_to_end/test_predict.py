@@ -36,6 +36,14 @@ def predictor(model):
     return model.make_predictor()
 
 
+@pytest.mark.sweep
+def test_a_long_text_takes_little_memory(finished_run, memory_of_long_text):
+    more = memory_of_long_text(finished_run, "in.jsonl", lambda text: json.dumps({"text": text}))
+    assert (
+        more < 150
+    )  # 230 if the whole text is tokenized at once; the words and their labels take most of it
+
+
 @pytest.fixture
 def tag(predicted, finished_run, predictor, monkeypatch):
     """Runs predict on bytes, from a file or, without a name, from stdin; gives the bytes of the output file."""

@@ -202,6 +202,12 @@ def test_bad_input_of_predictions(name, content, message, predicted, trained, tm
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.sweep
+def test_a_long_context_takes_little_memory(trained, memory_of_long_text):
+    run, record = trained[0], {"question": "who will open it ?"}
+    assert memory_of_long_text(run, "in.jsonl", lambda text: json.dumps(record | {"context": text})) < 130
+
+
 def test_a_stream_is_read_no_further_than_a_chunk(trained):
     model = inference.open_model(open_run(trained[0]), print)
     read = done = furthest = 0
