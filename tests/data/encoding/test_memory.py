@@ -43,6 +43,7 @@ print((peak() - before) // 1024)
 """
 
 
+@pytest.mark.sweep  # tests/end_to_end/test_sequence_classification.py holds the memory of predict
 @pytest.mark.parametrize("kind", ["sentences", "texts", "questions", "documents"])
 def test_a_long_text_takes_little_memory(kind, python, environment):
     arguments = [*python, "-c", SCRIPT, "", kind]
