@@ -218,11 +218,13 @@ def test_one_sentence_without_entities_trains(command, tiny_flags, tmp_path):
 def test_a_folder_in_the_place_of_a_file_is_named(fails, tmp_path, monkeypatch):
     place = tmp_path / "summary.json"
     place.mkdir()
-    monkeypatch.setattr(loop, "train", lambda *_, **__: write_json(place, {}))
+    monkeypatch.setattr(loop, "train", lambda *_, **__: place.open("w"))
     line = fails()
     assert (
         f"error: --workdir {tmp_path / 'run'}: " in line and f"{str(place)!r}; move away what is in" in line
     )
+    monkeypatch.setattr(loop, "train", lambda *_, **__: write_json(place, {}))
+    assert f"error: {place}: a folder, where the run writes a file; move it away" in fails()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(fails, tmp_path, monkeypatch):

@@ -375,6 +375,7 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
     values = read_json(run / "config.json")
     values["model"]["pool"] = pool
     (run / "config.json").write_text(json.dumps(values))
+    (run / "model/checksums.json").unlink()  # it changed on purpose
     export_run(run, tmp_path / "model", verify=True)
     output = capsys.readouterr().out
     difference, count = re.search(r"between jax and torch: (\S+) \((\d+) windows of dev", output).groups()
