@@ -32,7 +32,7 @@ from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
 from jaxft.parallel.mesh import describe_local_devices, make_mesh, place_batch
-from jaxft.tasks.base import Log
+from jaxft.tasks.base import Evaluator, Log
 from jaxft.tasks.custom_metrics import CustomMetrics, ExtendedEvaluator
 from jaxft.tasks.reading import cache_folder
 from jaxft.training.batch_rows import rows_begun_with
@@ -255,56 +255,25 @@ def _train(
     for name in [name for name in ("dev", "test") if name in splits]:
         if should_stop():
             raise _preempted(step, checkpoints)
-        has_tables = name == "test" or "test" not in splits  # a screen holds the tables of a single set
-        with announced(f"measuring {name}", log):
-            results[name] = write_evaluation(
-                net,
-                evaluator,
-                programs.eval,
-                parameters,
-                splits[name],
-                run.eval_batches[name],
-                folder=workdir,
-                train=join_examples(data.train),
-                processor=data.base_model.processor,
-                config=run.config,
-                console=run_log.console if has_tables else Console(quiet=True),
-                tune=name == "dev",
-            )
+        results[name] = _measure(name, run, evaluator, programs, parameters, run_log)
     save_tuned(workdir, evaluator.tuned)
     checkpoints.close()
     summary = {
         "steps": step,
         "best_step": best.step,
         "selected_by": metric,
-        "train_s": train_log.train_seconds(),
         "compile_s": programs.seconds,
         **compiled,
         "late_compiles": late_compiles,
-        f"real_{unit}s_per_s": train_log.units / train_log.train_seconds(),
+        **train_log.summary(),
         f"train_flops_per_{unit}": run.flops_per_unit,
         "rows_per_step": run.size.rows,
         "examples_per_step": run.size.examples,
-        "padding_fraction": train_log.padding_fraction,
-        "input_stall_fraction": train_log.stall_seconds() / train_log.train_seconds(),
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
     }
-    if processes.is_main_process():
-        write_json(workdir / "summary.json", summary)
-    if config.checkpoint.best_only:
-        keep_best_only(workdir)
-    log(
-        f"{step:,} steps in {summary['train_s']:.1f} s: {summary[f'real_{unit}s_per_s']:,.0f} {unit}s/s, "
-        f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
-        f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
-    )
-    log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
-    if processes.is_main_process():
-        facts = {"selection_metric": metric, "steps": step, "best_step": best.step}
-        for line in ending_lines(run.config, workdir, evaluator, results, **facts):
-            log(line)
+    _report(run, evaluator, summary, results, workdir, log)
     return summary
 
 
@@ -362,6 +331,70 @@ def _best_parameters(
         log(f"warning: {error}. The weights of the last step take their place")
         best.replace(step, parameters)
         return parameters
+
+
+def _measure(
+    name: str,
+    run: PreparedRun,
+    evaluator: Evaluator,
+    programs: Programs,
+    parameters: dict[str, jax.Array],
+    run_log: RunLog,
+) -> dict[str, float]:
+    """Measures the best weights on a data set, writes what was found, and returns the metrics.
+
+    Values that are chosen, such as thresholds, are chosen on dev.
+    """
+    data = run.data
+    has_tables = name == "test" or "test" not in data.splits  # a screen holds the tables of a single set
+    with announced(f"measuring {name}", run_log.log):
+        return write_evaluation(
+            run.net,
+            evaluator,
+            programs.eval,
+            parameters,
+            data.splits[name],
+            run.eval_batches[name],
+            folder=run_log.workdir,
+            train=join_examples(data.train),
+            processor=data.base_model.processor,
+            config=run.config,
+            console=run_log.console if has_tables else Console(quiet=True),
+            tune=name == "dev",
+        )
+
+
+def _report(
+    run: PreparedRun,
+    evaluator: Evaluator,
+    summary: dict[str, Any],
+    results: dict[str, dict[str, float]],
+    workdir: Path,
+    log: Log,
+) -> None:
+    """Writes the summary, and logs what the run was, what it has found and what to do next."""
+    config, unit = run.config, run.data.task.batch_spec.unit
+    if processes.is_main_process():
+        write_json(workdir / "summary.json", summary)
+    if config.checkpoint.best_only:
+        keep_best_only(workdir)
+    log(
+        f"{summary['steps']:,} steps in {summary['train_s']:.1f} s: {summary[f'real_{unit}s_per_s']:,.0f} {unit}s/s, "
+        f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
+        f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
+    )
+    log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
+    if processes.is_main_process():
+        for line in ending_lines(
+            config,
+            workdir,
+            evaluator,
+            results,
+            selection_metric=summary["selected_by"],
+            steps=summary["steps"],
+            best_step=summary["best_step"],
+        ):
+            log(line)
 
 
 def _preempted(step: int, checkpoints: RunCheckpoints) -> Preempted:

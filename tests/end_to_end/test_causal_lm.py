@@ -268,7 +268,7 @@ def test_exports_are_verified_in_torch_and_taken_up_again(pair_run, folder, tmp_
             "model__init": "pretrained",
             "data__added_tokens": ("<name>", "a", "<shape>"),
         }  # "a" is known
-        config = config_for(folder, model__checkpoint=str(path), **added)
+        config = config_for(folder, model__checkpoint=str(path), model__sizes=(), **added)
         checkpoint = make_data(config).open_model(())
         model = resolve_model(config, checkpoint.hf_config)
         assert checkpoint.tokenizer("<shape>")["input_ids"] == [len(known) + 1]
@@ -354,7 +354,10 @@ def test_mistakes_are_told_before_training(folder, tmp_path, changed, message):
 def test_checkpoints_of_another_task(folder, tmp_path, tiny_bert):
     with pytest.raises(UserError, match="model_type is 'bert', but config.task='causal_lm' is for gpt2"):
         train(
-            config_for(folder, model__checkpoint=str(tiny_bert), model__init="pretrained"), tmp_path / "run"
+            config_for(
+                folder, model__checkpoint=str(tiny_bert), model__sizes=(), model__init="pretrained"
+            ),
+            tmp_path / "run",
         )
 
 

@@ -110,15 +110,15 @@ class TrainLog:
         """Returns the seconds for which the loop has waited for batches, over all starts of the run."""
         return self._earlier_stall + self._batches.stall
 
-    @property
-    def units(self) -> int:
-        """Returns the number of units trained on, over all starts of the run."""
-        return self._totals[self._units]
-
-    @property
-    def padding_fraction(self) -> float:
-        """Returns the fraction of slots without a unit, over all starts of the run."""
-        return 1 - self._totals[self._units] / self._totals["slots"]
+    def summary(self) -> dict[str, float]:
+        """Returns the seconds, the speed, and the shares of padding and of waiting, over all starts of the run."""
+        seconds = self.train_seconds()
+        return {
+            "train_s": seconds,
+            f"real_{self._units}_per_s": self._totals[self._units] / seconds,
+            "padding_fraction": 1 - self._totals[self._units] / self._totals["slots"],
+            "input_stall_fraction": self.stall_seconds() / seconds,
+        }
 
     def _refuse(self, step: int, batch: Batch, values: Mapping[str, float]) -> None:
         """Saves the batch of a step whose loss or gradient is not finite, and raises `NonFiniteLoss`."""
