@@ -354,9 +354,7 @@ def test_mistakes_are_told_before_training(folder, tmp_path, changed, message):
 def test_checkpoints_of_another_task(folder, tmp_path, tiny_bert):
     with pytest.raises(UserError, match="model_type is 'bert', but config.task='causal_lm' is for gpt2"):
         train(
-            config_for(
-                folder, model__checkpoint=str(tiny_bert), model__sizes=(), model__init="pretrained"
-            ),
+            config_for(folder, model__checkpoint=str(tiny_bert), model__sizes=(), model__init="pretrained"),
             tmp_path / "run",
         )
 
