@@ -7,11 +7,13 @@ from pathlib import Path
 
 from jaxft.cli.command import check_overrides, log_to_stderr
 from jaxft.cli.flags import add_config_flag, complete_recipes, make_parser
+from jaxft.cli.streams import tell_terminal
 from jaxft.config.recipe_catalog import describe_recipes, find_recipe_file, read_docstring
 from jaxft.config.reference import help_text
 from jaxft.errors import EXIT_DOES_NOT_FIT, EXIT_INTERRUPTED, UserError, exit_on_user_error
 from jaxft.io.files import write_atomically
 from jaxft.tasks.registry import TASKS, schema_of
+from jaxft.training.log.waits import announced
 from jaxft.training.settings import all_schemas, load_settings
 
 
@@ -50,7 +52,8 @@ def plan(argv: list[str] | None = None) -> None:
         _check_plan_flags(flags)
         config = load_settings(flags.config, overrides)
         try:
-            does_fit = print_plans(flags, config, log_to_stderr)
+            with announced("compiling, which may take minutes", tell_terminal):
+                does_fit = print_plans(flags, config, log_to_stderr)
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
     if not does_fit:
