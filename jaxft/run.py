@@ -468,7 +468,7 @@ def _make_figure(columns: int, *, width: float, height: float) -> "Figure":
     except ModuleNotFoundError:
         raise UserError("plots need matplotlib, which is not installed: pip install -e '.[plot]'") from None
 
-    class ShownFigure(Figure):  # type: ignore[misc]  # matplotlib is read without its types
+    class ShownFigure(Figure):
         """A figure that a notebook shows where it is the value of a cell."""
 
         def _repr_png_(self) -> bytes:
