@@ -23,7 +23,13 @@ _UNPRINTABLE = re.compile(
 
 
 class UserError(Exception):
-    """A mistake that the user can correct. The message says where it is, what was found and what to do."""
+    """A mistake that the user can correct. The message says where it is, what was found and what to do.
+
+    Example:
+      >>> jaxft.load_config("ner", optim={"rate": 3e-5})  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      jaxft.errors.UserError: settings: there is no setting config.optim.rate...
+    """
 
 
 class NonFiniteLoss(UserError):

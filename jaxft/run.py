@@ -145,6 +145,12 @@ class Confusion(NamedTuple):
     Attributes:
       labels: the K labels.
       counts: the words or texts of each pair (gold, predicted), int64 `[K, K]`.
+
+    Example:
+      >>> table = run.confusion["dev"]
+      >>> table.counts.shape == (len(table.labels), len(table.labels))
+      True
+      >>> table.plot().savefig("confusion.png")
     """
 
     labels: list[str]
@@ -207,7 +213,12 @@ class Run:
 
     @cached_property
     def folder(self) -> Path:
-        """The local folder of the run: `workdir`, or a copy of what is in an object store."""
+        """The local folder of the run: `workdir`, or a copy of what is in an object store.
+
+        Example:
+          >>> (run.folder / "summary.json").exists()
+          True
+        """
         return fetch_run(self.workdir)
 
     @cached_property

@@ -267,7 +267,6 @@ def test_the_examples_of_every_public_name(trained, tiny_flags, corpus, tmp_path
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(LastLines())
     members = {f"Run.{name}": value for name, value in vars(jaxft.Run).items() if not name.startswith("_")}
     members |= {name: getattr(jaxft, name) for name in jaxft.__all__}
-    del members["Run.folder"], members["UserError"], members["Confusion"]
     for name, member in members.items():
         globs = {"jaxft": jaxft, "json": json, "run": jaxft.Run("runs/ner")}
         [test] = finder.find(member, name, globs=globs, module=False)
