@@ -4,7 +4,8 @@
 
 The most telling ones come first. Each has a limit of its own, and what no longer fits into the time is left out and
 named. DIR holds train.conll and dev.conll; the peers are described in ner_throughput.py and lm_throughput.py. Their
-measurements are left out without them. The complete output of each is written to runs/gpu/NAME.log.
+measurements are left out without them; so is that of --texts DIR --texts-peer hf_cls.py, which
+classification_throughput.py describes. The complete output of each is written to runs/gpu/NAME.log.
 """
 
 import argparse
@@ -66,6 +67,12 @@ def list_measurements(flags: argparse.Namespace) -> list[Measurement]:
         large = ["--part", "large", "--block", "1024", "--rows", "8", "--seeds", "0", "--steps-large", "100"]
         data = ["--text", flags.text, "--peer", flags.lm_peer]
         measurements.append(Measurement("lm", ["benchmarks/lm_throughput.py", *data, *large], 120))
+    if flags.texts and flags.texts_peer:
+        quality = ["--part", "quality", "--seeds", "0"]
+        data = ["--data", flags.texts, "--peer", flags.texts_peer]
+        measurements.append(
+            Measurement("texts", ["benchmarks/classification_throughput.py", *data, *quality], 120)
+        )
     measurements.append(Measurement("generate", ["benchmarks/generate_throughput.py", "--turns", "3"], 90))
     tests = ["-m", "pytest", "-n", "0", "-rA", "--tb=short", "tests/end_to_end/test_gpu.py"]
     measurements.append(Measurement("tests", tests, 240))
@@ -126,6 +133,8 @@ def main() -> None:
     parser.add_argument("--bert", help="the model of both, an address; MiniLM if it is not given")
     parser.add_argument("--text", help="a text file for the language model")
     parser.add_argument("--lm-peer", help="a script that trains on it with the Hugging Face Trainer")
+    parser.add_argument("--texts", help="a folder with train.csv and test.csv")
+    parser.add_argument("--texts-peer", help="a script that trains on it with the Hugging Face Trainer")
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="the folder of the logs")
     flags = parser.parse_args()
     outcomes = run_measurements(list_measurements(flags), 60 * flags.minutes, flags.output)

@@ -14,11 +14,14 @@ GPU = runpy.run_path(str(REPOSITORY / "benchmarks/gpu.py"))
 
 def test_measurements_are_commands(tmp_path):
     flags = Namespace(ner="DIR", ner_peer="hf_ner.py", bert=None, text="FILE", lm_peer="hf_lm.py")
+    flags.texts, flags.texts_peer = "DIR", "hf_cls.py"
     measurements = GPU["list_measurements"](flags)
-    assert [each.name for each in measurements] == ["attention", "ner", "lm", "generate", "tests"]
+    assert [each.name for each in measurements] == ["attention", "ner", "lm", "texts", "generate", "tests"]
     for each in measurements:
         check_command(["python", *each.arguments], tmp_path)
-    without = GPU["list_measurements"](Namespace(ner="DIR", ner_peer=None, text=None, lm_peer=None))
+    without = GPU["list_measurements"](
+        Namespace(ner="DIR", ner_peer=None, text=None, lm_peer=None, texts=None)
+    )
     assert [each.name for each in without] == ["attention", "generate", "tests"]
 
 
