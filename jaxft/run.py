@@ -118,7 +118,7 @@ def train(
 
 
 def _refuse_mixed_up(train: Any, settings: Mapping[str, Any]) -> None:
-    """Raises `UserError` for settings that are given as the argument `train`, and for data under a Trainer's names."""
+    """Raises `UserError` for settings given as data, and for data given as settings or by a Trainer's names."""
     if isinstance(train, Mapping) and any(isinstance(value, int | float) for value in train.values()):
         names = ", ".join(f'"train.{name}": {value!r}' for name, value in train.items())
         raise UserError(f"train: settings, where the training data was expected; write **{{{names}}}")
@@ -126,6 +126,14 @@ def _refuse_mixed_up(train: Any, settings: Mapping[str, Any]) -> None:
         if trainer_name in settings:
             raise UserError(
                 f"{trainer_name}: no argument of jaxft.train and no setting; give the data as {name}"
+            )
+    section = settings.get("data")
+    for name in ("train", "dev", "test"):
+        value = settings.get(f"data.{name}", section.get(name) if isinstance(section, Mapping) else None)
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise UserError(
+                f"config.data.{name} takes text, found {type(value).__name__}; jaxft.train takes records as its "
+                f"argument {name}"
             )
 
 

@@ -46,7 +46,7 @@ def duration_steps(
             raise ValueError
         scale = {"%": total / 100, "step": 1, "epoch": steps_per_epoch, "example": 1 / examples_per_step}
         return min(round(amount * scale[unit]), MAX_COUNT)
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         raise UserError(
             f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "
             "such as '10%', '100 steps', '0.5 epochs', '1000 examples'"

@@ -1,8 +1,7 @@
 """Reads recipes (Python, YAML or JSON), and the recipes that they are based on."""
 
-import importlib.machinery
+import importlib.util
 import json
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -157,10 +156,11 @@ def _find_base(base: str, path: Path) -> str:
 
 def _run_recipe(path: Path, arg: str | None) -> dict[str, Any]:
     """Returns the values of the `ConfigDict` that a Python recipe returns."""
-    loader = importlib.machinery.SourceFileLoader(f"jaxft_recipe_{path.stem}", str(path))
-    module = types.ModuleType(loader.name)
+    spec = importlib.util.spec_from_file_location(f"jaxft_recipe_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # of a .py file
+    module = importlib.util.module_from_spec(spec)
     try:
-        loader.exec_module(module)
+        spec.loader.exec_module(module)
         config = module.get_config(arg) if arg else module.get_config()
         if isinstance(config, ConfigDict):
             return config.to_dict()

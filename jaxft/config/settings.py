@@ -207,11 +207,9 @@ class Schema:
                 hint += "; () empties it"
             if kind is str and not isinstance(value, list | Mapping | None):
                 hint = "; put it in quotes"
-            shown = f"{value!r} ({type_name(type(value))})"
-            if key in ("data.train", "data.dev", "data.test") and hasattr(value, "__len__"):
-                shown = type_name(type(value))  # a table that a program holds
-                hint = f"; jaxft.train takes records as its argument {key.removeprefix('data.')}"
-            raise UserError(f"{where}: config.{key} takes {type_name(kind)}, found {shown}{hint}")
+            raise UserError(
+                f"{where}: config.{key} takes {type_name(kind)}, found {value!r} ({type_name(type(value))}){hint}"
+            )
         if kind is tuple and not _is_plain(value):
             raise UserError(
                 f"{where}: config.{key}={value!r}: expected texts, numbers, True, False or None in it"

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-_COPIED = (
-    1 << 18
-)  # values that `copy_ragged` copies at a time, because the indices take four times their memory
+# Values that `copy_ragged` copies at a time, because the indices take four times their memory.
+_COPIED = 1 << 18
 
 
 def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -11,9 +11,8 @@ from jaxft.errors import UserError
 
 Value = TypeVar("Value")
 
-PATIENCE_S = (
-    5.0  # for all names and rules together; usual patterns take milliseconds, `(a+)+$` would never end
-)
+# For all names and rules together. Usual patterns take milliseconds; `(a+)+$` would never end.
+PATIENCE_S = 5.0
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Defines what every family's config has in common, and converts the fields of config.json by a table."""
 
+import abc
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from jaxft.layers.activations import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(abc.ABC):
     """The shape of a backbone and its dropout rates. Each family has a subclass, a frozen dataclass too.
 
     Attributes:
@@ -35,13 +36,13 @@ class ModelConfig:
     initializer_range: float
 
     @classmethod
+    @abc.abstractmethod
     def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
         """Returns the shape in a config.json. Raises `UserError` for one that is not the family's, or cannot be."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape."""
-        raise NotImplementedError
 
 
 # The largest count that a field may have. More is a damaged file, and would take all memory before anybody noticed.

@@ -99,6 +99,15 @@ def test_pairs_may_have_any_names(key, text, value):
     assert getattr(getattr(load(f"{key}={text}", *others), section), name) == value
 
 
+def test_a_recipe_knows_where_it_stands(tmp_path):
+    (tmp_path / "recipe.py").write_text(
+        "from pathlib import Path\nfrom jaxft.training.settings import default_config\n"
+        "def get_config():\n    config = default_config('token_classification')\n"
+        "    config.data.train = str(Path(__file__).with_name('train.conll'))\n    return config\n"
+    )
+    assert load_settings(str(tmp_path / "recipe.py")).data.train == str(tmp_path / "train.conll")
+
+
 def test_the_sizes_of_a_new_model_belong_to_its_checkpoint():
     new = {"task": "token_classification", "model.checkpoint": "new:gpt2", "model.sizes": (("n_layer", 4),)}
     settings = load_settings(new, {"model.checkpoint": "openai-community/gpt2"})

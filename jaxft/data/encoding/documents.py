@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("documents", "blocks")
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
-_TABLE_TOKENS = (
-    1 << 19
-)  # tokens that are cut into windows at a time, in arrays that take more memory than the windows
+# Tokens that are cut into windows at a time, in arrays that take more memory than the windows.
+_TABLE_TOKENS = 1 << 19
 
 
 def encode_documents(
@@ -252,9 +251,8 @@ def _encode_prompts_and_targets(
     counts = {name: [] for name in ("text_words", "text_bytes", "prompt_lost", "target_lost")}
     for text, prompt, begin, end in zip(texts, prompts, target_offsets[:-1], target_offsets[1:], strict=True):
         target_length = int(end - begin) - 1
-        target_ids = targets.ids[
-            begin : min(end, begin + max_length)
-        ].tolist()  # with the end token, if it fits
+        # With the end token, if it fits.
+        target_ids = targets.ids[begin : min(end, begin + max_length)].tolist()
         prompt_ids = _shorten_prompt(prompt, text.cuttable, max(max_length - target_length, 1))
         counts["prompt_lost"].append(len(prompt.ids) - len(prompt_ids))
         prompt_ids = prompt_ids or [special.start]

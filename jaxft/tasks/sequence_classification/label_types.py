@@ -246,11 +246,12 @@ class MultiLabel:
         )
 
 
+# By config.model.problem_type.
 LABEL_TYPES: dict[str, Callable[[Sequence[str], Settings], LabelType]] = {
     SINGLE: SingleLabel,
     MULTI: MultiLabel,
     NUMBER: NumberLabel,
-}  # by config.model.problem_type
+}
 
 
 def make_label_type(labels: Sequence[str], config: Settings) -> LabelType:

@@ -125,9 +125,7 @@ def describe_usage(run: RunFacts) -> str:
         )
     if not forms_entities(run.config, run.labels):
         return f"{opening} joins neighbouring words of one label. {_describe_loader(run)}"
-    stride = (
-        run.config.data.max_length // 4
-    )  # without a stride the pipeline drops what stands after the positions
+    stride = run.config.data.max_length // 4
     return (
         "```python\nfrom transformers import pipeline\n\n"
         'tag = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first", '

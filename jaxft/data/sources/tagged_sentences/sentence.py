@@ -99,9 +99,7 @@ class WordOffsets(Sequence[tuple[int, int]]):
 
     def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
         if isinstance(index, slice):
-            first, end, step = index.indices(len(self))
-            starts, ends = (self._numbers[2 * first + side : 2 * end : 2] for side in (0, 1))
-            return list(zip(starts, ends, strict=True))[::step]
+            return [self[number] for number in range(len(self))[index]]
         number = range(len(self))[index]
         return self._numbers[2 * number], self._numbers[2 * number + 1]
 
