@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 
+import hypothesis
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -43,6 +44,11 @@ SLOW_FILES = (
     "predict",
     "sequence_classification",
 )
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "jaxft", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("jaxft")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 

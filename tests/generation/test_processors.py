@@ -27,7 +27,7 @@ def random_tokens(seed: int, words: int) -> tuple[np.ndarray, np.ndarray]:
 SEEDS = st.integers(0, 10**6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS, st.floats(0.01, 0.999))
 def test_top_p_is_transformers(seed, mass):
     scores = random_scores(seed)
@@ -35,7 +35,7 @@ def test_top_p_is_transformers(seed, mass):
     np.testing.assert_array_equal(jax.jit(processors.keep_top_p)(scores, mass), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS, st.floats(0.001, 1.0))
 def test_min_p_is_transformers(seed, share):
     scores = random_scores(seed)
@@ -43,7 +43,7 @@ def test_min_p_is_transformers(seed, share):
     np.testing.assert_array_equal(jax.jit(processors.keep_min_p)(scores, share), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS, st.integers(1, VOCABULARY + 3))
 def test_top_k_is_transformers(seed, count):
     scores = random_scores(seed)
@@ -53,7 +53,7 @@ def test_top_k_is_transformers(seed, count):
     np.testing.assert_array_equal(ours, theirs.TopKLogitsWarper(count)(None, torch.tensor(scores)).numpy())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS, st.floats(0.2, 5.0), st.integers(1, VOCABULARY))
 def test_repetition_penalty_ignores_padding(seed, penalty, words):
     scores, (tokens, start) = random_scores(seed), random_tokens(seed, words)
@@ -65,7 +65,7 @@ def test_repetition_penalty_ignores_padding(seed, penalty, words):
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS, st.integers(1, 5), st.integers(1, 6), st.integers(0, 4))
 def test_ngrams_are_not_repeated(seed, size, words, room):
     """Rows have no padding, which transformers does not know; columns after the end hold anything."""
@@ -89,7 +89,7 @@ def test_ngrams_of_padding_forbid_nothing():
     np.testing.assert_array_equal(processors.forbid_repeated_ngrams(scores, tokens, is_token, 5, 6), scores)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS, st.integers(1, 1000), st.lists(st.floats(0, 1, exclude_max=True), min_size=3, max_size=3))
 def test_a_draw_inverts_the_cumulative_distribution(seed, vocabulary, uniforms):
     scores = random_scores(seed, vocabulary)

@@ -16,7 +16,7 @@ def seed_of(seed: int, first_row: int = 0) -> DropoutSeed:
     return DropoutSeed(jnp.uint32(seed), jnp.int32(first_row))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     SHAPES, st.integers(0, 2**32 - 1), st.integers(0, 100), st.integers(0, 10**6), st.sampled_from([1, 2, 4])
 )

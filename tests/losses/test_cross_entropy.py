@@ -18,7 +18,7 @@ from jaxft.losses.cross_entropy import (
 torch = pytest.importorskip("torch")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 9]), st.sampled_from([0.0, 0.1, 0.5]), st.booleans())
 def test_value_and_gradient_are_those_of_torch(seed, classes, smoothing, weighted):
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def test_value_and_gradient_are_those_of_torch(seed, classes, smoothing, weighte
     np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_losses_of_several_labels_and_of_numbers_are_torchs(seed, weighted):
     rng = np.random.default_rng(seed)
@@ -143,7 +143,7 @@ def test_without_weight_even_nan_contributes_nothing():
     assert np.isfinite(gradient).all() and not gradient[1:].any() and gradient[0].any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
 def test_scales_make_means_of_sums(weights):
     """A loss of v for each label becomes v times the share of windows with labels, in any microbatches."""

@@ -33,7 +33,7 @@ def split_indices(rng, count):
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")  # by scikit-learn, called from here
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(CASES, st.booleans())
 def test_scores_of_a_single_label_equal_scikit_learns(case, unseen):
     seed, count, classes = case
@@ -95,7 +95,7 @@ def test_intervals_hold_the_score_and_narrow_with_the_data():
     assert widths[0] / widths[1] == pytest.approx(10, rel=0.25)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(CASES, st.booleans(), st.sampled_from(["one", "label", "none", "given"]))
 def test_scores_of_several_labels_equal_scikit_learns(case, unseen, mode):
     seed, count, classes = case
@@ -151,7 +151,7 @@ def test_a_threshold_lies_between_probabilities():
     assert best_threshold(~(gold | True), probabilities) == 0.5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40))
 def test_scores_of_numbers_equal_numpys(seed, count):
     rng = np.random.default_rng(seed)

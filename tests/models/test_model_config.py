@@ -29,7 +29,7 @@ KEYS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(KEYS), JUNK)
 def test_any_value_of_a_field_is_read_or_refused_by_name(place, value):
     family, key = place

@@ -64,7 +64,7 @@ ENTRY %main (a: (s32[], f32[64,32], bf16[4,16,8])) -> (s32[], f32[64,32], bf16[4
 """  # noqa: E501
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(*[st.integers(1, 9), st.integers(1, 5)] * 2, st.integers(0, 12), st.integers(1, 9), st.integers(1, 6))
 def test_where_a_convolutions_kernel_meets_data(places, stride, taps, rate, pad, size, dilation):
     at = np.arange(places)[:, None] * stride + np.arange(taps) * rate - pad

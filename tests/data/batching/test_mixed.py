@@ -35,7 +35,7 @@ OPTIONS = {"max_length": 16, "seed": 3, "shuffle": True, "arrays": INPUTS}
 SETS = st.lists(st.lists(st.integers(1, 16), min_size=1, max_size=40), min_size=1, max_size=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     SETS,
     st.integers(1, 4),

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.data.batching.packing import best_fit, bucket_index, default_edges
@@ -27,7 +27,6 @@ def slow_best_fit(lengths, capacity):
     return rows
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.randoms(use_true_random=False))
 def test_best_fit_is_best_fit_decreasing_and_loses_nothing(case, random):
     lengths, capacity = case

@@ -47,7 +47,7 @@ def loaders(windows, hosts, rows, **more):
     return [make(np.array(only), answers) for only in hosts]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(LENGTHS, min_size=1, max_size=4),
     st.sampled_from([1, 2, 3, 4]),

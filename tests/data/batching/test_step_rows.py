@@ -28,7 +28,7 @@ def gather(values):
 LENGTHS = st.lists(st.integers(1, 128), min_size=1, max_size=300)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     LENGTHS,
     st.integers(1, 12),
@@ -51,7 +51,7 @@ def test_the_mean_is_that_of_the_rows_that_are_packed(lengths, unit, wish, max_l
     assert (rows + unit / 2) * max(per_row) + 1e-6 >= wish * min(per_row) / max(per_row)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 50))
 def test_without_blocks_no_other_multiple_is_nearer(lengths, unit, wish):
     samples = sample_windows({0: windows_of([1 + length // 6 for length in lengths])}, 1, gather, Mix())

@@ -98,7 +98,7 @@ def test_chunks_that_an_interrupted_process_left_are_not_encoded_again(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["text.arrow"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 10**9), st.integers(0, 7), st.booleans())
 def test_no_damaged_file_is_trained_on(position, bit, cut):
     """One bit that flips anywhere, or an end that is missing, changes no window: the text is encoded again."""

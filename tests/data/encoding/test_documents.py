@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -55,7 +55,6 @@ def ids_and_labels(windows):
     return [(windows.input_ids[a:b].tolist(), windows.labels[a:b].tolist()) for a, b in spans]
 
 
-@settings(deadline=None)
 @given(
     texts=TEXTS,
     max_length=st.integers(8, 24),
@@ -97,7 +96,6 @@ def group_texts(examples: dict[str, list[list[int]]], block_size: int) -> dict[s
     }
 
 
-@settings(deadline=None)
 @given(texts=TEXTS, max_length=st.integers(8, 16))
 def test_blocks_are_those_of_run_clm(texts, max_length):
     end = tokenizer().eos_token_id
@@ -128,7 +126,6 @@ def test_blocks_are_those_of_run_clm(texts, max_length):
 WORDS = st.lists(st.sampled_from(["the", "cat", "mat", "a", "雪"]), min_size=1, max_size=12).map(" ".join)
 
 
-@settings(deadline=None)
 @given(pairs=st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=4), max_length=st.integers(16, 40))
 def test_a_prompt_is_shortened_so_that_its_target_is_kept(pairs, max_length):
     template = Template("Q: {article} ({place})\nA: {headline}")

@@ -30,7 +30,7 @@ def split_column(windows, name="input_ids"):
     return [a.tolist() for a in np.split(windows.column(name), windows.offsets[1:-1])]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.booleans(), st.integers(8, 40))
 def test_head_is_what_transformers_truncation_gives(pairs, paired, max_length):
     texts, seconds = zip(*pairs, strict=True)
@@ -56,7 +56,7 @@ def test_long_texts_keep_their_tail_or_head_and_tail():
     assert pair[1:-1] == [*ids[-8:], 3, *ids[:2]]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(TEXTS, st.none() | TEXTS, st.integers(10, 24), st.integers(0, 2))
 def test_windows_hold_all_of_the_longer_text(text, pair, max_length, stride):
     """They have one length, are as few as possible, share at least the stride, and their weights add up to 1."""
@@ -101,7 +101,7 @@ def test_a_real_tokenizers_padding_and_truncation_have_no_effect():
     assert split_column(windows, "token_type_ids") == [theirs["token_type_ids"]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=12), st.integers(1, 6), st.booleans())
 def test_a_batch_holds_for_each_segment_what_belongs_to_its_window(pairs, segments, vector):
     labels = np.random.default_rng(0).random((len(pairs), 3) if vector else len(pairs)).astype(np.float32)

@@ -39,7 +39,7 @@ def subwords(word):
     return tokens or [UNK]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpora(), st.integers(3, 40), st.booleans(), st.sampled_from(["first", "all"]), st.data())
 def test_each_word_scores_once_with_its_own_label(corpus, max_length, context, label_subwords, data):
     stride = data.draw(st.none() | st.integers(0, max_length - 3))
@@ -72,7 +72,7 @@ def test_each_word_scores_once_with_its_own_label(corpus, max_length, context, l
     assert seen == [(s, w) for s, sentence in enumerate(corpus) for w in range(len(sentence.words))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(corpora(), st.integers(3, 40), st.sampled_from(["first", "last"]), st.data())
 def test_an_exports_loader_reads_words_in_the_same_windows(corpus, max_length, label_subwords, data):
     stride = data.draw(st.integers(0, max_length - 3))
@@ -176,7 +176,7 @@ def test_context_fills_windows_from_the_same_document_only():
 SHORT = st.integers(20, 60).map(lambda count: plain(*["abcdefgh"[i % 8] for i in range(count)]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(corpora() | SHORT, st.integers(3, 20), st.integers(1, 40), st.booleans())
 def test_chunks_of_a_stream_encode_as_the_corpus_does(corpus, max_length, max_words, context):
     corpus_windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length, context=context)

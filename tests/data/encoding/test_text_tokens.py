@@ -78,7 +78,7 @@ def test_pieces_have_the_tokens_of_the_whole_text(kind, word_pieces):
         "bytes, spaces trimmed": byte_level(trims=True),
     }[kind]
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(TEXTS, st.integers(1, 12))
     def check(texts, size):
         expected = whole_tokens(tokenizer, texts)

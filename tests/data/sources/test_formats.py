@@ -155,7 +155,7 @@ def read_rows(path, format=formats.UNSET):
     st.booleans(),
     st.sampled_from([".csv", ".tsv", ".txt"]),
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_table_is_read_as_it_was_written(
     write, rows, delimiter, quoting, line_end, encoding, names_delimiter, suffix
 ):
@@ -175,7 +175,7 @@ def test_any_table_is_read_as_it_was_written(
 
 
 @given(ROWS, st.sampled_from(["\n", "\r\n"]))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_quotes_of_tables_without_quoting_stay(write, rows, line_end):
     """Values keep their quotes, unless they look as CSV writes them; the name of the format settles it."""
     rows = [tuple(cell.translate(dict.fromkeys(map(ord, "\n\r\t"), " ")) for cell in row) for row in rows]

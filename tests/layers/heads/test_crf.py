@@ -60,7 +60,7 @@ def score_paths(emissions, chain) -> tuple[np.ndarray, np.ndarray]:
     return paths, scores
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SEEDS, st.sampled_from([2, 3]))
 def test_likelihood_and_gradient_are_those_of_all_paths(seed, num_labels):
     """The gradient is expected minus observed counts of emissions, transitions, starts and ends."""
@@ -109,7 +109,7 @@ def test_likelihood_and_gradients_are_torchs():
         np.testing.assert_allclose(ours, expected.grad.numpy(), atol=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEEDS, st.lists(st.integers(0, 5), min_size=1, max_size=5), st.booleans())
 def test_best_paths_and_probabilities_are_those_of_all_paths(seed, lengths, constrained):
     rng = np.random.default_rng(seed)

@@ -65,7 +65,7 @@ def forward(**options):
     return jax.jit(logits)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.tuples(SEGMENTS, SEGMENTS), st.integers(0, 10**6))
 def test_packed_is_unpacked_in_logits_and_gradients(rows, seed):
     assert_packed_is_unpacked(compiled(), split()[1], rows, seed, atol=2e-5)
