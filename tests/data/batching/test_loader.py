@@ -66,7 +66,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     LENGTHS.filter(lambda lengths: len(lengths) > 1),
     SETTINGS,
@@ -103,7 +103,7 @@ def test_chunks_are_batched_as_their_windows_alone_and_an_epoch_holds_every_wind
         assert equal(remade.batch(step), batches[step])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(LENGTHS, SETTINGS, st.randoms(use_true_random=False))
 def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, setting, random):
     loader = loader_of(lengths, **setting)
@@ -123,7 +123,7 @@ def test_batch_is_a_pure_function_and_an_epoch_holds_every_window_once(lengths, 
     assert np.isclose(loader.padding_fraction, 1 - sum(batch.units for batch in batches) / slots)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(3, 40), min_size=1, max_size=200),
     st.lists(st.integers(3, 128), max_size=12),
@@ -150,7 +150,7 @@ def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, s
                 assert first // shape.block_length == (first + size - 1) // shape.block_length
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(LENGTHS, SETTINGS, st.randoms(use_true_random=False))
 def test_processes_build_their_rows_of_the_same_batches(lengths, setting, random):
     """Checks that rows dealt to two loaders are those of one that builds all, the rest being the same."""
@@ -167,7 +167,7 @@ def test_processes_build_their_rows_of_the_same_batches(lengths, setting, random
             assert all(array.dtype == all_rows.arrays[name].dtype for name, array in its_rows.arrays.items())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(corpora(), st.integers(3, 30), SETTINGS)
 def test_arrays_say_what_the_windows_say(corpus, max_length, setting):
     windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length)
@@ -195,7 +195,7 @@ def test_arrays_say_what_the_windows_say(corpus, max_length, setting):
         assert batch.units == (batch.arrays["segment_ids"] > 0).sum()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(corpora(), st.integers(3, 30), SETTINGS, st.booleans())
 def test_every_word_comes_back_exactly_once(corpus, max_length, setting, context):
     windows = encode_sentences(corpus, tokenizer(), LABELS, max_length=max_length, context=context)
@@ -236,7 +236,7 @@ def test_epochs_and_seeds_differ_and_evaluation_keeps_its_order():
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     LENGTHS,
     SETTINGS,
@@ -258,6 +258,7 @@ def test_batches_name_each_position_that_is_read(lengths, setting, groups, steps
         batch, same = loader.batch(step), plain.batch(step)
         positions = batch.arrays.pop("output_positions")
         assert all(np.array_equal(batch.arrays[name], value) for name, value in same.arrays.items())
+        assert np.array_equal(batch.windows, same.windows) and batch.units == same.units
         assert batch.shape in loader.shapes and positions.shape == batch.shape.output_shape
         mask = rule.mask(batch.arrays)
         assert rule is LABELLED_TOKENS or mask.sum() == (batch.windows >= 0).sum()
