@@ -10,19 +10,20 @@ from markdown_it import MarkdownIt
 from jaxft.data.demo.classification import generate_records
 from tests.conftest import REPOSITORY
 
-# Runs cells of code as a notebook does, and shows the value of each.
+# Runs cells of code as a notebook does, and shows the value of each one's last line.
 RUN = """
 import ast, json, sys
 
-names = {}
+def show(value):
+    if value is not None:
+        print(f"a picture of {len(value._repr_png_())} bytes" if hasattr(value, "_repr_png_") else repr(value))
+
+
+sys.displayhook, names = show, {}
 for number, cell in enumerate(json.loads(sys.argv[1])):
-    body = ast.parse(cell).body
-    last = ast.Expression(body.pop().value) if isinstance(body[-1], ast.Expr) else None
-    exec(compile(ast.Module(body, []), f"cell {number}", "exec"), names)
-    if last is not None:
-        value = eval(compile(last, f"cell {number}", "eval"), names)
-        picture = value._repr_png_() if hasattr(value, "_repr_png_") else b""
-        print(f"value of cell {number}:", f"a picture of {len(picture)} bytes" if picture else repr(value))
+    *lines, last = ast.parse(cell).body
+    exec(compile(ast.Module(lines, []), f"cell {number}", "exec"), names)
+    exec(compile(ast.Interactive([last]), f"cell {number}", "single"), names)  # calls displayhook
 """
 
 
