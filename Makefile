@@ -21,7 +21,7 @@ lint: .venv/installed-test
 docs: .venv/installed-docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
-pictures: .venv/installed-docs .venv/installed-test
+pictures: .venv/installed-test
 	$(BIN)/python docs/pictures.py
 
 # For an hour, damages what the program reads; kills commands at each of their writes. Failures are kept in build/.
