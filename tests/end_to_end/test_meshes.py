@@ -25,6 +25,7 @@ from jaxft.models.pretrained_model import resolve_model
 from jaxft.training.network import make_network
 from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
+from jaxft.tasks.question_answering.data import OUTPUTS
 from jaxft.tasks.registry import TASKS, make_task
 
 assert jax.device_count() == 8
@@ -42,6 +43,8 @@ def task_values(name):
 
 def network(name, config, mesh):
     labels = test_step.LABELS
+    if name == "question_answering":
+        labels = OUTPUTS
     if name == "multi_task":
         labels = [f"{part}/{label}" for part in PARTS for label in labels]
     task = make_task(labels, config, head_dropout=0.2)
