@@ -10,12 +10,12 @@ from jaxft.inference.input_records import Item
 
 
 class AnswerWriter(Protocol):
-    """Turns answers into the lines of an output; see `output_formats`."""
+    """Turns answers into the lines of an output, or pieces of lines; see `output_formats`."""
 
-    def render(self, item: Item, example: Any, answer: Any) -> list[bytes]:
+    def render(self, item: Item, example: Any, answer: Any) -> Iterable[bytes]:
         """Returns the lines for an item, its example and its answer, and the lines of the input before it."""
 
-    def render_error(self, item: Item, error: UserError) -> list[bytes]:
+    def render_error(self, item: Item, error: UserError) -> Iterable[bytes]:
         """Returns the lines for an item that has no answer because of an error."""
 
     def render_rest(self) -> list[bytes]:
@@ -40,7 +40,7 @@ def answer_items(
     parse: Callable[[Item], Any],
     answer: Callable[[Iterator[Any]], Iterator[list[tuple[Any, Any]]]],
     writer: AnswerWriter,
-    put: Callable[[list[bytes]], None],
+    put: Callable[[Iterable[bytes]], None],
     *,
     on_error: str,
     log: Log,
@@ -55,7 +55,7 @@ def answer_items(
       answer: answers a stream of examples; yields lists of (example, answer) in order. None among the examples asks for
         the answers to all before it.
       writer: makes the lines of the output.
-      put: writes lines.
+      put: writes pieces of lines.
       on_error: "stop" raises the first error of an item; "record" writes it in the place of the answer and goes on.
       log: prints a line about an error that is written.
 
@@ -66,22 +66,22 @@ def answer_items(
     fatal: list[UserError] = []
     answer_count = error_count = 0
 
-    def render_errors() -> list[bytes]:
-        """Returns the lines of the errors before the first item that waits for its answer."""
-        lines = []
+    def render_errors() -> Iterator[bytes]:
+        """Yields the lines of the errors before the first item that waits for its answer."""
         while unwritten and isinstance(unwritten[0][1], UserError):
-            lines += writer.render_error(*unwritten.popleft())
-        return lines
+            yield from writer.render_error(*unwritten.popleft())
+
+    def render_answers(answers: Iterable[tuple[Any, Any]]) -> Iterator[bytes]:
+        """Yields the lines of the answers to the first items, and of the errors between and after them."""
+        for example, value in answers:
+            yield from writer.render(unwritten.popleft()[0], example, value)
+            yield from render_errors()
 
     def put_answers(stream: Iterator[Any]) -> None:
         """Answers examples and writes the answers, and the errors between them."""
         nonlocal answer_count
         for answers in answer(stream):
-            lines = []
-            for example, value in answers:
-                lines += writer.render(unwritten.popleft()[0], example, value)
-                lines += render_errors()
-            put(lines)
+            put(render_answers(answers))
             answer_count += len(answers)
 
     def note_error(error: UserError) -> UserError:

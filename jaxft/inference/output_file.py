@@ -1,9 +1,10 @@
 """Opens the output of a command: stdout, or a file that gets its name once it is complete."""
 
+import collections
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jaxft.errors import UserError
@@ -11,7 +12,7 @@ from jaxft.parallel import processes
 
 
 @contextlib.contextmanager
-def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[list[bytes]], None]]:
+def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[Iterable[bytes]], None]]:
     """Yields a function that writes pieces to stdout or a file, and flushes them.
 
     A file gets its name when the block ends without an error, so a file with that name is complete. If the block ends
@@ -30,7 +31,7 @@ def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[lis
     if path.is_dir():
         raise UserError(f"--output {name}: is a folder; give a file's name, or - for stdout")
     if not processes.is_main_process():
-        yield lambda pieces: None
+        yield lambda pieces: collections.deque(pieces, maxlen=0)
         return
     writes_directly = name == "-" or (path.exists() and not path.is_file())
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -46,9 +47,9 @@ def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[lis
         except OSError as error:
             raise UserError(f"--output {name}: cannot be written: {error.strerror or error}") from None
 
-    def write(pieces: list[bytes]) -> None:
+    def write(pieces: Iterable[bytes]) -> None:
         with name_errors():
-            file.write(b"".join(pieces))
+            file.writelines(pieces)
             file.flush()
 
     with name_errors():

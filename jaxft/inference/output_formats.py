@@ -9,7 +9,7 @@ from jaxft.data.sources.formats import AUTO, FileFormat
 from jaxft.data.sources.records.tables import make_dialect
 from jaxft.errors import UserError
 from jaxft.inference.input_records import InputLines, Item
-from jaxft.tasks.lines import make_json_line
+from jaxft.tasks.lines import render_json_line
 
 ERROR = "error"  # the key of a record's error
 
@@ -61,18 +61,21 @@ class RecordWriter:
         """
         self._lines, self._extend, self._keeps_blank_lines = lines, extend, keeps_blank_lines
 
-    def render(self, item: Item, example: Any, answer: Any) -> list[bytes]:
-        """Returns the line of a record with its answer."""
+    def render(self, item: Item, example: Any, answer: Any) -> Iterator[bytes]:
+        """Yields the pieces of the line of a record with its answer."""
         before, _ = self._take(item)
-        return [*before, make_json_line(self._extend(item, example, answer))]
+        yield from before
+        yield from render_json_line(self._extend(item, example, answer))
 
-    def render_error(self, item: Item, error: UserError) -> list[bytes]:
-        """Returns the line of a record with its error."""
+    def render_error(self, item: Item, error: UserError) -> Iterator[bytes]:
+        """Yields the pieces of the line of a record with its error."""
         before, line = self._take(item)
+        yield from before
         if isinstance(item.value, dict) and ERROR not in item.value:
-            return [*before, make_json_line(item.value | {ERROR: str(error)})]
-        text = line.decode("utf-8", "replace").rstrip("\r\n")
-        return [*before, make_json_line({"line": text, ERROR: str(error)})]
+            record = item.value | {ERROR: str(error)}
+        else:
+            record = {"line": line.decode("utf-8", "replace").rstrip("\r\n"), ERROR: str(error)}
+        yield from render_json_line(record)
 
     def render_rest(self) -> list[bytes]:
         """Returns the blank lines after the last record, if they are kept."""

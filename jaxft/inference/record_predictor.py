@@ -13,6 +13,7 @@ from jaxft.inference.input_records import Input, Item
 from jaxft.inference.model import open_model
 from jaxft.inference.output_formats import choose_names
 from jaxft.inference.predict import CHUNK_BATCHES, predict_stream, require_answers
+from jaxft.tasks.lines import complete_lists
 from jaxft.tasks.registry import make_data
 from jaxft.training.run_folder.workdir import open_run
 
@@ -67,4 +68,4 @@ class RecordPredictor:
             for example, prediction in chunk:
                 item, answer = waiting.popleft(), self._answers.render(example, prediction)
                 names = choose_names(answer, item.value, item.where)
-                yield item.value | {names[key]: value for key, value in answer.items()}
+                yield item.value | {names[key]: complete_lists(value) for key, value in answer.items()}

@@ -31,9 +31,9 @@ from jaxft.data.sources.formats import ExampleKind
 from jaxft.generation.options import GenerationOptions
 from jaxft.hub.processors import Processor
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
-from jaxft.models.runtime import Runtime
 
 Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 Log: TypeAlias = Callable[[str], None]  # prints one line of the run's log
@@ -322,8 +322,8 @@ class Answers(Protocol[Example, Prediction]):
     def keys(self, example: Example | None) -> Sequence[str]:
         """Returns the keys of the answer to an example; None stands for any example of a table."""
 
-    def render(self, example: Example, prediction: Prediction) -> dict[str, Json]:
-        """Returns the answer to an example."""
+    def render(self, example: Example, prediction: Prediction) -> dict[str, Json | Iterator[Json]]:
+        """Returns the answer to an example. A value of many items may be an iterator over them."""
 
     def format_cell(self, value: Json) -> str:
         """Returns the cell of a table for a value of an answer."""

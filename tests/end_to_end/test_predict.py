@@ -21,7 +21,7 @@ from jaxft.errors import UserError
 from jaxft.inference import model as inference
 from jaxft.inference.predict import predict_file, predict_stream
 from jaxft.tasks.registry import make_data
-from jaxft.tasks.token_classification.answers import list_labelled_spans
+from jaxft.tasks.token_classification.answers import iterate_labelled_spans
 from jaxft.tasks.token_classification.evaluation import Prediction
 from jaxft.training.run_folder.workdir import open_run
 
@@ -156,12 +156,12 @@ def test_entities_are_read_as_conlleval_does_with_the_mean_score():
     offsets = [(0, 4), (5, 9), (9, 10), (11, 15)]
     sentence = Sentence([text[a:b] for a, b in offsets], None, 0, "x:1", text, offsets)
     prediction = Prediction(["I-PER", "I-PER", "O", "I-LOC"], np.array([0.5, 0.75, 0.9, 1], np.float32))
-    assert list_labelled_spans(sentence, prediction, True) == [
+    assert list(iterate_labelled_spans(sentence, prediction, True)) == [
         {"start": 0, "end": 9, "label": "PER", "text": "Anna Berg", "score": 0.625},
         {"start": 11, "end": 15, "label": "LOC", "text": "Oslo", "score": 1.0},
     ]
     both = dataclasses.replace(prediction, tags=["B-PER", "B-PER", "O", "O"])
-    assert [e["text"] for e in list_labelled_spans(sentence, both, True)] == ["Anna", "Berg"]
+    assert [e["text"] for e in iterate_labelled_spans(sentence, both, True)] == ["Anna", "Berg"]
 
 
 def test_a_sentence_of_any_length_is_tagged_whole(tag):

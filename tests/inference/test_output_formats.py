@@ -116,7 +116,7 @@ def test_the_answers_before_an_error_are_written(tmp_path):
         answer_items(
             records.read("text", None), parse, answer, writer, output.extend, on_error="stop", log=log_nothing
         )
-    assert [json.loads(line)["length"] for line in output] == [1, 2, 3, 4]
+    assert [json.loads(line)["length"] for line in b"".join(output).splitlines()] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("on_error", ["stop", "record"])
@@ -141,7 +141,7 @@ def test_an_example_that_cannot_be_encoded_costs_no_other_answer(on_error, tmp_p
         counts = answer_items(items, parse, encode_and_answer, writer, output.extend, **options)
         assert counts == (6, 1)
     lengths = [1, 2, 3, 4] + ([None, 5, 6] if on_error == "record" else [])
-    assert [json.loads(line).get("length") for line in output] == lengths
+    assert [json.loads(line).get("length") for line in b"".join(output).splitlines()] == lengths
 
 
 def test_a_broken_quote_and_bytes_that_are_no_text_cost_their_rows_only(tmp_path):

@@ -11,7 +11,7 @@ an item for each word. The score of a word is the probability of its tag (with a
 score of an entity is the mean over its words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxft.data.sources.formats import SENTENCES
@@ -49,28 +49,28 @@ class TagAnswers(Answers[Sentence, Prediction]):
             return ("predicted_tags", "scores")
         return ("entities",) if self._form_entities else ("words",)
 
-    def render(self, sentence: Sentence, prediction: Prediction) -> dict[str, Json]:
+    def render(self, sentence: Sentence, prediction: Prediction) -> dict[str, Json | Iterator[Json]]:
         """Returns the answer to a sentence."""
         if sentence.text is not None:
             [key] = self.keys(sentence)
-            return {key: list_labelled_spans(sentence, prediction, self._form_entities)}
-        scores = [round(float(score), 6) for score in prediction.scores]
+            return {key: iterate_labelled_spans(sentence, prediction, self._form_entities)}
+        scores = (round(float(score), 6) for score in prediction.scores)
         return {"predicted_tags": prediction.tags, "scores": scores}
 
 
-def list_labelled_spans(sentence: Sentence, prediction: Prediction, form_entities: bool) -> list[Json]:
-    """Returns the entities of a sentence from text, or its words if labels form no entities.
+def iterate_labelled_spans(
+    sentence: Sentence, prediction: Prediction, form_entities: bool
+) -> Iterator[dict[str, Json]]:
+    """Yields the entities of a sentence from text, or its words if labels form no entities.
 
-    Each item has character offsets, label, text and score.
+    Each item has character offsets, label, text and score. In a list, a million items would take 800 MB.
     """
-    items: list[Json] = []
     if form_entities:
-        spans = tag_schemes.extract_entities(prediction.tags)
+        spans = tag_schemes.iterate_entities(prediction.tags)
     else:
-        spans = [(tag, word, word + 1) for word, tag in enumerate(prediction.tags)]
+        spans = ((tag, word, word + 1) for word, tag in enumerate(prediction.tags))
     for label, first, end_word in spans:
         start, end = sentence.offsets[first][0], sentence.offsets[end_word - 1][1]
         score = float(prediction.scores[first:end_word].mean(dtype=float))
         text = sentence.text[start:end]
-        items.append({"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)})
-    return items
+        yield {"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)}

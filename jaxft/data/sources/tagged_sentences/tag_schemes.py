@@ -1,7 +1,7 @@
 """Detects tagging schemes (IO, IOB1, IOB2, BIOES, BILOU or none) and converts tags to IOB2."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -242,12 +242,20 @@ def find_allowed_transitions(labels: Sequence[str]) -> tuple[np.ndarray, np.ndar
 
 
 def extract_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Extracts the entities of IOB2 tags as `(type, first, last + 1)`. An I- that continues no entity begins one."""
-    entities = []
+    """Extracts the entities of IOB2 tags; see `iterate_entities`."""
+    return list(iterate_entities(tags))
+
+
+def iterate_entities(tags: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """Yields the entities of IOB2 tags as `(type, first, last + 1)`. An I- that continues no entity begins one."""
+    open_type, first = "", None  # of the entity that the next tag may continue
+    index = -1
     for index, tag in enumerate(tags):
         prefix, entity_type = _split_tag(tag)
-        if prefix == "I" and entities and entities[-1][0] == entity_type and entities[-1][2] == index:
-            entities[-1] = (entity_type, entities[-1][1], index + 1)
-        elif prefix != "O":
-            entities.append((entity_type, index, index + 1))
-    return entities
+        if first is not None:
+            if prefix == "I" and entity_type == open_type:
+                continue
+            yield open_type, first, index
+        open_type, first = entity_type, None if prefix == "O" else index
+    if first is not None:
+        yield open_type, first, index + 1
