@@ -14,7 +14,7 @@ _PIECE_ITEMS = 1024  # items of an iterator that are written at a time
 def render_json_line(record: Mapping[str, Any]) -> Iterator[bytes]:
     """Yields the pieces of a JSON line in UTF-8.
 
-    Values may be iterators, also in an object that is a value. Each is written as a list, which is never whole in memory.
+    Values may be iterators, also in an object that is a value. Each is written as a list, in pieces.
     """
     yield from _render_object(record)
     yield b"\n"
