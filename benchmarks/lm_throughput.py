@@ -198,11 +198,11 @@ def memory() -> None:
 
     from jaxft.layers.heads.next_token import LanguageModel
     from jaxft.layers.inputs import Inputs
+    from jaxft.layers.runtime import Runtime
     from jaxft.losses import chunked as chunked_loss
     from jaxft.losses import cross_entropy
     from jaxft.models.gpt2.config import GPT2Config
     from jaxft.models.gpt2.network import GPT2
-    from jaxft.models.runtime import Runtime
 
     config, runtime = GPT2Config(), Runtime(remat="full")
     graph, state = nnx.split(nnx.eval_shape(lambda: LanguageModel(GPT2(config, runtime, rngs=nnx.Rngs(0)))))

@@ -29,8 +29,8 @@ from jaxft.inference.model import open_model
 from jaxft.inference.stop_strings import StopStrings, decode_text
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads.next_token import LanguageModel
+from jaxft.layers.runtime import Runtime
 from jaxft.models.registry import family_of, make_backbone, make_decoder
-from jaxft.models.runtime import Runtime
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
 from jaxft.tasks.registry import generates_text

@@ -15,10 +15,10 @@ from jaxft.hub.files import read_config
 from jaxft.hub.processors import Processor, TextProcessor
 from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
+from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.new_model import describe_new_model, make_new_model
 from jaxft.models.registry import family_of
-from jaxft.models.runtime import Runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +150,8 @@ def resolve_model(
     Raises:
       UserError: the settings contradict each other on this platform.
     """
-    platform = platform or jax.default_backend()
-    model, model_config = config.model, family_of(hf_config).config_class.from_hf(hf_config)
+    platform, family = platform or jax.default_backend(), family_of(hf_config)
+    model, model_config = config.model, family.config_class.from_hf(hf_config)
     if model.dropout is not None:
         rates = [field.name for field in dataclasses.fields(model_config) if field.name.endswith("_dropout")]
         changes: dict[str, Any] = dict.fromkeys(rates, model.dropout)
@@ -162,6 +162,7 @@ def resolve_model(
         length=config.data.max_length,
         head_width=model_config.hidden_size // model_config.num_heads,
         dropout=model_config.attention_dropout,
+        has_relative_bias=family.has_relative_bias,
         dtype=dtype,
         platform=platform,
     )

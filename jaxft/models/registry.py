@@ -8,10 +8,10 @@ from flax import nnx
 
 from jaxft.errors import UserError
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.runtime import Runtime
 from jaxft.models.decoder import CachedDecoder
 from jaxft.models.family import Family
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.runtime import Runtime
 
 # Each family declares itself in the module `family` of its folder.
 FAMILIES: dict[str, Family] = {

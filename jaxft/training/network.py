@@ -20,10 +20,10 @@ from jaxft.hub.weights import load_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.parameters import Kind, Role, read_roles
+from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import family_of
-from jaxft.models.runtime import Runtime
 from jaxft.parallel.mesh import BATCH_SPEC, ParameterAxes, put_array, with_shardings
 from jaxft.tasks.base import Task
 from jaxft.tasks.registry import TASKS

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.layer_stacks import stack
+from jaxft.layers.transformer.layer_stacks import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 from jaxft.training.optimizer import Hyperparameters, learning_rate

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
-from jaxft.layers.layer_stacks import map_parameter_dicts, stack, unstack
+from jaxft.layers.transformer.layer_stacks import map_parameter_dicts, stack, unstack
 from jaxft.parallel.memory import device_memory, shard_bytes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
 from jaxft.training import optimizer as optim

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.runtime import Runtime
 
 LENGTH, VOCABULARY, LABELS = 12, 31, 5
 # Fields of every family's config.

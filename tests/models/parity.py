@@ -17,8 +17,8 @@ from jaxft.layers import parameter_paths
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
+from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.models.registry import family_of, make_backbone
-from jaxft.models.runtime import PLAIN_RUNTIME
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 

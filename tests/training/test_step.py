@@ -18,11 +18,11 @@ from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding, _lookup
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.layer_stacks import stack
+from jaxft.layers.runtime import Runtime
+from jaxft.layers.transformer.layer_stacks import stack
 from jaxft.losses import cross_entropy
 from jaxft.models.bert.config import BertConfig
 from jaxft.models.pretrained_model import resolve_model
-from jaxft.models.runtime import Runtime
 from jaxft.parallel import memory
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging

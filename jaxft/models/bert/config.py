@@ -11,11 +11,12 @@ from jaxft.hub.fields import (
     read_rate,
     read_width_and_heads,
 )
+from jaxft.layers.transformer.encoder_layer import EncoderShape
 from jaxft.models.model_config import ModelConfig, check_shape, read_fields, write_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig(ModelConfig):
+class BertConfig(ModelConfig, EncoderShape):
     """The shape of a BERT. The defaults are those of transformers' BertConfig, which are BERT-base's.
 
     `activation` is a key of `layers.activations.ACTIVATIONS`. The other fields are explained in `ModelConfig`, and in

@@ -19,14 +19,14 @@ from jax.sharding import NamedSharding
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.layer_stacks import make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
-from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
 from jaxft.layers.output_positions import OutputPositions, gather, locate, scatter
 from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
+from jaxft.layers.runtime import PLAIN_RUNTIME, Runtime
+from jaxft.layers.transformer.layer_stacks import make_stack, run_layers
+from jaxft.layers.transformer.mlp import MLP
 from jaxft.models.gpt2.config import GPT2Config
-from jaxft.models.runtime import PLAIN_RUNTIME, Runtime
 
 
 def _residual_range(config: GPT2Config) -> float:

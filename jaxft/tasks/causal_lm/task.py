@@ -10,10 +10,10 @@ from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.inputs import Inputs
+from jaxft.layers.runtime import Runtime
 from jaxft.losses import chunked
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
-from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.causal_lm.settings import Settings
 

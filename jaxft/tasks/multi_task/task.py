@@ -13,8 +13,8 @@ from jaxft.data.encoding.encoded import ArraySpec
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.multi_head import MultiHead, SharedBackbone
+from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.multi_task.names import select_labels
 from jaxft.tasks.multi_task.settings import Settings

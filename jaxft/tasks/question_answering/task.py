@@ -11,10 +11,10 @@ from jaxft.data.batching.batch import BatchSpec, segment_labels
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
+from jaxft.layers.runtime import Runtime
 from jaxft.losses import cross_entropy
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
-from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import has_head
 from jaxft.tasks.question_answering.settings import Settings

@@ -15,10 +15,10 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import ScoreHead, SequenceClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
+from jaxft.layers.runtime import Runtime
 from jaxft.models.family import Head
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import FAMILIES, make_backbone
-from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import find_head_order
 from jaxft.tasks.label_losses import loss_with_r_drop

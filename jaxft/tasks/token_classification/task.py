@@ -13,10 +13,10 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
+from jaxft.layers.runtime import Runtime
 from jaxft.losses import cross_entropy
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
-from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import find_head_order
 from jaxft.tasks.label_losses import loss_with_r_drop, read_class_weights

@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
-from jaxft.models.runtime import Runtime
+from jaxft.layers.runtime import Runtime
 from jaxft.training.network import make_network
 from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, BATCH_SPEC
@@ -29,7 +29,7 @@ from jaxft.layers.dropout import DropoutSeed
 over_mesh.KERNELS["splash"] = functools.partial(splash_attention, interpret=True)
 # In float32 too, in which it is not used.
 over_mesh.KERNELS["flash"] = functools.partial(flash_attention, interpret=True)
-over_mesh.find_obstacle = lambda kernel, *, length, **_: "too short" if length < 128 else None
+over_mesh.find_obstacle = lambda kernel, *, length, has_relative_bias, **_: length < 128 or has_relative_bias
 rows, length, heads, width = 4, 128, 2, 8
 
 
@@ -52,18 +52,30 @@ actual = over_mesh_function(jax.device_put(arrays, place), place_batch(segment_i
 assert all(x.sharding.is_equivalent_to(place, 2) for x in actual)
 errors = [float(abs(a - b).max()) for a, b in zip(actual, expected, strict=True)]
 
-# Dense, all of it dropout's too: each fourth row's segments cross blocks of 64, those of others don't.
+# Dense, dropout and a bias too: each fourth row's segments cross blocks of 64, those of others don't.
 ids = jnp.repeat(jnp.array([[1, 1, 1, 2], [1, 2, 3, 3], [1, 2, 0, 0], [1, 2, 3, 4]] * 2), length // 4, axis=1)
 ids = ids.at[::4, 60:70].set(3)
 arrays = [jax.random.normal(key, (8 * length, heads * width)) for key in jax.random.split(jax.random.key(1), 4)]
 arrays[3] = jnp.where(ids.reshape(-1, 1) > 0, arrays[3], 0)
 dropout = {"rate": 0.3, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 2}
-expected = jax.jit(functools.partial(value_and_gradients, functools.partial(dense_attention, **dropout)))(arrays, ids)
+bias = jax.random.normal(jax.random.key(2), (heads, 2 * length - 1))
+
+
+def with_bias(function, arrays, bias, segment_ids):
+    options = {"num_heads": heads, "causal": True, **dropout}
+    attend = lambda q, k, v, bias: function(q, k, v, segment_ids, relative_bias=bias, **options)
+    out, back = jax.vjp(attend, *arrays[:3], bias)
+    return out, *back(arrays[3])
+
+
+*expected, bias_gradient = jax.jit(functools.partial(with_bias, dense_attention))(arrays, bias, ids)
 for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
     for shape in ({}, {"block_length": 64, "whole_row_period": 4}):
-        function = functools.partial(make_attention("dense", mesh_of(*sizes), **shape), **dropout)
-        actual = jax.jit(functools.partial(value_and_gradients, function))(arrays, ids)
+        # What a kernel can't compute, as a bias, is dense attention's.
+        function = make_attention("flash" if sizes == (4, 1, 1) else "dense", mesh_of(*sizes), **shape)
+        *actual, our_bias_gradient = jax.jit(functools.partial(with_bias, function))(arrays, bias, ids)
         differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(actual, expected, strict=True)]
+        differences.append(our_bias_gradient - bias_gradient)
         errors += [float(abs(difference).max()) for difference in differences]
 
 test_step.LENGTH, losses = length, {}
@@ -83,12 +95,12 @@ print(json.dumps({"errors": errors, "losses": losses}))
 
 
 def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
-    """Compares splash and dense attention by values and gradients, and flash by train steps with all dropout on.
+    """Compares splash and dense attention by values and gradients, also a bias's, and flash by train steps with dropout.
 
     Heads divide over `tensor`, and don't. Splash and flash are interpreted.
     """
     output = on_eight_devices(SCRIPT)
-    assert len(output["errors"]) == 4 + 2 * 4 * 4 and max(output["errors"]) < 1e-5
+    assert len(output["errors"]) == 4 + 2 * 4 * 5 and max(output["errors"]) < 1e-5
     expected, *losses = output["losses"].values()
     assert len(losses) == 2
     for ours, theirs in zip(sum(losses, []), expected * 2, strict=True):

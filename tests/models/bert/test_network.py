@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.layers import parameter_paths
-from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.models.bert.config import BertConfig
@@ -83,10 +83,7 @@ def test_the_scan_is_a_loop_over_layers_with_dropout_sites_of_their_own():
     graph, stack = nnx.split(model.backbone.layers)
 
     def loop(sites):
-        x = model.backbone.embeddings(
-            *(batch[name].ravel() for name in ("input_ids", "positions", "token_type_ids")), None
-        )
-        x = apply_dropout(x, CONFIG.hidden_dropout, seed, 0, rows=2)
+        x = model.backbone.embeddings(Inputs.from_batch(batch), seed)
         for index, site in enumerate(sites):
             layer = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stack))
             x = layer(x, batch["segment_ids"], seed, site, None)

@@ -18,10 +18,10 @@ from jaxft.errors import UserError
 from jaxft.hub.processors import TextProcessor
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.losses import cross_entropy
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert.family import FAMILY
-from jaxft.models.runtime import PLAIN_RUNTIME
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.question_answering import answer_search

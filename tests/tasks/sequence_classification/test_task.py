@@ -22,9 +22,9 @@ from jaxft.hub.weights import load_weights
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.inputs import Inputs
+from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert.family import FAMILY
-from jaxft.models.runtime import PLAIN_RUNTIME
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.data import LabelledTexts

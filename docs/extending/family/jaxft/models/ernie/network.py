@@ -11,13 +11,13 @@ from flax import nnx
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.layer_stacks import make_stack, run_layers
 from jaxft.layers.linear import Linear, apply_linears
-from jaxft.layers.mlp import MLP
 from jaxft.layers.norm import LayerNorm
 from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
+from jaxft.layers.runtime import PLAIN_RUNTIME, Runtime
+from jaxft.layers.transformer.layer_stacks import make_stack, run_layers
+from jaxft.layers.transformer.mlp import MLP
 from jaxft.models.ernie.config import ErnieConfig
-from jaxft.models.runtime import PLAIN_RUNTIME, Runtime
 
 
 class Layer(nnx.Module):

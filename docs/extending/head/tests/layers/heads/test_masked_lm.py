@@ -15,8 +15,8 @@ from jaxft.layers import parameter_paths
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.masked_lm import MaskedLM
 from jaxft.layers.inputs import Inputs
+from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.models.registry import family_of, make_backbone
-from jaxft.models.runtime import PLAIN_RUNTIME
 from tests.models.parity import assert_gradients_equal_torch, random_batch, randomize, save_torch
 
 CONFIG = BertConfig(

@@ -10,10 +10,10 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import ScoreHead, SequenceClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
+from jaxft.layers.runtime import Runtime
 from jaxft.losses.cross_entropy import binary_cross_entropy
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import FAMILIES, make_backbone
-from jaxft.models.runtime import Runtime
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.ratings.settings import Settings
 from jaxft.tasks.settings import resolve_max_segments

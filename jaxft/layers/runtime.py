@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from jaxft.layers.attention.over_mesh import Attention, make_attention
-from jaxft.layers.layer_stacks import REMAT_POLICIES
+from jaxft.layers.transformer.layer_stacks import REMAT_POLICIES
 from jaxft.parallel.mesh import BATCH_SPEC
 from jaxft.parallel.sharded_matmul import ActivationLayout
 

@@ -1,0 +1,150 @@
+"""Defines the encoder layer of Vaswani et al. (2017), section 3.1, over packed rows.
+
+Self-attention and an MLP; dropout, a residual connection and LayerNorm follow each of them ("post-norm"). In shapes, R
+is the number of rows, L the number of positions in a row, D the hidden size, and H the number of attention heads.
+"""
+
+import dataclasses
+
+import jax
+from flax import nnx
+
+from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.linear import Linear, apply_linears
+from jaxft.layers.norm import LayerNorm
+from jaxft.layers.output_positions import OutputPositions, gather
+from jaxft.layers.parameters import SPLIT_INPUTS, SPLIT_OUTPUTS
+from jaxft.layers.runtime import Runtime
+from jaxft.layers.transformer.mlp import MLP
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderShape:
+    """What an encoder's layers know of a model's shape. Configs of families inherit from it.
+
+    Attributes:
+      hidden_size: D.
+      num_layers: the number of layers.
+      num_heads: H, which divides D.
+      intermediate_size: the width within the MLP.
+      activation: a key of `layers.activations.ACTIVATIONS`.
+      layer_norm_eps: the epsilon of every LayerNorm.
+      hidden_dropout: the dropout rate of embeddings, and of what attention and MLP add to `x`.
+      attention_dropout: the dropout rate of attention weights.
+      initializer_range: the standard deviation of new weights.
+    """
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    activation: str
+    layer_norm_eps: float
+    hidden_dropout: float
+    attention_dropout: float
+    initializer_range: float
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention within segments (Vaswani et al., 2017, section 3.2.2), with its four projections."""
+
+    def __init__(self, config: EncoderShape, runtime: Runtime, *, rngs: nnx.Rngs):
+        size = config.hidden_size
+        options = {
+            "initializer_range": config.initializer_range,
+            "layout": runtime.layout,
+            "rngs": rngs,
+        }
+        inputs = options | {"axes": SPLIT_OUTPUTS, "reads_all_positions": True}
+        self.query = Linear(size, size, **inputs)
+        self.key = Linear(size, size, **inputs)
+        self.value = Linear(size, size, **inputs)
+        self.output = Linear(size, size, axes=SPLIT_INPUTS, **options)
+        self.config, self.runtime = config, runtime
+
+    def __call__(
+        self,
+        x: jax.Array,
+        segment_ids: jax.Array,
+        seed: DropoutSeed | None,
+        site: int | jax.Array,
+        output_positions: OutputPositions | None,
+        relative_bias: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns the attention's update of `x`, before dropout and residual connection.
+
+        Args:
+          x: `[R * L, D]`.
+          segment_ids: int32 `[R, L]`.
+          seed: the seed of dropout; None for no dropout.
+          site: the dropout site of the attention weights.
+          output_positions: the N positions to compute; None for all.
+          relative_bias: float32 `[H, 2 * L - 1]`, added to the scores of a query and a key at the distance
+            key - query + L - 1; None for nothing.
+
+        Returns:
+          `[R * L, D]`, or `[N, D]` for `output_positions`.
+        """
+        attended = self.runtime.attention_function(
+            *apply_linears(x, self.query, self.key, self.value),
+            segment_ids,
+            num_heads=self.config.num_heads,
+            rate=self.config.attention_dropout,
+            seed=seed,
+            site=site,
+            **({} if relative_bias is None else {"relative_bias": relative_bias}),
+        )
+        return self.output(gather(attended, output_positions))
+
+
+class EncoderLayer(nnx.Module):
+    """An encoder layer: attention and MLP, each followed by dropout, residual connection and norm.
+
+    Args:
+      config: the layer's shape.
+      runtime: how it computes.
+      drops_attention_output: whether dropout follows attention too, and not only the MLP.
+    """
+
+    def __init__(
+        self,
+        config: EncoderShape,
+        runtime: Runtime,
+        *,
+        rngs: nnx.Rngs,
+        drops_attention_output: bool = True,
+    ):
+        size, initializer_range = config.hidden_size, config.initializer_range
+        self.attention = SelfAttention(config, runtime, rngs=rngs)
+        self.attention_norm = LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.mlp = MLP(
+            size,
+            config.intermediate_size,
+            activation=config.activation,
+            initializer_range=initializer_range,
+            output_range=initializer_range,
+            layout=runtime.layout,
+            rngs=rngs,
+        )
+        self.mlp_norm = LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.rate = config.hidden_dropout
+        self.attention_rate = config.hidden_dropout if drops_attention_output else 0.0
+
+    def __call__(
+        self,
+        x: jax.Array,
+        segment_ids: jax.Array,
+        seed: DropoutSeed | None,
+        site: int | jax.Array,
+        output_positions: OutputPositions | None,
+        relative_bias: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns the layer's output. Arguments and shapes are those of `SelfAttention`.
+
+        It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
+        """
+        options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+        attended = self.attention(x, segment_ids, seed, site, output_positions, relative_bias)
+        x = gather(x, output_positions)  # what follows needs no other positions
+        x = self.attention_norm(x + apply_dropout(attended, self.attention_rate, seed, site + 1, **options))
+        return self.mlp_norm(x + apply_dropout(self.mlp(x), self.rate, seed, site + 2, **options))
