@@ -15,7 +15,14 @@ MIN_KERNEL_LENGTHS = {"splash": 512, "flash": 64}
 
 
 def choose_attention(
-    requested: str, *, length: int, head_width: int, dropout: float, dtype: jnp.dtype, platform: str
+    requested: str,
+    *,
+    length: int,
+    head_width: int,
+    dropout: float,
+    has_relative_bias: bool,
+    dtype: jnp.dtype,
+    platform: str,
 ) -> str:
     """Returns the name of the attention implementation that training and evaluation use.
 
@@ -25,6 +32,7 @@ def choose_attention(
       length: the number of slots in a row.
       head_width: the width of a head.
       dropout: the rate of the dropout of attention weights.
+      has_relative_bias: whether scores get a bias by distance.
       dtype: the dtype of the computation.
       platform: "cpu", "gpu" or "tpu".
 
@@ -35,7 +43,9 @@ def choose_attention(
     name = PLATFORM_KERNELS.get(platform, "dense") if is_auto else requested
     if name == "dense" or (is_auto and length < MIN_KERNEL_LENGTHS[name]):
         return "dense"
-    obstacle = find_obstacle(name, length=length, head_width=head_width, dtype=dtype)
+    obstacle = find_obstacle(
+        name, length=length, head_width=head_width, dtype=dtype, has_relative_bias=has_relative_bias
+    )
     if PLATFORM_KERNELS.get(platform) != name or (name == "flash" and not _gpu_runs_flash()):
         obstacle = f"cannot run on this {platform}"
     elif dropout and name not in KERNELS_WITH_DROPOUT:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.layers.dropout import DropoutSeed, draw_keep_mask_at
+from jaxft.layers.linear import sum_columns
 
 
 def dense_attention(
@@ -19,6 +20,7 @@ def dense_attention(
     *,
     num_heads: int,
     causal: bool = False,
+    relative_bias: jax.Array | None = None,
     rate: float = 0.0,
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
@@ -28,13 +30,15 @@ def dense_attention(
 
     A position sees the positions of its row that have the same segment id; if causal, only those up to itself. Padding
     is segment 0. It sees only padding, so its output is finite, and no other segment sees it. Scores and softmax are
-    float32.
+    float32, or float64 if q is.
 
     Args:
       q, k, v: flat `[R * L, D]`; the heads are next to each other in D.
       segment_ids: int32 `[R, L]`.
       num_heads: H, which divides D.
       causal: whether later positions are hidden.
+      relative_bias: `[H, 2 * L - 1]`, what a score gets added after scaling, by distance: key - query + L - 1. Slots of
+        a segment are as far from each other as its positions, so packed rows need no other bias. None for no bias.
       rate, seed, site: dropout of the attention weights, `[R, H, L, L]` by (row, head, query, key); see
         `apply_dropout`.
       first_head: the global number of the first head here, if other devices compute the heads before it.
@@ -43,8 +47,10 @@ def dense_attention(
       `[R * L, D]` in q's dtype.
     """
     pieces = RowPieces.of_entire_rows(*segment_ids.shape)
-    options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed}
-    return _attend_in_pieces(q, k, v, segment_ids, pieces, **options, site=site, first_head=first_head)
+    options = {"num_heads": num_heads, "causal": causal, "relative_bias": relative_bias, "rate": rate}
+    return _attend_in_pieces(
+        q, k, v, segment_ids, pieces, **options, seed=seed, site=site, first_head=first_head
+    )
 
 
 def dense_in_blocks(
@@ -57,6 +63,7 @@ def dense_in_blocks(
     whole_row_period: int,
     num_heads: int,
     causal: bool = False,
+    relative_bias: jax.Array | None = None,
     rate: float = 0.0,
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
@@ -83,6 +90,7 @@ def dense_in_blocks(
         _attend_in_pieces,
         num_heads=num_heads,
         causal=causal,
+        relative_bias=relative_bias,
         rate=rate,
         seed=seed,
         site=site,
@@ -153,7 +161,7 @@ class _MaskPlace(NamedTuple):
 
 
 def _attend_in_pieces(
-    q, k, v, segment_ids, pieces: RowPieces, *, num_heads, causal, rate, seed, site, first_head
+    q, k, v, segment_ids, pieces: RowPieces, *, num_heads, causal, relative_bias, rate, seed, site, first_head
 ) -> jax.Array:
     """Computes `dense_attention` for pieces of rows; segment_ids are `[N, length of a piece]`."""
     if seed is None or rate == 0.0:
@@ -165,29 +173,50 @@ def _attend_in_pieces(
         first=jnp.asarray(pieces.first),
         first_head=jnp.asarray(first_head).astype(jnp.uint32),
     )
-    return _dense(q, k, v, segment_ids, place, num_heads, causal, rate, pieces.row_length)
+    bias = None
+    if relative_bias is not None:
+        length = segment_ids.shape[1]
+        bias = _spread_over_pairs(relative_bias[:, pieces.row_length - length :][:, : 2 * length - 1])
+    return _dense(q, k, v, bias, segment_ids, place, num_heads, causal, rate, pieces.row_length)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
-def _dense(q, k, v, segment_ids, place, num_heads, causal, rate, row_length):
+def _spread_over_pairs(relative_bias: jax.Array) -> jax.Array:
+    """Returns the bias of each query and key from that of each distance, `[H, 2 * L - 1]` -> `[H, L, L]`.
+
+    Rows of 2 * L that are read as rows of 2 * L - 1 begin one column earlier each time. This and its gradient need
+    neither a gather nor a scatter, which are slow on accelerators.
+    """
+    heads, distances = relative_bias.shape
+    length = (distances + 1) // 2
+    rows = jnp.broadcast_to(jnp.pad(relative_bias, ((0, 0), (0, 1)))[:, None], (heads, length, 2 * length))
+    shifted = rows.reshape(heads, -1)[:, : length * distances].reshape(heads, length, distances)
+    return shifted[..., length - 1 :]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9))
+def _dense(q, k, v, bias, segment_ids, place, num_heads, causal, rate, row_length):
     """Computes attention with a hand-written gradient, which keeps the weights before and after dropout.
+
+    The bias is `[H, L, L]`, the same for all pieces, or None.
 
     The exponentials mix the values before they are normalized; the output is normalized instead, because it has fewer
     numbers.
     """
-    return _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_length)[0]
+    return _dense_forward(q, k, v, bias, segment_ids, place, num_heads, causal, rate, row_length)[0]
 
 
-def _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_length):
+def _dense_forward(q, k, v, bias, segment_ids, place, num_heads, causal, rate, row_length):
     rows, length = segment_ids.shape
     dtype = q.dtype
     scale = (q.shape[-1] // num_heads) ** -0.5
     q, k, v = (_split_heads(x, rows, num_heads) for x in (q * jnp.asarray(scale, dtype), k, v))
     scores = _batched_dot(q, k, 2, 2).reshape(rows, num_heads, length, length)
+    if bias is not None:
+        scores += bias.astype(scores.dtype)
     visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     if causal:
         visible &= jnp.tril(jnp.ones((length, length), bool))
-    scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
+    scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
     # Every position sees at least itself. So each maximum is a real score, and exp(min - max) is 0.
     # The barriers prevent XLA:CPU from computing the exponentials again for each use.
     powers = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -200,15 +229,18 @@ def _dense_forward(q, k, v, segment_ids, place, num_heads, causal, rate, row_len
         kept = jax.lax.optimization_barrier(kept)
     powers, kept = (x.reshape(rows * num_heads, length, length) for x in (powers, kept))
     mixed = _merge_heads((_batched_dot(kept, v, 2, 1) * normalizer).astype(dtype), rows)
-    return mixed, (q, k, v, powers, kept, normalizer, mixed)
+    no_bias = None if bias is None else bias[:0]  # its dtype, without keeping it
+    return mixed, (q, k, v, no_bias, powers, kept, normalizer, mixed)
 
 
 def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
-    q, k, v, powers, kept, normalizer, mixed = residuals
+    q, k, v, no_bias, powers, kept, normalizer, mixed = residuals
     rows, dtype = q.shape[0] // num_heads, q.dtype
     # Let p = powers * normalizer be the weights, and p' = kept * normalizer the weights after dropout. Then
     # dv = p'^T g, and d(scores) = p' * (g v^T) - p * sum(g * mixed), where the sum is over a head's width.
-    inner = _split_heads((gradient.astype(jnp.float32) * mixed), rows, num_heads).sum(axis=-1, keepdims=True)
+    inner = _split_heads((gradient.astype(normalizer.dtype) * mixed), rows, num_heads).sum(
+        axis=-1, keepdims=True
+    )
     scaled = _split_heads(gradient, rows, num_heads) * normalizer
     scaled = jax.lax.optimization_barrier(scaled.astype(dtype))
     scores = kept * _batched_dot(scaled, v, 2, 2) - powers * (inner * normalizer)
@@ -218,7 +250,11 @@ def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
     # These two products are transposed, [R * H, d, L], because that is twice as fast on CPU.
     dk, dv = _batched_dot(q, scores, 1, 1), _batched_dot(scaled, kept, 1, 1)
     dk, dv = dk.swapaxes(1, 2), dv.swapaxes(1, 2)
-    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), None, None
+    d_bias = None
+    if no_bias is not None:
+        d_bias = sum_columns(scores.reshape(rows, -1)).reshape(num_heads, *scores.shape[1:])
+        d_bias = d_bias.astype(no_bias.dtype)
+    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), d_bias, None, None
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
@@ -255,7 +291,8 @@ def _merge_heads(x: jax.Array, rows: int) -> jax.Array:
 
 
 def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
-    """Multiplies over one axis of each, batched over axis 0, accumulated in float32."""
+    """Multiplies over one axis of each, batched over axis 0, accumulated in at least float32."""
+    dimensions = ((a_axis,), (b_axis,)), ((0,), (0,))
     return jax.lax.dot_general(
-        a, b, (((a_axis,), (b_axis,)), ((0,), (0,))), preferred_element_type=jnp.float32
+        a, b, dimensions, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32)
     )

@@ -26,6 +26,7 @@ class Attention(Protocol):
         *,
         num_heads: int,
         causal: bool = False,
+        relative_bias: jax.Array | None = None,
         rate: float = 0.0,
         seed: DropoutSeed | None = None,
         site: int | jax.Array = 0,
@@ -39,7 +40,7 @@ def make_attention(
     """Returns an attention function over the devices of `mesh`.
 
     Each device computes its own rows. It computes its own heads if the mesh's `tensor` axis divides their number, else
-    all heads. Dense attention computes the batches that a kernel cannot, such as short rows of a length bucket.
+    all heads. Dense attention computes what a kernel cannot, such as short rows of a length bucket.
 
     Args:
       name: "dense", or a kernel of `KERNELS`.
@@ -58,21 +59,25 @@ def make_attention(
         return dense
     tensor = mesh.shape["tensor"]
 
-    def attend(q, k, v, segment_ids, *, num_heads, causal=False, rate=0.0, seed=None, site=0):
-        length = segment_ids.shape[1]
+    def attend(
+        q, k, v, segment_ids, *, num_heads, causal=False, relative_bias=None, rate=0.0, seed=None, site=0
+    ):
+        length, has_relative_bias = segment_ids.shape[1], relative_bias is not None
         shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
-        runs_kernel = name != "dense" and not find_obstacle(name, **shape)
+        runs_kernel = name != "dense" and not find_obstacle(
+            name, **shape, has_relative_bias=has_relative_bias
+        )
         if rate == 0.0:
             seed = None
         if seed is not None and name not in ("dense", *KERNELS_WITH_DROPOUT):
             raise ValueError(f"{name} has no dropout of attention weights")
         if not runs_kernel and mesh.size == 1:
-            options = {"num_heads": num_heads, "causal": causal, "rate": rate, "seed": seed, "site": site}
-            return dense(q, k, v, segment_ids, **options)
+            options = {"num_heads": num_heads, "causal": causal, "relative_bias": relative_bias}
+            return dense(q, k, v, segment_ids, **options, rate=rate, seed=seed, site=site)
         splits_heads = num_heads % tensor == 0
         device_heads = num_heads // tensor if splits_heads else num_heads
 
-        def attend_on_device(q, k, v, segment_ids, seed, site):
+        def attend_on_device(q, k, v, segment_ids, relative_bias, seed, site):
             options, first_head = {"num_heads": device_heads, "causal": causal}, 0
             if seed is not None:  # rows and heads get the same masks as on one device
                 row = jax.lax.axis_index(BATCH_SPEC[0]) * len(segment_ids)
@@ -80,7 +85,7 @@ def make_attention(
                 first_head = jax.lax.axis_index("tensor") * device_heads if splits_heads else 0
             if not runs_kernel:
                 options |= {"rate": rate, "seed": seed, "site": site, "first_head": first_head}
-                return dense(q, k, v, segment_ids, **options)
+                return dense(q, k, v, segment_ids, relative_bias=relative_bias, **options)
             if seed is not None:
                 hashes = hash_attention_weights(
                     len(segment_ids), device_heads, length, seed, site, first_head
@@ -88,16 +93,16 @@ def make_attention(
                 options |= {"hashes": hashes, "rate": rate}
             return KERNELS[name](q, k, v, segment_ids, **options)
 
-        activations = PartitionSpec(*BATCH_SPEC, "tensor" if splits_heads else None)
-        replicated = PartitionSpec()
+        heads = "tensor" if splits_heads else None
+        activations, replicated = PartitionSpec(*BATCH_SPEC, heads), PartitionSpec()
         sharded = jax.shard_map(
             attend_on_device,
             mesh=mesh,
-            in_specs=(activations, activations, activations, BATCH_SPEC, replicated, replicated),
+            in_specs=(activations,) * 3 + (BATCH_SPEC, PartitionSpec(heads), replicated, replicated),
             out_specs=activations,
             check_vma=False,  # Pallas kernels do not declare the axes over which their results vary
         )
-        return sharded(q, k, v, segment_ids, seed, jnp.asarray(site))
+        return sharded(q, k, v, segment_ids, relative_bias, seed, jnp.asarray(site))
 
     return attend
 

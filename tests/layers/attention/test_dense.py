@@ -38,32 +38,35 @@ def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
     np.testing.assert_array_equal(poisoned[:3], out(q, k, v)[:3])
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_and_its_gradient_are_those_of_the_equation(causal):
-    """Compares with the equation written out, dropout mask included, and differentiated by jax."""
+def test_attention_and_its_gradient_are_those_of_the_equation(causal, has_bias):
+    """Compares with the equation written out, dropout mask and bias included, and differentiated by jax."""
     rows, length, heads, width, rate = 2, 7, 2, 8, 0.3
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(0))
     segment_ids = jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], jnp.int32)
     q, k, v, pull = (jax.random.normal(key, (14, width)) for key in jax.random.split(jax.random.key(2), 4))
+    bias = jax.random.normal(jax.random.key(3), (heads, 2 * length - 1)) if has_bias else None
     kept = draw_keep_mask((rows, heads, length, length), rate, seed, 5, rows) / (1 - rate)
 
-    def plain(q, k, v):
+    def plain(q, k, v, bias):
         q, k, v = (x.reshape(rows, length, heads, -1) for x in (q, k, v))
         scores = jnp.einsum("rqhd,rkhd->rhqk", q, k) / np.sqrt(width // heads)
+        if has_bias:
+            scores += bias[:, np.arange(length) - np.arange(length)[:, None] + length - 1]
         seen = segment_ids[:, :, None] == segment_ids[:, None, :]
         if causal:
             seen &= jnp.arange(length)[:, None] >= jnp.arange(length)
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf))
         return jnp.einsum("rhqk,rkhd->rqhd", weights * kept, v).reshape(rows * length, width)
 
-    def ours(q, k, v):
+    def ours(q, k, v, bias):
         options = {"num_heads": heads, "causal": causal, "rate": rate, "seed": seed, "site": 5}
-        return dense_attention(q, k, v, segment_ids, **options)
+        return dense_attention(q, k, v, segment_ids, relative_bias=bias, **options)
 
-    (expected, back), (actual, our_back) = jax.vjp(plain, q, k, v), jax.vjp(ours, q, k, v)
+    (expected, back), (actual, our_back) = (jax.vjp(function, q, k, v, bias) for function in (plain, ours))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
-    for ours_of, theirs_of in zip(our_back(pull), back(pull), strict=True):
-        np.testing.assert_allclose(ours_of, theirs_of, atol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), our_back(pull), back(pull))
 
 
 @pytest.mark.parametrize(("period", "rows"), [(0, 4), (4, 4), (2, 4), (4, 2), (4, 1)])
@@ -78,18 +81,44 @@ def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(period, rows, causa
     q, k, v, pull = (jax.random.normal(key, (rows * length, width)) for key in keys)
     pull = jnp.where(segment_ids.reshape(-1, 1) > 0, pull, 0)  # the output of padding means nothing
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
-    options = {"num_heads": heads, "causal": causal, "rate": 0.3, "seed": seed, "site": 2}
-    expected, back = jax.vjp(lambda *x: dense_attention(*x, segment_ids, **options), q, k, v)
-    actual, our_back = jax.vjp(
-        lambda *x: dense_in_blocks(*x, segment_ids, block_length=block, whole_row_period=period, **options),
-        q,
-        k,
-        v,
-    )
+    bias = jax.random.normal(jax.random.key(4), (heads, 2 * length - 1))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compute(attention, *arrays):
+        def attend(q, k, v, bias):
+            options = {"num_heads": heads, "causal": causal, "rate": 0.3, "seed": seed, "site": 2}
+            return attention(q, k, v, segment_ids, relative_bias=bias, **options)
+
+        out, back = jax.vjp(attend, *arrays)
+        return out, *back(pull)
+
+    in_blocks = functools.partial(dense_in_blocks, block_length=block, whole_row_period=period)
+    *expected, bias_gradient = compute(dense_attention, q, k, v, bias)
+    *actual, our_bias_gradient = compute(in_blocks, q, k, v, bias)
     real = np.asarray(segment_ids).ravel() > 0
-    np.testing.assert_allclose(actual[real], expected[real], atol=1e-5)
-    for ours, theirs in zip(our_back(pull), back(pull), strict=True):
+    for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours[real], theirs[real], atol=1e-5)
+    np.testing.assert_allclose(our_bias_gradient, bias_gradient, atol=1e-5)
+
+
+def test_a_bias_takes_the_memory_of_one_row_of_scores():
+    """Measures layers in a loop, each of which could keep what it adds to scores."""
+    rows, length, heads, layers = 64, 64, 2, 4
+    x = jax.ShapeDtypeStruct((rows * length, 16), jnp.float32)
+    bias = jax.ShapeDtypeStruct((heads, 2 * length - 1), jnp.float32)
+    segment_ids = jnp.ones((rows, length), jnp.int32)
+
+    def loss(x, bias):
+        def layer(x, _):
+            return x + dense_attention(x, x, x, segment_ids, num_heads=heads, relative_bias=bias), None
+
+        return jax.lax.scan(layer, x, None, length=layers)[0].sum()
+
+    def measure(bias):
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, bias).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert measure(bias) - measure(None) < 3 * 4 * heads * length**2
 
 
 # The kernels for a machine without TPU or GPU.
@@ -177,11 +206,12 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
         ("splash", {"length": 500}, "rows of a multiple of 128, not 500"),
         ("flash", {}, None),
         ("flash", {"length": 520}, "rows of a multiple of 64, not 520"),
+        ("flash", {"has_relative_bias": True}, "adds no bias to scores, which this model needs"),
         ("flash", {"dtype": jnp.float32}, "computes in bfloat16, not float32"),
         ("flash", {"head_width": 80}, "heads of 16, 32, 64 or 128, not 80"),
     ],
 )
 def test_a_kernel_names_its_obstacle(kernel, change, message):
-    shape = {"length": 512, "head_width": 64, "dtype": jnp.dtype(jnp.bfloat16)}
+    shape = {"length": 512, "head_width": 64, "dtype": jnp.bfloat16, "has_relative_bias": False}
     obstacle = find_obstacle(kernel, **(shape | change))
     assert obstacle is None if message is None else message in obstacle
