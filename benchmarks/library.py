@@ -64,8 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ["predict", "train", "torch"]
-    parser.add_argument("--part", nargs="+", choices=parts, default=parts)
+    measurements = ["predict", "train", "torch"]
+    parser.add_argument("--part", nargs="+", choices=measurements, default=measurements)
     parser.add_argument("--repeats", type=int, default=2)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -103,6 +103,7 @@ def train(
       Run('runs/first')
     """
     _refuse_mixed_up(train, settings)
+    _check_listeners(callbacks, metrics)
     kept: list[InMemoryRecords] = []
     sets = {name: data for name, data in (("train", train), ("dev", dev), ("test", test)) if data is not None}
     sources = {f"data.{name}": _keep(name, data, kept) for name, data in sets.items()}
@@ -135,6 +136,16 @@ def _refuse_mixed_up(train: Any, settings: Mapping[str, Any]) -> None:
                 f"config.data.{name} takes text, found {type(value).__name__}; jaxft.train takes records as its "
                 f"argument {name}"
             )
+
+
+def _check_listeners(callbacks: Any, metrics: Any) -> None:
+    """Raises `UserError` for callbacks and metrics of another type, before anything is read."""
+    if not isinstance(callbacks, Sequence) or not all(isinstance(each, Callback) for each in callbacks):
+        raise UserError(f"callbacks: expected a list of jaxft.Callback, found {callbacks!r}")
+    if metrics is not None and not (
+        isinstance(metrics, Mapping) and all(callable(function) for function in metrics.values())
+    ):
+        raise UserError(f"metrics: expected a dict of functions by name, found {metrics!r}")
 
 
 def _keep(name: str, data: Data, kept: list[InMemoryRecords]) -> str:

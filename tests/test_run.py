@@ -191,7 +191,9 @@ def test_a_callback_ends_a_run_which_stays_ended_for_the_same_records_only(tiny_
     def train(**options):
         return jaxft.train("ner", tmp_path, **sets | options, metrics=metrics, **settings)
 
+    state = process_state()
     run = train(callbacks=[StopAt()])
+    assert process_state() == state  # in the main thread a run also handles signals
     assert 4 <= run.summary["steps"] < 12 and run.summary["best_step"] == run.summary["steps"]
     assert run.summary["selected_by"] == "words" and run.summary["dev"]["words"] > 100
     assert json.loads((tmp_path / "eval/dev.json").read_text())["metrics"]["words"] > 100
@@ -237,6 +239,8 @@ def test_data_and_settings_in_the_place_of_each_other_are_named(tmp_path):
             {"train": [{f"key {n}": n for n in range(40)}]},
             r"no keys 'text' and 'label' in \['key 0', .*\] and 10 more; ",
         ),
+        ({"callbacks": 3}, "^callbacks: expected a list of jaxft.Callback, found 3$"),
+        ({"metrics": [len]}, "^metrics: expected a dict of functions by name, found "),
     ):
         with pytest.raises(jaxft.UserError, match=message):
             jaxft.train("sentiment", tmp_path / "run", **arguments)

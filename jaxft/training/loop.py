@@ -48,6 +48,7 @@ from jaxft.training.run_folder.abandoned_work import orbax_quieted
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best
 from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.run_folder.finished import (
+    UNSAVED,
     describe_disk_use,
     describe_finished,
     keep_best_only,
@@ -249,7 +250,10 @@ def _train(
     checkpoints.wait()
 
     # ---------------------------------------------------------------- finish: measure and keep the best weights
-    parameters = _best_parameters(run, best, step, state, workdir, log)
+    is_new = (
+        restored is None or step > restored[0]
+    )  # else the best weights in the folder are of an earlier start
+    parameters = _best_parameters(run, best, step, state, workdir, log, is_new=is_new)
     best_checkpoints.close()
     results = {}
     for name in [name for name in ("dev", "test") if name in splits]:
@@ -273,7 +277,7 @@ def _train(
         "peak_rss_bytes": peak_rss_bytes(),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
     }
-    _report(run, evaluator, summary, results, workdir, log)
+    _report(run, evaluator, best, summary, results, workdir, log)
     return summary
 
 
@@ -316,19 +320,27 @@ def _describe(shape: Shape, number: int, count: int) -> str:
 
 
 def _best_parameters(
-    run: PreparedRun, best: BestTracker, step: int, state: TrainState, workdir: Path, log: Log
+    run: PreparedRun,
+    best: BestTracker,
+    step: int,
+    state: TrainState,
+    workdir: Path,
+    log: Log,
+    *,
+    is_new: bool,
 ) -> dict[str, jax.Array]:
-    """Returns the best weights of a run that has ended at `step`.
+    """Returns the best weights of a run that has ended at `step`; `is_new` if this start has made this step.
 
     If they cannot be read, those of the last step take their place, because hours of training must not be lost.
     """
     parameters = run.trainer.parameters_to_keep(state)
-    if best.step == step:
+    if best.step == step and is_new:
         return parameters
     try:
         return load_best(workdir, run.net.abstract, run.net.task.labels, log)
     except UserError as error:
-        log(f"warning: {error}. The weights of the last step take their place")
+        reason, last = str(error).partition(";")[0], "The weights of the last step"
+        log(f"warning: {reason}. {last} {'are the best' if best.step == step else 'take their place'}")
         best.replace(step, parameters)
         return parameters
 
@@ -367,16 +379,19 @@ def _measure(
 def _report(
     run: PreparedRun,
     evaluator: Evaluator,
+    best: BestTracker,
     summary: dict[str, Any],
     results: dict[str, dict[str, float]],
     workdir: Path,
     log: Log,
 ) -> None:
     """Writes the summary, and logs what the run was, what it has found and what to do next."""
-    config, unit = run.config, run.data.task.batch_spec.unit
+    config, unit, is_saved = run.config, run.data.task.batch_spec.unit, best.is_saved()
+    if not is_saved:
+        summary[UNSAVED] = True
     if processes.is_main_process():
         write_json(workdir / "summary.json", summary)
-    if config.checkpoint.best_only:
+    if config.checkpoint.best_only and is_saved:
         keep_best_only(workdir)
     log(
         f"{summary['steps']:,} steps in {summary['train_s']:.1f} s: {summary[f'real_{unit}s_per_s']:,.0f} {unit}s/s, "
@@ -393,8 +408,14 @@ def _report(
             selection_metric=summary["selected_by"],
             steps=summary["steps"],
             best_step=summary["best_step"],
+            is_best=not best.is_replaced,
         ):
             log(line)
+    if not is_saved:
+        log(
+            f"warning: {workdir / 'best'} does not hold the weights of step {best.step}, for which there was no room; make "
+            "room, and start the same command again"
+        )
 
 
 def _preempted(step: int, checkpoints: RunCheckpoints) -> Preempted:

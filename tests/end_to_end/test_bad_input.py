@@ -207,7 +207,12 @@ def test_one_sentence_without_entities_trains(command, tiny_flags, tmp_path):
         "checkpoint.every_steps": 3,
     }
     done = command(
-        "train", *tiny_flags, "--workdir", tmp_path / "run", *(f"--config.{k}={v}" for k, v in flags.items())
+        "train",
+        *tiny_flags,
+        "--workdir",
+        tmp_path / "run",
+        *(f"--config.{k}={v}" for k, v in flags.items()),
+        cold=True,  # imports what training needs, in its order
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"warning: train ({path}) holds no entities; is config.data.tag_column=-1 right?" in done.stdout

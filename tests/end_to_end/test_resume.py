@@ -146,6 +146,11 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(start, finishe
     assert "going on at step 98 " in output
     assert_same_run(workdir, finished_run)
 
+    shutil.rmtree(workdir / "best")  # of the last step: its checkpoint has the same weights
+    code, output = start(workdir)
+    assert code == 0 and "The weights of the last step are the best" in output, output
+    assert_same_run(workdir, finished_run)
+
     for checkpoint in (workdir / "checkpoints").iterdir():
         data = max(checkpoint.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
         data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
@@ -183,6 +188,9 @@ on(RunCheckpoints, "save", fill, after=True)
     assert code == 0, output
     assert "warning: checkpoint 56 could not be saved" in output and "kept: [7, 14]" in output
     assert "The weights of the last step take their place" in output
+    assert re.search(
+        r"^warning: .*best does not hold the weights of step 100, .*; make room, and start ", output, re.M
+    )
     summary = json.loads((workdir / "summary.json").read_text())
     rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     last = next(row for row in rows if (row["step"], row["kind"]) == (100, "dev"))

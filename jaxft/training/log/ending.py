@@ -21,6 +21,7 @@ def ending_lines(
     selection_metric: str,
     steps: int,
     best_step: int,
+    is_best: bool,
 ) -> Iterator[str]:
     """Yields the last lines of a finished run.
 
@@ -31,9 +32,11 @@ def ending_lines(
       results: the metrics of dev and perhaps test, by name of the split.
       selection_metric: the metric that has chosen the best weights.
       steps: the steps of the run.
-      best_step: the step of the best weights, with which the splits were measured.
+      best_step: the step of the weights with which the splits were measured.
+      is_best: False if these are the last weights, because the best could not be read.
     """
-    yield f"scores, with the weights of step {best_step:,} of {steps:,}, the best by {selection_metric} on dev:"
+    which = f"the best by {selection_metric} on dev" if is_best else "the last, for the best cannot be read"
+    yield f"scores, with the weights of step {best_step:,} of {steps:,}, {which}:"
     for name, values in results.items():
         numbers = {key: math.nan if value is None else value for key, value in values.items()}
         line = f"  {name}: {evaluator.summarize(numbers)}"

@@ -67,6 +67,7 @@ class BestTracker:
       step: the step of the weights in the folder; None before the first.
       worse: the number of evaluations since a better value.
       stopped_early: whether training has stopped for lack of a better value.
+      is_replaced: whether the last weights have taken the place of the best, which could not be read.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class BestTracker:
         self._value, self.step = progress.get("best"), progress.get("best_step")
         self.worse = progress.get("worse", 0)
         self.stopped_early = progress.get("stopped_early", False)
+        self.is_replaced = False
 
     def keep_if_better(
         self, step: int, parameters: Mapping[str, jax.Array], values: Mapping[str, float]
@@ -107,9 +109,15 @@ class BestTracker:
             self._value, self.step = value, step
 
     def replace(self, step: int, parameters: Mapping[str, jax.Array]) -> None:
-        """Saves the weights of `step` in place of the best, which cannot be read."""
+        """Saves the weights of `step` in place of those in the folder, which cannot be read."""
         self._save(step, parameters, {})
+        self._checkpoints.wait()
+        self.is_replaced = step != self.step
         self.step = step
+
+    def is_saved(self) -> bool:
+        """Returns whether the weights are in the folder: there may have been no room for them."""
+        return self.step in self._checkpoints.steps()
 
     def _save(self, step: int, parameters: Mapping[str, jax.Array], values: Mapping[str, float]) -> None:
         shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
@@ -142,7 +150,7 @@ def load_best(
     folder = workdir / "best"
     if not folder.is_dir():
         raise UserError(
-            f"{workdir} has no weights: there is no folder {folder}; is it a run that was evaluated?"
+            f"{workdir} has no weights: there is no folder {folder}; start the command of its training again"
         )
     refuse_earlier_run(workdir)
 
@@ -172,6 +180,6 @@ def load_best(
         restored = checkpoints.restore(check_fit)
         checkpoints.close()
     if restored is None:
-        raise UserError(f"{folder} holds no complete checkpoint; let the run reach its first evaluation")
+        raise UserError(f"{folder} holds no complete checkpoint; start the command of its training again")
     _, parameters, _ = restored
     return parameters

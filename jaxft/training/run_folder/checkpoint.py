@@ -210,7 +210,11 @@ class RunCheckpoints:
         if damaged:
             raise UserError(
                 f"{self.folder}: every checkpoint is damaged ({', '.join(map(str, reversed(damaged)))}); "
-                + ("run its training anew" if self._read_only else "remove the folder to start the run anew")
+                + (
+                    "start the command of its training again"
+                    if self._read_only
+                    else "remove the folder to start the run anew"
+                )
             )
         return None
 

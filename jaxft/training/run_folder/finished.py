@@ -8,15 +8,19 @@ from jaxft.config.sections import Settings
 from jaxft.io.files import read_json
 from jaxft.parallel import processes
 
+UNSAVED = "unsaved_weights"  # in the summary of a run whose weights found no room
+
 
 def read_finished(workdir: Path, config: Settings) -> dict[str, Any] | None:
     """Returns the summary of a finished run that has no use for checkpoints any more, else None.
 
-    A finished run with checkpoints is restored from the last one and measured again.
+    A finished run with checkpoints is restored from the last one and measured again. So is one whose weights found no
+    room, or it trains again.
     """
     path = workdir / "summary.json"
     resumes = any((workdir / "checkpoints").glob("*")) and not config.checkpoint.best_only
-    return processes.broadcast(read_json(path) if path.exists() and not resumes else None)
+    summary = read_json(path) if path.exists() and not resumes else None
+    return processes.broadcast(None if summary is None or UNSAVED in summary else summary)
 
 
 def describe_finished(workdir: Path, summary: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from jaxft.io.files import write_json
 from jaxft.training.log.ending import ending_lines
 from jaxft.training.settings import settings_from_config
 
-FACTS = {"steps": 4000, "best_step": 1200}
+FACTS = {"steps": 4000, "best_step": 1200, "is_best": True}
 
 
 EVALUATOR = SimpleNamespace(summarize=lambda values: f"F1 {values['f1']:.2f}")
@@ -31,6 +31,9 @@ def test_scores_have_intervals_and_commands_can_be_pasted(tmp_path, task):
         "  test: F1 nan",
         "next:",
     ]
+    facts = FACTS | {"is_best": False}
+    others = ending_lines(config, workdir, EVALUATOR, results, selection_metric="f1", **facts)
+    assert next(others).endswith("1,200 of 4,000, the last, for the best cannot be read:")
     first, export, board = (shlex.split(line) for line in lines[4:])
     run = ["--run", str(workdir)]
     if task == "causal_lm":

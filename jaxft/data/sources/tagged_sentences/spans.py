@@ -40,7 +40,7 @@ def parse_cells(
         yield where, origin, record | lists
 
 
-def _parse_csv_list(cell: str, where: str, key: str) -> list:
+def _parse_csv_list(cell: str, where: str, key: str) -> list[Any]:
     cell = cell.strip()
     if cell.startswith("[") and cell.endswith("]"):
         try:
@@ -111,7 +111,7 @@ def _parse_sentence(
         for role, candidates in key_candidates.items()
     }
 
-    if keys["text"] and _holds_objects(record.get(keys["tokens"])):
+    if keys["text"] and keys["tokens"] and _holds_objects(record[keys["tokens"]]):
         keys["tokens"] = None  # Prodigy's and spaCy's tokens are objects with places in the text
     # If a record has tokens and text, its tags belong to the tokens. Spans count only if there are no tags.
     if keys["tokens"] and (not tagged or keys["tags"] or not keys["spans"]):
@@ -119,7 +119,7 @@ def _parse_sentence(
         if not tagged:
             return Sentence(words, None, document, origin)
         if not keys["tags"]:
-            raise UserError(_describe_missing(record, where, "tags", columns))
+            raise UserError(_describe_missing(record, where, "tags", columns, tagged))
         tags = _parse_tags(record[keys["tags"]], where, keys["tags"], tag_names)
         if len(tags) != len(words):
             raise UserError(
@@ -129,7 +129,7 @@ def _parse_sentence(
         return Sentence(words, tags, document, origin)
 
     if not keys["text"]:
-        raise UserError(_describe_missing(record, where, "tokens (or text)", columns))
+        raise UserError(_describe_missing(record, where, "tokens (or text)", columns, tagged))
     text = record[keys["text"]]
     record_values.check_string(text, where, keys["text"])
     if not tagged:
@@ -137,23 +137,26 @@ def _parse_sentence(
         return Sentence(TextWords(text, offsets), None, document, origin, text, offsets)
     key = keys["spans"] or next((key for key in key_candidates["spans"] if key in record), None)
     if key is None:
-        raise UserError(_describe_missing(record, where, "spans", columns))
+        raise UserError(_describe_missing(record, where, "spans", columns, tagged))
     written = [] if record[key] is None else _parse_spans(record[key], where, key)
-    words = split_words(text)
-    words, tags = tag_words(words, span_reader.read(text, words, written, where))
-    return Sentence([text[start:end] for start, end in words], tags, document, origin, text, words)
+    text_words = split_words(text)
+    places, tags = tag_words(text_words, span_reader.read(text, text_words, written, where))
+    return Sentence([text[start:end] for start, end in places], tags, document, origin, text, places)
 
 
 def _holds_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _describe_missing(record: dict, where: str, role: str, columns: Mapping[str, str]) -> str:
+def _describe_missing(
+    record: record_values.JsonObject, where: str, role: str, columns: Mapping[str, str], tagged: bool
+) -> str:
     renamed = f" (with columns {dict(columns)})" if columns else ""
-    return (
-        f"{where}: no {role} in keys {sorted(map(str, record))}{renamed}; expected `tokens` and `tags`, "
-        "or `text` and `spans`, or name the keys in config.data.columns"
-    )
+    expected = "`tokens` or `text`, a key that the run was trained on"
+    if tagged:
+        expected = "`tokens` and `tags`, or `text` and `spans`, or name the keys in config.data.columns"
+    keys = record_values.describe_keys(record)
+    return f"{where}: no {role} in keys {keys}{renamed}; expected {expected}"
 
 
 def _require_strings(value: Any, where: str, key: str) -> list[str]:
@@ -204,5 +207,6 @@ def _parse_spans(value: Any, where: str, key: str) -> list[WrittenSpan]:
                 "all spans; leave the span out, or give its label another name"
             )
         record_values.check_name(fields[2], f"{where}, key {key!r}, item {index}")
-        spans.append(WrittenSpan(*fields, text if isinstance(text, str) else None))
+        start, end, label = fields
+        spans.append(WrittenSpan(start, end, label, text if isinstance(text, str) else None))
     return spans
