@@ -32,7 +32,7 @@ from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
 from jaxft.parallel.mesh import describe_local_devices, make_mesh, place_batch
-from jaxft.tasks.base import Evaluator, Log
+from jaxft.tasks.base import AnyEvaluator, Log
 from jaxft.tasks.custom_metrics import CustomMetrics, ExtendedEvaluator
 from jaxft.tasks.reading import cache_folder
 from jaxft.training.batch_rows import rows_begun_with
@@ -348,7 +348,7 @@ def _best_parameters(
 def _measure(
     name: str,
     run: PreparedRun,
-    evaluator: Evaluator,
+    evaluator: AnyEvaluator,
     programs: Programs,
     parameters: dict[str, jax.Array],
     run_log: RunLog,
@@ -378,7 +378,7 @@ def _measure(
 
 def _report(
     run: PreparedRun,
-    evaluator: Evaluator,
+    evaluator: AnyEvaluator,
     best: BestTracker,
     summary: dict[str, Any],
     results: dict[str, dict[str, float]],
@@ -413,8 +413,8 @@ def _report(
             log(line)
     if not is_saved:
         log(
-            f"warning: {workdir / 'best'} does not hold the weights of step {best.step}, for which there was no room; make "
-            "room, and start the same command again"
+            f"warning: {workdir / 'best'} does not hold the weights of step {best.step}, for which there was no room; "
+            "make room, and start the same command again"
         )
 
 
