@@ -3,7 +3,7 @@
 import hashlib
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from jaxft.data.sources.records.record_values import Record
 from jaxft.errors import UserError
@@ -99,7 +99,7 @@ REQUESTS = {
         "[Since {when} I|I] need no account with you any more.",
     ),
 }
-_TEMPLATES = {"sentiment": _REVIEWS, "intent": REQUESTS}
+_TEMPLATES: dict[str, Mapping[str, Sequence[str]]] = {"sentiment": _REVIEWS, "intent": REQUESTS}
 _OPENINGS = {
     "sentiment": ("Well.", "A short note:", "Honestly:", "My verdict?", "After a month:", "In a word:"),
     "intent": ("Hello!", "Hi there.", "Good day,", "One question:", "Excuse me.", "I need help:", "Hey."),
@@ -120,7 +120,7 @@ def generate_records(source: str) -> Iterator[Record]:
 
 def _generate(name: str, split: str) -> Iterator[Record]:
     rng = random.Random(f"{_SEED}/{name}/{split}")
-    templates, seen = _TEMPLATES[name], set()
+    templates, seen = _TEMPLATES[name], set[str]()
     for number in range(1, SIZES[split] + 1):
         text = None
         while text is None or text in seen or assign_split(text) != split:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from jaxft.data.demo import ner
 from jaxft.errors import UserError
@@ -86,7 +86,7 @@ def generate_documents(split: str) -> Iterator[str]:
         yield " ".join(_join_words(sentence.words) for sentence in sentences)
 
 
-def _join_words(words: list[str]) -> str:
+def _join_words(words: Iterable[str]) -> str:
     """Joins words into text, without spaces before or after punctuation that takes none."""
     text = " ".join(words)
     text = re.sub(r" ([.,;:!?)\]%]|'s\b|n't\b)", r"\1", text)

@@ -46,7 +46,7 @@ def deal_names() -> dict[str, dict[str, list[str]]]:
     kinds["country"] = list(adjectives)
     kinds["acronym"] = _make_acronyms()
 
-    uses = {}  # kinds of each name, in lower case
+    uses: dict[str, set[str]] = {}  # kinds of each name, in lower case
     for kind, members in kinds.items():
         for name in members:
             uses.setdefault(name.lower(), set()).add(kind)
@@ -69,7 +69,7 @@ def deal_names() -> dict[str, dict[str, list[str]]]:
             for index, name in enumerate(undealt):
                 split_of[name] = deal_split(index)
 
-    pools = {split: {} for split in _SPLITS}
+    pools: dict[str, dict[str, list[str]]] = {split: {} for split in _SPLITS}
     for kind, members in kinds.items():
         for split, pool in pools.items():
             dealt = [name for name in members if split_of[name.lower()] == split]
@@ -82,7 +82,7 @@ def deal_names() -> dict[str, dict[str, list[str]]]:
 
 def _make_acronyms() -> list[str]:
     rng = random.Random(f"{SEED}/acronyms")
-    acronyms = {}  # a dict keeps the order
+    acronyms: dict[str, None] = {}  # a dict keeps the order
     while len(acronyms) < 80:
         length = rng.choice((3, 4, 4, 5))
         acronyms["".join(rng.choice("ABCDEFGHILMNOPRSTUW") for _ in range(length))] = None

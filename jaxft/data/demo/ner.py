@@ -124,7 +124,7 @@ class _Writer:
         words = []
         for item in template.split():
             slot = _SLOT.fullmatch(item)
-            name, kind = self.fill(slot[1]) if slot else (None, None)
+            name, kind = self.fill(slot[1]) if slot else ("", None)
             if kind:
                 words += [(word, ("I-" if i else "B-") + kind) for i, word in enumerate(name.split())]
             else:

@@ -108,10 +108,10 @@ class _Writer:
         else:
             is_plural = self.rng.random() < 0.5
             if is_subject:
-                pronouns = ("they", "we", "you") if is_plural else ("he", "she", "it")
+                pronouns = "they we you" if is_plural else "he she it"
             else:
-                pronouns = ("them", "us") if is_plural else ("her", "it")
-            words = [(self.rng.choice(pronouns), "PRON")]
+                pronouns = "them us" if is_plural else "her it"
+            words = [(self.rng.choice(pronouns.split()), "PRON")]
         if depth < 1 and chance < 0.8 and self.rng.random() < 0.25:
             words = (
                 words + self.closed_class_word("ADP") + self.noun_phrase(is_subject=False, depth=depth + 1)[0]

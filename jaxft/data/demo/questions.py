@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from jaxft.data.demo import gazetteers
 from jaxft.data.demo.name_pools import deal_names, deal_split
 from jaxft.data.demo.question_templates import FILLERS, FIRM, PERSON, Relation
-from jaxft.data.sources.records.record_values import Record
+from jaxft.data.sources.records.record_values import JsonObject, Record
 from jaxft.errors import UserError
 
 SIZES = {"train": 2400, "dev": 400, "test": 400}  # questions
@@ -74,7 +74,7 @@ class _Writer:
             return self.rng.choice(gazetteers.SCHOOL_OF).format(self.draw_name("city"))
         return self.rng.choice(self.names[kind])
 
-    def write_paragraph(self) -> tuple[str, list[tuple[str, list[dict]]]]:
+    def write_paragraph(self) -> tuple[str, list[tuple[str, list[JsonObject]]]]:
         """Returns a context, and questions about it with their answers."""
         rng = self.rng
         kind, relations = rng.choice((("person", PERSON), ("company", FIRM)))
@@ -92,7 +92,8 @@ class _Writer:
             facts = facts[:6]
         if rng.random() < 0.5:
             rng.shuffle(facts)
-        context, spans = "", {}
+        context = ""
+        spans: dict[tuple[str, str, str], tuple[int, int]] = {}
         for fact in facts:
             if rng.random() < 0.2:
                 context += rng.choice(FILLERS) + " "
@@ -129,7 +130,7 @@ class _Writer:
         relations: dict[str, Relation],
         facts: list[_Fact],
         spans: dict[tuple[str, str, str], tuple[int, int]],
-    ) -> list[tuple[str, list[dict]]]:
+    ) -> list[tuple[str, list[JsonObject]]]:
         """Returns up to three questions with their answers, each about a different fact."""
         rng, known_facts = self.rng, set(facts)
         known_relations = sorted({relation for _, relation in facts})

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TypeGuard
 
 from jaxft.data.sources import files, formats
 from jaxft.data.sources.records.filters import split_filter
@@ -14,7 +15,7 @@ UNLABELLED = "unsup"  # IMDb's folder of texts without a label
 _SPLIT_FOLDERS = {"train": ("train",), "dev": ("dev", "valid", "validation", "val"), "test": ("test",)}
 
 
-def is_folder(source: object) -> bool:
+def is_folder(source: object) -> TypeGuard[str]:
     """Returns whether a source is a folder, with or without a filter of records."""
     return isinstance(source, str) and os.path.isdir(split_filter(source)[0])
 

@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ def split_dev_sentences(
     """
     documents = [sentence.document for sentence in sentences]
     if len(set(documents)) in (1, len(documents)):
-        first_by_words: dict[tuple, int] = {}
+        first_by_words: dict[tuple[str, ...], int] = {}
         groups = [
             first_by_words.setdefault(tuple(sentence.words), index)
             for index, sentence in enumerate(sentences)
@@ -55,20 +56,19 @@ def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) ->
         raise UserError(f"the dev fraction is {fraction}; expected a number between 0 and 1, such as 0.1")
     _require_two(len(documents), "sentence")
     groups = documents if len(set(documents)) > 1 else list(range(len(documents)))
-    sizes = {}
-    for group in groups:
-        sizes[group] = sizes.get(group, 0) + 1
+    sizes = Counter(groups)
     order = sorted(sizes)
     random.Random(seed).shuffle(order)
 
-    target, dev_size, dev_groups = fraction * len(documents), 0, set()
+    target, dev_size = fraction * len(documents), 0
+    dev_groups: set[int] = set()
     for group in order:
         # A document is taken only if the size gets closer to the target, so a document that is too large is skipped.
         if len(dev_groups) < len(order) - 1 and abs(dev_size + sizes[group] - target) < target - dev_size:
             dev_groups.add(group)
             dev_size += sizes[group]
     if not dev_groups:
-        dev_groups = {min(order, key=sizes.get)}
+        dev_groups = {min(order, key=lambda group: sizes[group])}
     return [group in dev_groups for group in groups]
 
 
@@ -82,7 +82,7 @@ def split_dev_labelled_texts(
     `UserError` for fewer than two examples.
     """
     _require_two(len(examples), "example")
-    first_by_texts: dict[tuple, int] = {}
+    first_by_texts: dict[tuple[str, str | None], int] = {}
     first = [first_by_texts.setdefault((e.text, e.pair), index) for index, e in enumerate(examples)]
     if len(first_by_texts) == 1:
         first = list(range(len(examples)))
@@ -162,7 +162,7 @@ def find_question_overlap(train: Iterable[Question], other: Iterable[Question]) 
     return _find_seen({question.context for question in train}, (question.context for question in other))
 
 
-def _find_seen(seen: set[Hashable], keys: Iterable[Hashable]) -> np.ndarray:
+def _find_seen(seen: Collection[Hashable], keys: Iterable[Hashable]) -> np.ndarray:
     return np.fromiter((key in seen for key in keys), bool)
 
 

@@ -13,6 +13,7 @@ from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters, record_values
 from jaxft.data.sources.records.reader import read_records
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
 
 KEYS = {"text": "text"}  # the usual keys of a record without a template, by role
@@ -108,7 +109,7 @@ def read_documents(
 
 
 def _number_examples(
-    parse: Callable[[dict, int, str, str], Document],
+    parse: Callable[[JsonObject, int, str, str], Document],
     rows: Iterator[record_values.Record],
     numbers: Iterator[int] | None = None,
 ) -> Iterator[Document]:
@@ -129,7 +130,8 @@ def _generate_records(source: str) -> Iterator[record_values.Record]:
 
 def _split_documents(source: ResolvedSource, documents: str, numbers: Iterator[int]) -> Iterator[Document]:
     """Yields the documents of a text file. Line ends are kept inside a document and removed at its end."""
-    name, first_line, lines = files.source_name(source.address), 1, []
+    name, first_line = files.source_name(source.address), 1
+    lines: list[str] = []
 
     def finish_document() -> Iterator[Document]:
         text = "".join(lines).rstrip("\r\n")
@@ -157,14 +159,14 @@ def _split_documents(source: ResolvedSource, documents: str, numbers: Iterator[i
     yield from finish_document()
 
 
-def _plain_parser(key: str) -> Callable[[dict, int, str, str], Document]:
+def _plain_parser(key: str) -> Callable[[JsonObject, int, str, str], Document]:
     """Returns a function like `Template.fill` that makes documents from the texts under `key`."""
     hint = (
         "name the key that holds the text in "
         "config.data.columns=(('text', KEY),), or give config.data.template for prompts and targets"
     )
 
-    def parse(record: dict, document: int, where: str, origin: str) -> Document:
+    def parse(record: JsonObject, document: int, where: str, origin: str) -> Document:
         text = record_values.require_value(record, key, where, hint)
         record_values.check_string(text, where, key)
         return Document(text, document, origin)
@@ -193,7 +195,7 @@ class Template:
         self._literals[-2] = last_literal.rstrip(" ")
         self._before_target = last_literal[len(self._literals[-2]) :]
 
-    def fill(self, record: dict, document: int, where: str, origin: str) -> Document:
+    def fill(self, record: JsonObject, document: int, where: str, origin: str) -> Document:
         """Makes an example from a record.
 
         Args:
@@ -220,7 +222,7 @@ class Template:
         """Returns the keys of the prompt."""
         return self._keys[:-1]
 
-    def fill_prompt(self, record: dict, where: str) -> tuple[str, tuple[int, int]]:
+    def fill_prompt(self, record: JsonObject, where: str) -> tuple[str, tuple[int, int]]:
         """Returns a record's prompt, and start and end of the characters that may be cut. Raises as `fill` does."""
         prompt, fields = self._literals[0], []
         for key, literal in zip(self._keys[:-1], self._literals[1:], strict=False):
@@ -230,7 +232,7 @@ class Template:
         return prompt, max(fields, key=lambda field: field[1] - field[0])
 
 
-def _read_strings(record: dict, key: str, where: str, *, allow_list: bool) -> Sequence[str]:
+def _read_strings(record: JsonObject, key: str, where: str, *, allow_list: bool) -> Sequence[str]:
     """Returns the texts under a key: a single text, or all texts of a list. Numbers become text."""
     value: Any = record
     for step in [key] if key in record else key.split("."):

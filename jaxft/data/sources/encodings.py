@@ -5,6 +5,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from typing import AnyStr
 
 from jaxft.errors import UserError
 
@@ -139,7 +140,7 @@ def describe_control(character: str, encoding: str) -> str:
     )
 
 
-def has_lone_returns(sample: bytes | str) -> bool:
+def has_lone_returns(sample: AnyStr) -> bool:
     """Returns True if the lines of a file end with CR alone, as its first bytes or characters show."""
     feed, carriage_return = ("\n", "\r") if isinstance(sample, str) else (b"\n", b"\r")
     return feed not in sample and carriage_return in sample[:-1]  # the last may be half of CR LF

@@ -60,7 +60,8 @@ def check_example(example: Any, max_text: int) -> None:
       example: a dataclass with a field `origin`.
       max_text: the most bytes of a text, and of the words of a sentence together, in UTF-8.
     """
-    for name, are_names in _list_fields(type(example)):
+    example_type: type = type(example)
+    for name, are_names in _list_fields(example_type):
         value = getattr(example, name)
         if value is not None and (are_names or value.__class__ is not int):
             check_value(value, f"{example.origin}, {name}", max_text, are_names=are_names)

@@ -2,12 +2,13 @@
 
 import glob
 import heapq
+import io
 import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import IO, Literal, Protocol, TypeVar, cast, overload
 
 from jaxft.data.sources import encodings
 from jaxft.errors import UserError
@@ -16,6 +17,9 @@ Log = Callable[[str], None]  # prints a line about a source, which begins with t
 PEEKED = 1 << 16  # bytes of a file that show its format and encoding
 MAX_TEXT = 10_000_000  # bytes of a line, unless the user allows more
 UNBOUNDED = sys.maxsize - 1
+
+Source = TypeVar("Source")
+Content = TypeVar("Content")  # a line, a record, an example
 
 _SHARD = re.compile(r"(?P<source>.+)#(?P<number>\d{1,9})/(?P<count>\d{1,9})")
 
@@ -185,13 +189,18 @@ def deal_files(files: Sequence[str], sizes: Sequence[int], count: int) -> list[l
     return [sorted(shard) for shard in shards]
 
 
+def stdin_bytes() -> io.BufferedReader:
+    """Returns the bytes of stdin, which can be looked at before they are read."""
+    return cast(io.BufferedReader, sys.stdin.buffer)  # its declared type has only what all binary files can
+
+
 def peek(source: str) -> bytes:
     """Returns the first bytes of a file or of stdin ("-"), which stay unread.
 
     They are all bytes of a short file, those of stdin that have arrived, and none of a named pipe.
     """
     if source == "-":
-        return sys.stdin.buffer.peek(PEEKED)
+        return stdin_bytes().peek(PEEKED)
     if not os.path.isfile(source):
         return b""
     with open(source, "rb") as file:
@@ -210,7 +219,7 @@ def read_raw_lines(
     if not isinstance(source, str):
         yield from source
         return
-    stream = sys.stdin.buffer if source == "-" else open(source, "rb", PEEKED)
+    stream = stdin_bytes() if source == "-" else cast(io.BufferedReader, open(source, "rb", PEEKED))
     try:
         if encodings.is_utf8(encoding) and not encodings.has_lone_returns(stream.peek(PEEKED)):
             yield from _read_cut_lines(stream, max_bytes)
@@ -222,12 +231,28 @@ def read_raw_lines(
             stream.close()
 
 
-def _read_cut_lines(stream: Any, max_bytes: int) -> Iterator[bytes]:
+def _read_cut_lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes]:
     """Yields the lines of a binary file. The end of a line after `max_bytes + 1` bytes is dropped while it is read."""
     while line := stream.readline(max_bytes + 1):
         yield line
         while len(line) > max_bytes and not line.endswith(b"\n"):
             line = stream.readline(max_bytes + 1)
+
+
+@overload
+def read_lines(
+    source: str | Stream,
+    encoding: str = ...,
+    *,
+    keeps_errors: Literal[False] = ...,
+    max_bytes: int = ...,
+) -> Iterator[tuple[int, str]]: ...
+
+
+@overload
+def read_lines(
+    source: str | Stream, encoding: str = ..., *, keeps_errors: bool, max_bytes: int = ...
+) -> Iterator[tuple[int, str | UserError]]: ...
 
 
 def read_lines(
@@ -279,6 +304,8 @@ def check_size(path: str, max_bytes: int) -> None:
         raise too_long_error(f"{path}: the text is", max_bytes)
 
 
-def open_each(read: Callable[[Any], Iterator], sources: Sequence[Any]) -> Iterator[Iterator]:
+def open_each(
+    read: Callable[[Source], Iterator[Content]], sources: Sequence[Source]
+) -> Iterator[Iterator[Content]]:
     """Yields the result of `read` for each source. The first source is opened at once, the others one by one."""
     return itertools.chain([read(sources[0])], map(read, sources[1:]))

@@ -100,7 +100,8 @@ def _read_file(
                 f"{files.source_name(source.address)}: plain text has no {lacking}; give JSON lines, a table or "
                 "Parquet, or name the file's format in config.data.format"
             )
-        rows, features = _read_text(source, columns.text), {}
+        rows = _read_text(source, columns.text)
+        features: Mapping[str, Any] = {}
     else:
         rows, features = read_records(source, formats.TEXTS, log, labelled=columns.label is not None)
     examples = _parse_rows(rows, features, columns, rules)
@@ -119,7 +120,7 @@ def _parse_rows(
     rows: Iterator[record_values.Record], features: Mapping[str, Any], columns: TextColumns, rules: LabelRules
 ) -> Iterator[LabelledText]:
     """Yields the examples of records with these features."""
-    rules = dataclasses.replace(rules, integer_names=_integer_names(features.get(columns.label)))
+    rules = dataclasses.replace(rules, integer_names=_integer_names(features.get(columns.label or "")))
     return (parse_labelled_text(*row, columns, rules) for row in rows)
 
 
@@ -138,7 +139,11 @@ def _integer_names(feature: Any) -> tuple[str, ...]:
 
 
 def parse_labelled_text(
-    where: str, origin: str, record: dict, columns: TextColumns, rules: LabelRules = DEFAULT_RULES
+    where: str,
+    origin: str,
+    record: record_values.JsonObject,
+    columns: TextColumns,
+    rules: LabelRules = DEFAULT_RULES,
 ) -> LabelledText:
     """Parses a record into an example.
 
@@ -153,10 +158,10 @@ def parse_labelled_text(
       UserError: the record is invalid; the message has its place and key.
     """
     _require_keys(record, columns, where)
-    texts = [record[key] for key in (columns.text, columns.pair) if key is not None]
-    for key, text in zip((columns.text, columns.pair), texts, strict=False):
-        record_values.check_string(text, where, key)
-    text, pair = (*texts, None)[:2]
+    keys = [key for key in (columns.text, columns.pair) if key is not None]
+    for key in keys:
+        record_values.check_string(record[key], where, key)
+    text, pair = (*(record[key] for key in keys), None)[:2]
     if columns.label is None:
         return LabelledText(text, pair, None, origin)
     label = labels.parse_label(record, columns.label, where, rules)
@@ -188,7 +193,7 @@ def _require_keys(record: Mapping[str, Any], columns: TextColumns, where: str) -
 
 def _guess_key(record: Mapping[str, Any], setting: str) -> str | None:
     """Returns the key of a record that usually holds what a setting names, for messages; None if there is none."""
-    by_lower_case = {key.lower(): key for key in reversed(record)}
+    by_lower_case = {key.lower(): key for key in reversed(list(record))}
     usual = [by_lower_case[name] for name in _USUAL_KEYS[setting].split() if name in by_lower_case]
     if usual:
         return usual[0]

@@ -169,7 +169,7 @@ def _nth_name(number: int | Decimal, place: str, names: Sequence[str]) -> str:
     return names[int(number)]
 
 
-def _as_items(value: Any, place: str, rules: LabelRules) -> list | None:
+def _as_items(value: Any, place: str, rules: LabelRules) -> list[Any] | None:
     """Returns the items of a list, of a list in a string, or of several names in a string; None for other values."""
     if isinstance(value, list):
         return value
@@ -188,7 +188,7 @@ def _as_items(value: Any, place: str, rules: LabelRules) -> list | None:
     return [item for item in text.split(rules.separator) if item.strip()] if rules.problem == MULTI else None
 
 
-def _are_bits(items: list, names: Sequence[str]) -> bool:
+def _are_bits(items: Sequence[Any], names: Sequence[str]) -> bool:
     """Returns whether a list has a 0 or 1 for each label, and does not hold the labels' numbers.
 
     Numbers of labels differ from each other, and with `names` lists of numbers have a 0 or 1 for each name.
@@ -201,7 +201,7 @@ def _are_bits(items: list, names: Sequence[str]) -> bool:
     return all(item in (0, 1) for item in items) and (not is_integer or len(set(items)) < len(items))
 
 
-def _check_bits(bits: list, place: str, rules: LabelRules) -> None:
+def _check_bits(bits: Sequence[Any], place: str, rules: LabelRules) -> None:
     """Raises `UserError` if a list does not hold a 0 or 1 for each name."""
     shown = str([int(bit) if bit in (0, 1) else bit for bit in bits[:_SHOWN]])
     shown = shown if len(bits) <= _SHOWN else shown[:-1] + ", ...]"

@@ -12,6 +12,7 @@ from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.records import filters, json_documents, record_values
 from jaxft.data.sources.records.reader import read_records
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
 
 KEYS = ("id", "question", "context", "answers")  # keys of records; config.data.columns renames them
@@ -35,6 +36,12 @@ class Question:
     context: str
     answers: tuple[Answer, ...] | None  # () if the context has none; None if answers are not read
     origin: str  # "train.json:data[0].paragraphs[2].qas[1]" or "train.jsonl:17", for messages
+
+    @property
+    def gold_answers(self) -> tuple[Answer, ...]:
+        """The answers of a question that was read with them."""
+        assert self.answers is not None, f"{self.origin}: read without answers"
+        return self.answers
 
 
 def read_questions(
@@ -100,7 +107,7 @@ def read_squad_records(source: ResolvedSource) -> Iterator[record_values.Record]
 
 
 def parse_question(
-    where: str, origin: str, record: dict, keys: Mapping[str, str], answered: bool
+    where: str, origin: str, record: JsonObject, keys: Mapping[str, str], answered: bool
 ) -> Question:
     """Parses a record into a question.
 
@@ -134,7 +141,7 @@ def parse_question(
     return Question(str(identifier), texts["question"], texts["context"], answers, origin)
 
 
-def _parse_answers(where: str, record: dict, key: str, context: str) -> tuple[Answer, ...]:
+def _parse_answers(where: str, record: JsonObject, key: str, context: str) -> tuple[Answer, ...]:
     """Parses the answers under `key`. It may be missing if the record says that there are no answers."""
     is_impossible = record.get("is_impossible")
     hint = 'a question without an answer has "answers": []'

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.sources import files
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
 
 Item = tuple[str, str, Any]  # a record's place, its origin, and any JSON value
@@ -62,7 +63,7 @@ def is_list_of_spans(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_span, value))
 
 
-def list_objects(value: Any, where: str, key: str) -> list[dict[str, Any]]:
+def list_objects(value: Any, where: str, key: str) -> list[JsonObject]:
     """Returns a list of objects unchanged, and an empty one for null. Raises `UserError` for other values."""
     if value is None:
         return []

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
 
 
@@ -18,7 +19,7 @@ def _is_label(value: Any) -> bool:
     return all(isinstance(span, list) and [type(place) for place in span] == [int, int] for span in spans)
 
 
-def _as_list(value: Any) -> list:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [None]
 
 
@@ -44,7 +45,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         yield where, origin, record
 
 
-def _list_spans(record: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _list_spans(record: JsonObject, where: str) -> Iterator[JsonObject]:
     for label, texts in record["label"].items():
         for text, places in texts.items():
             for start, last in places:

@@ -15,6 +15,7 @@ from jaxft.data.sources.annotation_tools.base import (
     count_items,
     is_list_of_spans,
 )
+from jaxft.data.sources.records.record_values import JsonObject
 
 _OUR_KEYS = {"spans", "tokens", "tags", "ner_tags"}
 
@@ -24,16 +25,15 @@ def _text_key(record: Any) -> str | None:
     return keys[0] if keys else None
 
 
-def _spans(record: dict[str, Any]) -> list | None:
+def _spans(record: JsonObject) -> list[Any] | None:
     """Returns the spans of a record, or None if it is not known to have some."""
     for key in ("label", "labels", "entities"):
         value = record.get(key)
         if is_list_of_spans(value):
             return value
-        is_relational = isinstance(value, list) and all(
+        if isinstance(value, list) and all(
             isinstance(span, dict) and "start_offset" in span for span in value
-        )
-        if is_relational:
+        ):
             fields = {"start": "start_offset", "end": "end_offset", "label": "label"}
             return [{field: span.get(name) for field, name in fields.items()} for span in value]
     return None

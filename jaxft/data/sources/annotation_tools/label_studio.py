@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, list_objects
-from jaxft.data.sources.records.record_values import parse_json
+from jaxft.data.sources.records.record_values import JsonObject, parse_json
 
 _MIN_KEYS = {"annotation_id", "annotator", "lead_time"}
 _VALUE_TYPES = ("choices", "rating", "number")  # controls whose value may be the label of a text
@@ -64,7 +64,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         reading.log_line(f"not read: {listed}")
 
 
-def _choose_results(task: Mapping[str, Any], where: str, counts: Counter[str]) -> list[dict] | None:
+def _choose_results(task: Mapping[str, Any], where: str, counts: Counter[str]) -> list[JsonObject] | None:
     """Returns the regions of the annotation that counts, or None if there is none."""
     annotations = [
         annotation
@@ -81,7 +81,7 @@ def _choose_results(task: Mapping[str, Any], where: str, counts: Counter[str]) -
     return list_objects(best.get("result"), where, "result")
 
 
-def _min_results(record: Mapping[str, Any]) -> Iterator[dict]:
+def _min_results(record: Mapping[str, Any]) -> Iterator[JsonObject]:
     """Yields the values of a record of JSON_MIN, or of a table, as the results of JSON.
 
     In JSON_MIN, the names of controls stand between `id` and `annotator`, and a single choice is a string. A table has
@@ -118,9 +118,10 @@ def _parse_cell(value: Any) -> Any:
 
 def _convert_results(
     results: Sequence[Mapping[str, Any]], controls: set[str], counts: Counter[str]
-) -> dict[str, Any]:
+) -> JsonObject:
     """Returns the spans, and the values of controls, of the results of an annotation; counts the others."""
-    spans, values = [], {}
+    spans: list[JsonObject] = []
+    values: JsonObject = {}
     for result in results:
         kind, value = str(result.get("type")), result.get("value")
         value = value if isinstance(value, dict) else {}

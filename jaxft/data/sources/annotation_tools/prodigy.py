@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, count_items
+from jaxft.data.sources.records.record_values import JsonObject
 
 _ANSWERS = ("accept", "reject", "ignore")
 _KEYS = {
@@ -42,7 +43,8 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
     "not X".
     """
     keeps_all = not reading.labelled or "answer" in reading.filter_keys
-    answers, relation_count, binary_count, negated_count = Counter(), 0, 0, 0
+    answers: Counter[str] = Counter()
+    relation_count = binary_count = negated_count = 0
     for where, origin, record in items:
         if not isinstance(record, dict):
             yield where, origin, record
@@ -75,9 +77,9 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         reading.log_line(f"relations between spans are not read ({relation_count:,})")
 
 
-def _convert_record(record: dict[str, Any], is_negated: bool) -> dict[str, Any]:
+def _convert_record(record: JsonObject, is_negated: bool) -> JsonObject:
     """Returns a record with spans if its text has tokens, and with a label if it has a category or a choice."""
-    converted = ({"spans": []} if "tokens" in record else {}) | record
+    converted: JsonObject = ({"spans": []} if "tokens" in record else {}) | record
     if is_negated:
         converted["label"] = f"not {record['label']}"
     elif "label" not in record and isinstance(record.get("accept"), list):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
-from jaxft.data.sources.records.record_values import Record, json_type_name, require_value
+from jaxft.data.sources.records.record_values import JsonObject, Record, json_type_name, require_value
 from jaxft.errors import UserError
 
 LAYOUT = "SQuAD's JSON is data > paragraphs (context, qas) > qas (id, question, answers)"
@@ -43,14 +43,14 @@ def list_questions(where: str, origin: str, value: Any) -> Iterator[Record]:
         yield where, origin, record
 
 
-def require_object(value: Any, where: str) -> dict:
+def require_object(value: Any, where: str) -> JsonObject:
     """Returns a JSON object. Raises `UserError` for another value."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: a JSON {json_type_name(value)} where an object was expected; {LAYOUT}")
     return value
 
 
-def list_items(record: dict, key: str, where: str) -> Iterator[tuple[Any, str]]:
+def list_items(record: JsonObject, key: str, where: str) -> Iterator[tuple[Any, str]]:
     """Returns the items of the list under `key`, each with its path from the record, such as ".qas[3]"."""
     value = require_value(record, key, where, LAYOUT)
     if not isinstance(value, list):

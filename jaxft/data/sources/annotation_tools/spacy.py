@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading, list_objects
+from jaxft.data.sources.records.record_values import JsonObject
 
 _MISSING = "-"  # the tag of a token of which it is not known whether it is in an entity
 
@@ -26,7 +27,7 @@ def _is_annotated_text(value: Any) -> bool:
     return is_pair and isinstance(value[1], dict) and bool(value[1].keys() & {"entities", "cats"})
 
 
-def _annotated_texts(value: Any) -> list | None:
+def _annotated_texts(value: Any) -> list[Any] | None:
     """Returns the list of an object with annotated texts; some tools write null for a text that was skipped."""
     texts = value.get("annotations") if isinstance(value, dict) else None
     if (
@@ -73,7 +74,7 @@ def convert(items: Iterator[Item], reading: Reading) -> Iterator[Item]:
         )
 
 
-def _sentence_records(paragraph: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _sentence_records(paragraph: Mapping[str, Any], where: str) -> Iterator[JsonObject]:
     """Yields tokens and tags of the sentences of a paragraph; without tags if no token has one."""
     for sentence in list_objects(paragraph["sentences"], where, "sentences"):
         tokens = list_objects(sentence.get("tokens"), where, "tokens")
@@ -83,7 +84,7 @@ def _sentence_records(paragraph: Mapping[str, Any], where: str) -> Iterator[dict
         yield record
 
 
-def _paragraph_record(paragraph: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _paragraph_record(paragraph: Mapping[str, Any], where: str) -> Iterator[JsonObject]:
     """Yields the text of a paragraph with its categories."""
     sentences = list_objects(paragraph["sentences"], where, "sentences")
     tokens = [
@@ -99,8 +100,8 @@ def _paragraph_record(paragraph: Mapping[str, Any], where: str) -> Iterator[dict
     yield record
 
 
-def _annotated_record(text: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-    record = {"text": text}
+def _annotated_record(text: str, annotations: Mapping[str, Any]) -> JsonObject:
+    record: JsonObject = {"text": text}
     if "entities" in annotations:
         record["spans"] = annotations["entities"]
     if isinstance(annotations.get("cats"), dict):

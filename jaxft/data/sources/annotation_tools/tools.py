@@ -34,12 +34,13 @@ def convert_items(items: Iterator[Item], reading: Reading, *, sampled: int = SAM
       reading: what is read of them.
       sampled: the number of items that are read ahead; 1 for a pipe, whose lines are answered one by one.
     """
-    first, broken = [], iter(())
+    first: list[Item] = []
+    broken: Iterator[Item] = iter(())
     try:
         for item in itertools.islice(items, sampled):
             first.append(item)
     except UserError as error:  # which is raised in its place, after the items before it
-        broken = map(_raise, [error])
+        broken = _raise(error)
     items = itertools.chain(first, broken, items)
     values = [value for _, _, value in first]
     for tool in TOOLS if values else ():
@@ -67,5 +68,7 @@ def _log_stray_record(first: list[Item], reading: Reading) -> None:
             return
 
 
-def _raise(error: UserError) -> None:
+def _raise(error: UserError) -> Iterator[Item]:
+    """Raises an error where an item is asked for."""
     raise error
+    yield

@@ -34,7 +34,7 @@ def read_hub(address: str, *, split: str | None = None) -> tuple[Iterator[Record
     return rows, dataset.features
 
 
-def read_source_sizes(source: str) -> dict[str, int | None]:
+def read_source_sizes(source: str) -> Mapping[str, int | None]:
     """Returns the sizes that decide how a source is split into shards, each keyed by a line that names it.
 
     They are the rows and bytes of a dataset of the hub, or the sizes of a pattern's files.

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.data.sources import files
@@ -119,7 +119,7 @@ def _orient(name: str) -> str:
     return f"a table in pandas' orientation {name!r}"
 
 
-def _name_values(row: Any, columns: list, where: str) -> dict[str, Any]:
+def _name_values(row: Any, columns: Sequence[Any], where: str) -> dict[str, Any]:
     """Returns the record of a row of values. Raises `UserError` if it has not a value for each column."""
     if not isinstance(row, list) or len(row) != len(columns):
         actual = f"{len(row)} values" if isinstance(row, list) else f"a JSON {json_type_name(row)}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.data.sources import files
-from jaxft.data.sources.annotation_tools.base import Reading
+from jaxft.data.sources.annotation_tools.base import Item, Reading
 from jaxft.data.sources.annotation_tools.tools import SAMPLED, convert_items
 from jaxft.data.sources.formats import ExampleKind, ResolvedSource
 from jaxft.data.sources.records import filters, hub, in_memory, json_documents, json_lines, parquet, tables
@@ -37,17 +37,18 @@ def read_records(
     address, format, record_filter = source
     name = files.source_name(address)
     features: Mapping[str, Any] = {}
-    match format.name:
-        case "hub":
-            items, features = hub.read_hub(address, split=split)
-        case "parquet":
-            items, features = parquet.read_parquet(address)
-        case "records":
-            records = in_memory.find_records(address)
+    items: Iterator[Item]
+    match format.name, address:
+        case "hub", str(text):
+            items, features = hub.read_hub(text, split=split)
+        case "parquet", str(text):
+            items, features = parquet.read_parquet(text)
+        case "records", str(text):
+            records = in_memory.find_records(text)
             items, features = records.read(), records.features
-        case "jsonl":
+        case "jsonl", _:
             items = json_lines.read_jsonl(address, format.encoding, max_bytes=format.max_text)
-        case "json":
+        case "json", _:
             items = json_documents.read_json_document(address, format.encoding, log)
         case _:
             items = tables.read_table(
@@ -66,7 +67,7 @@ def read_records(
     return _make_objects(items, name, log), features
 
 
-def _make_objects(items: Iterator[tuple[str, str, Any]], name: str, log: files.Log) -> Iterator[Record]:
+def _make_objects(items: Iterator[Item], name: str, log: files.Log) -> Iterator[Record]:
     """Yields the items. A list of values, as in pandas' orientation 'values', becomes an object with keys 0, 1, 2...
 
     Raises `UserError` for other values that are no objects.

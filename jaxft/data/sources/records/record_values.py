@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxft.errors import UserError
 
@@ -15,8 +15,10 @@ MAX_KEYS = 30  # of a record that a message shows
 MAX_DEPTH = 100  # of lists and objects in JSON; code that walks through them calls itself as often
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
+JsonObject: TypeAlias = dict[str, Any]  # an object of JSON, or a row of a table; its readers check the values
+
 # A record with its place: ("data.jsonl, line 3" for messages, origin "data.jsonl:3", keys and values).
-Record = tuple[str, str, dict]
+Record = tuple[str, str, JsonObject]
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

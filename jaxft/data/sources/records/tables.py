@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft.data.sources import encodings, files
-from jaxft.data.sources.records.record_values import Record, check_columns
+from jaxft.data.sources.records.record_values import check_columns
 from jaxft.errors import UserError
 
 SEPARATOR_LINE = "sep="  # Excel's first line of a table, which names the delimiter
@@ -35,8 +35,8 @@ def read_table(
     keeps_errors: bool = False,
     max_bytes: int = files.UNBOUNDED,
     log: files.Log = files.log_nothing,
-) -> Iterator[Record]:
-    """Yields the rows of a table with a header. All values are strings.
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields the rows of a table with a header, with their places and origins. All values are strings.
 
     It does not use pandas, which would turn the word "NA" into a missing value. Excel's line `sep=;` is skipped. A row
     that repeats the header, as in files that were joined, is left out and logged.
@@ -55,7 +55,7 @@ def read_table(
         broken.
     """
     name = files.source_name(source)
-    header = None
+    header: list[str] = []
     has_joined_files = False
     quoted_line = ""  # the first line whose quotes may be those of CSV
     lines = files.read_lines(source, encoding, keeps_errors=keeps_errors, max_bytes=max_bytes)
@@ -63,7 +63,7 @@ def read_table(
         where, origin = f"{name}, line {first_line}", f"{name}:{first_line}"
         if not row or (first_line == 1 and isinstance(row, list) and row[0].startswith(SEPARATOR_LINE)):
             continue
-        if header is None and isinstance(row, list):
+        if not header and isinstance(row, list):
             header = row
             check_columns(header, where)
             continue
@@ -76,7 +76,7 @@ def read_table(
                 "between values in config.data.delimiter"
             )
         if isinstance(row, UserError):
-            if header is None or not keeps_errors:
+            if not header or not keeps_errors:
                 raise row
             yield where, origin, row
             continue

@@ -245,7 +245,8 @@ def _examine_words(
 
     Raises `UserError` if the column of words holds numbers, the same word all over a sentence, or nothing.
     """
-    prefixes, cells, count, repeats = set(), set(), 0, 0
+    prefixes, cells = set[str](), set[tuple[int, str]]()
+    count = repeats = 0
     are_prefixed = True
     are_numbers = are_repeated = settings.word is None and not layout.is_conllu
     are_missing = layout.is_conllu
@@ -287,7 +288,7 @@ def _examine_words(
 
 def _list_sentences(lines: Iterable[str], layout: ColumnLayout) -> Iterator[list[list[str]]]:
     """Yields the columns of each sentence's words. Lines that begin with "#" and those without words are left out."""
-    rows = []
+    rows: list[list[str]] = []
     for line in itertools.chain(lines, [""]):
         if not line.strip() or is_docstart(line):
             if rows:

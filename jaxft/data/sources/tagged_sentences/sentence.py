@@ -24,6 +24,12 @@ class Sentence:
     offsets: Sequence[tuple[int, int]] | None = None  # characters of each word in `text`, end exclusive
     line_numbers: list[int] | None = None  # lines of the words, if lines without words stand between them
 
+    @property
+    def gold_tags(self) -> list[str]:
+        """The tags of a sentence that was read with them."""
+        assert self.tags is not None, f"{self.origin}: read without tags"
+        return self.tags
+
 
 # These characters join a word if a letter or digit follows: O'Brien, well-known, AT&T, 3.5.
 _JOINERS = {"'": "'", "’": "'", "-": "-", ".": ".", "&": "&", ",": ","}
@@ -159,7 +165,7 @@ def tag_words(
       (offsets of the words, tags of the words).
     """
     borders = {border for start, end, _ in spans for border in (start, end)}
-    offsets = []
+    offsets: list[tuple[int, int]] = []
     for start, end in words:
         cuts = [start, *sorted(borders.intersection(range(start + 1, end))), end]
         offsets += zip(cuts[:-1], cuts[1:], strict=True)

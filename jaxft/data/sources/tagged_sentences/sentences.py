@@ -1,5 +1,6 @@
 """Reads sentences for tagging from any source: files, stdin, the hub and generated corpora."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -60,17 +61,19 @@ def read_sentences(
     if unknown := columns.keys() - KEYS.keys():
         raise UserError(f"columns: {sorted(unknown)} unknown; expected {', '.join(KEYS)}")
     span_reader = SpanReader(rules)
-    options = {"tagged": tagged, "columns": columns, "span_reader": span_reader}
+    parse = functools.partial(parse_sentences, tagged=tagged, columns=columns, span_reader=span_reader)
     if isinstance(source, str) and requests.is_requests_source(source):
         address, record_filter = filters.split_filter(source)
         rows = filters.filter_records(requests.generate_records(address), record_filter)
-        return admit_examples(parse_sentences(rows, **options), source, "sentence", format.max_text)
+        return admit_examples(parse(rows), source, "sentence", format.max_text)
     if isinstance(source, str) and source.startswith("demo:"):
         sentences = _generate_sentences(source, split)
         sentences = sentences if tagged else (replace(sentence, tags=None) for sentence in sentences)
         return admit_examples(sentences, source, "sentence", format.max_text)
     if tagged and (paths := brat.find_annotations(source, format)) is not None:
-        sentences = brat.read_brat(paths, source, format=format, span_reader=span_reader, log=log)
+        sentences = brat.read_brat(
+            paths, files.source_name(source), format=format, span_reader=span_reader, log=log
+        )
         return admit_examples(sentences, source, "sentence", format.max_text)
     keys = [columns.get(role, key) for role, usual_keys in KEYS.items() for key in usual_keys]
     resolved = formats.resolve_source(source, formats.SENTENCES, format, log, keys=keys)
@@ -93,7 +96,7 @@ def read_sentences(
             rows = join_rows(rows, columns, file.name, log)
             rows = parse_cells(rows, columns) if name in ("csv", "tsv") else rows
             tag_names = find_tag_names(features, columns)
-            sentences = parse_sentences(rows, tag_names=tag_names, **options)
+            sentences = parse(rows, tag_names=tag_names)
         return admit_examples(sentences, file.name, "sentence", file.format.max_text)
 
     sources = files.open_each(read_file, resolved)

@@ -127,7 +127,7 @@ class SpanReader:
         self, text: str, starts: Collection[int], ends: Collection[int], spans: Sequence[WrittenSpan]
     ) -> dict[_Counting, list[tuple[int, int] | None]]:
         """Counts the spans of a text that do not fit, and returns the places of its spans, for each way of counting."""
-        places_by_counting = {}
+        places_by_counting: dict[_Counting, list[tuple[int, int] | None]] = {}
         for counting in self._countings:
             same = _Counting("characters", counting.end)
             if text.isascii() and same in places_by_counting:  # ASCII counts alike in every unit
@@ -185,9 +185,10 @@ class SpanReader:
         start, end = place
         before = next((first for first, last in words if first < start < last), start)
         after = next((last for first, last in words if first < end < last), end)
-        differs = span.text is not None and not _is_same_text(text[start:end], span.text)
+        differs, expected = False, ""
+        if span.text is not None and not _is_same_text(text[start:end], span.text):
+            differs, expected = True, f", where the record says {_shorten(span.text)!r}"
         if before < start or end < after or differs or not text[start:end].strip():
-            expected = f", where the record says {_shorten(span.text)!r}" if differs else ""
             shown = _shorten(f"{text[before:start]}[{text[start:end]}]{text[end:after]}")
             self._count_fault(
                 _DIFFERENT if differs else _CUTTING, f"{shown!r} ({span.label}{expected})", where
@@ -212,10 +213,10 @@ class SpanReader:
             for name, field in (("config.data.offsets", "offsets"), ("config.data.span_end", "end"))
             if getattr(usual, field) != getattr(best, field)
         ]
-        others = f"all but {self._misfits[best]:,}" if self._misfits[best] else "all"
+        fits = f"all but {self._misfits[best]:,}" if self._misfits[best] else "all"
         return UserError(
             f"{self._first_fault}: {self._misfits[usual]:,} of {self._span_count:,} spans do not begin and end with "
-            f"words: {'; '.join(self._examples)}; {others} do if {best}: set "
+            f"words: {'; '.join(self._examples)}; {fits} do if {best}: set "
             f"{' '.join(f'{name}={new}' for name, _, new in changes)}, or "
             f"{' '.join(f'{name}={old}' for name, old, _ in changes)} if the spans are right as they are"
         )

@@ -14,6 +14,8 @@ from jaxft.errors import UserError
 SCHEMES = {"io": "", "iob1": "IB", "iob2": "BI", "bioes": "BIOES", "bilou": "BILOU"}
 NO_SCHEME = "none"  # for labels that form no entities, such as parts of speech; they are not converted
 _PREFIXES = frozenset("BIESLU")
+# Scheme -> the prefix of an entity's last word, and that of an entity of one word.
+_LAST_PREFIXES = {"bioes": ("E", "S"), "bilou": ("L", "U")}
 # Taken for granted where no tag has a prefix.
 _PLAIN_NOTES = {
     "io": "each label but O is a type of entities; set config.data.scheme=none if they form no entities",
@@ -83,7 +85,7 @@ def convert_tags_to_iob2(
     """
     if scheme not in SCHEMES:
         raise UserError(f"tagging scheme {scheme!r} is unknown; expected one of {', '.join(SCHEMES)}")
-    end_prefix, single_prefix = {"bioes": "ES", "bilou": "LU"}.get(scheme, "  ")  # no tag has the prefix " "
+    end_prefix, single_prefix = _LAST_PREFIXES.get(scheme, (" ", " "))  # no tag has the prefix " "
     converted, invalid = [], []
     open_type = ""  # the type of the entity that the next tag may continue
     is_unclosed = False  # True if the next tag must continue it, in BIOES and BILOU
@@ -168,19 +170,25 @@ def convert_sentences_to_iob2(
     """
     sentences = list(sentences)
     scheme, syntax, note = _recognize(sentences, scheme, entity_type)
-    converted, word_count, invalid_count, places = [], 0, 0, []
+    converted: list[Sentence] = []
+    places: list[str] = []
+    word_count = invalid_count = 0
     for sentence in sentences:
         if scheme == NO_SCHEME:
             _check_labels(sentence)
-            tags, invalid = list(sentence.tags), []
+            tags, invalid = list(sentence.gold_tags), list[int]()
         else:
-            tags, invalid = convert_tags_to_iob2(sentence.tags, scheme, sentence.origin, syntax.rewritten)
+            tags, invalid = convert_tags_to_iob2(
+                sentence.gold_tags, scheme, sentence.origin, syntax.rewritten
+            )
         converted.append(replace(sentence, tags=tags))
         word_count += len(tags)
         invalid_count += len(invalid)
         for index in invalid[: 3 - len(places)]:
             word = sentence.words[index]
-            places.append(f"{sentence.tags[index]!r} at word {index + 1} ({word!r}) of {sentence.origin}")
+            places.append(
+                f"{sentence.gold_tags[index]!r} at word {index + 1} ({word!r}) of {sentence.origin}"
+            )
     return converted, Conversion(scheme, len(sentences), word_count, invalid_count, places, note)
 
 
@@ -190,17 +198,17 @@ def _recognize(
     """Returns the scheme, the spelling of tags, and a note on both for the log."""
     if scheme == NO_SCHEME:
         return scheme, tag_syntax.TagSyntax(), ""
-    counts = Counter(tag for sentence in sentences for tag in sentence.tags)
+    counts = Counter(tag for sentence in sentences for tag in sentence.gold_tags)
     if scheme == "io":  # tags are types, whatever they look like
         return scheme, tag_syntax.TagSyntax({"o": "O"} if "O" not in counts else {}), ""
     syntax = tag_syntax.recognize_syntax(counts, entity_type, has_letters=scheme is not None)
     if scheme is not None:
         return scheme, syntax, syntax.description
     rewritten = syntax.rewritten
-    scheme = detect_scheme([rewritten.get(tag, tag) for tag in sentence.tags] for sentence in sentences)
+    scheme = detect_scheme([rewritten.get(tag, tag) for tag in sentence.gold_tags] for sentence in sentences)
     notes = [syntax.description] if syntax.description else []
     if scheme in ("io", NO_SCHEME):
-        usual_counts = Counter()
+        usual_counts: Counter[str] = Counter()
         for tag, count in counts.items():
             usual_counts[rewritten.get(tag, tag)] += count
         source = sentences[0].origin.rpartition(":")[0]
@@ -211,9 +219,9 @@ def _recognize(
 
 def _check_labels(sentence: Sentence) -> None:
     """Raises `UserError` for an empty label."""
-    if "" in sentence.tags:
+    if "" in sentence.gold_tags:
         raise UserError(
-            f"word {sentence.tags.index('') + 1} of the sentence at {sentence.origin}: the label is empty; write one, "
+            f"word {sentence.gold_tags.index('') + 1} of the sentence at {sentence.origin}: the label is empty; write one, "
             "or name the tag column if this is not it"
         )
 

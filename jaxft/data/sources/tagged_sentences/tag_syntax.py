@@ -15,6 +15,9 @@ _BARE = re.compile(r"[\W_]?([A-Za-z])[\W_]?")
 _LETTER_FIRST = re.compile(r"(?P<letter>[A-Za-z])(?P<divider>[\W_])(?P<type>.+)")
 _LETTER_LAST = re.compile(r"(?P<type>.+)(?P<divider>[\W_])(?P<letter>[A-Za-z])")
 _USUAL_FORM = (True, "-")  # B-LOC
+# An affix of letters and digits, and the rest of a label.
+_AFFIX_FIRST = re.compile(r"(?P<affix>[^\W_]*)[\W_]?(?P<kind>.*)", re.DOTALL)
+_AFFIX_LAST = re.compile(r"(?P<kind>.*?)[\W_]?(?P<affix>[^\W_]*)", re.DOTALL)
 _OUTSIDE_NAMES = frozenset(
     "0 _ - -- * none null nil other others outside out n/a no-entity no_entity".split()
 )
@@ -63,7 +66,7 @@ def recognize_syntax(
             bare | outside, f"{letters} without a type, read as {entity_type} (config.data.entity_type)"
         )
 
-    forms = Counter()
+    forms: Counter[tuple[bool, str]] = Counter()
     for tag, count in inside.items():
         forms.update({form: count for form, _, _ in _parses(tag)})
     # Ties go to the usual form, then to the letter first, then by divider: always the same choice.
@@ -172,13 +175,16 @@ def _find_pairs(labels: list[str]) -> list[str]:
 
 
 def _split_first(label: str) -> tuple[str, str]:
-    affix, kind = re.fullmatch(r"([^\W_]*)[\W_]?(.*)", label, re.DOTALL).groups()
-    return (affix, kind) if kind else ("", label)
+    return _split(_AFFIX_FIRST, label)
 
 
 def _split_last(label: str) -> tuple[str, str]:
-    kind, affix = re.fullmatch(r"(.*?)[\W_]?([^\W_]*)", label, re.DOTALL).groups()
-    return (affix, kind) if kind else ("", label)
+    return _split(_AFFIX_LAST, label)
+
+
+def _split(pattern: re.Pattern[str], label: str) -> tuple[str, str]:
+    match = pattern.fullmatch(label)
+    return (match["affix"], match["kind"]) if match and match["kind"] else ("", label)
 
 
 def _split_letter(label: str) -> tuple[str, str]:

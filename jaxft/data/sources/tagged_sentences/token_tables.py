@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from jaxft.data.sources.files import Log
-from jaxft.data.sources.records.record_values import Record, check_string
+from jaxft.data.sources.records.record_values import JsonObject, Record, check_string
 from jaxft.data.sources.tagged_sentences.column_layout import (
     SENTENCE_NAMES,
     WORD_NAMES,
@@ -112,7 +112,7 @@ def _join(
     """Yields a record for each sentence, under the keys by which sentences are read."""
     word_key, tag_key = columns.get("tokens", "tokens"), columns.get("tags", "tags")
     seen: set[str] = set()
-    joined: dict[str, list] = {}
+    joined: JsonObject = {}
     place: tuple[str, str] | None = None
     current = ""
     for where, origin, record in rows:
