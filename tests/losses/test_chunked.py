@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.losses.chunked import chunked_cross_entropy, chunked_scores
+from jaxft.losses.chunked import chunked_cross_entropy, chunked_predictions, chunked_scores
 from jaxft.losses.cross_entropy import cross_entropy
 
 
-def _plain(hidden, embedding, labels, weights):
+def _plain(hidden, embedding, labels, weights, bias=0.0):
     """Computes the loss sum from all logits, in float32."""
-    logits = hidden.astype(jnp.float32) @ embedding.astype(hidden.dtype).astype(jnp.float32).T
+    logits = hidden.astype(jnp.float32) @ embedding.astype(hidden.dtype).astype(jnp.float32).T + bias
     weighted = (weights > 0)[:, None]
     return cross_entropy(jnp.where(weighted, logits, 0), labels, weights)[0]
 
@@ -26,8 +26,11 @@ def _plain(hidden, embedding, labels, weights):
     weighted=st.sampled_from([0.0, 0.3, 1.0]),
     dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),
     table=st.sampled_from([jnp.float32, jnp.bfloat16]),
+    has_bias=st.booleans(),
 )
-def test_chunks_have_value_and_gradient_of_the_whole(seed, positions, chunk, weighted, dtype, table):
+def test_chunks_have_value_and_gradient_of_the_whole(
+    seed, positions, chunk, weighted, dtype, table, has_bias
+):
     """Draws chunks, dtypes and weights, and scales the loss by a constant."""
     rng = np.random.default_rng(seed)
     hidden = jnp.asarray(rng.normal(size=(positions, 5)) * 10 ** rng.uniform(-1, 1), dtype)
@@ -35,16 +38,18 @@ def test_chunks_have_value_and_gradient_of_the_whole(seed, positions, chunk, wei
     labels = rng.integers(0, 33, positions).astype(np.int32)
     weights = (rng.uniform(0.5, 2, positions) * (rng.random(positions) < weighted)).astype(np.float32)
 
-    def chunked(hidden, embedding):
-        total, weight = chunked_cross_entropy(hidden, embedding, labels, weights, chunk=chunk)
+    bias = jnp.asarray(rng.normal(size=33), jnp.float32)
+
+    def chunked(hidden, embedding, bias):
+        options = {"bias": bias if has_bias else None, "chunk": chunk}
+        total, weight = chunked_cross_entropy(hidden, embedding, labels, weights, **options)
         return 3 * total, weight
 
-    (value, weight), ours = jax.value_and_grad(chunked, (0, 1), has_aux=True)(hidden, embedding)
-    expected, theirs = jax.value_and_grad(lambda h, e: 3 * _plain(h, e, labels, weights), (0, 1))(
-        hidden.astype(jnp.float32),
-        embedding.astype(dtype).astype(float),
-    )
-    alone = chunked_cross_entropy(hidden, embedding, labels, weights, chunk=chunk)[0]
+    (value, weight), ours = jax.value_and_grad(chunked, (0, 1, 2), has_aux=True)(hidden, embedding, bias)
+    expected, theirs = jax.value_and_grad(
+        lambda h, e, b: 3 * _plain(h, e, labels, weights, b * has_bias), (0, 1, 2)
+    )(hidden.astype(jnp.float32), embedding.astype(dtype).astype(float), bias)
+    alone = chunked(hidden, embedding, bias)[0] / 3
     assert ours[0].dtype == dtype and ours[1].dtype == table
     assert float(weight) == pytest.approx(weights.sum(), rel=1e-6)
     np.testing.assert_allclose([value, 3 * alone], [expected, expected], rtol=1e-5, atol=1e-6)
@@ -86,6 +91,23 @@ def test_scores_by_position():
     expected = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
     np.testing.assert_allclose(losses, expected * weights, atol=1e-6)
     assert (correct == (jnp.argmax(logits, -1) == labels) & (weights > 0)).all() and correct.any()
+
+
+def test_predictions_by_position():
+    rng = np.random.default_rng(1)
+    hidden, embedding, bias = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((11, 4), (9, 4), (9,))
+    )
+    labels = rng.integers(0, 9, 11).astype(np.int32)
+    weights = jnp.asarray(rng.random(11) < 0.6, jnp.float32)
+    options = {"bias": bias, "count": 3, "chunk": 4}
+    losses, words, probabilities = chunked_predictions(hidden, embedding, labels, weights, **options)
+    log_probabilities = jax.nn.log_softmax(hidden @ embedding.T + bias)
+    expected = -jnp.take_along_axis(log_probabilities, labels[:, None], 1)[:, 0]
+    np.testing.assert_allclose(losses, expected * weights, atol=1e-6)
+    best, best_words = jax.lax.top_k(jnp.exp(log_probabilities), 3)
+    np.testing.assert_allclose(probabilities, best * weights[:, None], atol=1e-6)
+    np.testing.assert_array_equal(words, best_words * (weights > 0)[:, None])
 
 
 def test_a_large_vocabulary_takes_several_times_less_memory_in_chunks():
