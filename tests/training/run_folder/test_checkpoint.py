@@ -15,9 +15,6 @@ from jaxft.errors import UserError
 from jaxft.training.run_folder import checkpoint
 from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
 
-# orbax leaves reads that it gave up to the garbage collector, which prints their traces.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 def tree(step: int, size: int = 2000) -> dict:
     key = jax.random.key(step)
