@@ -54,6 +54,7 @@ _MOST = {
     "intermediate_size": 2**20,
     "max_positions": 2**24,
     "type_vocab_size": 2**16,
+    "num_buckets": 2**16,
 }
 
 

@@ -17,6 +17,7 @@ from jaxft.models.model_config import ModelConfig
 FAMILIES: dict[str, Family] = {
     "bert": importlib.import_module("jaxft.models.bert.family").FAMILY,
     "gpt2": importlib.import_module("jaxft.models.gpt2.family").FAMILY,
+    "mpnet": importlib.import_module("jaxft.models.mpnet.family").FAMILY,
 }
 
 

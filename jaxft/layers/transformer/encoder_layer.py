@@ -89,10 +89,10 @@ class SelfAttention(nnx.Module):
             *apply_linears(x, self.query, self.key, self.value),
             segment_ids,
             num_heads=self.config.num_heads,
+            relative_bias=relative_bias,
             rate=self.config.attention_dropout,
             seed=seed,
             site=site,
-            **({} if relative_bias is None else {"relative_bias": relative_bias}),
         )
         return self.output(gather(attended, output_positions))
 

@@ -10,6 +10,7 @@ from jaxft.models.pretrained_model import resolve_model
 from tests.training import test_step
 
 BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
+MPNET = BERT | {"model_type": "mpnet"}  # has a relative bias
 
 
 def choose(platform: str, hf_config=BERT, **values) -> str:
@@ -40,6 +41,7 @@ def test_auto_takes_a_kernel_where_it_can(gpu):
     assert choose("tpu", data__max_length=1000) == "dense"
     assert choose("tpu", model__attention="splash", data__max_length=128) == "splash"
     assert choose("gpu", model__dtype="float32") == "dense"
+    assert choose("gpu", MPNET) == choose("tpu", MPNET) == "dense"
     for capability in ("7.5", "gfx942"):
         gpu(capability)
         assert choose("gpu") == "dense"
@@ -56,6 +58,11 @@ def test_auto_takes_a_kernel_where_it_can(gpu):
             "has no dropout of .* here 0.1; set config.model.dropout=0.0; 'dense'",
         ),
         ("tpu", {"data__max_length": 500}, "'splash' takes rows of a multiple of 128, not 500; 'dense'"),
+        (
+            "tpu",
+            {"hf_config": MPNET},
+            "'splash' adds no bias to scores, which this model needs; 'dense' computes",
+        ),
     ],
 )
 def test_a_kernel_that_cannot_be_had_is_refused(platform, values, message):

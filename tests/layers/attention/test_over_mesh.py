@@ -95,7 +95,7 @@ print(json.dumps({"errors": errors, "losses": losses}))
 
 
 def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
-    """Compares splash and dense attention by values and gradients, also a bias's, and flash by train steps with dropout.
+    """Compares splash and dense attention by values and gradients, a bias too, and flash by train steps with dropout.
 
     Heads divide over `tensor`, and don't. Splash and flash are interpreted.
     """

@@ -1,0 +1,1 @@
+"""Holds MPNet (Song et al., 2020): its network, config.json and weights."""
