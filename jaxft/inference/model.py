@@ -15,7 +15,7 @@ from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.encoding.windows import Windows
 from jaxft.parallel.mesh import AXES, local_rows
-from jaxft.tasks.base import Evaluator, Task
+from jaxft.tasks.base import AnyEvaluator, Task
 from jaxft.tasks.registry import make_evaluator
 from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import Network
@@ -44,7 +44,7 @@ class Model:
 
     run: Run
     task: Task
-    evaluator: Evaluator
+    evaluator: AnyEvaluator
     net: Network
     parameters: dict[str, jax.Array]
     rows: int
@@ -163,6 +163,6 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     net = prepare_network(task, config, run.checkpoint.hf_config, mesh, dtype=dtype)
-    parameters = load_best(run.workdir, net.abstract, run.labels, log)
+    _, parameters = load_best(run.workdir, net.abstract, run.labels, log)
     rows = math.ceil(config.eval.rows / len(devices)) * len(devices)
     return Model(run, task, evaluator, net, parameters, rows)

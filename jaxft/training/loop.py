@@ -45,7 +45,7 @@ from jaxft.training.log.train_log import TrainLog
 from jaxft.training.log.waits import announced
 from jaxft.training.prepare import PreparedRun, prepare_data, prepare_run
 from jaxft.training.run_folder.abandoned_work import orbax_quieted
-from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, load_best
+from jaxft.training.run_folder.best import BestTracker, choose_selection_metric
 from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
 from jaxft.training.run_folder.finished import (
     UNSAVED,
@@ -337,7 +337,7 @@ def _best_parameters(
     if best.step == step and is_new:
         return parameters
     try:
-        return load_best(workdir, run.net.abstract, run.net.task.labels, log)
+        return best.load(workdir, run.net.abstract, log)
     except UserError as error:
         reason, last = str(error).partition(";")[0], "The weights of the last step"
         log(f"warning: {reason}. {last} {'are the best' if best.step == step else 'take their place'}")

@@ -69,7 +69,7 @@ def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> TrainState:
     config, net, base_model = run.config, run.net, run.data.base_model
     if config.init_from:
         with announced(f"loading the weights of {config.init_from}", log):
-            parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, net.task.labels, log)
+            _, parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, net.task.labels, log)
         log(f"weights: {config.init_from}")
     else:
         if config.model.init == "pretrained" and processes.count() > 1:

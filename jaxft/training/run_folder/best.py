@@ -9,7 +9,7 @@ import jax
 
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
-from jaxft.tasks.base import Evaluator, Log
+from jaxft.tasks.base import AnyEvaluator, Log
 from jaxft.training.log.tags import is_of_label
 from jaxft.training.run_folder.abandoned_work import orbax_quieted
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
@@ -19,7 +19,7 @@ from jaxft.training.run_folder.identity import refuse_earlier_run
 MINIMISED = ("loss", "perplexity", "bits_per_byte", "calibration_error", "mse", "mae")
 
 
-def choose_selection_metric(config: Settings, evaluator: Evaluator, measured: Collection[str]) -> str:
+def choose_selection_metric(config: Settings, evaluator: AnyEvaluator, measured: Collection[str]) -> str:
     """Returns the name of the metric that chooses the best weights.
 
     Args:
@@ -115,6 +115,17 @@ class BestTracker:
         self.is_replaced = step != self.step
         self.step = step
 
+    def load(
+        self, workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], log: Log
+    ) -> dict[str, jax.Array]:
+        """Returns the weights in the folder of the run in `workdir`; `step` becomes theirs.
+
+        That is a later step if the run was killed after it had saved them and before a checkpoint named them, went on
+        from the checkpoint before, and ended before that step. See `load_best`.
+        """
+        self.step, parameters = load_best(workdir, abstract, self._labels, log)
+        return parameters
+
     def is_saved(self) -> bool:
         """Returns whether the weights are in the folder: there may have been no room for them."""
         return self.step in self._checkpoints.steps()
@@ -132,7 +143,7 @@ class BestTracker:
 
 def load_best(
     workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], labels: list[str], log: Log = print
-) -> dict[str, jax.Array]:
+) -> tuple[int, dict[str, jax.Array]]:
     """Loads the best parameters of the run in `workdir`.
 
     Args:
@@ -142,7 +153,7 @@ def load_best(
       log: prints a line, for example about a damaged checkpoint.
 
     Returns:
-      The parameters by path.
+      (their step, the parameters by path).
 
     Raises:
       UserError: there are no weights, they have other shapes or labels, or an earlier jaxft wrote them.
@@ -181,5 +192,5 @@ def load_best(
         checkpoints.close()
     if restored is None:
         raise UserError(f"{folder} holds no complete checkpoint; start the command of its training again")
-    _, parameters, _ = restored
-    return parameters
+    step, parameters, _ = restored
+    return step, parameters

@@ -1,10 +1,13 @@
-"""The metric that chooses the best weights."""
+"""The metric that chooses the best weights, and the step that they are of."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxft.config.settings import replace
 from jaxft.errors import UserError
-from jaxft.training.run_folder.best import choose_selection_metric, is_better
+from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, is_better
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.training.settings import settings_from_config
 
 
@@ -20,3 +23,20 @@ def test_which_way_a_metric_is_better(metric, less):
     config = replace(config, {"eval.metric": f"{metric}+{'topic/accuracy' if less else 'sts/mse'}"})
     with pytest.raises(UserError, match="adds up what should grow and what should shrink"):
         choose_selection_metric(config, None, [config.eval.metric])
+
+
+def test_loaded_weights_bring_their_step(tmp_path):
+    """A run is killed after it saved better weights, goes on from the checkpoint before, and ends before their step."""
+    weights = {"head/bias": jnp.arange(3.0)}
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {"head/bias": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=place)}
+    checkpoints = RunCheckpoints(tmp_path / "best", keep=1, log=print)
+    killed = BestTracker(checkpoints, "accuracy", None, ["a"], {})
+    killed.keep_if_better(2, weights, {"accuracy": 0.5})
+    progress = killed.progress()
+    killed.keep_if_better(5, {"head/bias": weights["head/bias"] + 1}, {"accuracy": 0.75})
+    resumed = BestTracker(checkpoints, "accuracy", None, ["a"], progress)
+    assert resumed.step == 2 and not resumed.is_saved()
+    assert resumed.load(tmp_path, abstract, print)["head/bias"].tolist() == [1, 2, 3]
+    assert resumed.step == 5 and resumed.is_saved()
+    checkpoints.close()
