@@ -1,4 +1,4 @@
-"""Named-entity recognition with BERT: `--config configs/ner.py[:offline|conll2003|wnut17]`.
+"""Named-entity recognition: `--config configs/ner.py[:offline|conll2003|wnut17|xlmr|cluener]`.
 
 offline    MiniLM from a package on the generated corpus `demo:ner`; needs no hub. Synthetic: it shows
            that the trainer works, not how good a model is. Measured, seed 0: entity F1 93.7 on dev, 92.0
@@ -7,6 +7,12 @@ conll2003  bert-base-cased on CoNLL-2003 from the hub. Not measured here (no hub
            paper (Devlin et al. 2019, table 7) reports entity F1 92.4 on test, with document context, which
            the hub's data set does not contain.
 wnut17     MiniLM on WNUT-17 from the hub. Measured on the corpus's own files, seed 0: entity F1 58.2 on dev.
+xlmr       xlm-roberta-base on WikiANN from the hub: English, or with xlmr_de, say, one of its 176 languages. A
+           model trained on one language labels the others too: `jaxft evaluate --run RUN
+           --data hub:unimelb-nlp/wikiann:de/test`. Not measured here (no hub).
+cluener    bert-base-chinese on CLUENER from the hub, ten kinds of entities in Chinese news, where test has no
+           entities. For CLUENER's own files, set --config.data.train=DIR/train.json --config.data.dev=DIR/dev.json.
+           Not measured here (no hub).
 """
 
 from ml_collections import ConfigDict
@@ -41,6 +47,22 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.max_length = 64  # 11 of 3,394 sentences are longer, and cut in two
         config.train.epochs = 6.0
         config.optim.lr = 1e-4
+    elif arg == "xlmr" or arg.startswith("xlmr_"):
+        language = arg.partition("_")[2] or "en"
+        config.model.checkpoint = "FacebookAI/xlm-roberta-base"
+        config.data.train = f"hub:unimelb-nlp/wikiann:{language}/train"
+        config.data.dev = f"hub:unimelb-nlp/wikiann:{language}/validation"
+        config.data.test = f"hub:unimelb-nlp/wikiann:{language}/test"
+        config.train.epochs = 3.0
+        config.optim.lr = 2e-5
+    elif arg == "cluener":
+        config.model.checkpoint = "google-bert/bert-base-chinese"
+        config.data.train = "hub:xusenlin/clue-ner/train"
+        config.data.dev = "hub:xusenlin/clue-ner/validation"
+        config.train.epochs = 4.0
+        config.optim.lr = 3e-5
     else:
-        raise UserError(f"configs/ner.py has no recipe {arg!r}; expected offline, conll2003 or wnut17")
+        raise UserError(
+            f"configs/ner.py has no recipe {arg!r}; expected offline, conll2003, wnut17, xlmr, xlmr_LANGUAGE or cluener"
+        )
     return config

@@ -194,6 +194,7 @@ def test_the_sizes_of_a_new_model_belong_to_its_checkpoint():
             r"config\.model\.sizes=.*: expected texts, numbers, True, False or None",
         ),
         ("train=x", r"config\.train, it is a section: train\.epochs, .*; did you mean config\.data\.train\?"),
+        ("train.lr=1", r"no setting config\.train\.lr; did you mean config\.optim\.lr\?"),
         ("learning_rate=1", r"no setting config\.learning_rate; did you mean config\.optim\.lr\?"),
         ("optim.learning_rate=1", r"config\.optim\.learning_rate; did you mean config\.optim\.lr\?"),
         ("per_device_train_batch_size=1", r"did you mean config\.batch\.examples\?"),
@@ -236,7 +237,7 @@ def test_a_recipe_with_a_mistake_is_named(tmp_path, body, message):
 def test_addresses_that_lead_nowhere_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no file .*nerr\.py; expected a recipe such as configs/ner\.py"):
         load_settings(NER.replace("ner.py", "nerr.py"))
-    with pytest.raises(UserError, match=r"has no recipe 'wnut'; expected offline, conll2003 or wnut17"):
+    with pytest.raises(UserError, match=r"has no recipe 'wnut'; expected offline, conll2003, wnut17, xlmr"):
         load_settings(NER + ":wnut")
     broken = tmp_path / "config.json"
     for text, message in (
