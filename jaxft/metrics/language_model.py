@@ -2,17 +2,55 @@
 
 import dataclasses
 import math
+from typing import Self
 
 import numpy as np
 
 
 @dataclasses.dataclass(slots=True)
-class LanguageModelState:
-    """Sums over the predicted tokens, and over the words and bytes that these tokens spell."""
+class TokenState:
+    """Sums over predicted tokens."""
 
     nll: float = 0.0  # negative log-likelihood, in nats
     token_count: int = 0
     correct_count: int = 0  # number of tokens that had the highest probability
+
+    def add_tokens(self, nll: np.ndarray, correct: np.ndarray) -> None:
+        """Adds predicted tokens.
+
+        Args:
+          nll: float `[tokens]`, the negative log-likelihood of each scored token, in nats.
+          correct: bool `[tokens]`, True if the token had the highest probability.
+        """
+        if len(nll) != len(correct):
+            raise ValueError(f"{len(nll)} likelihoods, but {len(correct)} tokens right or wrong")
+        self.nll += float(np.sum(nll, dtype=np.float64))
+        self.token_count += len(nll)
+        self.correct_count += int(np.sum(correct))
+
+    def merge(self, other: Self) -> None:
+        """Adds the sums of another state to this one."""
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    def compute(self) -> dict[str, float]:
+        """Returns `loss` (nats per token), `perplexity`, `token_accuracy` (in [0, 1]) and `tokens`; NaN without tokens.
+
+        Source: Jurafsky & Martin, Speech and Language Processing (3rd ed.), equation 3.15.
+        """
+        loss = _divide(self.nll, self.token_count)
+        return {
+            "loss": loss,
+            "perplexity": _exp(loss),
+            "token_accuracy": _divide(self.correct_count, self.token_count),
+            "tokens": float(self.token_count),
+        }
+
+
+@dataclasses.dataclass(slots=True)
+class LanguageModelState(TokenState):
+    """Sums over the predicted tokens, and over the words and bytes that these tokens spell."""
+
     word_count: int = 0
     byte_count: int = 0
 
@@ -26,18 +64,9 @@ class LanguageModelState:
           byte_count: number of bytes of this text in UTF-8. Tokens that spell nothing, such as the end token, count in
             `nll` but not in `word_count` and `byte_count`.
         """
-        if len(nll) != len(correct):
-            raise ValueError(f"{len(nll)} likelihoods, but {len(correct)} tokens right or wrong")
-        self.nll += float(np.sum(nll, dtype=np.float64))
-        self.token_count += len(nll)
-        self.correct_count += int(np.sum(correct))
+        self.add_tokens(nll, correct)
         self.word_count += word_count
         self.byte_count += byte_count
-
-    def merge(self, other: "LanguageModelState") -> None:
-        """Adds the sums of another state to this one."""
-        for field in dataclasses.fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def compute(self) -> dict[str, float]:
         """Returns the metrics by name.

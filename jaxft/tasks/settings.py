@@ -1,7 +1,7 @@
 """Settings that several tasks share. The settings of a single task are in its folder's `settings.py`."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxft.config import sections
 from jaxft.config.settings import (
@@ -25,13 +25,38 @@ def make_file_format(data: Any) -> FileFormat:
 class RecordData(sections.Data):
     """Data read from records whose keys have fixed roles."""
 
-    columns: tuple = setting(
+    columns: tuple[tuple[str, str], ...] = setting(
         (),
         "keys of JSON, CSV, Parquet and hub records, by role",
         pairs=str,
         example="(('tokens', 'words'),) or tokens=words,tags=ner_tags",
         hf="text_column_name, label_column_name",
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentData(RecordData):
+    """Documents of text."""
+
+    documents: str = setting(
+        "line",
+        "documents of a text file: its lines (`line`), all of it (`file`), or what stands between such lines",
+    )
+    layout: str = setting(
+        "documents",
+        "packed documents, each seeing itself only, or contiguous `blocks`, as `run_clm.py` and `run_mlm.py` cut them, "
+        "but with an end of text after each document",
+        choices=("documents", "blocks"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentSettings(sections.Settings):
+    """The settings of a run whose data are documents."""
+
+    reads_plain_text: ClassVar[bool] = True
+
+    data: DocumentData = DocumentData()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +89,7 @@ class LabelLoss(sections.Loss):
     focal_gamma: float = setting(
         0.0, "exponent of the focal loss, such as 2.0; 0: cross-entropy", check=not_negative()
     )
-    class_weights: tuple = setting(
+    class_weights: tuple[tuple[str, float], ...] = setting(
         (),
         "weights of labels; labels that are not named weigh 1",
         pairs=int | float,

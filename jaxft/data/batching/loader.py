@@ -135,6 +135,8 @@ class Loader:
         drawn = self._epoch_plan(epoch)
         shape: Shape = self.shapes[drawn.step_shapes[index]]
         placement = place_windows(self.windows.lengths, self.plan.rows, drawn, index)
+        if self.seed is not None:
+            placement = placement._replace(seed=self.seed, epoch=epoch)
         only = self.layout.only
         arrays = self.windows.fill(
             placement if only is None else placement.in_rows(only, shape.rows),

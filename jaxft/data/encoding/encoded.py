@@ -34,12 +34,16 @@ class ArraySpec(NamedTuple):
 class Placement(NamedTuple):
     """The windows of a batch and their places, row by row, from the left. All arrays are int64 `[K]`.
 
+    Seed and epoch are for data that is drawn anew in each epoch, such as masks.
+
     Attributes:
       windows: the windows.
       rows: the batch row of each window.
       segments: the number of each window in its row, from 0.
       starts: the slot of the row where each window begins.
       lengths: the number of slots that each window takes.
+      seed: the seed of the loader; 0 for one in a fixed order.
+      epoch: the number of the epoch; 0 in a fixed order.
     """
 
     windows: np.ndarray
@@ -47,6 +51,8 @@ class Placement(NamedTuple):
     segments: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
+    seed: int = 0
+    epoch: int = 0
 
     def in_rows(self, only: np.ndarray, rows: int) -> "Placement":
         """Returns the windows in some rows, which are then numbered from 0.
@@ -59,8 +65,13 @@ class Placement(NamedTuple):
         row_index[only] = np.arange(len(only))
         indices = row_index[self.rows]
         kept = np.flatnonzero(indices >= 0)
-        placement = Placement(*(values[kept] for values in self))
-        return placement._replace(rows=indices[kept])
+        return self._replace(
+            windows=self.windows[kept],
+            rows=indices[kept],
+            segments=self.segments[kept],
+            starts=self.starts[kept],
+            lengths=self.lengths[kept],
+        )
 
 
 class Encoded(Protocol):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -97,7 +97,7 @@ class Windows:
 
     def slice(self, first: int, end: int) -> "Windows":
         """Returns the windows from `first` up to `end`, without a copy."""
-        return Windows(self.record_batch.slice(first, end - first))
+        return replace(self, record_batch=self.record_batch.slice(first, end - first))
 
     def fill(
         self, placement: Placement, specs: Mapping[str, ArraySpec], *, rows: int, length: int, segments: int

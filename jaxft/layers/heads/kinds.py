@@ -10,4 +10,5 @@ class HeadKind(enum.Enum):
     SEQUENCE = "sequence"  # each text
     QUESTION = "question"  # each token, to be the first or last of an answer
     NEXT_TOKEN = "next_token"  # each token of the vocabulary, to be the next
+    MASKED = "masked"  # each token of the vocabulary, to be behind a mask
     SHARED = "shared"  # what the heads of several tasks on one backbone do

@@ -5,25 +5,15 @@ from typing import ClassVar
 
 from jaxft.config import sections
 from jaxft.config.settings import at_least, require, setting
-from jaxft.tasks.settings import RecordData
+from jaxft.tasks.settings import DocumentData, DocumentSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class Data(RecordData):
+class Data(DocumentData):
     """Texts, or pairs of prompt and target."""
 
-    documents: str = setting(
-        "line",
-        "documents of a text file: its lines (`line`), all of it (`file`), or what stands between such lines",
-    )
     template: str | None = setting(
         None, r"makes prompt and target of records: `{article}\nHeadline: {headline}`"
-    )
-    layout: str = setting(
-        "documents",
-        "packed documents, each seeing itself only, or contiguous `blocks`, as `run_clm.py` cuts them, but with an end "
-        "of text after each document",
-        choices=("documents", "blocks"),
     )
 
 
@@ -46,10 +36,9 @@ class Eval(sections.Eval):
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(sections.Settings):
+class Settings(DocumentSettings):
     """The settings of a language modelling run."""
 
-    reads_plain_text: ClassVar[bool] = True
     default_examples: ClassVar[int] = 8
 
     data: Data = Data()
