@@ -2,21 +2,17 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxft.data.encoding.sentences import choose_stride
-from jaxft.data.encoding.tokenizer import find_special_tokens, make_frame
 from jaxft.inference.model import Model
 from jaxft.io.files import write_json
 from jaxft.models.registry import family_of
 from jaxft.tasks.exports import ExportedHead
 from jaxft.tasks.registry import make_export
 from jaxft.training import step
-from jaxft.training.run_folder.workdir import Run
 
 # The file that is copied into the export. It runs only there.
 LOADER = Path(__file__).parent / "heads_loader.py"
@@ -43,9 +39,12 @@ def write_heads(model: Model, folder: Path) -> None:
             if path.startswith(head.prefix)
         }
         linear = head.export.to_transformers(head.task, jax.device_get(head_parameters))
-        [kernel] = (value for key, value in linear.items() if key.endswith("kernel"))
+        kernel = linear["head/kernel"]
         tensors[f"{name}.weight"] = np.ascontiguousarray(kernel.T)
         tensors[f"{name}.bias"] = linear.get("head/bias", np.zeros(kernel.shape[-1], kernel.dtype))
+        if "head/dense/kernel" in linear:
+            tensors[f"{name}.dense.weight"] = np.ascontiguousarray(linear["head/dense/kernel"].T)
+            tensors[f"{name}.dense.bias"] = linear["head/dense/bias"]
         decoding = head.export.decoding_tensors(head.task, head.model)
         tensors |= {f"{name}.{key}": value for key, value in decoding.items()}
         task = {"task": head.export.run.config.task, "labels": head.task.labels}
@@ -55,7 +54,7 @@ def write_heads(model: Model, folder: Path) -> None:
     has_pooler = any(description.get("pool") == "pooler" for description in descriptions.values())
     description = {
         "tasks": descriptions,
-        "reading": _describe_reading(model.run, labels_words=bool(tagging_heads(heads))),
+        "reading": make_export(model.run).describe_reading(),
         "backbone": {
             "options": {"add_pooling_layer": has_pooler} if family.has_pooler else {},
             "token_types": family.has_token_types,
@@ -63,28 +62,3 @@ def write_heads(model: Model, folder: Path) -> None:
     }
     write_json(folder / "heads.json", description)
     shutil.copyfile(LOADER, folder / LOADER.name)
-
-
-def _describe_reading(run: Run, *, labels_words: bool) -> dict[str, Any]:
-    """Returns the description for heads.json of how input becomes windows.
-
-    In training, `data.encoding.sentences` makes the windows of words, and `data.encoding.labelled_texts` those of texts
-    and pairs of texts.
-    """
-    data = run.config.data
-    if labels_words:
-        before, after = find_special_tokens(run.checkpoint.tokenizer)
-        return {
-            "words": {
-                "max_length": data.max_length,
-                "stride": choose_stride(data.stride, data.max_length - len(before) - len(after)),
-                "before": before,
-                "after": after,
-                "subword": "last" if data.label_subwords == "last" else "first",
-            }
-        }
-    reading = {"max_length": data.max_length, "truncation": data.truncation, "stride": data.stride or 0}
-    for name in ("text", "pair"):
-        frame = make_frame(run.checkpoint.tokenizer, name == "pair")
-        reading[name] = {"ids": [frame.before, frame.between, frame.after], "types": list(frame.types)}
-    return reading

@@ -14,10 +14,12 @@ that no class of transformers has, or by several windows. Use it like this:
 model.safetensors holds the backbone, for transformers' AutoModel.
 
 heads.safetensors holds, for each task NAME in heads.json, the weights of a linear layer over hidden states:
-`NAME.weight` [C, D] and `NAME.bias` [C]. For a CRF it also holds `NAME.transitions` [C, C] (from, to), `NAME.start` [C]
+`NAME.weight` [C, D] and `NAME.bias` [C]. If another layer comes before it, heads.safetensors holds `NAME.dense.weight`
+[D, D] and `NAME.dense.bias` [D] too. For a CRF it also holds `NAME.transitions` [C, C] (from, to), `NAME.start` [C]
 and `NAME.end` [C]. Labels and transitions that the tagging scheme forbids have -inf.
 
-In heads.json, `tasks` holds the kind of each task, its labels, and for texts `problem_type`, `pool` and `thresholds`.
+In heads.json, `tasks` holds the kind of each task, its labels, and for texts `problem_type`, `pool`, the
+`activation` after a dense layer, and `thresholds`.
 `reading` says how input becomes windows. For words it holds `max_length`, `stride`, the ids `before` and `after` them,
 and the `subword` by which a word is labelled. For texts it holds `max_length`, `truncation`, `stride`, and, both for a
 text and for a pair of texts, the `ids` before, between and after, with the token `types` of all five pieces.
@@ -49,7 +51,9 @@ def find_best_path(emissions: np.ndarray, chain: dict[str, np.ndarray]) -> list[
     return path[::-1]
 
 
-def cut_texts(first: list, second: list, room: int, truncation: str, stride: int) -> list[tuple[list, list]]:
+def cut_texts(
+    first: list[int], second: list[int], room: int, truncation: str, stride: int
+) -> list[tuple[list[int], list[int]]]:
     """Cuts a text and its pair into windows, as in training.
 
     Args:
@@ -76,7 +80,7 @@ def cut_texts(first: list, second: list, room: int, truncation: str, stride: int
         for ids, size in zip((first, second), sizes, strict=True):
             head = {"head": size, "tail": 0, "head+tail": size // 4}[truncation]
             kept.append(ids if len(ids) <= size else ids[:head] + ids[len(ids) - (size - head) :])
-        return [tuple(kept)]
+        return [(kept[0], kept[1])]
     second_is_longer = len(second) > len(first)
     if second_is_longer:
         longer, other, size = second, first[: sizes[0]], sizes[1]
@@ -156,6 +160,9 @@ class Model:
         Args:
             inputs: torch tensors from the tokenizer, padded on the right.
         """
+        import torch
+        from transformers.activations import get_activation
+
         outputs = self.backbone(**inputs)
         hidden = outputs.last_hidden_state.numpy()
         mask = inputs["attention_mask"].numpy()[..., None]
@@ -172,6 +179,9 @@ class Model:
                 x = (hidden * mask).sum(axis=1) / mask.sum(axis=1)
             elif pool == "max":
                 x = np.where(mask > 0, hidden, -np.inf).max(axis=1)
+            if activation := head.get("activation"):
+                dense = x @ self.tensors[f"{name}.dense.weight"].T + self.tensors[f"{name}.dense.bias"]
+                x = get_activation(activation)(torch.from_numpy(dense)).numpy()
             logits[name] = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
         return logits
 

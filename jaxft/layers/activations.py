@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxft.layers.precision import widen
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gelu(x: jax.Array, approximate: bool) -> jax.Array:
@@ -34,7 +36,7 @@ gelu.defvjp(lambda x, approximate: (gelu(x, approximate), x), _gelu_backward)
 
 def _gelu_and_derivative(x: jax.Array, approximate: bool) -> tuple[jax.Array, jax.Array]:
     """Returns GELU and its derivative at x, both in x's dtype, computed in float32."""
-    z = x.astype(jnp.float32)
+    z = widen(x)
     if approximate:
         c = math.sqrt(2.0 / math.pi)
         t = jnp.tanh(c * (z + 0.044715 * z**3))
@@ -50,4 +52,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: gelu(x, False),
     "gelu_tanh": lambda x: gelu(x, True),
     "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
 }

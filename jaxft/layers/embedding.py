@@ -6,6 +6,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.layers.parameters import Kind, Role, make_parameter
+from jaxft.layers.precision import widen
 from jaxft.layers.sharding import constrain_sharding
 
 
@@ -40,7 +41,7 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Looks up ids, int32 `[...]` -> float32 `[..., D]`."""
-        return _lookup(self.embedding[...], ids).astype(jnp.float32)
+        return widen(_lookup(self.embedding[...], ids))
 
 
 @jax.custom_vjp
@@ -54,7 +55,7 @@ def _lookup(table, ids):
 
 def _lookup_backward(residuals, gradient):
     table, ids = residuals
-    gradient = gradient.astype(jnp.float32)
+    gradient = widen(gradient)
     # The zeros depend on the gradient. If they did not, XLA would hold a second table from the start of the step.
     zero = gradient[(0,) * gradient.ndim] * 0
     return jnp.full(table.shape, zero).at[ids].add(gradient, mode="drop").astype(table.dtype), None

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.parameters import SPLIT_BY_FSDP, Kind, Role, make_parameter
+from jaxft.layers.precision import widen
 from jaxft.parallel.sharded_matmul import ActivationLayout, sharded_matmul
 
 
@@ -88,8 +89,10 @@ _add_bias.defvjp(
 def sum_columns(x: jax.Array) -> jax.Array:
     """Returns the sum over rows in float32: `[N, D]` of any float dtype -> float32 `[D]`."""
     return jax.lax.platform_dependent(
-        x.astype(jnp.float32),
+        widen(x),
         # On CPU XLA runs products on all cores, but not reductions.
-        cpu=lambda x: jnp.matmul(jnp.ones((1, x.shape[0])), x, precision=jax.lax.Precision.HIGHEST)[0],
+        cpu=lambda x: jnp.matmul(jnp.ones((1, x.shape[0]), x.dtype), x, precision=jax.lax.Precision.HIGHEST)[
+            0
+        ],
         default=lambda x: x.sum(axis=0),
     )

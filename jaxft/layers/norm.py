@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxft.layers.linear import sum_columns
 from jaxft.layers.parameters import Kind, Role, make_parameter
+from jaxft.layers.precision import widen
 
 
 class LayerNorm(nnx.Module):
@@ -31,7 +32,7 @@ def _layer_norm(x, scale, bias, epsilon):
 
 
 def _layer_norm_forward(x, scale, bias, epsilon):
-    z = x.astype(jnp.float32)
+    z = widen(x)
     mean = jnp.mean(z, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(z - mean), axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(variance + epsilon)
@@ -42,8 +43,8 @@ def _layer_norm_backward(epsilon, residuals, gradient):
     # Let n be the normalized x, and g the gradient of the output. Then
     # dx = (g * scale - mean(g * scale) - n * mean(g * scale * n)) * inverse, with means over the last axis.
     x, mean, inverse, scale = residuals
-    g = gradient.astype(jnp.float32)
-    normal = (x.astype(jnp.float32) - mean) * inverse
+    g = widen(gradient)
+    normal = (widen(x) - mean) * inverse
     # Sums over rows are products too, for the reason in `sum_columns`.
     dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     g_normal = g * normal

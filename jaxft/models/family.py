@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxft.hub.weights import WeightRule, WeightTable
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.decoder import CachedDecoder
 from jaxft.models.model_config import ModelConfig
 
@@ -20,13 +21,15 @@ class Head:
       architecture: transformers' class of the backbone with this head.
       rules: maps the parameters of the head to the tensors of that class.
       pool: for texts, how that class makes one vector of the hidden states; see `layers.heads.sequence`.
-      has_bias: whether the linear layer of that class has a bias.
+      form: for texts, the layers of the head of that class.
+      read_dropout: returns the rate of dropout in the head from config.json; None if that class has none.
     """
 
     architecture: str
     rules: Sequence[WeightRule] = ()
     pool: str | None = None
-    has_bias: bool = True
+    form: HeadForm = HeadForm()
+    read_dropout: Callable[[Mapping[str, object]], float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,6 @@ class Family:
       display_name: its name in its usual spelling.
       network: the backbone's class.
       config_class: the shape of a backbone.
-      read_head_dropout: returns the rate of dropout before a task's head, from config.json.
       table: maps the network's parameters to the tensors of checkpoints.
       architecture: transformers' class of the backbone without a head.
       heads: the heads that it supports.
@@ -67,7 +69,6 @@ class Family:
     display_name: str
     network: Callable[..., nnx.Module]
     config_class: type[ModelConfig]
-    read_head_dropout: Callable[[Mapping[str, object]], float]
     table: WeightTable
     architecture: str
     heads: Mapping[HeadKind, Head]

@@ -15,6 +15,7 @@ from jaxft.hub.files import read_config
 from jaxft.hub.processors import Processor, TextProcessor
 from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.new_model import describe_new_model, make_new_model
@@ -193,8 +194,12 @@ def _choose_unroll(unroll: str, remat: str, platform: str) -> bool:
     return unroll == "yes"
 
 
-def resolve_head_dropout(config: Settings, hf_config: Mapping[str, Any]) -> float:
-    """Returns the dropout rate before a task's head: `config.model.dropout`, or if unset the checkpoint's rate."""
-    if config.model.dropout is not None:
-        return config.model.dropout
-    return family_of(hf_config).read_head_dropout(hf_config)
+def resolve_head_dropout(config: Settings, hf_config: Mapping[str, Any], kind: HeadKind) -> float:
+    """Returns the rate of dropout in a head: `config.model.dropout`, or if unset the checkpoint's rate.
+
+    It is 0 for a kind of head that has no dropout in this family.
+    """
+    read_dropout = family_of(hf_config).heads[kind].read_dropout
+    if read_dropout is None:
+        return 0.0
+    return read_dropout(hf_config) if config.model.dropout is None else config.model.dropout

@@ -16,9 +16,10 @@ from jaxft.data.batching.batch import Shape
 from jaxft.errors import list_names
 from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
-from jaxft.hub.weights import load_weights
+from jaxft.hub.weights import has_tensors, load_weights
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.heads.masked_token import WORD_PARAMETERS
 from jaxft.layers.parameters import Kind, Role, read_roles
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
@@ -90,7 +91,12 @@ class Network:
         kernels = {name: leaf for name, leaf in self.abstract.items() if self.roles[name].kind is Kind.KERNEL}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
         if self.task.predicts_tokens:
-            dense += 6 * output_share * self.abstract[self.vocabulary].size
+            # The head's layers run where the loss reads. One of them may take the place of the word embeddings.
+            words = self.abstract[self.vocabulary].shape[0]
+            head = [leaf for name, leaf in kernels.items() if name.startswith("head/")]
+            dense -= 6 * (1 - output_share) * sum(leaf.size for leaf in head)
+            if not any(words in leaf.shape for leaf in head):
+                dense += 6 * output_share * self.abstract[self.vocabulary].size
         stacks = {name: leaf for name, leaf in kernels.items() if leaf.ndim == 3}
         before_attention = [leaf for name, leaf in stacks.items() if self.roles[name].reads_all_positions]
         after_attention = [leaf for name, leaf in stacks.items() if not self.roles[name].reads_all_positions]
@@ -186,29 +192,33 @@ def _load_pretrained(
     """Returns the parameters that the checkpoint has, by path, and a line for the log."""
     folder, abstract = checkpoint.folder, dict(net.abstract)
     family = family_of(checkpoint.hf_config)
-    stored_rows = family.config_class.from_hf(read_config(folder)).vocab_size
-    table = abstract[net.vocabulary]
-    rows, width = table.shape
-    abstract[net.vocabulary] = jax.ShapeDtypeStruct((stored_rows, width), table.dtype)
-    known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count  # a table may have room for more
+    table, tensors = family.table_with_head(kind), open_tensors(folder)
+    stored_words = family.config_class.from_hf(read_config(folder)).vocab_size
+    word_axes = {net.vocabulary: 0}
+    if net.task.predicts_tokens:
+        word_axes |= {name: -1 for name in WORD_PARAMETERS if name in abstract}
+    for name, axis in word_axes.items():
+        shape = list(abstract[name].shape)
+        shape[axis] = stored_words
+        abstract[name] = jax.ShapeDtypeStruct(tuple(shape), abstract[name].dtype)
 
     def place(name: str, value: np.ndarray) -> jax.Array:
-        if name == net.vocabulary and checkpoint.added_token_count:
-            value = np.concatenate([value, np.empty((rows - stored_rows, width), value.dtype)])
-            mean = value[:known_words].mean(axis=0, dtype=np.float64)
-            value[known_words : known_words + checkpoint.added_token_count] = mean
-        if name.startswith("head/"):
+        if name in word_axes and checkpoint.added_token_count:
+            value = _add_words(value, word_axes[name], checkpoint, net.abstract[net.vocabulary].shape[0])
+        if (
+            head_order is not None and name.rpartition("/")[0] == "head"
+        ):  # the output layer; others are deeper
             value = value[..., head_order]
         return put_array(value, net.abstract[name].sharding)
 
-    tensors = open_tensors(folder)
     # The head of one task is useless for another, and that for some labels for others.
     head_order = net.task.head_order(checkpoint.hf_config)
-    new = () if head_order is not None else ("head/",)
+    keeps_head = head_order is not None or (net.task.predicts_tokens and has_tensors(table, tensors, "head/"))
+    new = () if keeps_head else ("head/",)
     if not any("pooler." in name for name in tensors):  # checkpoints of some tasks have none
         new += ("backbone/pooler/",)
     loaded, report = load_weights(
-        family.table_with_head(kind),
+        table,
         tensors,
         abstract,
         new=[name for name in abstract if name.startswith(new)],
@@ -217,9 +227,20 @@ def _load_pretrained(
     )
     line = f"{report}{_describe_head(net, checkpoint.hf_config, head_order)}"
     if checkpoint.added_token_count:
+        known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count
         added = f"{checkpoint.added_token_count} new words (config.data.added_tokens)"
         line += f"; {added} begin as the mean of the other {known_words:,}"
     return loaded, line
+
+
+def _add_words(value: np.ndarray, axis: int, checkpoint: PretrainedModel, count: int) -> np.ndarray:
+    """Returns a parameter for `count` words along an axis; the words that were added begin as the mean of the others."""
+    words = np.moveaxis(value, axis, 0)
+    grown = np.concatenate([words, np.empty((count - len(words), *words.shape[1:]), value.dtype)])
+    known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count  # a table may have room for more
+    mean = words[:known_words].mean(axis=0, dtype=np.float64)
+    grown[known_words : known_words + checkpoint.added_token_count] = mean
+    return np.moveaxis(grown, 0, axis)
 
 
 def _describe_head(net: Network, hf_config: Mapping[str, Any], head_order: list[int] | None) -> str:

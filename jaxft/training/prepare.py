@@ -28,7 +28,7 @@ from jaxft.models.pretrained_model import (
 from jaxft.models.registry import list_families
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import check_rows, describe_unsharded, local_rows
-from jaxft.tasks.base import Evaluator, Log, Split, Task
+from jaxft.tasks.base import AnyEvaluator, AnySplit, Log, Task
 from jaxft.tasks.registry import TASKS, make_data, make_evaluator, make_task
 from jaxft.training.batch_rows import (
     StepSize,
@@ -63,9 +63,9 @@ class RunData:
 
     base_model: PretrainedModel
     task: Task
-    evaluator: Evaluator
-    train: dict[int, Split]
-    splits: dict[str, Split]
+    evaluator: AnyEvaluator
+    train: dict[int, AnySplit]
+    splits: dict[str, AnySplit]
 
     @property
     def windows(self) -> dict[int, Encoded]:
@@ -180,7 +180,10 @@ def prepare_run(
     scale = {"steps_per_epoch": per_epoch, "examples_per_step": batches.window_count / per_epoch}
     length = config.train
     total = total_steps(steps=length.steps, examples=length.examples, epochs=length.epochs, **scale)
-    warmup = duration_steps(config.optim.warmup, "optim.warmup", total=total, **scale)
+    warmup, cooldown = (
+        duration_steps(getattr(config.optim, name), f"optim.{name}", total=total, **scale)
+        for name in ("warmup", "cooldown")
+    )
     log(
         f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {size.length}, "
         f"{size.examples:,.1f} examples on average, {batches.padding_fraction:.1%} padding; {per_epoch:,} steps an "
@@ -198,7 +201,7 @@ def prepare_run(
     batches, output_share = prune_outputs(
         net, batches, windows, steps=total, microbatches=config.batch.accumulate
     )
-    trainer = make_trainer(net, config, total=total, warmup=warmup)
+    trainer = make_trainer(net, config, total=total, warmup=warmup, cooldown=cooldown)
     check_memory(trainer)
     eval_every = config.eval.every_steps or per_epoch
     return PreparedRun(
@@ -223,7 +226,7 @@ def prepare_task(config: Settings, hf_config: Mapping[str, Any], labels: list[st
       hf_config: the config.json of the model that it trains.
       labels: the names of the head's outputs.
     """
-    return make_task(labels, config, resolve_head_dropout(config, hf_config))
+    return make_task(labels, config, resolve_head_dropout(config, hf_config, TASKS[config.task].head))
 
 
 def prepare_network(

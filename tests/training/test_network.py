@@ -51,9 +51,7 @@ def load_first(request, tmp_path):
         parameters, line = initial_parameters(net, settings, checkpoint)
         assert parameters.keys() == net.abstract.keys()
         weight = tensors[f"{head}.weight"]
-        [kernel] = [
-            value for name, value in parameters.items() if name in ("head/kernel", "head/score/kernel")
-        ]
+        [kernel] = [value for name, value in parameters.items() if name == "head/kernel"]
         bias = (tensors[f"{head}.bias"], parameters["head/bias"]) if f"{head}.bias" in tensors else None
         return weight, np.asarray(kernel), bias, line
 

@@ -52,7 +52,7 @@ class LineConfig:
         return cls()
 
 
-class Points(TaskData[Point]):
+class Points(TaskData[Point, Rows, Unprocessed]):
     example_input = "[[1, 2], 3]"
 
     def __init__(self, config):
@@ -95,7 +95,7 @@ class Line(Task):
         return {"y": model(batch["x"])[:, 0]}, *self.loss(model, batch, None)
 
 
-class LineEvaluator(Evaluator[Point, np.ndarray, SimpleNamespace]):
+class LineEvaluator(Evaluator[Point, Rows, np.ndarray, SimpleNamespace]):
     selection_metric = "loss"
 
     def __init__(self, labels, config):
@@ -139,7 +139,13 @@ def settings(monkeypatch, tmp_path):
     )
     monkeypatch.setitem(TASKS, "line", entry)
     monkeypatch.setitem(
-        FAMILIES, "line", SimpleNamespace(config_class=LineConfig, read_head_dropout=lambda hf_config: 0.0)
+        FAMILIES,
+        "line",
+        SimpleNamespace(
+            config_class=LineConfig,
+            heads={entry.head: SimpleNamespace(read_dropout=None)},
+            has_relative_bias=False,
+        ),
     )
     values = {"task": "line", "model.init": "scratch", "batch.rows": 8, "batch.accumulate": 2, "eval.rows": 8}
     values |= {"train.epochs": 10, "optim.lr": 0.2, "optim.weight_decay": 0.0, "log.tensorboard": False}

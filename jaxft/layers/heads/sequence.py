@@ -1,31 +1,61 @@
 """Classifies each segment of a row."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
+from jaxft.layers.precision import widen
 
 POOLS = ("pooler", "cls", "last", "mean", "max")
 
 
-class ScoreHead(nnx.Module):
-    """A linear layer `score` without bias, as in transformers' GPT2ForSequenceClassification."""
+@dataclasses.dataclass(frozen=True)
+class HeadForm:
+    """The layers of a head, which scores one vector for each text. Dropout precedes the last of them.
 
-    def __init__(self, in_features: int, out_features: int, *, initializer_range: float, rngs: nnx.Rngs):
-        self.score = Linear(
-            in_features, out_features, initializer_range=initializer_range, use_bias=False, rngs=rngs
-        )
+    Attributes:
+      activation: a key of `ACTIVATIONS`, which follows a dense layer before the output layer; None if there is no dense
+        layer.
+      drops_input: whether dropout precedes the dense layer too.
+      has_bias: whether the output layer has a bias.
+    """
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the scores of each vector, `[..., D] -> [..., C]`."""
-        return self.score(x)
+    activation: str | None = None
+    drops_input: bool = True
+    has_bias: bool = True
+
+
+class SequenceHead(Linear):
+    """The head of a sequence classifier: an output layer, behind a layer `dense` if its form has an activation."""
+
+    def __init__(
+        self, size: int, num_labels: int, form: HeadForm, *, initializer_range: float, rngs: nnx.Rngs
+    ):
+        options = {"initializer_range": initializer_range, "rngs": rngs}
+        super().__init__(size, num_labels, use_bias=form.has_bias, **options)
+        if form.activation:
+            self.dense = Linear(size, size, **options)
+        self.form = form
+
+    def __call__(self, x: jax.Array, drop: Callable[[jax.Array, int], jax.Array]) -> jax.Array:
+        """Returns the scores of each vector, `[N, D] -> [N, C]`; `drop(x, site)` applies dropout."""
+        site = HEAD_SITE
+        if self.form.activation:
+            x = drop(x, site) if self.form.drops_input else x
+            x = ACTIVATIONS[self.form.activation](self.dense(widen(x)))
+            site += 1
+        return super().__call__(widen(drop(x, site)))
 
 
 class SequenceClassifier(nnx.Module):
-    """A sequence classifier: a backbone, pooling of each segment's states, dropout, and a linear layer `head`.
+    """A sequence classifier: a backbone, pooling of each segment's states, and a `SequenceHead`.
 
     Args:
       backbone: called like `Bert`; has its width in `hidden_size`, and a method `pool` if it has a pooler.
@@ -35,9 +65,9 @@ class SequenceClassifier(nnx.Module):
         "cls": the first state itself.
         "last": the last state. In a causal backbone only this state depends on the entire segment.
         "mean" or "max": the mean or maximum over all states of the segment, including those of special tokens.
-      dropout: the dropout rate before the head.
+      dropout: the dropout rate in the head.
       initializer_range: the standard deviation of the head's new weights.
-      head_class: the head's class, constructed like `Linear`.
+      form: the head's layers.
     """
 
     def __init__(
@@ -49,13 +79,13 @@ class SequenceClassifier(nnx.Module):
         dropout: float,
         initializer_range: float,
         rngs: nnx.Rngs,
-        head_class: type[nnx.Module] = Linear,
+        form: HeadForm = HeadForm(),  # noqa: B008  # it is frozen
     ):
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {POOLS}")
         self.backbone = backbone
-        self.head = head_class(
-            backbone.config.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs
+        self.head = SequenceHead(
+            backbone.config.hidden_size, num_labels, form, initializer_range=initializer_range, rngs=rngs
         )
         self.pool = pool
         self.rate = dropout
@@ -77,8 +107,11 @@ class SequenceClassifier(nnx.Module):
             x = self._select_states(inputs, starts, member, dropout)
         else:
             x = self._pool_segments(self.backbone(inputs, dropout), member)
-        x = apply_dropout(x.reshape(rows * segments, -1), self.rate, dropout, HEAD_SITE, rows=rows)
-        return self.head(x.astype(jnp.float32)).reshape(rows, segments, -1)
+
+        def drop(x: jax.Array, site: int) -> jax.Array:
+            return apply_dropout(x, self.rate, dropout, site, rows=rows)
+
+        return self.head(x.reshape(rows * segments, -1), drop).reshape(rows, segments, -1)
 
     def _select_states(
         self, inputs: Inputs, starts: jax.Array, member: jax.Array, dropout: DropoutSeed | None

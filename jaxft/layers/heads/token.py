@@ -1,12 +1,12 @@
 """Classifies each token."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
+from jaxft.layers.precision import widen
 
 
 class TokenClassifier(nnx.Module):
@@ -49,4 +49,4 @@ class TokenClassifier(nnx.Module):
         x = self.backbone(inputs, dropout)
         rows, length, size = x.shape
         x = apply_dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
-        return self.head(x.astype(jnp.float32)).reshape(rows, length, -1)
+        return self.head(widen(x)).reshape(rows, length, -1)

@@ -40,6 +40,7 @@ class BertConfig(ModelConfig, EncoderShape):
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
+    ties_word_embeddings: bool = True
 
     def __post_init__(self):
         """Raises ValueError for a shape that no backbone can have."""
@@ -81,6 +82,7 @@ HF_KEYS = {
     "attention_dropout": "attention_probs_dropout_prob",
     "layer_norm_eps": "layer_norm_eps",
     "initializer_range": "initializer_range",
+    "ties_word_embeddings": "tie_word_embeddings",
 }
 
 

@@ -8,7 +8,6 @@ FAMILY = Family(
     display_name="BERT",
     network=Bert,
     config_class=config.BertConfig,
-    read_head_dropout=config.read_classifier_dropout,
     table=weights.TABLE,
     architecture="BertModel",
     heads=weights.HEADS,

@@ -2,6 +2,7 @@
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.bert.config import read_classifier_dropout
 from jaxft.models.family import Head
 
 _LAYER = "bert.encoder.layer.{layer}"
@@ -38,10 +39,26 @@ TABLE = WeightTable(
 )
 
 HEADS = {
-    HeadKind.TOKEN: Head("BertForTokenClassification", make_linear_rules("head", "classifier")),
+    HeadKind.TOKEN: Head(
+        "BertForTokenClassification",
+        make_linear_rules("head", "classifier"),
+        read_dropout=read_classifier_dropout,
+    ),
     HeadKind.SEQUENCE: Head(
-        "BertForSequenceClassification", make_linear_rules("head", "classifier"), pool="pooler"
+        "BertForSequenceClassification",
+        make_linear_rules("head", "classifier"),
+        pool="pooler",
+        read_dropout=read_classifier_dropout,
     ),
     HeadKind.QUESTION: Head("BertForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
-    HeadKind.SHARED: Head("BertModel"),
+    HeadKind.MASKED: Head(
+        "BertForMaskedLM",
+        [
+            *make_linear_rules("head/transform", "cls.predictions.transform.dense"),
+            *make_norm_rules("head/norm", "cls.predictions.transform.LayerNorm"),
+            WeightRule("head/bias", "cls.predictions.bias"),
+            *make_linear_rules("head/decoder", "cls.predictions.decoder"),  # if it is not the word embeddings
+        ],
+    ),
+    HeadKind.SHARED: Head("BertModel", read_dropout=read_classifier_dropout),
 }

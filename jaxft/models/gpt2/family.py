@@ -9,7 +9,6 @@ FAMILY = Family(
     display_name="GPT-2",
     network=GPT2,
     config_class=config.GPT2Config,
-    read_head_dropout=config.read_classifier_dropout,
     table=weights.TABLE,
     architecture="GPT2Model",
     heads=weights.HEADS,

@@ -2,7 +2,9 @@
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.family import Head
+from jaxft.models.gpt2.config import read_classifier_dropout
 
 
 def _conv1d_rules(parameter: str, tensor: str, chunk: tuple[int, int] | None = None) -> list[WeightRule]:
@@ -43,12 +45,17 @@ TABLE = WeightTable(
 )
 
 HEADS = {
-    HeadKind.TOKEN: Head("GPT2ForTokenClassification", make_linear_rules("head", "classifier")),
+    HeadKind.TOKEN: Head(
+        "GPT2ForTokenClassification",
+        make_linear_rules("head", "classifier"),
+        read_dropout=read_classifier_dropout,
+    ),
     HeadKind.SEQUENCE: Head(
         "GPT2ForSequenceClassification",
-        [WeightRule("head/score/kernel", "score.weight", "transpose")],
+        [WeightRule("head/kernel", "score.weight", "transpose")],
         pool="last",
-        has_bias=False,
+        form=HeadForm(has_bias=False),
+        read_dropout=read_classifier_dropout,
     ),
     HeadKind.NEXT_TOKEN: Head("GPT2LMHeadModel"),  # its output layer is the word embeddings
 }

@@ -8,7 +8,6 @@ FAMILY = Family(
     display_name="MPNet",
     network=MPNet,
     config_class=config.MPNetConfig,
-    read_head_dropout=config.read_head_dropout,
     table=weights.TABLE,
     architecture="MPNetModel",
     heads=weights.HEADS,

@@ -2,7 +2,9 @@
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.family import Head
+from jaxft.models.mpnet.config import read_head_dropout
 
 _LAYER = "mpnet.encoder.layer.{layer}"
 
@@ -36,7 +38,21 @@ TABLE = WeightTable(
 )
 
 HEADS = {
-    HeadKind.TOKEN: Head("MPNetForTokenClassification", make_linear_rules("head", "classifier")),
+    HeadKind.TOKEN: Head(
+        "MPNetForTokenClassification",
+        make_linear_rules("head", "classifier"),
+        read_dropout=read_head_dropout,
+    ),
+    HeadKind.SEQUENCE: Head(
+        "MPNetForSequenceClassification",
+        [
+            *make_linear_rules("head/dense", "classifier.dense"),
+            *make_linear_rules("head", "classifier.out_proj"),
+        ],
+        pool="cls",
+        form=HeadForm("tanh"),
+        read_dropout=read_head_dropout,
+    ),
     HeadKind.QUESTION: Head("MPNetForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
-    HeadKind.SHARED: Head("MPNetModel"),
+    HeadKind.SHARED: Head("MPNetModel", read_dropout=read_head_dropout),
 }

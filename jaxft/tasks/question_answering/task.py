@@ -29,14 +29,15 @@ class QuestionAnswering(Task):
 
     def __init__(self, labels: list[str], config: Settings, head_dropout: float):
         self.labels = labels
+        self.head_dropout = head_dropout
         self.batch_spec = BatchSpec(segment_labels(np.int32, (2,)), resolve_max_segments(config.data))
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns a `TokenClassifier` with two outputs. As in transformers, there is no dropout before the head."""
+        """Returns a `TokenClassifier` with two outputs."""
         return TokenClassifier(
             make_backbone(model_config, runtime, rngs=rngs),
             num_labels=len(self.labels),
-            dropout=0.0,
+            dropout=self.head_dropout,
             initializer_range=model_config.initializer_range,
             rngs=rngs,
         )

@@ -1,21 +1,25 @@
 """Says how a model that classifies texts is exported."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
+from jaxft.data.encoding.tokenizer import make_frame
 from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.tasks.exports import Export
-from jaxft.tasks.sequence_classification.number_label import VALUE
+from jaxft.tasks.base import Answer, Json, Task
+from jaxft.tasks.exports import Export, HeadAnswer
+from jaxft.tasks.sequence_classification.number_label import NumberLabel
+from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.sequence_classification.task import (
     SequenceClassification,
+    class_head,
     has_transformers_class,
     resolve_pool,
 )
 
 
-class TextExport(Export):
+class TextExport(Export[Settings, LabelledText, np.ndarray]):
     """Exports a model that classifies texts."""
 
     @property
@@ -33,7 +37,7 @@ class TextExport(Export):
         """Returns whether there is no class, or a pipeline would read only the beginning of a long text."""
         return self.run.config.data.truncation != "head" or not self.has_class
 
-    def config_fields(self) -> dict[str, Any]:
+    def config_fields(self) -> dict[str, Json]:
         """Returns the kind of labels, the token that follows a text, and thresholds, which transformers only keeps."""
         return {
             "problem_type": self.run.config.model.problem_type,
@@ -41,29 +45,46 @@ class TextExport(Export):
             **self.run.tuned,
         }
 
-    def to_transformers(
-        self, task: SequenceClassification, parameters: dict[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, with a head whose numbers are in the data's units."""
-        if task.labels != [VALUE]:
+        assert isinstance(task, SequenceClassification)
+        if not isinstance(task.label_type, NumberLabel):
             return parameters
         offset, scale = task.label_type.offset, task.label_type.scale
-        [kernel] = parameters.keys() & {"head/kernel", "head/score/kernel"}  # GPT-2's head has no bias
-        bias = parameters.get("head/bias", np.zeros(1, np.float32)) * scale + offset
-        return parameters | {kernel: parameters[kernel] * scale, "head/bias": bias}
+        bias = parameters.get("head/bias", np.zeros(1, np.float32)) * scale + offset  # GPT-2's head has none
+        return parameters | {"head/kernel": parameters["head/kernel"] * scale, "head/bias": bias}
 
-    def describe_head(self) -> dict[str, Any]:
-        """Returns the kind of labels, the pooling, and thresholds."""
-        pool = resolve_pool(self.run.config, self.run.checkpoint.hf_config["model_type"])
-        return {"problem_type": self.run.config.model.problem_type, "pool": pool, **self.run.tuned}
+    def describe_head(self) -> dict[str, Json]:
+        """Returns the kind of labels, the pooling, the activation of the head's dense layer, and thresholds."""
+        model_type = self.run.checkpoint.hf_config["model_type"]
+        activation = class_head(model_type).form.activation
+        return {
+            "problem_type": self.run.config.model.problem_type,
+            "pool": resolve_pool(self.run.config, model_type),
+            **({"activation": activation} if activation else {}),
+            **self.run.tuned,
+        }
+
+    def describe_reading(self) -> dict[str, Json]:
+        """Returns the windows of texts and pairs, which `data.encoding.labelled_texts` makes in training."""
+        data = self.run.config.data
+        reading: dict[str, Json] = {
+            "max_length": data.max_length,
+            "truncation": data.truncation,
+            "stride": data.stride or 0,
+        }
+        for name in ("text", "pair"):
+            frame = make_frame(self.run.checkpoint.tokenizer, name == "pair")
+            reading[name] = {"ids": [frame.before, frame.between, frame.after], "types": list(frame.types)}
+        return reading
 
     def loader_input(self, example: LabelledText) -> tuple[str, str | None]:
         """Returns the text and its pair."""
         return example.text, example.pair
 
-    def loader_answers(self, prediction: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
+    def loader_answers(self, prediction: np.ndarray, answer: Answer) -> dict[str, HeadAnswer]:
         """Returns the number, the label or the set of labels."""
         for key in ("predicted_value", "predicted_label"):
             if key in answer:
-                return {self.head_name: answer[key]}
-        return {self.head_name: set(answer["predicted_labels"])}
+                return {self.head_name: cast(float | str, answer[key])}
+        return {self.head_name: set(cast(Sequence[str], answer["predicted_labels"]))}

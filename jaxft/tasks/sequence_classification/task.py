@@ -12,9 +12,8 @@ from jaxft.data.sources.labels import NUMBER, SINGLE
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.heads.sequence import ScoreHead, SequenceClassifier
+from jaxft.layers.heads.sequence import SequenceClassifier
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.linear import Linear
 from jaxft.layers.runtime import Runtime
 from jaxft.models.family import Head
 from jaxft.models.model_config import ModelConfig
@@ -30,10 +29,10 @@ from jaxft.tasks.settings import resolve_max_segments
 
 def resolve_pool(config: Settings, model_type: str) -> str:
     """Returns the pooling of hidden states: `config.model.pool`, where "auto" is that of transformers' class."""
-    return _class_head(model_type).pool if config.model.pool == "auto" else config.model.pool
+    return class_head(model_type).pool if config.model.pool == "auto" else config.model.pool
 
 
-def _class_head(model_type: str) -> Head:
+def class_head(model_type: str) -> Head:
     """Returns what a family declares of transformers' class for sequence classification."""
     return FAMILIES[model_type].heads[HeadKind.SEQUENCE]
 
@@ -43,8 +42,8 @@ def has_transformers_class(config: Settings, model_type: str) -> bool:
 
     That class has only one way of pooling. For some families it has no bias, which numbers in the data's units need.
     """
-    head = _class_head(model_type)
-    needs_missing_bias = not head.has_bias and config.model.problem_type == NUMBER
+    head = class_head(model_type)
+    needs_missing_bias = not head.form.has_bias and config.model.problem_type == NUMBER
     return resolve_pool(config, model_type) == head.pool and not needs_missing_bias
 
 
@@ -80,7 +79,7 @@ class SequenceClassification(Task):
             dropout=self.head_dropout,
             initializer_range=model_config.initializer_range,
             rngs=rngs,
-            head_class=Linear if _class_head(model_config.model_type).has_bias else ScoreHead,
+            form=class_head(model_config.model_type).form,
         )
 
     def loss(

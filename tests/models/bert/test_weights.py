@@ -202,7 +202,7 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
             "position_embedding_type is 'relative_key', but only 'abs",
         ),
         ({"is_decoder": True}, "is_decoder is True, but only False"),
-        ({"hidden_act": "mish"}, r"hidden_act is 'mish', but only \['gelu', .*'relu'\] are supported"),
+        ({"hidden_act": "mish"}, r"hidden_act is 'mish', but only \['gelu', .*'tanh'\] are supported"),
         ({"num_attention_heads": 7}, r"hidden_size \d+ is not a multiple of num_attention_heads 7"),
     ],
 )

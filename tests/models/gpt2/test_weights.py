@@ -195,7 +195,7 @@ def test_a_fused_projection_of_the_wrong_width_is_named(tmp_path):
         ({"scale_attn_weights": False}, "scale_attn_weights is False, but only True"),
         ({"add_cross_attention": True}, "add_cross_attention is True, but only False"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but only True"),
-        ({"activation_function": "mish"}, r"activation_function is 'mish', but only \['gelu', .*'relu'\]"),
+        ({"activation_function": "mish"}, r"activation_function is 'mish', but only \['gelu', .*'tanh'\]"),
         ({"n_head": 7, "n_embd": 30}, "n_embd 30 is not a multiple of n_head 7"),
     ],
 )

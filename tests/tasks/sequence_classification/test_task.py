@@ -351,8 +351,8 @@ def test_weights_smoothing_and_focus_reach_the_loss_and_labels_their_scale():
     export = TextExport(None)
     head = export.to_transformers(number, {"head/kernel": np.array([[2.0]]), "head/bias": np.array([0.5])})
     assert (head["head/kernel"], head["head/bias"]) == (20, 15)
-    head = export.to_transformers(number, {"head/score/kernel": np.array([[2.0]])})  # a GPT-2's, without bias
-    assert (head["head/score/kernel"], head["head/bias"]) == (20, 10)
+    head = export.to_transformers(number, {"head/kernel": np.array([[2.0]])})  # a GPT-2's, without bias
+    assert (head["head/kernel"], head["head/bias"]) == (20, 10)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ FAMILY = Family(
     display_name="ERNIE",
     network=Ernie,
     config_class=config.ErnieConfig,
-    read_head_dropout=config.read_classifier_dropout,
     table=weights.TABLE,
     architecture="ErnieModel",
     heads=weights.HEADS,

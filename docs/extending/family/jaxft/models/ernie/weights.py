@@ -2,6 +2,7 @@
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.ernie.config import read_classifier_dropout
 from jaxft.models.family import Head
 
 _LAYER = "ernie.encoder.layer.{layer}"
@@ -33,8 +34,15 @@ TABLE = WeightTable(
 )
 
 HEADS = {
-    HeadKind.TOKEN: Head("ErnieForTokenClassification", make_linear_rules("head", "classifier")),
+    HeadKind.TOKEN: Head(
+        "ErnieForTokenClassification",
+        make_linear_rules("head", "classifier"),
+        read_dropout=read_classifier_dropout,
+    ),
     HeadKind.SEQUENCE: Head(
-        "ErnieForSequenceClassification", make_linear_rules("head", "classifier"), pool="pooler"
+        "ErnieForSequenceClassification",
+        make_linear_rules("head", "classifier"),
+        pool="pooler",
+        read_dropout=read_classifier_dropout,
     ),
 }

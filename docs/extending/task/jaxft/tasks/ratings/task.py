@@ -7,9 +7,8 @@ from flax import nnx
 from jaxft.data.batching.batch import BatchSpec, segment_labels
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.heads.sequence import ScoreHead, SequenceClassifier
+from jaxft.layers.heads.sequence import SequenceClassifier
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.linear import Linear
 from jaxft.layers.runtime import Runtime
 from jaxft.losses.cross_entropy import binary_cross_entropy
 from jaxft.models.model_config import ModelConfig
@@ -39,7 +38,7 @@ class Ratings(Task):
             dropout=self.head_dropout,
             initializer_range=model_config.initializer_range,
             rngs=rngs,
-            head_class=Linear if head.has_bias else ScoreHead,
+            form=head.form,
         )
 
     def loss(
