@@ -26,7 +26,7 @@ from jaxft.training import loop
 from jaxft.training.log.callbacks import Callback
 from jaxft.training.run_folder.remote_folder import fetch_run
 from jaxft.training.run_folder.workdir import open_run
-from jaxft.training.settings import load_settings
+from jaxft.training.settings import find_setting, load_settings
 
 if TYPE_CHECKING:
     import datasets
@@ -121,7 +121,8 @@ def train(
 def _refuse_mixed_up(train: Any, settings: Mapping[str, Any]) -> None:
     """Raises `UserError` for settings given as data, and for data given as settings or by a Trainer's names."""
     if isinstance(train, Mapping) and any(isinstance(value, int | float) for value in train.values()):
-        names = ", ".join(f'"train.{name}": {value!r}' for name, value in train.items())
+        keys = ((find_setting(f"train.{name}") or [f"train.{name}"])[0] for name in train)
+        names = ", ".join(f'"{key}": {value!r}' for key, value in zip(keys, train.values(), strict=True))
         raise UserError(f"train: settings, where the training data was expected; write **{{{names}}}")
     for trainer_name, name in _TRAINER_ARGUMENTS.items():
         if trainer_name in settings:

@@ -1,9 +1,13 @@
 """Lays the values of one source of settings over those of the recipe beneath it."""
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 Log = Callable[[str], None]
+
+_PATH = re.compile(r"[^:*?#]+")  # no address, no pattern of several files, no filter or shard
 
 
 class Entry(NamedTuple):
@@ -35,7 +39,10 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
         train = str(above["data.train"].value)
         if train != str(below["data.train"].value):
             left_out = [key for key in ("data.dev", "data.test") if key not in above and is_set(below, key)]
-        if left_out:
+        is_missing = _PATH.fullmatch(train) and not os.path.exists(
+            train
+        )  # which is an error, and enough to read
+        if left_out and not is_missing:
             sets = " and ".join(f"config.{key}={below[key].value}" for key in left_out)
             effects = {"data.dev": "dev is split off train", "data.test": "there is no test set"}
             log(

@@ -1,6 +1,7 @@
 """Finds recipes, and reads what their docstrings tell: what a recipe does, and its measured results."""
 
 import ast
+import difflib
 import re
 import textwrap
 from pathlib import Path
@@ -56,7 +57,9 @@ def find_recipe_file(address: str, where: str, *, lists_known: bool = True) -> t
     match = ADDRESS.fullmatch(address)
     path = Path(match[1] if match else address)
     if not path.is_file():
-        known = f", or the name of one of these:{list_recipes()}" if lists_known else ""
+        near = difflib.get_close_matches(Path(address.partition(":")[0]).stem, recipe_paths(), 1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        known = f", or the name of one of these{meant}:{list_recipes()}" if lists_known else ""
         raise UserError(f"{where}: no file {path}; expected a recipe such as configs/ner.py{known}")
     if not match:
         raise UserError(f"{where}: expected a recipe in Python, YAML or JSON, or a run's config.json")

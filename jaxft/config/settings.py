@@ -255,12 +255,15 @@ class Schema:
 def find_near(name: str, known: Mapping[str, Declaration]) -> list[str]:
     """Returns the settings among the `known` that a user may mean by `name`.
 
-    These are the setting of that name, else those that transformers calls by its last component, else the one that is
-    spelt most like it or like its last component.
+    These are the setting of that name, else those with its last component, else those that transformers calls by it,
+    else the one that is spelt most like it or like its last component.
     """
     leaf = name.rsplit(".", 1)[-1]
-    same = [name] if name in known else [key for key in known if leaf in _hf_names(known[key])]
-    if same:
+    if name in known:
+        return [name]
+    if same := [key for key in known if key.rsplit(".", 1)[-1] == leaf]:
+        return same
+    if same := [key for key in known if leaf in _hf_names(known[key])]:
         return same
     by_leaf = {key.rsplit(".", 1)[-1]: key for key in known}
     near = difflib.get_close_matches(name, known, 1, 0.6)

@@ -195,6 +195,7 @@ def test_the_sizes_of_a_new_model_belong_to_its_checkpoint():
         ),
         ("train=x", r"config\.train, it is a section: train\.epochs, .*; did you mean config\.data\.train\?"),
         ("train.lr=1", r"no setting config\.train\.lr; did you mean config\.optim\.lr\?"),
+        ("train.lr=1", r"no setting config\.train\.lr; did you mean config\.optim\.lr\?"),
         ("learning_rate=1", r"no setting config\.learning_rate; did you mean config\.optim\.lr\?"),
         ("optim.learning_rate=1", r"config\.optim\.learning_rate; did you mean config\.optim\.lr\?"),
         ("per_device_train_batch_size=1", r"did you mean config\.batch\.examples\?"),
