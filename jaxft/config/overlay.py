@@ -39,9 +39,7 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
         train = str(above["data.train"].value)
         if train != str(below["data.train"].value):
             left_out = [key for key in ("data.dev", "data.test") if key not in above and is_set(below, key)]
-        is_missing = _PATH.fullmatch(train) and not os.path.exists(
-            train
-        )  # which is an error, and enough to read
+        is_missing = _PATH.fullmatch(train) and not os.path.exists(train)  # an error, which will say enough
         if left_out and not is_missing:
             sets = " and ".join(f"config.{key}={below[key].value}" for key in left_out)
             effects = {"data.dev": "dev is split off train", "data.test": "there is no test set"}
