@@ -102,3 +102,5 @@ def test_what_the_hub_answers_is_told_apart(monkeypatch):
     name, options = calls[-1]
     assert (name, options["revision"]) == ("bert-base-cased", "abc")
     assert not any(pattern.endswith((".bin", ".py", "*")) for pattern in options["allow_patterns"])
+    vocabularies = {"tokenizer*.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spm.model"}
+    assert vocabularies <= set(options["allow_patterns"])

@@ -1,12 +1,16 @@
 """Tokenizers of a checkpoint: read as its config says, and refused if they cannot serve."""
 
+import importlib.util
 import json
+import shutil
 
 import pytest
-from transformers import AutoTokenizer
+import sentencepiece
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from jaxft.errors import UserError
 from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
+from tests.data.vocabularies import KINDS, LINES, SENTENCEPIECE_KINDS, train_sentencepiece, vocabulary_folder
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "The"]
 
@@ -38,6 +42,80 @@ def test_a_tokenizer_that_is_missing_or_broken_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="its tokenizer cannot be read"):
         load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.txt").write_text(
+        "hello 1\nworld 2\n"
+    )  # with codes.bpe, of a tokenizer that is not fast
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
+    with pytest.raises(
+        UserError, match="RobertaTokenizer, has special tokens but no words; expected .* vocab.json or"
+    ):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_is_the_same_from_its_oldest_files_and_from_tokenizer_json_alone(kind, tmp_path):
+    """Also in the folder of a run, which is loaded as it was saved; and with a space before each word if asked."""
+    folder = vocabulary_folder(kind)
+    shutil.copy(folder / "config.json", tmp_path)
+    for reads_words in (False, True):
+        tokenizer = load_tokenizer(folder, reads_words=reads_words)
+        tokenizer.save_pretrained(tmp_path)
+        expected = tokenizer(LINES[:7])["input_ids"]
+        assert load_tokenizer(tmp_path)(LINES[:7])["input_ids"] == expected
+        (tmp_path / "tokenizer_config.json").unlink()
+        assert not list(tmp_path.glob("*.model")) and not (tmp_path / "vocab.txt").exists()
+        assert load_tokenizer(tmp_path, reads_words=reads_words)(LINES[:7])["input_ids"] == expected
+    words = tokenizer([["Oslo", "Oslo"]], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
+    assert words[: len(words) // 2] == words[len(words) // 2 :]
+    assert (
+        words
+        == tokenizer(" Oslo Oslo" if kind == "roberta" else "Oslo Oslo", add_special_tokens=False)[
+            "input_ids"
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", SENTENCEPIECE_KINDS)
+def test_a_sentencepiece_model_alone_is_converted_to_the_same_pieces(kind):
+    tokenizer = load_tokenizer(vocabulary_folder(kind))
+    original = sentencepiece.SentencePieceProcessor(model_proto=train_sentencepiece())
+    assert tokenizer.is_fast
+    for line in LINES[:7]:
+        assert tokenizer.tokenize(line) == original.encode(line, out_type=str)
+
+
+def test_a_sentencepiece_model_that_cannot_be_converted_is_named(tmp_path, monkeypatch):
+    shutil.copy(vocabulary_folder("xlm-roberta") / "config.json", tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"hello")
+    with pytest.raises(
+        UserError, match="cannot convert sentencepiece.bpe.model, its only vocabulary.*damaged"
+    ):
+        load_tokenizer(tmp_path)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "sentencepiece" else find_spec(name, *more),
+    )
+    with pytest.raises(
+        UserError,
+        match="its only vocabulary is sentencepiece.bpe.model.*pip install sentencepiece, or choose",
+    ):
+        load_tokenizer(tmp_path)
+
+
+def test_a_general_byte_level_tokenizer_reads_words_with_a_space_before_them(tmp_path):
+    """Its class ignores `add_prefix_space`, so that words would be read as if glued to each other."""
+    tokenizer = load_tokenizer(vocabulary_folder("roberta"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer).save_pretrained(tmp_path)
+    shutil.copy(vocabulary_folder("roberta") / "config.json", tmp_path)
+    general = load_tokenizer(tmp_path, reads_words=True)
+    assert type(general).__name__ == "TokenizersBackend"
+    words = general([["The", "mayor"]], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
+    assert words == tokenizer(" The mayor", add_special_tokens=False)["input_ids"]
+    general.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path)("The mayor")["input_ids"][1:-1] == words
 
 
 def test_a_checkpoints_own_code_is_not_run(tmp_path):

@@ -1,0 +1,96 @@
+"""Gives tests tokenizers of each kind, with small vocabularies of many scripts, as the files of checkpoints."""
+
+import functools
+import io
+import json
+import pathlib
+import tempfile
+
+import sentencepiece
+import tokenizers
+from hypothesis import strategies as st
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase
+
+from jaxft.hub.tokenizers import load_tokenizer
+
+LINES = [
+    "The mayor of Oslo, Anna O'Brien, didn't fly to New York on 3.5.2024.",
+    "Der Bürgermeister von Köln fährt nach São Paulo; ﬁne, ½ cup.",
+    "中国北京是首都。我爱你，世界！ 東京は日本の首都です。",
+    "مرحبا بالعالم، هذه جملة عن القاهرة.",
+    "สวัสดีชาวโลก กรุงเทพมหานครเป็นเมืองหลวง",
+    "नमस्ते दुनिया, दिल्ली भारत की राजधानी है।",
+    "ok 😀 👩‍👩‍👧 ❤️ fine",
+] * 20
+# The family whose checkpoints have such files: byte-level BPE, Unigram by SentencePiece (two layouts), WordPiece (two).
+KINDS = ("roberta", "xlm-roberta", "camembert", "bert", "mpnet")
+SENTENCEPIECE_KINDS = ("xlm-roberta", "camembert")
+
+# Parts of words: several scripts, marks that combine, joiners, and characters that tokenizers change or leave out.
+_PIECES = (
+    *"aZé3½ﬁİ'.-_…中国東はですกรุงเทพनमस्तेمرحباΩ",
+    *("didn't", "O'Brien", "Oslo", "กรุง", "दिल्ली", "القاهرة", "北京", "e\u0301", "ar\u0640abic"),
+    *("😀", "👩\u200d👩\u200d👧", "❤\ufe0f", "🇳🇴", "\u200d", "\u200b", "\u200c", "\u00ad", "\ufeff", "\x00"),
+    *("\ud83d", "<mask>", "</s>", "[SEP]", "<unk>"),
+)
+SPACES = (" ", "  ", "\t", "\n", "\u00a0", "\u3000", "\u2009", "\u2028", "\u200b")
+WORDS = st.lists(st.sampled_from([*_PIECES, "\u00a0", "\u3000"]), max_size=4).map("".join)
+# Texts are valid Unicode; readers see to that.
+TEXTS = st.lists(
+    st.sampled_from([piece for piece in _PIECES if piece != "\ud83d"] + list(SPACES) + [" "] * 20),
+    max_size=40,
+).map("".join)
+
+
+@functools.cache
+def vocabulary_folder(kind: str) -> pathlib.Path:
+    """Returns a folder with config.json and the vocabulary of a tokenizer, in the oldest format of the `KINDS`."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"jaxft-{kind}-"))
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    if kind in SENTENCEPIECE_KINDS:
+        (folder / "sentencepiece.bpe.model").write_bytes(train_sentencepiece())
+    elif kind == "roberta":
+        tokenizer = tokenizers.Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
+        tokenizer.train_from_iterator(LINES, trainer)
+        tokenizer.model.save(str(folder))
+    else:
+        bert, mpnet = "[PAD] [UNK] [CLS] [SEP] [MASK]", "<s> <pad> </s> [UNK] <mask>"
+        special = (bert if kind == "bert" else mpnet).split()
+        tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+        tokenizer.train_from_iterator(LINES, trainer)
+        tokenizer.model.save(str(folder))
+    return folder
+
+
+@functools.cache
+def train_sentencepiece() -> bytes:
+    """Returns a SentencePiece model of Unigram, with the normalization of XLM-R and CamemBERT."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES),
+        model_writer=model,
+        model_type="unigram",
+        normalization_rule_name="nmt_nfkc",
+        vocab_size=300,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+@functools.cache
+def make_tokenizer(kind: str, *, reads_words: bool = False) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer of `vocabulary_folder(kind)`."""
+    return load_tokenizer(vocabulary_folder(kind), reads_words=reads_words)
