@@ -207,6 +207,12 @@ def save_weights(
     return tensors
 
 
+def has_tensors(table: WeightTable, tensors: Mapping[str, np.ndarray], prefix: str) -> bool:
+    """Returns whether a checkpoint has a tensor of a parameter whose path begins with `prefix`."""
+    names = {rule.tensor for rule in table.rules if rule.parameter.startswith(prefix)}
+    return not names.isdisjoint(_canonical_names(table, tensors, "the checkpoint"))
+
+
 def _rule_for(rules: Mapping[str, WeightRule], path: str) -> WeightRule:
     """Returns the rule of a parameter; raises `UserError` if there is none."""
     if path not in rules:

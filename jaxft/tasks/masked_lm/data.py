@@ -66,7 +66,7 @@ def find_mask(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Returns the id of the mask token. Raises `UserError` if the tokenizer has none."""
     if tokenizer.mask_token_id is None:
         raise UserError(
-            "the tokenizer has no mask token, so the model was not trained to fill masks; choose another checkpoint, or "
-            "set mask_token in its tokenizer_config.json"
+            "the tokenizer has no mask token, so the model was not trained to fill masks; choose another checkpoint, "
+            "or set mask_token in its tokenizer_config.json"
         )
     return tokenizer.mask_token_id

@@ -13,8 +13,8 @@ class Mask:
 
     probability: float = setting(
         0.15,
-        "share of each window's tokens or words that are predicted; of these tokens 80% become masks, 10% random words, "
-        "and 10% stay",
+        "share of each window's tokens or words that are predicted; of these tokens 80% become masks, 10% random "
+        "words, and 10% stay",
         check=Check(lambda value: 0 < value <= 1, "more than 0, at most 1"),
         hf="mlm_probability",
     )
