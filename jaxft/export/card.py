@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxft.config.sections import NEW
 from jaxft.config.settings import defaults, flatten
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
 from jaxft.io.files import read_json
 from jaxft.tasks.card_tables import code, escape
@@ -105,7 +106,7 @@ def _public(value: Any) -> Any:
     return path.name if path.is_absolute() or path.exists() else value
 
 
-def _evaluations(folder: Path) -> dict[str, dict]:
+def _evaluations(folder: Path) -> dict[str, JsonObject]:
     """Reads the recorded evaluations on dev and test from the run `folder`."""
     names = [name for name in ("dev", "test") if (folder / "eval" / f"{name}.json").is_file()]
     return {name: read_json(folder / "eval" / f"{name}.json") for name in names}
@@ -130,7 +131,7 @@ def _license(fields: CardFields, base_card: Mapping[str, Any]) -> str:
 def _metadata(
     run: Run,
     title: str,
-    evaluations: Mapping[str, dict],
+    evaluations: Mapping[str, JsonObject],
     fields: CardFields,
     base_card: Mapping[str, Any],
 ) -> str:
@@ -154,6 +155,7 @@ def _metadata(
     ]
     checkpoint, train = run.config.model.checkpoint, run.config.data.train
     on_hub = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@.*)?", checkpoint) and not Path(checkpoint).exists()
+    assert train is not None  # the run has trained
     dataset = re.fullmatch(r"hub:([^@:]+?)(?:[@:].*|/(?:train|validation|test)\b.*)?", train)
     inherited = {key: value for key, value in base_card.items() if key.startswith("license")}
     return ModelCardData(

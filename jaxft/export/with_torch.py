@@ -1,7 +1,7 @@
 """Compares an export, in PyTorch, with the JAX model. No other module of jaxft imports torch."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.export import heads
 from jaxft.inference.model import Model
-from jaxft.inference.predict import predict_stream
+from jaxft.inference.predict import predict_stream, require_answers
 from jaxft.models.registry import family_of
 from jaxft.tasks.base import Split
-from jaxft.tasks.registry import TASKS, make_answers, make_data, make_export
+from jaxft.tasks.registry import head_kind, make_data, make_export
 from jaxft.training import step
 from jaxft.training.splits import read_splits
 
@@ -29,7 +29,7 @@ COMPARED_ANSWERS = 64  # the number of examples for which the loader's answers a
 TORCH_ROWS = 16  # the number of windows that torch computes at once
 
 
-def read_dev_split(model: Model) -> Split:
+def read_dev_split(model: Model) -> Split[Any, Windows]:
     """Reads the first dev examples, and encodes as many of their windows as `COMPARED_LOGITS` allows."""
     run, data = model.run, make_data(model.run.config)
     try:
@@ -39,7 +39,7 @@ def read_dev_split(model: Model) -> Split:
     examples = dev.examples[:COMPARED_EXAMPLES]
     windows = data.encode(examples, run.labels, run.checkpoint.processor, cached=False)
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
-    count = np.searchsorted(windows.offsets, COMPARED_LOGITS // classes, side="right") - 1
+    count = int(np.searchsorted(windows.offsets, COMPARED_LOGITS // classes, side="right")) - 1
     windows = Windows(
         windows.record_batch.take(pa.array(np.arange(max(count, 1))))
     )  # a slice would keep its offsets
@@ -78,7 +78,7 @@ def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
     return largest
 
 
-def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | None, Sequence[Any]]:
+def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str | None, Sequence[Any]]:
     """Computes the logits of each window in torch, with one window per row.
 
     transformers' class for the task computes them from `folder`. Without such a class, the loader in `folder` does.
@@ -99,7 +99,7 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | No
         def network(**inputs):
             return loaded.logits(**inputs)
     else:
-        name = family.heads[TASKS[model.run.config.task].head].architecture
+        name = family.heads[head_kind(model.run.config.task)].architecture
         classifier = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
 
         def network(**inputs):
@@ -138,12 +138,13 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> dict[str | No
 def load_exported(folder: Path) -> Any:
     """Returns the model of the exported `folder`, a `heads_loader.Model`, from the loader in that folder."""
     spec = importlib.util.spec_from_file_location(heads.LOADER.stem, folder / heads.LOADER.name)
+    assert spec is not None and spec.loader is not None
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
     return loader.Model(folder)
 
 
-def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
+def check_answers(model: Model, dev: Split[Any, Windows], folder: Path, output: Path) -> None:
     """Compares the answers of the loader in `folder` with those of `model`, on the first texts of dev.
 
     Args:
@@ -157,7 +158,7 @@ def check_answers(model: Model, dev: Split, folder: Path, output: Path) -> None:
     """
     run = model.run
     export = make_export(run)
-    answers = make_answers(run)
+    answers = require_answers(run)
     examples = [dev.examples[index] for index in np.unique(dev.windows.sentence)[:COMPARED_ANSWERS]]
     config = run.config
     if getattr(config.data, "context", False):

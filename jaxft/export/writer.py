@@ -17,8 +17,8 @@ from jaxft.inference.model import open_model
 from jaxft.io.files import write_json
 from jaxft.io.stores import refuse_address
 from jaxft.models.registry import family_of
-from jaxft.tasks.exports import Export
-from jaxft.tasks.registry import TASKS, make_export
+from jaxft.tasks.exports import AnyExport
+from jaxft.tasks.registry import generates_text, head_kind, make_export
 from jaxft.training.run_folder.workdir import Run, open_run
 
 
@@ -51,13 +51,13 @@ def export_run(
     if not export.has_class:
         parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
     config = _make_config(run, export)
-    family, head = family_of(run.checkpoint.hf_config), TASKS[run.config.task].head
+    family, head = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
     tensors = save_weights(family.table_with_head(head), parameters)
     dev = read_dev_split(model) if verify else None
 
     def add_files(folder: Path) -> None:
         run.checkpoint.processor.save_pretrained(folder)
-        if model.task.predicts_tokens:
+        if generates_text(run.config.task):
             write_json(folder / "generation_config.json", _make_generation_config(run.checkpoint.tokenizer))
         if export.needs_loader:
             heads.write_heads(model, folder)
@@ -84,13 +84,13 @@ def export_run(
     print(f"{output}: {model.net.parameter_count:,} parameters, {labels}tokenizer, README.md")
 
 
-def _make_config(run: Run, export: Export) -> dict[str, Any]:
+def _make_config(run: Run, export: AnyExport) -> dict[str, Any]:
     """Returns the config.json of an export: the checkpoint's fields, transformers' class, labels, the task's fields."""
     hf_config = run.checkpoint.hf_config
     family = family_of(hf_config)
     if not export.has_class:
         return make_exported_config(hf_config, family.architecture)
-    config = make_exported_config(hf_config, family.heads[TASKS[run.config.task].head].architecture)
+    config = make_exported_config(hf_config, family.heads[head_kind(run.config.task)].architecture)
     return (add_labels(config, run.labels) if run.labels else config) | export.config_fields()
 
 

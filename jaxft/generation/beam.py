@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxft.generation.options import GenerationOptions
 from jaxft.generation.sampling import penalize_scores
-from jaxft.models.decoder import CachedDecoder
+from jaxft.models.decoder import AnyDecoder
 
 NEVER = -1e9  # lower than the score of any text; sums with it stay finite
 
@@ -43,7 +43,7 @@ def beam_search(
     start: jax.Array,
     limit: jax.Array,
     *,
-    decoder: CachedDecoder,
+    decoder: AnyDecoder,
     options: GenerationOptions,
     capacity: int,
     eos: int,

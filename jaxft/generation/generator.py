@@ -139,6 +139,7 @@ class Generator:
             if limit == options.max_new_tokens or done.all():
                 return
             state = state._replace(done=jax.device_put(done))
+            assert interval is not None  # without one, the first turn makes all tokens
             limit = min(limit + interval, options.max_new_tokens)
 
     def _check_prompts(

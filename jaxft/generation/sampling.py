@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxft.generation import processors
 from jaxft.generation.options import GenerationOptions
-from jaxft.models.decoder import CachedDecoder
+from jaxft.models.decoder import AnyDecoder
 
 
 class SamplingState(NamedTuple):
@@ -30,7 +30,7 @@ def begin_sampling(
     prompt_numbers: jax.Array,
     seed: jax.Array,
     *,
-    decoder: CachedDecoder,
+    decoder: AnyDecoder,
     options: GenerationOptions,
     capacity: int,
     eos: int,
@@ -76,7 +76,7 @@ def extend_samples(
     state: SamplingState,
     limit: jax.Array,
     *,
-    decoder: CachedDecoder,
+    decoder: AnyDecoder,
     options: GenerationOptions,
     length: int,
     eos: int,

@@ -35,3 +35,9 @@ class TextProcessor:
     def save_pretrained(self, folder: Path) -> None:
         """Writes the tokenizer's files into `folder`."""
         self.tokenizer.save_pretrained(folder)
+
+
+def tokenizer_of(processor: Processor) -> "PreTrainedTokenizerBase":
+    """Returns the tokenizer of a model that reads text."""
+    assert isinstance(processor, TextProcessor), "the model reads no text"
+    return processor.tokenizer

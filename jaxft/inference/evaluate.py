@@ -48,8 +48,9 @@ def evaluate_run(
         refuse_address(run_folder, "--run", "with it, name a local folder for the results by --output")
     run = open_run(run_folder)
     original, changes = run.config, dict(changes or {})
+    settings_class: type = type(original)
     for name in changes:
-        if f"data.{name}" not in declarations(type(original)):
+        if f"data.{name}" not in declarations(settings_class):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag}: a {original.task} run has no config.data.{name}; leave the flag out")
     if changes.get("layout") == "blocks":  # blocks have no stride, even if the run has one

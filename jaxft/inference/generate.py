@@ -36,7 +36,10 @@ EMPTY = "the generated text is empty: the model ends it at once, or it begins wi
 
 def open_writer(run_folder: Path | None, checkpoint: str | None, log: Log) -> Writer:
     """Opens the best weights of a run, or else a checkpoint, for writing."""
-    return make_run_writer(run_folder, log) if run_folder else make_checkpoint_writer(checkpoint)
+    if run_folder:
+        return make_run_writer(run_folder, log)
+    assert checkpoint is not None
+    return make_checkpoint_writer(checkpoint)
 
 
 def generate_file(
@@ -74,7 +77,7 @@ def generate_file(
     numbers = itertools.count()
 
     def read() -> Iterable[Item | None]:
-        for item in records.read(PROMPT, read_columns=None):
+        for item in records.read(PROMPT):
             if not (is_text and item is not None and item.value == {PROMPT: ""}):  # an empty line
                 yield item
 

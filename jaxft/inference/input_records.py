@@ -62,7 +62,7 @@ class InputLines:
         sample = encodings.decode_sample(files.peek(source), encoding)
         self._has_lone_returns = encodings.has_lone_returns(sample)
         self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
-        self._stream = sys.stdin.buffer if source == "-" else open(source, "rb")
+        self._stream = files.stdin_bytes() if source == "-" else open(source, "rb")
         try:
             self._stream.fileno()
             self._can_pause = True
@@ -163,8 +163,13 @@ class Input:
         """The name of the input in messages."""
         return files.source_name(self.source.address)
 
+    def require_lines(self) -> InputLines:
+        """Returns the lines of an input whose format is one of `READ_BY_LINE`."""
+        assert self.lines is not None, f"{self.source.format.name} is not read by line"
+        return self.lines
+
     def read(
-        self, text_key: str, read_columns: Callable[[InputLines], Iterable[Any]]
+        self, text_key: str, read_columns: Callable[[InputLines], Iterable[Any]] | None = None
     ) -> Iterator[Item | None]:
         """Yields the records in order, and None wherever those before are to be answered before the next one is read.
 
@@ -174,7 +179,7 @@ class Input:
 
         Args:
           text_key: the key of a line of text in its record.
-          read_columns: reads sentences from lines of CoNLL columns.
+          read_columns: reads sentences from lines of CoNLL columns; None if the input cannot be in columns.
 
         Raises:
           UserError: the input cannot be read any further, or it holds no record.
@@ -212,14 +217,14 @@ class Input:
             raise UserError(name_flags(str(error))) from None
 
     def _read_items(
-        self, text_key: str, read_columns: Callable[[InputLines], Iterable[Any]]
+        self, text_key: str, read_columns: Callable[[InputLines], Iterable[Any]] | None
     ) -> Iterator[Item]:
         """Yields the records in order; see `read`."""
         name, format = self.name, self.source.format
         match format.name:
             case "text":
                 for number, line in files.read_lines(
-                    self.lines, keeps_errors=True, max_bytes=format.max_text
+                    self.require_lines(), keeps_errors=True, max_bytes=format.max_text
                 ):
                     where, origin = f"{name}, line {number}", f"{name}:{number}"
                     if isinstance(line, UserError):
@@ -228,14 +233,17 @@ class Input:
                         yield Item(where, origin, {text_key: line.rstrip("\r\n")})
                 return
             case "conll" | "conllu":
-                for sentence in read_columns(self.lines):
+                assert read_columns is not None
+                for sentence in read_columns(self.require_lines()):
                     yield Item(sentence.origin, sentence.origin, sentence)
                 return
             case "jsonl":
-                records = json_lines.read_jsonl(self.lines, keeps_errors=True, max_bytes=format.max_text)
+                records = json_lines.read_jsonl(
+                    self.require_lines(), keeps_errors=True, max_bytes=format.max_text
+                )
             case "csv" | "tsv":
                 records = tables.read_table(
-                    self.lines,
+                    self.require_lines(),
                     format.name,
                     delimiter=format.delimiter,
                     keeps_errors=True,
@@ -290,7 +298,7 @@ def open_input(
 def name_flags(text: str) -> str:
     """Returns a message about an input with flags in the place of settings: `--format` for `config.data.format`."""
 
-    def name_settings(match: re.Match) -> str:
+    def name_settings(match: re.Match[str]) -> str:
         return re.sub(r"\.(\w+)", lambda name: INPUT_FLAGS.get(name[1], f"config.data.{name[1]}"), match[1])
 
     return re.sub(r"config\.data(\.\w+(?:(?:,| and| or) \.\w+)*)", name_settings, text)

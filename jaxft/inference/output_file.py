@@ -31,7 +31,7 @@ def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[Ite
     if path.is_dir():
         raise UserError(f"--output {name}: is a folder; give a file's name, or - for stdout")
     if not processes.is_main_process():
-        yield lambda pieces: collections.deque(pieces, maxlen=0)
+        yield _discard
         return
     writes_directly = name == "-" or (path.exists() and not path.is_file())
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -71,3 +71,8 @@ def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[Ite
                 log(f"--output {name}: unfinished; what is done is in {unfinished}")
             else:
                 partial.unlink()
+
+
+def _discard(pieces: Iterable[bytes]) -> None:
+    """Makes pieces and writes none."""
+    collections.deque(pieces, maxlen=0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.config.settings import replace
+from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources import encodings, files, formats
 from jaxft.data.sources.files import Log, log_nothing
 from jaxft.data.sources.formats import FileFormat
@@ -23,7 +24,7 @@ from jaxft.inference.input_records import Input, InputLines, Item, open_input
 from jaxft.inference.model import Model, Predictor, open_model
 from jaxft.inference.output_file import open_output
 from jaxft.inference.output_formats import ColumnWriter, RecordWriter, TableWriter, choose_names
-from jaxft.tasks.base import Answers, Example, Json, Split, TaskData
+from jaxft.tasks.base import AnyAnswers, Example, Json, Split, TaskData
 from jaxft.tasks.registry import TASKS, make_answers, make_data
 from jaxft.training.run_folder.workdir import Run, open_run
 
@@ -34,7 +35,7 @@ CHUNK_BATCHES = 4
 
 def predict_stream(
     model: Model,
-    data: TaskData[Example],
+    data: TaskData[Example, Windows, Any],
     outputs: Predictor,
     examples: Iterable[Example | None],
     *,
@@ -57,7 +58,7 @@ def predict_stream(
         yield list(zip(predicted, predictions, strict=True))
 
 
-def require_answers(run: Run) -> Answers:
+def require_answers(run: Run) -> AnyAnswers:
     """Returns what reads and writes the records of a run. Raises `UserError` if its task generates text instead."""
     answers = make_answers(run)
     if answers is None:
@@ -128,7 +129,7 @@ def predict_file(
         return example
 
     def read_columns(lines: InputLines) -> Iterable[Any]:
-        column = config.data.word_column if word_column is None else word_column
+        column = answers.word_column if word_column is None else word_column
         columns = dataclasses.replace(records.source.format, encoding=encodings.UTF8)
         settings = ColumnSettings(column, None, columns.delimiter, name == "conllu")
         layout = read_layout(records.source, settings)  # None for a pipe, which shows its first sentence
@@ -158,14 +159,14 @@ def predict_file(
     log_counts(counts, "texts", time.perf_counter() - began, log)
 
 
-def _make_writer(answers: Answers, records: Input, on_error: str) -> AnswerWriter:
+def _make_writer(answers: AnyAnswers, records: Input, on_error: str) -> AnswerWriter:
     """Returns the writer for the format of the input."""
-    format, lines = records.source.format, records.lines
+    format = records.source.format
     if format.name in COLUMNS:
-        return ColumnWriter(lines, format.delimiter)
+        return ColumnWriter(records.require_lines(), format.delimiter)
     if format.name in ("csv", "tsv"):
         return TableWriter(
-            lines,
+            records.require_lines(),
             format,
             answers.keys(None),
             format_cell=answers.format_cell,
@@ -178,4 +179,4 @@ def _make_writer(answers: Answers, records: Input, on_error: str) -> AnswerWrite
         names = choose_names(answer, item.value, item.where)
         return item.value | {names[key]: value for key, value in answer.items()}
 
-    return RecordWriter(lines, extend=extend, keeps_blank_lines=format.name == "jsonl")
+    return RecordWriter(records.lines, extend=extend, keeps_blank_lines=format.name == "jsonl")

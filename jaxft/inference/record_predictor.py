@@ -56,7 +56,8 @@ class RecordPredictor:
         waiting: deque[Item] = deque()
 
         def parse() -> Iterator[Any]:
-            for item in records.read(self._answers.text_key, read_columns=None):
+            for item in records.read(self._answers.text_key):
+                assert item is not None  # nothing is waited for
                 example = self._answers.parse(item.where, item.origin, item.value)
                 records.check(example, item.where)
                 waiting.append(item)

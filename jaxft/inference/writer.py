@@ -3,11 +3,12 @@
 A prompt is a text. For a run trained on pairs, a prompt is the values of its template's fields.
 """
 
+import collections.abc
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jaxft.data.encoding.documents import encode_prompts
 from jaxft.data.encoding.text_tokens import tokenize_texts
 from jaxft.data.encoding.tokenizer import find_boundary_tokens
 from jaxft.data.sources import documents
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
 from jaxft.generation.generator import Generator, Output
 from jaxft.generation.options import PROMPT_ROWS, GenerationOptions
@@ -88,7 +90,7 @@ class Writer:
         self._start, self._max_length = list(start), max_length
 
     def encode(
-        self, prompt: str | dict, options: GenerationOptions, *, where: str = "the prompt"
+        self, prompt: str | JsonObject, options: GenerationOptions, *, where: str = "the prompt"
     ) -> list[int]:
         """Returns the token ids of a prompt.
 
@@ -102,6 +104,7 @@ class Writer:
         """
         room = self.prompt_room(options)
         if self.template is None:
+            assert isinstance(prompt, str)
             [tokens] = tokenize_texts(self.tokenizer, [prompt])
             ids = [*self._start, *tokens.ids] or [self._boundary_tokens.start]
             if len(ids) > room:
@@ -135,7 +138,7 @@ class Writer:
 
     def generate(
         self,
-        prompts: Iterable[str | dict],
+        prompts: Iterable[str | JsonObject],
         options: GenerationOptions,
         *,
         stop: Sequence[str] = (),
@@ -190,8 +193,8 @@ class Writer:
             ]
 
     def stream(
-        self, prompt: str | dict, options: GenerationOptions, *, stop: Sequence[str] = ()
-    ) -> Iterator[str]:
+        self, prompt: str | JsonObject, options: GenerationOptions, *, stop: Sequence[str] = ()
+    ) -> collections.abc.Generator[str, None, None]:
         """Yields the text after a prompt in pieces, while it is generated. Beam search yields all of it at the end."""
         if options.samples != 1:
             raise UserError(f"samples is {options.samples}, but only one text can be streamed")
@@ -216,16 +219,25 @@ class Writer:
         return GeneratedText(text if before_stop is None else before_stop, output.ended, output.score)
 
 
+@runtime_checkable
+class _HasTemplate(Protocol):
+    """The settings of the data of a task whose texts may be made of records."""
+
+    template: str | None
+
+
 def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
     """Opens the best weights of a run for writing. Raises `UserError` if the run's model is not a language model."""
     run = open_run(folder)
     if not generates_text(run.config.task):
         raise UserError(f"--run {folder}: its task is {run.config.task}; only language models generate text")
     model = open_model(run, log)
-    template, tokenizer = run.config.data.template, run.checkpoint.tokenizer
-    parameters = replicate_locally(model.parameters, model.net.mesh)
+    data, tokenizer = run.config.data, run.checkpoint.tokenizer
+    template = data.template if isinstance(data, _HasTemplate) else None
+    network = step.merge_model(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh))
+    assert isinstance(network, LanguageModel)
     return Writer(
-        step.merge_model(model.net.graphdef, parameters).backbone,
+        network.backbone,
         tokenizer,
         template=template,
         start=[] if template else [find_boundary_tokens(tokenizer).start],

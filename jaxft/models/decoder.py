@@ -1,6 +1,6 @@
 """Defines what generation needs of a model family: a decoder that caches keys and values."""
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
 from flax import nnx
@@ -50,3 +50,6 @@ class CachedDecoder(Protocol[Weights, Cache]):
           The logits of the next token, float32 `[V, R]`, and the cache with `column` filled. XLA writes the cache in
           place if it is the carry of a loop.
         """
+
+
+AnyDecoder: TypeAlias = CachedDecoder[Any, Any]  # of any family: generation only passes weights and cache on

@@ -17,7 +17,7 @@ number of windows and C the number of outputs.
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -36,6 +36,8 @@ from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
 
 Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+# An answer to a record. Long lists are iterators, which make their items while these are written.
+Answer: TypeAlias = Mapping[str, "Json | Iterator[Json] | Answer"]
 Log: TypeAlias = Callable[[str], None]  # prints one line of the run's log
 Arrays: TypeAlias = dict[str, jax.Array]
 Outputs: TypeAlias = Iterable[
@@ -45,6 +47,10 @@ Outputs: TypeAlias = Iterable[
 Generate: TypeAlias = Callable[[list[list[int]], GenerationOptions], list[str]]
 
 Example = TypeVar("Example")
+Encoding = TypeVar(
+    "Encoding"
+)  # the windows of a data set, an `Encoded`; None for examples that have none yet
+Reader = TypeVar("Reader", bound=Processor)  # makes the model's inputs of examples
 Prediction = TypeVar("Prediction", contravariant=True)  # for one example
 Predictions = TypeVar("Predictions")  # for all examples of a data set
 State = TypeVar("State", bound="MetricState")
@@ -58,13 +64,13 @@ class MetricState(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Split(Generic[Example]):
+class Split(Generic[Example, Encoding]):
     """A data set of a run: its examples, in file order, and their encoded windows, which are `Windows` for text."""
 
     name: str  # "train", "dev", "test"
     source: str  # the source of the examples, for messages and reports
     examples: Sequence[Example]
-    windows: Encoded | None  # None if only the examples are needed
+    windows: Encoding  # None if only the examples are needed
 
 
 class Chunk(NamedTuple, Generic[Example]):
@@ -74,7 +80,7 @@ class Chunk(NamedTuple, Generic[Example]):
     predicted: range
 
 
-class TaskData(Protocol[Example]):
+class TaskData(Protocol[Example, Encoding, Reader]):
     """Reads and encodes the data of a run. `tasks.reading.TextData` has what tasks that read text share.
 
     Attributes:
@@ -97,7 +103,7 @@ class TaskData(Protocol[Example]):
     ) -> tuple[Sequence[Example], Sequence[Example]]:
         """Splits off about `fraction` of the examples for evaluation; returns (train, dev)."""
 
-    def find_labels(self, examples: Sequence[Example]) -> list[Json]:
+    def find_labels(self, examples: Sequence[Example]) -> Sequence[Json]:
         """Returns what `make_labels` needs to know of these examples' labels, without duplicates.
 
         If the training data is sharded, each process calls this with its own shards.
@@ -122,18 +128,18 @@ class TaskData(Protocol[Example]):
           UserError: the model is missing or damaged, or does not fit the task or its rows.
         """
 
-    def load_processor(self, folder: Path) -> Processor:
+    def load_processor(self, folder: Path) -> Reader:
         """Loads the processor that a run has saved in `folder`. Raises `UserError` if its files are damaged."""
 
     def encode(
         self,
         examples: Sequence[Example],
         labels: Sequence[str],
-        processor: Processor,
+        processor: Reader,
         *,
         only: range | None = None,
         cached: bool = True,
-    ) -> Encoded:
+    ) -> Encoding:
         """Encodes examples as windows, which have the number of their example.
 
         Args:
@@ -144,7 +150,9 @@ class TaskData(Protocol[Example]):
           cached: True if the windows are read from and stored in the cache on disk.
         """
 
-    def check(self, split: Split[Example], labels: Sequence[str], train: Sequence[Example], log: Log) -> None:
+    def check(
+        self, split: Split[Example, Encoding], labels: Sequence[str], train: Sequence[Example], log: Log
+    ) -> None:
         """Logs warnings about an encoded data set, also in comparison with the training examples."""
 
     def chunk(self, examples: Iterable[Example | None], max_words: int) -> Iterator[Chunk[Example]]:
@@ -213,7 +221,7 @@ class Task(Protocol):
         return None
 
 
-class Evaluator(Protocol[Example, Predictions, State]):
+class Evaluator(Protocol[Example, Encoding, Predictions, State]):
     """Makes predictions of a model's outputs, and measures and reports them.
 
     Predictions of a task that has `Answers` iterate over one prediction for each example.
@@ -228,9 +236,9 @@ class Evaluator(Protocol[Example, Predictions, State]):
     selection_metric: str
     method: str = ""
     compares_with_train: bool = False
-    tuned: dict[str, Json]
+    tuned: Mapping[str, Json]
 
-    def collect(self, split: Split[Example], outputs: Outputs) -> Predictions:
+    def collect(self, split: Split[Example, Encoding], outputs: Outputs) -> Predictions:
         """Returns the predictions for a split, in the order of its examples.
 
         Args:
@@ -240,7 +248,7 @@ class Evaluator(Protocol[Example, Predictions, State]):
 
     def add_generated(
         self,
-        split: Split[Example],
+        split: Split[Example, Encoding],
         predictions: Predictions,
         processor: Processor,
         generate: Generate,
@@ -248,26 +256,26 @@ class Evaluator(Protocol[Example, Predictions, State]):
         """Returns the predictions with the texts that the model generates for a split, if the task generates any."""
         return predictions
 
-    def tune(self, split: Split[Example], predictions: Predictions) -> None:
+    def tune(self, split: Split[Example, Encoding], predictions: Predictions) -> None:
         """Sets `tuned` to values that are chosen rather than trained, such as thresholds.
 
         It is called once per run, with the predictions of the best weights for dev.
         """
 
     def measure(
-        self, split: Split[Example], predictions: Predictions, loss_sum: float, weight_sum: float
+        self, split: Split[Example, Encoding], predictions: Predictions, loss_sum: float, weight_sum: float
     ) -> State:
         """Returns the metric state of predictions."""
 
-    def metric_names(self, split: Split[Example]) -> list[str]:
+    def metric_names(self, split: Split[Example, Encoding]) -> list[str]:
         """Returns the names of the metrics that `measure` computes on a split."""
 
     def summarize(self, values: Mapping[str, float]) -> str:
         """Returns the metrics as a line of the log."""
 
     def find_seen(
-        self, split: Split[Example], predictions: Predictions, train: Sequence[Example]
-    ) -> list[Json]:
+        self, split: Split[Example, Encoding], predictions: Predictions, train: Sequence[Example]
+    ) -> Sequence[Json]:
         """Returns the items that the evaluation of a split counts as seen in training.
 
         It is called only if `compares_with_train`. If the training data is sharded, each process calls it with its own
@@ -278,7 +286,7 @@ class Evaluator(Protocol[Example, Predictions, State]):
     def write_evaluation(
         self,
         folder: Path,
-        split: Split[Example],
+        split: Split[Example, Encoding],
         state: State,
         predictions: Predictions,
         *,
@@ -309,12 +317,14 @@ class Answers(Protocol[Example, Prediction]):
       formats: the formats of inputs that it answers.
       input_keys: keys that records may have.
       text_key: the key of a line of plain text in its record.
+      word_column: the column of the words in CoNLL columns; None for the first, or that of a header.
     """
 
     kind: ExampleKind
     formats: tuple[str, ...]
     input_keys: Sequence[str]
     text_key: str
+    word_column: int | None = None
 
     def parse(self, where: str, origin: str, record: dict[str, Json]) -> Example:
         """Returns the example of a record, without labels. Raises `UserError` if the record is invalid."""
@@ -322,9 +332,16 @@ class Answers(Protocol[Example, Prediction]):
     def keys(self, example: Example | None) -> Sequence[str]:
         """Returns the keys of the answer to an example; None stands for any example of a table."""
 
-    def render(self, example: Example, prediction: Prediction) -> dict[str, Json | Iterator[Json]]:
+    def render(self, example: Example, prediction: Prediction) -> Answer:
         """Returns the answer to an example. A value of many items may be an iterator over them."""
 
     def format_cell(self, value: Json) -> str:
         """Returns the cell of a table for a value of an answer."""
         return str(value)
+
+
+# Contracts of a run's task, whichever it is: code that is not a task's only passes examples and predictions on.
+AnySplit: TypeAlias = Split[Any, Encoded]
+AnyTaskData: TypeAlias = TaskData[Any, Any, Any]
+AnyEvaluator: TypeAlias = Evaluator[Any, Any, Any, Any]
+AnyAnswers: TypeAlias = Answers[Any, Any]

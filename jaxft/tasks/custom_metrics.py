@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from jaxft.errors import UserError
 from jaxft.io.files import read_json, write_json
-from jaxft.tasks.base import Evaluator, MetricState, Split
+from jaxft.tasks.base import AnyEvaluator, AnySplit, MetricState
 
 # Name -> the function that computes the metric of what the evaluator has measured, such as an `EntityState`.
 CustomMetrics: TypeAlias = Mapping[str, Callable[[Any], float]]
@@ -40,18 +40,18 @@ class ExtendedState:
 class ExtendedEvaluator:
     """An evaluator that measures the user's metrics too, and is another evaluator in all else."""
 
-    def __init__(self, evaluator: Evaluator, functions: CustomMetrics):
+    def __init__(self, evaluator: AnyEvaluator, functions: CustomMetrics):
         self._evaluator, self._functions = evaluator, functions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._evaluator, name)
 
-    def measure(self, split: Split, predictions: Any, *sums: float, **named_sums: float) -> ExtendedState:
+    def measure(self, split: AnySplit, predictions: Any, *sums: float, **named_sums: float) -> ExtendedState:
         """Returns the metric state of predictions; see `Evaluator.measure`."""
         state = self._evaluator.measure(split, predictions, *sums, **named_sums)
         return ExtendedState(state, self._functions)
 
-    def metric_names(self, split: Split) -> list[str]:
+    def metric_names(self, split: AnySplit) -> list[str]:
         """Returns the names of all metrics. Raises `UserError` if one of the user's is the task's."""
         names = self._evaluator.metric_names(split)
         if repeated := self._functions.keys() & set(names):
@@ -64,7 +64,7 @@ class ExtendedEvaluator:
         return ", ".join((self._evaluator.summarize(values), *added))
 
     def write_evaluation(
-        self, folder: Path, split: Split, state: ExtendedState, predictions: Any, **options: Any
+        self, folder: Path, split: AnySplit, state: ExtendedState, predictions: Any, **options: Any
     ) -> dict[str, float]:
         """Writes the files of an evaluation, with all metrics in eval/NAME.json, and returns these."""
         metrics = self._evaluator.write_evaluation(folder, split, state.state, predictions, **options)

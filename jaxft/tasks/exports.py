@@ -1,25 +1,29 @@
 """Defines `Export`: what depends on the task where a run becomes a folder for PyTorch."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 import numpy as np
 from flax import nnx
 
-from jaxft.tasks.base import Task
-from jaxft.tasks.run_facts import RunFacts
+from jaxft.config import sections
+from jaxft.tasks.base import Answer, Example, Json, Prediction, Task
+from jaxft.tasks.run_facts import RunFacts, TaskSettings
+
+# What a head answers: a number, a label, tags, or a set of labels.
+HeadAnswer: TypeAlias = float | str | Sequence[str] | set[str]
 
 
 class ExportedHead(NamedTuple):
     """A head of a run: what is said of it, its task, the model of that task, and the path before its parameters."""
 
-    export: "Export"
+    export: "AnyExport"
     task: Task
     model: nnx.Module
     prefix: str
 
 
-class Export:
+class Export(Generic[TaskSettings, Example, Prediction]):
     """Says how the model of a run is exported. By default transformers has a class for it, which says all.
 
     Attributes:
@@ -28,7 +32,7 @@ class Export:
 
     labels_words: bool = False
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunFacts[TaskSettings]):
         self.run = run
 
     @property
@@ -46,12 +50,16 @@ class Export:
         """Returns whether an export needs heads and a loader, because transformers has no class or reads otherwise."""
         return not self.has_class
 
-    def config_fields(self) -> dict[str, Any]:
+    def config_fields(self) -> dict[str, Json]:
         """Returns the fields that the task adds to config.json, besides the labels."""
         return dict(self.run.tuned)
 
-    def describe_head(self) -> dict[str, Any]:
+    def describe_head(self) -> dict[str, Json]:
         """Returns what heads.json says of the head, besides its task and its labels."""
+        return {}
+
+    def describe_reading(self) -> dict[str, Json]:
+        """Returns what heads.json says of how input becomes windows."""
         return {}
 
     def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -66,15 +74,18 @@ class Export:
         """Returns the heads of the run by name."""
         return {self.head_name: ExportedHead(self, task, model, "head/")}
 
-    def loader_input(self, example: Any) -> tuple[Any, ...]:
+    def loader_input(self, example: Example) -> tuple[object, ...]:
         """Returns the arguments for which the loader of an export answers an example; () if it cannot."""
         return ()
 
-    def loader_answers(self, prediction: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what the loader must answer, by head: a number, tags, a label, or a set of labels.
+    def loader_answers(self, prediction: Prediction, answer: Answer) -> dict[str, HeadAnswer]:
+        """Returns what the loader must answer, by head.
 
         Args:
           prediction: the evaluator's prediction for an example.
           answer: the same, as `Answers.render` returns it.
         """
         return {}
+
+
+AnyExport: TypeAlias = Export[sections.Settings, Any, Any]  # of a run, whichever its task

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.tasks.settings import LabelLoss
 
 SECOND_PASS = np.uint32(0x5BD1E995)  # XORed with a step's dropout seed for R-Drop's second pass
 
@@ -32,16 +32,16 @@ def loss_with_r_drop(
     return (total + loss(second)[0]) / 2 + r_drop * divergence(first, second), weight
 
 
-def read_class_weights(config: Settings, labels: Sequence[str]) -> np.ndarray | None:
+def read_class_weights(loss: LabelLoss, labels: Sequence[str]) -> np.ndarray | None:
     """Returns `config.loss.class_weights` as float32 [C], or None if there are none.
 
     Raises:
       UserError: a weight names an unknown label.
     """
-    if not config.loss.class_weights:
+    if not loss.class_weights:
         return None
     weights = np.ones(len(labels), np.float32)
-    for label, weight in config.loss.class_weights:
+    for label, weight in loss.class_weights:
         if label not in labels:
             raise UserError(
                 f"config.loss.class_weights names {label!r}, which is no label of the training data; "

@@ -35,7 +35,7 @@ def split_dev_sentences(
     return _partition(sentences, choose_dev_examples(documents, fraction, seed))
 
 
-def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) -> list[bool]:
+def choose_dev_examples(documents: Sequence[int] | np.ndarray, fraction: float, seed: int) -> list[bool]:
     """Chooses about `fraction` of the examples for a development set.
 
     If the examples come from several documents, each document stays in one set. The choice depends only on the
@@ -55,7 +55,7 @@ def choose_dev_examples(documents: Sequence[int], fraction: float, seed: int) ->
     if not 0 < fraction < 1:
         raise UserError(f"the dev fraction is {fraction}; expected a number between 0 and 1, such as 0.1")
     _require_two(len(documents), "sentence")
-    groups = documents if len(set(documents)) > 1 else list(range(len(documents)))
+    groups: Iterable[int] = documents if len(set(documents)) > 1 else list(range(len(documents)))
     sizes = Counter(groups)
     order = sorted(sizes)
     random.Random(seed).shuffle(order)

@@ -10,6 +10,7 @@ from jaxft.tasks.card_tables import (
     make_set_header,
     warn_of_dev,
 )
+from jaxft.tasks.causal_lm.settings import Settings
 from jaxft.tasks.run_facts import RunFacts
 
 HUB_TASK = "text-generation"  # the hub's name of the task
@@ -23,7 +24,7 @@ HUB_METRICS = {
 }
 
 
-def describe_model(run: RunFacts, parameters: int) -> list[str]:
+def describe_model(run: RunFacts[Settings], parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph and the first items of a list."""
     learnt = (
         "on documents"
@@ -55,7 +56,7 @@ def _format_value(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:,.4g}"
 
 
-def describe_usage(run: RunFacts) -> str:
+def describe_usage(run: RunFacts[Settings]) -> str:
     """Returns a section that shows how to continue text with transformers."""
     return (
         "```python\nfrom transformers import pipeline\n\n"

@@ -8,10 +8,11 @@ import numpy as np
 from rich.console import Console
 
 from jaxft.data.encoding.documents import encode_prompts
+from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import ragged_arange
 from jaxft.data.sources.documents import Document
 from jaxft.generation.options import GenerationOptions
-from jaxft.hub.processors import TextProcessor
+from jaxft.hub.processors import Processor, tokenizer_of
 from jaxft.io.files import write_json, write_lines
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
@@ -32,7 +33,7 @@ class Scores:
     generated: list[str] = dataclasses.field(default_factory=list)  # the generated targets of the first pairs
 
 
-class LanguageModelEvaluator(Evaluator[Document, Scores, LanguageModelState]):
+class LanguageModelEvaluator(Evaluator[Document, Windows, Scores, LanguageModelState]):
     """Evaluates next tokens, and generated targets of prompts. Predictions are the `Scores` of a split."""
 
     selection_metric = "loss"
@@ -42,7 +43,7 @@ class LanguageModelEvaluator(Evaluator[Document, Scores, LanguageModelState]):
         self._config = config
         self.method = _describe_method(config)
 
-    def collect(self, split: Split[Document], outputs: Outputs) -> Scores:
+    def collect(self, split: Split[Document, Windows], outputs: Outputs) -> Scores:
         """Returns the `Scores` of the split's windows."""
         count = len(split.windows)
         nll, correct = np.zeros(count), np.zeros(count, np.int64)
@@ -63,9 +64,9 @@ class LanguageModelEvaluator(Evaluator[Document, Scores, LanguageModelState]):
 
     def add_generated(
         self,
-        split: Split[Document],
+        split: Split[Document, Windows],
         scores: Scores,
-        processor: TextProcessor,
+        processor: Processor,
         generate: Generate,
     ) -> Scores:
         """Adds the generated targets of the first `config.eval.generate` prompts, if the data has prompts."""
@@ -75,16 +76,16 @@ class LanguageModelEvaluator(Evaluator[Document, Scores, LanguageModelState]):
         options = GenerationOptions(max_new_tokens=settings.max_new_tokens, beams=settings.beams)
         # Prompts are cut to leave room for the targets.
         room = data.max_length - settings.max_new_tokens
-        prompts = encode_prompts(split.examples[: settings.generate], processor.tokenizer, room)
+        prompts = encode_prompts(split.examples[: settings.generate], tokenizer_of(processor), room)
         return dataclasses.replace(scores, generated=generate(prompts, options))
 
     def measure(
-        self, split: Split[Document], scores: Scores, loss_sum: float, weight_sum: float
+        self, split: Split[Document, Windows], scores: Scores, loss_sum: float, weight_sum: float
     ) -> LanguageModelState:
         """Returns the metric state of perplexities and accuracy, from sums in float64."""
         return _state(split, scores)
 
-    def metric_names(self, split: Split[Document]) -> list[str]:
+    def metric_names(self, split: Split[Document, Windows]) -> list[str]:
         """Returns the names of the metrics that `measure` computes on a split."""
         ones = np.ones(len(split.windows), np.int64)
         return list(_state(split, Scores(ones, ones, ones)).compute())
@@ -99,7 +100,7 @@ class LanguageModelEvaluator(Evaluator[Document, Scores, LanguageModelState]):
     def write_evaluation(
         self,
         folder: Path,
-        split: Split[Document],
+        split: Split[Document, Windows],
         state: LanguageModelState,
         scores: Scores,
         *,
@@ -137,9 +138,9 @@ def _write_generated(path: Path, pairs: Sequence[tuple[Document, str]], console:
         {"prompt": text.prompt, "references": text.references, "prediction": target} for text, target in pairs
     ]
     write_lines(path, prediction_lines(records))
-    for record in records[:SHOWN]:
-        for name, text in (("generated", record["prediction"]), ("reference", record["references"][0])):
-            console.print(f"  {name}: {' '.join(text.split())[:SHOWN_CHARACTERS]}", markup=False)
+    for text, target in pairs[:SHOWN]:
+        for name, shown in (("generated", target), ("reference", text.references[0])):
+            console.print(f"  {name}: {' '.join(shown.split())[:SHOWN_CHARACTERS]}", markup=False)
 
 
 def _describe_method(config: Settings) -> str:
@@ -157,7 +158,7 @@ def _describe_method(config: Settings) -> str:
     return f"every token and the end of each document, longer ones in {context if data.stride else plain}"
 
 
-def _state(split: Split[Document], scores: Scores) -> LanguageModelState:
+def _state(split: Split[Document, Windows], scores: Scores) -> LanguageModelState:
     return LanguageModelState(
         nll=float(scores.nll.sum()),
         token_count=int(scores.tokens.sum()),

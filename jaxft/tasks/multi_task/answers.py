@@ -1,14 +1,13 @@
 """Makes texts for several tasks from the records of an input, and answers with each task's answer under its name."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from jaxft.data.encoding.shared_texts import MultiText, join_examples
 from jaxft.data.sources.formats import TEXTS
-from jaxft.tasks.base import Answers, Json
-from jaxft.tasks.multi_task.names import select_labels
-from jaxft.tasks.multi_task.task_configs import make_task_configs
+from jaxft.tasks.base import Answer, Answers, AnyAnswers
+from jaxft.tasks.multi_task.names import select_runs
+from jaxft.tasks.multi_task.settings import Settings
 from jaxft.tasks.registry import make_answers
 from jaxft.tasks.run_facts import RunFacts
 
@@ -21,19 +20,13 @@ class MultiTaskAnswers(Answers[MultiText, dict[str, Any]]):
     text_key = "text"
     input_keys = ("text", "tokens")
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunFacts[Settings]):
         """Makes the answers of each task."""
-        self._tasks = {
-            name: make_answers(
-                dataclasses.replace(
-                    run,
-                    config=task_config,
-                    labels=select_labels(run.labels, name),
-                    tuned=run.tuned.get(name, {}),
-                )
-            )
-            for name, task_config in make_task_configs(run.config).items()
-        }
+        self._tasks: dict[str, AnyAnswers] = {}
+        for name, task_run in select_runs(run).items():
+            answers = make_answers(task_run)
+            assert answers is not None, f"{task_run.config.task} answers no records"
+            self._tasks[name] = answers
 
     def parse(self, where: str, origin: str, record: dict[str, Any]) -> MultiText:
         """Returns the text of a record for each task. Raises `UserError` if the record lacks the text of a task."""
@@ -50,7 +43,7 @@ class MultiTaskAnswers(Answers[MultiText, dict[str, Any]]):
         """Returns the keys of the answer to any text, which are the names of tasks."""
         return tuple(self._tasks)
 
-    def render(self, text: MultiText, predictions: dict[str, Any]) -> dict[str, Json]:
+    def render(self, text: MultiText, predictions: dict[str, Any]) -> dict[str, Answer]:
         """Returns the answer to a text: the answer of each task."""
         return {
             name: self._tasks[name].render(text.examples[name], prediction)

@@ -9,20 +9,20 @@ from jaxft.tasks.card_tables import (
     make_set_header,
     warn_of_dev,
 )
+from jaxft.tasks.multi_task.encoding import make_task_data
 from jaxft.tasks.multi_task.names import select_labels
-from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.registry import make_data
+from jaxft.tasks.multi_task.settings import Settings, make_task_configs
 from jaxft.tasks.run_facts import RunFacts
 
 HUB_TASK = "feature-extraction"  # the hub's name for a backbone, because it has no name for several tasks
 HUB_TAGS = ["multi-task"]
 # Empty, because each metric in the card's metadata would need a task.
 HUB_METRICS: dict[str, tuple[str, str]] = {}
-SHOWN = ("f1_micro", "f1_macro", "subset_accuracy", "accuracy", "pearson", "spearman", "mse")
+SHOWN: tuple[str, ...] = ("f1_micro", "f1_macro", "subset_accuracy", "accuracy", "pearson", "spearman", "mse")
 SHOWN += ("entity_f1", "entity_precision", "entity_recall", "token_accuracy", "token_f1_macro")
 
 
-def describe_model(run: RunFacts, parameters: int) -> list[str]:
+def describe_model(run: RunFacts[Settings], parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph and the first items of a list."""
     task_configs = make_task_configs(run.config)
     lines = [
@@ -50,9 +50,9 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
     return "\n".join([*rows, "", note])
 
 
-def describe_usage(run: RunFacts) -> str:
+def describe_usage(run: RunFacts[Settings]) -> str:
     """Returns a section that shows how to use the heads in PyTorch."""
-    has_words = any(make_data(config).reads_words for config in make_task_configs(run.config).values())
+    has_words = any(data.reads_words for data in make_task_data(run.config).values())
     text = '["Anna", "lives", "in", "Oslo", "."]' if has_words else '"..."'
     return (
         "transformers has no class for several heads. `AutoModel` loads the backbone; `heads.safetensors` has the "

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
@@ -19,14 +19,14 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.hub.processors import TextProcessor
 from jaxft.tasks.base import Chunk, Json, Log, Split
-from jaxft.tasks.multi_task.encoding import encode_for_tasks
+from jaxft.tasks.multi_task.encoding import encode_for_tasks, make_task_data
 from jaxft.tasks.multi_task.names import select_examples, select_labels
 from jaxft.tasks.multi_task.settings import Settings
-from jaxft.tasks.multi_task.task_configs import make_task_configs
 from jaxft.tasks.reading import TextData, chunk_by_words
-from jaxft.tasks.registry import make_data
 
-FoundLabels = tuple[str, list[Json] | None]  # task's name, its found labels or None without examples
+FoundLabels: TypeAlias = tuple[
+    str, Sequence[Json] | None
+]  # task's name, its found labels or None without examples
 
 
 class MultiTaskData(TextData[MultiText]):
@@ -37,9 +37,7 @@ class MultiTaskData(TextData[MultiText]):
 
     def __init__(self, config: Settings):
         super().__init__(config)
-        self._tasks = {
-            name: make_data(task_config) for name, task_config in make_task_configs(config).items()
-        }
+        self._tasks = make_task_data(config)
 
     def read(self, name: str, source: str, log: Log) -> list[MultiText]:
         """Returns the texts of the data sets in `source`, and logs the number of texts with labels for each task.
@@ -73,7 +71,7 @@ class MultiTaskData(TextData[MultiText]):
             found_labels.append((name, task.find_labels(examples) if examples else None))
         return found_labels
 
-    def make_labels(self, found_labels: Sequence[FoundLabels]) -> list[str]:
+    def make_labels(self, found_labels: Sequence[Json]) -> list[str]:
         """Returns the labels of all tasks, as TASK/LABEL.
 
         Raises:
@@ -82,7 +80,11 @@ class MultiTaskData(TextData[MultiText]):
         labels = []
         for name, task in self._tasks.items():
             by_shard = [
-                values for found_name, values in found_labels if found_name == name and values is not None
+                values
+                for found_name, values in cast(
+                    Sequence[FoundLabels], found_labels
+                )  # as `find_labels` returned
+                if found_name == name and values is not None
             ]
             if not by_shard:
                 raise UserError(
@@ -112,7 +114,7 @@ class MultiTaskData(TextData[MultiText]):
         return encode_for_tasks(self._tasks, by_task, texts, processor, self._config, cached=cached)
 
     def check(
-        self, split: Split[MultiText], labels: Sequence[str], train: Sequence[MultiText], log: Log
+        self, split: Split[MultiText, Windows], labels: Sequence[str], train: Sequence[MultiText], log: Log
     ) -> None:
         """Logs each task's warnings about its examples."""
         for name, (task_split, _) in divide_by_task(split, self._tasks).items():
@@ -139,11 +141,11 @@ class TaskSplit(NamedTuple):
       window_number: int32 [N], for each window of the data set its number in `split`; -1 for windows of other tasks.
     """
 
-    split: Split[Any]
+    split: Split[Any, Windows]
     window_number: np.ndarray
 
 
-def divide_by_task(split: Split[MultiText], tasks: Iterable[str]) -> dict[str, TaskSplit]:
+def divide_by_task(split: Split[MultiText, Windows], tasks: Iterable[str]) -> dict[str, TaskSplit]:
     """Returns the `TaskSplit` of each task that has examples in a data set."""
     task_splits, encoded = {}, list_pieces(split.examples)
     for task in tasks:

@@ -1,18 +1,29 @@
 """Encodes texts for several tasks. Each text is encoded once for all tasks that have labels for it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxft.config.sections import Settings
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.shared_texts import EncodedTexts, MultiText, combine_windows, get_text_and_pair
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.hub.processors import TextProcessor
 from jaxft.tasks.multi_task.names import select_examples
+from jaxft.tasks.multi_task.settings import Settings, make_task_configs
 from jaxft.tasks.reading import TextData, cache_folder
+from jaxft.tasks.registry import make_data
+
+
+def make_task_data(config: Settings) -> dict[str, TextData[Any]]:
+    """Returns what reads and encodes the texts of each task, by the task's name."""
+    task_data = {}
+    for name, task_config in make_task_configs(config).items():
+        data = make_data(task_config)
+        assert isinstance(data, TextData), f"{task_config.task} reads no text"
+        task_data[name] = data
+    return task_data
 
 
 def encode_for_tasks(
@@ -108,6 +119,7 @@ def _encode_texts(
     )
 
 
+@runtime_checkable
 class _LabelsTexts(Protocol):
     """Encodes the labels of texts, as the data of a task that labels texts does besides `TaskData`."""
 
@@ -116,9 +128,10 @@ class _LabelsTexts(Protocol):
 
 
 def _encode_text_labels(
-    task: _LabelsTexts, name: str, labels: Sequence[str], texts: Sequence[MultiText]
+    task: TextData[Any], name: str, labels: Sequence[str], texts: Sequence[MultiText]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the targets `[N, ...]` of a task that labels texts, and bool `[N]`, True for texts with a label."""
+    assert isinstance(task, _LabelsTexts)
     is_member = np.array([name in text.examples for text in texts], bool)
     member_targets, member_is_known = task.encode_targets(select_examples(texts, name), labels)
     targets = np.zeros((len(texts), *member_targets.shape[1:]), member_targets.dtype)

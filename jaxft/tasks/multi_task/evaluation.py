@@ -3,20 +3,21 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from rich.console import Console
 
 from jaxft.data.encoding.shared_texts import MultiText
+from jaxft.data.encoding.windows import Windows
 from jaxft.io.files import write_json
-from jaxft.tasks.base import Evaluator, Json, Outputs, Split
+from jaxft.tasks.base import AnyEvaluator, Evaluator, Json, Outputs, Split
 from jaxft.tasks.multi_task.data import divide_by_task
+from jaxft.tasks.multi_task.encoding import make_task_data
 from jaxft.tasks.multi_task.metrics import MultiTaskState, average_metrics
 from jaxft.tasks.multi_task.names import select_examples, select_labels, select_with_prefix
-from jaxft.tasks.multi_task.settings import Settings
-from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.registry import make_data, make_evaluator
+from jaxft.tasks.multi_task.settings import Settings, make_task_configs, read_loss_weights
+from jaxft.tasks.registry import make_evaluator
 
 SeenItem: TypeAlias = tuple[str, Json]  # a task's name, and an item that it counts as seen in training
 
@@ -40,23 +41,22 @@ class Predictions:
         return ({name: next(remaining[name]) for name in names} for names in self.tasks)
 
 
-class MultiTaskEvaluator(Evaluator[MultiText, Predictions, MultiTaskState]):
+class MultiTaskEvaluator(Evaluator[MultiText, Windows, Predictions, MultiTaskState]):
     """Evaluates each task by its evaluator."""
 
     def __init__(self, labels: Sequence[str], config: Settings):
-        task_configs = make_task_configs(config)
-        self._evaluators: dict[str, Evaluator] = {
+        self._evaluators: dict[str, AnyEvaluator] = {
             name: make_evaluator(select_labels(labels, name), task_config)
-            for name, task_config in task_configs.items()
+            for name, task_config in make_task_configs(config).items()
         }
-        reads_words = {name: make_data(task_config).reads_words for name, task_config in task_configs.items()}
+        reads_words = {name: data.reads_words for name, data in make_task_data(config).items()}
         if any(reads_words.values()):  # texts that are read as words are not shortened
             for name, evaluator in self._evaluators.items():
                 if not reads_words[name]:
                     evaluator.method = (
                         f"texts whole where they are read as words; of others {evaluator.method}"
                     )
-        self._weights = {name: task_config.loss.weight for name, task_config in task_configs.items()}
+        self._weights = read_loss_weights(config)
         self.compares_with_train = any(
             evaluator.compares_with_train for evaluator in self._evaluators.values()
         )
@@ -76,7 +76,7 @@ class MultiTaskEvaluator(Evaluator[MultiText, Predictions, MultiTaskState]):
         for name, evaluator in self._evaluators.items():
             evaluator.tuned = values.get(name, {})
 
-    def collect(self, split: Split[MultiText], outputs: Outputs) -> Predictions:
+    def collect(self, split: Split[MultiText, Windows], outputs: Outputs) -> Predictions:
         """Returns the predictions of each task that has examples in a split."""
         batches = [(batch._replace(arrays={}), arrays) for batch, arrays in outputs]
         by_task, losses = {}, {}
@@ -90,16 +90,17 @@ class MultiTaskEvaluator(Evaluator[MultiText, Predictions, MultiTaskState]):
             )
             by_task[name] = self._evaluators[name].collect(task_split, task_outputs)
             batch_losses = [arrays[f"{name}/loss"] for _, arrays in batches]
-            losses[name] = tuple(np.sum(batch_losses, axis=0, dtype=np.float64))
+            loss_sum, weight_sum = np.stack(batch_losses).sum(axis=0, dtype=np.float64)
+            losses[name] = (loss_sum, weight_sum)
         return Predictions([tuple(text.examples) for text in split.examples], by_task, losses)
 
-    def tune(self, split: Split[MultiText], predictions: Predictions) -> None:
+    def tune(self, split: Split[MultiText, Windows], predictions: Predictions) -> None:
         """Tunes each task on its predictions."""
         for name, (task_split, _) in divide_by_task(split, self._evaluators).items():
             self._evaluators[name].tune(task_split, predictions.by_task[name])
 
     def measure(
-        self, split: Split[MultiText], predictions: Predictions, loss_sum: float, weight_sum: float
+        self, split: Split[MultiText, Windows], predictions: Predictions, loss_sum: float, weight_sum: float
     ) -> MultiTaskState:
         """Returns the metric states of all tasks."""
         states = {
@@ -110,7 +111,7 @@ class MultiTaskEvaluator(Evaluator[MultiText, Predictions, MultiTaskState]):
         }
         return MultiTaskState(states, self._weights, self._averaged_metric)
 
-    def metric_names(self, split: Split[MultiText]) -> list[str]:
+    def metric_names(self, split: Split[MultiText, Windows]) -> list[str]:
         """Returns the names of the metrics that `measure` computes on a split."""
         names = ["loss"]
         for name, (task_split, _) in divide_by_task(split, self._evaluators).items():
@@ -126,7 +127,7 @@ class MultiTaskEvaluator(Evaluator[MultiText, Predictions, MultiTaskState]):
         return "; ".join(summaries)
 
     def find_seen(
-        self, split: Split[MultiText], predictions: Predictions, train: Sequence[MultiText]
+        self, split: Split[MultiText, Windows], predictions: Predictions, train: Sequence[MultiText]
     ) -> list[SeenItem]:
         """Returns (task's name, item) for each item that a task counts as seen in training."""
         seen = []
@@ -140,11 +141,11 @@ class MultiTaskEvaluator(Evaluator[MultiText, Predictions, MultiTaskState]):
     def write_evaluation(
         self,
         folder: Path,
-        split: Split[MultiText],
+        split: Split[MultiText, Windows],
         state: MultiTaskState,
         predictions: Predictions,
         *,
-        seen: Sequence[SeenItem],
+        seen: Sequence[Json],
         samples: int,
         seed: int,
         console: Console,
@@ -153,13 +154,14 @@ class MultiTaskEvaluator(Evaluator[MultiText, Predictions, MultiTaskState]):
 
         Prints a line for each task. Its tables are in its files.
         """
+        seen_items = cast(Sequence[SeenItem], seen)  # as `find_seen` returned them
         for name, (task_split, _) in divide_by_task(split, self._evaluators).items():
             self._evaluators[name].write_evaluation(
                 folder,
                 task_split,
                 state.by_task[name],
                 predictions.by_task[name],
-                seen=[item for task, item in seen if task == name],
+                seen=[item for task, item in seen_items if task == name],
                 samples=samples,
                 seed=seed,
                 console=Console(quiet=True),

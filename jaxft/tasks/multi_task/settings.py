@@ -1,17 +1,29 @@
-"""Settings of several tasks with a shared backbone."""
+"""Settings of several tasks with a shared backbone, and of each of them."""
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
 from jaxft.config import sections
-from jaxft.config.settings import Check, is_finite, is_pair, refuse, require, setting
+from jaxft.config.settings import (
+    Check,
+    declarations,
+    flatten,
+    is_finite,
+    is_pair,
+    refuse,
+    require,
+    setting,
+)
 from jaxft.errors import UserError
-from jaxft.tasks.multi_task.task_configs import make_task_configs
-from jaxft.tasks.registry import TASKS, extended_sections
+from jaxft.tasks.registry import TASKS, extended_sections, schema_of
+from jaxft.tasks.settings import LabelLoss
 
 _OF_WORDS, _OF_TEXTS = TASKS["multi_task"].extends
 EXAMPLE = f'(("intents", (("task", "{_OF_TEXTS}"),)), ("slots", (("task", "{_OF_WORDS}"),)))'
+# Settings that are the same for all tasks, because a text is encoded once for all tasks.
+SAME_FOR_ALL = ("data.label_subwords", "data.context", "data.truncation", "data.max_segments")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Data(*extended_sections("multi_task", "data")):  # type: ignore[misc]
     mix_temperature: float = setting(
         1.0, "T of size ** (1 / T)", check=Check(lambda value: value >= 1, "1 or more")
     )
-    mix_weights: tuple = setting(
+    mix_weights: tuple[float, ...] = setting(
         (),
         "a number for each data set, in the order of `data.train`, such as (1.0, 3.0)",
         example="(1.0, 3.0)",
@@ -65,7 +77,9 @@ class Eval(*extended_sections("multi_task", "eval")):  # type: ignore[misc]
 class Settings(sections.Settings):
     """The settings of a run with several tasks."""
 
-    tasks: tuple = setting((), f"names, and the settings that differ for each: {EXAMPLE}", example=EXAMPLE)
+    tasks: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = setting(
+        (), f"names, and the settings that differ for each: {EXAMPLE}", example=EXAMPLE
+    )
     model: Model = Model()
     data: Data = Data()
     batch: Batch = Batch()
@@ -126,3 +140,51 @@ class Settings(sections.Settings):
             "weights": data.mix_weights,
             "by_task": self.batch.by_task,
         }
+
+
+def make_task_configs(config: Settings) -> dict[str, sections.Settings]:
+    """Returns each task's settings by name. Raises `UserError` for a setting that cannot differ between tasks."""
+    shared = tuple(flatten(config).items())
+    return {name: _make_task_config(shared, name, entry) for name, entry in config.tasks}
+
+
+def read_loss_weights(config: Settings) -> dict[str, float]:
+    """Returns the weight of each task's loss by name."""
+    weights = {}
+    for name, task_config in make_task_configs(config).items():
+        assert isinstance(task_config.loss, LabelLoss)
+        weights[name] = task_config.loss.weight
+    return weights
+
+
+@functools.cache
+def _make_task_config(
+    shared: tuple[tuple[str, Any], ...], name: str, entry: tuple[tuple[str, Any], ...]
+) -> sections.Settings:
+    where = f"config.tasks, {name}"
+    kind, kinds = dict(entry).get("task"), schema_of(dict(shared)["task"]).extends
+    if kind is None:
+        raise UserError(f"{where}: what kind of task is it? Give ('task', ...) of {', '.join(kinds)}")
+    if kind not in kinds:
+        raise UserError(f"{where}: task={kind!r}, but tasks that share a backbone are {', '.join(kinds)}")
+    schema = schema_of(kind)
+    by_task = ("task", "data.format", *_keys_of_task(schema.root))
+    for key, _ in entry:
+        if key in schema.declarations and key not in by_task:
+            raise UserError(
+                f"{where}: {key!r} is one for all tasks; a task's own can be {', '.join(by_task)}"
+            )
+    inherited = {key: value for key, value in shared if key in schema.declarations and key != "eval.metric"}
+    try:
+        return schema.build(inherited | dict(entry), where)
+    except UserError as error:
+        raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
+
+
+def _keys_of_task(root: type) -> list[str]:
+    """Returns the keys that only some runs have, except keys that are the same for all tasks."""
+    return [
+        key
+        for key in declarations(root)
+        if key not in declarations(sections.Settings) and key not in SAME_FOR_ALL
+    ]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,7 @@ from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.multi_task.names import select_labels
-from jaxft.tasks.multi_task.settings import Settings
-from jaxft.tasks.multi_task.task_configs import make_task_configs
+from jaxft.tasks.multi_task.settings import Settings, make_task_configs, read_loss_weights
 from jaxft.tasks.registry import make_task
 from jaxft.tasks.settings import resolve_max_segments
 
@@ -38,12 +38,11 @@ class MultiTask(Task):
 
     def __init__(self, labels: list[str], config: Settings, head_dropout: float):
         self.labels = labels
-        task_configs = make_task_configs(config)
         self.tasks = {
             name: make_task(select_labels(labels, name), task_config, head_dropout)
-            for name, task_config in task_configs.items()
+            for name, task_config in make_task_configs(config).items()
         }
-        self.weights = {name: task_config.loss.weight for name, task_config in task_configs.items()}
+        self.weights = read_loss_weights(config)
         self.learns_weights = config.loss.balance == "uncertainty"
         if self.learns_weights and set(self.weights.values()) != {1.0}:
             raise UserError(
@@ -63,6 +62,7 @@ class MultiTask(Task):
 
     def _views(self, model: nnx.Module, batch: Arrays) -> Iterator[tuple[str, Task, nnx.Module, Arrays]]:
         """Yields (name, task, its model, its batch). All models read the same hidden states."""
+        assert isinstance(model, MultiHead)
         backbone = SharedBackbone(model.backbone)
         for name, task in self.tasks.items():
             task_arrays = {key: batch[f"{name}/{key}"] for key in ("labels", "weights")}
@@ -82,6 +82,7 @@ class MultiTask(Task):
             class_count = math.prod(task.batch_spec.arrays["labels"].shape)
             loss = task.loss(task_model, task_batch, dropout)[0] * jnp.max(scales) / class_count
             if self.learns_weights:
+                assert isinstance(model, MultiHead)
                 log_variance = model.head["uncertainty"][index]
                 factor = 0.5 if _labels_are_numbers(task) else 1.0
                 regularizer = log_variance / 2 * jnp.sum((scales > 0) * window_share)
@@ -93,13 +94,14 @@ class MultiTask(Task):
     def logits(self, model: nnx.Module, batch: Arrays) -> Arrays:
         """Returns the logits of each task, by task."""
         return {
-            name: task.logits(task_model, task_batch)
+            name: cast(jax.Array, task.logits(task_model, task_batch))
             for name, task, task_model, task_batch in self._views(model, batch)
         }
 
     def predict(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array, jax.Array]:
         """Returns outputs as TASK/KEY and TASK/loss [2] (sum, weight), and the sum of the tasks' losses."""
-        outputs, losses = {}, []
+        outputs: Arrays = {}
+        losses = []
         for name, task, task_model, task_batch in self._views(model, batch):
             task_outputs, total, weight = task.predict(task_model, task_batch)
             loss = jnp.stack([total, weight])
@@ -107,7 +109,8 @@ class MultiTask(Task):
             outputs |= {f"{name}/{key}": value for key, value in task_outputs.items()} | {
                 f"{name}/loss": loss
             }
-        return outputs, *sum(losses)
+        loss_sum, weight_sum = cast(jax.Array, sum(losses))
+        return outputs, loss_sum, weight_sum
 
 
 def _labels_are_numbers(task: Task) -> bool:

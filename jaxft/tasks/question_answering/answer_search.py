@@ -102,7 +102,9 @@ def answer_record(question: Question, answers: RankedAnswers, threshold: float |
       answers: its possible answers.
       threshold: the `null_odds` above which the record has no answer; None if it always has one.
     """
-    choices = [(question.context[c.start : c.end], c.start, c.end, c.score) for c in answers.candidates]
+    choices: list[tuple[str, int | None, int | None, float]] = [
+        (question.context[c.start : c.end], c.start, c.end, c.score) for c in answers.candidates
+    ]
     if threshold is not None or not choices:
         choices.append(("", None, None, answers.null))
     choices.sort(key=lambda choice: -choice[3])

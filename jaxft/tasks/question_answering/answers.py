@@ -6,13 +6,14 @@ for none); `score`, its probability among the best answers; `n_best`, a list of 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from jaxft.data.sources.formats import QUESTIONS
 from jaxft.data.sources.questions import KEYS, Question, parse_question
 from jaxft.tasks.base import Answers, Json
 from jaxft.tasks.question_answering.answer_search import RankedAnswers, answer_record
 from jaxft.tasks.question_answering.evaluation import THRESHOLD
+from jaxft.tasks.question_answering.settings import Settings
 from jaxft.tasks.run_facts import RunFacts
 
 
@@ -23,9 +24,10 @@ class QuestionAnswers(Answers[Question, RankedAnswers]):
     formats = ("jsonl", "json", "parquet", "squad")
     text_key = "question"
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunFacts[Settings]):
         """Takes the keys of records from the run's settings."""
-        self._columns, self._threshold = dict(run.config.data.columns), run.tuned.get(THRESHOLD)
+        self._columns = dict(run.config.data.columns)
+        self._threshold = cast(float | None, run.tuned.get(THRESHOLD))
         self.input_keys = [*KEYS, *self._columns.values()]
 
     def parse(self, where: str, origin: str, record: dict[str, Any]) -> Question:

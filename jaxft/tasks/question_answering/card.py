@@ -11,6 +11,7 @@ from jaxft.tasks.card_tables import (
     make_set_header,
     warn_of_dev,
 )
+from jaxft.tasks.question_answering.settings import Settings
 from jaxft.tasks.run_facts import RunFacts
 
 HUB_TASK = "question-answering"  # the hub's name of the task
@@ -19,7 +20,7 @@ HUB_TAGS = ["question-answering"]
 HUB_METRICS = {"exact_match": ("exact_match", "exact match"), "f1": ("f1", "F1")}
 
 
-def describe_model(run: RunFacts, parameters: int) -> list[str]:
+def describe_model(run: RunFacts[Settings], parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph."""
     return [
         f"A {run.backbone_name} with a linear layer that finds the span of a context that answers a question "
@@ -40,7 +41,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
     return "\n".join([*rows, "", note])
 
 
-def describe_usage(run: RunFacts) -> str:
+def describe_usage(run: RunFacts[Settings]) -> str:
     """Returns PyTorch code that answers a question. Since version 5, transformers has a class but no pipeline."""
     threshold, data, tokenizer = run.tuned.get("null_threshold"), run.config.data, run.checkpoint.tokenizer
     stride = default_stride(tokenizer, data.max_length) if data.stride is None else data.stride

@@ -67,7 +67,7 @@ class Questions(TextData[Question]):
         )
 
     def check(
-        self, split: Split[Question], labels: Sequence[str], train: Sequence[Question], log: Log
+        self, split: Split[Question, Windows], labels: Sequence[str], train: Sequence[Question], log: Log
     ) -> None:
         """Logs answers that cannot be learned or found, and other doubtful examples; see `check_questions`."""
         check_questions(split, train, self._config.eval.max_answer, log)
@@ -138,7 +138,9 @@ def make_answer_keys(questions: Sequence[Question]) -> list[str]:
     return keys
 
 
-def check_questions(split: Split, train: Sequence[Question], max_answer: int, log: Log) -> None:
+def check_questions(
+    split: Split[Question, Windows], train: Sequence[Question], max_answer: int, log: Log
+) -> None:
     """Logs the answers that cannot be learned or found, shortened questions, and contexts that are also in `train`.
 
     Args:
@@ -174,8 +176,8 @@ def check_questions(split: Split, train: Sequence[Question], max_answer: int, lo
             "tokens, which are not predicted (config.eval.max_answer)"
         )
     lost_tokens = windows.column("lost")
-    if count := len(np.unique(question_of_window[lost_tokens > 0])):
+    if shortened := len(np.unique(question_of_window[lost_tokens > 0])):
         log(
-            f"{name}: {count:,} of {len(questions):,} questions are shortened, by {lost_tokens.max():,} tokens at "
+            f"{name}: {shortened:,} of {len(questions):,} questions are shortened, by {lost_tokens.max():,} tokens at "
             "most, to half of config.data.max_length"
         )

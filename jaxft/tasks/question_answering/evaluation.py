@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from rich.console import Console
 
+from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.questions import Question
 from jaxft.io.files import write_json, write_lines
 from jaxft.metrics.answers import TUNED, AnswerState
@@ -21,7 +23,7 @@ MERGED_WINDOWS = 64  # of one question, whose answers become one list of the bes
 THRESHOLD = "null_threshold"  # key in `tuned`; the value None means that every question gets an answer
 
 
-class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
+class AnswerEvaluator(Evaluator[Question, Windows, list[RankedAnswers], AnswerState]):
     """Evaluates answers to questions. Predictions are `RankedAnswers` for each question.
 
     "No answer" is possible only if dev has questions without an answer.
@@ -35,7 +37,7 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
         self._max_answer = config.eval.max_answer
         self.method = f"contexts whole, long ones in windows of {config.data.max_length} tokens"
 
-    def collect(self, split: Split[Question], outputs: Outputs) -> list[RankedAnswers]:
+    def collect(self, split: Split[Question, Windows], outputs: Outputs) -> list[RankedAnswers]:
         """Returns the best answers to each question from all its windows."""
         windows = split.windows
         char_start, char_end = windows.column("char_start"), windows.column("char_end")
@@ -43,7 +45,7 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
         for batch, arrays in outputs:
             for row, segment in zip(*np.nonzero(batch.windows >= 0), strict=True):
                 window, begin = batch.windows[row, segment], batch.starts[row, segment]
-                tokens = slice(*windows.offsets[window : window + 2])
+                tokens = slice(windows.offsets[window], windows.offsets[window + 1])
                 logits = arrays["logits"][row, begin : begin + windows.lengths[window]]
                 answers = answer_search.best_in_window(
                     logits,
@@ -63,13 +65,13 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
             answer_search.best_in_question(answers, n_best=self._n_best) for answers in answers_of_windows
         ]
 
-    def _make_state(self, split: Split[Question], ranked: Sequence[RankedAnswers]) -> AnswerState:
+    def _make_state(self, split: Split[Question, Windows], ranked: Sequence[RankedAnswers]) -> AnswerState:
         """Returns the metric state without the loss.
 
         Until a threshold is tuned, the state uses the best threshold for the split itself.
         """
-        state = AnswerState(self.tuned.get(THRESHOLD, TUNED))
-        gold = [[answer.text for answer in question.answers] for question in split.examples]
+        state = AnswerState(cast(float | str | None, self.tuned.get(THRESHOLD, TUNED)))
+        gold = [[answer.text for answer in question.gold_answers] for question in split.examples]
         best_texts = []
         for question, answers in zip(split.examples, ranked, strict=True):
             best = answers.candidates[0] if answers.candidates else None
@@ -77,13 +79,17 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
         state.update(gold, best_texts, [answers.null_odds for answers in ranked])
         return state
 
-    def tune(self, split: Split[Question], ranked: Sequence[RankedAnswers]) -> None:
+    def tune(self, split: Split[Question, Windows], ranked: Sequence[RankedAnswers]) -> None:
         """Chooses the threshold with the best F1, or None if all questions have answers."""
         self.tuned = {}
         self.tuned = {THRESHOLD: self._make_state(split, ranked).choose_threshold()}
 
     def measure(
-        self, split: Split[Question], ranked: Sequence[RankedAnswers], loss_sum: float, weight_sum: float
+        self,
+        split: Split[Question, Windows],
+        ranked: Sequence[RankedAnswers],
+        loss_sum: float,
+        weight_sum: float,
     ) -> AnswerState:
         """Returns the metric state of a split, scored by the characters of its gold answers."""
         state = self._make_state(split, ranked)
@@ -91,7 +97,7 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
         state.weight_sums.append(weight_sum)
         return state
 
-    def metric_names(self, split: Split[Question]) -> list[str]:
+    def metric_names(self, split: Split[Question, Windows]) -> list[str]:
         """Returns the names of the metrics that `measure` computes on a split."""
         return list(self.measure(split, [RankedAnswers([], 0.0)] * len(split.examples), 0.0, 1.0).compute())
 
@@ -106,7 +112,7 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
     def write_evaluation(
         self,
         folder: Path,
-        split: Split[Question],
+        split: Split[Question, Windows],
         state: AnswerState,
         ranked: Sequence[RankedAnswers],
         *,
@@ -124,7 +130,7 @@ class AnswerEvaluator(Evaluator[Question, list[RankedAnswers], AnswerState]):
         questions = split.examples
         answers = answer_search.answer_records(questions, ranked, state.choose_threshold())
         records = [
-            {"id": q.id, "question": q.question, "answers": [gold.text for gold in q.answers]} | answer
+            {"id": q.id, "question": q.question, "answers": [gold.text for gold in q.gold_answers]} | answer
             for q, answer in zip(questions, answers, strict=True)
         ]
         wrong = report.list_wrong_answers(records, state.final_scores())

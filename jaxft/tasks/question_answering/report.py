@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.metrics.answers import AnswerScores, AnswerState
 
 ERROR_KINDS = {  # kind of a wrong answer -> its explanation
@@ -56,7 +57,12 @@ def list_wrong_answers(
 
 
 def evaluation_record(
-    state: AnswerState, *, data: str, method: str, wrong: Sequence[Mapping[str, Any]], intervals: dict | None
+    state: AnswerState,
+    *,
+    data: str,
+    method: str,
+    wrong: Sequence[Mapping[str, Any]],
+    intervals: JsonObject | None,
 ) -> dict[str, Any]:
     """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
@@ -64,12 +70,13 @@ def evaluation_record(
     `AnswerState.compute`), `null_threshold` (null if every question gets an answer), `errors` (counts by kind) and, if
     there are any, `intervals`.
     """
-    metrics = {name: value if math.isfinite(value) else None for name, value in state.compute().items()}
+    measured = state.compute()
+    metrics = {name: value if math.isfinite(value) else None for name, value in measured.items()}
     counts = Counter(row["kind"] for row in wrong)
     record = {
         "data": data,
         "method": method,
-        "examples": int(metrics["examples"]),
+        "examples": int(measured["examples"]),
         "metrics": metrics,
         "null_threshold": state.choose_threshold(),
         "errors": {kind: counts[kind] for kind in ERROR_KINDS},

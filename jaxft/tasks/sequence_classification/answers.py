@@ -16,6 +16,7 @@ from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
 from jaxft.tasks.base import Answers, Json
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.sequence_classification.label_types import make_label_type
+from jaxft.tasks.sequence_classification.settings import Settings
 
 # Kind of labels -> keys of an answer.
 KEYS = {
@@ -30,7 +31,7 @@ class TextAnswers(Answers[LabelledText, np.ndarray]):
 
     kind = TEXTS
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunFacts[Settings]):
         """Takes the keys of records from the run's settings."""
         data = run.config.data
         self._columns = TextColumns(data.text, data.text_pair, None)

@@ -1,5 +1,8 @@
 """Writes the sections of the model card of a model that classifies texts."""
 
+from collections.abc import Mapping
+from typing import cast
+
 from jaxft.data.sources.labels import MULTI, NUMBER
 from jaxft.tasks.card_tables import (
     Evaluations,
@@ -15,6 +18,7 @@ from jaxft.tasks.card_tables import (
     warn_of_dev,
 )
 from jaxft.tasks.run_facts import RunFacts
+from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.sequence_classification.task import has_transformers_class
 
 HUB_TASK = "text-classification"  # the hub's name of the task
@@ -31,7 +35,7 @@ HUB_METRICS = {
 }
 
 
-def describe_model(run: RunFacts, parameters: int) -> list[str]:
+def describe_model(run: RunFacts[Settings], parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph and the first items of a list."""
     problem_type = run.config.model.problem_type
     if problem_type == NUMBER:
@@ -68,7 +72,7 @@ def tabulate_scores(evaluations: Evaluations, redact: Redact) -> str:
     return "\n".join([*rows, "", note])
 
 
-def describe_usage(run: RunFacts) -> str:
+def describe_usage(run: RunFacts[Settings]) -> str:
     """Shows how to classify with transformers, or `heads_loader.py` if transformers cannot or reads differently."""
     data = run.config.data
     text = '{"text": "...", "text_pair": "..."}' if data.text_pair else '"..."'
@@ -92,8 +96,9 @@ def describe_usage(run: RunFacts) -> str:
             f'ask = Model("PATH_OF_THIS_FOLDER")\nask("..."{pair})\n```\n\n'
         )
         section += f"The pipeline reads the beginning of long texts. {loader}" if has_class else loader
-    if run.tuned.get("thresholds"):
-        shown = ", ".join(f"{escape(label)} {value:.3f}" for label, value in run.tuned["thresholds"].items())
+    if thresholds := run.tuned.get("thresholds"):
+        values = cast(Mapping[str, float], thresholds)
+        shown = ", ".join(f"{escape(label)} {value:.3f}" for label, value in values.items())
         where = "`top_k=None` shows all probabilities; the thresholds stand in config.json too"
         if not has_class:
             where = "they stand in heads.json too"

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -31,6 +32,8 @@ _TWO_BITS = re.compile(r"[01](,\s*|[;|]\s*|\s+)[01]")  # a row of two labels; lo
 
 NEARLY_ALL = 0.9  # a share of texts from which on the key of the labels cannot be right
 LEAST_TEXTS = 20  # fewer texts may have a label each
+FoundLabel: TypeAlias = str | float | Sequence[str]  # see `find_labels`
+
 DIVIDERS = (";", "|", ",")  # what may divide the labels in a string
 
 
@@ -55,13 +58,13 @@ class LabelledTexts(TextData[LabelledText]):
         """Splits examples into (train, dev). Single labels keep their shares."""
         return split_dev_labelled_texts(examples, fraction, seed)
 
-    def find_labels(self, examples: Sequence[LabelledText]) -> list[Json]:
+    def find_labels(self, examples: Sequence[LabelledText]) -> Sequence[Json]:
         """Returns the names of the labels; for numbers the least and the greatest."""
         return find_labels(examples)
 
     def make_labels(self, found_labels: Sequence[Json]) -> list[str]:
         """Returns the sorted labels, or `VALUE` if labels are numbers; see the function `make_labels`."""
-        return make_labels(found_labels)
+        return make_labels(cast(Sequence[FoundLabel], found_labels))  # as `find_labels` returned them
 
     def iterate_texts(self, train: Sequence[LabelledText]) -> Iterator[str]:
         """Yields texts and their pairs."""
@@ -95,7 +98,11 @@ class LabelledTexts(TextData[LabelledText]):
         return self._label_type(labels).encode_targets(examples)
 
     def check(
-        self, split: Split[LabelledText], labels: Sequence[str], train: Sequence[LabelledText], log: Log
+        self,
+        split: Split[LabelledText, Windows],
+        labels: Sequence[str],
+        train: Sequence[LabelledText],
+        log: Log,
     ) -> None:
         """Warns about labels that the model cannot predict, and logs the findings of `check_texts`."""
         self._label_type(labels).check(split.name, split.examples, log)
@@ -233,7 +240,7 @@ def _describe_order(examples: Sequence[LabelledText], data: Data, labels: Sequen
     )
 
 
-def find_labels(examples: Sequence[LabelledText]) -> list[str | float | list[str]]:
+def find_labels(examples: Sequence[LabelledText]) -> list[FoundLabel]:
     """Returns what `make_labels` needs to know of the labels.
 
     These are the names, and before them each list of names in the order that the data or the settings declare; for
@@ -246,7 +253,7 @@ def find_labels(examples: Sequence[LabelledText]) -> list[str | float | list[str
     return [*map(list, declared), *collect_label_names(examples)]
 
 
-def make_labels(found_labels: Sequence[str | float | Sequence[str]]) -> list[str]:
+def make_labels(found_labels: Sequence[FoundLabel]) -> list[str]:
     """Returns the labels: those that are declared, in their order, then the others by `sort_labels`.
 
     Args:
@@ -258,14 +265,14 @@ def make_labels(found_labels: Sequence[str | float | Sequence[str]]) -> list[str
     Raises:
       UserError: there is only one label or number, so there is nothing to learn.
     """
-    if found_labels and isinstance(found_labels[0], float):
-        if min(found_labels) == max(found_labels):
+    if numbers := [item for item in found_labels if isinstance(item, float)]:
+        if min(numbers) == max(numbers):
             raise UserError(
-                f"all labels of the training data are {found_labels[0]:g}: there is nothing to learn; is "
+                f"all labels of the training data are {numbers[0]:g}: there is nothing to learn; is "
                 "config.data.label right?"
             )
         return [VALUE]
-    declared = dict.fromkeys(name for item in found_labels if not isinstance(item, str) for name in item)
+    declared = dict.fromkeys(name for item in found_labels if isinstance(item, list | tuple) for name in item)
     names = sort_labels({item for item in found_labels if isinstance(item, str)})
     if len(names) < 2:
         raise UserError(
@@ -276,7 +283,11 @@ def make_labels(found_labels: Sequence[str | float | Sequence[str]]) -> list[str
 
 
 def check_texts(
-    split: Split, train: Sequence[LabelledText], data: Data, labels: Sequence[str], log: Log
+    split: Split[LabelledText, Windows],
+    train: Sequence[LabelledText],
+    data: Data,
+    labels: Sequence[str],
+    log: Log,
 ) -> None:
     """Logs if there are too many labels, and logs texts that are also in `train` and texts that are shortened.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.io.files import write_json, write_lines
 from jaxft.tasks.base import Evaluator, Json, MetricState, Outputs, Split
@@ -17,7 +18,7 @@ from jaxft.tasks.sequence_classification.label_types import make_label_type
 from jaxft.tasks.sequence_classification.settings import Settings
 
 
-class TextEvaluator(Evaluator[LabelledText, np.ndarray, MetricState]):
+class TextEvaluator(Evaluator[LabelledText, Windows, np.ndarray, MetricState]):
     """Evaluates labels or numbers of texts.
 
     Predictions are scores, float64 [texts, C]. The logits of a text in several windows are averaged.
@@ -30,7 +31,7 @@ class TextEvaluator(Evaluator[LabelledText, np.ndarray, MetricState]):
         self.selection_metric = self._label_type.selection_metric
         self.method = _describe_method(config)
 
-    def collect(self, split: Split[LabelledText], outputs: Outputs) -> np.ndarray:
+    def collect(self, split: Split[LabelledText, Windows], outputs: Outputs) -> np.ndarray:
         """Returns the scores of each text, float64 [texts, C]."""
         sums = np.zeros((len(split.examples), len(self._labels)))
         counts = np.zeros(len(split.examples), np.int64)
@@ -43,12 +44,12 @@ class TextEvaluator(Evaluator[LabelledText, np.ndarray, MetricState]):
             raise AssertionError(f"{unread} texts of {split.name} were not scored")
         return self._label_type.score(sums / counts[:, None])
 
-    def tune(self, split: Split[LabelledText], scores: np.ndarray) -> None:
+    def tune(self, split: Split[LabelledText, Windows], scores: np.ndarray) -> None:
         """Chooses the thresholds, if a text may have several labels."""
         self.tuned = self._label_type.tune(self._label_type.make_state(split.examples, scores, {}))
 
     def measure(
-        self, split: Split[LabelledText], scores: np.ndarray, loss_sum: float, weight_sum: float
+        self, split: Split[LabelledText, Windows], scores: np.ndarray, loss_sum: float, weight_sum: float
     ) -> MetricState:
         """Returns the metric state of a split; see `LabelType.make_state`."""
         state = self._label_type.make_state(split.examples, scores, self.tuned)
@@ -56,7 +57,7 @@ class TextEvaluator(Evaluator[LabelledText, np.ndarray, MetricState]):
         state.weight_sums.append(weight_sum)
         return state
 
-    def metric_names(self, split: Split[LabelledText]) -> list[str]:
+    def metric_names(self, split: Split[LabelledText, Windows]) -> list[str]:
         """Returns the names of the metrics that `measure` computes on a split."""
         scores = np.zeros((len(split.examples), len(self._labels)))
         return list(self.measure(split, scores, 0.0, 1.0).compute())
@@ -68,7 +69,7 @@ class TextEvaluator(Evaluator[LabelledText, np.ndarray, MetricState]):
     def write_evaluation(
         self,
         folder: Path,
-        split: Split[LabelledText],
+        split: Split[LabelledText, Windows],
         state: MetricState,
         scores: np.ndarray,
         *,

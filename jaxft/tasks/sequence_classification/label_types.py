@@ -260,7 +260,7 @@ def make_label_type(labels: Sequence[str], config: Settings) -> LabelType:
 
 
 def _loss_options(labels: Sequence[str], config: Settings) -> dict[str, Any]:
-    weights = read_class_weights(config, labels)
+    weights = read_class_weights(config.loss, labels)
     return {
         "label_smoothing": config.loss.label_smoothing,
         "focal_gamma": config.loss.focal_gamma,

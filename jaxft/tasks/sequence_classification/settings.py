@@ -37,7 +37,7 @@ class Data(SegmentData):
         "key or column of the label, or several with commas between, which are 0 or 1 for each text",
         hf="label_column_name",
     )
-    label_names: tuple = setting(
+    label_names: tuple[str, ...] = setting(
         (),
         "labels in the order of the model's outputs, for which integers and lists of 0 and 1 stand; (): from the data",
         check=texts("labels, ('neg', 'pos')"),
@@ -48,7 +48,7 @@ class Data(SegmentData):
         "text between the labels of one text, where they are not a list",
         check=Check(bool, "one or more characters"),
     )
-    label_range: tuple = setting(
+    label_range: tuple[float, ...] = setting(
         (),
         "range of numbers to predict, such as (0.0, 5.0): learnt as 0 to 1; (): as they are",
         example="(0.0, 5.0)",

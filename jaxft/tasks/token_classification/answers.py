@@ -22,6 +22,7 @@ from jaxft.tasks.base import Answers, Json
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.data import forms_entities
 from jaxft.tasks.token_classification.evaluation import Prediction
+from jaxft.tasks.token_classification.settings import Settings
 
 
 class TagAnswers(Answers[Sentence, Prediction]):
@@ -31,9 +32,10 @@ class TagAnswers(Answers[Sentence, Prediction]):
     formats = ("conll", "conllu", "jsonl", "json", "parquet", "text")
     text_key = "text"
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunFacts[Settings]):
         """Takes the keys of records from the run's settings."""
         self._columns = dict(run.config.data.columns)
+        self.word_column = run.config.data.word_column
         self._form_entities = forms_entities(run.config, run.labels)
         self.input_keys = [*self._columns.values(), *(key for keys in KEYS.values() for key in keys)]
 
@@ -65,12 +67,13 @@ def iterate_labelled_spans(
 
     Each item has character offsets, label, text and score. In a list, a million items would take 800 MB.
     """
+    text, offsets = sentence.text, sentence.offsets
+    assert text is not None and offsets is not None
     if form_entities:
         spans = tag_schemes.iterate_entities(prediction.tags)
     else:
         spans = ((tag, word, word + 1) for word, tag in enumerate(prediction.tags))
     for label, first, end_word in spans:
-        start, end = sentence.offsets[first][0], sentence.offsets[end_word - 1][1]
+        start, end = offsets[first][0], offsets[end_word - 1][1]
         score = float(prediction.scores[first:end_word].mean(dtype=float))
-        text = sentence.text[start:end]
-        yield {"start": start, "end": end, "label": label, "text": text, "score": round(score, 6)}
+        yield {"start": start, "end": end, "label": label, "text": text[start:end], "score": round(score, 6)}

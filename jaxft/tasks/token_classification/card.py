@@ -16,6 +16,7 @@ from jaxft.tasks.card_tables import (
 )
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.tasks.token_classification.data import forms_entities
+from jaxft.tasks.token_classification.settings import Settings
 
 HUB_TASK = "token-classification"  # the hub's name of the task
 HUB_TAGS = ["token-classification"]
@@ -24,7 +25,7 @@ HUB_METRICS = {name: (f"entity_{name}", f"entity {name}, strict") for name in ("
 HUB_METRICS["accuracy"] = ("token_accuracy", "accuracy of words")
 
 
-def describe_model(run: RunFacts, parameters: int) -> list[str]:
+def describe_model(run: RunFacts[Settings], parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph and the first items of a list."""
     head = "a linear layer and a linear-chain CRF" if run.config.model.crf else "a linear layer"
     has_entities = forms_entities(run.config, run.labels)
@@ -94,7 +95,7 @@ def _caveats(evaluations: Evaluations) -> str:
     return explain_intervals(evaluations, "sentences") + warn_of_dev(evaluations, "the weights")
 
 
-def _describe_loader(run: RunFacts) -> str:
+def _describe_loader(run: RunFacts[Settings]) -> str:
     """Returns a section that shows how to tag words with `heads_loader.py`, which the export contains."""
     data = run.config.data
     subword = "last" if data.label_subwords == "last" else "first"
@@ -110,7 +111,7 @@ def _describe_loader(run: RunFacts) -> str:
     )
 
 
-def describe_usage(run: RunFacts) -> str:
+def describe_usage(run: RunFacts[Settings]) -> str:
     """Shows how to tag with transformers, or with `heads_loader.py` if transformers would tag differently."""
     if run.config.model.crf:
         return (

@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxft.data.sources.tagged_sentences import tag_schemes
 from jaxft.layers.heads import crf
+from jaxft.layers.heads.token import TokenClassifier
 from jaxft.tasks.base import Arrays
 from jaxft.tasks.token_classification.data import forms_entities
 from jaxft.tasks.token_classification.settings import Settings
@@ -48,7 +49,7 @@ class CRFTagging(TokenClassification):
 
     def decoding_chain(self, model: nnx.Module) -> crf.Chain:
         """Returns the scores for predictions, with -inf for transitions that the constraints forbid."""
-        chain = model.head.chain()
+        chain = _trained_chain(model)
         if self.allowed is None:
             return chain
         start, transitions = self.allowed
@@ -59,7 +60,7 @@ class CRFTagging(TokenClassification):
 
     def _loss(self, model: nnx.Module, logits: jax.Array, batch: Arrays) -> tuple[jax.Array, jax.Array]:
         """Returns the negative log-likelihood summed over chains, and the number of words."""
-        chain = model.head.chain()
+        chain = _trained_chain(model)
         if self.allowed is not None:
             chain = chain._replace(transitions=jnp.where(self.allowed[1], chain.transitions, FORBIDDEN))
         return crf.negative_log_likelihood(
@@ -74,3 +75,9 @@ class CRFTagging(TokenClassification):
         """Returns {"emissions": float32 [R, L, C]} and the arrays of `decoding_chain`."""
         crf.compile_best_paths(len(self.labels))  # while XLA compiles the step, so that no evaluation waits
         return {"emissions": logits, **self.decoding_chain(model)._asdict()}
+
+
+def _trained_chain(model: nnx.Module) -> crf.Chain:
+    """Returns the parameters of the chain as they are trained."""
+    assert isinstance(model, TokenClassifier) and isinstance(model.head, crf.CRFHead)
+    return model.head.chain()

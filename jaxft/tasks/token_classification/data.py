@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 from jaxft.data.encoding.sentence_chunks import chunk_sentences
 from jaxft.data.encoding.sentences import encode_sentences
@@ -13,7 +14,7 @@ from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.data.sources.tagged_sentences.span_offsets import SpanRules
 from jaxft.errors import UserError
 from jaxft.hub.processors import TextProcessor
-from jaxft.tasks.base import Chunk, Log, Split
+from jaxft.tasks.base import Chunk, Json, Log, Split
 from jaxft.tasks.reading import TextData, cache_folder, chunk_by_words, count_set_in_any_process
 from jaxft.tasks.settings import make_file_format
 from jaxft.tasks.token_classification.settings import Data, Settings
@@ -40,11 +41,11 @@ class TaggedSentences(TextData[Sentence]):
 
     def find_labels(self, sentences: Sequence[Sentence]) -> list[str]:
         """Returns the tags of the sentences."""
-        return sorted({tag for sentence in sentences for tag in sentence.tags})
+        return sorted({tag for sentence in sentences for tag in sentence.gold_tags})
 
-    def make_labels(self, found_labels: Sequence[str]) -> list[str]:
+    def make_labels(self, found_labels: Sequence[Json]) -> list[str]:
         """Returns IOB2 labels of the entity types, or the plain labels; see `make_tag_labels`."""
-        return make_tag_labels(found_labels)
+        return make_tag_labels(cast(Sequence[str], found_labels))  # as `find_labels` returned them
 
     def iterate_texts(self, train: Sequence[Sentence]) -> Iterator[str]:
         """Yields the words of each sentence, separated by spaces."""
@@ -74,7 +75,7 @@ class TaggedSentences(TextData[Sentence]):
         )
 
     def check(
-        self, split: Split[Sentence], labels: Sequence[str], train: Sequence[Sentence], log: Log
+        self, split: Split[Sentence, Windows], labels: Sequence[str], train: Sequence[Sentence], log: Log
     ) -> None:
         """Warns about doubtful tags, and about sentences that are also in `train`; see `check_sentences`."""
         check_sentences(
@@ -129,10 +130,10 @@ def read_tagged_sentences(data: Data, name: str, source: str, log: Log) -> list[
     )
     are_plain = conversion.scheme == tag_schemes.NO_SCHEME
     if are_plain:
-        counter = Counter(tag for sentence in converted for tag in sentence.tags)
+        counter = Counter(tag for sentence in converted for tag in sentence.gold_tags)
     else:
         counter = Counter(
-            kind for sentence in converted for kind, _, _ in tag_schemes.extract_entities(sentence.tags)
+            kind for sentence in converted for kind, _, _ in tag_schemes.extract_entities(sentence.gold_tags)
         )
     counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(counter.items())) or "none"
     log(f"{name}: {source}: {conversion}; {'labels' if are_plain else 'entities'}: {counts}")
@@ -175,7 +176,7 @@ def make_tag_labels(found_tags: Sequence[str]) -> list[str]:
 
 
 def check_sentences(
-    split: Split,
+    split: Split[Sentence, Windows],
     train: Sequence[Sentence],
     *,
     data: Data,
@@ -199,11 +200,11 @@ def check_sentences(
     name, sentences = split.name, split.examples
     is_train = sentences is train
     # A shard of the training data may have no entities although other shards have some.
-    tags = set(labels) if is_train else {tag for sentence in sentences for tag in sentence.tags}
+    tags = set(labels) if is_train else {tag for sentence in sentences for tag in sentence.gold_tags}
     if tags <= {"O"}:
         column = -1 if data.tag_column is None else data.tag_column
         log(f"warning: {name} ({split.source}) holds no entities; is config.data.tag_column={column} right?")
-    unseen = Counter(tag for sentence in sentences for tag in sentence.tags if tag not in labels)
+    unseen = Counter(tag for sentence in sentences for tag in sentence.gold_tags if tag not in labels)
     if unseen and data.scheme == "auto" and tag_schemes.is_iob2(unseen) != labels_form_entities:
         raise UserError(
             f"{name} ({split.source}): tags such as {next(iter(unseen))!r}, but the model's labels are "

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.metrics.entities import Span, strict_spans
 
 SIDES = ("false_negatives", "false_positives")
@@ -63,12 +64,12 @@ class ErrorAnalysis:
     gold: dict[str, int]  # "seen" / "unseen" -> count
     predicted: dict[str, int]
 
-    def counts(self) -> dict:
+    def counts(self) -> JsonObject:
         """Returns `{"gold": {"seen", "unseen"}, "predicted": ..., CATEGORY: {SIDE: {"seen", "unseen"}}}`.
 
         "missed" has only false negatives, and "spurious" has only false positives.
         """
-        table: dict = {"gold": dict(self.gold), "predicted": dict(self.predicted)}
+        table: JsonObject = {"gold": dict(self.gold), "predicted": dict(self.predicted)}
         for category, sides in CATEGORIES.items():
             table[category] = {side: {"seen": 0, "unseen": 0} for side in sides}
         for error in self.errors:

@@ -4,18 +4,20 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from rich.console import Console
 
 from jaxft.data.batching.batch import word_values
+from jaxft.data.encoding.windows import Windows
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.io.files import write_json, write_lines
 from jaxft.layers.heads import crf
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.tokens import LabelState
-from jaxft.tasks.base import Evaluator, Outputs, Split
+from jaxft.tasks.base import Evaluator, Json, Outputs, Split
 from jaxft.tasks.report_files import print_report
 from jaxft.tasks.token_classification import entity_errors, report
 from jaxft.tasks.token_classification.data import forms_entities
@@ -35,7 +37,7 @@ class Prediction:
     scores: np.ndarray  # float32 [words]
 
 
-class TagEvaluator(Evaluator[Sentence, list[Prediction], TagState]):
+class TagEvaluator(Evaluator[Sentence, Windows, list[Prediction], TagState]):
     """Evaluates tags, as entities if they are IOB2 tags. Predictions are a `Prediction` for each sentence."""
 
     def __init__(self, labels: Sequence[str], config: Settings):
@@ -46,7 +48,7 @@ class TagEvaluator(Evaluator[Sentence, list[Prediction], TagState]):
         self.compares_with_train = self._form_entities  # evaluations count seen and unseen entities
         self.selection_metric = "entity_f1" if self._form_entities else "token_accuracy"
 
-    def collect(self, split: Split[Sentence], outputs: Outputs) -> list[Prediction]:
+    def collect(self, split: Split[Sentence, Windows], outputs: Outputs) -> list[Prediction]:
         """Returns a `Prediction` for each sentence, with a tag for every word in sentences of any length."""
         lengths = [len(sentence.words) for sentence in split.examples]
         starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
@@ -57,16 +59,20 @@ class TagEvaluator(Evaluator[Sentence, list[Prediction], TagState]):
         return [Prediction(tags[start:end], score[start:end]) for start, end in itertools.pairwise(starts)]
 
     def measure(
-        self, split: Split[Sentence], predictions: list[Prediction], loss_sum: float, weight_sum: float
+        self,
+        split: Split[Sentence, Windows],
+        predictions: list[Prediction],
+        loss_sum: float,
+        weight_sum: float,
     ) -> TagState:
         """Returns the metric state for words and, if labels form entities, for entities."""
         tags = [prediction.tags for prediction in predictions]
         return make_tag_state(self._form_entities, split, tags, loss_sum, weight_sum)
 
-    def metric_names(self, split: Split[Sentence]) -> list[str]:
+    def metric_names(self, split: Split[Sentence, Windows]) -> list[str]:
         """Returns the names of the metrics that `measure` computes on a split."""
         weight = float((split.windows.labels >= 0).any())
-        gold = [sentence.tags for sentence in split.examples]
+        gold = [sentence.gold_tags for sentence in split.examples]
         return list(make_tag_state(self._form_entities, split, gold, 0.0, weight).compute())
 
     def summarize(self, values: Mapping[str, float]) -> str:
@@ -81,7 +87,7 @@ class TagEvaluator(Evaluator[Sentence, list[Prediction], TagState]):
         return f"{score}, token accuracy {percent['token_accuracy']}, loss {values.get('loss', float('nan')):.4f}"
 
     def find_seen(
-        self, split: Split[Sentence], predictions: list[Prediction], train: Sequence[Sentence]
+        self, split: Split[Sentence, Windows], predictions: list[Prediction], train: Sequence[Sentence]
     ) -> list[SeenEntity]:
         """Returns the entities of `train` that are also gold or predicted entities of the split."""
         if not self._form_entities:
@@ -91,11 +97,11 @@ class TagEvaluator(Evaluator[Sentence, list[Prediction], TagState]):
     def write_evaluation(
         self,
         folder: Path,
-        split: Split[Sentence],
+        split: Split[Sentence, Windows],
         state: TagState,
         predictions: list[Prediction],
         *,
-        seen: Sequence[SeenEntity],
+        seen: Sequence[Json],
         samples: int,
         seed: int,
         console: Console,
@@ -103,11 +109,12 @@ class TagEvaluator(Evaluator[Sentence, list[Prediction], TagState]):
         """Writes the files of an evaluation, prints its report and returns the metrics; see `write_report`."""
         tags = [prediction.tags for prediction in predictions]
         intervals = state.intervals(samples=samples, seed=seed) if samples else None
-        return write_report(folder, split, state, tags, seen, intervals, console)
+        seen_entities = cast(Sequence[SeenEntity], seen)  # as `find_seen` returned them
+        return write_report(folder, split, state, tags, seen_entities, intervals, console)
 
 
 def find_best_labels(
-    split: Split[Sentence], outputs: Outputs, starts: np.ndarray
+    split: Split[Sentence, Windows], outputs: Outputs, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the most probable label of each word, int32 (-1 for an unscored word), and its probability, float32.
 
@@ -126,29 +133,30 @@ def find_best_labels(
 
 
 def find_best_paths(
-    split: Split[Sentence], outputs: Outputs, starts: np.ndarray
+    split: Split[Sentence, Windows], outputs: Outputs, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the labels of the best paths and their probabilities. If any word is not scored, all labels are -1.
 
     The arguments are those of `find_best_labels`, with the outputs of `CRFTagging.predict`.
     """
-    words, arrays, emissions = starts[-1], None, None
+    words, chain = starts[-1], None
+    emissions = np.zeros((0, 0), np.float32)
     is_scored = np.zeros(words, bool)
     for batch, arrays in outputs:
         sentence, word, value = word_values(batch, split.windows, arrays["emissions"])
-        if emissions is None:
+        if chain is None:
             emissions = np.zeros((words, value.shape[-1]), np.float32)
+            chain = crf.Chain(*(arrays[name] for name in crf.Chain._fields))  # the same in every batch
         emissions[starts[sentence] + word] = value
         is_scored[starts[sentence] + word] = True
-    if arrays is None or not is_scored.all():
+    if chain is None or not is_scored.all():
         return np.full(words, -1, np.int32), np.zeros(words, np.float32)
-    chain = crf.Chain(*(arrays[name] for name in crf.Chain._fields))  # the same in every batch
     return crf.find_best_paths(emissions, starts, chain)
 
 
 def make_tag_state(
     form_entities: bool,
-    split: Split[Sentence],
+    split: Split[Sentence, Windows],
     tags: Sequence[Sequence[str]],
     loss_sum: float,
     weight_sum: float,
@@ -162,14 +170,14 @@ def make_tag_state(
       loss_sum: the sum of the losses.
       weight_sum: the sum of the loss weights.
     """
-    state = EntityState() if form_entities else LabelState()
-    gold = [sentence.tags for sentence in split.examples]
+    state: TagState = EntityState() if form_entities else LabelState()
+    gold = [sentence.gold_tags for sentence in split.examples]
     state.update(gold, tags, loss_sum=loss_sum, weight_sum=weight_sum)
     return state
 
 
 def find_seen_entities(
-    split: Split[Sentence], tags: Sequence[Sequence[str]], train: Sequence[Sentence]
+    split: Split[Sentence, Windows], tags: Sequence[Sequence[str]], train: Sequence[Sentence]
 ) -> list[SeenEntity]:
     """Returns the entities of `train` that are also gold or predicted entities of the split.
 
@@ -178,11 +186,11 @@ def find_seen_entities(
       tags: the predicted tags of each sentence of the split.
       train: the training sentences.
     """
-    in_train = entity_errors.collect_entities((sentence.words, sentence.tags) for sentence in train)
+    in_train = entity_errors.collect_entities((sentence.words, sentence.gold_tags) for sentence in train)
     gold_and_predicted = (
         (sentence.words, sentence_tags)
         for sentence, predicted in zip(split.examples, tags, strict=True)
-        for sentence_tags in (sentence.tags, predicted)
+        for sentence_tags in (sentence.gold_tags, predicted)
     )
     in_split = entity_errors.collect_entities(gold_and_predicted)
     return [(list(words), sorted(in_train[words])) for words in sorted(in_split.keys() & in_train.keys())]
@@ -190,11 +198,11 @@ def find_seen_entities(
 
 def write_report(
     folder: Path,
-    split: Split[Sentence],
+    split: Split[Sentence, Windows],
     state: TagState,
     tags: Sequence[Sequence[str]],
     seen: Sequence[SeenEntity],
-    intervals: dict | None,
+    intervals: JsonObject | None,
     console: Console,
 ) -> dict[str, float]:
     """Writes eval/NAME.json and .txt, predictions/NAME.conll and, for entities, errors/NAME.tsv. Prints the report.
@@ -212,7 +220,7 @@ def write_report(
       The metrics.
     """
     words = [sentence.words for sentence in split.examples]
-    gold = [sentence.tags for sentence in split.examples]
+    gold = [sentence.gold_tags for sentence in split.examples]
     errors = None
     if isinstance(state, EntityState):
         seen_types: entity_errors.EntityTypes = {}

@@ -1,22 +1,25 @@
 """Says how a model that labels words is exported."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from flax import nnx
 
+from jaxft.data.encoding.sentences import choose_stride
+from jaxft.data.encoding.tokenizer import find_special_tokens
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
-from jaxft.tasks.exports import Export
-from jaxft.tasks.token_classification.crf import CHAIN
+from jaxft.tasks.exports import Export, HeadAnswer
+from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.data import forms_entities
+from jaxft.tasks.token_classification.settings import Settings
 
 if TYPE_CHECKING:
-    from jaxft.tasks.base import Json, Task
+    from jaxft.tasks.base import Answer, Json, Task
     from jaxft.tasks.token_classification.evaluation import Prediction
 
 
-class TagExport(Export):
+class TagExport(Export[Settings, Sentence, "Prediction"]):
     """Exports a model that labels words."""
 
     labels_words = True
@@ -44,16 +47,28 @@ class TagExport(Export):
 
     def decoding_tensors(self, task: "Task", model: nnx.Module) -> dict[str, np.ndarray]:
         """Returns the scores of a CRF's chain; nothing without a CRF."""
-        if not self.run.config.model.crf:
+        if not isinstance(task, CRFTagging):
             return {}
         return {name: np.asarray(scores) for name, scores in task.decoding_chain(model)._asdict().items()}
+
+    def describe_reading(self) -> dict[str, "Json"]:
+        """Returns the windows of words, which `data.encoding.sentences` makes in training."""
+        data, tokenizer = self.run.config.data, self.run.checkpoint.tokenizer
+        before, after = find_special_tokens(tokenizer)
+        return {
+            "words": {
+                "max_length": data.max_length,
+                "stride": choose_stride(data.stride, data.max_length - len(before) - len(after)),
+                "before": before,
+                "after": after,
+                "subword": "last" if data.label_subwords == "last" else "first",
+            }
+        }
 
     def loader_input(self, sentence: Sentence) -> tuple[Sequence[str]]:
         """Returns the words."""
         return (sentence.words,)
 
-    def loader_answers(
-        self, prediction: "Prediction", answer: Mapping[str, "Json"]
-    ) -> dict[str, Sequence[str]]:
+    def loader_answers(self, prediction: "Prediction", answer: "Answer") -> dict[str, HeadAnswer]:
         """Returns the tags."""
         return {self.head_name: prediction.tags}

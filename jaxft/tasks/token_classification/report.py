@@ -2,12 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.metrics.entities import EntityState
 from jaxft.metrics.f1 import SCORES
 from jaxft.metrics.tokens import LabelState
@@ -25,9 +27,9 @@ def evaluation_record(
     state: EntityState | LabelState,
     *,
     data: str,
-    intervals: dict | None = None,
+    intervals: JsonObject | None = None,
     errors: ErrorAnalysis | None = None,
-) -> dict:
+) -> JsonObject:
     """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
     The keys are `data` (the evaluated source), `sentences`, `metrics` (flat, `state.compute`) and, if there are any,
@@ -44,7 +46,7 @@ def evaluation_record(
     return record | {"confusion": {"labels": labels, "counts": matrix.tolist()}}
 
 
-def render_brief(record: dict) -> RenderableType:
+def render_brief(record: JsonObject) -> RenderableType:
     """Returns the report of an `evaluation_record` in about 20 lines: the scores of at most `SHOWN` types or tags."""
     metrics = record["metrics"]
     sections: list[RenderableType] = [Text(_summary(record))]
@@ -64,7 +66,7 @@ def render_brief(record: dict) -> RenderableType:
     return Group(*sections)
 
 
-def render_report(record: dict) -> RenderableType:
+def render_report(record: JsonObject) -> RenderableType:
     """Returns the report of an `evaluation_record` with all tables, for rich to print.
 
     The record may be read from JSON.
@@ -84,7 +86,7 @@ def render_report(record: dict) -> RenderableType:
     return Group(*sections)
 
 
-def _summary(record: dict) -> str:
+def _summary(record: JsonObject) -> str:
     """Returns the first line of a report: what was measured, token accuracy and loss."""
     metrics = record["metrics"]
     entities = f", {metrics['entity_support']:,.0f} entities" if "entity_support" in metrics else ""
@@ -139,11 +141,11 @@ def _table(title: str, first: str, *others: str) -> Table:
     return table
 
 
-def _names(metrics: dict, family: str) -> list[str]:
+def _names(metrics: Mapping[str, Any], family: str) -> list[str]:
     return [name.removeprefix(family) for name in metrics if name.startswith(family)]
 
 
-def _entity_table(metrics: dict, prefix: str, title: str, shown: int | None = None) -> Table:
+def _entity_table(metrics: Mapping[str, Any], prefix: str, title: str, shown: int | None = None) -> Table:
     """Returns the scores of all types, or of the `shown` types with the most gold entities."""
     types = _names(metrics, f"{prefix}_support/")
     if shown and len(types) > shown:
@@ -172,7 +174,7 @@ INTERVALS = {  # metric -> its name in the report
 }
 
 
-def _interval_line(intervals: dict) -> str:
+def _interval_line(intervals: JsonObject) -> str:
     ranges = ", ".join(
         f"{label} {_percent(intervals[name][0])}–{_percent(intervals[name][1])}"
         for name, label in INTERVALS.items()
@@ -184,7 +186,7 @@ def _interval_line(intervals: dict) -> str:
     )
 
 
-def _token_table(metrics: dict, shown: int | None = None) -> Table:
+def _token_table(metrics: Mapping[str, Any], shown: int | None = None) -> Table:
     """Returns the scores of all tags, or of the `shown` tags with the lowest F1."""
     title, tags = "Words by tag, %", _names(metrics, "token_support/")
     if shown and len(tags) > shown:
@@ -201,7 +203,7 @@ def _token_table(metrics: dict, shown: int | None = None) -> Table:
     return table
 
 
-def _error_table(errors: dict) -> Table:
+def _error_table(errors: JsonObject) -> Table:
     table = _table(
         "Errors (strict), by whether training had the entity",
         "category",

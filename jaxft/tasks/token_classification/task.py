@@ -36,7 +36,7 @@ class TokenClassification(Task):
         self.focal_gamma = config.loss.focal_gamma
         self.r_drop = config.loss.r_drop
         self.backbone_passes = 2 if self.r_drop else 1
-        self.class_weights = read_class_weights(config, labels)
+        self.class_weights = read_class_weights(config.loss, labels)
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `TokenClassifier` over a backbone of `model_config`."""

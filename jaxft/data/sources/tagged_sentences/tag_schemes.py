@@ -219,9 +219,9 @@ def _recognize(
 
 def _check_labels(sentence: Sentence) -> None:
     """Raises `UserError` for an empty label."""
-    if "" in sentence.gold_tags:
+    if "" in (tags := sentence.gold_tags):
         raise UserError(
-            f"word {sentence.gold_tags.index('') + 1} of the sentence at {sentence.origin}: the label is empty; write one, "
+            f"word {tags.index('') + 1} of the sentence at {sentence.origin}: the label is empty; write one, "
             "or name the tag column if this is not it"
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.labelled_texts import LabelledText
 from jaxft.io.files import write_json
 from jaxft.metrics.regression import RegressionState
@@ -13,7 +14,7 @@ from jaxft.tasks.base import Evaluator, Json, Outputs, Split
 from jaxft.tasks.ratings.settings import Settings
 
 
-class RatingEvaluator(Evaluator[LabelledText, np.ndarray, RegressionState]):
+class RatingEvaluator(Evaluator[LabelledText, Windows, np.ndarray, RegressionState]):
     """Evaluates ratings. Predictions are int64 [texts]."""
 
     selection_metric = "mae"  # the mean number of stars by which a prediction is wrong
@@ -21,7 +22,7 @@ class RatingEvaluator(Evaluator[LabelledText, np.ndarray, RegressionState]):
     def __init__(self, labels: Sequence[str], config: Settings):
         self.tuned = {}
 
-    def collect(self, split: Split[LabelledText], outputs: Outputs) -> np.ndarray:
+    def collect(self, split: Split[LabelledText, Windows], outputs: Outputs) -> np.ndarray:
         """Returns the rating of each text: 1, and 1 for each output that says yes."""
         ratings = np.zeros(len(split.examples), np.int64)
         for batch, arrays in outputs:
@@ -31,14 +32,14 @@ class RatingEvaluator(Evaluator[LabelledText, np.ndarray, RegressionState]):
         return ratings
 
     def measure(
-        self, split: Split[LabelledText], ratings: np.ndarray, loss_sum: float, weight_sum: float
+        self, split: Split[LabelledText, Windows], ratings: np.ndarray, loss_sum: float, weight_sum: float
     ) -> RegressionState:
         """Returns the metric state of a split."""
         state = RegressionState()
         state.update([example.label for example in split.examples], ratings, loss_sum, weight_sum)
         return state
 
-    def metric_names(self, split: Split[LabelledText]) -> list[str]:
+    def metric_names(self, split: Split[LabelledText, Windows]) -> list[str]:
         """Returns the names of the metrics that `measure` computes."""
         return list(self.measure(split, np.ones(len(split.examples)), 0.0, 1.0).compute())
 
@@ -49,7 +50,7 @@ class RatingEvaluator(Evaluator[LabelledText, np.ndarray, RegressionState]):
     def write_evaluation(
         self,
         folder: Path,
-        split: Split[LabelledText],
+        split: Split[LabelledText, Windows],
         state: RegressionState,
         ratings: np.ndarray,
         *,
