@@ -1,26 +1,31 @@
 """Reads and encodes the data sets that a run's settings name, for any task."""
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from jaxft.config.sections import Settings
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.encoding.shared_texts import parse_data_sets
 from jaxft.data.sources import files
 from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
-from jaxft.hub.processors import Processor
 from jaxft.io.stores import fetch_source, with_addresses
 from jaxft.parallel import processes
-from jaxft.tasks.base import Example, Log, Split, TaskData
+from jaxft.tasks.base import Encoding, Example, Log, Reader, Split, TaskData
+
+Windowed = TypeVar("Windowed", bound=Encoded)
 
 
 def read_splits(
-    data: TaskData[Example], config: Settings, log: Log, names: Sequence[str] = ("train", "dev", "test")
-) -> dict[str, Split[Example]]:
+    data: TaskData[Example, Encoding, Reader],
+    config: Settings,
+    log: Log,
+    names: Sequence[str] = ("train", "dev", "test"),
+) -> dict[str, Split[Example, None]]:
     """Reads the named splits that the run has, without windows.
 
     If the run has no dev set, a seeded part of the training data becomes the dev split. The training data is then read
@@ -38,6 +43,7 @@ def read_splits(
     splits = {}
     if config.data.dev is None and ("train" in names or "dev" in names):
         source, fraction = config.data.train, config.data.dev_fraction
+        assert source is not None  # a run has training data
         examples = data.read("train", fetch_source(source), log)
         train, dev = data.split_dev(examples, fraction, config.seed)
         dev_source = f"{fraction:.0%} of {source}, seed {config.seed}"
@@ -50,8 +56,8 @@ def read_splits(
 
 
 def read_run_splits(
-    data: TaskData[Example], config: Settings, local_shards: Sequence[int], log: Log
-) -> tuple[dict[int, Split[Example]], dict[str, Split[Example]]]:
+    data: TaskData[Example, Encoding, Reader], config: Settings, local_shards: Sequence[int], log: Log
+) -> tuple[dict[int, Split[Example, None]], dict[str, Split[Example, None]]]:
     """Reads the data of a run, without windows.
 
     Args:
@@ -134,7 +140,9 @@ def _shard_logs(log: Log) -> Iterator[Callable[[int], Log]]:
             log(line)
 
 
-def collect_labels(data: TaskData[Example], train: Mapping[int, Split[Example]]) -> list[str]:
+def collect_labels(
+    data: TaskData[Example, Encoding, Reader], train: Mapping[int, Split[Example, None]]
+) -> list[str]:
     """Returns the labels that follow from the training data, of which each process has some shards."""
     labels_by_shard = processes.gather_by_shard(
         {number: data.find_labels(shard.examples) for number, shard in train.items()}
@@ -143,14 +151,14 @@ def collect_labels(data: TaskData[Example], train: Mapping[int, Split[Example]])
 
 
 def encode_splits(
-    data: TaskData[Example],
+    data: TaskData[Example, Windowed, Reader],
     labels: Sequence[str],
-    train: dict[int, Split[Example]],
-    others: dict[str, Split[Example]],
-    processor: Processor,
+    train: Mapping[int, Split[Example, None]],
+    others: Mapping[str, Split[Example, None]],
+    processor: Reader,
     config: Settings,
     log: Log,
-) -> tuple[dict[int, Split[Example]], dict[str, Split[Example]]]:
+) -> tuple[dict[int, Split[Example, Windowed]], dict[str, Split[Example, Windowed]]]:
     """Encodes and checks the splits from `read_run_splits`.
 
     Args:
@@ -169,28 +177,29 @@ def encode_splits(
       UserError: a split cannot be encoded or does not fit the task, or processes have read different data.
     """
 
-    def encode(split: Split[Example]) -> Split[Example]:
+    def encode(split: Split[Example, None]) -> Split[Example, Windowed]:
         try:
-            return dataclasses.replace(split, windows=data.encode(split.examples, labels, processor))
+            windows = data.encode(split.examples, labels, processor)
+            return Split(split.name, split.source, split.examples, windows)
         except UserError as error:
             if split.name in ("train", *others):
                 raise
             raise UserError(f"{split.source}: {error}; or have fewer shards, of more text each") from None
 
-    train = {number: encode(shard) for number, shard in train.items()}
-    others = {name: encode(split) for name, split in others.items()}
-    shared = others | ({"train": train[0]} if config.data.shards == 1 else {})
+    encoded_train = {number: encode(shard) for number, shard in train.items()}
+    encoded = {name: encode(split) for name, split in others.items()}
+    shared = encoded | ({"train": encoded_train[0]} if config.data.shards == 1 else {})
     # This comes first, because the checks below exchange facts about the data between processes.
     processes.assert_same({f"{name} data": split.windows.fingerprint for name, split in shared.items()})
     with _shard_logs(log) as shard_log:
-        for number, shard in train.items():
+        for number, shard in encoded_train.items():
             data.check(shard, labels, shard.examples, shard_log(number))
-    for split in others.values():
-        data.check(split, labels, join_examples(train), log)
-    return train, others
+    for split in encoded.values():
+        data.check(split, labels, join_examples(encoded_train), log)
+    return encoded_train, encoded
 
 
-def join_examples(train: Mapping[int, Split[Example]]) -> Sequence[Example]:
+def join_examples(train: Mapping[int, Split[Example, Encoding]]) -> Sequence[Example]:
     """Returns the examples of all of this process's shards as one sequence."""
     first, *others = (shard.examples for shard in train.values())
     return functools.reduce(operator.add, others, first)

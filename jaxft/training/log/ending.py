@@ -8,14 +8,14 @@ from pathlib import Path
 from jaxft.config.sections import Settings
 from jaxft.io.files import read_json
 from jaxft.io.stores import address_of_copy
-from jaxft.tasks.base import Evaluator
+from jaxft.tasks.base import AnyEvaluator
 from jaxft.tasks.registry import generates_text, make_data
 
 
 def ending_lines(
     config: Settings,
     workdir: Path,
-    evaluator: Evaluator,
+    evaluator: AnyEvaluator,
     results: Mapping[str, Mapping[str, float]],
     *,
     selection_metric: str,

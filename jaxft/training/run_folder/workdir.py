@@ -23,7 +23,7 @@ from jaxft.io.files import folders_named, read_json, write_json
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes, rendezvous
 from jaxft.tasks.registry import make_data
-from jaxft.tasks.run_facts import RunFacts
+from jaxft.tasks.run_facts import AnyRunFacts
 from jaxft.training.run_folder.identity import (
     describe_changed_settings,
     installed_versions,
@@ -208,7 +208,7 @@ def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(RunFacts):
+class Run(AnyRunFacts):
     """A finished or running run, opened for reading. `workdir` is its folder."""
 
     workdir: Path
