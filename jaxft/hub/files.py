@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from jaxft.errors import UserError
+from jaxft.io.files import describe_unwritable
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # names the file of each tensor, if the weights are sharded
@@ -76,6 +77,6 @@ def write_model_folder(
             write_extras(unfinished)
         unfinished.replace(folder)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be written: {error}") from error
+        raise UserError(describe_unwritable(str(folder), error)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

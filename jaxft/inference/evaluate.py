@@ -14,7 +14,7 @@ from jaxft.config.sections import Settings
 from jaxft.config.settings import declarations, flatten
 from jaxft.errors import UserError
 from jaxft.inference.model import open_model
-from jaxft.io.files import read_json
+from jaxft.io.files import describe_unwritable, read_json
 from jaxft.io.stores import fetch_source, refuse_address
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_local_devices
@@ -106,7 +106,7 @@ def _report_write_errors(folder: Path) -> Iterator[None]:
     except BrokenPipeError:  # stdout was closed
         raise
     except OSError as error:
-        raise UserError(f"--output {folder}: cannot be written: {error}") from None
+        raise UserError(describe_unwritable(f"--output {folder}", error)) from None
 
 
 def _check_folder(folder: Path, name: str, data: str) -> None:

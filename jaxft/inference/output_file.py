@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jaxft.errors import UserError
+from jaxft.io.files import describe_unwritable
 from jaxft.parallel import processes
 
 
@@ -45,7 +46,7 @@ def open_output(name: str, log: Callable[[str], None]) -> Iterator[Callable[[Ite
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UserError(f"--output {name}: cannot be written: {error.strerror or error}") from None
+            raise UserError(describe_unwritable(f"--output {name}", error)) from None
 
     def write(pieces: Iterable[bytes]) -> None:
         with name_errors():

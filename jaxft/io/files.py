@@ -1,6 +1,7 @@
 """Writes text, JSON and line files, and reads JSON files of a run."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.errors import UserError
+
+# What a user can do about an output that cannot be written.
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, or name another place"),
+    errno.ENOENT: "make its folder first",
+}
+
+
+def describe_unwritable(place: str, error: Exception) -> str:
+    """Returns why `place` cannot be written and what to do. Temporary files, which `error` may name, are not named."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+    remedy = _REMEDIES.get(number, "name a place that you may write to")
+    return f"{place}: cannot be written: {reason or error}; {remedy}"
 
 
 @contextlib.contextmanager

@@ -37,11 +37,16 @@ def predictor(model):
 
 
 @pytest.mark.sweep
-def test_a_long_text_takes_little_memory(finished_run, memory_of_long_text):
-    more = memory_of_long_text(finished_run, "in.jsonl", lambda text: json.dumps({"text": text}))
-    assert (
-        more < 150
-    )  # 230 if the whole text is tokenized at once; the words and their labels take most of it
+@pytest.mark.parametrize(
+    ("name", "make_input"),
+    [
+        ("text.jsonl", lambda text: json.dumps({"text": text})),
+        ("tokens.jsonl", lambda text: json.dumps({"tokens": text.split()})),
+        ("in.conll", lambda text: text.replace(" ", "\n")),
+    ],
+)
+def test_a_long_text_takes_little_memory(name, make_input, finished_run, memory_of_long_text):
+    assert memory_of_long_text(finished_run, name, make_input) < 150
 
 
 @pytest.fixture
@@ -345,9 +350,15 @@ def test_an_error_is_written_in_the_place_of_the_answer(tag):
             r"--input i\*.txt: a pattern, of 1 files; answers are written for one: give one file after",
         ),
         ({"source": "demo:ner/dev"}, "demo:ner/dev: answers are for files and stdin"),
-        ({"output": "nowhere/out.txt"}, "--output nowhere/out.txt: cannot be written: No such file"),
+        (
+            {"output": "nowhere/out.txt"},
+            "--output nowhere/out.txt: cannot be written: No such file or directory; make its folder first$",
+        ),
         ({"output": "."}, "--output .: is a folder"),
-        ({"output": "/dev/full"}, "--output /dev/full: cannot be written: No space left"),
+        (
+            {"output": "/dev/full"},
+            "--output /dev/full: cannot be written: No space left on device; make room",
+        ),
     ],
 )
 def test_bad_names(finished_run, tag, tmp_path, monkeypatch, changed, message):

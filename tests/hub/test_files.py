@@ -1,5 +1,8 @@
 """Model folders: config.json as it is read, and new folders that are complete or not there."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -28,13 +31,19 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, tensors):
     out = tmp_path / "new" / "out"
     config = {"model_type": "bert", "layer_norm_eps": 1e-12, "name": "Zoë"}
 
-    def fail(unfinished):
-        assert (unfinished / "model.safetensors").is_file()
-        raise OSError(28, "No space left on device")
+    for number, message in (
+        (errno.ENOSPC, "cannot be written: No space left on device; make room there, or name another place"),
+        (errno.EROFS, "cannot be written: Read-only file system; name a place that you may write to"),
+    ):
 
-    with pytest.raises(UserError, match="out: cannot be written: .*No space left"):
-        write_model_folder(out, tensors, config, write_extras=fail)
-    assert list(out.parent.iterdir()) == []
+        def fail(unfinished, number=number):
+            path = unfinished / "model.safetensors"
+            assert path.is_file()
+            raise OSError(number, os.strerror(number), str(path))
+
+        with pytest.raises(UserError, match=f"^{out}: {message}$"):
+            write_model_folder(out, tensors, config, write_extras=fail)
+        assert list(out.parent.iterdir()) == []
 
     write_model_folder(
         out, tensors, config, write_extras=lambda folder: (folder / "README.md").write_text("card")
