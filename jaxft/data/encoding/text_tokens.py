@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxft.data.encoding.tokenizer import tokenize
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 PIECE_CHARACTERS = 1 << 14  # of a long text that are tokenized at a time, up to the next place for a cut
@@ -25,8 +26,19 @@ CALL_CHARACTERS = 1 << 18  # a call gets no more texts when it has as many chara
 _BEFORE_SPACE = re.compile(r"(?<=\w)(?= \w)")
 _BEFORE_SPACE_OR_BETWEEN_IDEOGRAPHS = re.compile(r"(?<=\w)(?= \w)|(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])")
 # The parts of tokenizers that look at a character and its neighbours, but not over such a place.
-_LOCAL_NORMALIZERS = {None, "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
-_LOCAL_PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "Whitespace", "WhitespaceSplit"}
+# "Precompiled" is SentencePiece's table of characters. "Metaspace" puts its mark where a space is, and at the beginning.
+_LOCAL_NORMALIZERS = {
+    None,
+    "BertNormalizer",
+    "Lowercase",
+    "NFC",
+    "NFD",
+    "NFKC",
+    "NFKD",
+    "Precompiled",
+    "StripAccents",
+}
+_LOCAL_PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "Metaspace", "Whitespace", "WhitespaceSplit"}
 
 
 _NOTHING = array.array("i")
@@ -35,9 +47,9 @@ _NOTHING = array.array("i")
 class TextTokens(NamedTuple):
     """The tokens of a text, as arrays of C ints."""
 
-    ids: array.array
-    starts: array.array  # the first character of each token; empty if nobody asked
-    ends: array.array  # the end (exclusive) of each token's characters; empty if nobody asked
+    ids: "array.array[int]"
+    starts: "array.array[int]"  # the first character of each token; empty if nobody asked
+    ends: "array.array[int]"  # the end (exclusive) of each token's characters; empty if nobody asked
 
 
 class TextPiece(NamedTuple):
@@ -58,7 +70,7 @@ def tokenize_texts(
       texts: the texts.
       with_characters: True if the characters of each token are needed.
     """
-    tokens = None
+    tokens: TextTokens | None = None
     for pieces, encodings in tokenize_pieces(tokenizer, texts):
         for (_, start, _), encoding in zip(pieces, encodings, strict=True):
             ids = array.array("i", encoding.ids)
@@ -68,6 +80,7 @@ def tokenize_texts(
                 starts = array.array("i", [first + start for first, _ in offsets])
                 ends = array.array("i", [end + start for _, end in offsets])
             if start:
+                assert tokens is not None  # those of the piece before
                 for values, more in zip(tokens, (ids, starts, ends), strict=True):
                     values.extend(more)
                 continue
@@ -80,8 +93,8 @@ def tokenize_texts(
 
 def tokenize_pieces(
     tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]
-) -> Iterator[tuple[list[TextPiece], list]]:
-    """Yields texts, long ones in pieces, with the `tokenizers.Encoding` of each; as many as a call gets."""
+) -> Iterator[tuple[list[TextPiece], list["Encoding"]]]:
+    """Yields texts, long ones in pieces, with the tokens of each; as many as a call gets."""
     call: list[TextPiece] = []
     characters = 0
     for piece in _cut_texts(tokenizer, texts):
@@ -108,16 +121,18 @@ def _cut_texts(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> It
         yield TextPiece(number, start, text[start:] if start else text)
 
 
-def _find_places(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern | None:
+def _find_places(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str] | None:
     """Returns the pattern of the places where texts can be cut, without a change of their tokens; None for nowhere."""
     backend = tokenizer.backend_tokenizer
     normalizer, pre_tokenizer, post_processor = (
-        json.loads(part.__getstate__()) if part is not None else {"type": None}
-        for part in (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
+        _describe_part(part) for part in (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
     )
     normalizers = normalizer.get("normalizers", [normalizer])
-    is_local = pre_tokenizer["type"] in _LOCAL_PRE_TOKENIZERS and pre_tokenizer.get("use_regex", True)
-    is_local = is_local and all(step["type"] in _LOCAL_NORMALIZERS for step in normalizers)
+    pre_tokenizers = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    is_local = all(step["type"] in _LOCAL_NORMALIZERS for step in normalizers) and all(
+        step["type"] in _LOCAL_PRE_TOKENIZERS and step.get("use_regex", True) and step.get("split", True)
+        for step in pre_tokenizers
+    )
     # Such a processor leaves the space of a first token in its characters, and takes that of others out.
     trims_spaces = post_processor.get("trim_offsets") and post_processor.get("add_prefix_space")
     if not is_local or trims_spaces or _has_joining_token(backend):
@@ -126,6 +141,11 @@ def _find_places(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern | None:
         step.get("handle_chinese_chars") for step in normalizers
     )
     return _BEFORE_SPACE_OR_BETWEEN_IDEOGRAPHS if has_ideographs else _BEFORE_SPACE
+
+
+def _describe_part(part: Any) -> dict[str, Any]:
+    """Returns the settings of a part of a tokenizer, with its `type`; that of a missing part is None."""
+    return {"type": None} if part is None else json.loads(part.__getstate__())
 
 
 def _has_joining_token(backend: Any) -> bool:

@@ -12,7 +12,9 @@ from jaxft.data.encoding import text_tokens
 from jaxft.data.encoding.document_tokens import make_token_stream
 from jaxft.data.encoding.text_tokens import tokenize_pieces, tokenize_texts
 from jaxft.data.encoding.tokenizer import tokenize
+from tests.data import vocabularies
 from tests.data.tiny_text import minilm
+from tests.data.vocabularies import KINDS, make_tokenizer
 
 TEXTS = st.lists(
     st.text("ab 中é\u0301\n'.", max_size=30)
@@ -69,17 +71,39 @@ def whole_tokens(tokenizer, texts):
 MASK = AddedToken("<mask>", lstrip=True, rstrip=True)
 
 
-@pytest.mark.parametrize("kind", ["word pieces", "bytes", "bytes after a space", "bytes, spaces trimmed"])
-def test_pieces_have_the_tokens_of_the_whole_text(kind, word_pieces):
-    tokenizer = {
-        "word pieces": word_pieces,
-        "bytes": byte_level(added=[MASK]),
-        "bytes after a space": byte_level(prefix=True),
-        "bytes, spaces trimmed": byte_level(trims=True),
-    }[kind]
+def unigram(pre_tokenizer) -> PreTrainedTokenizerFast:
+    """Returns a tokenizer of SentencePiece's vocabulary, which splits texts by `pre_tokenizer`."""
+    backend = tokenizers.Tokenizer.from_str(make_tokenizer("xlm-roberta").backend_tokenizer.to_str())
+    backend.pre_tokenizer = pre_tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
 
-    @settings(max_examples=150)
-    @given(TEXTS, st.integers(1, 12))
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "word pieces",
+        "bytes",
+        "bytes after a space",
+        "bytes, spaces trimmed",
+        *("roberta", "xlm-roberta", "camembert", "mpnet"),
+        *("metaspace always", "metaspace first", "metaspace never"),
+    ],
+)
+def test_pieces_have_the_tokens_of_the_whole_text(kind, word_pieces):
+    if kind in KINDS:
+        tokenizer = make_tokenizer(kind)
+    elif kind.startswith("metaspace"):
+        tokenizer = unigram(pre_tokenizers.Metaspace(prepend_scheme=kind.split()[1]))
+    else:
+        tokenizer = {
+            "word pieces": word_pieces,
+            "bytes": byte_level(added=[MASK]),
+            "bytes after a space": byte_level(prefix=True),
+            "bytes, spaces trimmed": byte_level(trims=True),
+        }[kind]
+
+    @settings(max_examples=80)
+    @given(TEXTS | st.lists(vocabularies.TEXTS, min_size=1, max_size=6), st.integers(1, 12))
     def check(texts, size):
         expected = whole_tokens(tokenizer, texts)
         stream = make_token_stream(texts, tokenizer, 0)
@@ -106,6 +130,8 @@ def test_text_is_cut_only_where_that_changes_no_token(word_pieces, monkeypatch):
     assert pieces(byte_level(), "one two <x> three  four five") == ["one two <x> three  four", " five"]
     assert pieces(word_pieces, "中国中国中国 one") == ["中国中国", "中国 one"]
     assert len(pieces(byte_level(), "中国中国中国 one")) == 2
+    for kind in KINDS:
+        assert pieces(make_tokenizer(kind), "one two three four") == ["one two", " three", " four"]
     backend = tokenizers.Tokenizer.from_str(byte_level().backend_tokenizer.to_str())
     backend.normalizer = normalizers.Prepend("x")
     unlike_its_pieces = [
@@ -113,5 +139,6 @@ def test_text_is_cut_only_where_that_changes_no_token(word_pieces, monkeypatch):
         byte_level(prefix=True, trims=True),
         byte_level(added=[AddedToken("two three")]),
         byte_level(added=[AddedToken("three", lstrip=True)]),
+        unigram(pre_tokenizers.Metaspace(split=False)),
     ]
-    assert [len(pieces(tokenizer, "one two three four")) for tokenizer in unlike_its_pieces] == [1, 1, 1, 1]
+    assert [len(pieces(tokenizer, "one two three four")) for tokenizer in unlike_its_pieces] == [1] * 5
