@@ -24,7 +24,7 @@ from jaxft.models.mpnet.config import FIRST_POSITION, MPNetConfig
 def bucket_distances(distances: np.ndarray) -> np.ndarray:
     """Returns the buckets of distances, whole numbers `[...]` of key - query, as transformers computes them.
 
-    Of 32 buckets, 16 are for keys after the query. Each of 0 to 7 slots has its bucket. From 8 to 128 slots, each factor
+    Of 32 buckets, 16 are for keys after the query. Each of 0 to 7 slots has a bucket. From 8 to 128 slots, each factor
     of sqrt(2) is one bucket, and the last also has all larger distances.
     """
     slots = np.abs(distances)
