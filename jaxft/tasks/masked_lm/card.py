@@ -24,13 +24,13 @@ HUB_METRICS = {
 
 def describe_model(run: RunFacts[Settings], parameters: int) -> list[str]:
     """Returns lines that describe the model: a paragraph and the first items of a list."""
-    mask = run.config.mask
+    data = run.config.data
     return [
         f"A {run.backbone_name} ({parameters:,} parameters, float32), trained to fill masks with jaxft (JAX/Flax) and "
         "converted to PyTorch's layout.",
         "",
         f"- Vocabulary: {len(run.checkpoint.tokenizer):,} tokens",
-        f"- Masks: {mask.probability:.0%} of the {'words' if mask.whole_words else 'tokens'} of a window, of which 80% "
+        f"- Masks: {data.mask_probability:.0%} of the {'words' if data.mask_whole_words else 'tokens'} of a window, of which 80% "
         "became masks, 10% random words, and 10% stayed",
     ]
 

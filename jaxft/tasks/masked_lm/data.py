@@ -42,7 +42,7 @@ class MaskedDocuments(DocumentData):
         cached: bool = True,
     ) -> Windows:
         """Returns the windows of texts; see `encode_texts` and `MaskedWindows`."""
-        data, mask, tokenizer = self._config.data, self._config.mask, processor.tokenizer
+        data, tokenizer = self._config.data, processor.tokenizer
         texts = texts if only is None else texts[only.start : only.stop]
         mask_id = find_mask(tokenizer)
         has_masks = isinstance(texts[0], MaskedText)
@@ -58,7 +58,7 @@ class MaskedDocuments(DocumentData):
         if has_masks:
             return windows
         words = np.setdiff1d(list(tokenizer.get_vocab().values()), tokenizer.all_special_ids)
-        masking = Masking(mask.probability, mask.whole_words, mask_id, words.astype(np.int32))
+        masking = Masking(data.mask_probability, data.mask_whole_words, mask_id, words.astype(np.int32))
         return MaskedWindows(windows.record_batch, masking)
 
 

@@ -135,11 +135,11 @@ class MaskEvaluator(Evaluator[Document, Windows, MaskPredictions, TokenState]):
 
 def _describe_method(config: Settings) -> str:
     """Describes what is masked, and how texts are cut into windows, because the perplexity depends on it."""
-    data, mask = config.data, config.mask
-    units = "words" if mask.whole_words else "tokens"
+    data = config.data
+    units = "words" if data.mask_whole_words else "tokens"
     if data.layout == "blocks":
         windows = f"all documents in a row, in blocks of {data.max_length} tokens"
     else:
         context = f", {data.stride} of them context" if data.stride else ""
         windows = f"documents, longer ones in windows of {data.max_length} tokens{context}"
-    return f"{mask.probability:.0%} of the {units} masked, the same at each evaluation; {windows}"
+    return f"{data.mask_probability:.0%} of the {units} masked, the same at each evaluation; {windows}"

@@ -4,21 +4,21 @@ import dataclasses
 
 from jaxft.config import sections
 from jaxft.config.settings import Check, at_least, setting
-from jaxft.tasks.settings import DocumentSettings
+from jaxft.tasks.settings import DocumentData, DocumentSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class Mask:
-    """The tokens that are masked."""
+class Data(DocumentData):
+    """Documents, and the tokens of theirs that are masked."""
 
-    probability: float = setting(
+    mask_probability: float = setting(
         0.15,
         "share of each window's tokens or words that are predicted; of these tokens 80% become masks, 10% random "
         "words, and 10% stay",
         check=Check(lambda value: 0 < value <= 1, "more than 0, at most 1"),
         hf="mlm_probability",
     )
-    whole_words: bool = setting(
+    mask_whole_words: bool = setting(
         False, "masks all tokens of a word, or none of them", hf="DataCollatorForWholeWordMask"
     )
 
@@ -34,5 +34,5 @@ class Eval(sections.Eval):
 class Settings(DocumentSettings):
     """The settings of a masked language modelling run."""
 
-    mask: Mask = Mask()
+    data: Data = Data()
     eval: Eval = Eval()
