@@ -13,9 +13,9 @@ from jaxft.config.settings import Schema, declarations, refuse
 from jaxft.layers.heads.kinds import HeadKind
 
 if TYPE_CHECKING:
-    from jaxft.tasks.base import Answers, Evaluator, Task, TaskData
-    from jaxft.tasks.exports import Export
-    from jaxft.tasks.run_facts import RunFacts
+    from jaxft.tasks.base import AnyAnswers, AnyEvaluator, AnyTaskData, Json, Task
+    from jaxft.tasks.exports import AnyExport
+    from jaxft.tasks.run_facts import AnyRunFacts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,16 @@ TASKS = {
         export="jaxft.tasks.exports:Export",
         head=HeadKind.NEXT_TOKEN,
     ),
+    "masked_lm": Entry(
+        settings="jaxft.tasks.masked_lm.settings:Settings",
+        data="jaxft.tasks.masked_lm.data:MaskedDocuments",
+        task="jaxft.tasks.masked_lm.task:MaskedLM",
+        evaluator="jaxft.tasks.masked_lm.evaluation:MaskEvaluator",
+        answers="jaxft.tasks.masked_lm.answers:MaskAnswers",
+        card="jaxft.tasks.masked_lm.card",
+        export="jaxft.tasks.exports:Export",
+        head=HeadKind.MASKED,
+    ),
     "multi_task": Entry(
         settings="jaxft.tasks.multi_task.settings:Settings",
         data="jaxft.tasks.multi_task.data:MultiTaskData",
@@ -132,7 +142,7 @@ def extended_sections(task: str, section: str) -> tuple[type, ...]:
     )
 
 
-def make_data(config: sections.Settings) -> "TaskData":
+def make_data(config: sections.Settings) -> "AnyTaskData":
     """Returns the reader and encoder of the data of a run."""
     return _load(TASKS[config.task].data)(config)
 
@@ -149,23 +159,30 @@ def make_task(labels: list[str], config: sections.Settings, head_dropout: float)
 
 
 def make_evaluator(
-    labels: Sequence[str], config: sections.Settings, tuned: Mapping[str, Any] | None = None
-) -> "Evaluator":
+    labels: Sequence[str], config: sections.Settings, tuned: "Mapping[str, Json] | None" = None
+) -> "AnyEvaluator":
     """Returns the evaluator of a run, with the values that it has `tuned` before."""
     evaluator = _load(TASKS[config.task].evaluator)(labels, config)
     evaluator.tuned = dict(tuned or {})
     return evaluator
 
 
-def make_answers(run: "RunFacts") -> "Answers | None":
+def make_answers(run: "AnyRunFacts") -> "AnyAnswers | None":
     """Returns what reads and writes the records of `predict` for a run; None if its task generates text instead."""
     address = TASKS[run.config.task].answers
     return None if address is None else _load(address)(run)
 
 
-def make_export(run: "RunFacts") -> "Export":
+def make_export(run: "AnyRunFacts") -> "AnyExport":
     """Returns what depends on the task where a run is exported."""
-    return _load(TASKS[run.config.task].export)(run)
+    return _load(_require(run.config.task, TASKS[run.config.task].export))(run)
+
+
+def head_kind(task: str) -> HeadKind:
+    """Returns the kind of head for which a task asks a model family; it must ask for one."""
+    head = TASKS[task].head
+    assert head is not None, f"{task} has a model of its own"
+    return head
 
 
 def generates_text(task: str) -> bool:
@@ -175,9 +192,15 @@ def generates_text(task: str) -> bool:
 
 def load_card(task: str) -> ModuleType:
     """Returns the module that writes a task's sections of a model card."""
-    return importlib.import_module(TASKS[task].card)
+    return importlib.import_module(_require(task, TASKS[task].card))
 
 
-def _load(address: str):
+def _require(task: str, address: str | None) -> str:
+    """Returns the address of what only tasks have whose runs can be exported."""
+    assert address is not None, f"runs of {task} cannot be exported"
+    return address
+
+
+def _load(address: str) -> Any:
     module, _, name = address.partition(":")
     return getattr(importlib.import_module(module), name)
