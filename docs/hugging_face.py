@@ -74,7 +74,9 @@ DIFFERENCES = {
     "label_smoothing_factor": "the same default",
     "learning_rate": "the same default",
     "logging_steps": "20 instead of 500",
-    "lr_scheduler_type": "`linear`, `cosine`, `constant`; linear and cosine end at 0",
+    "lr_scheduler_type": (
+        "`linear`, `cosine`, `constant`, `polynomial` (which ends at 0), `inverse_sqrt`, `warmup_stable_decay`"
+    ),
     "max_answer_length": "the same default",
     "max_grad_norm": "the same default",
     "max_seq_length": (
@@ -86,6 +88,10 @@ DIFFERENCES = {
     "model_name_or_path": "a folder, a hub id, `package:NAME/path` or `new:gpt2`; BERT and GPT-2 only",
     "n_best_size": "the same default",
     "num_train_epochs": "the same default",
+    "optim": (
+        "`adamw`, `sgd`, `adafactor` (once `--adafactor`), `lion`, `muon`, `lamb`; names such as `adamw_torch` choose "
+        "an implementation of the same rule"
+    ),
     "overwrite_cache": (
         "cached text is found by content and settings, so it need not be overwritten; `off`: no cache"
     ),
@@ -149,10 +155,9 @@ WITHOUT_SETTING = {
     ),
     "load_best_model_at_end": "the best weights are always kept, and used by all verbs",
     "greater_is_better": "follows from the metric",
-    "optim optim_args optim_target_modules": (
-        "AdamW; `optim.lr_multipliers` and `optim.freeze` choose parameters"
-    ),
-    "lr_scheduler_kwargs": "none of the schedules needs any",
+    "optim_args": "`optim.momentum`, `optim.nesterov`, `optim.parameter_scale`, `optim.moments`",
+    "optim_target_modules": "`optim.lr_multipliers` and `optim.freeze` choose parameters",
+    "lr_scheduler_kwargs": "`optim.power`, `optim.cooldown`",
     "average_tokens_across_devices": "always: losses are divided once, by the whole batch's count",
     "fp16 fp16_full_eval bf16_full_eval tf32": (
         "`model.dtype`; float16 needs loss scaling, which jaxft has not"

@@ -115,15 +115,32 @@ def describe_unsharded(
     return f"not split along that axis of the mesh: {'; '.join(reasons)}" if reasons else None
 
 
-def with_shardings(abstract: Any, axes: ParameterAxes, mesh: Mesh) -> Any:
+def with_shardings(
+    abstract: Any,
+    axes: ParameterAxes,
+    mesh: Mesh,
+    parameters: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+) -> Any:
     """Returns abstract parameters, or an abstract train state, with shardings.
 
-    A leaf under a parameter's path is split like the parameter. Every device holds each other leaf in full.
+    A leaf under a parameter's path is split like the parameter, if it has the shape of the parameter or, in a tuple, of
+    one of its layers. Every device holds each other leaf in full, such as a moment that is kept as sums over rows.
+
+    Args:
+        abstract: the parameters, or the state.
+        axes: the axes that split each parameter.
+        mesh: the mesh.
+        parameters: the parameters by path, for a state.
     """
 
     def place_leaf(path, leaf):
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        spec = parameter_spec(axes[names[-1]], leaf.shape, mesh) if names else PartitionSpec()
+        shape = (parameters or abstract)[names[-1]].shape if names else None
+        spec = (
+            parameter_spec(axes[names[-1]], leaf.shape, mesh)
+            if shape is not None and leaf.shape in (shape, shape[1:])
+            else PartitionSpec()
+        )
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(place_leaf, abstract)

@@ -14,7 +14,7 @@ from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.transformer.layer_stacks import stack
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
-from jaxft.training.optimizer import Hyperparameters, learning_rate
+from jaxft.training.optimizer.schedules import Hyperparameters, learning_rate
 
 # Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `layer_stacks.unstack` makes tuples of
 # arrays.

@@ -16,9 +16,11 @@ from jaxft.errors import UserError
 from jaxft.layers.transformer.layer_stacks import map_parameter_dicts, stack, unstack
 from jaxft.parallel.memory import device_memory, shard_bytes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
-from jaxft.training import optimizer as optim
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch
+from jaxft.training.optimizer.chain import averaged_parameters, make_optimizer
+from jaxft.training.optimizer.parameter_rules import split_frozen
+from jaxft.training.optimizer.schedules import Hyperparameters, make_hyperparameters
 from jaxft.training.programs import compile_once
 
 
@@ -37,7 +39,7 @@ class Trainer:
     """
 
     net: Network
-    hyperparameters: optim.Hyperparameters
+    hyperparameters: Hyperparameters
     abstract: step.TrainState
     saved: step.SavedState
     init_optimizer: Callable[[dict[str, Any]], Any]
@@ -58,7 +60,7 @@ class Trainer:
         """Compiles `train_step` for batches of `shape`, once in a process."""
         return compile_once(self.lower(shape), self.net.mesh, self.compiler_options)
 
-    def place_hyperparameters(self) -> optim.Hyperparameters:
+    def place_hyperparameters(self) -> Hyperparameters:
         """Returns the hyperparameters as arrays on the devices, in the form that `train_step` takes."""
         return jax.tree.map(lambda value: put_array(value, self.abstract.step.sharding), self.hyperparameters)
 
@@ -83,7 +85,7 @@ class Trainer:
 
     def parameters_to_keep(self, state: step.TrainState) -> dict[str, jax.Array]:
         """Returns the parameters to measure and keep: their average if the run keeps one, else the last ones."""
-        trained = optim.averaged_parameters(state.opt_state) or state.trainable
+        trained = averaged_parameters(state.opt_state) or state.trainable
         return stack({name: (trained | state.frozen)[name] for name in self.net.abstract})
 
     def restored_state(self, saved: step.SavedState) -> step.TrainState:
@@ -92,21 +94,23 @@ class Trainer:
         return step.TrainState(**unstacked._asdict(), model_state={})
 
 
-def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> Trainer:
+def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, cooldown: int = 0) -> Trainer:
     """Makes the optimizer and the train step of `config`. Computes nothing.
 
     Args:
       net: the model that is trained.
       config: the run's settings.
       total: the steps of the run.
-      warmup: the steps until the learning rate is at its peak.
+      warmup, cooldown: the first and the last steps, over which the learning rate rises and falls.
     """
     names = list(net.abstract)
-    trainable, frozen = optim.split_frozen(config, names)
-    hyperparameters = optim.make_hyperparameters(config, total=total, warmup=warmup)
+    trainable, frozen = split_frozen(config, names)
+    hyperparameters = make_hyperparameters(config, total=total, warmup=warmup, cooldown=cooldown)
     trainable_roles = {name: net.roles[name] for name in trainable}
-    make_optimizer = functools.partial(optim.make_optimizer, config, trainable=trainable_roles)
-    init_optimizer = make_optimizer(hyperparameters).init
+    make = functools.partial(
+        make_optimizer, config, trainable=trainable_roles, num_layers=net.model_config.num_layers
+    )
+    init_optimizer = make(hyperparameters).init
     replicated = NamedSharding(net.mesh, PartitionSpec())
     parameters = {name: net.abstract[name] for name in trainable}
     saved = step.SavedState(
@@ -116,14 +120,14 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int) -> 
         jax.eval_shape(init_optimizer, parameters),
     )
     unstacked = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), saved)
-    saved = with_shardings(saved, net.axes, net.mesh)
-    state = with_shardings(unstacked, net.axes, net.mesh) if net.unstacks_layers else saved
+    saved = with_shardings(saved, net.axes, net.mesh, net.abstract)
+    state = with_shardings(unstacked, net.axes, net.mesh, net.abstract) if net.unstacks_layers else saved
     abstract = step.TrainState(**state._asdict(), model_state={})
     function = functools.partial(
         step.train_step,
         task=net.task,
         graphdef=net.graphdef,
-        make_optimizer=make_optimizer,
+        make_optimizer=make,
         schedule=config.optim.schedule,
         accumulate=config.batch.accumulate,
         microbatch_sharding=NamedSharding(net.mesh, PartitionSpec(None, *BATCH_SPEC)),

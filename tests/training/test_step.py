@@ -27,9 +27,9 @@ from jaxft.parallel import memory
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.task import TokenClassification
-from jaxft.training import optimizer as optim
 from jaxft.training import step
 from jaxft.training.network import make_network
+from jaxft.training.optimizer.chain import averaged_parameters, make_optimizer
 from jaxft.training.settings import settings_from_config
 from jaxft.training.trainer import check_memory, make_trainer
 
@@ -320,7 +320,7 @@ def test_the_gradient_is_that_of_the_mean_over_labelled_tokens(plain):
     norm = float(jnp.sqrt(sum(jnp.sum(g * g) for g in gradient.values())))
     assert metrics[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
     assert metrics[0]["lr"] == pytest.approx(0.01)
-    optimizer = optim.make_optimizer(config_with(**SMOOTH), plain.hyperparameters, net.roles)
+    optimizer = make_optimizer(config_with(**SMOOTH), plain.hyperparameters, net.roles, SHAPE.num_layers)
     updates, _ = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p))(gradient, parameters)
     moved = {name: parameters[name] + updates[name] for name in parameters}
     for name, value in moved.items():
@@ -365,11 +365,8 @@ def test_the_average_of_weights_is_the_one_kept_by_hand_and_changes_no_step(plai
     for number, d in enumerate((2 / 11, 3 / 12, 0.3)):
         state, _ = trainer.train_step(state, batch(number), trainer.hyperparameters)
         by_hand = {n: d * old + (1 - d) * np.array(state.trainable[n]) for n, old in by_hand.items()}
-    average = optim.averaged_parameters(state.opt_state)
-    assert (
-        average.keys() == state.trainable.keys()
-        and optim.averaged_parameters(plain.abstract.opt_state) is None
-    )
+    average = averaged_parameters(state.opt_state)
+    assert average.keys() == state.trainable.keys() and averaged_parameters(plain.abstract.opt_state) is None
     for name, value in average.items():
         np.testing.assert_allclose(value, by_hand[name], rtol=1e-5, atol=1e-7, err_msg=name)
     _, without = run(

@@ -78,11 +78,15 @@ def run_layers(
     return run_layer(x, tree.unflatten(leaf[0] for leaf in last), output_positions)[0]
 
 
+def is_stack(name: str) -> bool:
+    """Returns whether the parameter at path `name` is a stack of layers `[layers, ...]`."""
+    return name.startswith("backbone/layers/")
+
+
 def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
     """Replaces each stack `[layers, ...]` of flat parameters by a tuple with an array `[...]` for each layer."""
     return {
-        name: tuple(jnp.unstack(value)) if name.startswith("backbone/layers/") else value
-        for name, value in parameters.items()
+        name: tuple(jnp.unstack(value)) if is_stack(name) else value for name, value in parameters.items()
     }
 
 

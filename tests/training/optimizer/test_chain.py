@@ -1,4 +1,6 @@
-"""The optimizer: steps as torch's AdamW, rates as Hugging Face's schedules, rules by path."""
+"""The optimizer: steps as torch's AdamW, rules by path, and what is added to every update rule."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,10 @@ import pytest
 
 from jaxft.errors import UserError
 from jaxft.layers.parameters import Kind, Role
-from jaxft.training import optimizer as optim
+from jaxft.layers.transformer.layer_stacks import stack, unstack
+from jaxft.training.optimizer.chain import make_optimizer
+from jaxft.training.optimizer.parameter_rules import split_frozen
+from jaxft.training.optimizer.schedules import make_hyperparameters
 from jaxft.training.settings import settings_from_config
 from jaxft.training.step import clip_factor
 
@@ -21,6 +26,7 @@ NAMES = {
     "head/kernel": (4, 3),
     "head/bias": (3,),
 }
+LAYERS = 2
 KINDS = {"kernel": Kind.KERNEL, "embedding": Kind.VOCABULARY, "scale": Kind.NORM, "bias": Kind.BIAS}
 ROLES = {name: Role(KINDS[name.rpartition("/")[2]]) for name in NAMES}
 
@@ -28,21 +34,6 @@ ROLES = {name: Role(KINDS[name.rpartition("/")[2]]) for name in NAMES}
 def config_with(**values):
     values = {f"optim.{name}": value for name, value in values.items()}
     return settings_from_config({"task": "token_classification"} | values)
-
-
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-@pytest.mark.parametrize("warmup", [0, 3, 20])
-def test_rates_are_those_of_transformers(schedule, warmup):
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    name = "constant_with_warmup" if schedule == "constant" else schedule
-    scheduler = transformers.get_scheduler(name, theirs, num_warmup_steps=warmup, num_training_steps=20)
-    hyper = optim.make_hyperparameters(config_with(lr=0.3), total=20, warmup=warmup)
-    for step in range(20):
-        ours = optim.learning_rate(schedule, hyper, jnp.int32(step))
-        assert float(ours) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-5, abs=1e-8), step
-        theirs.step()
-        scheduler.step()
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
@@ -59,8 +50,8 @@ def test_ten_steps_are_those_of_torch(clip):
     ]
     lr_multipliers = ((r"^head/", 10.0), (r".", 1.0))
     config = config_with(lr=0.02, weight_decay=0.1, clip=clip, lr_multipliers=lr_multipliers)
-    hyper = optim.make_hyperparameters(config, total=10, warmup=3)
-    optimizer = optim.make_optimizer(config, hyper, ROLES)
+    hyper = make_hyperparameters(config, total=10, warmup=3)
+    optimizer = make_optimizer(config, hyper, ROLES, LAYERS)
 
     theirs = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in start.items()}
     decayed = lambda name: name.endswith(("kernel", "embedding"))  # noqa: E731
@@ -95,8 +86,8 @@ def test_ten_steps_are_those_of_torch(clip):
 
 def test_decay_pulls_on_matrices_only():
     config = config_with(lr=0.1, weight_decay=0.5, schedule="constant")
-    hyper = optim.make_hyperparameters(config, total=10, warmup=0)
-    optimizer = optim.make_optimizer(config, hyper, ROLES)
+    hyper = make_hyperparameters(config, total=10, warmup=0)
+    optimizer = make_optimizer(config, hyper, ROLES, LAYERS)
     ones = {name: jnp.ones(shape) for name, shape in NAMES.items()}
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
     moved = {name for name, update in updates.items() if np.any(update)}
@@ -109,11 +100,87 @@ def test_decay_pulls_on_matrices_only():
 
 def test_rules_that_can_only_be_mistakes_are_refused():
     with pytest.raises(UserError, match=r"config.optim.freeze: the pattern 'encoder' matches nothing"):
-        optim.split_frozen(config_with(freeze=("encoder",)), list(NAMES))
+        split_frozen(config_with(freeze=("encoder",)), list(NAMES))
     with pytest.raises(UserError, match=r"freezes every parameter; nothing is trained"):
-        optim.split_frozen(config_with(freeze=("backbone", "head")), list(NAMES))
+        split_frozen(config_with(freeze=("backbone", "head")), list(NAMES))
     with pytest.raises(UserError, match=r"config.optim.lr_multipliers: no pattern matches"):
         config = config_with(lr_multipliers=(("^head", 2.0),))
-        optim.make_optimizer(config, optim.make_hyperparameters(config, total=1, warmup=0), ROLES)
+        make_optimizer(config, make_hyperparameters(config, total=1, warmup=0), ROLES, LAYERS)
     with pytest.raises(UserError, match=r"warmup is 30 steps, but the run has 20"):
-        optim.make_hyperparameters(config_with(), total=20, warmup=30)
+        make_hyperparameters(config_with(), total=20, warmup=30)
+
+
+def moves(steps: int = 1, layers: str = "stacked", **values) -> tuple[dict, dict]:
+    """Returns random parameters, and what they are after some steps in which every gradient is 1.
+
+    Without moments, an update of Adam is the gradient's sign.
+    """
+    config = config_with(
+        **{"lr": 0.1, "schedule": "constant", "weight_decay": 0.0, "b1": 0.0, "b2": 0.0} | values
+    )
+    optimizer = make_optimizer(config, make_hyperparameters(config, total=10, warmup=0), ROLES, LAYERS)
+    rng = np.random.default_rng(0)
+    start = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in NAMES.items()}
+    parameters = unstack(start) if layers == "apart" else start
+    state = optimizer.init(parameters)
+    for _ in range(steps):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, parameters), state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+    return jax.tree.map(np.asarray, start), jax.tree.map(np.asarray, stack(parameters))
+
+
+@pytest.mark.parametrize("layers", ["stacked", "apart"])
+def test_rates_fall_from_layer_to_layer_below_the_head(layers):
+    """Layer i of n has d^(n - i), embeddings d^(n + 1); explicit multipliers multiply it."""
+    factors = (("^head/", 3.0), (".", 1.0))
+    start, moved = moves(layers=layers, layer_decay=0.5, lr_multipliers=factors)
+    for name, value in moved.items():
+        factor = np.array([0.25, 0.5]) if "/layers/" in name else 3.0 if name.startswith("head/") else 0.125
+        expected = -0.1 * np.reshape(factor, (-1, *[1] * (value.ndim - 1)) if np.ndim(factor) else ())
+        np.testing.assert_allclose(value - start[name], np.broadcast_to(expected, value.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["stacked", "apart"])
+def test_the_pull_to_the_start_is_a_decay_of_the_distance(layers):
+    """By hand, and not rescaled by Adam. The head, which is new, is not pulled."""
+    start, moved = moves(steps=3, layers=layers, pull_to_start=0.5)
+    for name, value in moved.items():
+        expected = start[name].astype(np.float64)
+        for _ in range(3):
+            distance = expected - start[name] if name.startswith("backbone/") else 0
+            expected = expected - 0.1 * (1 + 0.5 * distance)
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("layers", ["stacked", "apart"])
+def test_l1_makes_small_weights_of_matrices_exactly_zero(layers):
+    """The distance to 0 that it takes off follows the rates of layers."""
+    start, moved = moves(layers=layers, l1=5.0, layer_decay=0.5)
+    for name, value in moved.items():
+        factor = np.array([0.25, 0.5]) if "/layers/" in name else 1.0 if name.startswith("head/") else 0.125
+        rate = 0.1 * np.reshape(factor, (-1, *[1] * (value.ndim - 1)) if np.ndim(factor) else ())
+        expected = start[name] - rate
+        if ROLES[name].is_matrix:
+            expected = np.sign(expected) * np.maximum(np.abs(expected) - 5.0 * rate, 0)
+            np.testing.assert_array_equal(value == 0, expected == 0)
+            assert 0 < np.mean(value == 0) < 1
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"nesterov": True},
+            "config.optim.nesterov=True is a setting of sgd; this run's config.optim.name is 'adamw'",
+        ),
+        ({"name": "sgd", "b2": 0.9}, "config.optim.b2=0.9 is a setting of adamw and muon and lamb"),
+        (
+            {"power": 2.0},
+            "config.optim.power=2.0 is a setting of polynomial; this run's config.optim.schedule is 'lin",
+        ),
+    ],
+)
+def test_a_setting_that_the_run_does_not_read_is_refused(values, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        config_with(**values)

@@ -1,0 +1,67 @@
+"""Decides by path and role which parameters are trained, which decay, and at which share of the learning rate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxft.config.sections import Settings
+from jaxft.errors import UserError
+from jaxft.layers import parameter_paths
+from jaxft.layers.parameters import Kind, Role
+from jaxft.layers.transformer.layer_stacks import is_stack
+
+# For each parameter by path, the factor of its learning rate: a number, or one for each layer of a stack, float32 [n].
+RateFactors = dict[str, Any]
+
+
+def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[str]]:
+    """Splits the parameter paths `names` into (trainable, frozen) by `config.optim.freeze`.
+
+    Raises:
+      UserError: every parameter is frozen.
+    """
+    rules = [(pattern, True) for pattern in config.optim.freeze]
+    frozen = parameter_paths.match_first(rules, names, what="config.optim.freeze")
+    trainable = [name for name in names if name not in frozen]
+    if not trainable:
+        raise UserError(
+            f"config.optim.freeze={config.optim.freeze} freezes every parameter; nothing is trained"
+        )
+    return trainable, [name for name in names if name in frozen]
+
+
+def find_decayed(config: Settings, roles: Mapping[str, Role]) -> dict[str, bool]:
+    """Returns for each parameter whether it decays: matrices do, unless `config.optim.decay` says otherwise."""
+    decayed = {name: role.is_matrix for name, role in roles.items()}
+    return decayed | parameter_paths.match_first(
+        config.optim.decay, roles, what="config.optim.decay", allow_unused=True
+    )
+
+
+def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: int) -> RateFactors:
+    """Returns the factors of learning rates: `config.optim.lr_multipliers`, times the decay over layers.
+
+    With `config.optim.layer_decay` d, layer i of n, from 0, has the factor d^(n - i), embeddings have d^(n + 1), and
+    what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A.
+
+    Args:
+      config: the run's settings.
+      roles: the trainable parameters.
+      num_layers: n, the number of layers in a stack.
+
+    Raises:
+      UserError: `config.optim.lr_multipliers` does not cover the parameters.
+    """
+    factors: RateFactors = parameter_paths.match_first(
+        config.optim.lr_multipliers, roles, what="config.optim.lr_multipliers", require_cover=True
+    )
+    if (decay := config.optim.layer_decay) == 1:
+        return factors
+    by_layer = np.float32(decay) ** np.arange(num_layers, 0, -1, dtype=np.float32)
+    for name, role in roles.items():
+        if is_stack(name):
+            factors[name] = factors[name] * by_layer
+        elif name.startswith("backbone/embeddings/") or role.kind in (Kind.EMBEDDING, Kind.VOCABULARY):
+            factors[name] *= decay ** (num_layers + 1)
+    return factors
