@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft.config.durations import duration_steps, total_steps
+from jaxft.config.durations import EpochScale, duration_steps, total_steps
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batches, BatchSpec
 from jaxft.data.batching.choice import make_loader
@@ -19,6 +19,7 @@ from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.output_positions import prune_batches
 from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader, shards_of_rows
 from jaxft.data.encoding.encoded import Encoded
+from jaxft.data.encoding.windows import Windows
 from jaxft.models.pretrained_model import (
     PretrainedModel,
     describe_pretrained_model,
@@ -29,7 +30,7 @@ from jaxft.models.registry import list_families
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import check_rows, describe_unsharded, local_rows
 from jaxft.tasks.base import AnyEvaluator, AnySplit, Log, Task
-from jaxft.tasks.registry import TASKS, make_data, make_evaluator, make_task
+from jaxft.tasks.registry import TASKS, head_kind, make_data, make_evaluator, make_task
 from jaxft.training.batch_rows import (
     StepSize,
     check_batch,
@@ -95,13 +96,15 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
     unit = rows_unit(config, mesh)  # which shards feed a process's rows doesn't depend on how many there are
     local_shards = shards_of_rows(local_rows(mesh, unit), unit, config.data.shards)
     with announced("reading the data", log):
-        train, splits = read_run_splits(data, config, local_shards, log)
+        examples, other_examples = read_run_splits(data, config, local_shards, log)
     with announced(f"opening {config.model.checkpoint}", log):
-        base_model = data.open_model(next(iter(train.values())).examples)
-    labels = collect_labels(data, train)
+        base_model = data.open_model(next(iter(examples.values())).examples)
+    labels = collect_labels(data, examples)
     task = prepare_task(config, base_model.hf_config, labels)
     with announced("encoding the data", log):
-        train, splits = encode_splits(data, labels, train, splits, base_model.processor, config, log)
+        train, splits = encode_splits(
+            data, labels, examples, other_examples, base_model.processor, config, log
+        )
     return RunData(base_model, task, make_evaluator(labels, config), train, splits)
 
 
@@ -170,14 +173,14 @@ def prepare_run(
     size = choose_step_size(config, mesh, windows, task.batch_spec, begun_with)
     options = {"max_length": size.length, "seed": config.seed, **task.batch_spec.loader_options()}
     config = with_rows(config, size)
-    batches = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
-    eval_batches = {
+    loader = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
+    eval_batches: dict[str, Batches] = {
         name: make_eval_loader(split.windows, task.batch_spec, config, mesh, rows=config.eval.rows)
         for name, split in data.splits.items()
     }
 
-    per_epoch = batches.steps_per_epoch
-    scale = {"steps_per_epoch": per_epoch, "examples_per_step": batches.window_count / per_epoch}
+    per_epoch = loader.steps_per_epoch
+    scale = EpochScale(steps_per_epoch=per_epoch, examples_per_step=loader.window_count / per_epoch)
     length = config.train
     total = total_steps(steps=length.steps, examples=length.examples, epochs=length.epochs, **scale)
     warmup, cooldown = (
@@ -186,20 +189,20 @@ def prepare_run(
     )
     log(
         f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {size.length}, "
-        f"{size.examples:,.1f} examples on average, {batches.padding_fraction:.1%} padding; {per_epoch:,} steps an "
+        f"{size.examples:,.1f} examples on average, {loader.padding_fraction:.1%} padding; {per_epoch:,} steps an "
         f"epoch, {total:,} in all, {warmup:,} of them warmup"
     )
     warnings = [
         warn_of_other_size(asked_config, size),
         warn_of_few_steps(asked_config, size, total=total, steps_per_epoch=per_epoch),
-        batches.uneven_warning() if config.data.shards > 1 else None,
+        loader.uneven_warning() if isinstance(loader, ShardedLoader) else None,
     ]
     for warning in filter(None, warnings):
         log(warning)
 
     net = prepare_network(task, config, data.base_model.hf_config, mesh)
     batches, output_share = prune_outputs(
-        net, batches, windows, steps=total, microbatches=config.batch.accumulate
+        net, loader, windows, steps=total, microbatches=config.batch.accumulate
     )
     trainer = make_trainer(net, config, total=total, warmup=warmup, cooldown=cooldown)
     check_memory(trainer)
@@ -275,7 +278,7 @@ def make_eval_loader(
 
 def describe_base_model(config: Settings) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains; see `describe_pretrained_model`."""
-    return describe_pretrained_model(config, list_families(TASKS[config.task].head))
+    return describe_pretrained_model(config, list_families(head_kind(config.task)))
 
 
 def make_train_loader(
@@ -290,6 +293,7 @@ def make_train_loader(
       options: the arguments of `make_loader` that are not in `config`.
     """
     data, rows = config.data, config.batch.rows
+    assert rows is not None  # see `with_rows`
     if data.shards > 1:
         gather = processes.gather_by_shard
         return make_sharded_loader(
@@ -327,11 +331,13 @@ def prune_outputs(
     shards = len(loader.shard_steps) if isinstance(loader, ShardedLoader) else 1
     if rule is None or not net.prunes_outputs or groups % shards:
         return loader, 1.0
+    texts = {number: cast(Windows, shard) for number, shard in windows.items()}  # rules are those of texts
     counted = {
-        number: (int(rule.count(shard).sum()), int(shard.lengths.sum())) for number, shard in windows.items()
+        number: (int(rule.count_positions(shard).sum()), int(shard.lengths.sum()))
+        for number, shard in texts.items()
     }
     outputs, tokens = map(sum, zip(*processes.gather_by_shard(counted), strict=True))
     share = outputs / tokens
     if share > MAX_OUTPUT_SHARE:
         return loader, 1.0
-    return prune_batches(loader, rule, windows, steps=steps, groups=groups), share
+    return prune_batches(loader, rule, texts, steps=steps, groups=groups), share
