@@ -57,7 +57,7 @@ def write_heads(model: Model, folder: Path) -> None:
         "reading": make_export(model.run).describe_reading(),
         "backbone": {
             "options": {"add_pooling_layer": has_pooler} if family.has_pooler else {},
-            "token_types": family.has_token_types,
+            "token_types": model.net.model_config.reads_token_types,
         },
     }
     write_json(folder / "heads.json", description)

@@ -122,7 +122,7 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str |
             "attention_mask": pad_rows(np.ones_like(windows.input_ids)),
         }
         # Models without token types may add them to the words.
-        if windows.has_column("token_type_ids") and family.has_token_types:
+        if windows.has_column("token_type_ids") and model.net.model_config.reads_token_types:
             inputs["token_type_ids"] = pad_rows(windows.column("token_type_ids"))
         with torch.inference_mode():
             outputs = network(**inputs)

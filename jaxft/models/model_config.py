@@ -35,6 +35,11 @@ class ModelConfig(abc.ABC):
     attention_dropout: float
     initializer_range: float
 
+    @property
+    def reads_token_types(self) -> bool:
+        """Returns whether the backbone reads `token_type_ids`."""
+        return False
+
     @classmethod
     @abc.abstractmethod
     def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
@@ -54,6 +59,8 @@ _MOST = {
     "intermediate_size": 2**20,
     "max_positions": 2**24,
     "type_vocab_size": 2**16,
+    "embedding_size": 2**17,
+    "padding_id": 10**8,
     "num_buckets": 2**16,
 }
 
@@ -73,8 +80,9 @@ def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> 
     for name, value in values.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name in _MOST:
-            is_possible = is_number and isinstance(value, int) and 1 <= value <= _MOST[name]
-            expected = f"a whole number from 1 to {_MOST[name]:,}"
+            least = 0 if name == "padding_id" else 1
+            is_possible = is_number and isinstance(value, int) and least <= value <= _MOST[name]
+            expected = f"a whole number from {least} to {_MOST[name]:,}"
         elif name.endswith("_dropout"):
             is_possible, expected = is_number and 0 <= value < 1, "a rate of 0 or more and below 1"
         elif name in ("layer_norm_eps", "initializer_range"):

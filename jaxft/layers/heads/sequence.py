@@ -79,7 +79,7 @@ class SequenceClassifier(nnx.Module):
         dropout: float,
         initializer_range: float,
         rngs: nnx.Rngs,
-        form: HeadForm = HeadForm(),  # noqa: B008  # it is frozen
+        form: HeadForm = HeadForm(),
     ):
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {POOLS}")

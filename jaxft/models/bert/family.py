@@ -2,7 +2,8 @@
 
 from jaxft.models.bert import config, weights
 from jaxft.models.bert.network import Bert
-from jaxft.models.family import Family, NewModel
+from jaxft.models.encoder_family import describe_new_encoder
+from jaxft.models.family import Family
 
 FAMILY = Family(
     display_name="BERT",
@@ -12,7 +13,6 @@ FAMILY = Family(
     architecture="BertModel",
     heads=weights.HEADS,
     is_causal=False,
-    has_token_types=True,
     has_pooler=True,
-    new_model=NewModel(tuple(config.HF_KEYS.values()), config.make_new_config, has_tokenizer=False),
+    new_model=describe_new_encoder(config.BertConfig, {}),
 )

@@ -13,7 +13,6 @@ FAMILY = Family(
     architecture="GPT2Model",
     heads=weights.HEADS,
     is_causal=True,
-    has_token_types=False,
     has_pooler=False,
     new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=True),
     make_decoder=GPT2Decoder,  # type: ignore[arg-type]  # of this family's shapes only

@@ -12,7 +12,6 @@ FAMILY = Family(
     architecture="MPNetModel",
     heads=weights.HEADS,
     is_causal=False,
-    has_token_types=False,
     has_pooler=True,
     has_relative_bias=True,
     new_model=NewModel(tuple(config.HF_KEYS.values()), config.make_new_config, has_tokenizer=False),

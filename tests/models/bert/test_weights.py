@@ -25,6 +25,7 @@ from jaxft.models.bert import config as bert_config
 from jaxft.models.bert import weights as bert_weights
 from jaxft.models.bert.family import FAMILY
 from jaxft.models.bert.network import Bert
+from jaxft.models.encoder_family import read_classifier_dropout
 from tests.models.parity import (
     LABELS,
     assert_comes_back,
@@ -212,7 +213,5 @@ def test_what_a_config_asks_for_and_is_not_supported_is_named(change, message):
 
 
 def test_classifier_dropout_falls_back_to_the_backbones():
-    assert (
-        bert_config.read_classifier_dropout({"classifier_dropout": None, "hidden_dropout_prob": 0.3}) == 0.3
-    )
-    assert bert_config.read_classifier_dropout({"classifier_dropout": 0.0, "hidden_dropout_prob": 0.3}) == 0.0
+    assert read_classifier_dropout({"classifier_dropout": None, "hidden_dropout_prob": 0.3}) == 0.3
+    assert read_classifier_dropout({"classifier_dropout": 0.0, "hidden_dropout_prob": 0.3}) == 0.0

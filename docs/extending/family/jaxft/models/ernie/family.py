@@ -12,6 +12,5 @@ FAMILY = Family(
     architecture="ErnieModel",
     heads=weights.HEADS,
     is_causal=False,
-    has_token_types=True,
     has_pooler=True,
 )
