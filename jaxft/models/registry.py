@@ -16,8 +16,13 @@ from jaxft.models.model_config import ModelConfig
 # Each family declares itself in the module `family` of its folder.
 FAMILIES: dict[str, Family] = {
     "bert": importlib.import_module("jaxft.models.bert.family").FAMILY,
+    "camembert": importlib.import_module("jaxft.models.roberta.family").CAMEMBERT,
+    "distilbert": importlib.import_module("jaxft.models.distilbert.family").FAMILY,
+    "electra": importlib.import_module("jaxft.models.electra.family").FAMILY,
     "gpt2": importlib.import_module("jaxft.models.gpt2.family").FAMILY,
     "mpnet": importlib.import_module("jaxft.models.mpnet.family").FAMILY,
+    "roberta": importlib.import_module("jaxft.models.roberta.family").ROBERTA,
+    "xlm-roberta": importlib.import_module("jaxft.models.roberta.family").XLM_ROBERTA,
 }
 
 
