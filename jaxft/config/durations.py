@@ -2,12 +2,19 @@
 
 import math
 import re
-from typing import Any
+from typing import Any, TypedDict
 
 from jaxft.config.settings import MAX_COUNT
 from jaxft.errors import UserError
 
 _DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
+
+
+class EpochScale(TypedDict):
+    """The steps of one pass over the training data, and the mean number of examples in a step."""
+
+    steps_per_epoch: int
+    examples_per_step: float
 
 
 def duration_steps(

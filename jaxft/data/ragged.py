@@ -1,12 +1,13 @@
 """Computes indices into ragged arrays, and copies between them."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Values that `copy_ragged` copies at a time, because the indices take four times their memory.
 _COPIED = 1 << 18
 
 
-def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def ragged_arange(starts: ArrayLike, lengths: ArrayLike) -> np.ndarray:
     """Concatenates `arange(start, start + length)` over all pairs of a start and a length.
 
     Args:
@@ -22,7 +23,7 @@ def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(starts, np.int64) - (ends - lengths), lengths) + np.arange(total)
 
 
-def offsets_from_lengths(lengths: np.ndarray) -> np.ndarray:
+def offsets_from_lengths(lengths: ArrayLike) -> np.ndarray:
     """Returns the offset of each of N pieces in their concatenation, followed by the total length: int64 `[N + 1]`."""
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 

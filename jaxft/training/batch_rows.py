@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -29,7 +29,7 @@ class StepSize(NamedTuple):
       asked: the number of examples (windows) that it should hold.
       examples: the mean number of examples in the rows of a full step.
       unit: what divides the rows.
-      count: the number of all examples.
+      example_count: the number of all examples.
       length: the number of slots in a row.
     """
 
@@ -37,7 +37,7 @@ class StepSize(NamedTuple):
     asked: int
     examples: float
     unit: int
-    count: int
+    example_count: int
     length: int
 
 
@@ -63,7 +63,9 @@ def check_batch(config: Settings, mesh: Mesh) -> None:
         check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
 
 
-def rows_begun_with(config: Settings, mesh: Mesh, meta: Mapping | None, workdir: Path) -> int | None:
+def rows_begun_with(
+    config: Settings, mesh: Mesh, meta: Mapping[str, Any] | None, workdir: Path
+) -> int | None:
     """Returns the rows of a step with which a run began, which it keeps when it resumes, also on another mesh.
 
     Args:
@@ -153,7 +155,7 @@ def warn_of_few_steps(config: Settings, size: StepSize, *, total: int, steps_per
     """
     if total >= FEW_STEPS and steps_per_epoch >= FEW_STEPS_AN_EPOCH:
         return None
-    smaller = max(1, size.count // FEW_STEPS_AN_EPOCH)
+    smaller = max(1, size.example_count // FEW_STEPS_AN_EPOCH)
     remedies = []
     if steps_per_epoch < FEW_STEPS_AN_EPOCH and size.rows > size.unit and smaller < size.examples:
         remedies.append(f"config.batch.examples={smaller} for smaller steps")

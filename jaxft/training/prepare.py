@@ -229,7 +229,8 @@ def prepare_task(config: Settings, hf_config: Mapping[str, Any], labels: list[st
       hf_config: the config.json of the model that it trains.
       labels: the names of the head's outputs.
     """
-    return make_task(labels, config, resolve_head_dropout(config, hf_config, TASKS[config.task].head))
+    head = TASKS[config.task].head
+    return make_task(labels, config, 0.0 if head is None else resolve_head_dropout(config, hf_config, head))
 
 
 def prepare_network(

@@ -13,6 +13,7 @@ from jaxft.data.batching.mixed import WINDOWS_ONCE, Mix, plan_mixed_rows
 from jaxft.data.batching.packing import choose_block_length
 from jaxft.data.batching.plan import plan_rows
 from jaxft.data.encoding.encoded import ArraySpec, Encoded
+from jaxft.data.encoding.windows import Windows
 
 
 def make_loader(
@@ -52,14 +53,19 @@ def make_loader(
         only = None
     layout = BatchLayout(arrays, max_segments, only)
     used_seed = seed if shuffle else None
-    sizes = {"rows": rows, "max_length": max_length, "pack": pack, "max_segments": max_segments}
     if shuffle and (mix.kind != "size" or mix.by_task):
-        return Loader(windows, plan_mixed_rows(windows, mix, **sizes), layout, used_seed)
+        assert isinstance(windows, Windows)  # only data sets of text are mixed
+        mixed = plan_mixed_rows(
+            windows, mix, rows=rows, max_length=max_length, pack=pack, max_segments=max_segments
+        )
+        return Loader(windows, mixed, layout, used_seed)
+    plan = functools.partial(
+        plan_rows, rows=rows, max_length=max_length, pack=pack, max_segments=max_segments, buckets=buckets
+    )
     chunk = chunk or chunked.CHUNK_WINDOWS
     if len(windows) <= chunk:
-        plan = plan_rows(windows.lengths, buckets=buckets, block_length=block_length, **sizes)
-        return Loader(windows, plan, layout, used_seed)
+        return Loader(windows, plan(windows.lengths, block_length=block_length), layout, used_seed)
     if pack and block_length is None:
         block_length = choose_block_length(windows.lengths, rows, max_length, max_segments)
-    plan_chunk = functools.partial(plan_rows, buckets=buckets, block_length=block_length, **sizes)
+    plan_chunk = functools.partial(plan, block_length=block_length)
     return chunked.make_chunked_loader(windows, chunk, plan_chunk, layout, used_seed)

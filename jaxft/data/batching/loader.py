@@ -126,7 +126,7 @@ class Loader:
         """Hashes the order of the first epoch: the row and slot of each window, and the step of each row."""
         hashed = hashlib.sha256()
         for array in (self.plan.rows.offsets, self.plan.rows.starts, *self._epoch_plan(0)):
-            hashed.update(np.ascontiguousarray(array, np.int64))
+            hashed.update(np.ascontiguousarray(array, np.int64).data)
         return hashed.hexdigest()
 
     def batch(self, step: int) -> Batch:

@@ -64,14 +64,14 @@ class DataSetRows(NamedTuple):
     Attributes:
       windows: int64 `[N]`, the data set's windows, ascending.
       by_length: int64 `[N]`, the same windows, shortest first.
-      count: number of rows.
+      row_count: number of rows.
       rows_per_epoch: number of rows drawn in each epoch.
       first_row: the first of its rows in the plan, which holds a copy of them for each pass that an epoch may touch.
     """
 
     windows: np.ndarray
     by_length: np.ndarray
-    count: int
+    row_count: int
     rows_per_epoch: int
     first_row: int
 
@@ -94,7 +94,7 @@ def draw_mixed_epoch(
     windows, replacement = packed.members.copy(), np.arange(len(lengths))
     drawn = []
     for index, data_set in enumerate(data_sets):
-        count, per_epoch = data_set.count, data_set.rows_per_epoch
+        count, per_epoch = data_set.row_count, data_set.rows_per_epoch
         start = epoch * per_epoch
         sequence = []
         for copy, number in enumerate(range(start // count, (start + per_epoch - 1) // count + 1)):

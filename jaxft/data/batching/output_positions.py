@@ -23,11 +23,11 @@ class OutputRule(NamedTuple):
     """Says which positions a loss reads.
 
     Attributes:
-      count: returns the number of these positions in each window, int64 `[N]`.
+      count_positions: returns the number of these positions in each window, int64 `[N]`.
       mask: returns where they are in the arrays of a batch, bool `[R, L]`.
     """
 
-    count: Callable[[Windows], np.ndarray]
+    count_positions: Callable[[Windows], np.ndarray]
     mask: Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
@@ -116,10 +116,11 @@ def prune_batches(
       steps: the number of steps that will be asked for.
       groups: G, which divides the rows, and which the number of shards divides.
     """
-    counts = {number: rule.count(shard) for number, shard in windows.items()}
-    sums = batches.largest_sums(
-        counts if isinstance(batches, ShardedLoader) else counts[0], steps=steps, groups=groups
-    )
+    counts = {number: rule.count_positions(shard) for number, shard in windows.items()}
+    if isinstance(batches, ShardedLoader):
+        sums = batches.largest_sums(counts, steps=steps, groups=groups)
+    else:
+        sums = batches.largest_sums(counts[0], steps=steps, groups=groups)
     shapes = tuple(
         shape._replace(output_shape=(groups, _round_up(count, shape.slots // groups)))
         for shape, count in zip(batches.shapes, sums.tolist(), strict=True)

@@ -4,8 +4,11 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from jaxft.data.batching.batch import Batch, Batches
+
+Built: TypeAlias = tuple[int, Batch] | BaseException  # a step with its batch, or what ended the thread
 
 
 class Prefetch:
@@ -17,7 +20,7 @@ class Prefetch:
 
     def __init__(self, loader: Batches, start: int, stop: int, depth: int):
         self.stall = 0.0
-        self._ready: queue.Queue = queue.Queue(depth)
+        self._ready: queue.Queue[Built] = queue.Queue(depth)
         self._closed = threading.Event()
         # The thread holds no reference to this object, so that dropping the iterator ends the thread.
         self._thread = threading.Thread(
@@ -60,7 +63,9 @@ class Prefetch:
         self.close()
 
 
-def _produce(loader: Batches, start: int, stop: int, ready: queue.Queue, closed: threading.Event) -> None:
+def _produce(
+    loader: Batches, start: int, stop: int, ready: "queue.Queue[Built]", closed: threading.Event
+) -> None:
     try:
         for step in range(start, stop):
             item = (step, loader.batch(step))

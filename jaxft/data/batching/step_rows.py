@@ -9,6 +9,7 @@ from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.packing import SAMPLE, choose_block_length, pack_rows
 from jaxft.data.encoding.encoded import Encoded
+from jaxft.data.encoding.windows import Windows
 
 
 class WindowSample(NamedTuple):
@@ -38,7 +39,9 @@ def sample_windows(
       One sample of all windows if windows of any data set may share a row, else one of each data set.
     """
     if shards == 1 and (mix.kind != "size" or mix.by_task):
-        set_of_window, lengths = windows[0].column("data_set"), windows[0].lengths
+        text = windows[0]
+        assert isinstance(text, Windows)  # only data sets of text are mixed
+        set_of_window, lengths = text.column("data_set"), text.lengths
         counts = np.bincount(set_of_window)
         shares = mix.window_shares(counts)
         sets = [lengths[set_of_window == index] for index in range(len(counts))]

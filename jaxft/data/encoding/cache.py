@@ -172,7 +172,7 @@ def _compute_checksum(windows: Windows) -> bytes:
     digest = hashlib.sha256(f"{batch.schema.to_string()}\n{windows.fingerprint}".encode())
     for column in batch.columns:
         if pa.types.is_large_list(column.type):
-            digest.update(np.ascontiguousarray(column.offsets.to_numpy()))
+            digest.update(np.ascontiguousarray(column.offsets.to_numpy()).data)
     return digest.hexdigest().encode()
 
 

@@ -10,6 +10,7 @@ from jaxft.data.encoding.text_tokens import TextPiece, tokenize_pieces
 from jaxft.data.ragged import offsets_from_lengths
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 _IS_WHITE = np.array([chr(code).isspace() for code in range(0x3002)])  # no white space has a higher code
@@ -44,7 +45,9 @@ def make_token_stream(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
     )
 
 
-def _count_words_and_bytes(pieces: Sequence[TextPiece], encodings: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def _count_words_and_bytes(
+    pieces: Sequence[TextPiece], encodings: Sequence["Encoding"]
+) -> tuple[np.ndarray, np.ndarray]:
     """Counts the words and bytes that begin in each token: int32 `[tokens of all pieces]` each.
 
     The counts of a piece's tokens add up to the counts of the piece. Characters that the tokenizer leaves out count for

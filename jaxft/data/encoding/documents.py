@@ -41,7 +41,7 @@ def encode_documents(
     max_length: int,
     layout: str = "documents",
     stride: int | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Windows:
     """Encodes texts as windows of at most `max_length` tokens.
 
@@ -162,12 +162,13 @@ def _encode_blocks(
     special: BoundaryTokens,
 ) -> Iterator[Windows]:
     """Yields the blocks that each chunk of documents fills. The remaining tokens begin the next chunk."""
-    rest, done = None, 0
+    rest: list[np.ndarray] = []  # the tokens after the last block, with their counts
+    done = 0
     for chunk in chunks:
         batch = [text.text for text in texts[chunk.start : chunk.stop]]
         stream = make_token_stream(batch, tokenizer, special.end)
         columns = [stream.ids, stream.word_counts, stream.byte_counts]
-        if rest is not None:
+        if rest:
             columns = [np.concatenate(pair) for pair in zip(rest, columns, strict=True)]
         count = len(columns[0]) // length
         rest = [column[count * length :] for column in columns]
@@ -244,11 +245,13 @@ def _encode_prompts_and_targets(
 ) -> Iterator[Windows]:
     """Yields the windows of the pairs `chunk` in one table."""
     texts = texts[chunk.start : chunk.stop]
-    prompts = tokenize_texts(tokenizer, (text.prompt for text in texts), with_characters=True)
+    prompts = tokenize_texts(tokenizer, map(_require_prompt, texts), with_characters=True)
     targets = make_token_stream([text.text for text in texts], tokenizer, special.end)
     target_offsets = offsets_from_lengths(targets.lengths)
     inputs, labels = [], []
-    counts = {name: [] for name in ("text_words", "text_bytes", "prompt_lost", "target_lost")}
+    counts: dict[str, list[int]] = {
+        name: [] for name in ("text_words", "text_bytes", "prompt_lost", "target_lost")
+    }
     for text, prompt, begin, end in zip(texts, prompts, target_offsets[:-1], target_offsets[1:], strict=True):
         target_length = int(end - begin) - 1
         # With the end token, if it fits.
@@ -269,12 +272,17 @@ def _encode_prompts_and_targets(
     yield _make_windows(offsets, np.concatenate(inputs), np.concatenate(labels), sentence=sentence, **counts)
 
 
+def _require_prompt(text: Document) -> str:
+    assert text.prompt is not None, f"{text.origin}: a document, not a prompt"
+    return text.prompt
+
+
 def encode_prompts(
     texts: Sequence[Document], tokenizer: "PreTrainedTokenizerBase", room: int
 ) -> list[list[int]]:
     """Returns the token ids of the prompts, each shortened to at most `room` tokens. Their targets are ignored."""
     start = find_boundary_tokens(tokenizer).start
-    prompts = tokenize_texts(tokenizer, (text.prompt for text in texts), with_characters=True)
+    prompts = tokenize_texts(tokenizer, map(_require_prompt, texts), with_characters=True)
     return [
         _shorten_prompt(prompt, text.cuttable, room) or [start]
         for text, prompt in zip(texts, prompts, strict=True)

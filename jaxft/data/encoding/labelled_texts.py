@@ -23,7 +23,7 @@ from jaxft.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Ids = TypeVar("Ids", list[int], array.array)  # token ids
+Ids = TypeVar("Ids", list[int], "array.array[int]")  # token ids
 
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
 
@@ -37,7 +37,7 @@ def encode_labelled_texts(
     max_length: int,
     truncation: str = "head",
     stride: int | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Windows:
     """Encodes texts as windows of at most `max_length` tokens, special ones included.
 
@@ -107,7 +107,7 @@ def _fingerprint(
     labels: np.ndarray,
     is_known: np.ndarray,
     tokenizer: "PreTrainedTokenizerBase",
-    settings: list,
+    settings: Sequence[object],
 ) -> str:
     header = [_FORMAT, "labelled", describe_tokenizer(tokenizer), settings, str(labels.dtype), labels.shape]
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
@@ -123,7 +123,7 @@ def _encode(
     is_known: np.ndarray,
     tokenizer: "PreTrainedTokenizerBase",
     frame: Frame,
-    cut: Callable[[array.array, array.array], list[tuple[array.array, array.array]]],
+    cut: "Callable[[array.array[int], array.array[int]], list[tuple[array.array[int], array.array[int]]]]",
     indices: range,
 ) -> Iterator[Windows]:
     """Yields the windows of the examples `indices` in one table; `cut` is `cut_into_windows`."""
@@ -146,11 +146,11 @@ def _encode(
             weights.append(is_known[owner] / len(windows))
             lost_counts.append(lost)
     offsets = offsets_from_lengths(np.asarray(lengths, np.int64))
-    owner = np.asarray(owners, np.int32)
-    values = pa.array(labels[owner].ravel())
+    text = np.asarray(owners, np.int32)  # of each window
+    values = pa.array(labels[text].ravel())
     columns = {
         "input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(np.asarray(input_ids, np.int32))),
-        "sentence": pa.array(owner),
+        "sentence": pa.array(text),
         "labels": values if labels.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, labels.shape[1]),
         "weights": pa.array(np.asarray(weights, np.float32)),
         "lost": pa.array(np.asarray(lost_counts, np.int32)),
@@ -164,14 +164,19 @@ def _encode(
 
 def _tokenize_examples(
     examples: Sequence[LabelledText], tokenizer: "PreTrainedTokenizerBase"
-) -> Iterator[tuple[array.array, array.array]]:
+) -> Iterator[tuple["array.array[int]", "array.array[int]"]]:
     """Yields the token ids of each text and of its pair, which are empty if there is no pair."""
     texts = tokenize_texts(tokenizer, (example.text for example in examples))
     if not _has_pairs(examples):
         yield from ((text.ids, array.array("i")) for text in texts)
     else:
-        pairs = tokenize_texts(tokenizer, (example.pair for example in examples))
+        pairs = tokenize_texts(tokenizer, map(_require_pair, examples))
         yield from ((text.ids, pair.ids) for text, pair in zip(texts, pairs, strict=True))
+
+
+def _require_pair(example: LabelledText) -> str:
+    assert example.pair is not None, f"{example.origin}: no pair, although the first text has one"
+    return example.pair
 
 
 def cut_into_windows(

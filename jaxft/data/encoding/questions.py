@@ -34,7 +34,7 @@ def encode_questions(
     *,
     max_length: int,
     stride: int | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Windows:
     """Encodes each question and its context as windows of at most `max_length` tokens, with the token types of pairs.
 

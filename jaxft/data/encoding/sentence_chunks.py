@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
@@ -11,7 +11,7 @@ from jaxft.data.sources.tagged_sentences.sentence import Sentence
 class SentenceChunk(NamedTuple):
     """A piece of a stream. Sentences `first` up to `last` (exclusive) get windows; the others are context."""
 
-    sentences: list[Sentence]
+    sentences: Sequence[Sentence]
     first: int
     last: int
 

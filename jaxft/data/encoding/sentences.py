@@ -21,6 +21,7 @@ from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label of a position without loss, as in torch.nn.CrossEntropyLoss
@@ -51,7 +52,7 @@ def encode_sentences(
     label_subwords: str = "first",
     context: bool = False,
     stride: int | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     only: range | None = None,
 ) -> Windows:
     """Encodes sentences as windows. Each word is in the core of exactly one window, which scores it.
@@ -125,7 +126,7 @@ def _fingerprint(
     sentences: Sequence[Sentence],
     tokenizer: "PreTrainedTokenizerBase",
     label_ids: Mapping[str, int],
-    settings: list,
+    settings: Sequence[object],
 ) -> str:
     """Hashes everything that windows depend on: words, tags, documents, tokenizer, labels, settings."""
     digest = hashlib.blake2b(digest_size=16)
@@ -243,7 +244,7 @@ def _batch_words(sentences: Sequence[Sentence]) -> Iterator[list[Sequence[str]]]
         yield batch
 
 
-def _call_tokenizer(tokenizer: "PreTrainedTokenizerBase", batch: list[Sequence[str]]) -> list:
+def _call_tokenizer(tokenizer: "PreTrainedTokenizerBase", batch: list[Sequence[str]]) -> list["Encoding"]:
     options = {"is_split_into_words": True, "return_token_type_ids": False}
     try:
         return tokenize(tokenizer, batch, **options)
@@ -270,8 +271,8 @@ def _cut_into_cores(
             word_after = np.searchsorted(token_offsets, limit, side="right") - 1
             word = min(max(word_after, word + 1), end)
             borders.append(word)
-        borders = np.array(borders)
-        cores.append((borders[:-1], borders[1:], np.full(len(borders) - 1, sentence)))
+        limits = np.array(borders)
+        cores.append((limits[:-1], limits[1:], np.full(len(limits) - 1, sentence)))
     first, last, sentence = (np.concatenate(column) for column in zip(*cores, strict=True))
     order = np.argsort(first)
     return first[order], last[order], sentence[order]
@@ -321,15 +322,16 @@ def _label_tokens(
     label_subwords: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the label id of each token or -100, and the index of the word it scores or -1; int32 `[T]` each."""
-    tags = list(
+    tags: list[str | None] = list(
         itertools.chain.from_iterable(
             s.tags if s.tags is not None else itertools.repeat(None, len(s.words)) for s in sentences
         )
     )
-    word_labels = np.fromiter((label_ids.get(tag, IGNORED) for tag in tags), np.int32, len(tags))
+    ids: dict[str | None, int] = dict(label_ids.items())  # a word without a tag has none
+    word_labels = np.fromiter((ids.get(tag, IGNORED) for tag in tags), np.int32, len(tags))
     scored = token_offsets[1:] - 1 if label_subwords == "last" else token_offsets[:-1]
     if label_subwords == "all":
-        inner_ids = {
+        inner_ids: dict[str | None, int] = {
             tag: label_ids.get("I-" + tag[2:], id_) if tag[:2] == "B-" else id_
             for tag, id_ in label_ids.items()
         }

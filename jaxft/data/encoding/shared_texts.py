@@ -78,14 +78,15 @@ def join_examples(
     Raises:
       UserError: two tasks split a text into different words, so one encoding cannot serve both.
     """
-    joined: dict[tuple, MultiText] = {}
+    joined: dict[tuple[str | None, ...], MultiText] = {}
     for task, task_examples in examples.items():
         for example in task_examples:
             key = (example.origin, *get_text_and_pair(example))
             multi_text = joined.setdefault(key, MultiText(example.origin, data_set, {}))
             for other_task, other in multi_text.examples.items():
-                are_sentences = isinstance(other, Sentence) and isinstance(example, Sentence)
-                if are_sentences and other.words != example.words:
+                if not (isinstance(other, Sentence) and isinstance(example, Sentence)):
+                    continue
+                if other.words != example.words:
                     raise UserError(
                         f"{example.origin}: the tasks {other_task} and {task} cut the text into different words (a "
                         "span that ends inside a word cuts it); give them files of their own, "

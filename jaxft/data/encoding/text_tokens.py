@@ -26,7 +26,7 @@ CALL_CHARACTERS = 1 << 18  # a call gets no more texts when it has as many chara
 _BEFORE_SPACE = re.compile(r"(?<=\w)(?= \w)")
 _BEFORE_SPACE_OR_BETWEEN_IDEOGRAPHS = re.compile(r"(?<=\w)(?= \w)|(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])")
 # The parts of tokenizers that look at a character and its neighbours, but not over such a place.
-# "Precompiled" is SentencePiece's table of characters. "Metaspace" puts its mark where a space is, and at the beginning.
+# "Precompiled" is SentencePiece's table of characters. "Metaspace" puts a mark where a space is, and at the beginning.
 _LOCAL_NORMALIZERS = {
     None,
     "BertNormalizer",

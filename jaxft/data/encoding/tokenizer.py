@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxft.errors import UserError
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 
-def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Any], **options: Any) -> list:
+def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Any], **options: Any) -> list["Encoding"]:
     """Tokenizes texts without special tokens, truncation or padding.
 
     Returns:
-      A `tokenizers.Encoding` for each text.
+      The tokens of each text.
     """
     return tokenizer(
         texts,
@@ -27,7 +28,7 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Any], **optio
     ).encodings
 
 
-def describe_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> dict:
+def describe_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     """Returns all settings that a tokenizer's results depend on, for fingerprints of encoded text."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two hold the arguments of the last call, not properties of the tokenizer.

@@ -52,7 +52,7 @@ class Windows:
         """A hash of the table's content."""
         digest = hashlib.sha256()
         for array in (self.offsets, *map(self.column, self.record_batch.schema.names)):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @cached_property
@@ -109,7 +109,7 @@ class Windows:
         target = np.repeat(placement.rows * length + placement.starts, lengths) + position
 
         def fill_slots(values: np.ndarray, dtype: type = np.int32) -> np.ndarray:
-            flat = np.zeros(rows * length, dtype)
+            flat: np.ndarray = np.zeros(rows * length, dtype)
             flat[target] = values
             return flat.reshape(rows, length)
 
