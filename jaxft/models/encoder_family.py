@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
+from jaxft.errors import UserError
 from jaxft.hub.fields import (
     check_model_type,
     check_values,
@@ -82,6 +83,11 @@ class EncoderConfig(ModelConfig, EncoderShape):
         """Returns whether it reads `token_type_ids`: not if all tokens have the only type that there is."""
         return self.type_vocab_size > 1
 
+    @property
+    def first_position(self) -> int:
+        """Returns the number of the embedding of a text's first position. config.json counts those before it too."""
+        return 0
+
     @classmethod
     def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
         """Returns the config of a checkpoint with this config.json.
@@ -92,15 +98,22 @@ class EncoderConfig(ModelConfig, EncoderShape):
         """
         check_model_type(hf_config, cls.model_type, display_name=cls.display_name)
         check_values(hf_config, cls.supported_values)
-        values = read_fields(hf_config, cls.hf_keys)
-        width, heads = cls.hf_keys["hidden_size"], cls.hf_keys["num_heads"]
-        read_width_and_heads({width: cls.hidden_size, heads: cls.num_heads, **hf_config}, width, heads)
-        values["activation"] = read_activation(hf_config, cls.hf_keys["activation"], "gelu")
-        return cls(**values)
+        hf_config, keys = {**cls().to_hf(), **hf_config}, cls.hf_keys
+        values = read_fields(hf_config, keys)
+        read_width_and_heads(hf_config, keys["hidden_size"], keys["num_heads"])
+        values["activation"] = read_activation(hf_config, keys["activation"], "gelu")
+        config = cls(**values)
+        if config.max_positions <= config.first_position:
+            raise UserError(
+                f"config.json: {keys['max_positions']} is {config.max_positions}, but the first position of a text is "
+                f"number {config.first_position}, after that of the padding token (pad_token_id); expected more"
+            )
+        return dataclasses.replace(config, max_positions=config.max_positions - config.first_position)
 
     def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
-        return write_fields(self, self.hf_keys)
+        positions = {self.hf_keys["max_positions"]: self.first_position + self.max_positions}
+        return write_fields(self, self.hf_keys) | positions
 
 
 def describe_new_encoder(config_class: type[EncoderConfig], base: Mapping[str, object]) -> NewModel:

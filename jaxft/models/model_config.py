@@ -61,7 +61,6 @@ _MOST = {
     "type_vocab_size": 2**16,
     "embedding_size": 2**17,
     "padding_id": 10**8,
-    "num_buckets": 2**16,
 }
 
 

@@ -18,7 +18,7 @@ from jaxft.layers.inputs import Inputs
 from jaxft.layers.parameters import Kind, Role, make_parameter
 from jaxft.layers.runtime import PLAIN_RUNTIME, Runtime
 from jaxft.layers.transformer.encoder import Embeddings, Pooler, make_encoder_layers, run_encoder
-from jaxft.models.mpnet.config import FIRST_POSITION, MPNetConfig
+from jaxft.models.mpnet.config import BUCKETS, MPNetConfig
 
 
 def bucket_distances(distances: np.ndarray) -> np.ndarray:
@@ -34,11 +34,11 @@ def bucket_distances(distances: np.ndarray) -> np.ndarray:
 
 
 class RelativeBias(nnx.Module):
-    """The table `bias` of what attention's scores get for each bucket of distances, float32 `[buckets, H]`."""
+    """The table `bias` of what attention's scores get for each bucket of distances, float32 `[32, H]`."""
 
     def __init__(self, config: MPNetConfig, *, rngs: nnx.Rngs):
         initializer = nnx.initializers.normal(config.initializer_range)
-        table = initializer(rngs.params(), (config.num_buckets, config.num_heads), jnp.float32)
+        table = initializer(rngs.params(), (BUCKETS, config.num_heads), jnp.float32)
         self.bias = make_parameter(table, Role(Kind.BIAS))
 
     def __call__(self, length: int) -> jax.Array:
@@ -65,8 +65,8 @@ class MPNet(nnx.Module):
             runtime,
             size=config.hidden_size,
             words=config.vocab_size,
-            positions=config.max_positions + FIRST_POSITION,
-            first_position=FIRST_POSITION,
+            positions=config.first_position + config.max_positions,
+            first_position=config.first_position,
             rngs=rngs,
         )
         self.relative_bias = RelativeBias(config, rngs=rngs)
@@ -76,14 +76,7 @@ class MPNet(nnx.Module):
         self.config, self.runtime = config, runtime
 
     def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
-        """Returns hidden states `[R, L, D]` of `runtime.dtype`.
-
-        States at padding, segment 0, are undefined. States that `inputs.output_positions` leaves out are zero.
-
-        Args:
-          inputs: the batch's arrays.
-          dropout: the seed of dropout; None for no dropout.
-        """
+        """Returns hidden states `[R, L, D]` of `runtime.dtype`; see `run_encoder`."""
         x = self.embeddings(inputs, dropout)
         relative_bias = self.relative_bias(inputs.input_ids.shape[1])
         return run_encoder(

@@ -3,6 +3,7 @@
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import HeadForm
+from jaxft.models.encoder_family import make_canonical_names, make_text_head_rules
 from jaxft.models.family import Head
 from jaxft.models.mpnet.config import read_head_dropout
 
@@ -25,15 +26,12 @@ TABLE = WeightTable(
         *make_norm_rules("backbone/layers/mlp_norm", f"{_LAYER}.output.LayerNorm"),
         *make_linear_rules("backbone/pooler", "mpnet.pooler.dense"),
     ],
-    canonical=[
-        (r"^(embeddings|encoder|pooler)\.", r"mpnet.\1.")
-    ],  # names of an MPNetModel that was saved alone
+    canonical=make_canonical_names("mpnet", "embeddings", "encoder", "pooler"),
     ignore=[
         r"^mpnet\.embeddings\.position_ids$",  # a constant that early versions saved
-        r"^mpnet\.pooler\.dense\.(weight|bias)$",  # unused if the task reads every token
+        r"^mpnet\.pooler\.dense\.(weight|bias)$",  # unused unless the task asks for it
         r"^lm_head\.",  # the head of pretraining
-        r"^qa_outputs\.(weight|bias)$",  # a question answering head
-        r"^classifier\.",  # a head of tokens or texts
+        r"^(classifier|qa_outputs)\.",  # a head of another task, or for other labels
     ],
 )
 
@@ -45,10 +43,7 @@ HEADS = {
     ),
     HeadKind.SEQUENCE: Head(
         "MPNetForSequenceClassification",
-        [
-            *make_linear_rules("head/dense", "classifier.dense"),
-            *make_linear_rules("head", "classifier.out_proj"),
-        ],
+        make_text_head_rules(),
         pool="cls",
         form=HeadForm("tanh"),
         read_dropout=read_head_dropout,

@@ -2,9 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from jaxft.errors import UserError
 from jaxft.models.encoder_family import ENCODER_KEYS, EncoderConfig
 
 
@@ -13,8 +12,7 @@ class RobertaConfig(EncoderConfig):
     """The shape of a RoBERTa. The defaults are those of transformers' RobertaConfig.
 
     Attributes:
-      padding_id: the id of the padding token. The embedding of a text's first position is the one after that number,
-        and `max_position_embeddings` in config.json counts those before it too.
+      padding_id: the id of the padding token. The embedding of a text's first position is the one after that number.
     """
 
     model_type: ClassVar[str] = "roberta"
@@ -30,22 +28,6 @@ class RobertaConfig(EncoderConfig):
     def first_position(self) -> int:
         """Returns the number of the embedding of a text's first position."""
         return self.padding_id + 1
-
-    @classmethod
-    def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
-        """Returns the config of a checkpoint with this config.json; see `EncoderConfig.from_hf`."""
-        positions = cls.max_positions + cls.padding_id + 1
-        config = super().from_hf({"max_position_embeddings": positions, **hf_config})
-        if config.max_positions <= config.first_position:
-            raise UserError(
-                f"config.json: max_position_embeddings is {config.max_positions} and pad_token_id is "
-                f"{config.padding_id}, behind which no position is left; expected more positions"
-            )
-        return dataclasses.replace(config, max_positions=config.max_positions - config.first_position)
-
-    def to_hf(self) -> dict[str, object]:
-        """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
-        return super().to_hf() | {"max_position_embeddings": self.max_positions + self.first_position}
 
 
 @dataclasses.dataclass(frozen=True)
