@@ -30,8 +30,8 @@ def describe_model(run: RunFacts[Settings], parameters: int) -> list[str]:
         "converted to PyTorch's layout.",
         "",
         f"- Vocabulary: {len(run.checkpoint.tokenizer):,} tokens",
-        f"- Masks: {data.mask_probability:.0%} of the {'words' if data.mask_whole_words else 'tokens'} of a window, of which 80% "
-        "became masks, 10% random words, and 10% stayed",
+        f"- Masks: {data.mask_probability:.0%} of the {'words' if data.mask_whole_words else 'tokens'} of a window, of "
+        "which 80% became masks, 10% random words, and 10% stayed",
     ]
 
 

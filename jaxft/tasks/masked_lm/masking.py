@@ -27,7 +27,7 @@ _COUNTED_WINDOWS = (
 
 
 class Masking(NamedTuple):
-    """How tokens are masked.
+    """Says how tokens are masked.
 
     Attributes:
       probability: the share of units that are masked.
