@@ -92,7 +92,7 @@ def answer_records(
 
 
 def answer_record(question: Question, answers: RankedAnswers, threshold: float | None) -> dict[str, Any]:
-    """Returns the answer to a question as JSON values.
+    """Returns the answer to a question as JSON values, without white space around it.
 
     The keys are `predicted_answer` ("" for none), `start` and `end` (None for none), `score`, and `n_best`, a list of
     answers. A `score` is the softmax over the answers, which include "no answer" if there is a threshold.
@@ -102,9 +102,12 @@ def answer_record(question: Question, answers: RankedAnswers, threshold: float |
       answers: its possible answers.
       threshold: the `null_odds` above which the record has no answer; None if it always has one.
     """
-    choices: list[tuple[str, int | None, int | None, float]] = [
-        (question.context[c.start : c.end], c.start, c.end, c.score) for c in answers.candidates
-    ]
+    choices: list[tuple[str, int | None, int | None, float]] = []
+    for start, end, score in answers.candidates:
+        text = question.context[start:end]
+        start += len(text) - len(text.lstrip())  # the first token may begin with the space before its word
+        if text := text.strip():
+            choices.append((text, start, start + len(text), score))
     if threshold is not None or not choices:
         choices.append(("", None, None, answers.null))
     choices.sort(key=lambda choice: -choice[3])

@@ -278,6 +278,15 @@ def test_the_likeliest_pair_may_be_none_of_the_likeliest_tokens():
     assert nothing.candidates == [] and nothing.null_odds == np.inf
 
 
+def test_answers_have_no_white_space_around_them():
+    """Tokens of byte-level tokenizers begin with the space before their word, and some are white space only."""
+    question = Question("id", "who?", "by Anna  ", (), "x:1")
+    ranked = RankedAnswers([Candidate(7, 9, 3.0), Candidate(2, 8, 2.0)], 0.0)
+    record = answer_search.answer_record(question, ranked, None)
+    assert (record["predicted_answer"], record["start"], record["end"]) == ("Anna", 3, 7)
+    assert [answer["text"] for answer in record["n_best"]] == ["Anna"]
+
+
 def test_answer_record_gives_none_above_the_threshold():
     question = Question("1", "q", "ab cd", None, "x:1")
     ranked = RankedAnswers([Candidate(0, 2, 2.0), Candidate(3, 5, 1.0)], 2.5)
