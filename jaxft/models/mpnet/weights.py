@@ -3,7 +3,7 @@
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import HeadForm
-from jaxft.models.encoder_family import make_canonical_names, make_text_head_rules
+from jaxft.models.encoder_family import make_canonical_names, make_masked_head_rules, make_text_head_rules
 from jaxft.models.family import Head
 from jaxft.models.mpnet.config import read_head_dropout
 
@@ -49,5 +49,22 @@ HEADS = {
         read_dropout=read_head_dropout,
     ),
     HeadKind.QUESTION: Head("MPNetForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
+    HeadKind.MASKED: Head(
+        "MPNetForMaskedLM",
+        [
+            *make_linear_rules("head/transform", "lm_head.dense"),
+            *make_norm_rules("head/norm", "lm_head.layer_norm"),
+            WeightRule("head/bias", "lm_head.bias"),
+            *make_linear_rules("head/decoder", "lm_head.decoder"),  # if it is not the word embeddings
+        ],
+        form=HeadForm("gelu"),
+    ),
+    HeadKind.MASKED: Head(
+        "MPNetForMaskedLM",
+        make_masked_head_rules(
+            "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", tied_bias="lm_head.bias"
+        ),
+        form=HeadForm("gelu"),
+    ),
     HeadKind.SHARED: Head("MPNetModel", read_dropout=read_head_dropout),
 }
