@@ -179,3 +179,19 @@ def make_text_head_rules() -> list[WeightRule]:
         *make_linear_rules("head/dense", "classifier.dense"),
         *make_linear_rules("head", "classifier.out_proj"),
     ]
+
+
+def make_masked_head_rules(dense: str, norm: str, decoder: str, tied_bias: str) -> list[WeightRule]:
+    """Returns the rules of a head of masked tokens, for its tensor names without their last parts.
+
+    Args:
+      dense, norm: the layers before the words are scored.
+      decoder: the layer that scores them, whose weight is the word embeddings unless config.json says otherwise.
+      tied_bias: the full name of the bias if it is so.
+    """
+    return [
+        *make_linear_rules("head/transform", dense),
+        *make_norm_rules("head/norm", norm),
+        WeightRule("head/bias", tied_bias),
+        *make_linear_rules("head/decoder", decoder),
+    ]

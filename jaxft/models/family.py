@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flax import nnx
-
 from jaxft.hub.weights import WeightRule, WeightTable
+from jaxft.layers.backbone import Backbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.decoder import CachedDecoder
@@ -21,7 +20,8 @@ class Head:
       architecture: transformers' class of the backbone with this head.
       rules: maps the parameters of the head to the tensors of that class.
       pool: for texts, how that class makes one vector of the hidden states; see `layers.heads.sequence`.
-      form: for texts, the layers of the head of that class.
+      form: for texts, the layers of the head of that class; for masked tokens, only its activation, or None for that
+        of the model.
       read_dropout: returns the rate of dropout in the head from config.json; None if that class has none.
     """
 
@@ -66,7 +66,7 @@ class Family:
     """
 
     display_name: str
-    network: Callable[..., nnx.Module]
+    network: Callable[..., Backbone]
     config_class: type[ModelConfig]
     table: WeightTable
     architecture: str

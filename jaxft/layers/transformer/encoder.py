@@ -61,7 +61,7 @@ class Embeddings(nnx.Module):
             lookups.append((self.type, types if self.token_types > 1 else jnp.zeros_like(types)))
         positions = inputs.positions.ravel()
         if self.first_position:
-            positions += self.first_position
+            positions = positions + self.first_position  # not in place, which would change a numpy batch
         lookups.append((self.position, positions))
         x = self.norm(sum_embeddings(*lookups, activations=self.runtime.activations))
         return apply_dropout(x.astype(self.runtime.dtype), self.rate, dropout, 0, rows=len(inputs.input_ids))

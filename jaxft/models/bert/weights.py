@@ -1,8 +1,13 @@
 """Maps the parameters of BERT and of its heads to the tensors of Hugging Face checkpoints."""
 
-from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
+from jaxft.hub.weights import WeightTable, make_linear_rules
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.models.encoder_family import make_canonical_names, make_encoder_rules, read_classifier_dropout
+from jaxft.models.encoder_family import (
+    make_canonical_names,
+    make_encoder_rules,
+    make_masked_head_rules,
+    read_classifier_dropout,
+)
 from jaxft.models.family import Head
 
 # The table of models with a `Bert` at `backbone`, without a head.
@@ -36,12 +41,12 @@ HEADS = {
     HeadKind.QUESTION: Head("BertForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
     HeadKind.MASKED: Head(
         "BertForMaskedLM",
-        [
-            *make_linear_rules("head/transform", "cls.predictions.transform.dense"),
-            *make_norm_rules("head/norm", "cls.predictions.transform.LayerNorm"),
-            WeightRule("head/bias", "cls.predictions.bias"),
-            *make_linear_rules("head/decoder", "cls.predictions.decoder"),  # if it is not the word embeddings
-        ],
+        make_masked_head_rules(
+            "cls.predictions.transform.dense",
+            "cls.predictions.transform.LayerNorm",
+            "cls.predictions.decoder",
+            tied_bias="cls.predictions.bias",
+        ),
     ),
     HeadKind.SHARED: Head("BertModel", read_dropout=read_classifier_dropout),
 }

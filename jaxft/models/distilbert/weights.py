@@ -4,7 +4,7 @@ from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_n
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.distilbert.config import read_question_dropout, read_text_dropout, read_token_dropout
-from jaxft.models.encoder_family import make_canonical_names
+from jaxft.models.encoder_family import make_canonical_names, make_masked_head_rules
 from jaxft.models.family import Head
 
 _EMBEDDINGS, _LAYER = "distilbert.embeddings", "distilbert.transformer.layer.{layer}"
@@ -49,6 +49,12 @@ HEADS = {
         "DistilBertForQuestionAnswering",
         make_linear_rules("head", "qa_outputs"),
         read_dropout=read_question_dropout,
+    ),
+    HeadKind.MASKED: Head(
+        "DistilBertForMaskedLM",
+        make_masked_head_rules(
+            "vocab_transform", "vocab_layer_norm", "vocab_projector", tied_bias="vocab_projector.bias"
+        ),
     ),
     HeadKind.SHARED: Head("DistilBertModel", read_dropout=read_token_dropout),
 }

@@ -6,6 +6,7 @@ from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.encoder_family import (
     make_canonical_names,
     make_encoder_rules,
+    make_masked_head_rules,
     make_text_head_rules,
     read_classifier_dropout,
 )
@@ -40,5 +41,15 @@ HEADS = {
         read_dropout=read_classifier_dropout,
     ),
     HeadKind.QUESTION: Head("ElectraForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
+    HeadKind.MASKED: Head(  # of the generator
+        "ElectraForMaskedLM",
+        make_masked_head_rules(
+            "generator_predictions.dense",
+            "generator_predictions.LayerNorm",
+            "generator_lm_head",
+            tied_bias="generator_lm_head.bias",
+        ),
+        form=HeadForm("gelu"),
+    ),
     HeadKind.SHARED: Head("ElectraModel", read_dropout=read_classifier_dropout),
 }

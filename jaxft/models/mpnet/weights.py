@@ -51,16 +51,6 @@ HEADS = {
     HeadKind.QUESTION: Head("MPNetForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
     HeadKind.MASKED: Head(
         "MPNetForMaskedLM",
-        [
-            *make_linear_rules("head/transform", "lm_head.dense"),
-            *make_norm_rules("head/norm", "lm_head.layer_norm"),
-            WeightRule("head/bias", "lm_head.bias"),
-            *make_linear_rules("head/decoder", "lm_head.decoder"),  # if it is not the word embeddings
-        ],
-        form=HeadForm("gelu"),
-    ),
-    HeadKind.MASKED: Head(
-        "MPNetForMaskedLM",
         make_masked_head_rules(
             "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", tied_bias="lm_head.bias"
         ),

@@ -6,6 +6,7 @@ from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.encoder_family import (
     make_canonical_names,
     make_encoder_rules,
+    make_masked_head_rules,
     make_text_head_rules,
     read_classifier_dropout,
 )
@@ -40,5 +41,12 @@ def make_heads(name: str) -> dict[HeadKind, Head]:
             read_dropout=read_classifier_dropout,
         ),
         HeadKind.QUESTION: Head(f"{name}ForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
+        HeadKind.MASKED: Head(
+            f"{name}ForMaskedLM",
+            make_masked_head_rules(
+                "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", tied_bias="lm_head.bias"
+            ),
+            form=HeadForm("gelu"),
+        ),
         HeadKind.SHARED: Head(f"{name}Model", read_dropout=read_classifier_dropout),
     }

@@ -1,4 +1,4 @@
-"""The head of masked tokens against transformers, for each family: loss, gradients, the way back; packed equals alone."""
+"""The head of masked tokens has transformers' losses and gradients for each family, and goes back to it."""
 
 import dataclasses
 
@@ -35,7 +35,14 @@ COMMON = SIZES | {"max_position_embeddings": 20, "initializer_range": 0.2}
 # transformers' class of each family -> the sizes of a small one.
 CLASSES = {
     "BertForMaskedLM": COMMON | {"hidden_act": "relu", "layer_norm_eps": 1e-5},
-}
+    "RobertaForMaskedLM": COMMON | {"hidden_act": "relu", "layer_norm_eps": 1e-5, "pad_token_id": 1},
+    "ElectraForMaskedLM": COMMON | {"hidden_act": "relu", "layer_norm_eps": 1e-5, "embedding_size": 16},
+    "MPNetForMaskedLM": COMMON | {"hidden_act": "relu", "layer_norm_eps": 1e-5},
+    "DistilBertForMaskedLM": {
+        "vocab_size": 40, "dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40, "activation": "relu",
+        "max_position_embeddings": 20, "initializer_range": 0.2,
+    },
+}  # fmt: skip
 SETTINGS = settings_from_config(
     {"task": "masked_lm", "data.max_length": 16, "model.dropout": 0.0, "mesh.data": 1}
 )
