@@ -146,7 +146,8 @@ def _train(
     # ---------------------------------------------------------------- restore the newest checkpoint, or start
     restored = restore_state(run, checkpoints, identity, workdir, log)
     if restored is None:
-        step, state, progress = 0, make_first_state(run, workdir, log), {}
+        step, state = 0, make_first_state(run, workdir, log)
+        progress: dict[str, Any] = {}
     else:
         step, state, progress = restored
     best_checkpoints = RunCheckpoints(workdir / "best", keep=1, log=log)
@@ -255,7 +256,7 @@ def _train(
     )  # else the best weights in the folder are of an earlier start
     parameters = _best_parameters(run, best, step, state, workdir, log, is_new=is_new)
     best_checkpoints.close()
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for name in [name for name in ("dev", "test") if name in splits]:
         if should_stop():
             raise _preempted(step, checkpoints)
@@ -299,7 +300,8 @@ class Programs:
 def _compile(run: PreparedRun, state: TrainState, log: Log) -> Programs:
     """Compiles everything that the loop computes, once for each shape of batches."""
     began = time.perf_counter()
-    train_steps, eval_steps = {}, {}
+    train_steps: dict[Shape, Any] = {}
+    eval_steps: dict[Shape, Any] = {}
     train_shapes = run.batches.shapes
     eval_shapes = sorted({shape for batches in run.eval_batches.values() for shape in batches.shapes})
     for number, shape in enumerate(train_shapes, 1):
@@ -309,8 +311,7 @@ def _compile(run: PreparedRun, state: TrainState, log: Log) -> Programs:
         with announced(f"compiling the evaluation {_describe(shape, number, len(eval_shapes))}", log):
             eval_steps |= compile_eval(run.net, [shape])
     with announced("compiling the checksum of checkpoints", log):
-        # The optimizer's moments have their parameters' shapes.
-        digest_tree((run.trainer.parameters_to_keep(state), state.step))
+        digest_tree((run.trainer.parameters_to_keep(state), state.step, run.trainer.other_leaves()))
     return Programs(train_steps, eval_steps, time.perf_counter() - began)
 
 

@@ -76,6 +76,14 @@ class Trainer:
         start = put_array(np.int32(0), self.abstract.step.sharding)
         return step.TrainState(start, trainable, frozen, {}, opt_state)
 
+    def other_leaves(self) -> list[jax.Array]:
+        """Returns an array of zeros for each shape and dtype in the optimizer's saved state that no parameter has."""
+        known = {(leaf.shape, leaf.dtype) for leaf in self.net.abstract.values()}
+        others = {(leaf.shape, leaf.dtype): leaf.sharding for leaf in jax.tree.leaves(self.saved.opt_state)}
+        return [
+            put_array(np.zeros(*kind), sharding) for kind, sharding in others.items() if kind not in known
+        ]
+
     def saved_state(self, state: step.TrainState) -> step.SavedState:
         """Returns a state in the form that checkpoints have."""
         assert not state.model_state, "checkpoints do not hold it yet"

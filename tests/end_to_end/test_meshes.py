@@ -10,21 +10,27 @@ from jaxft.tasks.registry import TASKS
 # All tasks over several meshes, in the same steps; with what each device then holds of the state.
 SCRIPT = """
 import dataclasses
+import functools
 import json
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
+from jaxft.config.sections import OPTIMIZERS
+
 from jaxft.data.batching.output_positions import select_positions
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.training.network import make_network
+from jaxft.training.optimizer.chain import make_optimizer
 from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
+from jaxft.layers.runtime import Runtime
 from jaxft.tasks.question_answering.data import OUTPUTS
 from jaxft.tasks.registry import TASKS, make_task
 
@@ -105,6 +111,44 @@ def train(name, sizes, **more):
     return {"steps": steps, "share": share}
 
 
+# Parameters after two updates, and the share of the optimizer's state that a device holds.
+def update(name, sizes):
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes), AXES)
+    values = {"optim.name": name, "optim.lr": 0.01, "optim.pull_to_start": 0.1}
+    config = test_step.config_with(**values)
+    shape = dataclasses.replace(test_step.SHAPE, hidden_size=128, intermediate_size=128)  # Adafactor keeps sums
+    net = make_network(make_task(test_step.LABELS, config, head_dropout=0.2), shape, Runtime(), mesh)
+    trainer = make_trainer(net, config, total=20, warmup=0)
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return {
+            n: put_array(rng.normal(size=leaf.shape).astype("float32"), leaf.sharding) for n, leaf in net.abstract.items()
+        }
+
+    state = trainer.new_state(draw())
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, (trainer.abstract.trainable, trainer.abstract.opt_state))
+    optimizer = make_optimizer(config, trainer.hyperparameters, net.roles, shape.num_layers)
+
+    @functools.partial(jax.jit, out_shardings=shardings)
+    def step(parameters, opt_state, gradients):
+        updates, opt_state = optimizer.update(gradients, opt_state, parameters)
+        return optax.apply_updates(parameters, updates), opt_state
+
+    parameters, opt_state = state.trainable, state.opt_state
+    for _ in range(2):
+        parameters, opt_state = step(parameters, opt_state, draw())
+    held = [x for x in jax.tree.leaves(opt_state) if x.ndim]
+    share = sum(x.addressable_shards[0].data.nbytes for x in held) / sum(x.nbytes for x in held)
+    return jax.tree.map(np.asarray, parameters), share
+
+
+# The largest difference of a parameter on eight devices, and the share of the state that each holds.
+def compare_updates(name):
+    (one, _), (eight, share) = update(name, (1, 1, 1)), update(name, (2, 2, 2))
+    return {"difference": max(float(np.abs(one[n] - eight[n]).max()) for n in one), "share": share}
+
+
 NETWORKS = ("token_classification", "causal_lm")  # a BERT and a GPT-2
 HALF = {"model.dtype": "bfloat16", "optim.gradients": "bfloat16"}
 names = (*TASKS, "crf") if sys.argv[2] == "sweep" else NETWORKS
@@ -123,7 +167,9 @@ for name, sizes, more in runs:
     if more:
         label = f"bfloat16 {label}" if more == HALF else f"{label} {more}"
     results.setdefault(name, {})[label] = train(name, sizes, **more)
-print(json.dumps(results))
+updated = OPTIMIZERS if sys.argv[2] == "sweep" else ("adafactor", "muon", "lamb")  # which read entire arrays
+optimizers = {name: compare_updates(name) for name in updated}
+print(json.dumps({"tasks": results, "optimizers": optimizers}))
 """
 
 
@@ -131,10 +177,15 @@ print(json.dumps(results))
 def test_eight_devices_train_as_one_does(on_eight_devices, extent):
     """Losses and gradient norms of 20 steps, with packing, dropout and accumulation on; fsdp splits the state.
 
-    The sweep has every task, pure fsdp too, and a BERT and a GPT-2 over pure data and tensor, unrolled, recomputed and
+    Two updates of optimizers that read entire arrays are those of one device too, and devices share their states.
+
+    The sweep has every optimizer, every task, pure fsdp too, and a BERT and a GPT-2 over pure data and tensor, unrolled, recomputed and
     in bfloat16 too.
     """
-    runs = on_eight_devices(SCRIPT, extent)
+    results = on_eight_devices(SCRIPT, extent)
+    runs = results["tasks"]
+    for name, run in results["optimizers"].items():
+        assert run["difference"] < 1e-5 and run["share"] < 0.5, (name, run)
     if extent == "sweep":
         assert runs.keys() == {*TASKS, "crf"}
     for task, meshes in runs.items():
