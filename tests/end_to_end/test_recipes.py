@@ -1,10 +1,12 @@
 """Recipes whose data and models are on the hub: read up to the network, and trained on data in the shape of theirs."""
 
+import pathlib
 import re
 
 import datasets
 import pytest
 from datasets import ClassLabel, List, Value
+from transformers import AutoConfig, AutoModel
 
 import jaxft
 from jaxft.config.recipe_catalog import read_docstring, read_results, recipe_paths
@@ -13,6 +15,7 @@ from jaxft.errors import UserError
 from jaxft.parallel.mesh import make_mesh
 from jaxft.training.prepare import prepare_data
 from jaxft.training.settings import load_settings
+from tests.data.vocabularies import make_tokenizer
 
 TEXT = Value("string")
 WIKIANN = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
@@ -76,13 +79,14 @@ CORPORA = {
         [{"text": f"what does this mean {n}", "intent": n % 3} for n in range(4)],
     ),
 }  # fmt: skip
-LABELS = {
-    "ner:xlmr_de": WIKIANN,
-    "ner:cluener": ["O", "B-company", "I-company", "B-game", "I-game"],
-    "sentiment:imdb": ["neg", "pos"],
-    "sentiment:mnli": ENTAILMENT,
-    "sentiment:tnews": TOPICS,
-    "intent:clinc": INTENTS,
+# recipe -> (its family and kind of tokenizer, its labels)
+EXPECTED = {
+    "ner:xlmr_de": ("xlm-roberta", "xlm-roberta", WIKIANN),
+    "ner:cluener": ("bert", "bert", ["O", "B-company", "I-company", "B-game", "I-game"]),
+    "sentiment:imdb": ("roberta", "roberta", ["neg", "pos"]),
+    "sentiment:mnli": ("roberta", "roberta", ENTAILMENT),
+    "sentiment:tnews": ("bert", "bert", TOPICS),
+    "intent:clinc": ("distilbert", "bert", INTENTS),
 }
 RECIPES = [
     f"{name}:{variant}"
@@ -97,7 +101,7 @@ RECIPES_OF_THE_HUB = [
 ]
 # One trains in `make test`; the others differ in sizes only.
 TRAINED = [
-    pytest.param(recipe, marks=[] if recipe == "sentiment:imdb" else pytest.mark.sweep) for recipe in LABELS
+    pytest.param(recipe, marks=[] if recipe == "sentiment:imdb" else pytest.mark.sweep) for recipe in EXPECTED
 ]
 TINY = {
     "data.max_length": 64,
@@ -124,6 +128,25 @@ def hub(monkeypatch):
     return asked
 
 
+def make_checkpoint(recipe: str, folder: pathlib.Path) -> str:
+    """Writes a tiny random model of the recipe's family, with a tokenizer of its kind."""
+    family, kind, _ = EXPECTED[recipe]
+    tokenizer = make_tokenizer(kind)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    if family == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=66,
+        pad_token_id=tokenizer.pad_token_id,
+        **sizes,
+    )
+    AutoModel.from_config(config).save_pretrained(folder / "tiny")
+    tokenizer.save_pretrained(folder / "tiny")
+    return str(folder / "tiny")
+
+
 @pytest.mark.parametrize("recipe", RECIPES_OF_THE_HUB)
 def test_a_recipe_of_the_hub_is_right_up_to_the_network(recipe, tmp_path):
     address = re.escape(load_settings(recipe).data.train)
@@ -131,8 +154,8 @@ def test_a_recipe_of_the_hub_is_right_up_to_the_network(recipe, tmp_path):
         jaxft.train(recipe, tmp_path)
 
 
-@pytest.mark.parametrize("recipe", LABELS)
-def test_a_recipe_of_the_hub_reads_data_of_its_shape(recipe, tiny_bert, tmp_path, hub):
+@pytest.mark.parametrize("recipe", EXPECTED)
+def test_a_recipe_of_the_hub_reads_data_of_its_shape(recipe, tmp_path, hub):
     config = load_settings(recipe)
     with pytest.raises(
         UserError, match=f"checkpoint '{config.model.checkpoint}': no such local folder, it is not in"
@@ -140,16 +163,18 @@ def test_a_recipe_of_the_hub_reads_data_of_its_shape(recipe, tiny_bert, tmp_path
         jaxft.train(recipe, tmp_path)
     sources = [source for source in (config.data.train, config.data.dev, config.data.test) if source]
     assert hub == {parse_hub_address(source, None) for source in sources}
-    config = jaxft.load_config(recipe, **TINY, **{"model.checkpoint": str(tiny_bert)})
+    config = jaxft.load_config(recipe, **TINY, **{"model.checkpoint": make_checkpoint(recipe, tmp_path)})
     data = prepare_data(config, make_mesh(config), log=lambda line: None)
-    assert sorted(data.task.labels) == sorted(LABELS[recipe])
+    *_, labels = EXPECTED[recipe]
+    assert sorted(data.task.labels) == sorted(labels)
     if config.task == "sequence_classification":  # the order of outputs is the schema's
-        assert list(data.task.labels) == LABELS[recipe]
+        assert list(data.task.labels) == labels
     train = data.train[0]
     assert (len(train.windows) > len(train.examples)) == (recipe == "sentiment:imdb")
 
 
 @pytest.mark.parametrize("recipe", TRAINED)
-def test_a_recipe_of_the_hub_trains_on_data_of_its_shape(recipe, tiny_bert, tmp_path, hub):
-    run = jaxft.train(recipe, tmp_path / "run", **TINY, **{"model.checkpoint": str(tiny_bert)})
+def test_a_recipe_of_the_hub_trains_on_data_of_its_shape(recipe, tmp_path, hub):
+    checkpoint = make_checkpoint(recipe, tmp_path)
+    run = jaxft.train(recipe, tmp_path / "run", **TINY, **{"model.checkpoint": checkpoint})
     assert run.summary["steps"] == 2 and run.summary["dev"]["loss"] > 0
