@@ -11,21 +11,14 @@ compilation and evaluation. The peer's share of padding is computed from text le
 
 import argparse
 import csv
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
+from side_by_side import print_line, run_jaxft, run_peer
 
 from jaxft.hub.addresses import resolve_address
 from jaxft.training.settings import MINILM
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 TEXTS = 32  # of a step
 REPORTED = (
     "steps",
@@ -37,46 +30,25 @@ REPORTED = (
 )
 
 
-def run_peer(flags, *extra) -> dict:
+def train_peer(flags, options: dict, *more: str) -> dict:
     """Runs the peer script; returns the JSON line that it prints."""
-    command = [
-        sys.executable,
-        flags.peer,
-        "--model",
-        str(resolve_address(MINILM)),
-        "--lr",
-        "1e-4",
-        "--bs",
-        str(TEXTS),
-    ]
-    command += ["--train", f"{flags.data}/train.csv", "--eval", f"{flags.data}/test.csv", *map(str, extra)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    options |= {"model": resolve_address(MINILM), "lr": 1e-4, "bs": TEXTS, "label": flags.label}
+    options |= {"train": f"{flags.data}/train.csv", "eval": f"{flags.data}/test.csv"}
+    return run_peer(flags.peer, options, *more)
 
 
-def run_jaxft(flags, *extra) -> dict:
-    """Runs jaxft in a new folder with one evaluation, at the end, on the test set; returns its summary.json."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "data.train": f"{flags.data}/train.csv",
-            "data.dev": f"{flags.data}/test.csv",  # the peer trains on all of train and chooses nothing
-            "data.test": "none",
-            "data.max_length": flags.length,
-            "batch.rows": flags.rows,
-            "eval.every_steps": 10**6,
-            "eval.bootstrap": 0,
-            "log.tensorboard": False,
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "jaxft.main",
-            "--config",
-            f"{REPOSITORY}/configs/intent.py:banking77",
-        ]
-        command += ["--workdir", f"{folder}/run", *(f"--config.{k}={v}" for k, v in settings.items()), *extra]
-        subprocess.run(command, env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        return json.loads((Path(folder) / "run/summary.json").read_text())
+def train_jaxft(flags, settings: dict) -> dict:
+    """Runs jaxft with one evaluation, at the end, on the test set; returns its summary.json."""
+    settings |= {
+        "data.train": f"{flags.data}/train.csv",
+        "data.dev": f"{flags.data}/test.csv",  # the peer trains on all of train and chooses nothing
+        "data.test": "none",
+        "data.max_length": flags.length,
+        "batch.rows": flags.rows,
+        "eval.every_steps": 10**6,
+        "eval.bootstrap": 0,
+    }
+    return run_jaxft("intent:banking77", settings)
 
 
 def compute_peer_padding(flags) -> float:
@@ -92,17 +64,12 @@ def compute_peer_padding(flags) -> float:
     return 1 - lengths.sum() / sum(batch.max() * len(batch) for batch in batches)
 
 
-def print_line(**line) -> None:
-    """Prints one JSON line."""
-    print(json.dumps(line), flush=True)
-
-
 def measure_speed(flags) -> None:
     """Runs jaxft, the peer and the peer with --group in turn for --epochs-speed epochs; prints medians and ratios."""
     padding = compute_peer_padding(flags)
     rates = {"jaxft": [], "peer": [], "peer_grouped": []}
     for repeat in range(flags.repeats):
-        ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs_speed}")
+        ours = train_jaxft(flags, {"train.epochs": flags.epochs_speed})
         rates["jaxft"].append(ours["real_tokens_per_s"])
         print_line(
             run="jaxft",
@@ -113,7 +80,7 @@ def measure_speed(flags) -> None:
         for name, extra in (("peer", []), ("peer_grouped", ["--group"])):
             if name == "peer_grouped" and not flags.grouped:
                 continue
-            line = run_peer(flags, "--label", flags.label, "--epochs", flags.epochs_speed, *extra)
+            line = train_peer(flags, {"epochs": flags.epochs_speed}, *extra)
             rates[name].append(line["real_tokens_per_s"])
             print_line(run=name, repeat=repeat, **line)
     print_line(
@@ -134,7 +101,7 @@ def measure_quality(flags) -> None:
     accuracies = {"jaxft": [], "peer": []}
     for seed in flags.seeds:
         if flags.side != "peer":
-            ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs}", f"--config.seed={seed}")
+            ours = train_jaxft(flags, {"train.epochs": flags.epochs, "seed": seed})
             accuracies["jaxft"].append(ours["dev"]["accuracy"])
             scores = {name: ours["dev"][name] for name in ("accuracy", "f1_macro")}
             print_line(
@@ -145,7 +112,7 @@ def measure_quality(flags) -> None:
                 **scores,
             )
         if flags.side != "jaxft":
-            line = run_peer(flags, "--label", flags.label, "--epochs", flags.epochs, "--seed", seed)
+            line = train_peer(flags, {"epochs": flags.epochs, "seed": seed})
             accuracies["peer"].append(line["accuracy"])
             print_line(run="peer", seed=seed, **line)
     print_line(

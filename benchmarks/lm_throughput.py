@@ -14,21 +14,15 @@ computed. Prints JSON lines.
 """
 
 import argparse
-import json
 import math
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
+from side_by_side import print_line, run_jaxft, run_peer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, PreTrainedTokenizerFast
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 VOCABULARY, LR = 50_257, 1e-3
 EVALUATED = 64  # blocks
 SIZES = {"small": (4, 256, 4), "large": (12, 768, 12)}  # layers, width, heads
@@ -58,7 +52,7 @@ def split_text(flags, folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.txt" for name in splits}
 
 
-def run_jaxft(
+def train_jaxft(
     flags, model: Path, texts: dict[str, Path], workdir: Path, *, steps: int, seed: int, **settings
 ) -> dict:
     """Runs jaxft with the peer's settings, overridden by `settings`; returns summary.json and the command's seconds."""
@@ -79,41 +73,20 @@ def run_jaxft(
         "optim.weight_decay": 0.01,
         "eval.rows": flags.rows,
         "eval.every_steps": 10**6,  # at the end only, as the peer
-        "checkpoint.every_steps": 10**6,  # at the end only; the peer saves nothing
-        "log.tensorboard": False,
         "seed": seed,
     } | {key.replace("__", "."): value for key, value in settings.items()}
-    command = [sys.executable, "-m", "jaxft.main", "--config", str(REPOSITORY / "configs/lm.py")]
-    command += ["--workdir", str(workdir), *(f"--config.{key}={value}" for key, value in values.items())]
-    began = time.perf_counter()
-    run(command)
-    summary = json.loads((workdir / "summary.json").read_text())
-    return summary | {"command_s": time.perf_counter() - began}
+    return run_jaxft("lm", values, workdir)
 
 
-def run_peer(flags, size: str, *, steps: int, seed: int) -> dict:
+def train_peer(flags, size: str, *, steps: int, seed: int) -> dict:
     """Runs the peer script and returns the JSON line that it prints."""
     layers, width, heads = SIZES[size]
     options = {"text": flags.text, "layers": layers, "width": width, "heads": heads, "vocab": VOCABULARY}
     options |= {"block": flags.block, "bs": flags.rows, "steps": steps, "lr": LR, "seed": seed}
-    command = [sys.executable, flags.peer, *(word for k, v in options.items() for word in (f"--{k}", str(v)))]
-    return json.loads(run(command).strip().splitlines()[-1])
+    return run_peer(flags.peer, options)
 
 
-def run(command: list[str]) -> str:
-    """Runs a command and returns what it prints; if it fails, shows its errors and exits."""
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
-
-
-def show(**line) -> None:
-    """Prints one JSON line."""
-    print(json.dumps(line), flush=True)
-
-
-def side_by_side(flags, size: str) -> None:
+def compare(flags, size: str) -> None:
     """Runs both sides in turn, once for each seed; shows tokens/s, peak memory, evaluation loss, medians and ratios."""
     steps = flags.steps if size == "small" else flags.steps_large
     sides = {"jaxft": [], "peer": []}
@@ -121,7 +94,7 @@ def side_by_side(flags, size: str) -> None:
         folder = Path(name)
         model, texts = make_model(folder, size), split_text(flags, folder)
         for seed in flags.seeds:
-            ours = run_jaxft(
+            ours = train_jaxft(
                 flags, model, texts, folder / f"run{seed}", steps=steps, seed=seed, model__remat=flags.remat
             )
             sides["jaxft"].append(
@@ -131,7 +104,7 @@ def side_by_side(flags, size: str) -> None:
                     "eval_loss": ours["dev"]["loss"],
                 }
             )
-            show(
+            print_line(
                 run="jaxft",
                 size=size,
                 seed=seed,
@@ -139,17 +112,17 @@ def side_by_side(flags, size: str) -> None:
                 **sides["jaxft"][-1],
                 command_s=ours["command_s"],
             )
-            theirs = run_peer(flags, size, steps=steps, seed=seed)
+            theirs = train_peer(flags, size, steps=steps, seed=seed)
             names = {"tokens_per_s": "real_tokens_per_s", "peak_mb": "peak_rss_mb", "eval_loss": "eval_loss"}
             sides["peer"].append({ours: theirs[key] for ours, key in names.items()})
-            show(run="peer", size=size, seed=seed, steps=steps, **sides["peer"][-1])
+            print_line(run="peer", size=size, seed=seed, steps=steps, **sides["peer"][-1])
 
     def column(side: str, key: str) -> list[float]:
         return [line[key] for line in sides[side]]
 
     medians = {k: {s: statistics.median(column(s, k)) for s in sides} for k in ("tokens_per_s", "peak_mb")}
     pairs = zip(column("jaxft", "tokens_per_s"), column("peer", "tokens_per_s"), strict=True)
-    show(
+    print_line(
         result=size,
         median_tokens_per_s=medians["tokens_per_s"],
         ratios=[round(a / b, 2) for a, b in pairs],
@@ -175,7 +148,7 @@ def layouts(flags) -> None:
             for way, data in ways.items():
                 workdir = folder / f"{way}{seed}"
                 settings = {f"data__{key}": value for key, value in data.items()}
-                ours = run_jaxft(
+                ours = train_jaxft(
                     flags, model, texts, workdir, steps=flags.steps_layouts, seed=seed, **settings
                 )
                 line = {key: ours[key] for key in ("real_tokens_per_s", "padding_fraction")}
@@ -183,11 +156,11 @@ def layouts(flags) -> None:
                     # A run that starts from these weights and stays there: its first evaluation measures them.
                     settings = {f"data__{key}": value for key, value in other.items()}
                     settings |= {"init_from": workdir, "optim__lr": 1e-20, "optim__weight_decay": 0.0}
-                    measurement = run_jaxft(
+                    measurement = train_jaxft(
                         flags, model, texts, folder / f"{way}{seed}{measured}", steps=1, seed=seed, **settings
                     )
                     line[f"dev_{measured}"] = {k: measurement["dev"][k] for k in ("loss", "bits_per_byte")}
-                show(run=f"layout {way}", seed=seed, steps=flags.steps_layouts, **line)
+                print_line(run=f"layout {way}", seed=seed, steps=flags.steps_layouts, **line)
 
 
 def memory() -> None:
@@ -231,7 +204,7 @@ def memory() -> None:
             lowered.compile().memory_analysis().temp_size_in_bytes / 2**20
             for lowered in (lowered_loss, lowered_step)
         ]
-        show(result="memory", logits=name, loss_mib=round(mib[0]), step_mib=round(mib[1]))
+        print_line(result="memory", logits=name, loss_mib=round(mib[0]), step_mib=round(mib[1]))
 
 
 def main() -> None:
@@ -256,7 +229,7 @@ def main() -> None:
         parser.error(f"--part {flags.part} needs --text and --peer (layouts: --text)")
     for size in SIZES:
         if flags.part in (size, "all"):
-            side_by_side(flags, size)
+            compare(flags, size)
     if flags.part in ("layouts", "all"):
         layouts(flags)
     if flags.part in ("memory", "all"):

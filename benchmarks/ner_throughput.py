@@ -9,19 +9,14 @@ tokens per second of the training loop alone, without start-up, compilation and 
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
+
+from matmul_peak import measure_peak
+from side_by_side import print_line, run_jaxft, run_peer
 
 from jaxft.hub.addresses import resolve_address
 from jaxft.training.settings import MINILM
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SIDES = {"peer": [], "peer_grouped": ["--group"]}  # flags of the peer script
 REPORTED = (
     "steps",
@@ -33,70 +28,27 @@ REPORTED = (
     "late_compiles",
     "ready_s",
 )
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 
-def run_peer(flags, *extra) -> dict:
+def train_peer(flags, options: dict, *more: str) -> dict:
     """Runs the peer script; returns the JSON line that it prints."""
-    command = [sys.executable, flags.peer, "--model", str(resolve_address(flags.model)), "--lr", "1e-4"]
-    command += ["--bs", str(flags.batch)]
-    command += ["--train", f"{flags.data}/train.conll", "--eval", f"{flags.data}/dev.conll", *map(str, extra)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    options |= {"model": resolve_address(flags.model), "lr": 1e-4, "bs": flags.batch}
+    options |= {"train": f"{flags.data}/train.conll", "eval": f"{flags.data}/dev.conll"}
+    return run_peer(flags.peer, options, *more)
 
 
-def run_jaxft(flags, *extra) -> dict:
-    """Runs jaxft in a new folder; returns its summary.json, and the seconds that the complete command took."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "model.checkpoint": flags.model,
-            "data.train": f"{flags.data}/train.conll",
-            "data.dev": f"{flags.data}/dev.conll",
-            "data.test": "none",
-            "data.max_length": flags.length,
-            "batch.rows": flags.rows,
-            "optim.lr": 1e-4,
-            "log.tensorboard": False,
-            "checkpoint.every_steps": 10**6,  # at the end only; the peer saves nothing
-        }
-        command = [sys.executable, "-m", "jaxft.main", "--config", str(REPOSITORY / "configs/ner.py")]
-        command += [
-            "--workdir",
-            f"{folder}/run",
-            *(f"--config.{key}={value}" for key, value in settings.items()),
-        ]
-        began = time.perf_counter()
-        done = subprocess.run(
-            [*command, *extra], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=True
-        )
-        seconds = time.perf_counter() - began
-        summary = json.loads((Path(folder) / "run/summary.json").read_text())
-        first = next(line for line in done.stdout.splitlines() if " ready " in line)
-        return summary | {"command_s": seconds, "ready_s": float(first.split(" ready ")[1].split()[0])}
-
-
-def measure_matmul_peak() -> float:
-    """Returns the best FLOP/s of several matrix products, in the models' dtype and of about their shape."""
-    import jax
-    import jax.numpy as jnp
-
-    rows, width, dtype = (
-        (4096, 1536, "float32") if jax.default_backend() == "cpu" else (8192, 8192, "bfloat16")
-    )
-    product = jax.jit(jnp.matmul)
-    left, right = (jax.random.normal(jax.random.key(0), (n, width), dtype) for n in (rows, width))
-    product(left, right).block_until_ready()
-    seconds = []
-    for _ in range(15):
-        began = time.perf_counter()
-        product(left, right).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * rows * width**2 / min(seconds)
-
-
-def print_line(**line) -> None:
-    """Prints one JSON line."""
-    print(json.dumps(line), flush=True)
+def train_jaxft(flags, settings: dict) -> dict:
+    """Runs jaxft; returns its summary.json."""
+    settings |= {
+        "model.checkpoint": flags.model,
+        "data.train": f"{flags.data}/train.conll",
+        "data.dev": f"{flags.data}/dev.conll",
+        "data.test": "none",
+        "data.max_length": flags.length,
+        "batch.rows": flags.rows,
+        "optim.lr": 1e-4,
+    }
+    return run_jaxft("ner", settings)
 
 
 def measure_speed(flags) -> None:
@@ -104,7 +56,7 @@ def measure_speed(flags) -> None:
     rates = {name: [] for name in ("jaxft", *flags.sides)}
     memory = {name: [] for name in rates}
     for repeat in range(flags.repeats):
-        ours = run_jaxft(flags, f"--config.train.epochs={flags.epochs_speed}")
+        ours = train_jaxft(flags, {"train.epochs": flags.epochs_speed})
         rates["jaxft"].append(ours["real_tokens_per_s"])
         memory["jaxft"].append(ours["peak_rss_bytes"] / 2**20)
         print_line(
@@ -114,12 +66,12 @@ def measure_speed(flags) -> None:
         )
         flops = ours["train_flops_per_token"]
         for name in flags.sides:
-            line = run_peer(flags, "--epochs", flags.epochs_speed, *SIDES[name])
+            line = train_peer(flags, {"epochs": flags.epochs_speed}, *SIDES[name])
             rates[name].append(line["real_tokens_per_s"])
             memory[name].append(line["peak_rss_mb"])
             print_line(run=name, repeat=repeat, **line)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    peak = measure_matmul_peak()
+    peak = measure_peak("xla")
     share = medians["jaxft"] * flops / peak  # the model's FLOPs, without those for padding
     print_line(
         result="speed",
@@ -143,23 +95,18 @@ def measure_quality(flags) -> None:
     for seed in flags.seeds:
         if flags.side != "peer":
             # One evaluation, at the end, because the peer's score is that of the last step.
-            ours = run_jaxft(
-                flags,
-                "--config.train.epochs=6.0",
-                f"--config.seed={seed}",
-                "--config.eval.every_steps=1000000",
-            )
+            ours = train_jaxft(flags, {"train.epochs": 6.0, "seed": seed, "eval.every_steps": 10**6})
             metrics = {name: ours["dev"][name] for name in ("entity_f1", "entity_precision", "entity_recall")}
             print_line(
                 run="jaxft", seed=seed, steps=ours["steps"], **metrics, lenient_f1=ours["dev"]["lenient_f1"]
             )
         if flags.side != "jaxft":
-            print_line(run="peer", seed=seed, **run_peer(flags, "--epochs", 6, "--seed", seed))
+            print_line(run="peer", seed=seed, **train_peer(flags, {"epochs": 6, "seed": seed}))
 
 
 def measure_start(flags) -> None:
     """Prints the seconds from the command to the first step, with a filled compilation cache."""
-    seconds = [run_jaxft(flags, "--config.train.steps=2")["ready_s"] for _ in range(flags.repeats + 1)][1:]
+    seconds = [train_jaxft(flags, {"train.steps": 2})["ready_s"] for _ in range(flags.repeats + 1)][1:]
     print_line(result="start", ready_s=seconds, median=statistics.median(seconds))
 
 
