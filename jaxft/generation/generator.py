@@ -10,6 +10,8 @@ from flax import nnx
 from jaxft.errors import UserError
 from jaxft.generation import beam, sampling
 from jaxft.generation.options import GenerationOptions
+from jaxft.layers.backbone import Backbone
+from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_decoder
 
 
@@ -46,18 +48,19 @@ def round_up_shape(count: int, minimum: int = 1) -> int:
 class Generator:
     """Continues token ids with a network, on the first local device."""
 
-    def __init__(self, backbone: nnx.Module, *, eos: int | None):
+    def __init__(self, backbone: Backbone, *, eos: int | None):
         """Prepares the weights for decoding. `eos` is the token that ends a text, or None.
 
         Raises `UserError` if the backbone's family does not generate text.
         """
         graph, state = nnx.split(backbone)
         # A run's parameters may be on every device of a mesh.
-        backbone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
-        self._decoder = make_decoder(backbone.config)
+        backbone, config = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0])), backbone.config
+        assert isinstance(config, ModelConfig)
+        self._decoder = make_decoder(config)
         self._weights = self._decoder.prepare_weights(backbone)
         self._eos = -1 if eos is None else eos
-        self.max_positions = backbone.config.max_positions
+        self.max_positions = config.max_positions
 
     def generate(
         self,

@@ -88,7 +88,8 @@ def _byte_level_steps(tokenizer: "PreTrainedTokenizerBase") -> list[Any]:
     from tokenizers import pre_tokenizers
 
     splitter = tokenizer.backend_tokenizer.pre_tokenizer if tokenizer.is_fast else None
-    steps = splitter if isinstance(splitter, pre_tokenizers.Sequence) else [splitter]
+    # A Sequence can be iterated over, although its type does not say so.
+    steps: Any = splitter if isinstance(splitter, pre_tokenizers.Sequence) else [splitter]
     return [step for step in steps if isinstance(step, pre_tokenizers.ByteLevel)]
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,10 @@ from jaxft.hub.weights import load_weights
 from jaxft.inference.model import open_model
 from jaxft.inference.stop_strings import StopStrings, decode_text
 from jaxft.layers import parameter_paths
+from jaxft.layers.backbone import Backbone, LanguageBackbone
 from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.runtime import Runtime
+from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import family_of, make_backbone, make_decoder
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
@@ -67,7 +69,7 @@ class Writer:
 
     def __init__(
         self,
-        backbone: nnx.Module,
+        backbone: Backbone,
         tokenizer: Any,
         *,
         template: str | None = None,
@@ -261,12 +263,15 @@ def make_checkpoint_writer(address: str) -> Writer:
     config = family.config_class.from_hf(hf_config)
     make_decoder(config)  # raises an error before the weights are read
     tokenizer = load_tokenizer(folder)
-    graph, state = nnx.split(
-        nnx.eval_shape(lambda: LanguageModel(make_backbone(config, runtime, rngs=nnx.Rngs(0))))
-    )
+    graph, state = nnx.split(nnx.eval_shape(lambda: _make_language_model(config, runtime)))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
     parameters, _ = load_weights(family.table, open_tensors(folder), abstract, source=str(folder))
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, tokenizer)
+
+
+def _make_language_model(config: ModelConfig, runtime: Runtime) -> LanguageModel:
+    # A family that generates text predicts words by their embeddings.
+    return LanguageModel(cast(LanguageBackbone, make_backbone(config, runtime, rngs=nnx.Rngs(0))))
 
 
 def _group_prompts(prompts: Iterable[Prompt | None], size: int) -> Iterator[list[Prompt]]:

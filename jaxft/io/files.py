@@ -20,7 +20,7 @@ _REMEDIES = {
 def describe_unwritable(place: str, error: Exception) -> str:
     """Returns why `place` cannot be written and what to do. Temporary files, which `error` may name, are not named."""
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
-    remedy = _REMEDIES.get(number, "name a place that you may write to")
+    remedy = _REMEDIES.get(number or 0, "name a place that you may write to")
     return f"{place}: cannot be written: {reason or error}; {remedy}"
 
 

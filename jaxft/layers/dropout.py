@@ -63,7 +63,7 @@ def _dropout(x, seed, site, output_positions, rate, rows):
     if output_positions is None:
         mask = draw_keep_mask(x.shape, rate, seed, site, rows)
     else:
-        row, index = output_positions.row, output_positions.index
+        row, index = output_positions.row, output_positions.slot
         mask = draw_keep_mask_at(row, index, jnp.uint32(0), x.shape[-1], rate, seed, site)
     return jnp.where(mask, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 

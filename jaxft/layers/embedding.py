@@ -1,5 +1,7 @@
 """Looks up and sums embeddings, with a hand-written gradient."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -79,9 +81,12 @@ def sum_embeddings(*lookups: tuple[Embedding, jax.Array], activations: NamedShar
       float32 `[N, D]`.
     """
     if activations is None:
-        return sum(table(ids) for table, ids in lookups)
+        return cast(jax.Array, sum(table(ids) for table, ids in lookups))
     *others, last = activations.spec[0]
     rows = NamedSharding(activations.mesh, PartitionSpec(tuple(others)))
     columns = NamedSharding(activations.mesh, PartitionSpec(tuple(others), last))
-    x = sum(constrain_sharding(table(constrain_sharding(ids, rows)), columns) for table, ids in lookups)
+    columns_of_tables = (
+        constrain_sharding(table(constrain_sharding(ids, rows)), columns) for table, ids in lookups
+    )
+    x = cast(jax.Array, sum(columns_of_tables))
     return constrain_sharding(constrain_sharding(x, columns), activations)

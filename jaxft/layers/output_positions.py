@@ -14,12 +14,12 @@ class OutputPositions(NamedTuple):
     Attributes:
       in_group: int32 `[G, N / G]`, the index of each vector within its group, without repetition.
       row: uint32 `[N]`, the row of each vector.
-      index: uint32 `[N]`, the index of each vector within its row.
+      slot: uint32 `[N]`, the index of each vector within its row.
     """
 
     in_group: jax.Array
     row: jax.Array
-    index: jax.Array
+    slot: jax.Array
 
 
 def locate(in_group: jax.Array | None, rows: int, length: int) -> OutputPositions | None:
@@ -28,8 +28,8 @@ def locate(in_group: jax.Array | None, rows: int, length: int) -> OutputPosition
         return None
     groups, _ = in_group.shape
     first_row = jnp.arange(groups, dtype=jnp.uint32)[:, None] * jnp.uint32(rows // groups)
-    row, index = jnp.divmod(in_group.astype(jnp.uint32), jnp.uint32(length))
-    return OutputPositions(in_group, (first_row + row).ravel(), index.ravel())
+    row, slot = jnp.divmod(in_group.astype(jnp.uint32), jnp.uint32(length))
+    return OutputPositions(in_group, (first_row + row).ravel(), slot.ravel())
 
 
 def gather(x: jax.Array, positions: OutputPositions | None) -> jax.Array:

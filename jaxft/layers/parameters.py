@@ -46,7 +46,7 @@ class Role:
         return self.kind in (Kind.KERNEL, Kind.EMBEDDING, Kind.VOCABULARY)
 
 
-def make_parameter(value: jax.Array, role: Role) -> nnx.Param:
+def make_parameter(value: jax.Array, role: Role) -> nnx.Param[jax.Array]:
     """Returns a parameter with a role."""
     return nnx.Param(value, role=role)
 

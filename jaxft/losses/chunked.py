@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,9 @@ def _pad_table(
     )
 
 
-def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int], results: str):
+def _on_each_device(
+    function: Callable[..., tuple[jax.Array, ...]], mesh: Mesh | None, shape: tuple[int, ...], results: str
+) -> Callable[..., Any]:
     """Returns `function` under `shard_map`, so that each device calls it with its own positions.
 
     Args:
@@ -135,7 +137,9 @@ def _on_each_device(function: Callable, mesh: Mesh | None, shape: tuple[int, int
       results: a letter for each result, which says how to combine the devices' results: "p" for a value at each
         position, "s" for a sum over positions, "t" for a gradient of the table.
     """
-    axes = () if mesh is None else mesh.axis_names
+    if mesh is None:
+        return function
+    axes = mesh.axis_names
     while shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         axes = axes[:-1]
     if not axes:

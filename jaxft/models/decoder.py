@@ -3,7 +3,8 @@
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
-from flax import nnx
+
+from jaxft.layers.backbone import Backbone
 
 Weights = TypeVar("Weights")  # a pytree of arrays
 Cache = TypeVar("Cache")  # a pytree of arrays `[R, ...]`, so that rows can be repeated and reordered
@@ -16,7 +17,7 @@ class CachedDecoder(Protocol[Weights, Cache]):
     size.
     """
 
-    def prepare_weights(self, backbone: nnx.Module) -> Weights:
+    def prepare_weights(self, backbone: Backbone) -> Weights:
         """Returns the weights of a backbone in the form that decoding takes, in the dtype of its computation."""
 
     def prefill(

@@ -7,6 +7,7 @@ from typing import Any
 from flax import nnx
 
 from jaxft.errors import UserError
+from jaxft.layers.backbone import Backbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.decoder import CachedDecoder
@@ -54,9 +55,7 @@ def make_decoder(config: ModelConfig) -> CachedDecoder[Any, Any]:
     return decoder(config)
 
 
-def make_backbone(
-    config: ModelConfig, runtime: Runtime, *, rngs: nnx.Rngs, pooler: bool = False
-) -> nnx.Module:
+def make_backbone(config: ModelConfig, runtime: Runtime, *, rngs: nnx.Rngs, pooler: bool = False) -> Backbone:
     """Makes a backbone.
 
     Args:

@@ -15,24 +15,35 @@ from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.generation.generator import Generator
 from jaxft.generation.options import GenerationOptions
-from jaxft.hub.processors import Processor, TextProcessor
+from jaxft.hub.processors import Processor, tokenizer_of
+from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import place_batch, replicate_locally
-from jaxft.tasks.base import Evaluator, Split
+from jaxft.tasks.base import (
+    Arrays,
+    Encoding,
+    Evaluator,
+    Example,
+    Json,
+    Outputs,
+    Predictions,
+    Split,
+    State,
+)
 from jaxft.training.network import Network
-from jaxft.training.step import merge_model
+from jaxft.training.step import Parameters, merge_model
 
 QUEUED_BATCHES = 2  # the number of batches by which the device may be ahead of the host
 
 
 def evaluate(
     net: Network,
-    evaluator: Evaluator,
+    evaluator: Evaluator[Example, Encoding, Predictions, State],
     compiled: Mapping[Shape, Any],
-    parameters: dict,
-    split: Split,
+    parameters: Parameters,
+    split: Split[Example, Encoding],
     loader: Batches,
-) -> tuple[Any, Any]:
+) -> tuple[State, Predictions]:
     """Predicts and measures a split.
 
     Args:
@@ -48,7 +59,7 @@ def evaluate(
     """
     totals = {"loss_sum": 0.0, "weight_sum": 0.0}
 
-    def outputs():
+    def outputs() -> Outputs:
         for batch, predictions, sums in predict_batches(net, compiled, parameters, loader):
             for name, value in sums.items():
                 totals[name] += value
@@ -60,14 +71,14 @@ def evaluate(
 
 def write_evaluation(
     net: Network,
-    evaluator: Evaluator,
+    evaluator: Evaluator[Example, Encoding, Predictions, State],
     compiled: Mapping[Shape, Any],
-    parameters: dict,
-    split: Split,
+    parameters: Parameters,
+    split: Split[Example, Encoding],
     loader: Batches,
     *,
     folder: Path,
-    train: Sequence[Any],
+    train: Sequence[Example],
     processor: Processor,
     config: Settings,
     console: Console,
@@ -96,9 +107,9 @@ def write_evaluation(
         evaluator.tune(split, predictions)
     generate = functools.partial(generate_texts, net, parameters, processor, rows=config.eval.rows)
     predictions = evaluator.add_generated(split, predictions, processor, generate)
-    seen = []
+    seen: list[Json] = []
     if evaluator.compares_with_train:
-        seen = itertools.chain(*processes.gather(evaluator.find_seen(split, predictions, train)))
+        seen = list(itertools.chain(*processes.gather(evaluator.find_seen(split, predictions, train))))
     if not processes.is_main_process():
         return measured.compute()
     return evaluator.write_evaluation(
@@ -106,7 +117,7 @@ def write_evaluation(
         split,
         measured,
         predictions,
-        seen=list(seen),
+        seen=seen,
         samples=config.eval.bootstrap,
         seed=config.seed,
         console=console,
@@ -115,17 +126,18 @@ def write_evaluation(
 
 def generate_texts(
     net: Network,
-    parameters: dict,
-    processor: TextProcessor,
+    parameters: Parameters,
+    processor: Processor,
     prompts: list[list[int]],
     options: GenerationOptions,
     *,
     rows: int,
 ) -> list[str]:
     """Generates the continuation of each prompt of token ids, up to its end, in batches of `rows` prompts."""
-    tokenizer = processor.tokenizer
-    local_parameters = replicate_locally(parameters, net.mesh)
-    generator = Generator(merge_model(net.graphdef, local_parameters).backbone, eos=tokenizer.eos_token_id)
+    tokenizer = tokenizer_of(processor)
+    model = merge_model(net.graphdef, replicate_locally(parameters, net.mesh))
+    assert isinstance(model, LanguageModel)
+    generator = Generator(model.backbone, eos=tokenizer.eos_token_id)
     texts = []  # a list for each batch of this process; processes take batches in turn
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):
         outputs = generator.generate(prompts[first : first + rows], options, first_number=first)
@@ -135,7 +147,7 @@ def generate_texts(
 
 
 def predict_batches(
-    net: Network, compiled: Mapping[Shape, Any], parameters: dict, loader: Batches
+    net: Network, compiled: Mapping[Shape, Any], parameters: Parameters, loader: Batches
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, float]]]:
     """Yields the predictions of one epoch of `loader`, in its order.
 
@@ -150,7 +162,7 @@ def predict_batches(
     Yields:
       (batch, outputs on the host, loss sums).
     """
-    queue: collections.deque = collections.deque()
+    queue: collections.deque[tuple[Batch, Arrays, Arrays]] = collections.deque()
     for step in range(loader.steps_per_epoch):
         batch = loader.batch(step)
         arrays = place_batch(batch.arrays, net.mesh)
@@ -161,7 +173,9 @@ def predict_batches(
         yield _fetch(*queue.popleft())
 
 
-def _fetch(batch: Batch, predictions: dict, sums: dict) -> tuple[Batch, dict, dict[str, float]]:
+def _fetch(
+    batch: Batch, predictions: Arrays, sums: Arrays
+) -> tuple[Batch, dict[str, np.ndarray], dict[str, float]]:
     """Copies the results of a batch to the host, and waits for them."""
-    predictions, sums = jax.device_get((predictions, sums))
-    return batch, predictions, {name: float(value) for name, value in sums.items()}
+    outputs, host_sums = jax.device_get((predictions, sums))
+    return batch, outputs, {name: float(value) for name, value in host_sums.items()}

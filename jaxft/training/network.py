@@ -27,8 +27,9 @@ from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import family_of
 from jaxft.parallel.mesh import BATCH_SPEC, ParameterAxes, put_array, with_shardings
 from jaxft.tasks.base import Task
-from jaxft.tasks.registry import TASKS
+from jaxft.tasks.registry import head_kind
 from jaxft.training.programs import compile_once
+from jaxft.training.step import Structure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Network:
     task: Task
     model_config: ModelConfig
     runtime: Runtime
-    graphdef: nnx.GraphDef
-    graphdef_for: Callable[[Shape], nnx.GraphDef]
+    graphdef: Structure
+    graphdef_for: Callable[[Shape], Structure]
     mesh: Mesh
     abstract: dict[str, jax.ShapeDtypeStruct]
     roles: dict[str, Role]
@@ -123,7 +124,7 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
         return nnx.eval_shape(lambda: task.build_model(model_config, model_runtime, nnx.Rngs(params=0)))
 
     @functools.cache
-    def graphdef(block_length: int, whole_row_period: int) -> nnx.GraphDef:
+    def graphdef(block_length: int, whole_row_period: int) -> Structure:
         shape_runtime = dataclasses.replace(
             runtime, block_length=block_length, whole_row_period=whole_row_period
         )
@@ -170,7 +171,7 @@ def initial_parameters(
     is read or made, so no host holds all parameters unless its devices do.
     """
     if config.model.init == "pretrained":
-        loaded, line = _load_pretrained(net, checkpoint, TASKS[config.task].head)
+        loaded, line = _load_pretrained(net, checkpoint, head_kind(config.task))
     else:
         loaded = {}
         line = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
@@ -191,6 +192,7 @@ def _load_pretrained(
 ) -> tuple[dict[str, jax.Array], str]:
     """Returns the parameters that the checkpoint has, by path, and a line for the log."""
     folder, abstract = checkpoint.folder, dict(net.abstract)
+    assert folder is not None  # only new models have none
     family = family_of(checkpoint.hf_config)
     table, tensors = family.table_with_head(kind), open_tensors(folder)
     stored_words = family.config_class.from_hf(read_config(folder)).vocab_size
@@ -214,7 +216,7 @@ def _load_pretrained(
     # The head of one task is useless for another, and that for some labels for others.
     head_order = net.task.head_order(checkpoint.hf_config)
     keeps_head = head_order is not None or (net.task.predicts_tokens and has_tensors(table, tensors, "head/"))
-    new = () if keeps_head else ("head/",)
+    new: tuple[str, ...] = () if keeps_head else ("head/",)
     if not any("pooler." in name for name in tensors):  # checkpoints of some tasks have none
         new += ("backbone/pooler/",)
     loaded, report = load_weights(

@@ -11,7 +11,7 @@ from jaxft.training.log.waits import announced
 from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import PreparedRun
 from jaxft.training.run_folder.best import load_best
-from jaxft.training.run_folder.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.checkpoint import Meta, RunCheckpoints
 from jaxft.training.run_folder.identity import check_identity, describe_changed_versions
 from jaxft.training.run_folder.remote_folder import fetch_run
 from jaxft.training.run_folder.workdir import save_model_files
@@ -38,7 +38,7 @@ def restore_state(
       UserError: the checkpoint is another run's, or all are damaged.
     """
 
-    def check_fit(meta: dict) -> SavedState:
+    def check_fit(meta: Meta) -> SavedState:
         check_identity(meta, identity, workdir)
         return run.trainer.saved
 
@@ -73,6 +73,7 @@ def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> TrainState:
         log(f"weights: {config.init_from}")
     else:
         if config.model.init == "pretrained" and processes.count() > 1:
+            assert base_model.folder is not None  # only new models have none
             processes.assert_same({"pretrained weights": checksum_weights(base_model.folder)})
         with announced("loading and making the first weights", log):
             parameters, line = initial_parameters(net, config, base_model)

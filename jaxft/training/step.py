@@ -1,7 +1,7 @@
 """Defines the train state, and the pure functions that a run compiles: an optimizer step and an evaluation step."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxft.training.optimizer.schedules import Hyperparameters, learning_rate
 # Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `layer_stacks.unstack` makes tuples of
 # arrays.
 Parameters = dict[str, Any]
+Structure: TypeAlias = nnx.GraphDef[nnx.Module]  # of a module without its parameters
 Batch = dict[str, jax.Array]  # arrays [rows, ...]; see `data.batching.batch`
 
 
@@ -49,7 +50,7 @@ class SavedState(NamedTuple):
     opt_state: Any
 
 
-def merge_model(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
+def merge_model(graphdef: Structure, parameters: Parameters) -> nnx.Module:
     """Returns the module with `parameters`, for use inside a traced function."""
     return nnx.merge(graphdef, parameter_paths.unflatten(stack(parameters)))
 
@@ -78,7 +79,7 @@ def train_step(
     hyper: Hyperparameters,
     *,
     task: Task,
-    graphdef: nnx.GraphDef,
+    graphdef: Structure,
     make_optimizer: Callable[[Hyperparameters], optax.GradientTransformation],
     schedule: str,
     accumulate: int,
@@ -164,7 +165,7 @@ def train_step(
 
 
 def eval_step(
-    parameters: Parameters, batch: Batch, *, task: Task, graphdef: nnx.GraphDef
+    parameters: Parameters, batch: Batch, *, task: Task, graphdef: Structure
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Computes, without dropout, a batch's predictions, each [rows, ...], and its {"loss_sum", "weight_sum"}."""
     outputs, loss_sum, weight_sum = task.predict(merge_model(graphdef, parameters), batch)

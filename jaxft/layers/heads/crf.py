@@ -1,8 +1,7 @@
 """Defines a linear-chain CRF over words: its head, its likelihood and its best paths."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -198,13 +197,14 @@ def find_best_paths(
 
 
 @functools.cache
-def compile_best_paths(num_labels: int) -> tuple[Callable, Callable]:
+def compile_best_paths(num_labels: int) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Compiles the two programs of `find_best_paths`, forward and backward, for this process's default device."""
 
     def scores(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*shape, num_labels), jnp.float32)
 
-    chain = Chain(scores(num_labels), scores(), scores())
+    # Shapes are lowered in the place of arrays.
+    chain = Chain(*cast(tuple[Any, Any, Any], (scores(num_labels), scores(), scores())))
     words = scores(_STRETCH, _STREAMS)
     borders = jax.ShapeDtypeStruct((_STRETCH, _STREAMS), bool)
     forward_carry, backward_carry = _first_carries(num_labels)
@@ -277,7 +277,7 @@ def _rescale(scores: jax.Array) -> jax.Array:
     return scores - scores.max(axis=1, keepdims=True)
 
 
-def _log_product(a: jax.Array, b: jax.Array) -> jax.Array:
+def _log_product(a: jax.Array, b: jax.Array | np.ndarray) -> jax.Array:
     """Computes log(exp(a) @ exp(b)) for [B, C] and [C, C], up to a constant for each row of `a`."""
     # The largest summand of each row is scaled to 1, so no row is lost to underflow.
     scale = b.max(axis=1)

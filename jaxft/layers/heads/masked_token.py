@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
+from jaxft.layers.backbone import WordBackbone
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
@@ -64,7 +65,7 @@ class MaskedTokenModel(nnx.Module):
       ties_embeddings: whether the word embeddings are also the output layer.
     """
 
-    def __init__(self, backbone: nnx.Module, *, activation: str, ties_embeddings: bool, rngs: nnx.Rngs):
+    def __init__(self, backbone: WordBackbone, *, activation: str, ties_embeddings: bool, rngs: nnx.Rngs):
         self.backbone = backbone
         config = backbone.config
         words, size = backbone.embeddings.word.embedding.shape

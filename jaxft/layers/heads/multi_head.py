@@ -1,11 +1,13 @@
 """Puts the heads of several tasks on one backbone."""
 
 from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxft.layers.backbone import Backbone, PooledBackbone
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.parameters import Kind, Role, make_parameter
@@ -17,9 +19,9 @@ class SharedBackbone:
     It computes hidden states once for the same inputs and dropout, and returns them to every model that calls it.
     """
 
-    def __init__(self, backbone: nnx.Module):
+    def __init__(self, backbone: Backbone):
         self.backbone = backbone
-        self.config = backbone.config
+        self.config, self.runtime = backbone.config, backbone.runtime
         self._calls: list[
             tuple[tuple[jax.Array, ...], jax.Array]
         ] = []  # the arrays and the result of each call
@@ -37,7 +39,17 @@ class SharedBackbone:
 
     def pool(self, x: jax.Array) -> jax.Array:
         """Applies the backbone's pooler to the hidden states of first tokens, `[..., D] -> [..., D]`."""
-        return self.backbone.pool(x)
+        return cast(PooledBackbone, self.backbone).pool(x)
+
+
+class HeadedModel(Protocol):
+    """The model of one task: a head over a backbone."""
+
+    backbone: Backbone
+
+    @property
+    def head(self) -> nnx.Module:
+        """The layers over the backbone."""
 
 
 class MultiHead(nnx.Module):
@@ -49,18 +61,18 @@ class MultiHead(nnx.Module):
       uncertainty: whether to learn a log variance for each task, float32 `[T]` at `head/uncertainty`.
     """
 
-    def __init__(self, models: Mapping[str, nnx.Module], *, uncertainty: bool):
+    def __init__(self, models: Mapping[str, HeadedModel], *, uncertainty: bool):
         backbones = [model.backbone for model in models.values()]
         self.backbone = next(
             (backbone for backbone in backbones if hasattr(backbone, "pooler")), backbones[0]
         )
-        self.head = nnx.Dict({name: model.head for name, model in models.items()})
+        self.head: nnx.Dict[Any] = nnx.Dict({name: model.head for name, model in models.items()})
         if uncertainty:
             log_variances = jnp.zeros(len(models), jnp.float32)
             self.head["uncertainty"] = make_parameter(log_variances, Role(Kind.BIAS))
         for model in models.values():
             model.backbone = self.backbone
-        self.task_models = nnx.Dict(models)
+        self.task_models: nnx.Dict[Any] = nnx.Dict(models)
 
     def task_model(self, name: str, backbone: SharedBackbone) -> nnx.Module:
         """Returns the model of one task with `backbone` as its backbone.

@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from jaxft.layers.backbone import LanguageBackbone
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.inputs import Inputs
 
@@ -10,7 +11,7 @@ from jaxft.layers.inputs import Inputs
 class LanguageModel(nnx.Module):
     """A causal language model: a backbone called like `GPT2`, whose `compute_logits` scores the vocabulary."""
 
-    def __init__(self, backbone: nnx.Module):
+    def __init__(self, backbone: LanguageBackbone):
         self.backbone = backbone
 
     def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
+from jaxft.layers.backbone import Backbone, PooledBackbone
 from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
@@ -38,13 +40,16 @@ class SequenceHead(Linear):
     def __init__(
         self, size: int, num_labels: int, form: HeadForm, *, initializer_range: float, rngs: nnx.Rngs
     ):
-        options = {"initializer_range": initializer_range, "rngs": rngs}
-        super().__init__(size, num_labels, use_bias=form.has_bias, **options)
+        super().__init__(
+            size, num_labels, use_bias=form.has_bias, initializer_range=initializer_range, rngs=rngs
+        )
         if form.activation:
-            self.dense = Linear(size, size, **options)
+            self.dense = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
         self.form = form
 
-    def __call__(self, x: jax.Array, drop: Callable[[jax.Array, int], jax.Array]) -> jax.Array:
+    def __call__(  # type: ignore[override]  # a head is called with dropout, its output layer without
+        self, x: jax.Array, drop: Callable[[jax.Array, int], jax.Array]
+    ) -> jax.Array:
         """Returns the scores of each vector, `[N, D] -> [N, C]`; `drop(x, site)` applies dropout."""
         site = HEAD_SITE
         if self.form.activation:
@@ -72,7 +77,7 @@ class SequenceClassifier(nnx.Module):
 
     def __init__(
         self,
-        backbone: nnx.Module,
+        backbone: Backbone,
         *,
         num_labels: int,
         pool: str,
@@ -121,7 +126,7 @@ class SequenceClassifier(nnx.Module):
         if self.pool == "last":
             slots = starts + jnp.maximum(member.sum(axis=-1), 1) - 1
         x = jnp.take_along_axis(self.backbone(inputs, dropout), slots[..., None], axis=1)
-        return self.backbone.pool(x) if self.pool == "pooler" else x
+        return cast(PooledBackbone, self.backbone).pool(x) if self.pool == "pooler" else x
 
     def _pool_segments(self, x: jax.Array, member: jax.Array) -> jax.Array:
         """Returns the mean or maximum of each segment's states, `[R, L, D] -> [R, S, D]`; 0 for a missing segment."""

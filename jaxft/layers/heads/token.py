@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from jaxft.layers.backbone import Backbone
 from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
@@ -22,7 +23,7 @@ class TokenClassifier(nnx.Module):
 
     def __init__(
         self,
-        backbone: nnx.Module,
+        backbone: Backbone,
         *,
         num_labels: int,
         dropout: float,

@@ -1,5 +1,7 @@
 """Causal language modelling: predicts the next token of documents, or of targets that follow prompts."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,6 +9,7 @@ from jax.sharding import Mesh
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
+from jaxft.layers.backbone import LanguageBackbone
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.inputs import Inputs
@@ -29,7 +32,8 @@ class CausalLM(Task):
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `LanguageModel` over a GPT-2 backbone of `model_config`."""
-        return LanguageModel(make_backbone(model_config, runtime, rngs=rngs))
+        # A family with this kind of head predicts words by their embeddings.
+        return LanguageModel(cast(LanguageBackbone, make_backbone(model_config, runtime, rngs=rngs)))
 
     def loss(
         self, model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
@@ -58,6 +62,7 @@ def _flat(
     model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Returns hidden states [R * L, D], the output embedding [vocabulary, D], labels [R * L] and weights [R * L]."""
+    assert isinstance(model, LanguageModel)
     hidden = model.backbone(Inputs.from_batch(batch), dropout)
     return (
         hidden.reshape(-1, hidden.shape[-1]),
@@ -69,5 +74,6 @@ def _flat(
 
 def _mesh(model: nnx.Module) -> Mesh | None:
     """Returns the mesh over which the backbone shards its activations, or None for a single device."""
-    sharding = model.backbone.runtime.activations
-    return None if sharding is None else sharding.mesh
+    assert isinstance(model, LanguageModel)
+    runtime = model.backbone.runtime
+    return None if runtime.activations is None else runtime.mesh

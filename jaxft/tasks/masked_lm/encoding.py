@@ -142,13 +142,13 @@ def _make_stream(
         counts = np.array([len(encoding) for encoding in encodings], np.int64)
         np.add.at(lengths, [piece.number for piece in pieces], counts)
         total = int(counts.sum())
-        ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
+        piece_ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
         words = itertools.chain.from_iterable(encoding.word_ids for encoding in encodings)
         word = np.fromiter((-1 if number is None else number for number in words), np.int64, total)
-        begins = np.append(True, word[1:] != word[:-1])[:total]
-        begins[offsets_from_lengths(counts)[:-1][counts > 0]] = True
-        all_ids.append(np.fromiter(ids, np.int32, total))
-        all_begins.append(begins)
+        piece_begins = np.append(True, word[1:] != word[:-1])[:total]
+        piece_begins[offsets_from_lengths(counts)[:-1][counts > 0]] = True
+        all_ids.append(np.fromiter(piece_ids, np.int32, total))
+        all_begins.append(piece_begins)
     ids, begins = np.concatenate(all_ids), np.concatenate(all_begins)
     if special.given_mask is None:
         has_label = ~np.isin(ids, special.every)

@@ -1,5 +1,7 @@
 """Masked language modelling: predicts the tokens behind masks from what is before and after them."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,6 +9,7 @@ from jax.sharding import Mesh
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
+from jaxft.layers.backbone import WordBackbone
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.masked_token import MaskedTokenModel
@@ -14,6 +17,7 @@ from jaxft.layers.inputs import Inputs
 from jaxft.layers.output_positions import gather, locate
 from jaxft.layers.runtime import Runtime
 from jaxft.losses import chunked
+from jaxft.models.encoder_family import EncoderConfig
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import FAMILIES, make_backbone
 from jaxft.tasks.base import Arrays, Task
@@ -32,9 +36,10 @@ class MaskedLM(Task):
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `MaskedTokenModel` over a backbone of `model_config`."""
+        assert isinstance(model_config, EncoderConfig)
         head = FAMILIES[model_config.model_type].heads[HeadKind.MASKED]
         return MaskedTokenModel(
-            make_backbone(model_config, runtime, rngs=rngs),
+            cast(WordBackbone, make_backbone(model_config, runtime, rngs=rngs)),
             activation=head.form.activation or model_config.activation,
             ties_embeddings=model_config.ties_word_embeddings,
             rngs=rngs,
@@ -44,6 +49,7 @@ class MaskedLM(Task):
         self, model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the cross-entropy in nats, summed over the masked tokens, and the number of these tokens."""
+        assert isinstance(model, MaskedTokenModel)
         rows, length = batch["labels"].shape
         positions = locate(batch.get("output_positions"), rows, length)
         x = model.backbone(Inputs.from_batch(batch), dropout).reshape(rows * length, -1)
@@ -65,6 +71,7 @@ class MaskedLM(Task):
         The outputs are "is_predicted", bool [R, L]; "nll", float32 [R, L], in nats; "words", int32 [R, L, K], the most
         probable tokens; and "probabilities", float32 [R, L, K].
         """
+        assert isinstance(model, MaskedTokenModel)
         rows, length = batch["labels"].shape
         hidden = model.head(model.backbone(Inputs.from_batch(batch), None)).reshape(rows * length, -1)
         (vectors, bias), weights = model.word_vectors(), batch["weights"].ravel()
@@ -87,5 +94,6 @@ class MaskedLM(Task):
 
 def _mesh(model: nnx.Module) -> Mesh | None:
     """Returns the mesh over which the backbone shards its activations, or None for a single device."""
-    sharding = model.backbone.runtime.activations
-    return None if sharding is None else sharding.mesh
+    assert isinstance(model, MaskedTokenModel)
+    runtime = model.backbone.runtime
+    return None if runtime.activations is None else runtime.mesh

@@ -13,7 +13,7 @@ from jaxft.data.batching.batch import INPUTS, BatchSpec
 from jaxft.data.encoding.encoded import ArraySpec
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.heads.multi_head import MultiHead, SharedBackbone
+from jaxft.layers.heads.multi_head import HeadedModel, MultiHead, SharedBackbone
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.tasks.base import Arrays, Task
@@ -57,7 +57,10 @@ class MultiTask(Task):
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `MultiHead` over a backbone of `model_config`."""
-        models = {name: task.build_model(model_config, runtime, rngs) for name, task in self.tasks.items()}
+        models = {
+            name: cast(HeadedModel, task.build_model(model_config, runtime, rngs))
+            for name, task in self.tasks.items()
+        }
         return MultiHead(models, uncertainty=self.learns_weights)
 
     def _views(self, model: nnx.Module, batch: Arrays) -> Iterator[tuple[str, Task, nnx.Module, Arrays]]:

@@ -22,14 +22,18 @@ from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import find_head_order
 from jaxft.tasks.label_losses import loss_with_r_drop
 from jaxft.tasks.sequence_classification.label_types import make_label_type
-from jaxft.tasks.sequence_classification.number_label import VALUE
+from jaxft.tasks.sequence_classification.number_label import NumberLabel
 from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.settings import resolve_max_segments
 
 
 def resolve_pool(config: Settings, model_type: str) -> str:
     """Returns the pooling of hidden states: `config.model.pool`, where "auto" is that of transformers' class."""
-    return class_head(model_type).pool if config.model.pool == "auto" else config.model.pool
+    if config.model.pool != "auto":
+        return config.model.pool
+    pool = class_head(model_type).pool
+    assert pool is not None, f"{model_type} classifies no texts"
+    return pool
 
 
 def class_head(model_type: str) -> Head:
@@ -98,7 +102,8 @@ class SequenceClassification(Task):
     def logits(self, model: nnx.Module, batch: Arrays) -> jax.Array:
         """Returns the outputs for each segment without dropout, float32 [R, S, C]. Numbers are in the data's units."""
         logits = _logits(model, batch, None)
-        return self.label_type.score(logits) if self.labels == [VALUE] else logits
+        label = self.label_type
+        return logits * label.scale + label.offset if isinstance(label, NumberLabel) else logits
 
     def predict(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array, jax.Array]:
         """Returns {"logits": float32 [R, S, C]}, and the loss."""

@@ -18,7 +18,8 @@ class Clock:
     """Counts the seconds since its creation until `stop`. Time inside `with clock:` does not count."""
 
     def __init__(self) -> None:
-        self._started, self._stopped = time.perf_counter(), None
+        self._started = time.perf_counter()
+        self._stopped: float | None = None
         self._paused, self._pause_began = 0.0, 0.0
 
     def __enter__(self) -> None:
@@ -69,12 +70,12 @@ class CompileCounter:
         yield
         self.count, self.cache_hits, self.seconds = before
 
-    def _listen(self, event: str, seconds: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration" and threading.get_ident() == self._thread:
             self.count += 1
-            self.seconds += seconds
+            self.seconds += duration_secs
 
-    def _count_cache_hit(self, event: str, **_: Any) -> None:
+    def _count_cache_hit(self, event: str, **_: str | int) -> None:
         if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == self._thread:
             self.cache_hits += 1
 

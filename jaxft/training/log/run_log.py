@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from jaxft.config.sections import Settings
 from jaxft.config.settings import flatten, to_dict
@@ -46,7 +46,9 @@ class RunLog:
         self.workdir, self._config, self._quiet = workdir, config, quiet
         self._callbacks = callbacks or Callbacks(())
         self._wandb_module = _import_wandb() if config.log.wandb and not quiet else None
-        self._tensorboard = self._wandb = self._progress = self._task = None
+        self._tensorboard = self._wandb = None
+        self._progress: Progress | None = None
+        self._task = TaskID(0)  # of the progress bar
         self.console = Console(soft_wrap=True, highlight=False, quiet=quiet)
 
     def log(self, line: str) -> None:
@@ -80,13 +82,13 @@ class RunLog:
             from tensorboardX import SummaryWriter, summary  # slow to import
 
             # Its thread dies if the disk is full. A full queue would then wait for ever.
-            self._tensorboard = SummaryWriter(
+            self._tensorboard = writer = SummaryWriter(
                 str(self.workdir / "tensorboard"), purge_step=step + 1, max_queue=10_000, flush_secs=3600
             )
             # In the file of the curves, so that the run is listed once, with the newest value of the metric.
             metrics = {tag_of("dev", selection_metric): 0.0, tag_of("dev", "loss"): 0.0}
             for record in summary.hparams(_hyperparameters(self._config), metrics):
-                self._tensorboard.file_writer.add_summary(record)
+                writer.file_writer.add_summary(record)
         if self._wandb_module:
             self._wandb = self._wandb_module.init(**_wandb_options(self.workdir, self._config))
         if self.console.is_terminal or _shows_widgets(self.console):
@@ -98,9 +100,10 @@ class RunLog:
                 TextColumn("{task.fields[loss]}"),
                 TextColumn("{task.fields[dev]}"),
             ]
-            self._progress = Progress(*columns, console=self.console, transient=True)
-            self._task = self._progress.add_task("train", total=total, completed=step, loss="", dev="")
-            self._progress.start()
+            progress = Progress(*columns, console=self.console, transient=True)
+            self._task = progress.add_task("train", total=total, completed=step, loss="", dev="")
+            progress.start()
+            self._progress = progress
 
     def advance(self, step: int) -> None:
         """Moves the progress bar to `step`."""
@@ -110,7 +113,8 @@ class RunLog:
     def show(self, **texts: str) -> None:
         """Shows texts at the end of the progress bar: `loss` and `dev`, the newest values."""
         if self._progress:
-            self._progress.update(self._task, **texts)
+            fields: dict[str, Any] = {**texts}
+            self._progress.update(self._task, **fields)
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Appends the `values` of `step` to the files; `kind` is "train" or the name of a split."""

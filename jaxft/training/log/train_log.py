@@ -54,11 +54,13 @@ class TrainLog:
         self._total, self._every_steps, self._steps_per_epoch = total, every_steps, steps_per_epoch
         self._unit, self._units = unit, f"{unit}s"
         self._flops_per_unit, self._peak_flops = flops_per_unit, peak_flops
-        self._pending: collections.deque = collections.deque()  # (step, batch, metrics on the device)
-        self._sums = collections.Counter(progress.get("sums", {}))  # since the last log line
-        self._timed = collections.Counter()  # the same since this start only, for rates by its clock
-        self._totals = collections.Counter(progress.get("totals", {}))  # over all starts of the run
-        self._earlier_seconds, self._earlier_stall = self._totals["seconds"], self._totals["stall"]
+        # (step, batch, metrics on the device)
+        self._pending: collections.deque[tuple[int, Batch, Mapping[str, jax.Array]]] = collections.deque()
+        self._sums = dict(progress.get("sums", {}))  # since the last log line
+        self._timed: dict[str, float] = {}  # the same since this start only, for rates by its clock
+        self._totals = dict(progress.get("totals", {}))  # over all starts of the run
+        self._earlier_seconds = self._totals.get("seconds", 0)
+        self._earlier_stall = self._totals.get("stall", 0)
         self._last_line_seconds, self._last_line_stall = 0.0, 0.0
 
     def add(self, step: int, batch: Batch, metrics: Mapping[str, jax.Array]) -> None:
@@ -77,15 +79,12 @@ class TrainLog:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
                 self._refuse(step, batch, values)
-            self._sums.update(
-                steps=1,
-                loss=values["loss"] * values["weight"],
-                weight=values["weight"],
-                grad_norm=values["grad_norm"],
-            )
+            weight = values["weight"]
+            step_sums = {"steps": 1, "loss": values["loss"] * weight, "weight": weight}
+            _add(self._sums, step_sums | {"grad_norm": values["grad_norm"]})
             self._run_log.show(loss=f"loss {self._mean_loss():.4f}")
-            for counter in (self._sums, self._timed, self._totals):
-                counter.update({self._units: int(values["units"]), "slots": batch.shape.slots})
+            for sums in (self._sums, self._timed, self._totals):
+                _add(sums, {self._units: int(values["units"]), "slots": batch.shape.slots})
             if step % self._every_steps == 0 or step == self._total:
                 self._write_line(step, values["lr"])
 
@@ -155,6 +154,12 @@ class TrainLog:
         self._sums.clear()
         self._timed.clear()
         self._last_line_seconds, self._last_line_stall = now, stall
+
+
+def _add(sums: dict[str, float], values: Mapping[str, float]) -> None:
+    """Adds values to the sums of the same names, which begin at 0."""
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0) + value
 
 
 def format_train_line(step: int, total: int, values: Mapping[str, Any], unit: str = "token") -> str:

@@ -50,7 +50,7 @@ def pull_to_start(rate: Any, names: list[str]) -> optax.GradientTransformation:
 class Count(NamedTuple):
     """The state of `shrink_to_zero`: the number of finished steps, int32."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # optax's name for it, though tuples have a method `count`
 
 
 def shrink_to_zero(
@@ -86,7 +86,7 @@ def shrink_to_zero(
 class ParameterAverage(NamedTuple):
     """The state of `average_parameters`: the number of finished steps, int32, and the averages by path, float32."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # optax's name for it, though tuples have a method `count`
     values: dict[str, jax.Array]
 
 

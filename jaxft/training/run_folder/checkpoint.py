@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
 
 Log = Callable[[str], None]
+Meta: TypeAlias = dict[str, Any]  # plain values that a checkpoint keeps next to its arrays
 # The bytes that are gathered in memory for each file of a checkpoint. By default orbax gathers 2 GB.
 FILE_SIZE = 64 << 20
 NOTES = "_CHECKPOINT_METADATA"  # orbax's file in a checkpoint's folder
@@ -104,7 +105,7 @@ class RunCheckpoints:
             path.replace(path.with_name(path.name + ".damaged"))
             self.log(f"warning: {path} is damaged and was renamed; it held times only")
 
-    def save(self, step: int, tree: Any, meta: dict) -> None:
+    def save(self, step: int, tree: Any, meta: Meta) -> None:
         """Starts to save `tree` and `meta` as step `step`. The caller may donate or change `tree` when it returns."""
         self.wait()
         self._remove_unfinished()  # the writers of a failed save may have continued for a while
@@ -171,7 +172,7 @@ class RunCheckpoints:
         steps = ocp.utils.checkpoint_steps(self.folder) if self.folder.exists() else []
         return processes.broadcast(sorted(map(int, steps)))
 
-    def restore(self, abstract: Callable[[dict], Any]) -> tuple[int, Any, dict] | None:
+    def restore(self, abstract: Callable[[Meta], Any]) -> tuple[int, Any, Meta] | None:
         """Restores the newest undamaged checkpoint.
 
         Newer damaged checkpoints are moved into a folder with the same name plus ".damaged".
@@ -226,7 +227,7 @@ class RunCheckpoints:
             shutil.rmtree(folder / str(step), ignore_errors=True)
             (self.folder / str(step)).rename(folder / str(step))
 
-    def newest_meta(self) -> dict | None:
+    def newest_meta(self) -> Meta | None:
         """Returns the plain values of the newest checkpoint in which they are undamaged, or None."""
         for step in reversed(self.steps()):
             try:
@@ -235,7 +236,7 @@ class RunCheckpoints:
                 continue
         return None
 
-    def _read_meta(self, step: int) -> tuple[dict, list[int]]:
+    def _read_meta(self, step: int) -> tuple[Meta, list[int]]:
         """Returns (meta, digests) of checkpoint `step`. Raises an exception of any type if they are damaged."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         saved = processes.run_on_all(lambda: self._manager.restore(step, args=args).meta)
@@ -244,7 +245,7 @@ class RunCheckpoints:
             raise ValueError("wrong checksum of its meta data")
         return meta, digests
 
-    def _read(self, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
+    def _read(self, step: int, abstract: Callable[[Meta], Any]) -> tuple[Any, Meta]:
         """Returns the tree and meta of checkpoint `step`. Raises an exception of any type if it is damaged."""
         restore = self._manager.restore
         meta, digests = self._read_meta(step)
@@ -260,6 +261,6 @@ class RunCheckpoints:
         return tree, meta
 
 
-def _checksum(meta: dict, digests: list[int]) -> str:
+def _checksum(meta: Meta, digests: list[int]) -> str:
     """Returns the SHA-256 of a checkpoint's plain values."""
     return hashlib.sha256(json.dumps([meta, digests], sort_keys=True).encode()).hexdigest()

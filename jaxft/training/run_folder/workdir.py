@@ -203,7 +203,8 @@ def save_batch(workdir: Path, step: int, batch: Batch) -> Path:
     """
     process = f".process_{processes.index()}" if processes.count() > 1 else ""
     path = workdir / f"non_finite_step_{step}{process}.npz"
-    np.savez(path, **({"windows": batch.windows, "starts": batch.starts} | batch.arrays))
+    arrays: dict[str, Any] = {"windows": batch.windows, "starts": batch.starts} | batch.arrays
+    np.savez(path, **arrays)
     return path
 
 

@@ -1,0 +1,71 @@
+"""Defines what heads and generation know of a backbone, whichever its family."""
+
+from typing import Protocol
+
+import jax
+
+from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.embedding import Embedding
+from jaxft.layers.inputs import Inputs
+from jaxft.layers.runtime import Runtime
+
+
+class BackboneConfig(Protocol):
+    """The shape of a backbone, as far as heads read it."""
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the width of hidden states."""
+
+    @property
+    def initializer_range(self) -> float:
+        """The standard deviation of new weights."""
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """The epsilon of norms."""
+
+
+class Backbone(Protocol):
+    """A network without a head. It is a module of flax."""
+
+    @property
+    def config(self) -> BackboneConfig:
+        """Its shape."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """How it computes."""
+
+    def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
+        """Returns the hidden states of each position, `[R, L, D]`."""
+
+
+class PooledBackbone(Backbone, Protocol):
+    """A backbone with a pooler."""
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        """Applies the pooler to the hidden states of first tokens, `[..., D] -> [..., D]`."""
+
+
+class WordEmbeddings(Protocol):
+    """The embeddings of a backbone, which begin with those of words."""
+
+    @property
+    def word(self) -> Embedding:
+        """A vector of each word."""
+
+
+class WordBackbone(Backbone, Protocol):
+    """A backbone that reads words."""
+
+    @property
+    def embeddings(self) -> WordEmbeddings:
+        """Its first layers."""
+
+
+class LanguageBackbone(WordBackbone, Protocol):
+    """A backbone whose word embeddings are also its output layer."""
+
+    def compute_logits(self, x: jax.Array) -> jax.Array:
+        """Returns the logits of hidden states, `[R, L, D] -> float32 [R, L, V]`."""
