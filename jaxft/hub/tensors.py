@@ -61,10 +61,10 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
         return _LazyTensors(folder, _open_shards(folder))
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     present = f"only {', '.join(pickles)}" if pickles else "none"
+    source = folder if pickles else "FOLDER_OR_HUB_ID"
     raise UserError(
-        f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found {present}. A .bin file is a pickle, which "
-        "can run any code and is never loaded; where you trust it, convert it with transformers and torch: "
-        "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), and the same for AutoTokenizer"
+        f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found {present}. A .bin file is a pickle, which can run "
+        f"any code and is never loaded; make {WEIGHTS} of it: jaxft convert {source} --output NEW_FOLDER"
     )
 
 

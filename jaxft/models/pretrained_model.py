@@ -130,7 +130,7 @@ def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dic
     if model.checkpoint.startswith(NEW):
         hf_config = describe_new_model(config)
     else:
-        hf_config = read_config(resolve_address(model.checkpoint, model.revision, needs_weights=False))
+        hf_config = read_config(resolve_address(model.checkpoint, model.revision, weights=()))
     model_config = _read_fitting_config(config, hf_config, supported)
     return hf_config | {"vocab_size": model_config.vocab_size + len(config.data.added_tokens)}
 

@@ -16,11 +16,11 @@ def tensors():
 
 
 def test_weights_only_as_a_pickle_say_why_not_and_how_to_convert(tmp_path):
-    with pytest.raises(UserError, match="expected weights as model.safetensors .*, found none"):
+    with pytest.raises(UserError, match="found none.*jaxft convert FOLDER_OR_HUB_ID --output NEW_FOLDER"):
         open_tensors(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(
-        UserError, match=r"found only pytorch_model.bin.* never loaded; .*save_pretrained\(NEW_FOL"
+        UserError, match=f"found only pytorch_model.bin.* never loaded; .*jaxft convert {tmp_path}"
     ):
         open_tensors(tmp_path)
 
