@@ -202,4 +202,5 @@ class GPT2(nnx.Module):
           float32 `[..., V]`.
         """
         table = self.embeddings.word.embedding[...].astype(hidden.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=dtype)

@@ -1,0 +1,269 @@
+"""Holds any family's models to torch: logits, the gradient of every parameter, and files that come back bit for bit."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import torch
+import transformers
+from flax import nnx
+from hypothesis import strategies as st
+
+from jaxft.hub.weights import load_weights, save_weights
+from jaxft.layers import parameter_paths
+from jaxft.layers.activations import ACTIVATIONS
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.runtime import Runtime
+from jaxft.models.model_config import ModelConfig
+from jaxft.models.registry import FAMILIES
+from jaxft.tasks.base import Task
+from jaxft.tasks.registry import TASKS, make_task
+from jaxft.training.settings import settings_from_config
+
+LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+TASK_LABELS = {HeadKind.TOKEN: LABELS, HeadKind.SEQUENCE: LABELS, HeadKind.QUESTION: ["start", "end"]}
+# The lengths of the texts in each packed row. In torch each text has its row.
+ROWS, LENGTH = ((11, 4), (2, 1, 7, 3)), 16
+LONGEST = 11
+# If the output layer is not the word embeddings, it has a bias of its own, and these do nothing.
+UNUSED = {"cls.predictions.bias", "lm_head.bias"}
+# What fields may be in a tiny model, by jaxft's names. Widths follow from heads.
+FIELDS = {
+    "vocab_size": st.integers(20, 60),
+    "num_layers": st.integers(1, 3),
+    "intermediate_size": st.integers(5, 40),
+    "max_positions": st.integers(LONGEST, 30),
+    "type_vocab_size": st.integers(1, 3),
+    "embedding_size": st.integers(3, 20),
+    "padding_id": st.integers(0, 4),
+    "activation": st.sampled_from(sorted(ACTIVATIONS)),
+    "layer_norm_eps": st.sampled_from([1e-12, 1e-6, 1e-5, 1e-2]),
+    "ties_word_embeddings": st.booleans(),
+    "scale_by_inverse_layer": st.booleans(),
+}
+
+
+def shapes(model_type: str) -> st.SearchStrategy[ModelConfig]:
+    """Returns the strategy of tiny configs of a family, over the fields that its config.json has."""
+    config_class = FAMILIES[model_type].config_class
+    names = getattr(config_class, "hf_keys", [field.name for field in dataclasses.fields(config_class)])
+    return st.builds(
+        lambda heads, width, fields: config_class(num_heads=heads, hidden_size=heads * width, **fields),
+        st.integers(1, 4),
+        st.integers(2, 8),  # with a width of 1, norms of all states would be 0
+        st.fixed_dictionaries({name: values for name, values in FIELDS.items() if name in names}),
+    )
+
+
+def example_shape(model_type: str, seed: int) -> ModelConfig:
+    """Returns a config of odd sizes, in which no two numbers that could be mixed up are the same."""
+    config_class = FAMILIES[model_type].config_class
+    names = getattr(config_class, "hf_keys", [field.name for field in dataclasses.fields(config_class)])
+    rng = np.random.default_rng(seed)
+    fields = {
+        "vocab_size": 37,
+        "num_layers": 2,
+        "intermediate_size": 17,
+        "max_positions": 13,
+        "type_vocab_size": 2 + seed % 2,
+        "embedding_size": 10,
+        "padding_id": 3,
+        "activation": str(rng.choice(sorted(ACTIVATIONS))),
+        "layer_norm_eps": 1e-5,
+        "ties_word_embeddings": bool(seed % 2),
+        "scale_by_inverse_layer": True,
+    }
+    return config_class(
+        num_heads=3, hidden_size=15, **{name: value for name, value in fields.items() if name in names}
+    )
+
+
+def make_torch(
+    config: ModelConfig, kind: HeadKind, seed: int, dtype: torch.dtype = torch.float32
+) -> torch.nn.Module:
+    """Returns a random torch model with a head, whose weights are large enough for all of them to matter."""
+    options = {"num_labels": len(TASK_LABELS[kind])} if kind in TASK_LABELS else {}
+    if kind in (HeadKind.TOKEN, HeadKind.SEQUENCE):
+        options |= {
+            "id2label": dict(enumerate(LABELS)),
+            "label2id": {label: index for index, label in enumerate(LABELS)},
+        }
+    fields = config.to_hf() | {"initializer_range": 0.2}
+    fields.setdefault("pad_token_id", 0)
+    hf_config = transformers.AutoConfig.for_model(**fields, **options, bos_token_id=1, eos_token_id=2)
+    architecture = FAMILIES[config.model_type].heads[kind].architecture
+    torch.manual_seed(seed)
+    model = getattr(transformers, architecture)(hf_config).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases of 0 and scales of 1 would hide mix-ups
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def make_abstract(
+    config: ModelConfig, kind: HeadKind, runtime: Runtime
+) -> tuple[Task, nnx.GraphDef, dict[str, jax.ShapeDtypeStruct]]:
+    """Returns the task with a kind of head, the structure of its model, and the shape of each parameter."""
+    name = next(name for name, entry in TASKS.items() if entry.head is kind)
+    task = make_task(TASK_LABELS.get(kind, []), settings_from_config({"task": name}), head_dropout=0.0)
+    graph, state = nnx.split(nnx.eval_shape(lambda: task.build_model(config, runtime, nnx.Rngs(0))))
+    return task, graph, parameter_paths.flatten(nnx.to_pure_dict(state))
+
+
+def random_batch(config: ModelConfig, seed: int) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
+    """Returns the same random texts in packed rows, and each in a row for torch."""
+    rng = np.random.default_rng(seed)
+    names = ("input_ids", "segment_ids", "positions", "token_type_ids")
+    packed = {name: np.zeros((len(ROWS), LENGTH), np.int32) for name in names}
+    packed["starts"] = np.zeros((len(ROWS), max(map(len, ROWS))), np.int32)
+    padding = getattr(config, "padding_id", 1 if config.model_type == "mpnet" else 0)
+    texts = {name: [] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    for row, lengths in enumerate(ROWS):
+        start = 0
+        for segment, length in enumerate(lengths):
+            ids = rng.integers(0, config.vocab_size - 1, length)
+            ids += ids >= padding  # no real text holds it, and torch would not train it
+            types = np.sort(rng.integers(0, getattr(config, "type_vocab_size", 0) or 1, length))
+            place = row, slice(start, start + length)
+            packed["input_ids"][place], packed["token_type_ids"][place] = ids, types
+            packed["positions"][place], packed["segment_ids"][place] = np.arange(length), segment + 1
+            packed["starts"][row, segment] = start
+            for name, values, filler in (
+                ("input_ids", ids, padding),
+                ("attention_mask", np.ones(length, int), 0),
+                ("token_type_ids", types, 0),
+            ):
+                texts[name].append(np.pad(values, (0, LONGEST - length), constant_values=filler))
+            start += length
+    if not config.reads_token_types:
+        del texts["token_type_ids"]
+    return packed, {name: torch.tensor(np.stack(rows)) for name, rows in texts.items()}
+
+
+def torch_logits(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Returns torch's logits, `[N, L, C]` or, of texts, `[N, C]`."""
+    outputs = model(**inputs)
+    if "start_logits" in outputs:
+        return torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)
+    return outputs.logits
+
+
+def unpack(packed: np.ndarray, fill_value: float = 0.0) -> np.ndarray:
+    """Takes values of packed rows, `[R, L, C]` or `[R, S, C]`, apart as torch has them: `[N, LONGEST, C]` or `[N, C]`."""
+    values = []
+    for row, lengths in zip(packed, ROWS, strict=True):
+        start = 0
+        for segment, length in enumerate(lengths):
+            if packed.shape[1] == LENGTH:
+                piece = row[start : start + length]
+                values.append(np.pad(piece, ((0, LONGEST - length), (0, 0)), constant_values=fill_value))
+            else:
+                values.append(row[segment])
+            start += length
+    return np.stack(values)
+
+
+def pack(values: np.ndarray) -> np.ndarray:
+    """Undoes `unpack`."""
+    per_token = values.ndim == 3
+    shape = (len(ROWS), LENGTH if per_token else max(map(len, ROWS)), values.shape[-1])
+    packed, remaining = np.zeros(shape, values.dtype), iter(values)
+    for row, lengths in zip(packed, ROWS, strict=True):
+        start = 0
+        for segment, length in enumerate(lengths):
+            place = slice(start, start + length) if per_token else segment
+            row[place] = next(remaining)[:length] if per_token else next(remaining)
+            start += length
+    return packed
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Returns the norm of a difference, in float64."""
+    return float(np.linalg.norm(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)))
+
+
+# By dtype: what part of its norm an error of logits may have, and of gradients its own norm and that of all.
+TOLERANCES = {"float64": (1e-8, 1e-8, 1e-10), "float32": (1e-5, 1e-4, 1e-6)}
+
+
+def assert_is_torchs(config: ModelConfig, kind: HeadKind, seed: int, dtype: str) -> None:
+    """Asserts that packed texts have torch's logits, and every parameter torch's gradient, in float64 or float32."""
+    of_logits, of_gradient, of_all = TOLERANCES[dtype]
+    model = make_torch(config, kind, seed, getattr(torch, dtype))
+    table = FAMILIES[config.model_type].table_with_head(kind)
+    with jax.enable_x64(dtype == "float64"):
+        task, graph, abstract = make_abstract(config, kind, Runtime(np.dtype(dtype)))
+        abstract = {
+            name: jax.ShapeDtypeStruct(leaf.shape, np.dtype(dtype)) for name, leaf in abstract.items()
+        }
+        tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        parameters, report = load_weights(table, tensors, abstract)
+        assert not report.new
+        batch, texts = random_batch(config, seed)
+        theirs = torch_logits(model, texts)
+        # A weighted sum of the logits, for every one of them to have a gradient.
+        weights = np.random.default_rng(seed).normal(size=theirs.shape).astype(dtype)
+        is_token = texts["attention_mask"].numpy() > 0
+        if theirs.ndim == 3:
+            weights *= is_token[..., None]
+        (theirs * torch.tensor(weights)).sum().backward()
+
+        def loss(tree):
+            logits = task.logits(nnx.merge(graph, tree), batch)
+            return (logits * pack(weights)).sum(), logits
+
+        gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(parameter_paths.unflatten(parameters))
+        assert logits.dtype == dtype
+        ours, theirs = unpack(np.asarray(logits)), theirs.detach().numpy()
+        if theirs.ndim == 3:
+            theirs = theirs * is_token[..., None]
+        assert distance(ours, theirs) <= of_logits * np.linalg.norm(theirs)
+        their_gradients = {
+            name: parameter.grad.numpy()
+            for name, parameter in model.named_parameters()
+            if name not in UNUSED or parameter.grad is not None
+        }
+        expected, _ = load_weights(table, their_gradients, abstract)
+        ours = parameter_paths.flatten(gradients)
+        total = np.sqrt(sum(float((gradient**2).sum()) for gradient in expected.values()))
+        assert ours.keys() == expected.keys()
+        for path, gradient in expected.items():
+            norm = np.linalg.norm(gradient)
+            assert distance(ours[path], gradient) <= of_gradient * norm + of_all * total, path
+
+
+def assert_bfloat16_is_as_near_as_torchs(config: ModelConfig, kind: HeadKind, seed: int) -> None:
+    """Asserts that logits in bfloat16 are at most twice as far from the exact ones as torch's in bfloat16."""
+    model = make_torch(config, kind, seed)
+    batch, texts = random_batch(config, seed)
+    is_token = texts["attention_mask"].numpy() > 0
+    table = FAMILIES[config.model_type].table_with_head(kind)
+    task, graph, abstract = make_abstract(config, kind, Runtime(jax.numpy.dtype("bfloat16")))
+    tensors = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    parameters, _ = load_weights(table, tensors, abstract)
+    with torch.inference_mode():
+        exact = torch_logits(model, texts).numpy()
+        theirs = torch_logits(model.to(torch.bfloat16), texts).float().numpy()
+    logits = jax.jit(lambda tree: task.logits(nnx.merge(graph, tree), batch))(
+        parameter_paths.unflatten(parameters)
+    )
+    ours = unpack(np.asarray(logits))
+    mask = is_token[..., None] if exact.ndim == 3 else 1
+    assert 0 < distance(ours * mask, exact * mask) <= 2 * distance(theirs * mask, exact * mask)
+
+
+def assert_file_comes_back(config: ModelConfig, kind: HeadKind, seed: int) -> None:
+    """Asserts that tensors that are loaded and saved are the same, bit for bit, under the names of transformers."""
+    model = make_torch(config, kind, seed)
+    family = FAMILIES[config.model_type]
+    _, _, abstract = make_abstract(config, kind, Runtime())
+    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    parameters, report = load_weights(family.table_with_head(kind), tensors, abstract)
+    back = save_weights(family.table_with_head(kind), parameters)
+    # A tied layer is written once, under its other name.
+    left_out = tensors.keys() - back.keys()
+    assert left_out <= (tensors.keys() - dict(model.named_parameters()).keys()) | UNUSED
+    assert back.keys() <= tensors.keys() and set(report.ignored) == left_out
+    for name, tensor in back.items():
+        assert tensor.dtype == np.float32 and tensor.tobytes() == tensors[name].tobytes(), name
