@@ -156,7 +156,7 @@ runs = [(name, sizes, {}) for name in names for sizes in ((1, 1, 1), (2, 2, 2))]
 if sys.argv[2] == "sweep":
     runs += [(name, (1, 8, 1), {}) for name in (*TASKS, "crf")]
     runs += [(name, sizes, {}) for name in NETWORKS for sizes in ((8, 1, 1), (1, 1, 8))]
-    runs += [(name, (1, 8, 1), {"model.unroll": "yes"}) for name in NETWORKS]
+    runs += [(name, (1, 8, 1), {"model.unroll": "yes"}) for name in (*NETWORKS, "masked_lm")]
     runs += [(name, (2, 2, 2), {"model.remat": "dots"}) for name in NETWORKS]
     runs += [(name, sizes, HALF) for name in NETWORKS for sizes in ((1, 1, 1), (2, 2, 2))]
 else:
