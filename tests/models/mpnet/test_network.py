@@ -1,10 +1,14 @@
-"""Tests the parts of MPNet that are its own: the buckets of distances."""
+"""Tests what MPNet alone has: buckets of distances, and a bias for each of them."""
+
+import dataclasses
 
 import numpy as np
 import torch
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.mpnet.network import bucket_distances
+from tests.models import torch_parity
 
 
 def test_each_distance_has_torchs_bucket():
@@ -13,3 +17,13 @@ def test_each_distance_has_torchs_bucket():
     theirs = MPNetEncoder.relative_position_bucket(torch.tensor(distances)).numpy()
     np.testing.assert_array_equal(bucket_distances(distances), theirs)
     assert set(theirs) == set(range(32)) - {16}
+
+
+def test_long_packed_texts_are_torchs(monkeypatch):
+    """Covers all buckets, and texts that end on both sides of their borders."""
+    lengths = ((140, 9, 8), (17, 16, 33, 65, 24))
+    monkeypatch.setattr(torch_parity, "ROWS", lengths)
+    monkeypatch.setattr(torch_parity, "LENGTH", 160)
+    monkeypatch.setattr(torch_parity, "LONGEST", 140)
+    config = dataclasses.replace(torch_parity.example_shape("mpnet", seed=0), max_positions=140)
+    torch_parity.assert_is_torchs(config, HeadKind.TOKEN, seed=0, dtype="float64")
