@@ -28,7 +28,7 @@ class Embeddings(nnx.Module):
       size: E.
       words, positions: the number of embeddings of words and of positions.
       token_types: the number of embeddings of token types; 0 for none. With one, the types of tokens are not read.
-      first_position: the embedding of the first position of a segment.
+      first_position: the embedding of the first position of a segment; 1 + the padding token's id, unless it is 0.
     """
 
     def __init__(
@@ -59,12 +59,24 @@ class Embeddings(nnx.Module):
         if self.token_types:
             types = inputs.token_type_ids.ravel()
             lookups.append((self.type, types if self.token_types > 1 else jnp.zeros_like(types)))
-        positions = inputs.positions.ravel()
+        positions = inputs.positions
         if self.first_position:
-            positions = positions + self.first_position  # not in place, which would change a numpy batch
-        lookups.append((self.position, positions))
+            positions = skip_padding_tokens(inputs, self.first_position - 1) + self.first_position
+        lookups.append((self.position, positions.ravel()))
         x = self.norm(sum_embeddings(*lookups, activations=self.runtime.activations))
         return apply_dropout(x.astype(self.runtime.dtype), self.rate, dropout, 0, rows=len(inputs.input_ids))
+
+
+def skip_padding_tokens(inputs: Inputs, padding_id: int) -> jax.Array:
+    """Returns the positions `[R, L]` of tokens as transformers numbers them where 0 comes after the padding token's id.
+
+    Texts may hold the padding token literally, as "<pad>". It then has position -1, and those after it one less.
+    """
+    is_padding = (inputs.input_ids == padding_id).astype(jnp.int32)
+    count = jnp.cumsum(is_padding, axis=1, dtype=jnp.int32)  # in the row, up to each slot
+    before = jnp.where(inputs.positions == 0, count - is_padding, 0)
+    before = jax.lax.cummax(before, axis=1)  # in the row before the slot's segment
+    return jnp.where(is_padding, -1, inputs.positions - (count - before))
 
 
 def make_encoder_layers(
