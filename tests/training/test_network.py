@@ -20,6 +20,7 @@ KINDS = [
     ("token_classification", "tiny_gpt2", "GPT2ForTokenClassification", "classifier"),
     ("sequence_classification", "tiny_bert", "BertForSequenceClassification", "classifier"),
     ("sequence_classification", "tiny_gpt2", "GPT2ForSequenceClassification", "score"),
+    ("sequence_classification", "tiny_bert", "RobertaForSequenceClassification", "classifier.out_proj"),
 ]
 
 
@@ -33,11 +34,14 @@ def load_first(request, tmp_path):
 
         shutil.copytree(request.getfixturevalue(base), tmp_path / "model")
         names = dict(enumerate(stored))
-        config = transformers.AutoConfig.from_pretrained(
-            tmp_path / "model", id2label=names, label2id={name: number for number, name in names.items()}
+        model_class = getattr(transformers, architecture)
+        fields = json.loads((tmp_path / "model/config.json").read_text())
+        fields |= {"model_type": model_class.config_class.model_type, "id2label": names}
+        config = model_class.config_class.from_dict(
+            fields | {"label2id": {name: number for number, name in names.items()}}
         )
         torch.manual_seed(1)
-        model = getattr(transformers, architecture)(config)
+        model = model_class(config)
         tensors = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
         save_file(tensors, tmp_path / "model/model.safetensors")
         (tmp_path / "model/config.json").write_text(
@@ -52,6 +56,8 @@ def load_first(request, tmp_path):
         assert parameters.keys() == net.abstract.keys()
         weight = tensors[f"{head}.weight"]
         [kernel] = [value for name, value in parameters.items() if name == "head/kernel"]
+        if "head is kept" in line and (dense := tensors.get("classifier.dense.weight")) is not None:
+            np.testing.assert_array_equal(parameters["head/dense/kernel"], dense.T)
         bias = (tensors[f"{head}.bias"], parameters["head/bias"]) if f"{head}.bias" in tensors else None
         return weight, np.asarray(kernel), bias, line
 

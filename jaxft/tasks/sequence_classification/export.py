@@ -38,12 +38,15 @@ class TextExport(Export[Settings, LabelledText, np.ndarray]):
         return self.run.config.data.truncation != "head" or not self.has_class
 
     def config_fields(self) -> dict[str, Json]:
-        """Returns the kind of labels, the token that follows a text, and thresholds, which transformers only keeps."""
-        return {
-            "problem_type": self.run.config.model.problem_type,
-            "pad_token_id": self.run.checkpoint.tokenizer.pad_token_id,
-            **self.run.tuned,
-        }
+        """Returns the kind of labels, the padding token, and thresholds, which transformers only keeps.
+
+        transformers finds the last token of a text by the padding token, if it reads that one. In other families the
+        checkpoint's padding token stays, because RoBERTa counts positions from it.
+        """
+        fields: dict[str, Json] = {"problem_type": self.run.config.model.problem_type, **self.run.tuned}
+        if class_head(self.run.checkpoint.hf_config["model_type"]).pool == "last":
+            fields["pad_token_id"] = self.run.checkpoint.tokenizer.pad_token_id
+        return fields
 
     def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, with a head whose numbers are in the data's units."""
