@@ -83,6 +83,11 @@ def is_stack(name: str) -> bool:
     return name.startswith("backbone/layers/")
 
 
+def is_above_stacks(name: str) -> bool:
+    """Returns whether the parameter at path `name` reads what layers return: a last norm, a pooler or a head."""
+    return name.startswith(("backbone/norm/", "backbone/pooler/")) or not name.startswith("backbone/")
+
+
 def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
     """Replaces each stack `[layers, ...]` of flat parameters by a tuple with an array `[...]` for each layer."""
     return {

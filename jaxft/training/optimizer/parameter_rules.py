@@ -8,8 +8,8 @@ import numpy as np
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
-from jaxft.layers.parameters import Kind, Role
-from jaxft.layers.transformer.layer_stacks import is_stack
+from jaxft.layers.parameters import Role
+from jaxft.layers.transformer.layer_stacks import is_above_stacks, is_stack
 
 # For each parameter by path, the factor of its learning rate: a number, or one for each layer of a stack, float32 [n].
 RateFactors = dict[str, Any]
@@ -42,8 +42,8 @@ def find_decayed(config: Settings, roles: Mapping[str, Role]) -> dict[str, bool]
 def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: int) -> RateFactors:
     """Returns the factors of learning rates: `config.optim.lr_multipliers`, times the decay over layers.
 
-    With `config.optim.layer_decay` d, layer i of n, from 0, has the factor d^(n - i), embeddings have d^(n + 1), and
-    what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A.
+    With `config.optim.layer_decay` d, layer i of n, from 0, has the factor d^(n - i), what the first layer reads has
+    d^(n + 1), and what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A.
 
     Args:
       config: the run's settings.
@@ -59,9 +59,9 @@ def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: i
     if (decay := config.optim.layer_decay) == 1:
         return factors
     by_layer = np.float32(decay) ** np.arange(num_layers, 0, -1, dtype=np.float32)
-    for name, role in roles.items():
+    for name in roles:
         if is_stack(name):
             factors[name] = factors[name] * by_layer
-        elif name.startswith("backbone/embeddings/") or role.kind in (Kind.EMBEDDING, Kind.VOCABULARY):
+        elif not is_above_stacks(name):
             factors[name] *= decay ** (num_layers + 1)
     return factors

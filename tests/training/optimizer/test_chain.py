@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from jaxft.errors import UserError
-from jaxft.layers.parameters import Kind, Role
+from jaxft.layers.parameters import Kind, Role, read_roles
+from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.layers.transformer.layer_stacks import stack, unstack
+from jaxft.models.registry import FAMILIES, make_backbone
 from jaxft.training.optimizer.chain import make_optimizer
-from jaxft.training.optimizer.parameter_rules import split_frozen
+from jaxft.training.optimizer.parameter_rules import make_rate_factors, split_frozen
 from jaxft.training.optimizer.schedules import make_hyperparameters
 from jaxft.training.settings import settings_from_config
 from jaxft.training.step import clip_factor
@@ -138,6 +141,26 @@ def test_rates_fall_from_layer_to_layer_below_the_head(layers):
         factor = np.array([0.25, 0.5]) if "/layers/" in name else 3.0 if name.startswith("head/") else 0.125
         expected = -0.1 * np.reshape(factor, (-1, *[1] * (value.ndim - 1)) if np.ndim(factor) else ())
         np.testing.assert_allclose(value - start[name], np.broadcast_to(expected, value.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "below", "above"),
+    [
+        ("mpnet", {"pooler": True}, {"embeddings", "relative_bias"}, {"pooler"}),
+        ("electra", {}, {"embeddings", "projection"}, set()),
+        ("gpt2", {}, {"embeddings"}, {"norm"}),
+    ],
+)
+def test_rates_are_the_least_of_all_that_the_first_layer_reads(name, options, below, above):
+    config = FAMILIES[name].config_class(num_layers=LAYERS)
+    backbone = nnx.eval_shape(lambda: make_backbone(config, PLAIN_RUNTIME, rngs=nnx.Rngs(0), **options))
+    roles = {f"backbone/{path}": role for path, role in read_roles(backbone).items()}
+    factors = make_rate_factors(config_with(layer_decay=0.5), roles, LAYERS)
+    modules = {0.125: set(), 1.0: set()}
+    for path, factor in factors.items():
+        if "/layers/" not in path:
+            modules[factor].add(path.split("/")[1])
+    assert modules == {0.125: below, 1.0: above}
 
 
 @pytest.mark.parametrize("layers", ["stacked", "apart"])
