@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from jaxft.layers.attention.over_mesh import Attention, make_attention
+from jaxft.layers.attention.over_mesh import Attention, Blocks, make_attention
 from jaxft.layers.transformer.layer_stacks import REMAT_POLICIES
 from jaxft.parallel.mesh import BATCH_SPEC
 from jaxft.parallel.sharded_matmul import ActivationLayout
@@ -22,7 +22,7 @@ class Runtime:
         (all but the input of each layer).
       unroll: True if the loop over layers is unrolled: quicker on CPU and GPU, but slower to compile.
       mesh: the devices; None for one device.
-      block_length, whole_row_period: where segments may cross blocks, see `dense.dense_in_blocks`; 0 if unknown.
+      blocks: where segments may cross blocks; None if that is unknown.
 
     Raises:
       ValueError: there is no such `remat`.
@@ -33,8 +33,7 @@ class Runtime:
     remat: str = "none"
     unroll: bool = False
     mesh: Mesh | None = None
-    block_length: int = 0
-    whole_row_period: int = 0
+    blocks: Blocks | None = None
 
     def __post_init__(self):
         """Raises ValueError for an unknown `remat`."""
@@ -44,9 +43,7 @@ class Runtime:
     @property
     def attention_function(self) -> Attention:
         """Returns the function that computes attention over the devices."""
-        return make_attention(
-            self.attention, self.mesh, block_length=self.block_length, whole_row_period=self.whole_row_period
-        )
+        return make_attention(self.attention, self.mesh, self.blocks)
 
     @property
     def activations(self) -> NamedSharding | None:

@@ -18,6 +18,7 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import has_tensors, load_weights
 from jaxft.layers import parameter_paths
+from jaxft.layers.attention.over_mesh import Blocks
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.masked_token import WORD_PARAMETERS
 from jaxft.layers.parameters import Kind, Role, read_roles
@@ -124,11 +125,8 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
         return nnx.eval_shape(lambda: task.build_model(model_config, model_runtime, nnx.Rngs(params=0)))
 
     @functools.cache
-    def graphdef(block_length: int, whole_row_period: int) -> Structure:
-        shape_runtime = dataclasses.replace(
-            runtime, block_length=block_length, whole_row_period=whole_row_period
-        )
-        return nnx.split(build(shape_runtime))[0]
+    def graphdef(blocks: Blocks | None) -> Structure:
+        return nnx.split(build(dataclasses.replace(runtime, blocks=blocks)))[0]
 
     roles = read_roles(build(runtime))
     axes = {name: role.axes for name, role in roles.items()}
@@ -136,8 +134,8 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
         task=task,
         model_config=model_config,
         runtime=runtime,
-        graphdef=graphdef(0, 0),
-        graphdef_for=lambda shape: graphdef(shape.block_length, shape.whole_row_period),
+        graphdef=graphdef(None),
+        graphdef_for=lambda shape: graphdef(shape.blocks or None),
         mesh=mesh,
         abstract=with_shardings(jax.eval_shape(new_parameters, jnp.uint32(0)), axes, mesh),
         roles=roles,

@@ -18,4 +18,4 @@ from jaxft.inference.model import list_batch_shapes
 def test_shapes_of_batches(arguments, sizes):
     shapes = list_batch_shapes(*arguments)
     assert [(shape.rows, shape.length) for shape in shapes] == sizes
-    assert all(shape.rows % arguments[2] == 0 and shape.block_length == 0 for shape in shapes)
+    assert all(shape.rows % arguments[2] == 0 and shape.blocks.length == 0 for shape in shapes)

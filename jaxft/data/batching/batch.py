@@ -59,29 +59,47 @@ def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArrayS
     }
 
 
+class Blocks(NamedTuple):
+    """Where segments may lie in rows. Packing makes it and attention reads it; what is between only passes it on.
+
+    Attributes:
+      length: number of slots in a block. No segment crosses from one block into the next, so attention needs only
+        `[length, length]` scores at a time. 0 if rows have no blocks.
+      whole_row_period: row 0 and every `whole_row_period`-th row after it may hold segments that cross blocks; 0 if no
+        row may.
+    """
+
+    length: int = 0
+    whole_row_period: int = 0
+
+    def __bool__(self) -> bool:
+        """Returns whether rows have blocks."""
+        return self.length > 0
+
+
 class Shape(NamedTuple):
     """The shape of a batch, and limits that hold for all its segments.
 
     Attributes:
       rows: number of rows.
       length: number of slots in a row.
-      block_length: number of slots in a block. No segment crosses from one block into the next, so attention needs only
-        `[block_length, block_length]` scores at a time. 0 if rows have no blocks.
-      whole_row_period: row 0 and every `whole_row_period`-th row after it may hold segments that cross blocks; 0 if no
-        row may.
+      blocks: the blocks of its rows.
       output_shape: [G, P] of the array `output_positions`; zeros if the batch has none.
     """
 
     rows: int
     length: int
-    block_length: int = 0
-    whole_row_period: int = 0
+    blocks: Blocks = Blocks()
     output_shape: tuple[int, int] = (0, 0)
 
     @property
     def slots(self) -> int:
         """Number of slots in all rows."""
         return self.rows * self.length
+
+    def with_whole_row_period(self, period: int) -> "Shape":
+        """Returns this shape with another period of rows that may hold segments that cross blocks."""
+        return self._replace(blocks=self.blocks._replace(whole_row_period=period))
 
 
 class Batch(NamedTuple):

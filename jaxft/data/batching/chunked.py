@@ -58,7 +58,7 @@ class ChunkedLoader:
 
     def with_whole_row_period(self, period: int) -> "ChunkedLoader":
         """Returns this loader with another period; see `Loader.with_whole_row_period`."""
-        shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
+        shapes = tuple(shape.with_whole_row_period(period) for shape in self.shapes)
         return dataclasses.replace(self, shapes=shapes)
 
     def largest_sums(self, values: np.ndarray, *, steps: int, groups: int) -> np.ndarray:
@@ -123,9 +123,9 @@ def make_chunked_loader(
         slots += plan.slots
         tokens += plan.slots * (1 - plan.padding_fraction)
         for shape in plan.shapes:
-            periods.setdefault(shape._replace(whole_row_period=0), []).append(shape.whole_row_period)
+            periods.setdefault(shape.with_whole_row_period(0), []).append(shape.blocks.whole_row_period)
     shapes = tuple(
-        shape._replace(whole_row_period=common_whole_row_period(periods[shape])) for shape in sorted(periods)
+        shape.with_whole_row_period(common_whole_row_period(periods[shape])) for shape in sorted(periods)
     )
     padding_fraction = 1 - tokens / slots if slots else 0.0
     return ChunkedLoader(

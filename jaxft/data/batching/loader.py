@@ -100,7 +100,7 @@ class Loader:
         Args:
           period: must divide the number of rows, and be at most the period of `shapes`.
         """
-        shapes = tuple(shape._replace(whole_row_period=period) for shape in self.shapes)
+        shapes = tuple(shape.with_whole_row_period(period) for shape in self.shapes)
         return Loader(self.windows, self.plan._replace(shapes=shapes), self.layout, self.seed)
 
     def largest_sums(self, values: np.ndarray, *, steps: int, groups: int) -> np.ndarray:

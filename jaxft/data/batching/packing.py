@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.batch import Blocks, Shape
 from jaxft.data.ragged import offsets_from_lengths
 
 SHORTEST_BLOCK = 32
@@ -94,7 +94,7 @@ def one_window_rows(count: int) -> PackedRows:
 def pack_rows(lengths: np.ndarray, shape: Shape, max_segments: int | None = None) -> PackedRows:
     """Packs windows by `best_fit` into rows of `shape.length` slots.
 
-    If `shape.block_length` is not 0, rows of short windows are made of blocks of that length.
+    If `shape.blocks` has a length, rows of short windows are made of blocks of that length.
 
     Args:
       lengths: int `[N]`, the length of each window.
@@ -102,7 +102,7 @@ def pack_rows(lengths: np.ndarray, shape: Shape, max_segments: int | None = None
       max_segments: the most windows that a row may hold; by default as many as fit.
     """
     lengths = np.asarray(lengths, np.int64)
-    block = shape.block_length or shape.length
+    block = shape.blocks.length or shape.length
     blocks_per_row = shape.length // block
     bins = best_fit(lengths, shape.length, max_segments, block)
     members = np.concatenate(bins) if bins else np.empty(0, np.int64)
@@ -120,7 +120,7 @@ def pack_rows(lengths: np.ndarray, shape: Shape, max_segments: int | None = None
 
 
 def choose_block_length(lengths: np.ndarray, rows: int, length: int, max_segments: int | None = None) -> int:
-    """Returns the block length (see `Shape`) with the least estimated time of a step, or 0 for no blocks.
+    """Returns the block length (see `Blocks`) with the least estimated time of a step, or 0 for no blocks.
 
     Blocks make attention cheaper but add a little padding. The function packs a sample of the windows for each
     candidate, and estimates the cost from the number of slots and, by `LENGTH_OF_EQUAL_COST`, from attention.
@@ -135,7 +135,7 @@ def choose_block_length(lengths: np.ndarray, rows: int, length: int, max_segment
     sample = lengths[:: max(1, len(lengths) // SAMPLE)]
     best, lowest_cost, block = 0, np.inf, length
     while True:
-        packed = pack_rows(sample, Shape(rows, length, block % length), max_segments)
+        packed = pack_rows(sample, Shape(rows, length, Blocks(block % length)), max_segments)
         count = len(packed.offsets) - 1
         period = choose_whole_row_period(packed.whole_rows, count, rows)
         # The average number of slots that a position attends to.
@@ -149,7 +149,7 @@ def choose_block_length(lengths: np.ndarray, rows: int, length: int, max_segment
 
 
 def choose_whole_row_period(whole_rows: int, count: int, rows: int) -> int:
-    """Returns the largest possible `Shape.whole_row_period`, or 0 if there are no whole rows.
+    """Returns the largest possible `Blocks.whole_row_period`, or 0 if there are no whole rows.
 
     Args:
       whole_rows: number of rows with windows longer than a block.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.batch import Blocks, Shape
 from jaxft.data.batching.packing import (
     PackedRows,
     bucket_index,
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
       steps_per_epoch: number of steps, the same for each epoch.
       slots: number of slots in an epoch.
       padding_fraction: the fraction of these slots that is padding.
-      draw_epoch: a pure function of (shapes, seed, epoch). From the shapes it uses `rows` and `whole_row_period`.
+      draw_epoch: a pure function of (shapes, seed, epoch). From the shapes it uses `rows` and the blocks' period.
     """
 
     rows: PackedRows
@@ -84,7 +84,7 @@ def draw_epoch(
     windows, orders = packed.members, [np.arange(len(rows)) for rows in rows_of_shape]
     steps = [-(-len(rows) // shapes[0].rows) for rows in rows_of_shape]
     step_shapes, step_order = np.repeat(np.arange(len(shapes)), steps), np.arange(sum(steps))
-    period = shapes[0].whole_row_period
+    period = shapes[0].blocks.whole_row_period
     whole_row_places = np.arange(0, len(orders[0]), period) if period else np.empty(0, np.int64)
     if seed is not None:
         bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
@@ -172,21 +172,21 @@ def plan_rows(
       ValueError: a window is longer than `max_length`, or than the last bucket.
     """
     lengths = lengths.astype(np.int64)
-    period = 0
+    blocks = Blocks()
     if pack:
         if block_length is None:
             block_length = choose_block_length(lengths, rows, max_length, max_segments)
-        packed = pack_rows(lengths, Shape(rows, max_length, block_length), max_segments)
+        packed = pack_rows(lengths, Shape(rows, max_length, Blocks(block_length)), max_segments)
         count = len(packed.offsets) - 1
         if block_length:
-            period = choose_whole_row_period(packed.whole_rows, count, rows)
+            blocks = Blocks(block_length, choose_whole_row_period(packed.whole_rows, count, rows))
         edges, edge_of_row = [max_length], np.zeros(count, np.int64)
     else:
-        block_length, packed = 0, one_window_rows(len(lengths))
+        packed = one_window_rows(len(lengths))
         edges = default_edges(max_length) if buckets is None else list(buckets)
         edge_of_row = bucket_index(lengths, edges)
     used = np.unique(edge_of_row)
-    shapes = tuple(Shape(rows, int(edges[index]), block_length, period) for index in used)
+    shapes = tuple(Shape(rows, int(edges[index]), blocks) for index in used)
     rows_of_shape = [np.flatnonzero(edge_of_row == index) for index in used]
     steps = [-(-len(shape_rows) // rows) for shape_rows in rows_of_shape]
     slots = sum(count * shape.slots for count, shape in zip(steps, shapes, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.data.batching import chunked
-from jaxft.data.batching.batch import Batch, Shape
+from jaxft.data.batching.batch import Batch, Blocks, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
@@ -171,7 +171,7 @@ def make_sharded_loader(
     facts = {
         number: (
             loader.steps_per_epoch,
-            loader.shapes[0].whole_row_period,
+            loader.shapes[0].blocks.whole_row_period,
             int(lengths[number].sum()),
             len(lengths[number]),
         )
@@ -185,7 +185,7 @@ def make_sharded_loader(
         {number: _empty_batch(loader.batch(0)) for number, loader in loaders.items()},
         steps,
         gather({number: loader.order() for number, loader in loaders.items()}),
-        (Shape(rows, max_length, block, period),),
+        (Shape(rows, max_length, Blocks(block, period)),),
         sum(counts),
         1 - sum(tokens) / (max(steps) * rows * max_length),
         gather,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxft.data.batching.batch import Shape
+from jaxft.data.batching.batch import Blocks, Shape
 from jaxft.data.batching.mixed import Mix
 from jaxft.data.batching.packing import SAMPLE, choose_block_length, pack_rows
 from jaxft.data.encoding.encoded import Encoded
@@ -66,7 +66,7 @@ def windows_per_row(
     for lengths, share in samples:
         # Rows of several data sets in proportions have no blocks.
         block = choose_block_length(lengths, rows, max_length, max_segments) if len(samples) == 1 else 0
-        packed = pack_rows(lengths, Shape(rows, max_length, block), max_segments)
+        packed = pack_rows(lengths, Shape(rows, max_length, Blocks(block)), max_segments)
         per_share += share * (len(packed.offsets) - 1) / len(lengths)
     return sum(share for _, share in samples) / per_share
 

@@ -34,9 +34,19 @@ class Attention(Protocol):
         """Computes attention within segments; see `dense_attention`."""
 
 
-def make_attention(
-    name: str, mesh: Mesh | None, *, block_length: int = 0, whole_row_period: int = 0
-) -> Attention:
+class Blocks(Protocol):
+    """Where segments may cross blocks, as packing says; see `dense_in_blocks`. It is hashable."""
+
+    @property
+    def length(self) -> int:
+        """The slots of a block."""
+
+    @property
+    def whole_row_period(self) -> int:
+        """Which rows may hold segments that cross blocks."""
+
+
+def make_attention(name: str, mesh: Mesh | None, blocks: Blocks | None = None) -> Attention:
     """Returns an attention function over the devices of `mesh`.
 
     Each device computes its own rows. It computes its own heads if the mesh's `tensor` axis divides their number, else
@@ -45,13 +55,12 @@ def make_attention(
     Args:
       name: "dense", or a kernel of `KERNELS`.
       mesh: the devices; None for one device, which computes dense attention only.
-      block_length, whole_row_period: where segments may cross blocks, see `dense_in_blocks`; a block_length of 0 if
-        that is unknown. Only dense attention uses them.
+      blocks: where segments may cross blocks; None if that is unknown. Only dense attention uses them.
     """
     dense = dense_attention
-    if block_length:
+    if blocks is not None:
         dense = functools.partial(
-            dense_in_blocks, block_length=block_length, whole_row_period=whole_row_period
+            dense_in_blocks, block_length=blocks.length, whole_row_period=blocks.whole_row_period
         )
     if mesh is None:
         if name != "dense":

@@ -136,18 +136,20 @@ def test_only_the_rows_that_may_hold_segments_across_blocks(short, long, rows, s
     lengths = np.random.default_rng(0).permutation(short + long)
     loader = loader_of(lengths, 128, rows=rows, shuffle=shuffle, max_segments=most, chunk=chunk)
     [shape] = loader.shapes
-    assert shape.block_length in (0, 32, 64) and (
-        shape.whole_row_period == 0 or rows % shape.whole_row_period == 0
+    assert shape.blocks.length in (0, 32, 64) and (
+        shape.blocks.whole_row_period == 0 or rows % shape.blocks.whole_row_period == 0
     )
     if len(short) > 150 and not long and most != 3:
-        assert shape.block_length  # it is made use of
+        assert shape.blocks.length  # it is made use of
     for step in range(2 * loader.steps_per_epoch):
         batch = loader.batch(step)
         for row, segment in np.argwhere(batch.windows >= 0):
             first, size = batch.starts[row, segment], lengths[batch.windows[row, segment]]
             assert first + size <= 128
-            if shape.block_length and (shape.whole_row_period == 0 or row % shape.whole_row_period):
-                assert first // shape.block_length == (first + size - 1) // shape.block_length
+            if shape.blocks.length and (
+                shape.blocks.whole_row_period == 0 or row % shape.blocks.whole_row_period
+            ):
+                assert first // shape.blocks.length == (first + size - 1) // shape.blocks.length
 
 
 @settings(max_examples=30)

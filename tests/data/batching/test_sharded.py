@@ -65,7 +65,7 @@ def test_batches_are_the_same_whoever_feeds_which_rows(lengths, each, random):
     for loader in partial:
         assert loader.shapes == (shape,) and loader.steps_per_epoch == complete.steps_per_epoch
         assert loader.order() == complete.order()
-    block = shape.block_length or 128
+    block = shape.blocks.length or 128
     tokens = 0
     for epoch in range(2):
         seen = [[] for _ in lengths]
@@ -85,7 +85,7 @@ def test_batches_are_the_same_whoever_feeds_which_rows(lengths, each, random):
                 ids = shard.input_ids[slice(*shard.offsets[batch.windows[row, segment] :][:2])]
                 assert np.array_equal(batch.arrays["input_ids"][row, start : start + len(ids)], ids)
                 if start // block != (start + len(ids) - 1) // block:
-                    assert shape.whole_row_period and row % shape.whole_row_period == 0
+                    assert shape.blocks.whole_row_period and row % shape.blocks.whole_row_period == 0
             free = batch.arrays["segment_ids"] == 0
             assert not batch.arrays["input_ids"][free].any()
         assert [sorted(numbers) for numbers in seen] == [list(range(len(shard))) for shard in windows]
@@ -127,7 +127,7 @@ def test_large_shards_come_in_chunks(monkeypatch):
     [loader] = loaders(windows, [range(4)], 4)
     assert all(isinstance(shard, ChunkedLoader) for shard in loader.loaders.values())
     [shape] = loader.shapes
-    assert shape.block_length
+    assert shape.blocks.length
     for number, shard in enumerate(windows):
         seen = []
         for step in range(loader.steps_per_epoch):
@@ -136,8 +136,8 @@ def test_large_shards_come_in_chunks(monkeypatch):
             for place in zip(*np.nonzero(batch.windows[rows] >= 0), strict=True):
                 window, start = batch.windows[rows][place], batch.starts[rows][place]
                 seen.append(window)
-                if start // shape.block_length != (start + shard.lengths[window] - 1) // shape.block_length:
-                    assert shape.whole_row_period and place[0] % shape.whole_row_period == 0
+                if start // shape.blocks.length != (start + shard.lengths[window] - 1) // shape.blocks.length:
+                    assert shape.blocks.whole_row_period and place[0] % shape.blocks.whole_row_period == 0
         assert sorted(seen) == list(range(len(shard)))
 
 

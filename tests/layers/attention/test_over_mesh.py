@@ -15,6 +15,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
+from jaxft.data.batching.batch import Blocks
 from jaxft.layers.runtime import Runtime
 from jaxft.training.network import make_network
 from jaxft.training.trainer import make_trainer
@@ -70,9 +71,9 @@ def with_bias(function, arrays, bias, segment_ids):
 
 *expected, bias_gradient = jax.jit(functools.partial(with_bias, dense_attention))(arrays, bias, ids)
 for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
-    for shape in ({}, {"block_length": 64, "whole_row_period": 4}):
+    for blocks in (None, Blocks(64, 4)):
         # What a kernel can't compute, as a bias, is dense attention's.
-        function = make_attention("flash" if sizes == (4, 1, 1) else "dense", mesh_of(*sizes), **shape)
+        function = make_attention("flash" if sizes == (4, 1, 1) else "dense", mesh_of(*sizes), blocks)
         *actual, our_bias_gradient = jax.jit(functools.partial(with_bias, function))(arrays, bias, ids)
         differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(actual, expected, strict=True)]
         differences.append(our_bias_gradient - bias_gradient)
