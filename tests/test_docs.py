@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 
 from jaxft.cli import verbs
 from jaxft.config import recipe_catalog
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.registry import FAMILIES
 from jaxft.training.settings import load_settings
 from tests.conftest import REPOSITORY
 
@@ -104,6 +106,20 @@ def test_results_in_the_pages_of_tasks_are_those_of_recipes():
                 assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\.?\d)", result), f"{row}: {result}"
                 checked += 1
     assert checked > 30
+
+
+def test_the_page_of_models_says_what_families_are_there_and_what_they_can_do():
+    text = (REPOSITORY / "docs/models.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \|" + 6 * r" (yes)? *\|" + "$", text, re.MULTILINE)
+    kinds = ("TOKEN", "SEQUENCE", "QUESTION", "MASKED", "NEXT_TOKEN", "SHARED")
+    described = {
+        name: {HeadKind[kind] for kind, cell in zip(kinds, cells, strict=True) if cell}
+        for name, *cells in rows
+    }
+    assert described == {name: set(family.heads) for name, family in FAMILIES.items()}
+    for name, family in FAMILIES.items():
+        assert re.search(rf"^\| .* \| `{name}` \| `", text, re.MULTILINE), name
+        assert family.new_model and family.new_model.has_tokenizer == (name == "gpt2")
 
 
 def test_page_on_hugging_face_is_current_and_complete():
