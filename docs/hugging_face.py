@@ -21,6 +21,7 @@ TASKS = {
     "run_classification.py": "sequence_classification",
     "run_qa.py": "question_answering",
     "run_clm.py": "causal_lm",
+    "run_mlm.py": "masked_lm",
 }
 # The arguments of all scripts, and those of each, apart from `TrainingArguments`.
 SHARED = (
@@ -52,6 +53,10 @@ ARGUMENTS = {
         "model_type config_overrides use_fast_tokenizer dtype streaming block_size "
         "preprocessing_num_workers validation_split_percentage keep_linebreaks"
     ).split(),
+    "run_mlm.py": (
+        "model_type config_overrides use_fast_tokenizer dtype streaming max_seq_length mlm_probability "
+        "line_by_line pad_to_max_length preprocessing_num_workers validation_split_percentage"
+    ).split(),
 }
 # What differs where an argument has a setting; by argument, or by argument and setting.
 DIFFERENCES = {
@@ -73,6 +78,9 @@ DIFFERENCES = {
     "label_column_name data.columns": "by role: `tags=ner_tags`",
     "label_smoothing_factor": "the same default",
     "learning_rate": "the same default",
+    "line_by_line": (
+        "`documents` is yes and the default, and cuts longer lines into windows; `blocks` is no"
+    ),
     "logging_steps": "20 instead of 500",
     "lr_scheduler_type": (
         "`linear`, `cosine`, `constant`, `polynomial` (which ends at 0), `inverse_sqrt`, `warmup_stable_decay`"
@@ -85,7 +93,8 @@ DIFFERENCES = {
     ),
     "max_steps": "wins over epochs, as there",
     "metric_for_best_model": "any name in `eval/dev.json`; the direction follows from the metric",
-    "model_name_or_path": "a folder, a hub id, `package:NAME/path` or `new:gpt2`; BERT and GPT-2 only",
+    "mlm_probability": "the same default, as a number of tokens in each window that does not vary",
+    "model_name_or_path": "a folder, a hub id, `package:NAME/path` or `new:gpt2`, of these [families](models.md)",
     "n_best_size": "the same default",
     "num_train_epochs": "the same default",
     "optim": (

@@ -47,6 +47,7 @@ class DocumentData(RecordData):
         "packed documents, each seeing itself only, or contiguous `blocks`, as `run_clm.py` and `run_mlm.py` cut them, "
         "but with an end of text after each document",
         choices=("documents", "blocks"),
+        hf="line_by_line",
     )
 
 

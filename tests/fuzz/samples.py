@@ -80,9 +80,9 @@ def write_samples(folder: Path) -> dict[str, list[Path]]:
     write(task, "b.json", json.dumps({"version": "0.1", "data": flat}))
     write(task, "c.jsonl", _lines(flat))
 
-    task = "causal_lm"
-    write(task, "a.txt", "".join(f"{text}.\n\n" for text, _ in TEXTS))
-    write(task, "b.jsonl", _lines({"text": text} for text, _ in TEXTS))
+    for task in ("causal_lm", "masked_lm"):
+        write(task, "a.txt", "".join(f"{text}.\n\n" for text, _ in TEXTS))
+        write(task, "b.jsonl", _lines({"text": text} for text, _ in TEXTS))
     return samples
 
 

@@ -119,6 +119,7 @@ def change_settings(rng: random.Random, folder: Path) -> None:
     recipe = {
         "token_classification": "ner",
         "causal_lm": "lm",
+        "masked_lm": "mlm",
         "question_answering": "qa",
         "multi_task": "nlupp",
     }

@@ -19,7 +19,7 @@ class Data(DocumentData):
         hf="mlm_probability",
     )
     mask_whole_words: bool = setting(
-        False, "masks all tokens of a word, or none of them", hf="DataCollatorForWholeWordMask"
+        False, "masks all tokens of a word, or none of them", hf="whole_word_mask"
     )
 
 

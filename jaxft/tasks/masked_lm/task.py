@@ -32,6 +32,7 @@ class MaskedLM(Task):
 
     def __init__(self, labels: list[str], config: Settings, head_dropout: float):
         self.labels = labels
+        self.labelled_share = config.data.mask_probability
         self._n_best = config.eval.n_best
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:

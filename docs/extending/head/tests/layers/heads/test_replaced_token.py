@@ -1,4 +1,4 @@
-"""The head of ELECTRA's discriminator against transformers: it loads, has the same loss and gradients, and goes back."""
+"""The head of ELECTRA's discriminator against transformers: it loads, has its loss and gradients, and goes back."""
 
 import jax
 import jax.numpy as jnp
