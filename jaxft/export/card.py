@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxft.config.sections import NEW
+from jaxft.config.sections import NEW, RUN
 from jaxft.config.settings import defaults, flatten
 from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
@@ -65,7 +65,7 @@ def write_card(run: Run, parameters: int, difference: float | None, fields: Card
     base_card = _base_card(run)
     base = _public(run.config.model.checkpoint)
     package = re.fullmatch(r"(?:package|new):([^/]+).*", base)
-    base_name = package[1] if package else base.rpartition("/")[2]
+    base_name = package[1] if package else base.removeprefix(RUN).rpartition("/")[2]
     task_card = load_card(run.config.task)
     title = f"{base_name} for {task_card.HUB_TASK.replace('-', ' ')}"
     comparison = (
@@ -96,6 +96,8 @@ def _public(value: Any) -> Any:
     """Returns a data source or address without the folders of the machine, or store, in which it was."""
     if not isinstance(value, str):
         return value
+    if value.startswith(RUN):
+        return RUN + _public(value.removeprefix(RUN))
     value = re.sub(
         r"((?<=[=;])|^)[a-z][a-z0-9+.-]+://([^;]*/)?", "", value
     )  # drops the place in an object store
@@ -176,6 +178,8 @@ def _origin(run: Run, base: str, parameters: int) -> str:
     """Returns a list that says where the weights come from: base checkpoint, data and training."""
     config, summary = run.config, run.workdir / "summary.json"
     start = f"- Base checkpoint: {code(base)}"
+    if base.startswith(RUN):
+        start = f"- Base checkpoint: the best weights of the run {code(base.removeprefix(RUN))}"
     if base.startswith(NEW):
         start = "- Base checkpoint: none; weights and tokenizer are from scratch"
     elif config.model.init == "scratch":

@@ -10,16 +10,15 @@ from jaxft.errors import UserError
 from jaxft.export import card, heads
 from jaxft.export.card import NO_FIELDS, CardFields
 from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference, read_dev_split
-from jaxft.hub.fields import add_labels, make_exported_config
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
 from jaxft.inference.model import open_model
 from jaxft.io.files import write_json
 from jaxft.io.stores import refuse_address
 from jaxft.models.registry import family_of
-from jaxft.tasks.exports import AnyExport
+from jaxft.tasks.checkpoint_heads import make_run_config
 from jaxft.tasks.registry import generates_text, head_kind, make_export
-from jaxft.training.run_folder.workdir import Run, open_run
+from jaxft.training.run_folder.workdir import open_run
 
 
 def export_run(
@@ -50,7 +49,7 @@ def export_run(
     parameters = export.to_transformers(model.task, jax.device_get(model.parameters))
     if not export.has_class:
         parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
-    config = _make_config(run, export)
+    config = make_run_config(export)
     family, head = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
     tensors = save_weights(family.table_with_head(head), parameters)
     dev = read_dev_split(model) if verify else None
@@ -82,16 +81,6 @@ def export_run(
     write_model_folder(output, tensors, config, write_extras=add_files)
     labels = f"{len(run.labels)} labels, " if run.labels else ""
     print(f"{output}: {model.net.parameter_count:,} parameters, {labels}tokenizer, README.md")
-
-
-def _make_config(run: Run, export: AnyExport) -> dict[str, Any]:
-    """Returns the config.json of an export: the checkpoint's fields, transformers' class, labels, the task's fields."""
-    hf_config = run.checkpoint.hf_config
-    family = family_of(hf_config)
-    if not export.has_class:
-        return make_exported_config(hf_config, family.architecture)
-    config = make_exported_config(hf_config, family.heads[head_kind(run.config.task)].architecture)
-    return (add_labels(config, run.labels) if run.labels else config) | export.config_fields()
 
 
 def _make_generation_config(tokenizer: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from jaxft.config.sections import RUN
 from jaxft.errors import UserError, first_line
 from jaxft.hub.files import INDEX, PICKLE_INDEX, WEIGHTS
 from jaxft.io.stores import address_of, fetch_folder
@@ -45,7 +46,8 @@ def resolve_address(
     """Returns the local folder of a checkpoint. Downloads the checkpoint if necessary.
 
     Args:
-      address: a local folder; a folder in an object store, such as gs://bucket/model, which is copied;
+      address: a local folder; a folder in an object store, such as gs://bucket/model, which is copied; `run:WORKDIR`,
+        a run, whose folder of its model holds no weights;
         `package:NAME/path`, a folder inside the installed distribution NAME; or a hub id, such
         as `bert-base-cased` or `org/name`, which is downloaded into the hub's cache if it is not there. `@REVISION`
         after the id names a branch, tag or commit. A local folder takes precedence over a hub id of the same name.
@@ -56,6 +58,8 @@ def resolve_address(
     Raises:
       UserError: there is no such checkpoint, the hub cannot be reached, or the digest differs.
     """
+    if address.startswith(RUN):
+        return _find_run_model(address, revision)
     if address.startswith("package:"):
         if revision is not None:
             raise UserError(f"checkpoint {address!r}: a revision ({revision!r}) belongs to a hub id only")
@@ -76,6 +80,24 @@ def resolve_address(
         folder = _download(address, revision, weights)
     if sha256 is not None and weights:
         _check_sha256(folder / WEIGHTS, sha256)
+    return folder
+
+
+def _find_run_model(address: str, revision: str | None) -> Path:
+    """Returns the folder of the model of a run: config.json and tokenizer. A run keeps its weights elsewhere."""
+    if revision is not None:
+        raise UserError(f"checkpoint {address!r} is a run; a revision belongs to a hub id only")
+    workdir = address.removeprefix(RUN)
+    if store := address_of(workdir):
+        return fetch_folder(
+            f"{store}/model", lambda name: any(fnmatch(name, pattern) for pattern in CONFIG_PATTERNS)
+        )
+    folder = Path(os.path.expanduser(workdir)) / "model"
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"checkpoint {address!r}: no jaxft run there (no {folder / 'config.json'}); name the --workdir of a run "
+            "whose training has begun"
+        )
     return folder
 
 

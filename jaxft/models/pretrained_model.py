@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxft.config.sections import NEW, Settings
 from jaxft.errors import UserError
@@ -22,6 +23,18 @@ from jaxft.models.new_model import describe_new_model, make_new_model
 from jaxft.models.registry import family_of
 
 
+class WeightReader(NamedTuple):
+    """Reads weights that are not in safetensors files.
+
+    Attributes:
+      open: returns the tensors by their names in checkpoints.
+      checksum: returns a text that tells weights from others.
+    """
+
+    open: Callable[[], Mapping[str, np.ndarray]]
+    checksum: Callable[[], str]
+
+
 @dataclasses.dataclass(frozen=True)
 class PretrainedModel:
     """A pretrained checkpoint's folder, its config.json and its processor.
@@ -32,6 +45,7 @@ class PretrainedModel:
       hf_config: the config.json. Its vocabulary includes added tokens, although the weights have no rows for them.
       processor: makes the model's inputs; the tokenizer of a model that reads text, with added tokens.
       added_token_count: the number of tokens in `config.data.added_tokens` that the tokenizer did not have before.
+      reader: reads the weights; None if they are in the folder.
     """
 
     address: str
@@ -39,6 +53,7 @@ class PretrainedModel:
     hf_config: dict[str, Any]
     processor: Processor
     added_token_count: int = 0
+    reader: WeightReader | None = None
 
     @property
     def tokenizer(self) -> Any:

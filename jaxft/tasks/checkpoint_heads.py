@@ -1,7 +1,23 @@
-"""Finds out whether the head of a checkpoint has the labels of a run."""
+"""Says in config.json which head a model has, and finds out whether that of a checkpoint has the labels of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jaxft.hub.fields import add_labels, make_exported_config
+from jaxft.models.registry import family_of
+from jaxft.tasks.exports import AnyExport
+from jaxft.tasks.registry import head_kind
+
+
+def make_run_config(export: AnyExport) -> dict[str, Any]:
+    """Returns the config.json of a run's model: the checkpoint's fields, transformers' class, labels, the task's fields."""
+    run = export.run
+    family = family_of(run.checkpoint.hf_config)
+    if not export.has_class:
+        return make_exported_config(run.checkpoint.hf_config, family.architecture)
+    architecture = family.heads[head_kind(run.config.task)].architecture
+    config = make_exported_config(run.checkpoint.hf_config, architecture)
+    return (add_labels(config, run.labels) if run.labels else config) | export.config_fields()
 
 
 def has_head(hf_config: Mapping[str, Any], architecture: str) -> bool:

@@ -48,8 +48,6 @@ class Network:
       roles: the role of every parameter by path.
       new_parameters: makes new parameters by path from a uint32 seed.
       prunes_outputs: whether the last layer can compute only the positions that the loss reads.
-      unstacks_layers: whether train states hold a separate array for each layer. With stacked layers, an unrolled step
-        on CPU would copy each layer out of its stack.
     """
 
     task: Task
@@ -62,7 +60,6 @@ class Network:
     roles: dict[str, Role]
     new_parameters: Callable[[jax.Array], dict[str, jax.Array]]
     prunes_outputs: bool
-    unstacks_layers: bool
 
     @functools.cached_property
     def parameter_count(self) -> int:
@@ -141,7 +138,6 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
         roles=roles,
         new_parameters=new_parameters,
         prunes_outputs=runtime.unroll,  # to separate the last of scanned layers, all would be copied
-        unstacks_layers=runtime.unroll and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu",
     )
 
 
@@ -192,7 +188,8 @@ def _load_pretrained(
     folder, abstract = checkpoint.folder, dict(net.abstract)
     assert folder is not None  # only new models have none
     family = family_of(checkpoint.hf_config)
-    table, tensors = family.table_with_head(kind), open_tensors(folder)
+    table = family.table_with_head(kind)
+    tensors = open_tensors(folder) if checkpoint.reader is None else checkpoint.reader.open()
     stored_words = family.config_class.from_hf(read_config(folder)).vocab_size
     word_axes = {net.vocabulary: 0}
     if net.task.predicts_tokens:
@@ -234,7 +231,7 @@ def _load_pretrained(
 
 
 def _add_words(value: np.ndarray, axis: int, checkpoint: PretrainedModel, count: int) -> np.ndarray:
-    """Returns a parameter for `count` words along an axis; the words that were added begin as the mean of the others."""
+    """Returns a parameter for `count` words along an axis; words that were added begin as the mean of the others."""
     words = np.moveaxis(value, axis, 0)
     grown = np.concatenate([words, np.empty((count - len(words), *words.shape[1:]), value.dtype)])
     known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count  # a table may have room for more

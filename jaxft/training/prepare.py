@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxft.config.durations import EpochScale, duration_steps, total_steps
-from jaxft.config.sections import Settings
+from jaxft.config.sections import RUN, Settings
 from jaxft.data.batching.batch import Batches, BatchSpec
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -42,6 +42,7 @@ from jaxft.training.batch_rows import (
 )
 from jaxft.training.log.waits import announced
 from jaxft.training.network import Network, make_network
+from jaxft.training.run_folder.base_run import open_base_run
 from jaxft.training.splits import collect_labels, encode_splits, read_run_splits
 from jaxft.training.trainer import Trainer, check_memory, make_trainer
 
@@ -99,6 +100,8 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
         examples, other_examples = read_run_splits(data, config, local_shards, log)
     with announced(f"opening {config.model.checkpoint}", log):
         base_model = data.open_model(next(iter(examples.values())).examples)
+        if base_model.address.startswith(RUN):
+            base_model = open_base_run(base_model, log)
     labels = collect_labels(data, examples)
     task = prepare_task(config, base_model.hf_config, labels)
     with announced("encoding the data", log):

@@ -15,7 +15,7 @@ from jaxft.training.run_folder.checkpoint import Meta, RunCheckpoints
 from jaxft.training.run_folder.identity import check_identity, describe_changed_versions
 from jaxft.training.run_folder.remote_folder import fetch_run
 from jaxft.training.run_folder.workdir import save_model_files
-from jaxft.training.step import SavedState, TrainState
+from jaxft.training.train_state import SavedState, TrainState
 
 
 def restore_state(
@@ -52,7 +52,7 @@ def restore_state(
         log("the run is finished: its best weights are only measured again")
     if warning := describe_changed_versions(meta):
         log(warning)
-    return step, run.trainer.restored_state(state), meta["progress"]
+    return step, run.trainer.form.from_saved(state), meta["progress"]
 
 
 def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> TrainState:
@@ -74,7 +74,9 @@ def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> TrainState:
     else:
         if config.model.init == "pretrained" and processes.count() > 1:
             assert base_model.folder is not None  # only new models have none
-            processes.assert_same({"pretrained weights": checksum_weights(base_model.folder)})
+            reader = base_model.reader
+            checksum = checksum_weights(base_model.folder) if reader is None else reader.checksum()
+            processes.assert_same({"pretrained weights": checksum})
         with announced("loading and making the first weights", log):
             parameters, line = initial_parameters(net, config, base_model)
         log(line)

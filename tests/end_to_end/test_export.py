@@ -197,6 +197,8 @@ def test_a_folder_in_use_is_refused(finished_run, tmp_path):
         ("a=gs://bucket/x.jsonl;b=/home/me/y.jsonl", "a=x.jsonl;b=y.jsonl"),
         ("demo:ner/train", "demo:ner/train"),
         ("hub:conll2003@abc/train", "hub:conll2003@abc/train"),
+        ("run:/home/me/runs/mlm", "run:mlm"),
+        ("run:gs://bucket/runs/mlm", "run:mlm"),
     ],
 )
 def test_the_card_tells_no_folders_and_buckets(source, public):

@@ -3,14 +3,23 @@
 import json
 import re
 
+import fsspec
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from jaxft.data.batching.loader import Loader
 from jaxft.errors import UserError
+from jaxft.export.writer import export_run
+from jaxft.models.pretrained_model import resolve_model
+from jaxft.parallel.mesh import make_mesh
+from jaxft.tasks.registry import make_data, make_task
 from jaxft.training import loop as train
-from jaxft.training.settings import load_settings
+from jaxft.training.network import initial_parameters, make_network
+from jaxft.training.prepare import describe_base_model
+from jaxft.training.run_folder.base_run import open_base_run
+from jaxft.training.run_folder.remote_folder import FILE_LIST
+from jaxft.training.settings import load_settings, settings_from_config
 
 SHORT = {"train.steps": 8, "eval.every_steps": 8, "checkpoint.every_steps": 8, "eval.bootstrap": 0}
 
@@ -64,14 +73,70 @@ def test_from_scratch_with_the_start_told_and_the_share_of_the_peak(run, monkeyp
     )  # the checkpoint's initializer_range, not its weights
 
 
-def test_from_another_runs_best_weights(run, finished_run):
-    """With a rate that changes nothing, the first evaluation is that run's."""
-    summary, _, output = run(init_from=finished_run, optim__lr=1e-20)
-    assert f"weights: {finished_run}" in output
+@pytest.mark.parametrize("start", ["init_from", "model.checkpoint"])
+def test_from_another_runs_best_weights(run, finished_run, start):
+    """With a rate that changes nothing, the first evaluation is that run's, whose head has the same labels."""
+    address = {"init_from": str(finished_run), "model.checkpoint": f"run:{finished_run}"}[start]
+    summary, _, output = run(**{start: address, "optim__lr": 1e-20})
+    line = {"init_from": f"weights: {finished_run}", "model.checkpoint": "head is kept, for it has the same"}
+    assert line[start] in output
     want = json.loads((finished_run / "summary.json").read_text())
     for name in ("dev", "test"):
         assert summary[name]["entity_f1"] == want[name]["entity_f1"]
         assert summary[name]["loss"] == pytest.approx(want[name]["loss"], rel=1e-6)
+
+
+def test_a_run_of_another_task_starts_from_a_runs_backbone(finished_run, tmp_path):
+    """The weights are those that the run's export would have, also from a store; the head and the pooler are new."""
+    store = fsspec.filesystem("memory")
+    store.put(str(finished_run), "/bucket/run", recursive=True)
+    [step] = (finished_run / "best").glob("[0-9]*")
+    files = [str(path.relative_to(step)) for path in step.rglob("*") if path.is_file()]
+    store.pipe_file(f"/bucket/run/best/{step.name}/{FILE_LIST}", json.dumps(files).encode())
+    export_run(finished_run, tmp_path / "export")
+    addresses = (str(tmp_path / "export"), f"run:{finished_run}", "run:memory://bucket/run")
+    started = []
+    for address in addresses:
+        config = settings_from_config(
+            {"task": "sequence_classification", "model.checkpoint": address, "data.max_length": 32}
+        )
+        model = make_data(config).open_model(())
+        model = open_base_run(model, print) if address.startswith("run:") else model
+        task = make_task(["no", "yes"], config, head_dropout=0.0)
+        net = make_network(task, *resolve_model(config, model.hf_config), make_mesh(config))
+        assert describe_base_model(config)["vocab_size"] == model.hf_config["vocab_size"]
+        started.append(initial_parameters(net, config, model))
+    best = weights(finished_run)
+    for parameters, line in started:
+        assert (
+            "newly initialized: backbone/pooler/bias, backbone/pooler/kernel, head/bias, head/kernel;" in line
+        )
+        assert (
+            "not used: classifier.bias, classifier.weight" in line
+            and "the checkpoint's head is for O, " in line
+        )
+        for name, value in parameters.items():
+            expected = best[name] if name in best and name.startswith("backbone/") else started[0][0][name]
+            np.testing.assert_array_equal(value, expected, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"model.checkpoint": "run:nowhere"},
+            "no jaxft run there (no nowhere/model/config.json); name the --workdir",
+        ),
+        (
+            {"model.checkpoint": "run:x", "model.revision": "main"},
+            "checkpoint 'run:x' is a run; a revision belongs to",
+        ),
+    ],
+)
+def test_addresses_that_are_no_runs(values, message):
+    config = settings_from_config({"task": "sequence_classification"} | values)
+    with pytest.raises(UserError, match=re.escape(message)):
+        make_data(config).open_model(())
 
 
 def test_all_subwords_labelled_and_rates_by_path(run, monkeypatch, tmp_path):

@@ -1,11 +1,13 @@
 """Keeps the best weights of a run: chooses their metric, tracks the best evaluation, and loads the weights."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
@@ -159,11 +161,6 @@ def load_best(
       UserError: there are no weights, they have other shapes or labels, or an earlier jaxft wrote them.
     """
     folder = workdir / "best"
-    if not folder.is_dir():
-        raise UserError(
-            f"{workdir} has no weights: there is no folder {folder}; start the command of its training again"
-        )
-    refuse_earlier_run(workdir)
 
     def check_fit(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}
@@ -186,9 +183,49 @@ def load_best(
             )
         return dict(abstract)
 
+    return _restore_best(workdir, check_fit, log)
+
+
+def read_best(workdir: Path, log: Log = print) -> dict[str, np.ndarray]:
+    """Returns the best parameters of the run in `workdir`, of whatever model, by path. They are read to the host.
+
+    Raises:
+      UserError: there are no weights, or an earlier jaxft wrote them.
+    """
+    replicated = NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), PartitionSpec())
+
+    def make_abstract(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            name: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=replicated)
+            for name, shape in meta["shapes"].items()
+        }
+
+    _, parameters = _restore_best(workdir, make_abstract, log)
+    return {name: np.asarray(parameters.pop(name)) for name in list(parameters)}
+
+
+def _restore_best(
+    workdir: Path, abstract: Callable[[Mapping[str, Any]], dict[str, jax.ShapeDtypeStruct]], log: Log
+) -> tuple[int, dict[str, jax.Array]]:
+    """Returns the step of the best parameters of a run and the parameters.
+
+    Args:
+      workdir: the run's folder.
+      abstract: called with the metadata of the weights; returns the shapes and shardings to restore them into.
+      log: prints a line.
+
+    Raises:
+      UserError: there are no weights, `abstract` raises it, or an earlier jaxft wrote them.
+    """
+    folder = workdir / "best"
+    if not folder.is_dir():
+        raise UserError(
+            f"{workdir} has no weights: there is no folder {folder}; start the command of its training again"
+        )
+    refuse_earlier_run(workdir)
     with orbax_quieted():
         checkpoints = RunCheckpoints(folder, keep=None, log=log, read_only=True)
-        restored = checkpoints.restore(check_fit)
+        restored = checkpoints.restore(abstract)
         checkpoints.close()
     if restored is None:
         raise UserError(f"{folder} holds no complete checkpoint; start the command of its training again")

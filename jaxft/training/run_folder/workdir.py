@@ -152,8 +152,10 @@ def save_model_files(workdir: Path, checkpoint: PretrainedModel, labels: list[st
     checkpoint.processor.save_pretrained(folder)
     write_json(folder / "config.json", checkpoint.hf_config)
     write_json(folder / "labels.json", labels)
-    if checkpoint.folder is not None and (card := read_card_fields(checkpoint.folder)):
-        write_json(folder / BASE_CARD, card)
+    if checkpoint.folder is not None:
+        base_card = checkpoint.folder / BASE_CARD  # of a run that started from a checkpoint with a card
+        if card := read_json(base_card) if base_card.is_file() else read_card_fields(checkpoint.folder):
+            write_json(folder / BASE_CARD, card)
     write_json(workdir / "versions.json", {"jaxft": jaxft.__version__} | installed_versions())
     _save_checksums(workdir)
 
