@@ -98,17 +98,16 @@ class ColumnWriter:
         """Takes the lines of the input, and what divides columns ("auto" for what a line shows)."""
         self._lines, self._delimiter = lines, delimiter
 
-    def render(self, item: Item, sentence: Any, answer: Mapping[str, Any]) -> list[bytes]:
-        """Returns the lines of a sentence with another column, divided like the others, or by a tab after only one."""
-        before = self._lines.take_until(item.origin)
-        first = int(item.origin.rpartition(":")[2])
-        numbers = sentence.line_numbers or range(first, first + len(sentence.words))
-        tags = dict(zip(numbers, answer["predicted_tags"], strict=True))
-        lines = self._lines.take(numbers[-1] - first + 1)
-        return before + [
-            self._add_column(line, tags[number]) if number in tags else line
-            for number, line in enumerate(lines, first)
-        ]
+    def render(self, item: Item, sentence: Any, answer: Mapping[str, Any]) -> Iterator[bytes]:
+        """Yields the lines of a sentence with another column, divided like the others, or by a tab after only one."""
+        yield from self._lines.take_until(item.origin)
+        next_number = int(item.origin.rpartition(":")[2])
+        numbers = sentence.line_numbers or range(next_number, next_number + len(sentence.words))
+        for number, tag in zip(numbers, answer["predicted_tags"], strict=True):
+            *between, line = self._lines.take(number - next_number + 1)
+            yield from between
+            yield self._add_column(line, tag)
+            next_number = number + 1
 
     def render_error(self, item: Item, error: UserError) -> list[bytes]:
         """Raises the error, because columns have no place for it."""

@@ -49,7 +49,9 @@ def memory_of_long_text(python, environment, tmp_path):
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        return int(done.stdout.split()[-1])
+        more = int(done.stdout.split()[-1])
+        print(f"{name}: {more} MiB")
+        return more
 
     return measure
 

@@ -80,13 +80,22 @@ def read_conll(
             log(f"{name}: {layout.describe(tagged)}")
             is_logged = True
         document_begun = True
-        cells = _parse_rows(name, rows, layout, tagged)
-        words = [layout.strip_prefix(row[layout.word]) for row in cells]
-        tags = [row[layout.tag].strip() for row in cells] if tagged else None
+        words: list[str] = []
+        tags: list[str] = []
+        for row in _parse_rows(name, rows, layout, tagged):
+            words.append(layout.strip_prefix(row[layout.word]))
+            if tagged:
+                tags.append(row[layout.tag].strip())
         numbers = [number for number, _ in rows]
         has_gaps = numbers[-1] - numbers[0] >= len(numbers)
+        block.clear()  # a sentence may be a whole file, whose lines take three times the memory of its words
+        rows.clear()
         yield Sentence(
-            words, tags, document, f"{name}:{numbers[0]}", line_numbers=numbers if has_gaps else None
+            words,
+            tags if tagged else None,
+            document,
+            f"{name}:{numbers[0]}",
+            line_numbers=numbers if has_gaps else None,
         )
 
 
@@ -151,8 +160,8 @@ def _begins_document(comment: str, layout: ColumnLayout) -> bool:
     return layout.is_conllu and re.match(r"#\s*newdoc\b", comment) is not None
 
 
-def _parse_rows(name: str, rows: list[Line], layout: ColumnLayout, tagged: bool) -> list[list[str]]:
-    """Returns the columns of a sentence's lines.
+def _parse_rows(name: str, rows: list[Line], layout: ColumnLayout, tagged: bool) -> Iterator[list[str]]:
+    """Yields the columns of each of a sentence's lines.
 
     Raises `UserError` for a line without the columns that its sentence or the settings require.
     """
@@ -160,18 +169,17 @@ def _parse_rows(name: str, rows: list[Line], layout: ColumnLayout, tagged: bool)
     # Words in column 0 and tags in column -1 need two columns; otherwise a single column would be both.
     least = max(index + 1 if index >= 0 else -index for index in columns)
     least = max(least, 2) if tagged else least
-    cells = [layout.split(line) for _, line in rows]
     # A word that begins with "#" may be a comment that does not look like one: other words say how many columns.
-    width = next(
-        (len(row) for (_, line), row in zip(rows, cells, strict=True) if line[0] != "#"), len(cells[0])
-    )
+    usual = next((line for _, line in rows if line[0] != "#"), rows[0][1])
+    width = len(layout.split(usual))
     expected = f"where the sentence that begins at line {rows[0][0]} has {width}"
     if layout.is_conllu:
         width, expected = (
             layout.width,
             f"where {'CoNLL-U' if layout.width == 10 else 'the file'} has {layout.width}",
         )
-    for (number, line), row in zip(rows, cells, strict=True):
+    for number, line in rows:
+        row = layout.split(line)
         is_divided_otherwise = (
             "\t" in line.strip() if layout.divider == " " else len(row) == 1 and " " in line
         )
@@ -197,4 +205,4 @@ def _parse_rows(name: str, rows: list[Line], layout: ColumnLayout, tagged: bool)
                 f"{name}, line {number}: the tag is empty in column {layout.tag} of {line[:60]!r}; "
                 "write a tag (O if the word is in no entity) or set the tag column"
             )
-    return cells
+        yield row
