@@ -1,8 +1,8 @@
 """Damages what the program reads, at random, and counts what happens: `python -m tests.fuzz --seconds 3600 --seed 0`.
 
 Each trial damages one file, or some settings, and reads them. It survives if the result is right, or if a `UserError`
-refuses it and says what is wrong. Anything else has failed: another exception, more than `SLOW_S` seconds, more than
-`LARGE_MB` megabytes. The trials follow from the seed. Failures are kept in `--folder`, each with its files and its
+refuses it and says what is wrong. Anything else has failed: another exception, more than `SLOW_S` seconds of CPU time,
+more than `LARGE_MB` megabytes. The trials follow from the seed. Failures are kept in `--folder`, each with its files and its
 trace.
 """
 
@@ -26,6 +26,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 SLOW_S, LARGE_MB = 20, 1000
+HANGING_S = 200  # of a clock on the wall; what waits takes no CPU time, and a busy machine is slow
 LEAST = 5  # trials of each target, also if they take longer than `--seconds`
 
 
@@ -46,6 +47,7 @@ def main() -> int:
 
     logging.disable(logging.WARNING)
     quiet_orbax()
+    signal.signal(signal.SIGPROF, _too_slow)
     signal.signal(signal.SIGALRM, _too_slow)
     failures = flags.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     with tempfile.TemporaryDirectory() as temporary:
@@ -75,7 +77,8 @@ def main() -> int:
 def _attempt(trial, rng: random.Random, folder: Path, user_error: type[Exception]) -> tuple[str, str]:
     """Returns the outcome of a trial, and the trace of one that failed."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.alarm(SLOW_S)
+    signal.setitimer(signal.ITIMER_PROF, SLOW_S)
+    signal.alarm(HANGING_S)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             trial(rng, folder)
@@ -85,6 +88,7 @@ def _attempt(trial, rng: random.Random, folder: Path, user_error: type[Exception
     except (Exception, SystemExit):
         return "failed", traceback.format_exc()
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     if grown > LARGE_MB:
@@ -93,7 +97,7 @@ def _attempt(trial, rng: random.Random, folder: Path, user_error: type[Exception
 
 
 def _too_slow(*_) -> None:
-    raise RuntimeError(f"more than {SLOW_S} s")
+    raise RuntimeError(f"more than {SLOW_S} s of CPU time, or {HANGING_S} s")
 
 
 if __name__ == "__main__":
