@@ -71,10 +71,15 @@ class SequenceClassification(Task):
         """
         family = FAMILIES[model_config.model_type]
         pool = resolve_pool(self.config, model_config.model_type)
-        if (family.is_causal and pool == "cls") or (pool == "pooler" and not family.has_pooler):
+        obstacle = None
+        if family.is_causal and pool in ("cls", "pooler"):
+            obstacle = f"the first token of {family.display_name} sees only itself"
+        elif pool == "pooler" and not family.has_pooler:
+            obstacle = f"{family.display_name} has no pooler"
+        if obstacle:
             raise UserError(
-                f"config.model.pool={pool!r}: the first token of a {family.display_name} sees only itself, and there "
-                "is no pooler; expected 'last' (which 'auto' means), 'mean' or 'max'"
+                f"config.model.pool={pool!r}: {obstacle}; expected {class_head(model_config.model_type).pool!r} "
+                "(which 'auto' means), 'mean' or 'max'"
             )
         return SequenceClassifier(
             make_backbone(model_config, runtime, rngs=rngs, pooler=pool == "pooler"),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -25,6 +26,7 @@ from jaxft.layers.inputs import Inputs
 from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.models.bert import config as bert_config
 from jaxft.models.bert.family import FAMILY
+from jaxft.models.registry import FAMILIES
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Split
 from jaxft.tasks.sequence_classification.data import LabelledTexts
@@ -249,6 +251,14 @@ def test_pools_read_only_their_own_segment():
             expected = pooled(states[batch["segment_ids"][0] == segment + 1]) @ kernel + bias
             np.testing.assert_allclose(logits[segment], expected, atol=1e-5)
         assert np.isfinite(logits).all()
+
+
+def test_a_pooler_that_a_family_does_not_have_is_refused():
+    task = SequenceClassification(LABELS[SINGLE], settings(model__pool="pooler"), head_dropout=0.0)
+    with pytest.raises(
+        UserError, match="DistilBERT has no pooler; expected 'cls' .which 'auto' means., 'mean' or"
+    ):
+        task.build_model(FAMILIES["distilbert"].config_class(), PLAIN_RUNTIME, nnx.Rngs(0))
 
 
 def test_dropout_is_on_before_the_head_too():
