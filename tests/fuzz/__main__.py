@@ -1,9 +1,9 @@
 """Damages what the program reads, at random, and counts what happens: `python -m tests.fuzz --seconds 3600 --seed 0`.
 
 Each trial damages one file, or some settings, and reads them. It survives if the result is right, or if a `UserError`
-refuses it and says what is wrong. Anything else has failed: another exception, more than `SLOW_S` seconds of CPU time,
-more than `LARGE_MB` megabytes. The trials follow from the seed. Failures are kept in `--folder`, each with its files and its
-trace.
+refuses it and says what is wrong. Anything else has failed: another exception, more than `SLOW_S` seconds of CPU time
+or `HANGING_S` seconds, more than `LARGE_MB` megabytes. The trials follow from the seed. Failures are kept in
+`--folder`, each with its files and its trace.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 SLOW_S, LARGE_MB = 20, 1000
-HANGING_S = 200  # of a clock on the wall; what waits takes no CPU time, and a busy machine is slow
+HANGING_S = 200  # by the clock: a trial that waits takes no CPU time
 LEAST = 5  # trials of each target, also if they take longer than `--seconds`
 
 
