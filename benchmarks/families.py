@@ -40,11 +40,8 @@ from transformers import (
 )
 
 VOCABULARY, LAYERS, WIDTH, HEADS = 8000, 12, 768, 12
-SENTENCES, LENGTH, EVALUATED = (
-    32,
-    64,
-    64,
-)  # sentences of a step, tokens of a row, sentences of the one evaluation
+SENTENCES, LENGTH = 32, 64  # of a step, and tokens of a row
+EVALUATED = 16  # sentences, for no side ends without an evaluation
 SIDES = ("jaxft", "peer")
 BERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MPNET_TOKENS = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
@@ -98,14 +95,15 @@ def make_unigram(
     return tokenizer_class(vocab=[(piece, score) for piece, score in vocabulary])
 
 
+# By family, in the order of the measurements.
 TOKENIZERS: dict[str, Callable[[Sequence[str]], PreTrainedTokenizerBase]] = {
-    "bert": lambda texts: make_word_piece(BertTokenizer, BERT_TOKENS, texts),
     "roberta": make_byte_bpe,
-    "xlm-roberta": lambda texts: make_unigram(XLMRobertaTokenizer, ROBERTA_TOKENS[:4], texts),
-    "camembert": lambda texts: make_unigram(CamembertTokenizer, CAMEMBERT_TOKENS, texts),
-    "distilbert": lambda texts: make_word_piece(BertTokenizer, BERT_TOKENS, texts),
-    "electra": lambda texts: make_word_piece(BertTokenizer, BERT_TOKENS, texts),
-    "mpnet": lambda texts: make_word_piece(MPNetTokenizer, MPNET_TOKENS, texts),
+    "distilbert": functools.partial(make_word_piece, BertTokenizer, BERT_TOKENS),
+    "mpnet": functools.partial(make_word_piece, MPNetTokenizer, MPNET_TOKENS),
+    "electra": functools.partial(make_word_piece, BertTokenizer, BERT_TOKENS),
+    "xlm-roberta": functools.partial(make_unigram, XLMRobertaTokenizer, ROBERTA_TOKENS[:4]),
+    "bert": functools.partial(make_word_piece, BertTokenizer, BERT_TOKENS),
+    "camembert": functools.partial(make_unigram, CamembertTokenizer, CAMEMBERT_TOKENS),
 }
 
 
