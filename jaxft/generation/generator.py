@@ -10,7 +10,7 @@ from flax import nnx
 from jaxft.errors import UserError
 from jaxft.generation import beam, sampling
 from jaxft.generation.options import GenerationOptions
-from jaxft.layers.backbone import Backbone
+from jaxft.layers.heads.backbone import Backbone
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_decoder
 

@@ -30,7 +30,7 @@ from jaxft.hub.weights import load_weights
 from jaxft.inference.model import open_model
 from jaxft.inference.stop_strings import StopStrings, decode_text
 from jaxft.layers import parameter_paths
-from jaxft.layers.backbone import Backbone, LanguageBackbone
+from jaxft.layers.heads.backbone import Backbone, LanguageBackbone
 from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig

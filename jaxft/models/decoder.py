@@ -4,7 +4,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
 
-from jaxft.layers.backbone import Backbone
+from jaxft.layers.heads.backbone import Backbone
 
 Weights = TypeVar("Weights")  # a pytree of arrays
 Cache = TypeVar("Cache")  # a pytree of arrays `[R, ...]`, so that rows can be repeated and reordered

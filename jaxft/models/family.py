@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxft.hub.weights import WeightRule, WeightTable
-from jaxft.layers.backbone import Backbone
+from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.decoder import CachedDecoder

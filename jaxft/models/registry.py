@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from jaxft.errors import UserError
-from jaxft.layers.backbone import Backbone
+from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.decoder import CachedDecoder

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from jaxft.tasks.base import Arrays
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch
 from jaxft.training.prepare import describe_base_model, prepare_network, prepare_task
+from jaxft.training.train_state import TrainState
 from jaxft.training.trainer import make_trainer, predict_bytes
 
 
@@ -137,7 +139,7 @@ def estimate_step(
         "param_bytes_per_device": shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),
-        "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
+        "model_flops_per_step": net.train_flops_per_token(length, net.task.labelled_share) * rows * length,
         "collective_bytes_needed": required_collective_bytes(
             net,
             state,
@@ -200,7 +202,7 @@ def _make_labels(config: Settings, count: int) -> list[str]:
     return labels
 
 
-def _activation_bytes(net: Network, state: step.TrainState, rows: int, length: int) -> int:
+def _activation_bytes(net: Network, state: TrainState, rows: int, length: int) -> int:
     """Returns the bytes that a device keeps for the backward pass, without parameters, if only rows are split."""
 
     def pullback(trainable, frozen, batch):
@@ -224,12 +226,13 @@ def _loss(net: Network, frozen: Arrays, batch: Arrays, seed: DropoutSeed, traina
 def _loss_chunks(net: Network, rows: int, length: int) -> int:
     """Returns the number of chunks of a microbatch's loss over a vocabulary; 1 for another loss.
 
-    The loss runs over the chunks of a device's positions that have labels. In text all positions have labels.
+    The loss runs over the chunks of a device's positions that have labels. In text all positions have labels, or those
+    that are masked.
     """
     if not net.task.predicts_tokens:
         return 1
-    positions = rows * length // net.mesh.size
-    return -(-positions // chunked.choose_chunk_size(net.mesh))
+    positions = rows * length // net.mesh.size * net.task.labelled_share
+    return math.ceil(positions / chunked.choose_chunk_size(net.mesh))
 
 
 def _sum_by_kind(collectives: list[hlo.Collective]) -> dict[str, dict[str, int]]:

@@ -2,13 +2,13 @@
 
 from jaxft.layers.parameters import SPLIT_INPUTS, Kind
 from jaxft.parallel.mesh import AXES
-from jaxft.training import step
 from jaxft.training.network import Network
+from jaxft.training.train_state import TrainState
 
 
 def required_collective_bytes(
     net: Network,
-    state: step.TrainState,
+    state: TrainState,
     *,
     compute_itemsize: int,
     gradient_itemsize: int,

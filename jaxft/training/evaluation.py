@@ -31,7 +31,8 @@ from jaxft.tasks.base import (
     State,
 )
 from jaxft.training.network import Network
-from jaxft.training.step import Parameters, merge_model
+from jaxft.training.step import merge_model
+from jaxft.training.train_state import Parameters
 
 QUEUED_BATCHES = 2  # the number of batches by which the device may be ahead of the host
 

@@ -59,7 +59,7 @@ from jaxft.training.run_folder.remote_folder import local_folder
 from jaxft.training.run_folder.workdir import claimed, save_tuned
 from jaxft.training.splits import join_examples
 from jaxft.training.starting_state import make_first_state, restore_state
-from jaxft.training.step import TrainState
+from jaxft.training.train_state import TrainState, to_saved
 from jaxft.training.trainer import compile_eval, predict_bytes
 
 QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
@@ -239,7 +239,7 @@ def _train(
                     "versions": installed_versions(),
                 }
                 with train_log.paused(), compiles.ignored():
-                    checkpoints.save(step, run.trainer.saved_state(state), meta)
+                    checkpoints.save(step, to_saved(state), meta)
             if stopping:
                 raise _preempted(step, checkpoints)
         train_log.drain(keep=0)

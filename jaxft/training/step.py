@@ -1,7 +1,7 @@
-"""Defines the train state, and the pure functions that a run compiles: an optimizer step and an evaluation step."""
+"""Defines the pure functions that a run compiles: an optimizer step and an evaluation step."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,50 +9,20 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.transformer.layer_stacks import stack
+from jaxft.layers.transformer.layer_stacks import nest_parameters
 from jaxft.losses import cross_entropy
 from jaxft.tasks.base import Task
 from jaxft.training.optimizer.schedules import Hyperparameters, learning_rate
+from jaxft.training.train_state import Parameters, TrainState
 
-# Parameters by path: {"backbone/embeddings/word/embedding": array, ...}. `layer_stacks.unstack` makes tuples of
-# arrays.
-Parameters = dict[str, Any]
 Structure: TypeAlias = nnx.GraphDef[nnx.Module]  # of a module without its parameters
 Batch = dict[str, jax.Array]  # arrays [rows, ...]; see `data.batching.batch`
 
 
-class TrainState(NamedTuple):
-    """The state of training that a step reads and writes.
-
-    Attributes:
-      step: the number of finished optimizer steps, an int32 scalar.
-      trainable: the trained parameters, by path.
-      frozen: the other parameters, by path.
-      model_state: what the model keeps between steps besides parameters, such as running means. No model has any yet.
-      opt_state: the state of the optimizer.
-    """
-
-    step: jax.Array
-    trainable: Parameters
-    frozen: Parameters
-    model_state: Parameters
-    opt_state: Any
-
-
-class SavedState(NamedTuple):
-    """A train state as checkpoints hold it: layers are stacked, and there is no place for an empty `model_state`."""
-
-    step: jax.Array
-    trainable: Parameters
-    frozen: Parameters
-    opt_state: Any
-
-
 def merge_model(graphdef: Structure, parameters: Parameters) -> nnx.Module:
     """Returns the module with `parameters`, for use inside a traced function."""
-    return nnx.merge(graphdef, parameter_paths.unflatten(stack(parameters)))
+    return nnx.merge(graphdef, nest_parameters(parameters))
 
 
 def add_step_scales(batch: Batch) -> Batch:

@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
-from jaxft.layers.transformer.layer_stacks import map_parameter_dicts, stack, unstack
 from jaxft.parallel.memory import device_memory, shard_bytes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
 from jaxft.training import step
@@ -22,6 +21,7 @@ from jaxft.training.optimizer.chain import averaged_parameters, make_optimizer
 from jaxft.training.optimizer.parameter_rules import split_frozen
 from jaxft.training.optimizer.schedules import Hyperparameters, make_hyperparameters
 from jaxft.training.programs import compile_once
+from jaxft.training.train_state import SavedState, StateForm, TrainState, choose_form, to_kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Trainer:
     Attributes:
       net: the model that is trained.
       hyperparameters: the numbers of the run that the train step takes.
-      abstract: the state that the train step takes.
+      form: the form of the state that the train step takes.
+      abstract: that state.
       saved: the state in checkpoints, where each parameter's layers are one array.
       init_optimizer: returns the optimizer's first state for the trainable parameters.
       train_step: the jitted step, (state, batch, hyperparameters) -> (state, metrics). The state is donated.
@@ -40,17 +41,23 @@ class Trainer:
 
     net: Network
     hyperparameters: Hyperparameters
-    abstract: step.TrainState
-    saved: step.SavedState
+    form: StateForm
+    abstract: TrainState
+    saved: SavedState
     init_optimizer: Callable[[dict[str, Any]], Any]
     train_step: Any
     compiler_options: dict[str, Any] | None
 
+    @property
+    def _replicated(self) -> NamedSharding:
+        """The sharding of a scalar, which every device holds."""
+        return NamedSharding(self.net.mesh, PartitionSpec())
+
     def lower(self, shape: Shape) -> jax.stages.Lowered:
         """Lowers `train_step` for batches of `shape`."""
-        sharding = self.abstract.step.sharding
         hyper = jax.tree.map(
-            lambda value: jax.ShapeDtypeStruct((), value.dtype, sharding=sharding), self.hyperparameters
+            lambda value: jax.ShapeDtypeStruct((), value.dtype, sharding=self._replicated),
+            self.hyperparameters,
         )
         batch = make_abstract_batch(self.net, shape)
         graphdef = self.net.graphdef_for(shape)
@@ -62,19 +69,18 @@ class Trainer:
 
     def place_hyperparameters(self) -> Hyperparameters:
         """Returns the hyperparameters as arrays on the devices, in the form that `train_step` takes."""
-        return jax.tree.map(lambda value: put_array(value, self.abstract.step.sharding), self.hyperparameters)
+        return jax.tree.map(lambda value: put_array(value, self._replicated), self.hyperparameters)
 
-    def new_state(self, parameters: dict[str, jax.Array]) -> step.TrainState:
+    def new_state(self, parameters: dict[str, jax.Array]) -> TrainState:
         """Returns the state at step 0, in the form that `train_step` takes."""
-        if self.net.unstacks_layers:
-            parameters = unstack(parameters)
-        trainable = {name: parameters[name] for name in self.abstract.trainable}
-        frozen = {name: parameters[name] for name in self.abstract.frozen}
+        arranged = self.form.arrange(parameters)
+        trainable = {name: arranged[name] for name in self.abstract.trainable}
+        frozen = {name: arranged[name] for name in self.abstract.frozen}
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
         init = jax.jit(self.init_optimizer, out_shardings=shardings, keep_unused=True)
         opt_state = compile_once(init.lower(trainable), self.net.mesh)(trainable)
-        start = put_array(np.int32(0), self.abstract.step.sharding)
-        return step.TrainState(start, trainable, frozen, {}, opt_state)
+        start = put_array(np.zeros((), np.int32), self._replicated)
+        return TrainState(start, trainable, frozen, {}, opt_state)
 
     def other_leaves(self) -> list[jax.Array]:
         """Returns an array of zeros for each shape and dtype in the optimizer's saved state that no parameter has."""
@@ -84,22 +90,10 @@ class Trainer:
             put_array(np.zeros(*kind), sharding) for kind, sharding in others.items() if kind not in known
         ]
 
-    def saved_state(self, state: step.TrainState) -> step.SavedState:
-        """Returns a state in the form that checkpoints have."""
-        assert not state.model_state, "checkpoints do not hold it yet"
-        return map_parameter_dicts(
-            stack, step.SavedState(state.step, state.trainable, state.frozen, state.opt_state)
-        )
-
-    def parameters_to_keep(self, state: step.TrainState) -> dict[str, jax.Array]:
+    def parameters_to_keep(self, state: TrainState) -> dict[str, jax.Array]:
         """Returns the parameters to measure and keep: their average if the run keeps one, else the last ones."""
         trained = averaged_parameters(state.opt_state) or state.trainable
-        return stack({name: (trained | state.frozen)[name] for name in self.net.abstract})
-
-    def restored_state(self, saved: step.SavedState) -> step.TrainState:
-        """Returns the state of a checkpoint, in the form that `train_step` takes."""
-        unstacked = map_parameter_dicts(unstack, saved) if self.net.unstacks_layers else saved
-        return step.TrainState(**unstacked._asdict(), model_state={})
+        return to_kept({name: (trained | state.frozen)[name] for name in self.net.abstract})
 
 
 def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, cooldown: int = 0) -> Trainer:
@@ -121,16 +115,17 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, coo
     init_optimizer = make(hyperparameters).init
     replicated = NamedSharding(net.mesh, PartitionSpec())
     parameters = {name: net.abstract[name] for name in trainable}
-    saved = step.SavedState(
+    form = choose_form(net.runtime, net.mesh)
+    saved = SavedState(
         jax.ShapeDtypeStruct((), jnp.int32),
         parameters,
         {name: net.abstract[name] for name in frozen},
         jax.eval_shape(init_optimizer, parameters),
     )
-    unstacked = jax.eval_shape(functools.partial(map_parameter_dicts, unstack), saved)
-    saved = with_shardings(saved, net.axes, net.mesh, net.abstract)
-    state = with_shardings(unstacked, net.axes, net.mesh, net.abstract) if net.unstacks_layers else saved
-    abstract = step.TrainState(**state._asdict(), model_state={})
+    abstract, saved = (
+        with_shardings(state, net.axes, net.mesh, net.abstract)
+        for state in (jax.eval_shape(form.from_saved, saved), saved)
+    )
     function = functools.partial(
         step.train_step,
         task=net.task,
@@ -157,7 +152,7 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, coo
         compiler_options=compiler_options,
         keep_unused=True,
     )
-    return Trainer(net, hyperparameters, abstract, saved, init_optimizer, train_step, compiler_options)
+    return Trainer(net, hyperparameters, form, abstract, saved, init_optimizer, train_step, compiler_options)
 
 
 def check_memory(trainer: Trainer) -> None:

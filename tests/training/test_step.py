@@ -31,6 +31,7 @@ from jaxft.training import step
 from jaxft.training.network import make_network
 from jaxft.training.optimizer.chain import averaged_parameters, make_optimizer
 from jaxft.training.settings import settings_from_config
+from jaxft.training.train_state import to_saved
 from jaxft.training.trainer import check_memory, make_trainer
 
 LABELS = ["O", "B-X", "I-X"]
@@ -128,8 +129,8 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     accumulate = 2
     config = config_with(**SMOOTH, **{"batch.accumulate": accumulate})
     net = network(kind=kind, unroll=True)
-    assert net.prunes_outputs and net.unstacks_layers
     trainer = make_trainer(net, config, total=10, warmup=0)
+    assert net.prunes_outputs and trainer.form.unstacks_layers
     masks = [(batch(number)["weights"] > 0).reshape(accumulate, -1) for number in range(3)]
     count = max(mask.sum(axis=1).max() for mask in masks)
     assert count < ROWS * LENGTH / accumulate
@@ -219,19 +220,19 @@ def test_a_state_with_its_layers_apart_is_the_same_state():
         make_trainer(network(unroll=unroll), config_with(**SMOOTH), total=10, warmup=0)
         for unroll in (False, True)
     )
-    assert not stacked_trainer.net.unstacks_layers and unstacked_trainer.net.unstacks_layers
+    assert not stacked_trainer.form.unstacks_layers and unstacked_trainer.form.unstacks_layers
     _, state = run(unstacked_trainer)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, unstacked_trainer.abstract)
     name = "backbone/layers/mlp/up/kernel"
     assert isinstance(state.trainable[name], tuple) and isinstance(state.opt_state[0].mu[name], tuple)
-    saved = unstacked_trainer.saved_state(state)
+    saved = to_saved(state)
     for trainer in (stacked_trainer, unstacked_trainer):
         assert jax.tree.map(jnp.shape, saved) == jax.tree.map(lambda leaf: leaf.shape, trainer.saved)
-    back = unstacked_trainer.restored_state(saved)
+    back = unstacked_trainer.form.from_saved(saved)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    resaved = stacked_trainer.saved_state(stacked_trainer.restored_state(saved))
+    resaved = to_saved(stacked_trainer.form.from_saved(saved))
     assert all(map(operator.is_, jax.tree.leaves(resaved), jax.tree.leaves(saved)))
     assert (
         state.model_state == {} and "model_state" not in saved._fields

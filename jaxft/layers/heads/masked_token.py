@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
-from jaxft.layers.backbone import WordBackbone
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.backbone import WordBackbone
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.layers.norm import LayerNorm

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.layers.backbone import Backbone, PooledBackbone
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.backbone import Backbone, PooledBackbone
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.parameters import Kind, Role, make_parameter
 

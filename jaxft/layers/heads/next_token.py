@@ -3,8 +3,8 @@
 import jax
 from flax import nnx
 
-from jaxft.layers.backbone import LanguageBackbone
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.backbone import LanguageBackbone
 from jaxft.layers.inputs import Inputs
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
-from jaxft.layers.backbone import Backbone, PooledBackbone
 from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
+from jaxft.layers.heads.backbone import Backbone, PooledBackbone
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.layers.precision import widen

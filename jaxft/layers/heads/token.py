@@ -3,8 +3,8 @@
 import jax
 from flax import nnx
 
-from jaxft.layers.backbone import Backbone
 from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
+from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.layers.precision import widen

@@ -1,6 +1,6 @@
 """Makes the layers of a backbone as one stack, runs them one after the other, and takes stacks apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import SITES_PER_LAYER
 from jaxft.layers.output_positions import OutputPositions
 from jaxft.layers.sharding import constrain_sharding
@@ -88,14 +89,14 @@ def is_above_stacks(name: str) -> bool:
     return name.startswith(("backbone/norm/", "backbone/pooler/")) or not name.startswith("backbone/")
 
 
-def unstack(parameters: dict[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
+def unstack(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
     """Replaces each stack `[layers, ...]` of flat parameters by a tuple with an array `[...]` for each layer."""
     return {
         name: tuple(jnp.unstack(value)) if is_stack(name) else value for name, value in parameters.items()
     }
 
 
-def stack(parameters: dict[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str, jax.Array]:
+def stack(parameters: Mapping[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str, jax.Array]:
     """Undoes `unstack`.
 
     Traced before a loop over layers, it costs nothing: XLA replaces a slice of the stack by the array it came from.
@@ -105,7 +106,12 @@ def stack(parameters: dict[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str,
     }
 
 
-def map_parameter_dicts(change: Callable[[dict], dict], state: Any) -> Any:
+def nest_parameters(parameters: Mapping[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str, Any]:
+    """Returns flat parameters, stacked or not, as the nested dicts of stacks from which a module is merged."""
+    return parameter_paths.unflatten(stack(parameters))
+
+
+def map_parameter_dicts(change: Callable[[dict[str, Any]], dict[str, Any]], state: Any) -> Any:
     """Applies `change` to each dict in `state`: the parameters, and the optimizer's moments."""
     return jax.tree.map(
         lambda node: change(node) if isinstance(node, dict) else node,

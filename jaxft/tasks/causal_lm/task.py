@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
-from jaxft.layers.backbone import LanguageBackbone
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.backbone import LanguageBackbone
 from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.runtime import Runtime

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
-from jaxft.layers.backbone import WordBackbone
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.backbone import WordBackbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.masked_token import MaskedTokenModel
 from jaxft.layers.inputs import Inputs
