@@ -102,6 +102,7 @@ def test_every_task_has_a_plan(plans):
         "question_answering": [],
         "multi_task": [f"--config.tasks={tasks}"],
         "causal_lm": ["--config.model.checkpoint=new:gpt2"],
+        "masked_lm": [],
     }
     sizes = "(('n_layer', 2), ('n_embd', 32), ('n_head', 2))"
     flags["causal_lm"] += [f"--config.model.sizes={sizes}", "--config.model.vocab_size=300"]
