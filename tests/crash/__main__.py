@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def main() -> int:
     """Parses the flags, tries, and prints figures; returns 1 if a trial failed, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--targets", nargs="+", help="train, resume, export, predict; default all")
+    parser.add_argument("--targets", nargs="+", help="train, resume, export, predict, convert; default all")
     parser.add_argument("--first", type=int, default=1, help="the number of the first write; default 1")
     parser.add_argument("--every", type=int, default=1, help="try every n-th write; default 1")
     parser.add_argument("--folder", type=Path, help="where failures are kept; default a temporary folder")

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from safetensors.torch import load_file
+
 from jaxft.errors import UserError
 from jaxft.inference.model import open_model
 from jaxft.training.run_folder.workdir import open_run
@@ -51,7 +54,10 @@ def make_targets(
       names: the names of the targets that are needed; all if empty.
     """
     samples, model = write_samples(folder / "samples"), write_tiny_bert(folder / "model")
-    data = samples["token_classification"][0]
+    data, pickled = samples["token_classification"][0], folder / "pickled"
+    shutil.copytree(model, pickled)
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
     settings = {
         "model.checkpoint": model,
         **{f"data.{name}": data for name in ("train", "dev", "test")},
@@ -87,6 +93,9 @@ def make_targets(
 
     def predict(folder: Path, number: int) -> tuple[int, str]:
         return start(folder, number, "predict", "--run", run, "--input", data, "--output", folder / "output")
+
+    def convert(folder: Path, number: int) -> tuple[int, str]:
+        return start(folder, number, "convert", pickled, "--output", folder / "output")
 
     def copy_half(folder: Path) -> None:
         """Copies the run as if it had been killed before its last checkpoint."""
@@ -125,9 +134,10 @@ def make_targets(
         "resume": Target(copy_half, train, assert_can_be_opened, check_run),
         "export": Target(Path.mkdir, export, *make_checks("export")),
         "predict": Target(Path.mkdir, predict, *make_checks("predict")),
+        "convert": Target(Path.mkdir, convert, *make_checks("convert")),
     }
     names = names or list(targets)
-    for verb in ["train", *(verb for verb in ("export", "predict") if verb in names)]:
+    for verb in ["train", *(verb for verb in ("export", "predict", "convert") if verb in names)]:
         (unkilled / verb).mkdir(parents=True)
         code, output = targets[verb].run(unkilled / verb, NEVER)
         assert code == 0, output

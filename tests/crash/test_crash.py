@@ -10,6 +10,7 @@ from tests.crash.targets import make_targets, try_target
     [
         ("export", 8),
         pytest.param("predict", 3, marks=pytest.mark.sweep),
+        pytest.param("convert", 5, marks=pytest.mark.sweep),
         pytest.param("train", 30, marks=pytest.mark.sweep),
         pytest.param("resume", 30, marks=pytest.mark.sweep),
     ],
