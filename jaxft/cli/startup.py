@@ -27,12 +27,12 @@ def leave_torch_out() -> None:
     Call it in a command that does not need torch, before other code imports transformers. It saves 180 MiB and two
     seconds. It does nothing if torch is already imported.
     """
-    os.environ.setdefault(
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"
-    )  # transformers would warn that models are not available
     if "torch" in sys.modules:
         return
     sys.modules["torch"] = None  # type: ignore[assignment]  # import then fails
+    from jaxft.hub.tokenizers import import_transformers
+
+    import_transformers()
     import transformers.models.auto.tokenization_auto  # noqa: F401  transformers remembers that there is no torch
 
     del sys.modules["torch"]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from jaxft.errors import UserError
+from jaxft.hub.tokenizers import import_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,8 +28,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> "
       UserError: `vocab_size` is too small.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast  # slow to import
 
+    PreTrainedTokenizerFast = import_transformers().PreTrainedTokenizerFast
     if vocab_size < BYTES + 1:
         raise UserError(
             f"config.model.vocab_size={vocab_size}: a byte-level tokenizer has {BYTES} bytes and {END}; "

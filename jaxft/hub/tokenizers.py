@@ -1,7 +1,9 @@
 """Loads the tokenizer of a checkpoint."""
 
 import importlib.util
+import os
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jaxft.errors import UserError, first_line
@@ -12,6 +14,19 @@ if TYPE_CHECKING:
 # The files of a vocabulary that need no conversion. Without one of them, or a SentencePiece model, transformers returns
 # a tokenizer that knows its special tokens but no words.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+
+
+def import_transformers() -> ModuleType:
+    """Imports transformers, which takes seconds. Without torch it would advise that models are not available."""
+    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        return importlib.import_module("transformers")
+    finally:  # other advice of transformers is for who uses it
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def load_tokenizer(folder: Path, *, reads_words: bool = False) -> "PreTrainedTokenizerBase":
@@ -27,8 +42,7 @@ def load_tokenizer(folder: Path, *, reads_words: bool = False) -> "PreTrainedTok
     Raises:
       UserError: the files are missing or hold no vocabulary, or the tokenizer is not fast.
     """
-    from transformers import AutoTokenizer  # imported late, because it takes seconds
-
+    AutoTokenizer = import_transformers().AutoTokenizer
     sentencepiece_model = _find_sentencepiece_model(Path(folder))
     # The code in a checkpoint is never run, and the user is not asked for permission.
     options = {"local_files_only": True, "trust_remote_code": False}

