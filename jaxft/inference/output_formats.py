@@ -102,8 +102,7 @@ class ColumnWriter:
         """Yields the lines of a sentence with another column, divided like the others, or by a tab after only one."""
         yield from self._lines.take_until(item.origin)
         next_number = int(item.origin.rpartition(":")[2])
-        numbers = sentence.line_numbers or range(next_number, next_number + len(sentence.words))
-        for number, tag in zip(numbers, answer["predicted_tags"], strict=True):
+        for number, tag in zip(sentence.line_numbers, answer["predicted_tags"], strict=True):
             *between, line = self._lines.take(number - next_number + 1)
             yield from between
             yield self._add_column(line, tag)

@@ -95,7 +95,7 @@ def read_conll(
             tags if tagged else None,
             document,
             f"{name}:{numbers[0]}",
-            line_numbers=numbers if has_gaps else None,
+            line_numbers=numbers if has_gaps else range(numbers[0], numbers[-1] + 1),
         )
 
 

@@ -22,13 +22,19 @@ class Sentence:
     origin: str  # "train.conll:17" (the first line) or "data.jsonl:3", for messages
     text: str | None = None  # the original text, if the source is text
     offsets: Sequence[tuple[int, int]] | None = None  # characters of each word in `text`, end exclusive
-    line_numbers: list[int] | None = None  # lines of the words, if lines without words stand between them
+    line_numbers: Sequence[int] | None = None  # lines of the words, in columns
 
     @property
     def gold_tags(self) -> list[str]:
         """The tags of a sentence that was read with them."""
         assert self.tags is not None, f"{self.origin}: read without tags"
         return self.tags
+
+    def describe_word(self, index: int) -> str:
+        """Returns the place of a word, for messages."""
+        if self.line_numbers is None:
+            return f"word {index + 1} of the sentence at {self.origin}"
+        return f"{self.origin.rpartition(':')[0]}, line {self.line_numbers[index]}"
 
 
 # These characters join a word if a letter or digit follows: O'Brien, well-known, AT&T, 3.5.

@@ -1,7 +1,7 @@
 """Detects tagging schemes (IO, IOB1, IOB2, BIOES, BILOU or none) and converts tags to IOB2."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,7 +64,10 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
 
 
 def convert_tags_to_iob2(
-    tags: Sequence[str], scheme: str, origin: str = "", rewritten: Mapping[str, str] | None = None
+    tags: Sequence[str],
+    scheme: str,
+    describe_word: Callable[[int], str] = lambda index: f"word {index + 1}",
+    rewritten: Mapping[str, str] | None = None,
 ) -> tuple[list[str], list[int]]:
     """Converts one sentence's tags to valid IOB2.
 
@@ -74,7 +77,7 @@ def convert_tags_to_iob2(
     Args:
       tags: the tags of a sentence.
       scheme: a key of `SCHEMES`.
-      origin: the name of the sentence in messages.
+      describe_word: returns the place of a word, by its index, for messages.
       rewritten: tag -> the tag as `B-TYPE`, for tags that are spelled differently; see `tag_syntax`.
 
     Returns:
@@ -92,7 +95,7 @@ def convert_tags_to_iob2(
     for index, tag in enumerate(tags):
         prefix, entity_type = _split_tag(rewritten.get(tag, tag) if rewritten else tag)
         if prefix != "O":
-            _check_tag(tag, prefix, scheme, index, origin)
+            _check_tag(tag, prefix, scheme, describe_word, index)
         continues = prefix in ("I", end_prefix, "") and entity_type == open_type and entity_type != ""
         if is_unclosed and not continues:
             invalid.append(index - 1)
@@ -113,17 +116,16 @@ def convert_tags_to_iob2(
     return converted, sorted(set(invalid))
 
 
-def _check_tag(tag: str, prefix: str, scheme: str, index: int, origin: str) -> None:
+def _check_tag(tag: str, prefix: str, scheme: str, describe_word: Callable[[int], str], index: int) -> None:
     """Raises `UserError` if the tag does not exist in the scheme."""
     allowed = SCHEMES[scheme].replace("O", "")
     if prefix in allowed and (prefix or (scheme == "io" and tag)):
         return
-    place = f"word {index + 1} of the sentence at {origin}" if origin else f"word {index + 1}"
     expected = (
         ", ".join(["O", *(f"{letter}-TYPE" for letter in sorted(allowed))]) if allowed else "O or a type"
     )
     raise UserError(
-        f"{place}: the tag {tag!r} is not one of the scheme {scheme.upper()} that the data is in "
+        f"{describe_word(index)}: the tag {tag!r} is not one of the scheme {scheme.upper()} that the data is in "
         f"({expected}); mend the tag, or name the tag column if this is not it"
     )
 
@@ -179,7 +181,7 @@ def convert_sentences_to_iob2(
             tags, invalid = list(sentence.gold_tags), list[int]()
         else:
             tags, invalid = convert_tags_to_iob2(
-                sentence.gold_tags, scheme, sentence.origin, syntax.rewritten
+                sentence.gold_tags, scheme, sentence.describe_word, syntax.rewritten
             )
         converted.append(replace(sentence, tags=tags))
         word_count += len(tags)
@@ -221,7 +223,7 @@ def _check_labels(sentence: Sentence) -> None:
     """Raises `UserError` for an empty label."""
     if "" in (tags := sentence.gold_tags):
         raise UserError(
-            f"word {tags.index('') + 1} of the sentence at {sentence.origin}: the label is empty; write one, "
+            f"{sentence.describe_word(tags.index(''))}: the label is empty; write one, "
             "or name the tag column if this is not it"
         )
 

@@ -221,8 +221,8 @@ def test_conllu_gives_its_forms_whatever_stands_between(tmp_path_factory, corpus
     assert [s.words for s in sentences] == [[word for word, *_ in words] for _, words in corpus]
     assert [s.tags for s in sentences] == [[tag for _, tag, *_ in words] for _, words in corpus]
     for sentence, places in zip(sentences, numbers, strict=True):
-        first = int(sentence.origin.rpartition(":")[2])
-        assert places == (sentence.line_numbers or list(range(first, first + len(places))))
+        assert places == list(sentence.line_numbers)
+        assert sentence.describe_word(-1) == f"{path}, line {places[-1]}"
     [xpos, *_] = read_list(str(path), tag_column=4)
     assert set(xpos.tags) == {"NN"}
     breaks = [" newdoc id = 1" in comments for comments, _ in corpus]
@@ -274,6 +274,6 @@ def test_wnut17_is_read_whole(name, words):
     types = {
         entity_type
         for s in sentences
-        for entity_type, _, _ in extract_entities(convert_tags_to_iob2(s.tags, "iob2", s.origin)[0])
+        for entity_type, _, _ in extract_entities(convert_tags_to_iob2(s.tags, "iob2")[0])
     }
     assert types == {"corporation", "creative-work", "group", "location", "person", "product"}

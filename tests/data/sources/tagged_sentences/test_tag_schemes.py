@@ -129,7 +129,7 @@ def test_convert_counts_and_names_the_first_three_places():
         (
             ["O", "S-X"],
             "iob2",
-            r"word 2 of the sentence at f:3: the tag 'S-X' .* IOB2 .* \(O, B-TYPE, I-TYPE\)",
+            r"f, line 3: the tag 'S-X' .* IOB2 .* \(O, B-TYPE, I-TYPE\)",
         ),
         (["PER"], "iob1", "the tag 'PER' is not one of the scheme IOB1"),
         (["B-"], "bioes", "the tag 'B-' is not one"),
@@ -140,4 +140,4 @@ def test_convert_counts_and_names_the_first_three_places():
 )
 def test_a_tag_outside_the_scheme_is_named(tags, scheme, message):
     with pytest.raises(UserError, match=message):
-        tag_schemes.convert_tags_to_iob2(tags, scheme, "f:3")
+        tag_schemes.convert_tags_to_iob2(tags, scheme, lambda index: f"f, line {index + 2}")
