@@ -112,7 +112,7 @@ def help_text() -> str:
     lines = [
         "usage: jaxft VERB [FLAGS]",
         "",
-        "Fine-tunes pretrained BERT and GPT-2 in JAX/Flax.",
+        "Fine-tunes pretrained transformers in JAX/Flax.",
         "",
         *(f"  {name:<9} {verb.summary:<39} {verb.example}" for name, verb in VERBS.items()),
         "",

@@ -19,8 +19,8 @@ class Model(sections.Model):
     )
     pool: str = setting(
         "auto",
-        "what the head reads of a text; `auto` is a BERT's `pooler`, a GPT-2's `last` token, and `cls`, the first "
-        "token, of other encoders",
+        "what the head reads of a text; `auto` is what transformers' class for the model reads: `pooler`, `last`, the "
+        "last token, or `cls`, the first one",
         choices=("auto", "pooler", "cls", "last", "mean", "max"),
     )
 
