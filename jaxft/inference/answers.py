@@ -30,9 +30,10 @@ class Counts(NamedTuple):
 
 
 def log_counts(counts: Counts, noun: str, seconds: float, log: Log) -> None:
-    """Logs how many records were answered; `noun` is their name in the plural."""
+    """Logs how many records were answered; `noun` is the name of one."""
     errors = f", {counts.errors:,} with an error" if counts.errors else ""
-    log(f"{counts.answers + counts.errors:,} {noun} in {seconds:.1f} s{errors}")
+    count = counts.answers + counts.errors
+    log(f"{count:,} {noun}{'' if count == 1 else 's'} in {seconds:.1f} s{errors}")
 
 
 def answer_items(

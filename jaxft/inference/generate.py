@@ -113,7 +113,7 @@ def generate_file(
             on_error=on_error,
             log=log,
         )
-    log_counts(counts, "prompts", time.perf_counter() - began, log)
+    log_counts(counts, "prompt", time.perf_counter() - began, log)
 
 
 def print_continuation(

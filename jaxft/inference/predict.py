@@ -156,7 +156,7 @@ def predict_file(
             on_error=on_error,
             log=log,
         )
-    log_counts(counts, "texts", time.perf_counter() - began, log)
+    log_counts(counts, "text", time.perf_counter() - began, log)
 
 
 def _make_writer(answers: AnyAnswers, records: Input, on_error: str) -> AnswerWriter:

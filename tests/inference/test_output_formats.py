@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxft.data.sources.files import log_nothing
 from jaxft.data.sources.formats import TEXTS, FileFormat
 from jaxft.errors import UserError
-from jaxft.inference.answers import answer_items
+from jaxft.inference.answers import Counts, answer_items, log_counts
 from jaxft.inference.input_records import open_input
 from jaxft.inference.output_formats import RecordWriter, TableWriter, choose_names
 
@@ -170,3 +170,10 @@ def test_a_key_of_the_input_is_never_overwritten():
             choose_names(keys, used, "x")
     with pytest.raises(UserError, match="x: the key 'generated' is there already"):
         choose_names(["generated"], ["generated"], "x", renames=False)
+
+
+def test_a_single_record_is_counted_in_the_singular():
+    logged = []
+    for counts in (Counts(1, 0), Counts(1, 1)):
+        log_counts(counts, "text", 0.25, logged.append)
+    assert logged == ["1 text in 0.2 s", "2 texts in 0.2 s, 1 with an error"]
