@@ -1,5 +1,6 @@
 """Prepares the process of a command: huge pages, no torch, a cache of compiled programs."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -39,10 +40,23 @@ def leave_torch_out() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Caches compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla."""
+    """Caches compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxft/xla.
+
+    Warns if the folder in the user's home cannot be made, as in a container without a home.
+    """
     import jax  # not at the top: `use_huge_pages` comes before slow imports
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxft" / "xla"))
+        folder = Path.home() / ".cache" / "jaxft" / "xla"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+        except OSError as error:
+            logging.getLogger(__name__).warning(
+                "compiled programs are not kept for the next start, for %s cannot be made (%s); set "
+                "JAX_COMPILATION_CACHE_DIR to another folder",
+                folder,
+                error.strerror,
+            )
     # Small programs are cached too: with jax's limit of 1 s a second start would compile dozens again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

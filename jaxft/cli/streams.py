@@ -1,6 +1,7 @@
 """Prepares the standard streams of a command: closed ones, narrow encodings, and readers that go away."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,23 @@ def open_closed_streams() -> None:
     for stream in streams:
         with contextlib.suppress(AttributeError, ValueError, OSError):  # not a stream of Python's own making
             stream.reconfigure(errors="backslashreplace")  # ascii and latin-1 terminals
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        if not record.name.startswith("jaxft"):
+            return super().format(record)
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def show_warnings() -> None:
+    """Shows warnings of jaxft's loggers on stderr as other lines of a command, without the names of modules.
+
+    Call it before imports that set up logging.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LineFormatter(logging.BASIC_FORMAT))
+    logging.basicConfig(handlers=[handler])
 
 
 def tell_terminal(line: str) -> None:

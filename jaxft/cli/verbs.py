@@ -130,6 +130,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> None:
     with announced("importing transformers", streams.tell_terminal):
         for prepare in (streams.outlive_readers,) if {"-h", "--help"} & set(argv) else VERBS[verb].prepare:
             prepare()
+    streams.show_warnings()
     getattr(import_module(verb), verb)(list(argv))
 
 

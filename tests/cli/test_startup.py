@@ -45,6 +45,37 @@ def test_who_needs_no_torch_is_not_advised_to_install_it(environment):
     assert (done.stdout, done.stderr) == ("None\n", "")
 
 
+# Starts as a command does, where there is no home. Compiles a program, and encodes two data sets.
+HOMELESS = """
+from pathlib import Path
+from jaxft.cli import startup, streams
+streams.show_warnings()
+startup.use_compilation_cache()
+import jax.numpy as jnp
+jnp.ones(3) + 1
+from jaxft.data.encoding.sentences import encode_sentences
+from jaxft.data.sources.tagged_sentences.sentence import Sentence
+from tests.data.tiny_text import tokenizer
+for word in "ab":
+    encode_sentences(
+        [Sentence([word], None, 0, "x:1")], tokenizer(), {"O": 0}, max_length=16, cache_dir=Path.home() / "data"
+    )
+"""
+
+
+def test_without_a_home_a_command_says_what_is_not_kept(environment):
+    homeless = environment | {"HOME": "/proc/x"}
+    del homeless["JAX_COMPILATION_CACHE_DIR"]
+    done = subprocess.run([sys.executable, "-c", HOMELESS], env=homeless, capture_output=True, text=True)
+    programs, text = done.stderr.splitlines()
+    assert programs.startswith(
+        "warning: compiled programs are not kept for the next start, for /proc/x/.cache/jaxft"
+    )
+    assert text.startswith(
+        "warning: encoded text is not cached, for /proc/x/data cannot be written (No such file"
+    )
+
+
 def test_the_tests_python_has_imported_all_that_commands_import(python, environment):
     """Commands import late, so one that is forked without these takes two seconds more."""
     script = "import sys; print(*sys.modules)"

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import logging
 import os
@@ -194,9 +195,19 @@ def save_windows(windows: Windows, path: pathlib.Path) -> None:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except (OSError, pa.ArrowException) as error:
-        _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
+        _warn_of_no_cache(path.parent, getattr(error, "strerror", None) or str(error))
         if unfinished is not None:
             _remove(unfinished)
+
+
+@functools.cache  # each data set would warn again
+def _warn_of_no_cache(folder: pathlib.Path, reason: str) -> None:
+    _log.warning(
+        "encoded text is not cached, for %s cannot be written (%s); set config.data.cache_dir to another folder, or to "
+        "off",
+        folder,
+        reason,
+    )
 
 
 def save_joined_windows(tables: Iterable[Windows], path: pathlib.Path) -> None:
@@ -206,7 +217,7 @@ def save_joined_windows(tables: Iterable[Windows], path: pathlib.Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, suffix=".unfinished") as folder:
             save_windows(_join_on_disk(tables, pathlib.Path(folder)), path)
     except (OSError, pa.ArrowException) as error:
-        _log.warning("encoded text is not cached, for %s cannot be written: %s", path.parent, error)
+        _warn_of_no_cache(path.parent, getattr(error, "strerror", None) or str(error))
 
 
 def _join_on_disk(tables: Iterable[Windows], folder: pathlib.Path) -> Windows:
