@@ -133,14 +133,14 @@ def with_shardings(
         parameters: the parameters by path, for a state.
     """
 
-    def place_leaf(path, leaf):
+    def place_leaf(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        shape = (parameters or abstract)[names[-1]].shape if names else None
-        spec = (
-            parameter_spec(axes[names[-1]], leaf.shape, mesh)
-            if shape is not None and leaf.shape in (shape, shape[1:])
-            else PartitionSpec()
-        )
+        spec = PartitionSpec()
+        if names:
+            shape = (parameters or abstract)[names[-1]].shape
+            is_layer = isinstance(path[-1], jax.tree_util.SequenceKey)
+            if leaf.shape == (shape[1:] if is_layer else shape):
+                spec = parameter_spec(axes[names[-1]], leaf.shape, mesh)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(place_leaf, abstract)

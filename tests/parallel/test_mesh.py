@@ -1,10 +1,18 @@
 """A mesh splits parameters by the rules, and meshes and rows that do not fit the devices are refused."""
 
 import jax
+import numpy as np
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.parallel.mesh import AXES, check_rows, describe_unsharded, make_mesh, parameter_spec
+from jaxft.parallel.mesh import (
+    AXES,
+    check_rows,
+    describe_unsharded,
+    make_mesh,
+    parameter_spec,
+    with_shardings,
+)
 from jaxft.training.settings import settings_from_config
 
 
@@ -44,6 +52,33 @@ def test_axes_split_the_dimensions_that_they_divide():
         (("fsdp", None), (8, 9), spec("fsdp", None)),
     ):
         assert parameter_spec(axes, shape, mesh) == expected, (axes, shape)
+
+
+def test_a_state_is_split_like_its_parameters_and_sums_over_them_are_held_in_full():
+    """A sum over the rows of a table has the shape of one of its rows, but is no layer of a stack."""
+    mesh = jax.sharding.AbstractMesh((1, 2, 2), AXES)
+    stack, table = "backbone/layers/up/kernel", "backbone/embeddings/word/embedding"
+    shapes = {stack: (6, 8, 8), table: (100, 8)}
+    axes = {stack: ("fsdp", "tensor"), table: ("tensor", "fsdp")}
+
+    def abstract(shapes):
+        return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+
+    state = (
+        abstract(shapes),
+        {stack: tuple(abstract({"0": (8, 8), "1": (8, 8)}).values())},
+        abstract({stack: (6, 8), table: (8,)}),
+        jax.ShapeDtypeStruct((), np.int32),
+    )
+    specs = jax.tree.map(
+        lambda leaf: tuple(leaf.sharding.spec), with_shardings(state, axes, mesh, abstract(shapes))
+    )
+    assert specs == (
+        {stack: (None, "fsdp", "tensor"), table: ("tensor", "fsdp")},
+        {stack: (("fsdp", "tensor"), ("fsdp", "tensor"))},
+        {stack: (), table: ()},
+        (),
+    )
 
 
 def test_what_a_mesh_does_not_divide_is_told():
