@@ -39,7 +39,9 @@ class RelativeBias(nnx.Module):
     def __init__(self, config: MPNetConfig, *, rngs: nnx.Rngs):
         initializer = nnx.initializers.normal(config.initializer_range)
         table = initializer(rngs.params(), (BUCKETS, config.num_heads), jnp.float32)
-        self.bias = make_parameter(table, Role(Kind.BIAS))
+        self.bias = make_parameter(
+            table, Role(Kind.BIAS)
+        )  # which does not decay, as in transformers' Trainer
 
     def __call__(self, length: int) -> jax.Array:
         """Returns the bias in rows of `length` slots by key - query + length - 1, float32 `[H, 2 * length - 1]`."""
