@@ -1,11 +1,18 @@
 """Each family is torch, in logits and gradients of packed texts, for each kind of head, and comes back bit for bit."""
 
+import functools
+
+import jax
 import pytest
+import torch
+import transformers
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.models.registry import FAMILIES
+from jaxft.layers.runtime import PLAIN_RUNTIME
+from jaxft.models.registry import FAMILIES, make_backbone
 from tests.models import torch_parity
 
 # The heads that have a class of transformers with logits.
@@ -27,6 +34,40 @@ def test_logits_and_gradients_are_torchs(name, kind):
 def test_files_come_back(name, kind):
     for seed in range(2):  # tied and not
         torch_parity.assert_file_comes_back(torch_parity.example_shape(name, seed), kind, seed)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_transformers_has_every_class_of_a_family(name):
+    family = FAMILIES[name]
+    for architecture in (family.architecture, *(head.architecture for head in family.heads.values())):
+        assert getattr(transformers, architecture).config_class.model_type == name
+
+
+def test_a_new_model_has_the_shape_of_its_familys_base_model():
+    """Numbers of parameters, without pooler, are those of transformers' classes and of the papers."""
+    papers = {
+        "bert": 109,
+        "roberta": 124,
+        "xlm-roberta": 277,
+        "camembert": 110,
+        "distilbert": 66,
+        "electra": 108,
+    }
+    papers |= {"mpnet": 109, "gpt2": 124}  # millions
+    for model_type, millions in papers.items():
+        family = FAMILIES[model_type]
+        hf_config = family.new_model.make_config({}, 1024, 50257)
+        with torch.device("meta"):
+            theirs = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**hf_config))
+        config = family.config_class.from_hf(hf_config)
+        make = functools.partial(make_backbone, config, PLAIN_RUNTIME)
+        state = nnx.state(nnx.eval_shape(lambda make=make: make(rngs=nnx.Rngs(0))))
+        count = sum(leaf.size for leaf in jax.tree.leaves(state))
+        named = dict(theirs.named_parameters())
+        assert count == sum(x.numel() for name, x in named.items() if not name.startswith("pooler")), (
+            model_type
+        )
+        assert round(count / 1e6) == pytest.approx(millions, abs=1), model_type
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from flax import nnx
 from safetensors.numpy import save_file
-from transformers import AutoModelForTokenClassification, BertConfig, BertForMaskedLM, BertModel
+from transformers import AutoModelForTokenClassification, BertConfig, BertModel
 
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
@@ -60,14 +60,10 @@ def tiny_config(activation: str, seed: int, **fields) -> BertConfig:
     )
 
 
-@pytest.mark.parametrize(
-    ("activation", "seed"), [("gelu", 0), ("gelu_new", 1), ("gelu_pytorch_tanh", 2), ("relu", 3)]
-)
-def test_random_bert_is_torch_in_logits_and_gradients_and_comes_back(activation, seed, tmp_path):
-    model = AutoModelForTokenClassification.from_config(tiny_config(activation, seed))
-    randomize(model, seed)
+def test_a_file_comes_back_and_transformers_finds_all_its_tensors(tmp_path):
+    model = AutoModelForTokenClassification.from_config(tiny_config("gelu_new", 0))
+    randomize(model, 0)
     model, folder = save_torch(model, tmp_path / "in")
-    assert_parity(model, folder)
     out = assert_comes_back(folder, tmp_path)
     reloaded, loading = AutoModelForTokenClassification.from_pretrained(out, output_loading_info=True)
     assert not any(loading.values())
@@ -139,34 +135,6 @@ def write(folder, tensors, **changes):
     save_file(dict(tensors), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(tiny_tensors()[0] | changes))
     return folder
-
-
-@pytest.mark.parametrize("prefix", ["bert.", ""])
-@pytest.mark.parametrize("old_names", [False, True])
-def test_prefix_and_old_names_do_not_matter(prefix, old_names, tmp_path):
-    tensors = tiny_tensors()[1]
-
-    def spelt(name):
-        name = name.replace("bert.", prefix, 1) if name.startswith("bert.") else name
-        if old_names:
-            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-                "LayerNorm.bias", "LayerNorm.beta"
-            )
-        return name
-
-    _, plain, _ = load_token_classifier(write(tmp_path / "plain", tensors))
-    odd = write(tmp_path / "odd", {spelt(name): tensor for name, tensor in tensors.items()})
-    _, parameters, report = load_token_classifier(odd)
-    assert not report.ignored and not report.new
-    assert all(np.array_equal(parameters[path], value) for path, value in plain.items())
-
-
-def test_heads_of_pretraining_are_ignored_by_name(tmp_path):
-    model = BertForMaskedLM(tiny_config("gelu", 6))
-    _, folder = save_torch(model, tmp_path / "in")
-    _, _, report = load_token_classifier(folder, new=["^head/"])
-    assert report.ignored and all(name.startswith("cls.predictions.") for name in report.ignored)
-    assert "not used: cls.predictions." in str(report) and "newly initialized: head/" in str(report)
 
 
 def test_another_label_sets_head_is_ignored_where_a_new_one_is_made(tmp_path):
