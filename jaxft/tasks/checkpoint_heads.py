@@ -10,7 +10,7 @@ from jaxft.tasks.registry import head_kind
 
 
 def make_run_config(export: AnyExport) -> dict[str, Any]:
-    """Returns the config.json of a run's model: the checkpoint's fields, transformers' class, labels, and the task's fields."""
+    """Returns the config.json of a run's model: the checkpoint's fields, class, labels, the task's fields."""
     run = export.run
     family = family_of(run.checkpoint.hf_config)
     if not export.has_class:
