@@ -33,7 +33,7 @@ class CardFields:
     language: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises `UserError` for values that no hub takes."""
         for language in self.language:
             if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|multilingual|code", language):

@@ -96,13 +96,13 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str |
     if not export.has_class:
         loaded = load_exported(folder)
 
-        def network(**inputs):
+        def network(**inputs: torch.Tensor) -> Mapping[str | None, np.ndarray]:
             return loaded.logits(**inputs)
     else:
         name = family.heads[head_kind(model.run.config.task)].architecture
         classifier = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
 
-        def network(**inputs):
+        def network(**inputs: torch.Tensor) -> Mapping[str | None, np.ndarray]:
             outputs = classifier(**inputs)
             if "start_logits" in outputs:
                 return {None: torch.stack([outputs.start_logits, outputs.end_logits], dim=-1).float().numpy()}
@@ -113,7 +113,7 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str |
         numbers = range(first, min(first + TORCH_ROWS, len(windows)))
         spans = [slice(windows.offsets[number], windows.offsets[number + 1]) for number in numbers]
 
-        def pad_rows(tokens: np.ndarray, filler: int = 0, spans=spans) -> torch.Tensor:
+        def pad_rows(tokens: np.ndarray, filler: int = 0, spans: Sequence[slice] = spans) -> torch.Tensor:
             rows = [torch.tensor(tokens[span]).long() for span in spans]
             return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler)
 

@@ -28,7 +28,7 @@ class GenerationOptions:
     samples: int = 1  # texts for each prompt; beam search returns the best
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, fits, expected in (
             ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
             ("temperature", self.temperature >= 0, "0 (the likeliest token) or more"),

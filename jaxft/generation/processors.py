@@ -78,7 +78,7 @@ def keep_top_p(scores: jax.Array, mass: float) -> jax.Array:
         least = jax.lax.bitcast_convert_type(bits, jnp.float32)
         return jnp.where(powers > least[:, None], powers, 0.0).sum(axis=1) < limit
 
-    def halve(_, bounds):
+    def halve(_: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds  # invariant: can_be_least(high) and not can_be_least(low)
         middle = low + (high - low) // 2
         is_high = can_be_least(middle)

@@ -52,7 +52,7 @@ def begin_sampling(
     is_filling = start >= length
     logits, cache = decoder.prefill(weights, ids, start, capacity)
 
-    def make_key(prompt_number, sample):
+    def make_key(prompt_number: jax.Array, sample: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), prompt_number), sample)
 
     keys = jax.vmap(lambda number: jax.vmap(lambda sample: make_key(number, sample))(jnp.arange(samples)))(

@@ -12,7 +12,7 @@ from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 
 # Each transform is its own inverse, so that one name serves loading and saving.
-TRANSFORMS = {"none": lambda x: x, "transpose": lambda x: x.T}
+TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"none": lambda x: x, "transpose": lambda x: x.T}
 FLOATING_DTYPES = ("float64", "float32", "float16", "bfloat16")  # of tensors that become parameters
 
 

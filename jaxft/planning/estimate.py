@@ -25,7 +25,7 @@ from jaxft.tasks.base import Arrays
 from jaxft.training import step
 from jaxft.training.network import Network, make_abstract_batch
 from jaxft.training.prepare import describe_base_model, prepare_network, prepare_task
-from jaxft.training.train_state import TrainState
+from jaxft.training.train_state import Parameters, TrainState
 from jaxft.training.trainer import make_trainer, predict_bytes
 
 
@@ -205,7 +205,7 @@ def _make_labels(config: Settings, count: int) -> list[str]:
 def _activation_bytes(net: Network, state: TrainState, rows: int, length: int) -> int:
     """Returns the bytes that a device keeps for the backward pass, without parameters, if only rows are split."""
 
-    def pullback(trainable, frozen, batch):
+    def pullback(trainable: Parameters, frozen: Parameters, batch: step.Batch) -> Any:
         seed = DropoutSeed(jnp.uint32(0), jnp.int32(0))
         loss = functools.partial(_loss, net, frozen, batch, seed)
         return jax.vjp(loss, trainable)[1]

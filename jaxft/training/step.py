@@ -1,7 +1,7 @@
 """Defines the pure functions that a run compiles: an optimizer step and an evaluation step."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -86,11 +86,13 @@ def train_step(
     batch = add_step_scales(batch)
     step_seed = hyper.seed + state.step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
 
-    def loss_sum(trainable: Parameters, micro: Batch, first_row: jax.Array):
+    def loss_sum(trainable: Parameters, micro: Batch, first_row: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = merge_model(graphdef, trainable | state.frozen)
         return task.loss(model, micro, DropoutSeed(step_seed, first_row))
 
-    def gradient(trainable: Parameters, micro: Batch, first_row: jax.Array):
+    def gradient(
+        trainable: Parameters, micro: Batch, first_row: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], Parameters]:
         # Differentiates with respect to copies in the gradient's dtype, so that devices sum and hold gradients in this
         # dtype. Vectors stay float32: they are few, and a copy of a norm's scale, near 1, would lose small updates.
         copies = {name: optax.tree.cast(value, gradient_dtypes[name]) for name, value in trainable.items()}
@@ -108,8 +110,8 @@ def train_step(
             microbatch_sharding,
         )
 
-        def add_microbatch(carry, xs):
-            micro, index = xs
+        def add_microbatch(carry: Any, micro_and_index: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            micro, index = micro_and_index
             (total, weight), gradients = gradient(state.trainable, micro, index * micro_rows)
             return jax.tree.map(jnp.add, carry, (total, weight, gradients)), None
 

@@ -36,7 +36,7 @@ class BatchLayout(NamedTuple):
 class Latest:
     """Caches the latest result of a pure function of an integer, and frees it before computing the next."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._latest: tuple[int, Any] | None = None
 
     def get(self, number: int, function: Callable[[int], Any]) -> Any:

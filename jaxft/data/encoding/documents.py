@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from jaxft.data.encoding.cache import CHUNK_CHARACTERS, ChunkEncoders, load_or_encode, split_by_size
 from jaxft.data.encoding.document_tokens import TokenStream, make_token_stream
@@ -221,7 +222,7 @@ def _cut_windows(
 
 
 def _make_windows(
-    offsets: np.ndarray, input_ids: np.ndarray, labels: np.ndarray, **window_columns
+    offsets: np.ndarray, input_ids: np.ndarray, labels: np.ndarray, **window_columns: ArrayLike
 ) -> Windows:
     """Makes a table of windows by cutting flat columns at `offsets` `[N + 1]`. Each of `window_columns` is `[N]`."""
     columns = {

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -101,7 +101,7 @@ def encode_sentences(
         path = pathlib.Path(cache_dir) / f"{_fingerprint(sentences, tokenizer, label_ids, settings)}.arrow"
     layout = _Layout(prefix, suffix, room, label_subwords, context, stride)
 
-    def encoder(chunk: SentenceChunk, first_number: int):
+    def encoder(chunk: SentenceChunk, first_number: int) -> Callable[[], Iterable[Windows]]:
         return functools.partial(_encode, chunk, first_number, tokenizer, label_ids, layout)
 
     def make_encoders() -> ChunkEncoders:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +61,13 @@ class MappedDocuments(Sequence[Document]):
         for start in range(0, len(self), _BATCH):
             yield from self._read(self._rows[start : start + _BATCH])
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Document]: ...
+
+    def __getitem__(self, index: int | slice) -> Document | list[Document]:
         rows = self._rows[index]
         return list(self._read(rows)) if isinstance(index, slice) else next(self._read(rows[None]))
 

@@ -106,13 +106,12 @@ def dense_in_blocks(
         x = x.reshape(-1, period, length, *x.shape[1:])
         return x[:, 0].reshape(-1, *x.shape[3:]), x[:, 1:].reshape(-1, *x.shape[3:])
 
-    whole_qkv, block_qkv = zip(*(split_rows(x) for x in (q, k, v)), strict=True)
+    (whole_q, block_q), (whole_k, block_k), (whole_v, block_v) = (split_rows(x) for x in (q, k, v))
     whole_ids, block_ids = split_rows(segment_ids.reshape(-1))
     whole_rows, block_rows = pieces.split(period)
-    from_whole_rows = attend(*whole_qkv, whole_ids.reshape(-1, length), whole_rows)
-    from_blocks = attend(
-        *block_qkv, block_ids.reshape(-1, block_length), block_rows.cut_into_blocks(block_length)
-    )
+    from_whole_rows = attend(whole_q, whole_k, whole_v, whole_ids.reshape(-1, length), whole_rows)
+    ids_of_blocks = block_ids.reshape(-1, block_length)
+    from_blocks = attend(block_q, block_k, block_v, ids_of_blocks, block_rows.cut_into_blocks(block_length))
     outputs = [x.reshape(rows // period, -1, x.shape[-1]) for x in (from_whole_rows, from_blocks)]
     return jnp.concatenate(outputs, axis=1).reshape(rows * length, -1)
 
@@ -267,6 +266,7 @@ def _draw_weight_mask(
 
     The mask is always a part of the mask for entire rows, `[R, H, L, L]`. It does not depend on how rows are cut.
     """
+    assert place.seed is not None  # without one, nothing is dropped
     leading = shape[:3]
     head, query = (jax.lax.broadcasted_iota(jnp.uint32, leading, axis) for axis in (1, 2))
     index = (place.first_head + head) * jnp.uint32(row_length) + query + place.first[:, None, None]

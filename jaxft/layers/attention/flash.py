@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +93,7 @@ def _backward(num_heads, causal, rate, interpret, residuals, gradient):
 _flash.defvjp(_forward, _backward)
 
 
-def _query_inputs(grid: "_Grid", q, k, v) -> list:
+def _query_inputs(grid: "_Grid", q, k, v) -> list[tuple[str, jax.Array]]:
     """Returns the first inputs of the two kernels that loop over the keys of a block of queries."""
     ranges = grid.block_ranges(over_keys=True)
     return [("range", ranges), ("block", q), ("row", k), ("row", v), ("ids", grid.segment_ids)]
@@ -104,7 +104,7 @@ class _Kind(NamedTuple):
 
     array_shape: tuple[int, ...]
     seen_shape: tuple[int | None, ...]  # the piece that one program sees; None drops an axis
-    index: Callable  # maps a program's block, head and row to the index of its piece
+    locate: Callable[..., tuple[Any, ...]]  # maps a program's block, head and row to the index of its piece
 
 
 class _Grid:
@@ -130,7 +130,12 @@ class _Grid:
             "range": _Kind((rows, length // block, 2), (None, None, 2), lambda i, h, r: (r, i, 0)),
         }
 
-    def run(self, kernel: Callable, inputs: list, outputs: list) -> list[jax.Array]:
+    def run(
+        self,
+        kernel: Callable[..., None],
+        inputs: Sequence[tuple[str, jax.Array | None]],
+        outputs: Sequence[tuple[str, jnp.dtype]],
+    ) -> list[jax.Array]:
         """Runs `kernel` on all programs.
 
         Args:
@@ -141,24 +146,24 @@ class _Grid:
         Returns:
           An array for each output; arrays of kind "block" are flat, `[R * L, D]`.
         """
-        inputs = [(kind, x) for kind, x in inputs if x is not None]
+        present = [(kind, x) for kind, x in inputs if x is not None]
         results = pl.pallas_call(
             functools.partial(kernel, grid=self),
             grid=self.shape,
-            in_specs=[self._block_spec(kind) for kind, _ in inputs],
+            in_specs=[self._block_spec(kind) for kind, _ in present],
             out_specs=[self._block_spec(kind) for kind, _ in outputs],
             out_shape=[jax.ShapeDtypeStruct(self.kinds[kind].array_shape, dtype) for kind, dtype in outputs],
             compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
             interpret=self.interpret,
             name="flash" + kernel.__name__,
-        )(*(x.reshape(self.kinds[kind].array_shape) for kind, x in inputs))
+        )(*(x.reshape(self.kinds[kind].array_shape) for kind, x in present))
         flat = (self.rows * self.length, -1)
         return [
             x.reshape(flat) if kind == "block" else x for x, (kind, _) in zip(results, outputs, strict=True)
         ]
 
     def _block_spec(self, kind: str) -> pl.BlockSpec:
-        return pl.BlockSpec(self.kinds[kind].seen_shape, self.kinds[kind].index)
+        return pl.BlockSpec(self.kinds[kind].seen_shape, self.kinds[kind].locate)
 
     def block_ranges(self, *, over_keys: bool) -> jax.Array:
         """Returns the range of blocks that each block has a segment in common with.

@@ -1,6 +1,7 @@
 """Makes a backbone's attention function: runs an attention implementation on the devices of a mesh."""
 
 import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -57,7 +58,7 @@ def make_attention(name: str, mesh: Mesh | None, blocks: Blocks | None = None) -
       mesh: the devices; None for one device, which computes dense attention only.
       blocks: where segments may cross blocks; None if that is unknown. Only dense attention uses them.
     """
-    dense = dense_attention
+    dense: Callable[..., jax.Array] = dense_attention
     if blocks is not None:
         dense = functools.partial(
             dense_in_blocks, block_length=blocks.length, whole_row_period=blocks.whole_row_period
@@ -133,4 +134,4 @@ def _flash(
     return flash_attention(q, k, v, segment_ids, hashes, num_heads=num_heads, causal=causal, rate=rate)
 
 
-KERNELS = {"splash": splash_attention, "flash": _flash}
+KERNELS: dict[str, Callable[..., jax.Array]] = {"splash": splash_attention, "flash": _flash}

@@ -4,6 +4,8 @@ In shapes, R is the number of rows, L the number of positions in a row, D the hi
 embeddings, which is D for most families.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -43,11 +45,13 @@ class Embeddings(nnx.Module):
         first_position: int = 0,
         rngs: nnx.Rngs,
     ):
-        options = {"initializer_range": config.initializer_range, "rngs": rngs}
-        self.word = Embedding(words, size, is_vocabulary=True, **options)
-        self.position = Embedding(positions, size, **options)
+        make_table = functools.partial(
+            Embedding, size=size, initializer_range=config.initializer_range, rngs=rngs
+        )
+        self.word = make_table(words, is_vocabulary=True)
+        self.position = make_table(positions)
         if token_types:
-            self.type = Embedding(token_types, size, **options)
+            self.type = make_table(token_types)
         self.norm = LayerNorm(size, epsilon=config.layer_norm_eps)
         self.rate, self.runtime = config.hidden_dropout, runtime
         self.token_types, self.first_position = token_types, first_position

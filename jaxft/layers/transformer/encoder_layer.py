@@ -5,6 +5,7 @@ is the number of rows, L the number of positions in a row, D the hidden size, an
 """
 
 import dataclasses
+import functools
 
 import jax
 from flax import nnx
@@ -50,16 +51,12 @@ class SelfAttention(nnx.Module):
 
     def __init__(self, config: EncoderShape, runtime: Runtime, *, rngs: nnx.Rngs):
         size = config.hidden_size
-        options = {
-            "initializer_range": config.initializer_range,
-            "layout": runtime.layout,
-            "rngs": rngs,
-        }
-        inputs = options | {"axes": SPLIT_OUTPUTS, "reads_all_positions": True}
-        self.query = Linear(size, size, **inputs)
-        self.key = Linear(size, size, **inputs)
-        self.value = Linear(size, size, **inputs)
-        self.output = Linear(size, size, axes=SPLIT_INPUTS, **options)
+        make_linear = functools.partial(
+            Linear, size, size, initializer_range=config.initializer_range, layout=runtime.layout, rngs=rngs
+        )
+        make_input = functools.partial(make_linear, axes=SPLIT_OUTPUTS, reads_all_positions=True)
+        self.query, self.key, self.value = make_input(), make_input(), make_input()
+        self.output = make_linear(axes=SPLIT_INPUTS)
         self.config, self.runtime = config, runtime
 
     def __call__(
@@ -85,8 +82,11 @@ class SelfAttention(nnx.Module):
         Returns:
           `[R * L, D]`, or `[N, D]` for `output_positions`.
         """
+        query, key, value = apply_linears(x, self.query, self.key, self.value)
         attended = self.runtime.attention_function(
-            *apply_linears(x, self.query, self.key, self.value),
+            query,
+            key,
+            value,
             segment_ids,
             num_heads=self.config.num_heads,
             relative_bias=relative_bias,
@@ -143,8 +143,12 @@ class EncoderLayer(nnx.Module):
 
         It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
-        options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
+
+        def drop(update: jax.Array, rate: float, site: int | jax.Array) -> jax.Array:
+            rows = segment_ids.shape[0]
+            return apply_dropout(update, rate, seed, site, rows=rows, output_positions=output_positions)
+
         attended = self.attention(x, segment_ids, seed, site, output_positions, relative_bias)
         x = gather(x, output_positions)  # what follows needs no other positions
-        x = self.attention_norm(x + apply_dropout(attended, self.attention_rate, seed, site + 1, **options))
-        return self.mlp_norm(x + apply_dropout(self.mlp(x), self.rate, seed, site + 2, **options))
+        x = self.attention_norm(x + drop(attended, self.attention_rate, site + 1))
+        return self.mlp_norm(x + drop(self.mlp(x), self.rate, site + 2))

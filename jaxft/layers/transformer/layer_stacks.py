@@ -1,7 +1,7 @@
 """Makes the layers of a backbone as one stack, runs them one after the other, and takes stacks apart."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jaxft.layers.output_positions import OutputPositions
 from jaxft.layers.sharding import constrain_sharding
 from jaxft.parallel.sharded_matmul import PRODUCT
 
+Layer = TypeVar("Layer", bound=nnx.Module)
+
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
     # Keeps the outputs of the dense products; computes norms, activations and attention weights again.
@@ -25,15 +27,15 @@ REMAT_POLICIES = {
 }
 
 
-def make_stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
+def make_stack(make: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs) -> Layer:
     """Returns `count` layers as one module, with parameters `[count, ...]`. Each layer has its own random numbers."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make))(rngs)
 
 
 def run_layers(
-    layers: nnx.Module,
+    layers: Layer,
     x: jax.Array,
-    apply: Callable[[nnx.Module, jax.Array, jax.Array, jax.Array, OutputPositions | None], jax.Array],
+    apply: Callable[[Layer, jax.Array, jax.Array, jax.Array, OutputPositions | None], jax.Array],
     *,
     count: int,
     remat: str,
@@ -75,8 +77,10 @@ def run_layers(
     # Split, not sliced: the gradients of two slices would be two entire stacks, to be added.
     leaves, tree = jax.tree.flatten(indexed)
     others, last = zip(*(jax.lax.split(leaf, (count - 1, 1)) for leaf in leaves), strict=True)
-    x = jax.lax.scan(run_layer, constrain_sharding(x, activations), tree.unflatten(others), unroll=unroll)[0]
-    return run_layer(x, tree.unflatten(leaf[0] for leaf in last), output_positions)[0]
+    x = jax.lax.scan(
+        run_layer, constrain_sharding(x, activations), jax.tree.unflatten(tree, others), unroll=unroll
+    )[0]
+    return run_layer(x, jax.tree.unflatten(tree, [leaf[0] for leaf in last]), output_positions)[0]
 
 
 def is_stack(name: str) -> bool:

@@ -1,5 +1,7 @@
 """Computes the feed-forward block of a transformer layer."""
 
+import functools
+
 import jax
 from flax import nnx
 
@@ -32,9 +34,9 @@ class MLP(nnx.Module):
         layout: ActivationLayout | None,
         rngs: nnx.Rngs,
     ):
-        options = {"layout": layout, "rngs": rngs}
-        self.up = Linear(size, inner_size, initializer_range=initializer_range, axes=SPLIT_OUTPUTS, **options)
-        self.down = Linear(inner_size, size, initializer_range=output_range, axes=SPLIT_INPUTS, **options)
+        make_linear = functools.partial(Linear, layout=layout, rngs=rngs)
+        self.up = make_linear(size, inner_size, initializer_range=initializer_range, axes=SPLIT_OUTPUTS)
+        self.down = make_linear(inner_size, size, initializer_range=output_range, axes=SPLIT_INPUTS)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:

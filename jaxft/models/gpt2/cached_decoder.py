@@ -15,6 +15,7 @@ from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.heads.backbone import Backbone
 from jaxft.models.decoder import CachedDecoder
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
@@ -89,8 +90,9 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
 
     config: GPT2Config
 
-    def prepare_weights(self, backbone: GPT2) -> DecoderWeights:
+    def prepare_weights(self, backbone: Backbone) -> DecoderWeights:
         """Returns the decoder's weights, in the dtype of the backbone's computation."""
+        assert isinstance(backbone, GPT2)
         graph, state = nnx.split(backbone)
         dtype = backbone.runtime.dtype
 
@@ -151,7 +153,8 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
             x = x + _rows(layer.down, ACTIVATIONS[config.activation](inner))
             heads = (z.reshape(rows, length, config.num_heads, -1).swapaxes(1, 2) for z in (key, value))
             room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
-            cache.append(tuple(jnp.pad(z, room) for z in heads))
+            keys, values = (jnp.pad(z, room) for z in heads)
+            cache.append((keys, values))
         last = x.reshape(rows, length, -1)[:, -1].T
         return _scores(weights, _norm(last, weights.norm, config.layer_norm_eps, 0)), cache
 

@@ -11,6 +11,8 @@ arrangements differ from the paper, with the same result:
 In shapes, R is the number of rows, L the number of positions in a row, D the hidden size, and V the vocabulary size.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -41,9 +43,11 @@ class Embeddings(nnx.Module):
     """The sum of word and position embeddings."""
 
     def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):
-        size, options = config.hidden_size, {"initializer_range": config.initializer_range, "rngs": rngs}
-        self.word = Embedding(config.vocab_size, size, is_vocabulary=True, **options)
-        self.position = Embedding(config.max_positions, size, **options)
+        make_table = functools.partial(
+            Embedding, size=config.hidden_size, initializer_range=config.initializer_range, rngs=rngs
+        )
+        self.word = make_table(config.vocab_size, is_vocabulary=True)
+        self.position = make_table(config.max_positions)
 
     def __call__(
         self, input_ids: jax.Array, positions: jax.Array, activations: NamedSharding | None
@@ -56,14 +60,16 @@ class CausalSelfAttention(nnx.Module):
     """Causal multi-head attention within segments, with its four projections."""
 
     def __init__(self, config: GPT2Config, runtime: Runtime, *, rngs: nnx.Rngs):
-        size, options = config.hidden_size, {"layout": runtime.layout, "rngs": rngs}
-        inputs = options | {"initializer_range": config.initializer_range, "axes": SPLIT_OUTPUTS}
-        self.query = Linear(size, size, reads_all_positions=True, **inputs)
-        self.key = Linear(size, size, reads_all_positions=True, **inputs)
-        self.value = Linear(size, size, reads_all_positions=True, **inputs)
-        self.output = Linear(
-            size, size, initializer_range=_residual_range(config), axes=SPLIT_INPUTS, **options
+        size = config.hidden_size
+        make_linear = functools.partial(Linear, size, size, layout=runtime.layout, rngs=rngs)
+        make_input = functools.partial(
+            make_linear,
+            initializer_range=config.initializer_range,
+            axes=SPLIT_OUTPUTS,
+            reads_all_positions=True,
         )
+        self.query, self.key, self.value = make_input(), make_input(), make_input()
+        self.output = make_linear(initializer_range=_residual_range(config), axes=SPLIT_INPUTS)
         self.config, self.runtime = config, runtime
 
     def project(self, x: jax.Array, layer: int | jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -142,10 +148,10 @@ class Layer(nnx.Module):
 
         It uses the dropout sites `site` (attention weights), `site + 1` (attention) and `site + 2` (MLP).
         """
-        options = {"rows": segment_ids.shape[0], "output_positions": output_positions}
 
         def dropout(update: jax.Array, site: int | jax.Array) -> jax.Array:
-            return apply_dropout(update, self.rate, seed, site, **options)
+            rows = segment_ids.shape[0]
+            return apply_dropout(update, self.rate, seed, site, rows=rows, output_positions=output_positions)
 
         attended = self.attention(self.attention_norm(x), segment_ids, layer, seed, site, output_positions)
         x = gather(x, output_positions) + dropout(attended, site + 1)

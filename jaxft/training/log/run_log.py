@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -153,7 +154,7 @@ def _shows_widgets(console: Console) -> bool:
     return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
 
 
-def _import_wandb():
+def _import_wandb() -> ModuleType:
     """Imports wandb; raises `UserError` if it is not installed."""
     try:
         import wandb  # optional
